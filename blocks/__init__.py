@@ -1,0 +1,1 @@
+"""Prefect blocks: where the store is, and whom to alert."""

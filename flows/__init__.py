@@ -1,0 +1,1 @@
+"""Prefect flows: one optimization's life, and the scheduled ones."""

@@ -1,0 +1,1 @@
+"""The façade: builds the parts, runs the loops, starts the flows."""

@@ -1,0 +1,1 @@
+"""Telling people: alerts, rules and channels."""

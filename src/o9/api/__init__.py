@@ -1,0 +1,1 @@
+"""REST: the routes that `handle_api_request` answers."""

@@ -1,0 +1,1 @@
+"""What an optimization may do, from its creation to its end."""

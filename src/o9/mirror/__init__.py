@@ -1,0 +1,1 @@
+"""Prefect's states into ours: each taken once, in Prefect's own order."""

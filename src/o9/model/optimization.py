@@ -1,0 +1,229 @@
+"""The data classes that users hold: the state of one optimization, its metrics, alerts and health reports.
+
+Plain data, no I/O. Datetimes are aware and in UTC; a naive one that a user gives is taken as local time.
+`to_dict` gives JSON-ready values, `from_dict` is its inverse. `o9.model.validation` says what is acceptable.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Self
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import (
+    AlertLevel,
+    HealthStatus,
+    OptimizationPriority,
+    OptimizationStatus,
+    OptimizationType,
+)
+
+
+def utc_now() -> datetime:
+    """The present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def as_utc(moment: datetime) -> datetime:
+    """`moment` in UTC; a naive one is local time."""
+    return moment.astimezone(UTC)
+
+
+class _Record:
+    """`to_dict` and `from_dict` for the data classes below."""
+
+    def __post_init__(self) -> None:
+        for name, kind in self._kinds().items():
+            setattr(self, name, _coerce(name, getattr(self, name), kind))
+
+    @classmethod
+    def _kinds(cls) -> dict[str, type]:
+        """The fields that hold an enum or a datetime."""
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values: ISO datetimes, enum values."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`. Raises OptimizationValidationError for a field that does not exist."""
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        for name in data:
+            if name not in known:
+                raise OptimizationValidationError(str(name), f"no such field; the fields are {', '.join(sorted(known))}")
+        try:
+            return cls(**copy.deepcopy(dict(data)))
+        except TypeError as error:
+            raise OptimizationValidationError(cls.__name__, str(error)) from error
+
+
+@dataclass
+class OptimizationState(_Record):
+    """Everything that is known of one optimization.
+
+    `progress` is 0.0 to 1.0; `cpu_usage` percent of one core; `memory_usage` MiB; `execution_time` seconds spent
+    running. `metadata` says what to optimize: strategy, objective, search_space, direction, sampler, seed, …
+    """
+
+    optimization_id: str
+    name: str
+    description: str
+    optimization_type: OptimizationType
+    status: OptimizationStatus
+    priority: OptimizationPriority
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    progress: float = 0.0
+    current_step: str = ""
+    total_steps: int = 0
+    completed_steps: int = 0
+    current_performance: float = 0.0
+    baseline_performance: float = 0.0
+    target_performance: float = 0.0
+    performance_improvement: float = 0.0
+    parameters: dict[str, Any] = field(default_factory=dict)
+    optimized_parameters: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    issues: list[Any] = field(default_factory=list)
+    warnings: list[Any] = field(default_factory=list)
+    cpu_usage: float = 0.0
+    memory_usage: float = 0.0
+    execution_time: float = 0.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def _kinds(cls) -> dict[str, type]:
+        return _STATE_KINDS
+
+
+_STATE_KINDS: dict[str, type] = {
+    "optimization_type": OptimizationType,
+    "status": OptimizationStatus,
+    "priority": OptimizationPriority,
+    "created_at": datetime,
+    "updated_at": datetime,
+    "started_at": datetime,
+    "completed_at": datetime,
+}
+
+
+@dataclass
+class OptimizationMetrics(_Record):
+    """One measurement of a running optimization. What could not be measured is None, never a guess."""
+
+    optimization_id: str
+    timestamp: datetime
+    execution_time: float | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    throughput: float | None = None
+    convergence_rate: float | None = None
+    improvement_rate: float | None = None
+    stability_score: float | None = None
+    accuracy: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1_score: float | None = None
+    profit_improvement: float | None = None
+    risk_reduction: float | None = None
+    efficiency_gain: float | None = None
+
+    @classmethod
+    def _kinds(cls) -> dict[str, type]:
+        return {"timestamp": datetime}
+
+
+@dataclass
+class OptimizationAlert(_Record):
+    """Something that a person should know."""
+
+    alert_id: str
+    optimization_id: str
+    level: AlertLevel
+    title: str
+    message: str
+    timestamp: datetime
+    resolved: bool = False
+    resolved_at: datetime | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def _kinds(cls) -> dict[str, type]:
+        return {"level": AlertLevel, "timestamp": datetime, "resolved_at": datetime}
+
+
+@dataclass
+class OptimizationHealthReport(_Record):
+    """Four judgements with their scores (0.0 to 1.0), and what to do."""
+
+    optimization_id: str
+    timestamp: datetime
+    overall_status: HealthStatus
+    validity_status: HealthStatus
+    completeness_status: HealthStatus
+    security_status: HealthStatus
+    performance_status: HealthStatus
+    validity_score: float
+    completeness_score: float
+    security_score: float
+    performance_score: float
+    issues: list[Any] = field(default_factory=list)
+    recommendations: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def _kinds(cls) -> dict[str, type]:
+        names = ("overall", "validity", "completeness", "security", "performance")
+        return {"timestamp": datetime} | {f"{name}_status": HealthStatus for name in names}
+
+
+def _coerce(name: str, value: Any, kind: type) -> Any:
+    if value is None and name.endswith("_at") and name not in {"created_at", "updated_at"}:
+        return None
+    if kind is datetime:
+        return _moment(name, value)
+    if isinstance(value, kind):
+        return value
+    return _member(name, value, kind)
+
+
+def _moment(name: str, value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise OptimizationValidationError(
+                name, f"{value!r} is not an ISO 8601 datetime such as 2026-01-31T09:30:00+00:00"
+            ) from None
+    if not isinstance(value, datetime):
+        raise OptimizationValidationError(name, f"expected a datetime, got {type(value).__name__}")
+    return as_utc(value)
+
+
+def _member(name: str, value: Any, kind: type) -> Any:
+    """The member of the enum `kind` with this value, or with this name in any case (`high` for HIGH)."""
+    assert issubclass(kind, Enum)
+    for member in kind:
+        by_value = member.value == value and not isinstance(value, bool)
+        by_name = isinstance(value, str) and member.name == value.strip().upper()
+        if by_value or by_name:
+            return member
+    choices = ", ".join(f"{m.name.lower()} ({m.value})" if isinstance(m.value, int) else str(m.value) for m in kind)
+    raise OptimizationValidationError(name, f"{value!r} is not one of {choices}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (dict, list)):
+        return copy.deepcopy(value)
+    return value

@@ -1,0 +1,53 @@
+"""Settings: arguments win over the environment (`O9_…`), the environment over a `.env` file."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+DEFAULT_STORE = "optimization_state.db"
+
+
+def default_node_id() -> str:
+    """Host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Settings(BaseSettings):
+    """What can be set from outside; every field is `O9_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="O9_", env_file=".env", extra="ignore")
+
+    store_url: str = Field(DEFAULT_STORE, description="a path, sqlite:///… or postgresql://…")
+    store_durability: Literal["process", "power"] = Field(
+        "process",
+        description="what an acknowledged write in SQLite survives: the death of any process, or also a power cut",
+    )
+    allowed_imports: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="module prefixes that a request may name as objective or strategy, separated by commas"
+    )
+    lease_seconds: float = Field(30.0, ge=1.0, description="a lease's life; renewed every third of it")
+    node_id: str = Field(default_factory=default_node_id, description="this node's name")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest level logged")
+    log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")
+
+    @field_validator("allowed_imports", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read once. `settings.cache_clear()` reads them again."""
+    return Settings()

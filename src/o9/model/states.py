@@ -1,0 +1,144 @@
+"""The nine statuses of an optimization, the one table of allowed moves, and the one function that decides.
+
+Nothing here does I/O. `o9.store.transitions` applies what `decide_transition` allows, and nobody else
+changes a status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class OptimizationStatus(str, Enum):
+    """Where an optimization is in its life."""
+
+    CREATED = "created"
+    INITIALIZING = "initializing"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    SUSPENDED = "suspended"
+
+
+class OptimizationType(str, Enum):
+    """What is being optimized."""
+
+    PARAMETER_TUNING = "parameter_tuning"
+    STRATEGY_OPTIMIZATION = "strategy_optimization"
+    PORTFOLIO_OPTIMIZATION = "portfolio_optimization"
+    RISK_OPTIMIZATION = "risk_optimization"
+    PERFORMANCE_OPTIMIZATION = "performance_optimization"
+    SYSTEM_OPTIMIZATION = "system_optimization"
+
+
+class OptimizationPriority(IntEnum):
+    """Higher is sooner."""
+
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class AlertLevel(str, Enum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+class HealthStatus(str, Enum):
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    UNKNOWN = "unknown"
+
+
+class TrialState(str, Enum):
+    """How the evaluation of one parameter set ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Intent(str, Enum):
+    """What a person wants of an optimization; it rides on the answer to every step's commit."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+_S = OptimizationStatus
+_ENDED_BADLY = {_S.FAILED, _S.CANCELLED, _S.TIMEOUT}
+# Back to CREATED means queued again: a resume waits its turn, and so does the next attempt after a death.
+TRANSITIONS: dict[OptimizationStatus, frozenset[OptimizationStatus]] = {
+    _S.CREATED: frozenset({_S.INITIALIZING, _S.PAUSED, *_ENDED_BADLY}),
+    _S.INITIALIZING: frozenset({_S.RUNNING, _S.CREATED, _S.PAUSED, _S.SUSPENDED, *_ENDED_BADLY}),
+    _S.RUNNING: frozenset({_S.COMPLETED, _S.CREATED, _S.PAUSED, _S.SUSPENDED, *_ENDED_BADLY}),
+    _S.PAUSED: frozenset({_S.CREATED, _S.INITIALIZING, _S.RUNNING, *_ENDED_BADLY}),
+    _S.SUSPENDED: frozenset({_S.CREATED, _S.INITIALIZING, _S.RUNNING, *_ENDED_BADLY}),
+    _S.COMPLETED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+    _S.TIMEOUT: frozenset(),
+}
+ENDED = frozenset(status for status, onward in TRANSITIONS.items() if not onward)
+ACTIVE = frozenset({_S.INITIALIZING, _S.RUNNING})
+
+
+class Reason(str, Enum):
+    """Why a transition was allowed or refused."""
+
+    ALLOWED = "allowed"
+    ALREADY_THERE = "already there"
+    ENDED = "the optimization has ended"
+    NOT_IN_TABLE = "the table of transitions does not have it"
+    STALE_FENCE = "a newer attempt holds the optimization"
+    STALE_VERSION = "the optimization has changed since it was read"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`reason` is always given; `message` is the sentence for a person where it was refused."""
+
+    allowed: bool
+    reason: Reason
+    message: str = ""
+
+
+def decide_transition(
+    current: OptimizationStatus,
+    target: OptimizationStatus,
+    *,
+    fence: int | None = None,
+    held_fence: int = 0,
+    version: int | None = None,
+    held_version: int = 0,
+) -> Decision:
+    """May an optimization that is `current` become `target`?
+
+    `fence` and `version` are what the caller believes (None: it does not care); `held_…` what the store has.
+    A fence is checked first: an attempt that was replaced may do nothing, whatever the table says.
+    """
+    if fence is not None and fence != held_fence:
+        return Decision(False, Reason.STALE_FENCE, f"this attempt holds fence {fence}, the store has {held_fence}")
+    if version is not None and version != held_version:
+        return Decision(
+            False, Reason.STALE_VERSION, f"it was read at version {version} and is at {held_version}: read it again"
+        )
+    if current == target:
+        return Decision(False, Reason.ALREADY_THERE, f"it is already {current.value}")
+    if target in TRANSITIONS[current]:
+        return Decision(True, Reason.ALLOWED)
+    if current in ENDED:
+        return Decision(
+            False, Reason.ENDED, f"it has ended ({current.value}); submit it again under a new id to run it once more"
+        )
+    possible = ", ".join(sorted(status.value for status in TRANSITIONS[current]))
+    return Decision(False, Reason.NOT_IN_TABLE, f"it is {current.value}; from there it can become {possible}")

@@ -1,0 +1,93 @@
+"""What an objective answers, and what the ledger keeps of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from o9.model.states import TrialState
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An objective's whole answer for one parameter set.
+
+    value: what is maximized or minimized.
+    returns: one number a period (a plain sequence or one-dimensional array); it lets O9 doubt a Sharpe ratio.
+    periods_per_year: how many of those periods a year has, 252 for trading days.
+    metrics: other figures worth keeping, by name.
+    data_fingerprint: identifies the data it was computed from; see `fingerprint`.
+    """
+
+    value: float
+    returns: Sequence[float] | None = None
+    periods_per_year: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data_fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluated parameter set, as the ledger keeps it.
+
+    `number` counts from 0 within the optimization, `step` from 0; `value` is None unless the state is completed.
+    `family` names the trials that count together when a result is deflated.
+    """
+
+    number: int
+    step: int
+    state: TrialState
+    parameters: dict[str, Any]
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    started_at: datetime | None = None
+    duration_seconds: float = 0.0
+    attempt: int = 0
+    family: str = ""
+    returns: tuple[float, ...] | None = None
+    periods_per_year: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys that `o9 trials --json` prints; returns are read on their own, being long."""
+        return {
+            "number": self.number,
+            "attempt": self.attempt,
+            "step": self.step,
+            "state": self.state.value,
+            "parameters": self.parameters,
+            "value": self.value,
+            "metrics": self.metrics,
+            "error": self.error,
+            "started_at": self.started_at.isoformat() if self.started_at else None,
+            "duration_seconds": self.duration_seconds,
+        }
+
+
+def fingerprint(data: Any) -> str:
+    """A short stable name for `data`: a string is its own name; bytes, arrays and frames are hashed.
+
+    A pandas object is hashed with its index and columns. Raises TypeError for what cannot be hashed by content.
+    """
+    if isinstance(data, str):
+        return data
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(data):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(data: Any) -> list[bytes]:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return [bytes(data)]
+    if hasattr(data, "to_numpy"):
+        axes = [str(label) for axis in ("index", "columns") for label in getattr(data, axis, ())]
+        return ["\x1f".join(axes).encode(), *_parts(data.to_numpy())]
+    if hasattr(data, "tobytes") and getattr(data, "dtype", None) is not None and data.dtype.kind != "O":
+        return [f"{data.dtype.str}{data.shape}".encode(), data.tobytes()]
+    raise TypeError(
+        f"data of type {type(data).__name__} has no fingerprint: give a string that names the data set and its version"
+    )

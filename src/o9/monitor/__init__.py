@@ -1,0 +1,1 @@
+"""Progress, effect and problems of what runs."""

@@ -1,0 +1,1 @@
+"""Counts, trends and rankings over all optimizations."""

@@ -1,0 +1,49 @@
+"""What a strategy is: asked for one step at a time, it says what it evaluated and how to go on from there.
+
+Contract. O9 calls `step` with a copy of the optimization's state, the number of the step (from 0) and the
+checkpoint that the last committed step returned (None at first). Everything a step needs must follow from
+these and from the ledger given to `open`: after a death, a fresh process makes a fresh strategy, calls
+`open` with the committed trials, and goes on with the step that was not committed. A step that was computed
+and not committed is computed again; a committed one never is. Trials are numbered on from the ledger's last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from o9.model.optimization import OptimizationState
+from o9.model.trial import Trial
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did.
+
+    trials: what it evaluated, in the order of their numbers; may be empty.
+    checkpoint: JSON-ready, small; what the next step needs beyond the ledger.
+    done: True ends the optimization before its last step (a grid that is exhausted).
+    metrics: figures of this step for the time series, by name.
+    best_value, best_parameters: the best so far; None where the strategy keeps no trials of its own
+    (O9 then takes them from the ledger).
+    """
+
+    trials: Sequence[Trial] = ()
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    done: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_value: float | None = None
+    best_parameters: dict[str, Any] | None = None
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """The one method that a user's class must have; sync or async.
+
+    Optional beside it: `total_steps: int` (used where the optimization says 0), `open(state, ledger)` once an
+    attempt, before the first step, and `async close()` once, however the attempt ended.
+    """
+
+    def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> Any:
+        """Do step number `step` and return a StepResult (or an awaitable of one)."""

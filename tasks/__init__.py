@@ -1,0 +1,1 @@
+"""Prefect tasks: the steps that flows are made of."""
