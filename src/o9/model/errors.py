@@ -3,6 +3,7 @@
 OptimizationError
 ├── OptimizationStateError          a transition that the table of statuses forbids
 ├── OptimizationValidationError     bad input; also a ValueError; names the field and the remedy
+│   └── OptimizationConflictError   the same id with other content
 ├── OptimizationStoreError          the store cannot be opened, read or written
 │   └── StaleAttemptError           an attempt whose fence is old tried to write; its work was taken over
 ├── OptimizationStrategyError       a strategy, objective or sampler is unknown, or broke its contract
@@ -34,6 +35,10 @@ class OptimizationValidationError(OptimizationError, ValueError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+class OptimizationConflictError(OptimizationValidationError):
+    """The same id was recorded with other content."""
 
 
 class OptimizationStoreError(OptimizationError):

@@ -1,0 +1,117 @@
+"""Between data classes and rows: the only place that knows how JSON, enums, moments and returns are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.states import OptimizationStatus, TrialState
+from o9.model.trial import Trial
+
+JSON_FIELDS = ("parameters", "optimized_parameters", "results", "metrics", "issues", "warnings", "metadata")
+# What a second submission may differ in and still be the same: what O9 itself changes, and when it was typed.
+_NOT_CONTENT = {
+    "status", "created_at", "updated_at", "started_at", "completed_at", "progress", "current_step", "completed_steps",
+    "current_performance", "performance_improvement", "optimized_parameters", "results", "metrics", "issues",
+    "warnings", "cpu_usage", "memory_usage", "execution_time",
+}  # fmt: skip
+
+
+def moment(at: datetime) -> str:
+    """ISO 8601 in UTC, always with microseconds, so that text order is time order."""
+    return at.isoformat(timespec="microseconds")
+
+
+def now_text() -> str:
+    return moment(utc_now())
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def content_hash(state: OptimizationState) -> str:
+    """Equal for two submissions that ask for the same thing."""
+    content = {key: value for key, value in state.to_dict().items() if key not in _NOT_CONTENT}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def state_to_row(state: OptimizationState) -> dict[str, Any]:
+    row = state.to_dict()
+    for name in JSON_FIELDS:
+        row[name] = to_json(row[name])
+    for name in ("created_at", "updated_at", "started_at", "completed_at"):
+        value = getattr(state, name)
+        row[name] = moment(value) if value is not None else None
+    for name, value in row.items():
+        if isinstance(getattr(state, name), float):
+            row[name] = float(value)
+    return row
+
+
+def row_to_state(row: Mapping[str, Any]) -> OptimizationState:
+    """The state; while it runs, `execution_time` includes the time since it started to run."""
+    data = {name: row[name] for name in OptimizationState.__dataclass_fields__}
+    for name in JSON_FIELDS:
+        data[name] = json.loads(data[name])
+    state = OptimizationState(**data)
+    if state.status is OptimizationStatus.RUNNING and row["running_since"]:
+        state.execution_time += max(0.0, (utc_now() - datetime.fromisoformat(row["running_since"])).total_seconds())
+    return state
+
+
+def trial_to_row(optimization_id: str, attempt: int, trial: Trial) -> dict[str, Any]:
+    return {
+        "optimization_id": optimization_id,
+        "number": trial.number,
+        "step": trial.step,
+        "attempt": attempt,
+        "state": trial.state.value,
+        "parameters": to_json(trial.parameters),
+        "value": trial.value,
+        "metrics": to_json(dict(trial.metrics)),
+        "error": trial.error,
+        "started_at": moment(trial.started_at) if trial.started_at else None,
+        "duration_seconds": trial.duration_seconds,
+        "family": trial.family,
+    }
+
+
+def row_to_trial(row: Mapping[str, Any], returns: Mapping[str, Any] | None = None) -> Trial:
+    return Trial(
+        number=row["number"],
+        step=row["step"],
+        state=TrialState(row["state"]),
+        parameters=json.loads(row["parameters"]),
+        value=row["value"],
+        metrics=json.loads(row["metrics"]),
+        error=row["error"],
+        started_at=datetime.fromisoformat(row["started_at"]) if row["started_at"] else None,
+        duration_seconds=row["duration_seconds"],
+        attempt=row["attempt"],
+        family=row["family"],
+        returns=unpack_returns(returns["data"]) if returns else None,
+        periods_per_year=returns["periods_per_year"] if returns else None,
+    )
+
+
+def pack_returns(returns: Sequence[float]) -> bytes:
+    values = array("d", returns)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tobytes()
+
+
+def unpack_returns(data: bytes) -> tuple[float, ...]:
+    values = array("d")
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return tuple(values)

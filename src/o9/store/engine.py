@@ -1,0 +1,160 @@
+"""Opening a store: from a path or URL to a SQLAlchemy engine whose schema is current.
+
+What cannot be opened raises OptimizationStoreError and is left exactly as it was.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from o9.model.errors import OptimizationStoreError
+from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+
+Durability = Literal["process", "power"]
+# Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that somebody hangs.
+SQLITE_BUSY_SECONDS = 60
+POSTGRES_WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one for each database
+
+
+def open_engine(url: str, durability: Durability = "process") -> Engine:
+    """An engine on `url` (a path, sqlite:///… or postgresql://…) at the current schema, created or upgraded."""
+    parsed = parse_url(url)
+    engine = _sqlite_engine(parsed, durability) if parsed.get_backend_name() == "sqlite" else _postgres_engine(parsed)
+    try:
+        upgrade(engine)
+    except DBAPIError as error:
+        engine.dispose()
+        raise OptimizationStoreError(explain(error.orig, parsed)) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def parse_url(url: str) -> URL:
+    """A path becomes a SQLite URL; `postgresql://` gets the driver that O9 uses."""
+    if "://" not in url:
+        return URL.create("sqlite", database=str(Path(url).expanduser()))
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise OptimizationStoreError(f"store URL {url!r} cannot be read: {error}") from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise OptimizationStoreError(f"a store is a path, sqlite:///… or postgresql://…, not {backend}://")
+    return parsed.set(drivername="sqlite")
+
+
+def describe(url: URL) -> str:
+    """The store's name for messages, without its password."""
+    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The revision that the database is at; None where it holds no store yet."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return revision
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to the newest revision. Two processes that open a new store at once take turns."""
+    with engine.connect() as connection:
+        if _checked_revision(connection) == HEAD:
+            return
+        connection.exec_driver_sql(begin_statement(engine))
+        try:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRES_WRITER_LOCK})")
+            if _checked_revision(connection) != HEAD:
+                from o9.store.migrations.run import run_migrations  # Alembic's import is paid only when needed
+
+                run_migrations(connection)
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+
+def begin_statement(engine: Engine) -> str:
+    # IMMEDIATE: a transaction that begins by reading and then writes could not wait its turn.
+    return "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN"
+
+
+def explain(error: BaseException | None, url: URL) -> str:
+    """What a person can do about the error `error` of a database driver."""
+    where, cause = describe(url), str(error).strip()
+    remedies = {
+        "unable to open database file": "its folder must exist and be writable",
+        "not a database": "it is not a SQLite file; give another path",
+        "readonly": "it is read-only; make the file and its folder writable",
+        "disk is full": "the disk is full; free some space, nothing that was recorded before is lost",
+        "database is locked": f"another program has held it for over {SQLITE_BUSY_SECONDS} seconds",
+        "malformed": "the file is damaged; restore a backup (`o9 db backup` makes them)",
+    }
+    for sign, remedy in remedies.items():
+        if sign in cause:
+            return f"the store {where}: {remedy} ({cause})"
+    if url.get_backend_name() == "postgresql" and type(error).__name__ == "OperationalError":
+        return f"the store {where} cannot be reached: is PostgreSQL running, and are the host and user right? ({cause})"
+    return f"the store {where}: {cause}"
+
+
+def _checked_revision(connection: Connection) -> str | None:
+    revision = schema_revision(connection)
+    if revision is not None and revision not in REVISIONS:
+        raise OptimizationStoreError(
+            f"the store is at schema {revision}, which this release of O9 (schema {HEAD}) does not know: "
+            "it was written by a newer one; install that, or give another store"
+        )
+    if revision is None:
+        tables = inspect(connection).get_table_names()
+        foreign = tables if connection.dialect.name == "sqlite" else {"optimization", "trial"} & set(tables)
+        if foreign:
+            raise OptimizationStoreError(
+                f"the database belongs to another program (it has the table {sorted(foreign)[0]}): give another path"
+            )
+    return revision
+
+
+def _sqlite_engine(url: URL, durability: Durability) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise OptimizationStoreError("a store outlives its process: give a file, not an in-memory database")
+    path = Path(str(url.database))
+    if path.is_dir():
+        raise OptimizationStoreError(f"the store {path} is a folder: give the path of a file in it")
+    if not path.parent.is_dir():
+        raise OptimizationStoreError(f"the store {path}: the folder {path.parent} does not exist; create it first")
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        cursor = connection.cursor()
+        # FULL flushes the disk at each commit, NORMAL at each checkpoint of the write-ahead log.
+        for pragma in ("journal_mode=WAL", f"synchronous={'FULL' if durability == 'power' else 'NORMAL'}"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+def _postgres_engine(url: URL) -> Engine:
+    try:
+        return create_engine(
+            url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, connect_args={"connect_timeout": 10}
+        )
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise OptimizationStoreError("PostgreSQL needs a driver: pip install 'prefect-o9[postgres]'") from error

@@ -1,0 +1,169 @@
+"""What an attempt writes while it works: a step whole, in one transaction, or an amendment of the state.
+
+Both check the fence, and both answer with the present intent, so that control costs no query of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from o9.model.errors import OptimizationStateError, StaleAttemptError
+from o9.model.states import ACTIVE, Intent, OptimizationStatus
+from o9.model.trial import Trial
+from o9.store import tables
+from o9.store.codec import JSON_FIELDS, pack_returns, to_json, trial_to_row
+from o9.store.commit import Row, UnitOfWork
+from o9.store.transitions import existing
+
+TRIAL = tables.table_of(tables.TrialRow)
+RETURNS = tables.table_of(tables.TrialReturns)
+METRIC = tables.table_of(tables.Metric)
+CHECKPOINT = tables.table_of(tables.Checkpoint)
+# A status is not among them: that has its own door.
+AMENDABLE = frozenset({
+    "progress", "current_step", "total_steps", "completed_steps", "current_performance", "performance_improvement",
+    "parameters", "optimized_parameters", "results", "metrics", "issues", "warnings", "cpu_usage", "memory_usage",
+    "metadata", "baseline_performance", "target_performance", "name", "description",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """The answer to an attempt's write: it is durable; `intent` is what people want now."""
+
+    intent: Intent
+    completed_steps: int
+
+
+@dataclass(frozen=True)
+class CommitStep:
+    """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
+
+    `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet.
+    """
+
+    optimization_id: str
+    fence: int
+    step: int
+    trials: Sequence[Trial]
+    checkpoint: Mapping[str, Any]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    current_step: str = ""
+    performance: float | None = None
+    improvement: float | None = None
+    optimized_parameters: Mapping[str, Any] | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Acknowledged:
+        row = held(unit, self.optimization_id, self.fence)
+        if self.step != row["completed_steps"]:
+            raise OptimizationStateError(
+                f"optimization {self.optimization_id!r}: step {self.step} cannot be committed, "
+                f"{row['completed_steps']} is the next one"
+            )
+        # Encoding may raise; nothing is handed to the unit before all of it succeeded.
+        trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
+        checkpoint = to_json(dict(self.checkpoint))
+        changes: Row = {"completed_steps": self.step + 1, "current_step": self.current_step}
+        if row["total_steps"]:
+            changes["progress"] = min(1.0, (self.step + 1) / row["total_steps"])
+        if self.performance is not None:
+            changes["current_performance"] = self.performance
+        if self.improvement is not None:
+            changes["performance_improvement"] = self.improvement
+        if self.optimized_parameters is not None:
+            changes["optimized_parameters"] = to_json(dict(self.optimized_parameters))
+        if self.metrics:
+            changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
+        self._write_trials(unit, trials)
+        for name, value in self.metrics.items():
+            if math.isfinite(value):
+                unit.insert(
+                    METRIC,
+                    {
+                        "optimization_id": self.optimization_id,
+                        "name": name,
+                        "step": self.step,
+                        "value": float(value),
+                        "at": unit.now,
+                    },
+                )
+        unit.insert(CHECKPOINT, {"optimization_id": self.optimization_id, "step": self.step, "data": checkpoint})
+        unit.update(row, **changes)
+        unit.change(self.optimization_id, "step")
+        return Acknowledged(Intent(row["intent"]), row["completed_steps"])
+
+    def _write_trials(self, unit: UnitOfWork, rows: list[Row]) -> None:
+        for trial, row in zip(self.trials, rows, strict=True):
+            unit.insert(TRIAL, row)
+            if trial.returns is not None:
+                unit.insert(
+                    RETURNS,
+                    {
+                        "optimization_id": self.optimization_id,
+                        "number": trial.number,
+                        "periods_per_year": trial.periods_per_year,
+                        "data": pack_returns(trial.returns),
+                    },
+                )
+
+
+@dataclass(frozen=True)
+class Amend:
+    """Change fields of the state outside a step; never the status. `fence` None: not an attempt, but its owner."""
+
+    optimization_id: str
+    changes: Mapping[str, Any]
+    fence: int | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Acknowledged:
+        if self.fence is None:
+            row = existing(unit, self.optimization_id)
+        else:
+            row = held(unit, self.optimization_id, self.fence)
+        if unknown := self.changes.keys() - AMENDABLE:
+            raise OptimizationStateError(f"{sorted(unknown)[0]} cannot be amended; a status has its own operations")
+        values = {name: to_json(value) if name in JSON_FIELDS else value for name, value in self.changes.items()}
+        unit.update(row, **values)
+        unit.change(self.optimization_id, "amended")
+        return Acknowledged(Intent(row["intent"]), row["completed_steps"])
+
+
+@dataclass(frozen=True)
+class CancelledTrials:
+    """Trials that were cut off: they belong to the ledger, because a family counts every trial ever begun."""
+
+    optimization_id: str
+    fence: int
+    trials: Sequence[Trial]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = held(unit, self.optimization_id, self.fence)
+        for row_of_trial in [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]:
+            unit.insert(TRIAL, row_of_trial)
+        unit.change(self.optimization_id, "step")
+
+
+def held(unit: UnitOfWork, optimization_id: str, fence: int) -> Row:
+    """The row, if the attempt with this fence still holds it and it is at work."""
+    row = existing(unit, optimization_id)
+    if row["fence"] != fence or OptimizationStatus(row["status"]) not in ACTIVE:
+        raise StaleAttemptError(
+            f"optimization {optimization_id!r}: this attempt (fence {fence}) no longer holds it; it is "
+            f"{row['status']} with fence {row['fence']}. Nothing was written"
+        )
+    return row

@@ -1,0 +1,184 @@
+"""Reading the record. Every query here costs the same however many optimizations there are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, and_, bindparam, func, or_, select
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.trial import Trial
+from o9.store import tables
+from o9.store.codec import row_to_state, row_to_trial
+from o9.store.commit import OPTIMIZATION, Row
+from o9.store.ledger import CHECKPOINT, METRIC, RETURNS, TRIAL
+from o9.store.leases import NODE
+from o9.store.rollups import ROLLUP, TALLY
+from o9.store.transitions import PREFECT_STATE, TRANSITION
+
+CHANGE = tables.table_of(tables.Change)
+PAGE_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of optimizations, newest first; `next_cursor` is None on the last one."""
+
+    items: list[OptimizationState]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the store knows of an optimization beside its state: intent, attempt, and who holds it."""
+
+    intent: str
+    intent_by: str
+    attempt: int
+    fence: int
+    version: int
+    max_attempts: int
+    lease_node: str | None
+    prefect_run_id: str | None
+
+
+_STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "running_since")]
+_GET = select(*_STATE_COLUMNS).where(OPTIMIZATION.c.optimization_id == bindparam("target"))
+
+
+def get(connection: Connection, optimization_id: str) -> OptimizationState | None:
+    row = connection.execute(_GET, {"target": optimization_id}).mappings().first()
+    return row_to_state(row) if row else None
+
+
+def holding(connection: Connection, optimization_id: str) -> Holding | None:
+    columns = [OPTIMIZATION.c[name] for name in Holding.__dataclass_fields__]
+    row = connection.execute(select(*columns).where(OPTIMIZATION.c.optimization_id == optimization_id)).first()
+    return Holding(**row._mapping) if row else None
+
+
+def page(
+    connection: Connection,
+    status: OptimizationStatus | None,
+    optimization_type: OptimizationType | None,
+    limit: int,
+    cursor: str | None,
+) -> Page:
+    if not 1 <= limit <= PAGE_LIMIT:
+        raise OptimizationValidationError("limit", f"{limit} is not between 1 and {PAGE_LIMIT}")
+    created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
+    statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(limit + 1)
+    if status is not None:
+        statement = statement.where(OPTIMIZATION.c.status == status.value)
+    if optimization_type is not None:
+        statement = statement.where(OPTIMIZATION.c.optimization_type == optimization_type.value)
+    if cursor is not None:
+        at, last = _read_cursor(cursor)
+        statement = statement.where(or_(created < at, and_(created == at, name < last)))
+    rows = connection.execute(statement).mappings().all()
+    following = _write_cursor(rows[limit - 1]) if len(rows) > limit else None
+    return Page([row_to_state(row) for row in rows[:limit]], following)
+
+
+def counts(connection: Connection) -> list[Row]:
+    """How many optimizations there are now, by type, strategy and status."""
+    return _rows(connection, select(TALLY).where(TALLY.c.count != 0))
+
+
+def endings(connection: Connection, since_day: str = "") -> list[Row]:
+    """The rollups of what ended on `since_day` (YYYY-MM-DD) or later, histograms decoded."""
+    rows = _rows(connection, select(ROLLUP).where(ROLLUP.c.day >= since_day).order_by(ROLLUP.c.day))
+    for row in rows:
+        row |= {"durations": json.loads(row["durations"]), "improvements": json.loads(row["improvements"])}
+    return rows
+
+
+def trials(connection: Connection, optimization_id: str, after: int, limit: int | None) -> list[Trial]:
+    statement = (
+        select(TRIAL)
+        .where(TRIAL.c.optimization_id == optimization_id, TRIAL.c.number > after)
+        .order_by(TRIAL.c.number)
+        .limit(limit)
+    )
+    return [row_to_trial(row) for row in connection.execute(statement).mappings()]
+
+
+def trial_with_returns(connection: Connection, optimization_id: str, number: int) -> Trial | None:
+    def one(table: Table) -> Mapping[str, Any] | None:
+        key = (table.c.optimization_id == optimization_id) & (table.c.number == number)
+        return connection.execute(select(table).where(key)).mappings().first()
+
+    row = one(TRIAL)
+    return row_to_trial(row, one(RETURNS)) if row else None
+
+
+def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]:
+    """The number of trials of one optimization by state."""
+    statement = (
+        select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
+    )
+    return {state: count for state, count in connection.execute(statement)}
+
+
+def transitions(connection: Connection, optimization_id: str) -> list[Row]:
+    where = TRANSITION.c.optimization_id == optimization_id
+    return _rows(connection, select(TRANSITION).where(where).order_by(TRANSITION.c.id))
+
+
+def prefect_states(connection: Connection, optimization_id: str) -> list[Row]:
+    where = PREFECT_STATE.c.optimization_id == optimization_id
+    return _rows(connection, select(PREFECT_STATE).where(where).order_by(PREFECT_STATE.c.at))
+
+
+def metrics(connection: Connection, optimization_id: str, limit: int | None) -> list[Row]:
+    """The newest `limit` steps' metrics, oldest first."""
+    where = METRIC.c.optimization_id == optimization_id
+    statement = select(METRIC).where(where).order_by(METRIC.c.step.desc(), METRIC.c.name).limit(limit)
+    return _rows(connection, statement)[::-1]
+
+
+def checkpoint(connection: Connection, optimization_id: str, step: int | None) -> dict[str, Any] | None:
+    """The checkpoint that step `step` left; None: the last one's."""
+    statement = select(CHECKPOINT.c.data).where(CHECKPOINT.c.optimization_id == optimization_id)
+    if step is not None:
+        statement = statement.where(CHECKPOINT.c.step == step)
+    data = connection.execute(statement.order_by(CHECKPOINT.c.step.desc()).limit(1)).scalar()
+    return json.loads(data) if data is not None else None
+
+
+def nodes(connection: Connection) -> list[Row]:
+    rows = _rows(connection, select(NODE).order_by(NODE.c.node_id))
+    for row in rows:
+        row["info"] = json.loads(row["info"])
+    return rows
+
+
+def changes(connection: Connection, after: int, limit: int) -> list[Row]:
+    return _rows(connection, select(CHANGE).where(CHANGE.c.id > after).order_by(CHANGE.c.id).limit(limit))
+
+
+def last_change(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(CHANGE.c.id))).scalar() or 0)
+
+
+def _rows(connection: Connection, statement: Any) -> list[Row]:
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def _write_cursor(row: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([row["created_at"], row["optimization_id"]]).encode()).decode()
+
+
+def _read_cursor(cursor: str) -> Sequence[str]:
+    try:
+        at, name = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return str(at), str(name)
+    except (ValueError, binascii.Error, TypeError):
+        raise OptimizationValidationError("cursor", "not one that a page of this store gave as next_cursor") from None

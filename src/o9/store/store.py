@@ -1,0 +1,179 @@
+"""The store: one durable record of every optimization, in SQLite or PostgreSQL.
+
+Contract, tested by `o9.store.contract` on every database:
+
+- Thread-safe. One `Store` for a process and URL; any thread may read and write. Writing blocks until durable
+  (`write`), or does so without blocking the event loop (`write_async`).
+- What was acknowledged survives `kill -9` of any process at any instant. A power cut may take the last moments
+  from SQLite unless it was opened with durability "power".
+- A status changes only through `Transition`, `RecordPrefectState`, `Claim` and `Sweep`, which all go through one
+  function that checks the table, the version and the fence.
+- An operation that raises has changed nothing, and does not disturb those it shared a transaction with.
+- Readers never wait for writers. What is read is plain data; changing it changes nothing here.
+- `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
+
+The operations are those of `o9.store.transitions`, `o9.store.ledger` and `o9.store.leases`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from o9.model.errors import OptimizationStoreError
+from o9.model.optimization import OptimizationState
+from o9.model.settings import settings
+from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.trial import Trial
+from o9.store import queries
+from o9.store.commit import GroupCommit, Operation, Row
+from o9.store.engine import Durability, describe, explain, open_engine, schema_revision
+from o9.store.queries import Holding, Page
+from o9.store.rollups import write_rollups
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Store:
+    """See the module's contract. Opening creates or upgrades the schema; raises OptimizationStoreError."""
+
+    def __init__(self, url: str | None = None, *, durability: Durability | None = None) -> None:
+        """`url` is a path, sqlite:///… or postgresql://…; None takes both from the settings."""
+        self._engine = open_engine(url or settings().store_url, durability or settings().store_durability)
+        self._commits = GroupCommit(self._engine, write_rollups)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The path or URL, without a password."""
+        return describe(self._engine.url)
+
+    @property
+    def url(self) -> str:
+        """What opens this store again in another process; holds the password, if there is one."""
+        if self._engine.dialect.name == "sqlite":
+            return str(Path(str(self._engine.url.database)).absolute())
+        return self._engine.url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Commit what waits and let go of the database. A second call does nothing."""
+        self._commits.close()
+        self._engine.dispose()
+
+    def write(self, operation: Operation[R]) -> R:
+        return self._commits.write(operation)
+
+    async def write_async(self, operation: Operation[R]) -> R:
+        return await self._commits.write_async(operation)
+
+    async def read_async(self, query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one of the reading methods below without blocking the event loop."""
+        return await asyncio.to_thread(query, *args, **kwargs)
+
+    def get(self, optimization_id: str) -> OptimizationState | None:
+        return self._read(queries.get, optimization_id)
+
+    def holding(self, optimization_id: str) -> Holding | None:
+        return self._read(queries.holding, optimization_id)
+
+    def list(
+        self,
+        *,
+        status: OptimizationStatus | None = None,
+        optimization_type: OptimizationType | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """One page, newest first; `cursor` is the `next_cursor` of the page before."""
+        return self._read(queries.page, status, optimization_type, limit, cursor)
+
+    def counts(self) -> list[Row]:
+        return self._read(queries.counts)
+
+    def endings(self, since_day: str = "") -> list[Row]:
+        return self._read(queries.endings, since_day)
+
+    def trials(self, optimization_id: str, *, after: int = -1, limit: int | None = None) -> list[Trial]:
+        """The ledger in the order of numbers, from the one behind `after`; without returns."""
+        return self._read(queries.trials, optimization_id, after, limit)
+
+    def trial(self, optimization_id: str, number: int) -> Trial | None:
+        """One trial with its returns."""
+        return self._read(queries.trial_with_returns, optimization_id, number)
+
+    def trial_counts(self, optimization_id: str) -> dict[str, int]:
+        return self._read(queries.trial_counts, optimization_id)
+
+    def transitions(self, optimization_id: str) -> list[Row]:
+        return self._read(queries.transitions, optimization_id)
+
+    def prefect_states(self, optimization_id: str) -> list[Row]:
+        return self._read(queries.prefect_states, optimization_id)
+
+    def metrics(self, optimization_id: str, *, limit: int | None = None) -> list[Row]:
+        return self._read(queries.metrics, optimization_id, limit)
+
+    def checkpoint(self, optimization_id: str, step: int | None = None) -> dict[str, Any] | None:
+        return self._read(queries.checkpoint, optimization_id, step)
+
+    def nodes(self) -> list[Row]:
+        return self._read(queries.nodes)
+
+    def changes(self, after: int, *, limit: int = 1000) -> list[Row]:
+        return self._read(queries.changes, after, limit)
+
+    def last_change(self) -> int:
+        return self._read(queries.last_change)
+
+    def schema(self) -> str | None:
+        return self._read(schema_revision)
+
+    def check(self) -> list[str]:
+        """What is wrong with the database; empty where all is well."""
+        return self._read(_check)
+
+    def backup(self, path: str) -> None:
+        """Copy a SQLite store, while it is in use, into a new file at `path`."""
+        if self._engine.dialect.name != "sqlite":
+            raise OptimizationStoreError("back up PostgreSQL with pg_dump; `o9 db backup` copies SQLite files")
+        if Path(path).exists():
+            raise OptimizationStoreError(f"{path} exists already; name a new file")
+        if not Path(path).absolute().parent.is_dir():
+            raise OptimizationStoreError(f"{path}: its folder does not exist; create it first")
+        with self._engine.connect() as connection:
+            source = connection.connection.driver_connection
+            assert isinstance(source, sqlite3.Connection)
+            target = sqlite3.connect(path)
+            try:
+                source.backup(target)
+            finally:
+                target.close()
+
+    def _read(self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with self._engine.connect() as connection:
+                return query(connection, *args, **kwargs)
+        except DBAPIError as error:
+            raise OptimizationStoreError(explain(error.orig, self._engine.url)) from error
+
+
+def _check(connection: Connection) -> list[str]:
+    if connection.dialect.name != "sqlite":
+        return []
+    rows = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+    return [str(row) for row in rows if row != "ok"]

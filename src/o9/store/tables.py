@@ -1,0 +1,241 @@
+"""The tables of the record, as SQLModel classes.
+
+Every column is plain text, integer, real or bytes: JSON, enums and moments are encoded in one place,
+`o9.store.codec`, so that a row reads the same in SQLite, in PostgreSQL and in a person's SQL shell. Moments
+are ISO 8601 in UTC with microseconds, which sort as text; leases are seconds of the database's own clock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+# SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
+_SERIAL = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Record(SQLModel, registry=registry()):
+    """The base of all tables; a registry of our own, because users have SQLModel tables called `trial` too."""
+
+
+class Optimization(Record, table=True):
+    """The current state of each optimization, its intent, and who holds it."""
+
+    __tablename__ = "optimization"
+    __table_args__ = (
+        Index("ix_optimization_created", "created_at", "optimization_id"),
+        Index("ix_optimization_status", "status", "created_at", "optimization_id"),
+        Index(
+            "ix_optimization_queue",
+            "queue_key",
+            "optimization_id",
+            sqlite_where=text("status = 'created' AND intent = 'run' AND lease_expires_at IS NULL"),
+            postgresql_where=text("status = 'created' AND intent = 'run' AND lease_expires_at IS NULL"),
+        ),
+        Index(
+            "ix_optimization_lease",
+            "lease_expires_at",
+            "lease_node",
+            sqlite_where=text("lease_expires_at IS NOT NULL"),
+            postgresql_where=text("lease_expires_at IS NOT NULL"),
+        ),
+    )
+
+    optimization_id: str = Field(primary_key=True)
+    name: str
+    description: str
+    optimization_type: str
+    status: str
+    priority: int
+    created_at: str
+    updated_at: str
+    started_at: str | None = None
+    completed_at: str | None = None
+    progress: float = 0.0
+    current_step: str = ""
+    total_steps: int = 0
+    completed_steps: int = 0
+    current_performance: float = 0.0
+    baseline_performance: float = 0.0
+    target_performance: float = 0.0
+    performance_improvement: float = 0.0
+    parameters: str = "{}"
+    optimized_parameters: str = "{}"
+    results: str = "{}"
+    metrics: str = "{}"
+    issues: str = "[]"
+    warnings: str = "[]"
+    cpu_usage: float = 0.0
+    memory_usage: float = 0.0
+    execution_time: float = 0.0
+    metadata_json: str = Field("{}", sa_column=Column("metadata", Text, nullable=False))
+
+    content_hash: str
+    strategy: str
+    max_attempts: int = 3
+    intent: str = "run"
+    intent_by: str = ""
+    intent_at: str | None = None
+    queue_key: float = 0.0
+    running_since: str | None = None
+    attempt: int = 0
+    fence: int = 0
+    version: int = 0
+    lease_node: str | None = None
+    lease_expires_at: float | None = None
+    prefect_run_id: str | None = None
+    prefect_state_at: str | None = None
+
+
+class TransitionRow(Record, table=True):
+    """Append-only: every move between two statuses, and what caused it."""
+
+    __tablename__ = "transition"
+    __table_args__ = (Index("ix_transition_optimization", "optimization_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    from_status: str | None = None
+    to_status: str
+    cause: str
+    message: str = ""
+    node: str = ""
+    attempt: int = 0
+    at: str
+    prefect_run_id: str | None = None
+    prefect_state_id: str | None = Field(default=None, unique=True)
+
+
+class TrialRow(Record, table=True):
+    """The ledger: append-only, one row for each evaluated parameter set."""
+
+    __tablename__ = "trial"
+
+    optimization_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    step: int
+    attempt: int
+    state: str
+    parameters: str
+    value: float | None = None
+    metrics: str = "{}"
+    error: str | None = None
+    started_at: str | None = None
+    duration_seconds: float = 0.0
+    family: str = Field("", index=True)
+
+
+class TrialReturns(Record, table=True):
+    """A trial's returns, little-endian float64; apart from the ledger, which stays quick to read."""
+
+    __tablename__ = "trial_returns"
+
+    optimization_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    periods_per_year: float | None = None
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class Metric(Record, table=True):
+    """Time series by optimization, name and step."""
+
+    __tablename__ = "metric"
+
+    optimization_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    step: int = Field(primary_key=True)
+    value: float
+    at: str
+
+
+class Checkpoint(Record, table=True):
+    """What a strategy needs to go on after this step; every step's is kept."""
+
+    __tablename__ = "checkpoint"
+
+    optimization_id: str = Field(primary_key=True)
+    step: int = Field(primary_key=True)
+    data: str
+
+
+class PrefectState(Record, table=True):
+    """Each state that Prefect reported of a flow or task run, once."""
+
+    __tablename__ = "prefect_state"
+    __table_args__ = (Index("ix_prefect_state_optimization", "optimization_id", "at"),)
+
+    state_id: str = Field(primary_key=True)
+    optimization_id: str
+    attempt: int
+    run_kind: str
+    run_id: str
+    run_name: str
+    state_type: str
+    state_name: str
+    message: str = ""
+    at: str
+    source: str
+
+
+class Tally(Record, table=True):
+    """How many optimizations are in each status now; moved by every transition in its own transaction."""
+
+    __tablename__ = "tally"
+
+    optimization_type: str = Field(primary_key=True)
+    strategy: str = Field(primary_key=True)
+    status: str = Field(primary_key=True)
+    count: int = 0
+
+
+class Rollup(Record, table=True):
+    """Sums and histograms over the optimizations that ended, by day, type, strategy and status."""
+
+    __tablename__ = "rollup"
+
+    day: str = Field(primary_key=True)
+    optimization_type: str = Field(primary_key=True)
+    strategy: str = Field(primary_key=True)
+    status: str = Field(primary_key=True)
+    count: int = 0
+    duration_sum: float = 0.0
+    improvement_sum: float = 0.0
+    steps_sum: int = 0
+    durations: str = "{}"
+    improvements: str = "{}"
+
+
+class Node(Record, table=True):
+    """Running aggregator processes. `pid` and `process_started` tell a neighbour on `host` that one died."""
+
+    __tablename__ = "node"
+
+    node_id: str = Field(primary_key=True)
+    host: str
+    pid: int
+    process_started: float
+    heartbeat_at: float
+    cursor: int = 0
+    info: str = "{}"
+
+
+class Change(Record, table=True):
+    """The change feed, in commit order: writers take turns, so an id that is seen is followed only by larger ones."""
+
+    __tablename__ = "change"
+
+    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    kind: str
+    at: str
+
+
+metadata: MetaData = Record.metadata
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The SQLAlchemy table behind `model`."""
+    table = model.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
