@@ -185,13 +185,14 @@ _MARKETS = (
             "estimator": _choice(
                 "minimum_risk", "maximum_ratio", "risk_budgeting", "hierarchical_risk_parity", "maximum_diversification"
             ),
-            "risk_measure": _choice("variance", "semi_variance", "cvar"),
+            "risk_measure": _choice("variance", "cvar"),
             "covariance": _choice("empirical", "ledoit_wolf", "exponential", "gerber"),
             "shrink_means": _choice(True, False),
-            "l2_coef": _float(1e-4, 1e-1, log=True),
+            "l2_coef": _float(1e-5, 1e-1, log=True),
             "max_weight": _float(0.10, 0.50),
             "lookback": _int(252, 1008, step=63),
-            "rebalance_days": _choice(63, 126, 252),
+            "refit_days": _choice(126, 252),
+            "rebalance_days": _int(5, 63),
         },
         description="skfolio's portfolio estimators on 20 US stocks, refitted walk-forward, net Sharpe ratio in sample",
         data=SP500_DATA,

@@ -1,0 +1,42 @@
+"""The one way from a backtest to an Evaluation: the value from the in-sample days, the rest beside it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from o9.model.trial import Evaluation
+from o9.objectives.market.backtest import TRADING_DAYS, Backtest
+from o9.objectives.market.baselines import baseline_figures
+from o9.objectives.market.figures import PERIODS_PER_YEAR, figures, sharpe_ratio
+from o9.objectives.market.prices import Prices
+from o9.objectives.market.walk_forward import split_days
+
+
+def judge(prices: Prices, run: Backtest, *, cost_basis_points: float, value: str = "sharpe") -> Evaluation:
+    """`value` names the in-sample figure to optimize: `sharpe` or `calmar`.
+
+    metrics, all of net returns: the in-sample figures by their names, those of the hold-out with `out_of_sample_`
+    before them, `worst_fold_sharpe`, `turnover` a year (1.0: the capital traded once), and the Sharpe ratio and
+    maximum drawdown of each baseline. A metric that is undefined is left out.
+    """
+    split = split_days(len(prices.closes))
+    in_sample, out_of_sample = run.net[split.in_sample], run.net[split.out_of_sample]
+    chosen = figures(in_sample)
+    metrics = {
+        **chosen,
+        "turnover": float(run.turnover[split.in_sample].mean()) * TRADING_DAYS,
+        "worst_fold_sharpe": min(sharpe_ratio(run.net[fold]) for fold in split.folds),
+        **figures(out_of_sample, "out_of_sample_"),
+        "out_of_sample_turnover": float(run.turnover[split.out_of_sample].mean()) * TRADING_DAYS,
+    }
+    for name, baseline in baseline_figures(prices, cost_basis_points).items():
+        metrics |= {f"{name}_{figure}": baseline[figure] for figure in ("sharpe", "calmar", "max_drawdown")}
+    return Evaluation(
+        value=chosen[value],
+        returns=np.ascontiguousarray(in_sample).tolist(),
+        periods_per_year=PERIODS_PER_YEAR,
+        metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
+        data_fingerprint=prices.fingerprint,
+    )
