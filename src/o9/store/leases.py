@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
-from o9.model.states import Intent, OptimizationStatus
+from o9.model.states import ACTIVE, Intent, OptimizationStatus
 from o9.store import tables
 from o9.store.codec import to_json
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
@@ -135,7 +135,7 @@ class Leave:
     targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
-        swept = Sweep(self.node, dead_nodes=(self.node,)).apply(unit)
+        swept = _free(unit, OPTIMIZATION.c.lease_node == self.node, self.node, died=False)
         unit.connection.execute(delete(NODE).where(NODE.c.node_id == self.node))
         return swept
 
@@ -157,36 +157,46 @@ class Sweep:
         unit.flush()
         now = database_now(unit)
         dead = or_(OPTIMIZATION.c.lease_expires_at <= now, OPTIMIZATION.c.lease_node.in_(self.dead_nodes))
-        held = OPTIMIZATION.c.lease_expires_at.is_not(None) & dead
-        found = unit.connection.execute(select(OPTIMIZATION.c.optimization_id).where(held)).scalars().all()
-        for optimization_id in found:
-            row = existing(unit, optimization_id)
-            holder = row["lease_node"]
-            unit.update(row, lease_node=None, lease_expires_at=None, fence=row["fence"] + 1)
-            if wanted := after_death(row, holder, self.node):
-                move(unit, row, wanted)
+        found = _free(unit, dead, self.node, died=True)
         for node_id in self.dead_nodes:
             unit.connection.execute(delete(NODE).where(NODE.c.node_id == node_id))
-        return list(found)
+        return found
 
 
-def after_death(row: Row, holder: str, swept_by: str) -> Transition | None:
-    """What becomes of an optimization whose holder died; None where it had not begun and simply waits again."""
+def after_loss(row: Row, holder: str, swept_by: str, *, died: bool) -> Transition | None:
+    """What becomes of an optimization whose holder is gone; None where it had not begun and simply waits again.
+
+    `row` counts this death already. A node that left in good order did not die, and costs nobody an attempt.
+    """
     status = OptimizationStatus(row["status"])
-    if status not in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
+    if status not in ACTIVE:
         return None
-    evidence = f"attempt {row['attempt']} died with node {holder}"
+    evidence = f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
     issue = None
     if row["intent"] == Intent.CANCEL.value:
         to, message = OptimizationStatus.CANCELLED, f"{evidence}; it was to be cancelled"
     elif row["intent"] == Intent.PAUSE.value:
         to, message = OptimizationStatus.PAUSED, f"{evidence}; it was to be paused"
-    elif row["attempt"] >= row["max_attempts"]:
-        to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} attempts"
+    elif died and row["deaths"] >= row["max_attempts"]:
+        to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} lives"
         issue = message
     else:
         to, message = OptimizationStatus.CREATED, f"{evidence}; queued for the next attempt"
     return Transition(row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=issue)
+
+
+def _free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool) -> list[str]:
+    unit.flush()
+    held = OPTIMIZATION.c.lease_expires_at.is_not(None) & which
+    found = unit.connection.execute(select(OPTIMIZATION.c.optimization_id).where(held)).scalars().all()
+    for optimization_id in found:
+        row = existing(unit, optimization_id)
+        holder = row["lease_node"]
+        deaths = row["deaths"] + (died and OptimizationStatus(row["status"]) in ACTIVE)
+        unit.update(row, lease_node=None, lease_expires_at=None, fence=row["fence"] + 1, deaths=deaths)
+        if wanted := after_loss(row, holder, node, died=died):
+            move(unit, row, wanted)
+    return list(found)
 
 
 def database_now(unit: UnitOfWork) -> float:

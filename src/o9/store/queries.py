@@ -42,6 +42,7 @@ class Holding:
     intent: str
     intent_by: str
     attempt: int
+    deaths: int
     fence: int
     version: int
     max_attempts: int

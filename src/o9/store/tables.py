@@ -80,6 +80,7 @@ class Optimization(Record, table=True):
     queue_key: float = 0.0
     running_since: str | None = None
     attempt: int = 0
+    deaths: int = 0
     fence: int = 0
     version: int = 0
     lease_node: str | None = None

@@ -54,6 +54,7 @@ class Cause(str, Enum):
     PERSON = "person"
     SWEEPER = "sweeper"
     STRATEGY = "strategy"
+    NODE = "node"
 
 
 @dataclass(frozen=True)

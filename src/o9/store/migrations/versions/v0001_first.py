@@ -83,6 +83,7 @@ def upgrade() -> None:
         sa.Column("queue_key", sa.Float(), nullable=False),
         sa.Column("running_since", sa.Text(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("deaths", sa.Integer(), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("lease_node", sa.Text(), nullable=True),
