@@ -34,8 +34,9 @@ def baseline_figures(prices: Prices, cost_basis_points: float = COST_BASIS_POINT
     return found
 
 
+@lru_cache(maxsize=16)
 def baseline_returns(prices: Prices, name: str, cost_basis_points: float = COST_BASIS_POINTS) -> tuple[Floats, Floats]:
-    """Daily net returns of the baseline `name`, in sample and out of sample."""
+    """Daily net returns of the baseline `name`, in sample and out of sample; not to be changed."""
     split = split_days(len(prices.closes))
     if name == "equal_weight":
         net = _run(prices, split.first_decision, REBALANCE_DAYS, cost_basis_points).net

@@ -8,8 +8,8 @@ import numpy as np
 
 from o9.model.trial import Evaluation
 from o9.objectives.market.backtest import TRADING_DAYS, Backtest
-from o9.objectives.market.baselines import baseline_figures
-from o9.objectives.market.figures import PERIODS_PER_YEAR, figures, sharpe_ratio
+from o9.objectives.market.baselines import baseline_figures, baseline_returns
+from o9.objectives.market.figures import PERIODS_PER_YEAR, figures, sharpe_difference_z, sharpe_ratio
 from o9.objectives.market.prices import Prices
 from o9.objectives.market.walk_forward import split_days
 
@@ -18,8 +18,9 @@ def judge(prices: Prices, run: Backtest, *, cost_basis_points: float, value: str
     """`value` names the in-sample figure to optimize: `sharpe` or `calmar`.
 
     metrics, all of net returns: the in-sample figures by their names, those of the hold-out with `out_of_sample_`
-    before them, `worst_fold_sharpe`, `turnover` a year (1.0: the capital traded once), and the Sharpe ratio and
-    maximum drawdown of each baseline. A metric that is undefined is left out.
+    before them, `worst_fold_sharpe`, `turnover` a year (1.0: the capital traded once), Sharpe ratio, Calmar ratio and
+    maximum drawdown of each baseline, and `out_of_sample_z` of `sharpe_difference_z` against equal weight. A metric
+    that is undefined is left out.
     """
     split = split_days(len(prices.closes))
     in_sample, out_of_sample = run.net[split.in_sample], run.net[split.out_of_sample]
@@ -29,6 +30,9 @@ def judge(prices: Prices, run: Backtest, *, cost_basis_points: float, value: str
         "turnover": float(run.turnover[split.in_sample].mean()) * TRADING_DAYS,
         "worst_fold_sharpe": min(sharpe_ratio(run.net[fold]) for fold in split.folds),
         **figures(out_of_sample, "out_of_sample_"),
+        "out_of_sample_z": sharpe_difference_z(
+            out_of_sample, baseline_returns(prices, "equal_weight", cost_basis_points)[1]
+        ),
         "out_of_sample_turnover": float(run.turnover[split.out_of_sample].mean()) * TRADING_DAYS,
     }
     for name, baseline in baseline_figures(prices, cost_basis_points).items():
