@@ -1,19 +1,36 @@
-"""Who evaluates parameter sets: the event loop for async objectives, child processes for sync ones."""
+"""Who evaluates parameter sets: the event loop for async objectives, child processes for sync ones.
+
+Contract. An Evaluator serves one attempt, in one event loop, one `evaluate` at a time, and is closed at its end. An
+objective that raises, answers nonsense, exits, crashes or is killed makes its own trial failed, with the error as
+text; the others go on. Cancelling the task that awaits `evaluate` is how an evaluation is cut off: the
+children in flight are killed with their process groups at once. Outcomes come in the order of the numbers given,
+whatever finished first. OptimizationStrategyError is raised only where no trial could succeed: the objective cannot
+be sent to a child or loaded there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import copy
+import time
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
+from o9.strategies.answers import failure_text, plain_answer
+from o9.strategies.children import POOL, Child, ChildDied
 from o9.strategies.registry import Objective
+from o9.strategies.team import Shipment, Team
+
+CUT_OFF_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one evaluation ended."""
+    """How one evaluation ended: completed with a value, or failed with an error."""
 
     number: int
     state: TrialState
@@ -28,28 +45,123 @@ class Outcome:
 
 
 class Evaluator:
-    """Evaluates an objective, up to `workers` parameter sets at a time."""
+    """Evaluates an objective, up to `workers` parameter sets at a time.
 
-    def __init__(self, objective: Objective, *, workers: int = 1) -> None:
-        raise NotImplementedError
+    `single_threaded` tells the numerical libraries in the children to use one thread each, unless the environment
+    says otherwise; for trials side by side.
+    """
+
+    def __init__(self, objective: Objective, *, workers: int = 1, single_threaded: bool | None = None) -> None:
+        self._objective = objective
+        self._workers = workers
+        self._team = Team(single_threaded=workers > 1 if single_threaded is None else single_threaded)
+        self._shipment: Shipment | None = None
 
     async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[Outcome]:
         """Evaluate all, and answer in their order. Cancelling it kills what is in flight."""
-        raise NotImplementedError
-
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a sync function in a child process and give back what it returned."""
-        raise NotImplementedError
-
-    async def cancel(self) -> None:
-        """Kill what is in flight, with its process groups."""
-        raise NotImplementedError
+        outcomes: dict[int, Outcome] = {}
+        queue = iter(list(zip(numbers, parameters, strict=True)))
+        work = self._work_here if self._objective.is_async else self._work_in_a_child
+        workers = min(self._workers, len(numbers))
+        if workers <= 1:
+            await work(queue, outcomes)
+        else:
+            await _together([work(queue, outcomes) for _ in range(workers)])
+        return [outcomes[number] for number in numbers]
 
     async def close(self) -> None:
-        """Give the idle children back; none stays busy."""
-        raise NotImplementedError
+        """Give the children back to the pool. None stays busy."""
+        await self._team.close()
+
+    async def _work_here(self, queue: Iterator[tuple[int, Mapping[str, Any]]], outcomes: dict[int, Outcome]) -> None:
+        for number, parameters in queue:
+            outcomes[number] = await self._await_objective(number, parameters)
+
+    async def _await_objective(self, number: int, parameters: Mapping[str, Any]) -> Outcome:
+        started, clock = time.time(), time.perf_counter()
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            answer = plain_answer(await self._objective.function(copy.deepcopy(dict(parameters))))
+        except BaseException as error:
+            # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
+            ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
+            if ours or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+                raise
+            return _failed(number, failure_text(error), started, time.perf_counter() - clock)
+        return _completed(number, answer, started, time.perf_counter() - clock)
+
+    async def _work_in_a_child(
+        self, queue: Iterator[tuple[int, Mapping[str, Any]]], outcomes: dict[int, Outcome]
+    ) -> None:
+        self._shipment = shipment = self._shipment or _shipment(self._objective)
+        child: Child | None = None
+        for number, parameters in queue:
+            if child is None:
+                child = await self._team.join(shipment)
+            outcomes[number], usable = await self._ask(child, shipment.key, number, parameters)
+            if not usable:
+                child.kill()
+                child = None
+        if child is not None:
+            self._team.rest(child)
+
+    async def _ask(self, child: Child, key: str, number: int, parameters: Mapping[str, Any]) -> tuple[Outcome, bool]:
+        started, clock = time.time(), time.perf_counter()
+        try:
+            reply = await self._team.exchange(child, "evaluate", key, dict(parameters), label=f"trial {number}")
+        except ChildDied as error:
+            text = f"the objective did not survive: {error}"
+            return _failed(number, text, started, time.perf_counter() - clock), False
+        match reply:
+            case ("value", began, duration, answer):
+                return _completed(number, answer, began, duration), True
+            case (_, began, duration, text, worn_out):
+                return _failed(number, text, began, duration), not worn_out
+        raise OptimizationStrategyError(f"an evaluation process answered {reply!r:.200}")
+
+
+def _shipment(objective: Objective) -> Shipment:
+    return Shipment(f"objective {objective.name!r}", objective.function, objective.locator)
 
 
 def prewarm(n: int) -> None:
-    """Start `n` idle children, so that the next optimization need not wait for them."""
-    raise NotImplementedError
+    """Start idle children until there are `n`, so that the next optimization need not wait for them."""
+    POOL.prewarm(n)
+
+
+async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
+    """Run all; the first error, or a cut-off, ends the others before it goes on."""
+    tasks = [asyncio.ensure_future(part) for part in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        # An async objective that swallows its cancellation must not hold up the cut-off.
+        await asyncio.wait(tasks, timeout=CUT_OFF_SECONDS)
+
+
+def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> Outcome:
+    returns = answer.get("returns")
+    return Outcome(
+        number,
+        TrialState.COMPLETED,
+        value=answer["value"],
+        metrics=answer.get("metrics", {}),
+        returns=None if returns is None else tuple(returns),
+        periods_per_year=answer.get("periods_per_year"),
+        data_fingerprint=answer.get("data_fingerprint"),
+        started_at=datetime.fromtimestamp(started, UTC),
+        duration_seconds=duration,
+    )
+
+
+def _failed(number: int, error: str, started: float, duration: float) -> Outcome:
+    return Outcome(
+        number,
+        TrialState.FAILED,
+        error=error,
+        started_at=datetime.fromtimestamp(started, UTC),
+        duration_seconds=duration,
+    )

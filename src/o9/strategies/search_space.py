@@ -45,7 +45,7 @@ class IntParameter:
         return range(self.low, self.high + 1, self.step)
 
     def contains(self, value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value in self.grid()
+        return _is_int(value) and int(value) in self.grid()
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "int", "low": self.low, "high": self.high, "step": self.step, "log": self.log}

@@ -1,0 +1,153 @@
+"""What an objective answered, checked and made plain; and what it raised, as text.
+
+Contract. Runs in the child processes and in the event loop alike, so it imports the standard library only. A good
+answer becomes a plain dict that any process can read; a bad one raises BadAnswer, which says what was returned and
+what is expected. Texts are at most ERROR_LENGTH characters, free of NULs and of lone surrogates, so that every
+store can hold them. Nothing here raises anything else, whatever the user's objects do.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from typing import Any
+
+ERROR_LENGTH = 4_000
+SUMMARY_LENGTH = 1_000
+TRACEBACK_FRAMES = 8
+EXPECTED = "an objective returns one finite number or an Evaluation"
+
+
+class BadAnswer(Exception):
+    """The objective returned something that is no result."""
+
+
+def plain_answer(answer: Any) -> dict[str, Any]:
+    """The fields of an Evaluation as plain values; `returns` as an array of float64. Raises BadAnswer."""
+    # Where the module was never imported, nothing can be an instance of its class.
+    model = sys.modules.get("o9.model.trial")
+    if model is None or not isinstance(answer, model.Evaluation):
+        return {"value": _result(answer)}
+    return {
+        "value": _result(answer.value),
+        "returns": _returns(answer.returns),
+        "periods_per_year": _periods(answer.periods_per_year),
+        "metrics": _metrics(answer.metrics),
+        "data_fingerprint": _name(answer.data_fingerprint),
+    }
+
+
+def failure_text(error: BaseException) -> str:
+    """Type, message and the last lines of the traceback, bounded and storable."""
+    if isinstance(error, BadAnswer):
+        return storable(str(error))
+    summary = f"{type(error).__name__}: {_message(error)}"[:SUMMARY_LENGTH]
+    if isinstance(error, SystemExit):
+        summary = f"the objective called sys.exit({_message(error)})"[:SUMMARY_LENGTH]
+    return storable(f"{summary}\n{_frames(error)}".rstrip())
+
+
+def storable(text: str, length: int = ERROR_LENGTH) -> str:
+    """`text` cut to `length` characters, with NULs and lone surrogates written out."""
+    clean = text[:length].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def _result(value: Any) -> float:
+    number = _number(value, "returned")
+    if not math.isfinite(number):
+        raise BadAnswer(f"the objective returned {number}; {EXPECTED}")
+    return number
+
+
+def _number(value: Any, said: str) -> float:
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    is_number = (
+        not isinstance(value, (bool, str, bytes, bytearray, complex))
+        and hasattr(value, "__float__")
+        and kind in "iuf"
+        and getattr(value, "shape", ()) == ()
+    )
+    try:
+        if is_number:
+            return float(value)
+    except Exception as error:
+        raise BadAnswer(
+            f"the objective {said} {_show(value)}, and float() of it failed: {error}; {EXPECTED}"
+        ) from error
+    raise BadAnswer(f"the objective {said} {_show(value)}; {EXPECTED}")
+
+
+def _returns(values: Any) -> array[float] | None:
+    if values is None:
+        return None
+    expected = "Evaluation.returns takes one finite number a period, in one dimension"
+    if isinstance(values, (str, bytes, bytearray, dict, set, frozenset)) or len(getattr(values, "shape", (0,))) != 1:
+        raise BadAnswer(f"the objective gave returns as {_show(values)}; {expected}")
+    try:
+        items = values.tolist() if hasattr(values, "tolist") else list(values)
+        numbers = array("d", items)
+    except Exception as error:
+        raise BadAnswer(f"the objective gave returns that are no numbers ({error}); {expected}") from error
+    if not numbers:
+        raise BadAnswer(f"the objective gave empty returns; {expected}, or None")
+    for index, number in enumerate(numbers):
+        if not math.isfinite(number):
+            raise BadAnswer(f"the objective gave returns of which number {index} is {number}; {expected}")
+    return numbers
+
+
+def _metrics(metrics: Any) -> dict[str, float]:
+    if not hasattr(metrics, "items"):
+        raise BadAnswer(f"the objective gave metrics as {_show(metrics)}; Evaluation.metrics maps names to numbers")
+    plain: dict[str, float] = {}
+    for name, value in dict(metrics).items():
+        if not isinstance(name, str) or not name or storable(name, 200) != name:
+            raise BadAnswer(f"the objective gave a metric named {_show(name)}; a name is text of 1 to 200 characters")
+        plain[name] = _number(value, f"gave as metric {name!r}")
+        if not math.isfinite(plain[name]):
+            raise BadAnswer(f"the objective gave as metric {name!r} {plain[name]}; leave out what is not finite")
+    return plain
+
+
+def _periods(value: Any) -> float | None:
+    if value is None:
+        return None
+    number = _number(value, "gave as periods_per_year")
+    if not (math.isfinite(number) and number > 0):
+        raise BadAnswer(f"the objective gave periods_per_year {number}; it is a positive number, 252 for trading days")
+    return number
+
+
+def _name(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or storable(value, 200) != value:
+        raise BadAnswer(f"the objective gave data_fingerprint {_show(value)}; it is text of 1 to 200 characters")
+    return value
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "None"
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - it is the user's __repr__, and is said
+        text = f"<no repr: {type(error).__name__}>"
+    return f"{text if len(text) <= 80 else text[:79] + '…'} ({type(value).__name__})"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - it is the user's __str__, and is said
+        return f"<no message: its __str__ raised {type(second).__name__}>"
+
+
+def _frames(error: BaseException) -> str:
+    import traceback  # only needed where something failed
+
+    frames = traceback.extract_tb(error.__traceback__)
+    # The first frame is O9's own call of the objective.
+    return "".join(traceback.format_list(frames[1:][-TRACEBACK_FRAMES:]))[-(ERROR_LENGTH - SUMMARY_LENGTH - 1) :]

@@ -1,0 +1,167 @@
+"""Users' code in child processes: how it gets there, and the children that one attempt holds.
+
+Contract. As for a Child: one event loop, one caller at a time for each child. A child that was kept from an answer,
+by its own death or by a cut-off, is killed and never given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import pickle
+import sys
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from o9.model.errors import OptimizationStrategyError
+from o9.strategies.children import POOL, Child, ChildDied, tell_context
+
+_by_value = threading.Lock()
+
+
+class Team:
+    """The children of one attempt: leased from the pool when first needed, given back at the end."""
+
+    def __init__(self, *, single_threaded: bool = False) -> None:
+        self._single_threaded = single_threaded
+        self._resting: list[Child] = []
+        self._all: list[Child] = []
+
+    async def join(self, shipment: Shipment | None = None) -> Child:
+        """A child that has what is shipped. Raises OptimizationStrategyError where it cannot be loaded."""
+        while self._resting:
+            child = self._resting.pop()
+            if child.usable():
+                break
+            child.kill()
+        else:
+            child = POOL.lease(shipment.key if shipment else "", single_threaded=self._single_threaded)
+            self._all = [member for member in self._all if not member.killed] + [child]
+        try:
+            await self._guarded(child, tell_context(child))
+            if shipment is not None and shipment.key not in child.loaded:
+                await self._guarded(child, shipment.load(child))
+        except ChildDied as error:
+            raise OptimizationStrategyError(
+                f"the objective cannot be loaded in an evaluation process: {error}"
+            ) from error
+        return child
+
+    def rest(self, child: Child) -> None:
+        """It is done for now."""
+        self._resting.append(child)
+
+    async def exchange(self, child: Child, *request: Any, label: str) -> Any:
+        """As Child.exchange; whatever keeps it from an answer, a cut-off too, kills the child."""
+        return await self._guarded(child, child.exchange(*request, label=label))
+
+    async def close(self) -> None:
+        """Rested ones go back to the pool, others are killed; returns when those are gone."""
+        killed = [child for child in self._all if child not in self._resting or not child.usable()]
+        for child in self._all:
+            if child in killed:
+                child.kill()
+            else:
+                POOL.release(child)
+        self._all, self._resting = [], []
+        for child in killed:
+            if child.process.poll() is None:
+                await asyncio.to_thread(child.process.wait)
+
+    @staticmethod
+    async def _guarded(child: Child, work: Coroutine[Any, Any, Any]) -> Any:
+        answered = False
+        try:
+            result = await work
+            answered = True
+        finally:
+            if not answered:
+                child.kill()
+        return result
+
+
+class Shipment:
+    """How users' code gets into a child: by import path, by pickled reference, or, for `__main__` and closures, whole.
+
+    Raises OptimizationStrategyError where it can be sent in no way.
+    """
+
+    def __init__(self, what: str, thing: Any, locator: str | None = None) -> None:
+        self._what = what
+        self._thing = thing
+        self._locator = locator
+        self._pickled = None if self._locator else self._pickle()
+        content = self._pickled or str(self._locator).encode()
+        self.key = hashlib.blake2b(content, digest_size=16).hexdigest()
+
+    async def load(self, child: Child) -> None:
+        """Make `child` have it under `key`."""
+        reply = await child.exchange("load", self.key, self._locator, self._pickled, label=self._what)
+        module = getattr(self._thing, "__module__", None)
+        if reply[0] == "missing" and module in sys.modules and f"{module}.".startswith(f"{reply[1]}."):
+            # The parent has the module and the child cannot import it: a notebook's, a test's, or one loaded from a
+            # file. Then its code is sent.
+            self._locator, self._pickled = None, self._pickle(whole_module=module)
+            reply = await child.exchange("load", self.key, None, self._pickled, label=self._what)
+        if reply[0] != "ok":
+            raise OptimizationStrategyError(f"{self._what} cannot be loaded in an evaluation process: {reply[-1]}")
+        child.loaded.add(self.key)
+
+    def _pickle(self, whole_module: str | None = None) -> bytes:
+        import cloudpickle
+
+        try:
+            if whole_module is None:
+                return bytes(cloudpickle.dumps(self._thing))
+            with _by_value:
+                module = importlib.import_module(whole_module)
+                cloudpickle.register_pickle_by_value(module)
+                try:
+                    return bytes(cloudpickle.dumps(self._thing))
+                finally:
+                    cloudpickle.unregister_pickle_by_value(module)
+        except Exception as error:
+            raise OptimizationStrategyError(
+                f"{self._what} cannot be sent to an evaluation process: {type(error).__name__}: {error}. "
+                "Let it open files, connections and locks itself instead of closing over them, or make it async"
+            ) from error
+
+
+class Hosted:
+    """A user's object that lives in a child of its own, for methods that may hang: they can be cut off there.
+
+    A method that raises or does not survive is an OptimizationStrategyError, which names `what`.
+    """
+
+    def __init__(self, what: str, thing: Any) -> None:
+        self._what = what
+        self._thing = thing
+        self._team = Team()
+        self._shipment: Shipment | None = None
+        self._child: Child | None = None
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method, in the order of the calls; the first one makes the object."""
+        if self._child is None:
+            self._shipment = shipment = Shipment(self._what, self._thing)
+            self._child = await self._team.join(shipment)
+            await self._ask("create", shipment.key)
+        assert self._shipment is not None
+        return pickle.loads(await self._ask("call", self._shipment.key, method, pickle.dumps(arguments)))
+
+    async def close(self) -> None:
+        """End the child: it holds the user's object and whatever that has started."""
+        await self._team.close()
+        self._child = None
+
+    async def _ask(self, *request: Any) -> Any:
+        assert self._child is not None
+        try:
+            status, *answer = await self._team.exchange(self._child, *request, label=self._what)
+        except ChildDied as error:
+            raise OptimizationStrategyError(f"{self._what} did not survive: {error}") from error
+        if status == "failed":
+            raise OptimizationStrategyError(f"{self._what} failed: {answer[0]}")
+        return answer[0] if answer else None
