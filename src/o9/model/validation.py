@@ -1,0 +1,315 @@
+"""What a submission may hold. Each refusal is an OptimizationValidationError that names the field and the remedy.
+
+`validate_new` checks everything about a new optimization that needs no strategy: objectives, samplers and search
+spaces are judged by `o9.strategies`. `validate_changes` checks values that are to replace fields of one that is
+there. What passes is stored and read back as it was, with tuples as lists. Nothing is changed or corrected.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationState, as_utc
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+
+ID_LIMIT = 200
+NAME_LIMIT = 500
+STEP_LIMIT = 1_000
+DESCRIPTION_LIMIT = 10_000
+JSON_LIMIT_BYTES = 1 << 20
+NESTING_LIMIT = 64
+COUNT_LIMIT = 2**31 - 1  # PostgreSQL's integer
+INTEGER_LIMITS = (-(2**63), 2**63 - 1)
+TIMEOUT_LIMIT_SECONDS = 10 * 366 * 86_400.0
+
+Check = Callable[[str, Any], None]
+
+
+def validate_new(state: OptimizationState) -> None:
+    """Raise OptimizationValidationError for the first thing that keeps `state` from being submitted."""
+    validate_changes({name: getattr(state, name) for name in _CHECKS})
+    _validate_life(state)
+    for name, check in _METADATA_CHECKS.items():
+        if name in state.metadata:
+            check(f"metadata.{name}", state.metadata[name])
+
+
+def validate_changes(changes: Mapping[str, Any]) -> None:
+    """Raise OptimizationValidationError for the first of these fields of an optimization that cannot be stored."""
+    for name, value in changes.items():
+        if name not in _CHECKS:
+            raise OptimizationValidationError(name, f"no such field; the fields are {', '.join(_CHECKS)}")
+        _CHECKS[name](name, value)
+
+
+def _validate_life(state: OptimizationState) -> None:
+    if state.status is not OptimizationStatus.CREATED:
+        raise OptimizationValidationError(
+            "status", f"a new optimization is created, not {state.status.value}; leave the rest of its life to O9"
+        )
+    if state.completed_steps:
+        raise OptimizationValidationError("completed_steps", "a new optimization has completed none; leave it at 0")
+    for name in ("started_at", "completed_at"):
+        if getattr(state, name) is not None:
+            raise OptimizationValidationError(name, "O9 records it when it happens; leave it out")
+
+
+def _text(limit: int, *, lines: bool = False, required: bool = False) -> Check:
+    """A check for text of at most `limit` characters; `lines`: it may hold line breaks and tabs."""
+    forbidden = _CONTROL_BUT_LINES if lines else _CONTROL
+
+    def check(field: str, value: Any) -> None:
+        if not isinstance(value, str):
+            raise _wrong_type(field, "text", value)
+        if required and not value.strip():
+            raise OptimizationValidationError(field, "it is empty; give a text that is not only blanks")
+        if len(value) > limit:
+            raise OptimizationValidationError(field, f"{len(value):,} characters; at most {limit:,} are allowed")
+        if found := forbidden.search(value):
+            raise OptimizationValidationError(field, f"it holds {_named(found[0])}; take that out")
+
+    return check
+
+
+def _check_id(field: str, value: Any) -> None:
+    _text(ID_LIMIT, required=True)(field, value)
+    if value != value.strip():
+        raise OptimizationValidationError(field, f"{value!r} begins or ends with a blank; take that out")
+    if "/" in value or value in {".", ".."}:
+        raise OptimizationValidationError(field, f"{value!r} cannot be part of a URL's path; use '-' instead of '/'")
+
+
+def _number(low: float = -math.inf, high: float = math.inf, *, optional: bool = False) -> Check:
+    """A check for a finite number from `low` to `high`."""
+
+    def check(field: str, value: Any) -> None:
+        if optional and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _wrong_type(field, "a number", value)
+        _check_number(field, value)
+        if not low <= value <= high:
+            raise OptimizationValidationError(field, f"{value} is not {_between(low, high)}")
+
+    return check
+
+
+def _integer(low: int, high: int, *, optional: bool = False) -> Check:
+    def check(field: str, value: Any) -> None:
+        if optional and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong_type(field, "an integer", value)
+        if not low <= value <= high:
+            raise OptimizationValidationError(field, f"{_shown(value)} is not {_between(low, high)}")
+
+    return check
+
+
+def _one_of(kind: type[Enum]) -> Check:
+    def check(field: str, value: Any) -> None:
+        if not isinstance(value, kind):
+            raise _wrong_type(field, f"a member of {kind.__name__}", value)
+
+    return check
+
+
+def _moment(*, optional: bool = False) -> Check:
+    def check(field: str, value: Any) -> None:
+        if optional and value is None:
+            return
+        if not isinstance(value, datetime):
+            raise _wrong_type(field, "a datetime", value)
+        try:
+            as_utc(value)
+        except (OverflowError, ValueError):
+            raise OptimizationValidationError(field, f"{value} cannot be expressed in UTC; give a later one") from None
+
+    return check
+
+
+def _json(kind: type[dict[str, Any]] | type[list[Any]]) -> Check:
+    """A check for a dict or list of what JSON can hold, of at most JSON_LIMIT_BYTES as JSON."""
+
+    def check(field: str, value: Any) -> None:
+        if not isinstance(value, kind):
+            raise _wrong_type(field, f"a {kind.__name__}", value)
+        if not value:
+            return
+        _Walk(field).check(field, value, 1)
+        size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > JSON_LIMIT_BYTES:
+            raise _too_large(field, f"{size:,} bytes")
+
+    return check
+
+
+class _Walk:
+    """Looks at each value inside one field, and stops once there are too many to fit."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._left = JSON_LIMIT_BYTES
+
+    def check(self, path: str, value: Any, depth: int) -> None:
+        self._left -= 1  # each value takes a byte at least; so that what refers to itself many times over ends, too
+        if self._left < 0:
+            raise _too_large(self._field, f"over {JSON_LIMIT_BYTES:,} values")
+        if value is None or isinstance(value, bool):
+            return
+        if isinstance(value, str):
+            _check_json_text(path, value)
+        elif isinstance(value, (int, float)):
+            _check_number(path, value)
+        elif isinstance(value, (dict, list, tuple)):
+            if depth > NESTING_LIMIT:
+                raise OptimizationValidationError(
+                    self._field, f"nested deeper than {NESTING_LIMIT} levels; flatten it, or keep it in a file"
+                )
+            self._check_members(path, value, depth)
+        else:
+            raise OptimizationValidationError(path, f"JSON cannot hold {_a_kind(value)}; {_remedy(value)}")
+
+    def _check_members(self, path: str, value: Any, depth: int) -> None:
+        if not isinstance(value, dict):
+            for index, member in enumerate(value):
+                self.check(f"{path}[{index}]", member, depth + 1)
+            return
+        for key, member in value.items():
+            if not isinstance(key, str):
+                raise OptimizationValidationError(
+                    f"{path}[{_shown(key)}]", f"the key is {_a_kind(key)}, and JSON's keys are texts; give text"
+                )
+            inner = f"{path}.{key}" if key.isidentifier() else f"{path}[{_shown(key)}]"
+            _check_json_text(inner, key)
+            self.check(inner, member, depth + 1)
+
+
+def _check_json_text(path: str, value: str) -> None:
+    if found := _NOT_IN_JSON.search(value):
+        raise OptimizationValidationError(path, f"it holds {_named(found[0])}; take that out")
+
+
+def _check_number(path: str, value: float) -> None:
+    if isinstance(value, int):
+        if not INTEGER_LIMITS[0] <= value <= INTEGER_LIMITS[1]:
+            raise OptimizationValidationError(path, f"{_shown(value)} needs more than 64 bits; give it as text")
+    elif not math.isfinite(value):
+        raise OptimizationValidationError(
+            path, f"{value} is not a finite number; leave it out, or use null in metadata"
+        )
+
+
+def _wrong_type(field: str, expected: str, value: Any) -> OptimizationValidationError:
+    remedy = f"; {_remedy(value)}" if hasattr(value, "ndim") else ""
+    return OptimizationValidationError(field, f"expected {expected}, got {_a_kind(value)} ({_shown(value)}){remedy}")
+
+
+def _too_large(field: str, size: str) -> OptimizationValidationError:
+    return OptimizationValidationError(
+        field, f"{size}; at most {JSON_LIMIT_BYTES:,} bytes (1 MiB) of JSON are allowed: keep large data in a file"
+    )
+
+
+def _remedy(value: Any) -> str:
+    """How to turn `value` into something that can be stored."""
+    if hasattr(value, "ndim"):
+        return "convert it with .item()" if value.ndim == 0 else "convert it with .tolist()"
+    if isinstance(value, (set, frozenset)):
+        return "give a list: sorted(…)"
+    if isinstance(value, (bytes, bytearray)):
+        return "give text: .decode() or .hex()"
+    if hasattr(value, "isoformat"):
+        return "give text: .isoformat()"
+    if isinstance(value, (Decimal, complex)):
+        return "give a float"
+    if isinstance(value, PurePath):
+        return "give text: str(…)"
+    if isinstance(value, Mapping):
+        return "give a dict: dict(…)"
+    if callable(value):
+        return "register it under a name, and give the name"
+    return "give text, numbers, booleans, null, lists and dicts of them"
+
+
+def _a_kind(value: Any) -> str:
+    kind = type(value)
+    return (
+        "None"
+        if value is None
+        else kind.__name__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__name__}"
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length():,} bits"  # which Python may refuse to print
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _named(character: str) -> str:
+    if "\ud800" <= character <= "\udfff":
+        return f"half a character (the surrogate U+{ord(character):04X})"
+    return f"the control character U+{ord(character):04X}"
+
+
+def _between(low: float, high: float) -> str:
+    if low == -math.inf:
+        return f"at most {high:,}"
+    return f"at least {low:,}" if high == math.inf else f"between {low:,} and {high:,}"
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_NOT_IN_JSON = re.compile("[\x00\ud800-\udfff]")
+_CHECKS: dict[str, Check] = {
+    "optimization_id": _check_id,
+    "name": _text(NAME_LIMIT),
+    "description": _text(DESCRIPTION_LIMIT, lines=True),
+    "optimization_type": _one_of(OptimizationType),
+    "status": _one_of(OptimizationStatus),
+    "priority": _one_of(OptimizationPriority),
+    "created_at": _moment(),
+    "updated_at": _moment(),
+    "started_at": _moment(optional=True),
+    "completed_at": _moment(optional=True),
+    "progress": _number(0.0, 1.0),
+    "current_step": _text(STEP_LIMIT, lines=True),
+    "total_steps": _integer(0, COUNT_LIMIT),
+    "completed_steps": _integer(0, COUNT_LIMIT),
+    "current_performance": _number(),
+    "baseline_performance": _number(),
+    "target_performance": _number(),
+    "performance_improvement": _number(),
+    "parameters": _json(dict),
+    "optimized_parameters": _json(dict),
+    "results": _json(dict),
+    "metrics": _json(dict),
+    "issues": _json(list),
+    "warnings": _json(list),
+    "cpu_usage": _number(0.0),
+    "memory_usage": _number(0.0),
+    "execution_time": _number(0.0),
+    "metadata": _json(dict),
+}
+# The names are columns of their own, in indexes that hold no long texts.
+_METADATA_CHECKS: dict[str, Check] = {
+    "strategy": _text(ID_LIMIT, required=True),
+    "family": _text(NAME_LIMIT),
+    "seed": _integer(0, INTEGER_LIMITS[1], optional=True),
+    "timeout_seconds": _number(1e-3, TIMEOUT_LIMIT_SECONDS, optional=True),
+    "max_attempts": _integer(1, 1_000_000),
+    "trials_per_step": _integer(1, 10_000),
+}
