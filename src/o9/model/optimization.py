@@ -52,10 +52,10 @@ class _Record:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`. Raises OptimizationValidationError for a field that does not exist."""
-        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        known = sorted(f.name for f in fields(cls))  # type: ignore[arg-type]
         for name in data:
             if name not in known:
-                raise OptimizationValidationError(str(name), f"no such field; the fields are {', '.join(sorted(known))}")
+                raise OptimizationValidationError(str(name), f"no such field; the fields are {', '.join(known)}")
         try:
             return cls(**copy.deepcopy(dict(data)))
         except TypeError as error:

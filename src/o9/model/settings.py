@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(30.0, ge=1.0, description="a lease's life; renewed every third of it")
     node_id: str = Field(default_factory=default_node_id, description="this node's name")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest level logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")
 
     @field_validator("allowed_imports", mode="before")

@@ -40,8 +40,8 @@ _WORKING = [
     for name in (
         "optimization_id", "optimization_type", "strategy", "status", "priority", "created_at", "started_at",
         "progress", "total_steps", "completed_steps", "current_performance", "performance_improvement",
-        "execution_time", "content_hash", "max_attempts", "intent", "queue_key", "running_since", "attempt", "deaths", "fence",
-        "version", "lease_node", "lease_expires_at", "prefect_run_id", "prefect_state_at",
+        "execution_time", "content_hash", "max_attempts", "intent", "queue_key", "running_since", "attempt",
+        "deaths", "fence", "version", "lease_node", "lease_expires_at", "prefect_run_id", "prefect_state_at",
     )
 ]  # fmt: skip
 

@@ -125,7 +125,7 @@ def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]
     statement = (
         select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
     )
-    return {state: count for state, count in connection.execute(statement)}
+    return dict(connection.execute(statement).tuples().all())
 
 
 def transitions(connection: Connection, optimization_id: str) -> list[Row]:

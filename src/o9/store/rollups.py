@@ -89,9 +89,7 @@ def _add_ending(unit: UnitOfWork, row: Row, status: str) -> None:
     }
     where = [ROLLUP.c[name] == value for name, value in key.items()]
     found = unit.connection.execute(select(ROLLUP).where(*where)).mappings().first()
-    old: Mapping[str, Any] = found or {
-        "count": 0, "duration_sum": 0.0, "improvement_sum": 0.0, "steps_sum": 0, "durations": "{}", "improvements": "{}",
-    }  # fmt: skip
+    old: Mapping[str, Any] = found or _NOTHING_YET
     # Something that never ran has neither a duration nor an improvement to speak of.
     ran = row["started_at"] is not None
     values = {
@@ -114,3 +112,13 @@ def _counted(histogram: str, value: float, counts: bool) -> str:
     bucket = bucket_of(value)
     buckets[bucket] = buckets.get(bucket, 0) + 1
     return to_json(buckets)
+
+
+_NOTHING_YET = {
+    "count": 0,
+    "duration_sum": 0.0,
+    "improvement_sum": 0.0,
+    "steps_sum": 0,
+    "durations": "{}",
+    "improvements": "{}",
+}

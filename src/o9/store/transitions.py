@@ -59,10 +59,14 @@ class Cause(str, Enum):
 
 @dataclass(frozen=True)
 class Create:
-    """Record a new optimization. The same id with the same content answers with the first one, and writes nothing."""
+    """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
+
+    `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since.
+    """
 
     state: OptimizationState
     node: str = ""
+    content: str | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ class Create:
         if state.status is not OptimizationStatus.CREATED:
             raise OptimizationValidationError("status", f"a new optimization is created, not {state.status.value}")
         known = unit.row(state.optimization_id)
-        digest = content_hash(state)
+        digest = self.content or content_hash(state)
         if known is not None:
             if known["content_hash"] != digest:
                 raise OptimizationConflictError(

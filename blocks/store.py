@@ -1,0 +1,54 @@
+"""Where the record is: the block that names a store, and the store that flows and tasks of this process use."""
+
+from __future__ import annotations
+
+import threading
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from o9.model.settings import settings
+from o9.store.store import Store
+
+
+class AggregatorStore(Block):
+    """A store of O9's, by its URL: `AggregatorStore(url="postgresql://…").save("production")`.
+
+    Workers use it with O9_STORE_URL=block:production.
+    """
+
+    _block_type_name = "O9 Aggregator Store"
+    _block_type_slug = "o9-aggregator-store"
+    _description = "The database in which O9 keeps its record of optimizations."
+
+    url: SecretStr = Field(description="a path, sqlite:///… or postgresql://…; may hold a password")
+
+    def open(self) -> Store:
+        """Open the store; raises OptimizationStoreError, naming what to do."""
+        return Store(self.url.get_secret_value())
+
+
+_lock = threading.Lock()
+_in_use: list[Store] = []
+
+
+def use_store(store: Store) -> None:
+    """Make flows and tasks of this process write to `store`; the last one given counts."""
+    with _lock:
+        _in_use.append(store)
+
+
+def release_store(store: Store) -> None:
+    with _lock:
+        if store in _in_use:
+            _in_use.remove(store)
+
+
+def current_store() -> Store:
+    """The store in use; where none is, the one that the settings name is opened and stays open."""
+    with _lock:
+        if not _in_use:
+            url = settings().store_url
+            name = url.removeprefix("block:")
+            _in_use.append(Store(url) if name == url else AggregatorStore.load(name, _sync=True).open())
+        return _in_use[-1]

@@ -1,0 +1,93 @@
+"""A node's sign of life: a thread that renews its leases, finds the dead, and frees what they held.
+
+A thread, because a strategy that blocks the event loop must not cost the node its leases. It needs nothing but
+the store; a store that is away is reported and tried again, and leases that ran out meanwhile are lost, as they
+must be.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+import psutil
+
+from o9.model.errors import OptimizationError
+from o9.store.leases import Heartbeat, Leave, Sweep
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Presence:
+    """`start` announces the node and frees what the dead on this host held; then three signs of life a lease.
+
+    `on_freed` is called, on the thread, when work was freed and waits for somebody.
+    """
+
+    def __init__(
+        self, store: Store, node: str, lease_seconds: float, on_freed: Callable[[], None] | None = None
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._lease_seconds = lease_seconds
+        self._on_freed = on_freed
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Raises OptimizationStoreError where the store cannot be written."""
+        if self._thread is not None:
+            return
+        self._beat()
+        self._thread = threading.Thread(target=self._run, name="o9-presence", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave in good order: what this node still held waits for another."""
+        if self._thread is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        self._store.write(Leave(self._node))
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._lease_seconds / 3):
+            try:
+                self._beat()
+            except OptimizationError:
+                logger.exception("node %s could not give a sign of life; trying again", self._node)
+
+    def _beat(self) -> None:
+        me = psutil.Process()
+        self._store.write(
+            Heartbeat(self._node, socket.gethostname(), me.pid, me.create_time(), self._lease_seconds)
+        )
+        freed = self._store.write(Sweep(self._node, dead_on_this_host(self._store)))
+        if freed:
+            logger.warning("freed what the dead held: %s", ", ".join(freed))
+            if self._on_freed is not None:
+                self._on_freed()
+
+
+def dead_on_this_host(store: Store) -> tuple[str, ...]:
+    """Nodes of this host whose process is gone: no need to wait for their leases."""
+    host = socket.gethostname()
+    return tuple(
+        node["node_id"]
+        for node in store.nodes()
+        if node["host"] == host and node["pid"] != os.getpid() and not _lives(node["pid"], node["process_started"])
+    )
+
+
+def _lives(pid: int, started: float) -> bool:
+    """Whether this very process lives; a pid is used again, with another start."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

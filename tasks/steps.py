@@ -1,0 +1,223 @@
+"""The steps of an optimization's life, as Prefect tasks: `prepare`, `run_step` × n, `finalize`.
+
+Each takes and returns plain JSON-ready data. A step is committed in one transaction, whose answer carries what
+people want now; so `run_step` returns the verdict on what follows. Errors in a strategy fail the task, the flow
+and the optimization; a failing objective only fails its trial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext, TaskRunContext
+
+from o9.lifecycle.effect import Best, best_of, direction_of, improvement, is_better
+from o9.mirror.recorder import mirror_task_state
+from o9.model.errors import OptimizationStrategyError
+from o9.model.logs import bound
+from o9.model.optimization import OptimizationState
+from o9.model.states import Intent, OptimizationStatus, TrialState
+from o9.store.ledger import Acknowledged, Amend, CommitStep
+from o9.store.transitions import Cause, Transition
+from o9.strategies.factory import CoroutineAttempt, create_strategy
+from o9.strategies.protocol import StepResult
+from o9.tasks.attempt import Attempt, Interrupted, Verdict, attempt_of, deadline_of
+
+logger = logging.getLogger(__name__)
+OBSERVE_SECONDS = 1.0
+
+_MIRRORED: dict[str, Any] = {
+    "on_running": [mirror_task_state],
+    "on_completion": [mirror_task_state],
+    "on_failure": [mirror_task_state],
+    # Nothing is cached or persisted: the record is O9's, and a committed step is never run again.
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(name="prepare", **_MIRRORED)
+async def prepare(optimization_id: str) -> dict[str, Any]:
+    """Make the strategy ready to go on behind the last committed step. Returns the first step's number."""
+    attempt = _attempt()
+    store = attempt.store
+    state = await store.read_async(_existing, attempt, optimization_id)
+    attempt.strategy = create_strategy(state)
+    ledger = await store.read_async(store.trials, optimization_id) if state.completed_steps else []
+    attempt.checkpoint = await store.read_async(store.checkpoint, optimization_id) if state.completed_steps else None
+    attempt.best = best_of(ledger, direction_of(state)) or _reported_best(state)
+    attempt.deadline = deadline_of(state)
+    if attempt.strategy.kind == "steps":
+        # A search with a long ledger takes a while to come back to where it was.
+        await asyncio.to_thread(attempt.strategy.open, state, ledger)
+    if state.total_steps == 0 and attempt.strategy.total_steps:
+        await _amend(attempt, total_steps=attempt.strategy.total_steps)
+        state.total_steps = attempt.strategy.total_steps
+    logger.info("attempt %d of %s: from step %d of %d", attempt.claimed.attempt, state.name, state.completed_steps,
+                state.total_steps)  # fmt: skip
+    return {"step": state.completed_steps, "total_steps": state.total_steps}
+
+
+@task(name="run_step", task_run_name="step-{step}", **_MIRRORED)
+async def run_step(optimization_id: str, step: int) -> str:
+    """Run and commit one step. Returns a Verdict's value."""
+    attempt = _attempt()
+    with bound(optimization=optimization_id, attempt=attempt.claimed.attempt, step=step):
+        state = await attempt.store.read_async(_existing, attempt, optimization_id)
+        assert attempt.strategy is not None
+        try:
+            if attempt.strategy.kind == "coroutine":
+                return (await _run_coroutine(attempt, attempt.strategy, state)).value
+            began = time.perf_counter()
+            result = await attempt.interruptible(attempt.strategy.step(state, step, attempt.checkpoint))
+            acknowledged = await _commit(attempt, state, step, result, time.perf_counter() - began)
+        except Interrupted as interrupted:
+            logger.info("step %d was cut off: %s", step, interrupted.verdict.value)
+            return interrupted.verdict.value
+    done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
+    return _verdict(attempt, acknowledged, done).value
+
+
+@task(name="finalize", **_MIRRORED)
+async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
+    """Write the results, and the end that Prefect has no hook for. Raises where none of the trials succeeded."""
+    attempt, how = _attempt(), Verdict(verdict)
+    store = attempt.store
+    counted = await store.read_async(store.trial_counts, optimization_id)
+    state = await store.read_async(_existing, attempt, optimization_id)
+    results = _results(attempt, state, counted)
+    await _amend(attempt, results=results)
+    if how is Verdict.DONE and counted and not counted.get(TrialState.COMPLETED.value):
+        first = (await store.read_async(store.trials, optimization_id, limit=1))[0]
+        raise OptimizationStrategyError(
+            f"none of the {sum(counted.values())} trials succeeded; the first one said: {first.error}"
+        )
+    if how in _ENDS:
+        to, cause, message = _ENDS[how]
+        await store.write_async(
+            Transition(
+                optimization_id, to, cause, message, attempt.node, fence=attempt.claimed.fence,
+                prefect_run_id=str(_flow_run_id()),
+            )
+        )  # fmt: skip
+    return results
+
+
+# Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns.
+_ENDS = {
+    Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused after a committed step"),
+    Verdict.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
+    Verdict.REQUEUE: (OptimizationStatus.CREATED, Cause.NODE, "its node was stopped; queued for the next attempt"),
+}
+
+
+async def _commit(
+    attempt: Attempt, state: OptimizationState, step: int, result: StepResult, seconds: float
+) -> Acknowledged:
+    direction = direction_of(state)
+    best = best_of(result.trials, direction, attempt.best)
+    if result.best_value is not None and (best is None or is_better(result.best_value, best.value, direction)):
+        best = Best(result.best_value, result.best_parameters or {})
+    metrics = {"step_seconds": seconds, "trials": float(len(result.trials)), **result.metrics}
+    if best is not None:
+        metrics["best_value"] = best.value
+    acknowledged = await attempt.store.write_async(
+        CommitStep(
+            optimization_id=state.optimization_id,
+            fence=attempt.claimed.fence,
+            step=step,
+            trials=result.trials,
+            checkpoint=result.checkpoint,
+            metrics=metrics,
+            current_step=f"step {step + 1}" + (f" of {state.total_steps}" if state.total_steps else ""),
+            performance=best.value if best else None,
+            improvement=improvement(best.value, state.baseline_performance, direction) if best else None,
+            optimized_parameters=best.parameters if best else None,
+        )
+    )
+    # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.
+    attempt.best, attempt.checkpoint = best, dict(result.checkpoint)
+    return acknowledged
+
+
+async def _run_coroutine(attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState) -> Verdict:
+    """A strategy that changes the state itself: what it assigned is committed as it is seen."""
+    wanted = Intent.RUN
+
+    async def observe(seen: OptimizationState) -> None:
+        nonlocal wanted
+        gain = improvement(seen.current_performance, seen.baseline_performance, direction_of(seen))
+        wanted = (
+            await _amend(
+                attempt,
+                **{name: getattr(seen, name) for name in _OBSERVED},
+                performance_improvement=seen.performance_improvement or gain,
+            )
+        ).intent
+
+    final = await attempt.interruptible(strategy.run(state, observe, OBSERVE_SECONDS))
+    if final.status is OptimizationStatus.PAUSED or wanted is Intent.PAUSE:
+        return Verdict.PAUSE
+    return Verdict.DONE
+
+
+_OBSERVED = (
+    "progress", "current_step", "total_steps", "completed_steps", "current_performance", "optimized_parameters",
+    "results", "metrics", "issues", "warnings",
+)  # fmt: skip
+
+
+def _verdict(attempt: Attempt, acknowledged: Acknowledged, done: bool) -> Verdict:
+    """What is finished is done, whatever anybody wanted; then people's wishes, then the node's."""
+    if done:
+        return Verdict.DONE
+    if acknowledged.intent is Intent.CANCEL:
+        return Verdict.CANCEL
+    if acknowledged.intent is Intent.PAUSE:
+        return Verdict.PAUSE
+    return Verdict.REQUEUE if attempt.stopping else Verdict.GO_ON
+
+
+def _results(attempt: Attempt, state: OptimizationState, counted: dict[str, int]) -> dict[str, Any]:
+    """What `results` says: the best, where it was found, and how many trials it took."""
+    results: dict[str, Any] = {**state.results, "direction": direction_of(state), "trials": counted}
+    if attempt.best is not None:
+        results |= {"best_value": attempt.best.value, "best_parameters": attempt.best.parameters}
+        if attempt.best.number is not None:
+            results["best_trial"] = attempt.best.number
+    return results
+
+
+def _reported_best(state: OptimizationState) -> Best | None:
+    return Best(state.current_performance, state.optimized_parameters) if state.optimized_parameters else None
+
+
+async def _amend(attempt: Attempt, **changes: Any) -> Acknowledged:
+    return await attempt.store.write_async(
+        Amend(attempt.claimed.optimization_id, changes, fence=attempt.claimed.fence)
+    )
+
+
+def _existing(attempt: Attempt, optimization_id: str) -> OptimizationState:
+    state = attempt.store.get(optimization_id)
+    if state is None:
+        raise OptimizationStrategyError(f"optimization {optimization_id!r} is not in the store any more")
+    return state
+
+
+def _attempt() -> Attempt:
+    return attempt_of(_flow_run_id())
+
+
+def _flow_run_id() -> Any:
+    context = TaskRunContext.get()
+    if context is not None:
+        return context.task_run.flow_run_id
+    flow_context = FlowRunContext.get()
+    assert flow_context is not None and flow_context.flow_run is not None
+    return flow_context.flow_run.id
