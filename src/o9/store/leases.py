@@ -98,6 +98,24 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """An attempt of this node's came to nothing (its flow run died): as if the node had died, for this one only."""
+
+    optimization_id: str
+    fence: int
+    node: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it still held the optimization."""
+        mine = (OPTIMIZATION.c.optimization_id == self.optimization_id) & (OPTIMIZATION.c.fence == self.fence)
+        return bool(_free(unit, mine, self.node, died=True))
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """Say that a node lives, and renew all its leases that have not run out."""
 

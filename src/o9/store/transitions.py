@@ -142,7 +142,10 @@ class Transition:
 
 @dataclass(frozen=True)
 class SetIntent:
-    """Record what a person wants; an attempt hears of it in the answer to its next commit."""
+    """Record what a person wants. What is at rest is moved at once; an attempt hears of it with its next commit.
+
+    Wanting what is wanted already changes nothing.
+    """
 
     optimization_id: str
     intent: Intent
@@ -153,18 +156,34 @@ class SetIntent:
         return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> OptimizationStatus:
-        """The status at that moment. Raises OptimizationStateError once it has ended."""
+        """The status afterwards. Raises OptimizationStateError once it has ended (except: cancelled twice)."""
         row = existing(unit, self.optimization_id)
         status = OptimizationStatus(row["status"])
+        if status is OptimizationStatus.CANCELLED and self.intent is Intent.CANCEL:
+            return status
         if status in ENDED:
             raise OptimizationStateError(
                 f"optimization {self.optimization_id!r}: it has ended ({status.value}); there is nothing to "
-                f"{self.intent.value}"
+                f"{'resume' if self.intent is Intent.RUN else self.intent.value}"
             )
         if row["intent"] != self.intent.value:
             unit.update(row, intent=self.intent.value, intent_by=self.by, intent_at=unit.now)
             unit.change(self.optimization_id, "intent")
-        return status
+        to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
+        if to is not None:
+            move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, f"{self.intent.value}, by {self.by}"))
+        return to or status
+
+
+def at_rest(status: OptimizationStatus, intent: Intent, *, claimed: bool) -> OptimizationStatus | None:
+    """Where an intent takes an optimization that nobody works on; None where an attempt must see to it, or nobody."""
+    waits = status is OptimizationStatus.CREATED and not claimed
+    rests = status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
+    if intent is Intent.CANCEL and (waits or rests):
+        return OptimizationStatus.CANCELLED
+    if intent is Intent.PAUSE and waits:
+        return OptimizationStatus.PAUSED
+    return OptimizationStatus.CREATED if intent is Intent.RUN and rests else None
 
 
 @dataclass(frozen=True)
