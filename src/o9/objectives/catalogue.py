@@ -191,7 +191,7 @@ _MARKETS = (
             "l2_coef": _float(1e-5, 1e-1, log=True),
             "max_weight": _float(0.10, 0.50),
             "lookback": _int(252, 1008, step=63),
-            "refit_days": _choice(126, 252),
+            "refit_days": _choice(252, 504),
             "rebalance_days": _int(5, 63),
         },
         description="skfolio's portfolio estimators on 20 US stocks, refitted walk-forward, net Sharpe ratio in sample",

@@ -127,15 +127,15 @@ class _Plan:
     figure: str = "sharpe"
 
 
-# Sized for about a minute in all on two cores: a portfolio trial takes about a second, the others 20 to 40 ms, and a
-# step costs some 40 ms beyond its trials.
+# Sized for about a minute in all on two cores: a portfolio trial takes half a second to two, the others 15 to 30 ms,
+# and a step costs some 40 ms beyond its trials.
 _PLANS = (
     _Plan(
         key="portfolio",
         objective="sp500_portfolio",
         name="Portfolio construction",
         description="Which estimator, risk measure and regularisation build the best long-only portfolio of 20 large "
-        "US stocks, refitted once or twice a year",
+        "US stocks, refitted every year or two",
         priority=OptimizationPriority.HIGH,
         full=(12, 2),
         small=(2, 1),
@@ -146,7 +146,7 @@ _PLANS = (
         name="Trend following",
         description="Moving-average crossover on 20 large US stocks, each position sized by its volatility",
         priority=OptimizationPriority.NORMAL,
-        full=(40, 6),
+        full=(30, 6),
         small=(3, 2),
     ),
     _Plan(
@@ -155,7 +155,7 @@ _PLANS = (
         name="Cross-sectional ranking",
         description="Momentum or reversal: rank 20 large US stocks by past return and hold one end of the ranking",
         priority=OptimizationPriority.NORMAL,
-        full=(40, 6),
+        full=(30, 6),
         small=(3, 2),
     ),
     _Plan(

@@ -6,7 +6,7 @@ Markowitz 1952 (`minimum_risk`, `maximum_ratio`), Rockafellar and Uryasev 2000 (
 Teïletche 2010 (`risk_budgeting`, equal budgets), López de Prado 2016 (`hierarchical_risk_parity`), Choueifaty and
 Coignard 2008 (`maximum_diversification`).
 
-One trial makes 29 or 58 fits of 15 to 50 ms. The first in a process also pays skfolio's import, some seconds.
+One trial makes 29 or 15 fits of 15 to 60 ms. The first in a process also pays skfolio's import, some seconds.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +29,7 @@ Dates = NDArray[np.datetime64]
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Adjusted daily closes.
+    """Adjusted daily closes. The arrays are read-only once they are here.
 
     closes: shape (days, stocks), US dollars, positive, without gaps.
     dates: shape (days,), datetime64[D], ascending.
@@ -50,15 +50,18 @@ class Prices:
             raise ValueError("closes must be finite and positive: fill or drop the gaps first")
         if not (self.dates[1:] > self.dates[:-1]).all():
             raise ValueError("dates must ascend without repetition")
+        self.closes.setflags(write=False)
+        self.dates.setflags(write=False)
 
-    @property
+    @cached_property
     def returns(self) -> Floats:
         """Shape (days, stocks): what each stock earned from the close before to this close; 0 on the first day."""
         returns = np.zeros_like(self.closes)
         returns[1:] = self.closes[1:] / self.closes[:-1] - 1.0
+        returns.setflags(write=False)
         return returns
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The name and a hash of dates, tickers and closes: other prices, another fingerprint."""
         dates = self.dates.astype("datetime64[D]").astype("<i8").tobytes()
@@ -67,17 +70,14 @@ class Prices:
 
     def until(self, days: int) -> Prices:
         """The first `days` days alone, as somebody had them then."""
-        return Prices(self.closes[:days].copy(), self.dates[:days], self.tickers, self.name)
+        return Prices(self.closes[:days].copy(), self.dates[:days].copy(), self.tickers, self.name)
 
 
 @lru_cache(maxsize=1)
 def sp500() -> Prices:
     """skfolio's S&P 500 prices: 8,313 days of 20 stocks."""
     path = _shipped_file()
-    prices = _read(path) if path is not None else _official()
-    prices.closes.setflags(write=False)
-    prices.dates.setflags(write=False)
-    return prices
+    return _read(path) if path is not None else _official()
 
 
 _NAME = "skfolio-sp500"

@@ -7,6 +7,7 @@ Sources: Moreira and Muir 2017 (managing the volatility of a portfolio); Kaminsk
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,13 +59,21 @@ def risk_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:
 
 def limited_weights(prices: Prices, chosen: Mapping[str, Any]) -> Floats:
     """The trend portfolio's weights at each close, scaled to the volatility target and cut to the limits."""
+    weights, volatility = _unlimited(prices)
+    weights = np.minimum(weights * (chosen["volatility_target"] / volatility)[:, None], chosen["position_cap"])
+    limited: Floats = weights / np.maximum(weights.sum(axis=1, keepdims=True) / chosen["maximum_leverage"], 1.0)
+    return limited
+
+
+@lru_cache(maxsize=4)
+def _unlimited(prices: Prices) -> tuple[Floats, Floats]:
+    """The trend portfolio, the same for every trial: its weights, and the volatility a year of what they earned."""
     weights = trend_weights(prices, TREND)
     earned = np.zeros(len(weights))
     earned[1:] = (weights[:-1] * prices.returns[1:]).sum(axis=1)
     volatility = rolling_volatility(earned, VOLATILITY_DAYS)
-    weights = np.minimum(weights * (chosen["volatility_target"] / volatility)[:, None], chosen["position_cap"])
-    limited: Floats = weights / np.maximum(weights.sum(axis=1, keepdims=True) / chosen["maximum_leverage"], 1.0)
-    return limited
+    weights.setflags(write=False)
+    return weights, volatility
 
 
 def _invested(run: Backtest, stop: float, cooldown_days: int, cost_basis_points: float) -> Mask:
