@@ -1,64 +1,124 @@
 """The single door to strategies: from an optimization's state to something that runs its steps.
 
 Contract. `create_strategy` reads `state.metadata`, imports what it names (as far as allowed) and runs nothing.
-It gives a StepAttempt (`open`, `step`, `close`, `total_steps`) or a CoroutineAttempt (`run`); `kind` tells them
-apart. One attempt object serves one attempt of one optimization, in one event loop, and is closed at its end,
-however it ended. `validate_strategy` is the same checks at submission: nothing is evaluated, no process started.
+It gives a StepAttempt (`open`, `step`, `interrupted`, `close`) or a CoroutineAttempt (`run`); `kind` tells them
+apart, `total_steps` both have. One attempt object serves one attempt of one optimization, in one event loop, and is
+closed at its end, however it ended. `validate_strategy` is the same checks at submission: nothing is evaluated, no
+process started. Errors name the field: `metadata.strategy`, `metadata.objective`, `metadata.search_space.…`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import dataclasses
+import secrets
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.trial import Trial
+from o9.objectives.catalogue import DEMONSTRATIONS, demonstration_warning
+from o9.strategies.children import processors
+from o9.strategies.coroutine import CoroutineAttempt
+from o9.strategies.evaluation import Evaluator
+from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
+from o9.strategies.plan import Plan, make_plan
 from o9.strategies.protocol import StepResult
+from o9.strategies.registry import (
+    Objective,
+    ResolvedStrategy,
+    StrategyKind,
+    resolve_objective,
+    resolve_strategy,
+)
+from o9.strategies.user_steps import UserSteps, step_count
 
 
 class StepAttempt(Protocol):
     """What is asked for one step at a time."""
 
-    kind: Literal["steps"]
+    @property
+    def kind(self) -> Literal["steps"]: ...
+
     total_steps: int
 
     def open(self, state: OptimizationState, ledger: Sequence[Trial]) -> None:
         """Once, before the first step: the committed trials of earlier attempts, by number."""
 
     async def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> StepResult:
-        """Evaluate one step. Cancelling it kills what it evaluates at once."""
+        """Evaluate one step. Cancelling it kills what it evaluates at once, and ends the attempt."""
+
+    def interrupted(self) -> tuple[Trial, ...]:
+        """After a step was cut off: its trials, as cancelled ones, as far as they are known."""
 
     async def close(self) -> None:
-        """Once, however the attempt ended: leaves no process that this attempt used busy or alive."""
-
-
-class CoroutineAttempt(Protocol):
-    """A coroutine strategy, which changes the state by itself."""
-
-    kind: Literal["coroutine"]
-    total_steps: int
-
-    async def run(
-        self,
-        state: OptimizationState,
-        observe: Callable[[OptimizationState], Awaitable[None]],
-        interval: float,
-    ) -> Any:
-        """See `o9.strategies.coroutine.run_coroutine`."""
+        """Once, however the attempt ended: leaves no process of this attempt busy."""
 
 
 def create_strategy(
     state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None
 ) -> StepAttempt | CoroutineAttempt:
     """The strategy that `state.metadata` asks for. Raises OptimizationValidationError, naming the field."""
-    raise NotImplementedError
+    strategy = _strategy(state, allowed_imports)
+    match strategy.kind:
+        case StrategyKind.OPTUNA:
+            objective = _objective(state, allowed_imports)
+            plan = make_plan(state, objective)
+            return OptunaStrategy(plan, objective, _evaluator(objective, plan))
+        case StrategyKind.STEPS:
+            return UserSteps(strategy, step_count(strategy, state))
+        case StrategyKind.COROUTINE:
+            return CoroutineAttempt(strategy, state.total_steps)
 
 
 def validate_strategy(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None) -> None:
-    """Raise OptimizationValidationError for what can never run. Cheap: no Optuna, no process."""
-    raise NotImplementedError
+    """Raise OptimizationValidationError for what can never run. No Optuna is imported, no process started."""
+    strategy = _strategy(state, allowed_imports)
+    if strategy.kind is StrategyKind.OPTUNA:
+        make_plan(state, _objective(state, allowed_imports))
+    elif strategy.kind is StrategyKind.STEPS:
+        step_count(strategy, state)
 
 
 def settle(state: OptimizationState) -> OptimizationState:
-    """A copy with what must be fixed at submission: `metadata["seed"]` is drawn where there is none."""
-    raise NotImplementedError
+    """A copy with what a submission fixes for good, before it is stored.
+
+    A seed is drawn where the built-in strategy has none, so that every ledger can be had again. Where neither an
+    objective nor a search space is given, the demonstration objective of its type takes their place, and `warnings`
+    says so.
+    """
+    metadata = dict(state.metadata)
+    warnings = list(state.warnings)
+    if metadata.get("strategy", "default") in ("default", "optuna"):
+        if metadata.get("objective") is None and metadata.get("search_space") is None:
+            metadata["objective"] = DEMONSTRATIONS[state.optimization_type]
+            warnings.append(demonstration_warning(metadata["objective"]))
+        if metadata.get("seed") is None:
+            metadata["seed"] = secrets.randbits(SEED_BITS)
+    return dataclasses.replace(state, metadata=metadata, warnings=warnings)
+
+
+def _strategy(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> ResolvedStrategy:
+    try:
+        return resolve_strategy(state.metadata.get("strategy", "default"), allowed_imports=allowed_imports)
+    except OptimizationStrategyError as error:
+        raise OptimizationValidationError("metadata.strategy", str(error)) from error
+
+
+def _objective(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> Objective:
+    name = state.metadata.get("objective")
+    if name is None:
+        raise OptimizationValidationError(
+            "metadata.objective", "missing; give a registered name or an import path such as package.module:function"
+        )
+    try:
+        return resolve_objective(name, allowed_imports=allowed_imports)
+    except OptimizationStrategyError as error:
+        raise OptimizationValidationError("metadata.objective", str(error)) from error
+
+
+def _evaluator(objective: Objective, plan: Plan) -> Evaluator:
+    # An async objective waits more than it computes; a sync one needs a processor to itself. How many threads a
+    # library uses decides how it rounds, so that follows from the plan and not from the machine.
+    limit = plan.trials_per_step if objective.is_async else processors()
+    return Evaluator(objective, workers=min(plan.trials_per_step, limit), single_threaded=plan.trials_per_step > 1)

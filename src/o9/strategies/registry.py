@@ -1,11 +1,12 @@
 """Objectives and strategies, found by name.
 
-Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`), the
-entry points of the group `o9.objectives` or `o9.strategies`, and, where it has a colon, the import path
-`package.module:name`. Who calls from outside (a request, a Prefect parameter) passes `allowed_imports`: only
-modules under those prefixes are imported then, and what is refused is refused before anything is imported.
-`None` is a caller who could run any code anyway. Unknown names raise OptimizationStrategyError with near matches.
-Registering twice under one name keeps the last; the built-in strategies cannot be replaced. Thread-safe.
+Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`); what
+O9 brings along (`o9.objectives.catalogue`, and the strategy `optuna`, also called `default`); the entry points of the
+group `o9.objectives` or `o9.strategies`; and, where it has a colon, the import path `package.module:name`. Who calls
+from outside (a request, a Prefect parameter) passes `allowed_imports`: only modules under those prefixes are imported
+then, and what is refused is refused before anything is imported. `None` is a caller who could run any code anyway.
+Unknown names raise OptimizationStrategyError with near matches. Registering twice under one name keeps the last; the
+built-in strategies cannot be replaced. Thread-safe.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.trial import fingerprint
+from o9.objectives.catalogue import BUILTIN, BuiltinObjective
 
 OBJECTIVES_GROUP = "o9.objectives"
 STRATEGIES_GROUP = "o9.strategies"
@@ -35,6 +37,7 @@ class Objective:
     """A function to optimize, with the defaults that its author gave.
 
     `locator` is `module:name` where a fresh process can import the function by it; None where it has to be shipped.
+    `total_steps` 0 leaves their number to the strategy.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Objective:
     baseline: float | None = None
     data: Any = field(default=None, repr=False)
     locator: str | None = None
+    total_steps: int = 0
+    trials_per_step: int = 1
 
     @cached_property
     def is_async(self) -> bool:
@@ -127,6 +132,8 @@ def register_strategy(name: str, thing: Any) -> None:
 
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
     """The objective of this name. Raises OptimizationStrategyError: unknown, refused, or its import failed."""
+    if name in BUILTIN and name not in _objectives:
+        return _from_catalogue(BUILTIN[name])
     found = _find(name, "objective", OBJECTIVES_GROUP, _objectives, allowed_imports)
     if isinstance(found, Objective):
         return found
@@ -149,7 +156,7 @@ def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = Non
 
 def objective_names() -> list[str]:
     """Every name that can be resolved without an import path."""
-    return sorted({*_objectives, *_entry_points(OBJECTIVES_GROUP)})
+    return sorted({*_objectives, *BUILTIN, *_entry_points(OBJECTIVES_GROUP)})
 
 
 def strategy_names() -> list[str]:
@@ -182,7 +189,7 @@ def _find(
     if name in (points := _entry_points(group)):
         return _import(points[name].value.partition("[")[0].strip(), what, name)
     if ":" not in name:
-        raise OptimizationStrategyError(_unknown(name, what, group, registered))
+        raise OptimizationStrategyError(_unknown(name, what, group))
     module = name.partition(":")[0]
     if not import_allowed(module, allowed_imports):
         raise OptimizationStrategyError(
@@ -211,15 +218,27 @@ def _import(locator: str, what: str, name: str) -> tuple[Any, str]:
     return target, locator
 
 
-def _unknown(name: str, what: str, group: str, registered: Mapping[str, Any]) -> str:
-    built_in = BUILT_IN_STRATEGIES if group == STRATEGIES_GROUP else ()
-    known = sorted({*registered, *_entry_points(group), *built_in})
+def _from_catalogue(entry: BuiltinObjective) -> Objective:
+    function, locator = _import(entry.path, "objective", entry.name)
+    return Objective(
+        entry.name,
+        function,
+        search_space=entry.search_space,
+        direction=entry.direction,
+        data=entry.data,
+        locator=locator,
+        total_steps=entry.total_steps,
+        trials_per_step=entry.trials_per_step,
+    )
+
+
+def _unknown(name: str, what: str, group: str) -> str:
+    known = objective_names() if group == OBJECTIVES_GROUP else strategy_names()
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    listed = f"known are {', '.join(known)}" if known else "none is registered"
     return (
-        f"there is no {what} {name!r}{hint} ({listed}). Register it in this process, give it an entry point in the "
-        f"group {group}, or name it as package.module:name"
+        f"there is no {what} {name!r}{hint} (known are {', '.join(known)}). Register it in this process, give it an "
+        f"entry point in the group {group}, or name it as package.module:name"
     )
 
 

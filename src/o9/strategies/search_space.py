@@ -76,7 +76,7 @@ class FloatParameter:
         if self.step is None:
             return True
         position = (value - self.low) / self.step
-        return abs(position - round(position)) < 1e-8
+        return bool(abs(position - round(position)) < 1e-8)
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "float", "low": self.low, "high": self.high, "step": self.step, "log": self.log}

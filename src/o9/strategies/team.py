@@ -142,6 +142,11 @@ class Hosted:
         self._shipment: Shipment | None = None
         self._child: Child | None = None
 
+    @property
+    def started(self) -> bool:
+        """Is there an object, alive?"""
+        return self._child is not None and self._child.usable()
+
     async def call(self, method: str, *arguments: Any) -> Any:
         """Call a method, in the order of the calls; the first one makes the object."""
         if self._child is None:
@@ -153,6 +158,8 @@ class Hosted:
 
     async def close(self) -> None:
         """End the child: it holds the user's object and whatever that has started."""
+        if self._child is not None:
+            self._child.kill()
         await self._team.close()
         self._child = None
 

@@ -1,0 +1,269 @@
+"""What to try next: one class for each way of staying the same after any number of restarts.
+
+Contract. An Asker answers `ask(n)` with the next n parameter sets, in the order of their numbers, and is told their
+values, in the same order, before it is asked again. `resume(ledger)` puts a fresh one where one stands that asked
+and was told the whole ledger: what is asked next is equal bit for bit. It needs the seed and the ledger, nothing
+else: no sampler's state is ever stored, and no pickle is ever loaded from a store. Where a set that is asked again
+is not the one in the ledger, OptimizationStrategyError says so.
+
+- By number (random, grid): set n follows from the seed and n alone. Costs the same at any n.
+- By number and history (tpe, gp): a fresh sampler for each set, seeded from the seed and its number, looks at the
+  trials before it. These samplers keep nothing else between trials that makes them better.
+- By replay (cmaes, qmc, nsga2): the sampler carries a state from trial to trial, and starting it afresh each time
+  makes it worse. One sampler lives as long as the optimization, and a restart asks and tells everything again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from o9.model.errors import OptimizationStrategyError
+from o9.model.states import TrialState
+from o9.model.trial import Trial
+from o9.strategies.plan import Plan
+from o9.strategies.search_space import SearchSpace
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
+    from optuna.trial import Trial as OptunaTrial
+
+Direction = Literal["minimize", "maximize"]
+_filters = threading.Lock()  # the warning filters are the process's, and saving and restoring them is not atomic
+Told = float | None  # a value, or None for a trial that failed
+
+
+class Asker(Protocol):
+    def ask(self, count: int) -> list[dict[str, Any]]:
+        """The next `count` parameter sets; fewer where there are no more."""
+
+    def tell(self, values: Sequence[Told]) -> None:
+        """What became of those asked last."""
+
+    def resume(self, ledger: Sequence[Trial]) -> None:
+        """Be where one stands that asked and was told all of these. Once, before anything else."""
+
+
+def make_asker(plan: Plan, seed: int) -> Asker:
+    """The asker of a plan's sampler. Imports Optuna unless the sampler is `grid`."""
+    match plan.sampler:
+        case "grid":
+            return GridAsker(plan.space)
+        case "random":
+            return RandomAsker(plan.space, seed)
+        case "tpe" | "gp":
+            return HistoryAsker(plan.space, plan.direction, lambda number: _sampler(plan.sampler, mix(seed, number)))
+        case _:
+            return ReplayAsker(plan.space, plan.direction, _sampler(plan.sampler, mix(seed)))
+
+
+def mix(*numbers: int) -> int:
+    """32 bits in which every bit of all the numbers counts."""
+    from numpy.random import SeedSequence
+
+    return int(SeedSequence(numbers).generate_state(1)[0])
+
+
+class GridAsker:
+    """Point n of the grid is trial n. No sampler is needed for that, and no grid is ever held in memory."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._size = space.grid_size()
+        self._next = 0
+
+    def ask(self, count: int) -> list[dict[str, Any]]:
+        numbers = range(self._next, min(self._next + count, self._size))
+        self._next = numbers.stop
+        return [self._space.grid_point(number) for number in numbers]
+
+    def tell(self, values: Sequence[Told]) -> None:
+        """A grid does not learn."""
+
+    def resume(self, ledger: Sequence[Trial]) -> None:
+        before, last = _split(ledger)
+        self._next = len(before)
+        _ask_again(self, last)
+
+
+class RandomAsker:
+    """Optuna's random sampler without a study: it never looks at one, and keeping one costs more than sampling."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        from optuna.samplers import RandomSampler
+
+        self._sampler_class = RandomSampler
+        self._space = space
+        self._distributions = space.distributions()
+        self._seed = seed
+        self._next = 0
+
+    def ask(self, count: int) -> list[dict[str, Any]]:
+        numbers = range(self._next, self._next + count)
+        self._next = numbers.stop
+        return [self._draw(number) for number in numbers]
+
+    def tell(self, values: Sequence[Told]) -> None:
+        """A random search does not learn."""
+
+    def resume(self, ledger: Sequence[Trial]) -> None:
+        before, last = _split(ledger)
+        self._next = len(before)
+        _ask_again(self, last)
+
+    def _draw(self, number: int) -> dict[str, Any]:
+        sampler: Any = self._sampler_class(seed=mix(self._seed, number))
+        return self._space.from_optuna(
+            {
+                name: sampler.sample_independent(None, None, name, distribution)
+                for name, distribution in self._distributions.items()
+            }
+        )
+
+
+class _StudyAsker:
+    """An Optuna study in memory, asked and told."""
+
+    def __init__(self, space: SearchSpace, direction: Direction) -> None:
+        self._space = space
+        self._distributions = space.distributions()
+        self._study = _quiet_study(direction)
+        self._asked: list[OptunaTrial] = []
+
+    def ask(self, count: int) -> list[dict[str, Any]]:
+        # All of a step are asked before the first is told: a sampler that minds running trials sees them.
+        self._asked = [self._ask_one() for _ in range(count)]
+        return [self._space.from_optuna(trial.params) for trial in self._asked]
+
+    def tell(self, values: Sequence[Told]) -> None:
+        from optuna.trial import TrialState as OptunaState
+
+        for trial, value in zip(self._asked, values, strict=True):
+            if value is None:
+                self._study.tell(trial, state=OptunaState.FAIL)
+            else:
+                self._study.tell(trial, value)
+        self._asked = []
+
+    def _ask_one(self) -> OptunaTrial:
+        return self._study.ask(self._distributions)
+
+
+class HistoryAsker(_StudyAsker):
+    """A fresh sampler for each set; see the module."""
+
+    def __init__(self, space: SearchSpace, direction: Direction, sampler: Callable[[int], BaseSampler]) -> None:
+        super().__init__(space, direction)
+        self._sampler = sampler
+        self._next = 0
+
+    def resume(self, ledger: Sequence[Trial]) -> None:
+        before, last = _split(ledger)
+        self._remember(before)
+        self._next = len(before)
+        _ask_again(self, last)
+
+    def _ask_one(self) -> OptunaTrial:
+        self._study.sampler = self._sampler(self._next)
+        self._next += 1
+        return super()._ask_one()
+
+    def _remember(self, ledger: Iterable[Trial]) -> None:
+        from optuna.trial import TrialState as OptunaState
+        from optuna.trial import create_trial
+
+        for trial in ledger:
+            _check_contained(self._space, trial)
+            value = _told(trial)
+            self._study.add_trial(
+                create_trial(
+                    state=OptunaState.FAIL if value is None else OptunaState.COMPLETE,
+                    value=value,
+                    params=self._space.to_optuna(trial.parameters),
+                    distributions=self._distributions,
+                )
+            )
+
+
+class ReplayAsker(_StudyAsker):
+    """One sampler for the whole life; see the module."""
+
+    def __init__(self, space: SearchSpace, direction: Direction, sampler: BaseSampler) -> None:
+        super().__init__(space, direction)
+        self._study.sampler = sampler
+
+    def resume(self, ledger: Sequence[Trial]) -> None:
+        for _, step in itertools.groupby(ledger, key=lambda trial: trial.step):
+            _ask_again(self, list(step))
+
+
+def _split(ledger: Sequence[Trial]) -> tuple[Sequence[Trial], Sequence[Trial]]:
+    """The ledger without its last step, and that step, which is asked again to see that nothing has changed."""
+    start = len(ledger)
+    while start > 0 and ledger[start - 1].step == ledger[-1].step:
+        start -= 1
+    return ledger[:start], ledger[start:]
+
+
+def _ask_again(asker: Asker, trials: Sequence[Trial]) -> None:
+    if not trials:
+        return
+    asked = asker.ask(len(trials))
+    for trial, parameters in itertools.zip_longest(trials, asked):
+        if parameters != trial.parameters:
+            raise OptimizationStrategyError(
+                f"trial {trial.number} of the ledger has the parameters {trial.parameters}, and the same seed now "
+                f"gives {parameters}: the optimization cannot go on as it began"
+            )
+    asker.tell([_told(trial) for trial in trials])
+
+
+def _told(trial: Trial) -> Told:
+    return trial.value if trial.state is TrialState.COMPLETED else None
+
+
+def _check_contained(space: SearchSpace, trial: Trial) -> None:
+    if not space.contains(trial.parameters):
+        raise OptimizationStrategyError(
+            f"trial {trial.number} of the ledger has the parameters {trial.parameters}, which the search space does "
+            "not contain: the optimization cannot go on as it began"
+        )
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
+    import optuna
+    from optuna import samplers
+
+    match name:
+        case "tpe":
+            return samplers.TPESampler(seed=seed)
+        case "gp":
+            return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+        case "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case "qmc":
+            # Optuna calls its interface experimental; what it draws is checked on every resume.
+            with _filters, warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return samplers.QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False)
+        case "nsga2":
+            return samplers.NSGAIISampler(seed=seed)
+    raise AssertionError(name)
+
+
+def _quiet_study(direction: Direction) -> Study:
+    import optuna
+
+    # Optuna says at INFO that it made a study in memory. Only that one logger is held back, only for this call.
+    logger = logging.getLogger("optuna.storages._in_memory")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        return optuna.create_study(direction=direction)
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,88 @@
+"""Strategies written as the specification shows them: a coroutine that changes the optimization's attributes.
+
+Contract. The coroutine gets a state of its own. Whenever that has changed, `observe` is awaited with a copy of it, at
+most once an interval, one call at a time, and once more at the end if something is left to tell. Nothing is committed
+here. An exception of the coroutine arrives after the last observation; one of `observe` ends the coroutine. Cancelling
+`run_coroutine` cancels the coroutine and waits for it, but not for one that swallows its cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from o9.model.errors import OptimizationStrategyError
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus
+from o9.strategies.answers import failure_text
+from o9.strategies.registry import ResolvedStrategy
+
+Observe = Callable[[OptimizationState], Awaitable[None]]
+CUT_OFF_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class CoroutineEnd:
+    """How the coroutine left its state. `pause_requested`: it set the status to paused, which asks for a pause."""
+
+    state: OptimizationState
+    pause_requested: bool
+
+
+class CoroutineAttempt:
+    """One attempt with a user's coroutine."""
+
+    kind: ClassVar[Literal["coroutine"]] = "coroutine"
+
+    def __init__(self, strategy: ResolvedStrategy, total_steps: int) -> None:
+        self.total_steps = total_steps
+        self._name = strategy.name
+        self._function: Callable[[OptimizationState], Awaitable[Any]] = strategy.target
+
+    async def run(self, state: OptimizationState, observe: Observe, interval: float) -> CoroutineEnd:
+        """Run it to its end. Raises OptimizationStrategyError for what it raises."""
+        return await run_coroutine(self._function, state, observe, interval, name=self._name)
+
+
+async def run_coroutine(
+    function: Callable[[OptimizationState], Awaitable[Any]],
+    state: OptimizationState,
+    observe: Observe,
+    interval: float,
+    *,
+    name: str = "coroutine",
+) -> CoroutineEnd:
+    """Run `function` on a copy of `state`; `observe` what it changes, looking every `interval` seconds."""
+    own = copy.deepcopy(state)
+    seen = _snapshot(own, name)
+    task = asyncio.ensure_future(function(own))
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=interval)
+            now = _snapshot(own, name)
+            if now != seen:
+                await observe(copy.deepcopy(own))
+                seen = now
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+    try:
+        task.result()
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        raise OptimizationStrategyError(f"strategy {name!r} failed: {failure_text(error)}") from error
+    return CoroutineEnd(own, pause_requested=own.status is OptimizationStatus.PAUSED)
+
+
+def _snapshot(state: OptimizationState, name: str) -> str:
+    """The state as text. As values, one NaN would look like a change for ever, and an array like an error."""
+    try:
+        return json.dumps(state.to_dict(), default=repr)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptimizationStrategyError(
+            f"strategy {name!r} put something into the optimization that cannot be copied: {error}"
+        ) from error

@@ -1,0 +1,214 @@
+"""The built-in strategy: an objective over a search space, by Optuna's samplers. One seed gives one ledger.
+
+Contract. As `o9.strategies.protocol` says. A step asks for its trials, has them evaluated side by side, and tells the
+sampler in the order of their numbers, whichever finished first. Everything follows from (state, checkpoint, ledger),
+so that a fresh object in a fresh process goes on as this one would have. Without `metadata.seed`, one is drawn at the
+first step and kept in the checkpoint. Cancelling `step` cuts its evaluations off and ends the attempt; `interrupted`
+then gives its trials.
+
+The module is not called `optuna`, because a script run from this folder would then import it instead of the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any, ClassVar, Literal, TypeVar
+
+from o9.model.errors import OptimizationStrategyError
+from o9.model.optimization import OptimizationState
+from o9.model.states import TrialState
+from o9.model.trial import Trial
+from o9.strategies.asking import Asker, make_asker
+from o9.strategies.evaluation import Evaluator, Outcome
+from o9.strategies.plan import Plan
+from o9.strategies.protocol import StepResult
+from o9.strategies.registry import Objective
+
+T = TypeVar("T")
+SEED_BITS = 32
+LIBRARIES = ("optuna", "numpy", "cmaes", "scipy")
+QUICK_SAMPLERS = frozenset({"random", "grid"})
+
+
+class OptunaStrategy:
+    """One attempt at one optimization. `plan` says what; `evaluator` evaluates `objective`."""
+
+    kind: ClassVar[Literal["steps"]] = "steps"
+
+    def __init__(self, plan: Plan, objective: Objective, evaluator: Evaluator) -> None:
+        self.total_steps = plan.total_steps
+        self._plan = plan
+        self._objective = objective
+        self._evaluator = evaluator
+        self._ledger: Sequence[Trial] = ()
+        self._trials = 0
+        self._best: Trial | None = None
+        self._asker: Asker | None = None
+        self._seed = 0
+        self._stepping = False
+        self._in_flight: list[Trial] = []
+        self._last: tuple[int, StepResult] | None = None
+
+    def open(self, state: OptimizationState, ledger: Sequence[Trial]) -> None:
+        """Take the committed trials; the sampler is put in place at the first step."""
+        for position, trial in enumerate(ledger):
+            if trial.number != position:
+                raise OptimizationStrategyError(
+                    f"the ledger has trial {trial.number} where number {position} belongs: its trials are not whole"
+                )
+            self._consider(trial)
+        self._ledger = ledger
+        self._trials = len(ledger)
+
+    async def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> StepResult:
+        """Evaluate the next `trials_per_step` sets. Asked again for a step that it has done, it gives the same."""
+        if self._last is not None and self._last[0] == step:
+            return self._last[1]
+        if self._stepping:
+            raise OptimizationStrategyError("a step of this attempt was cut off or failed: go on in the next attempt")
+        self._stepping = True
+        if self._asker is None:
+            self._asker = await asyncio.to_thread(self._resume, checkpoint)
+        asker = self._asker
+        asked = await self._aside(lambda: asker.ask(self._plan.trials_per_step))
+        numbers = range(self._trials, self._trials + len(asked))
+        began = datetime.now(UTC)
+        self._in_flight = [
+            Trial(number, step, TrialState.CANCELLED, chosen, started_at=began, family=self._family(None))
+            for number, chosen in zip(numbers, asked, strict=True)
+        ]
+        outcomes = await self._evaluator.evaluate([state.parameters | chosen for chosen in asked], list(numbers))
+        trials = [self._trial(planned, outcome) for planned, outcome in zip(self._in_flight, outcomes, strict=True)]
+        asker.tell([trial.value for trial in trials])
+        for trial in trials:
+            self._consider(trial)
+        self._trials += len(trials)
+        self._in_flight = []
+        self._last = (step, self._result(trials))
+        self._stepping = False
+        return self._last[1]
+
+    def interrupted(self) -> tuple[Trial, ...]:
+        """The trials of a step that was cut off, as cancelled ones; none where no step was."""
+        now = datetime.now(UTC)
+        return tuple(
+            dataclasses.replace(
+                trial,
+                error="cut off before its step was committed",
+                duration_seconds=(now - trial.started_at).total_seconds() if trial.started_at else 0.0,
+            )
+            for trial in self._in_flight
+        )
+
+    async def close(self) -> None:
+        """End what is in flight, and give the children back."""
+        await self._evaluator.close()
+
+    def _resume(self, checkpoint: dict[str, Any] | None) -> Asker:
+        """The slow part of a start, run in a thread: importing Optuna, and replaying."""
+        checkpoint = checkpoint or {}
+        if self._ledger and not checkpoint:
+            raise OptimizationStrategyError("the ledger has trials and there is no checkpoint: the record is not whole")
+        self._seed = self._plan.seed if self._plan.seed is not None else self._drawn_seed(checkpoint)
+        self._compare(checkpoint)
+        try:
+            asker = make_asker(self._plan, self._seed)
+            asker.resume(self._ledger)
+        except OptimizationStrategyError as error:
+            raise OptimizationStrategyError(f"{error}. {_version_changes(checkpoint)}") from error
+        self._ledger = ()
+        return asker
+
+    def _drawn_seed(self, checkpoint: dict[str, Any]) -> int:
+        return int(checkpoint["seed"]) if "seed" in checkpoint else secrets.randbits(SEED_BITS)
+
+    def _compare(self, checkpoint: dict[str, Any]) -> None:
+        now = self._checkpoint()
+        for key, name in _FIXED.items():
+            if key in checkpoint and checkpoint[key] != now[key]:
+                raise OptimizationStrategyError(
+                    f"{name} was {checkpoint[key]!r} when this optimization began and is {now[key]!r} now: put it "
+                    "back, or submit a new optimization"
+                )
+
+    def _checkpoint(self) -> dict[str, Any]:
+        return {
+            "sampler": self._plan.sampler,
+            "seed": self._seed,
+            "direction": self._plan.direction,
+            "trials_per_step": self._plan.trials_per_step,
+            "search_space": self._plan.space.digest(),
+            "trials": self._trials,
+            "versions": dict(_versions()),
+        }
+
+    def _result(self, trials: list[Trial]) -> StepResult:
+        best = self._best
+        return StepResult(
+            trials=trials,
+            checkpoint=self._checkpoint(),
+            done=self._plan.total_trials is not None and self._trials >= self._plan.total_trials,
+            metrics={} if best is None or best.value is None else {"best_value": best.value},
+            best_value=best.value if best else None,
+            best_parameters=dict(best.parameters) if best else None,
+        )
+
+    def _trial(self, planned: Trial, outcome: Outcome) -> Trial:
+        return dataclasses.replace(
+            planned,
+            state=outcome.state,
+            value=outcome.value,
+            metrics=outcome.metrics,
+            error=outcome.error,
+            started_at=outcome.started_at,
+            duration_seconds=outcome.duration_seconds,
+            family=self._family(outcome.data_fingerprint),
+            returns=outcome.returns,
+            periods_per_year=outcome.periods_per_year,
+        )
+
+    def _family(self, data_fingerprint: str | None) -> str:
+        return self._plan.family or self._objective.family(data_fingerprint)
+
+    def _consider(self, trial: Trial) -> None:
+        """Keep the best; of equals the one with the lowest number, which comes first."""
+        if trial.state is not TrialState.COMPLETED or trial.value is None:
+            return
+        sign = 1 if self._plan.direction == "maximize" else -1
+        if self._best is None or self._best.value is None or sign * trial.value > sign * self._best.value:
+            self._best = trial
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """In a thread where it may take long, so that the event loop goes on."""
+        return work() if self._plan.sampler in QUICK_SAMPLERS else await asyncio.to_thread(work)
+
+
+_FIXED = {
+    "sampler": "metadata.sampler",
+    "seed": "metadata.seed",
+    "direction": "metadata.direction",
+    "trials_per_step": "metadata.trials_per_step",
+    "search_space": "metadata.search_space (by its digest)",
+    "trials": "the number of trials in the ledger",
+}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+def _version_changes(checkpoint: dict[str, Any]) -> str:
+    then, now = checkpoint.get("versions", {}), _versions()
+    changed = [
+        f"{name} {then[name]} is now {now[name]}" for name in LIBRARIES if then.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        return f"Since its last step {', '.join(changed)}: install what it began with, or submit a new optimization"
+    return "The libraries are the same; the record or the search space was changed: submit a new optimization"

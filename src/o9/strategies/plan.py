@@ -1,0 +1,138 @@
+"""What `state.metadata` asks the built-in strategy for, read and checked once.
+
+Contract. Pure: nothing is imported, evaluated or started. Every refusal is an OptimizationValidationError that names
+the dotted field and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationState
+from o9.strategies.registry import Objective
+from o9.strategies.search_space import CategoricalParameter, SearchSpace
+
+SAMPLERS = ("tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2")
+DIRECTIONS = ("maximize", "minimize")
+DEFAULT_TRIALS = 100
+LARGEST_SEED = 2**63 - 1  # what every store's integer holds
+LARGEST_DEFAULT_GRID = 1_000_000
+LARGEST_TRIALS_PER_STEP = 10_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`seed` is None where none was given. `total_trials` is set where the sampler runs out of sets to try."""
+
+    space: SearchSpace
+    direction: Literal["minimize", "maximize"]
+    sampler: str
+    seed: int | None
+    trials_per_step: int
+    total_steps: int
+    total_trials: int | None
+    family: str | None
+
+
+def make_plan(state: OptimizationState, objective: Objective) -> Plan:
+    """Read the state's metadata, with the objective's own defaults beneath."""
+    metadata = state.metadata
+    space = _search_space(metadata.get("search_space"), objective)
+    sampler = _one_of(metadata.get("sampler", "tpe"), SAMPLERS, "metadata.sampler")
+    _check_sampler(sampler, space)
+    trials_per_step = _trials_per_step(metadata.get("trials_per_step", objective.trials_per_step))
+    total_trials = space.grid_size() if sampler == "grid" else None
+    return Plan(
+        space=space,
+        direction=_direction(metadata.get("direction", objective.direction or "maximize")),
+        sampler=sampler,
+        seed=_seed(metadata.get("seed")),
+        trials_per_step=trials_per_step,
+        total_steps=_total_steps(state.total_steps, objective, trials_per_step, total_trials),
+        total_trials=total_trials,
+        family=_family(metadata.get("family")),
+    )
+
+
+def _direction(value: Any) -> Literal["minimize", "maximize"]:
+    _one_of(value, DIRECTIONS, "metadata.direction")
+    return "maximize" if value == "maximize" else "minimize"
+
+
+def _search_space(raw: Any, objective: Objective) -> SearchSpace:
+    if raw is not None:
+        return SearchSpace.parse(raw)
+    if objective.search_space is None:
+        raise OptimizationValidationError(
+            "metadata.search_space",
+            f"missing, and objective {objective.name!r} brings none; give the parameters to search",
+        )
+    return SearchSpace.parse(objective.search_space, f"@objective({objective.name!r}).search_space")
+
+
+def _check_sampler(sampler: str, space: SearchSpace) -> None:
+    if sampler == "gp" and find_spec("torch") is None:
+        raise OptimizationValidationError(
+            "metadata.sampler", "gp needs PyTorch, which is not installed: pip install 'prefect-o9[gp]'"
+        )
+    if sampler == "cmaes" and all(isinstance(parameter, CategoricalParameter) for parameter in space.parameters):
+        raise OptimizationValidationError(
+            "metadata.sampler", "cmaes searches numbers, and the search space has none; take tpe"
+        )
+
+
+def _trials_per_step(value: Any) -> int:
+    if not _is_int(value) or not 1 <= value <= LARGEST_TRIALS_PER_STEP:
+        raise OptimizationValidationError(
+            "metadata.trials_per_step", f"expected a whole number from 1 to {LARGEST_TRIALS_PER_STEP:,}, got {value!r}"
+        )
+    return int(value)
+
+
+def _seed(value: Any) -> int | None:
+    if value is None:
+        return None
+    if not _is_int(value) or not 0 <= value <= LARGEST_SEED:
+        raise OptimizationValidationError(
+            "metadata.seed", f"expected a whole number from 0 to 2**63 - 1, or none at all, got {value!r}"
+        )
+    return int(value)
+
+
+def _total_steps(value: Any, objective: Objective, trials_per_step: int, total_trials: int | None) -> int:
+    if not _is_int(value) or value < 0:
+        raise OptimizationValidationError(
+            "total_steps", f"expected a whole number, 0 for the strategy's own default, got {value!r}"
+        )
+    if value > 0:
+        return int(value)
+    if total_trials is None:
+        return objective.total_steps or math.ceil(DEFAULT_TRIALS / trials_per_step)
+    if total_trials > LARGEST_DEFAULT_GRID:
+        raise OptimizationValidationError(
+            "total_steps", f"the grid has {total_trials:,} points; give the number of steps, or make the grid coarser"
+        )
+    return math.ceil(total_trials / trials_per_step)
+
+
+def _family(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise OptimizationValidationError("metadata.family", f"expected a name that is not empty, got {value!r}")
+    return value
+
+
+def _one_of(value: Any, known: tuple[str, ...], field: str) -> str:
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise OptimizationValidationError(field, f"{value!r} is not one of {', '.join(known)}{hint}")
+    return str(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
