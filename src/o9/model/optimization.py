@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Self
@@ -56,10 +56,15 @@ class _Record:
         for name in data:
             if name not in known:
                 raise OptimizationValidationError(str(name), f"no such field; the fields are {', '.join(known)}")
+        for f in fields(cls):  # type: ignore[arg-type]
+            if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
+                raise OptimizationValidationError(f.name, "it is missing, and has no default")
         try:
             return cls(**copy.deepcopy(dict(data)))
         except TypeError as error:
             raise OptimizationValidationError(cls.__name__, str(error)) from error
+        except RecursionError as error:
+            raise OptimizationValidationError(cls.__name__, "a value is nested too deeply; flatten it") from error
 
 
 @dataclass
@@ -204,14 +209,17 @@ def _moment(name: str, value: Any) -> datetime:
             ) from None
     if not isinstance(value, datetime):
         raise OptimizationValidationError(name, f"expected a datetime, got {type(value).__name__}")
-    return as_utc(value)
+    try:
+        return as_utc(value)
+    except (OverflowError, ValueError):
+        raise OptimizationValidationError(name, f"{value} cannot be expressed in UTC; give another") from None
 
 
 def _member(name: str, value: Any, kind: type) -> Any:
     """The member of the enum `kind` with this value, or with this name in any case (`high` for HIGH)."""
     assert issubclass(kind, Enum)
     for member in kind:
-        by_value = member.value == value and not isinstance(value, bool)
+        by_value = isinstance(value, (str, int, float)) and member.value == value and not isinstance(value, bool)
         by_name = isinstance(value, str) and member.name == value.strip().upper()
         if by_value or by_name:
             return member

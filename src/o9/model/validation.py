@@ -243,13 +243,9 @@ def _remedy(value: Any) -> str:
 
 def _a_kind(value: Any) -> str:
     kind = type(value)
-    return (
-        "None"
-        if value is None
-        else kind.__name__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__name__}"
-    )
+    if value is None:
+        return "None"
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def _shown(value: Any) -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from o9.model.optimization import OptimizationState, utc_now
+from o9.model.optimization import OptimizationState, as_utc, utc_now
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 
 JSON_FIELDS = ("parameters", "optimized_parameters", "results", "metrics", "issues", "warnings", "metadata")
+REAL_FIELDS = (
+    "progress", "current_performance", "baseline_performance", "target_performance", "performance_improvement",
+    "cpu_usage", "memory_usage", "execution_time",
+)  # fmt: skip
 # What a second submission may differ in and still be the same: what O9 itself changes, and when it was typed.
 _NOT_CONTENT = {
     "status", "created_at", "updated_at", "started_at", "completed_at", "progress", "current_step", "completed_steps",
@@ -25,11 +30,21 @@ _NOT_CONTENT = {
 
 def moment(at: datetime) -> str:
     """ISO 8601 in UTC, always with microseconds, so that text order is time order."""
-    return at.isoformat(timespec="microseconds")
+    return as_utc(at).isoformat(timespec="microseconds")
 
 
 def now_text() -> str:
     return moment(utc_now())
+
+
+def real(value: float) -> float:
+    """A number for a REAL column. SQLite keeps no sign of zero there; so nobody does, and all databases agree."""
+    return float(value) + 0.0
+
+
+def free_text(text: str) -> str:
+    """Words that others wrote, errors and messages: what a database cannot hold is replaced, not refused."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def to_json(value: Any) -> str:
@@ -39,6 +54,8 @@ def to_json(value: Any) -> str:
 def content_hash(state: OptimizationState) -> str:
     """Equal for two submissions that ask for the same thing."""
     content = {key: value for key, value in state.to_dict().items() if key not in _NOT_CONTENT}
+    for name in ("baseline_performance", "target_performance"):
+        content[name] = real(content[name])  # 1 and 1.0 ask for the same
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -50,9 +67,8 @@ def state_to_row(state: OptimizationState) -> dict[str, Any]:
     for name in ("created_at", "updated_at", "started_at", "completed_at"):
         value = getattr(state, name)
         row[name] = moment(value) if value is not None else None
-    for name, value in row.items():
-        if isinstance(getattr(state, name), float):
-            row[name] = float(value)
+    for name in REAL_FIELDS:
+        row[name] = real(row[name])
     return row
 
 
@@ -75,9 +91,9 @@ def trial_to_row(optimization_id: str, attempt: int, trial: Trial) -> dict[str, 
         "attempt": attempt,
         "state": trial.state.value,
         "parameters": to_json(trial.parameters),
-        "value": trial.value,
-        "metrics": to_json(dict(trial.metrics)),
-        "error": trial.error,
+        "value": None if trial.value is None else real(trial.value),
+        "metrics": to_json({name: value for name, value in trial.metrics.items() if math.isfinite(value)}),
+        "error": None if trial.error is None else free_text(trial.error),
         "started_at": moment(trial.started_at) if trial.started_at else None,
         "duration_seconds": trial.duration_seconds,
         "family": trial.family,

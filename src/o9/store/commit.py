@@ -257,6 +257,10 @@ class GroupCommit:
             else:
                 group[0][1].set_exception(self._explained(error))
             return
+        except BaseException:  # Ctrl-C hits one thread; the others in the group must not wait for ever
+            for _, future in group:
+                future.set_exception(OptimizationStoreError("the write was interrupted; read what became of it"))
+            raise
         for (_, future), answer in zip(group, answers, strict=True):
             if isinstance(answer, OptimizationError):
                 future.set_exception(answer)

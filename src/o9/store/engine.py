@@ -28,9 +28,10 @@ def open_engine(url: str, durability: Durability = "process") -> Engine:
     engine = _sqlite_engine(parsed, durability) if parsed.get_backend_name() == "sqlite" else _postgres_engine(parsed)
     try:
         upgrade(engine)
-    except DBAPIError as error:
+    except (DBAPIError, sqlite3.Error) as error:
         engine.dispose()
-        raise OptimizationStoreError(explain(error.orig, parsed)) from error
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise OptimizationStoreError(explain(cause, parsed)) from error
     except BaseException:
         engine.dispose()
         raise
@@ -69,7 +70,11 @@ def schema_revision(connection: Connection) -> str | None:
 def upgrade(engine: Engine) -> None:
     """Bring the schema to the newest revision. Two processes that open a new store at once take turns."""
     with engine.connect() as connection:
-        if _checked_revision(connection) == HEAD:
+        revision = _checked_revision(connection)
+        if engine.dialect.name == "sqlite":
+            # The mode stays in the file: so not before it is known to be ours.
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        if revision == HEAD:
             return
         connection.exec_driver_sql(begin_statement(engine))
         try:
@@ -86,8 +91,9 @@ def upgrade(engine: Engine) -> None:
 
 
 def begin_statement(engine: Engine) -> str:
-    # IMMEDIATE: a transaction that begins by reading and then writes could not wait its turn.
-    return "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN"
+    # IMMEDIATE: a transaction that begins by reading and then writes could not wait its turn. READ COMMITTED,
+    # whatever the server's default: a snapshot older than the writer's turn would decide on what has changed since.
+    return "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 def explain(error: BaseException | None, url: URL) -> str:
@@ -127,8 +133,10 @@ def _checked_revision(connection: Connection) -> str | None:
 
 
 def _sqlite_engine(url: URL, durability: Durability) -> Engine:
-    if url.database in (None, "", ":memory:"):
+    if url.database in (None, "", ":memory:") or "memory" in (str(url.database), url.query.get("mode")):
         raise OptimizationStoreError("a store outlives its process: give a file, not an in-memory database")
+    if url.query or str(url.database).startswith("file:"):
+        raise OptimizationStoreError("a SQLite store takes a plain path, without options: sqlite:///path/to/store.db")
     path = Path(str(url.database))
     if path.is_dir():
         raise OptimizationStoreError(f"the store {path} is a folder: give the path of a file in it")
@@ -144,8 +152,7 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
     def _configure(connection: sqlite3.Connection, _record: Any) -> None:
         cursor = connection.cursor()
         # FULL flushes the disk at each commit, NORMAL at each checkpoint of the write-ahead log.
-        for pragma in ("journal_mode=WAL", f"synchronous={'FULL' if durability == 'power' else 'NORMAL'}"):
-            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
         cursor.close()
 
     return engine

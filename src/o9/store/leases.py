@@ -18,7 +18,7 @@ from o9.model.states import ACTIVE, Intent, OptimizationStatus
 from o9.store import tables
 from o9.store.codec import to_json
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
-from o9.store.transitions import Cause, Transition, existing, move
+from o9.store.transitions import Cause, Transition, at_rest, existing, move
 
 NODE = tables.table_of(tables.Node)
 _CLOCK = {
@@ -38,7 +38,7 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Claim:
-    """Take the first of the queue, or the one named, while fewer than `limit` leases are alive.
+    """Take the first of the queue while fewer than `limit` leases are alive, or the one named, whatever `limit` is.
 
     Answers None where nothing waits or all slots are taken. Raises OptimizationCoordinationError where the one
     named does not wait.
@@ -57,7 +57,7 @@ class Claim:
         alive = select(func.count()).select_from(OPTIMIZATION).where(OPTIMIZATION.c.lease_expires_at > now)
         if self.optimization_id is None and unit.connection.execute(alive).scalar_one() >= self.limit:
             return None
-        found = self.optimization_id or unit.connection.execute(_FIRST_WAITING).scalar()
+        found = self.optimization_id or unit.connection.execute(_FIRST_WAITING[unit.connection.dialect.name]).scalar()
         if found is None:
             return None
         row = existing(unit, found)
@@ -94,6 +94,8 @@ class Release:
         if row["fence"] != self.fence or row["lease_node"] is None:
             return False
         unit.update(row, lease_node=None, lease_expires_at=None)
+        if to := _belated(row):
+            move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, f"{row['intent']}, before it began"))
         return True
 
 
@@ -182,13 +184,15 @@ class Sweep:
 
 
 def after_loss(row: Row, holder: str, swept_by: str, *, died: bool) -> Transition | None:
-    """What becomes of an optimization whose holder is gone; None where it had not begun and simply waits again.
+    """What becomes of an optimization whose holder is gone; None where it had not begun and may wait again.
 
     `row` counts this death already. A node that left in good order did not die, and costs nobody an attempt.
     """
     status = OptimizationStatus(row["status"])
     if status not in ACTIVE:
-        return None
+        to = _belated(row)
+        message = f"{row['intent']}, before it began; node {holder} is gone"
+        return Transition(row["optimization_id"], to, Cause.SWEEPER, message, swept_by) if to else None
     evidence = f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
     issue = None
     if row["intent"] == Intent.CANCEL.value:
@@ -217,16 +221,22 @@ def _free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool
     return list(found)
 
 
+def _belated(row: Row) -> OptimizationStatus | None:
+    """Where a wish takes what was claimed and never began, now that nobody holds it; None: it waits again."""
+    status = OptimizationStatus(row["status"])
+    return at_rest(status, Intent(row["intent"]), claimed=False) if status is OptimizationStatus.CREATED else None
+
+
 def database_now(unit: UnitOfWork) -> float:
     """Seconds since 1970 by the database's own clock, so that nodes whose clocks differ agree."""
     return float(unit.connection.execute(_CLOCK[unit.connection.dialect.name]).scalar_one())
 
 
-_FIRST_WAITING = (
-    select(OPTIMIZATION.c.optimization_id)
-    .where(
-        text("status = 'created' AND intent = 'run' AND lease_expires_at IS NULL")  # the words of the queue's index
+_WAITING = "status = 'created' AND intent = 'run' AND lease_expires_at IS NULL"  # the words of the queue's index
+_FIRST_WAITING = {
+    # Left alone, SQLite reads all that are created by the index of statuses, and sorts them.
+    dialect: text(
+        f"SELECT optimization_id FROM optimization {hint} WHERE {_WAITING} ORDER BY queue_key, optimization_id LIMIT 1"
     )
-    .order_by(OPTIMIZATION.c.queue_key, OPTIMIZATION.c.optimization_id)
-    .limit(1)
-)
+    for dialect, hint in (("sqlite", "INDEXED BY ix_optimization_queue"), ("postgresql", ""))
+}

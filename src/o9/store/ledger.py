@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from o9.model.errors import OptimizationStateError, StaleAttemptError
+from o9.model.errors import OptimizationStateError, OptimizationValidationError, StaleAttemptError
 from o9.model.states import ACTIVE, Intent, OptimizationStatus
 from o9.model.trial import Trial
+from o9.model.validation import validate_changes
 from o9.store import tables
-from o9.store.codec import JSON_FIELDS, pack_returns, to_json, trial_to_row
+from o9.store.codec import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.commit import Row, UnitOfWork
 from o9.store.transitions import existing
 
@@ -67,16 +68,21 @@ class CommitStep:
                 f"optimization {self.optimization_id!r}: step {self.step} cannot be committed, "
                 f"{row['completed_steps']} is the next one"
             )
+        for name, value in (("performance", self.performance), ("improvement", self.improvement)):
+            if value is not None and not math.isfinite(value):
+                raise OptimizationValidationError(
+                    name, f"{value} is not a finite number; give None where there is none"
+                )
         # Encoding may raise; nothing is handed to the unit before all of it succeeded.
         trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
         checkpoint = to_json(dict(self.checkpoint))
-        changes: Row = {"completed_steps": self.step + 1, "current_step": self.current_step}
+        changes: Row = {"completed_steps": self.step + 1, "current_step": free_text(self.current_step)}
         if row["total_steps"]:
             changes["progress"] = min(1.0, (self.step + 1) / row["total_steps"])
         if self.performance is not None:
-            changes["current_performance"] = self.performance
+            changes["current_performance"] = real(self.performance)
         if self.improvement is not None:
-            changes["performance_improvement"] = self.improvement
+            changes["performance_improvement"] = real(self.improvement)
         if self.optimized_parameters is not None:
             changes["optimized_parameters"] = to_json(dict(self.optimized_parameters))
         if self.metrics:
@@ -90,7 +96,7 @@ class CommitStep:
                         "optimization_id": self.optimization_id,
                         "name": name,
                         "step": self.step,
-                        "value": float(value),
+                        "value": real(value),
                         "at": unit.now,
                     },
                 )
@@ -133,7 +139,13 @@ class Amend:
             row = held(unit, self.optimization_id, self.fence)
         if unknown := self.changes.keys() - AMENDABLE:
             raise OptimizationStateError(f"{sorted(unknown)[0]} cannot be amended; a status has its own operations")
-        values = {name: to_json(value) if name in JSON_FIELDS else value for name, value in self.changes.items()}
+        validate_changes(self.changes)
+        values = dict(self.changes)
+        for name in values:
+            if name in JSON_FIELDS:
+                values[name] = to_json(values[name])
+            elif name in REAL_FIELDS:
+                values[name] = real(values[name])
         unit.update(row, **values)
         unit.change(self.optimization_id, "amended")
         return Acknowledged(Intent(row["intent"]), row["completed_steps"])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, bindparam, func, or_, select
+from sqlalchemy import Connection, Table, bindparam, func, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -18,8 +18,8 @@ from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.codec import row_to_state, row_to_trial
 from o9.store.commit import OPTIMIZATION, Row
-from o9.store.ledger import CHECKPOINT, METRIC, RETURNS, TRIAL
 from o9.store.leases import NODE
+from o9.store.ledger import CHECKPOINT, METRIC, RETURNS, TRIAL
 from o9.store.rollups import ROLLUP, TALLY
 from o9.store.transitions import PREFECT_STATE, TRANSITION
 
@@ -82,7 +82,7 @@ def page(
         statement = statement.where(OPTIMIZATION.c.optimization_type == optimization_type.value)
     if cursor is not None:
         at, last = _read_cursor(cursor)
-        statement = statement.where(or_(created < at, and_(created == at, name < last)))
+        statement = statement.where(tuple_(created, name) < tuple_(at, last))
     rows = connection.execute(statement).mappings().all()
     following = _write_cursor(rows[limit - 1]) if len(rows) > limit else None
     return Page([row_to_state(row) for row in rows[:limit]], following)

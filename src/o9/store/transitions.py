@@ -32,7 +32,7 @@ from o9.model.states import (
     decide_transition,
 )
 from o9.store import tables
-from o9.store.codec import content_hash, moment, row_to_state, state_to_row, to_json
+from o9.store.codec import content_hash, free_text, moment, row_to_state, state_to_row, to_json
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
 from o9.store.rollups import count_new, count_transition
 
@@ -214,15 +214,16 @@ class RecordPrefectState:
 
     def apply(self, unit: UnitOfWork) -> Decision | None:
         """What was decided about the transition; None where the state was known or means no transition."""
+        row = existing(unit, self.optimization_id)  # before the state counts as known in this unit
         if unit.known_state(self.state_id):
             return None
         at = moment(self.at)
         known = {name: getattr(self, name) for name in ("state_id", "optimization_id", "attempt", "run_kind", "run_id")}
-        shown = {name: getattr(self, name) for name in ("run_name", "state_type", "state_name", "message")}
+        names = ("run_name", "state_type", "state_name", "message")
+        shown = {name: free_text(getattr(self, name)) for name in names}
         if self.to is None:
             unit.insert(PREFECT_STATE, known | shown | {"at": at, "source": self.source.value}, ignore_known=True)
             return None
-        row = existing(unit, self.optimization_id)
         unit.insert(PREFECT_STATE, known | shown | {"at": at, "source": self.source.value}, ignore_known=True)
         if row["attempt"] != self.attempt:
             return Decision(False, Reason.STALE_FENCE, f"attempt {self.attempt} was replaced by {row['attempt']}")
@@ -305,7 +306,7 @@ def _record(
             "from_status": from_status,
             "to_status": to_status,
             "cause": cause.value,
-            "message": wanted.message if wanted else "",
+            "message": free_text(wanted.message) if wanted else "",
             "node": node,
             "attempt": row.get("attempt", 0),
             "at": unit.now,
@@ -317,9 +318,10 @@ def _record(
 
 
 def _append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:
+    unit.flush()  # an amendment of the issues may be waiting in this unit
     where = OPTIMIZATION.c.optimization_id == optimization_id
     issues = json.loads(unit.connection.execute(select(OPTIMIZATION.c.issues).where(where)).scalar_one())
-    unit.connection.execute(update(OPTIMIZATION).where(where).values(issues=to_json([*issues, issue])))
+    unit.connection.execute(update(OPTIMIZATION).where(where).values(issues=to_json([*issues, free_text(issue)])))
 
 
 def _read_state(unit: UnitOfWork, optimization_id: str) -> OptimizationState:
