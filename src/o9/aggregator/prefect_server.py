@@ -1,0 +1,366 @@
+"""The Prefect server that flows started here talk to: the configured one, or a local one that this machine shares.
+
+    async with await ensure_prefect_server(report=print) as server:
+        with prefect_client_settings(server):
+            await my_flow()
+
+All processes with the same Prefect home, database and Prefect version share one local server. It starts with its first
+user and ends about a second after its last one has closed it or died, `kill -9` included; a server that was killed is
+started anew by the next `ensure_prefect_server`. Any thread and any event loop may call it, and each call returns a
+handle of its own, to be closed once. Nothing here blocks the caller's event loop. Needs POSIX file locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import http.client
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import prefect
+from prefect._internal.concurrency.services import _active_services
+from prefect.client.orchestration import get_client
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import (
+    PREFECT_API_BLOCKS_REGISTER_ON_START,
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    get_current_settings,
+    temporary_settings,
+)
+from sqlalchemy.engine import make_url
+
+from o9.aggregator import prefect_server_process as process
+from o9.model.errors import OptimizationCoordinationError
+
+REACH_SECONDS = 10.0
+START_SECONDS = 120.0
+_ANSWER_SECONDS = 0.5
+_ALIVE_SECONDS = 5.0
+_DRAIN_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+_LOG_TAIL_BYTES = 4_000
+
+
+async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> PrefectServer:
+    """Return a Prefect server that answers: the configured one, or this machine's local one, started if need be.
+
+    Args:
+        report: is told in plain words, in the caller's event loop, what this waits for.
+
+    Raises:
+        OptimizationCoordinationError: the configured server cannot be reached, or the local one does not start; the
+            message ends with what its log says.
+    """
+    configured = PREFECT_API_URL.value()
+    if configured and not _is_local_of_this_process(configured):
+        if (problem := await _within_reach(configured, REACH_SECONDS)) is not None:
+            raise OptimizationCoordinationError(_unreachable(configured, problem))
+        return PrefectServer(api_url=configured, local=False)
+
+    loop = asyncio.get_running_loop()
+
+    def tell(text: str) -> None:
+        if report is not None and not wait.abandoned.is_set():
+            loop.call_soon_threadsafe(report, text)
+
+    wait = _Wait(START_SECONDS)
+    place = _Place.from_settings()
+    work = loop.run_in_executor(None, _find_or_start, place, wait, tell)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        wait.abandoned.set()
+        work.add_done_callback(_release_unclaimed)
+        raise
+
+
+@contextmanager
+def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
+    """Under this, flows run by this task or thread, their task runs, logs and events go to `server`, nowhere else."""
+    with temporary_settings(
+        {PREFECT_API_URL: server.api_url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False},
+    ):
+        yield
+
+
+@dataclass(eq=False)
+class PrefectServer:
+    """A server in use. Closing the handle says that this user is done; closing it twice is the same as once."""
+
+    api_url: str
+    local: bool
+    _users_lock: BinaryIO | None = field(default=None, repr=False)
+
+    async def alive(self) -> bool:
+        """Whether it answers within five seconds; after False, close this and call `ensure_prefect_server` again."""
+        if self.local:
+            return await asyncio.to_thread(_answers, self.api_url, _ALIVE_SECONDS)
+        return await _within_reach(self.api_url, _ALIVE_SECONDS) is None
+
+    async def close(self) -> None:
+        """Send what Prefect's client still holds back, then let go of the server, which may end at once."""
+        if self._users_lock is not None and not self._users_lock.closed and await self.alive():
+            await _send_what_is_queued()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the server without sending what is queued: for those without an event loop."""
+        _handles.discard(self)
+        if self._users_lock is not None:
+            self._users_lock.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def _send_what_is_queued() -> None:
+    """Make Prefect's client send the logs and events that its own threads still hold; later ones start it anew."""
+    services = tuple(_active_services)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    # Draining while events are queued would write a warning to the user's terminal.
+    while time.monotonic() < deadline:
+        if not any(service._queue.unfinished_tasks for service in services if isinstance(service, EventsWorker)):
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    draining = APILogWorker.drain_all(timeout=_DRAIN_SECONDS, at_exit=False)  # all services, not only that of logs
+    if inspect.isawaitable(draining):
+        await draining
+
+
+# Handles of this process
+
+_handles: weakref.WeakSet[PrefectServer] = weakref.WeakSet()
+
+
+def _is_local_of_this_process(url: str) -> bool:
+    return any(handle.api_url == url for handle in _handles)
+
+
+def _release_unclaimed(work: asyncio.Future[PrefectServer]) -> None:
+    if not work.cancelled() and work.exception() is None:
+        work.result().release()
+
+
+def _forget_in_child() -> None:
+    # A forked child shares its parent's locks: an orphan of it would keep the server alive.
+    for handle in tuple(_handles):
+        handle.release()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+# The configured server
+
+
+async def _within_reach(url: str, seconds: float) -> BaseException | None:
+    """None once the server at `url` answers; what is wrong if it has not within `seconds`."""
+    problem: BaseException | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            with temporary_settings({PREFECT_API_URL: url}):
+                async with get_client() as client:
+                    while True:
+                        if (problem := await client.api_healthcheck()) is None:
+                            return None
+                        await asyncio.sleep(0.25)
+    except TimeoutError as error:
+        return problem or error
+
+
+def _unreachable(url: str, problem: BaseException) -> str:
+    return (
+        f"Prefect's server at {url} did not answer within {REACH_SECONDS:.0f} s ({type(problem).__name__}: {problem}). "
+        "Start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
+        "(`prefect config unset PREFECT_API_URL`) to use a local server."
+    )
+
+
+# The local server
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a local server keeps its files, and what it is started with."""
+
+    folder: Path
+    database: Path | None
+    register_blocks: bool
+    environment: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def from_settings(cls) -> _Place:
+        home = PREFECT_HOME.value().expanduser().resolve()
+        url = PREFECT_API_DATABASE_CONNECTION_URL.value()
+        database = _sqlite_file(url)
+        identity = "\n".join([str(database or url), prefect.__version__, socket.gethostname()])
+        key = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        return cls(
+            home / "o9" / f"server-{key}", database, PREFECT_API_BLOCKS_REGISTER_ON_START.value(), _server_environment()
+        )
+
+    def log_tail(self) -> str:
+        log = self.folder / process.LOG
+        text = log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
+        return f"Its log, {log}, ends with:\n{text or '(nothing)'}"
+
+
+def _sqlite_file(url: str) -> Path | None:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    if parsed.database == ":memory:" or parsed.database.startswith("file:"):
+        return None
+    return Path(parsed.database).expanduser().resolve()
+
+
+def _server_environment() -> dict[str, str]:
+    environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
+    environment.pop("PREFECT_API_URL", None)
+    return environment | {
+        "PREFECT_SERVER_API_BASE_PATH": "/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+        # The process registers blocks itself, once it answers. Without the second, Prefect would note in its memo that
+        # it is done, and no server of this home would ever do it.
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",
+        "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
+        # The UI costs a copy of 17 MB into Prefect's package and 0.3 s at the first start; `o9 serve` has it.
+        "PREFECT_SERVER_UI_ENABLED": "0",
+    }
+
+
+class _Wait:
+    """A bounded wait in a worker thread, ended early when nobody waits for its outcome any more."""
+
+    def __init__(self, seconds: float) -> None:
+        self.abandoned = threading.Event()
+        self.began = time.monotonic()
+        self._seconds = seconds
+
+    def pause(self, place: _Place) -> None:
+        if self.abandoned.wait(_POLL_SECONDS):
+            raise OptimizationCoordinationError("waiting for Prefect's local server was cancelled; call it again")
+        if time.monotonic() - self.began > self._seconds:
+            raise OptimizationCoordinationError(
+                f"Prefect's local server did not answer within {self._seconds:.0f} s. {_holder(place)}"
+                f"{place.log_tail()}"
+            )
+
+
+def _find_or_start(place: _Place, wait: _Wait, report: Callable[[str], None]) -> PrefectServer:
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as undo:
+        start_lock = undo.enter_context((place.folder / process.START_LOCK).open("ab"))
+        if not process.try_lock(start_lock, fcntl.LOCK_EX):
+            report("waiting for Prefect's local server, which another process is starting")
+            while not process.try_lock(start_lock, fcntl.LOCK_EX):
+                wait.pause(place)
+        unless_found = undo.enter_context(ExitStack())
+        users_lock = unless_found.enter_context((place.folder / process.USERS_LOCK).open("ab"))
+        while not process.try_lock(users_lock, fcntl.LOCK_SH):
+            wait.pause(place)  # a server that its last user left is about to be dead
+        server = PrefectServer(_url_once_it_answers(place, wait, report), True, users_lock)
+        unless_found.pop_all()
+        _handles.add(server)
+        return server
+
+
+def _url_once_it_answers(place: _Place, wait: _Wait, report: Callable[[str], None]) -> str:
+    """The URL of the server of `place`. The caller holds the start lock, so nobody else starts one meanwhile."""
+    started: subprocess.Popen[bytes] | None = None
+    while True:
+        if _is_locked(place.folder / process.SERVER_LOCK):
+            url = _published_url(place)
+            if url is not None and _answers(url, _ANSWER_SECONDS):
+                if started is not None:
+                    report(f"Prefect's local server is ready after {time.monotonic() - wait.began:.1f} s ({url})")
+                return url
+        elif started is None:
+            report(_reason_to_wait(place))
+            started = _start(place)
+        elif started.poll() is not None and not _is_locked(place.folder / process.SERVER_LOCK):
+            raise OptimizationCoordinationError(
+                f"Prefect's local server ended before it answered (status {started.returncode}). {place.log_tail()}"
+            )
+        wait.pause(place)
+
+
+def _reason_to_wait(place: _Place) -> str:
+    if place.database is not None and not place.database.exists():
+        return "starting Prefect's local server (first start on this machine: its database is being set up)"
+    return "starting Prefect's local server"
+
+
+def _start(place: _Place) -> subprocess.Popen[bytes]:
+    (place.folder / process.STATE).unlink(missing_ok=True)  # an old server's port must not be taken for the new one's
+    # -P: the modules beside the script must not stand before the standard library's
+    command = [sys.executable, "-P", process.__file__, "serve", str(place.folder)]
+    if place.database is not None:
+        command += ["--database", str(place.database)]
+    if place.register_blocks:
+        command.append("--register-blocks")
+    with (place.folder / process.LOG).open("ab") as log:
+        log.truncate(0)
+        server = subprocess.Popen(
+            command,
+            env=place.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C in one user's terminal must not end it for the others
+        )
+    threading.Thread(target=server.wait, daemon=True, name="o9-prefect-server-reaper").start()
+    return server
+
+
+def _published_url(place: _Place) -> str | None:
+    state = place.folder / process.STATE
+    return f"http://127.0.0.1:{json.loads(state.read_bytes())['port']}/api" if state.exists() else None
+
+
+def _holder(place: _Place) -> str:
+    state = place.folder / process.STATE
+    if not (state.exists() and _is_locked(place.folder / process.SERVER_LOCK)):
+        return ""
+    return f"If it hangs, end it with `kill {json.loads(state.read_bytes())['pid']}` and try again. "
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("ab") as file:
+        return not process.try_lock(file, fcntl.LOCK_SH)
+
+
+def _answers(url: str, seconds: float) -> bool:
+    host = url.removeprefix("http://").partition("/")[0]
+    connection = http.client.HTTPConnection(host, timeout=seconds)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
