@@ -49,6 +49,7 @@ def runs() -> dict[str, Run]:
     """Every strategy, in variants that take different paths through the code."""
     both = {**trend.DEFAULTS, **COST, "side": "both", "band": 0.01, "rebalance_days": 3}
     spread = {**cross_section.DEFAULTS, **COST, "side": "long_short", "weighting": "inverse_volatility"}
+    newest = {**cross_section.DEFAULTS, **COST, "signal": "reversal", "lookback": 5, "skip": 0, "rebalance_days": 5}
     stopped = {**risk.DEFAULTS, **COST, "drawdown_stop": 0.06, "maximum_leverage": 1.8, "volatility_target": 0.25}
     ratio = {**portfolio.DEFAULTS, **COST, "estimator": "maximum_ratio", "refit_days": 504}
     parity = {**portfolio.DEFAULTS, **COST, "estimator": "hierarchical_risk_parity", "refit_days": 504}
@@ -57,6 +58,7 @@ def runs() -> dict[str, Run]:
         "trend, both sides": lambda p: trend.trend_backtest(p, both),
         "momentum": lambda p: cross_section.cross_section_backtest(p, {**cross_section.DEFAULTS, **COST}),
         "spread": lambda p: cross_section.cross_section_backtest(p, spread),
+        "reversal": lambda p: cross_section.cross_section_backtest(p, newest),
         "risk": lambda p: risk.risk_backtest(p, {**risk.DEFAULTS, **COST}),
         "risk, stopped often": lambda p: risk.risk_backtest(p, stopped),
         "portfolio, ratio": lambda p: portfolio.portfolio_backtest(p, ratio)[0],
