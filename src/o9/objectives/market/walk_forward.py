@@ -70,6 +70,9 @@ def reselected(returns: Floats, split: Split) -> Floats:
 
     returns: shape (in-sample days, parameter sets), as in `Evaluation.returns`. Best is the highest Sharpe ratio over
     all folds before; of equals the first. The costs of switching are not charged. Covers the second to the last fold.
+
+    It flatters where a sampler proposed the columns after seeing values of the whole in-sample time (TPE does, a random
+    or grid search does not): which parameter sets are there to choose from then knows of the later folds.
     """
     if returns.shape[0] != split.holdout - split.start:
         raise ValueError(f"expected {split.holdout - split.start} in-sample days, got {returns.shape[0]}")
