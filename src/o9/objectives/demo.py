@@ -36,8 +36,8 @@ class DemoRow:
     Sharpe ratios are annual and net of costs; `turnover` is a year's trades over the capital, purchases and sales
     together, in sample; drawdowns are fractions lost from the last high. `figure` is what was optimized, `sharpe` or
     `calmar`. `walk_forward_sharpe` is that of switching, at each fold but the first of the in-sample years, to the best
-    parameters until then; `walk_forward_equal_weight_sharpe` is equal weight's in those years. The former still flatters a
-    little, see `reselected`.
+    parameters until then; `walk_forward_equal_weight_sharpe` is equal weight's in those years. The former flatters
+    a little, see `reselected`.
     """
 
     optimization_id: str
