@@ -39,6 +39,10 @@ from o9.store.rollups import write_rollups
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Inside the class, `list` is the method.
+Rows = list[Row]
+Trials = list[Trial]
+Texts = list[str]
 
 
 class Store:
@@ -102,13 +106,13 @@ class Store:
         """One page, newest first; `cursor` is the `next_cursor` of the page before."""
         return self._read(queries.page, status, optimization_type, limit, cursor)
 
-    def counts(self) -> list[Row]:
+    def counts(self) -> Rows:
         return self._read(queries.counts)
 
-    def endings(self, since_day: str = "") -> list[Row]:
+    def endings(self, since_day: str = "") -> Rows:
         return self._read(queries.endings, since_day)
 
-    def trials(self, optimization_id: str, *, after: int = -1, limit: int | None = None) -> list[Trial]:
+    def trials(self, optimization_id: str, *, after: int = -1, limit: int | None = None) -> Trials:
         """The ledger in the order of numbers, from the one behind `after`; without returns."""
         return self._read(queries.trials, optimization_id, after, limit)
 
@@ -119,22 +123,22 @@ class Store:
     def trial_counts(self, optimization_id: str) -> dict[str, int]:
         return self._read(queries.trial_counts, optimization_id)
 
-    def transitions(self, optimization_id: str) -> list[Row]:
+    def transitions(self, optimization_id: str) -> Rows:
         return self._read(queries.transitions, optimization_id)
 
-    def prefect_states(self, optimization_id: str) -> list[Row]:
+    def prefect_states(self, optimization_id: str) -> Rows:
         return self._read(queries.prefect_states, optimization_id)
 
-    def metrics(self, optimization_id: str, *, limit: int | None = None) -> list[Row]:
+    def metrics(self, optimization_id: str, *, limit: int | None = None) -> Rows:
         return self._read(queries.metrics, optimization_id, limit)
 
     def checkpoint(self, optimization_id: str, step: int | None = None) -> dict[str, Any] | None:
         return self._read(queries.checkpoint, optimization_id, step)
 
-    def nodes(self) -> list[Row]:
+    def nodes(self) -> Rows:
         return self._read(queries.nodes)
 
-    def changes(self, after: int, *, limit: int = 1000) -> list[Row]:
+    def changes(self, after: int, *, limit: int = 1000) -> Rows:
         return self._read(queries.changes, after, limit)
 
     def last_change(self) -> int:
@@ -143,7 +147,7 @@ class Store:
     def schema(self) -> str | None:
         return self._read(schema_revision)
 
-    def check(self) -> list[str]:
+    def check(self) -> Texts:
         """What is wrong with the database; empty where all is well."""
         return self._read(_check)
 
