@@ -48,7 +48,8 @@ from o9.tasks.steps import finalize, prepare, run_step
 async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[str, Any] | None = None) -> Any:
     """Run one optimization: one that was submitted, by its id, or a new one, by its fields (`spec`)."""
     context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None
+    assert context is not None
+    assert context.flow_run is not None
     flow_run_id = context.flow_run.id
     attempt = find(flow_run_id) or await _claim(flow_run_id, optimization_id, spec)
     name = attempt.claimed.optimization_id

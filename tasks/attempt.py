@@ -34,7 +34,7 @@ class Verdict(str, Enum):
     REQUEUE = "requeue"
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody wanted it
+class Interrupted(Exception):
     """The step in flight was cut off; nothing of it was committed."""
 
     def __init__(self, verdict: Verdict) -> None:

@@ -1,4 +1,4 @@
-"""The steps of an optimization's life, as Prefect tasks: `prepare`, `run_step` × n, `finalize`.
+"""The steps of an optimization's life, as Prefect tasks: `prepare`, `run_step` again and again, `finalize`.
 
 Each takes and returns plain JSON-ready data. A step is committed in one transaction, whose answer carries what
 people want now; so `run_step` returns the verdict on what follows. Errors in a strategy fail the task, the flow
@@ -198,9 +198,7 @@ def _reported_best(state: OptimizationState) -> Best | None:
 
 
 async def _amend(attempt: Attempt, **changes: Any) -> Acknowledged:
-    return await attempt.store.write_async(
-        Amend(attempt.claimed.optimization_id, changes, fence=attempt.claimed.fence)
-    )
+    return await attempt.store.write_async(Amend(attempt.claimed.optimization_id, changes, fence=attempt.claimed.fence))
 
 
 def _existing(attempt: Attempt, optimization_id: str) -> OptimizationState:
@@ -219,5 +217,6 @@ def _flow_run_id() -> Any:
     if context is not None:
         return context.task_run.flow_run_id
     flow_context = FlowRunContext.get()
-    assert flow_context is not None and flow_context.flow_run is not None
+    assert flow_context is not None
+    assert flow_context.flow_run is not None
     return flow_context.flow_run.id

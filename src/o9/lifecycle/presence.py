@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import psutil
 
-from o9.model.errors import OptimizationError
+from o9.model.errors import OptimizationCoordinationError, OptimizationError
 from o9.store.leases import Heartbeat, Leave, Sweep
 from o9.store.store import Store
 
@@ -39,9 +39,13 @@ class Presence:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Raises OptimizationStoreError where the store cannot be written."""
+        """Raises OptimizationStoreError where the store cannot be written.
+
+        OptimizationCoordinationError where a living process of this host has the node's name.
+        """
         if self._thread is not None:
             return
+        self._succeed()
         self._beat()
         self._thread = threading.Thread(target=self._run, name="o9-presence", daemon=True)
         self._thread.start()
@@ -53,7 +57,18 @@ class Presence:
         self._stop.set()
         self._thread.join()
         self._thread = None
+        self._stop.clear()
         self._store.write(Leave(self._node))
+
+    def _succeed(self) -> None:
+        """Free what an earlier process of this node's name held: its leases would otherwise be renewed by us."""
+        before = [node for node in self._store.nodes() if node["node_id"] == self._node]
+        for node in before:
+            if node["host"] == socket.gethostname() and _lives(node["pid"], node["process_started"]):
+                raise OptimizationCoordinationError(
+                    f"process {node['pid']} is running as node {self._node!r} already: give this one another O9_NODE_ID"
+                )
+            self._store.write(Sweep(self._node, (self._node,)))
 
     def _run(self) -> None:
         while not self._stop.wait(self._lease_seconds / 3):
@@ -64,9 +79,7 @@ class Presence:
 
     def _beat(self) -> None:
         me = psutil.Process()
-        self._store.write(
-            Heartbeat(self._node, socket.gethostname(), me.pid, me.create_time(), self._lease_seconds)
-        )
+        self._store.write(Heartbeat(self._node, socket.gethostname(), me.pid, me.create_time(), self._lease_seconds))
         freed = self._store.write(Sweep(self._node, dead_on_this_host(self._store)))
         if freed:
             logger.warning("freed what the dead held: %s", ", ".join(freed))

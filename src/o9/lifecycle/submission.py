@@ -6,7 +6,6 @@ optimization's type runs, and `warnings` says so.
 
 from __future__ import annotations
 
-import copy
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,6 @@ from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
-from o9.objectives.catalogue import demonstrate
 from o9.store.codec import content_hash
 from o9.store.store import Store
 from o9.store.transitions import Create
@@ -50,9 +48,9 @@ def prepared(state: OptimizationState, allowed_imports: tuple[str, ...] | None =
     module prefixes that may be named. Raises OptimizationValidationError, naming the field and the remedy.
     """
     validate_new(state)
-    state = demonstrate(copy.deepcopy(state))
+    state = settle(state)
     validate_strategy(state, allowed_imports=allowed_imports)
-    return settle(state)
+    return state
 
 
 async def submit(

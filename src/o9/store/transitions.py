@@ -314,7 +314,7 @@ def _record(
             "prefect_state_id": wanted.prefect_state_id if wanted else None,
         },
     )
-    unit.change(row["optimization_id"], "transition")
+    unit.change(row["optimization_id"], "ended" if OptimizationStatus(to_status) in ENDED else "transition")
 
 
 def _append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:

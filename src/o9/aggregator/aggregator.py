@@ -1,0 +1,305 @@
+"""The façade: one object that opens the record, finds Prefect, runs what waits, and answers for all of it.
+
+Owned by one event loop. Several aggregators, in one process or many, may share a store; the limit on what runs
+at once counts for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from o9.aggregator.dispatch import Dispatcher
+from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
+from o9.alerts.system import AlertNotificationSystem
+from o9.api.api import OptimizationAPI
+from o9.blocks.store import release_store, use_store
+from o9.coordinator.coordinator import OptimizationCoordinator
+from o9.health.checker import OptimizationHealthChecker
+from o9.lifecycle.manager import OptimizationLifecycleManager
+from o9.lifecycle.presence import Presence
+from o9.lifecycle.submission import submit
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.optimization import (
+    OptimizationAlert,
+    OptimizationHealthReport,
+    OptimizationMetrics,
+    OptimizationState,
+)
+from o9.model.settings import DEFAULT_STORE, settings
+from o9.model.states import AlertLevel, OptimizationStatus
+from o9.monitor.monitor import OptimizationMonitor
+from o9.statistics.statistics import OptimizationStatistics
+from o9.store.component import StoreComponent
+from o9.store.store import Store
+from o9.synchronizer.synchronizer import AsyncStateSynchronizer
+
+logger = logging.getLogger(__name__)
+
+
+class OptimizationStateAggregator:
+    """Runs optimizations as Prefect flows and keeps their record.
+
+    max_concurrent_optimizations: how many run at once, over all aggregators on the store.
+    monitoring_interval, health_check_interval, sync_interval: seconds.
+    storage_path: the store, a path or URL; left at its default, O9_STORE_URL counts.
+    """
+
+    def __init__(
+        self,
+        max_concurrent_optimizations: int = 10,
+        monitoring_interval: float = 1.0,
+        health_check_interval: float = 30.0,
+        sync_interval: float = 5.0,
+        storage_path: str = DEFAULT_STORE,
+    ) -> None:
+        intervals = {
+            "monitoring_interval": monitoring_interval,
+            "health_check_interval": health_check_interval,
+            "sync_interval": sync_interval,
+        }
+        for name, seconds in intervals.items():
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+                raise OptimizationValidationError(name, f"{seconds!r} is not a number of seconds above 0")
+        self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
+        self._interval = float(monitoring_interval)
+        self.coordinator = OptimizationCoordinator(max_concurrent_optimizations)
+        self.lifecycle_manager = OptimizationLifecycleManager()
+        self.monitor = OptimizationMonitor(monitoring_interval)
+        self.statistics = OptimizationStatistics()
+        self.health_checker = OptimizationHealthChecker(health_check_interval)
+        self.synchronizer = AsyncStateSynchronizer(sync_interval)
+        self.alert_system = AlertNotificationSystem()
+        self.api = OptimizationAPI(backend=self)
+        self._store: Store | None = None
+        self._server: PrefectServer | None = None
+        self._presence: Presence | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._gate = asyncio.Lock()
+
+    async def initialize(self) -> None:
+        """Open the store. Raises OptimizationStoreError, naming what to do."""
+        async with self._gate:
+            await self._initialize()
+
+    async def start(self, report: Callable[[str], None] | None = None) -> None:
+        """Ready to run optimizations when it returns. `report` is told, in words, what it waits for."""
+        async with self._gate:
+            await self._initialize()
+            if self._dispatcher is None:
+                await self._start(report or logger.info)
+
+    async def stop(self) -> None:
+        """Take nothing more. What runs commits its step and waits for the next start; nothing is lost."""
+        async with self._gate:
+            await self._stop()
+
+    async def cleanup(self) -> None:
+        """Stop, and let go of the store."""
+        async with self._gate:
+            await self._stop()
+            if self._store is not None:
+                store, self._store = self._store, None
+                release_store(store)
+                await asyncio.to_thread(store.close)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.cleanup()
+
+    @property
+    def is_running(self) -> bool:
+        return self._dispatcher is not None
+
+    @property
+    def store(self) -> Store:
+        """The open store; raises OptimizationError before `initialize()`."""
+        if self._store is None:
+            raise OptimizationError("the aggregator is not open: call `await aggregator.start()` first")
+        return self._store
+
+    @property
+    def prefect_url(self) -> str:
+        """Where the Prefect server that runs the flows answers."""
+        self._started()
+        assert self._server is not None
+        return self._server.api_url
+
+    async def submit_optimization(self, state: OptimizationState) -> str:
+        """Record it, durably, and start it when its turn comes. Returns its id.
+
+        Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id that is taken.
+        """
+        dispatcher = self._started()
+        recorded = await submit(self.store, state, node=settings().node_id)
+        dispatcher.wake()
+        return recorded.optimization_id
+
+    async def submit_request(self, state: OptimizationState) -> OptimizationState:
+        """The same for one that came from outside: it may name only the import paths that the operator allowed."""
+        dispatcher = self._started()
+        recorded = await submit(self.store, state, node=settings().node_id, allowed_imports=settings().allowed_imports)
+        dispatcher.wake()
+        return recorded
+
+    async def cancel_optimization(self, optimization_id: str) -> bool:
+        """Cut it off at once, for good; the best so far is kept."""
+        dispatcher = self._started()
+        await self.coordinator.cancel_optimization(optimization_id)
+        dispatcher.interrupt(optimization_id)
+        return True
+
+    async def pause_optimization(self, optimization_id: str) -> bool:
+        """Let the step in flight commit, then free the slot."""
+        self._started()
+        return await self.coordinator.pause_optimization(optimization_id)
+
+    async def resume_optimization(self, optimization_id: str) -> bool:
+        """Wait for a slot, and go on behind the last committed step."""
+        dispatcher = self._started()
+        await self.coordinator.resume_optimization(optimization_id)
+        dispatcher.wake()
+        return True
+
+    async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
+        """The present state, also after the end; None where there is no such optimization."""
+        self._started()
+        return await self.store.read_async(self.store.get, optimization_id)
+
+    async def get_all_optimizations(self) -> list[OptimizationState]:
+        """All of them, newest first."""
+        self._started()
+        return await self.coordinator.get_all_optimizations()
+
+    async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]:
+        """One entry a step, oldest first; what was not measured is None."""
+        self._started()
+        return await self.monitor.get_optimization_metrics(optimization_id)
+
+    async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
+        """The last health report; None where none was made."""
+        self._started()
+        return await self.health_checker.get_health_report(optimization_id)
+
+    async def get_global_statistics(self) -> dict[str, Any]:
+        """See OptimizationStatistics.get_global_statistics."""
+        self._started()
+        return await self.statistics.get_global_statistics()
+
+    async def get_performance_trends(self, time_range: timedelta = timedelta(days=7)) -> dict[str, Any]:
+        self._started()
+        return await self.statistics.get_performance_trends(time_range)
+
+    async def get_optimization_rankings(self, metric_name: str, limit: int = 10) -> list[dict[str, Any]]:
+        self._started()
+        return await self.statistics.get_optimization_rankings(metric_name, limit)
+
+    async def send_alert(self, alert: OptimizationAlert) -> None:
+        self._started()
+        await self.alert_system.send_alert(alert)
+
+    async def get_alerts(
+        self, optimization_id: str | None = None, level: AlertLevel | None = None
+    ) -> list[OptimizationAlert]:
+        """Alerts, newest first."""
+        self._started()
+        return await self.alert_system.get_alerts(optimization_id, level)
+
+    async def handle_api_request(
+        self, endpoint: str, method: str, data: Any = None, client_id: str | None = None
+    ) -> dict[str, Any]:
+        """Answer a request as the REST API would; a failure is an answer too, never an exception."""
+        return await self.api.handle_api_request(endpoint, method, data, client_id)
+
+    async def register_node(self, node_id: str, node_info: Mapping[str, Any]) -> bool:
+        self._started()
+        return await self.synchronizer.register_node(node_id, node_info)
+
+    async def sync_optimization_state(self, optimization_id: str, target_nodes: Sequence[str] | None = None) -> bool:
+        self._started()
+        return await self.synchronizer.sync_optimization_state(optimization_id, target_nodes)
+
+    async def _initialize(self) -> None:
+        if self._store is not None:
+            return
+        self._store = await asyncio.to_thread(Store, self._url)
+        reading: tuple[StoreComponent, ...] = (
+            self.coordinator, self.lifecycle_manager, self.monitor, self.statistics, self.health_checker,
+            self.synchronizer,
+        )  # fmt: skip
+        for component in reading:
+            component.use(self._store)
+        use_store(self._store)
+
+    async def _start(self, report: Callable[[str], None]) -> None:
+        store, lease_seconds = self.store, settings().lease_seconds
+        server = await ensure_prefect_server(report)
+        dispatcher = Dispatcher(
+            store,
+            node := _node_name(),
+            limit=self.coordinator.max_concurrent_optimizations,
+            lease_seconds=lease_seconds,
+            interval=self._interval,
+        )
+        wake = asyncio.get_running_loop().call_soon_threadsafe
+        presence = Presence(store, node, lease_seconds, on_freed=lambda: wake(dispatcher.wake) and None)
+        try:
+            await asyncio.to_thread(presence.start)
+            with prefect_client_settings(server):  # tasks that are created inside keep these settings
+                await dispatcher.start()
+        except BaseException:
+            await asyncio.to_thread(presence.stop)
+            await server.close()
+            raise
+        self._server, self._presence, self._dispatcher = server, presence, dispatcher
+        self._watcher = asyncio.create_task(self._watch(await store.read_async(store.last_change)), name="o9-watch")
+
+    async def _stop(self) -> None:
+        if self._dispatcher is None or self._presence is None or self._server is None or self._watcher is None:
+            return
+        dispatcher, self._dispatcher = self._dispatcher, None
+        await dispatcher.stop()
+        self._watcher.cancel()
+        await asyncio.wait({self._watcher})
+        await asyncio.to_thread(self._presence.stop)
+        await self._server.close()
+
+    async def _watch(self, cursor: int) -> None:
+        """Tell the coordinator's callbacks what has completed, on whichever node."""
+        store = self.store
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                for change in await store.read_async(store.changes, cursor):
+                    cursor = change["id"]
+                    if change["kind"] == "ended":
+                        state = await store.read_async(store.get, change["optimization_id"])
+                        if state is not None and state.status is OptimizationStatus.COMPLETED:
+                            await self.coordinator.emit("optimization_completed", state)
+            except OptimizationError:
+                logger.exception("could not read what has changed; trying again in %s s", self._interval)
+
+    def _started(self) -> Dispatcher:
+        if self._dispatcher is None:
+            raise OptimizationError("the aggregator is not running: call `await aggregator.start()` first")
+        return self._dispatcher
+
+
+_names = itertools.count(1)
+
+
+def _node_name() -> str:
+    """The node's name; a process's second aggregator gets one of its own, because leases are held by name."""
+    number = next(_names)
+    return settings().node_id if number == 1 else f"{settings().node_id}#{number}"

@@ -1,0 +1,184 @@
+"""The one place that starts flow runs: claims what waits, creates its flow run, runs it, and sees it to its end.
+
+Flow runs are created in turn, never many at once, because a Prefect server on SQLite answers 503 to transactions
+that collide, and Prefect's client then sleeps for seconds. A claim whose flow run cannot be created is given
+back. When a flow run has ended, its last state is recorded whatever the hooks saw, and the slot is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectException
+from prefect.flow_engine import run_flow_async
+from prefect.states import State
+
+from o9.flows.lifecycle import end_attempt, optimization_lifecycle
+from o9.mirror.recorder import Tracked, record_state, track
+from o9.model.errors import OptimizationCoordinationError, OptimizationError
+from o9.model.states import Intent
+from o9.store.leases import Claim, Claimed, Lost, Release
+from o9.store.store import Store
+from o9.store.transitions import Cause
+from o9.tasks.attempt import Attempt, Verdict, register
+
+logger = logging.getLogger(__name__)
+# A busy Prefect server says 503 for a moment; its client's own way of waiting starts with two seconds.
+CREATION_TRIES = 40
+CREATION_PAUSE_SECONDS = 0.05
+STOP_GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Running:
+    attempt: Attempt
+    flow_run_id: UUID
+    task: asyncio.Task[None]
+
+
+class Dispatcher:
+    """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`."""
+
+    def __init__(self, store: Store, node: str, *, limit: int, lease_seconds: float, interval: float) -> None:
+        self._store = store
+        self._node = node
+        self._limit = limit
+        self._lease_seconds = lease_seconds
+        self._interval = interval
+        self._running: dict[str, _Running] = {}
+        self._awake = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._cursor = 0
+        self._client: PrefectClient | None = None
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The ids of what runs in this process."""
+        return tuple(self._running)
+
+    async def start(self) -> None:
+        """Prefect's settings must already name a server."""
+        self._cursor = await self._store.read_async(self._store.last_change)
+        self._client = await get_client().__aenter__()
+        self._loop_task = asyncio.create_task(self._loop(), name="o9-dispatch")
+
+    async def stop(self) -> None:
+        """Take nothing more; let each running step commit, and cut off those that take longer than the grace."""
+        if self._loop_task is None or self._client is None:
+            return
+        self._loop_task.cancel()
+        await asyncio.wait({self._loop_task})
+        self._loop_task = None
+        for running in self._running.values():
+            running.attempt.stop_after_step()
+        tasks = [running.task for running in self._running.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=STOP_GRACE_SECONDS)
+            for running in list(self._running.values()):
+                running.attempt.interrupt(Verdict.REQUEUE)
+            if late:
+                await asyncio.wait(late)
+        await self._client.__aexit__(None, None, None)
+        self._client = None
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def interrupt(self, optimization_id: str) -> None:
+        """Cut off the step in flight, if it is in flight here."""
+        if running := self._running.get(optimization_id):
+            running.attempt.interrupt(Verdict.CANCEL)
+
+    async def _loop(self) -> None:
+        while True:
+            self._awake.clear()
+            try:
+                await self._start_waiting()
+                await self._hear_cancellations()
+            except (OptimizationError, PrefectException, httpx.HTTPError):
+                # What was claimed has been given back; whatever is away may be there again in a moment.
+                logger.exception("could not start what waits; trying again in %s s", self._interval)
+                await asyncio.sleep(self._interval)
+            try:
+                await asyncio.wait_for(self._awake.wait(), self._interval)
+            except TimeoutError:
+                continue
+
+    async def _start_waiting(self) -> None:
+        while claimed := await self._store.write_async(Claim(self._node, self._limit, self._lease_seconds)):
+            try:
+                flow_run = await self._create_flow_run(claimed)
+            except BaseException:
+                await self._store.write_async(Release(claimed.optimization_id, claimed.fence))
+                raise
+            await self._begin(claimed, flow_run)
+
+    async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
+        tracked = Tracked(self._store, claimed.optimization_id, claimed.attempt, self._node)
+        assert flow_run.state is not None
+        await record_state(tracked, "flow", flow_run, flow_run.state, Cause.CLAIM)
+        track(flow_run.id, tracked)
+        attempt = Attempt(self._store, claimed, self._node)
+        register(flow_run.id, attempt)
+        task = asyncio.create_task(self._run(tracked, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
+        self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)
+
+    async def _run(self, tracked: Tracked, claimed: Claimed, flow_run: FlowRun) -> None:
+        name = claimed.optimization_id
+        try:
+            state = await run_flow_async(
+                optimization_lifecycle,
+                flow_run=flow_run,
+                parameters={"optimization_id": name, "spec": None},
+                return_type="state",
+            )
+            if isinstance(state, State):
+                await record_state(tracked, "flow", flow_run, state, Cause.NODE)
+        except Exception:  # whatever ended the flow, the optimization must not be stuck
+            logger.exception("the flow run of %s ended with an error of its own", name)
+        finally:
+            end_attempt(flow_run.id)
+            self._running.pop(name, None)
+            self.wake()
+        # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
+        if await self._store.write_async(Lost(name, claimed.fence, self._node)):
+            logger.error("attempt %d of %s ended without saying how; it is queued again", claimed.attempt, name)
+            self.wake()
+
+    async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
+        assert self._client is not None
+        for attempt in range(1, CREATION_TRIES + 1):
+            try:
+                return await self._client.create_flow_run(
+                    optimization_lifecycle,
+                    name=f"{claimed.optimization_id} attempt {claimed.attempt}",
+                    parameters={"optimization_id": claimed.optimization_id},
+                    tags=["o9"],
+                )
+            except (httpx.HTTPStatusError, httpx.TransportError, PrefectException) as error:
+                if attempt == CREATION_TRIES:
+                    raise OptimizationCoordinationError(
+                        f"Prefect's server would not create a flow run for {claimed.optimization_id!r}: {error}"
+                    ) from error
+                await asyncio.sleep(CREATION_PAUSE_SECONDS)
+        raise AssertionError("unreachable")
+
+    async def _hear_cancellations(self) -> None:
+        """Other processes write intents into the store; the change feed tells of them."""
+        if not self._running:
+            self._cursor = await self._store.read_async(self._store.last_change)
+            return
+        for change in await self._store.read_async(self._store.changes, self._cursor):
+            self._cursor = change["id"]
+            name = change["optimization_id"]
+            if change["kind"] == "intent" and name in self._running:
+                holding = await self._store.read_async(self._store.holding, name)
+                if holding is not None and holding.intent == Intent.CANCEL.value:
+                    self.interrupt(name)

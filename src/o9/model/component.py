@@ -1,0 +1,96 @@
+"""What all components share: a life in four calls, and callbacks.
+
+Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start`
+initializes and `cleanup` stops what that was left out for. `register_callback` takes effect at once, and what it
+returns may be awaited or not, because users write it both ways. A callback that raises is logged and disturbs
+nobody.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar
+
+from o9.model.errors import NotYetAvailableError, OptimizationValidationError
+
+logger = logging.getLogger(__name__)
+
+
+class Registered:
+    """A registration that has taken effect; awaiting it is allowed and does nothing."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+class Component:
+    """Subclasses override `_open`, `_begin`, `_end` and `_close`, each called once at its time."""
+
+    events: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self._initialized = False
+        self._started = False
+        self._callbacks: dict[str, list[Callable[..., Any]]] = {}
+
+    @property
+    def is_running(self) -> bool:
+        return self._started
+
+    async def initialize(self) -> None:
+        if not self._initialized:
+            await self._open()
+            self._initialized = True
+
+    async def start(self) -> None:
+        await self.initialize()
+        if not self._started:
+            await self._begin()
+            self._started = True
+
+    async def stop(self) -> None:
+        if self._started:
+            self._started = False
+            await self._end()
+
+    async def cleanup(self) -> None:
+        await self.stop()
+        if self._initialized:
+            self._initialized = False
+            await self._close()
+
+    def register_callback(self, event: str, callback: Callable[..., Any]) -> Registered:
+        """Call `callback` (sync or async) at each `event`. Raises OptimizationValidationError for an unknown one."""
+        if event not in self.events:
+            known = ", ".join(self.events) or "none in this release"
+            raise OptimizationValidationError("event", f"{event!r} is not an event of {type(self).__name__}: {known}")
+        if not callable(callback):
+            raise OptimizationValidationError("callback", f"{callback!r} cannot be called")
+        self._callbacks.setdefault(event, []).append(callback)
+        return Registered()
+
+    async def emit(self, event: str, *args: Any) -> None:
+        """Call the callbacks of `event` in the order of their registration."""
+        for callback in self._callbacks.get(event, []):
+            try:
+                answer = callback(*args)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:  # a user's callback must not disturb what called it
+                logger.exception("a callback of %s's event %r raised", type(self).__name__, event)
+
+    async def _open(self) -> None: ...
+
+    async def _begin(self) -> None: ...
+
+    async def _end(self) -> None: ...
+
+    async def _close(self) -> None: ...
+
+
+def not_yet(what: str) -> NotYetAvailableError:
+    """The error for what the public surface names and this release does not do: better than a made-up answer."""
+    return NotYetAvailableError(f"{what} is not available in this release of O9")

@@ -1,0 +1,65 @@
+"""A component that reads and writes a store: one that it is given, or one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from o9.model.component import Component
+from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState
+from o9.model.settings import settings
+from o9.store.store import Store
+
+
+class StoreComponent(Component):
+    """Given no store, `initialize` opens the one at `storage_path` (or the settings' one), and `cleanup` closes it."""
+
+    def __init__(self, store: Store | None = None, storage_path: str | None = None) -> None:
+        super().__init__()
+        self._given = store
+        self._storage_path = storage_path
+        self._store = store
+
+    def use(self, store: Store) -> None:
+        """Work on `store`, which somebody else opens and closes."""
+        self._given = self._store = store
+
+    @property
+    def store(self) -> Store:
+        """Raises OptimizationError before `initialize`."""
+        if self._store is None:
+            raise OptimizationError(f"{type(self).__name__} is not open: call initialize() first")
+        return self._store
+
+    async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
+        """The present state, also after the end; None where there is no such optimization."""
+        return await self.store.read_async(self.store.get, optimization_id)
+
+    async def existing(self, optimization_id: str) -> OptimizationState:
+        """The present state; raises OptimizationError where there is none."""
+        state = await self.get_optimization_status(optimization_id)
+        if state is None:
+            raise OptimizationError(
+                f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
+            )
+        return state
+
+    async def all_states(self) -> list[OptimizationState]:
+        """All optimizations, newest first."""
+        states: list[OptimizationState] = []
+        cursor: str | None = None
+        while True:
+            page = await self.store.read_async(self.store.list, limit=1000, cursor=cursor)
+            states += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return states
+
+    async def _open(self) -> None:
+        if self._store is None:
+            self._store = await asyncio.to_thread(Store, self._storage_path or settings().store_url)
+
+    async def _close(self) -> None:
+        if self._given is None and self._store is not None:
+            store, self._store = self._store, None
+            await asyncio.to_thread(store.close)

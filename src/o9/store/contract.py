@@ -1,0 +1,395 @@
+"""The contract of a store as a test suite, for every store that there is and for one that you write.
+
+Subclass `StoreContract` in a test module and give it a pytest fixture `open_store`: a function that opens the same,
+at first empty, store once more and answers with a new handle. Two handles of one test stand for two processes. The
+fixture closes what it opened.
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def open_store(self, tmp_path):
+            with contextlib.ExitStack() as opened:
+                yield lambda: opened.enter_context(MyStore(tmp_path / "store"))
+
+What is demanded, by the part that demands it:
+
+- here: a status changes only where the table allows it, checked against fence and version, and whole: transition,
+  change, count and rollup with it, or nothing; an operation that fails disturbs no neighbour; writes that arrive
+  together share transactions; the change feed is in commit order; pages are stable and counts are true.
+- `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), amendments, claims and
+  leases, the sweep of the dead, and Prefect's states.
+
+The suite needs nothing but Python, uses only what `o9.store.store` makes public, and can run in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+from o9.model.errors import (
+    OptimizationConflictError,
+    OptimizationError,
+    OptimizationStateError,
+    OptimizationStoreError,
+    OptimizationValidationError,
+    StaleAttemptError,
+)
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED, TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
+from o9.store.commit import Operation, UnitOfWork
+from o9.store.contract_steps import OpenStore, at_work, bring_to, new, put, record_of, refused, trial
+from o9.store.contract_work import LeaseContract, LedgerContract
+from o9.store.leases import Claim
+from o9.store.ledger import Amend, CommitStep
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, SetIntent, Transition
+
+S = OptimizationStatus
+
+
+class StatusContract:
+    """Creating an optimization, and the one door of its status."""
+
+    def test_what_is_created_reads_back(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        created_at = datetime(2026, 1, 31, 9, 30, 0, 1, tzinfo=timezone(timedelta(hours=8)))
+        state = new("名字-🚀", name="双均线 🚀", description="Zeilen\nund\tTabs", created_at=created_at)
+        state.parameters = {"größe": 1, "nested": {"list": [1, 2.5, None, True, "日本"], "tiny": 5e-324, "zero": -0.0}}
+        state.baseline_performance = 1e308
+        answer, is_new = store.write(Create(state))
+        assert is_new
+        for read in (answer, store.get("名字-🚀"), other.get("名字-🚀")):
+            assert read is not None
+            assert read.created_at == created_at
+            assert read.created_at.tzinfo is UTC
+            assert repr(read.parameters) == repr(state.parameters)
+            state.updated_at = read.updated_at
+            assert read == state
+        assert store.get("no such one") is None
+
+    def test_creating_twice_is_once(self, open_store: OpenStore) -> None:
+        store = open_store()
+        put(store, "a", baseline_performance=1.0)
+        before = record_of(store, "a")
+        again, is_new = store.write(Create(new("a", baseline_performance=1, created_at=datetime.now())))
+        assert (again.optimization_id, is_new) == ("a", False)
+        with refused(OptimizationConflictError, "optimization_id", "'a'", "other content"):
+            store.write(Create(new("a", baseline_performance=2.0)))
+        with refused(OptimizationValidationError, "status"):
+            store.write(Create(new("b", status=S.RUNNING)))
+        assert record_of(store, "a") == before
+        assert store.get("b") is None
+
+    def test_every_move_of_the_table(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for current in S:
+            for target in S:
+                key = f"{current.value}-{target.value}"
+                bring_to(store, key, current)
+                before = record_of(store, key)
+                move = Transition(key, target, Cause.PERSON, "because", "node-1")
+                if target is current:
+                    assert store.write(move) is Reason.ALREADY_THERE
+                    assert record_of(store, key) == before
+                elif target in TRANSITIONS[current]:
+                    assert store.write(move) is Reason.ALLOWED
+                    last = store.transitions(key)[-1]
+                    assert (last["from_status"], last["to_status"]) == (current.value, target.value)
+                    assert (last["cause"], last["message"], last["node"]) == ("person", "because", "node-1")
+                    assert len(store.transitions(key)) == len(before.transitions) + 1
+                else:
+                    words = sorted(status.value for status in TRANSITIONS[current]) or ["has ended", "new id"]
+                    with refused(OptimizationStateError, key, current.value, target.value, *words):
+                        store.write(move)
+                    assert record_of(store, key) == before
+        assert_counts_are_true(store)
+
+    def test_what_is_not_there_cannot_move(self, open_store: OpenStore) -> None:
+        with refused(OptimizationError, "'ghost'", "o9 list"):
+            open_store().write(Transition("ghost", S.INITIALIZING, Cause.HOOK))
+
+    def test_an_old_fence_and_an_old_version_are_refused(self, open_store: OpenStore) -> None:
+        store = open_store()
+        claimed = at_work(store, "a")
+        before = record_of(store, "a")
+        for fence in (claimed.fence - 1, claimed.fence + 1):
+            with refused(StaleAttemptError, "fence"):
+                store.write(Transition("a", S.PAUSED, Cause.HOOK, fence=fence))
+        assert before.holding is not None
+        with refused(OptimizationStateError, "version", "read it again"):
+            store.write(Transition("a", S.PAUSED, Cause.PERSON, version=before.holding.version - 1))
+        assert record_of(store, "a") == before
+        version = before.holding.version
+        store.write(Transition("a", S.PAUSED, Cause.PERSON, fence=claimed.fence, version=version))
+        holding = store.holding("a")
+        assert holding is not None
+        assert holding.version == version + 1
+        with refused(OptimizationStateError, "version"):  # two who read the same version: one wins
+            store.write(Transition("a", S.CANCELLED, Cause.PERSON, version=version))
+
+    def test_a_move_is_written_whole_or_not_at_all(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        for key in ("first", "second"):
+            at_work(store, key)
+
+        def ending(key: str) -> Transition:
+            return Transition(key, S.FAILED, Cause.HOOK, issue="it broke", prefect_state_id="only-once")
+
+        store.write(ending("first"))
+        assert other.get("first").issues == ["it broke"]  # type: ignore[union-attr]
+        assert sum(row["count"] for row in other.endings()) == 1
+        before, counts, endings = record_of(store, "second"), store.counts(), store.endings()
+        with refused(OptimizationStoreError):  # the transition's own row breaks a rule of the database
+            store.write(ending("second"))
+        for handle in (store, other):
+            assert record_of(handle, "second") == before
+            assert (handle.counts(), handle.endings()) == (counts, endings)
+        assert_counts_are_true(store)
+
+    def test_a_life_has_its_moments(self, open_store: OpenStore) -> None:
+        store = open_store()
+        at_work(store, "a")
+        first = store.get("a")
+        assert first is not None
+        assert first.started_at is not None
+        store.write(Transition("a", S.PAUSED, Cause.PERSON))
+        store.write(Transition("a", S.RUNNING, Cause.PERSON))
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        last = store.get("a")
+        assert last is not None
+        assert last.completed_at is not None
+        assert last.started_at == first.started_at <= last.completed_at
+        assert last.progress == 1.0
+        spent = (last.completed_at - first.started_at).total_seconds()
+        assert 0.0 <= last.execution_time <= spent
+        ran = store.endings()[0]
+        assert (ran["count"], ran["duration_sum"], sum(ran["durations"].values())) == (1, last.execution_time, 1)
+
+    def test_an_intent_is_recorded_until_the_end(self, open_store: OpenStore) -> None:
+        store = open_store()
+        at_work(store, "a")
+        for intent in (Intent.PAUSE, Intent.CANCEL):
+            assert store.write(SetIntent("a", intent, "ann")) is S.RUNNING
+            holding = store.holding("a")
+            assert holding is not None
+            assert (holding.intent, holding.intent_by) == (intent.value, "ann")
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        with refused(OptimizationStateError, "'a'", "completed"):
+            store.write(SetIntent("a", Intent.PAUSE, "ann"))
+
+
+class GroupContract:
+    """Writes that share a transaction, and what readers see of them."""
+
+    def test_concurrent_writes_share_transactions(self, open_store: OpenStore) -> None:
+        store = open_store()
+        units: list[UnitOfWork] = []
+
+        async def write_all() -> None:
+            await asyncio.gather(*(store.write_async(Spy(Create(new(f"a{n}")), units)) for n in range(100)))
+
+        asyncio.run(write_all())
+        transactions = len({id(unit) for unit in units})
+        assert len(units) == 100
+        assert transactions <= 50, f"{transactions} transactions for 100 writes"
+        assert len(store.list(limit=200).items) == 100
+
+    def test_a_failing_operation_disturbs_no_neighbour(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fences = {key: at_work(store, key).fence for key in ("a", "b", "c", "d")}
+
+        def step(key: str, number: int) -> Operation[Any]:
+            return CommitStep(key, fences[key], 0, [trial(number)], {"of": key})
+
+        twice = CommitStep("b", fences["b"], 0, [trial(0), trial(0)], {})  # which only the database refuses
+        group: list[Operation[Any]] = [
+            step("a", 0), twice, Bug(), Transition("c", S.CREATED, Cause.HOOK, version=-1), step("c", 7),
+            Create(new("e")), Transition("e", S.COMPLETED, Cause.HOOK), step("d", 1), Amend("d", {"progress": "much"}),
+        ]  # fmt: skip
+        answers = together(store, group)
+        kinds = [type(answer).__name__ for answer in answers]
+        assert kinds == [
+            "Acknowledged", "OptimizationStoreError", "ZeroDivisionError", "OptimizationStateError", "Acknowledged",
+            "tuple", "OptimizationStateError", "Acknowledged", "OptimizationValidationError",
+        ]  # fmt: skip
+        assert [(key, len(store.trials(key))) for key in fences] == [("a", 1), ("b", 0), ("c", 1), ("d", 1)]
+        assert [store.checkpoint(key) for key in fences] == [{"of": "a"}, None, {"of": "c"}, {"of": "d"}]
+        assert store.write(step("b", 0)).completed_steps == 1
+        assert_counts_are_true(store)
+
+    def test_operations_of_a_group_see_each_other(self, open_store: OpenStore) -> None:
+        store = open_store()
+        answers = together(store, [
+            Create(new("a")), Create(new("a")), Claim("node", 1, 60.0), Transition("a", S.INITIALIZING, Cause.HOOK),
+            Transition("a", S.RUNNING, Cause.HOOK), Amend("a", {"issues": ["slow"]}),
+            Transition("a", S.FAILED, Cause.HOOK, issue="broke"), Transition("a", S.RUNNING, Cause.HOOK),
+        ])  # fmt: skip
+        assert [answers[0][1], answers[1][1], answers[2].optimization_id] == [True, False, "a"]
+        assert isinstance(answers[-1], OptimizationStateError)
+        state = store.get("a")
+        assert state is not None
+        assert (state.status, state.issues) == (S.FAILED, ["slow", "broke"])
+        assert [row["to_status"] for row in store.transitions("a")] == ["created", "initializing", "running", "failed"]
+        assert_counts_are_true(store)
+
+    def test_the_change_feed_is_in_commit_order(self, open_store: OpenStore) -> None:
+        """A reader that asks only for what follows the last id it saw misses nothing."""
+        handles = [open_store(), open_store()]
+        reader = open_store()
+        writers = [
+            threading.Thread(target=lambda h=handle, w=number: [put(h, f"{w}-{n}") for n in range(40)])
+            for number, handle in enumerate([*handles, *handles])
+        ]
+        for writer in writers:
+            writer.start()
+        seen: list[int] = []
+        while True:
+            over = not any(writer.is_alive() for writer in writers)
+            seen += [row["id"] for row in reader.changes(seen[-1] if seen else 0, limit=7)]
+            if over and seen and seen[-1] == reader.last_change():
+                break
+        assert seen == [row["id"] for row in reader.changes(0, limit=1000)]
+        assert len(seen) == 160
+
+    def test_a_closed_store_says_so(self, open_store: OpenStore) -> None:
+        store = open_store()
+        put(store, "a")
+        store.close()
+        store.close()
+        with refused(OptimizationStoreError, "closed"):
+            put(store, "b")
+        assert open_store().get("a") is not None
+
+
+class ReadingContract:
+    """Pages and counts."""
+
+    def test_pages_are_stable_while_others_write(self, open_store: OpenStore) -> None:
+        store = open_store()
+        same_moment = datetime(2026, 1, 1, tzinfo=UTC)
+        for n in range(25):
+            put(store, f"a{n:02}", created_at=same_moment + timedelta(seconds=n // 5))  # five share each moment
+        seen: list[str] = []
+        page = store.list(limit=4)
+        while True:
+            seen += [state.optimization_id for state in page.items]
+            put(store, f"later{len(seen)}")  # newer than all: behind the reader
+            if page.next_cursor is None:
+                break
+            page = store.list(limit=4, cursor=page.next_cursor)
+        assert seen == [f"a{n:02}" for n in reversed(range(25))]
+
+    def test_pages_filter(self, open_store: OpenStore) -> None:
+        store = open_store()
+        risk = OptimizationType.RISK_OPTIMIZATION
+        for n in range(12):
+            put(store, f"a{n}", optimization_type=risk if n % 3 == 0 else OptimizationType.PARAMETER_TUNING)
+            if n % 2 == 0:
+                store.write(Transition(f"a{n}", S.FAILED, Cause.HOOK))
+        for status, kind, expected in [(None, risk, 4), (S.FAILED, None, 6), (S.FAILED, risk, 2), (S.PAUSED, None, 0)]:
+            found: list[OptimizationState] = []
+            page = store.list(status=status, optimization_type=kind, limit=1)
+            while page.items:
+                found += page.items
+                if page.next_cursor is None:
+                    break
+                page = store.list(status=status, optimization_type=kind, limit=1, cursor=page.next_cursor)
+            assert len({state.optimization_id for state in found}) == len(found) == expected
+            assert all(status in (None, s.status) and kind in (None, s.optimization_type) for s in found)
+
+    def test_a_page_refuses_what_is_no_page(self, open_store: OpenStore) -> None:
+        store = open_store()
+        assert store.list() == type(store.list())([], None)
+        for limit in (0, -1, 1001):
+            with refused(OptimizationValidationError, "limit"):
+                store.list(limit=limit)
+        for cursor in ("", "x", "{}", "W10=", "🚀", "bnVsbA=="):
+            with refused(OptimizationValidationError, "cursor", "next_cursor"):
+                store.list(cursor=cursor)
+
+    def test_counts_are_true_after_any_sequence(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        chance = random.Random(7)
+        kinds = list(OptimizationType)
+        for n in range(20):
+            put(store, f"a{n}", optimization_type=chance.choice(kinds), metadata={"strategy": chance.choice("xyz")})
+        for _ in range(15):
+            group: list[Operation[Any]] = [
+                Transition(f"a{chance.randrange(20)}", chance.choice(list(S)), Cause.HOOK) for _ in range(20)
+            ]
+            together(chance.choice([store, other]), group)
+            assert_counts_are_true(store)
+
+
+class StoreContract(StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract):
+    """All of it; see the module."""
+
+
+@dataclass(frozen=True)
+class Spy:
+    """Does what `operation` does, and keeps the unit of work in which it did."""
+
+    operation: Operation[Any]
+    units: list[UnitOfWork]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.operation.targets
+
+    def apply(self, unit: UnitOfWork) -> Any:
+        self.units.append(unit)  # kept, so that no other unit gets its id
+        return self.operation.apply(unit)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """An operation that is wrong in itself."""
+
+    targets: tuple[str, ...] = field(default=())
+
+    def apply(self, unit: UnitOfWork) -> float:
+        return 1 / 0
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Keeps the writer in its transaction until `opened`, so that what follows waits together."""
+
+    opened: threading.Event
+    targets: tuple[str, ...] = field(default=())
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        return self.opened.wait(10.0)
+
+
+def together(store: Store, operations: list[Operation[Any]]) -> list[Any]:
+    """The answer or error of each, all written at once."""
+
+    async def write_all() -> list[Any]:
+        opened = threading.Event()
+        writes = [asyncio.ensure_future(store.write_async(each)) for each in (Gate(opened), *operations)]
+        await asyncio.sleep(0)  # each of them runs until it waits
+        opened.set()
+        return (await asyncio.gather(*writes, return_exceptions=True))[1:]
+
+    return asyncio.run(write_all())
+
+
+def assert_counts_are_true(store: Store) -> None:
+    """The global counts equal a recount of all; every ending is in the rollups once."""
+    states = store.list(limit=1000).items
+    recount = Counter(
+        (s.optimization_type.value, s.metadata.get("strategy", "default"), s.status.value) for s in states
+    )
+    counted = {(row["optimization_type"], row["strategy"], row["status"]): row["count"] for row in store.counts()}
+    assert counted == dict(recount)
+    ended = Counter(state.status.value for state in states if state.status in ENDED)
+    rolled: Counter[str] = Counter()
+    for row in store.endings():
+        rolled[row["status"]] += row["count"]
+    assert rolled == ended

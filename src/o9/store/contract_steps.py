@@ -1,0 +1,131 @@
+"""Steps that the tests of `o9.store.contract` are written in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.states import TRANSITIONS, Intent, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
+from o9.model.trial import Trial
+from o9.store.leases import Claim, Claimed
+from o9.store.queries import Holding
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, Transition
+
+OpenStore = Callable[[], Store]
+S = OptimizationStatus
+
+
+def new(optimization_id: str, **fields: Any) -> OptimizationState:
+    """A state that can be submitted."""
+    now = utc_now()
+    standard: dict[str, Any] = {
+        "name": "name",
+        "description": "",
+        "optimization_type": OptimizationType.PARAMETER_TUNING,
+        "status": S.CREATED,
+        "priority": OptimizationPriority.NORMAL,
+        "created_at": now,
+        "updated_at": now,
+    }
+    return OptimizationState(optimization_id, **(standard | fields))
+
+
+def put(store: Store, optimization_id: str, **fields: Any) -> OptimizationState:
+    return store.write(Create(new(optimization_id, **fields)))[0]
+
+
+def at_work(store: Store, optimization_id: str, *, lease_seconds: float = 600.0, **fields: Any) -> Claimed:
+    """Create, claim and start; a negative lease has run out as soon as it is given."""
+    put(store, optimization_id, **fields)
+    claimed = store.write(Claim("node-1", 1, lease_seconds, optimization_id))
+    assert claimed is not None
+    for status in (S.INITIALIZING, S.RUNNING):
+        store.write(Transition(optimization_id, status, Cause.HOOK, fence=claimed.fence))
+    return claimed
+
+
+def bring_to(store: Store, optimization_id: str, status: OptimizationStatus) -> None:
+    """Create, and go to `status` by the shortest way that the table has."""
+    put(store, optimization_id)
+    ways: list[list[OptimizationStatus]] = [[S.CREATED]]
+    way = next(way for way in ways if _reaches(way, status, ways))
+    for stop in way[1:]:
+        store.write(Transition(optimization_id, stop, Cause.HOOK))
+
+
+def _reaches(way: list[OptimizationStatus], status: OptimizationStatus, ways: list[list[OptimizationStatus]]) -> bool:
+    ways += [[*way, onward] for onward in sorted(TRANSITIONS[way[-1]]) if onward not in way]
+    return way[-1] is status
+
+
+def trial(number: int, *, step: int = 0, **fields: Any) -> Trial:
+    standard: dict[str, Any] = {"state": TrialState.COMPLETED, "parameters": {"x": number}, "value": float(number)}
+    return Trial(number=number, step=step, **(standard | fields))
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All that a store tells of one optimization."""
+
+    state: OptimizationState | None
+    holding: Holding | None
+    transitions: list[dict[str, Any]]
+    trials: list[Trial]
+    checkpoint: dict[str, Any] | None
+    metrics: list[dict[str, Any]]
+    prefect_states: list[dict[str, Any]]
+    last_change: int
+
+
+def record_of(store: Store, optimization_id: str) -> Everything:
+    """Compare two of them to see that nothing was written in between. What only passes with time is left out."""
+    state = store.get(optimization_id)
+    if state is not None:
+        state.execution_time = 0.0
+    return Everything(
+        state,
+        store.holding(optimization_id),
+        store.transitions(optimization_id),
+        store.trials(optimization_id),
+        store.checkpoint(optimization_id),
+        store.metrics(optimization_id),
+        store.prefect_states(optimization_id),
+        store.last_change(),
+    )
+
+
+def intent_of(store: Store, optimization_id: str) -> Intent:
+    holding = store.holding(optimization_id)
+    assert holding is not None
+    return Intent(holding.intent)
+
+
+def status_of(store: Store, optimization_id: str) -> OptimizationStatus:
+    state = store.get(optimization_id)
+    assert state is not None
+    return state.status
+
+
+@contextmanager
+def refused(kind: type[Exception], *words: str) -> Iterator[None]:
+    """What is inside must raise `kind` with a message that holds all the words."""
+    try:
+        yield
+    except kind as error:
+        said = str(error)
+    else:
+        raise AssertionError(f"{kind.__name__} was not raised")
+    missing = [word for word in words if word not in said]
+    assert not missing, f"{said!r} does not say {missing}"
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
+        time.sleep(0.01)
