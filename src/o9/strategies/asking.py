@@ -7,9 +7,9 @@ else: no sampler's state is ever stored, and no pickle is ever loaded from a sto
 is not the one in the ledger, OptimizationStrategyError says so.
 
 - By number (random, grid): set n follows from the seed and n alone. Costs the same at any n.
-- By number and history (tpe, gp): a fresh sampler for each set, seeded from the seed and its number, looks at the
-  trials before it. These samplers keep nothing else between trials that makes them better.
-- By replay (cmaes, qmc, nsga2): the sampler carries a state from trial to trial, and starting it afresh each time
+- By number and history (tpe): a fresh sampler for each set, seeded from the seed and its number, looks at the trials
+  before it. It keeps nothing else between trials that would make it better.
+- By replay (cmaes, gp, nsga2, qmc): the sampler carries a state from trial to trial, and starting it afresh each time
   makes it worse. One sampler lives as long as the optimization, and a restart asks and tells everything again.
 """
 
@@ -56,8 +56,8 @@ def make_asker(plan: Plan, seed: int) -> Asker:
             return GridAsker(plan.space)
         case "random":
             return RandomAsker(plan.space, seed)
-        case "tpe" | "gp":
-            return HistoryAsker(plan.space, plan.direction, lambda number: _sampler(plan.sampler, mix(seed, number)))
+        case "tpe":
+            return HistoryAsker(plan.space, plan.direction, lambda number: _sampler("tpe", mix(seed, number)))
         case _:
             return ReplayAsker(plan.space, plan.direction, _sampler(plan.sampler, mix(seed)))
 
@@ -95,11 +95,9 @@ class RandomAsker:
     """Optuna's random sampler without a study: it never looks at one, and keeping one costs more than sampling."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
-        from optuna.samplers import RandomSampler
-
-        self._sampler_class = RandomSampler
         self._space = space
         self._distributions = space.distributions()
+        self._sampler: Any = _reseedable_random_sampler()
         self._seed = seed
         self._next = 0
 
@@ -117,10 +115,10 @@ class RandomAsker:
         _ask_again(self, last)
 
     def _draw(self, number: int) -> dict[str, Any]:
-        sampler: Any = self._sampler_class(seed=mix(self._seed, number))
+        self._sampler.start_at(mix(self._seed, number))
         return self._space.from_optuna(
             {
-                name: sampler.sample_independent(None, None, name, distribution)
+                name: self._sampler.sample_independent(None, None, name, distribution)
                 for name, distribution in self._distributions.items()
             }
         )
@@ -254,6 +252,18 @@ def _sampler(name: str, seed: int) -> BaseSampler:
         case "nsga2":
             return samplers.NSGAIISampler(seed=seed)
     raise AssertionError(name)
+
+
+def _reseedable_random_sampler() -> BaseSampler:
+    from optuna.samplers import RandomSampler
+
+    class ReseedableRandomSampler(RandomSampler):
+        """Draws what `RandomSampler(seed=…)` draws; making one for each trial takes four times as long."""
+
+        def start_at(self, seed: int) -> None:
+            self._rng.rng.seed(seed)
+
+    return ReseedableRandomSampler(seed=0)
 
 
 def _quiet_study(direction: Direction) -> Study:

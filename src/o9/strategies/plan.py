@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
+from o9.strategies.parameters import CategoricalParameter, is_int
 from o9.strategies.registry import Objective
-from o9.strategies.search_space import CategoricalParameter, SearchSpace
+from o9.strategies.search_space import SearchSpace
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2")
 DIRECTIONS = ("maximize", "minimize")
@@ -87,7 +88,7 @@ def _check_sampler(sampler: str, space: SearchSpace) -> None:
 
 
 def _trials_per_step(value: Any) -> int:
-    if not _is_int(value) or not 1 <= value <= LARGEST_TRIALS_PER_STEP:
+    if not is_int(value) or not 1 <= value <= LARGEST_TRIALS_PER_STEP:
         raise OptimizationValidationError(
             "metadata.trials_per_step", f"expected a whole number from 1 to {LARGEST_TRIALS_PER_STEP:,}, got {value!r}"
         )
@@ -97,7 +98,7 @@ def _trials_per_step(value: Any) -> int:
 def _seed(value: Any) -> int | None:
     if value is None:
         return None
-    if not _is_int(value) or not 0 <= value <= LARGEST_SEED:
+    if not is_int(value) or not 0 <= value <= LARGEST_SEED:
         raise OptimizationValidationError(
             "metadata.seed", f"expected a whole number from 0 to 2**63 - 1, or none at all, got {value!r}"
         )
@@ -105,7 +106,7 @@ def _seed(value: Any) -> int | None:
 
 
 def _total_steps(value: Any, objective: Objective, trials_per_step: int, total_trials: int | None) -> int:
-    if not _is_int(value) or value < 0:
+    if not is_int(value) or value < 0:
         raise OptimizationValidationError(
             "total_steps", f"expected a whole number, 0 for the strategy's own default, got {value!r}"
         )
@@ -132,7 +133,3 @@ def _one_of(value: Any, known: tuple[str, ...], field: str) -> str:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise OptimizationValidationError(field, f"{value!r} is not one of {', '.join(known)}{hint}")
     return str(value)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

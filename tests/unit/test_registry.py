@@ -1,0 +1,258 @@
+"""Objectives and strategies by name: what is found where, what is refused, and what is said then."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
+from o9.strategies import registry
+from o9.strategies.registry import (
+    StrategyKind,
+    import_allowed,
+    is_async,
+    objective,
+    objective_names,
+    register_strategy,
+    resolve_objective,
+    resolve_strategy,
+    strategy_names,
+)
+
+SPACE = {"x": {"type": "float", "low": 0, "high": 1}}
+
+
+@pytest.fixture(autouse=True)
+def _clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_objectives", {})
+    monkeypatch.setattr(registry, "_strategies", {})
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An importable package `desk_of_tests` that leaves a file behind when it is imported."""
+    (tmp_path / "desk_of_tests").mkdir()
+    (tmp_path / "desk_of_tests/__init__.py").write_text("")
+    (tmp_path / "desk_of_tests/models.py").write_text(
+        "import pathlib\n"
+        "pathlib.Path(__file__).with_name('imported').touch()\n"
+        "def carry(parameters): return 1.0\n"
+        "async def later(parameters): return 1.0\n"
+        "number = 3\n"
+        "class Nested:\n"
+        "    @staticmethod\n"
+        "    def inner(parameters): return 2.0\n"
+    )
+    (tmp_path / "desk_of_tests/broken.py").write_text("raise RuntimeError('no market today')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("desk_of_tests")]:
+        del sys.modules[name]
+
+
+def test_the_decorator_returns_the_function_itself() -> None:
+    def crossover(parameters: dict[str, Any]) -> float:
+        return parameters["x"] * 2.0
+
+    decorated = objective("crossover", search_space=SPACE, direction="minimize", baseline=0.5)(crossover)
+    assert decorated is crossover
+    found = resolve_objective("crossover")
+    assert (found.function, found.search_space, found.direction, found.baseline) == (crossover, SPACE, "minimize", 0.5)
+    assert not found.is_async
+
+
+def test_the_last_registration_counts() -> None:
+    objective("twice")(lambda parameters: 1.0)
+    objective("twice")(lambda parameters: 2.0)
+    assert resolve_objective("twice").function({}) == 2.0
+
+
+def test_async_is_seen_through_partials_and_objects() -> None:
+    async def wait(parameters: dict[str, Any]) -> float:
+        return 1.0
+
+    class Callable:
+        async def __call__(self, parameters: dict[str, Any]) -> float:
+            return 1.0
+
+    assert is_async(wait)
+    assert is_async(functools.partial(wait))
+    assert is_async(Callable())
+    assert not is_async(len)
+
+
+def test_data_is_hashed_once_and_only_when_asked_for() -> None:
+    class Data:
+        hashed = 0
+        dtype = type("dtype", (), {"kind": "f", "str": "<f8"})
+        shape = (1,)
+
+        def tobytes(self) -> bytes:
+            Data.hashed += 1
+            return b"prices"
+
+    objective("on_data", data=Data())(lambda parameters: 1.0)
+    found = resolve_objective("on_data")
+    assert Data.hashed == 0
+    assert found.family() == f"on_data@{found.data_fingerprint}"
+    assert found.family() == found.family()
+    assert Data.hashed == 1
+    assert found.family("other") == "on_data@other"
+
+
+def test_a_family_without_data_is_the_objective() -> None:
+    objective("plain")(lambda parameters: 1.0)
+    assert resolve_objective("plain").family() == "plain"
+
+
+def test_data_without_a_fingerprint_says_what_to_give() -> None:
+    objective("odd", data=object())(lambda parameters: 1.0)
+    with pytest.raises(OptimizationStrategyError, match=r"objective 'odd'.*give a string"):
+        _ = resolve_objective("odd").data_fingerprint
+
+
+def test_what_o9_brings_along_is_found_by_name() -> None:
+    found = resolve_objective("branin", allowed_imports=())
+    assert found.locator == "o9.objectives.functions:branin"
+    assert found.data_fingerprint == "branin"
+    assert found.trials_per_step > 1
+    assert "branin" in objective_names()
+
+
+def test_an_import_path_is_imported(desk: Path) -> None:
+    found = resolve_objective("desk_of_tests.models:carry")
+    assert found.function({}) == 1.0
+    assert found.locator == "desk_of_tests.models:carry"
+    assert resolve_objective("desk_of_tests.models:Nested.inner").function({}) == 2.0
+    assert resolve_objective("desk_of_tests.models:later").is_async
+
+
+def test_an_import_path_to_a_decorated_function_keeps_what_the_decorator_said(desk: Path) -> None:
+    carry = resolve_objective("desk_of_tests.models:carry").function
+    objective("carry", search_space=SPACE, data="v1")(carry)
+    found = resolve_objective("desk_of_tests.models:carry")
+    assert (found.search_space, found.data_fingerprint) == (SPACE, "v1")
+
+
+def test_what_may_not_be_imported_is_not_imported(desk: Path) -> None:
+    with pytest.raises(OptimizationStrategyError, match="adding 'desk_of_tests' to O9_ALLOWED_IMPORTS"):
+        resolve_objective("desk_of_tests.models:carry", allowed_imports=("desk_of",))
+    with pytest.raises(OptimizationStrategyError, match="O9_ALLOWED_IMPORTS"):
+        resolve_strategy("desk_of_tests.models:carry", allowed_imports=())
+    assert not (desk / "desk_of_tests/imported").exists()
+    assert resolve_objective("desk_of_tests.models:carry", allowed_imports=("x", "desk_of_tests")).function({}) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("module", "prefixes", "allowed"),
+    [
+        ("desk", ("desk",), True),
+        ("desk.x", ("desk",), True),
+        ("desktop", ("desk",), False),
+        ("desk", ("desk.x",), False),
+        ("desk.xy", ("desk.x",), False),
+        ("desk", ("",), False),
+        ("desk", (), False),
+        ("os", None, True),
+    ],
+)
+def test_prefixes_end_at_dots(module: str, prefixes: tuple[str, ...] | None, allowed: bool) -> None:
+    assert import_allowed(module, prefixes) is allowed
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("brannin", "did you mean branin?"),
+        ("", "expected a name"),
+        (None, "expected a name"),
+        (3, "expected a name"),
+        ("desk_of_tests.models:", "not an import path"),
+        (":carry", "not an import path"),
+        ("desk_of_tests models:carry", "not an import path"),
+        ("desk_of_tests.models:cary", "did you mean carry?"),
+        ("desk_of_tests.absent:carry", "importing desk_of_tests.absent failed: ModuleNotFoundError"),
+        ("desk_of_tests.broken:carry", "RuntimeError: no market today"),
+        ("desk_of_tests.models:number", "not a function but int"),
+    ],
+)
+@pytest.mark.usefixtures("desk")
+def test_an_unknown_objective_says_what_to_do(name: Any, said: str) -> None:
+    with pytest.raises(OptimizationStrategyError) as caught:
+        resolve_objective(name)
+    assert said in str(caught.value)
+
+
+def test_an_unknown_strategy_names_the_known_ones() -> None:
+    register_strategy("momentum", _Steps)
+    with pytest.raises(OptimizationStrategyError, match=r"did you mean momentum\?.*default, momentum, optuna"):
+        resolve_strategy("momentun")
+
+
+def test_entry_points_are_found_and_need_no_permission(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("carry_by_entry_point", "desk_of_tests.models:carry", registry.OBJECTIVES_GROUP)
+    monkeypatch.setattr(registry, "_entry_points", lambda group: {point.name: point} if point.group == group else {})
+    found = resolve_objective("carry_by_entry_point", allowed_imports=())
+    assert (found.name, found.locator) == ("carry_by_entry_point", "desk_of_tests.models:carry")
+    assert "carry_by_entry_point" in objective_names()
+    assert "carry_by_entry_point" not in strategy_names()
+
+
+class _Steps:
+    def step(self, state: Any, step: int, checkpoint: Any) -> None: ...
+
+
+async def _coroutine(optimization: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("thing", "kind"),
+    [(_Steps, StrategyKind.STEPS), (_Steps(), StrategyKind.STEPS), (_coroutine, StrategyKind.COROUTINE)],
+)
+def test_the_kind_of_a_strategy_is_told(thing: Any, kind: StrategyKind) -> None:
+    register_strategy("mine", thing)
+    found = resolve_strategy("mine")
+    assert (found.kind, found.target) == (kind, thing)
+
+
+@pytest.mark.parametrize("name", ["default", "optuna"])
+def test_the_built_in_strategy_has_two_names_and_stays(name: str) -> None:
+    assert resolve_strategy(name).kind is StrategyKind.OPTUNA
+    with pytest.raises(OptimizationStrategyError, match="built in"):
+        register_strategy(name, _Steps)
+
+
+@pytest.mark.parametrize("thing", [len, object(), lambda optimization: None, object, None, 3])
+def test_what_is_no_strategy_is_refused_at_once(thing: Any) -> None:
+    with pytest.raises(OptimizationStrategyError, match="strategy 'odd': expected a class or an object"):
+        register_strategy("odd", thing)
+
+
+@pytest.mark.parametrize("name", ["", "  ", None, "a:b"])
+def test_names_that_cannot_be_looked_up_are_refused(name: Any) -> None:
+    with pytest.raises(OptimizationValidationError):
+        objective(name)
+    with pytest.raises(OptimizationValidationError):
+        register_strategy(name, _Steps)
+
+
+def test_a_direction_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(OptimizationValidationError, match="direction: 'up' is not one of maximize, minimize"):
+        objective("x", direction="up")
+
+
+def test_importing_the_room_is_cheap() -> None:
+    code = (
+        "import sys, o9.strategies.factory, o9.strategies.registry\n"
+        "heavy = {'optuna', 'numpy', 'prefect', 'sqlalchemy', 'pydantic', 'pandas', 'scipy', 'torch', 'cmaes'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
