@@ -44,11 +44,17 @@ def release_store(store: Store) -> None:
             _in_use.remove(store)
 
 
+def _block(name: str) -> AggregatorStore:
+    block = AggregatorStore.load(name, _sync=True)  # type: ignore[call-arg]  # Prefect's decorator takes it
+    assert isinstance(block, AggregatorStore)
+    return block
+
+
 def current_store() -> Store:
     """The store in use; where none is, the one that the settings name is opened and stays open."""
     with _lock:
         if not _in_use:
             url = settings().store_url
             name = url.removeprefix("block:")
-            _in_use.append(Store(url) if name == url else AggregatorStore.load(name, _sync=True).open())
+            _in_use.append(Store(url) if name == url else _block(name).open())
         return _in_use[-1]

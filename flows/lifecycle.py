@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow, get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
-from prefect.states import Cancelled, Failed, State
+from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
 from o9.lifecycle.submission import new_optimization, submit

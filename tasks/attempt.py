@@ -18,7 +18,8 @@ from o9.model.errors import OptimizationCoordinationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.store.leases import Claimed
 from o9.store.store import Store
-from o9.strategies.factory import CoroutineAttempt, StepAttempt
+from o9.strategies.coroutine import CoroutineAttempt
+from o9.strategies.factory import StepAttempt
 
 T = TypeVar("T")
 
@@ -75,7 +76,8 @@ class Attempt:
         task = asyncio.ensure_future(work)
         left = None if self.deadline is None else max(0.0, (self.deadline - utc_now()).total_seconds())
         try:
-            await asyncio.wait({task, self._cut_off}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {task, self._cut_off}
+            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             raise Interrupted(self._cut_off.result() if self._cut_off.done() else Verdict.TIME_OUT)

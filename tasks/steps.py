@@ -22,9 +22,10 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.logs import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
-from o9.store.ledger import Acknowledged, Amend, CommitStep
+from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
 from o9.store.transitions import Cause, Transition
-from o9.strategies.factory import CoroutineAttempt, create_strategy
+from o9.strategies.coroutine import CoroutineAttempt
+from o9.strategies.factory import create_strategy
 from o9.strategies.protocol import StepResult
 from o9.tasks.attempt import Attempt, Interrupted, Verdict, attempt_of, deadline_of
 
@@ -78,6 +79,10 @@ async def run_step(optimization_id: str, step: int) -> str:
             acknowledged = await _commit(attempt, state, step, result, time.perf_counter() - began)
         except Interrupted as interrupted:
             logger.info("step %d was cut off: %s", step, interrupted.verdict.value)
+            # A trial that will be evaluated again is not one that was cut off for good.
+            if interrupted.verdict is not Verdict.REQUEUE and attempt.strategy.kind == "steps":
+                cut_off = CutOff(optimization_id, attempt.claimed.fence, attempt.strategy.interrupted())
+                await attempt.store.write_async(cut_off)
             return interrupted.verdict.value
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
     return _verdict(attempt, acknowledged, done).value
@@ -160,10 +165,8 @@ async def _run_coroutine(attempt: Attempt, strategy: CoroutineAttempt, state: Op
             )
         ).intent
 
-    final = await attempt.interruptible(strategy.run(state, observe, OBSERVE_SECONDS))
-    if final.status is OptimizationStatus.PAUSED or wanted is Intent.PAUSE:
-        return Verdict.PAUSE
-    return Verdict.DONE
+    end = await attempt.interruptible(strategy.run(state, observe, OBSERVE_SECONDS))
+    return Verdict.PAUSE if end.pause_requested or wanted is Intent.PAUSE else Verdict.DONE
 
 
 _OBSERVED = (

@@ -252,8 +252,12 @@ class OptimizationStateAggregator:
             lease_seconds=lease_seconds,
             interval=self._interval,
         )
-        wake = asyncio.get_running_loop().call_soon_threadsafe
-        presence = Presence(store, node, lease_seconds, on_freed=lambda: wake(dispatcher.wake) and None)
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(dispatcher.wake)
+
+        presence = Presence(store, node, lease_seconds, on_freed=wake)
         try:
             await asyncio.to_thread(presence.start)
             with prefect_client_settings(server):  # tasks that are created inside keep these settings

@@ -15,10 +15,9 @@ from uuid import UUID
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow_async
-from prefect.states import State
 
 from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track

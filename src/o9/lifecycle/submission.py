@@ -17,7 +17,7 @@ from o9.model.validation import validate_new
 from o9.store.codec import content_hash
 from o9.store.store import Store
 from o9.store.transitions import Create
-from o9.strategies.factory import settle, validate_strategy
+from o9.strategies.factory import settle
 
 
 def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
@@ -48,9 +48,7 @@ def prepared(state: OptimizationState, allowed_imports: tuple[str, ...] | None =
     module prefixes that may be named. Raises OptimizationValidationError, naming the field and the remedy.
     """
     validate_new(state)
-    state = settle(state)
-    validate_strategy(state, allowed_imports=allowed_imports)
-    return state
+    return settle(state, allowed_imports=allowed_imports)
 
 
 async def submit(

@@ -151,6 +151,25 @@ class Amend:
         return Acknowledged(Intent(row["intent"]), row["completed_steps"])
 
 
+@dataclass(frozen=True)
+class CutOff:
+    """The trials of a step that was cut off for good: the ledger holds every trial ever begun."""
+
+    optimization_id: str
+    fence: int
+    trials: Sequence[Trial]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = held(unit, self.optimization_id, self.fence)
+        for trial in [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]:
+            unit.insert(TRIAL, trial)
+        unit.change(self.optimization_id, "step")
+
+
 def held(unit: UnitOfWork, optimization_id: str, fence: int) -> Row:
     """The row, if the attempt with this fence still holds it and it is at work."""
     row = existing(unit, optimization_id)

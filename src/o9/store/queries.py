@@ -56,7 +56,7 @@ _GET = select(*_STATE_COLUMNS).where(OPTIMIZATION.c.optimization_id == bindparam
 
 def get(connection: Connection, optimization_id: str) -> OptimizationState | None:
     row = connection.execute(_GET, {"target": optimization_id}).mappings().first()
-    return row_to_state(row) if row else None
+    return row_to_state(dict(row)) if row else None
 
 
 def holding(connection: Connection, optimization_id: str) -> Holding | None:
@@ -83,7 +83,7 @@ def page(
     if cursor is not None:
         at, last = _read_cursor(cursor)
         statement = statement.where(tuple_(created, name) < tuple_(at, last))
-    rows = connection.execute(statement).mappings().all()
+    rows = _rows(connection, statement)
     following = _write_cursor(rows[limit - 1]) if len(rows) > limit else None
     return Page([row_to_state(row) for row in rows[:limit]], following)
 
@@ -108,13 +108,14 @@ def trials(connection: Connection, optimization_id: str, after: int, limit: int 
         .order_by(TRIAL.c.number)
         .limit(limit)
     )
-    return [row_to_trial(row) for row in connection.execute(statement).mappings()]
+    return [row_to_trial(row) for row in _rows(connection, statement)]
 
 
 def trial_with_returns(connection: Connection, optimization_id: str, number: int) -> Trial | None:
     def one(table: Table) -> Mapping[str, Any] | None:
         key = (table.c.optimization_id == optimization_id) & (table.c.number == number)
-        return connection.execute(select(table).where(key)).mappings().first()
+        found = connection.execute(select(table).where(key)).mappings().first()
+        return dict(found) if found else None
 
     row = one(TRIAL)
     return row_to_trial(row, one(RETURNS)) if row else None

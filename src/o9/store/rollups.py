@@ -89,7 +89,7 @@ def _add_ending(unit: UnitOfWork, row: Row, status: str) -> None:
     }
     where = [ROLLUP.c[name] == value for name, value in key.items()]
     found = unit.connection.execute(select(ROLLUP).where(*where)).mappings().first()
-    old: Mapping[str, Any] = found or _NOTHING_YET
+    old: Mapping[str, Any] = dict(found) if found else _NOTHING_YET
     # Something that never ran has neither a duration nor an improvement to speak of.
     ran = row["started_at"] is not None
     values = {

@@ -326,7 +326,7 @@ def _append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:
 
 def _read_state(unit: UnitOfWork, optimization_id: str) -> OptimizationState:
     found = unit.connection.execute(_WHOLE, {"target": optimization_id}).mappings().one()
-    return row_to_state(found)
+    return row_to_state(dict(found))
 
 
 _WHOLE = select(OPTIMIZATION).where(OPTIMIZATION.c.optimization_id == bindparam("target"))

@@ -3,7 +3,7 @@
 Contract. `create_strategy` reads `state.metadata`, imports what it names (as far as allowed) and runs nothing.
 It gives a StepAttempt (`open`, `step`, `interrupted`, `close`) or a CoroutineAttempt (`run`); `kind` tells them
 apart, `total_steps` both have. One attempt object serves one attempt of one optimization, in one event loop, and is
-closed at its end, however it ended. `validate_strategy` is the same checks at submission: nothing is evaluated, no
+closed at its end, however it ended. `settle` is the same checks at submission: nothing is evaluated, no
 process started. Errors name the field: `metadata.strategy`, `metadata.objective`, `metadata.search_space.…`.
 """
 
@@ -71,30 +71,26 @@ def create_strategy(
             return CoroutineAttempt(strategy, state.total_steps)
 
 
-def validate_strategy(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None) -> None:
-    """Raise OptimizationValidationError for what can never run. No Optuna is imported, no process started."""
-    strategy = _strategy(state, allowed_imports)
-    if strategy.kind is StrategyKind.OPTUNA:
-        make_plan(state, _objective(state, allowed_imports))
-    elif strategy.kind is StrategyKind.STEPS:
-        step_count(strategy, state)
+def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
+    """A checked copy with what a submission fixes for good; raises OptimizationValidationError for what can never run.
 
-
-def settle(state: OptimizationState) -> OptimizationState:
-    """A copy with what a submission fixes for good, before it is stored.
-
-    A seed is drawn where the built-in strategy has none, so that every ledger can be had again. Where neither an
-    objective nor a search space is given, the demonstration objective of its type takes their place, and `warnings`
-    says so.
+    A seed is drawn where the built-in strategy has none, so that every ledger can be had again; the objective's own
+    direction is written down. Where neither an objective nor a search space is given, the demonstration objective of
+    its type takes their place, and `warnings` says so. No Optuna is imported, no process started.
     """
     metadata = dict(state.metadata)
     warnings = list(state.warnings)
-    if metadata.get("strategy", "default") in ("default", "optuna"):
+    strategy = _strategy(state, allowed_imports)
+    if strategy.kind is StrategyKind.STEPS:
+        step_count(strategy, state)
+    if strategy.kind is StrategyKind.OPTUNA:
         if metadata.get("objective") is None and metadata.get("search_space") is None:
             metadata["objective"] = DEMONSTRATIONS[state.optimization_type]
             warnings.append(demonstration_warning(metadata["objective"]))
         if metadata.get("seed") is None:
             metadata["seed"] = secrets.randbits(SEED_BITS)
+        settled = dataclasses.replace(state, metadata=metadata)
+        metadata["direction"] = make_plan(settled, _objective(settled, allowed_imports)).direction
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
 
 
