@@ -239,18 +239,27 @@ def _sqlite_file(url: str) -> Path | None:
 
 
 def _server_environment() -> dict[str, str]:
-    environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
-    environment.pop("PREFECT_API_URL", None)
-    return environment | {
-        "PREFECT_SERVER_API_BASE_PATH": "/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
-        # The process registers blocks itself, once it answers. Without the second, Prefect would note in its memo that
-        # it is done, and no server of this home would ever do it.
-        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",
-        "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
-        # The UI costs a copy of 17 MB into Prefect's package and 0.3 s at the first start; `o9 serve` has it.
-        "PREFECT_SERVER_UI_ENABLED": "0",
+    preferred = {
+        # Prefect writes each task run's state by itself, some forty a second, and drops what waits beyond 10,000.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
+    configured = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
+    configured.pop("PREFECT_API_URL", None)
+    return (
+        preferred
+        | configured
+        | {
+            "PREFECT_SERVER_API_BASE_PATH": "/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+            # The process registers blocks itself, once it answers. Without the second, Prefect would note in its memo
+            # that it is done, and no server of this home would ever do it.
+            "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",
+            "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
+            # The UI costs a copy of 17 MB into Prefect's package and 0.3 s at the first start; `o9 serve` has it.
+            "PREFECT_SERVER_UI_ENABLED": "0",
+        }
+    )
 
 
 class _Wait:

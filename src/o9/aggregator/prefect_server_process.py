@@ -48,7 +48,8 @@ LOG = "server.log"
 
 _POLL_SECONDS = 0.25
 _PROBE_SECONDS = 1.0  # starters look at the lock by taking it for an instant; the server tries this long
-_SHUTDOWN_SECONDS = 3.0  # what Prefect gets to write its last events
+_SHUTDOWN_SECONDS = 5.0  # what Prefect gets to write its last events
+_QUIET_SECONDS = 0.1
 _LOG_LIMIT_BYTES = 10_000_000
 _NOBODY_ELSE, _FAILED = 0, 3
 
@@ -82,6 +83,10 @@ def serve(folder: Path, database: Path | None, register_blocks: bool) -> int:
             if self.started and register_blocks:
                 self.registration = asyncio.create_task(_register_block_types())
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await _last_events_are_taken()
+            await super().shutdown(sockets)
+
     server = Server(
         uvicorn.Config(
             app,
@@ -112,6 +117,18 @@ async def _register_block_types() -> None:
     await asyncio.to_thread(load_prefect_collections)  # imports every installed collection
     with temporary_settings({PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION: True}):
         await _memoize_block_auto_registration(register)()
+
+
+async def _last_events_are_taken() -> None:
+    """Wait until Prefect's services have taken every event from memory: they write what they took and lose the rest."""
+    from prefect.server.utilities.messaging.memory import Topic
+
+    deadline = time.monotonic() + _SHUTDOWN_SECONDS / 2
+    quiet_since = time.monotonic()
+    while quiet_since + _QUIET_SECONDS > time.monotonic() < deadline:
+        if any(s._queue.qsize() or s._retry.qsize() for topic in Topic._topics.values() for s in topic._subscriptions):
+            quiet_since = time.monotonic()
+        await asyncio.sleep(0.02)
 
 
 class _UsersWatch(threading.Thread):
