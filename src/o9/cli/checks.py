@@ -1,0 +1,199 @@
+"""What `doctor` looks at. Each check yields findings; none changes or starts anything, or shows a secret."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from pydantic import ValidationError
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError
+
+from o9.cli import failures
+from o9.cli.follow import nobody_works_on
+from o9.cli.open_store import sqlite_path, store_url
+from o9.cli.versions import EXTRAS, install_command, installed, release_of
+from o9.model.settings import Settings
+from o9.model.states import ACTIVE
+from o9.store.engine import describe, explain, parse_url, schema_revision
+from o9.store.migrations import HEAD, REVISIONS
+from o9.store.store import Store
+
+LOW_DISK_BYTES, VERY_LOW_DISK_BYTES = 2**30, 100 * 2**20
+BROKEN_FASTAPI = (0, 151)  # from here on Prefect 3.8's server does not start
+PURPOSES = {
+    "quant": "only `o9 demo` needs it",
+    "postgres": "only a store in PostgreSQL needs it",
+    "gp": "only the sampler gp needs it",
+}
+
+
+class Level(str, Enum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do about it."""
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+def python() -> Iterator[Finding]:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    remedy = "" if supported else "use Python 3.11, 3.12 or 3.13"
+    yield Finding("python", _ok(supported), f"{platform.python_version()} ({sys.executable})", remedy)
+
+
+def packages() -> Iterator[Finding]:
+    versions = installed()
+    yield Finding("o9", Level.OK, versions["o9"] or "not installed as a package")
+    for name in ("prefect", "sqlalchemy", "optuna"):
+        remedy = "" if versions[name] else "pip install prefect-o9"
+        yield Finding(name, _ok(versions[name]), versions[name] or "missing", remedy)
+    fastapi = versions["fastapi"] or "0"
+    if tuple(int(part) for part in fastapi.split(".")[:2] if part.isdigit()) >= BROKEN_FASTAPI:
+        detail = f"{fastapi} makes Prefect's server crash"
+        yield Finding("fastapi", Level.PROBLEM, detail, "pip install 'fastapi<0.151'")
+
+
+def extras() -> Iterator[Finding]:
+    for extra, distribution in EXTRAS.items():
+        if version := release_of(distribution):
+            yield Finding(f"extra {extra}", Level.OK, f"{distribution} {version}")
+        else:
+            yield Finding(f"extra {extra}", Level.OK, f"not installed: {PURPOSES[extra]}", install_command(extra))
+
+
+def settings_in_force() -> Iterator[Finding]:
+    known = sorted(f"O9_{name.upper()}" for name in Settings.model_fields)
+    for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
+        near = difflib.get_close_matches(variable, known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        yield Finding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
+    try:
+        in_force = Settings()
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        yield Finding("settings", Level.PROBLEM, failures.explain(error)[0])
+        return
+    for name in Settings.model_fields:
+        value = getattr(in_force, name)
+        text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
+        if name == "store_url":
+            text = describe(parse_url(text))  # without its password
+        source = "set" if name in in_force.model_fields_set else "default"
+        yield Finding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
+
+
+def store(given: str | None) -> Iterator[Finding]:
+    url = store_url(given)
+    name, path = describe(parse_url(url)), sqlite_path(url)
+    if path is not None and path.is_dir():
+        yield Finding("store", Level.PROBLEM, f"{path} is a folder", "give the path of a file in it")
+        return
+    if path is not None and (not path.exists() or path.stat().st_size == 0):
+        yield Finding("store", Level.OK, f"{path} is not there yet", "`o9 demo` or `o9 run FILE.yaml` makes it")
+        return
+    try:
+        revision = _revision(url)
+    except (ModuleNotFoundError, NoSuchModuleError):
+        yield Finding("store", Level.PROBLEM, f"{name} needs a driver", install_command("postgres"))
+    except DBAPIError as error:
+        yield Finding("store", Level.PROBLEM, failures.one_line(explain(error.orig, parse_url(url))))
+    else:
+        yield from _contents(url, name, path) if revision == HEAD else _other_schema(name, revision)
+
+
+def disk(given: str | None) -> Iterator[Finding]:
+    """Room and rights where the store lies."""
+    path = sqlite_path(store_url(given))
+    if path is None:
+        return
+    folder = (path if path.is_dir() else path.absolute().parent).resolve()
+    if not folder.is_dir():
+        yield Finding("folder", Level.PROBLEM, f"{folder} does not exist", f"mkdir -p {folder}")
+        return
+    free = shutil.disk_usage(folder).free
+    level = Level.PROBLEM if free < VERY_LOW_DISK_BYTES else Level.WARNING if free < LOW_DISK_BYTES else Level.OK
+    remedy = "" if level is Level.OK else "free some space; a full disk stops the record, and loses nothing of it"
+    yield Finding("disk", level, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            yield Finding("folder", Level.OK, f"{folder} is writable")
+    except OSError as error:
+        remedy = "make it writable, or give another store"
+        yield Finding("folder", Level.PROBLEM, f"{folder} is not writable ({error.strerror})", remedy)
+
+
+def prefect_server() -> Iterator[Finding]:
+    from o9.cli.prefect_side import look_for_servers  # imports Prefect
+
+    found = look_for_servers()
+    if found.configured and found.problem:
+        remedy = (
+            "start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
+            "(`prefect config unset PREFECT_API_URL`) to use a local one"
+        )
+        yield Finding("prefect server", Level.PROBLEM, f"{found.configured} does not answer ({found.problem})", remedy)
+    elif found.configured:
+        yield Finding("prefect server", Level.OK, f"{found.configured} answers")
+    elif found.local:
+        yield Finding("prefect server", Level.OK, f"none is configured; the local one answers at {found.local}")
+    else:
+        yield Finding("prefect server", Level.OK, "none is configured; a local one starts when it is needed")
+    home = next((folder for folder in (found.home, *found.home.parents) if folder.exists()), found.home)
+    writable = os.access(home, os.W_OK)
+    remedy = "" if writable else "make it writable, or name another in PREFECT_HOME"
+    yield Finding("prefect home", _ok(writable), str(found.home) + ("" if writable else " is not writable"), remedy)
+
+
+def _ok(fine: object) -> Level:
+    return Level.OK if fine else Level.PROBLEM
+
+
+def _revision(url: str) -> str | None:
+    """The schema, read without upgrading it."""
+    engine = create_engine(parse_url(url))
+    try:
+        with engine.connect() as connection:
+            return schema_revision(connection)
+    finally:
+        engine.dispose()
+
+
+def _other_schema(name: str, revision: str | None) -> Iterator[Finding]:
+    detail = f"{name} is at schema {revision or 'none'}, this release at {HEAD}"
+    if revision is None or revision in REVISIONS:
+        remedy = "`o9 db upgrade`, or whatever opens it next, brings it up to date; `o9 db backup` first is wise"
+        yield Finding("store", Level.WARNING, detail, remedy)
+    else:
+        remedy = "install the newer release that wrote it, or give another store"
+        yield Finding("store", Level.PROBLEM, detail, remedy)
+
+
+def _contents(url: str, name: str, path: Path | None) -> Iterator[Finding]:
+    with Store(url) as opened:
+        tally: dict[str, int] = {}
+        for row in opened.counts():
+            tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.items())) or "nothing in it"
+        size = f", {path.stat().st_size / 2**20:.1f} MiB" if path is not None else ""
+        yield Finding("store", Level.OK, f"{name}: schema {HEAD}{size}; {counts}")
+        for status in ACTIVE:
+            for state in opened.list(status=status).items:
+                if problem := nobody_works_on(opened, state):
+                    remedy = f"`o9 run --resume {state.optimization_id}` goes on behind the last committed step"
+                    yield Finding(state.optimization_id, Level.WARNING, f"is {status.value}, but {problem}", remedy)

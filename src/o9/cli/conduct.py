@@ -1,0 +1,141 @@
+"""Running optimizations in this process with progress to look at: what `run`, `run --resume` and `demo` share.
+
+Contract. A first Ctrl-C pauses what runs and waits until all of it is at rest; a second one leaves at once, as a
+death of the process would: what was acknowledged stays, and `run --resume` goes on. Prefect is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from o9.cli import words
+from o9.cli.console import emit, results
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
+from o9.cli.follow import POLL_SECONDS, Follower, is_parked
+from o9.cli.interrupts import Interrupts
+from o9.cli.open_store import existing_store, option_for, store_url
+from o9.cli.progress import Display
+from o9.cli.reading import read_record
+from o9.cli.views import Record, summary_view
+from o9.model.errors import OptimizationStateError
+from o9.model.settings import DEFAULT_STORE
+from o9.model.states import OptimizationStatus
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+
+FAREWELL = "left at once; what is recorded stays, and `o9 run --resume ID` goes on with what ran"
+# Submits or resumes, and answers with the ids to follow.
+Begin = Callable[["OptimizationStateAggregator", Display], Awaitable[list[str]]]
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """How it went: whose ids, and whether Ctrl-C ended it."""
+
+    ids: list[str]
+    interrupted: bool
+
+
+def conduct(url: str | None, begin: Begin, max_concurrent: int = 10) -> Conducted:
+    """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person."""
+    with Interrupts(FAREWELL) as interrupts, Display() as display:
+        display.waiting_for("starting")
+        # The default's own spelling would be overruled by O9_STORE_URL.
+        path = os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
+        return asyncio.run(_conduct(path, begin, max_concurrent, interrupts, display))
+
+
+def conclude(url: str | None, conducted: Conducted) -> int:
+    """Print how each came out and what to type next; answer with the exit code."""
+    with existing_store(url) as store:
+        records = [read_record(store, name) for name in conducted.ids]
+    console = results()
+    emit(console, Text(), summary_view(records, console.width), Text())
+    for record in records:
+        if record.state.issues and record.state.status is not OptimizationStatus.COMPLETED:
+            emit(console, Text(f"{record.state.optimization_id}: {record.state.issues[-1]}", style="red"))
+    emit(console, *(Text(line) for line in what_next(records, option_for(url), console.width)))
+    return exit_code(records, conducted.interrupted)
+
+
+def exit_code(records: Sequence[Record], interrupted: bool) -> int:
+    if interrupted:
+        return INTERRUPTED
+    completed = all(record.state.status is OptimizationStatus.COMPLETED for record in records)
+    return DONE if completed else NOT_COMPLETED
+
+
+def what_next(records: Sequence[Record], option: str, width: int, *, everything: bool = False) -> list[str]:
+    """The commands to type next; `everything` names those that list and export too."""
+    lines = [(f"o9 list{option}", "everything in the record")] if everything else []
+    if waiting := [r.state.optimization_id for r in records if is_parked(r.state)]:
+        lines.append((f"o9 run --resume {' '.join(waiting)}{option}", "goes on behind the last committed step"))
+    first = records[0].state.optimization_id
+    lines.append((f"o9 show {first}{option}", "the result and its history"))
+    lines.append((f"o9 trials {first}{option}", "what was tried"))
+    if everything:
+        lines.append((f"o9 trials {first}{option} --json", "the same for a program"))
+    return words.aligned(lines, width)
+
+
+async def _conduct(url: str, begin: Begin, max_concurrent: int, interrupts: Interrupts, display: Display) -> Conducted:
+    interrupts.attach()
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.cli.logs import log_through
+
+    log_through(display.console)
+    aggregator = OptimizationStateAggregator(max_concurrent_optimizations=max_concurrent, storage_path=url)
+    try:
+        await aggregator.initialize()
+        await _unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
+        follower = Follower(aggregator.store, await begin(aggregator, display))
+        await _follow(aggregator, follower, display, interrupts.asked)
+        if interrupts.asked.is_set():
+            await _pause(aggregator, follower, display)
+        return Conducted(list(follower.states), interrupts.asked.is_set())
+    finally:
+        await aggregator.cleanup()
+
+
+async def _unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Event) -> None:
+    """Await `starting`, unless Ctrl-C comes first."""
+    start, interrupt = asyncio.ensure_future(starting), asyncio.ensure_future(asked.wait())
+    await asyncio.wait({start, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+    interrupt.cancel()
+    if not start.done():
+        start.cancel()
+        await asyncio.wait({start})
+        raise KeyboardInterrupt
+    await start
+
+
+async def _follow(
+    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, asked: asyncio.Event
+) -> None:
+    while not asked.is_set():
+        display.update(await aggregator.store.read_async(follower.look))
+        if follower.at_rest():
+            return
+        try:
+            await asyncio.wait_for(asked.wait(), POLL_SECONDS)
+        except TimeoutError:
+            continue
+
+
+async def _pause(aggregator: OptimizationStateAggregator, follower: Follower, display: Display) -> None:
+    display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
+    await aggregator.store.read_async(follower.look)
+    for state in follower.unfinished():
+        if not is_parked(state):
+            try:
+                await aggregator.pause_optimization(state.optimization_id)
+            except OptimizationStateError:  # it ended in this moment, and what the next look reads says how
+                continue
+    await _follow(aggregator, follower, display, asyncio.Event())

@@ -1,0 +1,75 @@
+"""What every command prints with: results to stdout, progress and messages to stderr, JSON.
+
+Contract. On a terminal: colours and live redraw, fitted to its width. Elsewhere: plain text without colours, cut or
+wrapped nowhere (unless COLUMNS says how wide), no spaces at the ends of lines. Text that users wrote is never read as
+markup. NO_COLOR and TERM=dumb are respected.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+UNLIMITED_WIDTH = 100_000
+
+
+def results() -> Console:
+    """For what was asked for."""
+    return _console(sys.stdout)
+
+
+def messages() -> Console:
+    """For progress and remarks."""
+    return _console(sys.stderr)
+
+
+def _console(stream: IO[str]) -> Console:
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+        console.width = UNLIMITED_WIDTH
+    return console
+
+
+def emit(console: Console, *renderables: RenderableType) -> None:
+    """Print each, without trailing spaces where a program reads it."""
+    for renderable in renderables:
+        if console.is_terminal:
+            console.print(renderable)
+            continue
+        with console.capture() as capture:
+            console.print(renderable)
+        console.file.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
+
+
+def say(text: str) -> None:
+    """One remark on stderr."""
+    emit(messages(), Text(text))
+
+
+def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:
+    """A table without frames; the columns named in `right` hold numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return table
+
+
+def write_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_json_list(items: Iterable[Any]) -> None:
+    """One array, written as it is read, so that a million items need no memory."""
+    separator = "[\n"
+    for item in items:
+        sys.stdout.write(separator + json.dumps(item, ensure_ascii=False))
+        separator = ",\n"
+    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")

@@ -1,0 +1,79 @@
+"""From any error to one line for a person and an exit code for the shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from o9.model.errors import OptimizationError
+
+DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
+
+debug = False  # set by --debug, which every command has
+
+
+class UsageError(OptimizationError):
+    """What was typed cannot be meant: exit code 2."""
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr what went wrong and return the exit code; with `debug`, the traceback too."""
+    if isinstance(error, BrokenPipeError):
+        return _leave_broken_pipe()
+    message, code = explain(error)
+    if debug and not isinstance(error, KeyboardInterrupt) and code != USAGE:
+        traceback.print_exception(error)
+    try:
+        sys.stdout.flush()
+        print(f"o9: {message}", file=sys.stderr)
+    except BrokenPipeError:
+        return _leave_broken_pipe()
+    return code
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code for `error`."""
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return "interrupted", INTERRUPTED
+    if isinstance(error, UsageError):
+        return str(error), USAGE
+    if isinstance(error, OptimizationError):
+        return one_line(str(error)), ERROR
+    if isinstance(error, SystemExit):
+        return f"the code that was run called sys.exit({error.code!r}); an objective has to return a value", ERROR
+    # By name: typer keeps these classes in places of its own that move between its releases.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        return _usage(error)
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
+        return _bad_settings(error), ERROR
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ERROR
+    hint = "" if debug else "; run it again with --debug for the traceback"
+    return f"unexpected {type(error).__name__}: {one_line(str(error)) or 'no message'}{hint}", ERROR
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _usage(error: BaseException) -> tuple[str, int]:
+    message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "o9"
+    return f"{message[:1].lower()}{message[1:]} (`{where} --help` says what there is)", USAGE
+
+
+def _bad_settings(error: BaseException) -> str:
+    problems = []
+    for entry in error.errors():  # type: ignore[attr-defined]
+        name = "O9_" + "_".join(str(part) for part in entry["loc"]).upper()
+        problems.append(f"{name}={entry['input']!r}: {entry['msg'].lower()}")
+    return f"{'; '.join(problems)} (correct it in the environment or in .env)"
+
+
+def _leave_broken_pipe() -> int:
+    """Whoever read our output has had enough, as `head` does: not an error, and nothing to say."""
+    # Python flushes stdout once more when it ends, and would complain then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE

@@ -1,0 +1,54 @@
+"""Ctrl-C: the first one asks, the second one leaves at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+from o9.cli.failures import INTERRUPTED
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR = "\x1b[?25h"
+
+
+class Interrupts:
+    """Within it, in the main thread, a first SIGINT or SIGTERM sets `asked`; a second one ends the process.
+
+    Enter it outside of the event loop, so that asyncio leaves the signals alone, and `attach` inside.
+    """
+
+    def __init__(self, farewell: str) -> None:
+        """`farewell` is printed on leaving at once."""
+        self._farewell = farewell
+        self._count = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.asked = asyncio.Event()
+
+    def attach(self) -> None:
+        """Called in the event loop; what came before counts."""
+        self._loop = asyncio.get_running_loop()
+        if self._count:
+            self.asked.set()
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 1:
+            # Written past every lock and buffer: whatever was interrupted may hold them.
+            cursor = SHOW_CURSOR if os.isatty(2) else ""
+            os.write(2, f"{cursor}\no9: {self._farewell}\n".encode())
+            os._exit(INTERRUPTED)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.asked.set)

@@ -1,0 +1,232 @@
+"""The command `o9`: what can be typed, and what each command answers to the shell.
+
+Contract. `main` returns the exit code: 0 done; 1 an error; 2 wrong usage; 3 the optimization ended otherwise than
+completed; 130 interrupted. An error is one line on stderr, `o9: …`, that says what to do; `--debug` adds the
+traceback. Results go to stdout, progress and messages to stderr. Each command imports what it needs when it runs:
+help needs nothing but typer, and reading commands never import Prefect.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from o9.cli import failures
+from o9.model.states import OptimizationStatus, OptimizationType
+
+app = typer.Typer(
+    name="o9",
+    help="Optimizations of trading strategies, run by Prefect, with a record that no crash can take away.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # typer's own rich pages cost 0.15 s of imports, half of what help may take
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+database = typer.Typer(help="Upgrade, check or back up the store.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line (None: the process's own) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a name in Chinese must not fail in a terminal without UTF-8
+    failures.debug = False
+    try:
+        code = app(args=arguments, prog_name="o9", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BaseException as error:  # noqa: BLE001 - the outermost boundary: every error becomes a line and a code
+        return failures.report(error)
+
+
+def _set_debug(value: bool) -> None:
+    if value:
+        failures.debug = True
+
+
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="The store: a path, sqlite:///… or postgresql://…  [env: O9_STORE_URL; default: optimization_state.db]",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show debug logs and tracebacks.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="An optimization's id, as `o9 list` shows it.")]
+Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")]
+MaxConcurrent = Annotated[
+    int, typer.Option("--max-concurrent", min=1, metavar="N", help="How many optimizations work at once.")
+]
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same trials.")] = 7,
+    small: Annotated[bool, typer.Option("--small", help="A few trials each: seconds instead of a minute.")] = False,
+    store: StoreUrl = None,
+    debug: Debug = False,
+) -> int:
+    """Optimize four strategies on real S&P 500 prices.
+
+    Side by side, each with live progress, then one table. Needs the extra [quant].
+    """
+    from o9.cli.demo import demonstrate
+
+    return demonstrate(store, seed=seed, small=small)
+
+
+@app.command()
+def run(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin. With --resume: ids.")
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with paused or interrupted optimizations, given by id.")
+    ] = False,
+    max_concurrent: MaxConcurrent = 10,
+    store: StoreUrl = None,
+    debug: Debug = False,
+) -> int:
+    """Run what a file describes, with progress.
+
+    Submits it, shows its progress, and waits for its end. The file holds one optimization or a list of them, with
+    the fields that `o9 show ID --json` prints. A first Ctrl-C pauses what runs and says how to go on; a second one
+    leaves at once.
+    """
+    from o9.cli.run import resume_optimizations, run_files
+
+    if resume:
+        return resume_optimizations(targets, store, max_concurrent)
+    return run_files(targets, store, max_concurrent)
+
+
+@app.command()
+def submit(
+    files: Annotated[list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin.")],
+    store: StoreUrl = None,
+    debug: Debug = False,
+) -> int:
+    """Record what a file describes, to be run later.
+
+    Whichever aggregator runs next on that store takes it.
+    """
+    from o9.cli.submit import submit_files
+
+    return submit_files(files, store)
+
+
+@app.command("list")
+def list_(
+    status: Annotated[OptimizationStatus | None, typer.Option("--status", help="Only those that are so.")] = None,
+    kind: Annotated[OptimizationType | None, typer.Option("--type", help="Only those of this type.")] = None,
+    limit: Limit = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """List optimizations, newest first.
+
+    The newest 50, unless --limit or --json.
+    """
+    from o9.cli.reading import list_optimizations
+
+    return list_optimizations(store, status, kind, limit, as_json=json)
+
+
+@app.command()
+def show(optimization_id: Id, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Show one optimization and its history."""
+    from o9.cli.reading import show_optimization
+
+    return show_optimization(store, optimization_id, as_json=json)
+
+
+@app.command()
+def trials(
+    optimization_id: Id, limit: Limit = None, store: StoreUrl = None, json: Json = False, debug: Debug = False
+) -> int:
+    """Show what was tried, the best marked.
+
+    The last 20 trials and the best, unless --limit or --json.
+    """
+    from o9.cli.reading import show_trials
+
+    return show_trials(store, optimization_id, limit, as_json=json)
+
+
+@app.command()
+def watch(optimization_id: Id, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Follow an optimization until it ends.
+
+    Whichever process runs it. Exits 3 if it did not complete.
+    """
+    from o9.cli.watch import watch_optimization
+
+    return watch_optimization(store, optimization_id, as_json=json)
+
+
+@database.command()
+def upgrade(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Bring the store to this release's schema."""
+    from o9.cli.database import upgrade_store
+
+    return upgrade_store(store, as_json=json)
+
+
+@database.command()
+def check(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Look for damage. Exits 1 if there is any."""
+    from o9.cli.database import check_store
+
+    return check_store(store, as_json=json)
+
+
+@database.command()
+def backup(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Copy the store into a new file, while it is in use."""
+    from o9.cli.database import backup_store
+
+    return backup_store(store, path, as_json=json)
+
+
+app.add_typer(database, name="db")
+
+
+@app.command()
+def doctor(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Say what is wrong here, and what to do about it.
+
+    What is installed, reachable and misconfigured. Starts and changes nothing; exits 1 on a problem.
+    """
+    from o9.cli.doctor import examine
+
+    return examine(store, as_json=json)
+
+
+@app.command()
+def version(json: Json = False, debug: Debug = False) -> int:
+    """Print the version."""
+    from o9.cli.console import write_json
+    from o9.cli.versions import installed
+
+    found = installed()
+    if json:
+        write_json(found)
+    else:
+        print(f"o9 {found['o9']} (Prefect {found['prefect']}, Python {found['python']})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

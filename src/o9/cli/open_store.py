@@ -1,0 +1,73 @@
+"""Opening the store for a command that only reads: what is not there is never created."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from o9.model.errors import OptimizationError, OptimizationStoreError
+from o9.model.optimization import OptimizationState
+from o9.model.settings import settings
+from o9.store.engine import parse_url
+from o9.store.store import Store
+
+NEAR_AMONG = 1000  # how many of the newest ids are searched for one like a mistyped id
+
+
+def store_url(given: str | None) -> str:
+    """What `--store` says, else the setting."""
+    return given or settings().store_url
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite store; None for another database."""
+    parsed = parse_url(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def option_for(given: str | None) -> str:
+    """What to add to a command so that it reads the same store."""
+    return f" --store {shlex.quote(given)}" if given else ""
+
+
+@contextmanager
+def existing_store(given: str | None) -> Iterator[Store]:
+    """The store, which must exist. Raises OptimizationStoreError, naming the path and what to do."""
+    with Store(existing_url(given)) as store:
+        yield store
+
+
+def existing_url(given: str | None) -> str:
+    """What `store_url` says, after a look that makes nothing: is there a store to read?"""
+    url = store_url(given)
+    path = sqlite_path(url)
+    if path is not None and not path.is_dir() and (not path.exists() or path.stat().st_size == 0):
+        state = "is empty" if path.exists() else "does not exist"
+        raise OptimizationStoreError(
+            f"the store {path} {state}; `o9 demo` or `o9 run FILE.yaml` makes one, "
+            "--store or O9_STORE_URL names another"
+        )
+    return url
+
+
+def existing_optimization(store: Store, optimization_id: str) -> OptimizationState:
+    """The state. Raises OptimizationError with near matches among ids and names."""
+    state = store.get(optimization_id)
+    if state is None:
+        raise OptimizationError(unknown_id(store, optimization_id))
+    return state
+
+
+def unknown_id(store: Store, optimization_id: str) -> str:
+    newest = store.list(limit=NEAR_AMONG).items
+    ids = [state.optimization_id for state in newest]
+    wanted = optimization_id.casefold()
+    near = [known for known in ids if known.casefold().startswith(wanted)] if wanted else []
+    near += [state.optimization_id for state in newest if state.name.casefold() == wanted]
+    near += difflib.get_close_matches(optimization_id, ids, n=3)
+    chosen = list(dict.fromkeys(near))[:3]
+    hint = f"did you mean {' or '.join(chosen)}?" if chosen else "`o9 list` shows those that there are"
+    return f"there is no optimization {optimization_id!r} in {store.name}; {hint}"

@@ -1,0 +1,137 @@
+"""`list`, `show` and `trials`: read the record, print a page or JSON. Nothing here imports Prefect."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from o9.cli import words
+from o9.cli.console import emit, results, say, write_json, write_json_list
+from o9.cli.open_store import existing_optimization, existing_store, option_for
+from o9.cli.views import Record, list_view, record_view, trials_view
+from o9.lifecycle.effect import direction_of
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.trial import Trial
+from o9.store.store import Store
+
+LIST_LIMIT = 50
+TRIALS_LIMIT = 20
+PAGE = 500
+
+
+def list_optimizations(
+    url: str | None,
+    status: OptimizationStatus | None,
+    kind: OptimizationType | None,
+    limit: int | None,
+    *,
+    as_json: bool,
+) -> int:
+    with existing_store(url) as store:
+        wanted = limit or LIST_LIMIT
+        found = _newest_first(store, status, kind, PAGE if as_json else min(PAGE, wanted + 1))
+        if as_json:
+            write_json_list(state.to_dict() for state in islice(found, limit))
+            return 0
+        shown = list(islice(found, wanted))
+        console = results()
+        if not shown:
+            say("none is so" if status or kind else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
+            return 0
+        emit(console, list_view(shown, console.width))
+        if next(found, None) is not None:
+            say(f"the newest {wanted}; there are more: --limit N shows them")
+    return 0
+
+
+def show_optimization(url: str | None, optimization_id: str, *, as_json: bool) -> int:
+    with existing_store(url) as store:
+        record = read_record(store, optimization_id, option_for(url))
+        if as_json:
+            write_json(record_document(record))
+        else:
+            console = results()
+            emit(console, *record_view(record, console.width))
+    return 0
+
+
+def show_trials(url: str | None, optimization_id: str, limit: int | None, *, as_json: bool) -> int:
+    with existing_store(url) as store:
+        state = existing_optimization(store, optimization_id)
+        if as_json:
+            trials = ledger(store, optimization_id) if limit is None else _best_and_last(store, state, limit)[1]
+            write_json_list(trial.to_dict() for trial in trials)
+            return 0
+        best, last, total = _best_and_last(store, state, limit or TRIALS_LIMIT)
+        if not total:
+            say(f"{optimization_id} has no trials yet (it is {state.status.value})")
+            return 0
+        console = results()
+        emit(console, trials_view(state, best, last, console.width))
+        if total > len(last):
+            say(f"the last {len(last)} of {total} trials and the best (★); --limit N shows more, --json all")
+    return 0
+
+
+def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
+    """All that `show` needs, read at once; `option` makes the commands that it suggests read the same store."""
+    state = existing_optimization(store, optimization_id)
+    best, _, _ = _best_and_last(store, state, 0)
+    return Record(
+        state=state,
+        holding=store.holding(optimization_id),
+        transitions=store.transitions(optimization_id),
+        trial_counts=store.trial_counts(optimization_id),
+        best=best,
+        store=store.name,
+        option=option,
+    )
+
+
+def record_document(record: Record) -> dict[str, Any]:
+    """The state's fields, and beside them what only the store knows."""
+    holding = record.holding
+    return record.state.to_dict() | {
+        "intent": holding.intent if holding else None,
+        "attempt": holding.attempt if holding else None,
+        "held_by": holding.lease_node if holding else None,
+        "prefect_run_id": holding.prefect_run_id if holding else None,
+        "best_trial": record.best.number if record.best else None,
+        "trial_counts": record.trial_counts,
+        "transitions": record.transitions,
+    }
+
+
+def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
+    """Every trial in the order of numbers, read in pages."""
+    after = -1
+    while page := store.trials(optimization_id, after=after, limit=PAGE):
+        yield from page
+        after = page[-1].number
+
+
+def _newest_first(
+    store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, page_size: int
+) -> Iterator[OptimizationState]:
+    cursor = None
+    while True:
+        page = store.list(status=status, optimization_type=kind, limit=page_size, cursor=cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _best_and_last(store: Store, state: OptimizationState, wanted: int | None) -> tuple[Trial | None, list[Trial], int]:
+    """The best trial, the last `wanted` ones, and how many there are."""
+    direction, total = direction_of(state), 0
+    best: Trial | None = None
+    last: deque[Trial] = deque(maxlen=wanted)
+    for trial in ledger(store, state.optimization_id):
+        best = words.better(best, trial, direction)
+        last.append(trial)
+        total += 1
+    return best, list(last), total

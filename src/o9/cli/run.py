@@ -1,0 +1,75 @@
+"""`run` and `run --resume`: work in this process, with progress, until it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from o9.cli.batch import read_batch
+from o9.cli.conduct import conclude, conduct
+from o9.cli.follow import is_parked
+from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli.progress import Display
+from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+
+
+def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int:
+    states = read_batch(paths)
+
+    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
+        return await submit_all(aggregator, states, display)
+
+    return conclude(url, conduct(url, begin, max_concurrent))
+
+
+def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: int) -> int:
+    names = list(dict.fromkeys(ids))
+    with existing_store(url) as store:
+        for name in names:
+            _refuse_ended(existing_optimization(store, name))
+
+    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
+        for name in names:
+            await _go_on(aggregator, name, display)
+        return names
+
+    return conclude(url, conduct(url, begin, max_concurrent))
+
+
+async def submit_all(
+    aggregator: OptimizationStateAggregator, states: Sequence[OptimizationState], display: Display
+) -> list[str]:
+    """Submit each. One that is recorded already with the same content is not run twice: it goes on where it stands."""
+    known = [state for state in states if aggregator.store.get(state.optimization_id) is not None]
+    # These first: the same id with other content is refused before anything new is recorded.
+    for state in known:
+        await aggregator.submit_optimization(state)
+    for state in states:
+        if state not in known:
+            await aggregator.submit_optimization(state)
+    for state in known:
+        await _go_on(aggregator, state.optimization_id, display)
+    return [state.optimization_id for state in states]
+
+
+async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Display) -> None:
+    """Resume what is paused. What a death interrupted has been queued again by the aggregator's start."""
+    state = await aggregator.get_optimization_status(name)
+    assert state is not None
+    if state.status in ENDED:
+        display.say(f"{name} is recorded already ({state.status.value}); give it a new id to run it again")
+    elif is_parked(state):
+        await aggregator.resume_optimization(name)
+
+
+def _refuse_ended(state: OptimizationState) -> None:
+    if state.status in ENDED:
+        raise OptimizationError(
+            f"{state.optimization_id} has ended ({state.status.value}): there is nothing to go on with; "
+            "submit it under a new id to run it again"
+        )

@@ -1,0 +1,229 @@
+"""What `list`, `show`, `trials` and the end of a run look like. Pure: from records to renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from o9.cli import words
+from o9.cli.console import plain_table
+from o9.cli.follow import is_parked
+from o9.lifecycle.effect import direction_of, is_better
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED, OptimizationStatus
+from o9.model.trial import Trial
+from o9.store.queries import Holding
+
+WIDE = 118  # from here on, everything fits beside each other
+NARROWEST_REST = 40  # what a list needs beside the ids
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is shown of one optimization."""
+
+    state: OptimizationState
+    holding: Holding | None = None
+    transitions: Sequence[Mapping[str, Any]] = ()
+    trial_counts: Mapping[str, int] = field(default_factory=dict)
+    best: Trial | None = None
+    store: str = ""
+    option: str = ""
+
+
+def list_view(states: Sequence[OptimizationState], width: int) -> Table:
+    """Newest first, as given. On a narrow terminal the type and the time give way, then the name; never an id."""
+    wide = width >= WIDE
+    table = plain_table("id", "name", *(["type"] if wide else []), "status", "steps", "best", right=("steps", "best"))
+    if wide:
+        table.add_column("created")
+    for state in states:
+        table.add_row(
+            Text(state.optimization_id),
+            Text(state.name, no_wrap=True, overflow="ellipsis"),
+            *([state.optimization_type.value] if wide else []),
+            words.status(state.status),
+            words.steps(state),
+            words.number(words.best_value(state)),
+            *([words.moment(state.created_at)] if wide else []),
+        )
+    longest = max(words.width_of(state.optimization_id) for state in states)
+    for index, column in enumerate(table.columns):
+        column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
+    return table
+
+
+def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[Trial], width: int) -> Table:
+    """The trials in order, the best marked with a star and put first where it is not among them."""
+    numbers = ("trial", "step", "value", "time")
+    table = plain_table("", "trial", "step", "state", "value", "time", "parameters", right=numbers)
+    for heading in table.columns[:-1]:
+        heading.no_wrap = True
+    outside = best is not None and all(trial.number != best.number for trial in trials)
+    shown = [best, *trials] if best is not None and outside else trials
+    for trial in shown:
+        is_best = best is not None and trial.number == best.number
+        told = words.parameters(trial.parameters)
+        if trial.error:
+            told += f"  {' '.join(trial.error.split())[:160]}"
+        table.add_row(
+            "★" if is_best else "",
+            str(trial.number),
+            str(trial.step),
+            trial.state.value,
+            words.number(trial.value),
+            words.duration(trial.duration_seconds),
+            Text(told),
+            style="bold green" if is_best else "" if trial.value is not None else "red",
+            end_section=outside and is_best,
+        )
+    return table
+
+
+def summary_view(records: Sequence[Record], width: int) -> Table:
+    """How each of a run came out. On a narrow terminal the baseline gives way to the improvement over it."""
+    wide = width >= WIDE
+    headings = ["id", "status", "best", *(["baseline"] if wide else []), "improvement", "trials", "time"]
+    table = plain_table(*headings, right=("best", "baseline", "improvement", "trials", "time"))
+    for record in records:
+        state = record.state
+        table.add_row(
+            Text(state.optimization_id),
+            words.status(state.status),
+            words.number(words.best_value(state)),
+            *([words.baseline(state)] if wide else []),
+            words.improvement(state),
+            words.of_trials(record.trial_counts),
+            words.duration(state.execution_time),
+        )
+    return table
+
+
+def record_view(record: Record, width: int) -> list[RenderableType]:
+    """The page of `o9 show`."""
+    state = record.state
+    page: list[RenderableType] = [Text(state.name, style="bold")]
+    if state.description:
+        page.append(Text(state.description))
+    page += [Text(), _facts(record), Text()]
+    for title, entries, style in (("Issues", state.issues, "red"), ("Warnings", state.warnings, "yellow")):
+        if entries:
+            page += [Text(title, style=f"bold {style}"), *[_indented(str(entry)) for entry in entries], Text()]
+    if record.transitions:
+        page += [Text("History", style="bold"), _history(record.transitions), Text()]
+    page += [Text(line) for line in words.aligned(next_commands(record), width)]
+    return page
+
+
+def next_commands(record: Record) -> list[tuple[str, str]]:
+    """What a reader of this record would type next."""
+    status = record.state.status
+    name = f"{record.state.optimization_id}{record.option}"
+    lines = [(f"o9 trials {name}", "what was tried")]
+    if status is OptimizationStatus.CREATED:
+        lines.insert(0, (f"o9 run --resume {name}", "runs it now"))
+    elif is_parked(record.state):
+        lines.insert(0, (f"o9 run --resume {name}", "goes on behind the last committed step"))
+    elif status not in ENDED:
+        lines.insert(0, (f"o9 watch {name}", "follows it"))
+    return lines
+
+
+def _facts(record: Record) -> Table:
+    state, holding = record.state, record.holding
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(label: str, value: str | Text) -> None:
+        table.add_row(label, Text(value) if isinstance(value, str) else value)
+
+    row("id", state.optimization_id)
+    row("type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}")
+    row("objective", _objective(state))
+    row("status", _status(state, holding))
+    row("progress", f"{words.percent(state.progress)}, step {words.steps(state)}")
+    row("created", words.moment(state.created_at))
+    if state.started_at:
+        row("started", words.moment(state.started_at))
+    if state.completed_at:
+        row("ended", f"{words.moment(state.completed_at)}, after {words.duration(state.execution_time)} of work")
+    elif state.execution_time:
+        row("worked", words.duration(state.execution_time))
+    row("best", _result(record))
+    if state.optimized_parameters:
+        row("parameters", "\n".join(f"{n} = {words.value_of(v)}" for n, v in state.optimized_parameters.items()))
+    if record.trial_counts:
+        row("trials", words.of_trials(record.trial_counts))
+    if holding and holding.prefect_run_id:
+        row("Prefect run", f"{holding.prefect_run_id} (attempt {holding.attempt})")
+    row("store", record.store)
+    return table
+
+
+def _objective(state: OptimizationState) -> str:
+    strategy = state.metadata.get("strategy", "default")
+    parts = [str(state.metadata.get("objective", "the demonstration of its type"))]
+    if strategy not in ("default", "optuna"):
+        return f"strategy {strategy}"
+    parts.append(str(state.metadata.get("direction", "maximize")))
+    parts.append(f"sampler {state.metadata.get('sampler', 'tpe')}")
+    if "seed" in state.metadata:
+        parts.append(f"seed {state.metadata['seed']}")
+    return ", ".join(parts)
+
+
+def _status(state: OptimizationState, holding: Holding | None) -> Text:
+    text = words.status(state.status)
+    if holding is None or state.status in ENDED:
+        return text
+    if holding.lease_node:
+        text.append(f", held by {holding.lease_node}", style="default")
+    if holding.intent != "run":
+        text.append(f", to {holding.intent}" + (f" (asked by {holding.intent_by})" if holding.intent_by else ""))
+    return text
+
+
+def _result(record: Record) -> str:
+    state = record.state
+    value = words.best_value(state)
+    if value is None:
+        return "nothing has succeeded" if state.status in ENDED else "nothing yet"
+    parts = [words.number(value) + (f" in trial {record.best.number}" if record.best else "")]
+    if state.baseline_performance:
+        parts.append(f"baseline {words.baseline(state)} (improvement {words.improvement(state)})")
+    if state.target_performance:
+        reached = not is_better(state.target_performance, value, direction_of(state))
+        parts.append(f"target {words.number(state.target_performance)} {'reached' if reached else 'not reached'}")
+    return ", ".join(parts)
+
+
+def _history(transitions: Sequence[Mapping[str, Any]]) -> Table:
+    """One line for each transition, what was said of it beneath. Fits 80 columns with whole Prefect run ids."""
+    table = plain_table("time", "status", "cause", "Prefect run")
+    moments = [datetime.fromisoformat(row["at"]).astimezone() for row in transitions]
+    one_day = len({at.date() for at in moments}) == 1
+    for row, at in zip(transitions, moments, strict=True):
+        shown = words.moment(at, milliseconds=True)
+        told = Text(row["prefect_run_id"] or "")
+        attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
+        if remark := ": ".join(part for part in (attempt, row["message"]) if part):
+            told.append(("\n" if told else "") + remark, style="dim")
+        table.add_row(
+            shown[11:] if one_day else shown,
+            words.status(OptimizationStatus(row["to_status"])),
+            row["cause"],
+            told,
+        )
+    return table
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(text), (0, 0, 0, 2))

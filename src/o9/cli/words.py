@@ -1,0 +1,138 @@
+"""How single values read: numbers, durations, moments, parameters, statuses. Pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from o9.lifecycle.effect import Direction, is_better
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus
+from o9.model.trial import Trial
+
+NOTHING = "-"
+_STYLES = {
+    OptimizationStatus.CREATED: "dim",
+    OptimizationStatus.INITIALIZING: "cyan",
+    OptimizationStatus.RUNNING: "cyan",
+    OptimizationStatus.PAUSED: "yellow",
+    OptimizationStatus.SUSPENDED: "yellow",
+    OptimizationStatus.COMPLETED: "green",
+    OptimizationStatus.FAILED: "red",
+    OptimizationStatus.CANCELLED: "magenta",
+    OptimizationStatus.TIMEOUT: "red",
+}
+
+
+def number(value: float | None) -> str:
+    """Four decimals where that is enough and not too many, else four significant digits."""
+    if value is None:
+        return NOTHING
+    if value == 0 or 0.001 <= abs(value) < 100_000:
+        return f"{value:.4f}"
+    return f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.042 s`, `12.3 s`, `4:07`, `1:02:03`, `3 d 01:02`."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 1:
+        return f"{seconds:.3f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24} d {hours % 24:02}:{minutes:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def moment(at: datetime | None, *, milliseconds: bool = False) -> str:
+    """In the reader's own time zone."""
+    if at is None:
+        return NOTHING
+    text = at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
+    return text[:-3] if milliseconds else text[:-7]
+
+
+def parameters(values: Mapping[str, Any]) -> str:
+    """`fast=12 slow=200 band=0.0123`"""
+    return " ".join(f"{name}={value_of(value)}" for name, value in values.items()) or NOTHING
+
+
+def value_of(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def status(value: OptimizationStatus) -> Text:
+    return Text(value.value, style=_STYLES[value])
+
+
+def best_value(state: OptimizationState) -> float | None:
+    """The best so far; None while nothing has succeeded, which the state itself cannot tell from 0.0."""
+    reached = state.current_performance != 0 or state.optimized_parameters
+    return state.current_performance if reached else None
+
+
+def steps(state: OptimizationState) -> str:
+    """`12/40`; `12` where the number of steps is not known."""
+    if not state.total_steps:
+        return str(state.completed_steps)
+    return f"{state.completed_steps}/{state.total_steps}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def of_trials(counts: Mapping[str, int]) -> str:
+    """`240`, or `240 (3 failed)`."""
+    total = sum(counts.values())
+    bad = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if state != "completed" and count)
+    return f"{total} ({bad})" if bad else str(total)
+
+
+def better(best: Trial | None, other: Trial, direction: Direction) -> Trial | None:
+    """The better of two; the first of equals, and never one without a value."""
+    if other.value is None:
+        return best
+    if best is None or best.value is None:
+        return other
+    return other if is_better(other.value, best.value, direction) else best
+
+
+def baseline(state: OptimizationState) -> str:
+    return number(state.baseline_performance) if state.baseline_performance else NOTHING
+
+
+def improvement(state: OptimizationState) -> str:
+    """Over the baseline, `+12.3 %`; nothing where there is no baseline or no value yet."""
+    if best_value(state) is None or not state.baseline_performance:
+        return NOTHING
+    return f"{100 * state.performance_improvement:+.1f} %"
+
+
+def width_of(text: str) -> int:
+    """In terminal cells: a Chinese character or an emoji takes two."""
+    return cell_len(text)
+
+
+def aligned(lines: Sequence[tuple[str, str]], width: int, label: str = "Next:") -> list[str]:
+    """`Next: command   what it does`, one below the other; the commands alone where both do not fit."""
+    commands = max(width_of(command) for command, _ in lines)
+    fits = len(label) + 4 + commands + max(len(meaning) for _, meaning in lines) <= width
+    starts = [label, *[" " * len(label)] * (len(lines) - 1)]
+    return [
+        f"{start} {command}" + (f"{' ' * (commands - width_of(command))}   {meaning}" if fits else "")
+        for start, (command, meaning) in zip(starts, lines, strict=True)
+    ]
