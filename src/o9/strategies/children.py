@@ -78,6 +78,7 @@ class Child:
         self.context: Context | None = None
         self.killed = False
         self.threads: str | None = None  # for which number of threads its libraries were told to start
+        self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outgoing = memoryview(b"")
         self._incoming = bytearray()
@@ -130,7 +131,8 @@ class Child:
             threading.Thread(target=self.process.wait, name="o9-reaper", daemon=True).start()
 
     def usable(self) -> bool:
-        return not self.killed and self.process.poll() is None
+        """Is it alive, as far as can be seen?"""
+        return not self.killed and not self._ended and self.process.poll() is None
 
     def _close_pipes(self) -> None:
         for descriptor in (self._requests, self._replies, self._lifeline, self._printed):
@@ -182,6 +184,7 @@ class Child:
             self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)
 
     def _died(self) -> None:
+        self._ended = True
         if self._loop is not None:
             self._loop.remove_reader(self._replies)
         if self._answer is not None and not self._answer.done():
