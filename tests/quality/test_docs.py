@@ -1,0 +1,113 @@
+"""The documentation is held to the code: its examples run, its tables are complete."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from o9.model.settings import Settings
+from o9.model.states import ENDED, TRANSITIONS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run(folder: Path, *command: str, home: Path) -> str:
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prefect")
+
+
+def test_the_readme_begins_with_its_two_commands() -> None:
+    demo, tests = blocks(README, "sh")
+    assert demo.count("\n") == tests.count("\n") == 1
+    assert "o9 demo" in demo
+    assert "pytest" in tests
+
+
+def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path, home: Path) -> None:
+    objective, program = blocks(README, "python")
+    (specification,) = blocks(README, "yaml")
+    (tmp_path / "desk.py").write_text(objective, encoding="utf-8")
+    (tmp_path / "crossover.yaml").write_text(specification, encoding="utf-8")
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+
+    told = run(tmp_path, sys.executable, "-m", "o9.cli.main", "run", "crossover.yaml", home=home)
+    assert "completed" in told
+    told = run(tmp_path, sys.executable, "program.py", home=home)
+    assert "'fast':" in told.splitlines()[-1]
+
+
+def test_the_guide_s_strategies_run(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "mine.py").write_text("\n".join(blocks(GUIDE, "python")), encoding="utf-8")
+    (tmp_path / "program.py").write_text(_RUN_BOTH, encoding="utf-8")
+    assert run(tmp_path, sys.executable, "program.py", home=home).splitlines()[-2:] == [
+        "halving completed True",
+        "descent completed True",
+    ]
+
+
+_RUN_BOTH = """
+import asyncio
+
+import mine
+from OptimizationStateAggregator import OptimizationStateAggregator
+from o9.lifecycle.submission import new_optimization
+
+
+async def main():
+    async with OptimizationStateAggregator() as aggregator:
+        for name in ("halving", "descent"):
+            state = new_optimization({"name": name, "total_steps": 12, "metadata": {"strategy": name}})
+            await aggregator.submit_optimization(state)
+            while (state := await aggregator.get_optimization_status(state.optimization_id)).completed_at is None:
+                await asyncio.sleep(0.1)
+            print(name, state.status.value, state.current_performance > -0.1)
+
+
+asyncio.run(main())
+"""
+
+
+def test_the_guide_lists_every_setting_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `O9_(\w+)` \| (.*?) \|", GUIDE, re.MULTILINE))
+    assert rows.keys() == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        shown = rows[name.upper()].strip("`")
+        if field.default_factory is None:
+            default = (
+                "empty" if field.default == () else f"{field.default:g}" if name == "lease_seconds" else field.default
+            )
+            assert shown == default
+
+
+def test_the_guide_s_table_of_statuses_is_the_code_s() -> None:
+    for status, onward in TRANSITIONS.items():
+        if status not in ENDED:
+            row = re.search(rf"^\| {status.value} \| .*? \| (.*?) \|$", GUIDE, re.MULTILINE)
+            assert row is not None, status
+            assert {word.strip() for word in row[1].split(",")} == {other.value for other in onward}
+
+
+def test_the_guide_names_every_command() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "o9.cli.main", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for command in set(re.findall(r"`o9 (\w+)", GUIDE)):
+        assert re.search(rf"\b{command}\b", help_text), command
