@@ -111,16 +111,19 @@ class PrefectServer:
     _users_lock: BinaryIO | None = field(default=None, repr=False)
 
     async def alive(self) -> bool:
-        """Whether it answers within five seconds; after False, close this and call `ensure_prefect_server` again."""
+        """Whether it answers within five seconds; if not, call `ensure_prefect_server` again, then close this."""
         if self.local:
             return await asyncio.to_thread(_answers, self.api_url, _ALIVE_SECONDS)
         return await _within_reach(self.api_url, _ALIVE_SECONDS) is None
 
     async def close(self) -> None:
         """Send what Prefect's client still holds back, then let go of the server, which may end at once."""
-        if self._users_lock is not None and not self._users_lock.closed and await self.alive():
-            await _send_what_is_queued()
-        self.release()
+        try:
+            # Sending stops Prefect's client in the whole process: only the last one to leave may do that.
+            if set(_handles) == {self} and await self.alive():
+                await _send_what_is_queued()
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Let go of the server without sending what is queued: for those without an event loop."""
