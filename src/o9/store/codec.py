@@ -72,7 +72,7 @@ def state_to_row(state: OptimizationState) -> dict[str, Any]:
     return row
 
 
-def row_to_state(row: Mapping[str, Any]) -> OptimizationState:
+def row_to_state(row: Mapping[Any, Any]) -> OptimizationState:
     """The state; while it runs, `execution_time` includes the time since it started to run."""
     data = {name: row[name] for name in OptimizationState.__dataclass_fields__}
     for name in JSON_FIELDS:
@@ -100,7 +100,7 @@ def trial_to_row(optimization_id: str, attempt: int, trial: Trial) -> dict[str, 
     }
 
 
-def row_to_trial(row: Mapping[str, Any], returns: Mapping[str, Any] | None = None) -> Trial:
+def row_to_trial(row: Mapping[Any, Any], returns: Mapping[Any, Any] | None = None) -> Trial:
     return Trial(
         number=row["number"],
         step=row["step"],

@@ -284,7 +284,7 @@ class GroupCommit:
             self._finish(unit)
             cursor.execute("COMMIT")
         except BaseException:
-            self._disconnect()  # which undoes the transaction, whatever state the connection is in
+            self._undo()
             raise
         return answers
 
@@ -295,6 +295,19 @@ class GroupCommit:
             assert driver is not None
             self._connection = connection, driver.cursor()
         return self._connection
+
+    def _undo(self) -> None:
+        """Roll back, and give the connection up, whatever state it is in."""
+        if self._connection is not None:
+            connection, cursor = self._connection
+            try:
+                # Closing alone is not enough: SQLite keeps the lock while the error's traceback keeps the cursor.
+                cursor.close()
+                connection.connection.rollback()
+            except self._engine.dialect.loaded_dbapi.Error:
+                pass  # it was lost, and its transaction with it
+            finally:
+                self._disconnect()
 
     def _disconnect(self) -> None:
         if self._connection is not None:

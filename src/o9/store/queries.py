@@ -112,7 +112,7 @@ def trials(connection: Connection, optimization_id: str, after: int, limit: int 
 
 
 def trial_with_returns(connection: Connection, optimization_id: str, number: int) -> Trial | None:
-    def one(table: Table) -> Mapping[str, Any] | None:
+    def one(table: Table) -> Mapping[Any, Any] | None:
         key = (table.c.optimization_id == optimization_id) & (table.c.number == number)
         found = connection.execute(select(table).where(key)).mappings().first()
         return dict(found) if found else None
@@ -126,7 +126,7 @@ def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]
     statement = (
         select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
     )
-    return dict(connection.execute(statement).tuples().all())
+    return {str(state): int(count) for state, count in connection.execute(statement)}
 
 
 def transitions(connection: Connection, optimization_id: str) -> list[Row]:
@@ -174,7 +174,7 @@ def _rows(connection: Connection, statement: Any) -> list[Row]:
     return [dict(row) for row in connection.execute(statement).mappings()]
 
 
-def _write_cursor(row: Mapping[str, Any]) -> str:
+def _write_cursor(row: Mapping[Any, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps([row["created_at"], row["optimization_id"]]).encode()).decode()
 
 
