@@ -59,7 +59,7 @@ async def run_coroutine(
     """Run `function` on a copy of `state`; `observe` what it changes, looking every `interval` seconds."""
     own = copy.deepcopy(state)
     seen = _snapshot(own, name)
-    task = asyncio.ensure_future(function(own))
+    task = asyncio.ensure_future(_run(function, own, name))
     try:
         while not task.done():
             await asyncio.wait({task}, timeout=interval)
@@ -71,11 +71,20 @@ async def run_coroutine(
         if not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
-    try:
-        task.result()
-    except (Exception, SystemExit, asyncio.CancelledError) as error:
-        raise OptimizationStrategyError(f"strategy {name!r} failed: {failure_text(error)}") from error
+    task.result()
     return CoroutineEnd(own, pause_requested=own.status is OptimizationStatus.PAUSED)
+
+
+async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: OptimizationState, name: str) -> None:
+    """Inside the task, because sys.exit would go through a task and end the event loop."""
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        await function(state)
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        if task.cancelling():
+            raise
+        raise OptimizationStrategyError(f"strategy {name!r} failed: {failure_text(error)}") from error
 
 
 def _snapshot(state: OptimizationState, name: str) -> str:
