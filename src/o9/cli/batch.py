@@ -42,9 +42,7 @@ class Entry:
 
 def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
     """The optimizations of all files, each of them checked as at its submission."""
-    # As `python -m` does, so that `objective: mystrategy:objective` finds mystrategy.py beside the file.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    import_from_here()
     entries = [entry for path in paths for entry in _entries(path)]
     _refuse_duplicates(entries)
     for entry in entries:
@@ -53,6 +51,12 @@ def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
         except OptimizationValidationError as error:
             raise _at(error, entry.where, entry.lines) from error
     return [entry.state for entry in entries]
+
+
+def import_from_here() -> None:
+    """As `python -m` does: `objective: mystrategy:objective` finds mystrategy.py in the current directory."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def _entries(path: str) -> Iterator[Entry]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from o9.cli import words
+from o9.cli.batch import import_from_here
 from o9.cli.console import emit, results
-from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, shortened
 from o9.cli.follow import POLL_SECONDS, Follower, is_parked
 from o9.cli.interrupts import Interrupts
 from o9.cli.open_store import existing_store, option_for, store_url
@@ -45,6 +46,7 @@ class Conducted:
 
 def conduct(url: str | None, begin: Begin, max_concurrent: int = 10) -> Conducted:
     """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person."""
+    import_from_here()  # the aggregator takes whatever waits in the store, also what was submitted from here before
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
         # The default's own spelling would be overruled by O9_STORE_URL.
@@ -58,11 +60,18 @@ def conclude(url: str | None, conducted: Conducted) -> int:
         records = [read_record(store, name) for name in conducted.ids]
     console = results()
     emit(console, Text(), summary_view(records, console.width), Text())
-    for record in records:
-        if record.state.issues and record.state.status is not OptimizationStatus.COMPLETED:
-            emit(console, Text(f"{record.state.optimization_id}: {record.state.issues[-1]}", style="red"))
+    emit(console, *_what_went_wrong(records))
     emit(console, *(Text(line) for line in what_next(records, option_for(url), console.width)))
     return exit_code(records, conducted.interrupted)
+
+
+def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
+    lines = []
+    for state in (record.state for record in records):
+        if state.issues and state.status is not OptimizationStatus.COMPLETED:
+            lines.append(Text(f"{state.optimization_id}: {shortened(str(state.issues[-1]))}", style="red"))
+        lines += [Text(f"{state.optimization_id}: {shortened(str(text))}", style="yellow") for text in state.warnings]
+    return [*lines, Text()] if lines else []
 
 
 def exit_code(records: Sequence[Record], interrupted: bool) -> int:

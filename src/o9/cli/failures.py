@@ -57,6 +57,12 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def shortened(text: str, limit: int = 400) -> str:
+    """One line of at most `limit` characters."""
+    text = one_line(text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def _usage(error: BaseException) -> tuple[str, int]:
     message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)

@@ -30,27 +30,35 @@ def log_through(console: Console) -> None:
             handler.console.file = stream
             handler.setLevel(level)
         if not failures.debug and (hasattr(handler, "console") or handler.get_name() == "o9"):
-            handler.setFormatter(_WithoutTraceback(handler.formatter or logging.Formatter()))
+            handler.setFormatter(_OneLine(handler.formatter or logging.Formatter()))
+            handler.addFilter(_is_news)
 
 
-class _WithoutTraceback(logging.Formatter):
-    """As `inner`, with the last line of a traceback in its place; --debug shows it whole."""
+class _OneLine(logging.Formatter):
+    """As `inner`, with the last line of a traceback in its place, cut to one line; --debug shows it whole."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        if not record.exc_info or record.exc_info[0] is None:
-            return self._inner.format(record)
         brief = copy.copy(record)
         brief.exc_info = brief.exc_text = None
-        kind, error, _ = record.exc_info
-        return f"{self._inner.format(brief)} ({kind.__name__}: {failures.one_line(str(error))})"
+        text = self._inner.format(brief)
+        if record.exc_info and record.exc_info[0] is not None:
+            text += f" ({record.exc_info[0].__name__}: {record.exc_info[1]})"
+        return failures.shortened(text)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what Prefect says of every run that fails: the bars and the summary say it, with its cause."""
+    of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+    return not (of_a_run and str(record.msg).startswith(_SAID_ELSEWHERE))
 
 
 def _asked_for() -> str | None:
     return settings().log_level if "log_level" in settings().model_fields_set else None
 
 
+_SAID_ELSEWHERE = ("Finished in state", "Encountered exception", "Task run failed")
 _NOISY = ("o9", "prefect", "uvicorn", "fastapi")

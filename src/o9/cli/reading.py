@@ -20,6 +20,7 @@ from o9.store.store import Store
 LIST_LIMIT = 50
 TRIALS_LIMIT = 20
 PAGE = 500
+PAGE_WIDTH = 120  # beyond it, a page of text is hard to read
 
 
 def list_optimizations(
@@ -54,6 +55,7 @@ def show_optimization(url: str | None, optimization_id: str, *, as_json: bool) -
             write_json(record_document(record))
         else:
             console = results()
+            console.width = min(console.width, PAGE_WIDTH)
             emit(console, *record_view(record, console.width))
     return 0
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from o9.cli.batch import read_batch
+from o9.cli.batch import import_from_here, read_batch
 from o9.cli.conduct import conclude, conduct
+from o9.cli.failures import one_line
 from o9.cli.follow import is_parked
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.progress import Display
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
+from o9.strategies.factory import create_strategy
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -29,9 +31,10 @@ def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int
 
 def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: int) -> int:
     names = list(dict.fromkeys(ids))
+    import_from_here()
     with existing_store(url) as store:
         for name in names:
-            _refuse_ended(existing_optimization(store, name))
+            _check_resumable(existing_optimization(store, name))
 
     async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
         for name in names:
@@ -67,9 +70,14 @@ async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Di
         await aggregator.resume_optimization(name)
 
 
-def _refuse_ended(state: OptimizationState) -> None:
+def _check_resumable(state: OptimizationState) -> None:
+    """Refused here, it stays as it is; refused by the attempt, it would have failed for good."""
     if state.status in ENDED:
         raise OptimizationError(
             f"{state.optimization_id} has ended ({state.status.value}): there is nothing to go on with; "
             "submit it under a new id to run it again"
         )
+    try:
+        create_strategy(state)  # imports what it names, and runs nothing
+    except OptimizationError as error:
+        raise OptimizationError(f"{state.optimization_id} cannot go on from here: {one_line(str(error))}") from error

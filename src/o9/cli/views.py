@@ -101,7 +101,7 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
             *([words.baseline(state)] if wide else []),
             words.improvement(state),
             words.of_trials(record.trial_counts),
-            words.duration(state.execution_time),
+            words.duration(state.execution_time or None),
         )
     return table
 

@@ -50,8 +50,8 @@ def _watch(store: Store, follower: Follower, option: str) -> None:
     with Display() as display:
         while True:
             state = follower.look()[0]
-            display.update([state])
             told = _tell_transitions(store, display, state, told)
+            display.update([state])
             if state.status in ENDED:
                 return
             if time.monotonic() - checked > IDLE_CHECK_SECONDS:
