@@ -285,17 +285,17 @@ class _Wait:
 
 def _find_or_start(place: _Place, wait: _Wait, report: Callable[[str], None]) -> PrefectServer:
     place.folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as undo:
-        start_lock = undo.enter_context((place.folder / process.START_LOCK).open("ab"))
-        if not process.try_lock(start_lock, fcntl.LOCK_EX):
-            report("waiting for Prefect's local server, which another process is starting")
-            while not process.try_lock(start_lock, fcntl.LOCK_EX):
-                wait.pause(place)
-        unless_found = undo.enter_context(ExitStack())
+    with ExitStack() as unless_found:
         users_lock = unless_found.enter_context((place.folder / process.USERS_LOCK).open("ab"))
         while not process.try_lock(users_lock, fcntl.LOCK_SH):
             wait.pause(place)  # a server that its last user left is about to be dead
-        server = PrefectServer(_url_once_it_answers(place, wait, report), True, users_lock)
+        # From here on a server that is starting stays, even if its starter dies while this waits for it.
+        with (place.folder / process.START_LOCK).open("ab") as start_lock:
+            if not process.try_lock(start_lock, fcntl.LOCK_EX):
+                report("waiting for Prefect's local server, which another process is starting")
+                while not process.try_lock(start_lock, fcntl.LOCK_EX):
+                    wait.pause(place)
+            server = PrefectServer(_url_once_it_answers(place, wait, report), True, users_lock)
         unless_found.pop_all()
         _handles.add(server)
         return server
