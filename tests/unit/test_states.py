@@ -1,0 +1,328 @@
+"""The table of transitions, written out; and random lives in a real store, held against a small model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from o9.model.errors import OptimizationStateError, StaleAttemptError
+from o9.model.states import ENDED, Intent, Reason, decide_transition
+from o9.model.states import OptimizationStatus as S
+from o9.store.contract_steps import new, trial
+from o9.store.leases import Claim, Release, Sweep
+from o9.store.ledger import CommitStep
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, RecordPrefectState, SetIntent, Transition
+
+# A row is where an optimization is, a column where it is to go.  x allowed, = it is there already, . refused
+TABLE = """
+                created  initializing  running  paused  completed  failed  cancelled  timeout  suspended
+  created          =          x           .        x        .         x        x         x         .
+  initializing     x          =           x        x        .         x        x         x         x
+  running          x          .           =        x        x         x        x         x         x
+  paused           x          x           x        =        .         x        x         x         .
+  completed        .          .           .        .        =         .        .         .         .
+  failed           .          .           .        .        .         =        .         .         .
+  cancelled        .          .           .        .        .         .        =         .         .
+  timeout          .          .           .        .        .         .        .         =         .
+  suspended        x          x           x        .        .         x        x         x         =
+"""
+HEADER, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
+CELLS = {(S(row[0]), S(to)): mark for row in ROWS for to, mark in zip(HEADER, row[1:], strict=True)}
+
+
+def test_the_table_is_whole() -> None:
+    assert len(CELLS) == 81
+    assert {current for current, _ in CELLS} == {target for _, target in CELLS} == set(S)
+    assert {s for s in S if all(CELLS[s, to] != "x" for to in S)} == set(ENDED)
+
+
+@pytest.mark.parametrize(("current", "target"), CELLS)
+def test_each_move(current: S, target: S) -> None:
+    decision = decide_transition(current, target)
+    assert decision.allowed is (CELLS[current, target] == "x")
+    if decision.allowed:
+        assert decision.reason is Reason.ALLOWED
+        assert decision.message == ""
+        return
+    assert current.value in decision.message
+    if current is target:
+        assert decision.reason is Reason.ALREADY_THERE
+    elif current in ENDED:
+        assert decision.reason is Reason.ENDED
+        assert "new id" in decision.message
+    else:
+        assert decision.reason is Reason.NOT_IN_TABLE
+        possible = {s.value for s in S if CELLS[current, s] == "x"}
+        assert set(decision.message.split("can become ")[1].split(", ")) == possible
+
+
+def test_a_fence_is_looked_at_before_the_version_and_both_before_the_table() -> None:
+    def reason(**believed: int) -> Reason:
+        return decide_transition(S.COMPLETED, S.RUNNING, held_fence=3, held_version=7, **believed).reason
+
+    assert reason() is Reason.ENDED
+    assert reason(fence=3, version=7) is Reason.ENDED
+    assert reason(fence=2, version=6) is reason(fence=4) is Reason.STALE_FENCE
+    assert reason(fence=3, version=6) is reason(version=8) is Reason.STALE_VERSION
+
+
+@dataclass
+class Model:
+    """What the store should know of one optimization."""
+
+    status: S = S.CREATED
+    intent: Intent = Intent.RUN
+    attempt: int = 0
+    deaths: int = 0
+    leased: bool = False
+    lease_is_over: bool = False
+    steps: int = 0
+    heard_until: int = -1
+    path: list[S] = field(default_factory=lambda: [S.CREATED])
+
+    def move(self, to: S) -> bool:
+        if CELLS[self.status, to] != "x":
+            return False
+        self.status = to
+        self.path.append(to)
+        if to not in (S.INITIALIZING, S.RUNNING):
+            self.leased = self.lease_is_over = False
+        return True
+
+    @property
+    def at_work(self) -> bool:
+        return self.status in (S.INITIALIZING, S.RUNNING)
+
+    def carry_out_wish(self) -> None:
+        """An intent moves what nobody works on."""
+        if self.leased or self.at_work or self.status in ENDED:
+            return
+        wanted = {Intent.CANCEL: S.CANCELLED, Intent.PAUSE: S.PAUSED, Intent.RUN: S.CREATED}[self.intent]
+        if not (self.intent is Intent.PAUSE and self.status is S.SUSPENDED):
+            self.move(wanted)
+
+
+MAX_ATTEMPTS = 2
+KEYS = ["a", "b", "c", "d"]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+some = st.sampled_from(KEYS)
+some_status = st.sampled_from(list(S))
+
+
+class Lives(RuleBasedStateMachine):
+    """Random operations on a real SQLite store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.mkdtemp()
+        path = Path(self.folder, "store.db")
+        shutil.copyfile(empty_store(), path)
+        self.store = Store(str(path))
+        self.model: dict[str, Model] = {}
+        self.order: list[str] = []  # of the queue
+        self.states_heard = 0
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.folder)
+
+    @rule(key=some)
+    def create(self, key: str) -> None:
+        _, is_new = self.store.write(Create(new(key, created_at=START, metadata={"max_attempts": MAX_ATTEMPTS})))
+        assert is_new is (key not in self.model)
+        if is_new:
+            self.model[key] = Model()
+            self.order.append(key)
+
+    @rule(limit=st.integers(0, 3), runs_out=st.booleans())
+    def claim(self, limit: int, runs_out: bool) -> None:
+        alive = sum(m.leased and not m.lease_is_over for m in self.model.values())
+        waiting = [key for key in self.order if self.waits(self.model[key])]
+        claimed = self.store.write(Claim("node", limit, -1.0 if runs_out else 600.0))
+        if alive >= limit or not waiting:
+            assert claimed is None
+            return
+        assert claimed is not None
+        assert claimed.optimization_id == waiting[0]
+        model = self.model[claimed.optimization_id]
+        model.attempt += 1
+        model.leased, model.lease_is_over, model.heard_until = True, runs_out, -1
+        assert claimed.attempt == model.attempt
+
+    @staticmethod
+    def waits(model: Model) -> bool:
+        return model.status is S.CREATED and model.intent is Intent.RUN and not model.leased
+
+    @precondition(lambda self: self.model)
+    @rule(key=some, to=some_status, offset=st.sampled_from([None, 0, 0, -1, 1]))
+    def transition(self, key: str, to: S, offset: int | None) -> None:
+        if key not in self.model:
+            return
+        model = self.model[key]
+        fence = None if offset is None else self.fence(key) + offset
+        move = Transition(key, to, Cause.HOOK, fence=fence)
+        if offset:
+            with pytest.raises(StaleAttemptError):
+                self.store.write(move)
+        elif CELLS[model.status, to] == ".":
+            with pytest.raises(OptimizationStateError, match=model.status.value):
+                self.store.write(move)
+        else:
+            self.store.write(move)
+            self.moved(key, to)
+
+    @precondition(lambda self: any(m.status in (S.INITIALIZING, S.RUNNING) for m in self.model.values()))
+    @rule(offset=st.sampled_from([0, 0, 0, -1]), ahead=st.sampled_from([0, 0, 0, 1]))
+    def commit_step(self, offset: int, ahead: int) -> None:
+        key, model = next((key, m) for key, m in self.model.items() if m.at_work)
+        step = model.steps + ahead
+        commit = CommitStep(key, self.fence(key) + offset, step, [trial(model.steps, step=step)], {"at": step})
+        if offset:
+            with pytest.raises(StaleAttemptError):
+                self.store.write(commit)
+        elif ahead:
+            with pytest.raises(OptimizationStateError, match=f"{model.steps} is the next"):
+                self.store.write(commit)
+        else:
+            assert self.store.write(commit).intent is model.intent
+            model.steps += 1
+
+    @precondition(lambda self: self.model)
+    @rule(key=some, intent=st.sampled_from(list(Intent)))
+    def wish(self, key: str, intent: Intent) -> None:
+        if key not in self.model:
+            return
+        model = self.model[key]
+        again = model.status is S.CANCELLED and intent is Intent.CANCEL
+        if model.status in ENDED and not again:
+            with pytest.raises(OptimizationStateError, match=model.status.value):
+                self.store.write(SetIntent(key, intent, "ann"))
+            return
+        if not again:
+            model.intent = intent
+            self.carried_out(key)
+        assert self.store.write(SetIntent(key, intent, "ann")) is model.status
+
+    @rule()
+    def sweep(self) -> None:
+        expected = [key for key, m in self.model.items() if m.leased and m.lease_is_over]
+        assert sorted(self.store.write(Sweep("sweeper"))) == sorted(expected)
+        for key in self.order.copy():
+            model = self.model[key]
+            if key not in expected:
+                continue
+            model.leased = model.lease_is_over = False
+            if not model.at_work:
+                self.carried_out(key, claimed=True)
+                continue
+            model.deaths += 1
+            if model.intent is Intent.RUN:
+                self.moved(key, S.FAILED if model.deaths >= MAX_ATTEMPTS else S.CREATED)
+            else:
+                self.moved(key, S.CANCELLED if model.intent is Intent.CANCEL else S.PAUSED)
+
+    @precondition(lambda self: any(m.leased for m in self.model.values()))
+    @rule()
+    def release(self) -> None:
+        key, model = next((key, m) for key, m in self.model.items() if m.leased)
+        assert self.store.write(Release(key, self.fence(key)))
+        model.leased = model.lease_is_over = False
+        self.carried_out(key, claimed=True)
+
+    @precondition(lambda self: self.model)
+    @rule(key=some, to=some_status, at=st.integers(0, 20), twice=st.booleans(), old=st.booleans())
+    def hear_from_prefect(self, key: str, to: S, at: int, twice: bool, old: bool) -> None:
+        if key not in self.model:
+            return
+        model = self.model[key]
+        self.states_heard += 1
+        heard = RecordPrefectState(
+            key, model.attempt - old, "flow", "run", "name", f"state-{self.states_heard}", "T", "N", "",
+            START + timedelta(seconds=at), Cause.EVENT, to,
+        )  # fmt: skip
+        decision = self.store.write(heard)
+        assert decision is not None
+        if old:
+            assert decision.reason is Reason.STALE_FENCE
+        elif at < model.heard_until:
+            assert decision.reason is Reason.STALE_VERSION
+        else:
+            model.heard_until = at
+            assert decision.allowed is self.moved(key, to)
+        if twice:
+            assert self.store.write(heard) is None
+
+    def fence(self, key: str) -> int:
+        holding = self.store.holding(key)
+        assert holding is not None
+        return holding.fence
+
+    def moved(self, key: str, to: S) -> bool:
+        moved = self.model[key].move(to)
+        if moved and to is S.CREATED:
+            self.order.remove(key)
+            self.order.append(key)
+        return moved
+
+    def carried_out(self, key: str, *, claimed: bool = False) -> None:
+        """An intent moves what nobody works on; `claimed`: only from where a claim finds it."""
+        model, before = self.model[key], self.model[key].status
+        if claimed and before is not S.CREATED:
+            return
+        model.carry_out_wish()
+        if model.status is S.CREATED and before is not S.CREATED:
+            self.order.remove(key)
+            self.order.append(key)
+
+    @invariant()
+    def the_store_knows_what_the_model_knows(self) -> None:
+        for key, model in self.model.items():
+            state, holding = self.store.get(key), self.store.holding(key)
+            assert state is not None
+            assert holding is not None
+            assert (state.status, holding.intent) == (model.status, model.intent.value)
+            assert (holding.attempt, holding.deaths) == (model.attempt, model.deaths)
+            assert (holding.lease_node is not None) is model.leased
+            assert not model.leased or model.status in (S.CREATED, S.INITIALIZING, S.RUNNING)
+            assert state.completed_steps == model.steps == len(self.store.trials(key))
+            assert (state.completed_at is not None) is (model.status in ENDED)
+
+    @invariant()
+    def transitions_are_a_chain_without_gaps(self) -> None:
+        for key, model in self.model.items():
+            rows = self.store.transitions(key)
+            assert [row["to_status"] for row in rows] == [status.value for status in model.path]
+            assert [row["from_status"] for row in rows] == [None, *(row["to_status"] for row in rows[:-1])]
+
+    @invariant()
+    def counts_are_true(self) -> None:
+        counted = {row["status"]: row["count"] for row in self.store.counts()}
+        assert counted == Counter(model.status.value for model in self.model.values())
+        ended = Counter(model.status.value for model in self.model.values() if model.status in ENDED)
+        assert {row["status"]: row["count"] for row in self.store.endings()} == ended
+
+
+@cache
+def empty_store() -> str:
+    """The path of a migrated store; a copy of it is opened sooner than a new one is made."""
+    path = str(Path(tempfile.mkdtemp(), "empty.db"))
+    Store(path).close()
+    return path
+
+
+TestLives = Lives.TestCase
+TestLives.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)  # fmt: skip
