@@ -14,6 +14,8 @@ which case the flow claims the optimization itself. How an attempt ends is Prefe
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Any
 
 from prefect import flow, get_client
@@ -22,16 +24,22 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
+from o9.flows.presence import appear
 from o9.lifecycle.submission import new_optimization, submit
 from o9.mirror.mapping import REQUEUED
 from o9.mirror.recorder import Tracked, mirror_flow_state, record_state, track, untrack
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.logs import bound
 from o9.model.settings import settings
+from o9.model.states import Intent
 from o9.store.leases import Claim
 from o9.store.transitions import Cause
 from o9.tasks.attempt import Attempt, Verdict, find, forget, register
+from o9.tasks.run_logs import forward_to_prefect
 from o9.tasks.steps import finalize, prepare, run_step
+
+logger = logging.getLogger(__name__)
+HEAR_SECONDS = 1.0
 
 
 @flow(
@@ -51,7 +59,11 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     assert context is not None
     assert context.flow_run is not None
     flow_run_id = context.flow_run.id
-    attempt = find(flow_run_id) or await _claim(flow_run_id, optimization_id, spec)
+    forward_to_prefect()
+    attempt, hearing = find(flow_run_id), None
+    if attempt is None:
+        attempt = await _claim(flow_run_id, optimization_id, spec)
+        hearing = asyncio.create_task(_hear_cancellation(attempt))
     name = attempt.claimed.optimization_id
     with bound(optimization=name, attempt=attempt.claimed.attempt):
         try:
@@ -64,6 +76,9 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
                 step += 1
             results = await finalize(name, verdict.value)
         finally:
+            if hearing is not None:
+                hearing.cancel()
+                await asyncio.wait({hearing})
             if attempt.strategy is not None and attempt.strategy.kind == "steps":
                 await attempt.strategy.close()
             forget(flow_run_id)
@@ -82,7 +97,8 @@ async def _claim(flow_run_id: Any, optimization_id: str | None, spec: dict[str, 
     """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far."""
     if (optimization_id is None) == (spec is None):
         raise OptimizationValidationError("optimization_id", "give either an optimization_id or a spec")
-    store, node = current_store(), settings().node_id
+    store = await asyncio.to_thread(current_store)
+    node = await asyncio.to_thread(appear, store)
     if spec is not None:
         state = new_optimization(spec)
         await submit(store, state, node=node, allowed_imports=settings().allowed_imports)
@@ -98,6 +114,21 @@ async def _claim(flow_run_id: Any, optimization_id: str | None, spec: dict[str, 
             await record_state(tracked, "flow", flow_run, state_so_far, Cause.RECONCILER)
     track(flow_run_id, tracked)
     return attempt
+
+
+async def _hear_cancellation(attempt: Attempt) -> None:
+    """Cut the attempt off when somebody cancels it: no aggregator listens for a flow that Prefect started."""
+    store, name = attempt.store, attempt.claimed.optimization_id
+    while True:
+        await asyncio.sleep(HEAR_SECONDS)
+        try:
+            holding = await store.read_async(store.holding, name)
+        except OptimizationError:
+            logger.exception("could not read what is wanted of %s; trying again in %s s", name, HEAR_SECONDS)
+            continue
+        if holding is not None and holding.intent == Intent.CANCEL.value:
+            attempt.interrupt(Verdict.CANCEL)
+            return
 
 
 def end_attempt(flow_run_id: Any) -> None:

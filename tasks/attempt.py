@@ -55,6 +55,7 @@ class Attempt:
     best: Best | None = None
     deadline: datetime | None = None
     stopping: bool = False
+    observe_seconds: float = 1.0
     _cut_off: asyncio.Future[Verdict] | None = field(default=None, repr=False)
     _wanted: Verdict | None = None
 

@@ -22,7 +22,7 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.logs import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
-from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
+from o9.store.ledger import AMENDABLE, Acknowledged, Amend, CommitStep, CutOff
 from o9.store.transitions import Cause, Transition
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy
@@ -30,7 +30,6 @@ from o9.strategies.protocol import StepResult
 from o9.tasks.attempt import Attempt, Interrupted, Verdict, attempt_of, deadline_of
 
 logger = logging.getLogger(__name__)
-OBSERVE_SECONDS = 1.0
 
 _MIRRORED: dict[str, Any] = {
     "on_running": [mirror_task_state],
@@ -151,28 +150,31 @@ async def _commit(
 
 
 async def _run_coroutine(attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState) -> Verdict:
-    """A strategy that changes the state itself: what it assigned is committed as it is seen."""
-    wanted = Intent.RUN
+    """A strategy that changes the state itself: what it assigned is committed as it is seen.
+
+    It hears of no wish by itself. So where people or the node want it to end, it is cut off behind the assignments
+    that were just committed; one that has ended meanwhile is done.
+    """
+    committed = state
 
     async def observe(seen: OptimizationState) -> None:
-        nonlocal wanted
-        gain = improvement(seen.current_performance, seen.baseline_performance, direction_of(seen))
-        wanted = (
-            await _amend(
-                attempt,
-                **{name: getattr(seen, name) for name in _OBSERVED},
-                performance_improvement=seen.performance_improvement or gain,
-            )
-        ).intent
+        nonlocal committed
+        changes = {name: value for name in _OBSERVED if (value := getattr(seen, name)) != getattr(committed, name)}
+        if "current_performance" in changes and "performance_improvement" not in changes:
+            gain = improvement(seen.current_performance, seen.baseline_performance, direction_of(seen))
+            changes["performance_improvement"] = gain
+        acknowledged = await _amend(attempt, **changes)
+        committed = seen
+        wanted = _verdict(attempt, acknowledged, done=False)
+        if wanted is not Verdict.GO_ON:
+            attempt.interrupt(wanted)
 
-    end = await attempt.interruptible(strategy.run(state, observe, OBSERVE_SECONDS))
-    return Verdict.PAUSE if end.pause_requested or wanted is Intent.PAUSE else Verdict.DONE
+    end = await attempt.interruptible(strategy.run(state, observe, attempt.observe_seconds))
+    return Verdict.PAUSE if end.pause_requested else Verdict.DONE
 
 
-_OBSERVED = (
-    "progress", "current_step", "total_steps", "completed_steps", "current_performance", "optimized_parameters",
-    "results", "metrics", "issues", "warnings",
-)  # fmt: skip
+# All that may be amended: what a strategy leaves in any of them, it finds there after a resume.
+_OBSERVED = tuple(sorted(AMENDABLE))
 
 
 def _verdict(attempt: Attempt, acknowledged: Acknowledged, done: bool) -> Verdict:
