@@ -27,6 +27,7 @@ from o9.cli.views import Record, summary_view
 from o9.model.errors import OptimizationStateError
 from o9.model.settings import DEFAULT_STORE
 from o9.model.states import OptimizationStatus
+from o9.store.store import Store
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -44,14 +45,19 @@ class Conducted:
     interrupted: bool
 
 
-def conduct(url: str | None, begin: Begin, max_concurrent: int = 10) -> Conducted:
-    """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person."""
+def conduct(
+    url: str | None, begin: Begin, max_concurrent: int = 10, check: Callable[[Store], Awaitable[None]] | None = None
+) -> Conducted:
+    """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person.
+
+    `check` may refuse by raising, before the seconds that Prefect's start takes.
+    """
     import_from_here()  # the aggregator takes whatever waits in the store, also what was submitted from here before
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
         # The default's own spelling would be overruled by O9_STORE_URL.
         path = os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
-        return asyncio.run(_conduct(path, begin, max_concurrent, interrupts, display))
+        return asyncio.run(_conduct(path, begin, check, max_concurrent, interrupts, display))
 
 
 def conclude(url: str | None, conducted: Conducted) -> int:
@@ -94,7 +100,14 @@ def what_next(records: Sequence[Record], option: str, width: int, *, everything:
     return words.aligned(lines, width)
 
 
-async def _conduct(url: str, begin: Begin, max_concurrent: int, interrupts: Interrupts, display: Display) -> Conducted:
+async def _conduct(
+    url: str,
+    begin: Begin,
+    check: Callable[[Store], Awaitable[None]] | None,
+    max_concurrent: int,
+    interrupts: Interrupts,
+    display: Display,
+) -> Conducted:
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.cli.logs import log_through
@@ -103,6 +116,8 @@ async def _conduct(url: str, begin: Begin, max_concurrent: int, interrupts: Inte
     aggregator = OptimizationStateAggregator(max_concurrent_optimizations=max_concurrent, storage_path=url)
     try:
         await aggregator.initialize()
+        if check is not None:
+            await check(aggregator.store)
         await _unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
         follower = Follower(aggregator.store, await begin(aggregator, display))
         await _follow(aggregator, follower, display, interrupts.asked)

@@ -14,7 +14,7 @@ from rich.text import Text
 from o9.cli import words
 from o9.cli.conduct import Conducted, conduct, exit_code, what_next
 from o9.cli.console import emit, plain_table, results
-from o9.cli.open_store import existing_store, option_for
+from o9.cli.open_store import existing_store, option_for, place_of
 from o9.cli.progress import Display
 from o9.cli.reading import ledger, read_record
 from o9.cli.run import submit_all
@@ -99,10 +99,10 @@ def _conclude(url: str | None, conducted: Conducted) -> int:
         names = {record.state.optimization_id: record.best for record in records}
         ledgers = {name: _with_returns(store, name) for name in conducted.ids}
         rows = demo_table([record.state for record in records], names, ledgers)
-        where = store.name
+        where = place_of(store)
     console = results()
-    emit(console, Text(), *demo_view(rows), Text(), Text(f"O9's record: {where}"))
-    emit(console, Text(f"Prefect's: {where_prefect_records()}"), Text())
+    emit(console, Text(), *demo_view(rows), Text(), Text(f"The record:       {where}"))
+    emit(console, Text(f"Prefect's record: {where_prefect_records()}"), Text())
     emit(console, *(Text(line) for line in what_next(records, option, console.width, everything=True)))
     return exit_code(records, conducted.interrupted)
 

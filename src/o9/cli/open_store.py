@@ -33,6 +33,11 @@ def option_for(given: str | None) -> str:
     return f" --store {shlex.quote(given)}" if given else ""
 
 
+def place_of(store: Store) -> str:
+    """Where it lies, whole: a path from the root, or a URL without its password."""
+    return store.name if "://" in store.name else str(Path(store.name).absolute())
+
+
 @contextmanager
 def existing_store(given: str | None) -> Iterator[Store]:
     """The store, which must exist. Raises OptimizationStoreError, naming the path and what to do."""

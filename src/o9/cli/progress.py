@@ -26,6 +26,8 @@ from o9.model.states import ACTIVE, ENDED, OptimizationStatus
 
 LINE_SECONDS = 10.0  # between two lines about the same optimization, where there are no bars
 REDRAWS_PER_SECOND = 8
+STATUS_WIDTH, VALUE_WIDTH, TIME_WIDTH = 12, 10, 8
+NARROWEST_BAR, WIDEST_BAR = 8, 30
 
 
 def progress_table(
@@ -36,23 +38,26 @@ def progress_table(
     extra_seconds: time that has passed, for those that run, since their state was read.
     """
     shown = visible(states, max(1, height - 3))
+    extra = extra_seconds or {}
+    names = max((words.width_of(state.name) for state in shown), default=0)
+    steps = max((len(words.steps(state)) for state in shown), default=0)
+    fixed = STATUS_WIDTH + steps + VALUE_WIDTH + TIME_WIDTH + 5
+    name_width = min(names, max(12, width - fixed - NARROWEST_BAR))
     table = Table.grid(padding=(0, 1))
-    name_width = min(max(words.width_of(state.name) for state in shown), max(12, width - 60)) if shown else 12
     table.add_column(width=name_width, no_wrap=True, overflow="ellipsis")
-    table.add_column(width=12, no_wrap=True)
-    table.add_column(width=max(6, min(30, width - name_width - 54)))
-    for fixed in (9, 12, 9):
-        table.add_column(width=fixed, no_wrap=True, justify="right")
+    table.add_column(width=STATUS_WIDTH, no_wrap=True)
+    table.add_column(width=max(NARROWEST_BAR, min(WIDEST_BAR, width - fixed - name_width)))
+    for column in (steps, VALUE_WIDTH, TIME_WIDTH):
+        table.add_column(width=column, no_wrap=True, justify="right")
     for state in shown:
-        value = words.best_value(state)
-        elapsed = state.execution_time + (extra_seconds or {}).get(state.optimization_id, 0.0)
+        value, seconds = words.best_value(state), state.execution_time + extra.get(state.optimization_id, 0.0)
         table.add_row(
             Text(state.name),
             words.status(state.status),
             _bar(state),
             words.steps(state),
             "" if value is None else words.number(value),
-            words.duration(elapsed) if elapsed else "",
+            words.duration(seconds) if seconds else "",
         )
     if hidden := [state for state in states if all(state is not other for other in shown)]:
         table.add_row(Text(_counted(hidden), style="dim"))

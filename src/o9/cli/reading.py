@@ -9,7 +9,7 @@ from typing import Any
 
 from o9.cli import words
 from o9.cli.console import emit, results, say, write_json, write_json_list
-from o9.cli.open_store import existing_optimization, existing_store, option_for
+from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
 from o9.cli.views import Record, list_view, record_view, trials_view
 from o9.lifecycle.effect import direction_of
 from o9.model.optimization import OptimizationState
@@ -88,7 +88,7 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
         transitions=store.transitions(optimization_id),
         trial_counts=store.trial_counts(optimization_id),
         best=best,
-        store=store.name,
+        store=place_of(store),
         option=option,
     )
 

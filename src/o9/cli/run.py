@@ -11,10 +11,12 @@ from o9.cli.failures import one_line
 from o9.cli.follow import is_parked
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.progress import Display
+from o9.lifecycle.submission import submit
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
-from o9.strategies.factory import create_strategy
+from o9.store.store import Store
+from o9.strategies.factory import settle
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -26,7 +28,13 @@ def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int
     async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
         return await submit_all(aggregator, states, display)
 
-    return conclude(url, conduct(url, begin, max_concurrent))
+    async def check(store: Store) -> None:
+        # The same id with other content is refused before anything new is recorded.
+        for state in states:
+            if store.get(state.optimization_id) is not None:
+                await submit(store, state)
+
+    return conclude(url, conduct(url, begin, max_concurrent, check))
 
 
 def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: int) -> int:
@@ -48,15 +56,11 @@ async def submit_all(
     aggregator: OptimizationStateAggregator, states: Sequence[OptimizationState], display: Display
 ) -> list[str]:
     """Submit each. One that is recorded already with the same content is not run twice: it goes on where it stands."""
-    known = [state for state in states if aggregator.store.get(state.optimization_id) is not None]
-    # These first: the same id with other content is refused before anything new is recorded.
-    for state in known:
-        await aggregator.submit_optimization(state)
     for state in states:
-        if state not in known:
-            await aggregator.submit_optimization(state)
-    for state in known:
-        await _go_on(aggregator, state.optimization_id, display)
+        known = aggregator.store.get(state.optimization_id) is not None
+        await aggregator.submit_optimization(state)
+        if known:
+            await _go_on(aggregator, state.optimization_id, display)
     return [state.optimization_id for state in states]
 
 
@@ -78,6 +82,6 @@ def _check_resumable(state: OptimizationState) -> None:
             "submit it under a new id to run it again"
         )
     try:
-        create_strategy(state)  # imports what it names, and runs nothing
+        settle(state)  # imports what it names, and runs nothing
     except OptimizationError as error:
         raise OptimizationError(f"{state.optimization_id} cannot go on from here: {one_line(str(error))}") from error

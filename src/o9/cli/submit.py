@@ -8,7 +8,7 @@ from rich.text import Text
 
 from o9.cli.batch import read_batch
 from o9.cli.console import emit, results
-from o9.cli.open_store import option_for, store_url
+from o9.cli.open_store import option_for, place_of, store_url
 from o9.cli.words import aligned
 from o9.lifecycle.submission import prepared
 from o9.model.optimization import OptimizationState
@@ -24,7 +24,7 @@ def submit_files(paths: Sequence[str], url: str | None) -> int:
         for state in sorted(states, key=lambda state: store.get(state.optimization_id) is None):
             store.write(Create(prepared(state), content=content_hash(state)))
         recorded = [found for state in states if (found := store.get(state.optimization_id))]
-        where = store.name
+        where = place_of(store)
     console = results()
     emit(console, *(Text(_line(state)) for state in recorded))
     ids = " ".join(state.optimization_id for state in recorded)
