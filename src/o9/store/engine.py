@@ -104,13 +104,15 @@ def explain(error: BaseException | None, url: URL) -> str:
         "not a database": "it is not a SQLite file; give another path",
         "readonly": "it is read-only; make the file and its folder writable",
         "disk is full": "the disk is full; free some space, nothing that was recorded before is lost",
+        "No space left on device": "the disk is full; free some space, nothing that was recorded before is lost",
         "database is locked": f"another program has held it for over {SQLITE_BUSY_SECONDS} seconds",
         "malformed": "the file is damaged; restore a backup (`o9 db backup` makes them)",
     }
     for sign, remedy in remedies.items():
         if sign in cause:
             return f"the store {where}: {remedy} ({cause})"
-    if url.get_backend_name() == "postgresql" and type(error).__name__ == "OperationalError":
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
+    if url.get_backend_name() == "postgresql" and "OperationalError" in kinds:
         return f"the store {where} cannot be reached: is PostgreSQL running, and are the host and user right? ({cause})"
     return f"the store {where}: {cause}"
 
