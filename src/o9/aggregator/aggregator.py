@@ -20,6 +20,7 @@ from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.store import release_store, use_store
 from o9.coordinator.coordinator import OptimizationCoordinator
+from o9.flows.presence import depart
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.lifecycle.presence import Presence
@@ -81,6 +82,7 @@ class OptimizationStateAggregator:
         self._presence: Presence | None = None
         self._dispatcher: Dispatcher | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._caretaker: asyncio.Task[None] | None = None
         self._gate = asyncio.Lock()
 
     async def initialize(self) -> None:
@@ -107,6 +109,7 @@ class OptimizationStateAggregator:
             if self._store is not None:
                 store, self._store = self._store, None
                 release_store(store)
+                await asyncio.to_thread(depart, store)
                 await asyncio.to_thread(store.close)
 
     async def __aenter__(self) -> Self:
@@ -251,6 +254,7 @@ class OptimizationStateAggregator:
             limit=self.coordinator.max_concurrent_optimizations,
             lease_seconds=lease_seconds,
             interval=self._interval,
+            on_trouble=self._look_after_prefect,
         )
         loop = asyncio.get_running_loop()
 
@@ -273,11 +277,32 @@ class OptimizationStateAggregator:
         if self._dispatcher is None or self._presence is None or self._server is None or self._watcher is None:
             return
         dispatcher, self._dispatcher = self._dispatcher, None
+        helpers = {task for task in (self._watcher, self._caretaker) if task is not None}
+        for task in helpers:
+            task.cancel()
+        await asyncio.wait(helpers)
         await dispatcher.stop()
-        self._watcher.cancel()
-        await asyncio.wait({self._watcher})
         await asyncio.to_thread(self._presence.stop)
         await self._server.close()
+
+    def _look_after_prefect(self) -> None:
+        if self._caretaker is None or self._caretaker.done():
+            self._caretaker = asyncio.create_task(self._replace_dead_server(), name="o9-prefect")
+
+    async def _replace_dead_server(self) -> None:
+        """Find or start another server where the one in use no longer answers."""
+        assert self._server is not None
+        if self._dispatcher is None or await self._server.alive():
+            return
+        try:
+            server = await ensure_prefect_server(logger.warning)
+        except OptimizationError:
+            logger.exception("Prefect's server is away; what waits will be started when it is back")
+            return
+        dead, self._server = self._server, server
+        await dead.close()
+        with prefect_client_settings(server):
+            await self._dispatcher.reconnect()
 
     async def _watch(self, cursor: int) -> None:
         """Tell the coordinator's callbacks what has completed, on whichever node."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from prefect.flow_engine import run_flow_async
 
 from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track
-from o9.model.errors import OptimizationCoordinationError, OptimizationError
+from o9.model.errors import OptimizationCoordinationError
 from o9.model.states import Intent
 from o9.store.leases import Claim, Claimed, Lost, Release
 from o9.store.store import Store
@@ -43,14 +44,27 @@ class _Running:
 
 
 class Dispatcher:
-    """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`."""
+    """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`.
 
-    def __init__(self, store: Store, node: str, *, limit: int, lease_seconds: float, interval: float) -> None:
+    `on_trouble` is called when no flow run could be created: Prefect's server may be gone, see `reconnect`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        *,
+        limit: int,
+        lease_seconds: float,
+        interval: float,
+        on_trouble: Callable[[], None],
+    ) -> None:
         self._store = store
         self._node = node
         self._limit = limit
         self._lease_seconds = lease_seconds
         self._interval = interval
+        self._on_trouble = on_trouble
         self._running: dict[str, _Running] = {}
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -65,16 +79,19 @@ class Dispatcher:
     async def start(self) -> None:
         """Prefect's settings must already name a server."""
         self._cursor = await self._store.read_async(self._store.last_change)
-        self._client = await get_client().__aenter__()
-        self._loop_task = asyncio.create_task(self._loop(), name="o9-dispatch")
+        await self._connect()
+
+    async def reconnect(self) -> None:
+        """Go on with the server that Prefect's settings name now. What runs notices for itself that its own is gone."""
+        await self._disconnect()
+        await self._connect()
 
     async def stop(self) -> None:
         """Take nothing more; let each running step commit, and cut off those that take longer than the grace."""
-        if self._loop_task is None or self._client is None:
+        if self._loop_task is None:
             return
         self._loop_task.cancel()
         await asyncio.wait({self._loop_task})
-        self._loop_task = None
         for running in self._running.values():
             running.attempt.stop_after_step()
         tasks = [running.task for running in self._running.values()]
@@ -84,8 +101,7 @@ class Dispatcher:
                 running.attempt.interrupt(Verdict.REQUEUE)
             if late:
                 await asyncio.wait(late)
-        await self._client.__aexit__(None, None, None)
-        self._client = None
+        await self._disconnect()
 
     def wake(self) -> None:
         self._awake.set()
@@ -95,15 +111,29 @@ class Dispatcher:
         if running := self._running.get(optimization_id):
             running.attempt.interrupt(Verdict.CANCEL)
 
+    async def _connect(self) -> None:
+        self._client = await get_client().__aenter__()
+        # A task keeps the settings that were in force where it was created, and so do the flow runs it starts.
+        self._loop_task = asyncio.create_task(self._loop(), name="o9-dispatch")
+
+    async def _disconnect(self) -> None:
+        if self._loop_task is None or self._client is None:
+            return
+        self._loop_task.cancel()
+        await asyncio.wait({self._loop_task})
+        self._loop_task = None
+        await self._client.__aexit__(None, None, None)
+        self._client = None
+
     async def _loop(self) -> None:
         while True:
             self._awake.clear()
             try:
                 await self._start_waiting()
                 await self._hear_cancellations()
-            except (OptimizationError, PrefectException, httpx.HTTPError):
-                # What was claimed has been given back; whatever is away may be there again in a moment.
+            except Exception:  # what was claimed has been given back, and the queue must go on whatever this was
                 logger.exception("could not start what waits; trying again in %s s", self._interval)
+                self._on_trouble()
                 await asyncio.sleep(self._interval)
             try:
                 await asyncio.wait_for(self._awake.wait(), self._interval)
@@ -124,7 +154,7 @@ class Dispatcher:
         assert flow_run.state is not None
         await record_state(tracked, "flow", flow_run, flow_run.state, Cause.CLAIM)
         track(flow_run.id, tracked)
-        attempt = Attempt(self._store, claimed, self._node)
+        attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._interval)
         register(flow_run.id, attempt)
         task = asyncio.create_task(self._run(tracked, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
         self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)

@@ -69,6 +69,17 @@ async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source
     )
 
 
+class _HookTalk(logging.Filter):
+    """Prefect logs two lines at INFO each time it calls a hook: four for every step, which say nothing to anybody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(f"ook '{name}'" in record.getMessage() for name in ("mirror_flow_state", "mirror_task_state"))
+
+
+for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_HookTalk())
+
+
 async def mirror_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
     """The state hook of flows."""
     await _hooked("flow", flow_run.id, flow_run, state)
