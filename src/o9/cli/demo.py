@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from o9.objectives.demo import DemoRow
 
 LEGEND = (
-    "Sharpe ratios are annual, net of trading costs. Parameters were chosen on the in-sample years alone; the "
-    "out-of-sample years came after them. Walk-forward switches to the best parameters known at each fold."
+    "20 large US stocks, daily. Sharpe ratios are annual, net of trading costs. Parameters were chosen in sample alone "
+    "({in_sample}); out of sample ({out_of_sample}) came after. Walk-forward, in the in-sample years, switches to the "
+    "best parameters known at each fold."
 )
 
 
@@ -46,7 +47,7 @@ def demonstrate(url: str | None, *, seed: int, small: bool) -> int:
     return _conclude(url, conducted)
 
 
-def demo_view(rows: Sequence[DemoRow]) -> list[RenderableType]:
+def demo_view(rows: Sequence[DemoRow], in_sample: str, out_of_sample: str) -> list[RenderableType]:
     """The table, what it says in a sentence for each strategy, and how to read it. Fits 80 columns."""
     columns = ("trials", "in\nsample", "walk-\nforward", "out of\nsample", "worst\nfall", "turnover\na year")
     table = plain_table("strategy", *columns, right=columns)
@@ -80,7 +81,8 @@ def demo_view(rows: Sequence[DemoRow]) -> list[RenderableType]:
     for row in rows:
         sentences.add_row(Text(row.strategy), Text(row.reading))
     heading = Text("Sharpe ratios, and the worst fall from a high out of sample", style="bold")
-    return [heading, Text(), table, Text(), sentences, Text(), Text(LEGEND, style="dim")]
+    legend = LEGEND.format(in_sample=in_sample, out_of_sample=out_of_sample)
+    return [heading, Text(), table, Text(), sentences, Text(), Text(legend, style="dim")]
 
 
 def _plan(seed: int, small: bool) -> list[OptimizationState]:
@@ -101,10 +103,21 @@ def _conclude(url: str | None, conducted: Conducted) -> int:
         rows = demo_table([record.state for record in records], names, ledgers)
         where = place_of(store)
     console = results()
-    emit(console, Text(), *demo_view(rows), Text(), Text(f"The record:       {where}"))
+    emit(console, Text(), *demo_view(rows, *_periods()), Text(), Text(f"The record:       {where}"))
     emit(console, Text(f"Prefect's record: {where_prefect_records()}"), Text())
     emit(console, *(Text(line) for line in what_next(records, option, console.width, everything=True)))
     return exit_code(records, conducted.interrupted)
+
+
+def _periods() -> tuple[str, str]:
+    """The in-sample and the out-of-sample days, `1994-01 to 2014-02`."""
+    from o9.objectives.market.prices import sp500
+    from o9.objectives.market.walk_forward import split_days
+
+    dates = [str(day)[:7] for day in sp500().dates]
+    split = split_days(len(dates))
+    spans = (dates[split.in_sample], dates[split.out_of_sample])
+    return f"{spans[0][0]} to {spans[0][-1]}", f"{spans[1][0]} to {spans[1][-1]}"
 
 
 def _with_returns(store: Store, name: str) -> list[Trial]:

@@ -32,14 +32,14 @@ NARROWEST_BAR, WIDEST_BAR = 8, 30
 
 def progress_table(
     states: Sequence[OptimizationState], width: int, height: int, extra_seconds: Mapping[str, float] | None = None
-) -> Table:
+) -> RenderableType:
     """One row for each: name, status, bar, steps, best value, elapsed. What does not fit is counted below.
 
     extra_seconds: time that has passed, for those that run, since their state was read.
     """
     shown = visible(states, max(1, height - 3))
     extra = extra_seconds or {}
-    names = max((words.width_of(state.name) for state in shown), default=0)
+    names = max((words.width_of(words.title(state)) for state in shown), default=0)
     steps = max((len(words.steps(state)) for state in shown), default=0)
     fixed = STATUS_WIDTH + steps + VALUE_WIDTH + TIME_WIDTH + 5
     name_width = min(names, max(12, width - fixed - NARROWEST_BAR))
@@ -52,17 +52,15 @@ def progress_table(
     for state in shown:
         value, seconds = words.best_value(state), state.execution_time + extra.get(state.optimization_id, 0.0)
         table.add_row(
-            Text(state.name),
+            Text(words.title(state)),
             words.status(state.status),
             _bar(state),
             words.steps(state),
             "" if value is None else words.number(value),
             words.duration(seconds) if seconds else "",
         )
-    if hidden := [state for state in states if all(state is not other for other in shown)]:
-        table.add_row(Text(_counted(hidden), style="dim"))
-        table.columns[0].width = None
-    return table
+    hidden = [state for state in states if all(state is not other for other in shown)]
+    return Group(table, Text(_counted(hidden), style="dim")) if hidden else table
 
 
 def visible(states: Sequence[OptimizationState], room: int) -> list[OptimizationState]:
@@ -77,7 +75,11 @@ def visible(states: Sequence[OptimizationState], room: int) -> list[Optimization
 def progress_line(state: OptimizationState) -> str:
     """`Trend following  running  12/40  best 1.0234  12.3 s`"""
     value = words.best_value(state)
-    parts = [state.name, state.status.value, words.steps(state) if state.total_steps or state.completed_steps else ""]
+    parts = [
+        words.title(state),
+        state.status.value,
+        words.steps(state) if state.total_steps or state.completed_steps else "",
+    ]
     parts += [f"best {words.number(value)}" if value is not None else ""]
     parts += [words.duration(state.execution_time) if state.execution_time else ""]
     return "  ".join(part for part in parts if part)

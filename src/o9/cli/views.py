@@ -109,7 +109,7 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
 def record_view(record: Record, width: int) -> list[RenderableType]:
     """The page of `o9 show`."""
     state = record.state
-    page: list[RenderableType] = [Text(state.name, style="bold")]
+    page: list[RenderableType] = [Text(words.title(state), style="bold")]
     if state.description:
         page.append(Text(state.description))
     page += [Text(), _facts(record), Text()]

@@ -78,6 +78,10 @@ def status(value: OptimizationStatus) -> Text:
     return Text(value.value, style=_STYLES[value])
 
 
+def title(state: OptimizationState) -> str:
+    return state.name or state.optimization_id
+
+
 def best_value(state: OptimizationState) -> float | None:
     """The best so far; None while nothing has succeeded, which the state itself cannot tell from 0.0."""
     reached = state.current_performance != 0 or state.optimized_parameters

@@ -1,0 +1,165 @@
+"""What `run` and `submit` take from YAML, and how they refuse the rest: by file, line, entry and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from o9.cli.batch import read_batch
+from o9.model.errors import OptimizationError
+from o9.model.states import OptimizationPriority, OptimizationType
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def write(text: str | bytes, name: str = "batch.yaml") -> str:
+    Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return name
+
+
+def refusal(text: str | bytes) -> str:
+    with pytest.raises(OptimizationError) as caught:
+        read_batch([write(text)])
+    message = str(caught.value)
+    assert message.startswith("batch.yaml")
+    assert "\n" not in message
+    return message
+
+
+def test_one_mapping_is_one_optimization_with_defaults() -> None:
+    (state,) = read_batch([write("metadata: {objective: branin}")])
+    assert state.name == "branin"
+    assert state.optimization_id.startswith("branin-2")
+    assert state.optimization_type is OptimizationType.PARAMETER_TUNING
+    assert state.priority is OptimizationPriority.NORMAL
+    assert state.description == ""
+
+
+def test_a_list_is_a_batch_and_each_gets_an_id_of_its_own() -> None:
+    states = read_batch([write("- {name: Mean reversion, metadata: {objective: branin}}\n" * 3)])
+    ids = {state.optimization_id for state in states}
+    assert len(ids) == 3
+    assert all(name.startswith("mean-reversion-") for name in ids)
+
+
+def test_several_files_are_one_batch() -> None:
+    first = write("metadata: {objective: branin}", "a.yaml")
+    second = write("- metadata: {objective: ackley}", "b.yaml")
+    assert [state.name for state in read_batch([first, second])] == ["branin", "ackley"]
+
+
+@pytest.mark.parametrize(("name", "stem"), [("趋势跟踪", "branin"), ("🚀", "branin"), ("Café 2", "cafe-2")])
+def test_names_in_any_script_stay_and_ids_are_plain(name: str, stem: str) -> None:
+    (state,) = read_batch([write(f"{{name: {name}, metadata: {{objective: branin}}}}")])
+    assert state.name == name
+    assert state.optimization_id.isascii()
+    assert state.optimization_id.startswith(f"{stem}-2")
+
+
+def test_a_file_without_a_name_or_objective_is_called_after_itself() -> None:
+    (state,) = read_batch([write("total_steps: 3", "evening run.yaml")])
+    assert state.name == "evening run"
+    assert state.optimization_id.startswith("evening-run-")
+
+
+def test_values_are_read_as_json_would() -> None:
+    text = """
+    priority: high
+    created_at: 2026-01-31
+    metadata:
+      objective: branin
+      search_space: {x: {type: float, low: 1e-3, high: .5}, y: {type: categorical, choices: [no, 010, 1:30, true, ~]}}
+    """
+    (state,) = read_batch([write(text)])
+    assert state.priority is OptimizationPriority.HIGH
+    assert state.created_at.astimezone().day == 31
+    assert state.metadata["search_space"]["x"]["low"] == 0.001
+    assert state.metadata["search_space"]["y"]["choices"] == ["no", 10, "1:30", True, None]
+
+
+def test_an_objective_in_the_current_directory_is_found() -> None:
+    write("def objective(parameters): return 1.0", "desk_strategy_a.py")
+    space = "{x: {type: int, low: 1, high: 3}}"
+    (state,) = read_batch([write(f"metadata: {{objective: 'desk_strategy_a:objective', search_space: {space}}}")])
+    assert state.optimization_id.startswith("objective-")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("[]", "an empty list"),
+        ("hello", "a single value"),
+        ("- hello", "entry 1 (line 1): expected a mapping"),
+        ("- {total_steps: 1}\n- {}", "entry 2 (line 2): it is empty"),
+        ("a: 1\n---\nb: 2", "2 documents"),
+        ("name: [", "line 2, column 1"),
+        ("name: a\nname: b", "(line 2): 'name' is given twice"),
+        ("? [a, b]\n: 1", "has to be text"),
+        ("a: &a [*a]", "contains itself"),
+        ("nmae: a", "(line 1): nmae: there is no such field; did you mean name?"),
+        ("name: a\npriority: urgent", "(line 2): priority: 'urgent' is not one of low (1), normal (2), high (3)"),
+        ("optimization_type: magic", "parameter_tuning"),
+        ("total_steps: -1", "total_steps"),
+        ("total_steps: ten", "total_steps"),
+        ("metadata: 5", "metadata"),
+        ("status: running", "status"),
+        ("created_at: yesterday", "ISO 8601"),
+        (
+            "metadata:\n  objective: brainn",
+            "(line 2): metadata.objective: there is no objective 'brainn'; did you mean",
+        ),
+        ("metadata:\n  objective: branin\n  sampler: magic", "(line 3): metadata.sampler"),
+        ("metadata: {strategy: magic}", "metadata.strategy"),
+        ("metadata: {objective: 'nowhere_to_be_found:f'}", "nowhere_to_be_found"),
+        ("parameters: {x: .nan}", "parameters"),
+        ("parameters: {x: !!int abc}", "line 1"),
+        ("parameters: {x: !!python/object:os.system ls}", "line 1"),
+        ("name: !!binary aGVsbG8=", "name"),
+        (b"name: \xff\xfe\xfa", "batch.yaml"),
+        ("name: \0", "batch.yaml"),
+        ("a: " + "[" * 500 + "]" * 500, "nested deeper than 100"),
+        ("a: " + "[" * 100_000, "batch.yaml"),
+        (b"name: " + b"x" * 10_000_000, "larger than"),
+        ("x: 1" + "0" * 5000, "batch.yaml"),
+    ],
+)
+def test_what_cannot_be_submitted_is_refused_by_place(text: str | bytes, told: str) -> None:
+    assert told in refusal(text)
+
+
+def test_the_line_is_that_of_the_field_in_its_entry() -> None:
+    text = """
+- metadata: {objective: branin}
+- name: second
+  metadata:
+    objective: branin
+    search_space:
+      fast: {type: int, low: 1, high: 9}
+      slow: {type: int, low: 9, high: 1}
+"""
+    assert refusal(text).startswith("batch.yaml, entry 2 (line 8): metadata.search_space.slow")
+
+
+def test_a_bomb_of_aliases_is_refused_at_once() -> None:
+    levels = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 10))
+    assert "aliases stand for more than" in refusal(f"l0: &l0 [x, x]\n{levels}")
+
+
+def test_the_same_id_twice_is_refused_before_anything_else() -> None:
+    entry = "- {optimization_id: same, metadata: {objective: branin}}\n"
+    assert "entry 2 (line 2): optimization_id: 'same' is in batch.yaml, entry 1 already" in refusal(entry * 2)
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(OptimizationError, match=r"nowhere\.yaml cannot be read: No such file"):
+        read_batch(["nowhere.yaml"])
+    Path("folder").mkdir()
+    with pytest.raises(OptimizationError, match="folder cannot be read"):
+        read_batch(["folder"])

@@ -1,0 +1,196 @@
+"""What the command line draws: pure functions from states and trials to text, at any width."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+
+from o9.cli import words
+from o9.cli.demo import demo_view
+from o9.cli.progress import Display, progress_line, progress_table, visible
+from o9.cli.views import Record, list_view, record_view, summary_view, trials_view
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
+from o9.model.trial import Trial
+from o9.objectives.demo import DemoRow
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+AWKWARD = ("横截面排序 🚀 动量策略", "Risk limits [bold]x[/bold] :smile:", "A name far too long for any table " * 3)
+
+
+def state(name: str = "Trend", status: str = "running", **fields: Any) -> OptimizationState:
+    given = {
+        "optimization_id": f"{name[:3]}-1", "description": "", "created_at": NOON, "updated_at": NOON,
+        "optimization_type": OptimizationType.PARAMETER_TUNING, "priority": OptimizationPriority.NORMAL,
+        "total_steps": 40, "completed_steps": 12, "progress": 0.3, "execution_time": 12.34,
+    }  # fmt: skip
+    return OptimizationState(name=name, status=OptimizationStatus(status), **(given | fields))
+
+
+def trial(number: int, value: float | None, **fields: Any) -> Trial:
+    how = TrialState.FAILED if value is None else TrialState.COMPLETED
+    return Trial(number, number, how, {"fast": number, "band": 0.01234567}, value, **fields)
+
+
+def drawn(renderable: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False, emoji=False)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def page(record: Record, width: int = 80) -> str:
+    return "".join(drawn(part, width) for part in record_view(record, width))
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_list_fits_keeps_ids_whole_and_aligns_wide_characters(width: int) -> None:
+    states = [state(name, optimization_id=f"trend-following-20260131-120000-{i:04x}") for i, name in enumerate(AWKWARD)]
+    lines = drawn(list_view(states, width), width).splitlines()
+    assert len(lines) == 2 + len(states)
+    assert all(cell_len(line) <= width for line in lines)
+    for one, line in zip(states, lines[2:], strict=True):
+        assert line.startswith(one.optimization_id)
+    columns = {cell_len(line[: line.index("running")]) for line in lines[2:]}
+    assert len(columns) == 1
+
+
+def test_what_users_wrote_is_not_markup() -> None:
+    assert "[bold]x[/bold] :smile:" in drawn(list_view([state(AWKWARD[1])], 160), 160)
+    assert "[bold]x[/bold] :smile:" in page(Record(state(AWKWARD[1])))
+
+
+def test_the_best_trial_is_marked_and_shown_even_where_it_is_not_among_the_last() -> None:
+    trials = [trial(5, 0.2), trial(6, None, error="ValueError: no\n  data"), trial(7, 0.4)]
+    text = drawn(trials_view(state(), trial(1, 0.9), trials, 100), 100)
+    lines = [line for line in text.splitlines()[2:] if line.strip()]
+    assert [line.split()[1 if line.startswith("★") else 0] for line in lines] == ["1", "5", "6", "7"]
+    assert [line for line in lines if line.startswith("★")] == [lines[0]]
+    assert "ValueError: no data" in lines[2]
+    assert "band=0.01235" in lines[0]
+
+
+def test_the_better_trial_follows_the_direction_and_the_first_of_equals_stays() -> None:
+    low, high, equal, failed = trial(0, -1.0), trial(1, 2.0), trial(2, 2.0), trial(3, None)
+    assert words.better(None, failed, "maximize") is None
+    assert words.better(low, high, "maximize") is high
+    assert words.better(low, high, "minimize") is low
+    assert words.better(high, equal, "maximize") is high
+    assert words.better(high, failed, "maximize") is high
+
+
+def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_type() -> None:
+    done = state(
+        status="completed", current_performance=1.25, baseline_performance=1.0, target_performance=1.2,
+        performance_improvement=0.25, optimized_parameters={"fast": 5}, issues=["one"], warnings=["two"],
+        completed_at=NOON, metadata={"objective": "branin", "seed": 3},
+    )  # fmt: skip
+    transition = {
+        "at": NOON.isoformat(),
+        "to_status": "completed",
+        "cause": "hook",
+        "attempt": 2,
+        "message": "all done",
+    }
+    run = "01234567-89ab-cdef-0123-456789abcdef"
+    text = page(
+        Record(done, None, [transition | {"prefect_run_id": run}], {"completed": 7, "failed": 1}, trial(4, 1.25))
+    )
+    for told in (
+        "1.2500 in trial 4", "baseline 1.0000 (improvement +25.0 %)", "1.2000 reached", "fast = 5", "8 (1 failed)",
+        "one", "two", run, "attempt 2: all done", "seed 3", "Next: o9 trials Tre-1",
+    ):  # fmt: skip
+        assert told in " ".join(text.split())
+    assert all(cell_len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("status", "command"),
+    [("created", "o9 run --resume"), ("paused", "o9 run --resume"), ("running", "o9 watch"), ("failed", "o9 trials")],
+)
+def test_the_next_command_fits_the_status(status: str, command: str) -> None:
+    text = page(Record(state(status=status), option=" --store 'my store.db'"))
+    assert f"Next: {command} Tre-1 --store 'my store.db'" in text
+
+
+def test_nothing_is_claimed_before_anything_succeeded() -> None:
+    assert "nothing yet" in page(Record(state()))
+    assert "nothing has succeeded" in page(Record(state(status="failed")))
+    summary = drawn(summary_view([Record(state(status="failed", baseline_performance=1.0))], 120), 120)
+    assert summary.splitlines()[2].split()[:4] == ["Tre-1", "failed", "-", "1.0000"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_progress_fits_the_terminal_and_aligns_wide_characters(width: int) -> None:
+    states = [state(name, current_performance=0.98765, optimized_parameters={"a": 1}) for name in AWKWARD]
+    lines = drawn(progress_table(states, width, 24), width).splitlines()
+    assert len(lines) == 3
+    assert all(cell_len(line) <= width for line in lines)
+    assert len({cell_len(line[: line.index("running")]) for line in lines}) == 1
+    assert all("12/40" in line and "0.9877" in line and "12.3 s" in line for line in lines)
+
+
+def test_what_does_not_fit_the_height_is_counted_and_what_runs_is_shown() -> None:
+    states = [state(f"n{i}", "completed") for i in range(20)] + [state("active"), state("queued", "created")]
+    assert [one.name for one in visible(states, 2)] == ["active", "queued"]
+    text = drawn(progress_table(states, 80, 6), 80)
+    assert len(text.splitlines()) == 4
+    assert "… and 19 completed" in text
+
+
+def test_elsewhere_than_on_a_terminal_there_is_a_line_for_each_change_and_no_control_characters() -> None:
+    console = Console(file=io.StringIO(), width=10_000)
+    with Display(console) as display:
+        display.waiting_for("starting Prefect's local server")
+        for one in (state(status="created"), state(), state(completed_steps=13), state(status="completed")):
+            display.update([one])
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert [line.split()[2] for line in lines[1:]] == ["created", "running", "completed"]
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_a_progress_line_says_what_is_known() -> None:
+    assert progress_line(state(current_performance=1.0)) == "Trend  running  12/40  best 1.0000  12.3 s"
+    fresh = state(status="created", total_steps=0, completed_steps=0, execution_time=0.0)
+    assert progress_line(fresh) == "Trend  created"
+
+
+def test_the_demonstration_reads_like_a_manager_s_table() -> None:
+    whose: dict[str, Any] = {"optimization_id": "a", "strategy": "Trend", "figure": "sharpe", "reading": "fine"}
+    row = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__, 0.5) | whose | {"trials": 9})
+    unknown = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"trials": 0, "strategy": "Broken"})
+    text = "".join(drawn(part) for part in demo_view([row, unknown], "1994 to 2013", "2013 to 2022"))
+    assert all(cell_len(line) <= 80 for line in text.splitlines())
+    lines = text.splitlines()
+    assert any(line.split() == ["Trend", "9", "0.50", "0.50", "0.50", "50", "%", "0.5"] for line in lines)
+    assert any(line.split() == ["Broken", "0", "-", "-", "-", "-", "-"] for line in lines)
+    assert any(line.startswith("Equal weight (baseline)") for line in lines)
+    assert any(line.startswith("Buy and hold") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.042, "0.042 s"), (12.34, "12.3 s"), (247, "4:07"), (3723, "1:02:03"), (90_061, "1 d 01:01")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.0, "0.0000"), (1.23456, "1.2346"), (-0.00012345, "-0.0001234"), (1234567.0, "1.235e+06")],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+def test_commands_stand_alone_where_their_meaning_does_not_fit() -> None:
+    lines = [("o9 show abc", "the result"), ("o9 list", "everything")]
+    assert words.aligned(lines, 80) == ["Next: o9 show abc   the result", "      o9 list       everything"]
+    assert words.aligned(lines, 20) == ["Next: o9 show abc", "      o9 list"]
