@@ -144,6 +144,8 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         raise OptimizationStoreError(f"the store {path} is a folder: give the path of a file in it")
     if not path.parent.is_dir():
         raise OptimizationStoreError(f"the store {path}: the folder {path.parent} does not exist; create it first")
+    if path.is_file() and not _is_sqlite(path):
+        raise OptimizationStoreError(f"the store {path}: it is not a SQLite file; give another path")
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
@@ -158,6 +160,16 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _is_sqlite(path: Path) -> bool:
+    """SQLite itself takes a file shorter than its own header for an empty database, and writes over it."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(16)
+    except OSError as error:
+        raise OptimizationStoreError(f"the store {path} cannot be read: {error.strerror}") from error
+    return beginning in (b"", b"SQLite format 3\0")
 
 
 def _postgres_engine(url: URL) -> Engine:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 from sqlalchemy.orm import registry
-from sqlmodel import Field, SQLModel
+from sqlmodel import AutoString, Field, SQLModel
 
 # SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
 _SERIAL = BigInteger().with_variant(Integer, "sqlite")
@@ -233,6 +233,10 @@ class Change(Record, table=True):
 
 
 metadata: MetaData = Record.metadata
+for _table in metadata.tables.values():
+    for _column in _table.columns:
+        if isinstance(_column.type, AutoString):  # SQLModel's VARCHAR; texts have no limit here
+            _column.type = Text()
 
 
 def table_of(model: type[SQLModel]) -> Table:

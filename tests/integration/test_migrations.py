@@ -1,0 +1,108 @@
+"""The schema: a new database has what the tables say; a store of each released schema opens and reads back."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from o9.model.states import OptimizationStatus as S
+from o9.model.states import TrialState
+from o9.store import tables
+from o9.store.contract import assert_counts_are_true
+from o9.store.contract_steps import put, status_of, trial
+from o9.store.leases import Claim
+from o9.store.ledger import CommitStep
+from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+def test_a_new_database_is_what_the_tables_say(database: str, request: pytest.FixtureRequest) -> None:
+    with Store(request.getfixturevalue(database)) as store, store._engine.connect() as connection:
+        assert store.schema() == HEAD
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_every_schema_has_its_file() -> None:
+    assert {path.name for path in DATA.glob("store-*.db")} == {f"store-{revision}.db" for revision in REVISIONS}
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> None:
+    path = shutil.copy(DATA / f"store-{revision}.db", tmp_path / "store.db")
+    with Store(str(path)) as store:
+        assert store.schema() == HEAD
+        assert store.check() == []
+        statuses = {s.optimization_id: s.status for s in store.list().items}
+        assert statuses == {"done": S.COMPLETED, "broken": S.FAILED, "waiting": S.CREATED, "名字-🚀": S.PAUSED}
+        assert_counts_are_true(store)
+        done = store.get("done")
+        assert done is not None
+        assert (done.progress, done.completed_steps, done.current_performance) == (1.0, 2, 1.5)
+        assert [row["to_status"] for row in store.transitions("done")] == [
+            "created", "initializing", "running", "completed",
+        ]  # fmt: skip
+        first, second = store.trials("done")
+        assert (first.parameters, first.value, first.metrics) == ({"fast": 5, "slow": 50.5}, 1.5, {"turnover": 3.1})
+        assert (second.state, second.error) == (TrialState.FAILED, "ZeroDivisionError: division by zero")
+        whole = store.trial("done", 0)
+        assert whole is not None
+        assert (whole.returns, whole.periods_per_year) == ((0.01, -0.02, 5e-324), 252.0)
+        assert store.checkpoint("done") == {"step": 1, "rng": [0.1, 1e308]}
+        assert [(row["name"], row["value"]) for row in store.metrics("done")] == [("best", 1.5), ("best", 1.5)]
+        assert store.prefect_states("done")[0]["run_name"] == "fast-fox"
+        claimed = store.write(Claim("node", 1, 60.0))
+        assert claimed is not None
+        assert claimed.optimization_id == "waiting"
+        for status in (S.INITIALIZING, S.RUNNING):
+            store.write(Transition("waiting", status, Cause.HOOK, fence=claimed.fence))
+        store.write(CommitStep("waiting", claimed.fence, 0, [trial(0)], {}))
+        store.write(Transition("waiting", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
+        assert status_of(store, "waiting") is S.COMPLETED
+        assert_counts_are_true(store)
+
+
+@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+def test_processes_open_a_new_store_at_once(database: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(database)
+    program = (
+        "import sys; from o9.store.store import Store; from o9.store.contract_steps import put\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "with Store(sys.argv[1]) as store: put(store, sys.argv[2])"
+    )
+    openers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", program, url, f"a{n}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for n in range(3)
+    ]  # fmt: skip
+    for opener in openers:
+        assert opener.stdout is not None
+        opener.stdout.readline()
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.write("go\n")
+        opener.stdin.flush()
+    assert [opener.communicate(timeout=60)[1] for opener in openers] == ["", "", ""]
+    with Store(url) as store:
+        assert sorted(s.optimization_id for s in store.list().items) == ["a0", "a1", "a2"]
+
+
+def test_opening_an_old_store_warns_of_nothing(store_url: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with Store(store_url) as store:
+                put(store, "a")

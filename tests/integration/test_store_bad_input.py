@@ -1,0 +1,257 @@
+"""Stores that cannot be opened, read or written: the error says what to do, and nothing that was there is harmed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from o9.model.errors import OptimizationStoreError
+from o9.store.commit import UnitOfWork
+from o9.store.contract_steps import at_work, new, put, record_of, trial
+from o9.store.ledger import CommitStep
+from o9.store.store import Store
+from o9.store.transitions import Create
+
+
+def refusal(url: str) -> str:
+    with pytest.raises(OptimizationStoreError) as refused:
+        Store(url)
+    return str(refused.value)
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert "is a folder: give the path of a file in it" in refusal(str(tmp_path))
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "store.db"
+    assert f"{path.parent} does not exist; create it" in refusal(str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"strategy,sharpe\nmomentum,1.2\n" * 100, b"to do: buy low", b"SQLite format 3\0" + bytes(range(256)) * 40],
+    ids=["text", "a short note", "the beginning of a SQLite file"],
+)
+def test_a_file_that_is_not_sqlite(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_bytes(content)
+    message = refusal(str(path))
+    assert "give another path" in message or "restore a backup" in message
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_another_programs_database(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "portfolio.db"
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA journal_mode={mode}")
+    connection.execute("CREATE TABLE holdings (symbol TEXT)")
+    connection.commit()
+    connection.close()
+    content = path.read_bytes()
+    assert "belongs to another program (it has the table holdings): give another path" in refusal(str(path))
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_programs_postgresql_database(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE TABLE trial (patient TEXT)")
+    assert "belongs to another program (it has the table trial)" in refusal(postgres_url)
+    with psycopg.connect(postgres_url) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert tables == [("trial",)]
+
+
+def test_a_newer_schema(store_url: str) -> None:
+    with Store(store_url) as store:
+        put(store, "a")
+    connection = sqlite3.connect(store_url)
+    connection.execute("UPDATE o9_schema SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    content = Path(store_url).read_bytes()
+    message = refusal(store_url)
+    assert "schema 9999" in message
+    assert "newer" in message
+    assert Path(store_url).read_bytes() == content
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", ":memory:"])
+def test_memory(url: str) -> None:
+    assert "in-memory" in refusal(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///file::memory:?uri=true", "sqlite:////tmp/x.db?mode=ro", "file:x.db"])
+def test_options_of_sqlite(url: str) -> None:
+    assert "plain path, without options" in refusal(url)
+
+
+@pytest.mark.parametrize("url", ["mysql://user@host/db", "mongodb://host", "http://[", "postgres://host/db", "://"])
+def test_another_kind_of_database(url: str) -> None:
+    assert "postgresql://" in refusal(url) or "cannot be read" in refusal(url)
+
+
+def test_postgresql_that_is_not_there(postgres_url: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    message = refusal(f"postgresql://ann:secret@127.0.0.1:{port}/o9")
+    assert time.monotonic() - began < 5
+    assert "is PostgreSQL running" in message
+    assert "secret" not in message
+    assert "does not exist" in refusal(postgres_url.replace("/o9_", "/no_such_"))
+
+
+def test_a_read_only_file(tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", "4m") as folder:
+        path = folder / "store.db"
+        with Store(str(path)) as store:
+            put(store, "a")
+        content = path.read_bytes()
+        make_read_only(folder)
+        assert "it is read-only" in refusal(str(path)) or "writable" in refusal(str(path))
+        assert path.read_bytes() == content
+        assert "writable" in refusal(str(folder / "other.db")) or "read-only" in refusal(str(folder / "other.db"))
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", "1m") as folder, Store(str(folder / "store.db")) as store:
+        known = fill(store)
+        assert known
+        assert_all_there(store, known)
+        resize(folder, "8m")
+        put(store, "afterwards", parameters={"x": "y" * 20_000})
+        assert_all_there(store, known)
+        assert store.check() == []
+
+
+def test_a_full_disk_anywhere(store_url: str) -> None:
+    """The same by SQLite's own limit, which needs no right to mount; a step is refused whole, and can be repeated."""
+
+    class Limit:
+        targets: tuple[str, ...] = ()
+
+        def __init__(self, pages: int) -> None:
+            self.pages = pages
+
+        def apply(self, unit: UnitOfWork) -> int:
+            statement = f"PRAGMA max_page_count={self.pages}"
+            return int(unit.connection.exec_driver_sql(statement).scalar_one())
+
+    with Store(store_url) as store:
+        fence = at_work(store, "a").fence
+        step = CommitStep("a", fence, 0, [trial(n, error="x" * 9_000) for n in range(30)], {"x": 1})
+        limit = store.write(Limit(1)) + 8  # it cannot be less than what there is
+        before = record_of(store, "a")
+        for _ in range(2):
+            store.write(Limit(limit))  # of one connection, and a refused write takes a new one
+            with pytest.raises(OptimizationStoreError, match="disk is full; free some space"):
+                store.write(step)
+            assert record_of(store, "a") == before
+        assert store.write(step).completed_steps == 1
+        assert len(store.trials("a")) == 30
+
+
+def test_a_refused_write_holds_no_lock(store_url: str) -> None:
+    """Neither its own process nor another has to wait after the database itself has refused something."""
+    with Store(store_url) as store, Store(store_url) as other:
+        fence = at_work(store, "a").fence
+        errors = []
+        for wrong in ([trial(0), trial(0)], [trial(0, parameters={"x": {1}})], [trial(0, parameters={"x": "\ud800"})]):
+            with pytest.raises((OptimizationStoreError, TypeError, UnicodeEncodeError)) as refused:
+                store.write(CommitStep("a", fence, 0, wrong, {}))
+            errors.append(refused)  # which hold the frames, and what the frames hold
+            began = time.monotonic()
+            put(other, f"other-{len(errors)}")
+            put(store, f"own-{len(errors)}")
+            assert time.monotonic() - began < 5
+        assert store.write(CommitStep("a", fence, 0, [trial(0)], {})).completed_steps == 1
+
+
+def test_a_backup(store_url: str, tmp_path: Path) -> None:
+    with Store(store_url) as store:
+        at_work(store, "a")
+        store.backup(str(tmp_path / "copy.db"))
+        put(store, "later")
+        for path, words in [("copy.db", "exists already"), ("missing/copy.db", "does not exist; create it")]:
+            with pytest.raises(OptimizationStoreError, match=words):
+                store.backup(str(tmp_path / path))
+        with Store(str(tmp_path / "copy.db")) as copy:
+            assert copy.check() == []
+            assert copy.transitions("a") == store.transitions("a")
+            assert copy.get("later") is None
+
+
+def test_a_store_that_was_deleted_says_so(store_url: str) -> None:
+    with Store(store_url) as store:
+        put(store, "a")
+    Path(store_url).write_bytes(b"no longer a database" * 1000)
+    assert "not a SQLite file" in refusal(store_url)
+
+
+def fill(store: Store) -> list[str]:
+    """Write until the disk is full; the ids of what was acknowledged."""
+    known: list[str] = []
+
+    async def write_all() -> list[Any]:
+        states = [new(f"a{n}", parameters={"x": "y" * 20_000}) for n in range(100)]
+        answers = await asyncio.gather(*(store.write_async(Create(state)) for state in states), return_exceptions=True)
+        return list(zip(states, answers, strict=True))
+
+    for state, answer in asyncio.run(write_all()):
+        if isinstance(answer, OptimizationStoreError):
+            assert "the disk is full; free some space" in str(answer)
+        else:
+            assert answer[1] is True
+            known.append(state.optimization_id)
+    assert len(known) < 100
+    return known
+
+
+def assert_all_there(store: Store, known: list[str]) -> None:
+    for key in known:
+        state = store.get(key)
+        assert state is not None
+        assert state.parameters == {"x": "y" * 20_000}
+        assert len(store.transitions(key)) == 1
+    recorded = {s.optimization_id for s in store.list(limit=1000).items}
+    assert recorded - {"afterwards"} == set(known)
+
+
+class disk:
+    """A small file system of its own, mounted at `folder`; skips the test where mounting is not allowed."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        self._folder, self._size = folder, size
+
+    def __enter__(self) -> Path:
+        self._folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={self._size}", "tmpfs", str(self._folder)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip("mounting a small disk needs root")
+        return self._folder
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "-l", str(self._folder)], check=True)
+
+
+def make_read_only(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def resize(folder: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
