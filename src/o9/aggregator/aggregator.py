@@ -291,8 +291,9 @@ class OptimizationStateAggregator:
 
     async def _replace_dead_server(self) -> None:
         """Find or start another server where the one in use no longer answers."""
+        dispatcher = self._dispatcher
         assert self._server is not None
-        if self._dispatcher is None or await self._server.alive():
+        if dispatcher is None or await self._server.alive():
             return
         try:
             server = await ensure_prefect_server(logger.warning)
@@ -300,15 +301,18 @@ class OptimizationStateAggregator:
             logger.exception("Prefect's server is away; what waits will be started when it is back")
             return
         dead, self._server = self._server, server
-        await dead.close()
-        with prefect_client_settings(server):
-            await self._dispatcher.reconnect()
+        dead.release()
+        if server.api_url != dead.api_url:  # on the old address, whoever waits for it finds it by himself
+            with prefect_client_settings(server):
+                await dispatcher.reconnect()
 
     async def _watch(self, cursor: int) -> None:
-        """Tell the coordinator's callbacks what has completed, on whichever node."""
+        """Tell the coordinator's callbacks what has completed, on whichever node; notice that Prefect's server died."""
         store = self.store
         while True:
             await asyncio.sleep(self._interval)
+            if self._server is not None and self._server.gone():
+                self._look_after_prefect()
             try:
                 for change in await store.read_async(store.changes, cursor):
                     cursor = change["id"]

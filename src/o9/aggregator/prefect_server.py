@@ -109,6 +109,11 @@ class PrefectServer:
     api_url: str
     local: bool
     _users_lock: BinaryIO | None = field(default=None, repr=False)
+    _folder: Path | None = field(default=None, repr=False)
+
+    def gone(self) -> bool:
+        """Whether the local server's process has ended; cheap. Never of a configured server."""
+        return self._folder is not None and not _is_locked(self._folder / process.SERVER_LOCK)
 
     async def alive(self) -> bool:
         """Whether it answers within five seconds; if not, call `ensure_prefect_server` again, then close this."""
@@ -295,7 +300,7 @@ def _find_or_start(place: _Place, wait: _Wait, report: Callable[[str], None]) ->
                 report("waiting for Prefect's local server, which another process is starting")
                 while not process.try_lock(start_lock, fcntl.LOCK_EX):
                     wait.pause(place)
-            server = PrefectServer(_url_once_it_answers(place, wait, report), True, users_lock)
+            server = PrefectServer(_url_once_it_answers(place, wait, report), True, users_lock, place.folder)
         unless_found.pop_all()
         _handles.add(server)
         return server
@@ -328,9 +333,11 @@ def _reason_to_wait(place: _Place) -> str:
 
 
 def _start(place: _Place) -> subprocess.Popen[bytes]:
-    (place.folder / process.STATE).unlink(missing_ok=True)  # an old server's port must not be taken for the new one's
+    # The old server's port again, if it is free: flow runs whose server was killed then find the new one by themselves.
+    port = json.loads(state.read_bytes())["port"] if (state := place.folder / process.STATE).exists() else 0
+    state.unlink(missing_ok=True)  # what is published must be the new server's
     # -P: the modules beside the script must not stand before the standard library's
-    command = [sys.executable, "-P", process.__file__, "serve", str(place.folder)]
+    command = [sys.executable, "-P", process.__file__, "serve", str(place.folder), "--port", str(port)]
     if place.database is not None:
         command += ["--database", str(place.database)]
     if place.register_blocks:

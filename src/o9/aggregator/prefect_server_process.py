@@ -54,15 +54,15 @@ _LOG_LIMIT_BYTES = 10_000_000
 _NOBODY_ELSE, _FAILED = 0, 3
 
 
-def serve(folder: Path, database: Path | None, register_blocks: bool) -> int:
-    """Serve until nobody uses the server; the exit status."""
+def serve(folder: Path, database: Path | None, register_blocks: bool, port: int) -> int:
+    """Serve until nobody uses the server; the exit status. `port` is taken where it is free, else any."""
     gc.disable()  # imports allocate and hardly free: collecting meanwhile would cost half a second
     lock = (folder / SERVER_LOCK).open("ab")
     if not _locked_within(lock, _PROBE_SECONDS):
         return _NOBODY_ELSE
     watch = _UsersWatch(folder)
     watch.start()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    listener = _listener(port)
     _publish(folder, listener.getsockname()[1])
     setup = _DatabaseSetup(database) if database is not None and not database.exists() else None
 
@@ -100,6 +100,13 @@ def serve(folder: Path, database: Path | None, register_blocks: bool) -> int:
     watch.shut_down = lambda: setattr(server, "should_exit", True)
     server.run(sockets=[listener])
     return 0 if server.started else _FAILED
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=256)
+    except OSError:
+        return socket.create_server(("127.0.0.1", 0), backlog=256)
 
 
 async def _register_block_types() -> None:
@@ -304,10 +311,11 @@ def main(arguments: list[str]) -> int:
     server.add_argument("folder", type=Path)
     server.add_argument("--database", type=Path)
     server.add_argument("--register-blocks", action="store_true")
+    server.add_argument("--port", type=int, default=0)
     commands.add_parser("set-up").add_argument("database", type=Path)
     given = parser.parse_args(arguments)
     if given.command == "serve":
-        return serve(given.folder, given.database, given.register_blocks)
+        return serve(given.folder, given.database, given.register_blocks, given.port)
     _end_with_parent()
     set_up_database(given.database)
     return 0
