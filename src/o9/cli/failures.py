@@ -19,7 +19,8 @@ class UsageError(OptimizationError):
 
 def report(error: BaseException) -> int:
     """Say on stderr what went wrong and return the exit code; with `debug`, the traceback too."""
-    if isinstance(error, BrokenPipeError):
+    # Typer and rich turn a broken pipe into a SystemExit of their own.
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return _leave_broken_pipe()
     message, code = explain(error)
     if debug and not isinstance(error, KeyboardInterrupt) and code != USAGE:

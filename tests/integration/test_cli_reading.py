@@ -1,0 +1,454 @@
+"""Commands that read: what they print, as text and as JSON, what they refuse, and what they never import or create."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from o9.cli.main import main
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.settings import settings
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
+from o9.model.trial import Trial
+from o9.store.leases import Claim, Heartbeat
+from o9.store.ledger import CommitStep
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, Transition
+
+O9 = [sys.executable, "-m", "o9.cli.main"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+O9Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def o9(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> O9Command:
+    """Run a command line in this process, in an empty folder, on the store there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("O9_STORE_URL", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    settings.cache_clear()
+
+    def run(*arguments: str) -> Answer:
+        capsys.readouterr()
+        code = main(list(arguments))
+        told = capsys.readouterr()
+        return Answer(code, told.out, told.err)
+
+    return run
+
+
+def create(store: Store, optimization_id: str, **fields: Any) -> OptimizationState:
+    given: dict[str, Any] = {
+        "name": optimization_id, "description": "", "optimization_type": OptimizationType.PARAMETER_TUNING,
+        "priority": OptimizationPriority.NORMAL, "total_steps": 3, "metadata": {"objective": "branin"},
+    }  # fmt: skip
+    state = OptimizationState(
+        optimization_id=optimization_id, status=OptimizationStatus.CREATED, created_at=utc_now(), updated_at=utc_now(),
+        **(given | fields),
+    )  # fmt: skip
+    store.write(Create(state))
+    return state
+
+
+def work(store: Store, name: str, steps: int, end: str | None = None) -> int:
+    """As an attempt does: claim, start, commit `steps` steps of two trials, and perhaps end."""
+    claimed = store.write(Claim("node-1", 100, 30.0, name))
+    assert claimed is not None
+    for status in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
+        store.write(Transition(name, status, Cause.HOOK, fence=claimed.fence, prefect_run_id="run-1"))
+    for step in range(steps):
+        number = 2 * step
+        parameters = {"x": float(step)}
+        trials = [
+            Trial(number, step, TrialState.COMPLETED, parameters, float(step), {"turnover": 1.0}, started_at=utc_now()),
+            Trial(number + 1, step, TrialState.FAILED, {"x": -1.0}, error="ValueError: no data"),
+        ]
+        best = float(step)
+        store.write(
+            CommitStep(
+                name,
+                claimed.fence,
+                step,
+                trials,
+                {},
+                performance=best,
+                improvement=best,
+                optimized_parameters=parameters,
+            )
+        )
+    if end is not None:
+        store.write(Transition(name, OptimizationStatus(end), Cause.HOOK, "as told", fence=claimed.fence))
+    return claimed.fence
+
+
+@pytest.fixture
+def filled(o9: O9Command) -> Path:
+    """A store with one completed, one running, one paused and one waiting optimization."""
+    with Store("optimization_state.db") as store:
+        for name in ("done-1", "busy-1", "paused-1", "waiting-1"):
+            create(store, name)
+        work(store, "done-1", 3, "completed")
+        work(store, "busy-1", 1)
+        work(store, "paused-1", 2, "paused")
+    return Path("optimization_state.db")
+
+
+# What is printed
+
+
+def test_list_is_newest_first_and_narrowed(o9: O9Command, filled: Path) -> None:
+    names = [line.split()[0] for line in o9("list").out.splitlines()[2:]]
+    assert names == ["waiting-1", "paused-1", "busy-1", "done-1"]
+    assert [one["optimization_id"] for one in o9("list", "--json").json()] == names
+    assert [one["optimization_id"] for one in o9("list", "--json", "--status", "paused").json()] == ["paused-1"]
+    assert o9("list", "--json", "--type", "risk_optimization").json() == []
+    limited = o9("list", "--limit", "2")
+    assert len(limited.out.splitlines()) == 4
+    assert "there are more" in limited.err
+    assert len(o9("list", "--json", "--limit", "3").json()) == 3
+
+
+def test_list_json_has_the_fields_and_reads_every_page(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        for number in range(603):
+            create(store, f"many-{number}")
+    found = o9("list", "--json").json()
+    assert len({one["optimization_id"] for one in found}) == 603
+    assert set(found[0]) == set(OptimizationState.__dataclass_fields__)
+
+
+def test_show_tells_the_whole_story(o9: O9Command, filled: Path) -> None:
+    text = " ".join(o9("show", "done-1").out.split())
+    for told in (
+        "completed",
+        "100 %, step 3/3",
+        "2.0000 in trial 4",
+        "x = 2",
+        "6 (3 failed)",
+        "submission",
+        "run-1",
+        "as told",
+    ):
+        assert told in text
+    document = o9("show", "done-1", "--json").json()
+    assert set(OptimizationState.__dataclass_fields__) <= set(document)
+    assert document["status"] == "completed"
+    assert document["best_trial"] == 4
+    assert document["trial_counts"] == {"completed": 3, "failed": 3}
+    assert [row["to_status"] for row in document["transitions"]] == ["created", "initializing", "running", "completed"]
+
+
+def test_trials_json_is_the_whole_ledger_in_order(o9: O9Command, filled: Path) -> None:
+    trials = o9("trials", "done-1", "--json").json()
+    assert [trial["number"] for trial in trials] == list(range(6))
+    assert set(trials[0]) == set(Trial(0, 0, TrialState.FAILED, {}).to_dict())
+    assert [trial["number"] for trial in o9("trials", "done-1", "--json", "--limit", "2").json()] == [4, 5]
+    assert o9("trials", "waiting-1", "--json").json() == []
+
+
+def test_trials_shows_the_last_and_the_best(o9: O9Command, filled: Path) -> None:
+    answer = o9("trials", "done-1", "--limit", "1")
+    rows = [line for line in answer.out.splitlines()[2:] if line.strip()]
+    assert rows[0].split()[:2] == ["★", "4"]
+    assert rows[1].split()[:3] == ["5", "2", "failed"]
+    assert "the last 1 of 6" in answer.err
+    assert "no trials yet" in o9("trials", "waiting-1").err
+
+
+def test_the_store_is_named_by_option_or_environment(
+    o9: O9Command, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.rename("other.db")
+    assert o9("list").code == 1
+    assert len(o9("list", "--json", "--store", "other.db").json()) == 4
+    monkeypatch.setenv("O9_STORE_URL", "other.db")
+    settings.cache_clear()
+    assert len(o9("list", "--json").json()) == 4
+    assert "--store other.db" in o9("show", "busy-1", "--store", "other.db").out
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["show", "a"],
+        ["trials", "a"],
+        ["watch", "a"],
+        ["db", "check"],
+        ["db", "upgrade"],
+        ["db", "backup", "b"],
+    ],
+)
+@pytest.mark.parametrize("json_option", [[], ["--json"]])
+def test_a_store_that_is_not_there_is_named_and_not_created(
+    o9: O9Command, command: list[str], json_option: list[str]
+) -> None:
+    answer = o9(*command, *json_option)
+    assert (answer.code, answer.out) == (1, "")
+    assert "the store optimization_state.db does not exist; `o9 demo` or `o9 run FILE.yaml` makes one" in answer.err
+    assert list(Path().iterdir()) == []
+
+
+def test_stores_that_are_none_are_left_as_they_are(o9: O9Command) -> None:
+    Path("text.db").write_text("not a database, but rather long for a line of text")
+    Path("empty.db").touch()
+    Path("folder").mkdir()
+    with sqlite3.connect("foreign.db") as foreign:
+        foreign.execute("CREATE TABLE ledger (a)")
+    foreign.close()
+    before = {path: path.read_bytes() for path in Path().glob("*.db")}
+    refusals = {
+        "text.db": "not a SQLite file",
+        "empty.db": "is empty",
+        "folder": "is a folder",
+        "foreign.db": "another program",
+        "no/where.db": "does not exist",
+        "ftp://x": "ftp://",
+    }
+    for name, told in refusals.items():
+        answer = o9("list", "--store", name)
+        assert answer.code == 1
+        assert told in answer.err
+        assert len(answer.err.splitlines()) == 1
+        assert "Traceback" not in answer.err
+    assert {path: path.read_bytes() for path in Path().glob("*.db")} == before
+
+
+@pytest.mark.parametrize("typed", ["done-2", "DONE-1", "don"])
+def test_an_unknown_id_gets_suggestions(o9: O9Command, filled: Path, typed: str) -> None:
+    for command in ("show", "trials", "watch"):
+        answer = o9(command, typed)
+        assert answer.code == 1
+        assert f"there is no optimization {typed!r}" in answer.err
+        assert "did you mean done-1" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["bogus"], "no such command 'bogus'"),
+        (["show"], "missing argument 'ID'"),
+        (["list", "--limit", "0"], "--limit"),
+        (["list", "--status", "urgent"], "'urgent' is not one of 'created'"),
+        (["list", "--nonsense"], "--nonsense"),
+        (["run"], "missing argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(o9: O9Command, arguments: list[str], told: str) -> None:
+    answer = o9(*arguments)
+    assert answer.code == 2
+    assert answer.err.startswith("o9: ")
+    assert told in answer.err
+    assert "--help` says what there is" in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_a_setting_that_cannot_be_read_is_named(o9: O9Command, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("O9_LEASE_SECONDS", "soon")
+    settings.cache_clear()
+    answer = o9("list")
+    settings.cache_clear()
+    assert answer.code == 1
+    assert "O9_LEASE_SECONDS='soon'" in answer.err
+
+
+def test_debug_shows_the_traceback(o9: O9Command) -> None:
+    assert "Traceback" not in o9("list").err
+    answer = o9("list", "--debug")
+    assert answer.code == 1
+    assert "Traceback" in answer.err
+    assert answer.err.splitlines()[-1].startswith("o9: the store")
+
+
+# db, doctor, version
+
+
+def test_db_upgrade_check_and_backup(o9: O9Command, filled: Path) -> None:
+    assert "already" in o9("db", "upgrade").out
+    assert o9("db", "check").out == "optimization_state.db: ok\n"
+    assert o9("db", "check", "--json").json()["findings"] == []
+    backup = o9("db", "backup", "copy.db", "--json").json()
+    assert backup["bytes"] == Path("copy.db").stat().st_size
+    assert len(o9("list", "--json", "--store", "copy.db").json()) == 4
+    again = o9("db", "backup", "copy.db")
+    assert again.code == 1
+    assert "exists already" in again.err
+
+
+def test_db_check_says_what_is_damaged(o9: O9Command, filled: Path) -> None:
+    with sqlite3.connect(filled) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_trial_family'").fetchone()
+    connection.close()
+    with filled.open("r+b") as file:
+        file.seek((root - 1) * page_size + 8)
+        file.write(b"\xff" * 64)
+    answer = o9("db", "check")
+    assert answer.code == 1
+    assert "damaged" in answer.out + answer.err
+
+
+def test_doctor_finds_nothing_wrong_and_creates_nothing(o9: O9Command) -> None:
+    answer = o9("doctor", "--json")
+    document = answer.json()
+    assert (answer.code, document["ok"]) == (0, True), answer.out
+    assert {"python", "o9", "prefect", "store", "disk", "folder", "prefect server"} <= {
+        f["name"] for f in document["findings"]
+    }
+    assert list(Path().iterdir()) == []
+
+
+def test_doctor_names_problems_with_remedies_and_keeps_secrets(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("folder").mkdir()
+    monkeypatch.setenv("O9_STORE_URL", "postgresql://me:hush@localhost:1/none")
+    monkeypatch.setenv("O9_LEASE_SECOND", "3")
+    settings.cache_clear()
+    answer = o9("doctor", "--store", "folder")
+    assert answer.code == 1
+    assert "folder is a folder" in answer.out
+    assert "did you mean O9_LEASE_SECONDS?" in answer.out
+    assert "hush" not in answer.out
+    monkeypatch.setenv("O9_LOG_LEVEL", "LOUD")
+    settings.cache_clear()
+    unreadable = o9("doctor", "--store", "x.db", "--json")
+    settings.cache_clear()
+    assert unreadable.code == 1
+    assert any("O9_LOG_LEVEL='LOUD'" in finding["detail"] for finding in unreadable.json()["findings"])
+
+
+def test_doctor_and_show_know_work_whose_process_is_gone(o9: O9Command, filled: Path) -> None:
+    with Store(str(filled)) as store:
+        store.write(Heartbeat("node-1", os.uname().nodename, 2**22 + 1, 1.0, 30.0))
+    answer = o9("doctor")
+    assert answer.code == 0
+    assert "busy-1" in answer.out
+    assert "o9 run --resume busy-1" in answer.out
+
+
+def test_version(o9: O9Command) -> None:
+    assert o9("version").out.startswith("o9 ")
+    assert {"o9", "prefect", "python", "skfolio"} <= set(o9("version", "--json").json())
+
+
+# watch
+
+
+def test_watch_of_an_ended_one_answers_at_once(o9: O9Command, filled: Path) -> None:
+    answer = o9("watch", "done-1")
+    assert answer.code == 0
+    assert "completed (hook): as told" in answer.err
+    assert "done-1" in answer.out
+    assert o9("watch", "done-1", "--json").json()["status"] == "completed"
+
+
+def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
+    with Store(str(filled)) as store:
+        watcher = subprocess.Popen([*O9, "watch", "busy-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(1.5)
+        store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, issue="the exchange was closed"))
+        out, err = watcher.communicate(timeout=20)
+    assert watcher.returncode == 3
+    assert "running (hook)" in err
+    assert "failed (hook)" in err
+    assert "busy-1" in out
+
+
+def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: Path) -> None:
+    watcher = subprocess.Popen([*O9, "watch", "paused-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watcher.stderr is not None
+    while "o9 run --resume paused-1" not in watcher.stderr.readline():
+        assert watcher.poll() is None
+    watcher.send_signal(2)
+    _, err = watcher.communicate(timeout=20)
+    assert watcher.returncode == 130
+    assert "Traceback" not in err
+    with Store(str(filled)) as store:
+        state = store.get("paused-1")
+    assert state is not None
+    assert state.status is OptimizationStatus.PAUSED
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "done-1", "--json"], ["trials", "done-1"], ["watch", "done-1"], ["db", "check"]]
+)
+def test_reading_never_imports_prefect(filled: Path, command: list[str]) -> None:
+    script = (
+        f"import sys; from o9.cli.main import main; code = main({command!r}); print('prefect' in sys.modules, code)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.splitlines()[-1] == "False 0"
+
+
+def test_help_is_quick_and_imports_next_to_nothing(tmp_path: Path) -> None:
+    script = "import sys; from o9.cli.main import main; main(['--help']); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"prefect", "sqlalchemy", "sqlmodel", "optuna", "numpy", "pydantic", "rich", "yaml", "asyncio"}
+    assert not heavy & set(told.stdout.splitlines()[-1].split())
+    best = 9.0
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([*O9, "--help"], capture_output=True, check=True, timeout=60)
+        best = min(best, time.perf_counter() - began)
+    assert best < 0.3
+
+
+def test_a_reader_that_has_had_enough_is_no_error(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        for number in range(400):
+            create(store, f"many-{number}", description="x" * 1000)
+    script = "set -o pipefail; " + " ".join(O9) + " list --json | head -c 100 > head; echo $?"
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert (told.stdout, told.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}])
+def test_plain_where_no_terminal_is(filled: Path, environment: dict[str, str]) -> None:
+    told = subprocess.run(
+        [*O9, "show", "done-1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+    assert "\x1b[3" not in told.stdout
+    if not environment:
+        assert "\x1b" not in told.stdout
+        assert all(line == line.rstrip() for line in told.stdout.splitlines())
+
+
+def test_names_survive_a_terminal_without_utf_8(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        create(store, "wide-1", name="横截面排序 🚀")
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    told = subprocess.run([*O9, "list"], capture_output=True, text=True, timeout=60, env=plain, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "wide-1" in told.stdout
