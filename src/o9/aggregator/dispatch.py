@@ -24,7 +24,7 @@ from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.states import Intent
-from o9.store.leases import Claim, Claimed, Lost, Release
+from o9.store.leases import Claim, Claimed, Lost
 from o9.store.store import Store
 from o9.store.transitions import Cause
 from o9.tasks.attempt import Attempt, Verdict, register
@@ -94,14 +94,19 @@ class Dispatcher:
         await asyncio.wait({self._loop_task})
         for running in self._running.values():
             running.attempt.stop_after_step()
-        tasks = [running.task for running in self._running.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=STOP_GRACE_SECONDS)
-            for running in list(self._running.values()):
-                running.attempt.interrupt(Verdict.REQUEUE)
-            if late:
-                await asyncio.wait(late)
+        await self._all_ended(STOP_GRACE_SECONDS)
+        for running in self._running.values():
+            running.attempt.interrupt(Verdict.REQUEUE)
+        if not await self._all_ended(STOP_GRACE_SECONDS):
+            # They wait for a Prefect server that is away; the lease is given back, and their fence will be old.
+            for running in self._running.values():
+                logger.warning("left the flow run of %s behind: Prefect does not answer", running.attempt.claimed)
+                running.task.cancel()
         await self._disconnect()
+
+    async def _all_ended(self, seconds: float) -> bool:
+        tasks = [running.task for running in self._running.values()]
+        return not tasks or not (await asyncio.wait(tasks, timeout=seconds))[1]
 
     def wake(self) -> None:
         self._awake.set()
@@ -142,12 +147,12 @@ class Dispatcher:
 
     async def _start_waiting(self) -> None:
         while claimed := await self._store.write_async(Claim(self._node, self._limit, self._lease_seconds)):
+            logger.debug("claimed %s", claimed)
             try:
-                flow_run = await self._create_flow_run(claimed)
+                await self._begin(claimed, await self._create_flow_run(claimed))
             except BaseException:
-                await self._store.write_async(Release(claimed.optimization_id, claimed.fence))
+                await self._store.write_async(Lost(claimed.optimization_id, claimed.fence, self._node))
                 raise
-            await self._begin(claimed, flow_run)
 
     async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
         tracked = Tracked(self._store, claimed.optimization_id, claimed.attempt, self._node)

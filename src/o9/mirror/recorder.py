@@ -49,7 +49,7 @@ def tracked_run(flow_run_id: Any) -> Tracked | None:
 async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source: Cause) -> Decision | None:
     """Write one state of a flow or task run (Prefect's client objects). Raises OptimizationError."""
     meaning = meaning_of(kind, state.type.value, state.name, state.message)
-    return await tracked.store.write_async(
+    decision = await tracked.store.write_async(
         RecordPrefectState(
             optimization_id=tracked.optimization_id,
             attempt=tracked.attempt,
@@ -67,6 +67,15 @@ async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source
             node=tracked.node,
         )
     )
+    logger.debug(
+        "%s run %s is %s in Prefect, heard from the %s: %s",
+        kind,
+        run.name,
+        state.name,
+        source.value,
+        decision.reason.value if decision else "recorded",
+    )
+    return decision
 
 
 class _HookTalk(logging.Filter):
