@@ -87,7 +87,10 @@ class FloatParameter:
         return IntDistribution(0, steps_between(self.low, self.high, self.step))
 
     def from_optuna(self, value: Any) -> float:
-        return float(value) if self.step is None else self.grid_value(int(value))
+        if self.step is not None:
+            return self.grid_value(int(value))
+        # exp(log(low)) may lie one bit outside.
+        return min(max(float(value), self.low), self.high)
 
     def to_optuna(self, value: Any) -> float:
         return float(value) if self.step is None else self._position(value)
