@@ -230,7 +230,9 @@ class _DatabaseSetup:
         self._draft = database.with_name(f".{database.name}.o9-setup")
         database.parent.mkdir(parents=True, exist_ok=True)
         self._draft.unlink(missing_ok=True)
-        self._process = subprocess.Popen([sys.executable, "-P", __file__, "set-up", str(self._draft)])
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__, "set-up", str(self._draft), "--parent", str(os.getpid())]
+        )
 
     def finish(self) -> None:
         """Put the database in place. What cannot be used is dropped: Prefect sets up its own then, only slower."""
@@ -292,8 +294,8 @@ def set_up_database(database: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _end_with_parent() -> None:
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
+    """End this process when its parent is dead, also if it was dead before this one ran its first line."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -312,11 +314,13 @@ def main(arguments: list[str]) -> int:
     server.add_argument("--database", type=Path)
     server.add_argument("--register-blocks", action="store_true")
     server.add_argument("--port", type=int, default=0)
-    commands.add_parser("set-up").add_argument("database", type=Path)
+    set_up = commands.add_parser("set-up")
+    set_up.add_argument("database", type=Path)
+    set_up.add_argument("--parent", type=int, default=os.getppid())
     given = parser.parse_args(arguments)
     if given.command == "serve":
         return serve(given.folder, given.database, given.register_blocks, given.port)
-    _end_with_parent()
+    _end_with(given.parent)
     set_up_database(given.database)
     return 0
 
