@@ -155,6 +155,8 @@ class LedgerContract:
         store, other = open_store(), open_store()
         old = at_work(store, "a", lease_seconds=-1.0)
         assert other.write(Sweep("node-2")) == ["a"]
+        with refused(StaleAttemptError, str(old.fence)):  # from the sweep on, not only from the next claim
+            store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=old.fence))
         taken = other.write(Claim("node-2", 5, 600.0))
         assert taken is not None
         assert (taken.attempt, taken.fence > old.fence) == (2, True)
