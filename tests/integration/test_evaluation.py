@@ -23,6 +23,7 @@ import pytest
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Evaluation
+from o9.strategies import child as child_module
 from o9.strategies.answers import ERROR_LENGTH
 from o9.strategies.children import POOL, THREAD_VARIABLES
 from o9.strategies.evaluation import Evaluator, Outcome, prewarm
@@ -386,6 +387,37 @@ def test_kill_9_of_the_parent_leaves_no_orphan(tmp_path: Path, body: str) -> Non
     while any(map(alive, pids)):
         assert time.monotonic() < end, f"orphans: {[pid for pid in pids if alive(pid)]}"
         time.sleep(0.01)
+
+
+async def test_a_child_that_exits_by_itself_leaves_nothing_that_it_started(
+    evaluator: MakeEvaluator, tmp_path: Path
+) -> None:
+    record = tmp_path / "pid"
+
+    def desert(parameters: dict[str, Any]) -> float:
+        record.write_text(str(subprocess.Popen(["sleep", "1000"]).pid))
+        os._exit(3)
+
+    (outcome,) = await evaluate(evaluator(desert), {})
+    assert "exit code 3" in (outcome.error or "")
+    await wait_until(lambda: not alive(int(record.read_text())), 2.0)
+
+
+def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:
+    lifeline, parents_end = os.pipe()
+    requests, kept_open = os.pipe()
+    os.close(parents_end)
+    child = subprocess.Popen(
+        [sys.executable, "-P", child_module.__file__, str(requests), "1", str(lifeline)],
+        pass_fds=[requests, lifeline],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        for descriptor in (lifeline, requests, kept_open):
+            os.close(descriptor)
 
 
 # Printing
