@@ -248,7 +248,7 @@ def _sqlite_file(url: str) -> Path | None:
 
 def _server_environment() -> dict[str, str]:
     preferred = {
-        # Prefect writes each task run's state by itself, some forty a second, and drops what waits beyond 10,000.
+        # Prefect writes each task run's state by itself, falls behind in a burst, and drops what waits beyond 10,000.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
