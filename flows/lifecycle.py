@@ -21,6 +21,7 @@ from typing import Any
 from prefect import flow, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
@@ -51,6 +52,9 @@ HEAR_SECONDS = 1.0
     on_crashed=[mirror_flow_state],
     on_cancellation=[mirror_flow_state],
     persist_result=False,
+    # Nothing is kept there. Left out, each run would stop the event loop to ask Prefect's server for a default, over a
+    # connection that Prefect never closes.
+    result_storage=PREFECT_LOCAL_STORAGE_PATH.value(),
     validate_parameters=False,
 )
 async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[str, Any] | None = None) -> Any:

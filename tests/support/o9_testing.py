@@ -1,0 +1,161 @@
+"""What tests with a real Prefect server share.
+
+Importing this gives the test run, and every process it starts, a Prefect home of its own. So a conftest imports it
+before anything imports Prefect, whose settings are read once. The session holds one local server, so that no test
+waits for a start of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ENDED = {"completed", "failed", "cancelled", "timeout"}
+MARK = "O9_TEST_MARK"
+
+
+def _own_home() -> Path:
+    home = Path(tempfile.mkdtemp(prefix="o9-tests-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for name in [name for name in os.environ if name.startswith(("PREFECT_", "O9_"))]:
+        del os.environ[name]
+    os.environ["PREFECT_HOME"] = str(home / "prefect")
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    return home
+
+
+HOME = _own_home()
+
+
+@cache
+def session_server() -> Any:
+    """The one local Prefect server of this test run, held until the process ends."""
+    from o9.aggregator.prefect_server import ensure_prefect_server
+
+    server = asyncio.run(ensure_prefect_server())
+    atexit.register(server.release)
+    return server
+
+
+def new(optimization_id: str = "", /, **fields: Any) -> Any:
+    """An OptimizationState with what a test does not care about filled in; other keywords go into the metadata."""
+    from OptimizationStateAggregator import (
+        OptimizationPriority,
+        OptimizationState,
+        OptimizationStatus,
+        OptimizationType,
+    )
+
+    known = set(OptimizationState.__dataclass_fields__)
+    metadata = {name: value for name, value in fields.items() if name not in known}
+    defaults: dict[str, Any] = {
+        "optimization_id": optimization_id or f"opt-{uuid.uuid4().hex[:8]}",
+        "name": "a test",
+        "description": "",
+        "optimization_type": OptimizationType.PARAMETER_TUNING,
+        "status": OptimizationStatus.CREATED,
+        "priority": OptimizationPriority.NORMAL,
+        "created_at": datetime.now(),
+        "updated_at": datetime.now(),
+        "metadata": fields.pop("metadata", {}) | metadata,
+    }
+    return OptimizationState(**defaults | {name: value for name, value in fields.items() if name in known})
+
+
+LINE = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+
+
+async def ended(aggregator: Any, optimization_id: str, seconds: float = 60.0) -> Any:
+    """The state of an optimization once it has come to an end."""
+    return await reached(aggregator, optimization_id, *ENDED, seconds=seconds)
+
+
+async def reached(aggregator: Any, optimization_id: str, *statuses: str, seconds: float = 60.0) -> Any:
+    """The state once its status is one of `statuses`."""
+    return await until(aggregator, optimization_id, lambda state: state.status.value in statuses, seconds)
+
+
+async def until(aggregator: Any, optimization_id: str, condition: Callable[[Any], bool], seconds: float = 60.0) -> Any:
+    """The state once it fulfils `condition`."""
+    deadline = time.monotonic() + seconds
+    while not condition(state := await aggregator.get_optimization_status(optimization_id)):
+        assert time.monotonic() < deadline, f"{optimization_id} is still {state}"
+        await asyncio.sleep(0.02)
+    return state
+
+
+def ledger(store: Any, optimization_id: str) -> list[tuple[Any, ...]]:
+    """What must be the same whenever a seed is: numbers, steps, parameters, values, bit for bit."""
+    return [
+        (trial.number, trial.step, trial.state.value, repr(trial.parameters), repr(trial.value))
+        for trial in store.trials(optimization_id)
+    ]
+
+
+def path_of(store: Any, optimization_id: str) -> list[str]:
+    """The statuses that an optimization went through; each transition must begin where the last one ended."""
+    rows = store.transitions(optimization_id)
+    befores, afters = [row["from_status"] for row in rows], [row["to_status"] for row in rows]
+    assert befores == [None, *afters[:-1]], "the transitions have a gap"
+    return afters
+
+
+# Processes
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **more}
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes that a marked one started, itself included, however they were started."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@contextmanager
+def no_process_left(seconds: float = 10.0) -> Iterator[dict[str, str]]:
+    """Gives the environment for processes none of which, nor any descendant, may be alive soon after the block."""
+    mark = uuid.uuid4().hex
+    try:
+        yield clean_environment(**{MARK: mark})
+        deadline = time.monotonic() + seconds
+        while left := marked(mark):
+            assert time.monotonic() < deadline, f"left behind: {[process.cmdline() for process in left]}"
+            time.sleep(0.05)
+    finally:
+        for process in marked(mark):
+            with suppress(psutil.Error):
+                process.kill()
+
+
+def run_script(
+    source: str, folder: Path, environment: dict[str, str], seconds: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `source` as a script of its own in `folder`."""
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(source), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, script.name], cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds,
+        check=False,
+    )  # fmt: skip
