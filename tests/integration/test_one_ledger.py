@@ -238,18 +238,21 @@ def test_kill_9_in_the_middle_of_steps_leaves_the_ledger_the_same(tmp_path: Path
     )
 
     def start(record: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), str(record), metadata, "15"])
+        return subprocess.Popen([sys.executable, str(script), str(record), metadata, "30"])
 
     undisturbed = tmp_path / "undisturbed"
     assert start(undisturbed).wait(60) == 0
     disturbed = tmp_path / "disturbed"
     moments, kills, progress = random.Random(3), 0, 0
-    for _ in range(40):
+    while True:
         process = start(disturbed)
+        if kills == 5:
+            process.wait(120)
+            break
         end = time.monotonic() + 60
         while process.poll() is None and _lines(disturbed) <= progress and time.monotonic() < end:
             time.sleep(0.005)
-        time.sleep(moments.uniform(0.0, 0.15))
+        time.sleep(moments.uniform(0.0, 0.1))
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
@@ -257,7 +260,7 @@ def test_kill_9_in_the_middle_of_steps_leaves_the_ledger_the_same(tmp_path: Path
         kills += 1
         progress = _lines(disturbed)
     assert process.returncode == 0
-    assert kills >= 3
+    assert kills == 5
     assert _recorded(disturbed) == _recorded(undisturbed)
 
 
