@@ -3,8 +3,8 @@
 Yardstick: the rows that a transition consists of (the optimization's UPDATE, one transition, one change, and the
 tally once a transaction), ready-made tuples, `executemany`, in transactions of 50 or one by one, same schema, indexes
 and pragmas. It reads nothing, checks nothing and makes no decision. O9's side is what a caller sees: each transition
-is an operation of its own, checked against the table of transitions, acknowledged once it is durable.
-`--only WORD` runs the lines whose name contains it; `--profile FILE` profiles the writing of O9's side.
+is an operation of its own, ready-made too, checked against the table of transitions, acknowledged once it is durable.
+`--only WORD` runs the lines whose name contains it.
 """
 
 from __future__ import annotations
@@ -81,39 +81,47 @@ class Ours:
         self.store, self.rounds, self._moved = store, rounds, 0
 
     def at_once(self) -> float:
+        work = [self.next() for _ in range(self.rounds)]
+
         async def run() -> float:
             began = time.perf_counter()
-            for _ in range(self.rounds):
-                await asyncio.gather(*[self.store.write_async(operation) for operation in self._next()])
+            for operations in work:
+                await asyncio.gather(*[self.store.write_async(operation) for operation in operations])
             return time.perf_counter() - began
 
         return asyncio.run(run())
 
     def one_by_one(self) -> float:
+        work = [self.next() for _ in range(self.rounds)]
         began = time.perf_counter()
-        for _ in range(self.rounds):
-            for operation in self._next():
+        for operations in work:
+            for operation in operations:
                 self.store.write(operation)
         return time.perf_counter() - began
 
     def one_by_one_async(self) -> float:
+        work = [self.next() for _ in range(self.rounds)]
+
         async def run() -> float:
             began = time.perf_counter()
-            for _ in range(self.rounds):
-                for operation in self._next():
+            for operations in work:
+                for operation in operations:
                     await self.store.write_async(operation)
             return time.perf_counter() - began
 
         return asyncio.run(run())
 
-    def _next(self) -> Iterator[Transition]:
+    def next(self) -> list[Transition]:
+        """The transition of each optimization that is due."""
         to = CYCLE[self._moved % len(CYCLE)]
         self._moved += 1
-        for number in range(AT_ONCE):
-            yield Transition(
+        return [
+            Transition(
                 f"optimization-{number:07d}", to, Cause.HOOK, "a message", NODE,
                 prefect_run_id="0190e0a0-0000-7000-8000-000000000000", prefect_state_id=str(uuid.uuid4()),
-            )  # fmt: skip
+            )
+            for number in range(AT_ONCE)
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -286,7 +294,7 @@ def writer(path: str, rounds: int, half: int) -> None:
 
         async def run() -> None:
             for _ in range(rounds):
-                await asyncio.gather(*[store.write_async(operation) for operation in list(ours._next())[mine]])
+                await asyncio.gather(*[store.write_async(operation) for operation in ours.next()[mine]])
 
         print("ready", flush=True)
         sys.stdin.readline()
@@ -295,34 +303,17 @@ def writer(path: str, rounds: int, half: int) -> None:
         print(began, time.monotonic())
 
 
-def profiled(folder: Path, file: str) -> None:
-    """Where the writing thread's time goes, 100 at once."""
-    import cProfile
-
-    with filled(str(folder / "profile.db")) as store:
-        ours, profile = Ours(store, 60), cProfile.Profile()
-        profile.enable()
-        for _ in range(ours.rounds):
-            futures = [store._commits._submit(operation) for operation in ours._next()]
-            store._commits._commit_waiting()
-            for future in futures:
-                future.result()
-        profile.disable()
-    profile.dump_stats(file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="")
-    parser.add_argument("--profile")
     parser.add_argument("--writer", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.writer:
-        return writer(options.writer[0], int(options.writer[1]), int(options.writer[2]))
+        path, rounds, half = options.writer
+        writer(path, int(rounds), int(half))
+        return
     with tempfile.TemporaryDirectory(prefix="o9-benchmark-") as name:
         folder = Path(name)
-        if options.profile:
-            return profiled(folder, options.profile)
         heading("Durable transitions a second", "o9", "raw driver")
         results = [
             *sqlite_pairs(folder, "process", options.only),

@@ -112,6 +112,9 @@ class Decision:
     message: str = ""
 
 
+_ALLOWED = Decision(True, Reason.ALLOWED)
+
+
 def decide_transition(
     current: OptimizationStatus,
     target: OptimizationStatus,
@@ -135,7 +138,7 @@ def decide_transition(
     if current == target:
         return Decision(False, Reason.ALREADY_THERE, f"it is already {current.value}")
     if target in TRANSITIONS[current]:
-        return Decision(True, Reason.ALLOWED)
+        return _ALLOWED
     if current in ENDED:
         return Decision(
             False, Reason.ENDED, f"it has ended ({current.value}); submit it again under a new id to run it once more"

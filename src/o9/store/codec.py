@@ -44,6 +44,8 @@ def real(value: float) -> float:
 
 def free_text(text: str) -> str:
     """Words that others wrote, errors and messages: what a database cannot hold is replaced, not refused."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

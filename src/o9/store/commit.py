@@ -2,7 +2,7 @@
 
 Contract. A write is an `Operation`: it names the optimizations it touches, and its `apply` decides first and
 changes afterwards, so that an operation that raises has changed nothing and its neighbours in the group are
-committed without it. A future is resolved only after COMMIT returned: what was acknowledged is durable. When
+committed without it. A caller is answered only after COMMIT returned: what was acknowledged is durable. When
 the database itself refuses a group, the group is rolled back and each operation tried alone, so that one bad
 row fails one caller. Thread-safe; any thread may submit, whoever gets the lock commits for all who wait.
 Writers of all processes take turns (SQLite's write lock, PostgreSQL's advisory lock), so the change feed is
@@ -15,16 +15,17 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError
 
 from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.store import tables
 from o9.store.codec import now_text
 from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, explain
+from o9.store.statements import WORKING_NAMES, Statement, Statements
 
 GROUP_LIMIT = 500
 Row = dict[str, Any]
@@ -32,20 +33,7 @@ R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
 _CHANGE = tables.table_of(tables.Change)
-_PREFECT_STATE = tables.table_of(tables.PrefectState)
 OPTIMIZATION = tables.table_of(tables.Optimization)
-# What decisions need; the large texts stay on disk.
-_WORKING = [
-    OPTIMIZATION.c[name]
-    for name in (
-        "optimization_id", "optimization_type", "strategy", "status", "priority", "created_at", "started_at",
-        "progress", "total_steps", "completed_steps", "current_performance", "performance_improvement",
-        "execution_time", "content_hash", "max_attempts", "intent", "queue_key", "running_since", "attempt",
-        "deaths", "fence", "version", "lease_node", "lease_expires_at", "prefect_run_id", "prefect_state_at",
-    )
-]  # fmt: skip
-
-_WORKING_NAMES = tuple(column.name for column in _WORKING)
 
 
 class Operation(Protocol[R_co]):
@@ -56,56 +44,6 @@ class Operation(Protocol[R_co]):
 
     def apply(self, unit: UnitOfWork) -> R_co:
         """Decide, then change through `unit`; raise before the first change or not at all."""
-
-
-class Statements:
-    """Hot statements, compiled by SQLAlchemy once and then executed by the driver alone.
-
-    Measured on SQLite: SQLAlchemy's execution costs 60 to 150 µs a statement, the driver's 5 to 20.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._dialect = engine.dialect
-        self._inserts: dict[str, tuple[str, Sequence[str] | None]] = {}
-        self._updates: dict[tuple[str, ...], tuple[str, Sequence[str] | None]] = {}
-        self.select_one = self._compile(
-            select(*_WORKING).where(OPTIMIZATION.c.optimization_id == bindparam("target")), ["target"]
-        )
-
-        self.known_state = self._compile(
-            select(_PREFECT_STATE.c.state_id).where(_PREFECT_STATE.c.state_id == bindparam("target")), ["target"]
-        )
-
-    def insert(self, table: Table, columns: tuple[str, ...], ignore_known: bool) -> tuple[str, Sequence[str] | None]:
-        key = f"{table.name}:{ignore_known}:{','.join(columns)}"
-        if key not in self._inserts:
-            sql, order = self._compile(insert(table), list(columns))
-            self._inserts[key] = (sql + " ON CONFLICT DO NOTHING" if ignore_known else sql, order)
-        return self._inserts[key]
-
-    def update(self, columns: tuple[str, ...]) -> tuple[str, Sequence[str] | None]:
-        if columns not in self._updates:
-            statement = (
-                update(OPTIMIZATION)
-                .where(OPTIMIZATION.c.optimization_id == bindparam("target"))
-                .values({OPTIMIZATION.c[name]: bindparam(f"new_{name}") for name in columns})
-            )
-            self._updates[columns] = self._compile(statement, None)
-        return self._updates[columns]
-
-    def upsert_counts(self, table: Table, columns: tuple[str, ...]) -> tuple[str, Sequence[str] | None]:
-        sql, order = self.insert(table, columns, False)
-        key = ", ".join(column.name for column in table.primary_key)
-        return f"{sql} ON CONFLICT ({key}) DO UPDATE SET count = {table.name}.count + excluded.count", order
-
-    def parameters(self, order: Sequence[str] | None, values: Row) -> Any:
-        return values if order is None else tuple(values[name] for name in order)
-
-    def _compile(self, statement: Any, columns: list[str] | None) -> tuple[str, Sequence[str] | None]:
-        if not statement.is_dml:
-            columns = None
-        compiled = statement.compile(dialect=self._dialect, column_keys=columns)
-        return str(compiled), compiled.positiontup if compiled.positional else None
 
 
 class UnitOfWork:
@@ -121,44 +59,58 @@ class UnitOfWork:
         self._changed: dict[str, Row] = {}
         self._state_ids: set[str] = set()
         self._inserts: dict[tuple[str, bool], tuple[Table, list[Row]]] = {}
-        self.moves: dict[tuple[str, str, str], int] = {}
+        self.moves: dict[tuple[str, str, str | None, str], int] = {}
         self.endings: list[tuple[Row, str]] = []
+
+    def read_ahead(self, optimization_ids: set[str]) -> None:
+        """Read the rows that will be asked for, in one statement."""
+        self._cursor.execute(self._statements.select_some, (self._statements.as_list(sorted(optimization_ids)),))
+        self._rows = dict.fromkeys(optimization_ids)
+        for found in self._cursor.fetchall():
+            self._rows[found[0]] = dict(zip(WORKING_NAMES, found, strict=False))
 
     def row(self, optimization_id: str) -> Row | None:
         """The optimization's working columns as they will be after this unit's changes; None if there is none."""
         if optimization_id not in self._rows:
-            sql, order = self._statements.select_one
-            self._cursor.execute(sql, self._statements.parameters(order, {"target": optimization_id}))
+            sql, bind = self._statements.select_one
+            self._cursor.execute(sql, bind({"target": optimization_id}))
             found = self._cursor.fetchone()
-            self._rows[optimization_id] = None if found is None else dict(zip(_WORKING_NAMES, found, strict=True))
+            self._rows[optimization_id] = None if found is None else dict(zip(WORKING_NAMES, found, strict=False))
         return self._rows[optimization_id]
 
     def known_state(self, state_id: str) -> bool:
         """Whether a Prefect state was recorded before, in this unit or earlier."""
         if state_id in self._state_ids:
             return True
-        sql, order = self._statements.known_state
-        self._cursor.execute(sql, self._statements.parameters(order, {"target": state_id}))
+        sql, bind = self._statements.known_state
+        self._cursor.execute(sql, bind({"target": state_id}))
         self._state_ids.add(state_id)
         return self._cursor.fetchone() is not None
 
     def update(self, row: Row, **changes: Any) -> None:
         """Change columns of the optimization that `row` stands for; its version moves by one for each unit."""
-        changed = self._changed.setdefault(row["optimization_id"], {})
-        if not changed:
+        target = row["optimization_id"]
+        changed = self._changed.get(target)
+        if changed is None:
             changes["version"] = row["version"] + 1
             changes["updated_at"] = self.now
+            self._changed[target] = {"target": target, **changes}
+        else:
+            changed.update(changes)
         row.update(changes)
-        changed.update(changes)
 
     def insert(self, table: Table, row: Row, ignore_known: bool = False) -> None:
-        self._inserts.setdefault((table.name, ignore_known), (table, []))[1].append(row)
+        pending = self._inserts.get((table.name, ignore_known))
+        if pending is None:
+            self._inserts[table.name, ignore_known] = table, [row]
+        else:
+            pending[1].append(row)
 
     def create(self, row: Row) -> None:
         """A new optimization: inserted at once, so that what follows in the unit may change it."""
         self.insert(OPTIMIZATION, row)
         self._write_inserts()
-        self._rows[row["optimization_id"]] = {column.name: row[column.name] for column in _WORKING}
+        self._rows[row["optimization_id"]] = {name: row[name] for name in WORKING_NAMES}
 
     def change(self, optimization_id: str, kind: str) -> None:
         self.insert(_CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})
@@ -167,33 +119,40 @@ class UnitOfWork:
         """Write what is pending; needed before a statement of one's own reads the tables."""
         self._write_inserts()
         by_columns: dict[tuple[str, ...], list[Row]] = {}
-        for optimization_id, changes in self._changed.items():
-            values = {f"new_{name}": value for name, value in changes.items()} | {"target": optimization_id}
-            by_columns.setdefault(tuple(changes), []).append(values)
+        for changes in self._changed.values():
+            by_columns.setdefault(tuple(changes), []).append(changes)
         self._changed = {}
         for columns, rows in by_columns.items():
-            sql, order = self._statements.update(columns)
-            self._execute(sql, [self._statements.parameters(order, row) for row in rows])
+            self._execute(self._statements.update(columns), rows)
 
     def upsert_counts(self, table: Table, rows: list[Row]) -> None:
         """Insert rows that have a `count`, or add their count to the row of the same key."""
-        sql, order = self._statements.upsert_counts(table, tuple(rows[0]))
-        self._execute(sql, [self._statements.parameters(order, row) for row in rows])
+        self._execute(self._statements.upsert_counts(table, tuple(rows[0])), rows)
 
     def _write_inserts(self) -> None:
         pending, self._inserts = self._inserts, {}
         for (_, ignore_known), (table, rows) in pending.items():
-            sql, order = self._statements.insert(table, tuple(rows[0]), ignore_known)
-            self._execute(sql, [self._statements.parameters(order, row) for row in rows])
+            self._execute(self._statements.insert(table, tuple(rows[0]), ignore_known), rows)
 
-    def _execute(self, sql: str, parameters: list[Any]) -> None:
-        if len(parameters) == 1:
-            self._cursor.execute(sql, parameters[0])
+    def _execute(self, statement: Statement, rows: list[Row]) -> None:
+        sql, bind = statement
+        if len(rows) == 1:
+            self._cursor.execute(sql, bind(rows[0]))
         else:
-            self._cursor.executemany(sql, parameters)
+            self._cursor.executemany(sql, list(map(bind, rows)))
 
 
-Pending = tuple[Operation[Any], "Future[Any]"]
+class _Waiting:
+    """A write that somebody waits for: in an event loop, where there is a `future`, else in a thread."""
+
+    __slots__ = ("answer", "done", "error", "future", "operation")
+
+    def __init__(self, operation: Operation[Any], future: asyncio.Future[Any] | None = None) -> None:
+        self.operation = operation
+        self.future = future
+        self.done = False
+        self.answer: Any = None
+        self.error: BaseException | None = None
 
 
 class GroupCommit:
@@ -204,68 +163,98 @@ class GroupCommit:
         self._finish = finish
         self._begin = begin_statement(engine)
         self._statements = Statements(engine)
-        self._queue: deque[Pending] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._turn = threading.Lock()
         self._connection: tuple[Connection, Any] | None = None
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="o9-store")
+        self._writer: threading.Thread | None = None
+        self._writer_start = threading.Lock()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._called_by: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def write(self, operation: Operation[R]) -> R:
         """Apply durably and return the operation's answer; blocks until committed."""
-        future = self._submit(operation)
-        while not future.done():
+        waiting = self._enqueue(_Waiting(operation))
+        while not waiting.done:
             self._commit_waiting()
-        return future.result()
+        if waiting.error is None:
+            answer: R = waiting.answer
+            return answer
+        try:
+            raise waiting.error
+        finally:
+            del waiting  # the error's traceback would keep it, and it the error
 
-    async def write_async(self, operation: Operation[R]) -> R:
+    def write_async(self, operation: Operation[R]) -> asyncio.Future[R]:
         """The same without blocking the event loop. Cancelling the caller does not undo the write."""
-        future = self._submit(operation)
-        self._executor.submit(self._commit_waiting)
-        return await asyncio.wrap_future(future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._enqueue(_Waiting(operation, future))
+        if self._called_by is not loop:
+            # Once all that can run now has run: a loop's simultaneous writes make one group, and its own work does
+            # not hold up a writer who needs the interpreter after each statement.
+            self._called_by = loop
+            loop.call_soon(self._call_writer)
+        return future
 
     def close(self) -> None:
         """Commit what is waiting and let go of the connection."""
         self._closed = True
-        self._executor.shutdown(wait=True)
+        with self._writer_start:
+            if self._writer is not None:
+                self._calls.put(False)
+                self._writer.join()
+                self._writer = None
         self._commit_waiting()
         with self._turn:
             self._disconnect()
 
-    def _submit(self, operation: Operation[R]) -> Future[R]:
+    def _enqueue(self, waiting: _Waiting) -> _Waiting:
         if self._closed:
             raise OptimizationStoreError("the store is closed; open it again")
-        future: Future[R] = Future()
-        future.set_running_or_notify_cancel()
-        self._queue.append((operation, future))
-        return future
+        self._queue.append(waiting)
+        return waiting
+
+    def _call_writer(self) -> None:
+        self._called_by = None
+        if self._writer is None:
+            with self._writer_start:
+                if self._writer is None and not self._closed:
+                    self._writer = threading.Thread(target=self._serve, name="o9-store", daemon=True)
+                    self._writer.start()
+        self._calls.put(True)
+
+    def _serve(self) -> None:
+        while self._calls.get():
+            try:
+                while self._queue:
+                    self._commit_waiting()
+            except BaseException:  # noqa: BLE001, S110 - those who waited were told; the next ones need this thread
+                pass
 
     def _commit_waiting(self) -> None:
         with self._turn:
-            group: list[Pending] = []
+            group: list[_Waiting] = []
             while self._queue and len(group) < GROUP_LIMIT:
                 group.append(self._queue.popleft())
             if group:
                 self._commit(group)
 
-    def _commit(self, group: list[Pending]) -> None:
+    def _commit(self, group: list[_Waiting]) -> None:
         try:
-            answers = self._transaction([operation for operation, _ in group])
+            answers = self._transaction([waiting.operation for waiting in group])
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it
             if len(group) > 1:
-                for pending in group:
-                    self._commit([pending])
+                for waiting in group:
+                    self._commit([waiting])
             else:
-                group[0][1].set_exception(self._explained(error))
+                _answer(group, [self._explained(error)], failed=True)
             return
         except BaseException:  # Ctrl-C hits one thread; the others in the group must not wait for ever
-            for _, future in group:
-                future.set_exception(OptimizationStoreError("the write was interrupted; read what became of it"))
+            told = OptimizationStoreError("the write was interrupted; read what became of it")
+            _answer(group, [told] * len(group), failed=True)
             raise
-        for (_, future), answer in zip(group, answers, strict=True):
-            if isinstance(answer, OptimizationError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        _answer(group, answers)
 
     def _transaction(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         connection, cursor = self._connected()
@@ -274,6 +263,8 @@ class GroupCommit:
             if self._engine.dialect.name == "postgresql":
                 cursor.execute(f"SELECT pg_advisory_xact_lock({POSTGRES_WRITER_LOCK})")
             unit = UnitOfWork(connection, cursor, self._statements)
+            if len(operations) > 1:
+                unit.read_ahead({target for operation in operations for target in operation.targets})
             answers: list[Any] = []
             for operation in operations:
                 try:
@@ -322,3 +313,32 @@ class GroupCommit:
         explained = OptimizationStoreError(explain(cause, self._engine.url))
         explained.__cause__ = error
         return explained
+
+
+def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) -> None:
+    """Tell each its answer; those of one event loop are told by one call, because waking a loop is dear."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
+    for waiting, answer in zip(group, answers, strict=True):
+        if failed or isinstance(answer, OptimizationError):
+            waiting.error = answer
+        else:
+            waiting.answer = answer
+        waiting.done = True
+        if waiting.future is not None:
+            loops.setdefault(waiting.future.get_loop(), []).append(waiting)
+    for loop, there in loops.items():
+        try:
+            loop.call_soon_threadsafe(_tell, there)
+        except RuntimeError:
+            continue  # it is closed, and nobody waits there any more
+
+
+def _tell(group: list[_Waiting]) -> None:
+    for waiting in group:
+        future = waiting.future
+        if future is None or future.done():
+            continue  # its caller was cancelled
+        if waiting.error is not None:
+            future.set_exception(waiting.error)
+        else:
+            future.set_result(waiting.answer)

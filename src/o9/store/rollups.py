@@ -25,13 +25,12 @@ BUCKETS_PER_DECADE = 12
 
 
 def count_new(unit: UnitOfWork, row: Row) -> None:
-    _move(unit, row, row["status"], 1)
+    _count(unit, row, None, row["status"])
 
 
 def count_transition(unit: UnitOfWork, row: Row, from_status: str, to_status: str, *, ended: bool) -> None:
     """`row` as it is after the transition."""
-    _move(unit, row, from_status, -1)
-    _move(unit, row, to_status, 1)
+    _count(unit, row, from_status, to_status)
     if ended:
         unit.endings.append((dict(row), to_status))
 
@@ -66,7 +65,7 @@ def write_rollups(unit: UnitOfWork) -> None:
     """Write the unit's counted moves and endings; called once, just before COMMIT."""
     moves = [
         {"optimization_type": kind, "strategy": strategy, "status": status, "count": count}
-        for (kind, strategy, status), count in unit.moves.items()
+        for (kind, strategy, status), count in _counted_by_status(unit).items()
         if count
     ]
     if moves:
@@ -75,9 +74,18 @@ def write_rollups(unit: UnitOfWork) -> None:
         _add_ending(unit, row, status)
 
 
-def _move(unit: UnitOfWork, row: Row, status: str, count: int) -> None:
-    key = (row["optimization_type"], row["strategy"], status)
-    unit.moves[key] = unit.moves.get(key, 0) + count
+def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) -> None:
+    key = (row["optimization_type"], row["strategy"], from_status, to_status)
+    unit.moves[key] = unit.moves.get(key, 0) + 1
+
+
+def _counted_by_status(unit: UnitOfWork) -> dict[tuple[str, str, str], int]:
+    counted: dict[tuple[str, str, str], int] = {}
+    for (kind, strategy, from_status, to_status), count in unit.moves.items():
+        counted[kind, strategy, to_status] = counted.get((kind, strategy, to_status), 0) + count
+        if from_status is not None:
+            counted[kind, strategy, from_status] = counted.get((kind, strategy, from_status), 0) - count
+    return counted
 
 
 def _add_ending(unit: UnitOfWork, row: Row, status: str) -> None:

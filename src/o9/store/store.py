@@ -82,8 +82,9 @@ class Store:
     def write(self, operation: Operation[R]) -> R:
         return self._commits.write(operation)
 
-    async def write_async(self, operation: Operation[R]) -> R:
-        return await self._commits.write_async(operation)
+    def write_async(self, operation: Operation[R]) -> asyncio.Future[R]:
+        """To be awaited in the event loop that runs."""
+        return self._commits.write_async(operation)
 
     async def read_async(self, query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one of the reading methods below without blocking the event loop."""
