@@ -6,13 +6,13 @@ import asyncio
 import dataclasses
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
@@ -26,6 +26,10 @@ from o9.strategies.factory import create_strategy, settle
 from o9.strategies.protocol import StepResult, Strategy
 from o9.strategies.registry import register_strategy
 from o9.strategies.user_steps import UserSteps, check_result
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from evaluations import children
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +126,7 @@ async def test_a_sync_step_that_hangs_is_cut_off_and_its_child_ends() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await attempt.close()
-    assert [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert children() == []
 
 
 async def test_closing_reaches_the_users_close_and_ends_what_it_started(tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ async def test_closing_reaches_the_users_close_and_ends_what_it_started(tmp_path
     await attempt.step(state, 0, None)
     await attempt.close()
     assert path.exists()
-    assert [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert children() == []
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -1,0 +1,67 @@
+"""What the tests of evaluations share: evaluators that are closed, and a look at which processes live."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psutil
+
+from o9.strategies import child as child_module
+from o9.strategies.children import POOL
+from o9.strategies.evaluation import Evaluator, Outcome
+from o9.strategies.registry import Objective
+
+MakeEvaluator = Callable[..., Evaluator]
+
+
+@asynccontextmanager
+async def evaluators() -> AsyncIterator[MakeEvaluator]:
+    """A maker of evaluators; at the end all are closed, the pool is empty, and no child is left."""
+    made: list[Evaluator] = []
+
+    def make(function: Callable[..., Any], workers: int = 1, locator: str | None = None) -> Evaluator:
+        made.append(Evaluator(Objective("tested", function, locator=locator), workers=workers))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+    POOL.shut_down()
+    await wait_until(lambda: not children(), 2.0)
+
+
+async def evaluate(one: Evaluator, *parameters: dict[str, Any]) -> list[Outcome]:
+    """Evaluate them as trials 0, 1, 2, …"""
+    return await one.evaluate(parameters, range(len(parameters)))
+
+
+def children() -> list[int]:
+    """The evaluation processes of this one that are alive."""
+    found: list[int] = []
+    for process in psutil.Process().children():
+        try:
+            if child_module.__file__ in process.cmdline():
+                found.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Does it run? A zombie does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Look until it is true; fail where it does not come true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        await asyncio.sleep(0.01)
