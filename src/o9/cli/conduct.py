@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,9 @@ async def _conduct(
             await check(aggregator.store)
         await _unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
         follower = Follower(aggregator.store, await begin(aggregator, display))
-        await _follow(aggregator, follower, display, interrupts.asked)
+        await _follow(aggregator, follower, display, interrupts)
         if interrupts.asked.is_set():
-            await _pause(aggregator, follower, display)
+            await _pause(aggregator, follower, display, interrupts)
         return Conducted(list(follower.states), interrupts.asked.is_set())
     finally:
         await aggregator.cleanup()
@@ -141,19 +142,29 @@ async def _unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Even
 
 
 async def _follow(
-    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, asked: asyncio.Event
+    aggregator: OptimizationStateAggregator,
+    follower: Follower,
+    display: Display,
+    interrupts: Interrupts,
+    *,
+    pausing: bool = False,
 ) -> None:
-    while not asked.is_set():
+    """Until all is at rest; or, unless it is `pausing` already, until Ctrl-C."""
+    while True:
+        interrupts.hold()
         display.update(await aggregator.store.read_async(follower.look))
-        if follower.at_rest():
+        if follower.at_rest() or (interrupts.asked.is_set() and not pausing):
             return
-        try:
-            await asyncio.wait_for(asked.wait(), POLL_SECONDS)
-        except TimeoutError:
-            continue
+        if pausing:
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
 
 
-async def _pause(aggregator: OptimizationStateAggregator, follower: Follower, display: Display) -> None:
+async def _pause(
+    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
+) -> None:
     display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
     await aggregator.store.read_async(follower.look)
     for state in follower.unfinished():
@@ -162,4 +173,4 @@ async def _pause(aggregator: OptimizationStateAggregator, follower: Follower, di
                 await aggregator.pause_optimization(state.optimization_id)
             except OptimizationStateError:  # it ended in this moment, and what the next look reads says how
                 continue
-    await _follow(aggregator, follower, display, asyncio.Event())
+    await _follow(aggregator, follower, display, interrupts, pausing=True)

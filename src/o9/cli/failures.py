@@ -35,7 +35,7 @@ def report(error: BaseException) -> int:
 
 def explain(error: BaseException) -> tuple[str, int]:
     """The line and the exit code for `error`."""
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ in ("Abort", "TerminationSignal"):
         return "interrupted", INTERRUPTED
     if isinstance(error, UsageError):
         return str(error), USAGE

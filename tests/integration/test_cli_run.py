@@ -1,0 +1,260 @@
+"""`run`, `submit`, `run --resume` and `demo` for real: processes, a Prefect server, Ctrl-C, exit codes, a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import o9_testing
+
+from o9.cli.main import main
+from o9.model.trial import Trial
+from o9.store.store import Store
+
+O9 = [sys.executable, "-m", "o9.cli.main"]
+OBJECTIVES = """
+import time
+
+def quick(parameters):
+    print("said by the objective")
+    return -(parameters["x"] - 1) ** 2
+
+def slow(parameters):
+    time.sleep(0.05)
+    return parameters["x"]
+
+def broken(parameters):
+    raise ValueError("the exchange was closed")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    o9_testing.session_server()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "desk", raising=False)
+    Path("desk.py").write_text(OBJECTIVES)
+
+
+def entry(optimization_id: str, objective: str = "quick", steps: int = 3, **fields: Any) -> dict[str, Any]:
+    space = {"x": {"type": "float", "low": -5, "high": 5}}
+    metadata = {"objective": f"desk:{objective}", "search_space": space, "seed": 3, "sampler": "random"}
+    return {"optimization_id": optimization_id, "total_steps": steps, "metadata": metadata, **fields}
+
+
+def write(*entries: dict[str, Any]) -> str:
+    Path("batch.yaml").write_text(json.dumps(list(entries), ensure_ascii=False))  # JSON is YAML
+    return "batch.yaml"
+
+
+def o9(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*O9, *arguments], capture_output=True, text=True, timeout=90, check=False, env={**os.environ, **environment}
+    )
+
+
+def begin(*arguments: str) -> subprocess.Popen[str]:
+    """In a process group of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [*O9, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def statuses() -> dict[str, str]:
+    with Store("optimization_state.db") as store:
+        return {state.optimization_id: state.status.value for state in store.list().items}
+
+
+def ledger(name: str) -> list[Trial]:
+    with Store("optimization_state.db") as store:
+        return store.trials(name)
+
+
+def steps_of(name: str) -> int:
+    if not Path("optimization_state.db").exists():
+        return 0
+    with Store("optimization_state.db") as store:
+        state = store.get(name)
+    return state.completed_steps if state else 0
+
+
+def test_run_waits_shows_progress_and_says_what_to_type_next() -> None:
+    told = o9("run", write(entry("one", name="抛物线 🚀"), entry("two")))
+    assert told.returncode == 0, told.stderr
+    assert [line.split()[:2] for line in told.stdout.splitlines()[3:5]] == [["one", "completed"], ["two", "completed"]]
+    assert "o9 show one" in told.stdout
+    assert "o9 trials one" in told.stdout
+    assert "抛物线 🚀  completed  3/3" in told.stderr
+    assert "\x1b" not in told.stdout + told.stderr
+    assert "said by the objective" not in told.stdout + told.stderr
+    assert statuses() == {"one": "completed", "two": "completed"}
+    assert len(ledger("one")) == 3
+
+
+def test_what_does_not_complete_is_code_3_and_says_why_once() -> None:
+    told = o9("run", write(entry("good"), entry("bad", "broken")))
+    assert told.returncode == 3
+    assert "bad: " in told.stdout
+    assert "the exchange was closed" in told.stdout
+    assert "Traceback" not in told.stdout + told.stderr
+    assert statuses() == {"good": "completed", "bad": "failed"}
+
+
+def test_ctrl_c_pauses_and_resume_goes_on_to_the_same_end(capsys: pytest.CaptureFixture[str]) -> None:
+    running = begin("run", write(entry("a", "slow", 40), entry("b", "slow", 40)), "--max-concurrent", "1")
+    o9_wait(lambda: steps_of("a") >= 2, running)
+    os.killpg(running.pid, signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "o9 run --resume a b" in out
+    assert "pausing" in err
+    assert "Traceback" not in err
+    assert statuses() == {"a": "paused", "b": "paused"}
+    resumed = o9("run", "--resume", "a", "b")
+    assert resumed.returncode == 0, resumed.stderr
+    trials = ledger("a")
+    assert [trial.number for trial in trials] == list(range(40))
+    assert {trial.attempt for trial in trials} == {1, 2}
+    assert main(["run", "--resume", "a"]) == 1
+    assert "a has ended (completed)" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing() -> None:
+    running = begin(
+        "run", write(entry("a", "slow", 200, metadata=entry("", "slow")["metadata"] | {"trials_per_step": 40}))
+    )
+    o9_wait(lambda: steps_of("a") >= 1, running)
+    os.killpg(running.pid, signal.SIGINT)
+    time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)
+    began = time.monotonic()
+    _, err = running.communicate(timeout=60)
+    assert time.monotonic() - began < 2.0
+    assert running.returncode == 130
+    assert "o9 run --resume ID" in err
+    before = len(ledger("a"))
+    assert before >= 40
+    resumed = begin("run", "--resume", "a")
+    o9_wait(lambda: steps_of("a") > before // 40, resumed)
+    resumed.send_signal(signal.SIGTERM)  # asks like a Ctrl-C
+    assert resumed.wait(60) == 130
+    resumed.communicate()
+    assert statuses() == {"a": "paused"}
+
+
+def test_what_is_refused_leaves_no_store_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    for entries in (
+        [entry("same"), entry("same")],
+        [entry("a"), entry("b", "missing")],
+        [entry("a", priority="urgent")],
+    ):
+        for command in ("run", "submit"):
+            assert main([command, write(*entries)]) == 1
+            refusal = capsys.readouterr().err
+            assert refusal.startswith("o9: batch.yaml, entry ")
+            assert len(refusal.splitlines()) == 1
+    assert not Path("optimization_state.db").exists()
+
+
+def test_submit_records_and_whoever_runs_next_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", write(entry("later", priority="high"))]) == 0
+    told = capsys.readouterr().out
+    assert "Whichever aggregator runs next" in told
+    assert "o9 run --resume later" in told
+    assert statuses() == {"later": "created"}
+    assert main(["submit", "batch.yaml"]) == 0
+    for command in ("submit", "run"):
+        assert main([command, write(entry("new"), entry("later", steps=4))]) == 1
+        assert "'later' exists with other content" in capsys.readouterr().err
+    assert statuses() == {"later": "created"}
+    assert o9("run", write(entry("later", priority="high"))).returncode == 0
+    again = o9("run", "batch.yaml")
+    assert (again.returncode, "is recorded already (completed)" in again.stderr) == (0, True)
+    assert len(ledger("later")) == 3
+
+
+def test_resume_refuses_what_could_only_fail_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", write(entry("later"))]) == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    told = o9("run", "--resume", "later", "--store", "../optimization_state.db")
+    assert told.returncode == 1
+    assert "later cannot go on from here: metadata.objective" in told.stderr
+    monkeypatch.chdir(tmp_path)
+    assert statuses() == {"later": "created"}
+    assert main(["run", "--resume", "latr"]) == 1
+    assert "did you mean later?" in capsys.readouterr().err
+
+
+def test_on_a_terminal_there_are_bars_and_the_cursor_comes_back() -> None:
+    screen = on_a_terminal("run", write(entry("one", "slow", 30, name="Slow one")))
+    assert "Slow one" in screen
+    assert "━" in screen
+    assert "\x1b[?25l" in screen
+    assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l")
+    assert "30/30" in screen
+
+
+@pytest.mark.slow
+def test_a_prefect_server_that_is_away_is_one_line() -> None:
+    told = o9("run", write(entry("one")), PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert told.returncode == 1
+    assert told.stderr.splitlines()[-1].startswith("o9: Prefect's server at http://127.0.0.1:9/api did not answer")
+    assert statuses() == {}
+
+
+@pytest.mark.slow
+def test_the_demonstration() -> None:
+    for _ in range(2):  # it can be repeated
+        told = o9("demo", "--small", "--seed", "5")
+        assert told.returncode == 0, told.stderr
+    assert "Equal weight (baseline)" in told.stdout
+    assert "Buy and hold" in told.stdout
+    assert str(Path("optimization_state.db").absolute()) in told.stdout
+    assert "o9 list" in told.stdout
+    assert sorted(statuses().values()) == ["completed"] * 8
+
+
+def o9_wait(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """What a terminal of 80 columns gets to see, control sequences included; the command must exit 0."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
+    process = subprocess.Popen([*O9, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    seen = b""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if select.select([leader], [], [], 0.2)[0]:
+            try:
+                seen += os.read(leader, 65536)
+            except OSError:  # Linux says so when the last writer has closed it
+                break
+        elif process.poll() is not None:
+            break
+    assert process.wait(10) == 0, seen.decode(errors="replace")
+    os.close(leader)
+    return seen.decode()
