@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ENDED, Intent, Reason, decide_transition
@@ -137,7 +137,13 @@ class Lives(RuleBasedStateMachine):
         self.store.close()
         shutil.rmtree(self.folder)
 
-    @rule(key=some)
+    @initialize()
+    def begin_with_some(self) -> None:
+        for key in KEYS:
+            self.create(key)
+
+    @precondition(lambda self: len(self.model) < 5)
+    @rule(key=some | st.sampled_from(["late", "later"]))
     def create(self, key: str) -> None:
         _, is_new = self.store.write(Create(new(key, created_at=START, metadata={"max_attempts": MAX_ATTEMPTS})))
         assert is_new is (key not in self.model)
@@ -164,11 +170,8 @@ class Lives(RuleBasedStateMachine):
     def waits(model: Model) -> bool:
         return model.status is S.CREATED and model.intent is Intent.RUN and not model.leased
 
-    @precondition(lambda self: self.model)
     @rule(key=some, to=some_status, offset=st.sampled_from([None, 0, 0, -1, 1]))
     def transition(self, key: str, to: S, offset: int | None) -> None:
-        if key not in self.model:
-            return
         model = self.model[key]
         fence = None if offset is None else self.fence(key) + offset
         move = Transition(key, to, Cause.HOOK, fence=fence)
@@ -182,17 +185,18 @@ class Lives(RuleBasedStateMachine):
             self.store.write(move)
             self.moved(key, to)
 
-    @precondition(lambda self: any(m.leased and m.status is S.CREATED for m in self.model.values()))
-    @rule()
-    def begin(self) -> None:
+    @precondition(lambda self: any(self.waits(m) for m in self.model.values()))
+    @rule(runs_out=st.booleans())
+    def begin(self, runs_out: bool) -> None:
         """What a claim is for; by chance alone it would be rare."""
-        key = next(key for key, m in self.model.items() if m.leased and m.status is S.CREATED)
+        key = next(key for key in self.order if self.waits(self.model[key]))
+        self.claim(9, runs_out)
         for status in (S.INITIALIZING, S.RUNNING):
             self.store.write(Transition(key, status, Cause.HOOK, fence=self.fence(key)))
             self.moved(key, status)
 
     @precondition(lambda self: any(m.status in (S.INITIALIZING, S.RUNNING) for m in self.model.values()))
-    @rule(offset=st.sampled_from([0, 0, 0, -1]), ahead=st.sampled_from([0, 0, 0, 1]))
+    @rule(offset=st.sampled_from([0, 0, -1]), ahead=st.sampled_from([0, 0, 0, 1]))
     def commit_step(self, offset: int, ahead: int) -> None:
         key, model = next((key, m) for key, m in self.model.items() if m.at_work)
         step = model.steps + ahead
@@ -207,11 +211,8 @@ class Lives(RuleBasedStateMachine):
             assert self.store.write(commit).intent is model.intent
             model.steps += 1
 
-    @precondition(lambda self: self.model)
     @rule(key=some, intent=st.sampled_from(list(Intent)))
     def wish(self, key: str, intent: Intent) -> None:
-        if key not in self.model:
-            return
         model = self.model[key]
         again = model.status is S.CANCELLED and intent is Intent.CANCEL
         if model.status in ENDED and not again:
@@ -223,6 +224,7 @@ class Lives(RuleBasedStateMachine):
             self.carried_out(key)
         assert self.store.write(SetIntent(key, intent, "ann")) is model.status
 
+    @precondition(lambda self: any(m.leased for m in self.model.values()))
     @rule()
     def sweep(self) -> None:
         expected = [key for key, m in self.model.items() if m.leased and m.lease_is_over]
@@ -249,11 +251,8 @@ class Lives(RuleBasedStateMachine):
         model.leased = model.lease_is_over = False
         self.carried_out(key, claimed=True)
 
-    @precondition(lambda self: self.model)
     @rule(key=some, to=some_status, at=st.integers(0, 20), twice=st.booleans(), old=st.booleans())
     def hear_from_prefect(self, key: str, to: S, at: int, twice: bool, old: bool) -> None:
-        if key not in self.model:
-            return
         model = self.model[key]
         self.states_heard += 1
         heard = RecordPrefectState(
@@ -332,6 +331,6 @@ def empty_store() -> str:
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, derandomize=True,
+    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip

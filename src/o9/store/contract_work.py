@@ -9,6 +9,7 @@ import math
 import struct
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -212,6 +213,16 @@ class LeaseContract:
         for n in range(24):
             put(handles[0], f"a{n}")
         lock = threading.Lock()
+        claims: list[Claimed | None] = []
+
+        def claim_four(store: Store) -> None:
+            claims.extend(store.write(Claim("node", 3, 60.0)) for _ in range(4))
+
+        in_threads([(claim_four, handle) for handle in handles * 2])
+        first = [claimed for claimed in claims if claimed is not None]
+        assert (len(claims), len(first)) == (16, 3)
+        for claimed in first:
+            assert handles[1].write(Release(claimed.optimization_id, claimed.fence))
         held: set[str] = set()
         done: list[str] = []
         most: list[int] = []
@@ -231,11 +242,7 @@ class LeaseContract:
                     done.append(claimed.optimization_id)
                 store.write(Transition(claimed.optimization_id, S.FAILED, Cause.HOOK, fence=claimed.fence))
 
-        threads = [threading.Thread(target=work, args=(handles[n % 2], f"node-{n}")) for n in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads([(work, handles[n % 2], f"node-{n}") for n in range(6)])
         assert sorted(done) == sorted(f"a{n}" for n in range(24))
         assert max(most) <= 3
 
@@ -376,6 +383,13 @@ class LeaseContract:
             store.write(
                 RecordPrefectState("ghost", 1, "flow", "r", "n", "s", "T", "N", "", start, Cause.HOOK, S.RUNNING)
             )
+
+
+def in_threads(calls: list[tuple[Any, ...]]) -> None:
+    """Call each function with its arguments, in a thread of its own, and raise what any of them raised."""
+    with ThreadPoolExecutor(len(calls)) as executor:
+        for future in [executor.submit(*call) for call in calls]:
+            future.result()
 
 
 def bits(value: float | None) -> bytes:
