@@ -18,6 +18,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
@@ -48,7 +49,11 @@ def session_server() -> Any:
     """The one local Prefect server of this test run, held until the process ends."""
     from o9.aggregator.prefect_server import ensure_prefect_server
 
-    server = asyncio.run(ensure_prefect_server())
+    async def ensure() -> Any:
+        return await ensure_prefect_server()
+
+    with ThreadPoolExecutor(1) as elsewhere:  # the caller may be in an event loop already
+        server = elsewhere.submit(lambda: asyncio.run(ensure())).result()
     atexit.register(server.release)
     return server
 

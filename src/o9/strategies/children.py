@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import os
 import pickle
 import signal
@@ -84,6 +85,7 @@ class Child:
         self._incoming = bytearray()
         self._answer: asyncio.Future[Any] | None = None
         self._lines = PrintedLines("an evaluation process")
+        self._asked_in = contextvars.copy_context()
         self._watch: asyncio.TimerHandle
 
     def attach(self) -> None:
@@ -106,6 +108,7 @@ class Child:
         self._outgoing = _frame(request)
         self._answer = answer = self._loop.create_future()
         self._lines = PrintedLines(label)
+        self._asked_in = contextvars.copy_context()  # what is printed belongs to who asks now, not who leased the child
         self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)
         try:
             self._send()
@@ -172,7 +175,7 @@ class Child:
         except BlockingIOError:
             return
         if data:
-            self._lines.feed(data)
+            self._asked_in.run(self._lines.feed, data)
         elif self._loop is not None:
             self._loop.remove_reader(self._printed)
 

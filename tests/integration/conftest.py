@@ -1,0 +1,34 @@
+"""One Prefect server for the whole test run, where a test asks for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import o9_testing
+import pytest
+
+
+@pytest.fixture
+async def open_aggregator(store_url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """`await open_aggregator(**arguments)` gives a running one on the test's store; all are cleaned up in the end."""
+    from OptimizationStateAggregator import OptimizationStateAggregator
+
+    o9_testing.session_server()
+    async with AsyncExitStack() as opened:
+
+        async def open_one(**arguments: Any) -> OptimizationStateAggregator:
+            made = OptimizationStateAggregator(**{"storage_path": store_url, "monitoring_interval": 0.1} | arguments)
+            return await opened.enter_async_context(made)
+
+        yield open_one
+
+
+@pytest.fixture
+async def aggregator(open_aggregator: Callable[..., Awaitable[Any]]) -> Any:
+    return await open_aggregator()
