@@ -25,6 +25,7 @@ from o9.model.trial import Trial
 from o9.store.store import Store
 
 O9 = [sys.executable, "-m", "o9.cli.main"]
+pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 OBJECTIVES = """
 import time
 
@@ -211,7 +212,6 @@ def test_on_a_terminal_there_are_bars_and_the_cursor_comes_back() -> None:
     assert "30/30" in screen
 
 
-@pytest.mark.slow
 def test_a_prefect_server_that_is_away_is_one_line() -> None:
     told = o9("run", write(entry("one")), PREFECT_API_URL="http://127.0.0.1:9/api")
     assert told.returncode == 1
@@ -219,7 +219,6 @@ def test_a_prefect_server_that_is_away_is_one_line() -> None:
     assert statuses() == {}
 
 
-@pytest.mark.slow
 def test_the_demonstration() -> None:
     for _ in range(2):  # it can be repeated
         told = o9("demo", "--small", "--seed", "5")
