@@ -157,6 +157,17 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing() -> None:
     assert statuses() == {"a": "paused"}
 
 
+def test_ctrl_c_before_the_start_is_said_and_nothing_is_submitted() -> None:
+    starting = begin("run", write(entry("one")))
+    assert starting.stderr is not None
+    assert starting.stderr.readline() == "starting\n"
+    os.killpg(starting.pid, signal.SIGINT)
+    _, err = starting.communicate(timeout=60)
+    assert starting.returncode == 130
+    assert err.splitlines()[-1] == "o9: interrupted before anything was started"
+    assert statuses() == {}
+
+
 def test_what_is_refused_leaves_no_store_behind(capsys: pytest.CaptureFixture[str]) -> None:
     for entries in (
         [entry("same"), entry("same")],

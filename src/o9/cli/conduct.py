@@ -18,7 +18,7 @@ from rich.text import Text
 from o9.cli import words
 from o9.cli.batch import import_from_here
 from o9.cli.console import emit, results
-from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, shortened
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted, shortened
 from o9.cli.follow import POLL_SECONDS, Follower, is_parked
 from o9.cli.interrupts import Interrupts
 from o9.cli.open_store import existing_store, option_for, store_url
@@ -137,7 +137,7 @@ async def _unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Even
     if not start.done():
         start.cancel()
         await asyncio.wait({start})
-        raise KeyboardInterrupt
+        raise Interrupted("interrupted before anything was started")
     await start
 
 

@@ -13,8 +13,8 @@ DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 debug = False  # set by --debug, which every command has
 
 
-class UsageError(OptimizationError):
-    """What was typed cannot be meant: exit code 2."""
+class Interrupted(OptimizationError):
+    """Ctrl-C, with something to say about it: exit code 130. Typer swallows a bare KeyboardInterrupt."""
 
 
 def report(error: BaseException) -> int:
@@ -23,7 +23,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return _leave_broken_pipe()
     message, code = explain(error)
-    if debug and not isinstance(error, KeyboardInterrupt) and code != USAGE:
+    if debug and code in (ERROR, NOT_COMPLETED):
         traceback.print_exception(error)
     try:
         sys.stdout.flush()
@@ -37,8 +37,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     """The line and the exit code for `error`."""
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ in ("Abort", "TerminationSignal"):
         return "interrupted", INTERRUPTED
-    if isinstance(error, UsageError):
-        return str(error), USAGE
+    if isinstance(error, Interrupted):
+        return str(error), INTERRUPTED
     if isinstance(error, OptimizationError):
         return one_line(str(error)), ERROR
     if isinstance(error, SystemExit):

@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.text import Text
 
 from o9.cli.console import emit, results, write_json
-from o9.cli.failures import DONE, NOT_COMPLETED
+from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
 from o9.cli.follow import POLL_SECONDS, Follower, is_parked, nobody_works_on
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.progress import Display
@@ -27,11 +27,14 @@ def watch_optimization(url: str | None, optimization_id: str, *, as_json: bool) 
     with existing_store(url) as store:
         existing_optimization(store, optimization_id)
         follower = Follower(store, [optimization_id])
-        if as_json:
-            while follower.look()[0].status not in ENDED:
-                time.sleep(POLL_SECONDS)
-        else:
-            _watch(store, follower, option_for(url))
+        try:
+            if as_json:
+                while follower.look()[0].status not in ENDED:
+                    time.sleep(POLL_SECONDS)
+            else:
+                _watch(store, follower, option_for(url))
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped watching; {optimization_id} itself was not touched") from None
         record = read_record(store, optimization_id)
         if as_json:
             write_json(record_document(record))
