@@ -1,0 +1,61 @@
+"""Scripts written only from the specification, run as they stand in an empty folder, and what they print."""
+
+import ast
+import re
+import sqlite3
+from pathlib import Path
+
+import o9_testing
+import pytest
+
+SCRIPTS = Path(__file__).with_name("scripts")
+
+
+@pytest.fixture
+def told(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """What the script of the test's parameter printed; it must leave no process behind."""
+    source = (SCRIPTS / request.param).read_text(encoding="utf-8")
+    with o9_testing.no_process_left() as environment:
+        done = o9_testing.run_script(source, tmp_path, environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("told", ["quick_start.py"], indirect=True)
+def test_the_quick_start(told: str, tmp_path: Path) -> None:
+    submitted, status, progress = told.splitlines()[-3:]
+    assert submitted == "提交优化任务: opt_basic_001"
+    assert status in ("优化状态: running", "优化状态: completed")
+    assert re.fullmatch(r"进度: \d+\.\d%", progress)
+    assert progress != "进度: 0.0%"
+
+    record = sqlite3.connect(tmp_path / "optimization_state.db")
+    ((name, warnings, steps),) = record.execute("SELECT name, warnings, completed_steps FROM optimization").fetchall()
+    assert name == "基础优化示例"
+    assert "built-in demonstration objective 'branin'" in warnings
+    # Real work: each step has its trials, each of which has other parameters.
+    trials = record.execute("SELECT DISTINCT parameters FROM trial").fetchall()
+    assert len(trials) == 4 * steps > 0
+    record.close()
+
+
+@pytest.mark.parametrize("told", ["advanced.py"], indirect=True)
+def test_the_advanced_example(told: str) -> None:
+    for number in range(5):
+        name = f"opt_advanced_{number:03d}"
+        seen = re.findall(rf"^{name}: (\w+) - (\d+\.\d)%$", told, re.MULTILINE)
+        progress = [float(share) for _, share in seen]
+        assert progress == sorted(progress)
+        assert seen[-1] == ("completed", "100.0")
+
+    statistics = ast.literal_eval(re.search(r"^全局统计: (.*)$", told, re.MULTILINE)[1])  # type: ignore[index]
+    assert statistics["total_optimizations"] == 5
+    assert statistics["by_status"]["completed"] == 5
+    assert statistics["success_rate"] == 1.0
+    assert statistics["duration_seconds"]["mean"] > 0
+    assert "健康状态" not in told  # no check has judged anything yet, so nothing is claimed
+    assert "告警数量: 0" in told
+    response = ast.literal_eval(re.search(r"^API响应: (.*)$", told, re.MULTILINE)[1])  # type: ignore[index]
+    assert response["success"] is True
+    assert response["api_version"] == "v1"
+    assert response["data"] == statistics
