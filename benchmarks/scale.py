@@ -1,0 +1,216 @@
+"""Does it cost more when there is more? Reads, a claim and memory at 1,000 and at 1,000,000 optimizations.
+
+`python benchmarks/scale.py [--large N]` builds two SQLite stores, measures each thing in both in turn, and ends. The
+rows are loaded in bulk through SQL, into the schema that the store itself creates, with the tally that its own writes
+would have left: every row is whole, of mixed types and statuses, and most of them have ended. The memory is that of an
+idle aggregator process, which runs its Prefect server as a process of its own; `--no-prefect` measures an open store
+with its sign of life instead. Figures are milliseconds; the ratio is large over small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+from measure import ROUNDS, Pair, compare, heading, note, verdict
+
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store.leases import Claim, Release
+from o9.store.store import Store
+from o9.store.transitions import Create
+
+SMALL, LARGE = 1_000, 1_000_000
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+# Of twenty: most have ended, a few wait, one runs, one rests.
+STATUSES = ("completed",) * 13 + ("failed", "failed", "cancelled", "created", "created", "running", "paused")
+RARE = OptimizationType.RISK_OPTIMIZATION
+RARE_COUNT = 400  # the oldest ones, in both stores: a page of them lies at the far end
+TYPES = tuple(kind.value for kind in OptimizationType if kind is not RARE)
+
+
+def build(path: str, count: int) -> None:
+    """A store of `count` optimizations. One goes through the store's own door and is the pattern of all others."""
+    with Store(path) as store:
+        store.write(Create(_first()))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    pattern = dict(connection.execute("SELECT * FROM optimization").fetchone())
+    names = list(pattern)
+    connection.execute("PRAGMA synchronous=OFF")  # while it is being built; the setting is not kept in the file
+    connection.execute("BEGIN")
+    connection.executemany(
+        f"INSERT INTO optimization ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+        (tuple(row[name] for name in names) for row in _rows(pattern, count)),
+    )
+    tally = Counter((_type(n), "default", STATUSES[n % len(STATUSES)]) for n in range(1, count))
+    connection.execute("DELETE FROM tally")
+    tally[pattern["optimization_type"], "default", "created"] += 1
+    connection.executemany("INSERT INTO tally VALUES (?, ?, ?, ?)", [(*key, n) for key, n in tally.items()])
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def _first() -> OptimizationState:
+    return OptimizationState(
+        "optimization-0000000", "momentum search", "", OptimizationType.PARAMETER_TUNING, OptimizationStatus.CREATED,
+        OptimizationPriority.NORMAL, BEGAN, BEGAN, total_steps=20, parameters={"fee": 0.001},
+        metadata={"objective": "branin", "sampler": "tpe", "seed": 1, "trials_per_step": 4},
+    )  # fmt: skip
+
+
+def _rows(pattern: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
+    results = json.dumps({"best_value": 1.5, "best_parameters": {"fast": 12, "slow": 60}, "best_trial": 40})
+    for n in range(1, count):
+        status, at = STATUSES[n % len(STATUSES)], (BEGAN + timedelta(seconds=n)).isoformat(timespec="microseconds")
+        began = status != "created"
+        ended = status in ("completed", "failed", "cancelled")
+        yield pattern | {
+            "optimization_id": f"optimization-{n:07d}", "optimization_type": _type(n), "status": status,
+            "priority": 1 + n % 4, "created_at": at, "updated_at": at, "content_hash": f"{n:032x}",
+            "queue_key": BEGAN.timestamp() + n, "started_at": at if began else None,
+            "completed_at": at if ended else None, "running_since": at if status == "running" else None,
+            "results": results if ended else "{}", "attempt": int(began), "fence": int(began), "version": 3 * began,
+        }  # fmt: skip
+
+
+def _type(number: int) -> str:
+    return RARE.value if number <= RARE_COUNT else TYPES[number % len(TYPES)]
+
+
+def repeated(act: Callable[[], Any], times: int) -> float:
+    """Seconds of one call, over `times` of them."""
+    began = time.perf_counter()
+    for _ in range(times):
+        act()
+    return (time.perf_counter() - began) / times
+
+
+def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
+    """What is measured, on one store. `count` tells where the middle is."""
+    middle = count // 2
+    cursor = _cursor_behind(store, middle)
+    claim, completed = Claim("node", 1_000_000, 60.0), OptimizationStatus.COMPLETED
+
+    def claimed() -> None:
+        taken = store.write(claim)
+        assert taken is not None
+        store.write(Release(taken.optimization_id, taken.fence))
+
+    return {
+        "get": partial(repeated, lambda: store.get(f"optimization-{middle:07d}"), 50),
+        "list, first page of 100": partial(repeated, lambda: store.list(limit=100), 5),
+        "list, by status": partial(repeated, lambda: store.list(limit=100, status=completed), 5),
+        "list, by status, from the middle": partial(
+            repeated, lambda: store.list(limit=100, status=completed, cursor=cursor), 5
+        ),
+        "list, by type": partial(
+            repeated, lambda: store.list(limit=100, optimization_type=OptimizationType.PARAMETER_TUNING), 5
+        ),
+        "list, by a type that is rare": partial(repeated, lambda: store.list(limit=100, optimization_type=RARE), 5),
+        "list, from the middle": partial(repeated, lambda: store.list(limit=100, cursor=cursor), 5),
+        "global counts": partial(repeated, store.counts, 50),
+        "claim the first of the queue, and give it back": partial(repeated, claimed, 20),
+    }
+
+
+def _cursor_behind(store: Store, number: int) -> str | None:
+    """A cursor in the middle, had in the way that a caller has one: as the `next_cursor` of a page that ends there."""
+    from o9.store.queries import _write_cursor
+
+    at = (BEGAN + timedelta(seconds=number)).isoformat(timespec="microseconds")
+    return _write_cursor({"created_at": at, "optimization_id": f"optimization-{number:07d}"})
+
+
+def resident_mebibytes(path: str, prefect: bool) -> float:
+    """Of a process of its own, idle for two seconds after it started."""
+    command = [sys.executable, __file__, "--idle", path, *([] if prefect else ["--no-prefect"])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    return float(done.stdout.split()[-1])
+
+
+async def idle(path: str, prefect: bool) -> None:
+    """The process that is weighed."""
+    if prefect:
+        from OptimizationStateAggregator import OptimizationStateAggregator
+
+        # Nothing is to be started: what waits in these stores names no work of this benchmark's.
+        aggregator = OptimizationStateAggregator(max_concurrent_optimizations=1, storage_path=path)
+        await aggregator.initialize()
+        await asyncio.to_thread(_occupy, path)
+        await aggregator.start()
+        await asyncio.sleep(2.0)
+        print(psutil.Process(os.getpid()).memory_info().rss / 2**20, flush=True)
+        await aggregator.cleanup()
+        return
+    from o9.lifecycle.presence import Presence
+
+    with Store(path) as store:
+        presence = Presence(store, "idle", 30.0)
+        presence.start()
+        await asyncio.sleep(2.0)
+        print(psutil.Process(os.getpid()).memory_info().rss / 2**20, flush=True)
+        presence.stop()
+
+
+def _occupy(path: str) -> None:
+    """Take the only slot, so that the aggregator has nothing to do."""
+    with Store(path) as store:
+        store.write(Claim("elsewhere", 1_000_000, 3600.0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--large", type=int, default=LARGE)
+    parser.add_argument("--no-prefect", action="store_true")
+    parser.add_argument("--idle", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.idle:
+        asyncio.run(idle(options.idle, not options.no_prefect))
+        return
+    with tempfile.TemporaryDirectory(prefix="o9-benchmark-") as folder:
+        os.environ.setdefault("PREFECT_HOME", str(Path(folder) / "prefect"))
+        small, large = f"{folder}/small.db", f"{folder}/large.db"
+        began = time.perf_counter()
+        build(small, SMALL)
+        build(large, options.large)
+        size = Path(large).stat().st_size / 2**20
+        print(f"built in {time.perf_counter() - began:.0f} s; the large store has {size:,.0f} MiB")
+        heading(f"{options.large:,} optimizations against {SMALL:,}", "large", "small")
+        with Store(small) as one, Store(large) as other:
+            few, many = reads(one, SMALL), reads(other, options.large)
+            results = [
+                compare(Pair(name, many[name], few[name], target=1.5, at_least=False), rounds=3 * ROUNDS)
+                for name in few
+            ]
+        weigh(large, small, prefect=not options.no_prefect)
+    verdict(results)
+
+
+def weigh(large: str, small: str, prefect: bool) -> None:
+    """Print the memory at both sizes, the median of three processes each."""
+    weights = {path: [resident_mebibytes(path, prefect) for _ in range(3)] for path in (large, small)}
+    what = "an idle aggregator" if prefect else "an open store with its sign of life"
+    few, many = (sorted(weights[path])[1] for path in (small, large))
+    note(f"memory of {what}, large", f"{many:,.1f} MiB")
+    note(f"memory of {what}, small", f"{few:,.1f} MiB")
+    print(f"the difference is {many - few:+.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
