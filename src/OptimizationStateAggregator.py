@@ -1,46 +1,101 @@
-"""The names that users of O9 import. Nothing else is here; each is documented where it is defined."""
+"""The names that users of O9 import. Nothing else is here; each is documented where it is defined.
 
-from o9.aggregator.aggregator import OptimizationStateAggregator
-from o9.alerts.system import AlertNotificationSystem
-from o9.api.api import OptimizationAPI
-from o9.coordinator.coordinator import OptimizationCoordinator
-from o9.health.checker import OptimizationHealthChecker
-from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.model.errors import (
-    NotYetAvailableError,
-    OptimizationAlertError,
-    OptimizationAPIError,
-    OptimizationConflictError,
-    OptimizationCoordinationError,
-    OptimizationError,
-    OptimizationHealthError,
-    OptimizationLifecycleError,
-    OptimizationStateError,
-    OptimizationStatisticsError,
-    OptimizationStoreError,
-    OptimizationStrategyError,
-    OptimizationSyncError,
-    OptimizationValidationError,
-)
-from o9.model.optimization import (
-    OptimizationAlert,
-    OptimizationHealthReport,
-    OptimizationMetrics,
-    OptimizationState,
-)
-from o9.model.states import (
-    AlertLevel,
-    HealthStatus,
-    OptimizationPriority,
-    OptimizationStatus,
-    OptimizationType,
-)
-from o9.model.trial import Evaluation, Trial
-from o9.monitor.monitor import OptimizationMonitor
-from o9.statistics.statistics import OptimizationStatistics
-from o9.strategies.protocol import StepResult
-from o9.strategies.registry import objective, register_strategy
-from o9.synchronizer.synchronizer import AsyncStateSynchronizer
+Each is loaded when it is first asked for: an objective's module that imports `Evaluation` from here is loaded in
+every child process that evaluates it, and must not cost Prefect's import there.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.alerts.system import AlertNotificationSystem
+    from o9.api.api import OptimizationAPI
+    from o9.coordinator.coordinator import OptimizationCoordinator
+    from o9.health.checker import OptimizationHealthChecker
+    from o9.lifecycle.manager import OptimizationLifecycleManager
+    from o9.model.errors import (
+        NotYetAvailableError,
+        OptimizationAlertError,
+        OptimizationAPIError,
+        OptimizationConflictError,
+        OptimizationCoordinationError,
+        OptimizationError,
+        OptimizationHealthError,
+        OptimizationLifecycleError,
+        OptimizationStateError,
+        OptimizationStatisticsError,
+        OptimizationStoreError,
+        OptimizationStrategyError,
+        OptimizationSyncError,
+        OptimizationValidationError,
+    )
+    from o9.model.optimization import (
+        OptimizationAlert,
+        OptimizationHealthReport,
+        OptimizationMetrics,
+        OptimizationState,
+    )
+    from o9.model.states import (
+        AlertLevel,
+        HealthStatus,
+        OptimizationPriority,
+        OptimizationStatus,
+        OptimizationType,
+        TrialState,
+    )
+    from o9.model.trial import Evaluation, Trial
+    from o9.monitor.monitor import OptimizationMonitor
+    from o9.statistics.statistics import OptimizationStatistics
+    from o9.strategies.protocol import StepResult
+    from o9.strategies.registry import objective, register_strategy
+    from o9.synchronizer.synchronizer import AsyncStateSynchronizer
+
+_HOMES = {
+    "o9.aggregator.aggregator": ("OptimizationStateAggregator",),
+    "o9.alerts.system": ("AlertNotificationSystem",),
+    "o9.api.api": ("OptimizationAPI",),
+    "o9.coordinator.coordinator": ("OptimizationCoordinator",),
+    "o9.health.checker": ("OptimizationHealthChecker",),
+    "o9.lifecycle.manager": ("OptimizationLifecycleManager",),
+    "o9.model.errors": (
+        "NotYetAvailableError",
+        "OptimizationAPIError",
+        "OptimizationAlertError",
+        "OptimizationConflictError",
+        "OptimizationCoordinationError",
+        "OptimizationError",
+        "OptimizationHealthError",
+        "OptimizationLifecycleError",
+        "OptimizationStateError",
+        "OptimizationStatisticsError",
+        "OptimizationStoreError",
+        "OptimizationStrategyError",
+        "OptimizationSyncError",
+        "OptimizationValidationError",
+    ),
+    "o9.model.optimization": (
+        "OptimizationAlert",
+        "OptimizationHealthReport",
+        "OptimizationMetrics",
+        "OptimizationState",
+    ),
+    "o9.model.states": (
+        "AlertLevel",
+        "HealthStatus",
+        "OptimizationPriority",
+        "OptimizationStatus",
+        "OptimizationType",
+        "TrialState",
+    ),
+    "o9.model.trial": ("Evaluation", "Trial"),
+    "o9.monitor.monitor": ("OptimizationMonitor",),
+    "o9.statistics.statistics": ("OptimizationStatistics",),
+    "o9.strategies.protocol": ("StepResult",),
+    "o9.strategies.registry": ("objective", "register_strategy"),
+    "o9.synchronizer.synchronizer": ("AsyncStateSynchronizer",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AlertLevel",
@@ -78,6 +133,18 @@ __all__ = [
     "OptimizationValidationError",
     "StepResult",
     "Trial",
+    "TrialState",
     "objective",
     "register_strategy",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -19,7 +19,7 @@ from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
 from o9.store.contract_steps import new, trial
-from o9.store.leases import Claim, Release, Sweep
+from o9.store.leases import Claim, Lost, Sweep
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, RecordPrefectState, SetIntent, Transition
@@ -230,26 +230,27 @@ class Lives(RuleBasedStateMachine):
         expected = [key for key, m in self.model.items() if m.leased and m.lease_is_over]
         assert sorted(self.store.write(Sweep("sweeper"))) == sorted(expected)
         for key in self.order.copy():
-            model = self.model[key]
-            if key not in expected:
-                continue
-            model.leased = model.lease_is_over = False
-            if not model.at_work:
-                self.carried_out(key, claimed=True)
-                continue
-            model.deaths += 1
-            if model.intent is Intent.RUN:
-                self.moved(key, S.FAILED if model.deaths >= MAX_ATTEMPTS else S.CREATED)
-            else:
-                self.moved(key, S.CANCELLED if model.intent is Intent.CANCEL else S.PAUSED)
+            if key in expected:
+                self.lost(key)
 
     @precondition(lambda self: any(m.leased for m in self.model.values()))
     @rule()
-    def release(self) -> None:
-        key, model = next((key, m) for key, m in self.model.items() if m.leased)
-        assert self.store.write(Release(key, self.fence(key)))
+    def lose(self) -> None:
+        key = next(key for key, m in self.model.items() if m.leased)
+        assert self.store.write(Lost(key, self.fence(key), "node"))
+        self.lost(key)
+
+    def lost(self, key: str) -> None:
+        model = self.model[key]
         model.leased = model.lease_is_over = False
-        self.carried_out(key, claimed=True)
+        if not model.at_work:
+            self.carried_out(key, claimed=True)
+            return
+        model.deaths += 1
+        if model.intent is Intent.RUN:
+            self.moved(key, S.FAILED if model.deaths >= MAX_ATTEMPTS else S.CREATED)
+        else:
+            self.moved(key, S.CANCELLED if model.intent is Intent.CANCEL else S.PAUSED)
 
     @rule(key=some, to=some_status, at=st.integers(0, 20), twice=st.booleans(), old=st.booleans())
     def hear_from_prefect(self, key: str, to: S, at: int, twice: bool, old: bool) -> None:

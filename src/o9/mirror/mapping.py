@@ -4,8 +4,9 @@
 | Scheduled, Late, Pending, Submitting           | initializing |
 | Running, Retrying                              | running      |
 | Paused, Suspended                              | paused       |
-| Completed, Failed, Crashed, Cancelled, TimedOut | the same; a crash is failed, with the crash in `issues` |
+| Completed, Failed, Cancelled, TimedOut         | the same     |
 | Cancelling, AwaitingRetry                      | nothing yet: what follows decides |
+| Crashed                                        | nothing: a life is lost; whoever finds that out queues the next one |
 
 Only a flow run's states move an optimization; its task runs' states are recorded.
 """
@@ -44,8 +45,7 @@ def meaning_of(run_kind: str, state_type: str, state_name: str, message: str | N
         return Meaning(OptimizationStatus.TIMEOUT, message)
     to = _BY_TYPE.get(state_type)
     if to is OptimizationStatus.FAILED:
-        word = "crashed" if state_type == "CRASHED" else "failed"
-        return Meaning(to, f"the flow run {word}: {message or 'Prefect gave no reason'}")
+        return Meaning(to, f"the flow run failed: {message or 'Prefect gave no reason'}")
     return Meaning(to)
 
 
@@ -56,6 +56,5 @@ _BY_TYPE = {
     "PAUSED": OptimizationStatus.PAUSED,
     "COMPLETED": OptimizationStatus.COMPLETED,
     "FAILED": OptimizationStatus.FAILED,
-    "CRASHED": OptimizationStatus.FAILED,
     "CANCELLED": OptimizationStatus.CANCELLED,
 }

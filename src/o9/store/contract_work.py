@@ -24,7 +24,7 @@ from o9.model.errors import (
 from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
 from o9.store.commit import Operation
 from o9.store.contract_steps import OpenStore, at_work, intent_of, put, record_of, refused, status_of, trial, wait_for
-from o9.store.leases import Claim, Claimed, Heartbeat, Leave, Release, Sweep
+from o9.store.leases import Claim, Claimed, Heartbeat, Leave, Lost, Sweep
 from o9.store.ledger import Amend, CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState, SetIntent, Transition, queue_key
@@ -172,7 +172,7 @@ class LedgerContract:
         for operation in late:
             with refused(StaleAttemptError, "'a'", str(old.fence)):
                 store.write(operation)
-        assert store.write(Release("a", old.fence)) is False
+        assert store.write(Lost("a", old.fence, "node-1")) is False
         assert record_of(store, "a") == before
 
     def test_an_attempt_that_was_stopped_commits_nothing(self, open_store: OpenStore) -> None:
@@ -222,7 +222,7 @@ class LeaseContract:
         first = [claimed for claimed in claims if claimed is not None]
         assert (len(claims), len(first)) == (16, 3)
         for claimed in first:
-            assert handles[1].write(Release(claimed.optimization_id, claimed.fence))
+            assert handles[1].write(Lost(claimed.optimization_id, claimed.fence, "node"))
         held: set[str] = set()
         done: list[str] = []
         most: list[int] = []
@@ -262,14 +262,15 @@ class LeaseContract:
         first = store.write(Claim("node-1", 1, 60.0))
         assert first is not None
         assert store.write(Claim("node-1", 1, 60.0)) is None
-        assert store.write(Release("a", first.fence))
-        assert not store.write(Release("a", first.fence))
+        assert store.write(Lost("a", first.fence, "node-1"))
+        assert not store.write(Lost("a", first.fence, "node-1"))
         second = store.write(Claim("node-2", 1, 60.0))
-        assert second == Claimed("a", 2, first.fence + 1)
-        assert not store.write(Release("a", first.fence))
+        assert second is not None
+        assert (second.attempt, second.fence > first.fence) == (2, True)
+        assert not store.write(Lost("a", first.fence, "node-1"))
         store.write(SetIntent("a", Intent.CANCEL, "ann"))
         assert status_of(store, "a") is S.CREATED  # claimed: its attempt is to see to it
-        assert store.write(Release("a", second.fence))
+        assert store.write(Lost("a", second.fence, "node-1"))
         assert status_of(store, "a") is S.CANCELLED
 
     def test_a_heartbeat_renews_what_lives(self, open_store: OpenStore) -> None:

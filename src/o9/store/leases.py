@@ -79,29 +79,8 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Release:
-    """Give back a claim that came to nothing, or a slot whose flow has ended; the attempt's status is left alone."""
-
-    optimization_id: str
-    fence: int
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
-
-    def apply(self, unit: UnitOfWork) -> bool:
-        row = existing(unit, self.optimization_id)
-        if row["fence"] != self.fence or row["lease_node"] is None:
-            return False
-        unit.update(row, lease_node=None, lease_expires_at=None)
-        if to := _belated(row):
-            move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, f"{row['intent']}, before it began"))
-        return True
-
-
-@dataclass(frozen=True)
 class Lost:
-    """An attempt of this node's came to nothing (its flow run died): as if the node had died, for this one only."""
+    """A claim of this node's came to nothing (no flow run, or one that died): as if the node had, for this one only."""
 
     optimization_id: str
     fence: int
@@ -204,7 +183,8 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool) -> Transitio
         issue = message
     else:
         to, message = OptimizationStatus.CREATED, f"{evidence}; queued for the next attempt"
-    return Transition(row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=issue)
+    ran_until = row["updated_at"] if died else None
+    return Transition(row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=issue, ran_until=ran_until)
 
 
 def _free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool) -> list[str]:
@@ -213,10 +193,10 @@ def _free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool
     found = unit.connection.execute(select(OPTIMIZATION.c.optimization_id).where(held)).scalars().all()
     for optimization_id in found:
         row = existing(unit, optimization_id)
-        holder = row["lease_node"]
         deaths = row["deaths"] + (died and OptimizationStatus(row["status"]) in ACTIVE)
+        wanted = after_loss(row | {"deaths": deaths}, row["lease_node"], node, died=died)
         unit.update(row, lease_node=None, lease_expires_at=None, fence=row["fence"] + 1, deaths=deaths)
-        if wanted := after_loss(row, holder, node, died=died):
+        if wanted:
             move(unit, row, wanted)
     return list(found)
 

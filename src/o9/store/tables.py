@@ -26,6 +26,7 @@ class Optimization(Record, table=True):
     __table_args__ = (
         Index("ix_optimization_created", "created_at", "optimization_id"),
         Index("ix_optimization_status", "status", "created_at", "optimization_id"),
+        Index("ix_optimization_type", "optimization_type", "created_at", "optimization_id"),
         Index(
             "ix_optimization_queue",
             "queue_key",

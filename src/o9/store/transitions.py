@@ -120,6 +120,7 @@ class Transition:
     issue: str | None = None
     prefect_run_id: str | None = None
     prefect_state_id: str | None = None
+    ran_until: str | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -271,7 +272,8 @@ def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
     to, from_status = wanted.to, STATUSES[row["status"]]
     changes: dict[str, Any] = {"status": to._value_}
     if from_status is OptimizationStatus.RUNNING:
-        ran = datetime.fromisoformat(unit.now) - datetime.fromisoformat(row["running_since"])
+        until = wanted.ran_until or unit.now
+        ran = datetime.fromisoformat(until) - datetime.fromisoformat(row["running_since"])
         changes |= {"running_since": None, "execution_time": row["execution_time"] + max(0.0, ran.total_seconds())}
     if to is OptimizationStatus.RUNNING:
         changes |= {"running_since": unit.now, "started_at": row["started_at"] or unit.now}

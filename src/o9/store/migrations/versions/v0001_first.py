@@ -110,6 +110,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'created' AND intent = 'run' AND lease_expires_at IS NULL"),
     )
     op.create_index("ix_optimization_status", "optimization", ["status", "created_at", "optimization_id"], unique=False)
+    op.create_index(
+        "ix_optimization_type", "optimization", ["optimization_type", "created_at", "optimization_id"], unique=False
+    )
     op.create_table(
         "prefect_state",
         sa.Column("state_id", sa.Text(), nullable=False),
