@@ -1,0 +1,481 @@
+"""The aggregator at its limits: bad input, bad objectives, calls at the wrong time, several on one store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from o9_testing import ENDED, LINE, ended, ledger, new, path_of, reached, until
+
+from OptimizationStateAggregator import (
+    NotYetAvailableError,
+    OptimizationAlert,
+    OptimizationConflictError,
+    OptimizationError,
+    OptimizationState,
+    OptimizationStateAggregator,
+    OptimizationStateError,
+    OptimizationStatus,
+    OptimizationStoreError,
+    OptimizationValidationError,
+    objective,
+    register_strategy,
+)
+
+Open = Callable[..., Awaitable[OptimizationStateAggregator]]
+
+
+@objective("easy", search_space=LINE)
+async def easy(parameters: dict[str, float]) -> float:
+    return parameters["x"]
+
+
+@objective("unhurried", search_space=LINE)
+async def unhurried(parameters: dict[str, float]) -> float:
+    await asyncio.sleep(0.05)
+    return parameters["x"]
+
+
+@objective("stuck", search_space=LINE)
+async def stuck(parameters: dict[str, float]) -> float:
+    await asyncio.sleep(3600)
+    return 0.0
+
+
+# What cannot be submitted
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ({"optimization_id": ""}, "optimization_id", "empty"),
+        ({"optimization_id": "  "}, "optimization_id", "empty"),
+        ({"strategy": "optunna"}, "metadata.strategy", "did you mean optuna"),
+        ({"objective": "brannin"}, "metadata.objective", "did you mean branin"),
+        ({"objective": "no.such.module:function"}, "metadata.objective", "importing no.such.module failed"),
+        ({"sampler": "tpee"}, "metadata.sampler", "did you mean tpe"),
+        ({"search_space": {"x": {"type": "float", "low": 2, "high": 1}}}, "metadata.search_space.x", ""),
+        ({"search_space": {}}, "metadata.search_space", ""),
+        ({"search_space": {"x": {"type": "categorical", "choices": []}}}, "metadata.search_space.x", ""),
+        ({"search_space": {"x": {"type": "floot", "low": 0, "high": 1}}}, "metadata.search_space.x", ""),
+        ({"total_steps": -1}, "total_steps", "-1"),
+        ({"direction": "up"}, "metadata.direction", "minimize"),
+        ({"seed": "abc"}, "metadata.seed", ""),
+        ({"timeout_seconds": -1}, "metadata.timeout_seconds", ""),
+        ({"status": OptimizationStatus.RUNNING}, "status", "created"),
+        ({"metadata": {"blob": "x" * 10_000_000}}, "metadata", "1 MiB"),
+        ({"metadata": {"callback": print}}, "metadata.callback", "JSON cannot hold"),
+        ({"baseline_performance": float("nan")}, "baseline_performance", "finite"),
+    ],
+)
+async def test_a_submission_that_cannot_run_names_the_field_and_leaves_nothing(
+    aggregator: OptimizationStateAggregator, fields: dict[str, Any], field: str, says: str
+) -> None:
+    state = new(**{"objective": "easy", **fields}) if "metadata" not in fields else new(**fields)
+    if "optimization_id" in fields:
+        state.optimization_id = fields["optimization_id"]
+    with pytest.raises(OptimizationValidationError) as refused:
+        await aggregator.submit_optimization(state)
+    assert refused.value.field.startswith(field)
+    assert says in str(refused.value)
+    assert await aggregator.get_all_optimizations() == []
+
+
+async def test_a_priority_may_be_a_name_and_not_any_text(aggregator: OptimizationStateAggregator) -> None:
+    assert new(priority="high").priority == 3
+    with pytest.raises(OptimizationValidationError, match=r"priority.*urgent.*critical"):
+        new(priority="urgent")
+    state = new(objective="easy")
+    state.priority = "high"
+    with pytest.raises(OptimizationValidationError, match="priority"):
+        await aggregator.submit_optimization(state)
+
+
+async def test_the_same_id_is_the_same_optimization_or_an_error(aggregator: OptimizationStateAggregator) -> None:
+    first = new("a", objective="easy", total_steps=2)
+    again = new("a", objective="easy", total_steps=2)
+    assert await asyncio.gather(*[aggregator.submit_optimization(state) for state in (first, again)]) == ["a", "a"]
+    await ended(aggregator, "a")
+    assert await aggregator.submit_optimization(again) == "a"
+    assert path_of(aggregator.store, "a") == ["created", "initializing", "running", "completed"]
+    with pytest.raises(OptimizationConflictError, match="choose another id"):
+        await aggregator.submit_optimization(new("a", objective="easy", total_steps=3))
+
+
+async def test_names_and_ids_in_any_script(aggregator: OptimizationStateAggregator) -> None:
+    name = "优化-🚀 é#?%"
+    await aggregator.submit_optimization(new(name, name="双均线 🚀", objective="easy", total_steps=1))
+    state = await ended(aggregator, name)
+    assert (state.optimization_id, state.name, state.status.value) == (name, "双均线 🚀", "completed")
+
+
+# What an objective may do
+
+
+def misbehave(parameters: dict[str, Any]) -> Any:
+    match parameters["how"]:
+        case "raise":
+            raise RuntimeError("the exchange was closed")
+        case "nan":
+            return float("nan")
+        case "none":
+            return None
+        case "text":
+            return "1.0"
+        case "complex":
+            return 1j
+        case "exit":
+            sys.exit(3)
+        case "die":
+            os._exit(7)
+        case "print":
+            print("x" * 1_000_000)
+            sys.stderr.write("y\n" * 100_000)
+    return 1.0
+
+
+SAYS = {
+    "raise": "RuntimeError: the exchange was closed",
+    "nan": "returned nan",
+    "none": "returned None",
+    "text": "returned '1.0' (str)",
+    "complex": "(complex)",
+    "exit": "sys.exit(3)",
+    "die": "exit code 7",
+}
+
+
+async def test_each_bad_answer_fails_its_own_trial_only(aggregator: OptimizationStateAggregator) -> None:
+    objective("misbehaves")(misbehave)
+    space = {"how": {"type": "categorical", "choices": [*SAYS, "print", "well"]}}
+    await aggregator.submit_optimization(new("a", objective="misbehaves", search_space=space, sampler="grid"))
+    state = await ended(aggregator, "a")
+    trials = {trial.parameters["how"]: trial for trial in aggregator.store.trials("a")}
+    assert set(trials) == {*SAYS, "print", "well"}
+    for how, says in SAYS.items():
+        assert trials[how].state.value == "failed"
+        assert trials[how].value is None
+        assert says in (trials[how].error or "")
+    assert trials["print"].value == trials["well"].value == 1.0
+    assert state.status is OptimizationStatus.COMPLETED
+    assert state.current_performance == 1.0
+
+
+async def test_when_all_trials_fail_the_optimization_says_why(aggregator: OptimizationStateAggregator) -> None:
+    objective("misbehaves")(misbehave)
+    space = {"how": {"type": "categorical", "choices": ["raise"]}}
+    await aggregator.submit_optimization(new("a", objective="misbehaves", search_space=space, total_steps=3))
+    state = await ended(aggregator, "a")
+    assert state.status is OptimizationStatus.FAILED
+    [issue] = state.issues
+    assert "none of the 3 trials succeeded" in issue
+    assert "the exchange was closed" in issue
+    assert state.results["trials"] == {"failed": 3}
+    assert state.progress < 1.0 or state.completed_steps == 3
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_what_hangs_is_cut_off_when_its_time_is_up(aggregator: OptimizationStateAggregator, kind: str) -> None:
+    @objective("hangs", search_space=LINE)
+    def hangs(parameters: dict[str, float]) -> float:
+        while True:
+            pass
+
+    name = "hangs" if kind == "sync" else "stuck"
+    await aggregator.submit_optimization(new("a", objective=name, timeout_seconds=1, trials_per_step=2))
+    state = await ended(aggregator, "a", seconds=20)
+    assert state.status is OptimizationStatus.TIMEOUT
+    assert "timeout_seconds" in state.issues[0]
+    assert state.execution_time < 10
+    assert [trial.state.value for trial in aggregator.store.trials("a")] == ["cancelled", "cancelled"]
+    if kind == "sync":
+        busy = [child for child in psutil.Process().children(recursive=True) if "child.py" in " ".join(child.cmdline())]
+        assert not [child for child in busy if child.cpu_percent(0.2) > 50]
+
+
+async def test_time_that_earlier_attempts_used_counts(aggregator: OptimizationStateAggregator) -> None:
+    await aggregator.submit_optimization(new("a", objective="unhurried", timeout_seconds=2, total_steps=10_000))
+    for _ in range(3):
+        await until(aggregator, "a", lambda state: state.status.value in {"running", *ENDED})
+        await asyncio.sleep(0.4)
+        try:
+            await aggregator.pause_optimization("a")
+        except OptimizationStateError:
+            break
+        await reached(aggregator, "a", "paused", *ENDED)
+        await aggregator.resume_optimization("a")
+    state = await ended(aggregator, "a", seconds=20)
+    assert state.status is OptimizationStatus.TIMEOUT
+    assert 2.0 <= state.execution_time < 6.0
+
+
+async def test_a_strategy_that_breaks_fails_the_optimization(aggregator: OptimizationStateAggregator) -> None:
+    async def breaks(optimization: OptimizationState) -> None:
+        optimization.progress = 0.5
+        raise KeyError("broker")
+
+    async def nonsense(optimization: OptimizationState) -> None:
+        optimization.progress = 7.0
+
+    class NoResult:
+        total_steps = 3
+
+        def step(self, state: Any, step: int, checkpoint: Any) -> Any:
+            return 42
+
+    for name, strategy, says in [
+        ("breaks", breaks, "KeyError: 'broker'"),
+        ("nonsense", nonsense, "progress"),
+        ("no-result", NoResult, "returns a StepResult, not int"),
+    ]:
+        register_strategy(name, strategy)
+        await aggregator.submit_optimization(new(name, strategy=name))
+        state = await ended(aggregator, name)
+        assert state.status is OptimizationStatus.FAILED
+        assert says in state.issues[0]
+
+
+async def test_a_coroutine_is_paused_behind_what_it_assigned_last(aggregator: OptimizationStateAggregator) -> None:
+    async def counts(optimization: OptimizationState) -> None:
+        for count in range(optimization.completed_steps, optimization.total_steps):
+            await asyncio.sleep(0.05)
+            optimization.completed_steps = count + 1
+
+    register_strategy("counts", counts)
+    await aggregator.submit_optimization(new("a", strategy="counts", total_steps=40))
+    await until(aggregator, "a", lambda state: state.completed_steps >= 3)
+    await aggregator.pause_optimization("a")
+    state = await reached(aggregator, "a", "paused", "completed")
+    assert state.status is OptimizationStatus.PAUSED
+    assert state.completed_steps < 40
+    await aggregator.resume_optimization("a")
+    state = await ended(aggregator, "a")
+    assert (state.status, state.completed_steps) == (OptimizationStatus.COMPLETED, 40)
+
+
+# Calls at the wrong time
+
+
+async def test_calls_before_start_name_start(store_url: str) -> None:
+    aggregator = OptimizationStateAggregator(storage_path=store_url)
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: aggregator.submit_optimization(new()),
+        lambda: aggregator.cancel_optimization("a"),
+        lambda: aggregator.pause_optimization("a"),
+        lambda: aggregator.resume_optimization("a"),
+        lambda: aggregator.get_optimization_status("a"),
+        lambda: aggregator.get_all_optimizations(),
+        lambda: aggregator.get_optimization_metrics("a"),
+        lambda: aggregator.get_optimization_health("a"),
+        lambda: aggregator.get_global_statistics(),
+        lambda: aggregator.get_performance_trends(),
+        lambda: aggregator.get_optimization_rankings("value"),
+        lambda: aggregator.get_alerts(),
+        lambda: aggregator.register_node("n", {}),
+        lambda: aggregator.sync_optimization_state("a"),
+    ]
+    for initialized in (False, True):
+        for call in calls:
+            with pytest.raises(OptimizationError, match=r"aggregator\.start\(\)"):
+                await call()
+        if not initialized:
+            await aggregator.initialize()
+    answer = await aggregator.handle_api_request("/statistics", "GET")
+    assert (answer["success"], answer["code"]) == (False, 503)
+    await aggregator.cleanup()
+    await aggregator.cleanup()
+
+
+async def test_each_part_of_its_life_may_be_called_twice(open_aggregator: Open, store_url: str) -> None:
+    await open_aggregator()  # the session's Prefect server is up
+    aggregator = OptimizationStateAggregator(storage_path=store_url, monitoring_interval=0.1)
+    async with aggregator:
+        await aggregator.initialize()
+        await aggregator.start()
+        await aggregator.start()
+        await aggregator.submit_optimization(new("a", objective="easy", total_steps=2))
+        await ended(aggregator, "a")
+        await aggregator.stop()
+        await aggregator.stop()
+        with pytest.raises(OptimizationError, match=r"start\(\)"):
+            await aggregator.get_all_optimizations()
+        await asyncio.gather(aggregator.start(), aggregator.start())
+        await aggregator.submit_optimization(new("b", objective="easy", total_steps=2))
+        assert (await ended(aggregator, "b")).status is OptimizationStatus.COMPLETED
+        await aggregator.cleanup()
+        await aggregator.start()
+        assert len(await aggregator.get_all_optimizations()) == 2
+    await aggregator.cleanup()
+    assert not aggregator.is_running
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"monitoring_interval": 0},
+        {"sync_interval": "1"},
+        {"health_check_interval": True},
+        {"max_concurrent_optimizations": 0},
+        {"max_concurrent_optimizations": "10"},
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any]) -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        OptimizationStateAggregator(**arguments)
+    assert refused.value.field == next(iter(arguments))
+
+
+async def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database, but a text that is long enough to be looked at" * 20)
+    for path, says in [
+        (tmp_path, "folder"),
+        (tmp_path / "no" / "x.db", "does not exist"),
+        (tmp_path / "text.db", "text.db"),
+    ]:
+        aggregator = OptimizationStateAggregator(storage_path=str(path))
+        with pytest.raises(OptimizationStoreError, match=says):
+            await aggregator.start()
+        await aggregator.cleanup()
+    assert (tmp_path / "text.db").read_text().startswith("not a database")
+
+
+# Steering
+
+
+async def test_cancelling_what_waits_runs_or_rests(open_aggregator: Open) -> None:
+    aggregator = await open_aggregator(max_concurrent_optimizations=1)
+    await aggregator.submit_optimization(new("running", objective="stuck"))
+    await reached(aggregator, "running", "running")
+    await aggregator.submit_optimization(new("queued", objective="easy"))
+    await aggregator.submit_optimization(new("paused", objective="easy"))
+    await aggregator.pause_optimization("paused")
+    await reached(aggregator, "paused", "paused")
+    for name in ("queued", "paused", "running"):
+        assert await aggregator.cancel_optimization(name)
+        await reached(aggregator, name, "cancelled", seconds=10)
+        assert await aggregator.cancel_optimization(name), "twice is once"
+    assert path_of(aggregator.store, "queued") == ["created", "cancelled"]
+    assert path_of(aggregator.store, "paused") == ["created", "paused", "cancelled"]
+    with pytest.raises(OptimizationError, match="'ghost'"):
+        await aggregator.cancel_optimization("ghost")
+
+
+async def test_what_has_ended_can_be_neither_paused_nor_resumed_nor_cancelled(
+    aggregator: OptimizationStateAggregator,
+) -> None:
+    await aggregator.submit_optimization(new("a", objective="easy", total_steps=1))
+    await ended(aggregator, "a")
+    for call in (aggregator.pause_optimization, aggregator.resume_optimization, aggregator.cancel_optimization):
+        with pytest.raises(OptimizationStateError, match="completed"):
+            await call("a")
+
+
+async def test_a_paused_one_stays_paused_over_a_restart(open_aggregator: Open) -> None:
+    first = await open_aggregator()
+    await first.submit_optimization(new("a", objective="unhurried", total_steps=20, seed=1))
+    await first.submit_optimization(new("straight", objective="unhurried", total_steps=20, seed=1))
+    await until(first, "a", lambda state: state.completed_steps >= 2)
+    await first.pause_optimization("a")
+    await reached(first, "a", "paused")
+    await ended(first, "straight")
+    await first.cleanup()
+    second = await open_aggregator()
+    await asyncio.sleep(0.3)
+    assert (await second.get_optimization_status("a")).status is OptimizationStatus.PAUSED
+    await second.resume_optimization("a")
+    await ended(second, "a")
+    assert ledger(second.store, "a") == ledger(second.store, "straight")
+
+
+# Several on one store
+
+
+async def test_two_in_one_process_share_a_store_and_its_limit(open_aggregator: Open) -> None:
+    one, two = [await open_aggregator(max_concurrent_optimizations=2) for _ in range(2)]
+    names = [f"a{n}" for n in range(8)]
+    await asyncio.gather(
+        *[
+            (one, two)[n % 2].submit_optimization(new(name, objective="unhurried", total_steps=5))
+            for n, name in enumerate(names)
+        ]
+    )
+    for name in names:
+        assert (await ended(two, name)).status is OptimizationStatus.COMPLETED
+    moves = sorted(
+        (row["at"], {"initializing": 1, "completed": -1}.get(row["to_status"], 0))
+        for name in names
+        for row in one.store.transitions(name)
+    )
+    at_once = most = 0
+    for _, change in moves:
+        at_once += change
+        most = max(most, at_once)
+    assert most == 2
+    assert {row["node"] for name in names for row in one.store.transitions(name) if row["cause"] == "claim"} == {
+        node["node_id"] for node in one.store.nodes()
+    }, "both took part"
+
+
+async def test_a_cancel_reaches_the_other_aggregator(open_aggregator: Open) -> None:
+    one = await open_aggregator()
+    await one.submit_optimization(new("a", objective="stuck"))
+    await reached(one, "a", "running")
+    two = await open_aggregator()
+    await two.cancel_optimization("a")
+    assert (await reached(two, "a", "cancelled", seconds=10)).results["trials"] == {"cancelled": 1}
+
+
+# Callbacks, and what is not there yet
+
+
+async def test_a_callback_that_raises_disturbs_nobody(
+    aggregator: OptimizationStateAggregator, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    told: list[str] = []
+
+    def broken(state: OptimizationState) -> None:
+        raise RuntimeError("my callback is broken")
+
+    async def listens(state: OptimizationState) -> None:
+        told.append(state.optimization_id)
+
+    aggregator.coordinator.register_callback("optimization_completed", broken)
+    await aggregator.coordinator.register_callback("optimization_completed", listens)
+    with pytest.raises(OptimizationValidationError, match="optimization_complete"):
+        aggregator.coordinator.register_callback("optimization_complete", listens)
+    for name in ("a", "b"):
+        await aggregator.submit_optimization(new(name, objective="easy", total_steps=1))
+        await ended(aggregator, name)
+        await async_wait_until(lambda name=name: name in told)
+    assert told == ["a", "b"]
+
+
+async def test_what_is_not_there_yet_says_so(aggregator: OptimizationStateAggregator) -> None:
+    state = new("a", objective="easy", total_steps=1)
+    await aggregator.submit_optimization(state)
+    alert = OptimizationAlert("1", "a", "info", "t", "m", state.created_at)
+    calls: list[Callable[[], Any]] = [
+        lambda: aggregator.get_performance_trends(timedelta(days=1)),
+        lambda: aggregator.get_optimization_rankings("value"),
+        lambda: aggregator.send_alert(alert),
+        lambda: aggregator.register_node("n", {}),
+        lambda: aggregator.sync_optimization_state("a"),
+        lambda: aggregator.health_checker.check_optimization_health("a"),
+        lambda: aggregator.health_checker.register_health_rule(print),
+        lambda: aggregator.alert_system.register_alert_rule(print),
+        lambda: aggregator.alert_system.register_notification_channel("x", print),
+        lambda: aggregator.coordinator.set_optimization_policy("x", {}),
+        lambda: aggregator.api.register_api_handler("/x", "GET", print),
+    ]
+    for call in calls:
+        with pytest.raises(NotYetAvailableError, match="not available in this release"):
+            await call()
+    assert await aggregator.get_alerts() == []
+    assert await aggregator.get_optimization_health("a") is None
