@@ -141,7 +141,9 @@ class Dispatcher:
                 self._on_trouble()
                 await asyncio.sleep(self._interval)
             try:
-                await asyncio.wait_for(self._awake.wait(), self._interval)
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+                async with asyncio.timeout(self._interval):
+                    await self._awake.wait()
             except TimeoutError:
                 continue
 

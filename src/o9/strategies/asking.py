@@ -15,6 +15,7 @@ is not the one in the ledger, OptimizationStrategyError says so.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 import threading
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 Direction = Literal["minimize", "maximize"]
 _filters = threading.Lock()  # the warning filters are the process's, and saving and restoring them is not atomic
+_imports = threading.Lock()
+# What Optuna imports only when a sampler first needs it.
+_IMPORTED_LATE = {"cmaes": ("cmaes", "scipy.stats"), "qmc": ("scipy.stats.qmc",), "gp": ("torch", "scipy.stats")}
 Told = float | None  # a value, or None for a trial that failed
 
 
@@ -51,6 +55,8 @@ class Asker(Protocol):
 
 def make_asker(plan: Plan, seed: int) -> Asker:
     """The asker of a plan's sampler. Imports Optuna unless the sampler is `grid`."""
+    if plan.sampler != "grid":
+        _load(plan.sampler)
     match plan.sampler:
         case "grid":
             return GridAsker(plan.space)
@@ -60,6 +66,14 @@ def make_asker(plan: Plan, seed: int) -> Asker:
             return HistoryAsker(plan.space, plan.direction, lambda number: _sampler("tpe", mix(seed, number)))
         case _:
             return ReplayAsker(plan.space, plan.direction, _sampler(plan.sampler, mix(seed)))
+
+
+def _load(sampler: str) -> None:
+    """Import all that will be needed, one thread at a time: two that import parts of scipy.stats at once would each
+    find what the other has only half loaded."""
+    with _imports:
+        for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
+            importlib.import_module(name)
 
 
 def mix(*numbers: int) -> int:
