@@ -1,0 +1,227 @@
+"""What an optimization costs beside a bare Prefect flow that does the same work. `python benchmarks/lifecycle.py`
+
+O9's side: an optimization of 20 steps, run by an aggregator that is already started, from `submit_optimization` until
+it has ended. Yardstick: a bare async Prefect flow with 20 tasks, in the same process, against the same server (the
+local one that the aggregator started), with the same work in each task. The bare flow keeps nothing and can neither be
+paused nor resumed. Work: an async objective of a few milliseconds, and a sync one of the same, which O9 evaluates in a
+child process (so does the bare flow, in a process pool). Both sides run once before the clock starts.
+`--only WORD` runs the lines whose name contains it. Figures are milliseconds; the ratio is O9 over Prefect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import logging
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from measure import Pair, Result, compare, heading, note, verdict
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+
+STEPS = 20
+AT_ONCE = 5
+PAIRS = 9
+POLL_SECONDS = 0.02  # how often the end is looked for; it counts against O9
+SPACE = {"x": {"type": "float", "low": -5.0, "high": 5.0}}
+numbers = itertools.count()
+
+
+def computation(x: float) -> float:
+    """A few milliseconds of arithmetic: about the least that is worth a Prefect task."""
+    total = 0.0
+    for n in range(1, 20_000):
+        total += (x - n) ** 2 / n**3
+    return total
+
+
+async def async_computation(parameters: dict[str, Any]) -> float:
+    return computation(parameters["x"])
+
+
+def sync_computation(parameters: dict[str, Any]) -> float:
+    return computation(parameters["x"])
+
+
+class Both:
+    """Both sides, in one event loop, so that nothing but the work differs."""
+
+    def __init__(self, aggregator: OptimizationStateAggregator, pool: ProcessPoolExecutor) -> None:
+        from prefect import flow, task
+        from prefect.cache_policies import NO_CACHE
+
+        from o9.strategies.registry import objective
+
+        objective("benchmark_async", direction="minimize", search_space=SPACE)(async_computation)
+        objective("benchmark_sync", direction="minimize", search_space=SPACE)(sync_computation)
+        self.aggregator = aggregator
+        self.first_step_seconds: list[float] = []
+
+        @task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
+        async def async_step(step: int) -> float:
+            return await async_computation({"x": float(step)})
+
+        @task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
+        async def sync_step(step: int) -> float:
+            return await asyncio.get_running_loop().run_in_executor(pool, sync_computation, {"x": float(step)})
+
+        @flow(persist_result=False)
+        async def bare_flow(kind: str) -> None:
+            for step in range(STEPS):
+                await (async_step if kind == "async" else sync_step)(step)
+
+        self._flow = bare_flow
+
+    async def ours(self, kind: str) -> None:
+        name, now = f"{kind}-{next(numbers)}", datetime.now(UTC)
+        state = _state(name, f"benchmark_{kind}", now)
+        began = time.perf_counter()
+        await self.aggregator.submit_optimization(state)
+        store, begun = self.aggregator.store, False
+        while True:
+            seen = store.get(name)
+            assert seen is not None
+            if seen.completed_steps and not begun:
+                begun = True
+                self.first_step_seconds.append(time.perf_counter() - began)
+            if seen.status.value in ("completed", "failed", "cancelled", "timeout"):
+                assert seen.status.value == "completed", seen.issues
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def bare(self, kind: str) -> None:
+        from o9.aggregator.prefect_server import prefect_client_settings
+
+        assert self.aggregator._server is not None
+        with prefect_client_settings(self.aggregator._server):
+            await self._flow(kind)
+
+
+def _state(name: str, objective_name: str, now: datetime) -> Any:
+    from o9.model.optimization import OptimizationState
+    from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+
+    return OptimizationState(
+        name, name, "", OptimizationType.PARAMETER_TUNING, OptimizationStatus.CREATED, OptimizationPriority.NORMAL,
+        now, now, total_steps=STEPS, metadata={"objective": objective_name, "sampler": "random", "seed": 1},
+    )  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def started(folder: str) -> AsyncIterator[tuple[Both, float, float]]:
+    """An aggregator that is ready, and the seconds that its first start and a later one took."""
+    from OptimizationStateAggregator import OptimizationStateAggregator
+
+    took = []
+    for _ in range(2):
+        began = time.perf_counter()
+        aggregator = OptimizationStateAggregator(
+            max_concurrent_optimizations=AT_ONCE, storage_path=f"{folder}/o9.db", monitoring_interval=0.5
+        )
+        await aggregator.start()
+        took.append(time.perf_counter() - began)
+        if len(took) == 1:
+            await aggregator.cleanup()
+    # A sync objective's children do not come from a fork of this process, and neither do the yardstick's.
+    pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield Both(aggregator, pool), took[0], took[1]
+    finally:
+        pool.shutdown()
+        await aggregator.cleanup()
+
+
+def run(folder: str, only: str) -> list[Result]:
+    """All lines. The pairs are measured from a thread, and the sides run in the loop."""
+
+    async def main() -> list[Result]:
+        async with started(folder) as (both, first, later):
+            loop = asyncio.get_running_loop()
+
+            def timed(side: Callable[[str], Awaitable[None]], kind: str, count: int) -> Callable[[], float]:
+                async def together() -> float:
+                    began = time.perf_counter()
+                    await asyncio.gather(*[side(kind) for _ in range(count)])
+                    return time.perf_counter() - began
+
+                return lambda: asyncio.run_coroutine_threadsafe(together(), loop).result()
+
+            lines = [
+                (f"{STEPS} steps, async objective", "async", 1, 1.25),
+                (f"{STEPS} steps, sync objective in child processes", "sync", 1, 1.25),
+                (f"{AT_ONCE} at once, async objective", "async", AT_ONCE, None),
+            ]
+            heading(f"{STEPS} steps against a bare flow of {STEPS} tasks", "o9", "Prefect")
+            results, alone = [], []
+            for name, kind, count, target in lines:
+                if only in name:
+                    pair = Pair(
+                        name, timed(both.ours, kind, count), timed(both.bare, kind, count),
+                        target=target, at_least=False,
+                    )  # fmt: skip
+                    results.append(await asyncio.to_thread(compare, pair, PAIRS))
+                if count == 1:
+                    alone = list(both.first_step_seconds)
+            print()
+            if alone:
+                note("from submitting to the first step's commit", _milliseconds(alone))
+            note("start of the aggregator, the first ever", f"{first:.1f} s")
+            note("start of the aggregator, later", f"{later:.1f} s")
+            return results
+
+    return asyncio.run(main())
+
+
+def imports() -> None:
+    """Time of whole new processes, medians."""
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "import prefect": [sys.executable, "-c", "import prefect"],
+        "from OptimizationStateAggregator import …": [
+            sys.executable, "-c", "from OptimizationStateAggregator import OptimizationStateAggregator",
+        ],
+        "o9 --help": [str(Path(sys.executable).with_name("o9")), "--help"],
+    }  # fmt: skip
+    for name, command in commands.items():
+        took = []
+        for _ in range(PAIRS):
+            began = time.perf_counter()
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            took.append(time.perf_counter() - began)
+        note(name, _milliseconds(took))
+
+
+def _milliseconds(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds) * 1000:,.0f} ms"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="o9-benchmark-") as folder:
+        # Both are read when Prefect is imported: a new home with a server of its own, and its logs out of the table.
+        os.environ |= {"PREFECT_HOME": f"{folder}/prefect", "PREFECT_LOGGING_LEVEL": "WARNING"}
+        logging.getLogger("o9").setLevel(logging.WARNING)
+        results = run(folder, options.only)
+        if not options.only:
+            imports()
+    verdict(results)
+
+
+if __name__ == "__main__":
+    main()
