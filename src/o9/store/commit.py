@@ -12,6 +12,7 @@ in commit order on both.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from o9.store.codec import now_text
 from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, explain
 from o9.store.statements import WORKING_NAMES, Statement, Statements
 
+logger = logging.getLogger(__name__)
 GROUP_LIMIT = 500
 Row = dict[str, Any]
 R_co = TypeVar("R_co", covariant=True)
@@ -229,8 +231,8 @@ class GroupCommit:
             try:
                 while self._queue:
                     self._commit_waiting()
-            except BaseException:  # noqa: BLE001, S110 - those who waited were told; the next ones need this thread
-                pass
+            except BaseException:  # those who waited were told; the next ones need this thread
+                logger.critical("the store's writer was interrupted; it goes on", exc_info=True)
 
     def _commit_waiting(self) -> None:
         with self._turn:
