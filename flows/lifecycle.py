@@ -33,7 +33,7 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.logs import bound
 from o9.model.settings import settings
 from o9.model.states import Intent
-from o9.store.leases import Claim
+from o9.store.leases import Claim, Lost
 from o9.store.transitions import Cause
 from o9.tasks.attempt import Attempt, Verdict, find, forget, register
 from o9.tasks.run_logs import forward_to_prefect
@@ -43,14 +43,33 @@ logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
 
 
+_claimed_here: dict[Any, Attempt] = {}
+
+
+async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
+    """The state hook of ends. A crashed run that Prefect started is queued again: its process may live on, and would
+    keep its lease for ever."""
+    await mirror_flow_state(flow, flow_run, state)
+    attempt = _claimed_here.get(flow_run.id)
+    if attempt is not None:
+        _let_go(flow_run.id)
+        if state.is_crashed():
+            await attempt.store.write_async(Lost(attempt.claimed.optimization_id, attempt.claimed.fence, attempt.node))
+
+
+def _let_go(flow_run_id: Any) -> None:
+    if _claimed_here.pop(flow_run_id, None) is not None:
+        untrack(flow_run_id)
+
+
 @flow(
     name="optimization-lifecycle",
     flow_run_name=None,
     on_running=[mirror_flow_state],
-    on_completion=[mirror_flow_state],
-    on_failure=[mirror_flow_state],
-    on_crashed=[mirror_flow_state],
-    on_cancellation=[mirror_flow_state],
+    on_completion=[mirror_last_flow_state],
+    on_failure=[mirror_last_flow_state],
+    on_crashed=[mirror_last_flow_state],
+    on_cancellation=[mirror_last_flow_state],
     persist_result=False,
     # Nothing is kept there. Left out, each run would stop the event loop to ask Prefect's server for a default, over a
     # connection that Prefect never closes.
@@ -86,6 +105,8 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
             if attempt.strategy is not None and attempt.strategy.kind == "steps":
                 await attempt.strategy.close()
             forget(flow_run_id)
+    if verdict in (Verdict.PAUSE, Verdict.CANCEL):  # for which Prefect calls no hook
+        _let_go(flow_run_id)
     return results if verdict is Verdict.DONE else _END_STATES[verdict]()
 
 
@@ -111,6 +132,7 @@ async def _claim(flow_run_id: Any, optimization_id: str | None, spec: dict[str, 
     assert claimed is not None
     attempt = Attempt(store, claimed, node)
     register(flow_run_id, attempt)
+    _claimed_here[flow_run_id] = attempt
     tracked = Tracked(store, claimed.optimization_id, claimed.attempt, node)
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)

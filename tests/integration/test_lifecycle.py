@@ -242,10 +242,20 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Po
 
         def start(call: str, **more: str) -> subprocess.Popen[str]:
             source = f"""
-            import asyncio
+            import asyncio, os
             from o9.flows.lifecycle import optimization_lifecycle
-            state = asyncio.run(optimization_lifecycle({call}, return_state=True))
-            print(state.name, state.message)
+
+            async def main():
+                running = asyncio.ensure_future(optimization_lifecycle({call}, return_state=True))
+                if "CUT_OFF_AND_STAY" in os.environ:
+                    await asyncio.sleep(3)
+                    running.cancel()
+                    await asyncio.wait({{running}})
+                    await asyncio.sleep(3600)
+                state = await running
+                print(state.name, state.message)
+
+            asyncio.run(main())
             """
             started.append(
                 subprocess.Popen(
@@ -337,6 +347,17 @@ def test_its_failures_are_failures(desk: Callable[..., subprocess.Popen[str]], s
         assert state.status.value == "failed"
         assert "the exchange was closed" in state.issues[0]
         assert store.get("f").status.value == "timeout"  # type: ignore[union-attr]
+
+
+def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
+    desk: Callable[..., subprocess.Popen[str]], store_url: str, wait_until: Callable[..., Any]
+) -> None:
+    process = desk(f"spec={spec('g', 'hang', 2)!r}", CUT_OFF_AND_STAY="1")
+    with Store(store_url) as store:
+        wait_until(lambda: (state := store.get("g")) and state.status.value == "running", 60)
+        wait_until(lambda: path_of(store, "g") == ["created", "initializing", "running", "created"], 30)
+        assert process.poll() is None
+        assert store.holding("g").lease_node is None  # type: ignore[union-attr]
 
 
 # Logs

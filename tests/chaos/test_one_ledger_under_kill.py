@@ -1,0 +1,280 @@
+"""`kill -9` at random instants, in the middle of optimizations: the ledger is the one of a run that nobody disturbed.
+
+The instants are drawn from a seed, which a failure names; what lies between them is decided by the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import o9_testing
+import psutil
+import pytest
+from o9_testing import ledger, marked, path_of
+
+from o9.store.store import Store
+
+DESK = """
+import asyncio, time
+
+def value(parameters):
+    x, y = parameters["x"], parameters["y"]
+    if int(x * 1000) % 9 == 0:
+        raise ValueError("no quotes at this point")
+    return -((x - 0.3) ** 2) - (y - 0.7) ** 2
+
+def sync(parameters):
+    time.sleep(0.01)
+    return value(parameters)
+
+async def asynchronous(parameters):
+    await asyncio.sleep(0.01)
+    return value(parameters)
+"""
+SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in "xy"}
+WORKER = """
+import asyncio, sys
+from o9.lifecycle.submission import new_optimization
+from OptimizationStateAggregator import OptimizationStateAggregator
+
+async def main(plans):
+    async with OptimizationStateAggregator(storage_path="store.db", monitoring_interval=0.1) as aggregator:
+        for plan in plans:
+            await aggregator.submit_optimization(new_optimization(plan))
+        print("at work", flush=True)
+        while any(state.completed_at is None for state in await aggregator.get_all_optimizations()):
+            await asyncio.sleep(0.1)
+
+asyncio.run(main({plans!r}))
+"""
+
+
+def plans(steps: int) -> list[dict[str, Any]]:
+    """Several samplers, one and more trials a step, failing trials everywhere."""
+    ways: list[tuple[str, str, int]] = [
+        ("tpe", "sync", 1),
+        ("cmaes", "asynchronous", 3),
+        ("random", "sync", 3),
+        ("qmc", "asynchronous", 1),
+    ]
+    return [
+        {
+            "optimization_id": f"{sampler}-{trials}",
+            "total_steps": steps,
+            "metadata": {
+                "objective": f"desk:{objective}",
+                "search_space": SPACE,
+                "sampler": sampler,
+                "seed": 11,
+                "trials_per_step": trials,
+                "max_attempts": 1000,
+            },
+        }
+        for sampler, objective, trials in ways
+    ]
+
+
+class Desk:
+    """A folder in which one worker after the other runs the same optimizations, until they have ended."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], steps: int) -> None:
+        folder.mkdir()
+        (folder / "desk.py").write_text(DESK)
+        (folder / "worker.py").write_text(WORKER.format(plans=plans(steps)))
+        self.folder = folder
+        self.store = Store(str(folder / "store.db"))
+        self.names = [plan["optimization_id"] for plan in plans(steps)]
+        self._environment = environment
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> subprocess.Popen[str]:
+        with (self.folder / "worker.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "worker.py"], cwd=self.folder, env=self._environment, text=True,
+                stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        return self._process
+
+    def wait_for_work(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "at work\n", self.log()
+
+    def finish(self, seconds: float = 120.0) -> None:
+        """Let the worker, or a new one, come to the end."""
+        process = self._process if self._process is not None and self._process.poll() is None else self.start()
+        process.communicate(timeout=seconds)
+        assert process.returncode == 0, self.log()
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate()
+
+    def steps_done(self) -> int:
+        return sum(state.completed_steps for name in self.names if (state := self.store.get(name)))
+
+    def ledgers(self) -> dict[str, list[tuple[Any, ...]]]:
+        return {name: ledger(self.store, name) for name in self.names}
+
+    def log(self) -> str:
+        return (self.folder / "worker.log").read_text()[-4000:]
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+        self.store.close()
+
+
+@pytest.fixture
+def open_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+    """`open_desk(name, steps, **environment)`; no process of any desk may be left in the end."""
+    desks: list[Desk] = []
+    with o9_testing.no_process_left() as environment:
+
+        def open_one(name: str, steps: int, **more: str) -> Desk:
+            desks.append(Desk(tmp_path / name, environment | more, steps))
+            return desks[-1]
+
+        yield open_one
+        for desk in desks:
+            desk.close()
+
+
+def assert_whole(desk: Desk) -> None:
+    """What must be true of the record however often it was hit."""
+    assert desk.store.check() == []
+    for name in desk.names:
+        trials = desk.store.trials(name)
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        attempts = [trial.attempt for trial in trials]
+        assert attempts == sorted(attempts)
+        path = path_of(desk.store, name)
+        assert path[-1] == "completed"
+        assert path.count("completed") == 1
+
+
+@pytest.mark.parametrize(
+    ("kills", "steps"),
+    [
+        pytest.param(4, 40, id="four times"),
+        pytest.param(20, 200, id="twenty times", marks=pytest.mark.slow),
+    ],
+)
+def test_killing_the_aggregator(open_desk: Callable[..., Desk], kills: int, steps: int) -> None:
+    o9_testing.session_server()
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"the instants come from seed {seed}")
+    instants = random.Random(seed)
+    undisturbed, hit = open_desk("undisturbed", steps), open_desk("hit", steps)
+    undisturbed.finish()
+
+    acknowledged: dict[str, list[tuple[Any, ...]]] = {name: [] for name in hit.names}
+    hits = 0
+    while hits < kills:
+        before = hit.steps_done()
+        worker = hit.start()
+        hit.wait_for_work()
+        deadline = time.monotonic() + instants.uniform(0.0, 1.5)
+        # A quarter may strike before anything was done; the others wait until this life has committed something.
+        while instants.random() > 0.25 and hit.steps_done() == before and worker.poll() is None:
+            time.sleep(0.005)
+            deadline = time.monotonic() + instants.uniform(0.0, 0.5)
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        seen = hit.ledgers()
+        if worker.poll() is not None:
+            break  # a fast machine was done before the last blow
+        hit.kill()
+        hits += 1
+        for name, rows in acknowledged.items():
+            assert seen[name][: len(rows)] == rows
+        acknowledged = seen
+    assert hits >= min(kills, 3)
+    hit.finish()
+
+    assert hit.ledgers() == undisturbed.ledgers()
+    assert all(len(rows) >= steps for rows in hit.ledgers().values())
+    for name, rows in acknowledged.items():
+        assert ledger(hit.store, name)[: len(rows)] == rows, "something acknowledged is missing"
+    assert_whole(hit)
+    deaths = [holding.deaths for name in hit.names if (holding := hit.store.holding(name))]
+    assert 0 < max(deaths) <= hits
+    assert {trial[2] for rows in hit.ledgers().values() for trial in rows} == {"completed", "failed"}
+
+
+def test_killing_the_child_fails_its_trial_and_nothing_else(open_desk: Callable[..., Desk]) -> None:
+    """From outside, a child that was killed looks like an objective that crashed, so the ledger says that."""
+    o9_testing.session_server()
+    desk = open_desk("desk", 40)
+    worker = desk.start()
+    desk.wait_for_work()
+    killed = 0
+    while killed < 3 and worker.poll() is None:
+        before = desk.steps_done()
+        while desk.steps_done() < before + 8 and worker.poll() is None:
+            time.sleep(0.005)
+        children = [
+            child
+            for child in psutil.Process(worker.pid).children()
+            if any("child.py" in part for part in child.cmdline())
+        ]
+        if children:
+            children[0].kill()
+            killed += 1
+    desk.finish()
+    assert_whole(desk)
+    lost = [
+        trial
+        for name in desk.names
+        for trial in desk.store.trials(name)
+        if trial.error and "ended by SIGKILL" in trial.error
+    ]
+    assert len(lost) <= killed
+    assert {holding.deaths for name in desk.names if (holding := desk.store.holding(name))} == {0}
+
+
+def test_killing_the_prefect_server(open_desk: Callable[..., Desk], tmp_path: Path) -> None:
+    """The record never waits for Prefect: what was at work goes on, and what waits gets another server."""
+    o9_testing.session_server()
+    home = tmp_path / "home"
+    home.mkdir()
+    with (
+        sqlite3.connect(o9_testing.HOME / "prefect" / "prefect.db") as source,
+        sqlite3.connect(home / "prefect.db") as copy,
+    ):
+        source.backup(copy)  # a machine on which Prefect has been before
+    source.close()
+    copy.close()
+    steps = 60
+    desk = open_desk("desk", steps, PREFECT_HOME=str(home))
+    worker = desk.start()
+    desk.wait_for_work()
+    while desk.steps_done() < 20:
+        assert worker.poll() is None, desk.log()
+        time.sleep(0.01)
+    [state] = home.glob("o9/server-*/server.json")
+    server = psutil.Process(json.loads(state.read_text())["pid"])
+    server.send_signal(signal.SIGKILL)
+    server.wait(10)
+    before = desk.ledgers()
+    desk.finish(180)
+
+    undisturbed = open_desk("undisturbed", steps)
+    undisturbed.finish()
+    assert desk.ledgers() == undisturbed.ledgers()
+    for name, rows in before.items():
+        assert ledger(desk.store, name)[: len(rows)] == rows
+    assert_whole(desk)
+    assert not marked(state.parent.name)
+    shutil.rmtree(home, ignore_errors=True)
