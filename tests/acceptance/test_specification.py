@@ -59,3 +59,19 @@ def test_the_advanced_example(told: str) -> None:
     assert response["success"] is True
     assert response["api_version"] == "v1"
     assert response["data"] == statistics
+
+
+@pytest.mark.parametrize("told", ["best_practices.py"], indirect=True)
+def test_the_best_practices_and_the_custom_strategy(told: str) -> None:
+    """With logging at DEBUG, and two aggregators one after the other, each in an event loop of its own."""
+    lines = told.splitlines()
+    assert lines[0].startswith("优化错误: total_steps: -3")
+    assert "['opt_002', 'opt_003', 'opt_004']" in lines
+    assert "暂停: 50%" in lines
+    # What is not there yet is said, in one sentence, and never pretended.
+    assert "尚不可用: an alert rule is not available in this release of O9" in lines
+    statistics = ast.literal_eval(re.search(r"^系统状态: (.*)$", told, re.MULTILINE)[1])  # type: ignore[index]
+    assert statistics["by_status"] == {"completed": 3}
+    assert statistics["by_strategy"] == {"custom": 1, "default": 2}
+    assert "活跃任务: 3" in lines
+    assert lines[-1] == "未解决告警: 0"

@@ -63,8 +63,9 @@ async def test_a_life_by_requests(aggregator: OptimizationStateAggregator) -> No
     assert moves == ["created", "initializing", "running", "completed"]
     assert (await answer(aggregator, "/statistics"))["completed_optimizations"] == 1
     assert (await answer(aggregator, "/health"))["problems"] == []
+    assert (await answer(aggregator, "/alerts"))["items"] == []
     assert await answer(aggregator, "/health/名 1") is None
-    assert aggregator.api.get_api_stats()["by_code"] == {200: 8}
+    assert aggregator.api.get_api_stats()["by_code"] == {200: 9}
 
     # The same once more is the same one; the same id with other content is not.
     assert (await answer(aggregator, "/optimizations", "POST", FIELDS))["status"] == "completed"
@@ -97,17 +98,36 @@ async def test_pause_and_resume(aggregator: OptimizationStateAggregator) -> None
     [
         ("/nothing", "GET", None, 404, "no such endpoint"),
         ("/statistics", "POST", None, 405, "no such endpoint or method"),
+        ("/optimizations/a/b/c", "GET", None, 404, "no such endpoint"),
+        ("/../../docs", "GET", None, 404, "leads out"),
+        ("http://elsewhere/statistics", "GET", None, 404, "no such endpoint"),
+        ("/optimizations/a\n", "GET", None, 400, "endpoint"),
+        ("/optimizations/\ud800", "GET", None, 400, "endpoint"),
+        (None, "GET", None, 400, "endpoint"),
+        ("/statistics", None, None, 400, "method"),
+        ("/statistics", "DANCE NOW", None, 405, "no such endpoint or method"),
         ("/optimizations/ghost", "GET", None, 404, "ghost"),
         ("/optimizations/ghost/pause", "POST", None, 404, "ghost"),
         ("/optimizations/ghost/dance", "POST", None, 404, "dance"),
         ("/optimizations", "GET", {"limit": 0}, 422, "limit"),
         ("/optimizations", "GET", {"limit": "many"}, 422, "limit"),
         ("/optimizations", "GET", {"cursor": "moon"}, 422, "cursor"),
+        ("/optimizations", "GET", 5, 422, "data"),
+        ("/optimizations", "POST", None, 422, "body"),
+        ("/optimizations", "POST", "text", 422, "body"),
+        ("/optimizations", "POST", b"bytes", 422, "JSON"),
         ("/optimizations", "POST", [1], 422, "body"),
         ("/optimizations", "POST", {"bogus": 1}, 422, "bogus"),
         ("/optimizations", "POST", {"name": "a", "metadata": {"seed": {1, 2}}}, 422, "JSON"),
         ("/optimizations", "POST", {"name": "a", "priority": "urgent"}, 422, "priority"),
         ("/optimizations", "POST", {"name": "a", "metadata": {"objective": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
+        ("/optimizations", "POST", {"name": "a", "metadata": {"strategy": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
+        ("/statistics/trends", "GET", None, 501, "not available"),
+        ("/statistics/rankings", "GET", {"metric_name": "value"}, 501, "not available"),
+        ("/alerts/1/resolve", "POST", None, 501, "not available"),
+        ("/optimizations/ghost", "PUT", {}, 501, "not available"),
+        ("/optimizations/ghost", "DELETE", None, 501, "not available"),
+        ("/optimizations/ghost/start", "POST", None, 501, "not available"),
     ],
 )
 async def test_asking_wrongly(
@@ -127,6 +147,20 @@ async def test_a_request_may_name_what_the_operator_allows(
     monkeypatch.setattr(settings(), "allowed_imports", ("allowed_desk",))
     fields = {"optimization_id": "a", "metadata": {"objective": "allowed_desk:flat", "search_space": LINE}}
     assert (await answer(aggregator, "/optimizations", "POST", fields))["optimization_id"] == "a"
+
+
+async def test_an_error_that_nobody_foresaw_is_an_answer_and_is_logged(
+    aggregator: OptimizationStateAggregator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def breaks() -> None:
+        raise ZeroDivisionError("the secret divisor")
+
+    monkeypatch.setattr(aggregator, "get_global_statistics", breaks)
+    code, text = await refusal(aggregator, "/statistics")
+    assert code == 500
+    assert "ZeroDivisionError" in text
+    assert "secret" not in text
+    assert "the secret divisor" in caplog.text
 
 
 async def test_nobody_answers_before_the_start_or_alone(store_url: str) -> None:

@@ -7,6 +7,7 @@ with the HTTP status; `code_of` is the one table from errors to codes.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from o9.lifecycle.submission import new_optimization
+from o9.model.component import not_yet
 from o9.model.errors import (
     NotYetAvailableError,
     OptimizationAPIError,
@@ -25,9 +27,10 @@ from o9.model.errors import (
     OptimizationStoreError,
     OptimizationValidationError,
 )
-from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
+from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, OptimizationState, utc_now
 from o9.store.store import Store
 
+logger = logging.getLogger(__name__)
 API_VERSION = "v1"
 PREFIX = f"/api/{API_VERSION}"
 
@@ -55,10 +58,12 @@ class Backend(Protocol):
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None: ...
 
+    async def get_alerts(self) -> list[OptimizationAlert]: ...
+
 
 def create_app(backend: Backend) -> FastAPI:
     """The application over `backend`."""
-    app = FastAPI(title="O9", version=API_VERSION)
+    app = FastAPI(title="O9", version=API_VERSION, redirect_slashes=False)
 
     @app.middleware("http")
     async def _only_while_running(request: Request, forward: Callable[[Request], Awaitable[Any]]) -> Any:
@@ -69,6 +74,7 @@ def create_app(backend: Backend) -> FastAPI:
     app.include_router(_router(backend), prefix=PREFIX)
     for kind in (OptimizationError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_error)
+    app.add_exception_handler(Exception, _answer_unforeseen)
     return app
 
 
@@ -101,6 +107,8 @@ def _router(backend: Backend) -> APIRouter:
 
     @router.post("/optimizations/{optimization_id}/{action}")
     async def steer(optimization_id: str, action: str) -> JSONResponse:
+        if action == "start":
+            raise not_yet("starting one by a request (those that wait start by themselves)")
         actions = {
             "pause": backend.pause_optimization,
             "resume": backend.resume_optimization,
@@ -116,6 +124,13 @@ def _router(backend: Backend) -> APIRouter:
     async def statistics() -> JSONResponse:
         return _success(await backend.get_global_statistics())
 
+    @router.get("/alerts")
+    async def alerts() -> JSONResponse:
+        return _success({"items": [alert.to_dict() for alert in await backend.get_alerts()], "next_cursor": None})
+
+    for method, path, what in _LATER:
+        router.add_api_route(path, _later(what), methods=[method])
+
     @router.get("/health")
     async def health() -> JSONResponse:
         problems = await backend.store.read_async(backend.store.check)
@@ -128,6 +143,23 @@ def _router(backend: Backend) -> APIRouter:
         return _success(report.to_dict() if report else None)
 
     return router
+
+
+# The specification's routes that answer with what this release does not have.
+_LATER = (
+    ("GET", "/statistics/trends", "a trend of performance"),
+    ("GET", "/statistics/rankings", "a ranking by a metric"),
+    ("POST", "/alerts/{alert_id}/resolve", "resolving an alert"),
+    ("PUT", "/optimizations/{optimization_id}", "changing an optimization"),
+    ("DELETE", "/optimizations/{optimization_id}", "deleting an optimization"),
+)
+
+
+def _later(what: str) -> Callable[[], Awaitable[JSONResponse]]:
+    async def answer() -> JSONResponse:
+        raise not_yet(what)
+
+    return answer
 
 
 def code_of(error: Exception) -> int:
@@ -162,6 +194,11 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
         first = error.errors()[0]
         return _error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 422)
     return _error(str(error), code_of(error))
+
+
+async def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _error(f"an error inside O9, which its log tells of: {type(error).__name__}", 500)
 
 
 def _success(data: Any) -> JSONResponse:
