@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import o9_testing
 import psutil
 import pytest
-from o9_testing import ledger, marked, path_of
+from o9_testing import ledger, path_of
 
 from o9.store.store import Store
 
@@ -41,6 +41,8 @@ async def asynchronous(parameters):
     await asyncio.sleep(0.01)
     return value(parameters)
 """
+STEPS = 40
+Ledgers = dict[str, list[tuple[Any, ...]]]
 SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in "xy"}
 WORKER = """
 import asyncio, sys
@@ -124,7 +126,7 @@ class Desk:
     def steps_done(self) -> int:
         return sum(state.completed_steps for name in self.names if (state := self.store.get(name)))
 
-    def ledgers(self) -> dict[str, list[tuple[Any, ...]]]:
+    def ledgers(self) -> Ledgers:
         return {name: ledger(self.store, name) for name in self.names}
 
     def log(self) -> str:
@@ -152,6 +154,25 @@ def open_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
             desk.close()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Ledgers]:
+    """The ledgers of a run that nobody disturbs, by its number of steps."""
+
+    @cache
+    def ledgers(steps: int) -> Ledgers:
+        o9_testing.session_server()
+        with o9_testing.no_process_left() as environment:
+            desk = Desk(tmp_path_factory.mktemp("undisturbed") / "desk", environment, steps)
+            try:
+                desk.finish()
+                assert_whole(desk)
+                return desk.ledgers()
+            finally:
+                desk.close()
+
+    return ledgers
+
+
 def assert_whole(desk: Desk) -> None:
     """What must be true of the record however often it was hit."""
     assert desk.store.check() == []
@@ -168,30 +189,30 @@ def assert_whole(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("kills", "steps"),
     [
-        pytest.param(4, 40, id="four times"),
+        pytest.param(4, STEPS, id="four times"),
         pytest.param(20, 200, id="twenty times", marks=pytest.mark.slow),
     ],
 )
-def test_killing_the_aggregator(open_desk: Callable[..., Desk], kills: int, steps: int) -> None:
+def test_killing_the_aggregator(
+    open_desk: Callable[..., Desk], undisturbed: Callable[[int], Ledgers], kills: int, steps: int
+) -> None:
     o9_testing.session_server()
     seed = random.SystemRandom().randrange(2**32)
     print(f"the instants come from seed {seed}")
     instants = random.Random(seed)
-    undisturbed, hit = open_desk("undisturbed", steps), open_desk("hit", steps)
-    undisturbed.finish()
+    hit = open_desk("hit", steps)
 
-    acknowledged: dict[str, list[tuple[Any, ...]]] = {name: [] for name in hit.names}
+    acknowledged: Ledgers = {name: [] for name in hit.names}
     hits = 0
     while hits < kills:
         before = hit.steps_done()
         worker = hit.start()
         hit.wait_for_work()
-        deadline = time.monotonic() + instants.uniform(0.0, 1.5)
-        # A quarter may strike before anything was done; the others wait until this life has committed something.
-        while instants.random() > 0.25 and hit.steps_done() == before and worker.poll() is None:
+        # A quarter may strike before anything was done; the others once this life has committed something.
+        waits, instant = instants.random() > 0.25, instants.uniform(0.0, 0.8)
+        while waits and hit.steps_done() == before and worker.poll() is None:
             time.sleep(0.005)
-            deadline = time.monotonic() + instants.uniform(0.0, 0.5)
-        time.sleep(max(0.0, deadline - time.monotonic()))
+        time.sleep(instant)
         seen = hit.ledgers()
         if worker.poll() is not None:
             break  # a fast machine was done before the last blow
@@ -203,7 +224,7 @@ def test_killing_the_aggregator(open_desk: Callable[..., Desk], kills: int, step
     assert hits >= min(kills, 3)
     hit.finish()
 
-    assert hit.ledgers() == undisturbed.ledgers()
+    assert hit.ledgers() == undisturbed(steps)
     assert all(len(rows) >= steps for rows in hit.ledgers().values())
     for name, rows in acknowledged.items():
         assert ledger(hit.store, name)[: len(rows)] == rows, "something acknowledged is missing"
@@ -211,6 +232,55 @@ def test_killing_the_aggregator(open_desk: Callable[..., Desk], kills: int, step
     deaths = [holding.deaths for name in hit.names if (holding := hit.store.holding(name))]
     assert 0 < max(deaths) <= hits
     assert {trial[2] for rows in hit.ledgers().values() for trial in rows} == {"completed", "failed"}
+
+
+def test_one_that_was_frozen_and_replaced_writes_nothing_when_it_wakes(
+    open_desk: Callable[..., Desk], undisturbed: Callable[[int], Ledgers]
+) -> None:
+    """A machine that sleeps, a process that is stopped: its leases run out, another goes on, and then it wakes."""
+    o9_testing.session_server()
+    hit = open_desk("hit", steps := STEPS, O9_LEASE_SECONDS="1")
+    sleeper = hit.start()
+    hit.wait_for_work()
+    wait_for(lambda: hit.steps_done() > 8)
+    freeze(sleeper, hit.folder / "store.db")
+    frozen_at = hit.ledgers()
+    other = hit.start()
+    hit.wait_for_work()
+    wait_for(lambda: hit.steps_done() > sum(len({row[1] for row in rows}) for rows in frozen_at.values()) + 8)
+    sleeper.send_signal(signal.SIGCONT)
+    for process in (other, sleeper):
+        process.communicate(timeout=120)
+        assert process.returncode == 0, hit.log()
+
+    assert hit.ledgers() == undisturbed(steps)
+    assert_whole(hit)
+    assert "no longer holds it" in (hit.folder / "worker.log").read_text(), "it did try"
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def freeze(process: subprocess.Popen[str], database: Path) -> None:
+    """Stop a process between two transactions: in the middle of one it would hold SQLite's lock, asleep."""
+    for _ in range(100):
+        process.send_signal(signal.SIGSTOP)
+        connection = sqlite3.connect(database, timeout=0.2, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+        else:
+            return
+        finally:
+            connection.close()
+    raise AssertionError("the process was in a transaction a hundred times")
 
 
 def test_killing_the_child_fails_its_trial_and_nothing_else(open_desk: Callable[..., Desk]) -> None:
@@ -244,7 +314,9 @@ def test_killing_the_child_fails_its_trial_and_nothing_else(open_desk: Callable[
     assert {holding.deaths for name in desk.names if (holding := desk.store.holding(name))} == {0}
 
 
-def test_killing_the_prefect_server(open_desk: Callable[..., Desk], tmp_path: Path) -> None:
+def test_killing_the_prefect_server(
+    open_desk: Callable[..., Desk], undisturbed: Callable[[int], Ledgers], tmp_path: Path
+) -> None:
     """The record never waits for Prefect: what was at work goes on, and what waits gets another server."""
     o9_testing.session_server()
     home = tmp_path / "home"
@@ -256,8 +328,7 @@ def test_killing_the_prefect_server(open_desk: Callable[..., Desk], tmp_path: Pa
         source.backup(copy)  # a machine on which Prefect has been before
     source.close()
     copy.close()
-    steps = 60
-    desk = open_desk("desk", steps, PREFECT_HOME=str(home))
+    desk = open_desk("desk", STEPS, PREFECT_HOME=str(home))
     worker = desk.start()
     desk.wait_for_work()
     while desk.steps_done() < 20:
@@ -270,11 +341,7 @@ def test_killing_the_prefect_server(open_desk: Callable[..., Desk], tmp_path: Pa
     before = desk.ledgers()
     desk.finish(180)
 
-    undisturbed = open_desk("undisturbed", steps)
-    undisturbed.finish()
-    assert desk.ledgers() == undisturbed.ledgers()
+    assert desk.ledgers() == undisturbed(STEPS)
     for name, rows in before.items():
         assert ledger(desk.store, name)[: len(rows)] == rows
     assert_whole(desk)
-    assert not marked(state.parent.name)
-    shutil.rmtree(home, ignore_errors=True)
