@@ -407,17 +407,11 @@ def test_reading_never_imports_prefect(filled: Path, command: list[str]) -> None
     assert told.stdout.splitlines()[-1] == "False 0"
 
 
-def test_help_is_quick_and_imports_next_to_nothing(tmp_path: Path) -> None:
+def test_help_imports_next_to_nothing() -> None:
     script = "import sys; from o9.cli.main import main; main(['--help']); print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     heavy = {"prefect", "sqlalchemy", "sqlmodel", "optuna", "numpy", "pydantic", "rich", "yaml", "asyncio"}
     assert not heavy & set(told.stdout.splitlines()[-1].split())
-    best = 9.0
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run([*O9, "--help"], capture_output=True, check=True, timeout=60)
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.3
 
 
 def test_a_reader_that_has_had_enough_is_no_error(o9: O9Command) -> None:

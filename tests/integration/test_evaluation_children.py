@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ import pytest
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
-from o9.strategies.children import POOL, THREAD_VARIABLES
+from o9.strategies.children import THREAD_VARIABLES
 from o9.strategies.evaluation import Evaluator, prewarm
 from o9.strategies.output import LINE_LENGTH, LINES_PER_EVALUATION
 from o9.strategies.registry import Objective
@@ -180,25 +179,6 @@ async def test_a_warm_child_answers_at_once_and_has_nothing_heavy(evaluator: Mak
 
     (outcome,) = await evaluate(evaluator(modules), {})
     assert outcome.value == 0.0
-
-
-async def test_starting_a_child_costs_little_more_than_starting_python(evaluator: MakeEvaluator) -> None:
-    def bare() -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import pickle, threading, dataclasses"], check=True)
-        return time.perf_counter() - began
-
-    async def child() -> float:
-        POOL.shut_down()
-        began = time.perf_counter()
-        one = evaluator(own_pid)
-        await evaluate(one, {})
-        await one.close()
-        return time.perf_counter() - began
-
-    # In turn, so that what else the machine does weighs on both alike. Measured: 1.3 times.
-    times = [(await child(), await asyncio.to_thread(bare)) for _ in range(6)]
-    assert min(own for own, _ in times) < 3 * min(python for _, python in times)
 
 
 async def test_a_child_that_died_idle_is_replaced(evaluator: MakeEvaluator) -> None:

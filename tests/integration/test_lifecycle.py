@@ -382,7 +382,7 @@ async def test_a_runs_log_in_prefect_holds_o9s_records_and_what_the_objective_pr
         ours = [log for log in found if log.name.startswith("o9.")]
         return ours if sum(log.name == "o9.objective" for log in ours) >= 3 else None
 
-    ours = await async_wait_until(logged, 20)
+    ours = await async_wait_until(logged, 60)
     [begun] = [log for log in ours if log.name == "o9.tasks.steps"]
     assert begun.message == "attempt 1 of a test: from step 0 of 3"
     assert steps[str(begun.task_run_id)].startswith("prepare")

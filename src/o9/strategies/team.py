@@ -18,6 +18,7 @@ from typing import Any
 from o9.model.errors import OptimizationStrategyError
 from o9.strategies.children import POOL, Child, ChildDied, tell_context
 
+LOADING_TRIES = 3
 _by_value = threading.Lock()
 
 
@@ -30,7 +31,23 @@ class Team:
         self._all: list[Child] = []
 
     async def join(self, shipment: Shipment | None = None) -> Child:
-        """A child that has what is shipped. Raises OptimizationStrategyError where it cannot be loaded."""
+        """A child that has what is shipped. Raises OptimizationStrategyError where it cannot be loaded.
+
+        One that dies before it has begun was killed by somebody; loading kills every child that tries.
+        """
+        for _ in range(LOADING_TRIES - 1):
+            try:
+                return await self._try_to_join(shipment)
+            except ChildDied:
+                continue
+        try:
+            return await self._try_to_join(shipment)
+        except ChildDied as error:
+            raise OptimizationStrategyError(
+                f"the objective cannot be loaded in an evaluation process: {error}"
+            ) from error
+
+    async def _try_to_join(self, shipment: Shipment | None) -> Child:
         while self._resting:
             child = self._resting.pop()
             if child.usable():
@@ -39,14 +56,9 @@ class Team:
         else:
             child = POOL.lease(shipment.key if shipment else "", single_threaded=self._single_threaded)
             self._all = [member for member in self._all if not member.killed] + [child]
-        try:
-            await self._guarded(child, tell_context(child))
-            if shipment is not None and shipment.key not in child.loaded:
-                await self._guarded(child, shipment.load(child))
-        except ChildDied as error:
-            raise OptimizationStrategyError(
-                f"the objective cannot be loaded in an evaluation process: {error}"
-            ) from error
+        await self._guarded(child, tell_context(child))
+        if shipment is not None and shipment.key not in child.loaded:
+            await self._guarded(child, shipment.load(child))
         return child
 
     def rest(self, child: Child) -> None:
