@@ -135,7 +135,12 @@ async def started(folder: str) -> AsyncIterator[tuple[Both, float, float]]:
         await aggregator.start()
         took.append(time.perf_counter() - began)
         if len(took) == 1:
+            server = aggregator._server
             await aggregator.cleanup()
+            assert server is not None
+            # Else the next one would find it still running.
+            while server.local and not server.gone():  # noqa: ASYNC110 - nothing tells of another process's end
+                await asyncio.sleep(POLL_SECONDS)
     # A sync objective's children do not come from a fork of this process, and neither do the yardstick's.
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     try:
