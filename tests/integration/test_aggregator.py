@@ -316,12 +316,13 @@ async def test_each_part_of_its_life_may_be_called_twice(open_aggregator: Open, 
     assert not aggregator.is_running
 
 
-async def test_a_stop_in_the_instant_of_a_wake_comes_to_its_end(aggregator: OptimizationStateAggregator) -> None:
+async def test_a_stop_in_the_instant_of_a_wake_comes_to_its_end(
+    aggregator: OptimizationStateAggregator, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
     """Before Python 3.12, asyncio.wait_for loses a cancellation that comes together with what it waits for."""
     dispatcher = aggregator._dispatcher
     assert dispatcher is not None
-    for _ in range(10):  # however often the loop has gone round
-        await asyncio.sleep(0)
+    await async_wait_until(lambda: dispatcher._awake._waiters)
     dispatcher.wake()
     await asyncio.wait_for(dispatcher.stop(), 5)
 

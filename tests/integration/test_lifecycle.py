@@ -236,7 +236,7 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Po
             "O9_STORE_URL": store_url,
             "O9_ALLOWED_IMPORTS": "desk",
             "O9_LEASE_SECONDS": "1",
-            "PYTHONPATH": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         started: list[subprocess.Popen[str]] = []
 
