@@ -1,18 +1,15 @@
-"""The aggregator at its limits: bad input, bad objectives, calls at the wrong time, several on one store."""
+"""The aggregator at its limits: bad input, calls at the wrong time, several on one store."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from o9_testing import ENDED, LINE, ended, ledger, new, path_of, reached, until
+from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 
 from OptimizationStateAggregator import (
     NotYetAvailableError,
@@ -26,7 +23,6 @@ from OptimizationStateAggregator import (
     OptimizationStoreError,
     OptimizationValidationError,
     objective,
-    register_strategy,
 )
 
 Open = Callable[..., Awaitable[OptimizationStateAggregator]]
@@ -114,150 +110,6 @@ async def test_names_and_ids_in_any_script(aggregator: OptimizationStateAggregat
     await aggregator.submit_optimization(new(name, name="双均线 🚀", objective="easy", total_steps=1))
     state = await ended(aggregator, name)
     assert (state.optimization_id, state.name, state.status.value) == (name, "双均线 🚀", "completed")
-
-
-# What an objective may do
-
-
-def misbehave(parameters: dict[str, Any]) -> Any:
-    match parameters["how"]:
-        case "raise":
-            raise RuntimeError("the exchange was closed")
-        case "nan":
-            return float("nan")
-        case "none":
-            return None
-        case "text":
-            return "1.0"
-        case "complex":
-            return 1j
-        case "exit":
-            sys.exit(3)
-        case "die":
-            os._exit(7)
-        case "print":
-            print("x" * 1_000_000)
-            sys.stderr.write("y\n" * 100_000)
-    return 1.0
-
-
-SAYS = {
-    "raise": "RuntimeError: the exchange was closed",
-    "nan": "returned nan",
-    "none": "returned None",
-    "text": "returned '1.0' (str)",
-    "complex": "(complex)",
-    "exit": "sys.exit(3)",
-    "die": "exit code 7",
-}
-
-
-async def test_each_bad_answer_fails_its_own_trial_only(aggregator: OptimizationStateAggregator) -> None:
-    objective("misbehaves")(misbehave)
-    space = {"how": {"type": "categorical", "choices": [*SAYS, "print", "well"]}}
-    await aggregator.submit_optimization(new("a", objective="misbehaves", search_space=space, sampler="grid"))
-    state = await ended(aggregator, "a")
-    trials = {trial.parameters["how"]: trial for trial in aggregator.store.trials("a")}
-    assert set(trials) == {*SAYS, "print", "well"}
-    for how, says in SAYS.items():
-        assert trials[how].state.value == "failed"
-        assert trials[how].value is None
-        assert says in (trials[how].error or "")
-    assert trials["print"].value == trials["well"].value == 1.0
-    assert state.status is OptimizationStatus.COMPLETED
-    assert state.current_performance == 1.0
-
-
-async def test_when_all_trials_fail_the_optimization_says_why(aggregator: OptimizationStateAggregator) -> None:
-    objective("misbehaves")(misbehave)
-    space = {"how": {"type": "categorical", "choices": ["raise"]}}
-    await aggregator.submit_optimization(new("a", objective="misbehaves", search_space=space, total_steps=3))
-    state = await ended(aggregator, "a")
-    assert state.status is OptimizationStatus.FAILED
-    [issue] = state.issues
-    assert "none of the 3 trials succeeded" in issue
-    assert "the exchange was closed" in issue
-    assert state.results["trials"] == {"failed": 3}
-    assert state.progress < 1.0 or state.completed_steps == 3
-
-
-@pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_what_hangs_is_cut_off_when_its_time_is_up(aggregator: OptimizationStateAggregator, kind: str) -> None:
-    @objective("hangs", search_space=LINE)
-    def hangs(parameters: dict[str, float]) -> float:
-        while True:
-            pass
-
-    name = "hangs" if kind == "sync" else "stuck"
-    await aggregator.submit_optimization(new("a", objective=name, timeout_seconds=1, trials_per_step=2))
-    state = await ended(aggregator, "a", seconds=20)
-    assert state.status is OptimizationStatus.TIMEOUT
-    assert "timeout_seconds" in state.issues[0]
-    assert state.execution_time < 10
-    assert [trial.state.value for trial in aggregator.store.trials("a")] == ["cancelled", "cancelled"]
-    if kind == "sync":
-        busy = [child for child in psutil.Process().children(recursive=True) if "child.py" in " ".join(child.cmdline())]
-        assert not [child for child in busy if child.cpu_percent(0.2) > 50]
-
-
-async def test_time_that_earlier_attempts_used_counts(aggregator: OptimizationStateAggregator) -> None:
-    await aggregator.submit_optimization(new("a", objective="unhurried", timeout_seconds=2, total_steps=10_000))
-    for _ in range(3):
-        await until(aggregator, "a", lambda state: state.status.value in {"running", *ENDED})
-        await asyncio.sleep(0.4)
-        try:
-            await aggregator.pause_optimization("a")
-        except OptimizationStateError:
-            break
-        await reached(aggregator, "a", "paused", *ENDED)
-        await aggregator.resume_optimization("a")
-    state = await ended(aggregator, "a", seconds=20)
-    assert state.status is OptimizationStatus.TIMEOUT
-    assert 2.0 <= state.execution_time < 6.0
-
-
-async def test_a_strategy_that_breaks_fails_the_optimization(aggregator: OptimizationStateAggregator) -> None:
-    async def breaks(optimization: OptimizationState) -> None:
-        optimization.progress = 0.5
-        raise KeyError("broker")
-
-    async def nonsense(optimization: OptimizationState) -> None:
-        optimization.progress = 7.0
-
-    class NoResult:
-        total_steps = 3
-
-        def step(self, state: Any, step: int, checkpoint: Any) -> Any:
-            return 42
-
-    for name, strategy, says in [
-        ("breaks", breaks, "KeyError: 'broker'"),
-        ("nonsense", nonsense, "progress"),
-        ("no-result", NoResult, "returns a StepResult, not int"),
-    ]:
-        register_strategy(name, strategy)
-        await aggregator.submit_optimization(new(name, strategy=name))
-        state = await ended(aggregator, name)
-        assert state.status is OptimizationStatus.FAILED
-        assert says in state.issues[0]
-
-
-async def test_a_coroutine_is_paused_behind_what_it_assigned_last(aggregator: OptimizationStateAggregator) -> None:
-    async def counts(optimization: OptimizationState) -> None:
-        for count in range(optimization.completed_steps, optimization.total_steps):
-            await asyncio.sleep(0.05)
-            optimization.completed_steps = count + 1
-
-    register_strategy("counts", counts)
-    await aggregator.submit_optimization(new("a", strategy="counts", total_steps=40))
-    await until(aggregator, "a", lambda state: state.completed_steps >= 3)
-    await aggregator.pause_optimization("a")
-    state = await reached(aggregator, "a", "paused", "completed")
-    assert state.status is OptimizationStatus.PAUSED
-    assert state.completed_steps < 40
-    await aggregator.resume_optimization("a")
-    state = await ended(aggregator, "a")
-    assert (state.status, state.completed_steps) == (OptimizationStatus.COMPLETED, 40)
 
 
 # Calls at the wrong time

@@ -9,11 +9,7 @@ import json
 import logging
 import os
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import o9_testing
@@ -22,34 +18,12 @@ from o9_testing import LINE, ended, ledger, new, path_of
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
-from prefect.flows import load_flow_from_entrypoint
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.logs import ROOT, JsonFormatter, configure_logging
-from o9.model.states import Intent
-from o9.store.leases import Sweep
-from o9.store.store import Store
-from o9.store.transitions import SetIntent
 from OptimizationStateAggregator import OptimizationStateAggregator, objective
 
 STRAIGHT = ["created", "initializing", "running", "completed"]
-DESK = """
-import asyncio, time
-
-def quick(parameters):
-    return parameters["x"]
-
-def slow(parameters):
-    time.sleep(0.5)
-    return parameters["x"]
-
-async def hang(parameters):
-    await asyncio.sleep(3600)
-
-def broken(parameters):
-    raise ValueError("the exchange was closed")
-"""
 
 
 @pytest.fixture
@@ -216,148 +190,6 @@ async def test_a_run_can_be_stopped_and_taken_up_by_the_next_aggregator(
     assert (await ended(second, "b")).status.value == "completed"
     assert ledger(second.store, "b") == ledger(second.store, "straight")
     assert path_of(second.store, "b") == [*STRAIGHT[:3], *STRAIGHT]
-
-
-# What Prefect runs by itself
-
-
-def test_prefect_finds_the_flow_by_its_module() -> None:
-    found = load_flow_from_entrypoint("o9.flows.lifecycle:optimization_lifecycle")
-    assert found is optimization_lifecycle
-
-
-@pytest.fixture
-def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts processes that call the flow as Prefect would; they share this test's store and Prefect's server."""
-    (tmp_path / "desk.py").write_text(DESK)
-    with o9_testing.no_process_left() as environment:
-        environment |= {
-            "PREFECT_API_URL": o9_testing.session_server().api_url,
-            "O9_STORE_URL": store_url,
-            "O9_ALLOWED_IMPORTS": "desk",
-            "O9_LEASE_SECONDS": "1",
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        }
-        started: list[subprocess.Popen[str]] = []
-
-        def start(call: str, **more: str) -> subprocess.Popen[str]:
-            source = f"""
-            import asyncio, os
-            from o9.flows.lifecycle import optimization_lifecycle
-
-            async def main():
-                running = asyncio.ensure_future(optimization_lifecycle({call}, return_state=True))
-                if "CUT_OFF_AND_STAY" in os.environ:
-                    await asyncio.sleep(3)
-                    running.cancel()
-                    await asyncio.wait({{running}})
-                    await asyncio.sleep(3600)
-                state = await running
-                print(state.name, state.message)
-
-            asyncio.run(main())
-            """
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", textwrap.dedent(source)],
-                    env=environment | more, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                )
-            )  # fmt: skip
-            return started[-1]
-
-        yield start
-        for process in started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-
-def spec(optimization_id: str, objective: str, steps: int, **metadata: Any) -> dict[str, Any]:
-    metadata = {"objective": f"desk:{objective}", "search_space": LINE, "seed": 1, **metadata}
-    return {"optimization_id": optimization_id, "total_steps": steps, "metadata": metadata}
-
-
-def test_a_flow_that_prefect_starts_keeps_its_lease_and_is_mirrored(
-    desk: Callable[..., subprocess.Popen[str]], store_url: str, wait_until: Callable[..., Any]
-) -> None:
-    process = desk(f"spec={spec('a', 'slow', 6)!r}")
-    with Store(store_url) as store:
-        wait_until(lambda: (state := store.get("a")) and state.completed_steps, 60)
-        # Somebody looks for leases that ran out, all the time; this one's would within a second.
-        wait_until(lambda: store.write(Sweep("somebody")) or process.poll() is not None, 60)
-        out, error = process.communicate(timeout=30)
-        assert process.returncode == 0, error
-        assert out.startswith("Completed")
-        assert store.get("a").status.value == "completed"  # type: ignore[union-attr]
-        rows = store.transitions("a")
-        assert path_of(store, "a") == STRAIGHT
-        assert [row["cause"] for row in rows] == ["submission", "reconciler", "reconciler", "hook"]
-        flow_states = [row["state_name"] for row in store.prefect_states("a") if row["run_kind"] == "flow"]
-        assert flow_states == ["Pending", "Running", "Completed"]
-        assert store.nodes() == [], "it takes its leave when its process ends"
-
-
-def test_a_submitted_one_by_its_id(desk: Callable[..., subprocess.Popen[str]], store_url: str) -> None:
-    from o9.lifecycle.submission import submit
-
-    with Store(store_url) as store:
-        asyncio.run(submit(store, new("b", objective="branin", total_steps=2, seed=1)))
-        process = desk("optimization_id='b'")
-        out, error = process.communicate(timeout=60)
-        assert out.startswith("Completed"), error
-        assert path_of(store, "b") == STRAIGHT
-        assert len(store.trials("b")) == 8
-
-        # It waits no more, and cannot be started twice.
-        out, _ = desk("optimization_id='b'").communicate(timeout=60)
-        assert out.startswith("Failed")
-        assert "does not wait for a start" in out
-        assert path_of(store, "b") == STRAIGHT
-
-
-def test_a_parameter_may_not_name_any_module(desk: Callable[..., subprocess.Popen[str]], store_url: str) -> None:
-    out, _ = desk(f"spec={spec('c', 'quick', 2)!r}", O9_ALLOWED_IMPORTS="elsewhere").communicate(timeout=60)
-    assert out.startswith("Failed")
-    assert "metadata.objective" in out
-    assert "O9_ALLOWED_IMPORTS" in out
-    with Store(store_url) as store:
-        assert store.get("c") is None
-
-
-def test_one_that_prefect_started_hears_of_a_cancellation(
-    desk: Callable[..., subprocess.Popen[str]], store_url: str, wait_until: Callable[..., Any]
-) -> None:
-    process = desk(f"spec={spec('d', 'hang', 2)!r}")
-    with Store(store_url) as store:
-        wait_until(lambda: (state := store.get("d")) and state.status.value == "running", 60)
-        store.write(SetIntent("d", Intent.CANCEL, "ann"))
-        out, error = process.communicate(timeout=30)
-        assert out.startswith("Cancelled"), error
-        assert path_of(store, "d") == ["created", "initializing", "running", "cancelled"]
-
-
-def test_its_failures_are_failures(desk: Callable[..., subprocess.Popen[str]], store_url: str) -> None:
-    out, _ = desk(f"spec={spec('e', 'broken', 2)!r}").communicate(timeout=60)
-    late, _ = desk(f"spec={spec('f', 'hang', 2, timeout_seconds=0.5)!r}").communicate(timeout=60)
-    assert out.startswith("Failed")
-    assert late.startswith("TimedOut")
-    with Store(store_url) as store:
-        state = store.get("e")
-        assert state is not None
-        assert state.status.value == "failed"
-        assert "the exchange was closed" in state.issues[0]
-        assert store.get("f").status.value == "timeout"  # type: ignore[union-attr]
-
-
-def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
-    desk: Callable[..., subprocess.Popen[str]], store_url: str, wait_until: Callable[..., Any]
-) -> None:
-    process = desk(f"spec={spec('g', 'hang', 2)!r}", CUT_OFF_AND_STAY="1")
-    with Store(store_url) as store:
-        wait_until(lambda: (state := store.get("g")) and state.status.value == "running", 60)
-        wait_until(lambda: path_of(store, "g") == ["created", "initializing", "running", "created"], 30)
-        assert process.poll() is None
-        assert store.holding("g").lease_node is None  # type: ignore[union-attr]
 
 
 # Logs
