@@ -61,8 +61,10 @@ async def run_coroutine(
     seen = _snapshot(own, name)
     task = asyncio.ensure_future(_run(function, own, name))
     try:
-        while not task.done():
+        ended = False
+        while not ended:
             await asyncio.wait({task}, timeout=interval)
+            ended = task.done()  # asked before looking: it may end, and assign its last, while this observes
             now = _snapshot(own, name)
             if now != seen:
                 await observe(copy.deepcopy(own))

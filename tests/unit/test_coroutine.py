@@ -1,0 +1,39 @@
+"""Strategies that are coroutines: nothing that they assign is lost, however slow the record is."""
+
+import asyncio
+from datetime import datetime
+
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.strategies.coroutine import run_coroutine
+
+
+async def test_what_it_assigns_last_is_observed_though_it_ends_during_an_observation() -> None:
+    now = datetime.now()
+    state = OptimizationState(
+        optimization_id="a",
+        name="a",
+        description="",
+        optimization_type=OptimizationType.PARAMETER_TUNING,
+        status=OptimizationStatus.CREATED,
+        priority=OptimizationPriority.NORMAL,
+        created_at=now,
+        updated_at=now,
+    )
+    observing, ended = asyncio.Event(), asyncio.Event()
+    seen: list[int] = []
+
+    async def strategy(optimization: OptimizationState) -> None:
+        optimization.completed_steps = 1
+        await observing.wait()
+        optimization.completed_steps = 2
+        ended.set()
+
+    async def observe(changed: OptimizationState) -> None:
+        seen.append(changed.completed_steps)
+        observing.set()
+        await ended.wait()
+        await asyncio.sleep(0)
+
+    await run_coroutine(strategy, state, observe, 0.01)
+    assert seen == [1, 2]
