@@ -234,13 +234,12 @@ def test_killing_the_aggregator(
     assert {trial[2] for rows in hit.ledgers().values() for trial in rows} == {"completed", "failed"}
 
 
-@pytest.mark.xfail(strict=False, reason="a lease of one second is lost by the living too where the machine is crowded")
 def test_one_that_was_frozen_and_replaced_writes_nothing_when_it_wakes(
     open_desk: Callable[..., Desk], undisturbed: Callable[[int], Ledgers]
 ) -> None:
     """A machine that sleeps, a process that is stopped: its leases run out, another goes on, and then it wakes."""
     o9_testing.session_server()
-    hit = open_desk("hit", steps := STEPS, O9_LEASE_SECONDS="1")
+    hit = open_desk("hit", steps := STEPS, O9_LEASE_SECONDS="2")
     sleeper = hit.start()
     hit.wait_for_work()
     wait_for(lambda: hit.steps_done() > 8)
@@ -251,7 +250,7 @@ def test_one_that_was_frozen_and_replaced_writes_nothing_when_it_wakes(
     wait_for(lambda: hit.steps_done() > sum(len({row[1] for row in rows}) for rows in frozen_at.values()) + 8)
     sleeper.send_signal(signal.SIGCONT)
     for process in (other, sleeper):
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
         assert process.returncode == 0, hit.log()
 
     assert hit.ledgers() == undisturbed(steps)
@@ -259,7 +258,7 @@ def test_one_that_was_frozen_and_replaced_writes_nothing_when_it_wakes(
     assert "no longer holds it" in (hit.folder / "worker.log").read_text(), "it did try"
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 200.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -181,7 +181,9 @@ class Dispatcher:
             logger.exception("the flow run of %s ended with an error of its own", name)
         finally:
             end_attempt(flow_run.id)
-            self._running.pop(name, None)
+            # One that lost its lease may have been replaced by another attempt of this same node by now.
+            if (running := self._running.get(name)) is not None and running.flow_run_id == flow_run.id:
+                del self._running[name]
             self.wake()
         # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
         if await self._store.write_async(Lost(name, claimed.fence, self._node)):
