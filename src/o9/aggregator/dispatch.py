@@ -22,7 +22,7 @@ from prefect.flow_engine import run_flow_async
 
 from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track
-from o9.model.errors import OptimizationCoordinationError
+from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
 from o9.model.states import Intent
 from o9.store.leases import Claim, Claimed, Lost
 from o9.store.store import Store
@@ -91,7 +91,7 @@ class Dispatcher:
         if self._loop_task is None:
             return
         self._loop_task.cancel()
-        await asyncio.wait({self._loop_task})
+        await asyncio.wait({self._loop_task}, timeout=STOP_GRACE_SECONDS)
         for running in self._running.values():
             running.attempt.stop_after_step()
         await self._all_ended(STOP_GRACE_SECONDS)
@@ -125,7 +125,7 @@ class Dispatcher:
         if self._loop_task is None or self._client is None:
             return
         self._loop_task.cancel()
-        await asyncio.wait({self._loop_task})
+        await asyncio.wait({self._loop_task}, timeout=STOP_GRACE_SECONDS)
         self._loop_task = None
         await self._client.__aexit__(None, None, None)
         self._client = None
@@ -153,7 +153,7 @@ class Dispatcher:
             try:
                 await self._begin(claimed, await self._create_flow_run(claimed))
             except BaseException:
-                await self._store.write_async(Lost(claimed.optimization_id, claimed.fence, self._node))
+                await self._give_back(claimed)
                 raise
 
     async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
@@ -181,14 +181,24 @@ class Dispatcher:
             logger.exception("the flow run of %s ended with an error of its own", name)
         finally:
             end_attempt(flow_run.id)
+        # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
+        try:
+            if await self._give_back(claimed):
+                logger.error("attempt %d of %s ended without saying how; it is queued again", claimed.attempt, name)
+        finally:
             # One that lost its lease may have been replaced by another attempt of this same node by now.
             if (running := self._running.get(name)) is not None and running.flow_run_id == flow_run.id:
                 del self._running[name]
             self.wake()
-        # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
-        if await self._store.write_async(Lost(name, claimed.fence, self._node)):
-            logger.error("attempt %d of %s ended without saying how; it is queued again", claimed.attempt, name)
-            self.wake()
+
+    async def _give_back(self, claimed: Claimed) -> bool:
+        """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
+        while True:
+            try:
+                return await self._store.write_async(Lost(claimed.optimization_id, claimed.fence, self._node))
+            except OptimizationStoreError:
+                logger.exception("could not give %s back; trying again in %s s", claimed, self._interval)
+                await asyncio.sleep(self._interval)
 
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None

@@ -16,6 +16,7 @@ import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 from o9.model.errors import OptimizationStrategyError
@@ -42,6 +43,14 @@ class Outcome:
     error: str | None = None
     started_at: datetime | None = None
     duration_seconds: float = 0.0
+
+
+class _Child(Enum):
+    """What an evaluation left its child as."""
+
+    READY = "ready"
+    WORN_OUT = "worn out"
+    DIED = "died"
 
 
 class Evaluator:
@@ -97,27 +106,32 @@ class Evaluator:
         self._shipment = shipment = self._shipment or _shipment(self._objective)
         child: Child | None = None
         for number, parameters in queue:
-            if child is None:
-                child = await self._team.join(shipment)
-            outcomes[number], usable = await self._ask(child, shipment.key, number, parameters)
-            if not usable:
-                child.kill()
-                child = None
+            for last in (False, True):
+                if child is None:
+                    child = await self._team.join(shipment)
+                outcomes[number], state = await self._ask(child, shipment.key, number, parameters)
+                if state is not _Child.READY:
+                    child.kill()
+                    child = None
+                # Killed by somebody, or for want of memory: the ledger must not depend on that. One that kills its
+                # process itself does so again.
+                if state is not _Child.DIED or last:
+                    break
         if child is not None:
             self._team.rest(child)
 
-    async def _ask(self, child: Child, key: str, number: int, parameters: Mapping[str, Any]) -> tuple[Outcome, bool]:
+    async def _ask(self, child: Child, key: str, number: int, parameters: Mapping[str, Any]) -> tuple[Outcome, _Child]:
         started, clock = time.time(), time.perf_counter()
         try:
             reply = await self._team.exchange(child, "evaluate", key, dict(parameters), label=f"trial {number}")
         except ChildDied as error:
             text = f"the objective did not survive: {error}"
-            return _failed(number, text, started, time.perf_counter() - clock), False
+            return _failed(number, text, started, time.perf_counter() - clock), _Child.DIED
         match reply:
             case ("value", began, duration, answer):
-                return _completed(number, answer, began, duration), True
+                return _completed(number, answer, began, duration), _Child.READY
             case (_, began, duration, text, worn_out):
-                return _failed(number, text, began, duration), not worn_out
+                return _failed(number, text, began, duration), _Child.WORN_OUT if worn_out else _Child.READY
         raise OptimizationStrategyError(f"an evaluation process answered {reply!r:.200}")
 
 
