@@ -39,8 +39,12 @@ async def unhurried(parameters: dict[str, float]) -> float:
     return parameters["x"]
 
 
+begun: list[float] = []
+
+
 @objective("stuck", search_space=LINE)
 async def stuck(parameters: dict[str, float]) -> float:
+    begun.append(parameters["x"])
     await asyncio.sleep(3600)
     return 0.0
 
@@ -286,10 +290,13 @@ async def test_two_in_one_process_share_a_store_and_its_limit(open_aggregator: O
     }, "both took part"
 
 
-async def test_a_cancel_reaches_the_other_aggregator(open_aggregator: Open) -> None:
+async def test_a_cancel_reaches_the_other_aggregator(
+    open_aggregator: Open, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    begun.clear()
     one = await open_aggregator()
     await one.submit_optimization(new("a", objective="stuck"))
-    await reached(one, "a", "running")
+    await async_wait_until(lambda: begun, 30)
     two = await open_aggregator()
     await two.cancel_optimization("a")
     assert (await reached(two, "a", "cancelled", seconds=10)).results["trials"] == {"cancelled": 1}

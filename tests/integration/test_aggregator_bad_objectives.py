@@ -106,7 +106,7 @@ async def test_what_hangs_is_cut_off_when_its_time_is_up(aggregator: Optimizatio
             pass
 
     name = "hangs" if kind == "sync" else "stuck"
-    await aggregator.submit_optimization(new("a", objective=name, timeout_seconds=1, trials_per_step=2))
+    await aggregator.submit_optimization(new("a", objective=name, timeout_seconds=3, trials_per_step=2))
     state = await ended(aggregator, "a", seconds=20)
     assert state.status is OptimizationStatus.TIMEOUT
     assert "timeout_seconds" in state.issues[0]
