@@ -27,7 +27,7 @@ async def unhurried(parameters: dict[str, float]) -> float:
     return parameters["x"]
 
 
-@objective("stuck", search_space=LINE)
+@objective("hangs for ever", search_space=LINE)
 async def stuck(parameters: dict[str, float]) -> float:
     await asyncio.sleep(3600)
     return 0.0
@@ -105,7 +105,7 @@ async def test_what_hangs_is_cut_off_when_its_time_is_up(aggregator: Optimizatio
         while True:
             pass
 
-    name = "hangs" if kind == "sync" else "stuck"
+    name = "hangs" if kind == "sync" else "hangs for ever"
     await aggregator.submit_optimization(new("a", objective=name, timeout_seconds=3, trials_per_step=2))
     state = await ended(aggregator, "a", seconds=20)
     assert state.status is OptimizationStatus.TIMEOUT

@@ -151,10 +151,10 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing() -> None:
     assert before >= 40
     resumed = begin("run", "--resume", "a")
     o9_wait(lambda: steps_of("a") > before // 40, resumed)
-    resumed.send_signal(signal.SIGTERM)  # asks like a Ctrl-C
+    resumed.send_signal(signal.SIGTERM)  # a service that is stopped: nobody will come to resume what it ran
     assert resumed.wait(60) == 130
     resumed.communicate()
-    assert statuses() == {"a": "paused"}
+    assert statuses() == {"a": "created"}
 
 
 def test_ctrl_c_before_the_start_is_said_and_nothing_is_submitted() -> None:

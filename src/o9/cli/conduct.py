@@ -1,7 +1,8 @@
 """Running optimizations in this process with progress to look at: what `run`, `run --resume` and `demo` share.
 
 Contract. A first Ctrl-C pauses what runs and waits until all of it is at rest; a second one leaves at once, as a
-death of the process would: what was acknowledged stays, and `run --resume` goes on. Prefect is imported here.
+death of the process would: what was acknowledged stays, and `run --resume` goes on. SIGTERM, from a machine, stops in
+good order instead: what runs waits for its next attempt. Prefect is imported here.
 """
 
 from __future__ import annotations
@@ -122,7 +123,11 @@ async def _conduct(
         await _unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
         follower = Follower(aggregator.store, await begin(aggregator, display))
         await _follow(aggregator, follower, display, interrupts)
-        if interrupts.asked.is_set():
+        if interrupts.terminated:
+            display.say("stopping: what runs gets ten seconds to finish its step, and then waits for its next attempt")
+            await aggregator.stop()
+            await aggregator.store.read_async(follower.look)
+        elif interrupts.asked.is_set():
             await _pause(aggregator, follower, display, interrupts)
         return Conducted(list(follower.states), interrupts.asked.is_set())
     finally:

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one asks, the second one leaves at once."""
+"""Ctrl-C and SIGTERM: the first one asks, the second one leaves at once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ SHOW_CURSOR = "\x1b[?25h"
 class Interrupts:
     """Within it, in the main thread, a first SIGINT or SIGTERM sets `asked`; a second one ends the process.
 
+    `terminated` tells that the first was SIGTERM: a machine asks, which waits no longer than it must.
+
     Enter it outside of the event loop, so that asyncio leaves the signals alone, and `attach` inside.
     """
 
@@ -26,6 +28,7 @@ class Interrupts:
         self._count = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.asked = asyncio.Event()
+        self.terminated = False
 
     def attach(self) -> None:
         """Called in the event loop; what came before counts."""
@@ -49,8 +52,10 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
+        if self._count == 1:
+            self.terminated = number == signal.SIGTERM
         if self._count > 1:
             # Written past every lock and buffer: whatever was interrupted may hold them.
             cursor = SHOW_CURSOR if os.isatty(2) else ""

@@ -36,6 +36,11 @@ Check = Callable[[str, Any], None]
 
 def validate_new(state: OptimizationState) -> None:
     """Raise OptimizationValidationError for the first thing that keeps `state` from being submitted."""
+    if not isinstance(state, OptimizationState):
+        raise OptimizationValidationError(
+            "optimization",
+            f"expected an OptimizationState, got {type(state).__name__}; from_dict() makes one of fields",
+        )
     validate_changes({name: getattr(state, name) for name in _CHECKS})
     _validate_life(state)
     for name, check in _METADATA_CHECKS.items():

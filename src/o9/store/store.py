@@ -26,7 +26,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from o9.model.errors import OptimizationStoreError
+from o9.model.errors import OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
@@ -175,6 +175,8 @@ class Store:
                 return query(connection, *args, **kwargs)
         except DBAPIError as error:
             raise OptimizationStoreError(explain(error.orig, self._engine.url)) from error
+        except UnicodeEncodeError as error:
+            raise OptimizationValidationError("text", f"{error.object!r:.80} holds a character that is none") from error
 
 
 def _check(connection: Connection) -> list[str]:

@@ -10,8 +10,9 @@ process started. Errors name the field: `metadata.strategy`, `metadata.objective
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
@@ -79,7 +80,7 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
     its type takes their place, and `warnings` says so. No Optuna is imported, no process started.
     """
     metadata = dict(state.metadata)
-    warnings = list(state.warnings)
+    warnings = [*state.warnings, *_misspelt(metadata)]
     strategy = _strategy(state, allowed_imports)
     if strategy.kind is StrategyKind.STEPS:
         step_count(strategy, state)
@@ -92,6 +93,26 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
         settled = dataclasses.replace(state, metadata=metadata)
         metadata["direction"] = make_plan(settled, _objective(settled, allowed_imports)).direction
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
+
+
+def _misspelt(metadata: Mapping[str, Any]) -> list[str]:
+    """Metadata is free, so an unknown key is no error; one that is nearly a known one is likely a slip."""
+    slips = ((key, difflib.get_close_matches(key, KEYS, 1, 0.8)) for key in metadata if key not in KEYS)
+    return [f"metadata.{key} means nothing to O9; did you mean metadata.{near[0]}?" for key, near in slips if near]
+
+
+KEYS = (
+    "strategy",
+    "objective",
+    "search_space",
+    "direction",
+    "sampler",
+    "seed",
+    "trials_per_step",
+    "family",
+    "timeout_seconds",
+    "max_attempts",
+)
 
 
 def _strategy(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> ResolvedStrategy:
