@@ -40,8 +40,10 @@ def configure_logging(level: str | None = None, format: str | None = None, strea
     handler.set_name("o9")
     for old in [h for h in ROOT.handlers if h.get_name() == "o9"]:
         ROOT.removeHandler(old)
+    handler.setLevel(level or settings().log_level)
     ROOT.addHandler(handler)
-    ROOT.setLevel(level or settings().log_level)
+    # What the stream shows is the handler's affair: Prefect's record of a run's logs keeps the settings' level.
+    ROOT.setLevel(min(handler.level, logging.getLevelNamesMapping()[settings().log_level]))
     ROOT.propagate = False
 
 
