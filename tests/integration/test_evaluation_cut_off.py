@@ -13,13 +13,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from o9.strategies import child as child_module
+from o9.strategies.children import PATIENCE_SECONDS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from evaluations import MakeEvaluator, alive, evaluate, evaluators, wait_until
+from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wait_until
 
 
 @pytest.fixture
@@ -28,12 +30,41 @@ async def evaluator() -> AsyncIterator[MakeEvaluator]:
         yield make
 
 
+# Code of users, as text too, because scripts of tests need it: starts processes that try to get away, one each way.
+START_GRANDCHILDREN = """
+import os, signal, subprocess, sys
+plain = subprocess.Popen(["sleep", "1000"])
+in_a_session_of_its_own = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+daemon = "import subprocess; print(subprocess.Popen(['sleep', '1000'], stdout=subprocess.DEVNULL).pid)"
+started = subprocess.run([sys.executable, "-c", daemon], stdout=subprocess.PIPE, start_new_session=True)
+double_forked = int(started.stdout)
+forked = os.fork()
+if forked == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setsid()
+    while True:
+        signal.pause()
+with open(path + ".new", "w") as file:
+    print(os.getpid(), plain.pid, in_a_session_of_its_own.pid, double_forked, forked, file=file)
+os.rename(path + ".new", path)
+"""
+STARTED = 5
+
+
+def start_grandchildren(path: str) -> None:
+    exec(START_GRANDCHILDREN, {"path": path})
+
+
+def pids_in(*paths: Path) -> list[int]:
+    """What the objective and its grandchildren are, once all of them run."""
+    return [int(pid) for path in paths if path.exists() for pid in path.read_text().split()]
+
+
 # Cutting off
 
 
 def hang(parameters: dict[str, Any]) -> float:
-    grandchild = subprocess.Popen(["sleep", "1000"])
-    Path(parameters["path"]).write_text(f"{os.getpid()} {grandchild.pid}")
+    start_grandchildren(parameters["path"])
     while parameters["loop"]:
         pass
     re.match(r"(a+)+$", "a" * 40 + "b")  # holds the interpreter's lock for ages
@@ -47,8 +78,8 @@ async def test_a_cut_off_kills_at_once_and_the_event_loop_never_stops(
     paths = [tmp_path / "0", tmp_path / "1"]
     one = evaluator(hang, workers=2)
     task = asyncio.ensure_future(evaluate(one, *[{"path": str(path), "loop": loop} for path in paths]))
-    await wait_until(lambda: all(path.exists() and path.read_text() for path in paths))
-    pids = [int(pid) for path in paths for pid in path.read_text().split()]
+    await wait_until(lambda: len(pids_in(*paths)) == 2 * STARTED)
+    pids = pids_in(*paths)
     lags = []
     for _ in range(20):
         before = time.monotonic()
@@ -60,9 +91,58 @@ async def test_a_cut_off_kills_at_once_and_the_event_loop_never_stops(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await one.close()
+    await one.close()  # returns when all is gone
+    assert not any(map(alive, pids))
     assert time.monotonic() - began < 2.0
-    await wait_until(lambda: not any(map(alive, pids)), 2.0)
+
+
+async def test_killing_returns_at_once_and_waiting_for_it_means_that_all_is_gone(
+    evaluator: MakeEvaluator, tmp_path: Path
+) -> None:
+    path = tmp_path / "pids"
+    task = asyncio.ensure_future(evaluate(evaluator(hang), {"path": str(path), "loop": True}))
+    await wait_until(lambda: len(pids_in(path)) == STARTED)
+    (guardian,) = children()
+    began = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < 0.1
+    await wait_until(lambda: not alive(guardian), 2.0)
+    assert not any(map(alive, pids_in(path)))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: it has threads, and forks
+async def test_a_forked_copy_of_the_parent_does_not_keep_what_is_cut_off(
+    evaluator: MakeEvaluator, tmp_path: Path
+) -> None:
+    path = tmp_path / "pids"
+    task = asyncio.ensure_future(evaluate(evaluator(hang), {"path": str(path), "loop": True}))
+    await wait_until(lambda: len(pids_in(path)) == STARTED)
+    copy = os.fork()  # it holds all pipes open
+    if copy == 0:
+        signal.pause()
+    try:
+        task.cancel()
+        await wait_until(lambda: not any(map(alive, pids_in(path))), 2.0)
+    finally:
+        os.kill(copy, signal.SIGKILL)
+        await asyncio.to_thread(os.waitpid, copy, 0)
+
+
+async def test_a_guardian_that_was_stopped_is_ended_with_its_group(evaluator: MakeEvaluator, tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+    task = asyncio.ensure_future(evaluate(evaluator(hang), {"path": str(path), "loop": True}))
+    await wait_until(lambda: len(pids_in(path)) == STARTED)
+    objective, plain, *away = pids_in(path)
+    (guardian,) = children()
+    os.kill(guardian, signal.SIGSTOP)
+    task.cancel()
+    try:
+        await wait_until(lambda: not any(map(alive, (guardian, objective, plain))), PATIENCE_SECONDS + 2.0)
+    finally:
+        for pid in away:
+            os.kill(pid, signal.SIGKILL)
 
 
 SCRIPT = '''
@@ -110,18 +190,11 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
 )
 def test_kill_9_of_the_parent_leaves_no_orphan(tmp_path: Path, body: str) -> None:
     script = tmp_path / "script.py"
-    grandchild = (
-        "import subprocess; g = subprocess.Popen(['sleep', '1000']); open(f'{os.getpid()}.pid', 'w').write(str(g.pid))"
-    )
-    script.write_text(SCRIPT.format(body=f"{grandchild}; {body}" if ":" not in body else f"{grandchild}\n    {body}"))
+    grandchildren = f"exec({START_GRANDCHILDREN!r}, {{'path': f'{{os.getpid()}}.pids'}})"
+    script.write_text(SCRIPT.format(body=f"{grandchildren}\n    {body}"))
     parent = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.DEVNULL)
-
-    def started() -> list[int]:
-        files = list(tmp_path.glob("*.pid"))
-        return [int(text) for file in files for text in (file.stem, file.read_text() or "0")]
-
     end = time.monotonic() + 30
-    while len(pids := started()) < 4 or 0 in pids:
+    while len(pids := pids_in(*tmp_path.glob("*.pids"))) < 2 * STARTED:
         assert time.monotonic() < end
         time.sleep(0.01)
     assert all(map(alive, pids))
@@ -133,18 +206,50 @@ def test_kill_9_of_the_parent_leaves_no_orphan(tmp_path: Path, body: str) -> Non
         time.sleep(0.01)
 
 
-async def test_a_child_that_exits_by_itself_leaves_nothing_that_it_started(
-    evaluator: MakeEvaluator, tmp_path: Path
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("os._exit(3)", "exit code 3"),
+        ("os.kill(os.getpid(), 11)", "SIGSEGV"),
+        ("os.kill(os.getpid(), 15)", "SIGTERM"),
+        ("os.killpg(0, 15)", "SIGTERM"),
+        ("os.kill(os.getppid(), 9)", "SIGKILL"),
+    ],
+)
+async def test_a_child_that_ends_by_itself_says_how_and_leaves_nothing_that_it_started(
+    evaluator: MakeEvaluator, tmp_path: Path, end: str, told: str
 ) -> None:
-    record = tmp_path / "pid"
+    path = tmp_path / "pids"
 
     def desert(parameters: dict[str, Any]) -> float:
-        record.write_text(str(subprocess.Popen(["sleep", "1000"]).pid))
-        os._exit(3)
+        if not path.exists():  # it is evaluated once more where its process died
+            start_grandchildren(str(path))
+        exec(end, {"os": os})
+        time.sleep(1000)
+        return 1.0
 
     (outcome,) = await evaluate(evaluator(desert), {})
-    assert "exit code 3" in (outcome.error or "")
-    await wait_until(lambda: not alive(int(record.read_text())), 2.0)
+    assert told in (outcome.error or "")
+    objective, plain, *away = pids_in(path)
+    if "getppid" in end:  # without its guardian the group goes, and no more can be found
+        await wait_until(lambda: not any(map(alive, (objective, plain))), 2.0)
+        for pid in away:
+            os.kill(pid, signal.SIGKILL)
+    else:
+        await wait_until(lambda: not any(map(alive, pids_in(path))), 2.0)
+
+
+async def test_what_has_ended_below_an_objective_leaves_no_zombies(evaluator: MakeEvaluator) -> None:
+    def start_daemons(parameters: dict[str, Any]) -> float:
+        for _ in range(5):
+            daemon = "import os; os._exit(0) if os.fork() else os._exit(0)"
+            subprocess.run([sys.executable, "-c", daemon], check=True)
+        return 1.0
+
+    one = evaluator(start_daemons)
+    await evaluate(one, {})
+    (guardian,) = children()
+    await wait_until(lambda: len(psutil.Process(guardian).children(recursive=True)) == 1)
 
 
 def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:

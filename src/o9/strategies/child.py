@@ -6,9 +6,15 @@ request names.
 
 Contract. One request at a time, in order; a frame is eight bytes of length and a pickle. Whatever users' code does,
 the answer is one frame, or the end of the process; what it prints goes to its stdout and never to the replies.
-LIFELINE is the reading end of a pipe that only the parent holds open: when it ends, this process and its whole group
-are killed, by the kernel where it can do that (then even code that holds the interpreter's lock cannot live on), else
-by a thread.
+LIFELINE is the reading end of a pipe that the parent holds: when it writes to it or is gone, however it went,
+everything here ends, and so it does when users' code ends its process.
+
+On Linux, everything is everything: the process that the parent started never runs users' code. It is the guardian of
+one that does, and what users' code starts stays below it whatever it does to get away (setsid, a double fork), because
+it is the one to whom the kernel hands orphans. It ends all of that before it ends itself, with the exit code of the
+process that it guarded. On macOS, which hands orphans to nobody but init, there is no guardian: a thread ends the
+process and its group, so what left the group by setsid lives on, and code that holds the interpreter's lock can delay
+the thread.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
@@ -24,17 +31,26 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 LENGTH_BYTES = 8
-LINUX_F_SETSIG = 10  # fcntl has no name for it
+# Linux; Python has no names for them.
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+LOOK_AGAIN_SECONDS = 0.002
+STOPPING_ROUNDS = 20
+# What cannot be killed (another user's, or stuck in the kernel) must not keep the guardian.
+GIVE_UP_SECONDS = 1.0
 
 _loaded: dict[str, Any] = {}
 _objects: dict[str, Any] = {}
 
 
 def main(requests: int, replies: int, lifeline: int) -> NoReturn:
-    own_pid = os.getpid()
     for descriptor in (requests, replies, lifeline):
         os.set_inheritable(descriptor, False)
-    _die_with_the_parent(lifeline)
+    if sys.platform == "linux":
+        _get_a_guardian(requests, replies, lifeline)
+    else:
+        threading.Thread(target=_die_with_the_parent, args=(lifeline,), name="o9-lifeline", daemon=True).start()
+    own_pid = os.getpid()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     while (frame := _read_frame(requests)) is not None:
@@ -44,8 +60,9 @@ def main(requests: int, replies: int, lifeline: int) -> NoReturn:
             os._exit(0)  # users' code forked and its copy came back here: it must not answer in our place
         _flush()
         _write(replies, pickle.dumps(reply))
-    os.killpg(0, signal.SIGKILL)  # dismissed: nothing that users' code started may stay
-    os._exit(0)
+    if sys.platform != "linux":
+        os.killpg(0, signal.SIGKILL)  # dismissed: nothing that users' code started may stay
+    os._exit(0)  # the guardian sees to that
 
 
 def set_context(path: list[str], directory: str, environment: dict[str, str]) -> tuple[Any, ...]:
@@ -139,19 +156,115 @@ def _flush() -> None:
 
 
 def _die_with_the_parent(lifeline: int) -> None:
-    import fcntl
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
 
-    def wait() -> None:
-        while os.read(lifeline, 1):
-            pass
-        os.killpg(0, signal.SIGKILL)
 
-    if sys.platform == "linux":
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline, LINUX_F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    # Beside the kernel's signal: it is not sent for an end that came before it was asked for.
-    threading.Thread(target=wait, name="o9-lifeline", daemon=True).start()
+def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
+    """Split in two: the guardian, which stays in here until its end, and the guarded process, which returns."""
+    import ctypes
+
+    def prctl(option: int, value: int) -> None:
+        ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
+
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    guardian = os.getpid()
+    guarded = os.fork()
+    if guarded == 0:
+        os.close(lifeline)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should somebody kill the guardian
+        if os.getppid() != guardian:
+            os._exit(1)
+        return
+    # Whoever holds the other ends must see them end with the guarded process.
+    for descriptor in (requests, replies):
+        os.close(descriptor)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.chdir("/")
+    _leave_as(_guard(guarded, lifeline))
+
+
+def _guard(guarded: int, lifeline: int) -> int:
+    """Until the lifeline or the guarded process ends; then end all below. Answers with how the latter ended."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # meant for the guarded process where they go to the group
+    woken, wake = os.pipe()
+    for descriptor in (woken, wake):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    poll = select.poll()
+    for descriptor in (lifeline, woken):
+        poll.register(descriptor, select.POLLIN)
+    ended: dict[int, int] = {}
+    while _reap(ended, guarded) and guarded not in ended:
+        if any(descriptor == lifeline for descriptor, _ in poll.poll()):
+            break
+        os.read(woken, 4096)
+    give_up = time.monotonic() + GIVE_UP_SECONDS
+    while _reap(ended, guarded) and time.monotonic() < give_up:
+        _kill_all_below(os.getpid())
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return ended.get(guarded, int(signal.SIGKILL))
+
+
+def _reap(ended: dict[int, int], guarded: int) -> bool:
+    """Collect what has ended; orphans are ours to collect too. Is there anything left?"""
+    try:
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            if found[0] == guarded:
+                ended[guarded] = found[1]
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _kill_all_below(top: int) -> None:
+    """Stopped before any is killed: one that is killed while others start new ones would leave those behind."""
+    stopped: set[int] = set()
+    for _ in range(STOPPING_ROUNDS):
+        fresh = _descendants(top) - stopped
+        for pid in fresh:
+            _send(pid, signal.SIGSTOP)
+        stopped |= fresh
+        if not fresh:
+            break
+    for pid in stopped:
+        _send(pid, signal.SIGKILL)
+
+
+def _descendants(top: int) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            children.setdefault(int(file.read().rpartition(b")")[2].split()[1]), []).append(int(name))
+    found: set[int] = set()
+    open_ends = [top]
+    while open_ends:
+        below = [pid for pid in children.get(open_ends.pop(), []) if pid not in found]
+        found.update(below)
+        open_ends += below
+    return found
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended; or is another user's
+        os.kill(pid, number)
+
+
+def _leave_as(status: int) -> NoReturn:
+    """End as the guarded process did, so that the parent can tell."""
+    import resource
+
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to restore
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code & 0xFF)
 
 
 def _read_frame(descriptor: int) -> bytes | None:

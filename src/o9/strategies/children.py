@@ -2,14 +2,16 @@
 
 Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the
 pool, which is one for the process and thread-safe. `exchange` either answers or raises ChildDied; an exchange that is
-cut off leaves the child unusable, and whoever leased it kills it. `kill` takes the child's whole process group with
-it and returns at once. No child outlives this process, however that ends: see `o9.strategies.child`.
+cut off leaves the child unusable, and whoever leased it kills it. `kill` takes with it everything that the child has
+started, and returns at once; `process.wait` returns when all that is gone. No child outlives this process, however
+that ends. What that holds for on Linux and on macOS says `o9.strategies.child`, which does the work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import os
 import pickle
@@ -28,6 +30,8 @@ from o9.strategies.output import PrintedLines
 CHUNK = 1 << 18
 # A process that forked keeps our pipes open after its end, so that the end has to be looked for.
 LIVENESS_SECONDS = 0.5
+# The child's guardian ends by itself sooner; one that was stopped or is stuck is ended with its group.
+PATIENCE_SECONDS = 2.0
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -123,19 +127,33 @@ class Child:
             self._lines.end()
 
     def kill(self) -> None:
-        """End it and everything that it started, now. Waiting for the ends is left to a thread where they take time."""
+        """End it and everything that it started, now. Waiting for the ends is left to a thread."""
         if self.killed:
             return
         self.killed = True
         self.detach()
-        _kill_group(self.process.pid)
+        if sys.platform == "linux":
+            # Closing would not do: a forked copy of this process may hold the pipe open.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._lifeline, b"!")
+        else:
+            _kill_group(self.process.pid)
         self._close_pipes()
         if self.process.poll() is None:
-            threading.Thread(target=self.process.wait, name="o9-reaper", daemon=True).start()
+            threading.Thread(target=self._see_it_end, name="o9-reaper", daemon=True).start()
+        else:
+            _kill_group(self.process.pid)  # a guardian that somebody killed has left it
 
     def usable(self) -> bool:
         """Is it alive, as far as can be seen?"""
         return not self.killed and not self._ended and self.process.poll() is None
+
+    def _see_it_end(self) -> None:
+        try:
+            self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            _kill_group(self.process.pid)
+            self.process.wait()
 
     def _close_pipes(self) -> None:
         for descriptor in (self._requests, self._replies, self._lifeline, self._printed):
