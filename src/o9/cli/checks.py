@@ -23,7 +23,7 @@ from o9.cli.open_store import sqlite_path, store_url
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
 from o9.model.settings import Settings
 from o9.model.states import ACTIVE
-from o9.store.engine import describe, explain, parse_url, schema_revision
+from o9.store.engine import describe, parse_url, schema_revision, store_error
 from o9.store.migrations import HEAD, REVISIONS
 from o9.store.store import Store
 
@@ -112,7 +112,7 @@ def store(given: str | None) -> Iterator[Finding]:
     except (ModuleNotFoundError, NoSuchModuleError):
         yield Finding("store", Level.PROBLEM, f"{name} needs a driver", install_command("postgres"))
     except DBAPIError as error:
-        yield Finding("store", Level.PROBLEM, failures.one_line(explain(error.orig, parse_url(url))))
+        yield Finding("store", Level.PROBLEM, failures.one_line(str(store_error(error.orig, parse_url(url)))))
     else:
         yield from _contents(url, name, path) if revision == HEAD else _other_schema(name, revision)
 

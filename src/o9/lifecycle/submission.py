@@ -6,15 +6,19 @@ optimization's type runs, and `warnings` says so.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
 from o9.store.codec import content_hash
+from o9.store.policies import with_defaults
+from o9.store.retry import Retry
 from o9.store.store import Store
 from o9.store.transitions import Create
 from o9.strategies.factory import settle
@@ -52,12 +56,103 @@ def prepared(state: OptimizationState, allowed_imports: tuple[str, ...] | None =
 
 
 async def submit(
-    store: Store, state: OptimizationState, *, node: str = "", allowed_imports: tuple[str, ...] | None = None
+    store: Store,
+    state: OptimizationState,
+    *,
+    node: str = "",
+    allowed_imports: tuple[str, ...] | None = None,
+    hold: bool = False,
 ) -> OptimizationState:
-    """Record a new optimization, durably; it waits for its turn from then on.
+    """Record a new optimization, durably; it waits for its turn from then on, or with `hold` for its start.
 
-    The same id with the same content answers with the first one. Raises OptimizationValidationError, and
-    OptimizationConflictError for the same id with other content.
+    The same id with the same content answers with the first one. `metadata["after"]` names those that must complete
+    first, `metadata["retry_of"]` one that ended and is to run again, from the checkpoint behind its step
+    `metadata["retry_from_step"]`. Raises OptimizationValidationError, and OptimizationConflictError for the same id
+    with other content.
     """
-    recorded, _ = await store.write_async(Create(prepared(state, allowed_imports), node, content_hash(state)))
+    validate_new(state)
+    asked, steps = state, 0
+    if "retry_of" in state.metadata:
+        state, steps = _again(state, await store.read_async(store.get, state.metadata["retry_of"]))
+    strategy = str(state.metadata.get("strategy", "default"))
+    policies = await store.read_async(store.policies)
+    filled = with_defaults(policies, state.optimization_type.value, strategy, state.metadata)
+    settled = prepared(dataclasses.replace(state, metadata=filled), allowed_imports)
+    create = Create(settled, node, content_hash(asked), hold)
+    if "retry_of" in asked.metadata:
+        recorded, _ = await store.write_async(Retry(create, asked.metadata["retry_of"], steps))
+    else:
+        recorded, _ = await store.write_async(create)
     return recorded
+
+
+async def retry(
+    store: Store, optimization_id: str, *, from_step: int | None = None, new_id: str | None = None, node: str = ""
+) -> OptimizationState:
+    """Run one that has ended once more, as a new optimization with the same seed, behind its step `from_step`.
+
+    None: behind its last committed step, or from the beginning where it has completed. Raises
+    OptimizationValidationError where there is no such step, OptimizationStateError while it has not ended.
+    """
+    origin = await store.read_async(store.get, optimization_id)
+    if origin is None:
+        raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
+    metadata: dict[str, Any] = {"retry_of": optimization_id}
+    if from_step is not None:
+        metadata["retry_from_step"] = from_step
+    fields = {"name": origin.name, "optimization_type": origin.optimization_type, "metadata": metadata}
+    if new_id is not None:
+        fields["optimization_id"] = new_id
+    return await submit(store, new_optimization(fields), node=node)
+
+
+def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
+    """A batch, so that each comes behind those of the batch that it is to run after.
+
+    Raises OptimizationValidationError for a circle, naming it.
+    """
+    by_id = {state.optimization_id: state for state in states}
+    sorter = TopologicalSorter(
+        {name: [other for other in _after(state) if other in by_id] for name, state in by_id.items()}
+    )
+    try:
+        return [by_id[name] for name in sorter.static_order()]
+    except CycleError as error:
+        circle = " → ".join(reversed(error.args[1]))
+        raise OptimizationValidationError(
+            "metadata.after", f"they wait for each other in a circle: {circle}"
+        ) from error
+
+
+def _after(state: OptimizationState) -> Sequence[str]:
+    after = state.metadata.get("after", ())
+    return after if isinstance(after, list | tuple) else ()
+
+
+def _again(state: OptimizationState, origin: OptimizationState | None) -> tuple[OptimizationState, int]:
+    """`state` with what its origin had, and behind how many of the origin's steps it begins."""
+    name = state.metadata["retry_of"]
+    if origin is None:
+        raise OptimizationValidationError("metadata.retry_of", f"there is no optimization {name!r}")
+    done = 0 if origin.status is OptimizationStatus.COMPLETED else origin.completed_steps
+    steps = state.metadata.get("retry_from_step", done)
+    for key in _KEPT:
+        if steps and key in state.metadata and state.metadata[key] != origin.metadata.get(key):
+            raise OptimizationValidationError(
+                f"metadata.{key}", f"a retry from step {steps} keeps that of {name!r}; leave it out, or begin at step 0"
+            )
+    inherited = {key: value for key, value in origin.metadata.items() if key not in _OF_THE_FIRST_ALONE}
+    return dataclasses.replace(
+        state,
+        description=state.description or origin.description,
+        total_steps=state.total_steps or origin.total_steps,
+        parameters=state.parameters or origin.parameters,
+        baseline_performance=state.baseline_performance or origin.baseline_performance,
+        target_performance=state.target_performance or origin.target_performance,
+        metadata=inherited | state.metadata | {"retry_from_step": steps},
+    ), steps
+
+
+# What the ledger depends on: another value, and what was inherited would not be this search's own.
+_KEPT = ("strategy", "objective", "search_space", "direction", "sampler", "seed", "trials_per_step")
+_OF_THE_FIRST_ALONE = ("after", "retry_of", "retry_from_step")

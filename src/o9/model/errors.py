@@ -5,6 +5,7 @@ OptimizationError
 ├── OptimizationValidationError     bad input; also a ValueError; names the field and the remedy
 │   └── OptimizationConflictError   the same id with other content
 ├── OptimizationStoreError          the store cannot be opened, read or written
+│   ├── StoreUnavailableError       it is away for now: unreachable, locked, out of space; worth trying again
 │   └── StaleAttemptError           an attempt whose fence is old tried to write; its work was taken over
 ├── OptimizationStrategyError       a strategy, objective or sampler is unknown, or broke its contract
 ├── OptimizationCoordinationError   claims, leases, nodes, the Prefect server
@@ -43,6 +44,10 @@ class OptimizationConflictError(OptimizationValidationError):
 
 class OptimizationStoreError(OptimizationError):
     """The store cannot be opened, read or written."""
+
+
+class StoreUnavailableError(OptimizationStoreError):
+    """The store is away for now: unreachable, locked, or out of space. The same again may work later."""
 
 
 class StaleAttemptError(OptimizationStoreError):

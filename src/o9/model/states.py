@@ -67,11 +67,20 @@ class TrialState(str, Enum):
 
 
 class Intent(str, Enum):
-    """What a person wants of an optimization; it rides on the answer to every step's commit."""
+    """What a person wants of an optimization; it rides on the answer to every step's commit.
 
+    HOLD is what one has that was created and not started yet: it is not queued.
+    """
+
+    HOLD = "hold"
     RUN = "run"
     PAUSE = "pause"
     CANCEL = "cancel"
+    TIME_OUT = "timeout"
+
+
+# What cannot be taken back once it was asked for.
+FINAL_INTENTS = frozenset({Intent.CANCEL, Intent.TIME_OUT})
 
 
 _S = OptimizationStatus
@@ -101,6 +110,7 @@ class Reason(str, Enum):
     NOT_IN_TABLE = "the table of transitions does not have it"
     STALE_FENCE = "a newer attempt holds the optimization"
     STALE_VERSION = "the optimization has changed since it was read"
+    ENDING = "its end was asked for already"
 
 
 @dataclass(frozen=True)
@@ -145,3 +155,39 @@ def decide_transition(
         )
     possible = ", ".join(sorted(status.value for status in TRANSITIONS[current]))
     return Decision(False, Reason.NOT_IN_TABLE, f"it is {current.value}; from there it can become {possible}")
+
+
+def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> Decision:
+    """May somebody want `wanted` of an optimization that is `current`, and of which `held` is wanted now?"""
+    if current in ENDED:
+        if INTENDED_END.get(wanted) is current:
+            return Decision(False, Reason.ALREADY_THERE, f"it is already {current.value}")
+        return Decision(
+            False,
+            Reason.ENDED,
+            f"it has ended ({current.value}); there is nothing to {VERBS[wanted]}; `o9 retry` runs it once more",
+        )
+    if held is wanted:
+        return Decision(False, Reason.ALREADY_THERE, f"it was asked to {VERBS[wanted]} already")
+    if held in FINAL_INTENTS:
+        return Decision(False, Reason.ENDING, f"it was asked to {VERBS[held]} before, which is final")
+    if wanted is Intent.HOLD:
+        return Decision(False, Reason.NOT_IN_TABLE, "only a new optimization can be held back; pause it instead")
+    return _ALLOWED
+
+
+INTENDED_END = {Intent.CANCEL: OptimizationStatus.CANCELLED, Intent.TIME_OUT: OptimizationStatus.TIMEOUT}
+VERBS = {
+    Intent.HOLD: "hold", Intent.RUN: "run", Intent.PAUSE: "pause", Intent.CANCEL: "cancel", Intent.TIME_OUT: "time out",
+}  # fmt: skip
+
+
+def at_rest(status: OptimizationStatus, intent: Intent, *, claimed: bool) -> OptimizationStatus | None:
+    """Where an intent takes an optimization that nobody works on; None where an attempt must see to it, or nobody."""
+    waits = status is OptimizationStatus.CREATED and not claimed
+    rests = status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
+    if intent in INTENDED_END and (waits or rests):
+        return INTENDED_END[intent]
+    if intent is Intent.PAUSE and waits:
+        return OptimizationStatus.PAUSED
+    return OptimizationStatus.CREATED if intent is Intent.RUN and rests else None

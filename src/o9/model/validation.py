@@ -27,6 +27,7 @@ STEP_LIMIT = 1_000
 DESCRIPTION_LIMIT = 10_000
 JSON_LIMIT_BYTES = 1 << 20
 NESTING_LIMIT = 64
+AFTER_LIMIT = 1_000
 COUNT_LIMIT = 2**31 - 1  # PostgreSQL's integer
 INTEGER_LIMITS = (-(2**63), 2**63 - 1)
 TIMEOUT_LIMIT_SECONDS = 10 * 366 * 86_400.0
@@ -46,6 +47,8 @@ def validate_new(state: OptimizationState) -> None:
     for name, check in _METADATA_CHECKS.items():
         if name in state.metadata:
             check(f"metadata.{name}", state.metadata[name])
+    if state.optimization_id in state.metadata.get("after", ()):
+        raise OptimizationValidationError("metadata.after", "it cannot wait for itself; take its own id out")
 
 
 def validate_changes(changes: Mapping[str, Any]) -> None:
@@ -91,6 +94,17 @@ def _check_id(field: str, value: Any) -> None:
         raise OptimizationValidationError(field, f"{value!r} begins or ends with a blank; take that out")
     if "/" in value or value in {".", ".."}:
         raise OptimizationValidationError(field, f"{value!r} cannot be part of a URL's path; use '-' instead of '/'")
+
+
+def _ids(field: str, value: Any) -> None:
+    if not isinstance(value, (list, tuple)):
+        raise _wrong_type(field, "a list of ids", value)
+    if len(value) > AFTER_LIMIT:
+        raise OptimizationValidationError(field, f"{len(value):,} ids; at most {AFTER_LIMIT:,} are allowed")
+    for index, name in enumerate(value):
+        _check_id(f"{field}[{index}]", name)
+    if len(set(value)) < len(value):
+        raise OptimizationValidationError(field, "it names one more than once; name each once")
 
 
 def _number(low: float = -math.inf, high: float = math.inf, *, optional: bool = False) -> Check:
@@ -313,4 +327,7 @@ _METADATA_CHECKS: dict[str, Check] = {
     "timeout_seconds": _number(1e-3, TIMEOUT_LIMIT_SECONDS, optional=True),
     "max_attempts": _integer(1, 1_000_000),
     "trials_per_step": _integer(1, 10_000),
+    "after": _ids,
+    "retry_of": _check_id,
+    "retry_from_step": _integer(0, COUNT_LIMIT),
 }

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.store import tables
 from o9.store.codec import now_text
-from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, explain
+from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, store_error
 from o9.store.statements import WORKING_NAMES, Statement, Statements
 
 logger = logging.getLogger(__name__)
@@ -259,9 +259,8 @@ class GroupCommit:
         _answer(group, answers)
 
     def _transaction(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        connection, cursor = self._connected()
+        connection, cursor = self._begun()
         try:
-            cursor.execute(self._begin)
             if self._engine.dialect.name == "postgresql":
                 cursor.execute(f"SELECT pg_advisory_xact_lock({POSTGRES_WRITER_LOCK})")
             unit = UnitOfWork(connection, cursor, self._statements)
@@ -280,6 +279,22 @@ class GroupCommit:
             self._undo()
             raise
         return answers
+
+    def _begun(self) -> tuple[Connection, Any]:
+        """A transaction, on a new connection where the old one was lost meanwhile: nothing was written on it yet."""
+        known = self._connection is not None
+        connection, cursor = self._connected()
+        try:
+            cursor.execute(self._begin)
+        except BaseException as error:
+            self._undo()
+            lost = isinstance(error, self._engine.dialect.loaded_dbapi.Error) and self._engine.dialect.is_disconnect(
+                error, None, cursor
+            )
+            if known and lost:
+                return self._begun()
+            raise
+        return connection, cursor
 
     def _connected(self) -> tuple[Connection, Any]:
         if self._connection is None:
@@ -312,7 +327,7 @@ class GroupCommit:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(cause, self._engine.dialect.loaded_dbapi.Error):
             return error
-        explained = OptimizationStoreError(explain(cause, self._engine.url))
+        explained = store_error(cause, self._engine.url)
         explained.__cause__ = error
         return explained
 

@@ -42,7 +42,7 @@ def put(store: Store, optimization_id: str, **fields: Any) -> OptimizationState:
 def at_work(store: Store, optimization_id: str, *, lease_seconds: float = 600.0, **fields: Any) -> Claimed:
     """Create, claim and start; a negative lease has run out as soon as it is given."""
     put(store, optimization_id, **fields)
-    claimed = store.write(Claim("node-1", 1, lease_seconds, optimization_id))
+    claimed = store.write(Claim("node-1", 1000, lease_seconds, optimization_id))
     assert claimed is not None
     for status in (S.INITIALIZING, S.RUNNING):
         store.write(Transition(optimization_id, status, Cause.HOOK, fence=claimed.fence))

@@ -249,7 +249,8 @@ class LeaseContract:
     def test_one_that_is_named_is_claimed_once(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         put(store, "a")
-        assert store.write(Claim("node-1", 0, 60.0, "a")) == Claimed("a", 1, 1)
+        assert store.write(Claim("node-1", 0, 60.0, "a")) is None
+        assert store.write(Claim("node-1", 1, 60.0, "a")) == Claimed("a", 1, 1)
         with refused(OptimizationCoordinationError, "'a'", "node-1"):
             other.write(Claim("node-2", 9, 60.0, "a"))
         with refused(OptimizationError, "'ghost'"):
@@ -275,7 +276,7 @@ class LeaseContract:
 
     def test_a_heartbeat_renews_what_lives(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        for key, node, seconds in [("kept", "node-1", 0.5), ("lost", "node-2", 0.5), ("dead", "node-1", -1.0)]:
+        for key, node, seconds in [("kept", "node-1", 0.5), ("lost", "node-2", 0.5), ("late", "node-1", -1.0)]:
             put(store, key)
             store.write(Claim(node, 9, seconds, key))
         store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0, {"version": "1", "🚀": [1]}))
@@ -286,7 +287,7 @@ class LeaseContract:
             return "lost" in swept
 
         wait_for(lost)
-        assert sorted(swept) == ["dead", "lost"]  # what has run out is not brought back to life
+        assert swept == ["lost"]  # what has run out and was not swept is its holder's still
         seen = other.nodes()[0]
         assert [seen[name] for name in ("node_id", "host", "pid")] == ["node-1", "host", 42]
         assert seen["info"] == {"version": "1", "🚀": [1]}

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from o9.model.errors import OptimizationStoreError
+from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
 
 Durability = Literal["process", "power"]
@@ -31,7 +31,7 @@ def open_engine(url: str, durability: Durability = "process") -> Engine:
     except (DBAPIError, sqlite3.Error) as error:
         engine.dispose()
         cause = error.orig if isinstance(error, DBAPIError) else error
-        raise OptimizationStoreError(explain(cause, parsed)) from error
+        raise store_error(cause, parsed) from error
     except BaseException:
         engine.dispose()
         raise
@@ -96,25 +96,33 @@ def begin_statement(engine: Engine) -> str:
     return "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
-def explain(error: BaseException | None, url: URL) -> str:
-    """What a person can do about the error `error` of a database driver."""
+def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError:
+    """The error for what a database driver raised, in words that say what to do."""
     where, cause = describe(url), str(error).strip()
-    remedies = {
-        "unable to open database file": "its folder must exist and be writable",
-        "not a database": "it is not a SQLite file; give another path",
-        "readonly": "it is read-only; make the file and its folder writable",
-        "disk is full": "the disk is full; free some space, nothing that was recorded before is lost",
-        "No space left on device": "the disk is full; free some space, nothing that was recorded before is lost",
-        "database is locked": f"another program has held it for over {SQLITE_BUSY_SECONDS} seconds",
-        "malformed": "the file is damaged; restore a backup (`o9 db backup` makes them)",
-    }
-    for sign, remedy in remedies.items():
+    for sign, (passes, remedy) in _REMEDIES.items():
         if sign in cause:
-            return f"the store {where}: {remedy} ({cause})"
+            kind = StoreUnavailableError if passes else OptimizationStoreError
+            return kind(f"the store {where}: {remedy} ({cause})")
     kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
-    if url.get_backend_name() == "postgresql" and "OperationalError" in kinds:
-        return f"the store {where} cannot be reached: is PostgreSQL running, and are the host and user right? ({cause})"
-    return f"the store {where}: {cause}"
+    if url.get_backend_name() == "postgresql" and kinds & {"OperationalError", "InterfaceError"}:
+        return StoreUnavailableError(
+            f"the store {where} cannot be reached: is PostgreSQL running, and are the host and user right? ({cause})"
+        )
+    return OptimizationStoreError(f"the store {where}: {cause}")
+
+
+_DISK_FULL = "the disk is full; free some space, nothing that was recorded before is lost"
+# By what the driver says: does it pass, and what can be done about it?
+_REMEDIES = {
+    "unable to open database file": (True, "its folder must exist and be writable"),
+    "not a database": (False, "it is not a SQLite file; give another path"),
+    "readonly": (True, "it is read-only; make the file and its folder writable"),
+    "disk is full": (True, _DISK_FULL),
+    "No space left on device": (True, _DISK_FULL),
+    "disk I/O error": (True, "the disk does not answer, or the file was taken away"),
+    "database is locked": (True, f"another program has held it for over {SQLITE_BUSY_SECONDS} seconds"),
+    "malformed": (False, "the file is damaged; restore a backup (`o9 db backup` makes them)"),
+}
 
 
 def _checked_revision(connection: Connection) -> str | None:

@@ -1,11 +1,12 @@
 """Who may work on what: nodes, claims, leases, and the sweep that frees what the dead held.
 
 A lease is measured by the database's clock, in seconds. A claim raises the fence, so that whoever held the
-optimization before can write no more. At most `limit` leases are alive at once, counted over all nodes.
+optimization before can write no more. At most `limit` leases are held at once, counted over all nodes.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +15,26 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
-from o9.model.states import ACTIVE, Intent, OptimizationStatus
+from o9.model.states import (
+    ACTIVE,
+    ENDED,
+    FINAL_INTENTS,
+    INTENDED_END,
+    VERBS,
+    Intent,
+    OptimizationStatus,
+    at_rest,
+)
 from o9.store import tables
 from o9.store.codec import to_json
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
-from o9.store.transitions import Cause, Transition, at_rest, existing, move
+from o9.store.policies import read_policies, room
+from o9.store.rollups import write_rollups
+from o9.store.transitions import Cause, Transition, existing, move
 
 NODE = tables.table_of(tables.Node)
+MIRRORED = "mirrored"  # the strategy of a flow that somebody else runs, and O9 only watches
+DEFAULT_LIMIT = 10  # where no node has announced one
 _CLOCK = {
     "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
     "postgresql": text("SELECT extract(epoch FROM clock_timestamp())"),
@@ -34,39 +48,49 @@ class Claimed:
     optimization_id: str
     attempt: int
     fence: int
+    # A suspended flow run of Prefect's that is to be this attempt, instead of a new one.
+    parked_run_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Take the first of the queue while fewer than `limit` leases are alive, or the one named, whatever `limit` is.
+    """Take the first of the queue, or the one named, while the limits leave room.
 
-    Answers None where nothing waits or all slots are taken. Raises OptimizationCoordinationError where the one
-    named does not wait.
+    `limit` is how many may be held at once, over all nodes; None: what the living nodes have announced. The limits of
+    policies hold beside it. A slot counts as taken until its lease was given back or swept, so that a holder who was
+    away for a while takes no slot that has gone to somebody else.
+
+    Answers None where nothing waits or there is no room. Raises OptimizationCoordinationError where the one named
+    does not wait.
     """
 
     node: str
-    limit: int
+    limit: int | None
     lease_seconds: float
     optimization_id: str | None = None
 
     targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> Claimed | None:
+        write_rollups(unit)  # the queue is found by the counts
         unit.flush()
         now = database_now(unit)
-        alive = select(func.count()).select_from(OPTIMIZATION).where(OPTIMIZATION.c.lease_expires_at > now)
-        if self.optimization_id is None and unit.connection.execute(alive).scalar_one() >= self.limit:
+        if self.optimization_id is not None:
+            named = _checked(existing(unit, self.optimization_id), now)
+            waiting = [(0.0, self.optimization_id, named["optimization_type"], named["strategy"])]
+        else:
+            found = unit.connection.execute(_FIRST_WAITING[unit.connection.dialect.name])
+            waiting = sorted((key, name, kind, strategy) for name, key, kind, strategy in found)
+        if not waiting:
             return None
-        found = self.optimization_id or unit.connection.execute(_FIRST_WAITING[unit.connection.dialect.name]).scalar()
-        if found is None:
-            return None
-        row = existing(unit, found)
-        lease_lives = row["lease_expires_at"] is not None and row["lease_expires_at"] > now
-        if row["status"] != OptimizationStatus.CREATED.value or lease_lives:
-            raise OptimizationCoordinationError(
-                f"optimization {found!r} does not wait for a start: it is {row['status']}"
-                + (f", held by {row['lease_node']}" if row["lease_node"] else "")
-            )
+        limit = announced_limit(unit, now - self.lease_seconds) if self.limit is None else self.limit
+        has_room = room(read_policies(unit.connection), _held_now(unit), limit)
+        for _, name, kind, strategy in waiting:
+            if has_room(kind, strategy):
+                return self._take(unit, existing(unit, name), now)
+        return None
+
+    def _take(self, unit: UnitOfWork, row: Row, now: float) -> Claimed:
         unit.update(
             row,
             attempt=row["attempt"] + 1,
@@ -75,7 +99,39 @@ class Claim:
             lease_expires_at=now + self.lease_seconds,
             prefect_state_at=None,
         )
-        return Claimed(found, row["attempt"], row["fence"])
+        return Claimed(row["optimization_id"], row["attempt"], row["fence"], row["parked_run_id"])
+
+
+def _checked(row: Row, now: float) -> Row:
+    """The row of one that is claimed by name; raises where it does not wait."""
+    name = row["optimization_id"]
+    if row["status"] != OptimizationStatus.CREATED.value or row["lease_node"] is not None:
+        raise OptimizationCoordinationError(
+            f"optimization {name!r} does not wait for a start: it is {row['status']}"
+            + (f", held by {row['lease_node']}" if row["lease_node"] else "")
+        )
+    if row["unmet"]:
+        raise OptimizationCoordinationError(f"optimization {name!r} waits for {row['unmet']} others to complete first")
+    if row["intent"] != Intent.RUN.value:
+        raise OptimizationCoordinationError(
+            f"optimization {name!r} is not to run: {VERBS[Intent(row['intent'])]} was asked for; `o9 start` starts it"
+        )
+    return row
+
+
+def announced_limit(unit: UnitOfWork, alive_since: float) -> int:
+    """The smallest limit that a living node has announced."""
+    infos = unit.connection.execute(select(NODE.c.info).where(NODE.c.heartbeat_at > alive_since)).scalars()
+    limits = [limit for info in infos if isinstance(limit := json.loads(info).get("limit"), int)]
+    return min(limits, default=DEFAULT_LIMIT)
+
+
+def _held_now(unit: UnitOfWork) -> dict[tuple[str, str], int]:
+    """How many slots are taken, by type and strategy. Flows that O9 only mirrors take none."""
+    kind, strategy = OPTIMIZATION.c.optimization_type, OPTIMIZATION.c.strategy
+    taken = (OPTIMIZATION.c.lease_expires_at.is_not(None)) & (strategy != MIRRORED)
+    counted = unit.connection.execute(select(kind, strategy, func.count()).where(taken).group_by(kind, strategy))
+    return {(row[0], row[1]): row[2] for row in counted}
 
 
 @dataclass(frozen=True)
@@ -93,12 +149,16 @@ class Lost:
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it still held the optimization."""
         mine = (OPTIMIZATION.c.optimization_id == self.optimization_id) & (OPTIMIZATION.c.fence == self.fence)
-        return bool(_free(unit, mine, self.node, died=True))
+        return bool(free(unit, mine, self.node, died=True))
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Say that a node lives, and renew all its leases that have not run out."""
+    """Say that a node lives, and renew all its leases.
+
+    Those that ran out, too, while nobody has swept them: a node that could not reach the store for a while, like
+    everybody else, has lost nothing.
+    """
 
     node: str
     host: str
@@ -120,7 +180,7 @@ class Heartbeat:
         dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
         upsert = dialect.insert(NODE).values(node_id=self.node, cursor=0, **values)
         unit.connection.execute(upsert.on_conflict_do_update(index_elements=["node_id"], set_=values))
-        mine = (OPTIMIZATION.c.lease_node == self.node) & (OPTIMIZATION.c.lease_expires_at > now)
+        mine = (OPTIMIZATION.c.lease_node == self.node) & OPTIMIZATION.c.lease_expires_at.is_not(None)
         unit.connection.execute(update(OPTIMIZATION).where(mine).values(lease_expires_at=now + self.lease_seconds))
         return now
 
@@ -134,7 +194,7 @@ class Leave:
     targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
-        swept = _free(unit, OPTIMIZATION.c.lease_node == self.node, self.node, died=False)
+        swept = free(unit, OPTIMIZATION.c.lease_node == self.node, self.node, died=False)
         unit.connection.execute(delete(NODE).where(NODE.c.node_id == self.node))
         return swept
 
@@ -144,40 +204,50 @@ class Sweep:
     """Free what the dead held: leases that ran out, and those of nodes known to be dead.
 
     What was at work is queued for its next attempt, or has failed where it had its last one; a wish to cancel or
-    pause that came too late for the attempt is carried out. Answers with the ids that were freed.
+    pause that came too late for the attempt is carried out. Answers with the ids that were freed. `expired` False:
+    leave alone what has merely run out, for a node that has not seen the store for so long that others may have
+    had no chance to renew theirs either.
     """
 
     node: str
     dead_nodes: Sequence[str] = ()
+    expired: bool = True
 
     targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         unit.flush()
         now = database_now(unit)
-        dead = or_(OPTIMIZATION.c.lease_expires_at <= now, OPTIMIZATION.c.lease_node.in_(self.dead_nodes))
-        found = _free(unit, dead, self.node, died=True)
+        dead: ColumnElement[bool] = OPTIMIZATION.c.lease_node.in_(self.dead_nodes)
+        if self.expired:
+            dead = or_(OPTIMIZATION.c.lease_expires_at <= now, dead)
+        found = free(unit, dead, self.node, died=True)
         for node_id in self.dead_nodes:
             unit.connection.execute(delete(NODE).where(NODE.c.node_id == node_id))
         return found
 
 
-def after_loss(row: Row, holder: str, swept_by: str, *, died: bool) -> Transition | None:
+def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: str = "") -> Transition | None:
     """What becomes of an optimization whose holder is gone; None where it had not begun and may wait again.
 
     `row` counts this death already. A node that left in good order did not die, and costs nobody an attempt.
     """
-    status = OptimizationStatus(row["status"])
+    status, intent = OptimizationStatus(row["status"]), Intent(row["intent"])
+    if row["strategy"] == MIRRORED:
+        # Whoever ran that flow is gone; O9 cannot run it again.
+        to, message = OptimizationStatus.FAILED, evidence or f"its process is gone ({holder})"
+        return None if status in ENDED else Transition(
+            row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=message
+        )  # fmt: skip
     if status not in ACTIVE:
-        to = _belated(row)
-        message = f"{row['intent']}, before it began; node {holder} is gone"
-        return Transition(row["optimization_id"], to, Cause.SWEEPER, message, swept_by) if to else None
-    evidence = f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
+        belated = at_rest(status, intent, claimed=False) if status is OptimizationStatus.CREATED else None
+        message = f"asked to {VERBS[intent]} before it began; node {holder} is gone"
+        return Transition(row["optimization_id"], belated, Cause.SWEEPER, message, swept_by) if belated else None
+    evidence = evidence or f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
     issue = None
-    if row["intent"] == Intent.CANCEL.value:
-        to, message = OptimizationStatus.CANCELLED, f"{evidence}; it was to be cancelled"
-    elif row["intent"] == Intent.PAUSE.value:
-        to, message = OptimizationStatus.PAUSED, f"{evidence}; it was to be paused"
+    if intent in FINAL_INTENTS or intent is Intent.PAUSE:
+        to = INTENDED_END.get(intent, OptimizationStatus.PAUSED)
+        message = f"{evidence}; it was asked to {VERBS[intent]}"
     elif died and row["deaths"] >= row["max_attempts"]:
         to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} lives"
         issue = message
@@ -187,24 +257,19 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool) -> Transitio
     return Transition(row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=issue, ran_until=ran_until)
 
 
-def _free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool) -> list[str]:
+def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool, evidence: str = "") -> list[str]:
+    """Take the leases `which` away from their holders, and let what was held go on, or end."""
     unit.flush()
     held = OPTIMIZATION.c.lease_expires_at.is_not(None) & which
     found = unit.connection.execute(select(OPTIMIZATION.c.optimization_id).where(held)).scalars().all()
     for optimization_id in found:
         row = existing(unit, optimization_id)
         deaths = row["deaths"] + (died and OptimizationStatus(row["status"]) in ACTIVE)
-        wanted = after_loss(row | {"deaths": deaths}, row["lease_node"], node, died=died)
+        wanted = after_loss(row | {"deaths": deaths}, row["lease_node"], node, died=died, evidence=evidence)
         unit.update(row, lease_node=None, lease_expires_at=None, fence=row["fence"] + 1, deaths=deaths)
         if wanted:
             move(unit, row, wanted)
     return list(found)
-
-
-def _belated(row: Row) -> OptimizationStatus | None:
-    """Where a wish takes what was claimed and never began, now that nobody holds it; None: it waits again."""
-    status = OptimizationStatus(row["status"])
-    return at_rest(status, Intent(row["intent"]), claimed=False) if status is OptimizationStatus.CREATED else None
 
 
 def database_now(unit: UnitOfWork) -> float:
@@ -212,11 +277,16 @@ def database_now(unit: UnitOfWork) -> float:
     return float(unit.connection.execute(_CLOCK[unit.connection.dialect.name]).scalar_one())
 
 
-_WAITING = "status = 'created' AND intent = 'run' AND lease_expires_at IS NULL"  # the words of the queue's index
+# The first of each type and strategy; how many there are of those decides what this costs, not how many wait.
 _FIRST_WAITING = {
     # Left alone, SQLite reads all that are created by the index of statuses, and sorts them.
-    dialect: text(
-        f"SELECT optimization_id FROM optimization {hint} WHERE {_WAITING} ORDER BY queue_key, optimization_id LIMIT 1"
-    )
+    dialect: text(f"""
+        SELECT first.optimization_id, first.queue_key, first.optimization_type, first.strategy
+        FROM tally JOIN optimization AS first ON first.optimization_id = (
+            SELECT optimization_id FROM optimization {hint}
+            WHERE optimization_type = tally.optimization_type AND strategy = tally.strategy AND {tables.WAITING}
+            ORDER BY queue_key, optimization_id LIMIT 1)
+        WHERE tally.status = 'created' AND tally.count > 0
+    """)
     for dialect, hint in (("sqlite", "INDEXED BY ix_optimization_queue"), ("postgresql", ""))
 }

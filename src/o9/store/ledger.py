@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import select
+
 from o9.model.errors import OptimizationStateError, OptimizationValidationError, StaleAttemptError
-from o9.model.states import ACTIVE, Intent, OptimizationStatus
+from o9.model.states import ACTIVE, INTENDED_END, Intent, OptimizationStatus
 from o9.model.trial import Trial
 from o9.model.validation import validate_changes
 from o9.store import tables
@@ -23,6 +25,7 @@ TRIAL = tables.table_of(tables.TrialRow)
 RETURNS = tables.table_of(tables.TrialReturns)
 METRIC = tables.table_of(tables.Metric)
 CHECKPOINT = tables.table_of(tables.Checkpoint)
+INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
 # A status is not among them: that has its own door.
 AMENDABLE = frozenset({
     "progress", "current_step", "total_steps", "completed_steps", "current_performance", "performance_improvement",
@@ -43,7 +46,8 @@ class Acknowledged:
 class CommitStep:
     """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
 
-    `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet.
+    `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. The same step once
+    more by the same attempt, whose connection broke before it heard the answer, is acknowledged and written once.
     """
 
     optimization_id: str
@@ -63,6 +67,8 @@ class CommitStep:
 
     def apply(self, unit: UnitOfWork) -> Acknowledged:
         row = held(unit, self.optimization_id, self.fence)
+        if self.step == row["completed_steps"] - 1 and self._is_written(unit):
+            return Acknowledged(Intent(row["intent"]), row["completed_steps"])
         if self.step != row["completed_steps"]:
             raise OptimizationStateError(
                 f"optimization {self.optimization_id!r}: step {self.step} cannot be committed, "
@@ -105,6 +111,17 @@ class CommitStep:
         unit.change(self.optimization_id, "step")
         return Acknowledged(Intent(row["intent"]), row["completed_steps"])
 
+    def _is_written(self, unit: UnitOfWork) -> bool:
+        """Whether this very step was committed before, and only the answer was lost on its way."""
+        unit.flush()
+        mine = (CHECKPOINT.c.optimization_id == self.optimization_id) & (CHECKPOINT.c.step == self.step)
+        found = unit.connection.execute(select(CHECKPOINT.c.data).where(mine)).scalar()
+        numbers = select(TRIAL.c.number).where(
+            TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.step == self.step, TRIAL.c.attempt != INHERITED
+        )
+        written = set(unit.connection.execute(numbers).scalars())
+        return found == to_json(dict(self.checkpoint)) and written == {trial.number for trial in self.trials}
+
     def _write_trials(self, unit: UnitOfWork, rows: list[Row]) -> None:
         for trial, row in zip(self.trials, rows, strict=True):
             unit.insert(TRIAL, row)
@@ -122,11 +139,15 @@ class CommitStep:
 
 @dataclass(frozen=True)
 class Amend:
-    """Change fields of the state outside a step; never the status. `fence` None: not an attempt, but its owner."""
+    """Change fields of the state outside a step; never the status. `fence` None: not an attempt, but its owner.
+
+    `ending`: an attempt's last words, taken also when its end came from outside a moment ago.
+    """
 
     optimization_id: str
     changes: Mapping[str, Any]
     fence: int | None = None
+    ending: bool = False
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -136,7 +157,7 @@ class Amend:
         if self.fence is None:
             row = existing(unit, self.optimization_id)
         else:
-            row = held(unit, self.optimization_id, self.fence)
+            row = held(unit, self.optimization_id, self.fence, ending=self.ending)
         if unknown := self.changes.keys() - AMENDABLE:
             raise OptimizationStateError(f"{sorted(unknown)[0]} cannot be amended; a status has its own operations")
         validate_changes(self.changes)
@@ -164,16 +185,20 @@ class CutOff:
         return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
-        row = held(unit, self.optimization_id, self.fence)
+        row = held(unit, self.optimization_id, self.fence, ending=True)
         for trial in [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]:
             unit.insert(TRIAL, trial)
         unit.change(self.optimization_id, "step")
 
 
-def held(unit: UnitOfWork, optimization_id: str, fence: int) -> Row:
-    """The row, if the attempt with this fence still holds it and it is at work."""
+def held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:
+    """The row, if the attempt with this fence still holds it and it is at work.
+
+    `ending`: what an attempt leaves behind is taken, too, when its end came from outside a moment ago.
+    """
     row = existing(unit, optimization_id)
-    if row["fence"] != fence or OptimizationStatus(row["status"]) not in ACTIVE:
+    status = OptimizationStatus(row["status"])
+    if row["fence"] != fence or not (status in ACTIVE or (ending and status in INTENDED_END.values())):
         raise StaleAttemptError(
             f"optimization {optimization_id!r}: this attempt (fence {fence}) no longer holds it; it is "
             f"{row['status']} with fence {row['fence']}. Nothing was written"

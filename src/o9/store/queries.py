@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, func, select, tuple_
+from sqlalchemy import Connection, Table, bindparam, func, literal_column, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -21,7 +21,8 @@ from o9.store.commit import OPTIMIZATION, Row
 from o9.store.leases import NODE
 from o9.store.ledger import CHECKPOINT, METRIC, RETURNS, TRIAL
 from o9.store.rollups import ROLLUP, TALLY
-from o9.store.transitions import PREFECT_STATE, TRANSITION
+from o9.store.runs import PREFECT_RUN
+from o9.store.transitions import INTENT, PREFECT_STATE, TRANSITION
 
 CHANGE = tables.table_of(tables.Change)
 PAGE_LIMIT = 1000
@@ -37,10 +38,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Holding:
-    """What the store knows of an optimization beside its state: intent, attempt, and who holds it."""
+    """What the store knows of an optimization beside its state: what is wanted, its attempt, and who holds it.
 
+    `unmet` of those that it is to run after have not completed yet.
+    """
+
+    status: str
     intent: str
     intent_by: str
+    intent_at: str | None
+    unmet: int
     attempt: int
     deaths: int
     fence: int
@@ -48,6 +55,7 @@ class Holding:
     max_attempts: int
     lease_node: str | None
     prefect_run_id: str | None
+    parked_run_id: str | None
 
 
 _STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "running_since")]
@@ -132,6 +140,48 @@ def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]
 def transitions(connection: Connection, optimization_id: str) -> list[Row]:
     where = TRANSITION.c.optimization_id == optimization_id
     return _rows(connection, select(TRANSITION).where(where).order_by(TRANSITION.c.id))
+
+
+def transitions_since(connection: Connection, after: int, limit: int) -> list[Row]:
+    """Everybody's, in commit order, behind the transition with the id `after`."""
+    return _rows(connection, select(TRANSITION).where(TRANSITION.c.id > after).order_by(TRANSITION.c.id).limit(limit))
+
+
+def last_transition(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(TRANSITION.c.id))).scalar() or 0)
+
+
+def intents(connection: Connection, optimization_id: str) -> list[Row]:
+    """What was asked for, by whom and when, oldest first."""
+    where = INTENT.c.optimization_id == optimization_id
+    return _rows(connection, select(INTENT).where(where).order_by(INTENT.c.id))
+
+
+def prefect_run(connection: Connection, run_id: str) -> Row | None:
+    found = _rows(connection, select(PREFECT_RUN).where(PREFECT_RUN.c.run_id == run_id))
+    return found[0] if found else None
+
+
+def open_runs(connection: Connection, after: str, limit: int) -> list[Row]:
+    """Runs that Prefect may have more to say of, by id behind `after`, each with what became of its optimization."""
+    run, optimization = PREFECT_RUN.c, OPTIMIZATION.c
+    statement = (
+        select(
+            run.run_id, run.kind, run.attempt, run.optimization_id, optimization.status, optimization.intent,
+            optimization.attempt.label("current_attempt"), optimization.lease_node, optimization.parked_run_id,
+        )
+        .join(OPTIMIZATION, optimization.optimization_id == run.optimization_id)
+        .where(run.is_open == literal_column("1"), run.run_id > after)
+        .order_by(run.run_id)
+        .limit(limit)
+    )  # fmt: skip
+    return _rows(connection, statement)
+
+
+def known_states(connection: Connection, optimization_id: str) -> set[str]:
+    """The ids of Prefect's states that are recorded of its runs."""
+    where = PREFECT_STATE.c.optimization_id == optimization_id
+    return set(connection.execute(select(PREFECT_STATE.c.state_id).where(where)).scalars())
 
 
 def prefect_states(connection: Connection, optimization_id: str) -> list[Row]:

@@ -62,7 +62,7 @@ def quantile(histogram: Mapping[str, int], share: float) -> float | None:
 
 
 def write_rollups(unit: UnitOfWork) -> None:
-    """Write the unit's counted moves and endings; called once, just before COMMIT."""
+    """Write the unit's counted moves and endings: just before COMMIT, and before anything reads the counts."""
     moves = [
         {"optimization_type": kind, "strategy": strategy, "status": status, "count": count}
         for (kind, strategy, status), count in _counted_by_status(unit).items()
@@ -72,6 +72,7 @@ def write_rollups(unit: UnitOfWork) -> None:
         unit.upsert_counts(TALLY, moves)
     for row, status in unit.endings:
         _add_ending(unit, row, status)
+    unit.moves, unit.endings = {}, []
 
 
 def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) -> None:

@@ -6,13 +6,12 @@ Contract, tested by `o9.store.contract` on every database:
   (`write`), or does so without blocking the event loop (`write_async`).
 - What was acknowledged survives `kill -9` of any process at any instant. A power cut may take the last moments
   from SQLite unless it was opened with durability "power".
-- A status changes only through `Transition`, `RecordPrefectState`, `Claim` and `Sweep`, which all go through one
-  function that checks the table, the version and the fence.
+- A status changes only through `move` in `o9.store.transitions`, which every operation that moves one goes through.
 - An operation that raises has changed nothing, and does not disturb those it shared a transaction with.
 - Readers never wait for writers. What is read is plain data; changing it changes nothing here.
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
-The operations are those of `o9.store.transitions`, `o9.store.ledger` and `o9.store.leases`.
+The operations are those of `o9.store.transitions`, `ledger`, `leases`, `runs`, `policies` and `retry`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.commit import GroupCommit, Operation, Row
-from o9.store.engine import Durability, describe, explain, open_engine, schema_revision
+from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
+from o9.store.policies import read_policies
 from o9.store.queries import Holding, Page
 from o9.store.rollups import write_rollups
 
@@ -127,6 +127,27 @@ class Store:
     def transitions(self, optimization_id: str) -> Rows:
         return self._read(queries.transitions, optimization_id)
 
+    def transitions_since(self, after: int, *, limit: int = 1000) -> Rows:
+        return self._read(queries.transitions_since, after, limit)
+
+    def last_transition(self) -> int:
+        return self._read(queries.last_transition)
+
+    def intents(self, optimization_id: str) -> Rows:
+        return self._read(queries.intents, optimization_id)
+
+    def policies(self) -> dict[str, dict[str, Any]]:
+        return self._read(read_policies)
+
+    def prefect_run(self, run_id: str) -> Row | None:
+        return self._read(queries.prefect_run, run_id)
+
+    def open_runs(self, *, after: str = "", limit: int = 500) -> Rows:
+        return self._read(queries.open_runs, after, limit)
+
+    def known_states(self, optimization_id: str) -> set[str]:
+        return self._read(queries.known_states, optimization_id)
+
     def prefect_states(self, optimization_id: str) -> Rows:
         return self._read(queries.prefect_states, optimization_id)
 
@@ -174,7 +195,7 @@ class Store:
             with self._engine.connect() as connection:
                 return query(connection, *args, **kwargs)
         except DBAPIError as error:
-            raise OptimizationStoreError(explain(error.orig, self._engine.url)) from error
+            raise store_error(error.orig, self._engine.url) from error
         except UnicodeEncodeError as error:
             raise OptimizationValidationError("text", f"{error.object!r:.80} holds a character that is none") from error
 

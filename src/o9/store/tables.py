@@ -13,6 +13,8 @@ from sqlmodel import AutoString, Field, SQLModel
 
 # SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
 _SERIAL = BigInteger().with_variant(Integer, "sqlite")
+# What waits for a slot; the queue's index and the claim must say it in the same words.
+WAITING = "status = 'created' AND intent = 'run' AND unmet = 0 AND lease_expires_at IS NULL"
 
 
 class Record(SQLModel, registry=registry()):
@@ -29,10 +31,12 @@ class Optimization(Record, table=True):
         Index("ix_optimization_type", "optimization_type", "created_at", "optimization_id"),
         Index(
             "ix_optimization_queue",
+            "optimization_type",
+            "strategy",
             "queue_key",
             "optimization_id",
-            sqlite_where=text("status = 'created' AND intent = 'run' AND lease_expires_at IS NULL"),
-            postgresql_where=text("status = 'created' AND intent = 'run' AND lease_expires_at IS NULL"),
+            sqlite_where=text(WAITING),
+            postgresql_where=text(WAITING),
         ),
         Index(
             "ix_optimization_lease",
@@ -86,6 +90,9 @@ class Optimization(Record, table=True):
     version: int = 0
     lease_node: str | None = None
     lease_expires_at: float | None = None
+    unmet: int = 0
+    dependents: int = 0
+    parked_run_id: str | None = None
     prefect_run_id: str | None = None
     prefect_state_at: str | None = None
 
@@ -178,6 +185,58 @@ class PrefectState(Record, table=True):
     message: str = ""
     at: str
     source: str
+
+
+class PrefectRun(Record, table=True):
+    """Whose attempt a flow run of Prefect's is; open until all that Prefect has to say of it is recorded."""
+
+    __tablename__ = "prefect_run"
+    __table_args__ = (
+        Index(
+            "ix_prefect_run_open",
+            "run_id",
+            sqlite_where=text("is_open = 1"),
+            postgresql_where=text("is_open = 1"),
+        ),
+    )
+
+    run_id: str = Field(primary_key=True)
+    optimization_id: str
+    attempt: int
+    kind: str
+    is_open: int = 1
+
+
+class IntentRow(Record, table=True):
+    """Append-only: what was wanted of an optimization, by whom and when."""
+
+    __tablename__ = "intent"
+    __table_args__ = (Index("ix_intent_optimization", "optimization_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    intent: str
+    by: str
+    at: str
+
+
+class Dependency(Record, table=True):
+    """`optimization_id` runs once `after_id` has completed."""
+
+    __tablename__ = "dependency"
+
+    after_id: str = Field(primary_key=True)
+    optimization_id: str = Field(primary_key=True)
+
+
+class Policy(Record, table=True):
+    """What the operator has set for all optimizations, for a type, or for a strategy."""
+
+    __tablename__ = "policy"
+
+    name: str = Field(primary_key=True)
+    config: str = "{}"
+    at: str
 
 
 class Tally(Record, table=True):

@@ -25,10 +25,13 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import (
     ACTIVE,
     ENDED,
+    VERBS,
     Decision,
     Intent,
     OptimizationStatus,
     Reason,
+    at_rest,
+    decide_intent,
     decide_transition,
 )
 from o9.store import tables
@@ -38,6 +41,8 @@ from o9.store.rollups import count_new, count_transition
 
 TRANSITION = tables.table_of(tables.TransitionRow)
 PREFECT_STATE = tables.table_of(tables.PrefectState)
+INTENT = tables.table_of(tables.IntentRow)
+DEPENDENCY = tables.table_of(tables.Dependency)
 # One level of priority is worth this much waiting; see `queue_key`.
 AGING_SECONDS_PER_PRIORITY = 600.0
 DEFAULT_MAX_ATTEMPTS = 3
@@ -57,22 +62,29 @@ class Cause(str, Enum):
     SWEEPER = "sweeper"
     STRATEGY = "strategy"
     NODE = "node"
+    DEPENDENCY = "dependency"
 
 
 @dataclass(frozen=True)
 class Create:
     """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
 
-    `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since.
+    `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since. With
+    `hold` it is not queued before somebody starts it. It waits for those that `metadata["after"]` names.
     """
 
     state: OptimizationState
     node: str = ""
     content: str | None = None
+    hold: bool = False
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return (self.state.optimization_id,)
+        return (self.state.optimization_id, *self._after)
+
+    @property
+    def _after(self) -> tuple[str, ...]:
+        return tuple(self.state.metadata.get("after", ()))
 
     def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
         """The state as recorded, and whether it is new."""
@@ -88,18 +100,38 @@ class Create:
                 )
             unit.flush()
             return _read_state(unit, state.optimization_id), False
-        row = state_to_row(state) | {
+        awaited = [self._awaited(unit, name) for name in self._after]
+        unmet = [other for other in awaited if STATUSES[other["status"]] not in ENDED]
+        row = _DEFAULTS | state_to_row(state) | {
             "updated_at": unit.now,
             "content_hash": digest,
             "strategy": str(state.metadata.get("strategy", "default")),
             "max_attempts": int(state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS)),
-            "intent": Intent.RUN.value,
+            "intent": (Intent.HOLD if self.hold else Intent.RUN).value,
             "queue_key": queue_key(unit.now, state.priority),
-        }
-        unit.create(_DEFAULTS | row)
+            "unmet": len(unmet),
+        }  # fmt: skip
+        unit.create(row)
         count_new(unit, row)
         _record(unit, row, None, state.status.value, Cause.SUBMISSION, self.node)
+        for other in unmet:
+            link = {"after_id": other["optimization_id"], "optimization_id": state.optimization_id}
+            unit.insert(DEPENDENCY, link)
+            unit.update(other, dependents=other["dependents"] + 1)
+        forsaken = [other for other in awaited if STATUSES[other["status"]] in ENDED - {OptimizationStatus.COMPLETED}]
+        if forsaken:
+            move(unit, existing(unit, state.optimization_id), _forsaken(state.optimization_id, forsaken[0]))
+            unit.flush()
         return _read_state(unit, state.optimization_id), True
+
+    @staticmethod
+    def _awaited(unit: UnitOfWork, name: str) -> Row:
+        row = unit.row(name)
+        if row is None:
+            raise OptimizationValidationError(
+                "metadata.after", f"there is no optimization {name!r}; submit it first, it may wait as well"
+            )
+        return row
 
 
 @dataclass(frozen=True)
@@ -147,7 +179,7 @@ class Transition:
 class SetIntent:
     """Record what a person wants. What is at rest is moved at once; an attempt hears of it with its next commit.
 
-    Wanting what is wanted already changes nothing.
+    Wanting what is wanted already changes nothing, and neither does asking once more for the end that came.
     """
 
     optimization_id: str
@@ -159,34 +191,31 @@ class SetIntent:
         return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> OptimizationStatus:
-        """The status afterwards. Raises OptimizationStateError once it has ended (except: cancelled twice)."""
+        """The status afterwards. Raises OptimizationStateError once it has ended otherwise, or is about to."""
         row = existing(unit, self.optimization_id)
-        status = OptimizationStatus(row["status"])
-        if status is OptimizationStatus.CANCELLED and self.intent is Intent.CANCEL:
-            return status
+        status, held = OptimizationStatus(row["status"]), Intent(row["intent"])
+        decision = decide_intent(status, held, self.intent)
+        if not decision.allowed and decision.reason is not Reason.ALREADY_THERE:
+            raise OptimizationStateError(f"optimization {self.optimization_id!r}: {decision.message}")
         if status in ENDED:
-            raise OptimizationStateError(
-                f"optimization {self.optimization_id!r}: it has ended ({status.value}); there is nothing to "
-                f"{'resume' if self.intent is Intent.RUN else self.intent.value}"
-            )
-        if row["intent"] != self.intent.value:
+            return status
+        if decision.allowed:
             unit.update(row, intent=self.intent.value, intent_by=self.by, intent_at=unit.now)
-            unit.change(self.optimization_id, "intent")
+            if held is Intent.HOLD:
+                unit.update(row, queue_key=queue_key(unit.now, row["priority"]))
+            record_intent(unit, row, self.intent, self.by)
         to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
         if to is not None:
-            move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, f"{self.intent.value}, by {self.by}"))
+            message = f"asked to {VERBS[self.intent]} by {self.by}"
+            move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, message))
         return to or status
 
 
-def at_rest(status: OptimizationStatus, intent: Intent, *, claimed: bool) -> OptimizationStatus | None:
-    """Where an intent takes an optimization that nobody works on; None where an attempt must see to it, or nobody."""
-    waits = status is OptimizationStatus.CREATED and not claimed
-    rests = status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
-    if intent is Intent.CANCEL and (waits or rests):
-        return OptimizationStatus.CANCELLED
-    if intent is Intent.PAUSE and waits:
-        return OptimizationStatus.PAUSED
-    return OptimizationStatus.CREATED if intent is Intent.RUN and rests else None
+def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
+    """Keep who asked for what, and when; those who run it hear of it through the change feed."""
+    asked = {"optimization_id": row["optimization_id"], "intent": intent.value, "by": free_text(by), "at": unit.now}
+    unit.insert(INTENT, asked)
+    unit.change(row["optimization_id"], "intent")
 
 
 @dataclass(frozen=True)
@@ -293,6 +322,31 @@ def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
         _append_issue(unit, wanted.optimization_id, wanted.issue)
     _record(unit, row, from_status._value_, to._value_, wanted.cause, wanted.node, wanted, ended=ended)
     count_transition(unit, row, from_status._value_, to._value_, ended=ended)
+    if ended and row["dependents"]:
+        _tell_dependents(unit, row)
+
+
+def _tell_dependents(unit: UnitOfWork, row: Row) -> None:
+    """Those that wait for what has just ended: one less to wait for, or nothing to wait for any more."""
+    unit.flush()
+    waiting = select(DEPENDENCY.c.optimization_id).where(DEPENDENCY.c.after_id == row["optimization_id"])
+    completed = row["status"] == OptimizationStatus.COMPLETED.value
+    for name in unit.connection.execute(waiting).scalars().all():
+        dependent = existing(unit, name)
+        if STATUSES[dependent["status"]] in ENDED:
+            continue
+        if not completed:
+            move(unit, dependent, _forsaken(name, row))
+            continue
+        unit.update(dependent, unmet=dependent["unmet"] - 1)
+        if dependent["unmet"] == 0:
+            unit.update(dependent, queue_key=queue_key(unit.now, dependent["priority"]))
+        unit.change(name, "dependency")
+
+
+def _forsaken(name: str, awaited: Row) -> Transition:
+    message = f"it was to run after {awaited['optimization_id']}, which ended as {awaited['status']}"
+    return Transition(name, OptimizationStatus.CANCELLED, Cause.DEPENDENCY, message, issue=message)
 
 
 def _record(

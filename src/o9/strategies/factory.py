@@ -112,6 +112,9 @@ KEYS = (
     "family",
     "timeout_seconds",
     "max_attempts",
+    "after",
+    "retry_of",
+    "retry_from_step",
 )
 
 

@@ -1,0 +1,185 @@
+"""Whose attempt a flow run of Prefect's is; runs that O9 only watches; runs that are parked until it is their turn.
+
+A parked run is one of a deployment that is Suspended in Prefect: it holds no worker, and becomes the next attempt when
+it is resumed. Whoever claims its optimization hands the lease over to it (`HandOver`), and the run takes it up where
+it starts (`TakeUp`); should it never start, the lease runs out like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from o9.model.errors import OptimizationConflictError
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED, OptimizationStatus
+from o9.store import tables
+from o9.store.commit import OPTIMIZATION, UnitOfWork
+from o9.store.leases import MIRRORED, Claimed, database_now, free
+from o9.store.transitions import Create, existing
+
+PREFECT_RUN = tables.table_of(tables.PrefectRun)
+ATTEMPT = "attempt"
+
+
+@dataclass(frozen=True)
+class KnowRun:
+    """A flow run of Prefect's is an attempt at an optimization; a resumed run is one more attempt."""
+
+    run_id: str
+    optimization_id: str
+    attempt: int
+    kind: str = ATTEMPT
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        values = {"optimization_id": self.optimization_id, "attempt": self.attempt, "kind": self.kind, "is_open": 1}
+        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
+        upsert = dialect.insert(PREFECT_RUN).values(run_id=self.run_id, **values)
+        unit.connection.execute(upsert.on_conflict_do_update(index_elements=["run_id"], set_=values))
+
+
+@dataclass(frozen=True)
+class CloseRun:
+    """All that Prefect has to say of this run is recorded."""
+
+    run_id: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        unit.connection.execute(update(PREFECT_RUN).where(PREFECT_RUN.c.run_id == self.run_id).values(is_open=0))
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Record a flow run that somebody else runs as an optimization, held by `node` from the start.
+
+    The same run once more answers as it did the first time. It never waits in the queue, takes no slot, and has
+    failed when its holder is lost.
+    """
+
+    state: OptimizationState
+    run_id: str
+    node: str
+    lease_seconds: float
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.state.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Claimed:
+        name = self.state.optimization_id
+        row = unit.row(name)
+        if row is not None:
+            if row["strategy"] != MIRRORED:
+                raise OptimizationConflictError("optimization_id", f"{name!r} is no mirrored flow; choose another id")
+            return Claimed(name, row["attempt"], row["fence"])
+        Create(self.state, self.node).apply(unit)
+        row = existing(unit, name)
+        unit.update(
+            row,
+            attempt=1,
+            fence=1,
+            max_attempts=1,
+            lease_node=self.node,
+            lease_expires_at=database_now(unit) + self.lease_seconds,
+        )
+        KnowRun(self.run_id, name, 1, MIRRORED).apply(unit)
+        return Claimed(name, 1, 1)
+
+
+@dataclass(frozen=True)
+class LostRun:
+    """The process of a flow run is gone, by what Prefect says; nothing happens where it is no longer the attempt."""
+
+    run_id: str
+    optimization_id: str
+    attempt: int
+    node: str
+    evidence: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it was the attempt, and its lease is free now."""
+        row = existing(unit, self.optimization_id)
+        if row["attempt"] != self.attempt or row["lease_node"] is None:
+            return False
+        mine = OPTIMIZATION.c.optimization_id == self.optimization_id
+        return bool(free(unit, mine, self.node, died=True, evidence=self.evidence))
+
+
+@dataclass(frozen=True)
+class Park:
+    """The next attempt is this run of Prefect's, once it is resumed; None: it is a new run again."""
+
+    optimization_id: str
+    run_id: str | None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.update(existing(unit, self.optimization_id), parked_run_id=self.run_id)
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Give a claim to a parked run; it has `seconds` to take it up."""
+
+    optimization_id: str
+    fence: int
+    run_id: str
+    seconds: float
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether the claim was still there to give."""
+        row = existing(unit, self.optimization_id)
+        if row["fence"] != self.fence or row["lease_node"] is None:
+            return False
+        unit.update(row, lease_node=_holder(self.run_id), lease_expires_at=database_now(unit) + self.seconds)
+        return True
+
+
+@dataclass(frozen=True)
+class TakeUp:
+    """A parked run has started: the claim that was handed over to it becomes `node`'s. None where there is none."""
+
+    optimization_id: str
+    run_id: str
+    node: str
+    lease_seconds: float
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Claimed | None:
+        row = existing(unit, self.optimization_id)
+        if row["lease_node"] != _holder(self.run_id) or OptimizationStatus(row["status"]) in ENDED:
+            return None
+        unit.update(
+            row,
+            fence=row["fence"] + 1,
+            lease_node=self.node,
+            lease_expires_at=database_now(unit) + self.lease_seconds,
+            parked_run_id=None,
+        )
+        return Claimed(self.optimization_id, row["attempt"], row["fence"])
+
+
+def _holder(run_id: str) -> str:
+    return f"prefect:{run_id}"
