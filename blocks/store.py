@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
 
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
@@ -54,7 +55,18 @@ def current_store() -> Store:
     """The store in use; where none is, the one that the settings name is opened and stays open."""
     with _lock:
         if not _in_use:
-            url = settings().store_url
-            name = url.removeprefix("block:")
-            _in_use.append(Store(url) if name == url else _block(name).open())
+            _in_use.append(Store(_named(settings().store_url)))
         return _in_use[-1]
+
+
+def current_url() -> str:
+    """Where `current_store` is or would be; never waits for it, though it may ask Prefect for a block."""
+    in_use = _in_use[-1:]  # without the lock, which is held while a store is being opened
+    return in_use[0].url if in_use else _named(settings().store_url)
+
+
+@cache
+def _named(url: str) -> str:
+    """The URL itself, or that of the block it names."""
+    name = url.removeprefix("block:")
+    return url if name == url else _block(name).url.get_secret_value()

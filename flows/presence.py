@@ -25,13 +25,18 @@ def appear(store: Store) -> str:
 
     Raises as Presence.start does.
     """
-    node = f"{settings().node_id}#flows"
+    node = node_name()
     with _lock:
         if store not in _present:
             presence = Presence(store, node, settings().lease_seconds)
             presence.start()
             _present[store] = presence
     return node
+
+
+def node_name() -> str:
+    """The name under which this process's flows hold what they hold."""
+    return f"{settings().node_id}#flows"
 
 
 def depart(store: Store) -> None:

@@ -1,24 +1,33 @@
-"""What a state of Prefect's means for an optimization: one pure function, no Prefect import.
+"""What a state of Prefect's means for an optimization: pure functions that answer with a reason. No Prefect import.
 
-| Prefect state                                  | status       |
-| Scheduled, Late, Pending, Submitting           | initializing |
-| Running, Retrying                              | running      |
-| Paused, Suspended                              | paused       |
-| Completed, Failed, Cancelled, TimedOut         | the same     |
-| Cancelling, AwaitingRetry                      | nothing yet: what follows decides |
-| Crashed                                        | nothing: a life is lost; whoever finds that out queues the next one |
+| Prefect state                          | one of O9's own runs                | a mirrored run                     |
+| -------------------------------------- | ----------------------------------- | ---------------------------------- |
+| Scheduled, Late, Pending, Submitting   | initializing                        | initializing                       |
+| Running, Retrying                      | running                             | running                            |
+| Paused, Suspended                      | paused                              | paused                             |
+| Completed, Failed, Cancelled, TimedOut | the same                            | the same                           |
+| Crashed                                | nothing: a life is lost, see `Wish` | failed, with the crash in `issues` |
+| Cancelling, AwaitingRetry              | nothing yet: what follows decides   | nothing yet                        |
 
-Only a flow run's states move an optimization; its task runs' states are recorded.
+Only a flow run's states move an optimization; those of its task runs and subflows are recorded. `meaning_of` is for who
+hears it from the run itself. Who hears it from outside, while the run may be alive, asks `wish_of` first: what a person
+did in Prefect is a wish that the attempt carries out, not something that has happened.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
-from o9.model.states import OptimizationStatus
+from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
+from o9.store.leases import MIRRORED
+from o9.store.runs import ATTEMPT
 
-# The name of the state in which an attempt ends whose node was stopped in good order: it waits for its next one.
+# The names of the states in which an attempt of O9's ends that another one follows. Their type is CANCELLED, since
+# Prefect has no terminal state for them; nobody has cancelled anything.
+PAUSED = "Paused"
 REQUEUED = "Requeued"
+PREFECT = "prefect"  # who wanted it, where a person pressed a button of Prefect's
 
 
 @dataclass(frozen=True)
@@ -29,19 +38,15 @@ class Meaning:
     issue: str | None = None
 
 
-def meaning_of(run_kind: str, state_type: str, state_name: str, message: str | None) -> Meaning:
-    """`state_type` is Prefect's (upper case), `state_name` what Prefect shows for it."""
-    if run_kind != "flow":
+def meaning_of(run_kind: str, state_type: str, state_name: str, message: str | None, owner: str = ATTEMPT) -> Meaning:
+    """`state_type` is Prefect's (upper case), `state_name` what Prefect shows for it, `owner` the kind of run."""
+    if run_kind != "flow" or state_name == "AwaitingRetry":
         return Meaning(None)
-    if state_name == "AwaitingRetry":
-        return Meaning(None)
-    if state_name == REQUEUED:
-        return Meaning(OptimizationStatus.CREATED)
-    # O9's own flow ends a paused attempt in a terminal state of this name, since Prefect pauses no run without
-    # a deployment; a timed-out attempt ends as a failure called TimedOut.
-    if state_name in ("Paused", "Suspended"):
-        return Meaning(OptimizationStatus.PAUSED)
-    if state_name == "TimedOut":
+    if owner == MIRRORED and state_type == "CRASHED":
+        return Meaning(OptimizationStatus.FAILED, f"the flow run crashed: {message or 'Prefect gave no reason'}")
+    if owner != MIRRORED and is_own_rest(state_type, state_name):
+        return Meaning(OptimizationStatus.CREATED if state_name == REQUEUED else OptimizationStatus.PAUSED)
+    if state_type == "FAILED" and state_name == "TimedOut":
         return Meaning(OptimizationStatus.TIMEOUT, message)
     to = _BY_TYPE.get(state_type)
     if to is OptimizationStatus.FAILED:
@@ -49,6 +54,88 @@ def meaning_of(run_kind: str, state_type: str, state_name: str, message: str | N
     return Meaning(to)
 
 
+def is_own_rest(state_type: str, state_name: str) -> bool:
+    """Whether it is the state in which O9 itself ends an attempt that another one follows."""
+    return state_type == "CANCELLED" and state_name in (PAUSED, REQUEUED)
+
+
+class Why(str, Enum):
+    """Why a state that was heard from outside is taken as it is."""
+
+    TELLS = "it tells what has happened"
+    ENDED = "the optimization has ended"
+    REPLACED = "another attempt has taken over"
+    HISTORY = "the run has gone on since"
+    OWN_REST = "O9 has recorded this end before it told Prefect"
+    RESTS = "the optimization rests already"
+    CANCEL = "somebody cancelled it in Prefect"
+    PAUSE = "somebody paused it in Prefect"
+    RESUME = "somebody resumed it in Prefect"
+    LOST = "its process is gone"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to do about a state. It is recorded in any case; where `moves` is False, it moves nothing.
+
+    intent: what somebody wants by it. lost: the attempt has lost its life.
+    """
+
+    why: Why
+    intent: Intent | None = None
+    moves: bool = False
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an optimization stands to one of its runs: `attempt` is the present one, `run_attempt` the run's.
+
+    parked: the run is Suspended in Prefect and will be the next attempt. newest: Prefect has no later state of it.
+    """
+
+    owner: str
+    status: OptimizationStatus
+    attempt: int
+    run_attempt: int
+    parked: bool = False
+    newest: bool = True
+
+
+def may_be_a_wish(run_kind: str, state_type: str, state_name: str) -> bool:
+    """Whether `wish_of` has to be asked; all other states only tell."""
+    return run_kind == "flow" and (
+        state_type in _WISHES or (state_type == "SCHEDULED" and state_name != "AwaitingRetry")
+    )
+
+
+def wish_of(standing: Standing, state_type: str, state_name: str) -> Wish:
+    """What a state of a flow run means that O9 heard from Prefect's events or history."""
+    if standing.status in ENDED:
+        return Wish(Why.ENDED)
+    if standing.owner == MIRRORED:
+        # Prefect cancels it. The wish is kept so that a run that is killed by it ends as cancelled.
+        wanted = state_type == "CANCELLING" and standing.newest
+        return Wish(Why.CANCEL, Intent.CANCEL) if wanted else Wish(Why.TELLS, moves=True)
+    if standing.run_attempt != standing.attempt and not standing.parked:
+        return Wish(Why.REPLACED)
+    if not standing.newest:
+        return Wish(Why.HISTORY)
+    if is_own_rest(state_type, state_name):
+        return Wish(Why.OWN_REST)
+    if state_type in ("CANCELLING", "CANCELLED"):
+        return Wish(Why.CANCEL, Intent.CANCEL, moves=state_type == "CANCELLED")
+    if state_type == "PAUSED":
+        return Wish(Why.PAUSE, Intent.PAUSE) if standing.status in ACTIVE else Wish(Why.RESTS)
+    if state_type == "SCHEDULED" and standing.parked:
+        rests = standing.status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
+        return Wish(Why.RESUME, Intent.RUN) if rests else Wish(Why.TELLS)
+    if state_type == "CRASHED":
+        return Wish(Why.LOST, lost=True) if standing.status in ACTIVE else Wish(Why.RESTS)
+    return Wish(Why.TELLS, moves=True)
+
+
+_WISHES = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})
 _BY_TYPE = {
     "SCHEDULED": OptimizationStatus.INITIALIZING,
     "PENDING": OptimizationStatus.INITIALIZING,

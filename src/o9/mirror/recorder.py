@@ -1,23 +1,25 @@
 """Prefect's states into the store: the one way in, for hooks, events and the reconciler alike.
 
 A flow run is mirrored once somebody has said whose it is (`track`). The hooks below go on any flow and task;
-they never raise into what they watch. A state that could not be written is logged, and taken again from Prefect's
-own history when the attempt ends.
+they never raise into what they watch, and what they cannot write waits in the spool.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from o9.mirror.mapping import meaning_of
+from o9.mirror.outlet import outlet_of
+from o9.mirror.seen import FLOW, TASK, Run, Seen, operation_for, seen_of
 from o9.model.errors import OptimizationError
 from o9.model.states import Decision
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState
 
 logger = logging.getLogger(__name__)
+REMEMBERED_STATES = 20_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Tracked:
 
 
 _tracked: dict[str, Tracked] = {}
+_recorded: OrderedDict[str, None] = OrderedDict()
 
 
 def track(flow_run_id: Any, tracked: Tracked) -> None:
@@ -46,35 +49,22 @@ def tracked_run(flow_run_id: Any) -> Tracked | None:
     return _tracked.get(str(flow_run_id))
 
 
+def is_recorded(state_id: str) -> bool:
+    """Whether this process knows that the state is recorded, or on its way; saves a write, no more."""
+    return state_id in _recorded
+
+
+def remember(state_id: str) -> None:
+    _recorded[state_id] = None
+    if len(_recorded) > REMEMBERED_STATES:
+        _recorded.popitem(last=False)
+
+
 async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source: Cause) -> Decision | None:
     """Write one state of a flow or task run (Prefect's client objects). Raises OptimizationError."""
-    meaning = meaning_of(kind, state.type.value, state.name, state.message)
-    decision = await tracked.store.write_async(
-        RecordPrefectState(
-            optimization_id=tracked.optimization_id,
-            attempt=tracked.attempt,
-            run_kind=kind,
-            run_id=str(run.id),
-            run_name=run.name or "",
-            state_id=str(state.id),
-            state_type=state.type.value,
-            state_name=state.name or state.type.value.capitalize(),
-            message=state.message or "",
-            at=state.timestamp,
-            source=source,
-            to=meaning.to,
-            issue=meaning.issue,
-            node=tracked.node,
-        )
-    )
-    logger.debug(
-        "%s run %s is %s in Prefect, heard from the %s: %s",
-        kind,
-        run.name,
-        state.name,
-        source.value,
-        decision.reason.value if decision else "recorded",
-    )
+    seen = seen_of(kind, run, state)
+    decision = await tracked.store.write_async(_operation(tracked, seen, run, source))
+    _recorded_as(seen, source, decision)
     return decision
 
 
@@ -91,22 +81,39 @@ for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
 
 async def mirror_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
     """The state hook of flows."""
-    await _hooked("flow", flow_run.id, flow_run, state)
+    await _hooked(FLOW, flow_run.id, flow_run, state)
 
 
 async def mirror_task_state(task: Any, task_run: Any, state: Any) -> None:
     """The state hook of tasks."""
-    await _hooked("task", task_run.flow_run_id, task_run, state)
+    await _hooked(TASK, task_run.flow_run_id, task_run, state)
 
 
 async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
     tracked = tracked_run(flow_run_id)
     if tracked is None:
         return
+    seen = seen_of(kind, run, state)
     try:
-        await record_state(tracked, kind, run, state, Cause.HOOK)
+        decision = await outlet_of(tracked.store).write(_operation(tracked, seen, run, Cause.HOOK))
     except OptimizationError:
-        logger.exception(
-            "state %s of the %s run %s could not be recorded yet; it is taken again when the attempt ends",
-            state.name, kind, run.id,
-        )  # fmt: skip
+        logger.exception("state %s of the %s run %s could not be recorded", state.name, kind, run.id)
+    else:
+        _recorded_as(seen, Cause.HOOK, decision)
+
+
+def _operation(tracked: Tracked, seen: Seen, run: Any, source: Cause) -> RecordPrefectState:
+    mine = Run(str(run.id), tracked.optimization_id, tracked.attempt)
+    return operation_for(seen, mine, source, tracked.node)
+
+
+def _recorded_as(seen: Seen, source: Cause, decision: Decision | None) -> None:
+    remember(seen.state_id)
+    logger.debug(
+        "%s run %s is %s in Prefect, heard from the %s: %s",
+        seen.run_kind,
+        seen.run_name,
+        seen.state_name,
+        source.value,
+        decision.reason.value if decision else "recorded",
+    )

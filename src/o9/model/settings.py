@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(30.0, ge=1.0, description="a lease's life; renewed every third of it")
     node_id: str = Field(default_factory=default_node_id, description="this node's name")
-    spool_folder: str = Field("", description="where states wait for a store that is away; empty: the user's state folder")
+    spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")
 

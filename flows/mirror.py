@@ -1,0 +1,199 @@
+"""Any Prefect flow as an optimization that O9 tracks: `mirror_states` above `@flow`, or around a flow that is there.
+
+    @mirror_states(optimization_type="strategy_optimization", priority="high")
+    @flow(retries=2)
+    def rebalance(universe: str) -> float: ...
+
+Contract. The flow stays the same object and does the same: O9 adds hooks, which never raise into it. Each of its runs
+is the optimization `run-<flow run id>`, begun at its first hook; the states of its tasks come from Prefect's event
+stream or from the reconciler. Where the store is away, states wait in the spool; the first hook of a process waits for
+a store that hangs `o9.mirror.outlet.PATIENCE_SECONDS` at most, and later ones not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+import httpx
+from prefect import Flow, get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
+
+from o9.blocks.store import current_store, current_url
+from o9.flows.presence import appear, node_name
+from o9.mirror.outlet import Outlet, close_outlets, outlet_at
+from o9.mirror.recorder import remember
+from o9.mirror.seen import FLOW, TERMINAL, Run, operation_for, seen_of
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.settings import settings
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.model.validation import validate_new
+from o9.store.leases import MIRRORED
+from o9.store.runs import Adopt
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+
+logger = logging.getLogger(__name__)
+F = TypeVar("F", bound=Flow[..., Any])
+ASK_PREFECT_SECONDS = 2.0
+_MARK = "o9_mirrors"
+# What stands by the process's name is given back by presence at exit; before that, what waits must be told.
+atexit.register(close_outlets)
+
+
+@overload
+def mirror_states(flow: F) -> F: ...
+
+
+@overload
+def mirror_states(
+    flow: F,
+    *,
+    optimization_type: OptimizationType | str = ...,
+    priority: OptimizationPriority | int | str = ...,
+    name: str | None = ...,
+    description: str = ...,
+    metadata: Mapping[str, Any] | None = ...,
+) -> F: ...
+
+
+@overload
+def mirror_states(
+    flow: None = None,
+    *,
+    optimization_type: OptimizationType | str = ...,
+    priority: OptimizationPriority | int | str = ...,
+    name: str | None = ...,
+    description: str = ...,
+    metadata: Mapping[str, Any] | None = ...,
+) -> Callable[[F], F]: ...
+
+
+def mirror_states(
+    flow: Any = None,
+    *,
+    optimization_type: OptimizationType | str = OptimizationType.STRATEGY_OPTIMIZATION,
+    priority: OptimizationPriority | int | str = OptimizationPriority.NORMAL,
+    name: str | None = None,
+    description: str = "",
+    metadata: Mapping[str, Any] | None = None,
+) -> Any:
+    """Track every run of `flow` from now on; returns the same flow. Called once more, the last call's words count.
+
+    name: what the optimizations are called; None: the flow's and the run's name. Raises OptimizationValidationError,
+    naming the field, at once.
+    """
+    words = _Words(optimization_type, priority, name, description, dict(metadata or {}))
+    words.check()
+    if flow is None:
+        return lambda decorated: _mirrored(decorated, words)
+    return _mirrored(flow, words)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What the user says of the optimizations."""
+
+    optimization_type: Any
+    priority: Any
+    name: Any
+    description: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        if "strategy" in self.metadata and self.metadata["strategy"] != MIRRORED:
+            raise OptimizationValidationError("metadata.strategy", f"a flow that is only watched has {MIRRORED!r}")
+        for key in ("after", "objective", "max_attempts", "retry_of", "timeout_seconds"):
+            if key in self.metadata:
+                raise OptimizationValidationError(f"metadata.{key}", "O9 only watches; leave it to the flow itself")
+        validate_new(self.optimization("run-example", "example"))
+
+    def optimization(self, optimization_id: str, name: str) -> OptimizationState:
+        now = utc_now()
+        return OptimizationState(
+            optimization_id=optimization_id,
+            name=name if self.name is None else self.name,
+            description=self.description,
+            optimization_type=self.optimization_type,
+            status=OptimizationStatus.CREATED,
+            priority=self.priority,
+            created_at=now,
+            updated_at=now,
+            metadata={**self.metadata, "strategy": MIRRORED},
+        )
+
+
+def _mirrored(flow: Any, words: _Words) -> Any:
+    if not isinstance(flow, Flow):
+        kind = type(flow).__name__
+        raise OptimizationValidationError("flow", f"expected a Prefect flow, got {kind}; put mirror_states above @flow")
+    hook = _hook(words)
+    for event in ("on_running", "on_completion", "on_failure", "on_crashed", "on_cancellation"):
+        # A list of its own: flow.with_options() lets flows share one.
+        others = [other for other in getattr(flow, f"{event}_hooks") if not hasattr(other, _MARK)]
+        setattr(flow, f"{event}_hooks", [*others, hook])
+    return flow
+
+
+def _hook(words: _Words) -> Callable[[Any, Any, Any], Any]:
+    async def mirror_flow_run(flow: Any, flow_run: Any, state: Any) -> None:
+        try:
+            await _mirror(words, flow, flow_run, state)
+        except Exception:  # the flow must not feel that it is watched, whatever this was
+            logger.exception("could not record that the flow run %s is %s", flow_run.name, state.name)
+
+    setattr(mirror_flow_run, _MARK, words)
+    return mirror_flow_run
+
+
+_adopted: dict[str, Run] = {}
+
+
+async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
+    seen, node = seen_of(FLOW, flow_run, state), node_name()
+    outlet = outlet_at(await asyncio.to_thread(current_url), _open_present)
+    run = _adopted.get(seen.run_id)
+    if run is None:
+        run = Run(seen.run_id, f"run-{seen.run_id}", 1, MIRRORED)
+        await _adopt(words, flow, flow_run, run, outlet, node)
+        _adopted[seen.run_id] = run
+    await outlet.write(operation_for(seen, run, Cause.HOOK, node))
+    remember(seen.state_id)
+    if seen.state_type in TERMINAL:
+        _adopted.pop(seen.run_id, None)
+
+
+async def _adopt(words: _Words, flow: Any, flow_run: Any, run: Run, outlet: Outlet, node: str) -> None:
+    """Make the run an optimization that this process holds, with the states that Prefect has recorded so far."""
+    optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
+    await outlet.write(Adopt(optimization, run.run_id, node, settings().lease_seconds))
+    earlier = await _states_so_far(flow_run)
+    for state in earlier:
+        seen = seen_of(FLOW, flow_run, state)
+        await outlet.write(operation_for(seen, run, Cause.HOOK, node))
+        remember(seen.state_id)
+    if not earlier:  # Prefect did not say; the reconciler asks again
+        to = OptimizationStatus.INITIALIZING
+        await outlet.write(Transition(run.optimization_id, to, Cause.HOOK, "adopted", node, prefect_run_id=run.run_id))
+
+
+async def _states_so_far(flow_run: Any) -> list[State[Any]]:
+    try:
+        async with asyncio.timeout(ASK_PREFECT_SECONDS), get_client() as client:
+            return await client.read_flow_run_states(flow_run.id)
+    except (TimeoutError, httpx.HTTPError, PrefectException, RuntimeError) as error:
+        logger.info("Prefect did not say what flow run %s went through so far: %s", flow_run.name, error)
+        return []
+
+
+def _open_present() -> Store:
+    """The store, on which this process has said that it lives: its leases are renewed from now on."""
+    store = current_store()
+    appear(store)
+    return store

@@ -1,0 +1,44 @@
+"""The scheduled flow that compares O9's record with Prefect's, and frees what the dead hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
+from o9.blocks.store import current_store
+from o9.lifecycle.presence import dead_on_this_host
+from o9.mirror.reconciler import reconcile
+from o9.mirror.spool import deliver
+from o9.model.settings import settings
+from o9.store.leases import Sweep
+from o9.tasks.run_logs import forward_to_prefect
+
+logger = logging.getLogger(__name__)
+
+
+@flow(
+    name="reconcile-states",
+    flow_run_name=None,
+    persist_result=False,
+    # As for the lifecycle: left out, each run would ask Prefect's server for a default that nothing here needs.
+    result_storage=PREFECT_LOCAL_STORAGE_PATH.value(),
+)
+async def reconcile_states() -> dict[str, Any]:
+    """Deliver what waits in this node's spool, sweep, and reconcile. Returns the report's figures.
+
+    Raises OptimizationStoreError where the store is away, PrefectAwayError where Prefect's server is.
+    """
+    forward_to_prefect()
+    store, node = await asyncio.to_thread(current_store), settings().node_id
+    # First: what a dead process could not say is how its flows ended, and a sweep would take them for lost.
+    delivered = await asyncio.to_thread(deliver, store)
+    swept = await store.write_async(Sweep(node, await store.read_async(dead_on_this_host, store)))
+    report = await reconcile(store, node)
+    report.delivered, report.swept = delivered, swept
+    logger.info("%s", report)
+    return asdict(report)

@@ -1,0 +1,193 @@
+"""The way of a process's states into one store: straight, or through the spool while the store is away.
+
+Contract. `write` never raises because of the store, and holds its caller up by PATIENCE_SECONDS at most, once: as soon
+as the store has failed or has not answered in time, everything goes straight to the spool, until a thread of the outlet
+has delivered all of it. So the order holds. Any event loop and thread may call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from o9.mirror.spool import Spool, deliver, store_key
+from o9.model.errors import OptimizationError, OptimizationStoreError, StaleAttemptError
+from o9.store.commit import Operation
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+PATIENCE_SECONDS = 2.0
+RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # the last one again and again
+
+
+class Outlet:
+    """For the store at `url`, which `open_store` opens (on a thread; it may block, and raise OptimizationError)."""
+
+    def __init__(self, url: str, open_store: Callable[[], Store]) -> None:
+        self._url = url
+        self._open_store = open_store
+        self._spool = Spool(url)
+        self._store: Store | None = None
+        self._opening: concurrent.futures.Future[Store] = concurrent.futures.Future()
+        self._away = False
+        self._lock = threading.Lock()
+        self._helper: threading.Thread | None = None
+        self._leave = threading.Event()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether what is written now goes to the spool."""
+        return self._away
+
+    async def write(self, operation: Operation[Any]) -> Any:
+        """The store's answer; None where the operation waits in the spool. Raises what the operation itself raises."""
+        if not self._away:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    store = self._store or await self._opened()
+                    answer = store.write_async(operation)
+                    answer.add_done_callback(_look_at)  # it may come when nobody waits any more
+                    return await asyncio.shield(answer)
+            except TimeoutError:
+                self._went_away(f"no answer within {PATIENCE_SECONDS:g} s")
+            except StaleAttemptError:
+                raise
+            except OptimizationStoreError as error:
+                self._went_away(str(error))
+        self._keep(operation)
+        return None
+
+    def use(self, store: Store) -> None:
+        """From now on this is the open store."""
+        self._store = store
+
+    def close(self, seconds: float = PATIENCE_SECONDS) -> None:
+        """Deliver what waits, if that takes no longer than `seconds`; the rest is left to others on this node."""
+        self._leave.set()
+        if self._store is not None and len(self._spool):
+            last = threading.Thread(target=self._last_try, name="o9-outlet-last", daemon=True)
+            last.start()
+            last.join(seconds)
+        self._spool.close()
+
+    def disown(self) -> None:
+        """In a forked child: this is the parent's."""
+        self._spool.disown()
+
+    def _went_away(self, why: str) -> None:
+        with self._lock:
+            told, self._away = self._away, True
+        if not told:
+            logger.warning("the store is away, its states go to the spool: %s", why)
+
+    def _keep(self, operation: Operation[Any]) -> None:
+        try:
+            self._spool.append(operation)
+        except OSError:
+            logger.exception("a state reached neither the store nor the spool; the reconciler takes it from Prefect")
+        self._call_helper()
+
+    async def _opened(self) -> Store:
+        self._call_helper()
+        return await asyncio.shield(asyncio.wrap_future(self._opening))
+
+    def _call_helper(self) -> None:
+        with self._lock:
+            if self._helper is None and not self._leave.is_set():
+                self._helper = threading.Thread(target=self._help, name="o9-outlet", daemon=True)
+                self._helper.start()
+
+    def _help(self) -> None:
+        """Open the store, and deliver, as often as it takes."""
+        tries = 0
+        while not self._helped():
+            pause, tries = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)], tries + 1
+            if self._leave.wait(pause):
+                return
+
+    def _helped(self) -> bool:
+        try:
+            if self._store is None:
+                self._store = self._open_store()
+                if not self._opening.done():
+                    self._opening.set_result(self._store)
+                deliver(self._store)
+            delivered = self._spool.deliver(self._store)
+        except Exception as error:  # noqa: BLE001 - a user's flow must not feel that its store is away, whatever this was
+            if not self._opening.done():
+                self._opening.set_exception(OptimizationStoreError(f"it cannot be opened: {error}"))
+            logger.debug("the store is still away: %s", error)
+            return False
+        with self._lock:
+            if len(self._spool):
+                return False
+            if delivered:
+                logger.warning("the store is back; %d states were delivered from the spool", delivered)
+            self._away, self._helper = False, None
+        return True
+
+    def _last_try(self) -> None:
+        assert self._store is not None
+        try:
+            self._spool.deliver(self._store)
+        except OptimizationError as error:
+            logger.warning("the store is away still; what waits in the spool is delivered by others: %s", error)
+
+
+def _look_at(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled() and (error := answer.exception()) is not None:
+        logger.debug("a write that may have been waited for no more failed: %s", error)
+
+
+_outlets: dict[str, Outlet] = {}
+_guard = threading.Lock()
+
+
+def outlet_of(store: Store) -> Outlet:
+    """The one of an open store."""
+    return outlet_at(store.url, lambda: store, store)
+
+
+def outlet_at(url: str, open_store: Callable[[], Store], store: Store | None = None) -> Outlet:
+    """The one for the store at `url`, which is not open yet, or may be. Raises OptimizationStoreError for no URL."""
+    key = store_key(url)
+    with _guard:
+        outlet = _outlets.get(key)
+        if outlet is None:
+            outlet = _outlets[key] = Outlet(url, open_store)
+        if store is not None:
+            outlet.use(store)
+        return outlet
+
+
+def close_outlet(store: Store) -> None:
+    """Before `store` is closed: deliver what waits, or leave it to others."""
+    with _guard:
+        outlet = _outlets.pop(store_key(store.url), None)
+    if outlet is not None:
+        outlet.close()
+
+
+@atexit.register
+def close_outlets() -> None:
+    """At the end of the process, before anything says that it has left: a last try to deliver what waits."""
+    for key in list(_outlets):
+        _outlets.pop(key).close()
+
+
+def _forget_parent() -> None:
+    """A forked child has none of its parent's threads, and must not hold its locks."""
+    global _guard
+    _guard = threading.Lock()
+    for outlet in _outlets.values():
+        outlet.disown()
+    _outlets.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)

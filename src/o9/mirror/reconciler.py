@@ -1,0 +1,244 @@
+"""Prefect's own histories against the record: what is missing is recorded, and the dead are said to be dead.
+
+Contract. Every run that is open in the store is looked at; what one of them raises is logged and does not stop the
+others. It may run at any time, beside everything else and beside itself on another node. Nothing that lives is ended:
+see `o9.mirror.verdicts`. Raises PrefectAwayError where Prefect does not answer at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import PrefectException
+from prefect.states import Cancelled, Crashed
+
+from o9.mirror.seen import FLOW, SUBFLOW, TASK, TERMINAL, Run, Seen, seen_of
+from o9.mirror.taking import Taken, take
+from o9.mirror.verdicts import Because, RunView, Verdict, verdict_on
+from o9.model.errors import OptimizationCoordinationError, OptimizationError
+from o9.model.optimization import utc_now
+from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store.leases import MIRRORED
+from o9.store.runs import CloseRun
+from o9.store.store import Store
+from o9.store.transitions import Cause
+
+logger = logging.getLogger(__name__)
+PAGE = 200  # what Prefect's server gives at most, left at its default
+AT_ONCE = 8
+SETTLE_SECONDS = 10.0  # Prefect's server writes task runs some time after their events
+QUIET_SECONDS = 10.0
+
+
+class PrefectAwayError(OptimizationCoordinationError):
+    """Prefect's server does not answer; nothing was compared."""
+
+
+@dataclass
+class Report:
+    """What was looked at and done; `str()` of it is one line for people."""
+
+    runs: int = 0
+    states: int = 0
+    closed: int = 0
+    crashed: int = 0
+    cancelled: int = 0
+    errors: int = 0
+    missing: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)  # the optimizations of which somebody wanted something
+    swept: list[str] = field(default_factory=list)
+    delivered: int = 0
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.runs} open runs compared with Prefect, {self.states} states were missing, {self.closed} closed",
+            f"{self.crashed} set to Crashed" * bool(self.crashed),
+            f"{self.cancelled} cancelled in Prefect" * bool(self.cancelled),
+            f"{len(self.missing)} that Prefect has no more: {', '.join(self.missing)}" * bool(self.missing),
+            f"wishes heard for {', '.join(self.heard)}" * bool(self.heard),
+            f"freed what the dead held: {', '.join(self.swept)}" * bool(self.swept),
+            f"{self.delivered} states delivered from the spool" * bool(self.delivered),
+            f"{self.errors} could not be compared, see the log" * bool(self.errors),
+        ]
+        return "; ".join(part for part in parts if part)
+
+
+async def reconcile(
+    store: Store,
+    node: str,
+    *,
+    client: PrefectClient | None = None,
+    settle_seconds: float = SETTLE_SECONDS,
+    quiet_seconds: float = QUIET_SECONDS,
+) -> Report:
+    """Compare all open runs with Prefect. Raises PrefectAwayError, and OptimizationStoreError where the store is away.
+
+    settle_seconds: how long after its end a mirrored run is taken as whole. quiet_seconds: how long nothing must have
+    happened to an optimization before a run of it that nobody holds is taken for dead.
+    """
+    if client is None:
+        async with get_client() as own:
+            return await reconcile(
+                store, node, client=own, settle_seconds=settle_seconds, quiet_seconds=quiet_seconds
+            )  # fmt: skip
+    if (problem := await client.api_healthcheck()) is not None:
+        raise PrefectAwayError(f"Prefect's server at {client.api_url} does not answer, nothing was compared: {problem}")
+    report, after = Report(), ""
+    work = _Work(store, node, client, settle_seconds, quiet_seconds, report)
+    while rows := await store.read_async(store.open_runs, after=after, limit=PAGE):
+        after = rows[-1]["run_id"]
+        await work.page(rows)
+    return report
+
+
+class _Work:
+    def __init__(
+        self, store: Store, node: str, client: PrefectClient, settle: float, quiet: float, report: Report
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._client = client
+        self._settle = timedelta(seconds=settle)
+        self._quiet = timedelta(seconds=quiet)
+        self._report = report
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def page(self, rows: Sequence[dict[str, Any]]) -> None:
+        ids = FlowRunFilterId(any_=[UUID(row["run_id"]) for row in rows])
+        try:
+            found = await self._client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids), limit=PAGE)
+        except (httpx.HTTPError, PrefectException) as error:
+            raise PrefectAwayError(f"Prefect's server stopped answering: {error}") from error
+        flow_runs = {str(flow_run.id): flow_run for flow_run in found}
+        await asyncio.gather(*(self._guarded(row, flow_runs.get(row["run_id"])) for row in rows))
+
+    async def _guarded(self, row: dict[str, Any], flow_run: FlowRun | None) -> None:
+        self._report.runs += 1
+        try:
+            await self._one(row, flow_run)
+        except (OptimizationError, httpx.HTTPError, PrefectException):
+            self._report.errors += 1
+            logger.exception("could not compare the flow run %s with Prefect", row["run_id"])
+
+    async def _one(self, row: dict[str, Any], flow_run: FlowRun | None) -> None:
+        run, taken = Run.of_row(row), Taken()
+        if flow_run is not None:
+            taken = await self._take_missing(run, flow_run)
+            self._report.states += taken.states
+            if taken.intents:
+                self._report.heard.append(run.optimization_id)
+        verdict = verdict_on(await self._view(row, flow_run, fresh=taken.states > 0))
+        if verdict.because is Because.GONE:
+            self._report.missing.append(run.run_id)
+        if verdict.set_to is not None:
+            assert flow_run is not None
+            await self._tell_prefect(run, flow_run, verdict)
+        if verdict.close:
+            await self._store.write_async(CloseRun(run.run_id))
+            self._report.closed += 1
+
+    async def _view(self, row: dict[str, Any], flow_run: FlowRun | None, *, fresh: bool) -> RunView:
+        """`fresh`: something was recorded since `row` was read."""
+        if fresh:
+            holding = await self._store.read_async(self._store.holding, row["optimization_id"])
+            assert holding is not None
+            row = row | {name: getattr(holding, name) for name in ("status", "intent", "lease_node", "parked_run_id")}
+            row["current_attempt"] = holding.attempt
+        status, state = OptimizationStatus(row["status"]), flow_run.state if flow_run else None
+        mirrored = row["kind"] == MIRRORED
+        view = RunView(
+            owner=row["kind"],
+            attempt=row["attempt"],
+            current_attempt=row["current_attempt"],
+            status=status,
+            intent=Intent(row["intent"]),
+            leased=row["lease_node"] is not None,
+            parked=row["parked_run_id"] == row["run_id"],
+            prefect_type=state.type.value if state else None,
+            settled=not mirrored or state is None or utc_now() - state.timestamp >= self._settle,
+        )
+        if view.prefect_type in TERMINAL or view.leased or state is None:
+            return view
+        # Only of what looks dead is the rest asked.
+        optimization = await self._store.read_async(self._store.get, row["optimization_id"])
+        assert optimization is not None
+        quiet = utc_now() - optimization.updated_at >= self._quiet
+        lives = mirrored and status in ENDED and await self._holder_lives(row["optimization_id"])
+        return RunView(**vars(view) | {"quiet": quiet, "holder_lives": lives})
+
+    async def _holder_lives(self, name: str) -> bool:
+        """Whether the node that recorded this flow's last move by itself still gives signs of life."""
+        moves = await self._store.read_async(self._store.transitions, name)
+        holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
+        return any(node["node_id"] == holder for node in await self._store.read_async(self._store.nodes))
+
+    async def _take_missing(self, run: Run, flow_run: FlowRun) -> Taken:
+        over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
+        known = await self._store.read_async(self._store.known_states, run.optimization_id)
+        heard: list[tuple[Run, Seen]] = []
+        if over or str(flow_run.state_id) not in known:
+            heard += await self._history(run, FLOW, flow_run, flow_run.id)
+        if run.owner == MIRRORED:
+            heard += await self._of_tasks(run, flow_run.id, known, over)
+            if over:  # only now: one that is mirrored itself has said so by now, and its states are its own
+                heard += await self._of_subflows(run, flow_run.id, known)
+        return await take(self._store, self._node, heard, Cause.RECONCILER)
+
+    async def _of_tasks(self, run: Run, flow_run_id: UUID, known: set[str], over: bool) -> list[tuple[Run, Seen]]:
+        """While the flow runs only tasks whose present state is not known: each history is a request of its own."""
+        tasks, offset = [], 0
+        mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        while page := await self._client.read_task_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
+            offset += len(page)
+            tasks += [task_run for task_run in page if over or str(task_run.state_id) not in known]
+        histories = await asyncio.gather(*(self._history(run, TASK, task_run, task_run.id) for task_run in tasks))
+        return [pair for history in histories for pair in history]
+
+    async def _of_subflows(self, run: Run, flow_run_id: UUID, known: set[str]) -> list[tuple[Run, Seen]]:
+        heard: list[tuple[Run, Seen]] = []
+        mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
+        offset = 0
+        while page := await self._client.read_flow_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
+            offset += len(page)
+            for subflow in page:
+                if await self._store.read_async(self._store.prefect_run, str(subflow.id)) is None:
+                    heard += await self._history(run, SUBFLOW, subflow, subflow.id)
+                    heard += await self._of_tasks(run, subflow.id, known, True)
+                    heard += await self._of_subflows(run, subflow.id, known)
+        return heard
+
+    async def _history(self, run: Run, kind: str, of: Any, run_id: UUID) -> list[tuple[Run, Seen]]:
+        async with self._turns:
+            if kind == TASK:
+                states = await self._client.read_task_run_states(run_id)
+            else:
+                states = await self._client.read_flow_run_states(run_id)
+        return [(run, seen_of(kind, of, state)) for state in states]
+
+    async def _tell_prefect(self, run: Run, flow_run: FlowRun, verdict: Verdict) -> None:
+        message = f"O9: {verdict.because.value} (optimization {run.optimization_id}, attempt {run.attempt})"
+        state: State[Any]
+        if verdict.set_to == "CANCELLING":
+            state = State(type=StateType.CANCELLING, message=message)
+        else:
+            state = (Cancelled if verdict.set_to == "CANCELLED" else Crashed)(message=message)
+        # One that is only asked to end does it by Prefect's rules; the others are dead, whatever the rules say.
+        await self._client.set_flow_run_state(flow_run.id, state, force=verdict.set_to != "CANCELLING")
+        logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, verdict.set_to, verdict.because.value)
+        self._report.crashed += verdict.set_to == "CRASHED"
+        self._report.cancelled += verdict.set_to != "CRASHED"
+        taken = await take(
+            self._store, self._node, await self._history(run, FLOW, flow_run, flow_run.id), Cause.RECONCILER
+        )  # fmt: skip
+        self._report.states += taken.states

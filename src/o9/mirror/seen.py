@@ -1,0 +1,107 @@
+"""One state of one run of Prefect's, whichever way O9 heard of it: a hook, an event, or Prefect's own history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from o9.mirror.mapping import meaning_of
+from o9.store.runs import ATTEMPT
+from o9.store.transitions import Cause, RecordPrefectState
+
+FLOW, TASK, SUBFLOW = "flow", "task", "subflow"
+# Those after which Prefect says no more of a run, unless somebody runs it once more.
+TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+_KINDS = {"prefect.flow-run.": FLOW, "prefect.task-run.": TASK}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """`run_kind` is FLOW for the run that an optimization is, SUBFLOW and TASK for what that one started."""
+
+    run_kind: str
+    run_id: str
+    run_name: str
+    state_id: str
+    state_type: str
+    state_name: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Run:
+    """Whose a flow run is: the row of `prefect_run`."""
+
+    run_id: str
+    optimization_id: str
+    attempt: int
+    owner: str = ATTEMPT
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Run:
+        return cls(row["run_id"], row["optimization_id"], row["attempt"], row["kind"])
+
+
+def seen_of(run_kind: str, run: Any, state: Any) -> Seen:
+    """Of Prefect's client objects."""
+    name = state.name or state.type.value.capitalize()
+    message = state.message or ""
+    return Seen(run_kind, str(run.id), run.name or "", str(state.id), state.type.value, name, message, state.timestamp)
+
+
+def seen_in(event: Any) -> tuple[str, Seen] | None:
+    """What an event of Prefect's tells, and of which flow run; None where it tells of no state.
+
+    The event's id is the state's id, of flow runs (server/models/events.py) and of task runs (utilities/engine) alike.
+    """
+    about = dict(event.resource)
+    prefix = next((prefix for prefix in _KINDS if about["prefect.resource.id"].startswith(prefix)), None)
+    if prefix is None or not about.get("prefect.state-type"):
+        return None
+    run_id = about["prefect.resource.id"].removeprefix(prefix)
+    flow_run_id = run_id if _KINDS[prefix] == FLOW else _flow_run_of(event)
+    if flow_run_id is None:
+        return None
+    at = about.get("prefect.state-timestamp")
+    return flow_run_id, Seen(
+        run_kind=_KINDS[prefix],
+        run_id=run_id,
+        run_name=about.get("prefect.resource.name") or "",
+        state_id=str(event.id),
+        state_type=about["prefect.state-type"],
+        state_name=about.get("prefect.state-name") or about["prefect.state-type"].capitalize(),
+        message=about.get("prefect.state-message") or "",
+        at=datetime.fromisoformat(at) if at else event.occurred,
+    )
+
+
+def operation_for(seen: Seen, run: Run, source: Cause, node: str, *, moves: bool = True) -> RecordPrefectState:
+    """The write that records it; with `moves` False it is only kept."""
+    meaning = meaning_of(seen.run_kind, seen.state_type, seen.state_name, seen.message or None, run.owner)
+    return RecordPrefectState(
+        optimization_id=run.optimization_id,
+        attempt=run.attempt,
+        run_kind=seen.run_kind,
+        run_id=seen.run_id,
+        run_name=seen.run_name,
+        state_id=seen.state_id,
+        state_type=seen.state_type,
+        state_name=seen.state_name,
+        message=seen.message,
+        at=seen.at,
+        source=source,
+        to=meaning.to if moves else None,
+        issue=meaning.issue if moves else None,
+        node=node,
+    )
+
+
+def _flow_run_of(event: Any) -> str | None:
+    for related in event.related:
+        about = dict(related)
+        if about.get("prefect.resource.role") == "flow-run":
+            return str(about["prefect.resource.id"]).removeprefix("prefect.flow-run.")
+    return None

@@ -1,0 +1,246 @@
+"""What a store that was away has not heard yet: one file for each process and store, in the node's spool folder.
+
+Contract. A line is on the disk when `append` returns, and lines keep their order. The process that writes a file holds
+a lock on it for as long as it lives and delivers it itself; once it is dead, `deliver` of any process on the node takes
+the file over. A line that is delivered twice counts once, because each state of Prefect's does. What cannot be read (a
+power cut in the middle of a line), or what the store refuses for good, is set aside in a file beside it and said in the
+log. Thread-safe; after a fork the child begins a file of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from o9.model.errors import OptimizationError, OptimizationStoreError
+from o9.model.optimization import OptimizationState
+from o9.model.settings import settings
+from o9.model.states import OptimizationStatus
+from o9.store.commit import Operation
+from o9.store.engine import parse_url
+from o9.store.runs import Adopt
+from o9.store.store import Store
+from o9.store.transitions import Cause, RecordPrefectState, Transition
+
+logger = logging.getLogger(__name__)
+_SUFFIX = ".jsonl"
+
+
+def deliver(store: Store) -> int:
+    """Tell `store` what this node's dead processes could not; returns how many lines it took. Blocks.
+
+    Raises OptimizationStoreError where the store is away still: nothing is lost then.
+    """
+    folder, delivered = spool_folder(), 0
+    for path in sorted(folder.glob(f"{store_key(store.url)}.*{_SUFFIX}")):
+        delivered += _deliver_left_behind(path, store)
+    return delivered
+
+
+def spool_folder() -> Path:
+    """`O9_SPOOL_FOLDER`, a folder on this machine."""
+    return Path(settings().spool_folder).expanduser()
+
+
+class Spool:
+    """This process's file for the store at `url`; it exists while there is something in it."""
+
+    def __init__(self, url: str, folder: Path | None = None) -> None:
+        self._key = store_key(url)
+        self._folder = folder or spool_folder()
+        self._lock = threading.Lock()
+        self._file: int | None = None
+        self._path: Path | None = None
+        self._size = 0
+        self._delivered = 0
+
+    def __len__(self) -> int:
+        """How many bytes wait."""
+        return self._size - self._delivered
+
+    def append(self, operation: Operation[Any]) -> None:
+        """Keep it until `deliver`. Raises OSError where the folder cannot be written: then it is not kept."""
+        line = json.dumps(_encoded(operation), ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            file = self._open()
+            try:
+                _write_whole(file, line)
+                os.fsync(file)
+            except OSError:
+                os.ftruncate(file, self._size)  # half a line would spoil the next one
+                raise
+            self._size += len(line)
+
+    def deliver(self, store: Store) -> int:
+        """Tell the store what waits, in order; returns how many lines. Raises OptimizationStoreError where it is away.
+
+        What is appended meanwhile is delivered, too; one thread at a time may call this.
+        """
+        delivered = 0
+        while True:
+            with self._lock:
+                if len(self) == 0:
+                    self._remove()
+                    return delivered
+                file, begin, end, path = self._file, self._delivered, self._size, self._path
+            assert file is not None
+            assert path is not None
+            for line in os.pread(file, end - begin, begin).splitlines(keepends=True):
+                _tell(store, line, path)
+                delivered += 1
+                with self._lock:
+                    self._delivered += len(line)
+
+    def close(self) -> None:
+        """Leave what waits to others on this node."""
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+            self._file, self._path, self._size, self._delivered = None, None, 0, 0
+
+    def disown(self) -> None:
+        """In a forked child, where a lock may be held by a thread that is not there: the file is the parent's."""
+        if self._file is not None:
+            os.close(self._file)
+
+    def _open(self) -> int:
+        if self._file is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = self._folder / f"{self._key}.{os.getpid()}.{uuid.uuid4().hex}{_SUFFIX}"
+            new = path.with_suffix(".new")
+            file = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                # Under its name only once it is locked: else somebody could take it for one that was left behind.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                new.rename(path)
+                _sync_folder(self._folder)
+            except OSError:
+                os.close(file)
+                raise
+            self._file, self._path = file, path
+        return self._file
+
+    def _remove(self) -> None:
+        if self._file is not None and self._path is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+        self._file, self._path, self._size, self._delivered = None, None, 0, 0
+
+
+def _deliver_left_behind(path: Path, store: Store) -> int:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return 0  # somebody else has just delivered it
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0  # its writer lives, or somebody else delivers it
+        if not _is_still(path, file):
+            return 0
+        lines = list(_lines(file))
+        for line in lines:
+            _tell(store, line, path)
+        path.unlink(missing_ok=True)
+        if lines:
+            logger.warning("delivered %d states that a dead process had left in %s", len(lines), path)
+        return len(lines)
+    finally:
+        os.close(file)
+
+
+def _tell(store: Store, line: bytes, path: Path) -> None:
+    try:
+        operation = _decoded(json.loads(line))
+    except (ValueError, KeyError, TypeError) as error:  # JSON's and Unicode's errors are ValueErrors
+        _set_aside(path, line)
+        logger.error("a line of %s cannot be read and is set aside: %r", path, error)
+        return
+    try:
+        store.write(operation)
+    except OptimizationStoreError:
+        raise
+    except OptimizationError:
+        _set_aside(path, line)
+        logger.exception("the store refuses a line of %s; it is set aside", path)
+
+
+def _set_aside(path: Path, line: bytes) -> None:
+    aside = os.open(path.with_suffix(".aside"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        _write_whole(aside, line if line.endswith(b"\n") else line + b"\n")
+        os.fsync(aside)
+    finally:
+        os.close(aside)
+
+
+def _lines(file: int) -> Iterator[bytes]:
+    with os.fdopen(os.dup(file), "rb") as reader:
+        yield from reader
+
+
+def _write_whole(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _is_still(path: Path, file: int) -> bool:
+    try:
+        return os.stat(path).st_ino == os.fstat(file).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def store_key(url: str) -> str:
+    """The same for all spellings of a store's URL that this node may use, and without its password."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        name = str(Path(str(parsed.database)).absolute())
+    else:
+        name = parsed.set(password=None).render_as_string()
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+
+
+def _encoded(operation: Operation[Any]) -> dict[str, Any]:
+    if isinstance(operation, RecordPrefectState):
+        fields = dict(vars(operation)) | {
+            "at": operation.at.isoformat(),
+            "source": operation.source.value,
+            "to": operation.to.value if operation.to else None,
+        }
+        return {"state": fields}
+    if isinstance(operation, Adopt):
+        return {"adopt": dict(vars(operation)) | {"state": operation.state.to_dict()}}
+    assert isinstance(operation, Transition), f"{operation} is not for the spool"
+    return {"transition": dict(vars(operation)) | {"to": operation.to.value, "cause": operation.cause.value}}
+
+
+def _decoded(line: dict[str, Any]) -> Operation[Any]:
+    ((kind, fields),) = line.items()
+    if kind == "state":
+        to = OptimizationStatus(fields["to"]) if fields["to"] else None
+        at = datetime.fromisoformat(fields["at"])
+        return RecordPrefectState(**fields | {"at": at, "source": Cause(fields["source"]), "to": to})
+    if kind == "adopt":
+        return Adopt(**fields | {"state": OptimizationState.from_dict(fields["state"])})
+    if kind != "transition":
+        raise ValueError(f"{kind!r} is no kind of line")
+    return Transition(**fields | {"to": OptimizationStatus(fields["to"]), "cause": Cause(fields["cause"])})

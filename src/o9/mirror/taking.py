@@ -1,0 +1,101 @@
+"""Taking a state that was heard from outside: what it means by how the optimization stands, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from o9.mirror.mapping import PREFECT, Standing, Why, may_be_a_wish, wish_of
+from o9.mirror.recorder import is_recorded, remember
+from o9.mirror.seen import FLOW, Run, Seen, operation_for
+from o9.model.errors import OptimizationError, OptimizationStateError
+from o9.model.states import Intent, OptimizationStatus
+from o9.store.codec import moment
+from o9.store.runs import LostRun
+from o9.store.store import Store
+from o9.store.transitions import Cause, SetIntent
+
+
+@dataclass
+class Taken:
+    """What came of it: how many states were new, and what somebody wanted by them."""
+
+    states: int = 0
+    intents: list[Intent] = field(default_factory=list)
+    why: list[Why] = field(default_factory=list)
+
+    def __iadd__(self, other: Taken) -> Taken:
+        self.states += other.states
+        self.intents += other.intents
+        self.why += other.why
+        return self
+
+
+async def take(store: Store, node: str, heard: Sequence[tuple[Run, Seen]], source: Cause) -> Taken:
+    """Record the states of one optimization's runs that are missing, oldest first. Raises OptimizationError."""
+    new = [(run, seen) for run, seen in heard if not is_recorded(seen.state_id)]
+    if not new:
+        return Taken()
+    name = new[0][0].optimization_id
+    known = await store.read_async(store.known_states, name)
+    for _, seen in new:
+        if seen.state_id in known:
+            remember(seen.state_id)
+    new = sorted(((run, seen) for run, seen in new if seen.state_id not in known), key=lambda pair: pair[1].at)
+    taken = Taken()
+    telling: list[tuple[Run, Seen]] = []
+    for run, seen in new:
+        if may_be_a_wish(seen.run_kind, seen.state_type, seen.state_name):
+            await _record(store, node, telling, source)  # what is older goes first
+            telling = []
+            taken += await _take_wish(store, node, run, seen, heard, source)
+        else:
+            telling.append((run, seen))
+    await _record(store, node, telling, source)
+    taken.states = len(new)
+    return taken
+
+
+async def _record(store: Store, node: str, telling: Sequence[tuple[Run, Seen]], source: Cause) -> None:
+    # All before the first answer: one transaction takes them.
+    answers = [store.write_async(operation_for(seen, run, source, node)) for run, seen in telling]
+    for (_, seen), answer in zip(telling, answers, strict=True):
+        await answer
+        remember(seen.state_id)
+
+
+async def _take_wish(
+    store: Store, node: str, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]], source: Cause
+) -> Taken:
+    holding = await store.read_async(store.holding, run.optimization_id)
+    if holding is None:
+        raise OptimizationError(f"there is no optimization {run.optimization_id!r} any more")
+    standing = Standing(
+        owner=run.owner,
+        status=OptimizationStatus(holding.status),
+        attempt=holding.attempt,
+        run_attempt=run.attempt,
+        parked=holding.parked_run_id == run.run_id,
+        newest=await _is_newest(store, run, seen, heard),
+    )
+    wish = wish_of(standing, seen.state_type, seen.state_name)
+    if wish.intent is not None:
+        try:
+            await store.write_async(SetIntent(run.optimization_id, wish.intent, PREFECT))
+        except OptimizationStateError:
+            wish = replace(wish, intent=None)  # it has ended, or is about to, since it was read
+    if wish.lost:
+        evidence = f"Prefect says that its flow run crashed: {seen.message or 'no reason given'}"
+        await store.write_async(LostRun(run.run_id, run.optimization_id, run.attempt, node, evidence))
+    await store.write_async(operation_for(seen, run, source, node, moves=wish.moves))
+    remember(seen.state_id)
+    return Taken(intents=[wish.intent] if wish.intent else [], why=[wish.why])
+
+
+async def _is_newest(store: Store, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]]) -> bool:
+    """Whether nothing later is known of this flow run, from the store or from what was heard together with it."""
+    if any(other.run_kind == FLOW and other.run_id == seen.run_id and other.at > seen.at for _, other in heard):
+        return False
+    rows = await store.read_async(store.prefect_states, run.optimization_id)
+    at = moment(seen.at)
+    return all(row["run_id"] != seen.run_id or row["at"] <= at for row in rows)
