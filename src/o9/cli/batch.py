@@ -21,7 +21,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from o9.cli.failures import one_line
-from o9.lifecycle.submission import new_optimization, prepared
+from o9.lifecycle.submission import in_order, new_optimization, prepared
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 
@@ -41,7 +41,7 @@ class Entry:
 
 
 def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
-    """The optimizations of all files, each of them checked as at its submission."""
+    """The optimizations of all files, each checked as at its submission, and behind those that it is to run after."""
     import_from_here()
     entries = [entry for path in paths for entry in _entries(path)]
     _refuse_duplicates(entries)
@@ -50,7 +50,7 @@ def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
             prepared(entry.state)
         except OptimizationValidationError as error:
             raise _at(error, entry.where, entry.lines) from error
-    return [entry.state for entry in entries]
+    return in_order([entry.state for entry in entries])
 
 
 def import_from_here() -> None:

@@ -18,9 +18,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
 from o9.cli import failures
-from o9.cli.follow import nobody_works_on
-from o9.cli.open_store import sqlite_path, store_url
+from o9.cli.escape import shown
+from o9.cli.follow import crew_of, nobody_works_on
+from o9.cli.open_store import option_for, sqlite_path, store_url
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
+from o9.cli.words import command
 from o9.model.settings import Settings
 from o9.model.states import ACTIVE
 from o9.store.engine import describe, parse_url, schema_revision, store_error
@@ -78,7 +80,7 @@ def extras() -> Iterator[Finding]:
             yield Finding(f"extra {extra}", Level.OK, f"not installed: {PURPOSES[extra]}", install_command(extra))
 
 
-def settings_in_force() -> Iterator[Finding]:
+def settings_in_force(given: str | None) -> Iterator[Finding]:
     known = sorted(f"O9_{name.upper()}" for name in Settings.model_fields)
     for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
         near = difflib.get_close_matches(variable, known, n=1)
@@ -95,6 +97,8 @@ def settings_in_force() -> Iterator[Finding]:
         if name == "store_url":
             text = describe(parse_url(text))  # without its password
         source = "set" if name in in_force.model_fields_set else "default"
+        if name == "store_url" and given:
+            source += "; --store names another, which counts here"
         yield Finding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
 
 
@@ -114,7 +118,7 @@ def store(given: str | None) -> Iterator[Finding]:
     except DBAPIError as error:
         yield Finding("store", Level.PROBLEM, failures.one_line(str(store_error(error.orig, parse_url(url)))))
     else:
-        yield from _contents(url, name, path) if revision == HEAD else _other_schema(name, revision)
+        yield from _contents(given, name, path) if revision == HEAD else _other_schema(name, revision)
 
 
 def disk(given: str | None) -> Iterator[Finding]:
@@ -184,16 +188,20 @@ def _other_schema(name: str, revision: str | None) -> Iterator[Finding]:
         yield Finding("store", Level.PROBLEM, detail, remedy)
 
 
-def _contents(url: str, name: str, path: Path | None) -> Iterator[Finding]:
-    with Store(url) as opened:
+def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Finding]:
+    with Store(store_url(given)) as opened:
         tally: dict[str, int] = {}
         for row in opened.counts():
             tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
         counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.items())) or "nothing in it"
         size = f", {path.stat().st_size / 2**20:.1f} MiB" if path is not None else ""
         yield Finding("store", Level.OK, f"{name}: schema {HEAD}{size}; {counts}")
+        crew = crew_of(opened)
         for status in ACTIVE:
             for state in opened.list(status=status).items:
-                if problem := nobody_works_on(opened, state):
-                    remedy = f"`o9 run --resume {state.optimization_id}` goes on behind the last committed step"
-                    yield Finding(state.optimization_id, Level.WARNING, f"is {status.value}, but {problem}", remedy)
+                if problem := nobody_works_on(status, opened.holding(state.optimization_id), crew):
+                    again = command("run --resume", [state.optimization_id], option_for(given))
+                    remedy = f"`{again}` goes on behind the last committed step"
+                    yield Finding(
+                        shown(state.optimization_id), Level.WARNING, f"is {status.value}, but {problem}", remedy
+                    )

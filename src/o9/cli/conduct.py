@@ -19,6 +19,7 @@ from rich.text import Text
 from o9.cli import words
 from o9.cli.batch import import_from_here
 from o9.cli.console import emit, results
+from o9.cli.escape import shown
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted, shortened
 from o9.cli.follow import POLL_SECONDS, Follower, is_parked
 from o9.cli.interrupts import Interrupts
@@ -33,6 +34,7 @@ from o9.store.store import Store
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.model.optimization import OptimizationState
 
 FAREWELL = "left at once; what is recorded stays, and `o9 run --resume ID` goes on with what ran"
 # Submits or resumes, and answers with the ids to follow.
@@ -77,9 +79,13 @@ def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
     lines = []
     for state in (record.state for record in records):
         if state.issues and state.status is not OptimizationStatus.COMPLETED:
-            lines.append(Text(f"{state.optimization_id}: {shortened(str(state.issues[-1]))}", style="red"))
-        lines += [Text(f"{state.optimization_id}: {shortened(str(text))}", style="yellow") for text in state.warnings]
+            lines.append(_remark(state, state.issues[-1], "red"))
+        lines += [_remark(state, warning, "yellow") for warning in state.warnings]
     return [*lines, Text()] if lines else []
+
+
+def _remark(state: OptimizationState, text: object, style: str) -> Text:
+    return Text(shown(f"{state.optimization_id}: {shortened(str(text))}"), style=style)
 
 
 def exit_code(records: Sequence[Record], interrupted: bool) -> int:
@@ -93,12 +99,12 @@ def what_next(records: Sequence[Record], option: str, width: int, *, everything:
     """The commands to type next; `everything` names those that list and export too."""
     lines = [(f"o9 list{option}", "everything in the record")] if everything else []
     if waiting := [r.state.optimization_id for r in records if is_parked(r.state)]:
-        lines.append((f"o9 run --resume {' '.join(waiting)}{option}", "goes on behind the last committed step"))
-    first = records[0].state.optimization_id
-    lines.append((f"o9 show {first}{option}", "the result and its history"))
-    lines.append((f"o9 trials {first}{option}", "what was tried"))
+        lines.append((words.command("run --resume", waiting, option), "goes on behind the last committed step"))
+    first = [records[0].state.optimization_id]
+    lines.append((words.command("show", first, option), "the result and its history"))
+    lines.append((words.command("trials", first, option), "what was tried"))
     if everything:
-        lines.append((f"o9 trials {first}{option} --json", "the same for a program"))
+        lines.append((words.command("trials", first, f"{option} --json"), "the same for a program"))
     return words.aligned(lines, width)
 
 

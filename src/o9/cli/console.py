@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -18,7 +19,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from o9.cli.escape import STEERING
+
 UNLIMITED_WIDTH = 100_000
+# Escaped, they mean the same to whoever reads JSON, and nothing to a terminal.
+_STEERING = re.compile(f"[{STEERING}]")
 
 
 def results() -> Console:
@@ -63,13 +68,24 @@ def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:
 
 
 def write_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(to_json(document, indent=2) + "\n")
+
+
+def write_json_line(document: Any) -> None:
+    """One document of many that come over time, each on a line of its own."""
+    sys.stdout.write(to_json(document) + "\n")
+    sys.stdout.flush()
+
+
+def to_json(document: Any, indent: int | None = None) -> str:
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json_list(items: Iterable[Any]) -> None:
     """One array, written as it is read, so that a million items need no memory."""
     separator = "[\n"
     for item in items:
-        sys.stdout.write(separator + json.dumps(item, ensure_ascii=False))
+        sys.stdout.write(separator + to_json(item))
         separator = ",\n"
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")

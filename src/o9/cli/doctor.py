@@ -41,7 +41,7 @@ def _findings(url: str | None) -> Iterator[Finding]:
         "python": checks.python,
         "packages": checks.packages,
         "extras": checks.extras,
-        "settings": checks.settings_in_force,
+        "settings": partial(checks.settings_in_force, url),
         "store": partial(checks.store, url),
         "disk": partial(checks.disk, url),
         "prefect server": checks.prefect_server,

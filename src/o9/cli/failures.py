@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 
+from o9.cli.escape import shown
 from o9.model.errors import OptimizationError
 
 DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -27,7 +28,7 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     try:
         sys.stdout.flush()
-        print(f"o9: {message}", file=sys.stderr)
+        print(f"o9: {shown(message)}", file=sys.stderr)
     except BrokenPipeError:
         return _leave_broken_pipe()
     return code

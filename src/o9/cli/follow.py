@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from o9.lifecycle.presence import dead_on_this_host
 from o9.model.optimization import OptimizationState
-from o9.model.states import ACTIVE, ENDED
+from o9.model.settings import settings
+from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store.queries import Holding
 from o9.store.store import Store
 
 FEED_PAGE = 1000
 POLL_SECONDS = 0.2
+PARKED = frozenset({OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED})
+FLOWS_OF_PREFECT = "#flows"  # how `o9.flows.presence` ends the names of its nodes
 
 
 @dataclass
@@ -53,18 +59,46 @@ class Follower:
 
 
 def is_parked(state: OptimizationState) -> bool:
-    return state.status.value in ("paused", "suspended")
+    return state.status in PARKED
 
 
-def nobody_works_on(store: Store, state: OptimizationState) -> str | None:
-    """Why an optimization that should be moving cannot; None where somebody has it, or will."""
-    if state.status in ENDED or is_parked(state):
+@dataclass(frozen=True)
+class Crew:
+    """Which nodes give a sign of life, and when those gave their last that no longer do. Who left is in neither."""
+
+    alive: frozenset[str] = frozenset()
+    gone: Mapping[str, datetime] = field(default_factory=dict)
+
+    @property
+    def takes_work(self) -> bool:
+        """Is there a node that starts what is queued? Those of flows that Prefect started do not."""
+        return any(not node.endswith(FLOWS_OF_PREFECT) for node in self.alive)
+
+    def lost(self, holding: Holding | None) -> str | None:
+        """`its node X is gone since 12:00:00`; None where it has none, or a living one."""
+        node = holding.lease_node if holding else None
+        if node is None or node not in self.gone:
+            return None
+        return f"its node {node} is gone since {self.gone[node].astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def crew_of(store: Store) -> Crew:
+    """Who is there now. A node on another host counts as gone when its leases have run out."""
+    dead, oldest = dead_on_this_host(store), time.time() - settings().lease_seconds
+    seen = {node["node_id"]: node["heartbeat_at"] for node in store.nodes()}
+    alive = frozenset(name for name, at in seen.items() if name not in dead and at > oldest)
+    gone = {name: datetime.fromtimestamp(at, UTC) for name, at in seen.items() if name not in alive}
+    return Crew(alive, gone)
+
+
+def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: Crew) -> str | None:
+    """Why an optimization that should be moving does not; None where somebody has it, or will, or where it rests."""
+    if status in ENDED or status in PARKED:
         return None
-    holding = store.holding(state.optimization_id)
-    dead = dead_on_this_host(store)
-    if holding is not None and holding.lease_node in dead:
-        return f"the process that ran it ({holding.lease_node}) is gone"
-    alive = [node for node in store.nodes() if node["node_id"] not in dead]
-    if state.status not in ACTIVE and not alive:
+    if problem := crew.lost(holding):
+        return problem
+    claimed = holding is not None and holding.lease_node is not None
+    held_back = holding is not None and holding.intent == Intent.HOLD.value
+    if status is OptimizationStatus.CREATED and not (claimed or held_back or crew.takes_work):
         return "it waits for a process that runs it, and there is none"
     return None

@@ -17,6 +17,7 @@ import typer
 from o9.cli import failures
 from o9.model.states import OptimizationStatus, OptimizationType
 
+WAIT_SECONDS = 60
 app = typer.Typer(
     name="o9",
     help="Optimizations of trading strategies, run by Prefect, with a record that no crash can take away.",
@@ -31,16 +32,33 @@ database = typer.Typer(help="Upgrade, check or back up the store.", no_args_is_h
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line (None: the process's own) and return its exit code."""
+    typed = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a name in Chinese must not fail in a terminal without UTF-8
     failures.debug = False
     try:
-        code = app(args=arguments, prog_name="o9", standalone_mode=False)
+        code = app(args=with_wait_spelled_out(typed), prog_name="o9", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the outermost boundary: every error becomes a line and a code
         return failures.report(error)
+
+
+def with_wait_spelled_out(typed: list[str]) -> list[str]:
+    """`--wait` alone means `--wait=60`: typer knows no option whose value may be left out."""
+    end = typed.index("--") if "--" in typed else len(typed)
+    following = dict(zip(range(end), [*typed[1:end], ""], strict=False))
+    alone = {i for i in range(end) if typed[i] == "--wait" and not _is_number(following[i])}
+    return [f"--wait={WAIT_SECONDS}" if i in alone else word for i, word in enumerate(typed)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _set_debug(value: bool) -> None:
@@ -59,6 +77,16 @@ StoreUrl = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show debug logs and tracebacks.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An optimization's id, as `o9 list` shows it.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of optimizations, as `o9 list` shows them.")]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        min=0,
+        metavar="[SECONDS]",
+        help=f"Wait until it is so, {WAIT_SECONDS} seconds unless told; exits 1 if it is not so in time.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")]
 MaxConcurrent = Annotated[
     int, typer.Option("--max-concurrent", min=1, metavar="N", help="How many optimizations work at once.")
@@ -109,6 +137,7 @@ def run(
 @app.command()
 def submit(
     files: Annotated[list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin.")],
+    hold: Annotated[bool, typer.Option("--hold", help="Do not queue it before `o9 start`.")] = False,
     store: StoreUrl = None,
     debug: Debug = False,
 ) -> int:
@@ -118,7 +147,7 @@ def submit(
     """
     from o9.cli.submit import submit_files
 
-    return submit_files(files, store)
+    return submit_files(files, store, hold=hold)
 
 
 @app.command("list")
@@ -161,14 +190,80 @@ def trials(
 
 
 @app.command()
-def watch(optimization_id: Id, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
-    """Follow an optimization until it ends.
+def watch(
+    optimization_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="An optimization's id; none: follow all of them.")
+    ] = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Follow an optimization until it ends, or all of them.
 
-    Whichever process runs it. Exits 3 if it did not complete.
+    Whichever process runs it. Exits 3 if it did not complete. Without ID, --json prints a document for each change, on
+    a line of its own.
     """
-    from o9.cli.watch import watch_optimization
+    from o9.cli.watch import watch_all, watch_optimization
 
-    return watch_optimization(store, optimization_id, as_json=json)
+    return (
+        watch_all(store, as_json=json)
+        if optimization_id is None
+        else watch_optimization(store, optimization_id, as_json=json)
+    )
+
+
+@app.command()
+def pause(ids: Ids, wait: Wait = None, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Finish the step that runs, and free the slot."""
+    return _control("pause", ids, wait, store, json)
+
+
+@app.command()
+def resume(ids: Ids, wait: Wait = None, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Queue again what is paused.
+
+    It goes on behind its last committed step.
+    """
+    return _control("resume", ids, wait, store, json)
+
+
+@app.command()
+def cancel(ids: Ids, wait: Wait = None, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Cut off at once, for good; the best so far is kept."""
+    return _control("cancel", ids, wait, store, json)
+
+
+@app.command()
+def start(ids: Ids, wait: Wait = None, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Queue what was recorded and held back."""
+    return _control("start", ids, wait, store, json)
+
+
+def _control(wish: str, ids: list[str], wait: float | None, store: str | None, json: bool) -> int:
+    from o9.cli.control import Wish, control
+
+    return control(store, ids, Wish(wish), wait_seconds=wait, as_json=json)
+
+
+@app.command()
+def retry(
+    optimization_id: Id,
+    from_step: Annotated[
+        int | None,
+        typer.Option("--from-step", min=0, metavar="N", help="Begin behind its step N; 0: from the beginning."),
+    ] = None,
+    new_id: Annotated[str | None, typer.Option("--id", metavar="NEW", help="The new optimization's id.")] = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Run one that has ended once more, as a new optimization.
+
+    It keeps the seed, and the trials up to step N; N is by default the last step committed, or 0 if it completed.
+    """
+    from o9.cli.again import retry_optimization
+
+    return retry_optimization(store, optimization_id, from_step=from_step, new_id=new_id, as_json=json)
 
 
 @database.command()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from o9.cli.escape import shown
 from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
@@ -74,5 +75,5 @@ def unknown_id(store: Store, optimization_id: str) -> str:
     near += [state.optimization_id for state in newest if state.name.casefold() == wanted]
     near += difflib.get_close_matches(optimization_id, ids, n=3)
     chosen = list(dict.fromkeys(near))[:3]
-    hint = f"did you mean {' or '.join(chosen)}?" if chosen else "`o9 list` shows those that there are"
-    return f"there is no optimization {optimization_id!r} in {store.name}; {hint}"
+    hint = f"did you mean {' or '.join(map(shown, chosen))}?" if chosen else "`o9 list` shows those that there are"
+    return f"there is no optimization {shown(repr(optimization_id))} in {store.name}; {hint}"

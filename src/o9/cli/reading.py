@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 from o9.cli import words
 from o9.cli.console import emit, results, say, write_json, write_json_list
+from o9.cli.escape import shown
+from o9.cli.follow import crew_of
 from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
 from o9.cli.views import Record, list_view, record_view, trials_view
+from o9.cli.words import command
 from o9.lifecycle.effect import direction_of
 from o9.model.optimization import OptimizationState
-from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.states import ACTIVE, OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
 from o9.store.store import Store
 
@@ -37,12 +40,18 @@ def list_optimizations(
         if as_json:
             write_json_list(state.to_dict() for state in islice(found, limit))
             return 0
-        shown = list(islice(found, wanted))
+        newest = list(islice(found, wanted))
         console = results()
-        if not shown:
+        if not newest:
             say("none is so" if status or kind else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
             return 0
-        emit(console, list_view(shown, console.width))
+        lost = _lost(store, newest)
+        emit(console, list_view(newest, console.width, lost))
+        if lost:
+            again = command("run --resume", list(lost), option_for(url))
+            say(
+                f"?  {'; '.join(dict.fromkeys(lost.values()))}: `{again}`, or any aggregator, goes on with what it held"
+            )
         if next(found, None) is not None:
             say(f"the newest {wanted}; there are more: --limit N shows them")
     return 0
@@ -69,7 +78,7 @@ def show_trials(url: str | None, optimization_id: str, limit: int | None, *, as_
             return 0
         best, last, total = _best_and_last(store, state, limit or TRIALS_LIMIT)
         if not total:
-            say(f"{optimization_id} has no trials yet (it is {state.status.value})")
+            say(shown(f"{optimization_id} has no trials yet (it is {state.status.value})"))
             return 0
         console = results()
         emit(console, trials_view(state, best, last, console.width))
@@ -88,6 +97,7 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
         transitions=store.transitions(optimization_id),
         trial_counts=store.trial_counts(optimization_id),
         best=best,
+        crew=crew_of(store),
         store=place_of(store),
         option=option,
     )
@@ -113,6 +123,15 @@ def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
     while page := store.trials(optimization_id, after=after, limit=PAGE):
         yield from page
         after = page[-1].number
+
+
+def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
+    """Those of which the record says that they run, and whose node is gone; why it is thought so."""
+    active = [state.optimization_id for state in states if state.status in ACTIVE]
+    if not active:
+        return {}
+    crew = crew_of(store)
+    return {name: problem for name in active if (problem := crew.lost(store.holding(name)))}
 
 
 def _newest_first(

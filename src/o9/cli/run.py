@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from o9.cli.batch import import_from_here, read_batch
 from o9.cli.conduct import conclude, conduct
+from o9.cli.escape import shown
 from o9.cli.failures import one_line
-from o9.cli.follow import is_parked
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.progress import Display
+from o9.cli.words import command
 from o9.lifecycle.submission import submit
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
@@ -65,12 +66,13 @@ async def submit_all(
 
 
 async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Display) -> None:
-    """Resume what is paused. What a death interrupted has been queued again by the aggregator's start."""
+    """Queue what is paused or was never started. What a death interrupted, the aggregator's start has queued again."""
     state = await aggregator.get_optimization_status(name)
     assert state is not None
     if state.status in ENDED:
-        display.say(f"{name} is recorded already ({state.status.value}); give it a new id to run it again")
-    elif is_parked(state):
+        again = command("retry", [name])
+        display.say(f"{shown(name)} is recorded already ({state.status.value}); `{again}` queues it once more")
+    else:
         await aggregator.resume_optimization(name)
 
 
@@ -79,7 +81,7 @@ def _check_resumable(state: OptimizationState) -> None:
     if state.status in ENDED:
         raise OptimizationError(
             f"{state.optimization_id} has ended ({state.status.value}): there is nothing to go on with; "
-            "submit it under a new id to run it again"
+            f"`{command('retry', [state.optimization_id])}` queues it once more"
         )
     try:
         settle(state)  # imports what it names, and runs nothing

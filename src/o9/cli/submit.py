@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from rich.text import Text
 
 from o9.cli.batch import read_batch
 from o9.cli.console import emit, results
+from o9.cli.escape import shown
+from o9.cli.follow import PARKED
 from o9.cli.open_store import option_for, place_of, store_url
-from o9.cli.words import aligned
-from o9.lifecycle.submission import prepared
+from o9.cli.words import aligned, command
+from o9.lifecycle.submission import submit
 from o9.model.optimization import OptimizationState
-from o9.store.codec import content_hash
+from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store.queries import Holding
 from o9.store.store import Store
-from o9.store.transitions import Create
 
 
-def submit_files(paths: Sequence[str], url: str | None) -> int:
+def submit_files(paths: Sequence[str], url: str | None, *, hold: bool) -> int:
     states = read_batch(paths)
+    option = option_for(url)
     with Store(store_url(url)) as store:
-        # Those first that are known: the same id with other content is refused before anything new is recorded.
-        for state in sorted(states, key=lambda state: store.get(state.optimization_id) is None):
-            store.write(Create(prepared(state), content=content_hash(state)))
-        recorded = [found for state in states if (found := store.get(state.optimization_id))]
+        known = {state.optimization_id for state in states if store.get(state.optimization_id) is not None}
+        asyncio.run(_record(store, states, known, hold))
+        ids = [state.optimization_id for state in states]
+        held = {name: holding for name in ids if (holding := store.holding(name)) is not None}
         where = place_of(store)
     console = results()
-    emit(console, *(Text(_line(state)) for state in recorded))
-    ids = " ".join(state.optimization_id for state in recorded)
-    option = option_for(url)
-    emit(console, Text(), Text(f"Recorded in {where}. Whichever aggregator runs next on that store takes them."))
-    commands = [(f"o9 run --resume {ids}{option}", "runs them now"), (f"o9 list{option}", "shows how they are")]
-    emit(console, *(Text(line) for line in aligned(commands, console.width)))
+    for state in states:
+        name = state.optimization_id
+        emit(console, Text(submitted_line(state, held[name], option, known=name in known)))
+    commands = [(command("run --resume", queued, option), "runs them now")] if (queued := _queued(held)) else []
+    told = f"Recorded in {where}." + (" Whichever aggregator runs next on that store takes them." if queued else "")
+    if waiting := [name for name, holding in held.items() if holding.intent == Intent.HOLD.value]:
+        commands.append((command("start", waiting, option), "queues what is held back"))
+    commands.append((f"o9 list{option}", "shows how they are"))
+    emit(console, Text(), Text(told), *(Text(line) for line in aligned(commands, console.width)))
     return 0
 
 
-def _line(state: OptimizationState) -> str:
-    return f"{state.optimization_id}  {state.status.value}  {state.name}"
+def submitted_line(state: OptimizationState, holding: Holding, option: str, *, known: bool) -> str:
+    """`id  created  name`; of one that is recorded already, how it is, and what makes it go on."""
+    name, status = state.optimization_id, OptimizationStatus(holding.status)
+    if not known:
+        held_back = ", held back" if holding.intent == Intent.HOLD.value else ""
+        return shown(f"{name}  {status.value}{held_back}  {state.name}")
+    then = ""
+    if status in ENDED:
+        then = f"; `{command('retry', [name], option)}` queues it once more"
+    elif status in PARKED:
+        then = f"; `{command('resume', [name], option)}` queues it again"
+    return shown(f"{name}  {status.value}  is recorded already, and stays as it is{then}")
+
+
+async def _record(store: Store, states: Sequence[OptimizationState], known: set[str], hold: bool) -> None:
+    # Those first that are known: the same id with other content is refused before anything new is recorded.
+    for state in sorted(states, key=lambda state: state.optimization_id not in known):
+        await submit(store, state, hold=hold)
+
+
+def _queued(held: dict[str, Holding]) -> list[str]:
+    created = OptimizationStatus.CREATED.value
+    return [name for name, h in held.items() if h.status == created and h.intent == Intent.RUN.value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,10 +14,11 @@ from rich.text import Text
 
 from o9.cli import words
 from o9.cli.console import plain_table
-from o9.cli.follow import is_parked
+from o9.cli.escape import shown
+from o9.cli.follow import Crew, is_parked
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState
-from o9.model.states import ENDED, OptimizationStatus
+from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus
 from o9.model.trial import Trial
 from o9.store.queries import Holding
 
@@ -34,27 +35,31 @@ class Record:
     transitions: Sequence[Mapping[str, Any]] = ()
     trial_counts: Mapping[str, int] = field(default_factory=dict)
     best: Trial | None = None
+    crew: Crew = field(default_factory=Crew)
     store: str = ""
     option: str = ""
 
 
-def list_view(states: Sequence[OptimizationState], width: int) -> Table:
-    """Newest first, as given. On a narrow terminal the type and the time give way, then the name; never an id."""
+def list_view(states: Sequence[OptimizationState], width: int, lost: Collection[str] = ()) -> Table:
+    """Newest first, as given. On a narrow terminal the type and the time give way, then the name; never an id.
+
+    lost: ids of those that nobody works on, whatever their status says.
+    """
     wide = width >= WIDE
     table = plain_table("id", "name", *(["type"] if wide else []), "status", "steps", "best", right=("steps", "best"))
     if wide:
         table.add_column("created")
     for state in states:
         table.add_row(
-            Text(state.optimization_id),
-            Text(state.name, no_wrap=True, overflow="ellipsis"),
+            Text(shown(state.optimization_id)),
+            Text(shown(state.name), no_wrap=True, overflow="ellipsis"),
             *([state.optimization_type.value] if wide else []),
-            words.status(state.status),
+            words.status(state.status, doubtful=state.optimization_id in lost),
             words.steps(state),
             words.number(words.best_value(state)),
             *([words.moment(state.created_at)] if wide else []),
         )
-    longest = max(words.width_of(state.optimization_id) for state in states)
+    longest = max(words.width_of(shown(state.optimization_id)) for state in states)
     for index, column in enumerate(table.columns):
         column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
     return table
@@ -67,12 +72,11 @@ def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[T
     for heading in table.columns[:-1]:
         heading.no_wrap = True
     outside = best is not None and all(trial.number != best.number for trial in trials)
-    shown = [best, *trials] if best is not None and outside else trials
-    for trial in shown:
+    for trial in [best, *trials] if best is not None and outside else trials:
         is_best = best is not None and trial.number == best.number
         told = words.parameters(trial.parameters)
         if trial.error:
-            told += f"  {' '.join(trial.error.split())[:160]}"
+            told += f"  {shown(' '.join(trial.error.split())[:160])}"
         table.add_row(
             "★" if is_best else "",
             str(trial.number),
@@ -95,7 +99,7 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
     for record in records:
         state = record.state
         table.add_row(
-            Text(state.optimization_id),
+            Text(shown(state.optimization_id)),
             words.status(state.status),
             words.number(words.best_value(state)),
             *([words.baseline(state)] if wide else []),
@@ -111,11 +115,15 @@ def record_view(record: Record, width: int) -> list[RenderableType]:
     state = record.state
     page: list[RenderableType] = [Text(words.title(state), style="bold")]
     if state.description:
-        page.append(Text(state.description))
+        page += [Text(shown(line)) for line in state.description.splitlines()]
     page += [Text(), _facts(record), Text()]
     for title, entries, style in (("Issues", state.issues, "red"), ("Warnings", state.warnings, "yellow")):
         if entries:
-            page += [Text(title, style=f"bold {style}"), *[_indented(str(entry)) for entry in entries], Text()]
+            page += [
+                Text(title, style=f"bold {style}"),
+                *[_indented(line) for entry in entries for line in str(entry).splitlines()],
+                Text(),
+            ]
     if record.transitions:
         page += [Text("History", style="bold"), _history(record.transitions), Text()]
     page += [Text(line) for line in words.aligned(next_commands(record), width)]
@@ -124,16 +132,25 @@ def record_view(record: Record, width: int) -> list[RenderableType]:
 
 def next_commands(record: Record) -> list[tuple[str, str]]:
     """What a reader of this record would type next."""
-    status = record.state.status
-    name = f"{record.state.optimization_id}{record.option}"
-    lines = [(f"o9 trials {name}", "what was tried")]
+
+    def typed(verb: str, meaning: str) -> tuple[str, str]:
+        return words.command(verb, [record.state.optimization_id], record.option), meaning
+
+    status, holding, tried = record.state.status, record.holding, typed("trials", "what was tried")
+    if status is OptimizationStatus.COMPLETED:
+        return [tried]
+    if status in ENDED:
+        return [tried, typed("retry", "queues it once more, as a new one behind its last step")]
+    if holding is not None and holding.intent == Intent.HOLD.value:
+        return [typed("start", "queues it"), tried]
     if status is OptimizationStatus.CREATED:
-        lines.insert(0, (f"o9 run --resume {name}", "runs it now"))
-    elif is_parked(record.state):
-        lines.insert(0, (f"o9 run --resume {name}", "goes on behind the last committed step"))
-    elif status not in ENDED:
-        lines.insert(0, (f"o9 watch {name}", "follows it"))
-    return lines
+        return [typed("run --resume", "runs it now"), tried]
+    if is_parked(record.state):
+        again = [typed("resume", "queues it again")] if record.crew.takes_work else []
+        return [*again, typed("run --resume", "goes on here, behind the last committed step"), tried]
+    if record.crew.lost(holding):
+        return [typed("run --resume", "goes on behind the last committed step"), tried]
+    return [typed("watch", "follows it"), typed("pause", "frees its slot behind the step that runs"), tried]
 
 
 def _facts(record: Record) -> Table:
@@ -145,10 +162,10 @@ def _facts(record: Record) -> Table:
     def row(label: str, value: str | Text) -> None:
         table.add_row(label, Text(value) if isinstance(value, str) else value)
 
-    row("id", state.optimization_id)
+    row("id", shown(state.optimization_id))
     row("type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}")
     row("objective", _objective(state))
-    row("status", _status(state, holding))
+    row("status", _status(state, holding, record.crew))
     row("progress", f"{words.percent(state.progress)}, step {words.steps(state)}")
     row("created", words.moment(state.created_at))
     if state.started_at:
@@ -159,7 +176,7 @@ def _facts(record: Record) -> Table:
         row("worked", words.duration(state.execution_time))
     row("best", _result(record))
     if state.optimized_parameters:
-        row("parameters", "\n".join(f"{n} = {words.value_of(v)}" for n, v in state.optimized_parameters.items()))
+        row("parameters", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in state.optimized_parameters.items()))
     if record.trial_counts:
         row("trials", words.of_trials(record.trial_counts))
     if holding and holding.prefect_run_id:
@@ -180,15 +197,24 @@ def _objective(state: OptimizationState) -> str:
     return ", ".join(parts)
 
 
-def _status(state: OptimizationState, holding: Holding | None) -> Text:
-    text = words.status(state.status)
+def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Text:
+    lost = crew.lost(holding)
+    text = words.status(state.status, doubtful=bool(lost))
     if holding is None or state.status in ENDED:
         return text
-    if holding.lease_node:
-        text.append(f", held by {holding.lease_node}", style="default")
-    if holding.intent != "run":
-        text.append(f", to {holding.intent}" + (f" (asked by {holding.intent_by})" if holding.intent_by else ""))
-    return text
+    remarks = []
+    if lost:
+        remarks.append(f"{lost}; it goes on when an aggregator runs")
+    elif holding.lease_node:
+        remarks.append(f"held by {holding.lease_node}")
+    if holding.unmet:
+        remarks.append(f"waits for {holding.unmet} other{'s' if holding.unmet > 1 else ''} to complete first")
+    if holding.intent == Intent.HOLD.value:
+        remarks.append("held back until somebody starts it")
+    elif holding.intent != Intent.RUN.value and not is_parked(state):
+        by = f" by {holding.intent_by}" if holding.intent_by else ""
+        remarks.append(f"asked to {VERBS[Intent(holding.intent)]}{by}")
+    return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")
 
 
 def _result(record: Record) -> str:
@@ -211,13 +237,13 @@ def _history(transitions: Sequence[Mapping[str, Any]]) -> Table:
     moments = [datetime.fromisoformat(row["at"]).astimezone() for row in transitions]
     one_day = len({at.date() for at in moments}) == 1
     for row, at in zip(transitions, moments, strict=True):
-        shown = words.moment(at, milliseconds=True)
+        when = words.moment(at, milliseconds=True)
         told = Text(row["prefect_run_id"] or "")
         attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
         if remark := ": ".join(part for part in (attempt, row["message"]) if part):
-            told.append(("\n" if told else "") + remark, style="dim")
+            told.append(("\n" if told else "") + shown(remark), style="dim")
         table.add_row(
-            shown[11:] if one_day else shown,
+            when[11:] if one_day else when,
             words.status(OptimizationStatus(row["to_status"])),
             row["cause"],
             told,
@@ -226,4 +252,4 @@ def _history(transitions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2))
+    return Padding(Text(shown(text)), (0, 0, 0, 2))

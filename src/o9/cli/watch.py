@@ -1,23 +1,31 @@
-"""`watch`: follow one optimization through the store, whichever process works on it. Nothing here imports Prefect."""
+"""`watch`: follow one optimization, or all of them, through the store, whichever process works on them.
+
+What is shown: each transition with its cause, and each wish of a person with who had it. Nothing here imports Prefect.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from rich.text import Text
 
-from o9.cli.console import emit, results, write_json
-from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
-from o9.cli.follow import POLL_SECONDS, Follower, is_parked, nobody_works_on
+from o9.cli.console import emit, results, say, write_json, write_json_line
+from o9.cli.escape import shown
+from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted, one_line
+from o9.cli.follow import POLL_SECONDS, Follower, crew_of, is_parked, nobody_works_on
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.progress import Display
 from o9.cli.reading import read_record, record_document
 from o9.cli.views import summary_view
-from o9.cli.words import aligned, moment
+from o9.cli.words import aligned, command, moment
 from o9.model.optimization import OptimizationState
-from o9.model.states import ENDED, OptimizationStatus
+from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus
 from o9.store.store import Store
+from o9.store.transitions import Cause
 
 IDLE_CHECK_SECONDS = 5.0
 
@@ -41,19 +49,77 @@ def watch_optimization(url: str | None, optimization_id: str, *, as_json: bool) 
         else:
             console = results()
             emit(console, Text(), summary_view([record], console.width), Text())
-            meaning = "the result and its history"
-            emit(
-                console, *map(Text, aligned([(f"o9 show {optimization_id}{option_for(url)}", meaning)], console.width))
-            )
+            shows = (command("show", [optimization_id], option_for(url)), "the result and its history")
+            emit(console, *map(Text, aligned([shows], console.width)))
     return DONE if record.state.status is OptimizationStatus.COMPLETED else NOT_COMPLETED
 
 
+def watch_all(url: str | None, *, as_json: bool) -> int:
+    """What happens from now on, to whichever optimization; until Ctrl-C. As JSON, a document a line."""
+    with existing_store(url) as store:
+        news = News(store)
+        if not as_json:
+            say(f"{_counted(store)}; what changes is shown until Ctrl-C")
+        try:
+            while True:
+                for event in news.look():
+                    if as_json:
+                        write_json_line(event)
+                    else:
+                        emit(results(), Text(f"{event_line(event, of_many=True)}"))
+                        results().file.flush()
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped watching; nothing was touched") from None
+
+
+class News:
+    """What has happened in the store since it was made, or since the last look; in order."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._transition = store.last_transition()
+        self._change = store.last_change()
+
+    def look(self) -> list[dict[str, Any]]:
+        wishes: Counter[str] = Counter()
+        while changes := self._store.changes(self._change):
+            self._change = changes[-1]["id"]
+            wishes.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
+        transitions = []
+        while rows := self._store.transitions_since(self._transition):
+            self._transition = rows[-1]["id"]
+            transitions += rows
+        asked = [row for name, count in wishes.items() for row in self._store.intents(name)[-count:]]
+        return list(merged(transitions, asked))
+
+
+def merged(transitions: list[dict[str, Any]], asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Both in the order of time. A wish that moved at once is told by its transition, which names who had it."""
+    moved = {(row["optimization_id"], row["at"]) for row in transitions if row["cause"] == Cause.PERSON.value}
+    wishes = [row for row in asked if (row["optimization_id"], row["at"]) not in moved]
+    yield from sorted([*transitions, *wishes], key=lambda row: (row["at"], "to_status" in row))
+
+
+def event_line(event: Mapping[str, Any], *, of_many: bool = False) -> str:
+    """`2026-01-31 12:00:00  running (hook): why`, or `… asked to pause by o9, ann@desk`."""
+    at = moment(datetime.fromisoformat(event["at"]))
+    whose = f"{shown(event['optimization_id'])}  " if of_many else ""
+    if "intent" in event:
+        return f"{at}  {whose}asked to {VERBS[Intent(event['intent'])]} by {shown(event['by'])}"
+    came = f"{event['from_status']} → " if of_many and event["from_status"] else ""
+    why = f": {shown(one_line(event['message']))}" if event["message"] else ""
+    return f"{at}  {whose}{came}{event['to_status']} ({event['cause']}){why}"
+
+
 def _watch(store: Store, follower: Follower, option: str) -> None:
-    told, warned, checked = 0, "", 0.0
+    told: set[tuple[str, int]] = set()
+    warned, checked = "", 0.0
     with Display() as display:
         while True:
             state = follower.look()[0]
-            told = _tell_transitions(store, display, state, told)
+            for event in _events(store, state.optimization_id, told):
+                display.say(event_line(event))
             display.update([state])
             if state.status in ENDED:
                 return
@@ -66,19 +132,30 @@ def _watch(store: Store, follower: Follower, option: str) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _tell_transitions(store: Store, display: Display, state: OptimizationState, told: int) -> int:
-    """Print the transitions from number `told` on; how many there are now."""
-    rows = store.transitions(state.optimization_id)
-    for row in rows[told:]:
-        at = moment(datetime.fromisoformat(row["at"]))
-        why = f": {row['message']}" if row["message"] else ""
-        display.say(f"{at}  {row['to_status']} ({row['cause']}){why}")
-    return len(rows)
+def _events(store: Store, name: str, told: set[tuple[str, int]]) -> list[dict[str, Any]]:
+    """What has happened to it that was not `told` yet; it is from now on."""
+    fresh = []
+    for event in merged(store.transitions(name), store.intents(name)):
+        key = ("intent" if "intent" in event else "transition", event["id"])
+        if key not in told:
+            told.add(key)
+            fresh.append(event)
+    return fresh
 
 
 def _hint(store: Store, state: OptimizationState, option: str) -> str:
-    resume = f"`o9 run --resume {state.optimization_id}{option}` goes on with it"
+    resume = f"`{command('run --resume', [state.optimization_id], option)}` goes on with it"
     if is_parked(state):
         return f"it is {state.status.value}; {resume}"
-    problem = nobody_works_on(store, state)
+    holding = store.holding(state.optimization_id)
+    if holding is not None and holding.intent == Intent.HOLD.value:
+        return f"it was not started yet; `{command('start', [state.optimization_id], option)}` queues it"
+    problem = nobody_works_on(state.status, holding, crew_of(store))
     return f"{problem}; {resume}" if problem else ""
+
+
+def _counted(store: Store) -> str:
+    tally: dict[str, int] = {}
+    for row in store.counts():
+        tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
+    return ", ".join(f"{count} {status}" for status, count in sorted(tally.items())) or "nothing in the record yet"

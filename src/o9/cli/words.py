@@ -1,8 +1,9 @@
-"""How single values read: numbers, durations, moments, parameters, statuses. Pure functions."""
+"""How single values read: numbers, durations, moments, parameters, statuses, commands. Pure functions."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from o9.cli.escape import shown
 from o9.lifecycle.effect import Direction, is_better
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
@@ -63,7 +65,7 @@ def moment(at: datetime | None, *, milliseconds: bool = False) -> str:
 
 def parameters(values: Mapping[str, Any]) -> str:
     """`fast=12 slow=200 band=0.0123`"""
-    return " ".join(f"{name}={value_of(value)}" for name, value in values.items()) or NOTHING
+    return " ".join(f"{shown(name)}={value_of(value)}" for name, value in values.items()) or NOTHING
 
 
 def value_of(value: Any) -> str:
@@ -71,15 +73,24 @@ def value_of(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def status(value: OptimizationStatus) -> Text:
-    return Text(value.value, style=_STYLES[value])
+def status(value: OptimizationStatus, *, doubtful: bool = False) -> Text:
+    """`running?` where the record says so and nobody is there to run it."""
+    return Text(f"{value.value}?" if doubtful else value.value, style="yellow" if doubtful else _STYLES[value])
 
 
 def title(state: OptimizationState) -> str:
-    return state.name or state.optimization_id
+    return shown(state.name or state.optimization_id)
+
+
+def command(verb: str, ids: Sequence[str], option: str = "") -> str:
+    """A command to type: `o9 show 'an id' --store x.db`."""
+    names = " ".join(shlex.quote(name) for name in ids)
+    if any(name.startswith("-") for name in ids):
+        return shown(f"o9 {verb}{option} -- {names}")
+    return shown(f"o9 {verb} {names}{option}")
 
 
 def best_value(state: OptimizationState) -> float | None:
