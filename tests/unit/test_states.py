@@ -87,6 +87,7 @@ class Model:
     deaths: int = 0
     leased: bool = False
     lease_is_over: bool = False
+    unmet: set[str] = field(default_factory=set)
     steps: int = 0
     heard_until: int = -1
     path: list[S] = field(default_factory=lambda: [S.CREATED])
@@ -104,15 +105,17 @@ class Model:
     def at_work(self) -> bool:
         return self.status in (S.INITIALIZING, S.RUNNING)
 
-    def carry_out_wish(self) -> None:
+    def carry_out_wish(self) -> bool:
         """An intent moves what nobody works on."""
-        if self.leased or self.at_work or self.status in ENDED:
-            return
-        wanted = {Intent.CANCEL: S.CANCELLED, Intent.PAUSE: S.PAUSED, Intent.RUN: S.CREATED}[self.intent]
-        if not (self.intent is Intent.PAUSE and self.status is S.SUSPENDED):
-            self.move(wanted)
+        if self.leased or self.status in ENDED or self.intent is Intent.HOLD:
+            return False
+        if self.intent is Intent.RUN and self.status not in (S.PAUSED, S.SUSPENDED):
+            return False
+        return self.move(WISHED[self.intent])
 
 
+WISHED = {Intent.CANCEL: S.CANCELLED, Intent.PAUSE: S.PAUSED, Intent.RUN: S.CREATED, Intent.TIME_OUT: S.TIMEOUT}
+FINAL = {Intent.CANCEL, Intent.TIME_OUT}
 MAX_ATTEMPTS = 2
 KEYS = ["a", "b", "c"]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,6 +137,16 @@ class Lives(RuleBasedStateMachine):
         self.states_heard = 0
 
     def teardown(self) -> None:
+        """Wherever a life has come to, it can end."""
+        for key, model in self.model.items():
+            if model.leased:
+                self.store.write(Lost(key, self.fence(key), "node"))
+            state = self.store.get(key)
+            if state is not None and state.status not in ENDED:
+                self.store.write(SetIntent(key, Intent.CANCEL, "ann"))
+            state = self.store.get(key)
+            assert state is not None
+            assert state.status in ENDED
         self.store.close()
         shutil.rmtree(self.folder)
 
@@ -143,20 +156,30 @@ class Lives(RuleBasedStateMachine):
             self.create(key)
 
     @precondition(lambda self: len(self.model) < 5)
-    @rule(key=some | st.sampled_from(["late", "later"]))
-    def create(self, key: str) -> None:
-        _, is_new = self.store.write(Create(new(key, created_at=START, metadata={"max_attempts": MAX_ATTEMPTS})))
-        assert is_new is (key not in self.model)
-        if is_new:
-            self.model[key] = Model()
-            self.order.append(key)
+    @rule(key=some | st.sampled_from(["late", "later"]), hold=st.booleans(), after=st.none() | some)
+    def create(self, key: str, hold: bool = False, after: str | None = None) -> None:
+        if key in self.model:
+            return
+        metadata = {"max_attempts": MAX_ATTEMPTS} | ({"after": [after]} if after else {})
+        create = Create(new(key, created_at=START, metadata=metadata), hold=hold)
+        assert self.store.write(create)[1]
+        assert not self.store.write(create)[1]
+        self.model[key] = model = Model(intent=Intent.HOLD if hold else Intent.RUN)
+        self.order.append(key)
+        if after is None:
+            return
+        awaited = self.model[after].status
+        if awaited in ENDED - {S.COMPLETED}:
+            self.moved(key, S.CANCELLED)
+        elif awaited is not S.COMPLETED:
+            model.unmet.add(after)
 
     @rule(limit=st.integers(0, 3), runs_out=st.booleans())
     def claim(self, limit: int, runs_out: bool) -> None:
-        alive = sum(m.leased and not m.lease_is_over for m in self.model.values())
+        held = sum(m.leased for m in self.model.values())
         waiting = [key for key in self.order if self.waits(self.model[key])]
         claimed = self.store.write(Claim("node", limit, -1.0 if runs_out else 600.0))
-        if alive >= limit or not waiting:
+        if held >= limit or not waiting:
             assert claimed is None
             return
         assert claimed is not None
@@ -168,7 +191,7 @@ class Lives(RuleBasedStateMachine):
 
     @staticmethod
     def waits(model: Model) -> bool:
-        return model.status is S.CREATED and model.intent is Intent.RUN and not model.leased
+        return model.status is S.CREATED and model.intent is Intent.RUN and not model.leased and not model.unmet
 
     @rule(key=some, to=some_status, offset=st.sampled_from([None, 0, 0, -1, 1]))
     def transition(self, key: str, to: S, offset: int | None) -> None:
@@ -214,15 +237,25 @@ class Lives(RuleBasedStateMachine):
     @rule(key=some, intent=st.sampled_from(list(Intent)))
     def wish(self, key: str, intent: Intent) -> None:
         model = self.model[key]
-        again = model.status is S.CANCELLED and intent is Intent.CANCEL
-        if model.status in ENDED and not again:
-            with pytest.raises(OptimizationStateError, match=model.status.value):
+        is_final = model.intent in FINAL and intent is not model.intent
+        if model.status in ENDED:
+            refused = WISHED.get(intent) is not model.status or intent not in FINAL
+        else:
+            refused = is_final or (intent is Intent.HOLD and model.intent is not Intent.HOLD)
+        if refused:
+            with pytest.raises(OptimizationStateError):
                 self.store.write(SetIntent(key, intent, "ann"))
             return
-        if not again:
+        asked = len(self.store.intents(key))
+        news = model.status not in ENDED and model.intent is not intent
+        if news:
+            if model.intent is Intent.HOLD:
+                self.requeued(key)
             model.intent = intent
+        if model.status not in ENDED:
             self.carried_out(key)
         assert self.store.write(SetIntent(key, intent, "ann")) is model.status
+        assert len(self.store.intents(key)) == asked + news
 
     @precondition(lambda self: any(m.leased for m in self.model.values()))
     @rule()
@@ -247,10 +280,10 @@ class Lives(RuleBasedStateMachine):
             self.carried_out(key, claimed=True)
             return
         model.deaths += 1
-        if model.intent is Intent.RUN:
+        if model.intent in (Intent.RUN, Intent.HOLD):
             self.moved(key, S.FAILED if model.deaths >= MAX_ATTEMPTS else S.CREATED)
         else:
-            self.moved(key, S.CANCELLED if model.intent is Intent.CANCEL else S.PAUSED)
+            self.moved(key, WISHED[model.intent])
 
     @rule(key=some, to=some_status, at=st.integers(0, 20), twice=st.booleans(), old=st.booleans())
     def hear_from_prefect(self, key: str, to: S, at: int, twice: bool, old: bool) -> None:
@@ -279,20 +312,35 @@ class Lives(RuleBasedStateMachine):
 
     def moved(self, key: str, to: S) -> bool:
         moved = self.model[key].move(to)
-        if moved and to is S.CREATED:
-            self.order.remove(key)
-            self.order.append(key)
+        if moved:
+            self.followed(key)
         return moved
+
+    def followed(self, key: str) -> None:
+        """What a move brings with it: a place at the queue's end, or the start or the end of those that waited."""
+        to = self.model[key].status
+        if to is S.CREATED:
+            self.requeued(key)
+        for other, model in self.model.items() if to in ENDED else ():
+            if key in model.unmet and model.status not in ENDED:
+                if to is not S.COMPLETED:
+                    self.moved(other, S.CANCELLED)
+                    continue
+                model.unmet.remove(key)
+                if not model.unmet:
+                    self.requeued(other)
+
+    def requeued(self, key: str) -> None:
+        self.order.remove(key)
+        self.order.append(key)
 
     def carried_out(self, key: str, *, claimed: bool = False) -> None:
         """An intent moves what nobody works on; `claimed`: only from where a claim finds it."""
-        model, before = self.model[key], self.model[key].status
-        if claimed and before is not S.CREATED:
+        model = self.model[key]
+        if claimed and model.status is not S.CREATED:
             return
-        model.carry_out_wish()
-        if model.status is S.CREATED and before is not S.CREATED:
-            self.order.remove(key)
-            self.order.append(key)
+        if model.carry_out_wish():
+            self.followed(key)
 
     @invariant()
     def the_store_knows_what_the_model_knows(self) -> None:

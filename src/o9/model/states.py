@@ -184,10 +184,11 @@ VERBS = {
 
 def at_rest(status: OptimizationStatus, intent: Intent, *, claimed: bool) -> OptimizationStatus | None:
     """Where an intent takes an optimization that nobody works on; None where an attempt must see to it, or nobody."""
-    waits = status is OptimizationStatus.CREATED and not claimed
-    rests = status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
-    if intent in INTENDED_END and (waits or rests):
+    if claimed:
+        return None
+    if intent in INTENDED_END and status not in ENDED:
         return INTENDED_END[intent]
-    if intent is Intent.PAUSE and waits:
+    if intent is Intent.PAUSE and OptimizationStatus.PAUSED in TRANSITIONS[status]:
         return OptimizationStatus.PAUSED
+    rests = status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
     return OptimizationStatus.CREATED if intent is Intent.RUN and rests else None

@@ -128,7 +128,7 @@ class LedgerContract:
     def test_each_acknowledgement_carries_the_intent(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         fence = at_work(store, "a").fence
-        for step, intent in enumerate((Intent.PAUSE, Intent.CANCEL, Intent.RUN)):
+        for step, intent in enumerate((Intent.PAUSE, Intent.RUN, Intent.CANCEL)):
             other.write(SetIntent("a", intent, "ann"))
             assert store.write(CommitStep("a", fence, step, [], {})).intent is intent
             assert store.write(Amend("a", {"progress": 0.1}, fence)).intent is intent

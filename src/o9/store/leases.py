@@ -7,6 +7,7 @@ optimization before can write no more. At most `limit` leases are held at once, 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,12 +127,11 @@ def announced_limit(unit: UnitOfWork, alive_since: float) -> int:
     return min(limits, default=DEFAULT_LIMIT)
 
 
-def _held_now(unit: UnitOfWork) -> dict[tuple[str, str], int]:
+def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
     """How many slots are taken, by type and strategy. Flows that O9 only mirrors take none."""
-    kind, strategy = OPTIMIZATION.c.optimization_type, OPTIMIZATION.c.strategy
-    taken = (OPTIMIZATION.c.lease_expires_at.is_not(None)) & (strategy != MIRRORED)
-    counted = unit.connection.execute(select(kind, strategy, func.count()).where(taken).group_by(kind, strategy))
-    return {(row[0], row[1]): row[2] for row in counted}
+    columns = OPTIMIZATION.c.optimization_type, OPTIMIZATION.c.strategy
+    taken = select(*columns).where(OPTIMIZATION.c.lease_expires_at.is_not(None), OPTIMIZATION.c.strategy != MIRRORED)
+    return Counter((kind, strategy) for kind, strategy in unit.connection.execute(taken))
 
 
 @dataclass(frozen=True)
