@@ -2,116 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from o9.cli.main import main
-from o9.model.optimization import OptimizationState, utc_now
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from command_line import O9, O9Command, command_in, create, filled_store
+
+from o9.cli import escape
+from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
-from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
+from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.store.leases import Claim, Heartbeat
-from o9.store.ledger import CommitStep
+from o9.store.leases import Heartbeat
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
-
-O9 = [sys.executable, "-m", "o9.cli.main"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-O9Command = Callable[..., Answer]
 
 
 @pytest.fixture
-def o9(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> O9Command:
-    """Run a command line in this process, in an empty folder, on the store there."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("O9_STORE_URL", raising=False)
-    monkeypatch.setenv("COLUMNS", "120")
-    settings.cache_clear()
-
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        code = main(list(arguments))
-        told = capsys.readouterr()
-        return Answer(code, told.out, told.err)
-
-    return run
-
-
-def create(store: Store, optimization_id: str, **fields: Any) -> OptimizationState:
-    given: dict[str, Any] = {
-        "name": optimization_id, "description": "", "optimization_type": OptimizationType.PARAMETER_TUNING,
-        "priority": OptimizationPriority.NORMAL, "total_steps": 3, "metadata": {"objective": "branin"},
-    }  # fmt: skip
-    state = OptimizationState(
-        optimization_id=optimization_id, status=OptimizationStatus.CREATED, created_at=utc_now(), updated_at=utc_now(),
-        **(given | fields),
-    )  # fmt: skip
-    store.write(Create(state))
-    return state
-
-
-def work(store: Store, name: str, steps: int, end: str | None = None) -> int:
-    """As an attempt does: claim, start, commit `steps` steps of two trials, and perhaps end."""
-    claimed = store.write(Claim("node-1", 100, 30.0, name))
-    assert claimed is not None
-    for status in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
-        store.write(Transition(name, status, Cause.HOOK, fence=claimed.fence, prefect_run_id="run-1"))
-    for step in range(steps):
-        number = 2 * step
-        parameters = {"x": float(step)}
-        trials = [
-            Trial(number, step, TrialState.COMPLETED, parameters, float(step), {"turnover": 1.0}, started_at=utc_now()),
-            Trial(number + 1, step, TrialState.FAILED, {"x": -1.0}, error="ValueError: no data"),
-        ]
-        best = float(step)
-        store.write(
-            CommitStep(
-                name,
-                claimed.fence,
-                step,
-                trials,
-                {},
-                performance=best,
-                improvement=best,
-                optimized_parameters=parameters,
-            )
-        )
-    if end is not None:
-        store.write(Transition(name, OptimizationStatus(end), Cause.HOOK, "as told", fence=claimed.fence))
-    return claimed.fence
+def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> O9Command:
+    return command_in(tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture
 def filled(o9: O9Command) -> Path:
-    """A store with one completed, one running, one paused and one waiting optimization."""
-    with Store("optimization_state.db") as store:
-        for name in ("done-1", "busy-1", "paused-1", "waiting-1"):
-            create(store, name)
-        work(store, "done-1", 3, "completed")
-        work(store, "busy-1", 1)
-        work(store, "paused-1", 2, "paused")
-    return Path("optimization_state.db")
+    return filled_store()
 
 
 # What is printed
@@ -350,47 +270,50 @@ def test_doctor_and_show_know_work_whose_process_is_gone(o9: O9Command, filled: 
     assert "o9 run --resume busy-1" in answer.out
 
 
+def test_what_a_dead_node_holds_is_not_shown_as_running(o9: O9Command, filled: Path) -> None:
+    assert "running?" not in o9("list").out
+    with Store(str(filled)) as store:
+        store.write(Heartbeat("node-1", "another-host", 7, 1.0, 30.0))
+        assert "running?" not in o9("list").out
+        with sqlite3.connect(filled) as connection:
+            connection.execute("UPDATE node SET heartbeat_at = heartbeat_at - 100")
+        connection.close()
+    answer = o9("list")
+    assert "running?" in answer.out
+    assert "its node node-1 is gone since " in answer.err
+    assert "o9 run --resume busy-1" in answer.err
+    assert "running?, its node node-1 is gone since " in o9("show", "busy-1").out
+    assert "Next: o9 run --resume busy-1" in o9("show", "busy-1").out
+
+
+def test_doctor_says_which_store_counts(o9: O9Command, filled: Path) -> None:
+    assert "--store" not in o9("doctor").out
+    told = " ".join(o9("doctor", "--store", "other.db").out.split())
+    assert "optimization_state.db (default; --store names another, which counts here)" in told
+
+
+AWKWARD_IDS = ("my id's", "横截面 🚀", '"quoted"', "-dash", "a;rm -rf *", "tab\u200eless", "\u202egnp.exe")
+
+
+@pytest.mark.parametrize("name", AWKWARD_IDS)
+def test_what_is_suggested_can_be_typed_and_steers_no_terminal(o9: O9Command, name: str) -> None:
+    with Store("optimization_state.db") as store:
+        create(store, name, name=f"named {name}", description=f"described {name}")
+    pages = [o9("list"), o9("show", "--", name), o9("trials", "--", name), o9("list", "--json"), o9("show", name + "x")]
+    told = "".join(answer.out + answer.err for answer in pages)
+    assert not any(character in told for character in "\u202e\u200e")
+    suggested = next(line for line in pages[1].out.splitlines() if line.startswith("Next: "))
+    command = suggested.removeprefix("Next: ").partition("   ")[0]
+    assert o9("list", "--json").json()[0]["optimization_id"] == name
+    if name == escape.shown(name):  # else it shows what cannot be typed
+        assert shlex.split(command)[-1] == name
+    if name == "-dash":
+        assert "o9 run --resume -- -dash" in suggested
+
+
 def test_version(o9: O9Command) -> None:
     assert o9("version").out.startswith("o9 ")
     assert {"o9", "prefect", "python", "skfolio"} <= set(o9("version", "--json").json())
-
-
-# watch
-
-
-def test_watch_of_an_ended_one_answers_at_once(o9: O9Command, filled: Path) -> None:
-    answer = o9("watch", "done-1")
-    assert answer.code == 0
-    assert "completed (hook): as told" in answer.err
-    assert "done-1" in answer.out
-    assert o9("watch", "done-1", "--json").json()["status"] == "completed"
-
-
-def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
-    with Store(str(filled)) as store:
-        watcher = subprocess.Popen([*O9, "watch", "busy-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(1.5)
-        store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, issue="the exchange was closed"))
-        out, err = watcher.communicate(timeout=20)
-    assert watcher.returncode == 3
-    assert "running (hook)" in err
-    assert "failed (hook)" in err
-    assert "busy-1" in out
-
-
-def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: Path) -> None:
-    watcher = subprocess.Popen([*O9, "watch", "paused-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert watcher.stderr is not None
-    while "o9 run --resume paused-1" not in watcher.stderr.readline():
-        assert watcher.poll() is None
-    watcher.send_signal(2)
-    _, err = watcher.communicate(timeout=20)
-    assert watcher.returncode == 130
-    assert err.splitlines()[-1] == "o9: stopped watching; paused-1 itself was not touched"
-    with Store(str(filled)) as store:
-        state = store.get("paused-1")
-    assert state is not None
-    assert state.status is OptimizationStatus.PAUSED
 
 
 # Processes

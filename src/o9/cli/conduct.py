@@ -85,7 +85,7 @@ def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
 
 
 def _remark(state: OptimizationState, text: object, style: str) -> Text:
-    return Text(shown(f"{state.optimization_id}: {shortened(str(text))}"), style=style)
+    return Text(shown(f"{state.optimization_id}: {shortened(words.cause(str(text)))}"), style=style)
 
 
 def exit_code(records: Sequence[Record], interrupted: bool) -> int:

@@ -56,6 +56,7 @@ class Outcome(str, Enum):
     NOT_IN_TIME = "not in time"
 
 
+_BECOMES = {Wish.PAUSE: "paused", Wish.CANCEL: "cancelled"}
 FINE = frozenset({Outcome.DONE, Outcome.ASKED, Outcome.ALREADY})
 
 
@@ -102,7 +103,7 @@ def answer_to(
         return (Outcome.ALREADY if known else Outcome.DONE), f"{_working(after)}{' already' if known else f'; {goes}'}"
     outcome = Outcome.ALREADY if known else Outcome.ASKED
     if lost:
-        return outcome, f"{after.value}, but {lost}; it will {wish.value} when an aggregator runs"
+        return outcome, f"{after.value}, but {lost}; it will be {_BECOMES[wish]} when an aggregator runs"
     if wish is Wish.CANCEL:
         return outcome, f"{_working(after)}; its step is being cut off, the best so far is kept"
     step = "its step" if after is OptimizationStatus.RUNNING else "its first step"

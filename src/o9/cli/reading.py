@@ -95,6 +95,7 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
         state=state,
         holding=store.holding(optimization_id),
         transitions=store.transitions(optimization_id),
+        asked=store.intents(optimization_id),
         trial_counts=store.trial_counts(optimization_id),
         best=best,
         crew=crew_of(store),
@@ -108,12 +109,14 @@ def record_document(record: Record) -> dict[str, Any]:
     holding = record.holding
     return record.state.to_dict() | {
         "intent": holding.intent if holding else None,
+        "unmet": holding.unmet if holding else None,
         "attempt": holding.attempt if holding else None,
         "held_by": holding.lease_node if holding else None,
         "prefect_run_id": holding.prefect_run_id if holding else None,
         "best_trial": record.best.number if record.best else None,
         "trial_counts": record.trial_counts,
         "transitions": record.transitions,
+        "intents": record.asked,
     }
 
 

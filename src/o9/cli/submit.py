@@ -49,7 +49,9 @@ def submitted_line(state: OptimizationState, holding: Holding, option: str, *, k
         held_back = ", held back" if holding.intent == Intent.HOLD.value else ""
         return shown(f"{name}  {status.value}{held_back}  {state.name}")
     then = ""
-    if status in ENDED:
+    if holding.intent == Intent.HOLD.value:
+        then = f"; `{command('start', [name], option)}` queues it"
+    elif status in ENDED:
         then = f"; `{command('retry', [name], option)}` queues it once more"
     elif status in PARKED:
         then = f"; `{command('resume', [name], option)}` queues it again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -15,6 +14,7 @@ from rich.text import Text
 from o9.cli import words
 from o9.cli.console import plain_table
 from o9.cli.escape import shown
+from o9.cli.events import Event, merged, wish
 from o9.cli.follow import Crew, is_parked
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState
@@ -32,9 +32,10 @@ class Record:
 
     state: OptimizationState
     holding: Holding | None = None
-    transitions: Sequence[Mapping[str, Any]] = ()
+    transitions: Sequence[Event] = ()
     trial_counts: Mapping[str, int] = field(default_factory=dict)
     best: Trial | None = None
+    asked: Sequence[Event] = ()
     crew: Crew = field(default_factory=Crew)
     store: str = ""
     option: str = ""
@@ -121,11 +122,11 @@ def record_view(record: Record, width: int) -> list[RenderableType]:
         if entries:
             page += [
                 Text(title, style=f"bold {style}"),
-                *[_indented(line) for entry in entries for line in str(entry).splitlines()],
+                *[_indented(line) for entry in entries for line in words.bare(str(entry)).splitlines()],
                 Text(),
             ]
     if record.transitions:
-        page += [Text("History", style="bold"), _history(record.transitions), Text()]
+        page += [Text("History", style="bold"), _history(merged(record.transitions, record.asked)), Text()]
     page += [Text(line) for line in words.aligned(next_commands(record), width)]
     return page
 
@@ -231,19 +232,23 @@ def _result(record: Record) -> str:
     return ", ".join(parts)
 
 
-def _history(transitions: Sequence[Mapping[str, Any]]) -> Table:
-    """One line for each transition, what was said of it beneath. Fits 80 columns with whole Prefect run ids."""
+def _history(events: Sequence[Event]) -> Table:
+    """One line for each event, what was said of it beneath. Fits 80 columns with whole Prefect run ids."""
     table = plain_table("time", "status", "cause", "Prefect run")
-    moments = [datetime.fromisoformat(row["at"]).astimezone() for row in transitions]
+    moments = [datetime.fromisoformat(row["at"]).astimezone() for row in events]
     one_day = len({at.date() for at in moments}) == 1
-    for row, at in zip(transitions, moments, strict=True):
+    for row, at in zip(events, moments, strict=True):
         when = words.moment(at, milliseconds=True)
+        when = when[11:] if one_day else when
+        if "intent" in row:
+            table.add_row(when, "", "", Text(wish(row), style="dim"))
+            continue
         told = Text(row["prefect_run_id"] or "")
         attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
-        if remark := ": ".join(part for part in (attempt, row["message"]) if part):
+        if remark := ": ".join(part for part in (attempt, words.cause(row["message"])) if part):
             told.append(("\n" if told else "") + shown(remark), style="dim")
         table.add_row(
-            when[11:] if one_day else when,
+            when,
             words.status(OptimizationStatus(row["to_status"])),
             row["cause"],
             told,

@@ -6,26 +6,21 @@ What is shown: each transition with its cause, and each wish of a person with wh
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import Any
 
 from rich.text import Text
 
 from o9.cli.console import emit, results, say, write_json, write_json_line
-from o9.cli.escape import shown
-from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted, one_line
+from o9.cli.events import Event, News, event_line, merged
+from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
 from o9.cli.follow import POLL_SECONDS, Follower, crew_of, is_parked, nobody_works_on
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.progress import Display
 from o9.cli.reading import read_record, record_document
 from o9.cli.views import summary_view
-from o9.cli.words import aligned, command, moment
+from o9.cli.words import aligned, command
 from o9.model.optimization import OptimizationState
-from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus
+from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.store import Store
-from o9.store.transitions import Cause
 
 IDLE_CHECK_SECONDS = 5.0
 
@@ -66,50 +61,11 @@ def watch_all(url: str | None, *, as_json: bool) -> int:
                     if as_json:
                         write_json_line(event)
                     else:
-                        emit(results(), Text(f"{event_line(event, of_many=True)}"))
+                        emit(results(), Text(event_line(event, of_many=True)))
                         results().file.flush()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             raise Interrupted("stopped watching; nothing was touched") from None
-
-
-class News:
-    """What has happened in the store since it was made, or since the last look; in order."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._transition = store.last_transition()
-        self._change = store.last_change()
-
-    def look(self) -> list[dict[str, Any]]:
-        wishes: Counter[str] = Counter()
-        while changes := self._store.changes(self._change):
-            self._change = changes[-1]["id"]
-            wishes.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
-        transitions = []
-        while rows := self._store.transitions_since(self._transition):
-            self._transition = rows[-1]["id"]
-            transitions += rows
-        asked = [row for name, count in wishes.items() for row in self._store.intents(name)[-count:]]
-        return list(merged(transitions, asked))
-
-
-def merged(transitions: list[dict[str, Any]], asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Both in the order of time. A wish that moved at once is told by its transition, which names who had it."""
-    moved = {(row["optimization_id"], row["at"]) for row in transitions if row["cause"] == Cause.PERSON.value}
-    wishes = [row for row in asked if (row["optimization_id"], row["at"]) not in moved]
-    yield from sorted([*transitions, *wishes], key=lambda row: (row["at"], "to_status" in row))
-
-
-def event_line(event: Mapping[str, Any], *, of_many: bool = False) -> str:
-    """`2026-01-31 12:00:00  running (hook): why`, or `… asked to pause by o9, ann@desk`."""
-    at = moment(datetime.fromisoformat(event["at"]))
-    whose = f"{shown(event['optimization_id'])}  " if of_many else ""
-    if "intent" in event:
-        return f"{at}  {whose}asked to {VERBS[Intent(event['intent'])]} by {shown(event['by'])}"
-    came = f"{event['from_status']} → " if of_many and event["from_status"] else ""
-    why = f": {shown(one_line(event['message']))}" if event["message"] else ""
-    return f"{at}  {whose}{came}{event['to_status']} ({event['cause']}){why}"
 
 
 def _watch(store: Store, follower: Follower, option: str) -> None:
@@ -132,7 +88,7 @@ def _watch(store: Store, follower: Follower, option: str) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _events(store: Store, name: str, told: set[tuple[str, int]]) -> list[dict[str, Any]]:
+def _events(store: Store, name: str, told: set[tuple[str, int]]) -> list[Event]:
     """What has happened to it that was not `told` yet; it is from now on."""
     fresh = []
     for event in merged(store.transitions(name), store.intents(name)):

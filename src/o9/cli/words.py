@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,6 +19,9 @@ from o9.model.states import OptimizationStatus
 from o9.model.trial import Trial
 
 NOTHING = "-"
+_LAYERS = re.compile(
+    r"^(the flow run (failed|crashed): )?(Flow run encountered an exception: )?(Optimization\w*Error: )?"
+)
 _STYLES = {
     OptimizationStatus.CREATED: "dim",
     OptimizationStatus.INITIALIZING: "cyan",
@@ -83,6 +87,16 @@ def status(value: OptimizationStatus, *, doubtful: bool = False) -> Text:
 
 def title(state: OptimizationState) -> str:
     return shown(state.name or state.optimization_id)
+
+
+def bare(text: str) -> str:
+    """What went wrong, without what the layers that it passed have put before it."""
+    return _LAYERS.sub("", text.strip())
+
+
+def cause(text: str) -> str:
+    """The first line of that."""
+    return bare(text).partition("\n")[0].strip()
 
 
 def command(verb: str, ids: Sequence[str], option: str = "") -> str:

@@ -1,0 +1,61 @@
+"""What happened to optimizations, in the order of time: the transitions, and what people asked for between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from o9.cli.escape import shown
+from o9.cli.words import cause, moment
+from o9.model.states import VERBS, Intent
+from o9.store.store import Store
+from o9.store.transitions import Cause
+
+Event = Mapping[str, Any]  # a row of the table `transition`, or of `intent`
+
+
+class News:
+    """What has happened in the store since it was made, or since the last look; in order."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._transition = store.last_transition()
+        self._change = store.last_change()
+
+    def look(self) -> list[Event]:
+        wishes: Counter[str] = Counter()
+        while changes := self._store.changes(self._change):
+            self._change = changes[-1]["id"]
+            wishes.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
+        transitions = []
+        while rows := self._store.transitions_since(self._transition):
+            self._transition = rows[-1]["id"]
+            transitions += rows
+        asked = [row for name, count in wishes.items() for row in self._store.intents(name)[-count:]]
+        return merged(transitions, asked)
+
+
+def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
+    """Both in the order of time. A wish that moved at once is told by its transition, which names who had it."""
+    moves = list(transitions)
+    moved = {(row["optimization_id"], row["at"]) for row in moves if row["cause"] == Cause.PERSON.value}
+    wishes = [row for row in asked if (row["optimization_id"], row["at"]) not in moved]
+    return sorted([*moves, *wishes], key=lambda row: (row["at"], "to_status" in row))
+
+
+def event_line(event: Mapping[str, Any], *, of_many: bool = False) -> str:
+    """`2026-01-31 12:00:00  running (hook): why`, or `… asked to pause by o9, ann@desk`."""
+    at = moment(datetime.fromisoformat(event["at"]))
+    whose = f"{shown(event['optimization_id'])}  " if of_many else ""
+    if "intent" in event:
+        return f"{at}  {whose}{wish(event)}"
+    came = f"{event['from_status']} → " if of_many and event["from_status"] else ""
+    why = f": {shown(cause(event['message']))}" if event["message"] else ""
+    return f"{at}  {whose}{came}{event['to_status']} ({event['cause']}){why}"
+
+
+def wish(event: Event) -> str:
+    """`asked to pause by o9, ann@desk`"""
+    return f"asked to {VERBS[Intent(event['intent'])]} by {shown(event['by'])}"

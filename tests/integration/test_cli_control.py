@@ -1,0 +1,295 @@
+"""`pause`, `resume`, `cancel`, `start`, `retry`: what they write, say and answer, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from command_line import O9, O9Command, command_in, create, filled_store, work
+
+from o9.cli.control import who
+from o9.lifecycle.submission import new_optimization
+from o9.model.states import OptimizationStatus
+from o9.store.leases import Heartbeat
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, Transition
+
+
+@pytest.fixture
+def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> O9Command:
+    return command_in(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def filled(o9: O9Command) -> Path:
+    return filled_store()
+
+
+def status_of(name: str) -> str:
+    with Store("optimization_state.db") as store:
+        state = store.get(name)
+    assert state is not None
+    return state.status.value
+
+
+def wishes(name: str) -> list[tuple[str, str]]:
+    with Store("optimization_state.db") as store:
+        return [(row["intent"], row["by"]) for row in store.intents(name)]
+
+
+def test_what_runs_is_asked_and_what_rests_is_moved(o9: O9Command, filled: Path) -> None:
+    answer = o9("pause", "busy-1", "waiting-1", "paused-1")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines() == [
+        "busy-1: running; it will pause when its step is committed",
+        "waiting-1: paused; it had not begun",
+        "paused-1: paused already",
+    ]
+    assert [status_of(name) for name in ("busy-1", "waiting-1", "paused-1")] == ["running", "paused", "paused"]
+    assert wishes("busy-1") == [("pause", who())]
+    assert "asked to pause by " + who() in o9("show", "busy-1").out
+
+
+def test_each_command_twice_is_no_error_and_changes_nothing_more(o9: O9Command, filled: Path) -> None:
+    for command, name in (("pause", "busy-1"), ("resume", "paused-1"), ("start", "waiting-1"), ("cancel", "busy-1")):
+        first = o9(command, name, "--json").json()
+        before = wishes(name), o9("show", name, "--json").json()["transitions"]
+        again = o9(command, name, "--json")
+        assert again.code == 0
+        assert again.json()[0]["outcome"] == "already"
+        assert again.json()[0]["status"] == first[0]["status"]
+        assert (wishes(name), o9("show", name, "--json").json()["transitions"]) == before
+
+
+def test_a_pause_can_be_taken_back_and_a_cancel_cannot(o9: O9Command, filled: Path) -> None:
+    o9("pause", "busy-1")
+    assert "the pause that was asked for is taken back" in o9("resume", "busy-1").out
+    assert o9("cancel", "busy-1").code == 0
+    for command in ("resume", "pause"):
+        answer = o9(command, "busy-1")
+        assert (answer.code, answer.out) == (1, "")
+        assert answer.err == "o9: busy-1: it was asked to cancel before, which is final\n"
+
+
+def test_one_that_has_ended_is_refused_in_one_line_that_names_its_status(o9: O9Command, filled: Path) -> None:
+    for command in ("pause", "resume", "cancel", "start"):
+        answer = o9(command, "done-1")
+        assert (answer.code, answer.out) == (1, "")
+        assert answer.err.startswith("o9: done-1: it has ended (completed); there is nothing to ")
+        assert len(answer.err.splitlines()) == 1
+
+
+def test_an_unknown_id_keeps_nothing_from_the_others(o9: O9Command, filled: Path) -> None:
+    answer = o9("pause", "wating-1", "waiting-1", "nothing like it")
+    assert answer.code == 1
+    assert answer.out == "waiting-1: paused; it had not begun\n"
+    assert "there is no optimization 'wating-1'" in answer.err
+    assert "did you mean waiting-1?" in answer.err
+    assert "there is no optimization 'nothing like it'" in answer.err
+    assert len(answer.err.splitlines()) == 2
+
+
+def test_json_is_one_array_whatever_happens(o9: O9Command, filled: Path) -> None:
+    answer = o9("pause", "busy-1", "done-1", "nix", "busy-1", "--json")
+    assert answer.code == 1
+    rows = answer.json()
+    assert [(row["optimization_id"], row["asked"], row["outcome"], row["status"]) for row in rows] == [
+        ("busy-1", "pause", "asked", "running"),
+        ("done-1", "pause", "refused", "completed"),
+        ("nix", "pause", "unknown", None),
+    ]
+    assert set(rows[0]) == {"optimization_id", "asked", "outcome", "status", "message"}
+
+
+@pytest.mark.parametrize("name", ["my id's", '"double" quotes', "横截面 🚀", "-dash", "a;b $(c)", "\u202egnp", "30"])
+def test_awkward_ids(o9: O9Command, name: str) -> None:
+    with Store("optimization_state.db") as store:
+        create(store, name)
+    for command, status in (("pause", "paused"), ("resume", "created"), ("cancel", "cancelled")):
+        answer = o9(command, "--", name)
+        assert (answer.code, answer.err) == (0, "")
+        assert "\u202e" not in answer.out
+        assert status_of(name) == status
+    assert o9("pause", "--json", "--", name).json()[0]["optimization_id"] == name
+    assert o9("retry", "--id", f"{name} again", "--", name).code == 0
+    assert status_of(f"{name} again") == "created"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pause"], ["pause", "a", "--wait=soon"], ["pause", "a", "--wait", "-1"], ["cancel", "--bogus", "a"],
+        ["retry"], ["retry", "a", "b"], ["retry", "a", "--from-step", "-1"], ["retry", "a", "--from-step", "x"],
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_code_2_and_touches_nothing(o9: O9Command, filled: Path, arguments: list[str]) -> None:
+    answer = o9(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "cancel", "start", "retry"])
+def test_a_store_that_is_not_there_is_not_created(o9: O9Command, command: str) -> None:
+    answer = o9(command, "a")
+    assert (answer.code, answer.out) == (1, "")
+    assert "does not exist" in answer.err
+    assert list(Path().iterdir()) == []
+    assert o9(command, "a", "--store", "no/where.db").code == 1
+
+
+def test_the_outlook_depends_on_who_is_there(o9: O9Command, filled: Path) -> None:
+    told = o9("resume", "paused-1").out
+    assert "nobody runs what is queued now, `o9 run --resume paused-1` does" in told
+    with Store(str(filled)) as store:
+        store.write(Heartbeat("here", os.uname().nodename, os.getpid(), 0.0, 30.0))
+        store.write(Heartbeat("elsewhere", "another-host", 7, 0.0, 30.0))
+    assert o9("start", "paused-1").out == "paused-1: queued already; it starts when a slot is free\n"
+    with Store(str(filled)) as store:
+        store.write(Heartbeat("node-1", os.uname().nodename, 2**22 + 1, 1.0, 30.0))
+    assert "busy-1: running, but its node node-1 is gone since" in o9("pause", "busy-1").out
+
+
+def test_what_was_held_back_waits_for_its_start(o9: O9Command) -> None:
+    first = "{optimization_id: first, metadata: {objective: branin}}"
+    second = "{optimization_id: second, metadata: {objective: branin, after: [first]}}"
+    Path("one.yaml").write_text(f"[{second}, {first}]")  # in whichever order
+    answer = o9("submit", "--hold", "one.yaml")
+    assert (answer.code, answer.err) == (0, "")
+    assert "Whichever aggregator" not in answer.out
+    assert "o9 start first second" in answer.out
+    assert "held back until somebody starts it" in o9("show", "first").out
+    assert "Next: o9 start first" in o9("show", "first").out
+    told = o9("start", "first", "second").out.splitlines()
+    assert told[0].startswith("first: queued; it starts when a slot is free")
+    assert told[1].startswith("second: queued; it starts when another has completed")
+    assert "waits for 1 other to complete first" in o9("show", "second").out
+    assert o9("show", "second", "--json").json()["unmet"] == 1
+
+
+# Waiting
+
+
+def later(action: Callable[[Store], Any]) -> threading.Thread:
+    def run() -> None:
+        time.sleep(0.5)
+        with Store("optimization_state.db") as store:
+            action(store)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def to(status: OptimizationStatus) -> Callable[[Store], Any]:
+    return lambda store: store.write(Transition("busy-1", status, Cause.HOOK))
+
+
+def test_waiting_ends_when_the_wish_is_carried_out(o9: O9Command, filled: Path) -> None:
+    thread = later(to(OptimizationStatus.PAUSED))
+    answer = o9("pause", "busy-1", "paused-1", "--wait", "20")
+    thread.join()
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines()[-1] == "busy-1: paused"
+    thread = later(lambda store: work(store, "busy-1", 0))
+    answer = o9("resume", "busy-1", "--wait=20", "--json")
+    thread.join()
+    assert answer.code == 0
+    (row,) = answer.json()
+    assert (row["outcome"], row["status"] in ("initializing", "running")) == ("done", True)
+    thread = later(to(OptimizationStatus.CANCELLED))
+    assert o9("cancel", "--wait", "busy-1").code == 0
+    thread.join()
+
+
+def test_waiting_too_long_or_for_what_never_comes_is_code_1(o9: O9Command, filled: Path) -> None:
+    began = time.monotonic()
+    answer = o9("pause", "busy-1", "--wait", "0.5")
+    assert 0.5 <= time.monotonic() - began < 5.0
+    assert (answer.code, "still running after 0.5 s" in answer.err) == (1, True)
+    thread = later(to(OptimizationStatus.COMPLETED))
+    answer = o9("pause", "busy-1", "--wait", "20", "--json")
+    thread.join()
+    assert answer.code == 1
+    assert answer.json()[0]["outcome"] == "too late"
+    assert "it ended as completed before it could pause" in answer.err
+
+
+def test_ctrl_c_stops_the_waiting_and_not_the_wish(filled: Path) -> None:
+    waiter = subprocess.Popen(
+        [*O9, "pause", "busy-1", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert waiter.stdout is not None
+    assert waiter.stdout.readline().startswith("busy-1: running")
+    time.sleep(0.3)
+    waiter.send_signal(2)
+    _, err = waiter.communicate(timeout=20)
+    assert (waiter.returncode, err) == (130, "o9: stopped waiting; what was asked for stays asked for\n")
+    assert [intent for intent, _ in wishes("busy-1")] == ["pause"]
+
+
+# Again
+
+
+def test_retry_begins_where_it_is_told_to(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        create(store, "origin", metadata={"objective": "branin", "seed": 3})
+        work(store, "origin", 2, "failed")
+    answer = o9("retry", "origin", "--id", "second life")
+    assert (answer.code, answer.err) == (0, "")
+    assert "second life: queued; it begins behind step 2 of origin, with its trials" in answer.out
+    assert "o9 run --resume 'second life'" in answer.out
+    assert "Next: o9 watch 'second life'" in answer.out
+    assert [trial["step"] for trial in o9("trials", "second life", "--json").json()] == [0, 0, 1, 1]
+    state = o9("retry", "origin", "--from-step", "0", "--json").json()
+    assert (state["status"], state["completed_steps"], state["metadata"]["seed"]) == ("created", 0, 3)
+    assert o9("trials", state["optimization_id"], "--json").json() == []
+
+
+def test_what_retry_refuses(o9: O9Command, filled: Path) -> None:
+    refusals = {
+        ("busy-1",): "'busy-1' is running; only one that has ended can be run again",
+        ("done-1", "--from-step", "9"): "has no checkpoint of step 9",
+        ("done-1", "--id", "busy-1"): "there is an optimization 'busy-1' already",
+        ("done-2",): "did you mean done-1?",
+        ("done-1", "--id", "a/b"): "optimization_id",
+    }
+    for arguments, told in refusals.items():
+        answer = o9("retry", *arguments)
+        assert (answer.code, answer.out) == (1, ""), arguments
+        assert told in answer.err
+        assert len(answer.err.splitlines()) == 1
+    assert len(o9("list", "--json").json()) == 4
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    "command", [["pause", "busy-1"], ["resume", "paused-1"], ["cancel", "busy-1"], ["retry", "done-1"]]
+)
+def test_no_control_command_imports_prefect(filled: Path, command: list[str]) -> None:
+    script = (
+        f"import sys; from o9.cli.main import main; code = main({command!r}); print('prefect' in sys.modules, code)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.splitlines()[-1] == "False 0"
+
+
+def test_everybody_asks_at_once_and_all_of_it_is_recorded(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        store.write(Create(new_optimization({"optimization_id": "one", "metadata": {"objective": "branin"}})))
+    asking = [subprocess.Popen([*O9, command, "one"], stdout=subprocess.PIPE) for command in ["pause", "resume"] * 3]
+    assert {process.wait(60) for process in asking} == {0}
+    for process in asking:
+        process.communicate()
+    assert status_of("one") in ("paused", "created")

@@ -1,0 +1,117 @@
+"""`watch`: one optimization to its end, and all of them; what happened, who asked, and when."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from command_line import O9, O9Command, command_in, create, filled_store
+
+from o9.model.states import Intent, OptimizationStatus
+from o9.store.store import Store
+from o9.store.transitions import Cause, SetIntent, Transition
+
+
+@pytest.fixture
+def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> O9Command:
+    return command_in(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def filled(o9: O9Command) -> Path:
+    return filled_store()
+
+
+def test_watch_of_an_ended_one_answers_at_once(o9: O9Command, filled: Path) -> None:
+    answer = o9("watch", "done-1")
+    assert answer.code == 0
+    assert "completed (hook): as told" in answer.err
+    assert "done-1" in answer.out
+    assert o9("watch", "done-1", "--json").json()["status"] == "completed"
+
+
+def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
+    with Store(str(filled)) as store:
+        watcher = subprocess.Popen([*O9, "watch", "busy-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(1.5)
+        store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, issue="the exchange was closed"))
+        out, err = watcher.communicate(timeout=20)
+    assert watcher.returncode == 3
+    assert "running (hook)" in err
+    assert "failed (hook)" in err
+    assert "busy-1" in out
+
+
+def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: Path) -> None:
+    watcher = subprocess.Popen([*O9, "watch", "paused-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watcher.stderr is not None
+    while "o9 run --resume paused-1" not in watcher.stderr.readline():
+        assert watcher.poll() is None
+    watcher.send_signal(2)
+    _, err = watcher.communicate(timeout=20)
+    assert watcher.returncode == 130
+    assert err.splitlines()[-1] == "o9: stopped watching; paused-1 itself was not touched"
+    with Store(str(filled)) as store:
+        state = store.get("paused-1")
+    assert state is not None
+    assert state.status is OptimizationStatus.PAUSED
+
+
+@pytest.fixture
+def watcher(filled: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([*O9, "watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: subprocess.Popen[str]) -> None:
+    assert watcher.stderr is not None
+    assert watcher.stdout is not None
+    first = watcher.stderr.readline()
+    assert "1 completed, 1 created, 1 paused, 1 running; what changes is shown until Ctrl-C" in first
+    with Store(str(filled)) as store:
+        store.write(SetIntent("busy-1", Intent.PAUSE, "ann"))
+        store.write(SetIntent("busy-1", Intent.RUN, "ben"))
+        store.write(SetIntent("paused-1", Intent.RUN, "\u202ecy"))
+        create(store, "new one")
+        store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, "it\nbroke", issue="it broke"))
+    lines = [watcher.stdout.readline().split("  ", 1)[1].rstrip() for _ in range(5)]
+    assert lines == [
+        "busy-1  asked to pause by ann",
+        "busy-1  asked to run by ben",
+        "paused-1  paused → created (person): asked to run by \\u202ecy",
+        "new one  created (submission)",
+        "busy-1  running → failed (hook): it",
+    ]
+    watcher.send_signal(2)
+    _, err = watcher.communicate(timeout=20)
+    assert watcher.returncode == 130
+    assert err.splitlines()[-1] == "o9: stopped watching; nothing was touched"
+
+
+def test_watching_all_as_json_is_a_document_a_line(filled: Path) -> None:
+    process = subprocess.Popen([*O9, "watch", "--json"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        with Store(str(filled)) as store:
+            end = time.monotonic() + 20
+            while not select.select([process.stdout], [], [], 0.2)[0]:  # as JSON, nothing announces that it listens
+                assert time.monotonic() < end
+                store.write(SetIntent("busy-1", Intent.PAUSE, "ann"))
+                store.write(SetIntent("busy-1", Intent.RUN, "ann"))
+        event = json.loads(process.stdout.readline())
+        assert event["optimization_id"] == "busy-1"
+        assert (event["intent"], event["by"]) in (("pause", "ann"), ("run", "ann"))
+    finally:
+        process.kill()
+        process.communicate()

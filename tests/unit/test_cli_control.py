@@ -1,0 +1,182 @@
+"""What control commands say: pure decisions, from what was known and asked to what is true then."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from o9.cli.control import Outcome, Wish, answer_to, carried_out, queue_outlook
+from o9.cli.escape import shown
+from o9.cli.events import event_line, merged
+from o9.cli.follow import Crew, nobody_works_on
+from o9.cli.main import with_wait_spelled_out
+from o9.cli.submit import submitted_line
+from o9.cli.words import cause, command
+from o9.lifecycle.submission import new_optimization
+from o9.model.states import ENDED, OptimizationStatus
+from o9.store.queries import Holding
+
+S = OptimizationStatus
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+NODE = Crew(frozenset({"node"}))
+NOBODY = Crew()
+DEAD = Crew(frozenset(), {"node": NOON})
+_EMPTY: dict[str, Any] = dict.fromkeys(Holding.__dataclass_fields__)
+
+
+def holding(status: str = "running", intent: str = "run", **fields: Any) -> Holding:
+    held = "node" if status in ("running", "initializing") else None
+    given = {"status": status, "intent": intent, "intent_by": "", "attempt": 1, "lease_node": held, "unmet": 0}
+    return Holding(**_EMPTY | given | fields)
+
+
+@pytest.mark.parametrize(
+    ("wish", "before", "after", "crew", "outcome", "told"),
+    [
+        ("pause", holding(), "running", NODE, "asked", "running; it will pause when its step is committed"),
+        ("pause", holding(intent="pause"), "running", NODE, "already", "running; it will pause when its step is"),
+        ("pause", holding("initializing"), "initializing", NODE, "asked", "it will pause when its first step is com"),
+        ("pause", holding(), "running", DEAD, "asked", "running, but its node node is gone since 2026-01-31"),
+        ("pause", holding(), "running", DEAD, "asked", "it will be paused when an aggregator runs"),
+        ("pause", holding("created", attempt=0), "paused", NODE, "done", "paused; it had not begun"),
+        ("pause", holding("created", attempt=2), "paused", NODE, "done", "paused; it was waiting"),
+        ("pause", holding("created", lease_node="node"), "created", NODE, "asked", "about to start; it will pause"),
+        ("pause", holding("paused", "pause"), "paused", NODE, "already", "paused already"),
+        ("pause", holding("suspended"), "suspended", NODE, "already", "suspended; it stays so until somebody resumes"),
+        ("cancel", holding(), "running", NODE, "asked", "its step is being cut off, the best so far is kept"),
+        ("cancel", holding(), "running", DEAD, "asked", "it will be cancelled when an aggregator runs"),
+        ("cancel", holding("paused", "pause"), "cancelled", NODE, "done", "cancelled; the best so far is kept"),
+        ("cancel", holding("created", attempt=0), "cancelled", NODE, "done", "cancelled; it had not begun"),
+        ("cancel", holding("cancelled", "cancel"), "cancelled", NODE, "already", "cancelled already"),
+        ("resume", holding("paused", "pause"), "created", NODE, "asked", "queued again; it starts when a slot is free"),
+        ("resume", holding("paused", "pause"), "created", NOBODY, "asked", "nobody runs what is queued now, `o9 run"),
+        ("resume", holding("suspended"), "created", NODE, "asked", "queued again"),
+        ("resume", holding(), "running", NODE, "already", "running already"),
+        ("resume", holding(), "running", DEAD, "asked", "is gone since"),
+        ("resume", holding(intent="pause"), "running", NODE, "done", "the pause that was asked for is taken back"),
+        ("resume", holding("created"), "created", NODE, "already", "queued already; it starts when a slot is free"),
+        ("start", holding("created", "hold"), "created", NODE, "asked", "queued; it starts when a slot is free"),
+        ("start", holding("created", "hold", unmet=1), "created", NODE, "asked", "when another has completed"),
+        ("start", holding("created", "hold", unmet=3), "created", NODE, "asked", "when 3 others have completed"),
+    ],
+)  # fmt: skip
+def test_what_is_said_is_what_is_true(
+    wish: str, before: Holding, after: str, crew: Crew, outcome: str, told: str
+) -> None:
+    found, text = answer_to(Wish(wish), "alpha", before, S(after), crew)
+    assert (found, told in text) == (Outcome(outcome), True), text
+
+
+def test_every_wish_has_an_answer_whatever_the_status() -> None:
+    for wish in Wish:
+        for status in S:
+            for crew in (NODE, NOBODY, DEAD):
+                for intent in ("hold", "run", "pause", "cancel", "timeout"):
+                    outcome, text = answer_to(wish, "alpha", holding(status.value, intent), status, crew)
+                    assert outcome in (Outcome.DONE, Outcome.ASKED, Outcome.ALREADY)
+                    assert text
+
+
+@pytest.mark.parametrize(
+    ("wish", "so", "never"),
+    [
+        (Wish.PAUSE, {S.PAUSED, S.SUSPENDED}, ENDED),
+        (Wish.CANCEL, {S.CANCELLED}, ENDED - {S.CANCELLED}),
+        (Wish.RESUME, {S.INITIALIZING, S.RUNNING, S.COMPLETED, S.FAILED, S.TIMEOUT}, {S.CANCELLED}),
+        (Wish.START, {S.INITIALIZING, S.RUNNING, S.COMPLETED, S.FAILED, S.TIMEOUT}, {S.CANCELLED}),
+    ],
+)
+def test_when_waiting_is_over(wish: Wish, so: set[S], never: set[S]) -> None:
+    assert {status for status in S if carried_out(wish, status)} == so
+    assert {status for status in S if carried_out(wish, status) is None} == never
+
+
+def test_nobody_works_on_what_waits_without_a_node_or_was_held_by_a_dead_one() -> None:
+    for_prefect = Crew(frozenset({"node#flows"}))
+    assert nobody_works_on(S.CREATED, holding("created"), NOBODY)
+    assert nobody_works_on(S.CREATED, holding("created"), for_prefect)
+    assert nobody_works_on(S.RUNNING, holding(), DEAD)
+    assert nobody_works_on(S.CREATED, holding("created"), NODE) is None
+    assert nobody_works_on(S.CREATED, holding("created", "hold"), NOBODY) is None
+    assert nobody_works_on(S.RUNNING, holding(), NOBODY) is None  # nothing is known of its node, nothing is claimed
+    assert nobody_works_on(S.PAUSED, holding("paused"), NOBODY) is None
+    assert nobody_works_on(S.FAILED, holding("failed"), DEAD) is None
+
+
+def test_the_outlook_suggests_what_can_be_typed() -> None:
+    told = queue_outlook("my id's", holding("created"), NOBODY, " --store 'a b'")
+    assert told.endswith("""`o9 run --resume 'my id'"'"'s' --store 'a b'` does""")
+
+
+@pytest.mark.parametrize(
+    ("status", "intent", "told"),
+    [
+        ("completed", "run", "`o9 retry x` queues it once more"),
+        ("paused", "pause", "`o9 resume x` queues it again"),
+        ("created", "hold", "`o9 start x` queues it"),
+        ("running", "run", "running  is recorded already, and stays as it is"),
+    ],
+)
+def test_submitting_again_says_what_is_true(status: str, intent: str, told: str) -> None:
+    state = new_optimization({"optimization_id": "x"})
+    line = submitted_line(state, holding(status, intent), "", known=True)
+    assert told in line
+    assert "is recorded already" in line
+
+
+@pytest.mark.parametrize(
+    ("typed", "spelled"),
+    [
+        (["pause", "a", "--wait"], ["pause", "a", "--wait=60"]),
+        (["pause", "--wait", "a"], ["pause", "--wait=60", "a"]),
+        (["pause", "--wait", "5", "a"], ["pause", "--wait", "5", "a"]),
+        (["pause", "--wait", "0.5", "a"], ["pause", "--wait", "0.5", "a"]),
+        (["pause", "--wait=5", "a"], ["pause", "--wait=5", "a"]),
+        (["pause", "--wait", "--json", "a"], ["pause", "--wait=60", "--json", "a"]),
+        (["pause", "--", "--wait"], ["pause", "--", "--wait"]),
+        (["pause", "a", "--wait", "--", "5"], ["pause", "a", "--wait=60", "--", "5"]),
+        ([], []),
+    ],
+)
+def test_wait_may_stand_alone(typed: list[str], spelled: list[str]) -> None:
+    assert with_wait_spelled_out(typed) == spelled
+
+
+@pytest.mark.parametrize(
+    ("text", "harmless"),
+    [
+        ("plain 横截面 👩‍🔬 é", "plain 横截面 👩‍🔬 é"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\u2066b\u2069", "a\\u2066b\\u2069"),
+        ("\x1b[2J\x9b\r\n", "\\x1b[2J\\x9b\\r\\n"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_what_is_shown_steers_no_terminal(text: str, harmless: str) -> None:
+    assert shown(text) == harmless
+    assert shown(harmless) == harmless
+
+
+def test_commands_can_be_typed() -> None:
+    assert command("show", ["a", "b c"], " --store x") == "o9 show a 'b c' --store x"
+    assert command("show", ["-a"], " --store x") == "o9 show --store x -- -a"
+
+
+def test_causes_are_told_without_the_layers_they_passed() -> None:
+    whole = "the flow run failed: Flow run encountered an exception: OptimizationStrategyError: none of 3\n  File x"
+    assert cause(whole) == "none of 3"
+    assert cause("ValueError: no data") == "ValueError: no data"
+    assert cause("") == ""
+
+
+def test_a_wish_that_moved_at_once_is_told_once() -> None:
+    at = NOON.isoformat()
+    moved = {"id": 1, "optimization_id": "a", "at": at, "cause": "person", "message": "asked to pause by ann",
+             "from_status": "created", "to_status": "paused"}  # fmt: skip
+    same = {"id": 1, "optimization_id": "a", "at": at, "intent": "pause", "by": "ann"}
+    other = same | {"id": 2, "optimization_id": "b"}
+    assert merged([moved], [same, other]) == [other, moved]
+    assert event_line(moved, of_many=True).endswith("a  created → paused (person): asked to pause by ann")
+    assert event_line(other).endswith("  asked to pause by ann")
