@@ -111,6 +111,8 @@ def _checked(row: Row, now: float) -> Row:
             f"optimization {name!r} does not wait for a start: it is {row['status']}"
             + (f", held by {row['lease_node']}" if row["lease_node"] else "")
         )
+    if row["strategy"] == MIRRORED:
+        raise OptimizationCoordinationError(f"optimization {name!r} is a flow that O9 only watches: run it in Prefect")
     if row["unmet"]:
         raise OptimizationCoordinationError(f"optimization {name!r} waits for {row['unmet']} others to complete first")
     if row["intent"] != Intent.RUN.value:
@@ -286,7 +288,7 @@ _FIRST_WAITING = {
             SELECT optimization_id FROM optimization {hint}
             WHERE optimization_type = tally.optimization_type AND strategy = tally.strategy AND {tables.WAITING}
             ORDER BY queue_key, optimization_id LIMIT 1)
-        WHERE tally.status = 'created' AND tally.count > 0
+        WHERE tally.status = 'created' AND tally.count > 0 AND tally.strategy <> '{MIRRORED}'
     """)
     for dialect, hint in (("sqlite", "INDEXED BY ix_optimization_queue"), ("postgresql", ""))
 }

@@ -116,11 +116,15 @@ class CommitStep:
         unit.flush()
         mine = (CHECKPOINT.c.optimization_id == self.optimization_id) & (CHECKPOINT.c.step == self.step)
         found = unit.connection.execute(select(CHECKPOINT.c.data).where(mine)).scalar()
-        numbers = select(TRIAL.c.number).where(
+        columns = [TRIAL.c[name] for name in ("number", "state", "parameters", "value")]
+        kept = select(*columns).where(
             TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.step == self.step, TRIAL.c.attempt != INHERITED
         )
-        written = set(unit.connection.execute(numbers).scalars())
-        return found == to_json(dict(self.checkpoint)) and written == {trial.number for trial in self.trials}
+        sent = [trial_to_row(self.optimization_id, 0, trial) for trial in self.trials]
+        written = {tuple(row) for row in unit.connection.execute(kept)}
+        return found == to_json(dict(self.checkpoint)) and written == {
+            tuple(row[column.name] for column in columns) for row in sent
+        }
 
     def _write_trials(self, unit: UnitOfWork, rows: list[Row]) -> None:
         for trial, row in zip(self.trials, rows, strict=True):

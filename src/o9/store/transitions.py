@@ -84,7 +84,7 @@ class Create:
 
     @property
     def _after(self) -> tuple[str, ...]:
-        return tuple(self.state.metadata.get("after", ()))
+        return tuple(dict.fromkeys(self.state.metadata.get("after", ())))
 
     def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
         """The state as recorded, and whether it is new."""
@@ -200,7 +200,7 @@ class SetIntent:
         if status in ENDED:
             return status
         if decision.allowed:
-            unit.update(row, intent=self.intent.value, intent_by=self.by, intent_at=unit.now)
+            unit.update(row, intent=self.intent.value, intent_by=free_text(self.by), intent_at=unit.now)
             if held is Intent.HOLD:
                 unit.update(row, queue_key=queue_key(unit.now, row["priority"]))
             record_intent(unit, row, self.intent, self.by)
@@ -253,10 +253,9 @@ class RecordPrefectState:
         known = {name: getattr(self, name) for name in ("state_id", "optimization_id", "attempt", "run_kind", "run_id")}
         names = ("run_name", "state_type", "state_name", "message")
         shown = {name: free_text(getattr(self, name)) for name in names}
-        if self.to is None:
-            unit.insert(PREFECT_STATE, known | shown | {"at": at, "source": self.source.value}, ignore_known=True)
-            return None
         unit.insert(PREFECT_STATE, known | shown | {"at": at, "source": self.source.value}, ignore_known=True)
+        if self.to is None:
+            return None
         if row["attempt"] != self.attempt:
             return Decision(False, Reason.STALE_FENCE, f"attempt {self.attempt} was replaced by {row['attempt']}")
         if row["prefect_state_at"] is not None and at < row["prefect_state_at"]:
@@ -298,6 +297,13 @@ def refusal(optimization_id: str, to: OptimizationStatus, decision: Decision) ->
 
 def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
     """Write a transition that was decided. Leaving the active statuses frees the slot; starting again needs a claim."""
+    _move_one(unit, row, wanted)
+    ended = [row] if wanted.to in ENDED else []
+    while ended:  # not by recursion: those that wait for each other may make a long chain
+        ended += _tell_dependents(unit, ended.pop(0))
+
+
+def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
     to, from_status = wanted.to, STATUSES[row["status"]]
     changes: dict[str, Any] = {"status": to._value_}
     if from_status is OptimizationStatus.RUNNING:
@@ -322,12 +328,13 @@ def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
         _append_issue(unit, wanted.optimization_id, wanted.issue)
     _record(unit, row, from_status._value_, to._value_, wanted.cause, wanted.node, wanted, ended=ended)
     count_transition(unit, row, from_status._value_, to._value_, ended=ended)
-    if ended and row["dependents"]:
-        _tell_dependents(unit, row)
 
 
-def _tell_dependents(unit: UnitOfWork, row: Row) -> None:
-    """Those that wait for what has just ended: one less to wait for, or nothing to wait for any more."""
+def _tell_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
+    """Those that wait for what has just ended have one less to wait for, or end themselves: which these are."""
+    if not row["dependents"]:
+        return []
+    ended: list[Row] = []
     unit.flush()
     waiting = select(DEPENDENCY.c.optimization_id).where(DEPENDENCY.c.after_id == row["optimization_id"])
     completed = row["status"] == OptimizationStatus.COMPLETED.value
@@ -336,12 +343,14 @@ def _tell_dependents(unit: UnitOfWork, row: Row) -> None:
         if STATUSES[dependent["status"]] in ENDED:
             continue
         if not completed:
-            move(unit, dependent, _forsaken(name, row))
+            _move_one(unit, dependent, _forsaken(name, row))
+            ended.append(dependent)
             continue
         unit.update(dependent, unmet=dependent["unmet"] - 1)
         if dependent["unmet"] == 0:
             unit.update(dependent, queue_key=queue_key(unit.now, dependent["priority"]))
         unit.change(name, "dependency")
+    return ended
 
 
 def _forsaken(name: str, awaited: Row) -> Transition:
@@ -360,21 +369,14 @@ def _record(
     *,
     ended: bool = False,
 ) -> None:
-    unit.insert(
-        TRANSITION,
-        {
-            "optimization_id": row["optimization_id"],
-            "from_status": from_status,
-            "to_status": to_status,
-            "cause": cause._value_,
-            "message": free_text(wanted.message) if wanted else "",
-            "node": node,
-            "attempt": row.get("attempt", 0),
-            "at": unit.now,
-            "prefect_run_id": wanted.prefect_run_id if wanted else None,
-            "prefect_state_id": wanted.prefect_state_id if wanted else None,
-        },
-    )
+    written: Row = {
+        "optimization_id": row["optimization_id"], "from_status": from_status, "to_status": to_status,
+        "cause": cause._value_, "message": free_text(wanted.message) if wanted else "", "node": node,
+        "attempt": row.get("attempt", 0), "at": unit.now,
+        "prefect_run_id": wanted.prefect_run_id if wanted else None,
+        "prefect_state_id": wanted.prefect_state_id if wanted else None,
+    }  # fmt: skip
+    unit.insert(TRANSITION, written)
     unit.change(row["optimization_id"], "ended" if ended else "transition")
 
 

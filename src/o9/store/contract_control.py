@@ -1,0 +1,382 @@
+"""The part of the contract that is about control: what people want, limits, the order of the queue, waiting for others.
+
+Runs of Prefect's, retries and steps that are sent twice are in `o9.store.contract_runs`. See `o9.store.contract` for
+how to run it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+
+from o9.model.errors import OptimizationCoordinationError, OptimizationStateError, OptimizationValidationError
+from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store.codec import moment
+from o9.store.commit import OPTIMIZATION, Operation, UnitOfWork
+from o9.store.contract_runs import RunContract
+from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
+from o9.store.contract_work import in_threads
+from o9.store.leases import DEFAULT_LIMIT, Claim, Claimed, Heartbeat, Leave, Sweep
+from o9.store.ledger import CommitStep
+from o9.store.policies import ALL, LIMIT, SetPolicy
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, SetIntent, Transition
+
+S = OptimizationStatus
+TUNING, RISK = OptimizationType.PARAMETER_TUNING, OptimizationType.RISK_OPTIMIZATION
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class IntentContract:
+    """What people want, with its history."""
+
+    def test_each_wish_is_kept_with_who_and_when(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        at_work(store, "a")
+        for intent, by in [(Intent.PAUSE, "ann"), (Intent.PAUSE, "bob"), (Intent.RUN, "bob"), (Intent.CANCEL, "z\0")]:
+            assert store.write(SetIntent("a", intent, by)) is S.RUNNING
+        for wanted in (Intent.RUN, Intent.TIME_OUT):
+            with refused(OptimizationStateError, "'a'", "cancel", "final"):
+                store.write(SetIntent("a", wanted, "ann"))
+        asked = other.intents("a")
+        assert [(row["intent"], row["by"]) for row in asked] == [
+            ("pause", "ann"),
+            ("run", "bob"),
+            ("cancel", "z\ufffd"),
+        ]
+        assert [row["at"] for row in asked] == sorted(row["at"] for row in asked)
+        assert [row["kind"] for row in other.changes(0)].count("intent") == 3
+        store.write(Transition("a", S.CANCELLED, Cause.HOOK))
+        before = record_of(store, "a")
+        assert store.write(SetIntent("a", Intent.CANCEL, "ann")) is S.CANCELLED  # the end that was asked for came
+        with refused(OptimizationStateError, "cancelled", "time out", "o9 retry"):
+            store.write(SetIntent("a", Intent.TIME_OUT, "ann"))
+        assert (record_of(store, "a"), store.intents("a")) == (before, asked)
+
+    def test_what_nobody_holds_is_moved_at_once(self, open_store: OpenStore) -> None:
+        store = open_store()
+        wishes = [
+            (Intent.PAUSE, S.PAUSED), (Intent.RUN, S.CREATED), (Intent.PAUSE, S.PAUSED), (Intent.TIME_OUT, S.TIMEOUT),
+        ]  # fmt: skip
+        put(store, "a")
+        for intent, status in wishes:
+            assert store.write(SetIntent("a", intent, "ann")) is status is status_of(store, "a")
+            last = store.transitions("a")[-1]
+            assert (last["cause"], last["to_status"]) == ("person", status.value)
+            assert "ann" in last["message"]
+        assert len(store.intents("a")) == len(wishes)
+
+    def test_what_is_held_back_is_not_queued_before_it_is_started(self, open_store: OpenStore) -> None:
+        store = open_store()
+        held = Create(new("held", priority=OptimizationPriority.CRITICAL), hold=True)
+        store.write(At(held, START))
+        assert store.write(Claim("node", 9, 60.0)) is None
+        with refused(OptimizationCoordinationError, "'held'", "hold", "o9 start"):
+            store.write(Claim("node", 9, 60.0, "held"))
+        put(store, "queued", priority=OptimizationPriority.CRITICAL)
+        with refused(OptimizationStateError, "pause it instead"):
+            store.write(SetIntent("queued", Intent.HOLD, "ann"))
+        assert store.write(SetIntent("held", Intent.RUN, "ann")) is S.CREATED
+        assert claim_all(store) == ["queued", "held"]  # it waits from its start on, not from its creation
+
+    def test_a_sweep_may_leave_alone_what_has_merely_run_out(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for key, node in [("late", "node-1"), ("dead", "node-2")]:
+            put(store, key)
+            store.write(Claim(node, 9, -1.0, key))
+        assert store.write(Sweep("node-3", dead_nodes=("node-2",), expired=False)) == ["dead"]
+        assert store.write(Sweep("node-3", expired=False)) == []
+        store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))
+        assert store.write(Sweep("node-3")) == []
+        holding = store.holding("late")
+        assert holding is not None
+        assert (holding.lease_node, holding.fence) == ("node-1", 1)
+
+
+class LimitContract:
+    """How many may run, and in which order."""
+
+    def test_many_who_claim_never_pass_a_limit(self, open_store: OpenStore) -> None:
+        handles = [open_store(), open_store()]
+        limits = {ALL: 5, TUNING.value: 3, "x": 2, "y": 2}
+        for name, limit in limits.items():
+            handles[0].write(SetPolicy(name, {LIMIT: limit}))
+        for n in range(36):
+            kind, strategy = (TUNING, RISK)[n % 2], "xyz"[n % 3]
+            put(handles[0], f"a{n}", optimization_type=kind, metadata={"strategy": strategy})
+        done: list[str] = []
+        most: Counter[str] = Counter()
+        lock = threading.Lock()
+
+        def work(store: Store, node: str) -> None:
+            while len(done) < 36:
+                claimed, counts = store.write(CountedClaim(Claim(node, 6, 600.0)))
+                with lock:
+                    for name, count in counts.items():
+                        most[name] = max(most[name], count)
+                if claimed is not None:
+                    for status in (S.INITIALIZING, S.FAILED):
+                        store.write(Transition(claimed.optimization_id, status, Cause.HOOK, fence=claimed.fence))
+                    done.append(claimed.optimization_id)
+
+        in_threads([(work, handles[n % 2], f"node-{n}") for n in range(8)])
+        assert sorted(done) == sorted(f"a{n}" for n in range(36))
+        assert not {name: most[name] for name, limit in limits.items() if most[name] > limit}
+
+    def test_limits_that_are_full_are_full(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        for name, limit in {ALL: 5, TUNING.value: 3, "x": 2}.items():
+            store.write(SetPolicy(name, {LIMIT: limit}))
+        for n in range(24):
+            kind, strategy = (TUNING, RISK)[n % 2], "xy"[n // 2 % 2]
+            put(store, f"a{n:02}", optimization_type=kind, metadata={"strategy": strategy})
+        # In turn x, x, y, y and tuning, risk: x is full after two, tuning after three, all after five.
+        assert claim_all(other, limit=9) == ["a00", "a01", "a02", "a03", "a06"]
+        for name in (ALL, TUNING.value):
+            store.write(SetPolicy(name))
+        assert claim_all(other, limit=9) == ["a07", "a10", "a11", "a14"]  # x is full still, and nine are nine
+        assert claim_all(other, limit=8) == []
+
+    def test_the_living_nodes_announce_the_limit(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for n in range(DEFAULT_LIMIT + 5):
+            put(store, f"a{n}")
+        store.write(Heartbeat("wide", "host", 1, 1.0, 60.0, {"limit": 4}))
+        store.write(Heartbeat("tight", "host", 2, 1.0, 60.0, {"limit": 2}))
+        assert len(claim_all(store, limit=None)) == 2
+        store.write(Leave("tight"))
+        assert len(claim_all(store, limit=None)) == 2
+        store.write(Leave("wide"))
+        assert len(claim_all(store, limit=None)) == DEFAULT_LIMIT - 4
+        store.write(SetPolicy(ALL, {LIMIT: DEFAULT_LIMIT + 5}))  # a policy only narrows
+        assert claim_all(store, limit=None) == []
+
+    def test_a_policy_is_checked_replaced_and_lifted(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        kept = {LIMIT: 3, "timeout_seconds": 0.5, "max_attempts": 2}
+        store.write(SetPolicy("x", {LIMIT: 1}))
+        store.write(SetPolicy("x", kept))
+        for key in kept:
+            for value in (0, -1, True, "3", math.nan, math.inf, [1]):
+                with refused(OptimizationValidationError, f"config.{key}", repr(value), "leave it out"):
+                    store.write(SetPolicy("x", {key: value}))
+        for key in (LIMIT, "max_attempts"):
+            with refused(OptimizationValidationError, f"config.{key}", "1.5", "whole number"):
+                store.write(SetPolicy("x", {key: 1.5}))
+        with refused(OptimizationValidationError, "config.max_concurrent", LIMIT):
+            store.write(SetPolicy("x", {"max_concurrent": 1}))
+        nameless: Any = None
+        for name in ("", "  ", nameless):
+            with refused(OptimizationValidationError, "name"):
+                store.write(SetPolicy(name, {LIMIT: 1}))
+        nothing: Any = [1]
+        with refused(OptimizationValidationError, "config", "list"):
+            store.write(SetPolicy("x", nothing))
+        assert other.policies() == {"x": kept}
+        store.write(SetPolicy("x", {LIMIT: None, "max_attempts": 5}))
+        assert other.policies() == {"x": {"max_attempts": 5}}
+        store.write(SetPolicy("x"))
+        store.write(SetPolicy("never there"))
+        assert other.policies() == {}
+
+    def test_a_full_strategy_blocks_nobody_else(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.write(SetPolicy("x", {LIMIT: 1}))
+        queue = [
+            ("x-old", "x", 4), ("x-new", "x", 4), ("y-low", "y", 1), ("z", "z", 3), ("y", "y", 2), ("x-high", "x", 3),
+        ]  # fmt: skip
+        for name, strategy, priority in queue:
+            put(store, name, priority=OptimizationPriority(priority), metadata={"strategy": strategy})
+        assert claim_all(store) == ["x-old", "z", "y", "y-low"]
+        for finished, following in [("x-old", ["x-new"]), ("y", []), ("x-new", ["x-high"])]:
+            store.write(Transition(finished, S.FAILED, Cause.HOOK))
+            assert claim_all(store) == following
+
+    def test_the_lowest_priority_is_not_starved(self, open_store: OpenStore) -> None:
+        """One slot, a critical one each minute: the low one has its turn when it has waited for longer than 30 min."""
+        store = open_store()
+        store.write(At(Create(new("low", priority=OptimizationPriority.LOW)), START))
+        for minute in range(60):
+            created = Create(new(f"critical-{minute}", priority=OptimizationPriority.CRITICAL))
+            store.write(At(created, START + timedelta(minutes=minute, seconds=1)))
+            claimed = store.write(Claim("node", 1, 600.0))
+            assert claimed is not None
+            if claimed.optimization_id == "low":
+                break
+            store.write(Transition(claimed.optimization_id, S.FAILED, Cause.HOOK))
+        assert minute == 30
+
+    def test_a_node_whose_clock_is_an_hour_off(self, open_store: OpenStore) -> None:
+        """It misplaces what it queues by that hour, six levels of priority, and nothing else: leases know one clock."""
+        store = open_store()
+        now = datetime.now(UTC)
+        hour = timedelta(hours=1)
+        store.write(At(Create(new("ahead", priority=OptimizationPriority.CRITICAL)), now + hour))
+        put(store, "low", priority=OptimizationPriority.LOW)
+        put(store, "critical", priority=OptimizationPriority.CRITICAL)
+        store.write(At(Create(new("behind", priority=OptimizationPriority.LOW)), now - hour))
+        order: list[str] = []
+        for drift in (hour, -hour, hour, -hour):
+            claimed = store.write(At(Claim("node-1", 9, 60.0), now + drift))
+            assert claimed is not None
+            name, fence = claimed.optimization_id, claimed.fence
+            order.append(name)
+            assert store.write(At(Sweep("node-2"), now - drift)) == []  # by no clock but the database's
+            store.write(At(Heartbeat("node-1", "host", 1, 1.0, 60.0), now - drift))
+            # Its clock jumps in the middle of the run.
+            for status in (S.INITIALIZING, S.RUNNING):
+                store.write(At(Transition(name, status, Cause.HOOK, fence=fence), now + drift))
+            store.write(At(CommitStep(name, fence, 0, [trial(0)], {}), now - drift))
+            store.write(At(Transition(name, S.COMPLETED, Cause.HOOK, fence=fence), now - drift))
+            state = store.get(name)
+            assert state is not None
+            assert (state.status, state.execution_time) == (S.COMPLETED, 0.0 if drift > timedelta(0) else 7200.0)
+        assert order == ["behind", "critical", "low", "ahead"]
+        put(store, "lost")
+        assert store.write(At(Claim("node-1", 9, -1.0), now + hour)) is not None
+        assert store.write(At(Sweep("node-2"), now - hour)) == ["lost"]
+
+
+class DependencyContract:
+    """`metadata["after"]`."""
+
+    def test_a_chain_and_a_diamond_run_in_order(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        #      chain: a, b, c       diamond: d, (e, f), g
+        for name, after in [("a", ""), ("b", "a"), ("c", "b"), ("d", ""), ("e", "d"), ("f", "d"), ("g", "ef")]:
+            put(store, name, priority=OptimizationPriority.CRITICAL, metadata={"after": list(after)} if after else {})
+        with refused(OptimizationCoordinationError, "'g'", "waits for 2"):
+            store.write(Claim("node", 9, 60.0, "g"))
+        seen = []
+        while names := claim_all(other):
+            seen.append(names)
+            for name in names:
+                for status in (S.INITIALIZING, S.RUNNING, S.COMPLETED):
+                    store.write(Transition(name, status, Cause.HOOK))
+        assert seen == [["a", "d"], ["b", "e", "f"], ["c", "g"]]
+
+    def test_one_that_failed_takes_all_that_wait_for_it_along(self, open_store: OpenStore) -> None:
+        for end in (S.FAILED, S.CANCELLED, S.TIMEOUT):
+            store = open_store()
+
+            def named(name: str, end: S = end) -> str:
+                return f"{end.value}-{name}"
+
+            for name, after in [
+                ("a", ""),
+                ("b", "a"),
+                ("c", "b"),
+                ("d", "ac"),
+                ("held", "a"),
+                ("rests", "b"),
+                ("o", ""),
+            ]:
+                state = new(named(name), metadata={"after": [named(other) for other in after]} if after else {})
+                store.write(Create(state, hold=name == "held"))
+            store.write(SetIntent(named("rests"), Intent.PAUSE, "ann"))
+            store.write(Transition(named("a"), end, Cause.HOOK))
+            for name, cause in [("b", "a"), ("c", "b"), ("d", "ac"), ("held", "a"), ("rests", "b")]:
+                state = store.get(named(name)) or state
+                assert state.status is S.CANCELLED
+                [issue] = state.issues
+                assert any(f"after {named(other)}, which ended as" in issue for other in cause)
+                last = store.transitions(named(name))[-1]
+                assert (last["cause"], last["message"]) == ("dependency", issue)
+            assert status_of(store, named("o")) is S.CREATED
+            assert claim_all(store) == [named("o")]
+
+    def test_a_chain_may_be_long(self, open_store: OpenStore) -> None:
+        store = open_store()
+        put(store, "a0")
+        for n in range(1, 1200):
+            put(store, f"a{n}", metadata={"after": [f"a{n - 1}"]})
+        store.write(Transition("a0", S.FAILED, Cause.HOOK))
+        assert [row["count"] for row in sorted(store.counts(), key=lambda row: str(row["status"]))] == [1199, 1]
+        assert "a1198" in store.transitions("a1199")[-1]["message"]
+
+    def test_after_what_has_ended_or_is_unknown(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name, end in [("good", S.COMPLETED), ("bad", S.FAILED)]:
+            at_work(store, name)
+            store.write(Transition(name, end, Cause.HOOK))
+        put(store, "ready", metadata={"after": ["good"]})
+        put(store, "forsaken", metadata={"after": ["good", "bad"]})
+        assert claim_all(store) == ["ready"]
+        state = store.get("forsaken")
+        assert state is not None
+        assert (state.status, state.issues) == (S.CANCELLED, ["it was to run after bad, which ended as failed"])
+        before = store.last_change()
+        with refused(OptimizationValidationError, "metadata.after", "'ghost'", "submit it first"):
+            put(store, "lost", metadata={"after": ["good", "ghost"]})
+        with refused(OptimizationValidationError, "metadata.after", "'self'"):
+            put(store, "self", metadata={"after": ["self"]})
+        assert (store.get("lost"), store.get("self"), store.last_change()) == (None, None, before)
+
+    def test_what_it_waits_for_counts_once(self, open_store: OpenStore) -> None:
+        store = open_store()
+        at_work(store, "a")
+        for name, others in [("twice", ["a", "a"]), ("held", ["a"]), ("rests", ["a"]), ("over", ["a"])]:
+            store.write(Create(new(name, metadata={"after": others}), hold=name == "held"))
+        store.write(SetIntent("rests", Intent.PAUSE, "ann"))
+        store.write(SetIntent("over", Intent.CANCEL, "ann"))
+        over = store.transitions("over")
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        assert claim_all(store) == ["twice"]
+        for name in ("held", "rests"):
+            assert store.write(SetIntent(name, Intent.RUN, "ann")) is S.CREATED
+        assert claim_all(store) == ["held", "rests"]
+        assert store.transitions("over") == over
+
+
+class ControlContract(IntentContract, LimitContract, DependencyContract, RunContract):
+    """All of it, with the runs."""
+
+
+@dataclass(frozen=True)
+class At:
+    """Does what `operation` does, on a node whose clock says `now`."""
+
+    operation: Operation[Any]
+    now: datetime
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.operation.targets
+
+    def apply(self, unit: UnitOfWork) -> Any:
+        true_time, unit.now = unit.now, moment(self.now)
+        try:
+            return self.operation.apply(unit)
+        finally:
+            unit.now = true_time
+
+
+@dataclass(frozen=True)
+class CountedClaim:
+    """A claim, and how many leases there are after it, in the same transaction: of all, by type, by strategy."""
+
+    claim: Claim
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> tuple[Claimed | None, Counter[str]]:
+        claimed = self.claim.apply(unit)
+        unit.flush()
+        columns = OPTIMIZATION.c.optimization_type, OPTIMIZATION.c.strategy
+        counts: Counter[str] = Counter()
+        for held in unit.connection.execute(select(*columns).where(OPTIMIZATION.c.lease_node.is_not(None))):
+            counts.update([ALL, *held])
+        return claimed, counts
+
+
+def claim_all(store: Store, *, limit: int | None = 100) -> list[str]:
+    """The ids of what can be claimed now, in order; each stays claimed."""
+    names: list[str] = []
+    while claimed := store.write(Claim("node", limit, 600.0)):
+        names.append(claimed.optimization_id)
+    return names

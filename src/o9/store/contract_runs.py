@@ -1,0 +1,305 @@
+"""The part of the contract that is about runs: retries, steps that are sent twice, and flow runs of Prefect's.
+
+See `o9.store.contract` for how to run it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from datetime import UTC, datetime
+from typing import Any
+
+from o9.model.errors import (
+    OptimizationConflictError,
+    OptimizationCoordinationError,
+    OptimizationError,
+    OptimizationStateError,
+    OptimizationValidationError,
+    StaleAttemptError,
+)
+from o9.model.states import Intent, OptimizationStatus, TrialState
+from o9.model.trial import Trial
+from o9.store.codec import pack_returns
+from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
+from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat, Sweep
+from o9.store.ledger import INHERITED, CommitStep, CutOff
+from o9.store.retry import Retry
+from o9.store.runs import Adopt, Begin, CloseRun, HandOver, KnowRun, LostRun, Park, Turn
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, RecordPrefectState, SetIntent, Transition
+
+S = OptimizationStatus
+AWKWARD = (5e-324, -1.7976931348623157e308, 0.1 + 0.2, 1 / 3)
+RETURNS = (*AWKWARD, -0.0, math.inf, math.nan, struct.unpack("<d", b"\1\0\0\0\0\0\xf8\x7f")[0])
+
+
+class RetryContract:
+    """Running a finished one again from a checkpoint."""
+
+    def test_a_retry_begins_behind_any_step(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        finished(store, "origin", steps=4)
+        before = record_of(store, "origin")
+        for steps in range(5):
+            name = f"again-{steps}"
+            recorded, is_new = store.write(Retry(Create(new(name, total_steps=8)), "origin", steps))
+            assert (is_new, recorded.status, recorded.completed_steps) == (True, S.CREATED, steps)
+            assert recorded.progress == steps / 8
+            assert other.checkpoint(name) == ({"rng": [steps - 1, *AWKWARD]} if steps else None)
+            assert [row["step"] for row in other.metrics(name)] == list(range(steps))
+            inherited = other.trials(name)
+            assert [(t.number, t.attempt) for t in inherited] == [(n, INHERITED) for n in range(2 * steps)]
+            for mine in inherited:
+                theirs = other.trial("origin", mine.number)
+                assert bits(other.trial(name, mine.number)) == bits(theirs)
+            for mine, theirs in zip(inherited, other.trials("origin"), strict=False):
+                assert repr(dataclasses.replace(mine, attempt=theirs.attempt)) == repr(theirs)
+            assert len(store.transitions(name)) == 1
+        assert record_of(store, "origin").trials == before.trials
+        assert record_of(store, "origin").state == before.state
+
+    def test_a_retry_goes_on_as_its_own(self, open_store: OpenStore) -> None:
+        store = open_store()
+        finished(store, "origin", steps=2)
+        store.write(Retry(Create(new("again")), "origin", 2))
+        claimed = store.write(Claim("node", 9, 60.0, "again"))
+        assert claimed is not None
+        for status in (S.INITIALIZING, S.RUNNING):
+            store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
+        before = record_of(store, "again")
+        with refused(OptimizationStateError, "step 1", "2 is the next"):  # an inherited step was not committed by it
+            store.write(
+                CommitStep("again", claimed.fence, 1, [trial(2, step=1), trial(3, step=1)], {"rng": [1, *AWKWARD]})
+            )
+        assert record_of(store, "again") == before
+        store.write(CommitStep("again", claimed.fence, 2, [trial(4, step=2)], {}))
+        assert [t.attempt for t in store.trials("again")] == [INHERITED] * 4 + [1]
+        assert len(store.trials("origin")) == 5
+
+    def test_a_retry_is_refused_where_there_is_nothing_to_begin_from(self, open_store: OpenStore) -> None:
+        store = open_store()
+        finished(store, "origin", steps=2)
+        at_work(store, "busy")
+        put(store, "waits")
+        before = store.last_change()
+        for steps in (3, 99, -1):
+            with refused(OptimizationValidationError, "metadata.retry_from_step", f"step {steps}", "committed 2"):
+                store.write(Retry(Create(new("again")), "origin", steps))
+        for name, status in [("busy", "running"), ("waits", "created")]:
+            with refused(OptimizationStateError, repr(name), status, "ended"):
+                store.write(Retry(Create(new("again")), name, 0))
+        with refused(OptimizationError, "'ghost'"):
+            store.write(Retry(Create(new("again")), "ghost", 0))
+        assert (store.get("again"), store.last_change()) == (None, before)
+
+    def test_the_same_retry_twice_is_once(self, open_store: OpenStore) -> None:
+        store = open_store()
+        finished(store, "origin", steps=2)
+        store.write(Retry(Create(new("again")), "origin", 1))
+        before = record_of(store, "again")
+        recorded, is_new = store.write(Retry(Create(new("again")), "origin", 1))
+        assert (is_new, recorded.completed_steps) == (False, 1)
+        with refused(OptimizationConflictError, "'again'"):
+            store.write(Retry(Create(new("again", total_steps=9)), "origin", 1))
+        assert record_of(store, "again") == before
+
+
+class TwiceContract:
+    """A step whose acknowledgement was lost on its way is sent again."""
+
+    def test_the_same_step_again_is_acknowledged_and_written_once(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        fence = at_work(store, "a").fence
+        for step in range(2):
+            failed = trial(2 * step + 1, step=step, state=TrialState.FAILED, value=None, error="x\0")
+            trials = [trial(2 * step, step=step, value=AWKWARD[step], returns=RETURNS), failed]
+            commit = CommitStep("a", fence, step, trials, {"at": [step, *AWKWARD]}, {"m": 1.0})
+            first = store.write(commit)
+            before = record_of(store, "a")
+            other.write(SetIntent("a", Intent.PAUSE if step else Intent.RUN, "ann"))
+            again = other.write(commit)
+            assert (first.completed_steps, again.completed_steps) == (step + 1, step + 1)
+            assert again.intent is (Intent.PAUSE if step else Intent.RUN)  # what is wanted by now
+            after = record_of(store, "a")
+            assert (after.trials, after.checkpoint, after.metrics) == (before.trials, before.checkpoint, before.metrics)
+        before = record_of(store, "a")
+        mine = commit.checkpoint
+        others: list[tuple[list[Trial], dict[str, Any]]] = [
+            (trials, {"at": 7}), (trials[:1], dict(mine)), ([*trials, trial(4, step=1)], dict(mine)), ([], dict(mine)),
+            ([trial(8, step=1), trials[1]], dict(mine)), ([trial(2, step=1, value=9.0), trials[1]], dict(mine)),
+            ([trial(2, step=1, value=AWKWARD[1], parameters={"x": 3}), trials[1]], dict(mine)),
+        ]  # fmt: skip
+        for evaluated, checkpoint in others:
+            with refused(OptimizationStateError, "step 1", "2 is the next"):
+                store.write(CommitStep("a", fence, 1, evaluated, checkpoint, {"m": 1.0}))
+        for wrong in (fence - 1, fence + 1):
+            with refused(StaleAttemptError, str(wrong)):
+                store.write(CommitStep("a", wrong, 1, trials, mine, {"m": 1.0}))
+        assert record_of(store, "a") == before
+
+
+class PrefectRunContract:
+    """Flow runs: whose they are, those that O9 only watches, and those that are parked."""
+
+    def test_open_runs_until_they_are_closed(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        for n in range(5):
+            put(store, f"a{n}")
+            store.write(KnowRun(f"run-{n}", f"a{n}", 1))
+        store.write(KnowRun("run-3", "a3", 2))  # resumed: the same run is one more attempt
+        store.write(Claim("node-1", 9, 60.0, "a3"))
+        known = other.prefect_run("run-3")
+        assert known is not None
+        assert (known["optimization_id"], known["attempt"], known["kind"], known["is_open"]) == ("a3", 2, "attempt", 1)
+        assert other.prefect_run("run-9") is None
+        for run_id in ("run-1", "never known"):
+            store.write(CloseRun(run_id))
+        seen: list[str] = []
+        while page := other.open_runs(after=seen[-1] if seen else "", limit=3):
+            seen += [row["run_id"] for row in page]
+        assert seen == ["run-0", "run-2", "run-3", "run-4"]
+        found = {row["run_id"]: row for row in other.open_runs()}["run-3"]
+        assert (found["status"], found["lease_node"], found["current_attempt"]) == ("created", "node-1", 1)
+        store.write(KnowRun("run-1", "a1", 2))
+        assert [row["run_id"] for row in other.open_runs(limit=2)] == ["run-0", "run-1"]
+
+    def test_transitions_and_states_of_all(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        assert (store.last_transition(), store.transitions_since(0)) == (0, [])
+        for name in ("a", "b"):
+            at_work(store, name)
+        rows = other.transitions_since(0)
+        assert [(row["optimization_id"], row["to_status"]) for row in rows] == [
+            (name, status) for name in ("a", "b") for status in ("created", "initializing", "running")
+        ]
+        assert other.transitions_since(rows[1]["id"], limit=2) == rows[2:4]
+        assert other.transitions_since(other.last_transition()) == []
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        for name, state_id in [("a", "s1"), ("a", "s2"), ("a", "s1"), ("b", "s3")]:
+            store.write(RecordPrefectState(name, 1, "task", "r", "n", state_id, "T", "N", "", at, Cause.EVENT))
+        assert [other.known_states(name) for name in ("a", "b", "ghost")] == [{"s1", "s2"}, {"s3"}, set()]
+
+    def test_a_flow_is_adopted_once_and_takes_no_slot(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        adopt = adopted(store, "flow")
+        before = record_of(store, "flow")
+        assert other.write(adopt) == Claimed("flow", 1, 1)
+        assert record_of(store, "flow") == before
+        put(store, "mine")
+        with refused(OptimizationConflictError, "'mine'", "no mirrored flow"):
+            store.write(Adopt(new("mine", metadata={"strategy": MIRRORED}), "run-2", "node-1", 60.0))
+        assert store.write(Claim("node-2", 1, 60.0)) == Claimed("mine", 1, 1)
+        put(store, "next")
+        assert store.write(Claim("node-2", 1, 60.0)) is None
+
+    def test_what_is_only_watched_never_waits_in_the_queue(self, open_store: OpenStore) -> None:
+        store = open_store()
+        adopted(store, "flow")
+        for status in (S.INITIALIZING, S.RUNNING, S.PAUSED):
+            store.write(Transition("flow", status, Cause.HOOK))
+        store.write(SetIntent("flow", Intent.PAUSE, "ann"))
+        store.write(SetIntent("flow", Intent.RUN, "ann"))
+        assert store.write(Claim("node", 9, 60.0)) is None
+        if status_of(store, "flow") is S.CREATED:
+            with refused(OptimizationCoordinationError, "'flow'", "only watches"):
+                store.write(Claim("node", 9, 60.0, "flow"))
+        put(store, "mine")
+        assert store.write(Claim("node", 9, 60.0)) == Claimed("mine", 1, 1)
+
+    def test_a_watched_flow_has_failed_when_its_holder_is_lost(self, open_store: OpenStore) -> None:
+        store = open_store()
+        adopted(store, "swept", lease_seconds=-1.0)
+        adopted(store, "crashed")
+        for name in ("swept", "crashed"):
+            for status in (S.INITIALIZING, S.RUNNING):
+                store.write(Transition(name, status, Cause.HOOK))
+        assert store.write(Sweep("node-2")) == ["swept"]
+        for attempt, is_it in [(2, False), (1, True), (1, False)]:
+            assert store.write(LostRun("run-crashed", "crashed", attempt, "node-2", "Prefect saw it crash")) is is_it
+        for name, words in [("swept", "its process is gone"), ("crashed", "Prefect saw it crash")]:
+            state = store.get(name)
+            assert state is not None
+            assert (state.status, words in state.issues[0]) == (S.FAILED, True)
+        assert store.write(Claim("node-2", 9, 60.0)) is None
+
+    def test_a_parked_run_takes_up_what_was_handed_to_it(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        claimed = parked(store, "a")
+        assert not store.write(HandOver("a", claimed.fence - 1, "run-a", 60.0))
+        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Turn.HELD, None)  # not handed over yet
+        assert store.write(HandOver("a", claimed.fence, "run-a", 60.0))
+        put(store, "b")
+        assert store.write(Claim("node-1", 1, 60.0)) is None  # the reservation is a slot
+        assert other.write(Begin("a", "run-b", "node-2", 60.0)) == (Turn.HELD, None)
+        taken = Claimed("a", claimed.attempt, claimed.fence + 1)
+        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Turn.TAKEN, taken)
+        assert other.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.HELD, None)
+        holding = store.holding("a")
+        assert holding is not None
+        assert (holding.lease_node, holding.parked_run_id) == ("node-2", None)
+        with refused(StaleAttemptError, str(claimed.fence)):
+            store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=claimed.fence))
+        store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=taken.fence))
+
+    def test_a_reservation_that_nobody_takes_up_is_no_death(self, open_store: OpenStore) -> None:
+        store = open_store()
+        claimed = parked(store, "a")
+        assert store.write(HandOver("a", claimed.fence, "run-a", -1.0))
+        store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))  # it has given it away: not its to renew
+        assert store.write(Sweep("node-2")) == ["a"]
+        holding = store.holding("a")
+        assert holding is not None
+        assert (holding.status, holding.deaths, holding.lease_node) == ("created", 0, None)
+        again = store.write(Claim("node-2", 1, 60.0))
+        assert again == Claimed("a", claimed.attempt + 1, claimed.fence + 2, "run-a")
+        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.HELD, None)  # too late
+        assert store.write(HandOver("a", again.fence, "run-a", 60.0))
+        store.write(SetIntent("a", Intent.CANCEL, "ann"))
+        assert status_of(store, "a") is S.CREATED  # whoever takes it up sees to it
+        store.write(Transition("a", S.CANCELLED, Cause.EVENT))
+        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.ENDED, None)
+
+
+class RunContract(RetryContract, TwiceContract, PrefectRunContract):
+    """All of it."""
+
+
+def finished(store: Store, name: str, *, steps: int) -> None:
+    """An optimization that failed in the step after its `steps` ones, of two trials each."""
+    fence = at_work(store, name, total_steps=8).fence
+    for step in range(steps):
+        good = trial(2 * step, step=step, value=AWKWARD[step], returns=RETURNS, periods_per_year=252.0, family="f")
+        bad = trial(2 * step + 1, step=step, state=TrialState.FAILED, value=None, error="broke", metrics={"m": 0.1})
+        store.write(CommitStep(name, fence, step, [good, bad], {"rng": [step, *AWKWARD]}, {"best": AWKWARD[step]}))
+    cut = trial(2 * steps, step=steps, state=TrialState.CANCELLED, value=None)
+    store.write(CutOff(name, fence, [cut]))
+    store.write(Transition(name, S.FAILED, Cause.HOOK, fence=fence))
+
+
+def adopted(store: Store, name: str, *, lease_seconds: float = 60.0) -> Adopt:
+    adopt = Adopt(new(name, metadata={"strategy": MIRRORED}), f"run-{name}", "node-1", lease_seconds)
+    assert store.write(adopt) == Claimed(name, 1, 1)
+    return adopt
+
+
+def parked(store: Store, name: str) -> Claimed:
+    """One whose first attempt was paused and is parked in Prefect, claimed for its next."""
+    fence = at_work(store, name).fence
+    store.write(SetIntent(name, Intent.PAUSE, "ann"))
+    store.write(Transition(name, S.PAUSED, Cause.HOOK, fence=fence))
+    store.write(Park(name, "run-gone"))
+    store.write(Park(name, None))
+    store.write(Park(name, f"run-{name}"))
+    assert store.write(SetIntent(name, Intent.RUN, "ann")) is S.CREATED
+    claimed = store.write(Claim("node-1", 1, 60.0))
+    assert claimed == Claimed(name, 2, 2, f"run-{name}")
+    return claimed
+
+
+def bits(found: Trial | None) -> tuple[bytes, bytes, float | None]:
+    """A trial's value and returns as they are stored."""
+    assert found is not None
+    value = struct.pack("<d", math.nan if found.value is None else found.value)
+    return value, pack_returns(found.returns or ()), found.periods_per_year
