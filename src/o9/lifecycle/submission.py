@@ -111,12 +111,14 @@ def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
 
     Raises OptimizationValidationError for a circle, naming it.
     """
-    by_id = {state.optimization_id: state for state in states}
+    by_id: dict[str, list[OptimizationState]] = {}
+    for state in states:
+        by_id.setdefault(state.optimization_id, []).append(state)
     sorter = TopologicalSorter(
-        {name: [other for other in _after(state) if other in by_id] for name, state in by_id.items()}
+        {name: [other for other in _awaited(same) if other in by_id] for name, same in by_id.items()}
     )
     try:
-        return [by_id[name] for name in sorter.static_order()]
+        return [state for name in sorter.static_order() for state in by_id[name]]
     except CycleError as error:
         circle = " → ".join(reversed(error.args[1]))
         raise OptimizationValidationError(
@@ -124,9 +126,10 @@ def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
         ) from error
 
 
-def _after(state: OptimizationState) -> Sequence[str]:
-    after = state.metadata.get("after", ())
-    return after if isinstance(after, list | tuple) else ()
+def _awaited(states: Sequence[OptimizationState]) -> list[str]:
+    """The ids that any of them is to run after; what is none is left to the validation."""
+    afters = [state.metadata.get("after") for state in states]
+    return [name for after in afters if isinstance(after, list | tuple) for name in after if isinstance(name, str)]
 
 
 def _again(state: OptimizationState, origin: OptimizationState | None) -> tuple[OptimizationState, int]:
