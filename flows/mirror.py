@@ -161,7 +161,7 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
     run = _adopted.get(seen.run_id)
     if run is None:
         run = Run(seen.run_id, f"run-{seen.run_id}", 1, MIRRORED)
-        await _adopt(words, flow, flow_run, run, outlet, node)
+        await _adopt(words, flow, flow_run, run, outlet, node, state.id)
         _adopted[seen.run_id] = run
     await outlet.write(operation_for(seen, run, Cause.HOOK, node))
     remember(seen.state_id)
@@ -169,12 +169,14 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
         _adopted.pop(seen.run_id, None)
 
 
-async def _adopt(words: _Words, flow: Any, flow_run: Any, run: Run, outlet: Outlet, node: str) -> None:
+async def _adopt(words: _Words, flow: Any, flow_run: Any, run: Run, outlet: Outlet, node: str, now: Any) -> None:
     """Make the run an optimization that this process holds, with the states that Prefect has recorded so far."""
     optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
     await outlet.write(Adopt(optimization, run.run_id, node, settings().lease_seconds))
     earlier = await _states_so_far(flow_run)
     for state in earlier:
+        if state.id == now:
+            continue
         seen = seen_of(FLOW, flow_run, state)
         await outlet.write(operation_for(seen, run, Cause.HOOK, node))
         remember(seen.state_id)

@@ -2,8 +2,9 @@
 
 Contract. Owned by one event loop. It reconnects by itself for as long as it takes; what it missed meanwhile is the
 reconciler's. A state that may be somebody's wish (cancelled, paused, resumed) is taken at once; the others half a
-second later and together, when the run's own hooks have recorded most of them. Idle it costs nothing; a run that the
-store does not know costs one read, and one more every UNKNOWN_SECONDS while it is busy.
+second later and together, when the run's own hooks have recorded most of them. Idle it costs nothing. A run that the
+store does not know is somebody else's: asked for during the first FOREIGN_SECONDS, since its first hook may be about to
+make it known, and then no more, until it begins to run again or somebody wants something of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from prefect.events.clients import get_events_subscriber
@@ -30,10 +32,18 @@ from o9.store.transitions import Cause
 logger = logging.getLogger(__name__)
 GATHER_SECONDS = 0.5
 AGAIN_SECONDS = 2.0  # after the store was away
-UNKNOWN_SECONDS = 5.0
+FOREIGN_SECONDS = 5.0
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 REMEMBERED_RUNS = 10_000
 WAITING_LIMIT = 10_000  # states kept while the store is away; the reconciler takes those beyond
+
+
+@dataclass
+class _Known:
+    """Whose a flow run is; while that is None, it is asked again up to the moment `until`."""
+
+    run: Run | None
+    until: float
 
 
 class EventListener:
@@ -45,8 +55,8 @@ class EventListener:
         self._on_heard = on_heard
         self._listening: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
-        self._runs: OrderedDict[str, tuple[Run | None, float]] = OrderedDict()
-        self._waiting: dict[str, list[tuple[Run, Seen]]] = {}
+        self._runs: OrderedDict[str, _Known] = OrderedDict()
+        self._waiting: dict[str, list[Seen]] = {}
         self._count = 0
         self._taking: dict[str, asyncio.Task[None]] = {}
 
@@ -106,58 +116,76 @@ class EventListener:
             return
         flow_run_id, seen = found
         wish = may_be_a_wish(seen.run_kind, seen.state_type, seen.state_name)
-        try:
-            # A run becomes known about when it begins to run; and a wish is too dear to be missed for a stale answer.
-            run = await self._run_of(flow_run_id, ask=wish or (seen.run_kind == FLOW and seen.state_type == "RUNNING"))
-        except OptimizationStoreError as error:
-            logger.warning("could not look up a flow run, its states are the reconciler's: %s", error)
+        begins = wish or (seen.run_kind == FLOW and seen.state_type == "RUNNING")
+        if self._is_foreign(flow_run_id, begins) or self._count >= WAITING_LIMIT:
             return
-        if run is None or self._count >= WAITING_LIMIT:
-            return
-        self._waiting.setdefault(run.optimization_id, []).append((run, seen))
+        self._waiting.setdefault(flow_run_id, []).append(seen)
         self._count += 1
-        self._take_soon(run.optimization_id, at_once=wish)
+        self._take_soon(flow_run_id, at_once=wish)
 
-    async def _run_of(self, flow_run_id: str, *, ask: bool) -> Run | None:
-        run, until = self._runs.get(flow_run_id, (None, 0.0))
-        if (run is not None and not ask) or (run is None and not ask and time.monotonic() < until):
-            return run
-        row = await self._store.read_async(self._store.prefect_run, flow_run_id)
-        run = Run.of_row(row) if row else None
-        self._runs[flow_run_id] = run, time.monotonic() + UNKNOWN_SECONDS
-        self._runs.move_to_end(flow_run_id)
-        if len(self._runs) > REMEMBERED_RUNS:
-            self._runs.popitem(last=False)
-        return run
+    def _is_foreign(self, flow_run_id: str, begins: bool) -> bool:
+        known = self._runs.get(flow_run_id)
+        if known is None:
+            known = self._runs[flow_run_id] = _Known(None, time.monotonic() + FOREIGN_SECONDS)
+            if len(self._runs) > REMEMBERED_RUNS:
+                self._runs.popitem(last=False)
+        elif begins and known.run is None:
+            known.until = time.monotonic() + FOREIGN_SECONDS
+        return known.run is None and time.monotonic() >= known.until
 
-    def _take_soon(self, name: str, *, at_once: bool) -> None:
-        task = self._taking.get(name)
-        if task is not None and at_once and task.get_name() == "o9-gather":
+    def _take_soon(self, flow_run_id: str, *, at_once: bool) -> None:
+        task = self._taking.get(flow_run_id)
+        if task is not None and at_once and task.get_name() == _GATHERING:
             task.cancel()  # it only waits; what it waits with is taken now
             task = None
-        if task is None:
+        if task is None or task.done():
             pause = 0.0 if at_once else GATHER_SECONDS
-            self._taking[name] = asyncio.create_task(self._take(name, pause), name="o9-gather" if pause else "o9-take")
+            name = _GATHERING if pause else _TAKING
+            self._taking[flow_run_id] = asyncio.create_task(self._take(flow_run_id, pause), name=name)
 
-    async def _take(self, name: str, pause: float) -> None:
-        if pause:
-            await asyncio.sleep(pause)
+    async def _take(self, flow_run_id: str, pause: float) -> None:
         me = asyncio.current_task()
         assert me is not None
-        me.set_name("o9-take")
-        while heard := self._waiting.pop(name, []):
+        await asyncio.sleep(pause)
+        me.set_name(_TAKING)
+        while heard := self._waiting.get(flow_run_id):
             try:
-                taken = await take(self._store, self._node, heard, Cause.EVENT)
+                done = await self._take_now(flow_run_id, list(heard))
             except OptimizationStoreError as error:
-                logger.warning("could not record what Prefect said of %s, trying again: %s", name, error)
-                self._waiting[name] = heard + self._waiting.get(name, [])
+                logger.warning(
+                    "could not record what Prefect said of flow run %s, trying again: %s", flow_run_id, error
+                )
                 await asyncio.sleep(AGAIN_SECONDS)
-                continue
             except OptimizationError:
-                logger.exception("could not take what Prefect said of %s", name)
+                logger.exception("could not take what Prefect said of flow run %s", flow_run_id)
+                done = len(heard)
+                self._forget(flow_run_id, done)
             else:
-                if taken.intents:
-                    self._on_heard(name)
-            self._count -= len(heard)
-        if self._taking.get(name) is me:
-            del self._taking[name]
+                self._forget(flow_run_id, done)
+                if not done:
+                    await asyncio.sleep(GATHER_SECONDS)
+        if self._taking.get(flow_run_id) is me:
+            del self._taking[flow_run_id]
+
+    async def _take_now(self, flow_run_id: str, heard: list[Seen]) -> int:
+        """How many of them are done with: none while nobody has said yet whose the run is."""
+        known = self._runs.get(flow_run_id) or _Known(None, 0.0)
+        # Asked again for each batch: an attempt that was suspended and resumed is the next one, on the same run.
+        row = await self._store.read_async(self._store.prefect_run, flow_run_id)
+        known.run = Run.of_row(row) if row else None
+        if known.run is None:
+            return len(heard) if time.monotonic() >= known.until else 0
+        taken = await take(self._store, self._node, [(known.run, seen) for seen in heard], Cause.EVENT)
+        if taken.intents:
+            self._on_heard(known.run.optimization_id)
+        return len(heard)
+
+    def _forget(self, flow_run_id: str, count: int) -> None:
+        waiting = self._waiting[flow_run_id]
+        del waiting[:count]
+        self._count -= count
+        if not waiting:
+            del self._waiting[flow_run_id]
+
+
+_GATHERING, _TAKING = "o9-gather", "o9-take"

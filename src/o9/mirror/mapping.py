@@ -27,6 +27,7 @@ from o9.store.runs import ATTEMPT
 # Prefect has no terminal state for them; nobody has cancelled anything.
 PAUSED = "Paused"
 REQUEUED = "Requeued"
+REPLACED = "Replaced"
 PREFECT = "prefect"  # who wanted it, where a person pressed a button of Prefect's
 
 
@@ -45,7 +46,7 @@ def meaning_of(run_kind: str, state_type: str, state_name: str, message: str | N
     if owner == MIRRORED and state_type == "CRASHED":
         return Meaning(OptimizationStatus.FAILED, f"the flow run crashed: {message or 'Prefect gave no reason'}")
     if owner != MIRRORED and is_own_rest(state_type, state_name):
-        return Meaning(OptimizationStatus.CREATED if state_name == REQUEUED else OptimizationStatus.PAUSED)
+        return Meaning(_BY_OWN_NAME[state_name])
     if state_type == "FAILED" and state_name == "TimedOut":
         return Meaning(OptimizationStatus.TIMEOUT, message)
     to = _BY_TYPE.get(state_type)
@@ -56,7 +57,7 @@ def meaning_of(run_kind: str, state_type: str, state_name: str, message: str | N
 
 def is_own_rest(state_type: str, state_name: str) -> bool:
     """Whether it is the state in which O9 itself ends an attempt that another one follows."""
-    return state_type == "CANCELLED" and state_name in (PAUSED, REQUEUED)
+    return state_type == "CANCELLED" and state_name in _BY_OWN_NAME
 
 
 class Why(str, Enum):
@@ -136,6 +137,7 @@ def wish_of(standing: Standing, state_type: str, state_name: str) -> Wish:
 
 
 _WISHES = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})
+_BY_OWN_NAME = {PAUSED: OptimizationStatus.PAUSED, REQUEUED: OptimizationStatus.CREATED, REPLACED: None}
 _BY_TYPE = {
     "SCHEDULED": OptimizationStatus.INITIALIZING,
     "PENDING": OptimizationStatus.INITIALIZING,

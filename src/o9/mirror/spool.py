@@ -58,6 +58,7 @@ class Spool:
         self._key = store_key(url)
         self._folder = folder or spool_folder()
         self._lock = threading.Lock()
+        self._delivering = threading.Lock()
         self._file: int | None = None
         self._path: Path | None = None
         self._size = 0
@@ -83,22 +84,30 @@ class Spool:
     def deliver(self, store: Store) -> int:
         """Tell the store what waits, in order; returns how many lines. Raises OptimizationStoreError where it is away.
 
-        What is appended meanwhile is delivered, too; one thread at a time may call this.
+        What is appended meanwhile is delivered, too. Threads take turns.
         """
         delivered = 0
-        while True:
-            with self._lock:
-                if len(self) == 0:
-                    self._remove()
-                    return delivered
-                file, begin, end, path = self._file, self._delivered, self._size, self._path
-            assert file is not None
-            assert path is not None
-            for line in os.pread(file, end - begin, begin).splitlines(keepends=True):
-                _tell(store, line, path)
-                delivered += 1
-                with self._lock:
-                    self._delivered += len(line)
+        with self._delivering:
+            while lines := self._waiting():
+                path, waiting = lines
+                for line in waiting:
+                    _tell(store, line, path)
+                    delivered += 1
+                    with self._lock:
+                        if self._path != path:
+                            return delivered  # closed meanwhile: the rest is somebody else's
+                        self._delivered += len(line)
+        return delivered
+
+    def _waiting(self) -> tuple[Path, list[bytes]] | None:
+        """The lines that wait now; with none left, the file goes."""
+        with self._lock:
+            if self._file is None or self._path is None:
+                return None
+            if len(self) == 0:
+                self._remove()
+                return None
+            return self._path, os.pread(self._file, len(self), self._delivered).splitlines(keepends=True)
 
     def close(self) -> None:
         """Leave what waits to others on this node."""

@@ -1,0 +1,287 @@
+"""What a store that was away has not heard: kept in order on the node, delivered once, whoever does it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from o9.mirror.outlet import PATIENCE_SECONDS, Outlet
+from o9.mirror.seen import FLOW, Run, Seen, operation_for
+from o9.mirror.spool import Spool, deliver
+from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.settings import settings
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store.runs import Adopt
+from o9.store.store import Store
+from o9.store.transitions import Cause, RecordPrefectState, Transition
+
+RUN = Run("r", "run-r", 1, "mirrored")
+NAMES = ["PENDING Pending", "RUNNING Running", "COMPLETED Completed"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The node's spool folder."""
+    monkeypatch.setenv("O9_SPOOL_FOLDER", str(tmp_path / "spool"))
+    settings.cache_clear()
+    yield tmp_path / "spool"
+    settings.cache_clear()
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with Store(store_url) as opened:
+        yield opened
+
+
+def adoption() -> Adopt:
+    state = OptimizationState(
+        "run-r", "r", "", OptimizationType.PARAMETER_TUNING, OptimizationStatus.CREATED, OptimizationPriority.NORMAL,
+        utc_now(), utc_now(), metadata={"strategy": "mirrored", "desk": "Zürich"},
+    )  # fmt: skip
+    return Adopt(state, "r", "node", 30.0)
+
+
+def state_of(number: int) -> RecordPrefectState:
+    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+    state_type, name = NAMES[number].split() if number < len(NAMES) else ("RUNNING", f"Running {number}")
+    return operation_for(Seen(FLOW, "r", "r", f"s{number}", state_type, name, "", at), RUN, Cause.HOOK, "node")
+
+
+def recorded(store: Store) -> list[str]:
+    return [row["state_id"] for row in store.prefect_states("run-r")]
+
+
+def test_what_waits_is_delivered_in_order_and_the_file_is_gone(folder: Path, store: Store) -> None:
+    spool = Spool(store.url)
+    for operation in (adoption(), state_of(0), state_of(1), state_of(2)):
+        spool.append(operation)
+    assert len(spool) == sum(path.stat().st_size for path in folder.iterdir())
+    assert deliver(store) == 0, "its writer lives and delivers it itself"
+    assert spool.deliver(store) == 4
+    state = store.get("run-r")
+    assert state is not None
+    assert state.status is OptimizationStatus.COMPLETED
+    assert state.metadata["desk"] == "Zürich"
+    assert recorded(store) == ["s0", "s1", "s2"]
+    assert len(spool) == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_every_kind_of_line_comes_back_as_it_was(folder: Path, store: Store) -> None:
+    moved = Transition("run-r", OptimizationStatus.INITIALIZING, Cause.HOOK, "adopted", "node", prefect_run_id="r")
+    heard: list[Any] = []
+
+    class Recording(Store):
+        def write(self, operation: Any) -> Any:
+            heard.append(operation)
+            return super().write(operation)
+
+    spool, said = Spool(store.url), [adoption(), moved, state_of(1)]
+    for operation in said:
+        spool.append(operation)
+    with Recording(store.url) as listening:
+        spool.deliver(listening)
+    assert heard == said
+
+
+def test_delivered_twice_counts_once(folder: Path, store: Store) -> None:
+    for _ in range(2):
+        spool = Spool(store.url)
+        for operation in (adoption(), state_of(0), state_of(1)):
+            spool.append(operation)
+        spool.deliver(store)
+    assert recorded(store) == ["s0", "s1"]
+    assert len(store.transitions("run-r")) == 3
+
+
+def test_a_store_that_goes_away_in_the_middle_loses_nothing(folder: Path, store: Store) -> None:
+    spool = Spool(store.url)
+    for operation in (adoption(), state_of(0), state_of(1)):
+        spool.append(operation)
+
+    class Failing(Store):
+        calls = 0
+
+        def write(self, operation: Any) -> Any:
+            self.calls += 1
+            if self.calls == 3:
+                raise StoreUnavailableError("away")
+            return super().write(operation)
+
+    with Failing(store.url) as failing, pytest.raises(StoreUnavailableError):
+        spool.deliver(failing)
+    spool.append(state_of(2))
+    assert spool.deliver(store) == 2, "from where it stopped"
+    assert recorded(store) == ["s0", "s1", "s2"]
+
+
+WRITER = """
+import sys, time
+sys.path.insert(0, {here!r})
+from test_mirror_spool import adoption, state_of
+from o9.mirror.spool import Spool
+spool = Spool({url!r})
+for operation in (adoption(), state_of(0), state_of(1)):
+    spool.append(operation)
+print("kept", flush=True)
+time.sleep(60)
+"""
+
+
+def killed_writer(store: Store) -> None:
+    source = WRITER.format(here=str(Path(__file__).parent), url=store.url)
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "kept\n"
+        assert deliver(store) == 0, "its writer lives"
+        writer.send_signal(signal.SIGKILL)
+
+
+def test_after_a_kill_another_process_delivers(folder: Path, store: Store) -> None:
+    killed_writer(store)
+    assert deliver(store) == 3
+    assert recorded(store) == ["s0", "s1"]
+    assert deliver(store) == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_of_many_that_deliver_one_does(folder: Path, store: Store) -> None:
+    killed_writer(store)
+    source = (
+        f"from o9.store.store import Store; from o9.mirror.spool import deliver; print(deliver(Store({store.url!r})))"
+    )
+    many = [subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(process.communicate(timeout=60)[0] for process in many) == ["0\n", "0\n", "3\n"]
+    assert recorded(store) == ["s0", "s1"]
+
+
+def test_a_line_that_a_power_cut_tore_is_set_aside(
+    folder: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_writer(store)
+    (path,) = folder.iterdir()
+    with path.open("ab") as file:
+        file.write(b'{"state": {"optimi')
+    assert deliver(store) == 4
+    assert recorded(store) == ["s0", "s1"]
+    assert "cannot be read and is set aside" in caplog.text
+    (aside,) = folder.iterdir()
+    assert aside.read_bytes() == b'{"state": {"optimi\n'
+
+
+def test_what_the_store_refuses_is_set_aside_and_stops_nothing(
+    folder: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(store.url)
+    for operation in (state_of(0), adoption(), state_of(1)):  # a state of what nobody created
+        spool.append(operation)
+    assert spool.deliver(store) == 3
+    assert recorded(store) == ["s1"]
+    assert "the store refuses a line" in caplog.text
+    assert [path.suffix for path in folder.iterdir()] == [".aside"]
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        Spool(store.url, tmp_path / "file").append(adoption())
+
+
+def test_stores_do_not_get_each_other_s(folder: Path, store: Store, tmp_path: Path) -> None:
+    killed_writer(store)
+    with Store(str(tmp_path / "other.db")) as other:
+        assert deliver(other) == 0
+    assert deliver(store) == 3
+
+
+# The way into the store
+
+
+def test_while_something_waits_the_new_goes_behind_it(
+    folder: Path, store: Store, wait_until: Callable[..., Any]
+) -> None:
+    """A store that hangs: the first write waits a little, those behind it not at all, and the order holds."""
+    outlet = Outlet(store.url, lambda: store)
+
+    async def write(*operations: Any) -> float:
+        began = time.monotonic()
+        for operation in operations:
+            await outlet.write(operation)
+        return time.monotonic() - began
+
+    assert asyncio.run(write(adoption(), state_of(0))) < 1.0
+    other = sqlite3.connect(store.url, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    first = asyncio.run(write(state_of(1)))
+    assert PATIENCE_SECONDS <= first < PATIENCE_SECONDS + 1.0
+    assert asyncio.run(write(*(state_of(number) for number in range(2, 30)))) < 1.0
+    assert recorded(store) == ["s0"]
+    other.execute("COMMIT")
+    other.close()
+    wait_until(lambda: not outlet.is_away)
+    assert asyncio.run(write(state_of(30))) < 1.0
+    assert recorded(store) == [f"s{number}" for number in range(31)]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_opened_yet(
+    folder: Path, store_url: str, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    missing = tmp_path / "mount" / "store.db"
+    outlet = Outlet(str(missing), lambda: Store(str(missing)))
+
+    async def write(*operations: Any) -> None:
+        for operation in operations:
+            await outlet.write(operation)
+
+    asyncio.run(write(adoption(), state_of(0), state_of(1)))
+    assert outlet.is_away
+    missing.parent.mkdir()
+    wait_until(lambda: not outlet.is_away)
+    asyncio.run(write(state_of(2)))
+    with Store(str(missing)) as store:
+        assert recorded(store) == ["s0", "s1", "s2"]
+
+
+def test_at_the_end_a_last_try(folder: Path, store: Store) -> None:
+    outlet = Outlet(store.url, lambda: store)
+    other = sqlite3.connect(store.url, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asyncio.run(outlet.write(adoption()))
+    other.execute("COMMIT")
+    other.close()
+    outlet.close()
+    assert store.get("run-r") is not None
+
+
+def test_what_the_operation_itself_raises_reaches_the_caller(folder: Path, store: Store) -> None:
+    outlet = Outlet(store.url, lambda: store)
+    with pytest.raises(Exception, match="no optimization 'run-r'") as raised:
+        asyncio.run(outlet.write(state_of(0)))
+    assert not isinstance(raised.value, OptimizationStoreError)
+    assert not outlet.is_away
+
+
+def test_a_forked_child_leaves_its_parent_s_file_alone(folder: Path, store: Store) -> None:
+    spool = Spool(store.url)
+    spool.append(adoption())
+    child = os.fork()
+    if child == 0:
+        spool.disown()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert deliver(store) == 0, "still its own"
+    assert spool.deliver(store) == 1
