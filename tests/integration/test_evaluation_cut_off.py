@@ -267,3 +267,27 @@ def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:
     finally:
         for descriptor in (lifeline, requests, kept_open):
             os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no guardian")
+def test_without_its_guardian_the_guarded_process_ends_even_where_its_parent_sees_nothing_of_it() -> None:
+    pipes = [os.pipe() for _ in range(3)]
+    (requests, _), (_, replies), (lifeline, _) = pipes
+    child = subprocess.Popen(
+        [sys.executable, "-P", child_module.__file__, str(requests), str(replies), str(lifeline)],
+        pass_fds=[requests, replies, lifeline],
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 10
+        while not (guarded := psutil.Process(child.pid).children()):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        while alive(guarded[0].pid):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        for descriptor in (descriptor for pipe in pipes for descriptor in pipe):
+            os.close(descriptor)
