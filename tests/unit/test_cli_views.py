@@ -161,6 +161,18 @@ def test_a_progress_line_says_what_is_known() -> None:
     assert progress_line(fresh) == "Trend  created"
 
 
+def test_the_demonstration_says_what_was_searched_for_where_that_is_no_sharpe_ratio() -> None:
+    rows = [
+        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | {"strategy": name, "figure": figure, "trials": 1})
+        for name, figure in (("Trend", "sharpe"), ("Risk limits", "calmar"))
+    ]
+    drawn_rows = "".join(drawn(part) for part in demo_view(rows, "a", "b"))
+    assert "Risk limits *" in drawn_rows
+    assert "Trend *" not in drawn_rows
+    assert "Searched for the best Calmar ratio" in drawn_rows
+    assert "*" not in "".join(drawn(part) for part in demo_view(rows[:1], "a", "b"))
+
+
 def test_the_demonstration_reads_like_a_manager_s_table() -> None:
     whose: dict[str, Any] = {"optimization_id": "a", "strategy": "Trend", "figure": "sharpe", "reading": "fine"}
     row = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__, 0.5) | whose | {"trials": 9})

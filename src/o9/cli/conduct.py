@@ -29,7 +29,7 @@ from o9.cli.reading import read_record
 from o9.cli.views import Record, summary_view
 from o9.model.errors import OptimizationStateError
 from o9.model.settings import DEFAULT_STORE
-from o9.model.states import OptimizationStatus
+from o9.model.states import ENDED, OptimizationStatus
 from o9.store.store import Store
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def exit_code(records: Sequence[Record], interrupted: bool) -> int:
 def what_next(records: Sequence[Record], option: str, width: int, *, everything: bool = False) -> list[str]:
     """The commands to type next; `everything` names those that list and export too."""
     lines = [(f"o9 list{option}", "everything in the record")] if everything else []
-    if waiting := [r.state.optimization_id for r in records if is_parked(r.state)]:
+    rests = [record.state for record in records if record.state.status not in ENDED]
+    if waiting := [state.optimization_id for state in rests]:
         lines.append((words.command("run --resume", waiting, option), "goes on behind the last committed step"))
     first = [records[0].state.optimization_id]
     lines.append((words.command("show", first, option), "the result and its history"))
@@ -119,8 +120,9 @@ async def _conduct(
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.cli.logs import log_through
+    from o9.cli.prefect_side import configured_server
 
-    log_through(display.console)
+    log_through(display.console, prefect_has_pages=configured_server() is not None)
     aggregator = OptimizationStateAggregator(max_concurrent_optimizations=max_concurrent, storage_path=url)
     try:
         await aggregator.initialize()

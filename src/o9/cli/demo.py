@@ -34,6 +34,12 @@ LEGEND = (
     "best parameters known at each fold."
 )
 
+# By what was optimized where that is no Sharpe ratio.
+OTHER_GOALS = {
+    "calmar": "* Searched for the best Calmar ratio (a year's return over the worst fall), which is the best value that "
+    "`o9 list` and `o9 show` give; the Sharpe ratios above are those of the parameters so found."
+}
+
 
 def demonstrate(url: str | None, *, seed: int, small: bool) -> int:
     if find_spec("skfolio") is None:
@@ -54,7 +60,7 @@ def demo_view(rows: Sequence[DemoRow], in_sample: str, out_of_sample: str) -> li
     for row in rows:
         beats = _beats(row.out_of_sample_sharpe, row.out_of_sample_equal_weight_sharpe)
         table.add_row(
-            row.strategy,
+            f"{row.strategy} *" if row.figure in OTHER_GOALS else row.strategy,
             str(row.trials),
             _ratio(row.in_sample_sharpe),
             _ratio(row.walk_forward_sharpe),
@@ -82,7 +88,9 @@ def demo_view(rows: Sequence[DemoRow], in_sample: str, out_of_sample: str) -> li
         sentences.add_row(Text(row.strategy), Text(row.reading))
     heading = Text("Sharpe ratios, and the worst fall from a high out of sample", style="bold")
     legend = LEGEND.format(in_sample=in_sample, out_of_sample=out_of_sample)
-    return [heading, Text(), table, Text(), sentences, Text(), Text(legend, style="dim")]
+    notes = [OTHER_GOALS[figure] for figure in OTHER_GOALS if any(row.figure == figure for row in rows)]
+    told = [Text(note, style="dim") for note in [legend, *notes]]
+    return [heading, Text(), table, Text(), sentences, Text(), *told]
 
 
 def _plan(seed: int, small: bool) -> list[OptimizationState]:

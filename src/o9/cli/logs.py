@@ -15,10 +15,11 @@ from o9.model.logs import configure_logging
 from o9.model.settings import settings
 
 
-def log_through(console: Console) -> None:
+def log_through(console: Console, *, prefect_has_pages: bool = True) -> None:
     """Send O9's and Prefect's console logs through `console`: warnings and errors, unless more was asked for.
 
     Prefect's own record of the logs, which its UI shows, is not touched. To be called once Prefect is imported.
+    prefect_has_pages: False for the local server, which has no UI that its links could lead to.
     """
     stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]
     level = "DEBUG" if failures.debug else _asked_for() or "WARNING"
@@ -32,6 +33,8 @@ def log_through(console: Console) -> None:
         if not failures.debug and (hasattr(handler, "console") or handler.get_name() == "o9"):
             handler.setFormatter(_OneLine(handler.formatter or logging.Formatter()))
             handler.addFilter(_is_news)
+        if not prefect_has_pages and hasattr(handler, "console"):
+            handler.addFilter(_is_no_link)
 
 
 class _OneLine(logging.Formatter):
@@ -54,6 +57,10 @@ def _is_news(record: logging.LogRecord) -> bool:
     """False for what Prefect says of every run that fails: the bars and the summary say it, with its cause."""
     of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
     return not (of_a_run and str(record.msg).startswith(_SAID_ELSEWHERE))
+
+
+def _is_no_link(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("View at ")
 
 
 def _asked_for() -> str | None:

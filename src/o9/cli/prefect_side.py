@@ -27,16 +27,21 @@ class PrefectServers:
     local: str | None
 
 
+def configured_server() -> str | None:
+    """The API's URL that Prefect's settings name."""
+    return PREFECT_API_URL.value() or None
+
+
 def look_for_servers() -> PrefectServers:
     home = PREFECT_HOME.value().expanduser()
-    configured = PREFECT_API_URL.value() or None
+    configured = configured_server()
     problem = _problem(configured) if configured else None
     return PrefectServers(home, configured and _without_password(configured), problem, _local(home))
 
 
 def where_prefect_records() -> str:
     """Where the flow runs of this machine can be looked at."""
-    if configured := PREFECT_API_URL.value():
+    if configured := configured_server():
         return f"{_without_password(configured).removesuffix('/api')} in a browser"
     database = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value())
     local = database.get_backend_name() == "sqlite"
