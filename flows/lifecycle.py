@@ -1,41 +1,46 @@
 """One optimization's life as a Prefect flow: prepare, one task for each step, finalize.
 
 Started by the aggregator, which holds the claim already, or by Prefect (a schedule, its UI, a worker), in
-which case the flow claims the optimization itself. How an attempt ends is Prefect's final state and ours alike:
+which case the flow claims the optimization itself, or waits for its turn without holding a worker. How an attempt
+ends is Prefect's final state and ours alike:
 
-| end             | Prefect               | optimization |
-| done            | Completed             | completed    |
-| an error        | Failed                | failed       |
-| paused          | Cancelled as `Paused` | paused       |
-| cancelled       | Cancelled             | cancelled    |
-| out of time     | Failed as `TimedOut`  | timeout      |
-| its node stops  | Cancelled as `Requeued` | created    |
+| end             | Prefect                                                    | optimization |
+| done            | Completed                                                  | completed    |
+| an error        | Failed                                                     | failed       |
+| paused          | Suspended, with a deployment; else Cancelled as `Paused`   | paused       |
+| cancelled       | Cancelled                                                  | cancelled    |
+| out of time     | Failed as `TimedOut`                                       | timeout      |
+| its node stops  | Cancelled as `Requeued`                                    | created      |
+| was replaced    | Cancelled as `Replaced`                                    | is another attempt's |
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow, get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
 from o9.flows.presence import appear
+from o9.flows.turns import ended_state, may_be_suspended, park, wait_for_turn
 from o9.lifecycle.submission import new_optimization, submit
-from o9.mirror.mapping import REQUEUED
-from o9.mirror.recorder import Tracked, mirror_flow_state, record_state, track, untrack
-from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.mirror.mapping import REPLACED, REQUEUED
+from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
+from o9.mirror.seen import FLOW, Run, operation_for, seen_of
+from o9.model.errors import OptimizationError, OptimizationValidationError, StaleAttemptError
 from o9.model.logs import bound
 from o9.model.settings import settings
-from o9.model.states import Intent
-from o9.store.leases import Claim, Lost
-from o9.store.transitions import Cause
-from o9.tasks.attempt import Attempt, Verdict, find, forget, register
+from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store.leases import Claimed, Lost
+from o9.store.transitions import Cause, Transition
+from o9.tasks.attempt import CUTS_OFF, Attempt, Verdict, find, forget, register
 from o9.tasks.run_logs import forward_to_prefect
 from o9.tasks.steps import finalize, prepare, run_step
 
@@ -81,69 +86,130 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
-    flow_run_id = context.flow_run.id
+    flow_run = context.flow_run
     forward_to_prefect()
-    attempt, hearing = find(flow_run_id), None
+    attempt, hearing = find(flow_run.id), None
     if attempt is None:
-        attempt = await _claim(flow_run_id, optimization_id, spec)
-        hearing = asyncio.create_task(_hear_cancellation(attempt))
-    name = attempt.claimed.optimization_id
+        begun = await _begin(flow_run, optimization_id, spec)
+        if not isinstance(begun, Attempt):
+            return begun
+        attempt = begun
+        hearing = asyncio.create_task(_hear_wishes(attempt))
+    name, verdict, results = attempt.claimed.optimization_id, Verdict.GO_ON, None
     with bound(optimization=name, attempt=attempt.claimed.attempt):
         try:
-            begun = await prepare(name)
-            step, verdict = begun["step"], Verdict.GO_ON
-            if begun["total_steps"] and step >= begun["total_steps"]:
-                verdict = Verdict.DONE  # it died between its last step and its end
+            prepared = await prepare(name)
+            step, verdict = prepared["step"], Verdict(prepared["verdict"])
             while verdict is Verdict.GO_ON:
                 verdict = Verdict(await run_step(name, step))
                 step += 1
-            results = await finalize(name, verdict.value)
+            if verdict is not Verdict.REPLACED:
+                results = await finalize(name, verdict.value)
+        except StaleAttemptError as error:
+            verdict = Verdict.REPLACED
+            logger.warning("%s", error)
         finally:
             if hearing is not None:
                 hearing.cancel()
                 await asyncio.wait({hearing})
             if attempt.strategy is not None and attempt.strategy.kind == "steps":
                 await attempt.strategy.close()
-            forget(flow_run_id)
-    if verdict in (Verdict.PAUSE, Verdict.CANCEL):  # for which Prefect calls no hook
-        _let_go(flow_run_id)
-    return results if verdict is Verdict.DONE else _END_STATES[verdict]()
+            forget(flow_run.id)
+    if verdict in (Verdict.PAUSE, Verdict.CANCEL, Verdict.REPLACED):  # for which Prefect calls no hook
+        _let_go(flow_run.id)
+    if verdict is Verdict.REPLACED:
+        return await _taken_from(attempt)
+    if verdict is Verdict.PAUSE and may_be_suspended(flow_run):
+        await park(attempt.store, name, flow_run)
+    return results if verdict is Verdict.DONE else _END_STATES[verdict](attempt)
 
 
-_END_STATES: dict[Verdict, Any] = {
-    Verdict.PAUSE: lambda: State(type=StateType.CANCELLED, name="Paused", message="paused; a resume goes on from here"),
-    Verdict.CANCEL: lambda: Cancelled(message="cancelled through O9"),
-    Verdict.TIME_OUT: lambda: Failed(name="TimedOut", message="metadata.timeout_seconds were used up"),
-    Verdict.REQUEUE: lambda: State(type=StateType.CANCELLED, name=REQUEUED, message="its node was stopped"),
-}
+def _timed_out(attempt: Attempt) -> State[Any]:
+    asked = f"asked by {attempt.asked_by}" if attempt.asked_by else "metadata.timeout_seconds were used up"
+    return Failed(name="TimedOut", message=asked)
 
 
-async def _claim(flow_run_id: Any, optimization_id: str | None, spec: dict[str, Any] | None) -> Attempt:
-    """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far."""
+_END_STATES: dict[Verdict, Callable[[Attempt], State[Any]]] = {
+    Verdict.PAUSE: lambda _: State(
+        type=StateType.CANCELLED, name="Paused", message="paused; a resume goes on from here"
+    ),
+    Verdict.CANCEL: lambda attempt: Cancelled(message=f"cancelled through O9 {attempt.asked_by}".strip()),
+    Verdict.TIME_OUT: _timed_out,
+    Verdict.REQUEUE: lambda _: State(type=StateType.CANCELLED, name=REQUEUED, message="its node was stopped"),
+}  # fmt: skip
+
+
+async def _taken_from(attempt: Attempt) -> State[Any]:
+    """The end of an attempt that lost its hold: by hand the optimization was ended, or another attempt runs it."""
+    holding = await attempt.read(attempt.store.holding, attempt.claimed.optimization_id)
+    assert holding is not None
+    status = OptimizationStatus(holding.status)
+    if holding.attempt == attempt.claimed.attempt and status in ENDED:
+        return ended_state(status, "ended from outside while this attempt was at work")
+    message = f"attempt {holding.attempt} has taken the place of attempt {attempt.claimed.attempt}"
+    return State(type=StateType.CANCELLED, name=REPLACED, message=message)
+
+
+async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str, Any] | None) -> Attempt | State[Any]:
+    """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far.
+
+    An end state where it has ended already. Raises where another run works on it.
+    """
     if (optimization_id is None) == (spec is None):
         raise OptimizationValidationError("optimization_id", "give either an optimization_id or a spec")
     store = await asyncio.to_thread(current_store)
     node = await asyncio.to_thread(appear, store)
-    if spec is not None:
+    known = await store.read_async(store.prefect_run, str(flow_run.id))
+    if known is not None:
+        optimization_id = known["optimization_id"]  # it was suspended, and is back
+    elif spec is not None:
         state = new_optimization(spec)
-        await submit(store, state, node=node, allowed_imports=settings().allowed_imports)
+        await submit(store, state, node=node, allowed_imports=settings().allowed_imports, hold=True)
         optimization_id = state.optimization_id
-    claimed = await store.write_async(Claim(node, 0, settings().lease_seconds, optimization_id))
-    assert claimed is not None
+    assert optimization_id is not None
+    claimed = await wait_for_turn(store, optimization_id, flow_run, node)
+    if not isinstance(claimed, Claimed):
+        return claimed
     attempt = Attempt(store, claimed, node)
-    register(flow_run_id, attempt)
-    _claimed_here[flow_run_id] = attempt
-    tracked = Tracked(store, claimed.optimization_id, claimed.attempt, node)
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(flow_run_id)
-        for state_so_far in await client.read_flow_run_states(flow_run_id):
-            await record_state(tracked, "flow", flow_run, state_so_far, Cause.RECONCILER)
-    track(flow_run_id, tracked)
+    register(flow_run.id, attempt)
+    _claimed_here[flow_run.id] = attempt
+    await _catch_up(attempt, flow_run)
+    track(flow_run.id, Tracked(store, claimed.optimization_id, claimed.attempt, node))
     return attempt
 
 
-async def _hear_cancellation(attempt: Attempt) -> None:
-    """Cut the attempt off when somebody cancels it: no aggregator listens for a flow that Prefect started."""
+async def _catch_up(attempt: Attempt, flow_run: FlowRun) -> None:
+    """Record what Prefect said of the run before it was this attempt, and that it runs now."""
+    name, run = (
+        attempt.claimed.optimization_id,
+        Run(str(flow_run.id), attempt.claimed.optimization_id, attempt.claimed.attempt),
+    )
+    async with get_client() as client:
+        states = sorted(await client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
+    # What came before it was suspended is another attempt's, and moves this one no more.
+    suspended = max((n for n, state in enumerate(states) if state.is_paused()), default=-1)
+    for n, state in enumerate(states):
+        seen = seen_of(FLOW, flow_run, state)
+        await attempt.write(operation_for(seen, run, Cause.RECONCILER, attempt.node, moves=n > suspended))
+    holding = await attempt.read(attempt.store.holding, name)
+    assert holding is not None
+    for status in _WAY_TO_WORK.get(OptimizationStatus(holding.status), ()):  # the event stream may have been quicker
+        message = "its flow run is running"
+        await attempt.write(
+            Transition(
+                name, status, Cause.RECONCILER, message, attempt.node, attempt.claimed.fence, prefect_run_id=run.run_id
+            )
+        )
+
+
+_WAY_TO_WORK = {
+    OptimizationStatus.CREATED: (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING),
+    OptimizationStatus.INITIALIZING: (OptimizationStatus.RUNNING,),
+}
+
+
+async def _hear_wishes(attempt: Attempt) -> None:
+    """Cut the attempt off when somebody wants its end: no aggregator listens for a flow that Prefect started."""
     store, name = attempt.store, attempt.claimed.optimization_id
     while True:
         await asyncio.sleep(HEAR_SECONDS)
@@ -152,8 +218,8 @@ async def _hear_cancellation(attempt: Attempt) -> None:
         except OptimizationError:
             logger.exception("could not read what is wanted of %s; trying again in %s s", name, HEAR_SECONDS)
             continue
-        if holding is not None and holding.intent == Intent.CANCEL.value:
-            attempt.interrupt(Verdict.CANCEL)
+        if holding is not None and (verdict := CUTS_OFF.get(Intent(holding.intent))):
+            attempt.interrupt(verdict)
             return
 
 

@@ -7,21 +7,29 @@ process that is given the same ticket would open its own: nothing here is needed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from o9.lifecycle.effect import Best
-from o9.model.errors import OptimizationCoordinationError
+from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
 from o9.model.optimization import OptimizationState, utc_now
+from o9.model.states import Intent, OptimizationStatus
+from o9.store.commit import Operation
 from o9.store.leases import Claimed
 from o9.store.store import Store
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import StepAttempt
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Guard = Callable[[str, OptimizationStatus], Awaitable[None]]
+logger = logging.getLogger(__name__)
+AGAIN_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
 class Verdict(str, Enum):
@@ -33,6 +41,11 @@ class Verdict(str, Enum):
     CANCEL = "cancel"
     TIME_OUT = "time out"
     REQUEUE = "requeue"
+    REPLACED = "replaced"
+
+
+# What does not wait for the step in flight to end.
+CUTS_OFF = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT}
 
 
 class Interrupted(Exception):
@@ -55,9 +68,19 @@ class Attempt:
     best: Best | None = None
     deadline: datetime | None = None
     stopping: bool = False
+    asked_by: str = ""  # who wanted the end that it came to
     observe_seconds: float = 1.0
+    # Asked before the optimization takes a status; forbids it by raising.
+    guard: Guard | None = None
     _cut_off: asyncio.Future[Verdict] | None = field(default=None, repr=False)
     _wanted: Verdict | None = None
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Durably. While the store is away, the attempt waits for it: what was computed is not to be lost."""
+        return await patiently(lambda: self.store.write_async(operation), self.claimed.optimization_id)
+
+    async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await patiently(lambda: self.store.read_async(query, *args, **kwargs), self.claimed.optimization_id)
 
     def stop_after_step(self) -> None:
         """Its node stops in good order: commit the step in flight, then wait for the next attempt elsewhere."""
@@ -87,6 +110,17 @@ class Attempt:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+
+
+async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
+    """The answer of `access` to the store, as soon as that can be reached. Any other failure is raised at once."""
+    for tries in itertools.count():
+        try:
+            return await access()
+        except StoreUnavailableError as error:
+            logger.log(logging.DEBUG if tries else logging.WARNING, "%s waits for the store: %s", name, error)
+            await asyncio.sleep(AGAIN_SECONDS[min(tries, len(AGAIN_SECONDS) - 1)])
+    raise AssertionError("unreachable")
 
 
 _live: dict[str, Attempt] = {}

@@ -43,13 +43,13 @@ _MIRRORED: dict[str, Any] = {
 
 @task(name="prepare", **_MIRRORED)
 async def prepare(optimization_id: str) -> dict[str, Any]:
-    """Make the strategy ready to go on behind the last committed step. Returns the first step's number."""
+    """Make the strategy ready to go on behind the last committed step. Returns that step's number, and the verdict."""
     attempt = _attempt()
     store = attempt.store
-    state = await store.read_async(_existing, attempt, optimization_id)
+    state = await attempt.read(_existing, attempt, optimization_id)
     attempt.strategy = create_strategy(state)
-    ledger = await store.read_async(store.trials, optimization_id) if state.completed_steps else []
-    attempt.checkpoint = await store.read_async(store.checkpoint, optimization_id) if state.completed_steps else None
+    ledger = await attempt.read(store.trials, optimization_id) if state.completed_steps else []
+    attempt.checkpoint = await attempt.read(store.checkpoint, optimization_id) if state.completed_steps else None
     attempt.best = best_of(ledger, direction_of(state)) or _reported_best(state)
     attempt.deadline = deadline_of(state)
     if attempt.strategy.kind == "steps":
@@ -60,7 +60,12 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
         state.total_steps = attempt.strategy.total_steps
     logger.info("attempt %d of %s: from step %d of %d", attempt.claimed.attempt, state.name, state.completed_steps,
                 state.total_steps)  # fmt: skip
-    return {"step": state.completed_steps, "total_steps": state.total_steps}
+    holding = await attempt.read(store.holding, optimization_id)
+    assert holding is not None
+    # It may have died between its last step and its end; and what somebody wanted since the claim needs no step.
+    done = bool(state.total_steps and state.completed_steps >= state.total_steps)
+    verdict = verdict_on(Intent(holding.intent), stopping=attempt.stopping, done=done)
+    return {"step": state.completed_steps, "total_steps": state.total_steps, "verdict": verdict.value}
 
 
 @task(name="run_step", task_run_name="step-{step}", **_MIRRORED)
@@ -68,7 +73,7 @@ async def run_step(optimization_id: str, step: int) -> str:
     """Run and commit one step. Returns a Verdict's value."""
     attempt = _attempt()
     with bound(optimization=optimization_id, attempt=attempt.claimed.attempt, step=step):
-        state = await attempt.store.read_async(_existing, attempt, optimization_id)
+        state = await attempt.read(_existing, attempt, optimization_id)
         assert attempt.strategy is not None
         try:
             if attempt.strategy.kind == "coroutine":
@@ -79,12 +84,13 @@ async def run_step(optimization_id: str, step: int) -> str:
         except Interrupted as interrupted:
             logger.info("step %d was cut off: %s", step, interrupted.verdict.value)
             # A trial that will be evaluated again is not one that was cut off for good.
-            if interrupted.verdict is not Verdict.REQUEUE and attempt.strategy.kind == "steps":
+            again = interrupted.verdict in (Verdict.REQUEUE, Verdict.REPLACED)
+            if not again and attempt.strategy.kind == "steps":
                 cut_off = CutOff(optimization_id, attempt.claimed.fence, attempt.strategy.interrupted())
-                await attempt.store.write_async(cut_off)
+                await attempt.write(cut_off)
             return interrupted.verdict.value
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
-    return _verdict(attempt, acknowledged, done).value
+    return verdict_on(acknowledged.intent, stopping=attempt.stopping, done=done).value
 
 
 @task(name="finalize", **_MIRRORED)
@@ -92,27 +98,40 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
     """Write the results, and the end that Prefect has no hook for. Raises where none of the trials succeeded."""
     attempt, how = _attempt(), Verdict(verdict)
     store = attempt.store
-    counted = await store.read_async(store.trial_counts, optimization_id)
-    state = await store.read_async(_existing, attempt, optimization_id)
+    counted = await attempt.read(store.trial_counts, optimization_id)
+    state = await attempt.read(_existing, attempt, optimization_id)
     results = _results(attempt, state, counted)
-    await _amend(attempt, results=results)
+    await attempt.write(Amend(optimization_id, {"results": results}, fence=attempt.claimed.fence, ending=True))
     if how is Verdict.DONE and counted and not counted.get(TrialState.COMPLETED.value):
-        first = (await store.read_async(store.trials, optimization_id, limit=1))[0]
+        first = (await attempt.read(store.trials, optimization_id, limit=1))[0]
         raise OptimizationStrategyError(
             f"none of the {sum(counted.values())} trials succeeded; the first one said: {first.error}"
         )
-    if how in _ENDS:
-        to, cause, message = _ENDS[how]
-        await store.write_async(
-            Transition(
-                optimization_id, to, cause, message, attempt.node, fence=attempt.claimed.fence,
-                prefect_run_id=str(_flow_run_id()),
-            )
-        )  # fmt: skip
+    if how is Verdict.DONE and attempt.guard is not None:
+        await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
+    holding = await attempt.read(store.holding, optimization_id)
+    assert holding is not None
+    if Intent(holding.intent) in _WISHED:
+        attempt.asked_by = holding.intent_by
+    # Where it has that status with this attempt's fence, Prefect's UI was quicker, and the end is recorded.
+    if how in _ENDS and (holding.status, holding.fence) != (_ENDS[how][0].value, attempt.claimed.fence):
+        await _end(attempt, how)
     return results
 
 
-# Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns.
+async def _end(attempt: Attempt, how: Verdict) -> None:
+    """Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns."""
+    to, cause, message = _ENDS[how]
+    if cause is Cause.PERSON and attempt.asked_by:
+        message += f", asked by {attempt.asked_by}"
+    await attempt.write(
+        Transition(
+            attempt.claimed.optimization_id, to, cause, message, attempt.node, fence=attempt.claimed.fence,
+            prefect_run_id=str(_flow_run_id()),
+        )
+    )  # fmt: skip
+
+
 _ENDS = {
     Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused after a committed step"),
     Verdict.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
@@ -130,7 +149,7 @@ async def _commit(
     metrics = {"step_seconds": seconds, "trials": float(len(result.trials)), **result.metrics}
     if best is not None:
         metrics["best_value"] = best.value
-    acknowledged = await attempt.store.write_async(
+    acknowledged = await attempt.write(
         CommitStep(
             optimization_id=state.optimization_id,
             fence=attempt.claimed.fence,
@@ -165,7 +184,7 @@ async def _run_coroutine(attempt: Attempt, strategy: CoroutineAttempt, state: Op
             changes["performance_improvement"] = gain
         acknowledged = await _amend(attempt, **changes)
         committed = seen
-        wanted = _verdict(attempt, acknowledged, done=False)
+        wanted = verdict_on(acknowledged.intent, stopping=attempt.stopping, done=False)
         if wanted is not Verdict.GO_ON:
             attempt.interrupt(wanted)
 
@@ -177,15 +196,16 @@ async def _run_coroutine(attempt: Attempt, strategy: CoroutineAttempt, state: Op
 _OBSERVED = tuple(sorted(AMENDABLE))
 
 
-def _verdict(attempt: Attempt, acknowledged: Acknowledged, done: bool) -> Verdict:
+def verdict_on(intent: Intent, *, stopping: bool, done: bool) -> Verdict:
     """What is finished is done, whatever anybody wanted; then people's wishes, then the node's."""
     if done:
         return Verdict.DONE
-    if acknowledged.intent is Intent.CANCEL:
-        return Verdict.CANCEL
-    if acknowledged.intent is Intent.PAUSE:
-        return Verdict.PAUSE
-    return Verdict.REQUEUE if attempt.stopping else Verdict.GO_ON
+    if intent in _WISHED:
+        return _WISHED[intent]
+    return Verdict.REQUEUE if stopping else Verdict.GO_ON
+
+
+_WISHED = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.PAUSE: Verdict.PAUSE}
 
 
 def _results(attempt: Attempt, state: OptimizationState, counted: dict[str, int]) -> dict[str, Any]:
@@ -203,7 +223,7 @@ def _reported_best(state: OptimizationState) -> Best | None:
 
 
 async def _amend(attempt: Attempt, **changes: Any) -> Acknowledged:
-    return await attempt.store.write_async(Amend(attempt.claimed.optimization_id, changes, fence=attempt.claimed.fence))
+    return await attempt.write(Amend(attempt.claimed.optimization_id, changes, fence=attempt.claimed.fence))
 
 
 def _existing(attempt: Attempt, optimization_id: str) -> OptimizationState:

@@ -176,7 +176,7 @@ async def test_a_stop_in_the_instant_of_a_wake_comes_to_its_end(
     aggregator: OptimizationStateAggregator, async_wait_until: Callable[..., Awaitable[Any]]
 ) -> None:
     """Before Python 3.12, asyncio.wait_for loses a cancellation that comes together with what it waits for."""
-    dispatcher = aggregator._dispatcher
+    dispatcher = aggregator._started().dispatcher
     assert dispatcher is not None
     await async_wait_until(lambda: dispatcher._awake._waiters)
     dispatcher.wake()
@@ -341,7 +341,6 @@ async def test_what_is_not_there_yet_says_so(aggregator: OptimizationStateAggreg
         lambda: aggregator.health_checker.register_health_rule(print),
         lambda: aggregator.alert_system.register_alert_rule(print),
         lambda: aggregator.alert_system.register_notification_channel("x", print),
-        lambda: aggregator.coordinator.set_optimization_policy("x", {}),
         lambda: aggregator.api.register_api_handler("/x", "GET", print),
     ]
     for call in calls:

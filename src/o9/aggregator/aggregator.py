@@ -7,15 +7,13 @@ at once counts for all of them.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from o9.aggregator.dispatch import Dispatcher
-from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
+from o9.aggregator.node import Node
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.store import release_store, use_store
@@ -23,7 +21,6 @@ from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.flows.presence import depart
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.lifecycle.presence import Presence
 from o9.lifecycle.submission import submit
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import (
@@ -33,7 +30,7 @@ from o9.model.optimization import (
     OptimizationState,
 )
 from o9.model.settings import DEFAULT_STORE, settings
-from o9.model.states import AlertLevel, OptimizationStatus
+from o9.model.states import AlertLevel
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.component import StoreComponent
@@ -41,6 +38,7 @@ from o9.store.store import Store
 from o9.synchronizer.synchronizer import AsyncStateSynchronizer
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class OptimizationStateAggregator:
@@ -69,8 +67,9 @@ class OptimizationStateAggregator:
                 raise OptimizationValidationError(name, f"{seconds!r} is not a number of seconds above 0")
         self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
         self._interval = float(monitoring_interval)
-        self.coordinator = OptimizationCoordinator(max_concurrent_optimizations)
+        self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
+        self.coordinator.register_callback("transition", self.lifecycle_manager.be_told())
         self.monitor = OptimizationMonitor(monitoring_interval)
         self.statistics = OptimizationStatistics()
         self.health_checker = OptimizationHealthChecker(health_check_interval)
@@ -78,11 +77,7 @@ class OptimizationStateAggregator:
         self.alert_system = AlertNotificationSystem()
         self.api = OptimizationAPI(backend=self)
         self._store: Store | None = None
-        self._server: PrefectServer | None = None
-        self._presence: Presence | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._caretaker: asyncio.Task[None] | None = None
+        self._node: Node | None = None
         self._gate = asyncio.Lock()
 
     async def initialize(self) -> None:
@@ -94,7 +89,7 @@ class OptimizationStateAggregator:
         """Ready to run optimizations when it returns. `report` is told, in words, what it waits for."""
         async with self._gate:
             await self._initialize()
-            if self._dispatcher is None:
+            if self._node is None:
                 await self._start(report or logger.info)
 
     async def stop(self) -> None:
@@ -123,7 +118,7 @@ class OptimizationStateAggregator:
 
     @property
     def is_running(self) -> bool:
-        return self._dispatcher is not None
+        return self._node is not None
 
     @property
     def store(self) -> Store:
@@ -135,45 +130,61 @@ class OptimizationStateAggregator:
     @property
     def prefect_url(self) -> str:
         """Where the Prefect server that runs the flows answers."""
-        self._started()
-        assert self._server is not None
-        return self._server.api_url
+        return self._started().prefect_url
 
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably, and start it when its turn comes. Returns its id.
 
         Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id that is taken.
         """
-        dispatcher = self._started()
+        self._started()
         recorded = await submit(self.store, state, node=settings().node_id)
-        dispatcher.wake()
-        return recorded.optimization_id
+        return await self._taken(recorded)
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
         """The same for one that came from outside: it may name only the import paths that the operator allowed."""
-        dispatcher = self._started()
+        self._started()
         recorded = await submit(self.store, state, node=settings().node_id, allowed_imports=settings().allowed_imports)
-        dispatcher.wake()
+        await self._taken(recorded)
         return recorded
+
+    async def retry_optimization(
+        self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
+    ) -> str:
+        """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
+        return await self._steered(self.lifecycle_manager.retry_optimization(optimization_id, from_step, new_id))
+
+    async def start_optimization(self, optimization_id: str) -> bool:
+        """Queue one that was created by hand (`lifecycle_manager.create_optimization`)."""
+        return await self._steered(self.lifecycle_manager.start_optimization(optimization_id))
 
     async def cancel_optimization(self, optimization_id: str) -> bool:
         """Cut it off at once, for good; the best so far is kept."""
-        dispatcher = self._started()
-        await self.coordinator.cancel_optimization(optimization_id)
-        dispatcher.interrupt(optimization_id)
-        return True
+        return await self._steered(self.lifecycle_manager.cancel_optimization(optimization_id))
 
     async def pause_optimization(self, optimization_id: str) -> bool:
         """Let the step in flight commit, then free the slot."""
-        self._started()
-        return await self.coordinator.pause_optimization(optimization_id)
+        return await self._steered(self.lifecycle_manager.pause_optimization(optimization_id))
 
     async def resume_optimization(self, optimization_id: str) -> bool:
         """Wait for a slot, and go on behind the last committed step."""
-        dispatcher = self._started()
-        await self.coordinator.resume_optimization(optimization_id)
-        dispatcher.wake()
-        return True
+        return await self._steered(self.lifecycle_manager.resume_optimization(optimization_id))
+
+    async def _taken(self, recorded: OptimizationState) -> str:
+        await self.lifecycle_manager.created(recorded)
+        self._started().dispatcher.wake()
+        return recorded.optimization_id
+
+    async def _steered(self, wish: Coroutine[Any, Any, T]) -> T:
+        """Do it, and let the dispatcher hear of it at once."""
+        try:
+            node = self._started()
+        except OptimizationError:
+            wish.close()
+            raise
+        answer = await wish
+        node.dispatcher.wake()
+        return answer
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         """The present state, also after the end; None where there is no such optimization."""
@@ -246,93 +257,22 @@ class OptimizationStateAggregator:
         use_store(self._store)
 
     async def _start(self, report: Callable[[str], None]) -> None:
-        store, lease_seconds = self.store, settings().lease_seconds
-        server = await ensure_prefect_server(report)
-        dispatcher = Dispatcher(
-            store,
-            node := _node_name(),
+        self._node = await Node.begin(
+            self.store,
+            report,
             limit=self.coordinator.max_concurrent_optimizations,
-            lease_seconds=lease_seconds,
             interval=self._interval,
-            on_trouble=self._look_after_prefect,
+            guard=self.lifecycle_manager.guard,
         )
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(dispatcher.wake)
-
-        presence = Presence(store, node, lease_seconds, on_freed=wake)
-        try:
-            await asyncio.to_thread(presence.start)
-            with prefect_client_settings(server):  # tasks that are created inside keep these settings
-                await dispatcher.start()
-        except BaseException:
-            await asyncio.to_thread(presence.stop)
-            await server.close()
-            raise
-        self._server, self._presence, self._dispatcher = server, presence, dispatcher
-        self._watcher = asyncio.create_task(self._watch(await store.read_async(store.last_change)), name="o9-watch")
+        await self.coordinator.start()
 
     async def _stop(self) -> None:
-        if self._dispatcher is None or self._presence is None or self._server is None or self._watcher is None:
-            return
-        dispatcher, self._dispatcher = self._dispatcher, None
-        helpers = {task for task in (self._watcher, self._caretaker) if task is not None}
-        for task in helpers:
-            task.cancel()
-        await asyncio.wait(helpers)
-        await dispatcher.stop()
-        await asyncio.to_thread(self._presence.stop)
-        await self._server.close()
+        if self._node is not None:
+            node, self._node = self._node, None
+            await node.stop()
+            await self.coordinator.stop()
 
-    def _look_after_prefect(self) -> None:
-        if self._caretaker is None or self._caretaker.done():
-            self._caretaker = asyncio.create_task(self._replace_dead_server(), name="o9-prefect")
-
-    async def _replace_dead_server(self) -> None:
-        """Find or start another server where the one in use no longer answers."""
-        dispatcher = self._dispatcher
-        assert self._server is not None
-        if dispatcher is None or await self._server.alive():
-            return
-        try:
-            server = await ensure_prefect_server(logger.warning)
-        except OptimizationError:
-            logger.exception("Prefect's server is away; what waits will be started when it is back")
-            return
-        dead, self._server = self._server, server
-        dead.release()
-        if server.api_url != dead.api_url:  # on the old address, whoever waits for it finds it by himself
-            with prefect_client_settings(server):
-                await dispatcher.reconnect()
-
-    async def _watch(self, cursor: int) -> None:
-        """Tell the coordinator's callbacks what has completed, on whichever node; notice that Prefect's server died."""
-        store = self.store
-        while True:
-            await asyncio.sleep(self._interval)
-            if self._server is not None and self._server.gone():
-                self._look_after_prefect()
-            try:
-                for change in await store.read_async(store.changes, cursor):
-                    cursor = change["id"]
-                    if change["kind"] == "ended":
-                        state = await store.read_async(store.get, change["optimization_id"])
-                        if state is not None and state.status is OptimizationStatus.COMPLETED:
-                            await self.coordinator.emit("optimization_completed", state)
-            except OptimizationError:
-                logger.exception("could not read what has changed; trying again in %s s", self._interval)
-
-    def _started(self) -> Dispatcher:
-        if self._dispatcher is None:
+    def _started(self) -> Node:
+        if self._node is None:
             raise OptimizationError("the aggregator is not running: call `await aggregator.start()` first")
-        return self._dispatcher
-
-
-_names = itertools.count(1)
-
-
-def _node_name() -> str:
-    """The node's name; a process's second aggregator gets one of its own, because leases are held by name."""
-    number = next(_names)
-    return settings().node_id if number == 1 else f"{settings().node_id}#{number}"
+        return self._node

@@ -11,23 +11,26 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow_async
 
+from o9.aggregator.parked import ParkedRuns
 from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track
-from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
-from o9.model.states import Intent
-from o9.store.leases import Claim, Claimed, Lost
+from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
+from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store.leases import Claim, Claimed, Forbid, GiveBack, Lost
+from o9.store.runs import CloseRun, KnowRun
 from o9.store.store import Store
 from o9.store.transitions import Cause
-from o9.tasks.attempt import Attempt, Verdict, register
+from o9.tasks.attempt import CUTS_OFF, Attempt, Guard, Verdict, patiently, register
 
 logger = logging.getLogger(__name__)
 # A busy Prefect server says 503 for a moment; its client's own way of waiting starts with two seconds.
@@ -46,7 +49,8 @@ class _Running:
 class Dispatcher:
     """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`.
 
-    `on_trouble` is called when no flow run could be created: Prefect's server may be gone, see `reconnect`.
+    `on_trouble` is called when no flow run could be created: Prefect's server may be gone, see `reconnect`. `guard`
+    is asked before an optimization takes a status, and forbids it by raising.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Dispatcher:
         lease_seconds: float,
         interval: float,
         on_trouble: Callable[[], None],
+        guard: Guard,
     ) -> None:
         self._store = store
         self._node = node
@@ -65,10 +70,13 @@ class Dispatcher:
         self._lease_seconds = lease_seconds
         self._interval = interval
         self._on_trouble = on_trouble
+        self._guard = guard
+        self._parked = ParkedRuns(store, node)
         self._running: dict[str, _Running] = {}
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._cursor = 0
+        self._unheard = False
         self._client: PrefectClient | None = None
 
     @property
@@ -111,10 +119,10 @@ class Dispatcher:
     def wake(self) -> None:
         self._awake.set()
 
-    def interrupt(self, optimization_id: str) -> None:
+    def interrupt(self, optimization_id: str, verdict: Verdict = Verdict.CANCEL) -> None:
         """Cut off the step in flight, if it is in flight here."""
         if running := self._running.get(optimization_id):
-            running.attempt.interrupt(Verdict.CANCEL)
+            running.attempt.interrupt(verdict)
 
     async def _connect(self) -> None:
         self._client = await get_client().__aenter__()
@@ -135,7 +143,11 @@ class Dispatcher:
             self._awake.clear()
             try:
                 await self._start_waiting()
-                await self._hear_cancellations()
+                await self._hear_wishes()
+            except OptimizationStoreError as error:
+                logger.warning("the store is away; trying again in %s s: %s", self._interval, error)
+                await asyncio.sleep(self._interval)
+                self._unheard = True
             except Exception:  # what was claimed has been given back, and the queue must go on whatever this was
                 logger.exception("could not start what waits; trying again in %s s", self._interval)
                 self._on_trouble()
@@ -148,20 +160,46 @@ class Dispatcher:
                 continue
 
     async def _start_waiting(self) -> None:
+        if self._unheard:
+            # A claim may have been written whose answer was lost on its way: nobody runs what it holds.
+            await self._store.write_async(GiveBack(self._node, self.running))
+            self._unheard = False
         while claimed := await self._store.write_async(Claim(self._node, self._limit, self._lease_seconds)):
             logger.debug("claimed %s", claimed)
             try:
-                await self._begin(claimed, await self._create_flow_run(claimed))
+                assert self._client is not None
+                if claimed.parked_run_id is not None:
+                    await self._parked.resume(self._client, claimed)
+                elif await self._is_allowed(claimed, OptimizationStatus.INITIALIZING):
+                    await self._begin(claimed, await self._create_flow_run(claimed))
             except BaseException:
                 await self._give_back(claimed)
                 raise
 
+    async def _is_allowed(self, claimed: Claimed, status: OptimizationStatus) -> bool:
+        """Whether no hook forbids it; what is forbidden to start is paused, and says why."""
+        try:
+            await self._guard(claimed.optimization_id, status)
+        except OptimizationError as error:
+            logger.warning("%s is paused: %s", claimed.optimization_id, error)
+            await self._store.write_async(Forbid(claimed.optimization_id, claimed.fence, self._node, str(error)))
+            return False
+        return True
+
     async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
         tracked = Tracked(self._store, claimed.optimization_id, claimed.attempt, self._node)
         assert flow_run.state is not None
+        # Together: one transaction takes both.
+        known = self._store.write_async(KnowRun(str(flow_run.id), claimed.optimization_id, claimed.attempt))
         await record_state(tracked, "flow", flow_run, flow_run.state, Cause.CLAIM)
+        await known
+        if not await self._is_allowed(claimed, OptimizationStatus.RUNNING):
+            assert self._client is not None
+            paused = State[Any](type=StateType.CANCELLED, name="Paused", message="a hook forbade it to run")
+            await self._client.set_flow_run_state(flow_run.id, paused, force=True)
+            return
         track(flow_run.id, tracked)
-        attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._interval)
+        attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._interval, guard=self._guard)
         register(flow_run.id, attempt)
         task = asyncio.create_task(self._run(tracked, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
         self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)
@@ -176,7 +214,9 @@ class Dispatcher:
                 return_type="state",
             )
             if isinstance(state, State):
-                await record_state(tracked, "flow", flow_run, state, Cause.NODE)
+                await patiently(lambda: record_state(tracked, "flow", flow_run, state, Cause.NODE), name)
+                if state.is_final():
+                    await patiently(lambda: self._store.write_async(CloseRun(str(flow_run.id))), name)
         except Exception:  # whatever ended the flow, the optimization must not be stuck
             logger.exception("the flow run of %s ended with an error of its own", name)
         finally:
@@ -218,7 +258,7 @@ class Dispatcher:
                 await asyncio.sleep(CREATION_PAUSE_SECONDS)
         raise AssertionError("unreachable")
 
-    async def _hear_cancellations(self) -> None:
+    async def _hear_wishes(self) -> None:
         """Other processes write intents into the store; the change feed tells of them."""
         if not self._running:
             self._cursor = await self._store.read_async(self._store.last_change)
@@ -226,7 +266,11 @@ class Dispatcher:
         for change in await self._store.read_async(self._store.changes, self._cursor):
             self._cursor = change["id"]
             name = change["optimization_id"]
-            if change["kind"] == "intent" and name in self._running:
+            if change["kind"] in ("intent", "ended") and name in self._running:
                 holding = await self._store.read_async(self._store.holding, name)
-                if holding is not None and holding.intent == Intent.CANCEL.value:
-                    self.interrupt(name)
+                if holding is None:
+                    continue
+                if verdict := CUTS_OFF.get(Intent(holding.intent)):
+                    self.interrupt(name, verdict)
+                elif OptimizationStatus(holding.status) in ENDED:  # by hand, while it was at work
+                    self.interrupt(name, Verdict.REPLACED)

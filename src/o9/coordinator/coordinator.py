@@ -1,31 +1,43 @@
 """Submission and control: what people ask for, written down so that whoever runs optimizations hears of it.
 
-The coordinator runs nothing. An aggregator on the same store does, in this process or another.
+The coordinator runs nothing. An aggregator on the same store does, in this process or another. Started, it tells of
+what happens to all optimizations, on whichever node.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from o9.lifecycle.submission import submit
-from o9.model.component import Registered, not_yet
-from o9.model.errors import OptimizationValidationError
+from o9.lifecycle.submission import retry, submit
+from o9.model.component import Registered
+from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
-from o9.model.states import Intent
+from o9.model.states import Intent, OptimizationStatus
 from o9.store.component import StoreComponent
+from o9.store.policies import SetPolicy
 from o9.store.store import Store
 from o9.store.transitions import SetIntent
 from o9.strategies.registry import register_strategy
 
+logger = logging.getLogger(__name__)
+
 
 class OptimizationCoordinator(StoreComponent):
-    """Event: `optimization_completed(state)`, after an optimization has completed."""
+    """Events: `optimization_<status>(state)` for each status that an optimization comes to, and `transition(row)`.
 
-    events = ("optimization_completed",)
+    `state` is as it is when the callback is called; events come in the order of the record.
+    """
 
-    def __init__(self, max_concurrent_optimizations: int = 10, *, store: Store | None = None) -> None:
+    events = ("transition", *(f"optimization_{status.value}" for status in OptimizationStatus))
+
+    def __init__(
+        self, max_concurrent_optimizations: int = 10, *, store: Store | None = None, interval: float = 1.0
+    ) -> None:
+        """`interval`: seconds between two looks at what has happened."""
         super().__init__(store)
         if isinstance(max_concurrent_optimizations, bool) or not isinstance(max_concurrent_optimizations, int):
             raise OptimizationValidationError("max_concurrent_optimizations", "give a whole number of 1 or more")
@@ -34,10 +46,23 @@ class OptimizationCoordinator(StoreComponent):
                 "max_concurrent_optimizations", f"{max_concurrent_optimizations} would run nothing; give 1 or more"
             )
         self.max_concurrent_optimizations = max_concurrent_optimizations
+        self._interval = interval
+        self._watching: asyncio.Task[None] | None = None
 
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably; returns its id. It starts when its turn comes."""
         return (await submit(self.store, state, node=settings().node_id)).optimization_id
+
+    async def retry_optimization(
+        self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
+    ) -> str:
+        """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
+        again = await retry(self.store, optimization_id, from_step=from_step, new_id=new_id, node=settings().node_id)
+        return again.optimization_id
+
+    async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """Queue what was created and held back."""
+        return await self._want(optimization_id, Intent.RUN, by)
 
     async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """The step in flight is cut off; the best so far is kept. Final."""
@@ -61,8 +86,45 @@ class OptimizationCoordinator(StoreComponent):
         return Registered()
 
     def set_optimization_policy(self, name: str, config: Mapping[str, Any]) -> Registered:
-        raise not_yet("a policy for a strategy or a type")
+        """Limits and defaults for `all`, a type or a strategy, on all nodes; see `o9.store.policies`. {} lifts it.
+
+        Raises OptimizationValidationError, naming the key. Takes effect at once, and may be awaited.
+        """
+        self.store.write(SetPolicy(name, config))
+        return Registered()
+
+    async def get_optimization_policies(self) -> dict[str, dict[str, Any]]:
+        """All policies by name."""
+        return await self.store.read_async(self.store.policies)
 
     async def _want(self, optimization_id: str, intent: Intent, by: str) -> bool:
         await self.store.write_async(SetIntent(optimization_id, intent, by))
         return True
+
+    async def _begin(self) -> None:
+        cursor = await self.store.read_async(self.store.last_transition)
+        self._watching = asyncio.create_task(self._watch(cursor), name="o9-coordinator")
+
+    async def _end(self) -> None:
+        if self._watching is not None:
+            watching, self._watching = self._watching, None
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    async def _watch(self, cursor: int) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                for row in await self.store.read_async(self.store.transitions_since, cursor):
+                    await self._tell(row)
+                    cursor = row["id"]
+            except OptimizationError as error:
+                logger.warning("could not read what has happened; trying again in %s s: %s", self._interval, error)
+
+    async def _tell(self, row: Mapping[str, Any]) -> None:
+        await self.emit("transition", row)
+        event = f"optimization_{row['to_status']}"
+        if self.has_callbacks(event):
+            state = await self.store.read_async(self.store.get, row["optimization_id"])
+            if state is not None:
+                await self.emit(event, state)

@@ -1,72 +1,100 @@
-"""The life of an optimization by hand: create it, move it, look at where it has been.
+"""The life of an optimization by hand: create it, start it, move it, look at where it has been.
 
-Every move goes through the store's one transition function; what the table forbids raises OptimizationStateError.
-Hooks: `on_create(state)`; `before_<status>(id)`, which forbids the move by raising; `after_<status>(id)`. They
-are called around the moves made through this manager.
+What somebody is at work on (an attempt holds it) is only asked: to pause, to be cancelled, to time out; the attempt
+carries that out. What nobody holds is moved at once. Every move goes through the store's one transition function; what
+the table forbids raises OptimizationStateError.
+
+Hooks: `on_create(state)`; `before_<status>(id)`, which forbids the move by raising; `after_<status>(id)`. In an
+aggregator they are called around all that its own attempts do as well: a `before_initializing`, `before_running` or
+`before_completed` that raises pauses or fails the optimization and says why; `after_…` follows within the monitoring
+interval. What other processes do with an optimization asks no hook of this one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from o9.lifecycle.submission import submit
+from o9.lifecycle.submission import retry, submit
 from o9.model.component import Registered
-from o9.model.errors import OptimizationLifecycleError, OptimizationStateError, OptimizationValidationError
+from o9.model.errors import OptimizationLifecycleError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
-from o9.model.states import OptimizationStatus, Reason
+from o9.model.states import Intent, OptimizationStatus, Reason
 from o9.store.component import StoreComponent
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
+from o9.store.transitions import Cause, SetIntent, Transition
 
+logger = logging.getLogger(__name__)
 EVENTS = (
     "on_create",
     *(f"{when}_{status.value}" for when in ("before", "after") for status in OptimizationStatus),
 )
+HOOK_SECONDS = 30.0
 
 
 class OptimizationLifecycleManager(StoreComponent):
-    """See the module. Each moving method answers True, or raises; moving to where it is already is True as well."""
+    """See the module. Each moving method answers True, or raises; what is so already is True as well."""
 
     events = EVENTS
 
     def __init__(self, *, store: Store | None = None) -> None:
         super().__init__(store)
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
+        self._is_told = False
 
     async def create_optimization(self, state: OptimizationState) -> str:
-        """Record a new optimization; returns its id."""
-        created = await submit(self.store, state, node=settings().node_id)
-        await self._call("on_create", created)
+        """Record a new optimization; returns its id. It is not queued before `start_optimization`."""
+        created = await submit(self.store, state, node=settings().node_id, hold=True)
+        await self.created(created)
+        return created.optimization_id
+
+    async def retry_optimization(
+        self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
+    ) -> str:
+        """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
+        created = await retry(
+            self.store, optimization_id, from_step=from_step, new_id=new_id, node=settings().node_id
+        )  # fmt: skip
+        await self.created(created)
         return created.optimization_id
 
     async def initialize_optimization(self, optimization_id: str) -> bool:
+        """By hand, without the queue: whoever calls this runs it himself."""
         return await self._move(optimization_id, OptimizationStatus.INITIALIZING)
 
-    async def start_optimization(self, optimization_id: str) -> bool:
-        return await self._move(optimization_id, OptimizationStatus.RUNNING)
+    async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """Queue what was created or paused; what was initialized by hand runs from now on."""
+        state = await self.existing(optimization_id)
+        if state.status is OptimizationStatus.INITIALIZING:
+            return await self._move(optimization_id, OptimizationStatus.RUNNING)
+        return await self._want(optimization_id, Intent.RUN, by)
 
-    async def pause_optimization(self, optimization_id: str) -> bool:
-        return await self._move(optimization_id, OptimizationStatus.PAUSED)
+    async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """The step in flight finishes and is committed."""
+        return await self._want(optimization_id, Intent.PAUSE, by, OptimizationStatus.PAUSED)
 
-    async def resume_optimization(self, optimization_id: str) -> bool:
-        """Back to where it can run: it waits for its turn again."""
-        return await self._move(optimization_id, OptimizationStatus.CREATED)
+    async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """It waits for its turn again, and goes on behind the last committed step."""
+        return await self._want(optimization_id, Intent.RUN, by)
 
     async def complete_optimization(self, optimization_id: str) -> bool:
         return await self._move(optimization_id, OptimizationStatus.COMPLETED)
 
     async def fail_optimization(self, optimization_id: str, error: str | BaseException = "failed by hand") -> bool:
-        return await self._move(optimization_id, OptimizationStatus.FAILED, issue=str(error))
+        return await self._move(optimization_id, OptimizationStatus.FAILED, issue=str(error) or repr(error))
 
-    async def cancel_optimization(self, optimization_id: str) -> bool:
-        return await self._move(optimization_id, OptimizationStatus.CANCELLED)
+    async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """The step in flight is cut off; the best so far is kept. Final."""
+        return await self._want(optimization_id, Intent.CANCEL, by, OptimizationStatus.CANCELLED)
 
-    async def timeout_optimization(self, optimization_id: str) -> bool:
-        return await self._move(optimization_id, OptimizationStatus.TIMEOUT)
+    async def timeout_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """The step in flight is cut off. Final."""
+        return await self._want(optimization_id, Intent.TIME_OUT, by, OptimizationStatus.TIMEOUT)
 
     async def get_lifecycle_state(self, optimization_id: str) -> OptimizationStatus | None:
         state = await self.get_optimization_status(optimization_id)
@@ -89,26 +117,63 @@ class OptimizationLifecycleManager(StoreComponent):
         """Call `hook` (sync or async) at `event`; takes effect at once, and may be awaited."""
         if event not in EVENTS:
             raise OptimizationValidationError("event", f"{event!r} is not one of {', '.join(EVENTS)}")
+        if not callable(hook):
+            raise OptimizationValidationError("hook", f"{hook!r} cannot be called")
         self._hooks.setdefault(event, []).append(hook)
         return Registered()
 
+    async def guard(self, optimization_id: str, to: OptimizationStatus) -> None:
+        """Ask the `before` hooks. Raises OptimizationLifecycleError where one of them forbids it."""
+        await self._call(f"before_{to.value}", optimization_id)
+
+    async def created(self, state: OptimizationState) -> None:
+        await self._tell("on_create", state)
+
+    def be_told(self) -> Callable[[Mapping[str, Any]], Any]:
+        """From now on `after` hooks are called for the transitions that are given to what this returns."""
+        self._is_told = True
+
+        async def tell(transition: Mapping[str, Any]) -> None:
+            await self._tell(f"after_{transition['to_status']}", transition["optimization_id"])
+
+        return tell
+
+    async def _want(
+        self, optimization_id: str, intent: Intent, by: str, to: OptimizationStatus = OptimizationStatus.CREATED
+    ) -> bool:
+        before = await self.existing(optimization_id)
+        if before.status is not to:
+            await self.guard(optimization_id, to)
+        after = await self.store.write_async(SetIntent(optimization_id, intent, by))
+        if after is not before.status and not self._is_told:
+            await self._tell(f"after_{after.value}", optimization_id)
+        return True
+
     async def _move(self, optimization_id: str, to: OptimizationStatus, issue: str | None = None) -> bool:
         await self.existing(optimization_id)
-        await self._call(f"before_{to.value}", optimization_id)
+        await self.guard(optimization_id, to)
         reason = await self.store.write_async(
             Transition(optimization_id, to, Cause.PERSON, "by hand", settings().node_id, issue=issue)
         )
-        if reason is Reason.ALLOWED:
-            await self._call(f"after_{to.value}", optimization_id)
+        if reason is Reason.ALLOWED and not self._is_told:
+            await self._tell(f"after_{to.value}", optimization_id)
         return True
+
+    async def _tell(self, event: str, argument: Any) -> None:
+        """What has happened has happened: a hook that raises is logged."""
+        try:
+            await self._call(event, argument)
+        except OptimizationLifecycleError:
+            logger.exception("a lifecycle hook failed")
 
     async def _call(self, event: str, argument: Any) -> None:
         for hook in self._hooks.get(event, []):
             try:
                 answer = hook(argument)
                 if inspect.isawaitable(answer):
-                    await answer
-            except OptimizationStateError:
-                raise
+                    async with asyncio.timeout(HOOK_SECONDS):
+                        await answer
+            except TimeoutError as error:
+                raise OptimizationLifecycleError(f"the hook for {event} did not end within {HOOK_SECONDS} s") from error
             except Exception as error:
                 raise OptimizationLifecycleError(f"the hook for {event} raised {error!r}") from error

@@ -11,7 +11,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import psutil
 
@@ -20,21 +22,35 @@ from o9.store.leases import Heartbeat, Leave, Sweep
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
+SWEEP_SECONDS = 2.0
 
 
 class Presence:
-    """`start` announces the node and frees what the dead on this host held; then three signs of life a lease.
+    """`start` announces the node and frees what the dead on this host held; then there are three signs of life a lease,
+    and a look for the dead every SWEEP_SECONDS.
 
-    `on_freed` is called, on the thread, when work was freed and waits for somebody.
+    `on_freed` is called, on the thread, when work was freed and waits for somebody. `info` is what the others may know
+    of this node. While `is_stuck` says so, nothing is renewed: what is held goes to whoever can run it.
     """
 
     def __init__(
-        self, store: Store, node: str, lease_seconds: float, on_freed: Callable[[], None] | None = None
+        self,
+        store: Store,
+        node: str,
+        lease_seconds: float,
+        on_freed: Callable[[], None] | None = None,
+        info: Mapping[str, Any] | None = None,
+        is_stuck: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._node = node
         self._lease_seconds = lease_seconds
         self._on_freed = on_freed
+        self._info = dict(info or {})
+        self._is_stuck = is_stuck
+        self._next_beat = 0.0
+        self._seen_at = 0.0
+        self._patient_until = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -71,16 +87,30 @@ class Presence:
             self._store.write(Sweep(self._node, (self._node,)))
 
     def _run(self) -> None:
-        while not self._stop.wait(self._lease_seconds / 3):
+        while not self._stop.wait(min(SWEEP_SECONDS, self._lease_seconds / 3)):
             try:
                 self._beat()
             except OptimizationError:
                 logger.exception("node %s could not give a sign of life; trying again", self._node)
 
     def _beat(self) -> None:
-        me = psutil.Process()
-        self._store.write(Heartbeat(self._node, socket.gethostname(), me.pid, me.create_time(), self._lease_seconds))
-        freed = self._store.write(Sweep(self._node, dead_on_this_host(self._store)))
+        """Renew what is held, when it is time, and sweep."""
+        now = time.monotonic()
+        if now >= self._next_beat:
+            if self._is_stuck():
+                logger.error("node %s does not answer for what it holds: its event loop is blocked", self._node)
+                return
+            me = psutil.Process()
+            self._store.write(
+                Heartbeat(self._node, socket.gethostname(), me.pid, me.create_time(), self._lease_seconds, self._info)
+            )
+            self._next_beat = now + self._lease_seconds / 3
+        if now - self._seen_at > self._lease_seconds / 2:
+            # After a time without the store, others had no chance to renew their leases either.
+            self._patient_until = now + (self._lease_seconds / 3 if self._seen_at else SWEEP_SECONDS)
+        dead = dead_on_this_host(self._store)
+        freed = self._store.write(Sweep(self._node, dead, expired=now >= self._patient_until))
+        self._seen_at = time.monotonic()
         if freed:
             logger.warning("freed what the dead held: %s", ", ".join(freed))
             if self._on_freed is not None:

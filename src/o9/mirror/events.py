@@ -13,7 +13,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from o9.store.transitions import Cause
 
 logger = logging.getLogger(__name__)
 GATHER_SECONDS = 0.5
+CONNECT_SECONDS = 5.0
 AGAIN_SECONDS = 2.0  # after the store was away
 FOREIGN_SECONDS = 5.0
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -98,7 +100,7 @@ class EventListener:
         failures = 0
         while True:
             try:
-                async with get_events_subscriber(filter=names, reconnection_attempts=0) as events:
+                async with _entered(get_events_subscriber(filter=names, reconnection_attempts=0)) as events:
                     failures = 0
                     self._connected.set()
                     async for event in events:
@@ -189,3 +191,17 @@ class EventListener:
 
 
 _GATHERING, _TAKING = "o9-gather", "o9-take"
+
+
+@asynccontextmanager
+async def _entered(subscriber: Any) -> AsyncIterator[Any]:
+    """`async with subscriber`, for one that leaves its connection open where it is cancelled while it connects."""
+    entering = asyncio.ensure_future(subscriber.__aenter__())
+    try:
+        await asyncio.shield(entering)
+        yield subscriber
+    finally:
+        if not entering.done():
+            await asyncio.wait({entering}, timeout=CONNECT_SECONDS)
+        entering.cancel()
+        await subscriber.__aexit__(None, None, None)

@@ -115,9 +115,8 @@ def wish_of(standing: Standing, state_type: str, state_name: str) -> Wish:
     if standing.status in ENDED:
         return Wish(Why.ENDED)
     if standing.owner == MIRRORED:
-        # Prefect cancels it. The wish is kept so that a run that is killed by it ends as cancelled.
-        wanted = state_type == "CANCELLING" and standing.newest
-        return Wish(Why.CANCEL, Intent.CANCEL) if wanted else Wish(Why.TELLS, moves=True)
+        # Prefect cancels it; who asked for what belongs into the record all the same.
+        return Wish(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Wish(Why.TELLS, moves=True)
     if standing.run_attempt != standing.attempt and not standing.parked:
         return Wish(Why.REPLACED)
     if not standing.newest:

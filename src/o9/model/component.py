@@ -2,12 +2,13 @@
 
 Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start`
 initializes and `cleanup` stops what that was left out for. `register_callback` takes effect at once, and what it
-returns may be awaited or not, because users write it both ways. A callback that raises is logged and disturbs
-nobody.
+returns may be awaited or not, because users write it both ways. A callback that raises, or awaits for longer than
+CALLBACK_SECONDS, is logged and disturbs nobody.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Generator
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 from o9.model.errors import NotYetAvailableError, OptimizationValidationError
 
 logger = logging.getLogger(__name__)
+CALLBACK_SECONDS = 30.0
 
 
 class Registered:
@@ -72,15 +74,19 @@ class Component:
         self._callbacks.setdefault(event, []).append(callback)
         return Registered()
 
+    def has_callbacks(self, event: str) -> bool:
+        return bool(self._callbacks.get(event))
+
     async def emit(self, event: str, *args: Any) -> None:
         """Call the callbacks of `event` in the order of their registration."""
         for callback in self._callbacks.get(event, []):
             try:
                 answer = callback(*args)
                 if inspect.isawaitable(answer):
-                    await answer
+                    async with asyncio.timeout(CALLBACK_SECONDS):
+                        await answer
             except Exception:  # a user's callback must not disturb what called it
-                logger.exception("a callback of %s's event %r raised", type(self).__name__, event)
+                logger.exception("a callback of %s's event %r failed", type(self).__name__, event)
 
     async def _open(self) -> None: ...
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, delete, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
@@ -25,13 +25,14 @@ from o9.model.states import (
     Intent,
     OptimizationStatus,
     at_rest,
+    decide_transition,
 )
 from o9.store import tables
 from o9.store.codec import to_json
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
 from o9.store.policies import read_policies, room
 from o9.store.rollups import write_rollups
-from o9.store.transitions import Cause, Transition, existing, move
+from o9.store.transitions import Cause, SetIntent, Transition, existing, move, refusal
 
 NODE = tables.table_of(tables.Node)
 MIRRORED = "mirrored"  # the strategy of a flow that somebody else runs, and O9 only watches
@@ -152,6 +153,43 @@ class Lost:
         """Whether it still held the optimization."""
         mine = (OPTIMIZATION.c.optimization_id == self.optimization_id) & (OPTIMIZATION.c.fence == self.fence)
         return bool(free(unit, mine, self.node, died=True))
+
+
+@dataclass(frozen=True)
+class Forbid:
+    """What was claimed is not to start: it is paused, and `issues` says why. A resume tries again."""
+
+    optimization_id: str
+    fence: int
+    node: str
+    why: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row, to = existing(unit, self.optimization_id), OptimizationStatus.PAUSED
+        decision = decide_transition(OptimizationStatus(row["status"]), to, fence=self.fence, held_fence=row["fence"])
+        if not decision.allowed:
+            raise refusal(self.optimization_id, to, decision)
+        if Intent(row["intent"]) is Intent.RUN:
+            SetIntent(self.optimization_id, Intent.PAUSE, self.node).apply(unit)
+        move(unit, row, Transition(self.optimization_id, to, Cause.NODE, self.why, self.node, issue=self.why))
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    """Free what `node` holds beside `kept`: claims whose answer it never heard. Answers with their ids."""
+
+    node: str
+    kept: Sequence[str]
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> list[str]:
+        strays = (OPTIMIZATION.c.lease_node == self.node) & OPTIMIZATION.c.optimization_id.not_in(self.kept)
+        return free(unit, strays, self.node, died=True)
 
 
 @dataclass(frozen=True)

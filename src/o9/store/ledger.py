@@ -191,7 +191,7 @@ class CutOff:
     def apply(self, unit: UnitOfWork) -> None:
         row = held(unit, self.optimization_id, self.fence, ending=True)
         for trial in [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]:
-            unit.insert(TRIAL, trial)
+            unit.insert(TRIAL, trial, ignore_known=True)  # told once more, where the answer was lost on its way
         unit.change(self.optimization_id, "step")
 
 

@@ -2,23 +2,24 @@
 
 A parked run is one of a deployment that is Suspended in Prefect: it holds no worker, and becomes the next attempt when
 it is resumed. Whoever claims its optimization hands the lease over to it (`HandOver`), and the run takes it up where
-it starts (`TakeUp`); should it never start, the lease runs out like any other.
+it starts (`Begin`); should it never start, the lease runs out like any other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationConflictError
 from o9.model.optimization import OptimizationState
-from o9.model.states import ENDED, OptimizationStatus
+from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationStatus
 from o9.store import tables
 from o9.store.commit import OPTIMIZATION, UnitOfWork
-from o9.store.leases import MIRRORED, Claimed, database_now, free
-from o9.store.transitions import Create, existing
+from o9.store.leases import MIRRORED, Claim, Claimed, database_now, free
+from o9.store.transitions import Create, SetIntent, existing
 
 PREFECT_RUN = tables.table_of(tables.PrefectRun)
 ATTEMPT = "attempt"
@@ -154,31 +155,63 @@ class HandOver:
         return True
 
 
+class Turn(str, Enum):
+    """Why a run that has started may go on, or may not."""
+
+    TAKEN = "it is this run's turn"
+    NO_ROOM = "all slots are taken"
+    WAITS = "it waits for others to complete"
+    HELD = "another run works on it"
+    ENDED = "it has ended"
+
+
 @dataclass(frozen=True)
-class TakeUp:
-    """A parked run has started: the claim that was handed over to it becomes `node`'s. None where there is none."""
+class Begin:
+    """A flow run that Prefect started wants to be the next attempt: take up what was handed over to it, or claim.
+
+    Starting it is asking for it: what was held back or paused is queued again, by `by`. Where it is not its turn yet,
+    the run is parked: it becomes the attempt when its turn comes, and nobody else does.
+    """
 
     optimization_id: str
     run_id: str
     node: str
     lease_seconds: float
+    by: str = "prefect"
 
     @property
     def targets(self) -> tuple[str, ...]:
         return (self.optimization_id,)
 
-    def apply(self, unit: UnitOfWork) -> Claimed | None:
+    def apply(self, unit: UnitOfWork) -> tuple[Turn, Claimed | None]:
         row = existing(unit, self.optimization_id)
-        if row["lease_node"] != _holder(self.run_id) or OptimizationStatus(row["status"]) in ENDED:
-            return None
-        unit.update(
-            row,
-            fence=row["fence"] + 1,
-            lease_node=self.node,
-            lease_expires_at=database_now(unit) + self.lease_seconds,
-            parked_run_id=None,
-        )
-        return Claimed(self.optimization_id, row["attempt"], row["fence"])
+        if OptimizationStatus(row["status"]) in ENDED:
+            return Turn.ENDED, None
+        if row["lease_node"] == _holder(self.run_id):
+            unit.update(
+                row,
+                fence=row["fence"] + 1,
+                lease_node=self.node,
+                lease_expires_at=database_now(unit) + self.lease_seconds,
+                parked_run_id=None,
+            )
+            return self._known(unit, Turn.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
+        if row["lease_node"] is not None or OptimizationStatus(row["status"]) in ACTIVE:
+            return Turn.HELD, None
+        if Intent(row["intent"]) not in FINAL_INTENTS:
+            SetIntent(self.optimization_id, Intent.RUN, self.by).apply(unit)
+        claimed = None
+        if not row["unmet"]:
+            claimed = Claim(self.node, None, self.lease_seconds, self.optimization_id).apply(unit)
+        unit.update(row, parked_run_id=None if claimed else self.run_id)
+        if claimed:
+            return self._known(unit, Turn.TAKEN, claimed)
+        return self._known(unit, Turn.WAITS if row["unmet"] else Turn.NO_ROOM, None)
+
+    def _known(self, unit: UnitOfWork, turn: Turn, claimed: Claimed | None) -> tuple[Turn, Claimed | None]:
+        attempt = existing(unit, self.optimization_id)["attempt"]
+        KnowRun(self.run_id, self.optimization_id, attempt).apply(unit)
+        return turn, claimed
 
 
 def _holder(run_id: str) -> str:

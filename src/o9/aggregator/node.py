@@ -1,0 +1,153 @@
+"""One running node: its Prefect server, its sign of life, what it runs, and its ears for what Prefect does.
+
+Owned by one event loop. `start` returns when it is ready to run optimizations; `stop` leaves nothing behind. A Prefect
+server that dies is found again or replaced, and what runs notices that for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+
+from o9.aggregator.dispatch import Dispatcher
+from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
+from o9.lifecycle.presence import Presence
+from o9.mirror.events import EventListener
+from o9.mirror.reconciler import reconcile
+from o9.mirror.spool import deliver
+from o9.model.errors import OptimizationError
+from o9.model.settings import settings
+from o9.store.store import Store
+from o9.tasks.attempt import Guard
+
+logger = logging.getLogger(__name__)
+RECONCILE_SECONDS = 30.0
+LOOK_SECONDS = 1.0  # for a server that has died
+
+
+class Node:
+    """See the module. `limit` optimizations run at once, over all nodes; `interval` is how often it looks for work."""
+
+    def __init__(self, store: Store, server: PrefectServer, *, limit: int, interval: float, guard: Guard) -> None:
+        lease_seconds = settings().lease_seconds
+        self.name = _node_name()
+        self._store = store
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self.dispatcher = Dispatcher(
+            store,
+            self.name,
+            limit=limit,
+            lease_seconds=lease_seconds,
+            interval=interval,
+            on_trouble=self._look_after_prefect,
+            guard=guard,
+        )
+        self._presence = Presence(store, self.name, lease_seconds, on_freed=self._on_freed, info={"limit": limit})
+        self._listener = EventListener(store, self.name, lambda _: self.dispatcher.wake())
+        self._reconcile_now = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._caretaker: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def begin(
+        cls, store: Store, report: Callable[[str], None], *, limit: int, interval: float, guard: Guard
+    ) -> Node:
+        """A node that runs; `report` is told, in words, what it waits for. Raises OptimizationError."""
+        server = await ensure_prefect_server(report)
+        try:
+            node = cls(store, server, limit=limit, interval=interval, guard=guard)
+            await node._start()
+        except BaseException:
+            await server.close()
+            raise
+        return node
+
+    @property
+    def prefect_url(self) -> str:
+        """Where the Prefect server that runs the flows answers."""
+        return self._server.api_url
+
+    async def stop(self) -> None:
+        """Take nothing more; what runs commits its step and waits for the next attempt."""
+        helpers = {task for task in (*self._tasks, self._caretaker) if task is not None}
+        for task in helpers:
+            task.cancel()
+        await asyncio.wait(helpers)
+        await self._listener.stop()
+        await self.dispatcher.stop()
+        await asyncio.to_thread(self._presence.stop)
+        await self._server.close()
+
+    async def _start(self) -> None:
+        await asyncio.to_thread(self._presence.start)
+        try:
+            with prefect_client_settings(self._server):  # tasks that are created inside keep these settings
+                await self.dispatcher.start()
+                await self._listener.start()
+                self._tasks.append(asyncio.create_task(self._reconcile(), name="o9-reconcile"))
+        except BaseException:
+            await asyncio.to_thread(self._presence.stop)
+            raise
+        self._tasks.append(asyncio.create_task(self._watch_server(), name="o9-watch-server"))
+
+    def _on_freed(self) -> None:
+        """On the presence's thread: somebody died. What he held waits, and Prefect believes that it runs."""
+        self._loop.call_soon_threadsafe(self.dispatcher.wake)
+        self._loop.call_soon_threadsafe(self._reconcile_now.set)
+
+    async def _reconcile(self) -> None:
+        """Compare with Prefect at the start, from time to time, and when somebody has died."""
+        while True:
+            self._reconcile_now.clear()
+            try:
+                await asyncio.to_thread(deliver, self._store)
+                if await self._store.read_async(self._store.open_runs, limit=1):
+                    report = await reconcile(self._store, self.name)
+                    if report.heard:
+                        self.dispatcher.wake()
+                    logger.debug("%s", report)
+            except OptimizationError as error:
+                logger.warning("could not compare the record with Prefect; trying again: %s", error)
+            try:
+                async with asyncio.timeout(RECONCILE_SECONDS):
+                    await self._reconcile_now.wait()
+            except TimeoutError:
+                continue
+
+    async def _watch_server(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._server.gone():
+                self._look_after_prefect()
+
+    def _look_after_prefect(self) -> None:
+        if self._caretaker is None or self._caretaker.done():
+            self._caretaker = asyncio.create_task(self._replace_dead_server(), name="o9-prefect")
+
+    async def _replace_dead_server(self) -> None:
+        """Find or start another server where the one in use no longer answers."""
+        if await self._server.alive():
+            return
+        try:
+            server = await ensure_prefect_server(logger.warning)
+        except OptimizationError:
+            logger.exception("Prefect's server is away; what waits will be started when it is back")
+            return
+        dead, self._server = self._server, server
+        dead.release()
+        if server.api_url != dead.api_url:  # on the old address, whoever waits for it finds it by himself
+            with prefect_client_settings(server):
+                await self.dispatcher.reconnect()
+                await self._listener.reconnect()
+
+
+_names = itertools.count(1)
+
+
+def _node_name() -> str:
+    """The node's name; a process's second aggregator gets one of its own, because leases are held by name."""
+    number = next(_names)
+    return settings().node_id if number == 1 else f"{settings().node_id}#{number}"
