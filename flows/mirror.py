@@ -25,10 +25,10 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 
 from o9.blocks.store import current_store, current_url
-from o9.flows.presence import appear, node_name
-from o9.mirror.outlet import Outlet, close_outlets, outlet_at
+from o9.flows.presence import appear, node_name, unwatch, watch
+from o9.mirror.outlet import close_outlets, outlet_at
 from o9.mirror.recorder import remember
-from o9.mirror.seen import FLOW, TERMINAL, Run, operation_for, seen_of
+from o9.mirror.seen import FLOW, TERMINAL, Run, Seen, operation_for, seen_of
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
@@ -153,36 +153,42 @@ def _hook(words: _Words) -> Callable[[Any, Any, Any], Any]:
 
 
 _adopted: dict[str, Run] = {}
+# Prefect's runner calls the hooks for these in a process of its own, some of them with a state that Prefect never had.
+_TOLD_BY_OTHERS = frozenset({"CANCELLING", "CRASHED"})
 
 
 async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
     seen, node = seen_of(FLOW, flow_run, state), node_name()
-    outlet = outlet_at(await asyncio.to_thread(current_url), _open_present)
     run = _adopted.get(seen.run_id)
+    if run is None and seen.state_type in _TOLD_BY_OTHERS:
+        return  # the run was at work elsewhere; what happened to it comes with Prefect's events, or by the reconciler
+    outlet = outlet_at(await asyncio.to_thread(current_url), _open_present)
     if run is None:
         run = Run(seen.run_id, f"run-{seen.run_id}", 1, MIRRORED)
-        await _adopt(words, flow, flow_run, run, outlet, node, state.id)
+        optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
+        await outlet.write(Adopt(optimization, run.run_id, node, settings().lease_seconds))
+        known = await _states_so_far(flow_run)
+        if not known:  # Prefect did not say; the reconciler asks again
+            to = OptimizationStatus.INITIALIZING
+            await outlet.write(Transition(run.optimization_id, to, Cause.HOOK, "watched", node))
         _adopted[seen.run_id] = run
-    await outlet.write(operation_for(seen, run, Cause.HOOK, node))
-    remember(seen.state_id)
+        watch(run.run_id)
+    else:
+        known = await _states_so_far(flow_run) if seen.state_type in _TOLD_BY_OTHERS else []
+    for each in _to_tell([seen_of(FLOW, flow_run, state) for state in known], seen):
+        await outlet.write(operation_for(each, run, Cause.HOOK, node))
+        remember(each.state_id)
     if seen.state_type in TERMINAL:
         _adopted.pop(seen.run_id, None)
+        if not outlet.is_away:
+            unwatch(run.run_id)
 
 
-async def _adopt(words: _Words, flow: Any, flow_run: Any, run: Run, outlet: Outlet, node: str, now: Any) -> None:
-    """Make the run an optimization that this process holds, with the states that Prefect has recorded so far."""
-    optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
-    await outlet.write(Adopt(optimization, run.run_id, node, settings().lease_seconds))
-    earlier = await _states_so_far(flow_run)
-    for state in earlier:
-        if state.id == now:
-            continue
-        seen = seen_of(FLOW, flow_run, state)
-        await outlet.write(operation_for(seen, run, Cause.HOOK, node))
-        remember(seen.state_id)
-    if not earlier:  # Prefect did not say; the reconciler asks again
-        to = OptimizationStatus.INITIALIZING
-        await outlet.write(Transition(run.optimization_id, to, Cause.HOOK, "adopted", node, prefect_run_id=run.run_id))
+def _to_tell(told: list[Seen], seen: Seen) -> list[Seen]:
+    """What Prefect told, and what the hook was called with, where that is a state of Prefect's."""
+    is_told = any(each.state_id == seen.state_id for each in told)
+    made_up = bool(told) and seen.state_type in _TOLD_BY_OTHERS
+    return told if is_told or made_up else [*told, seen]
 
 
 async def _states_so_far(flow_run: Any) -> list[State[Any]]:

@@ -18,6 +18,7 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 _present: dict[Store, Presence] = {}
+_watched: set[str] = set()
 
 
 def appear(store: Store) -> str:
@@ -39,6 +40,16 @@ def node_name() -> str:
     return f"{settings().node_id}#flows"
 
 
+def watch(run_id: str) -> None:
+    """A flow run is at work here of which only Prefect will know how it ended, should this process end first."""
+    _watched.add(run_id)
+
+
+def unwatch(run_id: str) -> None:
+    """How it ended is recorded."""
+    _watched.discard(run_id)
+
+
 def depart(store: Store) -> None:
     """Before `store` is closed: what this process's flows still hold waits for another."""
     with _lock:
@@ -48,6 +59,8 @@ def depart(store: Store) -> None:
 
 
 def _depart_from_all() -> None:
+    if _watched:
+        return  # to leave in good order would be to say that they failed: Prefect says how, or their leases run out
     for store in list(_present):
         try:
             depart(store)

@@ -35,10 +35,11 @@ async def reconcile_states() -> dict[str, Any]:
     """
     forward_to_prefect()
     store, node = await asyncio.to_thread(current_store), settings().node_id
-    # First: what a dead process could not say is how its flows ended, and a sweep would take them for lost.
+    # The sweep comes last: of a flow that is only watched, its spool or Prefect may know how it ended, though nobody
+    # holds it any more.
     delivered = await asyncio.to_thread(deliver, store)
-    swept = await store.write_async(Sweep(node, await store.read_async(dead_on_this_host, store)))
     report = await reconcile(store, node)
-    report.delivered, report.swept = delivered, swept
+    report.delivered = delivered
+    report.swept = await store.write_async(Sweep(node, await store.read_async(dead_on_this_host, store)))
     logger.info("%s", report)
     return asdict(report)
