@@ -162,8 +162,9 @@ def test_a_progress_line_says_what_is_known() -> None:
 
 
 def test_the_demonstration_says_what_was_searched_for_where_that_is_no_sharpe_ratio() -> None:
+    whose: dict[str, Any] = {"trials": 1, "reading": "fine"}
     rows = [
-        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | {"strategy": name, "figure": figure, "trials": 1})
+        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"strategy": name, "figure": figure})
         for name, figure in (("Trend", "sharpe"), ("Risk limits", "calmar"))
     ]
     drawn_rows = "".join(drawn(part) for part in demo_view(rows, "a", "b"))

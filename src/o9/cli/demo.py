@@ -36,8 +36,8 @@ LEGEND = (
 
 # By what was optimized where that is no Sharpe ratio.
 OTHER_GOALS = {
-    "calmar": "* Searched for the best Calmar ratio (a year's return over the worst fall), which is the best value that "
-    "`o9 list` and `o9 show` give; the Sharpe ratios above are those of the parameters so found."
+    "calmar": "* Searched for the best Calmar ratio (a year's return over the worst fall), which is the best value "
+    "that `o9 list` and `o9 show` give; the Sharpe ratios above are those of the parameters so found."
 }
 
 
