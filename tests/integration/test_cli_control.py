@@ -176,6 +176,17 @@ def test_what_was_held_back_waits_for_its_start(o9: O9Command) -> None:
     assert o9("show", "second", "--json").json()["unmet"] == 1
 
 
+def test_what_is_only_watched_is_not_steered(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        create(store, "watched", metadata={"strategy": "mirrored"})
+    for command in ("pause", "resume", "cancel", "start"):
+        answer = o9(command, "watched")
+        assert (answer.code, answer.out) == (1, "")
+        assert "watched: O9 only watches this flow; " in answer.err
+    assert wishes("watched") == []
+    assert "run it again in Prefect" in o9("retry", "watched").err
+
+
 # Waiting
 
 

@@ -11,7 +11,7 @@ from o9.cli.console import emit, results, write_json
 from o9.cli.control import queue_outlook
 from o9.cli.escape import shown
 from o9.cli.failures import DONE
-from o9.cli.follow import crew_of
+from o9.cli.follow import crew_of, is_watched
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.words import aligned, command
 from o9.lifecycle.submission import retry
@@ -24,7 +24,8 @@ def retry_optimization(
 ) -> int:
     import_from_here()
     with existing_store(url) as store:
-        existing_optimization(store, optimization_id)
+        if is_watched(existing_optimization(store, optimization_id)):
+            raise OptimizationError(f"{optimization_id}: O9 only watched this flow; run it again in Prefect")
         if new_id is not None and store.get(new_id) is not None:
             raise OptimizationError(f"there is an optimization {new_id!r} already; give --id another, or leave it out")
         state = asyncio.run(retry(store, optimization_id, from_step=from_step, new_id=new_id))

@@ -21,7 +21,7 @@ from rich.text import Text
 from o9.cli.console import emit, results, say, write_json
 from o9.cli.escape import shown
 from o9.cli.failures import DONE, ERROR, Interrupted, one_line
-from o9.cli.follow import PARKED, POLL_SECONDS, Crew, crew_of
+from o9.cli.follow import PARKED, POLL_SECONDS, Crew, crew_of, is_watched
 from o9.cli.open_store import existing_store, option_for, unknown_id
 from o9.cli.words import command
 from o9.model.errors import OptimizationStateError
@@ -163,9 +163,12 @@ def _working(status: OptimizationStatus) -> str:
 
 
 def _ask(store: Store, name: str, wish: Wish, option: str) -> Answer:
-    before = store.holding(name)
-    if before is None:
+    state, before = store.get(name), store.holding(name)
+    if state is None or before is None:
         return Answer(name, wish.value, Outcome.UNKNOWN.value, None, unknown_id(store, name))
+    if is_watched(state):
+        text = f"{name}: O9 only watches this flow; {wish.value} its run {before.prefect_run_id} in Prefect"
+        return Answer(name, wish.value, Outcome.REFUSED.value, before.status, text)
     try:
         after = store.write(SetIntent(name, wish.intent, who()))
     except OptimizationStateError as error:

@@ -11,6 +11,7 @@ from o9.lifecycle.presence import dead_on_this_host
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store.leases import MIRRORED
 from o9.store.queries import Holding
 from o9.store.store import Store
 
@@ -60,6 +61,11 @@ class Follower:
 
 def is_parked(state: OptimizationState) -> bool:
     return state.status in PARKED
+
+
+def is_watched(state: OptimizationState) -> bool:
+    """Somebody else runs it, as a flow under `mirror_states`; O9 keeps its record and cannot steer it."""
+    return state.metadata.get("strategy") == MIRRORED
 
 
 @dataclass(frozen=True)

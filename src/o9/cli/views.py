@@ -15,7 +15,7 @@ from o9.cli import words
 from o9.cli.console import plain_table
 from o9.cli.escape import shown
 from o9.cli.events import Event, merged, wish
-from o9.cli.follow import Crew, is_parked
+from o9.cli.follow import Crew, is_parked, is_watched
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus
@@ -137,6 +137,10 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
     def typed(verb: str, meaning: str) -> tuple[str, str]:
         return words.command(verb, [record.state.optimization_id], record.option), meaning
 
+    if is_watched(record.state):
+        return (
+            [typed("watch", "follows it")] if record.state.status not in ENDED else [typed("trials", "what was tried")]
+        )
     status, holding, tried = record.state.status, record.holding, typed("trials", "what was tried")
     if status is OptimizationStatus.COMPLETED:
         return [tried]
