@@ -21,6 +21,7 @@ from o9.cli.control import who
 from o9.lifecycle.submission import new_optimization
 from o9.model.states import OptimizationStatus
 from o9.store.leases import Heartbeat
+from o9.store.runs import Adopt
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
 
@@ -178,12 +179,20 @@ def test_what_was_held_back_waits_for_its_start(o9: O9Command) -> None:
 
 def test_what_is_only_watched_is_not_steered(o9: O9Command) -> None:
     with Store("optimization_state.db") as store:
-        create(store, "watched", metadata={"strategy": "mirrored"})
-    for command in ("pause", "resume", "cancel", "start"):
+        state = new_optimization({"optimization_id": "watched", "metadata": {"strategy": "mirrored"}})
+        store.write(Adopt(state, "run-1", "node-1", 30.0))
+        store.write(Transition("watched", OptimizationStatus.INITIALIZING, Cause.HOOK))
+        store.write(Transition("watched", OptimizationStatus.RUNNING, Cause.HOOK))
+    for command in ("pause", "resume", "start"):
         answer = o9(command, "watched")
         assert (answer.code, answer.out) == (1, "")
         assert "watched: O9 only watches this flow; " in answer.err
     assert wishes("watched") == []
+    told = o9("cancel", "watched").out
+    assert told == (
+        "watched: running; O9 only watches it: an aggregator asks Prefect to cancel it, and none runs now\n"
+    )
+    assert wishes("watched") == [("cancel", who())]
     assert "run it again in Prefect" in o9("retry", "watched").err
 
 

@@ -42,6 +42,7 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
         ("pause", holding(), "running", DEAD, "asked", "it will be paused when an aggregator runs"),
         ("pause", holding("created", attempt=0), "paused", NODE, "done", "paused; it had not begun"),
         ("pause", holding("created", attempt=2), "paused", NODE, "done", "paused; it was waiting"),
+        ("pause", holding(lease_node=None), "paused", NODE, "done", "paused; nobody was at work on it"),
         ("pause", holding("created", lease_node="node"), "created", NODE, "asked", "about to start; it will pause"),
         ("pause", holding("paused", "pause"), "paused", NODE, "already", "paused already"),
         ("pause", holding("suspended"), "suspended", NODE, "already", "suspended; it stays so until somebody resumes"),

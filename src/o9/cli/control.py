@@ -86,7 +86,14 @@ def control(url: str | None, ids: Sequence[str], wish: Wish, *, wait_seconds: fl
 
 
 def answer_to(
-    wish: Wish, name: str, before: Holding, after: OptimizationStatus, crew: Crew, option: str = ""
+    wish: Wish,
+    name: str,
+    before: Holding,
+    after: OptimizationStatus,
+    crew: Crew,
+    option: str = "",
+    *,
+    watched: bool = False,
 ) -> tuple[Outcome, str]:
     """What `wish` has done or will do. `before`: what was known when it was asked; `after`: the status since."""
     status = OptimizationStatus(before.status)
@@ -102,6 +109,9 @@ def answer_to(
             return Outcome.ASKED, f"{after.value}, but {lost}; {goes} when an aggregator runs"
         return (Outcome.ALREADY if known else Outcome.DONE), f"{_working(after)}{' already' if known else f'; {goes}'}"
     outcome = Outcome.ALREADY if known else Outcome.ASKED
+    if watched:
+        none = "" if crew.takes_work else ", and none runs now"
+        return outcome, f"{after.value}; O9 only watches it: an aggregator asks Prefect to cancel it{none}"
     if lost:
         return outcome, f"{after.value}, but {lost}; it will be {_BECOMES[wish]} when an aggregator runs"
     if wish is Wish.CANCEL:
@@ -144,6 +154,8 @@ def _at_rest(wish: Wish, before: Holding, status: OptimizationStatus, after: Opt
         return Outcome.ALREADY, "suspended; it stays so until somebody resumes it"
     if status is after:
         return Outcome.ALREADY, f"{after.value} already"
+    if status in ACTIVE:
+        return Outcome.DONE, f"{after.value}; nobody was at work on it"
     if before.attempt == 0:
         return Outcome.DONE, f"{after.value}; it had not begun"
     return Outcome.DONE, f"{after.value}; {'the best so far is kept' if wish is Wish.CANCEL else 'it was waiting'}"
@@ -166,7 +178,8 @@ def _ask(store: Store, name: str, wish: Wish, option: str) -> Answer:
     state, before = store.get(name), store.holding(name)
     if state is None or before is None:
         return Answer(name, wish.value, Outcome.UNKNOWN.value, None, unknown_id(store, name))
-    if is_watched(state):
+    watched = is_watched(state)
+    if watched and wish is not Wish.CANCEL:  # that one Prefect can be asked for
         text = f"{name}: O9 only watches this flow; {wish.value} its run {before.prefect_run_id} in Prefect"
         return Answer(name, wish.value, Outcome.REFUSED.value, before.status, text)
     try:
@@ -174,7 +187,7 @@ def _ask(store: Store, name: str, wish: Wish, option: str) -> Answer:
     except OptimizationStateError as error:
         text = one_line(str(error)).removeprefix(f"optimization {name!r}: ")
         return Answer(name, wish.value, Outcome.REFUSED.value, _status_of(store, name).value, f"{name}: {text}")
-    outcome, text = answer_to(wish, name, before, after, crew_of(store), option)
+    outcome, text = answer_to(wish, name, before, after, crew_of(store), option, watched=watched)
     return Answer(name, wish.value, outcome.value, after.value, f"{name}: {text}")
 
 
