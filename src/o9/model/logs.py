@@ -33,6 +33,11 @@ def bound(**ids: Any) -> Iterator[None]:
         _ids.reset(token)
 
 
+def bound_ids() -> dict[str, Any]:
+    """The ids that are bound here, to log with from another thread: `extra={"o9": ids}`."""
+    return _ids.get()
+
+
 def configure_logging(level: str | None = None, format: str | None = None, stream: IO[str] | None = None) -> None:
     """Show O9's logs on `stream` (stderr); None takes level and format from the settings. May be called again."""
     handler = logging.StreamHandler(stream or sys.stderr)

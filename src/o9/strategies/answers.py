@@ -8,7 +8,9 @@ store can hold them. Nothing here raises anything else, whatever the user's obje
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import sys
 from array import array
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 ERROR_LENGTH = 4_000
 SUMMARY_LENGTH = 1_000
 TRACEBACK_FRAMES = 8
+_HERE = os.path.dirname(__file__)
 EXPECTED = "an objective returns one finite number or an Evaluation"
 
 
@@ -149,5 +152,6 @@ def _frames(error: BaseException) -> str:
     import traceback  # only needed where something failed
 
     frames = traceback.extract_tb(error.__traceback__)
-    # The first frame is O9's own call of the objective.
-    return "".join(traceback.format_list(frames[1:][-TRACEBACK_FRAMES:]))[-(ERROR_LENGTH - SUMMARY_LENGTH - 1) :]
+    # The first ones are O9's own call of the objective.
+    users = list(itertools.dropwhile(lambda frame: os.path.dirname(frame.filename) == _HERE, frames))
+    return "".join(traceback.format_list(users[-TRACEBACK_FRAMES:]))[-(ERROR_LENGTH - SUMMARY_LENGTH - 1) :]

@@ -20,6 +20,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
 from o9.strategies.answers import failure_text
 from o9.strategies.registry import ResolvedStrategy
+from o9.strategies.watchdog import run_user_code
 
 Observe = Callable[[OptimizationState], Awaitable[None]]
 CUT_OFF_SECONDS = 5.0
@@ -82,7 +83,7 @@ async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: O
     task = asyncio.current_task()
     assert task is not None
     try:
-        await function(state)
+        await run_user_code(f"strategy {name!r}", function, state)
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         if task.cancelling():
             raise

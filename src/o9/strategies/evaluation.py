@@ -25,6 +25,7 @@ from o9.strategies.answers import failure_text, plain_answer
 from o9.strategies.children import POOL, Child, ChildDied
 from o9.strategies.registry import Objective
 from o9.strategies.team import Shipment, Team
+from o9.strategies.watchdog import run_user_code
 
 CUT_OFF_SECONDS = 5.0
 
@@ -91,7 +92,8 @@ class Evaluator:
         task = asyncio.current_task()
         assert task is not None
         try:
-            answer = plain_answer(await self._objective.function(copy.deepcopy(dict(parameters))))
+            what = f"objective {self._objective.name!r} (trial {number})"
+            answer = plain_answer(await run_user_code(what, self._objective.function, copy.deepcopy(dict(parameters))))
         except BaseException as error:
             # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0

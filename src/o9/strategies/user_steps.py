@@ -22,6 +22,7 @@ from o9.strategies.answers import failure_text
 from o9.strategies.protocol import StepResult
 from o9.strategies.registry import ResolvedStrategy
 from o9.strategies.team import Hosted
+from o9.strategies.watchdog import run_user_code
 
 
 class UserSteps:
@@ -80,14 +81,17 @@ class _Here:
 
     async def call(self, method: str, *arguments: Any) -> Any:
         try:
-            if self._object is None:
-                self._object = self._target() if inspect.isclass(self._target) else self._target
-            result = getattr(self._object, method)(*arguments)
-            return await result if inspect.isawaitable(result) else result
+            return await run_user_code(f"{self._what} in {method}()", self._called, method, *arguments)
         except OptimizationError:
             raise
         except Exception as error:
             raise OptimizationStrategyError(f"{self._what} failed in {method}(): {failure_text(error)}") from error
+
+    async def _called(self, method: str, *arguments: Any) -> Any:
+        if self._object is None:
+            self._object = self._target() if inspect.isclass(self._target) else self._target
+        result = getattr(self._object, method)(*arguments)
+        return await result if inspect.isawaitable(result) else result
 
     async def close(self) -> None:
         """Nothing of ours to end."""
