@@ -14,22 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
+import contextvars
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 import httpx
 from prefect import Flow, get_client
-from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 
 from o9.blocks.store import current_store, current_url
 from o9.flows.presence import appear, node_name, unwatch, watch
-from o9.mirror.outlet import close_outlets, outlet_at
-from o9.mirror.recorder import remember
+from o9.mirror.outlet import Outlet, close_outlets, outlet_at
+from o9.mirror.recorder import is_recorded, remember
 from o9.mirror.seen import FLOW, TERMINAL, Run, Seen, operation_for, seen_of
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
@@ -89,6 +91,8 @@ def mirror_states(
     name: what the optimizations are called; None: the flow's and the run's name. Raises OptimizationValidationError,
     naming the field, at once.
     """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise OptimizationValidationError("metadata", f"expected keys and values, got {type(metadata).__name__}")
     words = _Words(optimization_type, priority, name, description, dict(metadata or {}))
     words.check()
     if flow is None:
@@ -152,36 +156,83 @@ def _hook(words: _Words) -> Callable[[Any, Any, Any], Any]:
     return mirror_flow_run
 
 
-_adopted: dict[str, Run] = {}
+@dataclass(frozen=True)
+class _Watched:
+    """A run that is at work in this process; `earlier` is what it went through before its first hook."""
+
+    run: Run
+    earlier: concurrent.futures.Future[list[Seen]]
+
+
+_at_work: dict[str, _Watched] = {}
 # Prefect's runner calls the hooks for these in a process of its own, some of them with a state that Prefect never had.
 _TOLD_BY_OTHERS = frozenset({"CANCELLING", "CRASHED"})
 
 
 async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
     seen, node = seen_of(FLOW, flow_run, state), node_name()
-    run = _adopted.get(seen.run_id)
-    if run is None and seen.state_type in _TOLD_BY_OTHERS:
+    watched = _at_work.get(seen.run_id)
+    if watched is None and seen.state_type in _TOLD_BY_OTHERS:
         return  # the run was at work elsewhere; what happened to it comes with Prefect's events, or by the reconciler
     outlet = outlet_at(await asyncio.to_thread(current_url), _open_present)
-    if run is None:
-        run = Run(seen.run_id, f"run-{seen.run_id}", 1, MIRRORED)
-        optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
-        await outlet.write(Adopt(optimization, run.run_id, node, settings().lease_seconds))
-        known = await _states_so_far(flow_run)
-        if not known:  # Prefect did not say; the reconciler asks again
-            to = OptimizationStatus.INITIALIZING
-            await outlet.write(Transition(run.optimization_id, to, Cause.HOOK, "watched", node))
-        _adopted[seen.run_id] = run
-        watch(run.run_id)
-    else:
-        known = await _states_so_far(flow_run) if seen.state_type in _TOLD_BY_OTHERS else []
-    for each in _to_tell([seen_of(FLOW, flow_run, state) for state in known], seen):
-        await outlet.write(operation_for(each, run, Cause.HOOK, node))
-        remember(each.state_id)
+    told: list[Seen] = []
+    if watched is None:
+        watched = await _begin(words, flow, flow_run, outlet, node)
+    elif seen.state_type in _TOLD_BY_OTHERS:
+        told = await _answer(_history(flow_run))
+    elif seen.state_type in TERMINAL:
+        told = await _answer(watched.earlier)
+    for each in _to_tell(told, seen):
+        if not is_recorded(each.state_id):
+            await outlet.write(operation_for(each, watched.run, Cause.HOOK, node))
+            remember(each.state_id)
     if seen.state_type in TERMINAL:
-        _adopted.pop(seen.run_id, None)
+        _at_work.pop(seen.run_id, None)
         if not outlet.is_away:
-            unwatch(run.run_id)
+            unwatch(seen.run_id)
+
+
+async def _begin(words: _Words, flow: Any, flow_run: Any, outlet: Outlet, node: str) -> _Watched:
+    """Make the run an optimization that this process holds. What it went through so far is asked for meanwhile."""
+    run = Run(str(flow_run.id), f"run-{flow_run.id}", 1, MIRRORED)
+    watched = _Watched(run, _history(flow_run))
+    optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
+    await outlet.write(Adopt(optimization, run.run_id, node, settings().lease_seconds))
+    try:
+        await outlet.write(Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "begun", node))
+    except OptimizationStateError as error:
+        logger.debug("flow run %s was begun before, by another process: %s", flow_run.name, error)
+    _at_work[run.run_id] = watched
+    watch(run.run_id)
+    return watched
+
+
+def _history(flow_run: Any) -> concurrent.futures.Future[list[Seen]]:
+    """What Prefect has recorded of the run, asked on a thread: the flow waits for no request of ours."""
+    answer: concurrent.futures.Future[list[Seen]] = concurrent.futures.Future()
+    context = contextvars.copy_context()  # Prefect's settings are in it
+
+    def ask() -> None:
+        try:
+            answer.set_result(context.run(asyncio.run, _states_so_far(flow_run)))
+        except Exception as error:  # noqa: BLE001 - told to whoever waits
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="o9-history", daemon=True).start()
+    return answer
+
+
+async def _answer(history: concurrent.futures.Future[list[Seen]]) -> list[Seen]:
+    try:
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(history)), ASK_PREFECT_SECONDS)
+    except (TimeoutError, httpx.HTTPError, PrefectException, RuntimeError) as error:
+        logger.info("Prefect did not say what a flow run went through so far, the reconciler asks again: %s", error)
+        return []
+
+
+async def _states_so_far(flow_run: Any) -> list[Seen]:
+    async with get_client() as client:
+        return [seen_of(FLOW, flow_run, state) for state in await client.read_flow_run_states(flow_run.id)]
 
 
 def _to_tell(told: list[Seen], seen: Seen) -> list[Seen]:
@@ -189,15 +240,6 @@ def _to_tell(told: list[Seen], seen: Seen) -> list[Seen]:
     is_told = any(each.state_id == seen.state_id for each in told)
     made_up = bool(told) and seen.state_type in _TOLD_BY_OTHERS
     return told if is_told or made_up else [*told, seen]
-
-
-async def _states_so_far(flow_run: Any) -> list[State[Any]]:
-    try:
-        async with asyncio.timeout(ASK_PREFECT_SECONDS), get_client() as client:
-            return await client.read_flow_run_states(flow_run.id)
-    except (TimeoutError, httpx.HTTPError, PrefectException, RuntimeError) as error:
-        logger.info("Prefect did not say what flow run %s went through so far: %s", flow_run.name, error)
-        return []
 
 
 def _open_present() -> Store:

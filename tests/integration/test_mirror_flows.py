@@ -397,7 +397,7 @@ def test_a_store_that_is_away_costs_the_flow_nothing(
     assert out.splitlines()[-1] == "18", error
     (path,) = (tmp_path / "spool").iterdir()
     kinds = [next(iter(json.loads(line))) for line in path.read_text().splitlines()]
-    assert kinds == ["adopt", *["state"] * 3]
+    assert kinds == ["adopt", "transition", *["state"] * 3]
 
     Path(url).parent.mkdir()
     with Store(url) as store, pytest.MonkeyPatch.context() as patch:
@@ -405,7 +405,7 @@ def test_a_store_that_is_away_costs_the_flow_nothing(
         from o9.model.settings import settings
 
         settings.cache_clear()
-        assert deliver(store) == 4
+        assert deliver(store) == 5
         settings.cache_clear()
         name = f"run-{run_ids(out)['amapped']}"
         assert path_of(store, name) == ["created", "initializing", "running", "completed"]
