@@ -203,10 +203,16 @@ def _guard(guarded: int, lifeline: int) -> int:
         if any(descriptor == lifeline for descriptor, _ in poll.poll()):
             break
         os.read(woken, 4096)
-    give_up = time.monotonic() + GIVE_UP_SECONDS
+    if guarded not in ended:
+        os.kill(guarded, signal.SIGKILL)
+    poll.unregister(lifeline)
+    give_up, alone = time.monotonic() + GIVE_UP_SECONDS, True
     while _reap(ended, guarded) and time.monotonic() < give_up:
-        _kill_all_below(os.getpid())
-        time.sleep(LOOK_AGAIN_SECONDS)
+        if not alone:
+            _kill_all_below(os.getpid())
+        alone = False  # most have started nothing, and then there is nothing to search for
+        if poll.poll(LOOK_AGAIN_SECONDS * 1000):
+            os.read(woken, 4096)
     return ended.get(guarded, int(signal.SIGKILL))
 
 
