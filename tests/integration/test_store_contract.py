@@ -13,8 +13,11 @@ from sqlalchemy import event
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.store.contract import StoreContract
 from o9.store.contract_steps import OpenStore, at_work, put
-from o9.store.leases import Claim, Sweep
+from o9.store.leases import Claim, Heartbeat, Sweep
+from o9.store.policies import SetPolicy
+from o9.store.runs import KnowRun
 from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
 
 
 class TestSQLite(StoreContract):
@@ -29,6 +32,11 @@ class TestPostgreSQL(StoreContract):
     def open_store(self, postgres_url: str) -> Iterator[OpenStore]:
         with contextlib.ExitStack() as opened:
             yield lambda: opened.enter_context(Store(postgres_url))
+
+
+S = OptimizationStatus
+# The others are small at any size: policy, tally, node.
+HOT = "optimization|trial|transition|checkpoint|change|intent|dependency|prefect_run|prefect_state"
 
 
 def test_hot_queries_go_by_an_index_on_sqlite(store_url: str) -> None:
@@ -50,18 +58,29 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
     for n in range(3):
         put(store, f"a{n}")
         at_work(store, f"b{n}")
+        put(store, f"c{n}", metadata={"after": ["b0"]})
+        store.write(KnowRun(f"run-{n}", f"b{n}", 1))
+    store.write(SetPolicy("default", {"max_concurrent_optimizations": 9}))
+    store.write(Heartbeat("node", "host", 1, 1.0, 60.0, {"limit": 9}))
     page = store.list(limit=2)
     done: dict[str, Callable[[], Any]] = {
         "get": lambda: store.get("a1"),
         "page": lambda: store.list(limit=2),
         "next page": lambda: store.list(limit=2, cursor=page.next_cursor),
-        "page by status": lambda: store.list(limit=2, status=OptimizationStatus.CREATED, cursor=page.next_cursor),
+        "page by status": lambda: store.list(limit=2, status=S.CREATED, cursor=page.next_cursor),
         "page by type": lambda: store.list(limit=2, optimization_type=OptimizationType.PARAMETER_TUNING),
         "trials": lambda: store.trials("b1", after=3, limit=2),
         "transitions": lambda: store.transitions("b1"),
         "checkpoint": lambda: store.checkpoint("b1"),
         "changes": lambda: store.changes(3, limit=2),
+        "transitions of all": lambda: store.transitions_since(3, limit=2),
+        "intents": lambda: store.intents("b1"),
+        "open runs": lambda: store.open_runs(after="run-0", limit=2),
+        "known states": lambda: store.known_states("b1"),
         "claim": lambda: store.write(Claim("node", 9, 60.0)),
+        "claim of one, as many as announced": lambda: store.write(Claim("node", None, 60.0, "a2")),
+        "an end that others wait for": lambda: store.write(Transition("b0", S.COMPLETED, Cause.HOOK)),
+        "heartbeat": lambda: store.write(Heartbeat("node", "host", 1, 1.0, 60.0)),
         "sweep": lambda: store.write(Sweep("node")),
     }
     plans: dict[str, list[str]] = {}
@@ -94,6 +113,6 @@ def listening(store: Store, into: list[tuple[str, Any]]) -> Iterator[None]:
 
 
 def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
-    table = re.compile(rf"{scan} (on )?(optimization|trial|transition|checkpoint|change)\b(?! USING)")
+    table = re.compile(rf"{scan} (on )?({HOT})\b(?! USING)")
     whole = {name: plan for name, plan in plans.items() for line in plan if table.search(line)}
     assert not whole, f"these read a whole table: {whole}"

@@ -17,6 +17,7 @@ What is demanded, by the part that demands it:
   together share transactions; the change feed is in commit order; pages are stable and counts are true.
 - `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), amendments, claims and
   leases, the sweep of the dead, and Prefect's states.
+- `o9.store.contract_control`, `o9.store.contract_runs`: wishes, limits, order, waiting for others; retries and runs.
 
 The suite needs nothing but Python, uses only what `o9.store.store` makes public, and can run in any order.
 """
@@ -42,6 +43,7 @@ from o9.model.errors import (
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
 from o9.store.commit import Operation, UnitOfWork
+from o9.store.contract_control import ControlContract
 from o9.store.contract_steps import OpenStore, at_work, bring_to, new, put, record_of, refused, trial
 from o9.store.contract_work import LeaseContract, LedgerContract
 from o9.store.leases import Claim
@@ -326,7 +328,7 @@ class ReadingContract:
             assert_counts_are_true(store)
 
 
-class StoreContract(StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract):
+class StoreContract(StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract):
     """All of it; see the module."""
 
 
