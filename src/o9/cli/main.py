@@ -77,7 +77,7 @@ StoreUrl = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show debug logs and tracebacks.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An optimization's id, as `o9 list` shows it.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of optimizations, as `o9 list` shows them.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of optimizations, as `o9 list` shows them.")]
 Wait = Annotated[
     float | None,
     typer.Option(
@@ -192,7 +192,7 @@ def trials(
 @app.command()
 def watch(
     optimization_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="An optimization's id; none: follow all of them.")
+        str | None, typer.Argument(metavar="ID", help="An optimization's id; none: follow all of them.")
     ] = None,
     store: StoreUrl = None,
     json: Json = False,

@@ -145,7 +145,8 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
     if status is OptimizationStatus.COMPLETED:
         return [tried]
     if status in ENDED:
-        return [tried, typed("retry", "queues it once more, as a new one behind its last step")]
+        where = "behind its last step" if record.state.completed_steps else "from the beginning"
+        return [tried, typed("retry", f"queues it once more, as a new one, {where}")]
     if holding is not None and holding.intent == Intent.HOLD.value:
         return [typed("start", "queues it"), tried]
     if status is OptimizationStatus.CREATED:
