@@ -156,9 +156,9 @@ def _hook(words: _Words) -> Callable[[Any, Any, Any], Any]:
     return mirror_flow_run
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Watched:
-    """A run that is at work in this process; `earlier` is what it went through before its first hook."""
+    """A run that is at work in this process; `earlier` is what Prefect has of it up to its last beginning."""
 
     run: Run
     earlier: concurrent.futures.Future[list[Seen]]
@@ -182,6 +182,8 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
         told = await _answer(_history(flow_run))
     elif seen.state_type in TERMINAL:
         told = await _answer(watched.earlier)
+    else:
+        watched.earlier = _history(flow_run)  # it runs once more: what was between no hook has said
     for each in _to_tell(told, seen):
         if not is_recorded(each.state_id):
             await outlet.write(operation_for(each, watched.run, Cause.HOOK, node))

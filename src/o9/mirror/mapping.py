@@ -118,7 +118,8 @@ def wish_of(standing: Standing, state_type: str, state_name: str) -> Wish:
         # Prefect cancels it; who asked for what belongs into the record all the same.
         return Wish(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Wish(Why.TELLS, moves=True)
     if standing.run_attempt != standing.attempt and not standing.parked:
-        return Wish(Why.REPLACED)
+        # Only a person asks a run to end; its worker may have killed it before O9 heard, and the next attempt begun.
+        return Wish(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Wish(Why.REPLACED)
     if not standing.newest:
         return Wish(Why.HISTORY)
     if is_own_rest(state_type, state_name):

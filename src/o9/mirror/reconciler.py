@@ -186,9 +186,7 @@ class _Work:
     async def _take_missing(self, run: Run, flow_run: FlowRun) -> Taken:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
         known = await self._store.read_async(self._store.known_states, run.optimization_id)
-        heard: list[tuple[Run, Seen]] = []
-        if over or str(flow_run.state_id) not in known:
-            heard += await self._history(run, FLOW, flow_run, flow_run.id)
+        heard = await self._history(run, FLOW, flow_run, flow_run.id)
         if run.owner == MIRRORED:
             heard += await self._of_tasks(run, flow_run.id, known, over)
             if over:  # only now: one that is mirrored itself has said so by now, and its states are its own

