@@ -24,6 +24,7 @@ from typing import Any
 from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import Cancelled, Failed
 
@@ -31,7 +32,7 @@ from o9.blocks.store import current_store
 from o9.flows.presence import appear
 from o9.flows.turns import ended_state, may_be_suspended, park, wait_for_turn
 from o9.lifecycle.submission import new_optimization, submit
-from o9.mirror.mapping import REPLACED, REQUEUED
+from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED
 from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
 from o9.mirror.seen import FLOW, Run, operation_for, seen_of
 from o9.model.errors import OptimizationError, OptimizationValidationError, StaleAttemptError
@@ -39,10 +40,11 @@ from o9.model.logs import bound
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.leases import Claimed, Lost
-from o9.store.transitions import Cause, Transition
+from o9.store.runs import Park
+from o9.store.transitions import Cause, SetIntent, Transition
 from o9.tasks.attempt import CUTS_OFF, Attempt, Verdict, find, forget, register
 from o9.tasks.run_logs import forward_to_prefect
-from o9.tasks.steps import finalize, prepare, run_step
+from o9.tasks.steps import finalize, prepare, record_end, run_step
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
@@ -105,6 +107,9 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
                 step += 1
             if verdict is not Verdict.REPLACED:
                 results = await finalize(name, verdict.value)
+        except Pause:
+            await _suspended_from_outside(attempt, flow_run)
+            raise
         except StaleAttemptError as error:
             verdict = Verdict.REPLACED
             logger.warning("%s", error)
@@ -122,6 +127,16 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     if verdict is Verdict.PAUSE and may_be_suspended(flow_run):
         await park(attempt.store, name, flow_run)
     return results if verdict is Verdict.DONE else _END_STATES[verdict](attempt)
+
+
+async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
+    """Somebody suspended the run in Prefect, which has ended it between two tasks."""
+    name = attempt.claimed.optimization_id
+    await attempt.write(SetIntent(name, Intent.PAUSE, PREFECT))
+    attempt.asked_by = PREFECT
+    await attempt.write(Park(name, str(flow_run.id)))
+    await record_end(attempt, Verdict.PAUSE)
+    _let_go(flow_run.id)
 
 
 def _timed_out(attempt: Attempt) -> State[Any]:

@@ -115,11 +115,11 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
         attempt.asked_by = holding.intent_by
     # Where it has that status with this attempt's fence, Prefect's UI was quicker, and the end is recorded.
     if how in _ENDS and (holding.status, holding.fence) != (_ENDS[how][0].value, attempt.claimed.fence):
-        await _end(attempt, how)
+        await record_end(attempt, how)
     return results
 
 
-async def _end(attempt: Attempt, how: Verdict) -> None:
+async def record_end(attempt: Attempt, how: Verdict) -> None:
     """Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns."""
     to, cause, message = _ENDS[how]
     if cause is Cause.PERSON and attempt.asked_by:

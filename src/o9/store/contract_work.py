@@ -290,7 +290,7 @@ class LeaseContract:
         assert swept == ["lost"]  # what has run out and was not swept is its holder's still
         seen = other.nodes()[0]
         assert [seen[name] for name in ("node_id", "host", "pid")] == ["node-1", "host", 42]
-        assert seen["info"] == {"version": "1", "🚀": [1]}
+        assert seen["info"] == {"lease_seconds": 600.0, "version": "1", "🚀": [1]}
         assert store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0)) > seen["heartbeat_at"]
         assert len(other.nodes()) == 1
 

@@ -85,7 +85,7 @@ class Claim:
             waiting = sorted((key, name, kind, strategy) for name, key, kind, strategy in found)
         if not waiting:
             return None
-        limit = announced_limit(unit, now - self.lease_seconds) if self.limit is None else self.limit
+        limit = announced_limit(unit, now) if self.limit is None else self.limit
         has_room = room(read_policies(unit.connection), _held_now(unit), limit)
         for _, name, kind, strategy in waiting:
             if has_room(kind, strategy):
@@ -123,11 +123,11 @@ def _checked(row: Row, now: float) -> Row:
     return row
 
 
-def announced_limit(unit: UnitOfWork, alive_since: float) -> int:
+def announced_limit(unit: UnitOfWork, now: float) -> int:
     """The smallest limit that a living node has announced."""
-    infos = unit.connection.execute(select(NODE.c.info).where(NODE.c.heartbeat_at > alive_since)).scalars()
-    limits = [limit for info in infos if isinstance(limit := json.loads(info).get("limit"), int)]
-    return min(limits, default=DEFAULT_LIMIT)
+    found = unit.connection.execute(select(NODE.c.info, NODE.c.heartbeat_at)).all()
+    living = [info for text, at in found if at + (info := json.loads(text)).get("lease_seconds", 0.0) > now]
+    return min((limit for info in living if isinstance(limit := info.get("limit"), int)), default=DEFAULT_LIMIT)
 
 
 def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
@@ -215,7 +215,7 @@ class Heartbeat:
         now = database_now(unit)
         values: Row = {
             "host": self.host, "pid": self.pid, "process_started": self.process_started, "heartbeat_at": now,
-            "info": to_json(dict(self.info)),
+            "info": to_json({"lease_seconds": self.lease_seconds, **self.info}),
         }  # fmt: skip
         dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
         upsert = dialect.insert(NODE).values(node_id=self.node, cursor=0, **values)

@@ -1,0 +1,210 @@
+"""With a deployment: a pause ends the process and Prefect shows Suspended; the same flow run comes back.
+
+A real runner serves the flow, as a worker would; an aggregator on the same store sees to the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import o9_testing
+import pytest
+from o9_testing import LINE, ledger, new, path_of
+from prefect import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Suspended
+
+from o9.aggregator.prefect_server import prefect_client_settings
+
+pytestmark = pytest.mark.slow
+DESK = """
+import time
+
+def slow(parameters):
+    time.sleep(0.3)
+    return parameters["x"]
+
+def endless(parameters):
+    while True:
+        pass
+"""
+SERVE = """
+from prefect.deployments.runner import EntrypointType
+from o9.flows.lifecycle import optimization_lifecycle
+
+optimization_lifecycle.serve("desk", print_starting_message=False, entrypoint_type=EntrypointType.MODULE_PATH)
+"""
+
+
+@pytest.fixture
+def runner(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A process that serves the flow; gives its mark, by which the processes that it starts are found."""
+    (tmp_path / "served_desk.py").write_text(DESK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with o9_testing.no_process_left() as environment:
+        environment |= {
+            "PREFECT_API_URL": o9_testing.session_server().api_url,
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "O9_STORE_URL": store_url,
+            "O9_ALLOWED_IMPORTS": "served_desk",
+            "O9_LEASE_SECONDS": "6",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+        with (tmp_path / "runner.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", SERVE], env=environment, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
+            )
+        yield environment[o9_testing.MARK]
+        process.terminate()
+        process.wait(30)
+        sys.stdout.write((tmp_path / "runner.log").read_text())
+
+
+@pytest.fixture
+async def prefect(runner: str) -> AsyncIterator[Any]:
+    with prefect_client_settings(o9_testing.session_server()):
+        async with get_client() as client:
+            yield client
+
+
+@pytest.fixture
+async def start(prefect: Any, async_wait_until: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """`await start(spec)` has Prefect start a run of the deployment; gives the flow run."""
+
+    async def deployment() -> Any:
+        try:
+            return await prefect.read_deployment_by_name("optimization-lifecycle/desk")
+        except ObjectNotFound:
+            return None
+
+    found = await async_wait_until(deployment, 60)
+
+    async def start_one(spec: dict[str, Any]) -> Any:
+        return await prefect.create_flow_run_from_deployment(found.id, parameters={"spec": spec})
+
+    return start_one
+
+
+def spec(optimization_id: str, objective: str, steps: int) -> dict[str, Any]:
+    metadata = {"objective": f"served_desk:{objective}", "search_space": LINE, "seed": 1}
+    return {"optimization_id": optimization_id, "total_steps": steps, "metadata": metadata}
+
+
+async def test_paused_is_suspended_and_the_same_run_comes_back(
+    open_aggregator: Callable[..., Awaitable[Any]],
+    prefect: Any,
+    runner: str,
+    start: Callable[..., Awaitable[Any]],
+    async_wait_until: Callable[..., Awaitable[Any]],
+) -> None:
+    aggregator = await open_aggregator(monitoring_interval=0.2)
+    store = aggregator.store
+
+    def is_at(status: str, steps: int = 0) -> Callable[[], bool]:
+        def look() -> bool:
+            state = store.get("a")
+            return state is not None and state.status.value == status and state.completed_steps >= steps
+
+        return look
+
+    async def in_prefect() -> str:
+        return str((await prefect.read_flow_run(run.id)).state.name)
+
+    async def suspended() -> bool:
+        return await in_prefect() == "Suspended"
+
+    run = await start(spec("a", "slow", 14))
+    await async_wait_until(is_at("running", 2), 60)
+    # Through O9.
+    assert await aggregator.pause_optimization("a")
+    await async_wait_until(is_at("paused"), 20)
+    await async_wait_until(suspended, 20)
+    assert store.holding("a").lease_node is None
+    await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)  # the runner, and its resource tracker
+    steps = store.get("a").completed_steps
+    assert 2 <= steps < 14
+    assert await aggregator.resume_optimization("a")
+    await async_wait_until(is_at("running", steps + 1), 60)
+    # By Prefect's own buttons.
+    await prefect.set_flow_run_state(run.id, Suspended())
+    await async_wait_until(is_at("paused"), 20)
+    assert store.holding("a").intent_by == "prefect"
+    await async_wait_until(suspended, 20)
+    await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
+    began = time.monotonic()
+    await prefect.resume_flow_run(run.id)
+    await async_wait_until(lambda: store.get("a").status.value != "paused", 20)
+    assert time.monotonic() - began < 2.0
+    await async_wait_until(is_at("completed"), 60)
+    assert store.get("a").completed_steps == 14
+    assert {row["prefect_run_id"] for row in store.transitions("a") if row["prefect_run_id"]} == {str(run.id)}
+    assert path_of(store, "a").count("paused") == 2
+    # As one that nobody touched.
+    await aggregator.submit_optimization(new("b", total_steps=14, **spec("b", "slow", 14)["metadata"]))
+    await o9_testing.ended(aggregator, "b")
+    assert ledger(store, "a") == ledger(store, "b")
+    ours = [row["state_id"] for row in store.prefect_states("a") if row["run_kind"] == "flow"]
+
+    async def all_known() -> bool:
+        theirs = [str(state.id) for state in await prefect.read_flow_run_states(run.id)]
+        return {row["state_id"] for row in store.prefect_states("a")} >= set(theirs)
+
+    await async_wait_until(all_known, 20)
+    assert len(ours) == len(set(ours))
+
+
+async def test_one_that_prefect_starts_waits_its_turn_without_a_process(
+    open_aggregator: Callable[..., Awaitable[Any]],
+    prefect: Any,
+    runner: str,
+    start: Callable[..., Awaitable[Any]],
+    async_wait_until: Callable[..., Awaitable[Any]],
+) -> None:
+    aggregator = await open_aggregator(monitoring_interval=0.2, max_concurrent_optimizations=1)
+    store = aggregator.store
+    metadata = spec("first", "endless", 3)["metadata"]
+    await aggregator.submit_optimization(new("first", total_steps=3, **metadata))
+    await o9_testing.reached(aggregator, "first", "running")
+    run = await start(spec("second", "slow", 3))
+
+    async def suspended() -> bool:
+        return (await prefect.read_flow_run(run.id)).state.name == "Suspended"
+
+    await async_wait_until(suspended, 60)
+    state = store.get("second")
+    assert state is not None
+    assert state.status.value == "created"
+    assert store.holding("second").parked_run_id == str(run.id)
+    await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
+    await aggregator.cancel_optimization("first")
+    await o9_testing.reached(aggregator, "second", "completed")
+    assert store.transitions("second")[-1]["prefect_run_id"] == str(run.id)
+    assert (await prefect.read_flow_run(UUID(store.transitions("second")[-1]["prefect_run_id"]))).state.is_completed()
+
+
+async def test_cancelled_in_prefect_the_work_stops(
+    open_aggregator: Callable[..., Awaitable[Any]],
+    prefect: Any,
+    runner: str,
+    start: Callable[..., Awaitable[Any]],
+    async_wait_until: Callable[..., Awaitable[Any]],
+) -> None:
+    aggregator = await open_aggregator(monitoring_interval=0.2)
+    store = aggregator.store
+    run = await start(spec("c", "endless", 3))
+    await async_wait_until(lambda: (state := store.get("c")) and state.status.value == "running", 60)
+    began = time.monotonic()
+    await prefect.set_flow_run_state(run.id, State(type=StateType.CANCELLING))
+    await async_wait_until(lambda: store.holding("c").intent == "cancel", 10)
+    assert time.monotonic() - began < 2.0
+    await async_wait_until(lambda: store.get("c").status.value == "cancelled", 20)
+    await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
+    assert store.holding("c").lease_node is None
