@@ -113,6 +113,9 @@ def listening(store: Store, into: list[tuple[str, Any]]) -> Iterator[None]:
 
 
 def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
+    own = {"claim": "ix_optimization_queue", "open runs": "ix_prefect_run_open", "intents": "ix_intent_optimization"}
+    for name, index in own.items():
+        assert any(index in line for line in plans[name]), f"{name} does not go by {index}: {plans[name]}"
     table = re.compile(rf"{scan} (on )?({HOT})\b(?! USING)")
     whole = {name: plan for name, plan in plans.items() for line in plan if table.search(line)}
     assert not whole, f"these read a whole table: {whole}"

@@ -104,7 +104,7 @@ class LimitContract:
 
     def test_many_who_claim_never_pass_a_limit(self, open_store: OpenStore) -> None:
         handles = [open_store(), open_store()]
-        limits = {ALL: 5, TUNING.value: 3, "x": 2, "y": 2}
+        limits = {ALL: 5, TUNING.value: 2, "x": 2, "y": 2}
         for name, limit in limits.items():
             handles[0].write(SetPolicy(name, {LIMIT: limit}))
         for n in range(36):
@@ -131,16 +131,16 @@ class LimitContract:
 
     def test_limits_that_are_full_are_full(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        for name, limit in {ALL: 5, TUNING.value: 3, "x": 2}.items():
+        for name, limit in {ALL: 5, TUNING.value: 2, "x": 2}.items():
             store.write(SetPolicy(name, {LIMIT: limit}))
         for n in range(24):
             kind, strategy = (TUNING, RISK)[n % 2], "xy"[n // 2 % 2]
             put(store, f"a{n:02}", optimization_type=kind, metadata={"strategy": strategy})
-        # In turn x, x, y, y and tuning, risk: x is full after two, tuning after three, all after five.
-        assert claim_all(other, limit=9) == ["a00", "a01", "a02", "a03", "a06"]
+        # In turn x, x, y, y and tuning, risk: x is full after two, tuning too, and all after five.
+        assert claim_all(other, limit=9) == ["a00", "a01", "a02", "a03", "a07"]
         for name in (ALL, TUNING.value):
             store.write(SetPolicy(name))
-        assert claim_all(other, limit=9) == ["a07", "a10", "a11", "a14"]  # x is full still, and nine are nine
+        assert claim_all(other, limit=9) == ["a06", "a10", "a11", "a14"]  # x is full still, and nine are nine
         assert claim_all(other, limit=8) == []
 
     def test_the_living_nodes_announce_the_limit(self, open_store: OpenStore) -> None:
@@ -260,6 +260,15 @@ class DependencyContract:
                 for status in (S.INITIALIZING, S.RUNNING, S.COMPLETED):
                     store.write(Transition(name, status, Cause.HOOK))
         assert seen == [["a", "d"], ["b", "e", "f"], ["c", "g"]]
+
+    def test_who_waits_for_others_is_queued_from_the_day_they_completed(self, open_store: OpenStore) -> None:
+        store = open_store()
+        at_work(store, "a")
+        store.write(At(Create(new("late", metadata={"after": ["a"]})), START))
+        store.write(At(Create(new("between")), START + timedelta(minutes=1)))
+        store.write(At(Transition("a", S.COMPLETED, Cause.HOOK), START + timedelta(minutes=2)))
+        store.write(At(Create(new("last")), START + timedelta(minutes=3)))
+        assert claim_all(store) == ["between", "late", "last"]
 
     def test_one_that_failed_takes_all_that_wait_for_it_along(self, open_store: OpenStore) -> None:
         for end in (S.FAILED, S.CANCELLED, S.TIMEOUT):
