@@ -6,6 +6,7 @@ import json
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,10 @@ def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: 
 @pytest.fixture
 def watcher(filled: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen([*O9, "watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    overdue = threading.Timer(30, process.kill)  # so that a line that never comes ends the test
+    overdue.start()
     yield process
+    overdue.cancel()
     process.kill()
     process.communicate()
 
@@ -85,7 +89,7 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: sub
         store.write(SetIntent("paused-1", Intent.RUN, "\u202ecy"))
         create(store, "new one")
         store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, "it\nbroke", issue="it broke"))
-    lines = [watcher.stdout.readline().split("  ", 1)[1].rstrip() for _ in range(5)]
+    lines = [watcher.stdout.readline().partition("  ")[2].rstrip() for _ in range(5)]
     assert lines == [
         "busy-1  asked to pause by ann",
         "busy-1  asked to run by ben",
