@@ -4,7 +4,8 @@
 rows are loaded in bulk through SQL, into the schema that the store itself creates, with the tally that its own writes
 would have left: every row is whole, of mixed types and statuses, and most of them have ended. The memory is that of an
 idle aggregator process, which runs its Prefect server as a process of its own; `--no-prefect` measures an open store
-with its sign of life instead. Figures are milliseconds; the ratio is large over small.
+with its sign of life instead. Two more stores hold nothing but what waits: claiming one of many queued against one of
+a thousand (`--queue` measures that alone). Figures are milliseconds; the ratio is large over small.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from measure import ROUNDS, Pair, compare, heading, note, verdict
+from measure import ROUNDS, Pair, Result, compare, heading, note, verdict
 
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.leases import Claim, Lost
+from o9.store.leases import Claim, Heartbeat, Lost
+from o9.store.policies import SetPolicy
 from o9.store.store import Store
-from o9.store.transitions import Create
+from o9.store.transitions import Cause, Create, Transition
 
 SMALL, LARGE = 1_000, 1_000_000
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,7 +46,7 @@ NEVER = OptimizationType.PARAMETER_TUNING
 TYPES = tuple(kind.value for kind in OptimizationType if kind is not RARE)
 
 
-def build(path: str, count: int) -> None:
+def build(path: str, count: int, statuses: tuple[str, ...] = STATUSES) -> None:
     """A store of `count` optimizations. One goes through the store's own door and is the pattern of all others."""
     with Store(path) as store:
         store.write(Create(_first()))
@@ -56,9 +58,9 @@ def build(path: str, count: int) -> None:
     connection.execute("BEGIN")
     connection.executemany(
         f"INSERT INTO optimization ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-        (tuple(row[name] for name in names) for row in _rows(pattern, count)),
+        (tuple(row[name] for name in names) for row in _rows(pattern, count, statuses)),
     )
-    tally = Counter((_type(n), "default", STATUSES[n % len(STATUSES)]) for n in range(1, count))
+    tally = Counter((_type(n), "default", statuses[n % len(statuses)]) for n in range(1, count))
     connection.execute("DELETE FROM tally")
     tally[pattern["optimization_type"], "default", "created"] += 1
     connection.executemany("INSERT INTO tally VALUES (?, ?, ?, ?)", [(*key, n) for key, n in tally.items()])
@@ -75,10 +77,10 @@ def _first() -> OptimizationState:
     )  # fmt: skip
 
 
-def _rows(pattern: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
+def _rows(pattern: dict[str, Any], count: int, statuses: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     results = json.dumps({"best_value": 1.5, "best_parameters": {"fast": 12, "slow": 60}, "best_trial": 40})
     for n in range(1, count):
-        status, at = STATUSES[n % len(STATUSES)], (BEGAN + timedelta(seconds=n)).isoformat(timespec="microseconds")
+        status, at = statuses[n % len(statuses)], (BEGAN + timedelta(seconds=n)).isoformat(timespec="microseconds")
         began = status != "created"
         ended = status in ("completed", "failed", "cancelled")
         yield pattern | {
@@ -134,6 +136,29 @@ def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
     }
 
 
+def claims(store: Store) -> dict[str, Callable[[], float]]:
+    """Ways to claim one of a queue, with limits that have to be looked at."""
+    store.write(Heartbeat("node", "host", os.getpid(), 0.0, 3600.0, {"limit": 1_000}))
+    for name in ("all", "default", NEVER.value):
+        store.write(SetPolicy(name, {"max_concurrent_optimizations": 500}))
+
+    def given_back(optimization_id: str | None = None) -> None:
+        taken = store.write(Claim("node", None, 3600.0, optimization_id))
+        assert taken is not None
+        store.write(Lost(taken.optimization_id, taken.fence, "node"))
+
+    def ended() -> None:
+        taken = store.write(Claim("node", None, 3600.0))
+        assert taken is not None
+        store.write(Transition(taken.optimization_id, OptimizationStatus.CANCELLED, Cause.PERSON))
+
+    return {
+        "claim the first of the queue, give it back": partial(repeated, given_back, 50),
+        "claim one by its id, give it back": partial(repeated, lambda: given_back("optimization-0000500"), 50),
+        "claim the first of the queue, end it": partial(repeated, ended, 10),
+    }
+
+
 def _cursor_behind(store: Store, number: int) -> str | None:
     """A cursor in the middle, had in the way that a caller has one: as the `next_cursor` of a page that ends there."""
     from o9.store.queries import _write_cursor
@@ -183,28 +208,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--large", type=int, default=LARGE)
     parser.add_argument("--no-prefect", action="store_true")
+    parser.add_argument("--queue", action="store_true", help="only the stores of nothing but what waits")
     parser.add_argument("--idle", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.idle:
         asyncio.run(idle(options.idle, not options.no_prefect))
         return
+    results = [] if options.queue else everything(options.large, prefect=not options.no_prefect)
+    verdict(results + queue(options.large))
+
+
+def everything(count: int, *, prefect: bool) -> list[Result]:
+    """Reads, a claim and memory, on stores of all statuses."""
     with tempfile.TemporaryDirectory(prefix="o9-benchmark-") as folder:
         os.environ.setdefault("PREFECT_HOME", str(Path(folder) / "prefect"))
-        small, large = f"{folder}/small.db", f"{folder}/large.db"
-        began = time.perf_counter()
-        build(small, SMALL)
-        build(large, options.large)
-        size = Path(large).stat().st_size / 2**20
-        print(f"built in {time.perf_counter() - began:.0f} s; the large store has {size:,.0f} MiB")
-        heading(f"{options.large:,} optimizations against {SMALL:,}", "large", "small")
+        small, large = stores(folder, count, STATUSES)
         with Store(small) as one, Store(large) as other:
-            few, many = reads(one, SMALL), reads(other, options.large)
-            results = [
-                compare(Pair(name, many[name], few[name], target=1.5, at_least=False), rounds=3 * ROUNDS)
-                for name in few
-            ]
-        weigh(large, small, prefect=not options.no_prefect)
-    verdict(results)
+            results = in_turn(reads(other, count), reads(one, SMALL))
+        weigh(large, small, prefect=prefect)
+    return results
+
+
+def queue(count: int) -> list[Result]:
+    """Claims, on stores of nothing but what waits."""
+    with tempfile.TemporaryDirectory(prefix="o9-benchmark-") as folder:
+        small, large = stores(folder, count, ("created",))
+        with Store(small) as one, Store(large) as other:
+            return in_turn(claims(other), claims(one))
+
+
+def stores(folder: str, count: int, statuses: tuple[str, ...]) -> tuple[str, str]:
+    """Build both, and open the table."""
+    small, large = f"{folder}/small.db", f"{folder}/large.db"
+    began = time.perf_counter()
+    build(small, SMALL, statuses)
+    build(large, count, statuses)
+    size = Path(large).stat().st_size / 2**20
+    print(f"\nbuilt in {time.perf_counter() - began:.0f} s; the large store has {size:,.0f} MiB")
+    what = "optimizations" if statuses is STATUSES else "queued"
+    heading(f"{count:,} {what} against {SMALL:,}", "large", "small")
+    return small, large
+
+
+def in_turn(many: dict[str, Callable[[], float]], few: dict[str, Callable[[], float]]) -> list[Result]:
+    return [compare(Pair(name, many[name], few[name], target=1.5, at_least=False), rounds=3 * ROUNDS) for name in few]
 
 
 def weigh(large: str, small: str, prefect: bool) -> None:

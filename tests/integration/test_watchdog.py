@@ -16,13 +16,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.logs import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
-from o9.store.contract_steps import new
+from o9.store.contract_steps import new, wait_for
 from o9.strategies.coroutine import run_coroutine
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.registry import Objective, ResolvedStrategy, StrategyKind
@@ -273,19 +274,23 @@ async def test_it_may_start_and_stop_at_any_time() -> None:
 
 
 FROZEN = """
-import asyncio, sys, time
+import asyncio, os, signal, time
 from o9.strategies.watchdog import Watchdog, run_user_code
 
+def work(seconds):
+    end = time.process_time() + seconds  # of this process, and none while it is frozen
+    while time.process_time() < end:
+        pass
+
 async def honest():
-    print("ready", flush=True)
-    deadline = time.monotonic() + 4.0
-    while time.monotonic() < deadline:
-        time.sleep(0.01)
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    work(1.7)  # the watchdog has seen it hold the loop, and waits for a tick
+    os.kill(os.getpid(), signal.SIGSTOP)
+    work(0.5)
     return "whole"
 
 async def main():
-    watchdog = Watchdog(asyncio.get_running_loop(), 1.0, 1.5)
+    watchdog = Watchdog(asyncio.get_running_loop(), 2.0, 4.0)
     watchdog.start()
     print(await run_user_code("this", honest), flush=True)
     watchdog.stop()
@@ -298,11 +303,10 @@ def test_a_process_that_was_frozen_did_not_hold_its_loop(tmp_path: Path) -> None
     script = tmp_path / "frozen.py"
     script.write_text(FROZEN)
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(2.5)
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, LONG)
+        time.sleep(5.0)
         process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
         assert process.stdout.read() == "whole\n"
         assert process.wait(LONG) == 0
 
