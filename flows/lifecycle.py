@@ -42,6 +42,7 @@ from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.leases import Claimed, Lost
 from o9.store.runs import Park
 from o9.store.transitions import Cause, SetIntent, Transition
+from o9.strategies.watchdog import Watchdog
 from o9.tasks.attempt import CUTS_OFF, Attempt, Verdict, find, forget, register
 from o9.tasks.run_logs import forward_to_prefect
 from o9.tasks.steps import finalize, prepare, record_end, run_step
@@ -90,13 +91,15 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     assert context.flow_run is not None
     flow_run = context.flow_run
     forward_to_prefect()
-    attempt, hearing = find(flow_run.id), None
+    attempt, hearing, watchdog = find(flow_run.id), None, None
     if attempt is None:
         begun = await _begin(flow_run, optimization_id, spec)
         if not isinstance(begun, Attempt):
             return begun
         attempt = begun
         hearing = asyncio.create_task(_hear_wishes(attempt))
+        watchdog = Watchdog(asyncio.get_running_loop(), give_up_seconds=settings().lease_seconds)
+        watchdog.start()
     name, verdict, results = attempt.claimed.optimization_id, Verdict.GO_ON, None
     with bound(optimization=name, attempt=attempt.claimed.attempt):
         try:
@@ -114,9 +117,10 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
             verdict = Verdict.REPLACED
             logger.warning("%s", error)
         finally:
-            if hearing is not None:
+            if hearing is not None and watchdog is not None:
                 hearing.cancel()
                 await asyncio.wait({hearing})
+                await asyncio.to_thread(watchdog.stop)
             if attempt.strategy is not None and attempt.strategy.kind == "steps":
                 await attempt.strategy.close()
             forget(flow_run.id)

@@ -58,6 +58,14 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     if state.total_steps == 0 and attempt.strategy.total_steps:
         await _amend(attempt, total_steps=attempt.strategy.total_steps)
         state.total_steps = attempt.strategy.total_steps
+    if attempt.best is not None and not state.optimized_parameters:  # what a retry took over from another's ledger
+        value = attempt.best.value
+        await _amend(
+            attempt,
+            current_performance=value,
+            performance_improvement=improvement(value, state.baseline_performance, direction_of(state)),
+            optimized_parameters=attempt.best.parameters,
+        )
     logger.info("attempt %d of %s: from step %d of %d", attempt.claimed.attempt, state.name, state.completed_steps,
                 state.total_steps)  # fmt: skip
     holding = await attempt.read(store.holding, optimization_id)

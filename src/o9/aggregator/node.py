@@ -20,6 +20,7 @@ from o9.mirror.spool import deliver
 from o9.model.errors import OptimizationError
 from o9.model.settings import settings
 from o9.store.store import Store
+from o9.strategies.watchdog import Watchdog
 from o9.tasks.attempt import Guard
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,16 @@ class Node:
             on_trouble=self._look_after_prefect,
             guard=guard,
         )
-        self._presence = Presence(store, self.name, lease_seconds, on_freed=self._on_freed, info={"limit": limit})
+        # Users' code that holds the event loop is interrupted; where that cannot be, others take what is held here.
+        self._watchdog = Watchdog(self._loop, give_up_seconds=lease_seconds)
+        self._presence = Presence(
+            store,
+            self.name,
+            lease_seconds,
+            on_freed=self._on_freed,
+            info={"limit": limit},
+            is_stuck=lambda: self._watchdog.is_blocked,
+        )
         self._listener = EventListener(store, self.name, lambda _: self.dispatcher.wake())
         self._reconcile_now = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -79,6 +89,7 @@ class Node:
         await self._listener.stop()
         await self.dispatcher.stop()
         await asyncio.to_thread(self._presence.stop)
+        await asyncio.to_thread(self._watchdog.stop)
         await self._server.close()
 
     async def _start(self) -> None:
@@ -92,6 +103,7 @@ class Node:
             await asyncio.to_thread(self._presence.stop)
             raise
         self._tasks.append(asyncio.create_task(self._watch_server(), name="o9-watch-server"))
+        self._watchdog.start()
 
     def _on_freed(self) -> None:
         """On the presence's thread: somebody died. What he held waits, and Prefect believes that it runs."""
