@@ -166,7 +166,7 @@ def test_what_was_held_back_waits_for_its_start(o9: O9Command) -> None:
     Path("one.yaml").write_text(f"[{second}, {first}]")  # in whichever order
     answer = o9("submit", "--hold", "one.yaml")
     assert (answer.code, answer.err) == (0, "")
-    assert "Whichever aggregator" not in answer.out
+    assert "takes them." not in answer.out
     assert "o9 start first second" in answer.out
     assert "held back until somebody starts it" in o9("show", "first").out
     assert "Next: o9 start first" in o9("show", "first").out
@@ -175,6 +175,23 @@ def test_what_was_held_back_waits_for_its_start(o9: O9Command) -> None:
     assert told[1].startswith("second: queued; it starts when another has completed")
     assert "waits for 1 other to complete first" in o9("show", "second").out
     assert o9("show", "second", "--json").json()["unmet"] == 1
+
+
+def test_submitting_what_is_recorded_says_how_it_is_and_what_makes_it_go_on(o9: O9Command) -> None:
+    Path("one.yaml").write_text("{optimization_id: it, metadata: {objective: branin}}")
+    first = o9("submit", "one.yaml").out
+    assert "is recorded already" not in first
+    assert "takes them." in first
+    assert "it  created  is recorded already, and stays as it is\n" in o9("submit", "one.yaml").out
+    for command, told in (
+        ("pause", "it  paused  is recorded already, and stays as it is; `o9 resume it` queues it again"),
+        ("cancel", "it  cancelled  is recorded already, and stays as it is; `o9 retry it` queues it once more"),
+    ):
+        o9(command, "it")
+        again = o9("submit", "one.yaml").out
+        assert told in again
+        assert "takes them." not in again
+        assert "o9 run --resume" not in again
 
 
 def test_what_is_only_watched_is_not_steered(o9: O9Command) -> None:
