@@ -19,7 +19,7 @@ from o9.model.errors import (
     OptimizationValidationError,
     StaleAttemptError,
 )
-from o9.model.states import Intent, OptimizationStatus, TrialState
+from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
@@ -178,6 +178,30 @@ class PrefectRunContract:
         for name, state_id in [("a", "s1"), ("a", "s2"), ("a", "s1"), ("b", "s3")]:
             store.write(RecordPrefectState(name, 1, "task", "r", "n", state_id, "T", "N", "", at, Cause.EVENT))
         assert [other.known_states(name) for name in ("a", "b", "ghost")] == [{"s1", "s2"}, {"s3"}, set()]
+
+    def test_an_end_that_its_own_node_saw_counts_whatever_the_clock_said(self, open_store: OpenStore) -> None:
+        """The clock of Prefect's server was set back an hour while it ran."""
+        store = open_store()
+        put(store, "a")
+        store.write(Claim("node-1", 9, 60.0, "a"))
+        before, after = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)
+
+        def hear(state_id: str, at: datetime, source: Cause, to: S, attempt: int = 1) -> Reason | None:
+            heard = RecordPrefectState("a", attempt, "flow", "r", "n", state_id, "T", "N", "", at, source, to)
+            decision = store.write(heard)
+            return decision.reason if decision else None
+
+        assert hear("s1", before, Cause.CLAIM, S.INITIALIZING) is Reason.ALLOWED
+        assert hear("s2", before, Cause.HOOK, S.RUNNING) is Reason.ALLOWED
+        assert hear("s3", after, Cause.HOOK, S.COMPLETED) is Reason.STALE_VERSION
+        assert hear("s3", after, Cause.EVENT, S.COMPLETED) is None
+        assert hear("s4", after, Cause.NODE, S.PAUSED) is Reason.STALE_VERSION
+        assert hear("s3", after, Cause.NODE, S.COMPLETED, attempt=0) is Reason.STALE_FENCE
+        assert status_of(store, "a") is S.RUNNING
+        assert hear("s3", after, Cause.NODE, S.COMPLETED) is Reason.ALLOWED
+        assert hear("s3", after, Cause.NODE, S.COMPLETED) is None
+        assert status_of(store, "a") is S.COMPLETED
+        assert len(store.prefect_states("a")) == 4
 
     def test_a_flow_is_adopted_once_and_takes_no_slot(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()

@@ -222,7 +222,8 @@ def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
 class RecordPrefectState:
     """Take a state that Prefect reported, once; `to` is what it means for the optimization (None: nothing).
 
-    A state older than the newest one taken of a flow run is recorded and moves nothing.
+    A state older than the newest one taken of a flow run is recorded and moves nothing; but the end that the run's own
+    node has seen counts, whatever the clock said that stamped it.
     """
 
     optimization_id: str
@@ -247,7 +248,8 @@ class RecordPrefectState:
     def apply(self, unit: UnitOfWork) -> Decision | None:
         """What was decided about the transition; None where the state was known or means no transition."""
         row = existing(unit, self.optimization_id)  # before the state counts as known in this unit
-        if unit.known_state(self.state_id):
+        seen_end = self.source is Cause.NODE and self.to in ENDED and STATUSES[row["status"]] in ACTIVE
+        if unit.known_state(self.state_id) and not seen_end:
             return None
         at = moment(self.at)
         known = {name: getattr(self, name) for name in ("state_id", "optimization_id", "attempt", "run_kind", "run_id")}
@@ -258,19 +260,16 @@ class RecordPrefectState:
             return None
         if row["attempt"] != self.attempt:
             return Decision(False, Reason.STALE_FENCE, f"attempt {self.attempt} was replaced by {row['attempt']}")
-        if row["prefect_state_at"] is not None and at < row["prefect_state_at"]:
+        if not seen_end and row["prefect_state_at"] is not None and at < row["prefect_state_at"]:
             return Decision(False, Reason.STALE_VERSION, "a newer state of this run is already recorded")
         unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
         decision = decide_transition(STATUSES[row["status"]], self.to)
         if decision.allowed:
-            move(
-                unit,
-                row,
-                Transition(
-                    self.optimization_id, self.to, self.source, self.message, self.node, issue=self.issue,
-                    prefect_run_id=self.run_id, prefect_state_id=self.state_id,
-                ),
+            told = Transition(
+                self.optimization_id, self.to, self.source, self.message, self.node, issue=self.issue,
+                prefect_run_id=self.run_id, prefect_state_id=self.state_id,
             )  # fmt: skip
+            move(unit, row, told)
         return decision
 
 
