@@ -13,7 +13,7 @@ from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.progress import Display
 from o9.cli.words import command
 from o9.lifecycle.submission import submit
-from o9.model.errors import OptimizationError
+from o9.model.errors import OptimizationError, OptimizationStateError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
 from o9.store.store import Store
@@ -72,8 +72,11 @@ async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Di
     if state.status in ENDED:
         again = command("retry", [name])
         display.say(f"{shown(name)} is recorded already ({state.status.value}); `{again}` queues it once more")
-    else:
+        return
+    try:
         await aggregator.resume_optimization(name)
+    except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
+        display.say(shown(one_line(str(error))))
 
 
 def _check_resumable(state: OptimizationState) -> None:
