@@ -213,6 +213,22 @@ def test_what_is_only_watched_is_not_steered(o9: O9Command) -> None:
     assert "run it again in Prefect" in o9("retry", "watched").err
 
 
+def test_on_postgresql_too(o9: O9Command, postgres_url: str) -> None:
+    with Store(postgres_url) as store:
+        create(store, "one")
+        create(store, "two")
+        work(store, "two", 1)
+        store.write(Heartbeat("node-1", "another-host", 7, 1.0, 30.0))
+    here = ("--store", postgres_url)
+    assert o9("pause", "one", *here).out == "one: paused; it had not begun\n"
+    assert o9("resume", "one", *here).out == "one: queued again; it starts when a slot is free\n"
+    assert "two: running; it will pause when its step is committed" in o9("pause", "two", *here).out
+    assert o9("cancel", "one", "two", "--json", *here).json()[1]["outcome"] == "asked"
+    assert [row["intent"] for row in o9("show", "two", "--json", *here).json()["intents"]] == ["pause", "cancel"]
+    assert o9("retry", "one", "--id", "again", *here).code == 0
+    assert [state["status"] for state in o9("list", "--json", *here).json()] == ["created", "running", "cancelled"]
+
+
 # Waiting
 
 
