@@ -2,7 +2,7 @@
 
 import pytest
 
-from o9.mirror.mapping import Meaning, Standing, Why, Wish, may_be_a_wish, meaning_of, wish_of
+from o9.mirror.mapping import Meaning, Standing, Why, Wish, may_be_a_wish, meaning_of, on_the_way, wish_of
 from o9.model.states import Intent, OptimizationStatus
 
 S = OptimizationStatus
@@ -101,3 +101,23 @@ def test_what_comes_too_late_moves_nothing(state: str) -> None:
 def test_a_schedule_is_a_resumption_only_of_what_is_parked_and_paused() -> None:
     assert wish_of(Standing("attempt", S.CREATED, 2, 1, parked=True), "SCHEDULED", "Resuming") == Wish(Why.TELLS)
     assert wish_of(PAUSED, "SCHEDULED", "Resuming").intent is None
+
+
+@pytest.mark.parametrize(
+    ("status", "to", "way"),
+    [
+        (S.CREATED, S.RUNNING, (S.INITIALIZING,)),
+        (S.CREATED, S.COMPLETED, (S.INITIALIZING, S.RUNNING)),
+        (S.INITIALIZING, S.COMPLETED, (S.RUNNING,)),
+        (S.PAUSED, S.COMPLETED, (S.RUNNING,)),
+        (S.PAUSED, S.RUNNING, ()),
+        (S.RUNNING, S.COMPLETED, ()),
+        (S.CREATED, S.FAILED, ()),
+        (S.FAILED, S.COMPLETED, ()),
+        (S.CREATED, None, ()),
+    ],
+)
+def test_what_was_not_heard_on_the_way(
+    status: OptimizationStatus, to: OptimizationStatus | None, way: tuple[OptimizationStatus, ...]
+) -> None:
+    assert on_the_way(status, to) == way

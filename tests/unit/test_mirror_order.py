@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -26,6 +25,8 @@ LIVES = {
     "failed": ["SCHEDULED Scheduled", "PENDING Pending", "RUNNING Running", "SCHEDULED AwaitingRetry",
                "RUNNING Retrying", "FAILED Failed"],
     "cancelled": ["PENDING Pending", "RUNNING Running", "CANCELLING Cancelling", "CANCELLED Cancelled"],
+    "running": ["PENDING Pending", "RUNNING Running", "PAUSED Paused", "RUNNING Running"],
+    "paused": ["PENDING Pending", "RUNNING Running", "PAUSED Paused", "RUNNING Running", "PAUSED Suspended"],
     "timeout": ["PENDING Pending", "RUNNING Running", "PAUSED Paused", "RUNNING Running", "FAILED TimedOut"],
 }  # fmt: skip
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,29 +49,32 @@ def life(name: str, end: str) -> list[Seen]:
 
 
 @pytest.mark.parametrize("end", LIVES)
-def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str) -> None:
+def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store_url: str) -> None:
+    numbers = count()
+
     @given(st.data())
     @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     def check(data: st.DataObject) -> None:
         recorder._recorded.clear()
-        with TemporaryDirectory() as folder, Store(str(Path(folder) / "store.db")) as store:
-            store.write(Adopt(mirrored("a"), "a", "node", 30.0))
-            states, run = life("a", end), Run("a", "a", 1, "mirrored")
-            # Its beginning comes from the hook that adopted it; the rest in any order, in bits of any size.
-            beginning, rest = states[:2], states[2:]
-            heard = data.draw(st.permutations(rest + data.draw(st.lists(st.sampled_from(states)))))
-            forget = data.draw(st.booleans())
-            asyncio.run(take(store, "node", [(run, seen) for seen in beginning], Cause.HOOK))
-            while heard:
-                size = data.draw(st.integers(1, len(heard)))
-                asyncio.run(take(store, "node", [(run, seen) for seen in heard[:size]], Cause.EVENT))
-                heard = heard[size:]
-                if forget:
-                    recorder._recorded.clear()
-            state = store.get("a")
-            assert state is not None
-            assert state.status.value == end
-            recorded = [(row["run_id"], row["state_id"], row["state_name"]) for row in store.prefect_states("a")]
-            assert recorded == [(seen.run_id, seen.state_id, seen.state_name) for seen in states]
+        name = f"a{next(numbers)}"
+        store.write(Adopt(mirrored(name), name, "node", 30.0))
+        states, run = life(name, end), Run(name, name, 1, "mirrored")
+        heard = data.draw(st.permutations(states + data.draw(st.lists(st.sampled_from(states)))))
+        forget = data.draw(st.booleans())
+        while heard:
+            size = data.draw(st.integers(1, len(heard)))
+            asyncio.run(take(store, "node", [(run, seen) for seen in heard[:size]], Cause.EVENT))
+            heard = heard[size:]
+            if forget:
+                recorder._recorded.clear()
+        state = store.get(name)
+        assert state is not None
+        assert state.status.value == end
+        path = [row["to_status"] for row in store.transitions(name)]
+        assert path[:1] + path[-1:] == ["created", end]
+        assert all(before != after for before, after in pairwise(path))
+        recorded = [(row["run_id"], row["state_id"], row["state_name"]) for row in store.prefect_states(name)]
+        assert recorded == [(seen.run_id, seen.state_id, seen.state_name) for seen in states]
 
-    check()
+    with Store(store_url) as store:
+        check()

@@ -120,6 +120,8 @@ def wish_of(standing: Standing, state_type: str, state_name: str) -> Wish:
     if standing.run_attempt != standing.attempt and not standing.parked:
         # Only a person asks a run to end; its worker may have killed it before O9 heard, and the next attempt begun.
         return Wish(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Wish(Why.REPLACED)
+    if not may_be_a_wish("flow", state_type, state_name):
+        return Wish(Why.TELLS, moves=True)
     if not standing.newest:
         return Wish(Why.HISTORY)
     if is_own_rest(state_type, state_name):
@@ -134,6 +136,18 @@ def wish_of(standing: Standing, state_type: str, state_name: str) -> Wish:
     if state_type == "CRASHED":
         return Wish(Why.LOST, lost=True) if standing.status in ACTIVE else Wish(Why.RESTS)
     return Wish(Why.TELLS, moves=True)
+
+
+def on_the_way(status: OptimizationStatus, to: OptimizationStatus | None) -> tuple[OptimizationStatus, ...]:
+    """What an optimization must have been before `to`, where the states that said so have not been heard yet.
+
+    What runs was begun before, and what completed did run; every other status is reached from anywhere.
+    """
+    way = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
+    if to not in (OptimizationStatus.RUNNING, OptimizationStatus.COMPLETED) or status in ENDED:
+        return ()
+    passed = way.index(status) if status in way else way.index(OptimizationStatus.INITIALIZING)
+    return tuple(step for step in way[passed + 1 :] if step is not to)
 
 
 _WISHES = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})

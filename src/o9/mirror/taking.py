@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from o9.mirror.mapping import PREFECT, Standing, Why, may_be_a_wish, wish_of
+from o9.mirror.mapping import PREFECT, Standing, Why, may_be_a_wish, on_the_way, wish_of
 from o9.mirror.recorder import is_recorded, remember
 from o9.mirror.seen import FLOW, Run, Seen, operation_for
-from o9.model.errors import OptimizationError, OptimizationStateError
+from o9.model.errors import OptimizationError, OptimizationStateError, StaleAttemptError
 from o9.model.states import Intent, OptimizationStatus
 from o9.store.codec import moment
+from o9.store.leases import MIRRORED
 from o9.store.runs import LostRun
 from o9.store.store import Store
-from o9.store.transitions import Cause, SetIntent
+from o9.store.transitions import Cause, RecordPrefectState, SetIntent, Transition
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -45,10 +49,10 @@ async def take(store: Store, node: str, heard: Sequence[tuple[Run, Seen]], sourc
     taken = Taken()
     telling: list[tuple[Run, Seen]] = []
     for run, seen in new:
-        if may_be_a_wish(seen.run_kind, seen.state_type, seen.state_name):
+        if _is_to_be_weighed(seen):
             await _record(store, node, telling, source)  # what is older goes first
             telling = []
-            taken += await _take_wish(store, node, run, seen, heard, source)
+            taken += await _weigh(store, node, run, seen, heard, source)
         else:
             telling.append((run, seen))
     await _record(store, node, telling, source)
@@ -64,7 +68,13 @@ async def _record(store: Store, node: str, telling: Sequence[tuple[Run, Seen]], 
         remember(seen.state_id)
 
 
-async def _take_wish(
+def _is_to_be_weighed(seen: Seen) -> bool:
+    """Whether it depends on how the optimization stands what the state means."""
+    tells_of_work = seen.run_kind == FLOW and seen.state_type in ("RUNNING", "COMPLETED")
+    return tells_of_work or may_be_a_wish(seen.run_kind, seen.state_type, seen.state_name)
+
+
+async def _weigh(
     store: Store, node: str, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]], source: Cause
 ) -> Taken:
     holding = await store.read_async(store.holding, run.optimization_id)
@@ -87,9 +97,28 @@ async def _take_wish(
     if wish.lost:
         evidence = f"Prefect says that its flow run crashed: {seen.message or 'no reason given'}"
         await store.write_async(LostRun(run.run_id, run.optimization_id, run.attempt, node, evidence))
-    await store.write_async(operation_for(seen, run, source, node, moves=wish.moves))
+    operation = operation_for(seen, run, source, node, moves=wish.moves)
+    if standing.newest and (holding.lease_node is not None or run.owner == MIRRORED):
+        await _catch_up(store, operation, standing.status, holding.fence)
+    await store.write_async(operation)
     remember(seen.state_id)
     return Taken(intents=[wish.intent] if wish.intent else [], why=[wish.why])
+
+
+async def _catch_up(store: Store, operation: RecordPrefectState, status: OptimizationStatus, fence: int) -> None:
+    """Move it to where the states before this one would have brought it, had they been heard first."""
+    for step in on_the_way(status, operation.to):
+        message = f"it must have been, since Prefect says {operation.state_name}"
+        try:
+            await store.write_async(
+                Transition(
+                    operation.optimization_id, step, operation.source, message, operation.node, fence=fence,
+                    prefect_run_id=operation.run_id,
+                )
+            )  # fmt: skip
+        except (OptimizationStateError, StaleAttemptError) as error:
+            logger.debug("somebody else has moved it since: %s", error)
+            return
 
 
 async def _is_newest(store: Store, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]]) -> bool:
