@@ -121,7 +121,7 @@ async def test_a_commit_that_fails_is_not_acknowledged(postgres_url: str) -> Non
 
 
 def test_a_lost_connection_is_replaced(postgres_url: str) -> None:
-    """The write that meets it fails; the next ones, and all reads, go on."""
+    """The write that meets it goes on over a new one: nothing was written on the old one yet."""
     with Store(postgres_url) as store:
         put(store, "a")
         assert store.get("a") is not None
@@ -130,8 +130,6 @@ def test_a_lost_connection_is_replaced(postgres_url: str) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE pid <> pg_backend_pid() AND datname = current_database()"
             )
-        with pytest.raises(OptimizationStoreError, match="cannot be reached"):
-            put(store, "b")
         put(store, "b")
         assert store.get("b") is not None
 

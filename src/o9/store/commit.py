@@ -284,13 +284,13 @@ class GroupCommit:
         """A transaction, on a new connection where the old one was lost meanwhile: nothing was written on it yet."""
         known = self._connection is not None
         connection, cursor = self._connected()
+        driver = connection.connection.driver_connection  # psycopg's error alone does not tell; its connection does
         try:
             cursor.execute(self._begin)
         except BaseException as error:
+            dialect = self._engine.dialect
+            lost = isinstance(error, dialect.loaded_dbapi.Error) and dialect.is_disconnect(error, driver, cursor)
             self._undo()
-            lost = isinstance(error, self._engine.dialect.loaded_dbapi.Error) and self._engine.dialect.is_disconnect(
-                error, None, cursor
-            )
             if known and lost:
                 return self._begun()
             raise
