@@ -21,7 +21,7 @@ from o9.mirror.events import EventListener
 from o9.mirror.reconciler import PrefectAwayError, reconcile
 from o9.model.states import Intent
 from o9.store.leases import Claim
-from o9.store.runs import KnowRun, Park
+from o9.store.runs import Adopt, KnowRun, Park
 from o9.store.store import Store
 from o9.store.transitions import Create, SetIntent
 
@@ -282,6 +282,25 @@ async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Sto
     }  # fmt: skip
     await reconciled(store, client)
     assert {row["run_id"] for row in store.open_runs()} == {str(alive), str(parked)}
+
+
+async def test_a_watched_flow_that_somebody_cancels_through_o9_is_asked_to_end(
+    store: Store, client: PrefectClient
+) -> None:
+    flow_run = await client.create_flow_run(somebody_s, state=Pending())
+    name = f"run-{flow_run.id}"
+    store.write(Adopt(new(name, strategy="mirrored"), str(flow_run.id), "node", 300.0))
+    await client.set_flow_run_state(flow_run.id, Running())
+    await reconciled(store, client)
+    store.write(SetIntent(name, Intent.CANCEL, "ann"))
+    assert (await reconciled(store, client)).cancelled == 1
+    assert (await reconciled(store, client)).cancelled == 0, "it was asked once"
+    assert names(store, name) == ["Pending", "Running", "Cancelling"]
+    assert status(store, name) == "running"
+    await client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
+    await reconciled(store, client)
+    assert path_of(store, name) == ["created", "initializing", "running", "cancelled"]
+    assert [row["by"] for row in store.intents(name)] == ["ann"]
 
 
 async def test_a_run_that_prefect_has_no_more(store: Store, client: PrefectClient) -> None:

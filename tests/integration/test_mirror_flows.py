@@ -27,6 +27,7 @@ from o9.mirror.events import EventListener
 from o9.mirror.reconciler import Report, reconcile
 from o9.mirror.spool import deliver
 from o9.store.leases import Sweep
+from o9.store.runs import LostRun
 from o9.store.store import Store
 
 DESK = """
@@ -329,6 +330,29 @@ async def test_one_that_is_killed_has_failed_and_is_dead_in_prefect_too(
     assert (await reconciled(store, client)).closed == 1
     assert ours(store, run_id) == await prefect_s(client, run_id, store)
     assert path_of(store, name) == ["created", "initializing", "running", "failed"]
+
+
+async def test_one_that_lost_its_lease_and_lives_is_left_alone(
+    desk: Callable[..., subprocess.Popen[str]],
+    store: Store,
+    client: PrefectClient,
+    async_wait_until: Callable[..., Awaitable[Any]],
+) -> None:
+    process = desk("asyncio.run(asleep())")
+    await async_wait_until(lambda: store.list().items, 60)
+    name = store.list().items[0].optimization_id
+    run_id = name.removeprefix("run-")
+    await async_wait_until(lambda: store.get(name).status.value == "running")  # type: ignore[union-attr]
+    assert store.write(LostRun(run_id, name, 1, "test", "nothing was heard of it"))
+    assert store.get(name).issues == ["nothing was heard of it"]  # type: ignore[union-attr]
+    assert (await reconciled(store, client)).crashed == 0
+    process.kill()
+    process.wait()
+    store.write(Sweep("test", dead_on_this_host(store)))
+    assert (await reconciled(store, client)).crashed == 1
+    flow_run = await client.read_flow_run(UUID(run_id))
+    assert flow_run.state is not None
+    assert flow_run.state.name == "Crashed"
 
 
 async def test_one_that_is_cancelled_in_prefect(

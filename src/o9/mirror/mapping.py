@@ -16,6 +16,7 @@ did in Prefect is a wish that the attempt carries out, not something that has ha
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,9 +51,12 @@ def meaning_of(run_kind: str, state_type: str, state_name: str, message: str | N
     if state_type == "FAILED" and state_name == "TimedOut":
         return Meaning(OptimizationStatus.TIMEOUT, message)
     to = _BY_TYPE.get(state_type)
-    if to is OptimizationStatus.FAILED:
-        return Meaning(to, f"the flow run failed: {message or 'Prefect gave no reason'}")
-    return Meaning(to)
+    return Meaning(to, _cause(message) if to is OptimizationStatus.FAILED else None)
+
+
+def _cause(message: str | None) -> str:
+    """What went wrong, without the layers that it came through."""
+    return _LAYERS.sub("", message or "") or "the flow run failed, and Prefect gave no reason"
 
 
 def is_own_rest(state_type: str, state_name: str) -> bool:
@@ -151,6 +155,7 @@ def on_the_way(status: OptimizationStatus, to: OptimizationStatus | None) -> tup
 
 
 _WISHES = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})
+_LAYERS = re.compile(r"^((Flow|Task) run encountered an exception: )?(Optimization\w*Error: )?")
 _BY_OWN_NAME = {PAUSED: OptimizationStatus.PAUSED, REQUEUED: OptimizationStatus.CREATED, REPLACED: None}
 _BY_TYPE = {
     "SCHEDULED": OptimizationStatus.INITIALIZING,

@@ -28,6 +28,7 @@ from o9.mirror.taking import Taken, take
 from o9.mirror.verdicts import Because, RunView, Verdict, verdict_on
 from o9.model.errors import OptimizationCoordinationError, OptimizationError
 from o9.model.optimization import utc_now
+from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.leases import MIRRORED
 from o9.store.runs import CloseRun
@@ -181,7 +182,11 @@ class _Work:
         """Whether the node that recorded this flow's last move by itself still gives signs of life."""
         moves = await self._store.read_async(self._store.transitions, name)
         holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
-        return any(node["node_id"] == holder for node in await self._store.read_async(self._store.nodes))
+        nodes = await self._store.read_async(self._store.nodes)
+        # By the database's clock alone: this machine's may be wrong, and a user's flow must not be ended for that.
+        newest = max((node["heartbeat_at"] for node in nodes), default=0.0)
+        alive = (node for node in nodes if newest - node["heartbeat_at"] <= 2 * settings().lease_seconds)
+        return any(node["node_id"] == holder for node in alive)
 
     async def _take_missing(self, run: Run, flow_run: FlowRun) -> Taken:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from o9.mirror.mapping import PAUSED, REPLACED, REQUEUED
 from o9.mirror.outlet import outlet_of
 from o9.mirror.seen import FLOW, TASK, Run, Seen, operation_for, seen_of
 from o9.model.errors import OptimizationError
@@ -68,15 +69,25 @@ async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source
     return decision
 
 
-class _HookTalk(logging.Filter):
-    """Prefect logs two lines at INFO each time it calls a hook: four for every step, which say nothing to anybody."""
+class _PrefectTalk(logging.Filter):
+    """Prefect's lines on runs that are mirrored, as they are meant.
+
+    It logs two lines at INFO each time it calls a hook, four for every step, which say nothing to anybody; and as an
+    ERROR that a run was paused, cancelled or given to another node.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "ook 'mirror_" not in record.getMessage()
+        text = record.getMessage()
+        if record.levelno == logging.ERROR and text.startswith(_NO_ERRORS):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+        return "ook 'mirror_" not in text
 
 
+_NO_ERRORS = tuple(
+    f"Finished in state {name}(" for name in (PAUSED, REQUEUED, REPLACED, "Suspended", "Cancelled", "Cancelling")
+)
 for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
-    logging.getLogger(_name).addFilter(_HookTalk())
+    logging.getLogger(_name).addFilter(_PrefectTalk())
 
 
 async def mirror_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
