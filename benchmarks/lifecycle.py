@@ -106,8 +106,8 @@ class Both:
     async def bare(self, kind: str) -> None:
         from o9.aggregator.prefect_server import prefect_client_settings
 
-        assert self.aggregator._server is not None
-        with prefect_client_settings(self.aggregator._server):
+        assert self.aggregator._node is not None
+        with prefect_client_settings(self.aggregator._node._server):
             await self._flow(kind)
 
 
@@ -135,9 +135,9 @@ async def started(folder: str) -> AsyncIterator[tuple[Both, float, float]]:
         await aggregator.start()
         took.append(time.perf_counter() - began)
         if len(took) == 1:
-            server = aggregator._server
+            assert aggregator._node is not None
+            server = aggregator._node._server
             await aggregator.cleanup()
-            assert server is not None
             # Else the next one would find it still running.
             while server.local and not server.gone():  # noqa: ASYNC110 - nothing tells of another process's end
                 await asyncio.sleep(POLL_SECONDS)

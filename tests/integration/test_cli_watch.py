@@ -93,7 +93,7 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: sub
     assert lines == [
         "busy-1  asked to pause by ann",
         "busy-1  asked to run by ben",
-        "paused-1  paused → created (person): asked to run by \\u202ecy",
+        "paused-1  paused → created (person): asked to resume by \\u202ecy",
         "new one  created (submission)",
         "busy-1  running → failed (hook): it",
     ]

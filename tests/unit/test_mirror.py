@@ -46,8 +46,9 @@ def test_what_a_flow_run_started_moves_nothing(kind: str) -> None:
 
 
 def test_a_failure_says_why() -> None:
-    assert meaning_of("flow", "FAILED", "Failed", "no prices").issue == "the flow run failed: no prices"
-    assert meaning_of("flow", "FAILED", "Failed", None).issue == "the flow run failed: Prefect gave no reason"
+    for message in ("no prices", "Flow run encountered an exception: OptimizationStrategyError: no prices"):
+        assert meaning_of("flow", "FAILED", "Failed", message).issue == "no prices"
+    assert meaning_of("flow", "FAILED", "Failed", None).issue == "the flow run failed, and Prefect gave no reason"
     assert meaning_of("flow", "CRASHED", "Crashed", "killed", "mirrored").issue == "the flow run crashed: killed"
 
 

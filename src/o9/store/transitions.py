@@ -206,7 +206,8 @@ class SetIntent:
             record_intent(unit, row, self.intent, self.by)
         to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
         if to is not None:
-            message = f"asked to {VERBS[self.intent]} by {self.by}"
+            verb = "resume" if to is OptimizationStatus.CREATED else VERBS[self.intent]
+            message = f"asked to {verb} by {self.by}"
             move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, message))
         return to or status
 
