@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -136,6 +137,23 @@ def files(folder: Path) -> list[Path]:
 
 def went_through(store: Store, run_id: str) -> list[str]:
     return [row["state_name"] for row in store.prefect_states(f"run-{run_id}")]
+
+
+def test_a_store_that_is_away_from_the_first_moment(rebalance: Callable[..., Any], spool: Path, tmp_path: Path) -> None:
+    url = tmp_path / "mount" / "store.db"
+    process, run_id = rebalance(str(url), "ends")
+    (tmp_path / "go").touch()
+    out, error = process.communicate(timeout=60)
+    assert out.startswith("7 "), error
+    (left,) = files(spool)
+    kinds = [next(iter(json.loads(line))) for line in left.read_text().splitlines()]
+    assert kinds == ["adopt", "transition", *["state"] * 5]
+    url.parent.mkdir()
+    with Store(str(url)) as store:
+        assert deliver(store) == 7
+        assert files(spool) == []
+        assert went_through(store, run_id) == ["Pending", "Running", "AwaitingRetry", "Running", "Completed"]
+        assert path_of(store, f"run-{run_id}") == ["created", "initializing", "running", "completed"]
 
 
 def test_a_postgres_that_is_stopped_in_the_middle(
