@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, ParamSpec, TypeVar
 
 from o9.lifecycle.effect import Best
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
-from o9.model.optimization import OptimizationState, utc_now
+from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
 from o9.store.commit import Operation
 from o9.store.leases import Claimed
@@ -66,7 +66,7 @@ class Attempt:
     strategy: StepAttempt | CoroutineAttempt | None = None
     checkpoint: dict[str, Any] | None = None
     best: Best | None = None
-    deadline: datetime | None = None
+    deadline: float | None = None  # by the monotonic clock: the wall's may jump
     stopping: bool = False
     asked_by: str = ""  # who wanted the end that it came to
     observe_seconds: float = 1.0
@@ -98,7 +98,7 @@ class Attempt:
         if self._wanted is not None:
             self._cut_off.set_result(self._wanted)
         task = asyncio.ensure_future(work)
-        left = None if self.deadline is None else max(0.0, (self.deadline - utc_now()).total_seconds())
+        left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         try:
             waiting: set[asyncio.Future[Any]] = {task, self._cut_off}
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +145,7 @@ def attempt_of(flow_run_id: Any) -> Attempt:
     return attempt
 
 
-def deadline_of(state: OptimizationState) -> datetime | None:
-    """When `metadata.timeout_seconds` of running is used up; what earlier attempts ran counts."""
+def deadline_of(state: OptimizationState) -> float | None:
+    """When `metadata.timeout_seconds` of running is used up, by `time.monotonic`; what earlier attempts ran counts."""
     seconds = state.metadata.get("timeout_seconds")
-    return None if seconds is None else utc_now() + timedelta(seconds=float(seconds) - state.execution_time)
+    return None if seconds is None else time.monotonic() + float(seconds) - state.execution_time
