@@ -62,16 +62,20 @@ def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path, home: Pa
 
 
 def test_the_guide_s_strategies_run(tmp_path: Path, home: Path) -> None:
-    (tmp_path / "mine.py").write_text("\n".join(blocks(GUIDE, "python")), encoding="utf-8")
+    strategies = [block for block in blocks(GUIDE, "python") if "register_strategy" in block]
+    (tmp_path / "mine.py").write_text("\n".join(strategies), encoding="utf-8")
+    steering = [block for block in blocks(GUIDE, "python") if "register_strategy" not in block]
+    (tmp_path / "steering.txt").write_text("\n".join(steering), encoding="utf-8")
     (tmp_path / "program.py").write_text(_RUN_BOTH, encoding="utf-8")
-    assert run(tmp_path, sys.executable, "program.py", home=home).splitlines()[-2:] == [
-        "halving completed True",
-        "descent completed True",
-    ]
+    told = run(tmp_path, sys.executable, "program.py", home=home).splitlines()
+    assert [line for line in told if "completed" in line] == ["halving completed True", "descent completed True"]
+    assert sum(line.startswith("done: ") for line in told) == 2
 
 
 _RUN_BOTH = """
 import asyncio
+
+import pathlib
 
 import mine
 from OptimizationStateAggregator import OptimizationStateAggregator
@@ -79,13 +83,20 @@ from o9.lifecycle.submission import new_optimization
 
 
 async def main():
-    async with OptimizationStateAggregator() as aggregator:
+    class exchange:
+        async def is_open():
+            return True
+
+    async with OptimizationStateAggregator(monitoring_interval=0.1) as aggregator:
+        names = {"aggregator": aggregator, "coordinator": aggregator.coordinator, "exchange": exchange}
+        exec(pathlib.Path("steering.txt").read_text(), names)
         for name in ("halving", "descent"):
             state = new_optimization({"name": name, "total_steps": 12, "metadata": {"strategy": name}})
             await aggregator.submit_optimization(state)
             while (state := await aggregator.get_optimization_status(state.optimization_id)).completed_at is None:
                 await asyncio.sleep(0.1)
             print(name, state.status.value, state.current_performance > -0.1)
+        await asyncio.sleep(1)  # what happened is told within the monitoring interval
 
 
 asyncio.run(main())
