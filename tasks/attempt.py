@@ -19,6 +19,7 @@ from o9.lifecycle.effect import Best
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
+from o9.monitor.resources import Meter
 from o9.store.commit import Operation
 from o9.store.leases import Claimed
 from o9.store.store import Store
@@ -68,6 +69,7 @@ class Attempt:
     best: Best | None = None
     deadline: float | None = None  # by the monotonic clock: the wall's may jump
     stopping: bool = False
+    meter: Meter | None = None
     asked_by: str = ""  # who wanted the end that it came to
     observe_seconds: float = 1.0
     # Asked before the optimization takes a status; forbids it by raising.

@@ -22,6 +22,7 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.logs import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
+from o9.monitor.resources import CPU_PERCENT, MEMORY_MIB, Meter
 from o9.store.ledger import AMENDABLE, Acknowledged, Amend, CommitStep, CutOff
 from o9.store.transitions import Cause, Transition
 from o9.strategies.coroutine import CoroutineAttempt
@@ -48,6 +49,7 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     store = attempt.store
     state = await attempt.read(_existing, attempt, optimization_id)
     attempt.strategy = create_strategy(state)
+    attempt.meter = Meter(attempt.strategy)
     ledger = await attempt.read(store.trials, optimization_id) if state.completed_steps else []
     attempt.checkpoint = await attempt.read(store.checkpoint, optimization_id) if state.completed_steps else None
     attempt.best = best_of(ledger, direction_of(state)) or _reported_best(state)
@@ -154,7 +156,8 @@ async def _commit(
     best = best_of(result.trials, direction, attempt.best)
     if result.best_value is not None and (best is None or is_better(result.best_value, best.value, direction)):
         best = Best(result.best_value, result.best_parameters or {})
-    metrics = {"step_seconds": seconds, "trials": float(len(result.trials)), **result.metrics}
+    usage = attempt.meter.measure() if attempt.meter else {}
+    metrics = {"step_seconds": seconds, "trials": float(len(result.trials)), **usage, **result.metrics}
     if best is not None:
         metrics["best_value"] = best.value
     acknowledged = await attempt.write(
@@ -169,6 +172,8 @@ async def _commit(
             performance=best.value if best else None,
             improvement=improvement(best.value, state.baseline_performance, direction) if best else None,
             optimized_parameters=best.parameters if best else None,
+            cpu_usage=usage.get(CPU_PERCENT),
+            memory_usage=usage.get(MEMORY_MIB),
         )
     )
     # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.

@@ -44,16 +44,16 @@ class LedgerContract:
             0, metrics={"turnover": 3.1, "bad": math.nan}, started_at=started, duration_seconds=0.25, family="f"
         )
         bad = trial(1, state=TrialState.FAILED, value=None, error="ZeroDivisionError: x\0y\ud800")
-        answer = store.write(
-            CommitStep(
-                "a", fence, 0, [good, bad], {"seen": [1]}, {"best": 2.5, "no": math.inf}, "1/4", 2.5, 0.5, {"x": 0}
-            )
-        )  # fmt: skip
+        answer = store.write(CommitStep(
+            "a", fence, 0, [good, bad], {"seen": [1]}, {"best": 2.5, "no": math.inf}, "1/4", 2.5, 0.5, {"x": 0},
+            cpu_usage=150.5, memory_usage=64.0,
+        ))  # fmt: skip
         assert (answer.intent, answer.completed_steps) == (Intent.RUN, 1)
         state = other.get("a")
         assert state is not None
         assert (state.progress, state.completed_steps, state.current_step) == (0.25, 1, "1/4")
         assert (state.current_performance, state.performance_improvement) == (2.5, 0.5)
+        assert (state.cpu_usage, state.memory_usage) == (150.5, 64.0)
         assert (state.optimized_parameters, state.metrics) == ({"x": 0}, {"best": 2.5})
         first, second = other.trials("a")
         assert (first.metrics, first.started_at, first.duration_seconds) == ({"turnover": 3.1}, started, 0.25)

@@ -46,8 +46,10 @@ class Acknowledged:
 class CommitStep:
     """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
 
-    `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. The same step once
-    more by the same attempt, whose connection broke before it heard the answer, is acknowledged and written once.
+    `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
+    of one core) and `memory_usage` (MiB) are None where they were not measured: what the state says of them stays. The
+    same step once more by the same attempt, whose connection broke before it heard the answer, is acknowledged and
+    written once.
     """
 
     optimization_id: str
@@ -60,6 +62,8 @@ class CommitStep:
     performance: float | None = None
     improvement: float | None = None
     optimized_parameters: Mapping[str, Any] | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -74,7 +78,8 @@ class CommitStep:
                 f"optimization {self.optimization_id!r}: step {self.step} cannot be committed, "
                 f"{row['completed_steps']} is the next one"
             )
-        for name, value in (("performance", self.performance), ("improvement", self.improvement)):
+        figures = ("performance", "improvement", "cpu_usage", "memory_usage")
+        for name, value in ((name, getattr(self, name)) for name in figures):
             if value is not None and not math.isfinite(value):
                 raise OptimizationValidationError(
                     name, f"{value} is not a finite number; give None where there is none"
@@ -91,6 +96,10 @@ class CommitStep:
             changes["performance_improvement"] = real(self.improvement)
         if self.optimized_parameters is not None:
             changes["optimized_parameters"] = to_json(dict(self.optimized_parameters))
+        if self.cpu_usage is not None:
+            changes["cpu_usage"] = real(self.cpu_usage)
+        if self.memory_usage is not None:
+            changes["memory_usage"] = real(self.memory_usage)
         if self.metrics:
             changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
         self._write_trials(unit, trials)
