@@ -36,7 +36,7 @@ from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED
 from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
 from o9.mirror.seen import FLOW, Run, operation_for, seen_of
 from o9.model.errors import OptimizationError, OptimizationValidationError, StaleAttemptError
-from o9.model.logs import bound
+from o9.model.ids import bound
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.leases import Claimed, Lost

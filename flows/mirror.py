@@ -161,6 +161,7 @@ class _Watched:
     """A run that is at work in this process; `earlier` is what Prefect has of it up to its last beginning."""
 
     run: Run
+    adopt: Adopt
     earlier: concurrent.futures.Future[list[Seen]]
 
 
@@ -184,6 +185,7 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
         told = await _answer(watched.earlier)
     else:
         watched.earlier = _history(flow_run)  # it runs once more: what was between no hook has said
+        await outlet.write(watched.adopt)  # where it had rested, nobody holds it
     for each in _to_tell(told, seen):
         if not is_recorded(each.state_id):
             await outlet.write(operation_for(each, watched.run, Cause.HOOK, node))
@@ -197,9 +199,10 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
 async def _begin(words: _Words, flow: Any, flow_run: Any, outlet: Outlet, node: str) -> _Watched:
     """Make the run an optimization that this process holds. What it went through so far is asked for meanwhile."""
     run = Run(str(flow_run.id), f"run-{flow_run.id}", 1, MIRRORED)
-    watched = _Watched(run, _history(flow_run))
     optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
-    await outlet.write(Adopt(optimization, run.run_id, node, settings().lease_seconds))
+    adopt = Adopt(optimization, run.run_id, node, settings().lease_seconds)
+    watched = _Watched(run, adopt, _history(flow_run))
+    await outlet.write(adopt)
     try:
         await outlet.write(Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "begun", node))
     except OptimizationStateError as error:

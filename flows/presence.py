@@ -11,6 +11,7 @@ import logging
 import threading
 
 from o9.lifecycle.presence import Presence
+from o9.mirror.spool import deliver
 from o9.model.errors import OptimizationError
 from o9.model.settings import settings
 from o9.store.store import Store
@@ -29,7 +30,7 @@ def appear(store: Store) -> str:
     node = node_name()
     with _lock:
         if store not in _present:
-            presence = Presence(store, node, settings().lease_seconds)
+            presence = Presence(store, node, settings().lease_seconds, before_dead=lambda: deliver(store))
             presence.start()
             _present[store] = presence
     return node

@@ -19,7 +19,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from o9.lifecycle.effect import Best, best_of, direction_of, improvement, is_better
 from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
-from o9.model.logs import bound
+from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
 from o9.monitor.resources import CPU_PERCENT, MEMORY_MIB, Meter

@@ -147,7 +147,8 @@ def test_a_store_that_is_away_from_the_first_moment(rebalance: Callable[..., Any
     assert out.startswith("7 "), error
     (left,) = files(spool)
     kinds = [next(iter(json.loads(line))) for line in left.read_text().splitlines()]
-    assert kinds == ["adopt", "transition", *["state"] * 5]
+    assert [kind for kind in kinds if kind != "adopt"] == ["transition", *["state"]
+    assert kinds[0] == "adopt" * 5]
     url.parent.mkdir()
     with Store(str(url)) as store:
         assert deliver(store) == 7
@@ -193,7 +194,7 @@ async def test_killed_while_the_store_was_away_another_process_delivers(
                 report = await reconcile_states()
         finally:
             release_store(store)
-        assert report["delivered"] == 1
+        assert report["delivered"] == 2  # that it runs once more, and is held
         assert report["swept"] == [f"run-{run_id}"]
         assert report["errors"] == 0
         assert files(spool) == []

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from o9.model.errors import OptimizationStrategyError
-from o9.model.logs import bound
+from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
 from o9.store.contract_steps import new, wait_for

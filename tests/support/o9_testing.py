@@ -38,6 +38,7 @@ def _own_home() -> Path:
         del os.environ[name]
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    os.environ["O9_SPOOL_FOLDER"] = str(home / "spool")
     return home
 
 

@@ -22,6 +22,7 @@ from o9.flows.presence import depart
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.lifecycle.submission import submit
+from o9.mirror.outlet import close_outlet
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import (
     OptimizationAlert,
@@ -105,6 +106,7 @@ class OptimizationStateAggregator:
                 store, self._store = self._store, None
                 release_store(store)
                 await asyncio.to_thread(depart, store)
+                await asyncio.to_thread(close_outlet, store)
                 await asyncio.to_thread(store.close)
 
     async def __aenter__(self) -> Self:

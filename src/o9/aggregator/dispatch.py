@@ -61,6 +61,7 @@ class Dispatcher:
         limit: int,
         lease_seconds: float,
         interval: float,
+        observe_seconds: float,
         on_trouble: Callable[[], None],
         guard: Guard,
     ) -> None:
@@ -69,6 +70,7 @@ class Dispatcher:
         self._limit = limit
         self._lease_seconds = lease_seconds
         self._interval = interval
+        self._observe_seconds = observe_seconds
         self._on_trouble = on_trouble
         self._guard = guard
         self._parked = ParkedRuns(store, node)
@@ -199,7 +201,7 @@ class Dispatcher:
             await self._client.set_flow_run_state(flow_run.id, paused, force=True)
             return
         track(flow_run.id, tracked)
-        attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._interval, guard=self._guard)
+        attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._observe_seconds, guard=self._guard)
         register(flow_run.id, attempt)
         task = asyncio.create_task(self._run(tracked, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
         self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)

@@ -25,11 +25,12 @@ from o9.tasks.attempt import Guard
 
 logger = logging.getLogger(__name__)
 RECONCILE_SECONDS = 30.0
-LOOK_SECONDS = 1.0  # for a server that has died
+LOOK_SECONDS = 1.0  # for work, for wishes from other processes, and for a server that has died
 
 
 class Node:
-    """See the module. `limit` optimizations run at once, over all nodes; `interval` is how often it looks for work."""
+    """See the module. `limit` optimizations run at once, over all nodes; what coroutine strategies assign is looked at
+    every `interval` seconds."""
 
     def __init__(self, store: Store, server: PrefectServer, *, limit: int, interval: float, guard: Guard) -> None:
         lease_seconds = settings().lease_seconds
@@ -42,7 +43,8 @@ class Node:
             self.name,
             limit=limit,
             lease_seconds=lease_seconds,
-            interval=interval,
+            interval=min(interval, LOOK_SECONDS),
+            observe_seconds=interval,
             on_trouble=self._look_after_prefect,
             guard=guard,
         )
@@ -55,6 +57,7 @@ class Node:
             on_freed=self._on_freed,
             info={"limit": limit},
             is_stuck=lambda: self._watchdog.is_blocked,
+            before_dead=lambda: deliver(store),
         )
         self._listener = EventListener(store, self.name, lambda _: self.dispatcher.wake())
         self._reconcile_now = asyncio.Event()

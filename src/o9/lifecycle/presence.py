@@ -30,7 +30,8 @@ class Presence:
     and a look for the dead every SWEEP_SECONDS.
 
     `on_freed` is called, on the thread, when work was freed and waits for somebody. `info` is what the others may know
-    of this node. While `is_stuck` says so, nothing is renewed: what is held goes to whoever can run it.
+    of this node. While `is_stuck` says so, nothing is renewed: what is held goes to whoever can run it. `before_dead`
+    is called, on the thread, before what the dead of this host held is freed: they may have left word of its end.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Presence:
         on_freed: Callable[[], None] | None = None,
         info: Mapping[str, Any] | None = None,
         is_stuck: Callable[[], bool] = lambda: False,
+        before_dead: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._node = node
@@ -48,6 +50,7 @@ class Presence:
         self._on_freed = on_freed
         self._info = dict(info or {})
         self._is_stuck = is_stuck
+        self._before_dead = before_dead
         self._next_beat = 0.0
         self._seen_at = 0.0
         self._patient_until = 0.0
@@ -109,6 +112,8 @@ class Presence:
             # After a time without the store, others had no chance to renew their leases either.
             self._patient_until = now + (self._lease_seconds / 3 if self._seen_at else SWEEP_SECONDS)
         dead = dead_on_this_host(self._store)
+        if dead:
+            self._before_dead()
         freed = self._store.write(Sweep(self._node, dead, expired=now >= self._patient_until))
         self._seen_at = time.monotonic()
         if freed:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from o9.mirror.mapping import PAUSED, REPLACED, REQUEUED
+from o9.mirror.mapping import PAUSED, REPLACED, REQUEUED, is_own_rest
 from o9.mirror.outlet import outlet_of
 from o9.mirror.seen import FLOW, TASK, Run, Seen, operation_for, seen_of
 from o9.model.errors import OptimizationError
@@ -64,7 +64,9 @@ def remember(state_id: str) -> None:
 async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source: Cause) -> Decision | None:
     """Write one state of a flow or task run (Prefect's client objects). Raises OptimizationError."""
     seen = seen_of(kind, run, state)
-    decision = await tracked.store.write_async(_operation(tracked, seen, run, source))
+    # An end that O9 itself chose was recorded before it was told to Prefect; somebody may have resumed it since.
+    moves = not is_own_rest(seen.state_type, seen.state_name)
+    decision = await tracked.store.write_async(_operation(tracked, seen, run, source, moves=moves))
     _recorded_as(seen, source, decision)
     return decision
 
@@ -113,9 +115,9 @@ async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
         _recorded_as(seen, Cause.HOOK, decision)
 
 
-def _operation(tracked: Tracked, seen: Seen, run: Any, source: Cause) -> RecordPrefectState:
+def _operation(tracked: Tracked, seen: Seen, run: Any, source: Cause, *, moves: bool = True) -> RecordPrefectState:
     mine = Run(str(run.id), tracked.optimization_id, tracked.attempt)
-    return operation_for(seen, mine, source, tracked.node)
+    return operation_for(seen, mine, source, tracked.node, moves=moves)
 
 
 def _recorded_as(seen: Seen, source: Cause, decision: Decision | None) -> None:

@@ -1,41 +1,22 @@
 """Structured logs: text, or one JSON object a line, with the ids of what is being worked on.
 
-`bound(optimization=…, attempt=…, step=…)` puts ids on every record that is logged inside it, in this task or
-thread, whichever module logs. O9 logs under the logger `o9` and, like a library should, shows nothing by
-itself: `configure_logging` is for programs.
+The ids are those of `o9.model.ids`. O9 logs under the logger `o9` and, like a library should, shows nothing by itself:
+`configure_logging` is for programs.
 """
 
 from __future__ import annotations
 
-import contextvars
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from o9.model.ids import bound_ids
 from o9.model.settings import settings
 
 ROOT = logging.getLogger("o9")
 ROOT.addHandler(logging.NullHandler())
-_ids: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("o9_log_ids", default={})  # noqa: B039 - never changed in place
-
-
-@contextmanager
-def bound(**ids: Any) -> Iterator[None]:
-    """Add ids to all that is logged inside."""
-    token = _ids.set({**_ids.get(), **ids})
-    try:
-        yield
-    finally:
-        _ids.reset(token)
-
-
-def bound_ids() -> dict[str, Any]:
-    """The ids that are bound here, to log with from another thread: `extra={"o9": ids}`."""
-    return _ids.get()
 
 
 def configure_logging(level: str | None = None, format: str | None = None, stream: IO[str] | None = None) -> None:
@@ -81,4 +62,4 @@ class JsonFormatter(logging.Formatter):
 
 def ids_of(record: logging.LogRecord) -> dict[str, Any]:
     """The ids that were bound where the record was logged."""
-    return {**_ids.get(), **getattr(record, "o9", {})}
+    return {**bound_ids(), **getattr(record, "o9", {})}

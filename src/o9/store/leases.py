@@ -227,14 +227,18 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Leave:
-    """A node ends in good order; what it still held is swept as if its lease had run out."""
+    """A node ends in good order; what it still held is swept as if its lease had run out.
+
+    But for flows that it only watched: how those end, Prefect says, or in the end their leases do.
+    """
 
     node: str
 
     targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
-        swept = free(unit, OPTIMIZATION.c.lease_node == self.node, self.node, died=False)
+        mine = (OPTIMIZATION.c.lease_node == self.node) & (OPTIMIZATION.c.strategy != MIRRORED)
+        swept = free(unit, mine, self.node, died=False)
         unit.connection.execute(delete(NODE).where(NODE.c.node_id == self.node))
         return swept
 
@@ -275,7 +279,8 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
     status, intent = OptimizationStatus(row["status"]), Intent(row["intent"])
     if row["strategy"] == MIRRORED:
         # Whoever ran that flow is gone; O9 cannot run it again.
-        to, message = OptimizationStatus.FAILED, evidence or f"its process is gone ({holder})"
+        to = INTENDED_END.get(intent, OptimizationStatus.FAILED)
+        message = evidence or f"its process is gone ({holder})"
         return None if status in ENDED else Transition(
             row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=message
         )  # fmt: skip

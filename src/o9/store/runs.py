@@ -61,8 +61,8 @@ class CloseRun:
 class Adopt:
     """Record a flow run that somebody else runs as an optimization, held by `node` from the start.
 
-    The same run once more answers as it did the first time. It never waits in the queue, takes no slot, and has
-    failed when its holder is lost.
+    The same run once more answers as it did the first time, and is held again where nobody held it: it had rested. It
+    never waits in the queue, takes no slot, and has failed when its holder is lost.
     """
 
     state: OptimizationState
@@ -80,6 +80,8 @@ class Adopt:
         if row is not None:
             if row["strategy"] != MIRRORED:
                 raise OptimizationConflictError("optimization_id", f"{name!r} is no mirrored flow; choose another id")
+            if row["lease_node"] is None and OptimizationStatus(row["status"]) not in ENDED:
+                unit.update(row, lease_node=self.node, lease_expires_at=database_now(unit) + self.lease_seconds)
             return Claimed(name, row["attempt"], row["fence"])
         Create(self.state, self.node).apply(unit)
         row = existing(unit, name)

@@ -36,7 +36,7 @@ from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 from o9.model.errors import OptimizationStrategyError
-from o9.model.logs import bound_ids
+from o9.model.ids import bound_ids
 
 P = ParamSpec("P")
 R = TypeVar("R")
