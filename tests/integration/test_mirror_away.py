@@ -147,11 +147,12 @@ def test_a_store_that_is_away_from_the_first_moment(rebalance: Callable[..., Any
     assert out.startswith("7 "), error
     (left,) = files(spool)
     kinds = [next(iter(json.loads(line))) for line in left.read_text().splitlines()]
-    assert [kind for kind in kinds if kind != "adopt"] == ["transition", *["state"]
-    assert kinds[0] == "adopt" * 5]
+    # It is held anew at each beginning: it may have rested in between.
+    assert (kinds[0], kinds.count("adopt")) == ("adopt", 2)
+    assert [kind for kind in kinds if kind != "adopt"] == ["transition", *["state"] * 5]
     url.parent.mkdir()
     with Store(str(url)) as store:
-        assert deliver(store) == 7
+        assert deliver(store) == 8
         assert files(spool) == []
         assert went_through(store, run_id) == ["Pending", "Running", "AwaitingRetry", "Running", "Completed"]
         assert path_of(store, f"run-{run_id}") == ["created", "initializing", "running", "completed"]
