@@ -1,62 +1,270 @@
-"""What an optimization has measured of itself, step by step."""
+"""Progress, effect and problems of what runs.
+
+Contract. Every answer is computed from the record, so that it is the same on every node and after every restart; only
+alerts live in this object, and only while it is started. Owned by one event loop; reading and judging happen in a
+thread. One look costs what is new since the last one, however long the optimization has been running. What cannot be
+said is None, and a reason stands beside it. Times on the record come from the clocks of the nodes that wrote it.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+import asyncio
+import logging
+import math
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from o9.model.component import not_yet
-from o9.model.optimization import OptimizationAlert, OptimizationMetrics
-from o9.model.states import AlertLevel
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, utc_now
+from o9.model.states import ENDED, AlertLevel, OptimizationStatus
+from o9.monitor.figures import metrics_of, snapshots
+from o9.monitor.findings import Finding
+from o9.monitor.running import find_problems, stalled
+from o9.monitor.window import WINDOW_STEPS, Window, read_news, read_window, search_space_of
 from o9.store.component import StoreComponent
 from o9.store.store import Store
 
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+MOST_SNAPSHOTS = 1_000
+MOST_METRICS = 10_000
+KEPT_ALERTS = 1_000
+
+
+@dataclass
+class _Watch:
+    """What is known of one optimization from the last look."""
+
+    window: Window
+    findings: list[Finding] = field(default_factory=list)
+    firing: dict[str, OptimizationAlert] = field(default_factory=dict)
+
 
 class OptimizationMonitor(StoreComponent):
-    """Reads the record; finding problems by itself is not in this release."""
+    """Started, it looks every `check_interval` seconds at all that runs, and calls `alert(alert)` for each new finding.
+
+    Its questions are answered whether it is started or not.
+    """
 
     events = ("alert",)
 
     def __init__(self, check_interval: float = 1.0, *, store: Store | None = None) -> None:
         super().__init__(store)
-        self.check_interval = check_interval
-        self._watched: set[str] = set()
+        if isinstance(check_interval, bool) or not isinstance(check_interval, (int, float)):
+            raise OptimizationValidationError("check_interval", f"{check_interval!r} is not a number of seconds")
+        if not 0 < check_interval < math.inf:
+            raise OptimizationValidationError("check_interval", f"{check_interval!r} is not above 0 and finite")
+        self.check_interval = float(check_interval)
+        self._watches: dict[str, _Watch] = {}
+        self._wanted: set[str] = set()
+        self._unwanted: set[str] = set()
+        self._alerts: deque[OptimizationAlert] = deque(maxlen=KEPT_ALERTS)
+        self._gate = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
 
     async def start_monitoring(self, optimization_id: str) -> bool:
-        """Raises OptimizationError where there is no such optimization."""
-        await self.existing(optimization_id)
-        self._watched.add(optimization_id)
+        """Look at it at once, and from now on until it has ended. What runs is looked at without being asked for.
+
+        Raises OptimizationError where there is no such optimization. Looking on needs `start()`.
+        """
+        state = await self.existing(optimization_id)
+        self._unwanted.discard(optimization_id)
+        self._wanted.add(optimization_id)
+        await self._look_at([state])
         return True
 
     async def stop_monitoring(self, optimization_id: str) -> bool:
-        """Whether it was monitored."""
-        watched = optimization_id in self._watched
-        self._watched.discard(optimization_id)
-        return watched
+        """Look at it no more, until `start_monitoring`. Returns whether it was monitored."""
+        watched = self._watches.pop(optimization_id, None)
+        was_wanted = optimization_id in self._wanted
+        self._wanted.discard(optimization_id)
+        if watched is None and not was_wanted:
+            return False
+        self._unwanted.add(optimization_id)
+        if watched is not None:
+            self._resolve(watched, list(watched.firing))
+        return True
 
     async def get_monitoring_data(self, optimization_id: str, limit: int = 100) -> list[dict[str, Any]]:
-        """The last `limit` steps, oldest first: step, timestamp, and the figures of that step by name."""
-        await self.existing(optimization_id)
-        rows = await self.store.read_async(self.store.metrics, optimization_id)
-        steps: dict[int, dict[str, Any]] = {}
-        for row in rows:
-            entry = steps.setdefault(row["step"], {"step": row["step"], "timestamp": row["at"]})
-            entry[row["name"]] = row["value"]
-        return [steps[step] for step in sorted(steps)][-limit:]
+        """The newest `limit` snapshots, newest last: one as it was after each step, and the last as it is now.
 
-    async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]:
-        """One entry a step; what was not measured is None."""
-        return [
-            OptimizationMetrics(
-                optimization_id=optimization_id,
-                timestamp=datetime.fromisoformat(entry["timestamp"]),
-                execution_time=entry.get("step_seconds"),
-                throughput=entry["trials"] / entry["step_seconds"] if entry.get("step_seconds") else None,
-            )
-            for entry in await self.get_monitoring_data(optimization_id, limit=1_000_000)
-        ]
+        One that has no step yet has the last one alone. Keys: see `o9.monitor.figures.snapshot`. `limit` is 1 to
+        MOST_SNAPSHOTS, else OptimizationValidationError; OptimizationError where there is no such optimization.
+        """
+        state = await self.existing(optimization_id)
+        checked = _checked(limit, MOST_SNAPSHOTS)
+        return await asyncio.to_thread(lambda: snapshots(self._window(state, checked + WINDOW_STEPS), checked))
+
+    async def get_optimization_metrics(
+        self, optimization_id: str, limit: int = MOST_METRICS
+    ) -> list[OptimizationMetrics]:
+        """The newest `limit` steps, oldest first, one entry each; what was not measured is None.
+
+        Empty where no step was committed. Raises as `get_monitoring_data` does; `limit` is 1 to MOST_METRICS.
+        """
+        state = await self.existing(optimization_id)
+        checked = _checked(limit, MOST_METRICS)
+
+        def read() -> list[OptimizationMetrics]:
+            window = self._window(state, checked + WINDOW_STEPS)
+            return metrics_of(window, window.steps[-checked:])
+
+        return await asyncio.to_thread(read)
 
     async def get_alerts(
-        self, optimization_id: str | None = None, level: AlertLevel | None = None
+        self, optimization_id: str | None = None, level: AlertLevel | str | None = None
     ) -> list[OptimizationAlert]:
-        raise not_yet("finding problems of a running optimization")
+        """What this monitor found since it was made, newest first; resolved where the finding is gone.
+
+        The newest KEPT_ALERTS are kept, in memory. Raises OptimizationError for an unknown optimization,
+        OptimizationValidationError for an unknown level.
+        """
+        wanted = None if level is None else _level(level)
+        if optimization_id is not None:
+            await self.existing(optimization_id)
+        return [
+            replace(alert)
+            for alert in reversed(self._alerts)
+            if optimization_id in (None, alert.optimization_id) and wanted in (None, alert.level)
+        ]
+
+    async def check(self) -> None:
+        """Look once at all that runs and at what was asked for: what the started monitor does all the time."""
+        states = await self.store.read_async(self._running)
+        running = {state.optimization_id for state in states}
+        self._unwanted &= running
+        for optimization_id in (self._watches.keys() | self._wanted) - running:
+            state = await self.get_optimization_status(optimization_id)
+            if state is None or state.status in ENDED:
+                self._wanted.discard(optimization_id)
+            if state is not None:
+                states.append(state)
+        await self._look_at(states)
+        for optimization_id in self._watches.keys() - running - self._wanted:
+            watch = self._watches.pop(optimization_id)
+            self._resolve(watch, list(watch.firing))  # what was told of it were its last words
+
+    async def _look_at(self, states: list[OptimizationState]) -> None:
+        async with self._gate:
+            for watch in await self.store.read_async(self._looks, states):
+                if watch.window.state.optimization_id not in self._unwanted:  # somebody may have stopped it meanwhile
+                    self._watches[watch.window.state.optimization_id] = watch
+                    await self._tell(watch)
+
+    def _looks(self, states: list[OptimizationState]) -> list[_Watch]:
+        """In a thread."""
+        looked: list[_Watch] = []
+        for state in states:
+            if state.optimization_id in self._unwanted:
+                continue
+            try:
+                looked.append(self._look(state))
+            except OptimizationError:
+                raise
+            except Exception:  # one optimization's strange figures must not end the watch over the others
+                logger.exception("could not judge %s", state.optimization_id)
+        return looked
+
+    def _look(self, state: OptimizationState) -> _Watch:
+        """Read what is new and judge; where nothing is, only time has gone on, which only a stall minds."""
+        known = self._watches.get(state.optimization_id)
+        if known is None:
+            window = self._window(state, WINDOW_STEPS)
+            return _Watch(window, find_problems(window))
+        last_step = known.window.steps[-1].number if known.window.steps else -1
+        last_trial = known.window.trials[-1].number if known.window.trials else -1
+        if state.updated_at == known.window.state.updated_at:
+            window = known.window.after([], [], state)
+            others = [finding for finding in known.findings if finding.name != "stalled"]
+            found = stalled(window)
+            return _Watch(window, others if found is None else [found, *others], known.firing)
+        steps, trials = self._query(read_news, state.optimization_id, last_step, last_trial)
+        window = known.window.after(steps, trials, state)
+        return _Watch(window, find_problems(window), known.firing)
+
+    async def _tell(self, watch: _Watch) -> None:
+        """Alerts for what is new or of another level, resolutions for what is gone."""
+        found = {finding.name: finding for finding in watch.findings}
+        firing = watch.firing.items()
+        gone = [name for name, alert in firing if name not in found or found[name].level is not alert.level]
+        self._resolve(watch, gone)
+        for name, finding in found.items():
+            if name not in watch.firing:
+                alert = alert_of(watch.window.state.optimization_id, finding)
+                watch.firing[name] = alert
+                self._alerts.append(alert)
+                level = logging.INFO if finding.level is AlertLevel.INFO else logging.WARNING
+                logger.log(level, "%s: %s", alert.optimization_id, alert.message)
+                await self.emit("alert", replace(alert))
+
+    @staticmethod
+    def _resolve(watch: _Watch, names: list[str]) -> None:
+        for name in names:
+            alert = watch.firing.pop(name)
+            alert.resolved, alert.resolved_at = True, utc_now()
+
+    def _running(self) -> list[OptimizationState]:
+        states: list[OptimizationState] = []
+        cursor: str | None = None
+        while True:
+            page = self.store.list(status=OptimizationStatus.RUNNING, limit=1000, cursor=cursor)
+            states += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return states
+
+    def _window(self, state: OptimizationState, steps: int) -> Window:
+        found, trials = self._query(read_window, state.optimization_id, steps)
+        return Window(state, utc_now(), found, trials, search_space_of(state))
+
+    def _query(self, query: Callable[..., R], *args: Any) -> R:
+        """The monitor's own queries, run as the store runs its own."""
+        read: Callable[..., R] = self.store._read
+        return read(query, *args)
+
+    async def _begin(self) -> None:
+        self._looking = asyncio.create_task(self._keep_looking(), name="o9-monitor")
+
+    async def _end(self) -> None:
+        if self._looking is not None:
+            looking, self._looking = self._looking, None
+            looking.cancel()
+            await asyncio.wait({looking})
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(self.check_interval)
+            try:
+                await self.check()
+            except OptimizationError as error:
+                logger.warning("could not look at what runs; trying again in %s s: %s", self.check_interval, error)
+
+
+def alert_of(optimization_id: str, finding: Finding) -> OptimizationAlert:
+    """The finding for people; `metadata` has its name, evidence and remedy."""
+    return OptimizationAlert(
+        alert_id=uuid.uuid4().hex,
+        optimization_id=optimization_id,
+        level=finding.level,
+        title=finding.name.replace("_", " "),
+        message=f"{finding.summary}: {finding.remedy}",
+        timestamp=utc_now(),
+        metadata={"finding": finding.name, "evidence": finding.evidence, "remedy": finding.remedy},
+    )
+
+
+def _checked(limit: Any, most: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= most:
+        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {most}")
+    return limit
+
+
+def _level(level: Any) -> AlertLevel:
+    try:
+        return AlertLevel(level)
+    except ValueError:
+        known = ", ".join(one.value for one in AlertLevel)
+        raise OptimizationValidationError("level", f"{level!r} is not one of {known}") from None

@@ -1,0 +1,208 @@
+"""What is wrong with an optimization that runs, each thing by its name, with its evidence and its remedy.
+
+Pure: a window in, findings out. A finding is named only where its figures are beyond limits that follow from the
+optimization's own past or from chance; where too little is known, nothing is found. `o9.monitor.running` has those
+that are about time and resources.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from o9.model.states import AlertLevel, TrialState
+from o9.monitor import series
+from o9.monitor.window import Window
+from o9.strategies.parameters import CategoricalParameter, Parameter
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`name` says which, `summary` in one sentence, `evidence` the figures, `remedy` what to do."""
+
+    name: str
+    level: AlertLevel
+    summary: str
+    remedy: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"level": self.level.value}
+
+
+PLATEAU_SHARE = 0.75  # of the window, its newest part
+PLATEAU_TRIALS = 30
+PLATEAU_GAIN = 0.01  # of the spread of the values
+
+
+def plateaued(window: Window) -> Finding | None:
+    """The newest three quarters of the window's steps brought less than a hundredth of the values' spread.
+
+    Random search does so one time in four, and always in the end: it is a hint, not a fault.
+    """
+    bests, spread = window.bests, series.spread(window.values)
+    since = int(len(bests) * (1 - PLATEAU_SHARE))
+    steps = [step for step in window.steps if step.best is not None][since + 1 :]
+    trials = sum(trial.state is TrialState.COMPLETED and trial.step >= steps[0].number for trial in window.trials) \
+        if steps else 0  # fmt: skip
+    if trials < PLATEAU_TRIALS:
+        return None
+    gain = bests[-1] - bests[since]
+    if spread <= 0 or gain > PLATEAU_GAIN * spread:
+        return None
+    return Finding(
+        "plateaued",
+        AlertLevel.INFO,
+        f"the last {len(steps)} steps ({trials} trials) found next to nothing better",
+        "stop it if the result is good enough; else widen the search space, or take another sampler",
+        {"steps": len(steps), "trials": trials, "gain": gain, "spread_of_values": spread, "limit": PLATEAU_GAIN},
+    )
+
+
+LEAST_VALUES = 30
+DIVERGING_SHARE = 0.2
+DIVERGING_Z = 3.0
+
+
+def diverging(window: Window) -> Finding | None:
+    """Trials get worse and worse: of all pairs from the window's older and newer half, the newer value is the better
+    one in a fifth or less, which chance does once in a thousand times, and each third is worse than the one before.
+    """
+    values = window.values
+    if window.order_means_nothing or len(values) < LEAST_VALUES:
+        return None
+    half, third = len(values) // 2, len(values) // 3
+    better, z = series.larger_later(values[:half], values[half:])
+    thirds = [median(values[n * third : (n + 1) * third]) for n in range(3)]
+    if better > DIVERGING_SHARE or z > -DIVERGING_Z or not thirds[0] > thirds[1] > thirds[2]:
+        return None
+    sign = -1.0 if window.direction == "minimize" else 1.0
+    return Finding(
+        "diverging",
+        AlertLevel.WARNING,
+        f"newer trials are worse: better than an older one in {better:.0%} of all pairs",
+        "look for drifting data, an objective that keeps state from trial to trial, or a sampler that leaves its best",
+        {"trials": len(values), "better_share": better, "z": z, "medians_of_thirds": [sign * one for one in thirds]},
+    )
+
+
+OSCILLATING_CHANCE = 0.001
+OSCILLATING_SHARE = 0.25
+
+
+def oscillating(window: Window) -> Finding | None:
+    """The values of the trials swing with one period, which among values in random order has a chance below 0.001."""
+    values = window.values
+    if window.order_means_nothing or len(values) < LEAST_VALUES:
+        return None
+    period, share, chance = series.rhythm(values)
+    if chance >= OSCILLATING_CHANCE or share < OSCILLATING_SHARE:
+        return None
+    return Finding(
+        "oscillating",
+        AlertLevel.WARNING,
+        f"the values swing with a period of {period:.1f} trials",
+        "look for an objective that depends on the trials before it, or a search that jumps between two regions; "
+        "another sampler or a smaller search space breaks the swing",
+        {"trials": len(values), "period_trials": period, "share_of_variance": share, "chance": chance},
+    )
+
+
+FAILING_TRIALS = 5
+FAILING_SHARE = 0.2
+FAILING_BADLY = 0.5
+
+
+def failing_trials(window: Window) -> Finding | None:
+    """A fifth or more of the newest trials failed, and at least five of them; cancelled ones do not count."""
+    trials = [trial for trial in window.trials if trial.state is not TrialState.CANCELLED]
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    if len(failed) < FAILING_TRIALS or len(failed) < FAILING_SHARE * len(trials):
+        return None
+    share = len(failed) / len(trials)
+    error, times = Counter(_first_line(trial.error) for trial in failed).most_common(1)[0]
+    return Finding(
+        "failing_trials",
+        AlertLevel.ERROR if share >= FAILING_BADLY else AlertLevel.WARNING,
+        f"{len(failed)} of the last {len(trials)} trials failed ({share:.0%}); most often: {error}",
+        "mend the objective, or leave what it cannot evaluate out of the search space; `o9 trials ID` shows the errors",
+        {"failed": len(failed), "trials": len(trials), "share": share, "error": error, "times": times},
+    )
+
+
+# What `o9.strategies.answers` says of an answer that is no number; NaN and infinity are told apart.
+_NAN_SAID = ("the objective returned nan", " is nan;", " nan; leave out")
+
+
+def nan_values(window: Window) -> Finding | None:
+    """An objective answered NaN, as value, metric or return: it computed with data that it did not have."""
+    failed = [trial for trial in window.trials if trial.state is TrialState.FAILED]
+    numbers = [trial.number for trial in failed if any(said in _first_line(trial.error) for said in _NAN_SAID)]
+    if not numbers:
+        return None
+    return Finding(
+        "nan_values",
+        AlertLevel.WARNING,
+        f"the objective answered NaN in {len(numbers)} of the last {len(window.trials)} trials, first in {numbers[0]}",
+        "look for gaps in the data, a division of 0 by 0, or windows longer than the series",
+        {"trials": numbers[:10], "count": len(numbers), "share": len(numbers) / len(window.trials)},
+    )
+
+
+EDGE = 0.01  # of the range
+EDGE_CHANCE = 0.2
+EDGE_TRIALS = 20
+
+
+def best_at_edge(window: Window) -> Finding | None:
+    """A parameter of the best trial lies in the outer hundredth of its range, or on its last point.
+
+    On a logarithmic scale where the search has one. Choices have no edge, and neither has a range of so few points
+    that its ends are a fifth of it.
+    """
+    best = window.state.optimized_parameters
+    if window.space is None or not best or len(window.values) < EDGE_TRIALS:
+        return None
+    edges = {p.name: side for p in window.space.parameters if (side := edge_of(p, best.get(p.name))) is not None}
+    if not edges:
+        return None
+    known = {p.name: p.to_dict() for p in window.space.parameters if p.name in edges}
+    said = ", ".join(f"{name} = {best[name]!r} ({side} end)" for name, side in sorted(edges.items()))
+    return Finding(
+        "best_at_edge",
+        AlertLevel.INFO,
+        f"the best lies at the edge of the search space: {said}",
+        "widen the range on that side, unless it is a limit of nature; a better one may lie beyond",
+        {"edges": edges, "best": {name: best[name] for name in edges}, "ranges": known},
+    )
+
+
+def edge_of(parameter: Parameter, value: Any) -> str | None:
+    """ "low" or "high" where `value` is at that end of the parameter's range; None inside, or where there is no end."""
+    if isinstance(parameter, CategoricalParameter) or not parameter.contains(value):
+        return None
+    size = parameter.grid_size()
+    if size is not None and 2 / size > EDGE_CHANCE:
+        return None
+    low, high, at = float(parameter.low), float(parameter.high), float(value)
+    if size is not None:  # the last point of its grid may lie below `high`
+        high = float(parameter.grid_value(size - 1))
+    if at in (low, high):
+        return "low" if at == low else "high"
+    if parameter.log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    place = (at - low) / (high - low)
+    return "low" if place <= EDGE else "high" if place >= 1 - EDGE else None
+
+
+def _first_line(error: str | None) -> str:
+    return (error or "no reason given").split("\n", 1)[0][:200]
+
+
+OF_THE_SEARCH: Sequence[Callable[[Window], Finding | None]] = (
+    failing_trials, nan_values, diverging, oscillating, plateaued, best_at_edge,
+)  # fmt: skip

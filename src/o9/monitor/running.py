@@ -1,0 +1,105 @@
+"""Problems of time and resources, judged by the optimization's own past. Pure; see `o9.monitor.findings`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from o9.model.states import AlertLevel, OptimizationStatus
+from o9.monitor import series
+from o9.monitor.findings import OF_THE_SEARCH, Finding
+from o9.monitor.progress import LEAST_STEPS, RECENT_STEPS, times_between
+from o9.monitor.window import Window
+
+STALL_FACTOR = 5.0
+STALL_DEVIATIONS = 4.0
+
+
+def find_problems(window: Window) -> list[Finding]:
+    """All that is wrong as far as the window tells, the worst first."""
+    found = [finding for look in (*OF_RUNNING, *OF_THE_SEARCH) if (finding := look(window)) is not None]
+    return sorted(found, key=lambda finding: _WORST_FIRST.index(finding.level))
+
+
+def stalled(window: Window) -> Finding | None:
+    """Nothing was written for much longer than its steps take, by the clock from commit to commit.
+
+    The limit is the median of the last RECENT_STEPS of those times, times the larger of STALL_FACTOR and
+    exp(STALL_DEVIATIONS deviations of their logarithms): the more they vary, the longer it waits.
+    """
+    state = window.state
+    times = [time for time in times_between([step.at for step in window.steps]) if time > 0][-RECENT_STEPS:]
+    if state.status is not OptimizationStatus.RUNNING or len(times) < LEAST_STEPS:
+        return None
+    quiet = (window.now - max(state.updated_at, window.steps[-1].at)).total_seconds()
+    usual = median(times)
+    limit = usual * max(STALL_FACTOR, math.exp(STALL_DEVIATIONS * series.deviation([math.log(t) for t in times])))
+    if quiet <= limit:
+        return None
+    return Finding(
+        "stalled",
+        AlertLevel.ERROR,
+        f"no step for {quiet:.3g} s, and its steps take {usual:.3g} s",
+        "look at its log (`o9 watch ID`) and at what the objective waits for; cancel it, or give a timeout_seconds",
+        {"quiet_seconds": quiet, "limit_seconds": limit, "usual_seconds": usual, "step_times": len(times)},
+    )
+
+
+GROWING_READINGS = 10
+GROWING_TAU = 0.7
+GROWING_SHARE = 0.2
+GROWING_LATER = 0.25
+
+
+def memory_growing(window: Window) -> Finding | None:
+    """The memory of its processes rises from reading to reading, by a fifth or more, and has not levelled off.
+
+    Kendall's tau with time at least 0.7; the growth is Theil and Sen's slope over the readings; a quarter of it or more
+    in the newer half.
+    """
+    readings = [step.figures["memory_mib"] for step in window.steps if "memory_mib" in step.figures]
+    if len(readings) < GROWING_READINGS:
+        return None
+    tau, slope, half = series.concordance(readings), series.slope(readings), len(readings) // 2
+    growth, later = slope * (len(readings) - 1), series.slope(readings[-half:]) * (half - 1)
+    if tau < GROWING_TAU or growth < GROWING_SHARE * readings[0] or later < GROWING_LATER * growth:
+        return None
+    return Finding(
+        "memory_growing",
+        AlertLevel.WARNING,
+        f"the memory of its processes grew from {readings[0]:.0f} to {readings[-1]:.0f} MiB, and goes on",
+        "look for what the objective keeps from trial to trial (caches, lists, open files)",
+        {"first_mib": readings[0], "last_mib": readings[-1], "mib_a_reading": slope, "readings": len(readings),
+         "tau": tau},
+    )  # fmt: skip
+
+
+SLOWER_STEPS = 10
+SLOWER_FACTOR = 2.0
+SLOWER_Z = 3.0
+
+
+def slower_than_before(window: Window) -> Finding | None:
+    """A trial takes twice as long or more in the last SLOWER_STEPS steps as in those before, beyond chance."""
+    times = [
+        step.seconds / max(1.0, step.figures.get("trials", 1.0)) for step in window.steps if step.seconds is not None
+    ]
+    before, lately = times[:-SLOWER_STEPS], times[-SLOWER_STEPS:]
+    if len(before) < SLOWER_STEPS:
+        return None
+    usual, now = median(before), median(lately)
+    _, z = series.larger_later(before, lately)
+    if now < SLOWER_FACTOR * usual or usual <= 0 or z < SLOWER_Z:
+        return None
+    return Finding(
+        "slower_than_before",
+        AlertLevel.WARNING,
+        f"a trial takes {now:.3g} s now, and took {usual:.3g} s before",
+        "see whether the machine is busy with other work, the data grows, or the sampler's model does (gp, tpe)",
+        {"seconds_now": now, "seconds_before": usual, "ratio": now / usual, "z": z, "steps_before": len(before)},
+    )
+
+
+OF_RUNNING: Sequence[Callable[[Window], Finding | None]] = (stalled, memory_growing, slower_than_before)
+_WORST_FIRST = (AlertLevel.CRITICAL, AlertLevel.ERROR, AlertLevel.WARNING, AlertLevel.INFO)

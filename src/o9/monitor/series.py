@@ -1,0 +1,109 @@
+"""Small robust statistics of short series, as the monitor needs them. Pure; a series is in the order of time.
+
+Those that judge look at ranks only, so that scaling or shifting the values, or one wild value, changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+
+# The median absolute deviation of normal values times this is their standard deviation.
+NORMAL_MAD = 1.4826
+
+
+def spread(values: Sequence[float]) -> float:
+    """The interquartile range; 0.0 for fewer than two values."""
+    ordered = sorted(values)
+    low, high = (_quantile(ordered, share) for share in (0.25, 0.75))
+    return high - low
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation as the median absolute deviation tells it: half of the values may be outliers."""
+    centre = median(values)
+    return NORMAL_MAD * median(abs(value - centre) for value in values)
+
+
+def without_outliers(values: Sequence[float], deviations: float = 5.0) -> list[float]:
+    """The values, each drawn in to `deviations` robust deviations around the median (winsorized)."""
+    centre, reach = median(values), deviations * deviation(values)
+    return [min(max(value, centre - reach), centre + reach) for value in values]
+
+
+def ranks(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """1 for the smallest; equals share the mean of theirs."""
+    _, inverse, counts = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    shared: np.ndarray[tuple[int], np.dtype[np.float64]] = (last - (counts - 1) / 2.0)[inverse]
+    return shared
+
+
+def larger_later(earlier: Sequence[float], later: Sequence[float]) -> tuple[float, float]:
+    """(share, z) of the Mann-Whitney test: the share of pairs in which the later value is the larger one (equals count
+    half), and how many standard deviations that lies above one half, corrected for ties. (0.5, 0.0) for no variance.
+
+    Mann and Whitney, "On a test of whether one of two random variables is stochastically larger", 1947.
+    """
+    first, second = len(earlier), len(later)
+    if not first or not second:
+        return 0.5, 0.0
+    ranked = ranks([*earlier, *later])
+    pairs = float(ranked[first:].sum()) - second * (second + 1) / 2
+    _, ties = np.unique(ranked, return_counts=True)
+    total = first + second
+    tied = float((ties.astype(float) ** 3 - ties).sum()) / (total * (total - 1))
+    variance = first * second / 12.0 * (total + 1 - tied)
+    z = 0.0 if variance <= 0 else (pairs - first * second / 2) / math.sqrt(variance)
+    return pairs / (first * second), z
+
+
+def slope(values: Sequence[float]) -> float:
+    """Theil and Sen's: the median of the slopes between all pairs, per position."""
+    array = np.asarray(values, float)
+    first, second = np.triu_indices(len(array), 1)
+    return float(np.median((array[second] - array[first]) / (second - first)))
+
+
+def concordance(values: Sequence[float]) -> float:
+    """Kendall's tau with time: 1.0 where each value is above all before it, -1.0 below."""
+    array = np.asarray(values, float)
+    first, second = np.triu_indices(len(array), 1)
+    return float(np.sign(array[second] - array[first]).mean()) if len(first) else 0.0
+
+
+def rhythm(values: Sequence[float], least_cycles: int = 4) -> tuple[float, float, float]:
+    """(period, share, p) of the strongest cycle in the ranks: its length in positions, the share of all variance that
+    it has, and the probability of a share as large among values in random order (Fisher's g test).
+
+    The trend, a cubic, is taken out before, and cycles that fit fewer than `least_cycles` times into the series are left
+    out: they are trends, too. (0.0, 0.0, 1.0) where there is no other variance or too little to look at. Fisher, "Tests
+    of significance in harmonic analysis", 1929.
+    """
+    count = len(values)
+    if count // 2 < least_cycles + 5:
+        return 0.0, 0.0, 1.0
+    ranked, at = ranks(values), np.linspace(-1.0, 1.0, count)
+    rest = ranked - np.polynomial.polynomial.polyval(at, np.polynomial.polynomial.polyfit(at, ranked, 3))
+    power = np.abs(np.fft.rfft(rest)) ** 2
+    if count % 2 == 0:
+        power[-1] /= 2  # the alternation has one degree of freedom, the others two
+    considered = power[least_cycles:]
+    if considered.sum() <= 1e-9 * count * float((ranked**2).sum()):
+        return 0.0, 0.0, 1.0
+    strongest = int(considered.argmax())
+    share = float(considered[strongest] / considered.sum())
+    chance = min(1.0, len(considered) * (1.0 - share) ** (len(considered) - 1))
+    return count / (strongest + least_cycles), share, chance
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """By linear interpolation. Quicker than NumPy's for a few values, and it is asked for at every step."""
+    if not ordered:
+        return 0.0
+    below = int(share * (len(ordered) - 1))
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (share * (len(ordered) - 1) - below)

@@ -1,0 +1,162 @@
+"""What the monitor looks at: an optimization's state, and its newest steps and trials. Reading costs the same at any
+length of its history: by key, the newest WINDOW_STEPS steps and WINDOW_TRIALS trials, or what is new since.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from o9.lifecycle.effect import Direction, direction_of
+from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.states import OptimizationStatus, TrialState
+from o9.model.trial import Trial
+from o9.store.codec import row_to_trial
+from o9.store.ledger import METRIC, TRIAL
+from o9.strategies.registry import resolve_objective
+from o9.strategies.search_space import SearchSpace
+
+WINDOW_STEPS = 200
+WINDOW_TRIALS = 500
+MOST_TRIALS = 100_000
+# What tasks.steps commits with each step; the last two only where they were measured.
+STEP_SECONDS, TRIALS, BEST, CPU, MEMORY = "step_seconds", "trials", "best_value", "cpu_percent", "memory_mib"
+# Fields of OptimizationMetrics that O9 cannot measure; filled where an objective or a strategy reports them itself.
+REPORTED = (
+    "accuracy", "precision", "recall", "f1_score", "profit_improvement", "risk_reduction", "efficiency_gain",
+)  # fmt: skip
+NAMES = (STEP_SECONDS, TRIALS, BEST, CPU, MEMORY, *REPORTED)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A committed step: when it was, and the figures of `NAMES` that it came with."""
+
+    number: int
+    at: datetime
+    figures: dict[str, float]
+
+    @property
+    def seconds(self) -> float | None:
+        return self.figures.get(STEP_SECONDS)
+
+    @property
+    def best(self) -> float | None:
+        return self.figures.get(BEST)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One optimization at `now`: its newest steps and trials, oldest first. `space` is None where it is not known."""
+
+    state: OptimizationState
+    now: datetime
+    steps: Sequence[Step] = ()
+    trials: Sequence[Trial] = ()
+    space: SearchSpace | None = None
+
+    @property
+    def direction(self) -> Direction:
+        return direction_of(self.state)
+
+    @property
+    def values(self) -> list[float]:
+        """Those of the completed trials, turned so that larger is better."""
+        sign = -1.0 if self.direction == "minimize" else 1.0
+        completed = (trial for trial in self.trials if trial.state is TrialState.COMPLETED)
+        return [sign * trial.value for trial in completed if trial.value is not None]
+
+    @property
+    def bests(self) -> list[float]:
+        """The best so far after each step that has one, turned so that larger is better."""
+        sign = -1.0 if self.direction == "minimize" else 1.0
+        return [sign * step.best for step in self.steps if step.best is not None]
+
+    @property
+    def order_means_nothing(self) -> bool:
+        """A grid is walked in its own order: whether its values rise or swing says nothing of the search."""
+        return self.state.metadata.get("sampler") == "grid"
+
+    def after(self, steps: Sequence[Step], trials: Sequence[Trial], state: OptimizationState) -> Window:
+        """With what is new, now, and without what is too old."""
+        return replace(
+            self,
+            state=state,
+            now=utc_now(),
+            steps=[*self.steps, *steps][-WINDOW_STEPS:],
+            trials=[*self.trials, *trials][-WINDOW_TRIALS:],
+        )
+
+    def as_of(self, position: int) -> Window:
+        """As it was when `steps[position]` had just been committed, as far as the ledger tells."""
+        step, state = self.steps[position], self.state
+        trials = self.trials[: bisect_right(self.trials, step.number, key=lambda trial: trial.step)]
+        trials = trials[-WINDOW_TRIALS:]
+        best = next((trial.parameters for trial in trials if step.best is not None and trial.value == step.best), {})
+        done = step.number + 1
+        then = replace(
+            state,
+            status=OptimizationStatus.RUNNING,
+            completed_steps=done,
+            progress=min(1.0, done / state.total_steps) if state.total_steps else 0.0,
+            current_performance=state.current_performance if step.best is None else step.best,
+            optimized_parameters=best,
+            updated_at=step.at,
+        )
+        steps = self.steps[max(0, position + 1 - WINDOW_STEPS) : position + 1]
+        return replace(self, state=then, now=step.at, steps=steps, trials=trials)
+
+
+def read_window(
+    connection: Connection, optimization_id: str, steps: int = WINDOW_STEPS
+) -> tuple[list[Step], list[Trial]]:
+    """The newest `steps` steps, their trials (the newest MOST_TRIALS), and a window of trials before; oldest first."""
+    found = read_steps(connection, optimization_id, -1, steps)
+    limit = WINDOW_TRIALS + int(min(MOST_TRIALS, sum(step.figures.get(TRIALS, 0.0) for step in found)))
+    return found, _read_trials(connection, optimization_id, -1, limit)
+
+
+def read_news(
+    connection: Connection, optimization_id: str, after_step: int, after_trial: int
+) -> tuple[list[Step], list[Trial]]:
+    """What came behind this step and this trial, oldest first, and no more than a window holds."""
+    steps = read_steps(connection, optimization_id, after_step, WINDOW_STEPS)
+    return steps, _read_trials(connection, optimization_id, after_trial, WINDOW_TRIALS)
+
+
+def read_steps(connection: Connection, optimization_id: str, after: int, limit: int) -> list[Step]:
+    """The newest `limit` steps behind `after`, oldest first: one look by key for each name."""
+    figures: dict[int, dict[str, float]] = {}
+    moments: dict[int, str] = {}
+    columns = (METRIC.c.step, METRIC.c.value, METRIC.c.at)
+    for name in NAMES:
+        where = (METRIC.c.optimization_id == optimization_id) & (METRIC.c.name == name) & (METRIC.c.step > after)
+        for step, value, at in connection.execute(
+            select(*columns).where(where).order_by(METRIC.c.step.desc()).limit(limit)
+        ):
+            figures.setdefault(step, {})[name] = value
+            moments[step] = at
+    newest = sorted(figures)[-limit:]
+    return [Step(number, datetime.fromisoformat(moments[number]), figures[number]) for number in newest]
+
+
+def _read_trials(connection: Connection, optimization_id: str, after: int, limit: int) -> list[Trial]:
+    where = (TRIAL.c.optimization_id == optimization_id) & (TRIAL.c.number > after)
+    statement = select(TRIAL).where(where).order_by(TRIAL.c.number.desc()).limit(limit)
+    return [row_to_trial(dict(row)) for row in connection.execute(statement).mappings()][::-1]
+
+
+def search_space_of(state: OptimizationState) -> SearchSpace | None:
+    """The one that it gives, or that of an objective known here by name; no import path is followed for it."""
+    raw = state.metadata.get("search_space")
+    try:
+        if raw is None and isinstance(name := state.metadata.get("objective"), str):
+            raw = resolve_objective(name, allowed_imports=()).search_space
+        return None if raw is None else SearchSpace.parse(raw)
+    except OptimizationError:
+        return None
