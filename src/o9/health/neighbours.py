@@ -1,0 +1,122 @@
+"""Is the best trial a peak or a plateau? What its neighbours in the search space say.
+
+Contract. Pure. A result that survives small changes of its parameters is more likely to survive the future; a lone
+spike is what fitting to noise leaves. The answer is a `Neighbourhood`, or an `Unknown` with the reason.
+
+Distance, between two sets of parameters: the mean over the parameters of how far they lie apart, 0 to 1 each: a number
+over its range, in logarithms where its scale is logarithmic; a choice 0 where it is the same, else 1; a parameter that
+can only have one value takes no part. Source: Gower 1971 (A General Coefficient of Similarity), equal weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from statistics import median
+from typing import Any
+
+from o9.health.unknown import Unknown
+from o9.model.states import TrialState
+from o9.model.trial import Trial
+from o9.strategies.parameters import CategoricalParameter, Parameter, as_json
+from o9.strategies.search_space import SearchSpace
+
+# Nearer than this is nearly the same set again: adaptive samplers crowd there, and would call any spike a plateau.
+NEAREST = 0.03
+FARTHEST = 0.15
+LEAST_NEIGHBOURS = 5
+# A plateau keeps at least this share of the advantage that the best has over the median of all trials.
+KEPT_ON_A_PLATEAU = 0.5
+
+
+class Terrain(str, Enum):
+    PEAK = "peak"
+    PLATEAU = "plateau"
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """`kept`: of the best's advantage over the median of all trials, the share that its median neighbour still has.
+
+    1.0 is a plateau, 0.0 a spike, below 0 a hole around it; minus infinity where most neighbours failed. `neighbours`
+    are trial numbers, the nearest first; `words` is a sentence for a person.
+    """
+
+    terrain: Terrain
+    kept: float
+    best: int
+    neighbours: tuple[int, ...]
+    words: str
+
+
+def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool) -> Neighbourhood | Unknown:
+    """Of the best completed trial of one optimization.
+
+    Neighbours lie between 0.03 and 0.15 away; at least five are needed. A failed neighbour, or one whose value is not
+    finite, counts as the worst there can be: a cliff is no plateau. A cancelled one says nothing. Trials whose
+    parameters do not belong to `space` are left out.
+    """
+    sign = 1.0 if maximize else -1.0
+    values = {
+        trial.number: sign * trial.value if _good(trial) and trial.value is not None else -math.inf
+        for trial in trials
+        if trial.state is not TrialState.CANCELLED and space.contains(trial.parameters)
+    }
+    known = {trial.number: trial for trial in trials if trial.number in values}
+    good = [number for number in known if _good(known[number])]
+    if not good:
+        return Unknown("no trial completed with a finite value")
+    best = max(good, key=lambda number: (values[number], -number))
+    middle = median(values[number] for number in good)
+    advantage = values[best] - middle
+    if not advantage > 0:
+        return Unknown(f"all {len(good)} trials have about the same value: there is no best one to look around")
+    try:
+        between = distance(space)
+    except ValueError as error:
+        return Unknown(str(error))
+    away = {number: between(known[best].parameters, known[number].parameters) for number in known if number != best}
+    near = sorted((number for number in away if NEAREST <= away[number] <= FARTHEST), key=lambda n: (away[n], n))
+    if len(near) < LEAST_NEIGHBOURS:
+        return Unknown(
+            f"only {len(near)} trials lie near the best (distance {NEAREST} to {FARTHEST}), at least "
+            f"{LEAST_NEIGHBOURS} are needed; evaluate some of its neighbours"
+        )
+    kept = (median(values[number] for number in near) - middle) / advantage
+    terrain = Terrain.PLATEAU if kept >= KEPT_ON_A_PLATEAU else Terrain.PEAK
+    return Neighbourhood(terrain, kept, best, tuple(near), _words(terrain, kept, best, len(near)))
+
+
+def distance(space: SearchSpace) -> Callable[[Mapping[str, Any], Mapping[str, Any]], float]:
+    """The distance between two sets of parameters of `space`, 0 to 1. Raises ValueError where nothing can vary."""
+    axes = [parameter for parameter in space.parameters if parameter.grid_size() != 1]
+    if not axes:
+        raise ValueError("no parameter of the search space can vary")
+
+    def between(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+        return sum(_apart(axis, one[axis.name], other[axis.name]) for axis in axes) / len(axes)
+
+    return between
+
+
+def _apart(axis: Parameter, one: Any, other: Any) -> float:
+    if isinstance(axis, CategoricalParameter):
+        return float(as_json(one) != as_json(other))
+    if axis.log:
+        return abs(math.log(one / other)) / math.log(axis.high / axis.low)
+    return abs(one - other) / (axis.high - axis.low)
+
+
+def _good(trial: Trial) -> bool:
+    return trial.state is TrialState.COMPLETED and trial.value is not None and math.isfinite(trial.value)
+
+
+def _words(terrain: Terrain, kept: float, best: int, neighbours: int) -> str:
+    if kept == -math.inf:
+        return f"Trial {best} stands alone: most of its {neighbours} neighbours failed."
+    share = f"{neighbours} neighbours of trial {best} keep {kept:.0%} of its advantage over the median trial"
+    if terrain is Terrain.PLATEAU:
+        return f"{share}: a plateau, small changes of the parameters do little harm."
+    return f"{share}: a peak, a small change of the parameters loses most of it."

@@ -1,0 +1,157 @@
+"""A planted spike and a planted plateau, on every kind of scale."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from o9.health.neighbours import Neighbourhood, Terrain, distance, neighbourhood
+from o9.health.unknown import Unknown
+from o9.model.states import TrialState
+from o9.model.trial import Trial
+from o9.strategies.search_space import SearchSpace
+
+FLAT = SearchSpace.parse(
+    {
+        "fast": {"type": "int", "low": 2, "high": 102},
+        "decay": {"type": "float", "low": 0.001, "high": 1.0, "log": True},
+        "side": {"type": "categorical", "choices": ["long", "both"]},
+    }
+)
+LINE = SearchSpace.parse({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+
+
+def on_line(values: dict[float, float | None]) -> list[Trial]:
+    """Trials at these x; None: it failed."""
+    return [
+        Trial(number, 0, TrialState.FAILED if value is None else TrialState.COMPLETED, {"x": x}, value)
+        for number, (x, value) in enumerate(values.items())
+    ]
+
+
+def looked(trials: list[Trial], space: SearchSpace = LINE, *, maximize: bool = True) -> Neighbourhood:
+    answer = neighbourhood(trials, space, maximize=maximize)
+    assert isinstance(answer, Neighbourhood), answer
+    return answer
+
+
+def ledger(score: Any, trials: int = 400) -> list[Trial]:
+    generator = random.Random(7)
+    points = [{"fast": 50, "decay": 0.03, "side": "both"}]
+    points += [
+        {
+            "fast": generator.randint(2, 102),
+            "decay": 10 ** generator.uniform(-3, 0),
+            "side": generator.choice(["long", "both"]),
+        }
+        for _ in range(trials)
+    ]
+    return [
+        Trial(number, 0, TrialState.COMPLETED, point, score(point) + generator.gauss(0, 0.05))
+        for number, point in enumerate(points)
+    ]
+
+
+def test_a_planted_spike_is_a_peak() -> None:
+    found = looked(ledger(lambda point: 2.0 if point["fast"] == 50 and point["decay"] == 0.03 else 0.0), FLAT)
+    assert (found.terrain, found.best) == (Terrain.PEAK, 0)
+    assert abs(found.kept) < 0.1
+    assert "a small change of the parameters loses most of it" in found.words
+
+
+def test_a_planted_plateau_is_a_plateau() -> None:
+    def hill(point: dict[str, Any]) -> float:
+        """Wide in a number, wide in a logarithm, and only for one of the choices."""
+        away = abs(point["fast"] - 50) / 100 + abs(math.log10(point["decay"] / 0.03)) / 3
+        return 2.0 - away if point["side"] == "both" else 0.0
+
+    found = looked(ledger(hill), FLAT)
+    assert found.terrain is Terrain.PLATEAU
+    assert found.kept > 0.7
+
+
+def test_pure_noise_is_a_peak() -> None:
+    found = looked(ledger(lambda point: 0.0), FLAT)
+    assert found.terrain is Terrain.PEAK
+
+
+def test_minimizing_looks_at_the_other_end() -> None:
+    values = {i / 50: float(abs(i - 20)) for i in range(51)}
+    assert looked(on_line(values), maximize=False).best == 20
+    assert looked(on_line(values), maximize=False).terrain is Terrain.PLATEAU
+    # Upside down the best is the corner at 50, and its neighbours are nearly as high.
+    assert looked(on_line(values)).best == 50
+
+
+def test_copies_of_a_spike_do_not_make_it_a_plateau() -> None:
+    """An adaptive sampler returns to where it was good."""
+    crowd: dict[float, float | None] = {0.5 + i / 10_000: 1.0 - i / 10_000 for i in range(100)}
+    found = looked(on_line(crowd | {i / 200 + 0.002: 0.0 for i in range(199)}))
+    assert found.terrain is Terrain.PEAK
+
+
+def test_a_cliff_is_no_plateau() -> None:
+    """Where the neighbours fail, or have no value, nothing is left."""
+    values: dict[float, float | None] = {0.5: 2.0} | {i / 100: 1.9 for i in range(41)}
+    values |= {0.5 + i / 100: None for i in range(4, 15)} | {0.5 - i / 100: math.nan for i in range(4, 9)}
+    found = looked(on_line(values))
+    assert (found.terrain, found.kept) == (Terrain.PEAK, -math.inf)
+    assert "failed" in found.words
+
+
+def test_cancelled_trials_say_nothing() -> None:
+    trials = on_line({0.5: 2.0} | {i / 100: 1.0 for i in range(30)} | {0.55 + i / 100: 1.9 for i in range(9)})
+    cancelled = [Trial(900 + i, 0, TrialState.CANCELLED, {"x": 0.45 - i / 1000}) for i in range(50)]
+    assert looked(trials + cancelled) == looked(trials)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 1000), st.floats(0.1, 100), st.floats(-50, 50))
+def test_the_unit_and_the_zero_of_the_value_do_not_matter(seed: int, unit: float, zero: float) -> None:
+    generator = random.Random(seed)
+    trials = on_line({generator.random(): generator.gauss(0, 1) for _ in range(80)})
+    moved = [replace(trial, value=(trial.value or 0.0) * unit + zero) for trial in trials]
+    one, other = (neighbourhood(some, LINE, maximize=True) for some in (trials, moved))
+    if isinstance(one, Unknown):
+        assert one == other
+    else:
+        assert isinstance(other, Neighbourhood)
+        assert (other.best, other.neighbours) == (one.best, one.neighbours)
+        assert other.kept == pytest.approx(one.kept, abs=1e-6)
+
+
+def test_distances() -> None:
+    between = distance(FLAT)
+    here = {"fast": 52, "decay": 0.01, "side": "long"}
+    assert between(here, here) == 0
+    assert between(here, here | {"fast": 62}) == pytest.approx(0.1 / 3)
+    assert between(here, here | {"decay": 0.1}) == pytest.approx(1 / 9)  # one decade of three
+    assert between(here, here | {"side": "both"}) == pytest.approx(1 / 3)
+    assert between({"fast": 2, "decay": 0.001, "side": "long"}, {"fast": 102, "decay": 1.0, "side": "both"}) == 1
+    fixed = SearchSpace.parse(
+        {"x": {"type": "float", "low": 0.0, "high": 1.0}, "one": {"type": "int", "low": 3, "high": 3}}
+    )
+    assert distance(fixed)({"x": 0.0, "one": 3}, {"x": 1.0, "one": 3}) == 1
+
+
+def test_what_cannot_be_seen_says_why() -> None:
+    def reason(trials: list[Trial], space: SearchSpace = LINE) -> str:
+        answer = neighbourhood(trials, space, maximize=True)
+        assert isinstance(answer, Unknown)
+        return answer.reason
+
+    assert "no trial completed" in reason([])
+    assert "no trial completed" in reason(on_line({0.1: None, 0.2: math.nan}))
+    assert "same value" in reason(on_line({0.5: 1.0}))
+    assert "same value" in reason(on_line({i / 20: 1.0 for i in range(20)}))
+    assert "only 4 trials lie near the best" in reason(on_line({0.5: 2.0} | {0.55 + i / 100: 1.0 for i in range(4)}))
+    fixed = SearchSpace.parse({"x": {"type": "int", "low": 1, "high": 1}})
+    twice = [Trial(n, 0, TrialState.COMPLETED, {"x": 1}, float(n)) for n in range(9)]
+    assert "no parameter" in reason(twice, fixed)
+    assert "no trial completed" in reason([replace(trial, parameters={"y": 1}) for trial in twice], fixed)
