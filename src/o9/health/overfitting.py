@@ -143,7 +143,8 @@ def probability_of_backtest_overfitting(returns: ArrayLike, blocks: int = 16) ->
     """CSCV: does what was best on half of the time stay above the median on the other half?
 
     `returns`: (periods, trials). The periods are cut into `blocks` (S) equal blocks; for each of the C(S, S/2) choices
-    of half of them the trial with the best Sharpe ratio is ranked by its Sharpe ratio on the others: rank r of N, ω = r/(N+1), logit ln(ω/(1-ω)).
+    of half of them the trial with the best Sharpe ratio is ranked by its Sharpe ratio on the others: rank r of N,
+    ω = r/(N+1), logit ln(ω/(1-ω)).
     Source: Bailey, Borwein, López de Prado and Zhu 2017 (The Probability of Backtest Overfitting), sections 2 and 3.
 
     What the paper leaves open: equal Sharpe ratios share their mean rank, the earliest trial of equals is the best in
