@@ -27,7 +27,13 @@ from o9.model.errors import (
     OptimizationStoreError,
     OptimizationValidationError,
 )
-from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, OptimizationState, utc_now
+from o9.model.optimization import (
+    OptimizationAlert,
+    OptimizationHealthReport,
+    OptimizationMetrics,
+    OptimizationState,
+    utc_now,
+)
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -55,6 +61,8 @@ class Backend(Protocol):
     async def cancel_optimization(self, optimization_id: str) -> bool: ...
 
     async def get_global_statistics(self) -> dict[str, Any]: ...
+
+    async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]: ...
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None: ...
 
@@ -99,6 +107,11 @@ def _router(backend: Backend) -> APIRouter:
         await _existing(backend, optimization_id)
         found = await backend.store.read_async(backend.store.trials, optimization_id, after=after, limit=limit)
         return _success([trial.to_dict() for trial in found])
+
+    @router.get("/optimizations/{optimization_id}/metrics")
+    async def metrics(optimization_id: str) -> JSONResponse:
+        await _existing(backend, optimization_id)
+        return _success([one.to_dict() for one in await backend.get_optimization_metrics(optimization_id)])
 
     @router.get("/optimizations/{optimization_id}/transitions")
     async def transitions(optimization_id: str) -> JSONResponse:

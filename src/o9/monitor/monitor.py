@@ -36,11 +36,12 @@ KEPT_ALERTS = 1_000
 
 @dataclass
 class _Watch:
-    """What is known of one optimization from the last look."""
+    """What is known of one optimization from the last look; `silent` is whether it was stalled at the one before."""
 
     window: Window
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding]
     firing: dict[str, OptimizationAlert] = field(default_factory=dict)
+    silent: bool = False
 
 
 class OptimizationMonitor(StoreComponent):
@@ -180,14 +181,18 @@ class OptimizationMonitor(StoreComponent):
             window = known.window.after([], [], state)
             others = [finding for finding in known.findings if finding.name != "stalled"]
             found = stalled(window)
-            return _Watch(window, others if found is None else [found, *others], known.firing)
+            silent = any(finding.name == "stalled" for finding in known.findings)
+            return _Watch(window, others if found is None else [found, *others], known.firing, silent)
         steps, trials = self._query(read_news, state.optimization_id, last_step, last_trial)
         window = known.window.after(steps, trials, state)
         return _Watch(window, find_problems(window), known.firing)
 
     async def _tell(self, watch: _Watch) -> None:
-        """Alerts for what is new or of another level, resolutions for what is gone."""
-        found = {finding.name: finding for finding in watch.findings}
+        """Alerts for what is new or of another level, resolutions for what is gone.
+
+        A stall is told once it is seen twice in a row: short silences of quick steps come and go.
+        """
+        found = {one.name: one for one in watch.findings if one.name != "stalled" or watch.silent}
         firing = watch.firing.items()
         gone = [name for name, alert in firing if name not in found or found[name].level is not alert.level]
         self._resolve(watch, gone)

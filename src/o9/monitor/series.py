@@ -79,9 +79,9 @@ def rhythm(values: Sequence[float], least_cycles: int = 4) -> tuple[float, float
     """(period, share, p) of the strongest cycle in the ranks: its length in positions, the share of all variance that
     it has, and the probability of a share as large among values in random order (Fisher's g test).
 
-    The trend, a cubic, is taken out before, and cycles that fit fewer than `least_cycles` times into the series are left
-    out: they are trends, too. (0.0, 0.0, 1.0) where there is no other variance or too little to look at. Fisher, "Tests
-    of significance in harmonic analysis", 1929.
+    The trend, a cubic, is taken out before, and cycles that fit fewer than `least_cycles` times into the series are
+    left out: they are trends, too. (0.0, 0.0, 1.0) where there is no other variance or too little to look at. Fisher,
+    "Tests of significance in harmonic analysis", 1929.
     """
     count = len(values)
     if count // 2 < least_cycles + 5:

@@ -1,0 +1,110 @@
+"""CPU and memory of real processes: what is read is what they use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from o9.monitor import resources
+from o9.monitor.resources import Meter, Reading, cpu_percent, read
+from o9.strategies.team import Shipment, Team
+
+
+@contextmanager
+def process(code: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs `code`, which prints a line when it is ready."""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as started:
+        try:
+            assert started.stdout is not None
+            started.stdout.readline()
+            yield started
+        finally:
+            if started.poll() is None:
+                for below in psutil.Process(started.pid).children(recursive=True):
+                    below.kill()
+            started.kill()
+
+
+def test_percent_is_of_one_core_and_of_the_time_between() -> None:
+    same = frozenset({(1, 1.0)})
+    assert cpu_percent(Reading(10.0, same, 5.0, 1.0), Reading(12.0, same, 8.0, 1.0)) == 150.0
+    assert cpu_percent(None, Reading(12.0, same, 8.0, 1.0)) is None
+    assert cpu_percent(Reading(10.0, frozenset({(2, 1.0)}), 5.0, 1.0), Reading(12.0, same, 8.0, 1.0)) is None
+    assert cpu_percent(Reading(10.0, same, 5.0, 1.0), Reading(12.0, same, 4.0, 1.0)) is None
+    assert cpu_percent(Reading(10.0, same, 5.0, 1.0), Reading(10.0, same, 5.0, 1.0)) is None
+
+
+def test_memory_and_cpu_of_a_process_and_of_what_it_started() -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        "held = b'x' * 64_000_000\n"
+        "child = subprocess.Popen([sys.executable, '-c', \"held = b'y' * 64_000_000; print(1, flush=True)\\n"
+        'while True: pass"], stdout=subprocess.PIPE)\n'
+        "child.stdout.readline(); print(1, flush=True)\n"
+        "time.sleep(60)"
+    )
+    with process(code) as started:
+        before = read([started.pid], time.monotonic())
+        time.sleep(0.5)
+        after = read([started.pid], time.monotonic())
+        assert before is not None
+        assert after is not None
+        assert after.memory_mib > 2 * 61
+        percent = cpu_percent(before, after)
+        assert percent is not None
+        assert 20 < percent < 115, "its child kept a core busy, or what others left of it"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the time of what has ended is not told")
+def test_what_a_subprocess_used_counts_after_its_end() -> None:
+    burn = "import time\nwhile time.process_time() < 0.4: pass"
+    code = (
+        f"import subprocess, sys, time\nprint(1, flush=True)\nsubprocess.run([sys.executable, '-c', {burn!r}])\n"
+        "print(2, flush=True)\ntime.sleep(60)"
+    )
+    with process(code) as started:
+        assert started.stdout is not None
+        started.stdout.readline()
+        after = read([started.pid], time.monotonic())
+        assert after is not None
+        assert after.cpu_seconds >= 0.35
+
+
+def test_what_is_gone_cannot_be_read() -> None:
+    with process("print(1, flush=True)") as started:
+        started.wait(10)
+    assert read([started.pid], 0.0) is None
+    assert read([], 0.0) is None
+
+
+async def test_a_meter_needs_two_looks_at_the_same_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(resources.time, "monotonic", lambda: clock[0])
+    team = Team()
+    monkeypatch.setattr(resources, "team_of", lambda strategy: team)
+    meter = Meter(object())
+    assert meter.measure() == {}, "no child has joined yet"
+    child = await team.join(Shipment("eval", eval, "builtins:eval"))
+    clock[0] = 5.0
+    assert meter.measure().keys() == {"memory_mib"}
+    clock[0] = 5.5
+    assert meter.measure() == {}, "too soon for ticks of 10 ms"
+    clock[0] = 7.0
+    measured = meter.measure()
+    assert measured.keys() == {"cpu_percent", "memory_mib"}
+    assert measured["memory_mib"] > 10
+    child.kill()
+    await team.join()
+    clock[0] = 9.0
+    assert meter.measure().keys() == {"memory_mib"}, "another child: what the dead one used is not known"
+    await team.close()
+
+
+def test_what_runs_in_the_event_loop_is_not_measured() -> None:
+    assert Meter(object()).measure() == {}
