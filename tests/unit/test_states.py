@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from o9.model.errors import OptimizationStateError, StaleAttemptError
-from o9.model.states import ENDED, Intent, Reason, decide_transition
+from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
 from o9.store.contract_steps import new, trial
 from o9.store.leases import Claim, Lost, Sweep
@@ -299,6 +299,8 @@ class Lives(RuleBasedStateMachine):
             assert decision.reason is Reason.STALE_FENCE
         elif at < model.heard_until:
             assert decision.reason is Reason.STALE_VERSION
+        elif to in ACTIVE and not model.leased and CELLS[model.status, to] == "x":
+            assert decision.reason is Reason.NOT_HELD
         else:
             model.heard_until = at
             assert decision.allowed is self.moved(key, to)

@@ -109,6 +109,7 @@ class Reason(str, Enum):
     ENDED = "the optimization has ended"
     NOT_IN_TABLE = "the table of transitions does not have it"
     STALE_FENCE = "a newer attempt holds the optimization"
+    NOT_HELD = "nobody holds the optimization"
     STALE_VERSION = "the optimization has changed since it was read"
     ENDING = "its end was asked for already"
 

@@ -203,6 +203,23 @@ class PrefectRunContract:
         assert status_of(store, "a") is S.COMPLETED
         assert len(store.prefect_states("a")) == 4
 
+    def test_a_run_that_waits_for_its_turn_is_not_at_work(self, open_store: OpenStore) -> None:
+        """It is Running in Prefect, and looks for its turn; nobody holds the optimization."""
+        store, at = open_store(), datetime(2026, 1, 1, tzinfo=UTC)
+        put(store, "first")
+        put(store, "a")
+        assert store.write(Claim("node-1", 1, 60.0, "first")) is not None
+        store.write(Heartbeat("node-1", "host", 1, 0.0, 60.0, {"limit": 1}))
+        assert store.write(Begin("a", "r", "node-2", 60.0)) == (Turn.NO_ROOM, None)
+        for state_id, to in (("s1", S.INITIALIZING), ("s2", S.RUNNING)):
+            decision = store.write(
+                RecordPrefectState("a", 0, "flow", "r", "n", state_id, "T", "N", "", at, Cause.EVENT, to)
+            )
+            assert decision is not None
+            assert not decision.allowed
+            assert status_of(store, "a") is S.CREATED
+        assert store.known_states("a") == {"s1", "s2"}
+
     def test_a_flow_is_adopted_once_and_takes_no_slot(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         adopt = adopted(store, "flow")

@@ -223,8 +223,8 @@ def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
 class RecordPrefectState:
     """Take a state that Prefect reported, once; `to` is what it means for the optimization (None: nothing).
 
-    A state older than the newest one taken of a flow run is recorded and moves nothing; but the end that the run's own
-    node has seen counts, whatever the clock said that stamped it.
+    Work that nobody holds is none: states of a run that waits for its turn move nothing. Neither does one older than
+    the newest one taken of a flow run; but the end that the run's own node has seen counts, whatever its clock said.
     """
 
     optimization_id: str
@@ -254,8 +254,7 @@ class RecordPrefectState:
             return None
         at = moment(self.at)
         known = {name: getattr(self, name) for name in ("state_id", "optimization_id", "attempt", "run_kind", "run_id")}
-        names = ("run_name", "state_type", "state_name", "message")
-        shown = {name: free_text(getattr(self, name)) for name in names}
+        shown = {name: free_text(getattr(self, name)) for name in ("run_name", "state_type", "state_name", "message")}
         unit.insert(PREFECT_STATE, known | shown | {"at": at, "source": self.source.value}, ignore_known=True)
         if self.to is None:
             return None
@@ -263,8 +262,10 @@ class RecordPrefectState:
             return Decision(False, Reason.STALE_FENCE, f"attempt {self.attempt} was replaced by {row['attempt']}")
         if not seen_end and row["prefect_state_at"] is not None and at < row["prefect_state_at"]:
             return Decision(False, Reason.STALE_VERSION, "a newer state of this run is already recorded")
-        unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
         decision = decide_transition(STATUSES[row["status"]], self.to)
+        if decision.allowed and self.to in ACTIVE and row["lease_node"] is None and row["strategy"] != "mirrored":
+            return Decision(False, Reason.NOT_HELD, "its run waits for its turn, or has lost it")
+        unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
         if decision.allowed:
             told = Transition(
                 self.optimization_id, self.to, self.source, self.message, self.node, issue=self.issue,
