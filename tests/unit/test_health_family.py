@@ -1,0 +1,220 @@
+"""Moments, correlated trials, and the test of a whole family: against arch's own, and against what is planted."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.signal import lfilter
+
+from o9.health import family
+from o9.health.family import (
+    FamilyTest,
+    effective_number_of_trials,
+    family_p_value,
+    long_run_deviation,
+    p_value_of_all,
+    prewhitened_deviation,
+    sharpe_ratios,
+)
+from o9.health.moments import Aligned, Moments, aligned, annualised, moments, per_period
+from o9.health.unknown import Unknown
+
+
+def noise(periods: int, trials: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(0.0, 0.01, (periods, trials))
+
+
+def outcome(returns: Any, *args: Any, **options: Any) -> FamilyTest:
+    answer = family_p_value(returns, *args, **options)
+    assert isinstance(answer, FamilyTest), answer
+    return answer
+
+
+def reason(answer: object) -> str:
+    assert isinstance(answer, Unknown), answer
+    return answer.reason
+
+
+# --- moments ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=60))
+def test_moments_are_those_of_scipy(returns: list[float]) -> None:
+    answer = moments(returns)
+    if isinstance(answer, Unknown):
+        assert np.ptp(returns) < 1e-11
+    elif np.ptp(returns) > 1e-6:
+        assert answer.sharpe == pytest.approx(np.mean(returns) / np.std(returns, ddof=1))
+        assert answer.skewness == pytest.approx(stats.skew(returns), abs=1e-6)
+        assert answer.kurtosis == pytest.approx(stats.kurtosis(returns, fisher=False), rel=1e-6)
+
+
+def test_a_normal_sample_has_kurtosis_three() -> None:
+    answer = moments(noise(100_000, 1)[:, 0])
+    assert isinstance(answer, Moments)
+    assert answer.kurtosis == pytest.approx(3, abs=0.1)
+    assert answer.annual_sharpe(252) == pytest.approx(math.sqrt(252) * answer.sharpe)
+    assert per_period(annualised(0.1, 252), 252) == pytest.approx(0.1)
+
+
+def test_series_without_moments_say_why() -> None:
+    assert "no returns" in reason(moments([]))
+    assert "too few" in reason(moments([0.1, 0.2]))
+    assert "never vary" in reason(moments([0.1] * 30))
+    assert reason(moments([0.1, math.nan, math.inf])) == "2 of 3 returns are not finite, the first in period 1"
+
+
+def test_many_series_become_a_matrix() -> None:
+    answer = aligned([[0.1, 0.2], None, [0.3, math.nan], [0.5, 0.6]])
+    assert isinstance(answer, Aligned)
+    assert answer.matrix.tolist() == [[0.1, 0.5], [0.2, 0.6]]
+    assert answer.positions == (0, 3)
+    assert answer.left_out.keys() == {1, 2}
+    assert "not finite" in answer.left_out[2]
+    assert "2 different lengths" in reason(aligned([[0.1, 0.2], [0.1]]))
+    assert "none of 2 trials has usable returns; trial 0: it has no returns" in reason(aligned([None, []]))
+    assert "none of 0 trials" in reason(aligned([]))
+
+
+# --- effective number of trials -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("periods", "trials"), [(2_520, 200), (250, 1_000)])
+def test_unrelated_trials_count_each(periods: int, trials: int) -> None:
+    """Also where there are more trials than periods, whose sample correlations have few eigenvalues."""
+    assert effective_number_of_trials(noise(periods, trials)) == pytest.approx(trials, rel=0.02)
+
+
+def test_copies_count_once_however_they_are_scaled() -> None:
+    copies = noise(500, 1) @ np.linspace(0.5, 2.0, 40)[None, :]
+    assert effective_number_of_trials(copies) == pytest.approx(1.0)
+
+
+def test_groups_lie_between_the_groups_and_their_members() -> None:
+    groups = np.repeat(noise(2_520, 10), 20, axis=1)
+    counts = [effective_number_of_trials(groups + noise(2_520, 200, 1) * own) for own in (0.0, 0.1, 0.3, 1.0, 10.0)]
+    assert counts == sorted(counts)  # type: ignore[type-var]
+    assert counts[0] == pytest.approx(16, abs=1)
+    assert counts[-1] > 190  # type: ignore[operator]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0, 1))
+def test_an_effective_number_is_between_one_and_all(seed: int, trials: int, shared: float) -> None:
+    returns = noise(60, trials, seed) + shared * noise(60, 1, seed + 1)
+    answer = effective_number_of_trials(returns)
+    assert isinstance(answer, float)
+    assert 1 <= answer <= trials
+
+
+def test_trials_that_never_vary_are_not_correlated() -> None:
+    returns = np.column_stack([noise(100, 3), np.zeros((100, 2))])
+    assert effective_number_of_trials(returns) == effective_number_of_trials(noise(100, 3))
+    assert "ever vary" in reason(effective_number_of_trials(np.zeros((100, 2))))
+    assert "too few" in reason(effective_number_of_trials(noise(20, 3)))
+    assert "not finite" in reason(effective_number_of_trials(np.full((100, 2), math.nan)))
+    assert sharpe_ratios(returns)[3:].tolist() == [0.0, 0.0]
+
+
+# --- the test of the family -------------------------------------------------------------------------------------------
+
+
+def test_the_long_run_deviation_is_what_arch_computes() -> None:
+    from arch.bootstrap import SPA
+
+    returns = np.cumsum(noise(300, 5), axis=0)[::2] * 0.1 + noise(150, 5, 1)
+    theirs = SPA(np.zeros(150), -returns, block_size=7, reps=10, seed=0)
+    theirs.compute()
+    assert long_run_deviation(returns, 7) ** 2 == pytest.approx(theirs._loss_diff_var)
+
+
+def test_hansens_figure_is_that_of_arch() -> None:
+    """arch 8.0.0 does not studentise, whatever it is told: the columns are divided beforehand."""
+    from arch.bootstrap import SPA
+
+    returns = noise(250, 12) + np.linspace(-0.004, 0.0012, 12)
+    ours = outcome(returns, replications=400, seed=5)
+    scaled = returns / long_run_deviation(returns, ours.block_length)
+    theirs = SPA(np.zeros(250), -scaled, block_size=ours.block_length, reps=400, seed=5)
+    theirs.compute()
+    assert ours.hansen == pytest.approx((1 + 400 * theirs.pvalues["consistent"]) / 401)
+    assert 0.02 < ours.hansen < 0.98
+
+
+def test_the_prewhitened_deviation_finds_what_short_blocks_miss() -> None:
+    """Returns that keep 0.5 of the day before: the long-run deviation of their mean is twice that of the shocks."""
+    shocks = np.random.default_rng(0).standard_normal((20_050, 40))
+    returns = lfilter([1.0], [1.0, -0.5], shocks, axis=0)[50:]
+    assert prewhitened_deviation(returns, 1).mean() == pytest.approx(2.0, rel=0.01)
+    assert long_run_deviation(returns, 8).mean() < 1.9
+    assert prewhitened_deviation(shocks, 1).mean() == pytest.approx(1.0, rel=0.01)
+
+
+def test_an_edge_is_found_and_noise_is_not() -> None:
+    returns = noise(1_000, 50)
+    assert outcome(returns).p_value > 0.2
+    returns[:, 33] += 0.0016
+    answer = outcome(returns)
+    assert answer.p_value < 0.01
+    assert answer.chosen == 33
+
+
+def test_the_same_seed_gives_the_same_answer() -> None:
+    assert outcome(noise(200, 10), seed=3) == outcome(noise(200, 10), seed=3)
+    assert outcome(noise(200, 10), seed=3) != outcome(noise(200, 10), seed=4)
+
+
+@pytest.mark.parametrize("trials", [1, 7, 300])
+def test_cells_at_once_change_nothing(trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = outcome(noise(120, trials), replications=200)
+    monkeypatch.setattr(family, "CELLS_AT_ONCE", 1_000)
+    parts = outcome(noise(120, trials), replications=200)
+    assert parts.p_value == whole.p_value
+    assert parts.statistic == pytest.approx(whole.statistic)
+
+
+def test_a_benchmark_takes_its_own_edge_away() -> None:
+    market = noise(1_000, 1, 9)[:, 0] + 0.0016
+    returns = noise(1_000, 30) * 0.3 + market[:, None]
+    assert outcome(returns).p_value < 0.01
+    assert outcome(returns, market).p_value > 0.05
+
+
+def test_another_trial_than_the_best_is_less_likely_real() -> None:
+    returns = noise(1_000, 20)
+    returns[:, 3] += 0.0015
+    best = outcome(returns)
+    other = outcome(returns, chosen=int(np.argsort(sharpe_ratios(returns))[-2]))
+    assert best == outcome(returns, chosen=best.chosen)
+    assert other.p_value > best.p_value + 0.1
+
+
+def test_a_trial_that_never_traded_does_not_disturb() -> None:
+    returns = np.column_stack([np.zeros(200), noise(200, 5)])
+    assert outcome(returns).p_value == outcome(returns[:, 1:]).p_value
+    assert outcome(returns).chosen == outcome(returns[:, 1:]).chosen + 1
+    assert "trial 0 never vary" in reason(family_p_value(returns, chosen=0))
+
+
+def test_a_family_that_cannot_be_tested_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "ever vary" in reason(family_p_value(np.zeros((100, 3))))
+    assert "too few" in reason(family_p_value(noise(29, 3)))
+    assert "not finite" in reason(family_p_value(np.full((100, 2), math.nan)))
+    assert "benchmark has shape" in reason(family_p_value(noise(100, 3), np.zeros(99)))
+    assert "not all finite" in reason(family_p_value(noise(100, 3), np.full(100, math.inf)))
+    monkeypatch.setitem(sys.modules, "arch.bootstrap", None)
+    assert "prefect-o9[quant]" in reason(family_p_value(noise(100, 3)))
+
+
+def test_trials_without_returns_raise_the_p_value() -> None:
+    assert p_value_of_all(0.02, 200, 200) == pytest.approx(0.02)
+    assert p_value_of_all(0.02, 100, 200) == pytest.approx(1 - 0.98**2)
+    assert p_value_of_all(1.0, 1, 200) == pytest.approx(1.0)
