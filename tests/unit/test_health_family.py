@@ -18,6 +18,7 @@ from o9.health.family import (
     FamilyTest,
     effective_number_of_trials,
     family_p_value,
+    kept_of_the_period_before,
     long_run_deviation,
     p_value_of_all,
     prewhitened_deviation,
@@ -153,9 +154,21 @@ def test_the_prewhitened_deviation_finds_what_short_blocks_miss() -> None:
     """Returns that keep 0.5 of the day before: the long-run deviation of their mean is twice that of the shocks."""
     shocks = np.random.default_rng(0).standard_normal((20_050, 40))
     returns = lfilter([1.0], [1.0, -0.5], shocks, axis=0)[50:]
-    assert prewhitened_deviation(returns, 1).mean() == pytest.approx(2.0, rel=0.01)
+    assert prewhitened_deviation(returns, kept_of_the_period_before(returns), 1).mean() == pytest.approx(2.0, rel=0.01)
     assert long_run_deviation(returns, 8).mean() < 1.9
-    assert prewhitened_deviation(shocks, 1).mean() == pytest.approx(1.0, rel=0.01)
+
+
+def test_what_is_kept_is_shared_by_alike_trials_and_not_by_others() -> None:
+    shocks = np.random.default_rng(1).standard_normal((300, 100))
+    alike = lfilter([1.0], [1.0, -0.3], shocks, axis=0)
+    assert kept_of_the_period_before(alike).std() < 0.025  # sampling alone gives 0.055
+    half = np.where(np.arange(100) < 50, alike, shocks)
+    kept = kept_of_the_period_before(half)
+    assert kept[:50].mean() == pytest.approx(0.3, abs=0.05)
+    assert kept[50:].mean() == pytest.approx(0.0, abs=0.05)
+    assert kept_of_the_period_before(alike[:, :1])[0] == pytest.approx(
+        np.corrcoef(alike[1:, 0], alike[:-1, 0])[0, 1], abs=0.01
+    )
 
 
 def test_an_edge_is_found_and_noise_is_not() -> None:

@@ -80,7 +80,10 @@ def family_p_value(
     if chosen is not None and chosen not in part:
         return Unknown(f"the returns of trial {chosen} never vary, so that there is no risk to divide by")
     try:
-        block, white_block = _block_lengths(excess[:, _sample(part)])
+        few = _sample(len(part))
+        kept = kept_of_the_period_before(excess[:, part])
+        block = _block_length(excess[:, part[few]])
+        white_block = _block_length(_remainders(excess[:, part[few]], kept[few]))
         weights = _weights(periods, block, replications, seed)
     except ImportError:
         return Unknown('the package arch is not installed; `pip install "prefect-o9[quant]"` brings it')
@@ -93,7 +96,7 @@ def family_p_value(
         deviation = long_run_deviation(columns, block)
         means = columns.mean(axis=0)
         plain[start : start + step] = means / deviation
-        seen[start : start + step] = means / prewhitened_deviation(columns, white_block)
+        seen[start : start + step] = means / prewhitened_deviation(columns, kept[start : start + step], white_block)
         # What is far worse than the benchmark has no part in the luck of the best (Hansen's consistent recentring).
         centre = np.where(means / deviation < far_worse, 0.0, means / deviation)
         luckiest = np.maximum(luckiest, (weights @ (columns / deviation) - centre).max(axis=1))
@@ -183,15 +186,32 @@ def long_run_deviation(returns: Floats, block: int) -> Floats:
     return deviation
 
 
-def prewhitened_deviation(returns: Floats, block: int) -> Floats:
+def prewhitened_deviation(returns: Floats, kept: Floats, block: int) -> Floats:
     """The long-run deviation of each column, without the bias that short blocks have.
 
-    `long_run_deviation` of what each return does not keep of the one before, over one minus what it keeps (at most 0.97
-    either way). `block` is that of the remainders. Source: Andrews and Monahan 1992, first order.
+    `long_run_deviation` of what each return does not keep of the one before, over one minus the share `kept`,
+    (trials,); `block` is that of the remainders. Source: Andrews and Monahan 1992, first order.
     """
-    remainders, kept = _whitened(returns)
-    deviation: Floats = long_run_deviation(remainders, block) / (1.0 - kept)
+    deviation: Floats = long_run_deviation(_remainders(returns, kept), block) / (1.0 - kept)
     return deviation
+
+
+def kept_of_the_period_before(returns: Floats) -> Floats:
+    """The first autocorrelation of each column, (trials,), at most 0.97 either way, shrunk towards that of all.
+
+    Shrunk by the share of their spread that sampling gives, 1/periods (Efron and Morris 1975): alike trials lend each
+    other their precision, without which the luckiest of many would be the one whose risk is underestimated most.
+    """
+    periods, trials = returns.shape
+    kept = np.empty(trials)
+    step = max(1, CELLS_AT_ONCE // periods)
+    for start in range(0, trials, step):
+        part = returns[:, start : start + step] - returns[:, start : start + step].mean(axis=0)
+        kept[start : start + step] = (part[1:] * part[:-1]).sum(axis=0) / (part**2).sum(axis=0)
+    spread = float(kept.var(ddof=1)) if trials > 1 else math.inf
+    by_chance = min(1.0 / (periods * spread), 1.0) if spread > 0 else 1.0
+    shrunk: Floats = np.clip(kept + by_chance * (kept.mean() - kept), -MOST_KEPT, MOST_KEPT)
+    return shrunk
 
 
 def _excess(returns: ArrayLike, benchmark: ArrayLike | None) -> Floats | Unknown:
@@ -216,32 +236,27 @@ def _varies(returns: Floats) -> NDArray[np.bool_]:
     return varies
 
 
-def _sample(part: NDArray[np.intp]) -> NDArray[np.intp]:
-    spread: NDArray[np.intp] = part[np.unique(np.linspace(0, len(part) - 1, min(len(part), BLOCK_SAMPLE)).astype(int))]
-    return spread
+def _sample(trials: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, trials - 1, min(trials, BLOCK_SAMPLE)).astype(np.intp))
 
 
-def _block_lengths(returns: Floats) -> tuple[int, int]:
-    """Of the stationary bootstrap, for returns and for their remainders: the mean over the columns, a third at most.
+def _block_length(returns: Floats) -> int:
+    """Periods a block of the stationary bootstrap: the mean over the columns, rounded up, a third of all at most.
 
     Source: Politis and White 2004, corrected by Patton, Politis and White 2009. Raises ImportError without arch.
     """
     from arch.bootstrap import optimal_block_length
 
-    blocks = []
-    for series in (returns, _whitened(returns)[0]):
-        lengths = optimal_block_length(series)["stationary"].to_numpy()
-        lengths = lengths[np.isfinite(lengths)]
-        blocks.append(max(1, min(math.ceil(lengths.mean()), len(series) // 3)) if len(lengths) else 1)
-    return blocks[0], blocks[1]
+    lengths = optimal_block_length(returns)["stationary"].to_numpy()
+    lengths = lengths[np.isfinite(lengths)]
+    return max(1, min(math.ceil(lengths.mean()), len(returns) // 3)) if len(lengths) else 1
 
 
-def _whitened(returns: Floats) -> tuple[Floats, Floats]:
-    """What each return does not keep of the one before, (periods - 1, trials), and the share kept, (trials,)."""
+def _remainders(returns: Floats, kept: Floats) -> Floats:
+    """What each return does not keep of the one before, (periods - 1, trials)."""
     centred = returns - returns.mean(axis=0)
-    kept = (centred[1:] * centred[:-1]).sum(axis=0) / (centred**2).sum(axis=0)
-    kept = np.clip(kept, -MOST_KEPT, MOST_KEPT)
-    return centred[1:] - kept * centred[:-1], kept
+    remainders: Floats = centred[1:] - kept * centred[:-1]
+    return remainders
 
 
 def _weights(periods: int, block: int, replications: int, seed: int) -> Floats:
