@@ -61,8 +61,9 @@ class UnitOfWork:
         self._changed: dict[str, Row] = {}
         self._state_ids: set[str] = set()
         self._inserts: dict[tuple[str, bool], tuple[Table, list[Row]]] = {}
-        self.moves: dict[tuple[str, str, str | None, str], int] = {}
+        self.moves: dict[tuple[str, str, int, str | None, str], int] = {}
         self.endings: list[tuple[Row, str]] = []
+        self.rested: set[str] = set()
 
     def read_ahead(self, optimization_ids: set[str]) -> None:
         """Read the rows that will be asked for, in one statement."""
@@ -130,6 +131,10 @@ class UnitOfWork:
     def upsert_counts(self, table: Table, rows: list[Row]) -> None:
         """Insert rows that have a `count`, or add their count to the row of the same key."""
         self._execute(self._statements.upsert_counts(table, tuple(rows[0])), rows)
+
+    def upsert(self, table: Table, rows: list[Row]) -> None:
+        """Insert rows at once, or put them in the place of those of the same key."""
+        self._execute(self._statements.upsert(table, tuple(rows[0])), rows)
 
     def _write_inserts(self) -> None:
         pending, self._inserts = self._inserts, {}

@@ -102,10 +102,11 @@ def counts(connection: Connection) -> list[Row]:
 
 
 def endings(connection: Connection, since_day: str = "") -> list[Row]:
-    """The rollups of what ended on `since_day` (YYYY-MM-DD) or later, histograms decoded."""
-    rows = _rows(connection, select(ROLLUP).where(ROLLUP.c.day >= since_day).order_by(ROLLUP.c.day))
+    """The rollups of what ended on `since_day` (YYYY-MM-DD) or later, by day, histograms decoded."""
+    by_day = (ROLLUP.c.span == "day", ROLLUP.c.starts >= since_day, ROLLUP.c.count != 0)
+    rows = _rows(connection, select(ROLLUP).where(*by_day).order_by(ROLLUP.c.starts))
     for row in rows:
-        row |= {"durations": json.loads(row["durations"]), "improvements": json.loads(row["improvements"])}
+        row |= {name: json.loads(row[name]) for name in ("durations", "improvements", "waits")}
     return rows
 
 

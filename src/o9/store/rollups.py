@@ -1,27 +1,124 @@
 """Aggregates kept current in the transaction that changes a status, so that global figures cost the same at any size.
 
-`tally` holds how many optimizations are in each status now. `rollup` holds, by the day on which they ended,
-counts, sums and histograms of duration and improvement. A histogram maps a bucket to a count; the buckets of
-`bucket_of` are a twelfth of a decade wide, so a quantile read from it is within 11 % of the true one.
+`tally` and `tally_priority` hold how many optimizations are in each status now. `rollup` holds counts, sums and
+histograms of what ended: by the hour, the day and the month in which it did, and over all time, each by type, strategy,
+priority and status. Durations are seconds of running, waits seconds from being queued to being started, summed over an
+optimization's attempts; both, and the improvement, count only where there is one: what never ran has none.
+
+A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
+from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
+
+A rollup is mended by adding a difference (`Correct`), never by overwriting: what ends meanwhile is added as well.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, select
 
-from o9.store import tables
+from o9.store import rankings, tables
 from o9.store.codec import to_json
 from o9.store.commit import Row, UnitOfWork
 
 TALLY = tables.table_of(tables.Tally)
+TALLY_PRIORITY = tables.table_of(tables.TallyPriority)
 ROLLUP = tables.table_of(tables.Rollup)
 BUCKETS_PER_DECADE = 12
+RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
+# How much of an ISO moment names the window that it is in.
+SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
+_CREATED, _STARTED = "created", ("initializing", "running")
+_RAN = "running"
+_SUMS = ("count", "ran", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
+_HISTOGRAMS = ("durations", "improvements", "waits")
+
+
+class Key(NamedTuple):
+    """Which rollup."""
+
+    span: str
+    starts: str
+    optimization_type: str
+    strategy: str
+    priority: int
+    status: str
+
+
+@dataclass
+class Sums:
+    """What a rollup holds. Adding is exact but for the last bits of the three real sums."""
+
+    count: int = 0
+    ran: int = 0
+    waited: int = 0
+    steps_sum: int = 0
+    duration_sum: float = 0.0
+    improvement_sum: float = 0.0
+    wait_sum: float = 0.0
+    durations: Counter[str] = field(default_factory=Counter)
+    improvements: Counter[str] = field(default_factory=Counter)
+    waits: Counter[str] = field(default_factory=Counter)
+
+    def add_ended(self, row: Mapping[Any, Any]) -> None:
+        """`row` is an optimization's, after its end."""
+        self.count += 1
+        self.steps_sum += row["completed_steps"]
+        if row["started_at"] is not None:
+            self.ran += 1
+            self.duration_sum += row["execution_time"]
+            self.improvement_sum += row["performance_improvement"]
+            self.durations[bucket_of(row["execution_time"])] += 1
+            self.improvements[bucket_of(row["performance_improvement"])] += 1
+        if row["waited_seconds"] is not None:
+            self.waited += 1
+            self.wait_sum += row["waited_seconds"]
+            self.waits[bucket_of(row["waited_seconds"])] += 1
+
+    def add(self, other: Sums, times: int = 1) -> None:
+        """Add `other`; with `times` -1 take it away."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+        for name in _HISTOGRAMS:
+            mine = getattr(self, name)
+            for bucket, count in getattr(other, name).items():
+                mine[bucket] += times * count
+
+    def differs(self, other: Sums) -> bool:
+        """Whether more than the order of adding tells the two apart."""
+        for name in ("count", "ran", "waited", "steps_sum", *_HISTOGRAMS):
+            if getattr(self, name) != getattr(other, name):
+                return True
+        slack = 1e-9 * max(1, self.count)
+        return not all(
+            math.isclose(getattr(self, name), getattr(other, name), rel_tol=1e-9, abs_tol=slack)
+            for name in ("duration_sum", "improvement_sum", "wait_sum")
+        )
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any]) -> Sums:
+        """What a row of the table holds."""
+        histograms: dict[str, Any] = {name: Counter(json.loads(row[name])) for name in _HISTOGRAMS}
+        return cls(**{name: row[name] for name in _SUMS}, **histograms)
+
+    def as_row(self) -> Row:
+        histograms = {name: to_json({k: n for k, n in getattr(self, name).items() if n}) for name in _HISTOGRAMS}
+        return {name: getattr(self, name) for name in _SUMS} | histograms
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is to be added to a rollup that had been corrected `corrections` times when that was found."""
+
+    key: Key
+    sums: Sums
+    corrections: int
 
 
 def count_new(unit: UnitOfWork, row: Row) -> None:
@@ -31,8 +128,12 @@ def count_new(unit: UnitOfWork, row: Row) -> None:
 def count_transition(unit: UnitOfWork, row: Row, from_status: str, to_status: str, *, ended: bool) -> None:
     """`row` as it is after the transition."""
     _count(unit, row, from_status, to_status)
+    if from_status == _CREATED and to_status in _STARTED and row["lease_expires_at"] is not None:
+        unit.update(row, waited_seconds=(row["waited_seconds"] or 0.0) + _waited(unit, row))
     if ended:
-        unit.endings.append((dict(row), to_status))
+        unit.endings.append((row, to_status))
+    elif from_status == _RAN:
+        unit.rested.add(row["optimization_id"])
 
 
 def bucket_of(value: float) -> str:
@@ -46,7 +147,7 @@ def bucket_centre(bucket: str) -> float:
     """The value in the (geometric) middle of a bucket."""
     if bucket == "0":
         return 0.0
-    magnitude = 10 ** ((int(bucket[1:]) + 0.5) / BUCKETS_PER_DECADE)
+    magnitude: float = 10.0 ** min(308.25, (int(bucket[1:]) + 0.5) / BUCKETS_PER_DECADE)
     return -magnitude if bucket[0] == "-" else magnitude
 
 
@@ -56,78 +157,111 @@ def quantile(histogram: Mapping[str, int], share: float) -> float | None:
     seen = 0
     for bucket in sorted(histogram, key=bucket_centre):
         seen += histogram[bucket]
-        if seen >= share * total:
+        if seen and seen >= share * total:
             return bucket_centre(bucket)
     return None
 
 
+def keys_of(ended: Mapping[Any, Any], status: str) -> list[Key]:
+    """The rollups that an ended optimization's row belongs into."""
+    who = (ended["optimization_type"], ended["strategy"], int(ended["priority"]), status)
+    return [Key(span, ended["completed_at"][:length], *who) for span, length in SPANS.items()]
+
+
 def write_rollups(unit: UnitOfWork) -> None:
     """Write the unit's counted moves and endings: just before COMMIT, and before anything reads the counts."""
-    moves = [
+    by_status: Counter[tuple[str, str, str]] = Counter()
+    by_priority: Counter[tuple[int, str]] = Counter()
+    for (kind, strategy, priority, from_status, to_status), count in unit.moves.items():
+        by_status[kind, strategy, to_status] += count
+        by_priority[priority, to_status] += count
+        if from_status is not None:
+            by_status[kind, strategy, from_status] -= count
+            by_priority[priority, from_status] -= count
+    tally = [
         {"optimization_type": kind, "strategy": strategy, "status": status, "count": count}
-        for (kind, strategy, status), count in _counted_by_status(unit).items()
+        for (kind, strategy, status), count in by_status.items()
         if count
     ]
-    if moves:
-        unit.upsert_counts(TALLY, moves)
-    for row, status in unit.endings:
-        _add_ending(unit, row, status)
-    unit.moves, unit.endings = {}, []
+    if tally:
+        unit.upsert_counts(TALLY, tally)
+    priorities = [{"priority": each, "status": to, "count": n} for (each, to), n in by_priority.items() if n]
+    if priorities:
+        unit.upsert_counts(TALLY_PRIORITY, priorities)
+    rested = unit.rested | {row["optimization_id"] for row, _ in unit.endings}
+    if unit.endings:
+        sums: dict[Key, Sums] = {}
+        for row, status in unit.endings:
+            for key in keys_of(row, status):
+                sums.setdefault(key, Sums()).add_ended(row)
+        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
+    if rested:
+        rankings.rank(unit, rested)
+    unit.moves, unit.endings, unit.rested = {}, [], set()
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Add differences to rollups; one that another correction has reached first is left out. Answers how many were."""
+
+    differences: tuple[Difference, ...]
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> int:
+        return _add(unit, self.differences, correcting=True)
+
+
+@dataclass(frozen=True)
+class ForgetHours:
+    """Delete the windows of single hours that began before `before`, `YYYY-MM-DDTHH`. Answers how many."""
+
+    before: str
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> int:
+        old = delete(ROLLUP).where(ROLLUP.c.span == "hour", ROLLUP.c.starts < self.before)
+        return int(unit.connection.execute(old).rowcount)
 
 
 def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) -> None:
-    key = (row["optimization_type"], row["strategy"], from_status, to_status)
+    key = (row["optimization_type"], row["strategy"], int(row["priority"]), from_status, to_status)
     unit.moves[key] = unit.moves.get(key, 0) + 1
 
 
-def _counted_by_status(unit: UnitOfWork) -> dict[tuple[str, str, str], int]:
-    counted: dict[tuple[str, str, str], int] = {}
-    for (kind, strategy, from_status, to_status), count in unit.moves.items():
-        counted[kind, strategy, to_status] = counted.get((kind, strategy, to_status), 0) + count
-        if from_status is not None:
-            counted[kind, strategy, from_status] = counted.get((kind, strategy, from_status), 0) - count
-    return counted
+def _waited(unit: UnitOfWork, row: Row) -> float:
+    """Seconds since it was queued, which its key in the queue tells."""
+    from o9.store.transitions import AGING_SECONDS_PER_PRIORITY  # it imports this module
+
+    queued = float(row["queue_key"]) + AGING_SECONDS_PER_PRIORITY * int(row["priority"])
+    return max(0.0, round(datetime.fromisoformat(unit.now).timestamp() - queued, 6))
 
 
-def _add_ending(unit: UnitOfWork, row: Row, status: str) -> None:
-    key = {
-        "day": unit.now[:10],
-        "optimization_type": row["optimization_type"],
-        "strategy": row["strategy"],
-        "status": status,
-    }
-    where = [ROLLUP.c[name] == value for name, value in key.items()]
-    found = unit.connection.execute(select(ROLLUP).where(*where)).mappings().first()
-    old: Mapping[str, Any] = dict(found) if found else _NOTHING_YET
-    # Something that never ran has neither a duration nor an improvement to speak of.
-    ran = row["started_at"] is not None
-    values = {
-        "count": old["count"] + 1,
-        "duration_sum": old["duration_sum"] + row["execution_time"],
-        "improvement_sum": old["improvement_sum"] + row["performance_improvement"],
-        "steps_sum": old["steps_sum"] + row["completed_steps"],
-        "durations": _counted(old["durations"], row["execution_time"], ran),
-        "improvements": _counted(old["improvements"], row["performance_improvement"], ran),
-    }
-    dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
-    upsert = dialect.insert(ROLLUP).values(**key, **values)
-    unit.connection.execute(upsert.on_conflict_do_update(index_elements=list(key), set_=values))
-
-
-def _counted(histogram: str, value: float, counts: bool) -> str:
-    if not counts:
-        return histogram
-    buckets: dict[str, int] = json.loads(histogram)
-    bucket = bucket_of(value)
-    buckets[bucket] = buckets.get(bucket, 0) + 1
-    return to_json(buckets)
-
-
-_NOTHING_YET = {
-    "count": 0,
-    "duration_sum": 0.0,
-    "improvement_sum": 0.0,
-    "steps_sum": 0,
-    "durations": "{}",
-    "improvements": "{}",
-}
+def _add(unit: UnitOfWork, differences: Iterable[Difference], *, correcting: bool) -> int:
+    by_who: dict[tuple[Any, ...], list[Difference]] = {}
+    for each in differences:
+        by_who.setdefault(each.key[2:], []).append(each)
+    rows, taken = [], 0
+    for (kind, strategy, priority, status), group in by_who.items():
+        found = unit.connection.execute(
+            select(ROLLUP).where(
+                ROLLUP.c.span.in_({each.key.span for each in group}),
+                ROLLUP.c.starts.in_({each.key.starts for each in group}),
+                ROLLUP.c.optimization_type == kind,
+                ROLLUP.c.strategy == strategy,
+                ROLLUP.c.priority == priority,
+                ROLLUP.c.status == status,
+            )
+        ).mappings()
+        known = {(row["span"], row["starts"]): dict(row) for row in found}
+        for each in group:
+            row = known.get((each.key.span, each.key.starts))
+            corrections = row["corrections"] if row else 0
+            if correcting and corrections != each.corrections:
+                continue
+            sums = Sums.of(row) if row else Sums()
+            sums.add(each.sums)
+            rows.append({**each.key._asdict(), **sums.as_row(), "corrections": corrections + correcting})
+            taken += 1
+    if rows:
+        unit.upsert(ROLLUP, rows)
+    return taken

@@ -23,7 +23,7 @@ _WORKING = [
         "optimization_id", "optimization_type", "strategy", "status", "priority", "created_at", "updated_at",
         "started_at", "total_steps", "completed_steps", "performance_improvement", "execution_time", "content_hash",
         "max_attempts", "intent", "running_since", "attempt", "deaths", "fence", "version", "lease_node",
-        "lease_expires_at", "unmet", "dependents", "parked_run_id", "prefect_state_at",
+        "lease_expires_at", "unmet", "dependents", "parked_run_id", "prefect_state_at", "queue_key", "waited_seconds",
     )
 ]  # fmt: skip
 WORKING_NAMES = tuple(column.name for column in _WORKING)
@@ -72,6 +72,12 @@ class Statements:
         sql, bind = self.insert(table, columns, False)
         key = ", ".join(column.name for column in table.primary_key)
         return Statement(f"{sql} ON CONFLICT ({key}) DO UPDATE SET count = {table.name}.count + excluded.count", bind)
+
+    def upsert(self, table: Table, columns: tuple[str, ...]) -> Statement:
+        sql, bind = self.insert(table, columns, False)
+        key = [column.name for column in table.primary_key]
+        changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+        return Statement(f"{sql} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}", bind)
 
     def _compile(self, statement: Any, columns: Sequence[str] | None = None) -> Statement:
         compiled = statement.compile(dialect=self._dialect, column_keys=columns)

@@ -45,6 +45,13 @@ class Optimization(Record, table=True):
             sqlite_where=text("lease_expires_at IS NOT NULL"),
             postgresql_where=text("lease_expires_at IS NOT NULL"),
         ),
+        Index(
+            "ix_optimization_completed",
+            "completed_at",
+            "optimization_id",
+            sqlite_where=text("completed_at IS NOT NULL"),
+            postgresql_where=text("completed_at IS NOT NULL"),
+        ),
     )
 
     optimization_id: str = Field(primary_key=True)
@@ -95,6 +102,7 @@ class Optimization(Record, table=True):
     parked_run_id: str | None = None
     prefect_run_id: str | None = None
     prefect_state_at: str | None = None
+    waited_seconds: float | None = None
 
 
 class TransitionRow(Record, table=True):
@@ -250,21 +258,67 @@ class Tally(Record, table=True):
     count: int = 0
 
 
+class TallyPriority(Record, table=True):
+    """How many optimizations of each priority are in each status now; apart from `tally`, which the queue goes by."""
+
+    __tablename__ = "tally_priority"
+
+    priority: int = Field(primary_key=True)
+    status: str = Field(primary_key=True)
+    count: int = 0
+
+
 class Rollup(Record, table=True):
-    """Sums and histograms over the optimizations that ended, by day, type, strategy and status."""
+    """Sums and histograms over the optimizations that ended, by window, type, strategy, priority and status.
+
+    `starts` is the beginning of an ISO moment: an hour, a day, a month, or empty for all time. `ran` and `waited` of
+    the `count` have a duration and a time of waiting. `corrections`: how often the row was mended.
+    """
 
     __tablename__ = "rollup"
 
-    day: str = Field(primary_key=True)
+    span: str = Field(primary_key=True)
+    starts: str = Field(primary_key=True)
     optimization_type: str = Field(primary_key=True)
     strategy: str = Field(primary_key=True)
+    priority: int = Field(primary_key=True)
     status: str = Field(primary_key=True)
     count: int = 0
+    ran: int = 0
+    waited: int = 0
+    steps_sum: int = 0
     duration_sum: float = 0.0
     improvement_sum: float = 0.0
-    steps_sum: int = 0
+    wait_sum: float = 0.0
     durations: str = "{}"
     improvements: str = "{}"
+    waits: str = "{}"
+    corrections: int = 0
+
+
+class Ranking(Record, table=True):
+    """The last value of each metric of an optimization, so that the first of a ranking are a page of an index."""
+
+    __tablename__ = "ranking"
+    __table_args__ = (Index("ix_ranking_value", "metric", "direction", "value", "optimization_id"),)
+
+    optimization_id: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    direction: str
+    value: float
+
+
+class RecordedMetric(Record, table=True):
+    """Append-only: what was measured from outside of an optimization's steps."""
+
+    __tablename__ = "recorded_metric"
+    __table_args__ = (Index("ix_recorded_metric_optimization", "optimization_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    name: str
+    value: float
+    at: str
 
 
 class Node(Record, table=True):

@@ -1,0 +1,122 @@
+"""Rankings: the last value of each metric of an optimization, kept in an index that a page is read from.
+
+`rank` writes them in the transaction in which an optimization stops running, or ends; `RefreshRankings` for those that
+run; `RecordMetrics` for what was measured from outside. `figures` decides, purely, what of a state may be ranked: what
+was never measured is not among it, though the state has a 0.0 for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.store import tables
+from o9.store.codec import real
+from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
+
+RANKING = tables.table_of(tables.Ranking)
+RECORDED = tables.table_of(tables.RecordedMetric)
+MAXIMIZE, MINIMIZE = "maximize", "minimize"
+# The figures of a state that can be ranked, and whether more or less is better; None: as its optimization has it.
+STATE_FIGURES: dict[str, str | None] = {
+    "current_performance": None,
+    "performance_improvement": MAXIMIZE,
+    "execution_time": MINIMIZE,
+    "waited_seconds": MINIMIZE,
+    "completed_steps": MAXIMIZE,
+    "cpu_usage": MINIMIZE,
+    "memory_usage": MINIMIZE,
+}
+_OF_THE_OBJECTIVE = frozenset({"best_value"})  # metrics of steps that are values of the objective
+_READ = select(
+    *(OPTIMIZATION.c[name] for name in (
+        "optimization_id", "started_at", "completed_steps", "current_performance", "performance_improvement",
+        "optimized_parameters", "execution_time", "waited_seconds", "cpu_usage", "memory_usage", "metrics", "metadata",
+    ))
+)  # fmt: skip
+
+
+def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
+    """By metric the direction and the value of one optimization, of which `row` is the columns of `_READ`."""
+    metadata = json.loads(row["metadata"])
+    own = MINIMIZE if metadata.get("direction") == MINIMIZE else MAXIMIZE
+    found = {
+        name: (own if name in _OF_THE_OBJECTIVE else STATE_FIGURES.get(name) or MAXIMIZE, real(value))
+        for name, value in json.loads(row["metrics"]).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
+    # A performance of 0.0 without parameters that reached it says that nothing has succeeded yet.
+    measured = row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}"
+    has = {
+        "current_performance": measured,
+        "performance_improvement": measured,
+        "execution_time": row["started_at"] is not None,
+        "waited_seconds": row["waited_seconds"] is not None,
+        "completed_steps": row["started_at"] is not None,
+        "cpu_usage": row["cpu_usage"] > 0.0,
+        "memory_usage": row["memory_usage"] > 0.0,
+    }
+    found |= {name: (way or own, real(row[name])) for name, way in STATE_FIGURES.items() if has[name]}
+    return found
+
+
+def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> None:
+    """Write what can be ranked of these, as the unit leaves them."""
+    unit.flush()
+    found = unit.connection.execute(_READ.where(OPTIMIZATION.c.optimization_id.in_(sorted(optimization_ids))))
+    rows = [
+        {"optimization_id": row["optimization_id"], "metric": name, "direction": direction, "value": value}
+        for row in found.mappings()
+        for name, (direction, value) in figures(row).items()
+    ]
+    if rows:
+        unit.upsert(RANKING, rows)
+
+
+@dataclass(frozen=True)
+class RefreshRankings:
+    """Rank these once more: they run, and have got further."""
+
+    optimization_ids: tuple[str, ...]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        rank(unit, self.optimization_ids)
+
+
+@dataclass(frozen=True)
+class RecordMetrics:
+    """Keep what was measured from outside. `at` is an ISO moment in UTC. It moves no status and needs no attempt."""
+
+    optimization_id: str
+    values: Mapping[str, float]
+    at: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        if unit.row(self.optimization_id) is None:
+            raise OptimizationError(f"there is no optimization {self.optimization_id!r}; `o9 list` shows what there is")
+        for name, value in self.values.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise OptimizationValidationError(name, f"{value!r} is not a finite number; leave out what is unknown")
+        rows: list[Row] = []
+        for name, value in self.values.items():
+            known = {"optimization_id": self.optimization_id, "value": real(value)}
+            unit.insert(RECORDED, {**known, "name": name, "at": self.at})
+            rows.append({**known, "metric": name, "direction": STATE_FIGURES.get(name) or MAXIMIZE})
+        # A state's own figures are O9's to measure; what is said of them from outside is history, and not ranked.
+        rows = [row for row in rows if row["metric"] not in STATE_FIGURES]
+        if rows:
+            unit.upsert(RANKING, rows)
