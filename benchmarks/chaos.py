@@ -1,0 +1,69 @@
+"""The long forms of the tests of control under chaos. `python benchmarks/chaos.py many --seed 7`
+
+many: 300 optimizations of random priority and length on two aggregators, one killed by `kill -9` now and then.
+kills: 200 times `kill -9`, of the aggregator, of an evaluation's process, of a flow that Prefect started by itself.
+outage: a PostgreSQL that goes away for a minute in the middle.
+
+Each asserts by the store's own record and prints its figures; a failure names the seed, which gives the same blows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+import o9_testing  # noqa: F401 - importing it gives this run its own Prefect home
+
+
+def run(asked: argparse.Namespace, path: Path, seed: int) -> dict[str, Any]:
+    import control_scenarios
+
+    if asked.scenario == "many":
+        return control_scenarios.many(
+            path, count=asked.count, kills=asked.kills or 12, seed=seed, seconds=asked.seconds
+        )
+    if asked.scenario == "kills":
+        return control_scenarios.kills(path, count=asked.kills or 200, seed=seed, seconds=asked.seconds)
+    postgres = control_scenarios.Postgres()
+    try:
+        return control_scenarios.outage(
+            path, postgres, away_seconds=asked.away, lease_seconds=asked.lease, aggregators=asked.aggregators
+        )
+    finally:
+        postgres.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", choices=["many", "kills", "outage"])
+    parser.add_argument("--seed", type=int, default=None, help="drawn where it is not given")
+    parser.add_argument("--count", type=int, default=300, help="many: how many optimizations")
+    parser.add_argument("--kills", type=int, default=None, help="many: 12; kills: 200")
+    parser.add_argument("--away", type=float, default=60.0, help="outage: seconds")
+    parser.add_argument("--lease", type=float, default=30.0, help="outage: seconds")
+    parser.add_argument("--aggregators", type=int, default=2, help="outage: how many")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="give up, or strike no more, after so long")
+    asked = parser.parse_args()
+    seed = random.SystemRandom().randrange(2**32) if asked.seed is None else asked.seed
+    print(f"{asked.scenario}, seed {seed}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="o9-chaos-"))
+    path = folder / "floor"
+    try:
+        figures = run(asked, path, seed)
+    except BaseException:
+        print(f"seed {seed} failed; the store and the processes' log are in {path}", flush=True)
+        raise
+    shutil.rmtree(folder)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

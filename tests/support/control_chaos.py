@@ -1,0 +1,318 @@
+"""What the tests of control under chaos share: processes that can be killed, and what must be true of every record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import o9_testing
+import psutil
+from control_scripts import AGGREGATOR, DESK, FLOW, PROBE
+from o9_testing import path_of
+
+from o9.lifecycle.submission import new_optimization, prepared
+from o9.model.optimization import OptimizationState
+from o9.model.states import Intent
+from o9.store import commit
+from o9.store.codec import content_hash, moment
+from o9.store.store import Store
+from o9.store.transitions import AGING_SECONDS_PER_PRIORITY, Create, SetIntent
+
+SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in "xy"}
+ENDED = ("completed", "failed", "cancelled", "timeout")
+ACTIVE = ("initializing", "running")
+
+
+def plan(optimization_id: str, objective: str, steps: int, *, priority: int = 2, **metadata: Any) -> dict[str, Any]:
+    """The fields of an optimization that may die as often as it likes."""
+    metadata = {"objective": f"desk:{objective}", "search_space": SPACE, "seed": 11, "max_attempts": 1000} | metadata
+    return {"optimization_id": optimization_id, "total_steps": steps, "priority": priority, "metadata": metadata}
+
+
+class Floor:
+    """A folder, a store, and the processes that work on it; all of them end with `close`."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *, limit: int, url: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "desk.py").write_text(DESK)
+        self.folder = folder
+        self.url = url or str(folder / "store.db")
+        (folder / "aggregator.py").write_text(AGGREGATOR.format(limit=limit, url=self.url))
+        (folder / "flow.py").write_text(FLOW)
+        path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.environment = environment | {
+            "O9_STORE_URL": self.url, "O9_SPOOL_FOLDER": str(folder / "spool"), "PYTHONPATH": path,
+        }  # fmt: skip
+        sys.path.insert(0, str(folder))  # what is submitted is checked here, too
+        sys.modules.pop("desk", None)
+        self.store = Store(self.url)
+        self.processes: list[subprocess.Popen[str]] = []
+        self.killed: Counter[str] = Counter()
+        self._ready: set[int] = set()
+
+    def aggregator(self, **more: str) -> subprocess.Popen[str]:
+        return self._start("aggregator.py", **more)
+
+    def flow(self, optimization_id: str) -> subprocess.Popen[str]:
+        """A process in which Prefect's flow is called as Prefect calls it."""
+        return self._start("flow.py", optimization_id, PREFECT_API_URL=o9_testing.session_server().api_url)
+
+    def _start(self, *command: str, **more: str) -> subprocess.Popen[str]:
+        with (self.folder / "log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command], cwd=self.folder, env=self.environment | more, text=True,
+                stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def wait_ready(self, process: subprocess.Popen[str]) -> None:
+        if process.pid not in self._ready:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n", self.log()
+            self._ready.add(process.pid)
+
+    def kill(self, process: subprocess.Popen[str], kind: str = "aggregator") -> bool:
+        """Whether it was still there to be killed."""
+        lived = process.poll() is None
+        process.kill()
+        process.communicate()
+        self.killed[kind] += lived
+        return lived
+
+    def kill_child(self, chance: random.Random, parents: list[subprocess.Popen[str]]) -> bool:
+        """One of the evaluation processes of `parents`."""
+        found = []
+        for parent in parents:
+            with contextlib.suppress(psutil.Error):
+                found += [child for child in psutil.Process(parent.pid).children(recursive=True) if _evaluates(child)]
+        if not found:
+            return False
+        chance.choice(found).kill()
+        self.killed["child"] += 1
+        return True
+
+    def stop(self, process: subprocess.Popen[str], seconds: float = 60.0) -> None:
+        """In good order."""
+        process.terminate()
+        process.communicate(timeout=seconds)
+        assert process.returncode == 0, self.log()
+
+    def submit(self, fields: dict[str, Any], *, hold: bool = False) -> str:
+        asked = new_optimization(fields)
+        state, _ = self.store.write(Create(prepared(asked), "chaos", content_hash(asked), hold))
+        return state.optimization_id
+
+    def release(self, optimization_id: str) -> None:
+        """Queue one that was held back for a run that died before it asked for it."""
+        self.store.write(SetIntent(optimization_id, Intent.RUN, "chaos"))
+
+    def states(self) -> dict[str, OptimizationState]:
+        found: dict[str, OptimizationState] = {}
+        cursor = None
+        while True:
+            page = self.store.list(limit=500, cursor=cursor)
+            found |= {state.optimization_id: state for state in page.items}
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    def wait_ended(self, names: list[str] | None = None, seconds: float = 300.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            states = {name: state for name, state in self.states().items() if not names or name in names}
+            left = {name: state.status.value for name, state in states.items() if state.completed_at is None}
+            if not left:
+                return
+            assert time.monotonic() < deadline, f"after {seconds} s still {left}\n{self.log()}"
+            time.sleep(0.1)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """One statement, in one snapshot of a SQLite store."""
+        with contextlib.closing(sqlite3.connect(self.url, timeout=60)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def probe(self) -> None:
+        with contextlib.closing(sqlite3.connect(self.url, timeout=60)) as connection:
+            connection.executescript(PROBE)
+
+    def log(self, characters: int = 6000) -> str:
+        path = self.folder / "log"
+        return path.read_text()[-characters:] if path.exists() else ""
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        self.store.close()
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(self.folder))
+        sys.modules.pop("desk", None)
+
+
+@contextlib.contextmanager
+def floor(folder: Path, *, limit: int, url: str = "", **environment: str) -> Iterator[Floor]:
+    """A floor none of whose processes, nor any descendant, is left in the end."""
+    with o9_testing.no_process_left() as clean:
+        one = Floor(folder, clean | environment, limit=limit, url=url)
+        try:
+            yield one
+        finally:
+            one.close()
+
+
+def node_of(process: subprocess.Popen[str]) -> str:
+    return f"{socket.gethostname()}:{process.pid}"
+
+
+def _evaluates(process: psutil.Process) -> bool:
+    try:
+        return any("child.py" in part for part in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
+        time.sleep(0.01)
+    return answer
+
+
+@contextlib.contextmanager
+def submitted_ago(seconds: float) -> Iterator[None]:
+    """What is submitted inside has waited for so long."""
+    true_now = commit.now_text
+    commit.now_text = lambda: moment(datetime.fromtimestamp(time.time() - seconds).astimezone())
+    try:
+        yield
+    finally:
+        commit.now_text = true_now
+
+
+def freeze(process: subprocess.Popen[str], database: str) -> None:
+    """Stop a process between two transactions: in the middle of one it would hold SQLite's lock, asleep."""
+    for _ in range(100):
+        process.send_signal(signal.SIGSTOP)
+        connection = sqlite3.connect(database, timeout=0.2, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+        else:
+            return
+        finally:
+            connection.close()
+    raise AssertionError("the process was in a transaction a hundred times")
+
+
+# What must be true of every record
+
+
+def assert_whole(store: Store, optimization_id: str, trials: int | None = None) -> None:
+    """A chain of transitions, a ledger numbered 0..n-1 in order of attempts, every step committed once and whole."""
+    path = path_of(store, optimization_id)
+    assert sum(status in ENDED for status in path) == 1, f"{optimization_id}: {path}"
+    assert path[-1] in ENDED, f"{optimization_id}: {path}"
+    rows = store.trials(optimization_id)
+    assert [row.number for row in rows] == list(range(len(rows))), optimization_id
+    assert trials is None or len(rows) == trials, f"{optimization_id}: {len(rows)} trials"
+    assert [row.attempt for row in rows] == sorted(row.attempt for row in rows), optimization_id
+    assert [row.step for row in rows] == sorted(row.step for row in rows), optimization_id
+    attempts_of_step: dict[int, set[int]] = {}
+    for row in rows:
+        attempts_of_step.setdefault(row.step, set()).add(row.attempt)
+    assert all(len(attempts) == 1 for attempts in attempts_of_step.values()), f"{optimization_id}: half a step"
+
+
+def assert_completed(states: dict[str, OptimizationState]) -> None:
+    others = {name: (state.status.value, state.issues) for name, state in states.items() if state.status != "completed"}
+    assert not others, f"not completed: {others}"
+
+
+def most_at_work(floor: Floor) -> int:
+    """By the transitions alone: how many were initializing or running at once, in the order of commits."""
+    now = most = 0
+    for before, after in floor.rows('SELECT from_status, to_status FROM "transition" ORDER BY id'):
+        now += (after in ACTIVE) - (before in ACTIVE)
+        most = max(most, now)
+    assert now == 0, "some are at work still"
+    return most
+
+
+def assert_leases(floor: Floor, limit: int) -> int:
+    """By the probe: never more leases than the limit, all freed in the end. The most that were held."""
+    rows = floor.rows("SELECT did, optimization_id, held FROM chaos_lease ORDER BY id")
+    held: set[str] = set()
+    most = 0
+    for did, name, counted in rows:
+        assert (name in held) is (did == "freed"), f"{name} was {did} twice"
+        held = held - {name} if did == "freed" else held | {name}
+        most = max(most, len(held), counted)
+    assert not held, f"slots are lost: {held}"
+    assert most <= limit, f"{most} leases at once, and the limit is {limit}"
+    return most
+
+
+def assert_order(floor: Floor) -> int:
+    """By the probe: each claim took the first of the queue, whose key is as documented. How many claims there were."""
+    at = dict(floor.rows("SELECT id, at FROM \"transition\" WHERE to_status = 'created'"))
+    rows = floor.rows(
+        "SELECT optimization_id, ahead, queue_key, priority, queued FROM chaos_lease WHERE did = 'taken' ORDER BY id"
+    )
+    for name, ahead, key, priority, queued in rows:
+        assert ahead == 0, f"{name} was taken before {ahead} that came before it in the queue"
+        formula = datetime.fromisoformat(at[queued]).timestamp() - AGING_SECONDS_PER_PRIORITY * priority
+        assert abs(formula - key) < 1e-3, f"{name}: {key} is not {formula}"
+    return len(rows)
+
+
+class Watcher:
+    """A third process's eyes on the store, all the time: the leases held, and what is at work without one."""
+
+    def __init__(self, floor: Floor) -> None:
+        self.most = 0
+        self.samples = 0
+        self.bare: set[str] = set()
+        self._floor = floor
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        sql = (
+            "SELECT optimization_id, lease_expires_at FROM optimization "
+            "WHERE lease_expires_at IS NOT NULL OR status IN ('initializing', 'running')"
+        )
+        with contextlib.closing(sqlite3.connect(self._floor.url, timeout=60)) as connection:
+            while not self._stop.wait(0.03):
+                rows = connection.execute(sql).fetchall()
+                self.most = max(self.most, sum(expires is not None for _, expires in rows))
+                self.bare |= {name for name, expires in rows if expires is None}
+                self.samples += 1
