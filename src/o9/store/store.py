@@ -30,12 +30,12 @@ from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import queries
+from o9.store import figures, queries
 from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.policies import read_policies
 from o9.store.queries import Holding, Page
-from o9.store.rollups import write_rollups
+from o9.store.rollups import Difference, Key, Sums, write_rollups
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,6 +43,8 @@ R = TypeVar("R")
 Rows = list[Row]
 Trials = list[Trial]
 Texts = list[str]
+Totals = list[tuple[Key, Sums]]
+Differences = list[Difference]
 
 
 class Store:
@@ -112,6 +114,45 @@ class Store:
 
     def endings(self, since_day: str = "") -> Rows:
         return self._read(queries.endings, since_day)
+
+    def totals(self) -> Totals:
+        """What has ended over all time, by type, strategy, priority and status."""
+        return self._read(figures.totals)
+
+    def windows(self, span: str, since: str, before: str) -> Rows:
+        """Counts and sums of what ended, by window ("hour", "day", "month") and status."""
+        return self._read(figures.windows, span, since, before)
+
+    def first_window(self, span: str) -> str | None:
+        return self._read(figures.first_window, span)
+
+    def priorities(self) -> Rows:
+        return self._read(figures.priorities)
+
+    def standing(self, status: str, *, limit: int) -> Rows:
+        return self._read(figures.standing, status, limit)
+
+    def named(self, status: str, *, limit: int) -> Texts:
+        return self._read(figures.named, status, limit)
+
+    def ranked(self, metric: str, direction: str, limit: int, *, largest_first: bool) -> Rows:
+        return self._read(figures.ranked, metric, direction, limit, largest_first=largest_first)
+
+    def tied(self, metric: str, direction: str, value: float, limit: int) -> int:
+        return self._read(figures.tied, metric, direction, value, limit)
+
+    def ranked_metrics(self) -> Texts:
+        return self._read(figures.ranked_metrics)
+
+    def recordings(self, optimization_id: str, *, limit: int | None = None) -> Rows:
+        return self._read(figures.recordings, optimization_id, limit)
+
+    def differences(self, span: str, starts: str) -> Differences:
+        """What must be added to the rollups of one window for them to be true; give it to `rollups.Correct`."""
+        return self._read(figures.differences, span, starts)
+
+    def hours_ended_in(self, day: str) -> Texts:
+        return self._read(figures.hours_ended_in, day)
 
     def trials(self, optimization_id: str, *, after: int = -1, limit: int | None = None) -> Trials:
         """The ledger in the order of numbers, from the one behind `after`; without returns."""

@@ -1,0 +1,222 @@
+"""Reading what statistics are made of: rollups, what is going on now, rankings, and the full record by the hour.
+
+What `differences` reads grows with the hour that it is asked about; everything else costs the same at any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select, text
+
+from o9.store.commit import OPTIMIZATION, Row
+from o9.store.rankings import RANKING, RECORDED
+from o9.store.rollups import ROLLUP, SPANS, TALLY_PRIORITY, Difference, Key, Sums
+from o9.store.transitions import TRANSITION
+
+BATCH = 2_000
+METRICS_LIMIT = 1_000
+_SHOWN = ("optimization_id", "name", "optimization_type", "strategy", "status")
+_MENDED_BY = {"day": "hour", "month": "day", "all": "month"}  # each is the sum of the next smaller ones
+
+
+def totals(connection: Connection) -> list[tuple[Key, Sums]]:
+    """What ended over all time, by type, strategy, priority and status."""
+    return _rollups(connection, ROLLUP.c.span == "all")
+
+
+def windows(connection: Connection, span: str, since: str, before: str) -> list[Row]:
+    """Counts and sums of what ended in each window of `span` from `since` to before `before`, by status."""
+    summed = [func.sum(ROLLUP.c[name]).label(name) for name in ("count", "ran", "duration_sum", "improvement_sum")]
+    return _rows(
+        connection,
+        select(ROLLUP.c.starts, ROLLUP.c.status, *summed)
+        .where(ROLLUP.c.span == span, ROLLUP.c.starts >= since, ROLLUP.c.starts < before, ROLLUP.c.count != 0)
+        .group_by(ROLLUP.c.starts, ROLLUP.c.status)
+        .order_by(ROLLUP.c.starts),
+    )
+
+
+def first_window(connection: Connection, span: str) -> str | None:
+    """The earliest window of `span` that anything ended in."""
+    found: str | None = connection.execute(select(func.min(ROLLUP.c.starts)).where(ROLLUP.c.span == span)).scalar()
+    return found
+
+
+def priorities(connection: Connection) -> list[Row]:
+    """How many optimizations there are now, by priority and status."""
+    return _rows(connection, select(TALLY_PRIORITY).where(TALLY_PRIORITY.c.count != 0))
+
+
+def standing(connection: Connection, status: str, limit: int) -> list[Row]:
+    """Of the `limit` that are in `status` and were created first: since when, what is wanted, what they wait for."""
+    since = (
+        select(TRANSITION.c.at)
+        .where(TRANSITION.c.optimization_id == OPTIMIZATION.c.optimization_id)
+        .order_by(TRANSITION.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    columns = [OPTIMIZATION.c[name] for name in ("intent", "unmet", "queue_key", "priority", "lease_expires_at")]
+    return _rows(
+        connection,
+        select(*columns, since.label("since"))
+        .where(OPTIMIZATION.c.status == status)
+        .order_by(OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id)
+        .limit(limit),
+    )
+
+
+def named(connection: Connection, status: str, limit: int) -> list[str]:
+    """The ids of the first `limit` that are in `status`."""
+    found = (
+        select(OPTIMIZATION.c.optimization_id)
+        .where(OPTIMIZATION.c.status == status)
+        .order_by(OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id)
+        .limit(limit)
+    )
+    return list(connection.execute(found).scalars())
+
+
+def ranked(connection: Connection, metric: str, direction: str, limit: int, *, largest_first: bool) -> list[Row]:
+    """The first `limit` of those whose metric has this direction of its own, with their values."""
+    order = (RANKING.c.value, RANKING.c.optimization_id)
+    head = (
+        select(RANKING.c.optimization_id.label("ranked_id"), RANKING.c.value, RANKING.c.direction)
+        .where(RANKING.c.metric == metric, RANKING.c.direction == direction)
+        .order_by(*(column.desc() for column in order) if largest_first else order)
+        .limit(limit)
+        .subquery()
+    )
+    joined = head.join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == head.c.ranked_id)
+    columns = [OPTIMIZATION.c[name] for name in _SHOWN]
+    rows = _rows(connection, select(*columns, head.c.value, head.c.direction).select_from(joined))
+    return sorted(rows, key=lambda row: (row["value"], row["optimization_id"]), reverse=largest_first)
+
+
+def tied(connection: Connection, metric: str, direction: str, value: float, limit: int) -> int:
+    """How many have exactly this value, counted no further than `limit`."""
+    same = select(literal(1)).where(
+        RANKING.c.metric == metric, RANKING.c.direction == direction, RANKING.c.value == value
+    )
+    return int(connection.execute(select(func.count()).select_from(same.limit(limit).subquery())).scalar_one())
+
+
+def ranked_metrics(connection: Connection) -> list[str]:
+    """The names of the metrics that anything was ranked by; one look at an index for each name."""
+    return list(connection.execute(_METRICS, {"limit": METRICS_LIMIT}).scalars())
+
+
+def recordings(connection: Connection, optimization_id: str, limit: int | None) -> list[Row]:
+    """The newest `limit` metrics that were recorded from outside, oldest first: name, value, at."""
+    where = RECORDED.c.optimization_id == optimization_id
+    columns = (RECORDED.c.name, RECORDED.c.value, RECORDED.c.at)
+    return _rows(connection, select(*columns).where(where).order_by(RECORDED.c.id.desc()).limit(limit))[::-1]
+
+
+def differences(connection: Connection, span: str, starts: str) -> list[Difference]:
+    """What has to be added to the rollups of one window so that they say what the record says.
+
+    An hour is compared with the optimizations that ended in it, read in batches; a day with its hours, a month with its
+    days, all time with its months. All of it is read from one moment of the store; writers are not held up.
+    """
+    with _one_moment(connection):
+        at = (ROLLUP.c.span == span) & (ROLLUP.c.starts == starts)
+        held = {key: (sums, corrections) for key, sums, corrections in _rollups_with_corrections(connection, at)}
+        true: dict[Key, Sums] = {}
+        if span == "hour":
+            for row in _ended_in(connection, starts):
+                who = (row["optimization_type"], row["strategy"], int(row["priority"]), row["status"])
+                true.setdefault(Key(span, starts, *who), Sums()).add_ended(row)
+        else:
+            inside = (ROLLUP.c.span == _MENDED_BY[span]) & (ROLLUP.c.starts >= starts)
+            if starts:
+                inside &= ROLLUP.c.starts <= starts + ("T99" if span == "day" else "-99")
+            for key, sums in _rollups(connection, inside):
+                true.setdefault(Key(span, starts, *key[2:]), Sums()).add(sums)
+    found = []
+    for key in sorted(held.keys() | true.keys()):
+        sums, corrections = held.get(key, (Sums(), 0))
+        if sums.differs(true.get(key, Sums())):
+            missing = Sums()
+            missing.add(true.get(key, Sums()))
+            missing.add(sums, -1)
+            found.append(Difference(key, missing, corrections))
+    return found
+
+
+def hours_ended_in(connection: Connection, day: str) -> list[str]:
+    """The hours of a day, as YYYY-MM-DDTHH, in which anything ended, or which have rollups."""
+    return [
+        hour
+        for hour in (f"{day}T{number:02d}" for number in range(24))
+        if connection.execute(
+            select(literal(1)).where(
+                or_(
+                    select(literal(1)).where(*_in_hour(hour)).exists(),
+                    select(literal(1)).where(ROLLUP.c.span == "hour", ROLLUP.c.starts == hour).exists(),
+                )
+            )
+        ).first()
+    ]
+
+
+def _rollups(connection: Connection, which: ColumnElement[bool]) -> list[tuple[Key, Sums]]:
+    return [(key, sums) for key, sums, _ in _rollups_with_corrections(connection, which)]
+
+
+def _rollups_with_corrections(connection: Connection, which: ColumnElement[bool]) -> list[tuple[Key, Sums, int]]:
+    rows = _rows(connection, select(ROLLUP).where(which))
+    return [(Key(*(row[name] for name in Key._fields)), Sums.of(row), row["corrections"]) for row in rows]
+
+
+def _ended_in(connection: Connection, hour: str) -> Iterator[Row]:
+    names = (
+        "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
+        "completed_steps", "execution_time", "performance_improvement", "waited_seconds",
+    )  # fmt: skip
+    order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
+    statement = select(*(OPTIMIZATION.c[name] for name in names)).where(*_in_hour(hour)).order_by(*order).limit(BATCH)
+    after: Sequence[str] = (hour, "")
+    while True:
+        at, name = after
+        behind = or_(order[0] > at, (order[0] == at) & (order[1] > name))
+        # The first condition is what the index is entered by.
+        rows = _rows(connection, statement.where(order[0] >= at, behind))
+        yield from rows
+        if len(rows) < BATCH:
+            return
+        after = (rows[-1]["completed_at"], rows[-1]["optimization_id"])
+
+
+def _in_hour(hour: str) -> tuple[ColumnElement[bool], ...]:
+    # Bounds that end in digits: in some of PostgreSQL's locales signs do not count.
+    return (OPTIMIZATION.c.completed_at >= hour, OPTIMIZATION.c.completed_at <= hour + ":99")
+
+
+@contextmanager
+def _one_moment(connection: Connection) -> Iterator[None]:
+    """All that is read inside is of one moment; connections are in autocommit otherwise."""
+    sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN" if sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+_METRICS = text("""
+    WITH RECURSIVE known (metric) AS (
+        SELECT min(metric) FROM ranking
+        UNION ALL
+        SELECT (SELECT min(metric) FROM ranking WHERE metric > known.metric) FROM known WHERE known.metric IS NOT NULL
+    )
+    SELECT metric FROM known WHERE metric IS NOT NULL LIMIT :limit
+""")
+assert tuple(SPANS) == ("hour", *_MENDED_BY)
