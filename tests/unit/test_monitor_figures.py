@@ -52,6 +52,10 @@ def test_the_rest_takes_as_long_as_the_steps_did() -> None:
     assert told == Progress(0.5, 10, 20, pytest.approx(19.5), pytest.approx(19.5), pytest.approx(19.5))
     late = progress_of(timed([2.0] * 9, now=100.0)).remaining_seconds
     assert late == pytest.approx(18.0), "a step in flight can have had no more than a usual step takes"
+    last = progress_of(timed([1.0, 2.0, 9.0, 10.0, 10.0], now=100.0, completed_steps=6, total_steps=7))
+    assert (last.low_seconds, last.remaining_seconds) == (0.0, 0.0)
+    set_back = progress_of(timed([2.0] * 9, now=-100.0)).remaining_seconds
+    assert set_back == pytest.approx(20.0), "a clock that is behind adds nothing"
 
 
 def test_one_pause_of_a_day_moves_the_estimate_little() -> None:

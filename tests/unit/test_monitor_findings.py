@@ -167,17 +167,21 @@ def test_diverging_is_worse_and_worse() -> None:
 
 
 def test_one_bad_turn_that_was_overcome_is_no_divergence() -> None:
-    assert (
-        diverging(window([5.0 + value for value in noise(20)] + noise(20, 2) + [2.0 + v for v in noise(20, 3)])) is None
-    )
+    small = [value / 100 for value in noise(60)]
+    recovering = [level + value for level, value in zip([10.0] * 25 + [0.0] * 15 + [3.0] * 20, small, strict=True)]
+    assert diverging(window(recovering)) is None
+    falling = [level + value for level, value in zip([10.0] * 25 + [3.0] * 15 + [0.0] * 20, small, strict=True)]
+    assert diverging(window(falling)) is not None
 
 
-def test_a_grid_neither_diverges_nor_oscillates() -> None:
+@pytest.mark.parametrize("sampler", ["grid", "qmc"])
+def test_what_has_an_order_of_its_own_neither_diverges_nor_oscillates(sampler: str) -> None:
     falling = [-float(n) for n in range(60)]
-    assert diverging(window(falling, sampler="grid")) is None
+    assert diverging(window(falling, sampler=sampler)) is None
     assert diverging(window(falling, sampler="random")) is not None
     waves = [math.sin(n) for n in range(60)]
-    assert oscillating(window(waves, sampler="grid")) is None
+    assert oscillating(window(waves)) is not None
+    assert oscillating(window(waves, sampler=sampler)) is None
 
 
 # Oscillating
@@ -191,6 +195,11 @@ def test_oscillating_is_a_period_beyond_chance(period: float) -> None:
     assert finding.evidence["period_trials"] == pytest.approx(period, rel=0.05)
     faint = [math.cos(2 * math.pi * n / period) * 0.3 + value for n, value in enumerate(noise(80))]
     assert oscillating(window(faint)) is None
+
+
+def test_a_swing_is_found_upon_a_trend() -> None:
+    climbing = [1.0 * n + 4 * math.cos(2 * math.pi * n / 7) + value for n, value in enumerate(noise(80))]
+    assert named(oscillating(window(climbing))) == "oscillating"
 
 
 def test_a_trend_and_one_wild_value_do_not_oscillate() -> None:
@@ -227,6 +236,9 @@ def test_cancelled_trials_are_no_failures() -> None:
     seen = window([1.0] * 5 + ["E: x"] * 20)
     trials = [dataclasses.replace(t, state=TrialState.CANCELLED) if t.error else t for t in seen.trials]
     assert failing_trials(dataclasses.replace(seen, trials=trials)) is None
+    seen = window([1.0] * 50 + ["E: x"] * 5)
+    trials = [dataclasses.replace(t, state=TrialState.CANCELLED) if t.number < 30 else t for t in seen.trials]
+    assert failing_trials(dataclasses.replace(seen, trials=trials)) is not None, "5 of the 25 that were evaluated"
 
 
 def said_of(answer: Any) -> str:
@@ -258,8 +270,19 @@ RANGES: dict[str, Any] = {
     "x": {"type": "float", "low": -5.0, "high": 5.0},
     "side": {"type": "categorical", "choices": ["long", "short"]},
     "fixed": {"type": "float", "low": 1.0, "high": 1.0},
+    "window": {"type": "categorical", "choices": [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]},
 }
-INSIDE = {"fast": 20, "few": 4, "lots": 100, "stop": 0.01, "band": 0.5, "x": 0.0, "side": "long", "fixed": 1.0}
+INSIDE = {
+    "fast": 20,
+    "few": 4,
+    "lots": 100,
+    "stop": 0.01,
+    "band": 0.5,
+    "x": 0.0,
+    "side": "long",
+    "fixed": 1.0,
+    "window": 20,
+}
 
 
 @pytest.mark.parametrize(
@@ -282,6 +305,7 @@ INSIDE = {"fast": 20, "few": 4, "lots": 100, "stop": 0.01, "band": 0.5, "x": 0.0
         ("x", -4.95, "low"),
         ("side", "short", None),
         ("fixed", 1.0, None),
+        ("window", 1, None),
     ],
 )
 def test_the_edge_is_the_last_point_or_the_outer_hundredth_on_the_scale_of_the_search(
@@ -327,6 +351,8 @@ def test_slower_is_twice_its_own_past_beyond_chance() -> None:
     assert slower_than_before(window(times=usual + [1.8 * time for time in usual[:10]])) is None
     assert slower_than_before(window(times=[*usual, *usual[:6], 60.0, 60.0, 60.0, 60.0])) is None, "a few outliers"
     assert slower_than_before(window(times=usual[:9] + [10.0] * 10)) is None, "too short a past"
+    two_kinds = [1.0, 1.0, 10.0, 1.0, 10.0] * 4
+    assert slower_than_before(window(times=[*two_kinds, *[1.0, 10.0, 10.0, 1.0, 10.0] * 2])) is None, "by chance"
 
 
 def test_a_step_of_more_trials_may_take_longer() -> None:

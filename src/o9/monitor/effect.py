@@ -62,7 +62,7 @@ def effect_of(window: Window) -> Effect:
         reasons["improvement_rate"] = reasons["convergence_rate"] = few
     stable = stability_score(values)
     if window.order_means_nothing:
-        stable, reasons["stability_score"] = None, "a grid is walked in its own order"
+        stable, reasons["stability_score"] = None, "a grid and qmc have an order of their own"
     elif stable is None:
         reasons["stability_score"] = f"{len(values)} trials have succeeded, and {LEAST_VALUES} are needed"
     return Effect(

@@ -79,8 +79,8 @@ class Window:
 
     @property
     def order_means_nothing(self) -> bool:
-        """A grid is walked in its own order: whether its values rise or swing says nothing of the search."""
-        return self.state.metadata.get("sampler") == "grid"
+        """A grid and a Sobol sequence have an order of their own: that their values rise or swing says nothing."""
+        return self.state.metadata.get("sampler") in ("grid", "qmc")
 
     def after(self, steps: Sequence[Step], trials: Sequence[Trial], state: OptimizationState) -> Window:
         """With what is new, now, and without what is too old."""
