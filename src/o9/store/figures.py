@@ -29,7 +29,9 @@ def totals(connection: Connection) -> list[tuple[Key, Sums]]:
 
 def windows(connection: Connection, span: str, since: str, before: str) -> list[Row]:
     """Counts and sums of what ended in each window of `span` from `since` to before `before`, by status."""
-    summed = [func.sum(ROLLUP.c[name]).label(name) for name in ("count", "ran", "duration_sum", "improvement_sum")]
+    summed = [
+        func.sum(ROLLUP.c[name]).label(name) for name in ("count", "ran", "improved", "duration_sum", "improvement_sum")
+    ]
     return _rows(
         connection,
         select(ROLLUP.c.starts, ROLLUP.c.status, *summed)
@@ -175,7 +177,8 @@ def _rollups_with_corrections(connection: Connection, which: ColumnElement[bool]
 def _ended_in(connection: Connection, hour: str) -> Iterator[Row]:
     names = (
         "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
-        "completed_steps", "execution_time", "performance_improvement", "waited_seconds",
+        "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
+        "waited_seconds",
     )  # fmt: skip
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
     statement = select(*(OPTIMIZATION.c[name] for name in names)).where(*_in_hour(hour)).order_by(*order).limit(BATCH)

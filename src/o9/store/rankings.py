@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,8 @@ STATE_FIGURES: dict[str, str | None] = {
 _OF_THE_OBJECTIVE = frozenset({"best_value"})  # metrics of steps that are values of the objective
 _READ = select(
     *(OPTIMIZATION.c[name] for name in (
-        "optimization_id", "started_at", "completed_steps", "current_performance", "performance_improvement",
+        "optimization_id", "optimization_type", "strategy", "priority", "started_at", "completed_at",
+        "completed_steps", "current_performance", "performance_improvement",
         "optimized_parameters", "execution_time", "waited_seconds", "cpu_usage", "memory_usage", "metrics", "metadata",
     ))
 )  # fmt: skip
@@ -51,11 +52,9 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
         for name, value in json.loads(row["metrics"]).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     }
-    # A performance of 0.0 without parameters that reached it says that nothing has succeeded yet.
-    measured = row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}"
     has = {
-        "current_performance": measured,
-        "performance_improvement": measured,
+        "current_performance": measured(row),
+        "performance_improvement": measured(row),
         "execution_time": row["started_at"] is not None,
         "waited_seconds": row["waited_seconds"] is not None,
         "completed_steps": row["started_at"] is not None,
@@ -66,17 +65,24 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
     return found
 
 
-def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> None:
-    """Write what can be ranked of these, as the unit leaves them."""
+def measured(row: Mapping[Any, Any]) -> bool:
+    """Whether it has a performance: 0.0 without parameters that reached it says that nothing has succeeded yet."""
+    return bool(row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}")
+
+
+def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> Sequence[Mapping[Any, Any]]:
+    """Write what can be ranked of these, as the unit leaves them; answers with their rows."""
     unit.flush()
-    found = unit.connection.execute(_READ.where(OPTIMIZATION.c.optimization_id.in_(sorted(optimization_ids))))
+    where = OPTIMIZATION.c.optimization_id.in_(sorted(optimization_ids))
+    found = unit.connection.execute(_READ.where(where)).mappings().all()
     rows = [
         {"optimization_id": row["optimization_id"], "metric": name, "direction": direction, "value": value}
-        for row in found.mappings()
+        for row in found
         for name, (direction, value) in figures(row).items()
     ]
     if rows:
         unit.upsert(RANKING, rows)
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 `tally` and `tally_priority` hold how many optimizations are in each status now. `rollup` holds counts, sums and
 histograms of what ended: by the hour, the day and the month in which it did, and over all time, each by type, strategy,
 priority and status. Durations are seconds of running, waits seconds from being queued to being started, summed over an
-optimization's attempts; both, and the improvement, count only where there is one: what never ran has none.
+optimization's attempts. Each of them, and the improvement, counts only where there is one: what never ran has no
+duration, and what never measured anything (`rankings.measured`) no improvement, though its state has a 0.0 for it.
 
 A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
 from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
@@ -36,7 +37,7 @@ RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN = "running"
-_SUMS = ("count", "ran", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
+_SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
 _HISTOGRAMS = ("durations", "improvements", "waits")
 
 
@@ -57,6 +58,7 @@ class Sums:
 
     count: int = 0
     ran: int = 0
+    improved: int = 0
     waited: int = 0
     steps_sum: int = 0
     duration_sum: float = 0.0
@@ -73,8 +75,10 @@ class Sums:
         if row["started_at"] is not None:
             self.ran += 1
             self.duration_sum += row["execution_time"]
-            self.improvement_sum += row["performance_improvement"]
             self.durations[bucket_of(row["execution_time"])] += 1
+        if rankings.measured(row):
+            self.improved += 1
+            self.improvement_sum += row["performance_improvement"]
             self.improvements[bucket_of(row["performance_improvement"])] += 1
         if row["waited_seconds"] is not None:
             self.waited += 1
@@ -92,7 +96,7 @@ class Sums:
 
     def differs(self, other: Sums) -> bool:
         """Whether more than the order of adding tells the two apart."""
-        for name in ("count", "ran", "waited", "steps_sum", *_HISTOGRAMS):
+        for name in ("count", "ran", "improved", "waited", "steps_sum", *_HISTOGRAMS):
             if getattr(self, name) != getattr(other, name):
                 return True
         slack = 1e-9 * max(1, self.count)
@@ -188,15 +192,14 @@ def write_rollups(unit: UnitOfWork) -> None:
     priorities = [{"priority": each, "status": to, "count": n} for (each, to), n in by_priority.items() if n]
     if priorities:
         unit.upsert_counts(TALLY_PRIORITY, priorities)
-    rested = unit.rested | {row["optimization_id"] for row, _ in unit.endings}
-    if unit.endings:
+    ended = {row["optimization_id"]: status for row, status in unit.endings}
+    if ended or unit.rested:
         sums: dict[Key, Sums] = {}
-        for row, status in unit.endings:
-            for key in keys_of(row, status):
-                sums.setdefault(key, Sums()).add_ended(row)
+        for row in rankings.rank(unit, unit.rested | ended.keys()):
+            if row["optimization_id"] in ended:
+                for key in keys_of(row, ended[row["optimization_id"]]):
+                    sums.setdefault(key, Sums()).add_ended(row)
         _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
-    if rested:
-        rankings.rank(unit, rested)
     unit.moves, unit.endings, unit.rested = {}, [], set()
 
 

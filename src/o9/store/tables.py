@@ -271,8 +271,9 @@ class TallyPriority(Record, table=True):
 class Rollup(Record, table=True):
     """Sums and histograms over the optimizations that ended, by window, type, strategy, priority and status.
 
-    `starts` is the beginning of an ISO moment: an hour, a day, a month, or empty for all time. `ran` and `waited` of
-    the `count` have a duration and a time of waiting. `corrections`: how often the row was mended.
+    `starts` is the beginning of an ISO moment: an hour, a day, a month, or empty for all time. `ran`, `improved`
+    and `waited` of the `count` have a duration, an improvement, a time of waiting. `corrections`: how often it was
+    mended.
     """
 
     __tablename__ = "rollup"
@@ -285,6 +286,7 @@ class Rollup(Record, table=True):
     status: str = Field(primary_key=True)
     count: int = 0
     ran: int = 0
+    improved: int = 0
     waited: int = 0
     steps_sum: int = 0
     duration_sum: float = 0.0

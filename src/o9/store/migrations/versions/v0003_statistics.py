@@ -69,6 +69,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
         sa.Column("ran", sa.Integer(), nullable=False),
+        sa.Column("improved", sa.Integer(), nullable=False),
         sa.Column("waited", sa.Integer(), nullable=False),
         sa.Column("steps_sum", sa.Integer(), nullable=False),
         sa.Column("duration_sum", sa.Float(), nullable=False),
@@ -123,8 +124,9 @@ def _add(sums: dict[tuple[Any, ...], dict[str, Any]], row: Mapping[Any, Any]) ->
             (*key, row["status"]),
             {
                 "span": key[0], "starts": key[1], "optimization_type": key[2], "strategy": key[3], "priority": key[4],
-                "status": row["status"], "count": 0, "ran": 0, "waited": 0, "steps_sum": 0, "duration_sum": 0.0,
-                "improvement_sum": 0.0, "wait_sum": 0.0, "corrections": 0, **{name: Counter() for name in _HISTOGRAMS},
+                "status": row["status"], "count": 0, "ran": 0, "improved": 0, "waited": 0, "steps_sum": 0,
+                "duration_sum": 0.0, "improvement_sum": 0.0, "wait_sum": 0.0, "corrections": 0,
+                **{name: Counter() for name in _HISTOGRAMS},
             },
         )  # fmt: skip
         each["count"] += 1
@@ -132,8 +134,10 @@ def _add(sums: dict[tuple[Any, ...], dict[str, Any]], row: Mapping[Any, Any]) ->
         if row["started_at"] is not None:
             each["ran"] += 1
             each["duration_sum"] += row["execution_time"]
-            each["improvement_sum"] += row["performance_improvement"]
             each["durations"][_bucket(row["execution_time"])] += 1
+        if _measured(row):
+            each["improved"] += 1
+            each["improvement_sum"] += row["performance_improvement"]
             each["improvements"][_bucket(row["performance_improvement"])] += 1
 
 
@@ -150,7 +154,7 @@ def _ranked(row: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
         for name, value in json.loads(row["metrics"]).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     }
-    if row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}":
+    if _measured(row):
         found["current_performance"] = (own, row["current_performance"])
         found["performance_improvement"] = ("maximize", row["performance_improvement"])
     if row["started_at"] is not None:
@@ -163,3 +167,7 @@ def _ranked(row: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
         yield {
             "optimization_id": row["optimization_id"], "metric": metric, "direction": direction, "value": value,
         }  # fmt: skip
+
+
+def _measured(row: Mapping[Any, Any]) -> bool:
+    return bool(row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}")
