@@ -154,7 +154,7 @@ def test_the_prewhitened_deviation_finds_what_short_blocks_miss() -> None:
     """Returns that keep 0.5 of the day before: the long-run deviation of their mean is twice that of the shocks."""
     shocks = np.random.default_rng(0).standard_normal((20_050, 40))
     returns = lfilter([1.0], [1.0, -0.5], shocks, axis=0)[50:]
-    assert prewhitened_deviation(returns, kept_of_the_period_before(returns), 1).mean() == pytest.approx(2.0, rel=0.01)
+    assert prewhitened_deviation(returns, kept_of_the_period_before(returns)).mean() == pytest.approx(2.0, rel=0.01)
     assert long_run_deviation(returns, 8).mean() < 1.9
 
 
@@ -169,6 +169,18 @@ def test_what_is_kept_is_shared_by_alike_trials_and_not_by_others() -> None:
     assert kept_of_the_period_before(alike[:, :1])[0] == pytest.approx(
         np.corrcoef(alike[1:, 0], alike[:-1, 0])[0, 1], abs=0.01
     )
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.2])
+def test_a_worthless_family_passes_as_seldom_as_the_level_says(kept: float) -> None:
+    """Sixty periods: where the deviation is least known, and Hansen's own figure is too bold."""
+    outcomes = []
+    for seed in range(100):
+        shocks = np.random.default_rng(seed).standard_normal((80, 30))
+        outcomes.append(outcome(lfilter([1.0], [1.0, -kept], shocks, axis=0)[20:], replications=200, seed=seed))
+    assert sum(one.p_value <= 0.05 for one in outcomes) <= 11  # 5 expected, and three standard errors
+    assert sum(one.p_value <= 0.5 for one in outcomes) == pytest.approx(50, abs=20)
+    assert sum(one.hansen <= 0.05 for one in outcomes) > sum(one.p_value <= 0.05 for one in outcomes)
 
 
 def test_an_edge_is_found_and_noise_is_not() -> None:
@@ -188,7 +200,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
 @pytest.mark.parametrize("trials", [1, 7, 300])
 def test_cells_at_once_change_nothing(trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = outcome(noise(120, trials), replications=200)
-    monkeypatch.setattr(family, "CELLS_AT_ONCE", 1_000)
+    monkeypatch.setattr(family, "CELLS_AT_ONCE", 1_000)  # five columns
     parts = outcome(noise(120, trials), replications=200)
     assert parts.p_value == whole.p_value
     assert parts.statistic == pytest.approx(whole.statistic)

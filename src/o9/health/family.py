@@ -24,6 +24,7 @@ LEAST_PERIODS = 30
 # The autocorrelation of so many trials, evenly spread, stands for that of all when the block length is chosen.
 BLOCK_SAMPLE = 64
 CELLS_AT_ONCE = 4_000_000  # 32 MB of replications by trials, or of padded series
+LEAST_RESAMPLED_VARIANCE = 0.01  # of the series' own
 MOST_KEPT = 0.97  # beyond it prewhitening divides by next to nothing (Andrews and Monahan 1992)
 
 
@@ -80,30 +81,33 @@ def family_p_value(
     if chosen is not None and chosen not in part:
         return Unknown(f"the returns of trial {chosen} never vary, so that there is no risk to divide by")
     try:
-        few = _sample(len(part))
         kept = kept_of_the_period_before(excess[:, part])
+        few = np.unique(np.linspace(0, len(part) - 1, min(len(part), BLOCK_SAMPLE)).astype(np.intp))
         block = _block_length(excess[:, part[few]])
-        white_block = _block_length(_remainders(excess[:, part[few]], kept[few]))
+        beyond = _beyond_first_order(_remainders(excess[:, part[few]], kept[few]))
         weights = _weights(periods, block, replications, seed)
     except ImportError:
         return Unknown('the package arch is not installed; `pip install "prefect-o9[quant]"` brings it')
     far_worse = -math.sqrt(2 * math.log(math.log(periods)) / periods)
     seen, plain = np.empty(len(part)), np.empty(len(part))
-    luckiest = np.full(replications, -math.inf)
+    luckiest, plain_luckiest = np.full((2, replications), -math.inf)
     step = max(1, CELLS_AT_ONCE // max(periods, replications))
     for start in range(0, len(part), step):
-        columns = excess[:, part[start : start + step]]
+        chunk = slice(start, start + step)
+        columns = excess[:, part[chunk]]
         deviation = long_run_deviation(columns, block)
-        means = columns.mean(axis=0)
-        plain[start : start + step] = means / deviation
-        seen[start : start + step] = means / prewhitened_deviation(columns, kept[start : start + step], white_block)
+        ratios = columns.mean(axis=0) / deviation
+        plain[chunk] = ratios
+        seen[chunk] = ratios * deviation / (prewhitened_deviation(columns, kept[chunk]) * beyond)
         # What is far worse than the benchmark has no part in the luck of the best (Hansen's consistent recentring).
-        centre = np.where(means / deviation < far_worse, 0.0, means / deviation)
-        luckiest = np.maximum(luckiest, (weights @ (columns / deviation) - centre).max(axis=1))
+        centre = np.where(ratios < far_worse, 0.0, ratios)
+        resampled = weights @ (columns / deviation)
+        plain_luckiest = np.maximum(plain_luckiest, (resampled - centre).max(axis=1))
+        luckiest = np.maximum(luckiest, ((resampled - centre) / _resampled_spread(weights, columns)).max(axis=1))
     best = int(seen.argmax()) if chosen is None else int(np.searchsorted(part, chosen))
     return FamilyTest(
         p_value=_share_above(luckiest, seen[best]),
-        hansen=_share_above(luckiest, plain[best]),
+        hansen=_share_above(plain_luckiest, plain[best]),
         statistic=float(seen[best]) * math.sqrt(periods),
         chosen=int(part[best]),
         trials=len(part),
@@ -157,8 +161,8 @@ def effective_number_of_trials(returns: ArrayLike) -> float | Unknown:
 
 def sharpe_ratios(returns: Floats) -> Floats:
     """Of each column, per period, n - 1; 0 where it never varies: nothing risked, nothing shown."""
-    deviation = returns.std(axis=0, ddof=1)
     varies = _varies(returns)
+    deviation = returns.std(axis=0) * math.sqrt(len(returns) / max(len(returns) - 1, 1))
     ratios: Floats = np.where(varies, returns.mean(axis=0) / np.where(varies, deviation, 1.0), 0.0)
     return ratios
 
@@ -186,13 +190,13 @@ def long_run_deviation(returns: Floats, block: int) -> Floats:
     return deviation
 
 
-def prewhitened_deviation(returns: Floats, kept: Floats, block: int) -> Floats:
-    """The long-run deviation of each column, without the bias that short blocks have.
+def prewhitened_deviation(returns: Floats, kept: Floats) -> Floats:
+    """The long-run deviation of each column without the bias that short blocks have, as far as the first order goes.
 
-    `long_run_deviation` of what each return does not keep of the one before, over one minus the share `kept`,
-    (trials,); `block` is that of the remainders. Source: Andrews and Monahan 1992, first order.
+    The deviation of what each return does not keep of the one before, over one minus the share `kept`, (trials,).
+    Source: Andrews and Monahan 1992.
     """
-    deviation: Floats = long_run_deviation(_remainders(returns, kept), block) / (1.0 - kept)
+    deviation: Floats = _remainders(returns, kept).std(axis=0) / (1.0 - kept)
     return deviation
 
 
@@ -236,8 +240,20 @@ def _varies(returns: Floats) -> NDArray[np.bool_]:
     return varies
 
 
-def _sample(trials: int) -> NDArray[np.intp]:
-    return np.unique(np.linspace(0, trials - 1, min(trials, BLOCK_SAMPLE)).astype(np.intp))
+def _beyond_first_order(remainders: Floats) -> float:
+    """Long-run deviation of whitened returns over their ordinary one; of all trials together, being noisy in each."""
+    ratios = long_run_deviation(remainders, _block_length(remainders)) / remainders.std(axis=0)
+    return math.sqrt(float((ratios**2).mean()))
+
+
+def _resampled_spread(weights: Floats, columns: Floats) -> Floats:
+    """(replications, trials): the deviation of each resampled series over that of the series itself."""
+    unit = columns - columns.mean(axis=0)
+    unit /= unit.std(axis=0)
+    variances = weights @ unit**2 - (weights @ unit) ** 2
+    # A resample may hold one day of a strategy that hardly ever traded: no deviation, and no evidence either.
+    spread: Floats = np.sqrt(np.where(variances > LEAST_RESAMPLED_VARIANCE, variances, math.inf))
+    return spread
 
 
 def _block_length(returns: Floats) -> int:

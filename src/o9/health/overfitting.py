@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -43,9 +43,9 @@ class BacktestOverfitting:
     """
 
     pbo: float
-    logits: Floats
-    in_sample: Floats
-    out_of_sample: Floats
+    logits: Floats = field(compare=False, repr=False)
+    in_sample: Floats = field(compare=False, repr=False)
+    out_of_sample: Floats = field(compare=False, repr=False)
     probability_of_loss: float
     slope: float | None
     trials: int
