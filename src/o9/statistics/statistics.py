@@ -1,20 +1,37 @@
-"""Figures over all optimizations, read from aggregates that are kept current: they cost the same at any size."""
+"""Figures over all optimizations, read from aggregates that are kept current: they cost the same at any size.
+
+Contract. What is unknown is None, with the reason beside it. Nothing here writes, but `record_optimization_metric`.
+Unknown ids raise OptimizationError, unknown metrics and bad arguments OptimizationValidationError, naming the field.
+`get_parameter_importance` and the frames read what they are asked about, and cost what that is.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from o9.model.component import not_yet
-from o9.model.optimization import OptimizationMetrics
-from o9.model.states import OptimizationStatus
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
+from o9.model.states import OptimizationStatus, OptimizationType
+from o9.statistics import frames, ranking, summary
+from o9.statistics.importance import MOST_TRIALS, importance
+from o9.statistics.trends import trends, windows_of
+from o9.store.codec import moment
 from o9.store.component import StoreComponent
-from o9.store.rollups import quantile
+from o9.store.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics
 from o9.store.store import Store
 
-_ENDED_WELL = OptimizationStatus.COMPLETED.value
-_ENDED_BADLY = (OptimizationStatus.FAILED.value, OptimizationStatus.CANCELLED.value, OptimizationStatus.TIMEOUT.value)
+if TYPE_CHECKING:
+    import pandas as pd
+
+DAYS_SHOWN = 30
+LOOKED_AT = 50  # of those in one status now, to say how long they have been in it
+FRAME_LIMIT = 100_000
+HISTORY_LIMIT = 100_000
+_NOW = ("created", "initializing", "running", "paused", "suspended")
 
 
 class OptimizationStatistics(StoreComponent):
@@ -24,71 +41,186 @@ class OptimizationStatistics(StoreComponent):
         super().__init__(store, storage_path)
 
     async def get_global_statistics(self) -> dict[str, Any]:
-        """Counts by status, type and strategy; success rate, durations and improvements of what has ended."""
-        counts = await self.store.read_async(self.store.counts)
-        endings = await self.store.read_async(self.store.endings)
-        by_status = _summed(counts, "status")
-        completed = by_status.get(_ENDED_WELL, 0)
-        ended = completed + sum(by_status.get(status, 0) for status in _ENDED_BADLY)
-        return {
-            "total_optimizations": sum(by_status.values()),
-            "by_status": by_status,
-            "by_type": _summed(counts, "optimization_type"),
-            "by_strategy": _summed(counts, "strategy"),
-            "active_optimizations": sum(by_status.get(status, 0) for status in ("initializing", "running")),
-            "completed_optimizations": completed,
-            "success_rate": completed / ended if ended else None,
-            "duration_seconds": _distribution(endings, "duration_sum", "durations"),
-            "performance_improvement": _distribution(endings, "improvement_sum", "improvements"),
-        }
+        """Counts, rates, durations, improvements and waits, also by type, strategy, priority, status and day.
+
+        `ended` has them by each; `by_day` the last 30 days; `now` how long those that run have run and those that wait
+        have waited. Quantiles are read from histograms: `quantiles` has their relative error. See `summary`.
+        """
+        return await self.store.read_async(_global, self.store)
 
     async def get_optimization_statistics(self, optimization_id: str) -> dict[str, Any]:
-        """Trials by state, steps, timing and effect of one optimization."""
+        """Trials by state, steps, timing and effect of one optimization; seconds."""
         state = await self.existing(optimization_id)
-        trials = await self.store.read_async(self.store.trial_counts, optimization_id)
-        return {
-            "optimization_id": optimization_id,
-            "status": state.status.value,
-            "trials": trials,
-            "completed_steps": state.completed_steps,
-            "total_steps": state.total_steps,
-            "execution_time": state.execution_time,
-            "current_performance": state.current_performance,
-            "baseline_performance": state.baseline_performance,
-            "performance_improvement": state.performance_improvement,
-        }
+        return await self.store.read_async(_of_one, self.store, state)
 
     async def get_optimization_history(self, optimization_id: str, limit: int = 1000) -> list[dict[str, Any]]:
-        """The last `limit` metric values, oldest first: step, name, value, at."""
+        """The last `limit` metric values, oldest first: step (None: recorded from outside), name, value, at."""
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= HISTORY_LIMIT:
+            raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {HISTORY_LIMIT}")
         await self.existing(optimization_id)
-        return await self.store.read_async(self.store.metrics, optimization_id, limit=limit)
+        steps = await self.store.read_async(self.store.metrics, optimization_id, limit=limit)
+        recorded = await self.store.read_async(self.store.recordings, optimization_id, limit=limit)
+        outside = [{"optimization_id": optimization_id, "step": None, **row} for row in recorded]
+        return sorted([*steps, *outside], key=lambda row: str(row["at"]))[-limit:]
 
     async def record_optimization_metric(self, optimization_id: str, metrics: OptimizationMetrics) -> None:
-        raise not_yet("recording metrics from outside of an optimization")
+        """Keep what was measured from outside; fields that are None are left out.
+
+        It enters the history, and the rankings but for what O9 measures itself (`execution_time`, `cpu_usage`,
+        `memory_usage`). Raises OptimizationValidationError where nothing was measured, or another id is meant.
+        """
+        if not isinstance(metrics, OptimizationMetrics):
+            raise OptimizationValidationError("metrics", f"an OptimizationMetrics is needed, not {metrics!r:.80}")
+        if metrics.optimization_id != optimization_id:
+            raise OptimizationValidationError(
+                "metrics.optimization_id", f"{metrics.optimization_id!r} is not {optimization_id!r}"
+            )
+        names = [field.name for field in fields(metrics) if field.name not in ("optimization_id", "timestamp")]
+        values = {name: value for name in names if (value := getattr(metrics, name)) is not None}
+        if not values:
+            raise OptimizationValidationError("metrics", f"all are None; give one of {', '.join(names)}")
+        await self.store.write_async(RecordMetrics(optimization_id, values, moment(metrics.timestamp)))
 
     async def get_performance_trends(self, time_range: timedelta = timedelta(days=7)) -> dict[str, Any]:
-        raise not_yet("a trend of performance")
+        """By hour (up to 2 days), day (up to 400) or month: count, success rate, means; each with a slope.
 
-    async def get_optimization_rankings(self, metric_name: str, limit: int = 10) -> list[dict[str, Any]]:
-        raise not_yet("a ranking by a metric")
+        Raises OptimizationValidationError for a range of zero or less. See `o9.statistics.trends`.
+        """
+        return await self.store.read_async(_trends, self.store, time_range)
+
+    async def get_optimization_rankings(
+        self, metric_name: str, limit: int = 10, direction: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The best `limit` by a metric: rank, optimization_id, value, tied, direction, name, type, strategy, status.
+
+        A figure of the state (`o9.store.rankings.STATE_FIGURES`) or any recorded metric. direction: "maximize" or
+        "minimize"; None: each optimization's own for what its objective gives, less is better for times and resources,
+        more for all else. Those that run are ranked as `compute_statistics` last found them. Ties share a rank; `tied`
+        says how many have it, and is counted to 100 (`tied_or_more`).
+        """
+        return await self.store.read_async(_rankings, self.store, metric_name, limit, direction)
+
+    async def get_parameter_importance(self, optimization_id: str) -> dict[str, Any]:
+        """Which parameters and pairs explain the values of one optimization's trials (the first 20,000)."""
+        await self.existing(optimization_id)
+        trials = await self.store.read_async(self.store.trials, optimization_id, limit=MOST_TRIALS)
+        return {"optimization_id": optimization_id, **await self.store.read_async(importance, trials)}
+
+    async def frame(
+        self,
+        kind: str,
+        optimization_id: str | None = None,
+        *,
+        status: OptimizationStatus | str | None = None,
+        optimization_type: OptimizationType | str | None = None,
+        limit: int = FRAME_LIMIT,
+    ) -> pd.DataFrame:
+        """`frame("trials", id)`: its ledger; `frame("optimizations")`: the newest `limit`. Columns: see `frames`.
+
+        Raises OptimizationStatisticsError without pandas.
+        """
+        if kind not in frames.KINDS:
+            raise OptimizationValidationError("kind", f"{kind!r} is neither of {', '.join(frames.KINDS)}")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise OptimizationValidationError("limit", f"{limit!r} is not a whole number above 0")
+        frames.pandas()
+        if kind == "trials":
+            if optimization_id is None:
+                raise OptimizationValidationError("optimization_id", "a frame of trials is of one optimization: which?")
+            await self.existing(optimization_id)
+            trials = await self.store.read_async(self.store.trials, optimization_id, limit=limit)
+            return await self.store.read_async(frames.trials_frame, optimization_id, trials)
+        if optimization_id is not None:
+            raise OptimizationValidationError("optimization_id", "a frame of optimizations is of many; leave it out")
+        wanted = (_member("status", status, OptimizationStatus), _member("type", optimization_type, OptimizationType))
+        states = await self.store.read_async(_states, self.store, *wanted, limit)
+        return await self.store.read_async(frames.optimizations_frame, states)
+
+    async def export(self, path: str | Path, kind: str, optimization_id: str | None = None, **choice: Any) -> Path:
+        """Write a frame to `….csv` or `….parquet`; returns the path."""
+        made = await self.frame(kind, optimization_id, **choice)
+        return await self.store.read_async(frames.write, made, path)
 
 
-def _summed(counts: list[dict[str, Any]], key: str) -> dict[str, int]:
-    summed: Counter[str] = Counter()
-    for row in counts:
-        summed[row[key]] += row["count"]
-    return dict(sorted(summed.items()))
-
-
-def _distribution(endings: list[dict[str, Any]], total: str, histogram: str) -> dict[str, float | None]:
-    """Mean and quantiles over what ended after it had run; None where nothing has."""
-    merged: Counter[str] = Counter()
-    for row in endings:
-        merged.update(row[histogram])
-    count = sum(merged.values())
-    return {
-        "count": count,
-        "mean": sum(row[total] for row in endings) / count if count else None,
-        "median": quantile(merged, 0.5),
-        "p90": quantile(merged, 0.9),
+def _global(store: Store) -> dict[str, Any]:
+    now, counts = utc_now(), store.counts()
+    told = summary.global_summary(counts, store.priorities(), store.totals())
+    since = (now - timedelta(days=DAYS_SHOWN - 1)).strftime("%Y-%m-%d")
+    by_day = summary.by_window(store.windows("day", since, "9999"))
+    by_status = told["by_status"]
+    standing = {status: store.standing(status, limit=LOOKED_AT) for status in _NOW if by_status.get(status)}
+    return told | {
+        "by_day": by_day,
+        "now": {
+            status: summary.standing_for(standing.get(status, ()), by_status.get(status, 0), now) for status in _NOW
+        },
+        "queue": {
+            **summary.queue_for(standing.get("created", ()), now),
+            "looked_at": len(standing.get("created", ())),
+            "of": by_status.get("created", 0),
+        },
     }
+
+
+def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
+    row = store.queueing(state.optimization_id)
+    figures = (
+        "completed_steps", "total_steps", "progress", "execution_time", "current_performance", "baseline_performance",
+        "target_performance", "performance_improvement",
+    )  # fmt: skip
+    return {
+        "optimization_id": state.optimization_id,
+        "status": state.status.value,
+        "trials": store.trial_counts(state.optimization_id),
+        **{name: getattr(state, name) for name in figures},
+        "seconds_per_step": state.execution_time / state.completed_steps if state.completed_steps else None,
+        "waited_seconds": row["waited_seconds"] if row else None,
+        "attempts": row["attempt"] if row else None,
+    }
+
+
+def _trends(store: Store, time_range: timedelta) -> dict[str, Any]:
+    now = utc_now()
+    windows = windows_of(time_range, now)
+    first = store.first_window(windows.span)
+    if first is None:  # what nothing is known of has no windows
+        told = trends(replace(windows, starts=()), {})
+    else:
+        windows = windows_of(time_range, now, first)
+        told = trends(windows, summary.by_window(store.windows(windows.span, windows.starts[0], "9999")))
+    return {"time_range_seconds": time_range.total_seconds(), **told}
+
+
+def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> list[dict[str, Any]]:
+    ranking.check(metric, limit, direction)
+    rows: list[dict[str, Any]] = []
+    for own in (MAXIMIZE, MINIMIZE):
+        rows += store.ranked(metric, own, limit, largest_first=ranking.largest_first(own, direction))
+    if not rows and metric not in STATE_FIGURES:
+        raise ranking.unknown_metric(metric, store.ranked_metrics())
+
+    def tied(own: str, value: float) -> int:
+        return store.tied(metric, own, value, ranking.TIES_COUNTED)
+
+    return ranking.ranked(rows, limit, direction, tied)
+
+
+def _states(
+    store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, limit: int
+) -> Sequence[OptimizationState]:
+    states: list[OptimizationState] = []
+    cursor: str | None = None
+    while len(states) < limit:
+        page = store.list(status=status, optimization_type=kind, limit=min(1000, limit - len(states)), cursor=cursor)
+        states += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return states
+
+
+def _member(field: str, value: Any, kind: Callable[[Any], Any]) -> Any:
+    try:
+        return None if value is None else kind(value)
+    except ValueError as error:
+        raise OptimizationValidationError(field, str(error)) from None

@@ -47,6 +47,13 @@ def first_window(connection: Connection, span: str) -> str | None:
     return found
 
 
+def first_ended(connection: Connection) -> str | None:
+    """When the first ended that is recorded or counted; a moment, or the beginning of one."""
+    ended = select(func.min(OPTIMIZATION.c.completed_at)).where(OPTIMIZATION.c.completed_at.is_not(None))
+    found: str | None = connection.execute(ended).scalar()
+    return min(filter(None, (found, first_window(connection, "day"))), default=None)
+
+
 def priorities(connection: Connection) -> list[Row]:
     """How many optimizations there are now, by priority and status."""
     return _rows(connection, select(TALLY_PRIORITY).where(TALLY_PRIORITY.c.count != 0))
@@ -69,6 +76,13 @@ def standing(connection: Connection, status: str, limit: int) -> list[Row]:
         .order_by(OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id)
         .limit(limit),
     )
+
+
+def queueing(connection: Connection, optimization_id: str) -> Row | None:
+    """How often one was begun, and how long it has waited for that; None where there is no such optimization."""
+    columns = (OPTIMIZATION.c.attempt, OPTIMIZATION.c.waited_seconds)
+    found = _rows(connection, select(*columns).where(OPTIMIZATION.c.optimization_id == optimization_id))
+    return found[0] if found else None
 
 
 def named(connection: Connection, status: str, limit: int) -> list[str]:

@@ -126,11 +126,17 @@ class Store:
     def first_window(self, span: str) -> str | None:
         return self._read(figures.first_window, span)
 
+    def first_ended(self) -> str | None:
+        return self._read(figures.first_ended)
+
     def priorities(self) -> Rows:
         return self._read(figures.priorities)
 
     def standing(self, status: str, *, limit: int) -> Rows:
         return self._read(figures.standing, status, limit)
+
+    def queueing(self, optimization_id: str) -> Row | None:
+        return self._read(figures.queueing, optimization_id)
 
     def named(self, status: str, *, limit: int) -> Texts:
         return self._read(figures.named, status, limit)

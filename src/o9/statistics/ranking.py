@@ -1,0 +1,67 @@
+"""Who is first: one order of heads of an index, ranks that ties share, names near a misspelled one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from o9.model.errors import OptimizationValidationError
+from o9.store.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES
+
+LIMIT = 1_000
+TIES_COUNTED = 100
+
+
+def check(metric: object, limit: object, direction: object) -> None:
+    """Raise OptimizationValidationError for what cannot be ranked by."""
+    if not isinstance(metric, str) or not metric:
+        raise OptimizationValidationError("metric_name", f"{metric!r} is not the name of a metric")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LIMIT:
+        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {LIMIT}")
+    if direction not in (None, MAXIMIZE, MINIMIZE):
+        raise OptimizationValidationError("direction", f"{direction!r} is neither {MAXIMIZE!r} nor {MINIMIZE!r}")
+
+
+def unknown_metric(metric: str, recorded: Sequence[str]) -> OptimizationValidationError:
+    """The error for a metric that nothing has, naming near ones."""
+    known = sorted({*STATE_FIGURES, *recorded})
+    folded = {name.casefold(): name for name in known}
+    near = [folded[name] for name in get_close_matches(metric.casefold(), folded, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known[:20])}"
+    return OptimizationValidationError("metric_name", f"nothing was ranked by {metric!r}; {hint}")
+
+
+def largest_first(own: str, direction: str | None) -> bool:
+    """Whether those whose own direction is `own` are read from the largest value on."""
+    return (direction or own) == MAXIMIZE
+
+
+def ranked(
+    rows: Sequence[Mapping[str, Any]],
+    limit: int,
+    direction: str | None,
+    tied: Callable[[str, float], int],
+) -> list[dict[str, Any]]:
+    """The best `limit` of `rows`, which are the first `limit` of each own direction.
+
+    direction None: each by its own direction, so that a smaller value of what is minimized is better; those of
+    different directions are put in one order by the value with its sign turned. `tied(own, value)` counts those of one
+    direction that have a value, no further than TIES_COUNTED. Ranks are as in sport: 1, 1, 3.
+    """
+
+    def score(row: Mapping[str, Any]) -> float:
+        return float(row["value"] if largest_first(row["direction"], direction) else -row["value"])
+
+    first = sorted(rows, key=lambda row: (-score(row), row["optimization_id"]))[:limit]
+    counts: dict[float, int] = {}
+    told: list[dict[str, Any]] = []
+    rank = 0
+    for place, row in enumerate(first, start=1):
+        now = score(row)
+        if now not in counts:
+            rank = place
+            counts[now] = sum(tied(own, now if largest_first(own, direction) else -now) for own in (MAXIMIZE, MINIMIZE))
+        count = min(counts[now], TIES_COUNTED)
+        told.append({"rank": rank, **row, "tied": count, "tied_or_more": count == TIES_COUNTED})
+    return told

@@ -1,0 +1,190 @@
+"""What the rollups say, in words and figures. Pure: rollups in, plain JSON-ready data out.
+
+Shares are 0 to 1, durations and waits seconds, improvements shares of the baseline (`o9.lifecycle.effect`). Where there
+is nothing to say the figure is None, and `reason` tells why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from statistics import fmean, median
+from typing import Any
+
+from o9.model.states import OptimizationPriority, OptimizationStatus
+from o9.store.rollups import RELATIVE_ERROR, Key, Sums, quantile
+from o9.store.transitions import AGING_SECONDS_PER_PRIORITY
+
+COMPLETED = OptimizationStatus.COMPLETED.value
+FAILED = (OptimizationStatus.FAILED.value, OptimizationStatus.TIMEOUT.value)
+CANCELLED = OptimizationStatus.CANCELLED.value
+ENDED = (COMPLETED, *FAILED, CANCELLED)
+ACTIVE = (OptimizationStatus.INITIALIZING.value, OptimizationStatus.RUNNING.value)
+QUANTILES = {"p10": 0.1, "median": 0.5, "p90": 0.9}
+QUANTILES_ARE = {
+    "source": "histogram buckets, a twelfth of a decade wide",
+    "relative_error": round(RELATIVE_ERROR, 4),
+}
+BY = {"type": 2, "strategy": 3, "priority": 4, "status": 5}  # where a rollup's key has it
+
+
+def global_summary(
+    counts: Sequence[Mapping[str, Any]],
+    priorities: Sequence[Mapping[str, Any]],
+    totals: Sequence[tuple[Key, Sums]],
+) -> dict[str, Any]:
+    """Counts of all that there are, and figures of what has ended, all together and by each of `BY`.
+
+    counts: `Store.counts()`; priorities: `Store.priorities()`; totals: `Store.totals()`. `success_rate` is completed
+    over ended, `failure_rate` failed or timed out over ended; those that people cancelled are the rest.
+    """
+    by_status = _summed(counts, "status")
+    by_priority: Counter[int] = Counter()
+    for row in priorities:
+        by_priority[row["priority"]] += row["count"]
+    return {
+        "total_optimizations": sum(by_status.values()),
+        "by_status": by_status,
+        "by_type": _summed(counts, "optimization_type"),
+        "by_strategy": _summed(counts, "strategy"),
+        "by_priority": {priority_name(level): count for level, count in sorted(by_priority.items())},
+        "active_optimizations": sum(by_status.get(status, 0) for status in ACTIVE),
+        "completed_optimizations": by_status.get(COMPLETED, 0),
+        "failed_optimizations": sum(by_status.get(status, 0) for status in FAILED),
+        **rates(by_status),
+        **spread(merged(sums for _, sums in totals)),
+        "ended": {by: _ended_by(totals, place) for by, place in BY.items()},
+        "quantiles": QUANTILES_ARE,
+    }
+
+
+def rates(by_status: Mapping[str, int]) -> dict[str, float | None]:
+    """Shares of what has ended; None where nothing has."""
+    ended = sum(by_status.get(status, 0) for status in ENDED)
+    if not ended:
+        return dict.fromkeys(("success_rate", "failure_rate", "cancelled_rate"))
+    return {
+        "success_rate": by_status.get(COMPLETED, 0) / ended,
+        "failure_rate": sum(by_status.get(status, 0) for status in FAILED) / ended,
+        "cancelled_rate": by_status.get(CANCELLED, 0) / ended,
+    }
+
+
+def spread(sums: Sums) -> dict[str, dict[str, Any]]:
+    """Mean and quantiles of durations, improvements and waits."""
+    return {
+        "duration_seconds": _distribution(sums.ran, sums.duration_sum, sums.durations, "nothing that ran has ended"),
+        "performance_improvement": _distribution(
+            sums.improved, sums.improvement_sum, sums.improvements, "nothing that measured a performance has ended"
+        ),
+        "waiting_seconds": _distribution(
+            sums.waited, sums.wait_sum, sums.waits, "of nothing that has ended the time in the queue is known"
+        ),
+    }
+
+
+def merged(many: Iterable[Sums]) -> Sums:
+    whole = Sums()
+    for sums in many:
+        whole.add(sums)
+    return whole
+
+
+def by_window(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`Store.windows()` rows, by the beginning of the window: counts by status, rates and means."""
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault(row["starts"], []).append(row)
+    return {starts: window_figures(each) for starts, each in grouped.items()}
+
+
+def window_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ended in one window, from its rows by status."""
+    by_status = {row["status"]: int(row["count"]) for row in rows}
+    ran, improved = (sum(int(row[name]) for row in rows) for name in ("ran", "improved"))
+    return {
+        "count": sum(by_status.values()),
+        "by_status": by_status,
+        "success_rate": rates(by_status)["success_rate"],
+        "mean_duration_seconds": sum(row["duration_sum"] for row in rows) / ran if ran else None,
+        "mean_improvement": sum(row["improvement_sum"] for row in rows) / improved if improved else None,
+    }
+
+
+def standing_for(rows: Sequence[Mapping[str, Any]], count: int, now: datetime) -> dict[str, Any]:
+    """How long those in one status have been in it, in seconds. rows: `Store.standing()`, perhaps not all `count`."""
+    ages = [_age(row["since"], now) for row in rows if row["since"] is not None]
+    told: dict[str, Any] = {"count": count} | dict.fromkeys(("longest_seconds", "mean_seconds", "median_seconds"))
+    if not ages:
+        return told | {"reason": "nothing is in it" if not count else "it is not recorded since when"}
+    told["longest_seconds"] = max(ages)
+    if len(ages) < count:
+        return told | {
+            "reason": f"looked at the {len(ages)} of {count} that were created first: the longest is of these, and a "
+            "mean of all would cost a look at each"
+        }
+    return told | {"mean_seconds": fmean(ages), "median_seconds": median(ages)}
+
+
+def queue_for(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
+    """Of those rows that are created: how many are queued, are claimed, wait for others, are held back; since when."""
+    groups: dict[str, list[float]] = {"queued": [], "claimed": [], "waiting_for_others": [], "held": []}
+    for row in rows:
+        queued_at = row["queue_key"] + AGING_SECONDS_PER_PRIORITY * int(row["priority"])
+        groups[_why_created(row)].append(max(0.0, now.timestamp() - queued_at))
+    return {
+        name: {
+            "count": len(ages),
+            "longest_seconds": max(ages, default=None),
+            "mean_seconds": fmean(ages) if ages else None,
+        }
+        for name, ages in groups.items()
+    }
+
+
+def priority_name(level: int) -> str:
+    try:
+        return OptimizationPriority(level).name.lower()
+    except ValueError:
+        return str(level)
+
+
+def _why_created(row: Mapping[str, Any]) -> str:
+    if row["lease_expires_at"] is not None:
+        return "claimed"
+    if row["intent"] == "hold":
+        return "held"
+    return "waiting_for_others" if row["unmet"] else "queued"
+
+
+def _age(since: str, now: datetime) -> float:
+    return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
+
+
+def _ended_by(totals: Sequence[tuple[Key, Sums]], place: int) -> dict[str, dict[str, Any]]:
+    grouped: dict[Any, list[tuple[Key, Sums]]] = {}
+    for key, sums in totals:
+        grouped.setdefault(key[place], []).append((key, sums))
+    told = {}
+    for name, each in sorted(grouped.items()):
+        by_status: Counter[str] = Counter()
+        for key, sums in each:
+            by_status[key.status] += sums.count
+        shown = priority_name(name) if place == BY["priority"] else name
+        whole = merged(sums for _, sums in each)
+        told[shown] = {"count": whole.count, "by_status": dict(by_status), **rates(by_status), **spread(whole)}
+    return told
+
+
+def _summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
+    summed: Counter[str] = Counter()
+    for row in counts:
+        summed[row[key]] += row["count"]
+    return dict(sorted(summed.items()))
+
+
+def _distribution(count: int, total: float, histogram: Mapping[str, int], reason: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"count": count, "mean": total / count if count else None}
+    told |= {name: quantile(histogram, share) for name, share in QUANTILES.items()}
+    return told if count else told | {"reason": reason}

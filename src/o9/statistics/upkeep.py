@@ -1,0 +1,92 @@
+"""Keeping the rollups true: what `compute_statistics` does, without Prefect.
+
+The rollups are written in the transaction that ends an optimization. What can still make them wrong: somebody amends
+a result after its end, or a hand in the database. So the days that can still change are recounted from the record, an
+hour at a time, and what differs is added (`rollups.Correct`); then days are compared with their hours, months with
+their days, all time with its months, so that an error on any level is mended, at a cost that does not grow with
+history. Two of these at once mend once: a correction counts only for a rollup that no other has corrected meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import OptimizationStatus
+from o9.store.rankings import RefreshRankings
+from o9.store.rollups import Correct, Difference, ForgetHours
+from o9.store.store import Store
+
+DAYS = 2  # today, and yesterday, which a node with a slow clock may still write to
+MOST_DAYS = 36_600
+HOURS_KEPT = timedelta(days=35)
+REFRESHED_LIMIT = 1_000
+BATCH = 200
+
+Progress = Callable[[float], Awaitable[None]]
+
+
+@dataclass
+class Upkeep:
+    """What was looked at and mended. `corrections`: each rollup that was wrong, and by how much."""
+
+    days: list[str] = field(default_factory=list)
+    windows: int = 0
+    corrected: int = 0
+    corrections: list[dict[str, Any]] = field(default_factory=list)
+    refreshed_rankings: int = 0
+    forgotten_hours: int = 0
+
+
+async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progress | None = None) -> Upkeep:
+    """Mend the rollups of the last `days` days (today is one), refresh what runs in the rankings, forget old hours."""
+    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
+        raise OptimizationValidationError("days", f"{days!r} is not a whole number of days between 1 and {MOST_DAYS}")
+    upkeep = Upkeep()
+    first = await store.read_async(store.first_ended)
+    dates = [(now - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(days - 1, -1, -1)]
+    upkeep.days = [day for day in dates if (first is not None and day >= first[:10]) or day in dates[-DAYS:]]
+    for number, day in enumerate(upkeep.days):
+        for hour in await store.read_async(store.hours_ended_in, day):
+            await _mend(store, "hour", hour, upkeep)
+        await _mend(store, "day", day, upkeep)
+        if progress is not None:
+            await progress((number + 1) / (len(upkeep.days) + 1))
+    for month in sorted({day[:7] for day in upkeep.days}):
+        await _mend(store, "month", month, upkeep)
+    await _mend(store, "all", "", upkeep)
+    upkeep.refreshed_rankings = await _refresh(store)
+    upkeep.forgotten_hours = await store.write_async(ForgetHours((now - HOURS_KEPT).strftime("%Y-%m-%dT%H")))
+    if progress is not None:
+        await progress(1.0)
+    return upkeep
+
+
+async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep) -> None:
+    upkeep.windows += 1
+    found = await store.read_async(store.differences, span, starts)
+    for begin in range(0, len(found), BATCH):
+        some = tuple(found[begin : begin + BATCH])
+        upkeep.corrected += await store.write_async(Correct(some))
+        upkeep.corrections += [_told(each) for each in some]
+
+
+def _told(difference: Difference) -> dict[str, Any]:
+    missing = difference.sums
+    return difference.key._asdict() | {
+        "count": missing.count,
+        "steps": missing.steps_sum,
+        "duration_seconds": missing.duration_sum,
+        "improvement": missing.improvement_sum,
+        "waiting_seconds": missing.wait_sum,
+    }
+
+
+async def _refresh(store: Store) -> int:
+    running = await store.read_async(store.named, OptimizationStatus.RUNNING.value, limit=REFRESHED_LIMIT)
+    for begin in range(0, len(running), BATCH):
+        await store.write_async(RefreshRankings(tuple(running[begin : begin + BATCH])))
+    return len(running)
