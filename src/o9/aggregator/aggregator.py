@@ -214,10 +214,12 @@ class OptimizationStateAggregator:
         return await self.statistics.get_global_statistics()
 
     async def get_performance_trends(self, time_range: timedelta = timedelta(days=7)) -> dict[str, Any]:
+        """See OptimizationStatistics.get_performance_trends."""
         self._started()
         return await self.statistics.get_performance_trends(time_range)
 
     async def get_optimization_rankings(self, metric_name: str, limit: int = 10) -> list[dict[str, Any]]:
+        """See OptimizationStatistics.get_optimization_rankings."""
         self._started()
         return await self.statistics.get_optimization_rankings(metric_name, limit)
 

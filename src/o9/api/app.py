@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Request
@@ -61,6 +62,10 @@ class Backend(Protocol):
     async def cancel_optimization(self, optimization_id: str) -> bool: ...
 
     async def get_global_statistics(self) -> dict[str, Any]: ...
+
+    async def get_performance_trends(self, time_range: timedelta) -> dict[str, Any]: ...
+
+    async def get_optimization_rankings(self, metric_name: str, limit: int) -> list[dict[str, Any]]: ...
 
     async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]: ...
 
@@ -137,6 +142,14 @@ def _router(backend: Backend) -> APIRouter:
     async def statistics() -> JSONResponse:
         return _success(await backend.get_global_statistics())
 
+    @router.get("/statistics/trends")
+    async def trends(days: float = 7.0) -> JSONResponse:
+        return _success(await backend.get_performance_trends(_days(days)))
+
+    @router.get("/statistics/rankings")
+    async def rankings(metric_name: str, limit: int = 10) -> JSONResponse:
+        return _success(await backend.get_optimization_rankings(metric_name, limit))
+
     @router.get("/alerts")
     async def alerts() -> JSONResponse:
         return _success({"items": [alert.to_dict() for alert in await backend.get_alerts()], "next_cursor": None})
@@ -160,8 +173,6 @@ def _router(backend: Backend) -> APIRouter:
 
 # The specification's routes that answer with what this release does not have.
 _LATER = (
-    ("GET", "/statistics/trends", "a trend of performance"),
-    ("GET", "/statistics/rankings", "a ranking by a metric"),
     ("POST", "/alerts/{alert_id}/resolve", "resolving an alert"),
     ("PUT", "/optimizations/{optimization_id}", "changing an optimization"),
     ("DELETE", "/optimizations/{optimization_id}", "deleting an optimization"),
@@ -173,6 +184,13 @@ def _later(what: str) -> Callable[[], Awaitable[JSONResponse]]:
         raise not_yet(what)
 
     return answer
+
+
+def _days(days: float) -> timedelta:
+    try:
+        return timedelta(days=days)
+    except (OverflowError, ValueError):
+        raise OptimizationValidationError("days", f"{days} is not a number of days such as 7 or 0.5") from None
 
 
 def code_of(error: Exception) -> int:

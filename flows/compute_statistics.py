@@ -1,0 +1,78 @@
+"""The scheduled flow that keeps the rollups true, and shows what they say as artifacts of its run in Prefect.
+
+Artifacts: `o9-statistics` (a table by type and status), `o9-statistics-summary` (words), `o9-statistics-corrections`
+(a table, where any rollup was wrong), and a progress that belongs to the run alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
+from o9.blocks.store import current_store
+from o9.model.optimization import utc_now
+from o9.statistics.report import corrections_table, markdown, table
+from o9.statistics.statistics import OptimizationStatistics
+from o9.statistics.upkeep import DAYS, Upkeep, keep_up
+from o9.tasks.run_logs import forward_to_prefect
+
+logger = logging.getLogger(__name__)
+
+
+@flow(
+    name="compute-statistics",
+    flow_run_name=None,
+    persist_result=False,
+    # As for the lifecycle: left out, each run would ask Prefect's server for a default that nothing here needs.
+    result_storage=PREFECT_LOCAL_STORAGE_PATH.value(),
+)
+async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
+    """Recount the last `days` days (today is one), mend what differs, publish. Returns what was looked at and mended.
+
+    A larger number mends older days as well: `days=36600` recounts all that there is, a day at a time. Raises
+    OptimizationStoreError where the store is away, OptimizationValidationError for a number of days below 1.
+    """
+    forward_to_prefect()
+    store = await asyncio.to_thread(current_store)
+    shown = await acreate_progress_artifact(progress=0.0, description="Rollups compared with the record")
+
+    async def progress(share: float) -> None:
+        await aupdate_progress_artifact(shown, progress=100.0 * share)
+
+    upkeep = await keep_up(store, utc_now(), days, progress)
+    await _publish(OptimizationStatistics(store=store), upkeep)
+    logger.info(
+        "%d windows compared with the record, %d rollups mended; %d running ones ranked anew",
+        upkeep.windows, upkeep.corrected, upkeep.refreshed_rankings,
+    )  # fmt: skip
+    for correction in upkeep.corrections:
+        logger.warning("a rollup was wrong: %s", correction)
+    return asdict(upkeep)
+
+
+async def _publish(statistics: OptimizationStatistics, upkeep: Upkeep) -> None:
+    summary = await statistics.get_global_statistics()
+    trends = await statistics.get_performance_trends()
+    await acreate_table_artifact(
+        table(summary), key="o9-statistics", description="What has ended, by type, strategy, priority and status"
+    )
+    await acreate_markdown_artifact(
+        markdown(summary, trends, upkeep), key="o9-statistics-summary", description="O9: statistics"
+    )
+    if upkeep.corrections:
+        await acreate_table_artifact(
+            corrections_table(upkeep),
+            key="o9-statistics-corrections",
+            description="Rollups that were wrong, and mended",
+        )

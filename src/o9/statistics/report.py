@@ -1,0 +1,95 @@
+"""Statistics as tables and words, for whoever shows them: Prefect's artifacts do. Pure; unknown is a dash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from o9.statistics.upkeep import Upkeep
+
+CORRECTIONS_SHOWN = 200
+UNKNOWN = "-"
+
+
+def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`get_global_statistics()` as one row for all, and one for each type, strategy, priority and status."""
+    ended = sum(each["count"] for each in summary["ended"]["status"].values())
+    rows = [_row("all", "", {**summary, "count": ended})]
+    rows += [_row(by, name, each) for by, groups in summary["ended"].items() for name, each in groups.items()]
+    return rows
+
+
+def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:
+    """The same in words, with the trends and what was mended."""
+    lines = [
+        "# Optimizations",
+        "",
+        f"**{summary['total_optimizations']}** in all: "
+        + (", ".join(f"{count} {status}" for status, count in summary["by_status"].items()) or "none yet")
+        + ".",
+        "",
+        f"- completed: {_percent(summary['success_rate'])} of what ended",
+        f"- failed or timed out: {_percent(summary['failure_rate'])}",
+        f"- seconds of running: {_spread(summary['duration_seconds'])}",
+        f"- improvement on the baseline: {_spread(summary['performance_improvement'])}",
+        f"- seconds in the queue: {_spread(summary['waiting_seconds'])}",
+        "",
+        f"Quantiles come from histograms and are within {_percent(summary['quantiles']['relative_error'])}.",
+        "",
+        f"## Trend by {trends['window']}",
+        "",
+    ]
+    lines += [f"- {name.replace('_', ' ')}: {_trend(each)}" for name, each in trends["trends"].items()]
+    lines += ["", "## Rollups", "", _mended(upkeep)]
+    return "\n".join(lines) + "\n"
+
+
+def corrections_table(upkeep: Upkeep) -> list[dict[str, Any]]:
+    """What was mended, the first of it where it is long."""
+    return upkeep.corrections[:CORRECTIONS_SHOWN]
+
+
+def _row(by: str, name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "by": by,
+        "which": name,
+        "ended": figures["count"],
+        "success rate": _percent(figures["success_rate"]),
+        "mean seconds": _number(figures["duration_seconds"]["mean"]),
+        "median seconds": _number(figures["duration_seconds"]["median"]),
+        "mean improvement": _percent(figures["performance_improvement"]["mean"]),
+        "mean wait, seconds": _number(figures["waiting_seconds"]["mean"]),
+    }
+
+
+def _mended(upkeep: Upkeep) -> str:
+    days = upkeep.days[0] if len(upkeep.days) == 1 else f"{upkeep.days[0]} to {upkeep.days[-1]}"
+    if not upkeep.corrections:
+        return f"{upkeep.windows} windows compared with the record ({days}): all were true."
+    return f"{upkeep.windows} windows compared with the record ({days}): **{upkeep.corrected} rollups mended**."
+
+
+def _trend(each: Mapping[str, Any]) -> str:
+    if each["slope"] is None:
+        return f"unknown: {each['reason']}"
+    return (
+        f"{each['direction']}, {each['slope']:+.4g} per {each['per']} "
+        f"(95 %: {each['low']:+.4g} to {each['high']:+.4g}, {each['windows']} windows)"
+    )
+
+
+def _spread(figures: Mapping[str, Any]) -> str:
+    if figures["mean"] is None:
+        return f"unknown: {figures['reason']}"
+    return (
+        f"mean {figures['mean']:.4g}, median about {figures['median']:.3g}, "
+        f"90 % up to about {figures['p90']:.3g} ({figures['count']})"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{share:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.4g}"
