@@ -119,6 +119,7 @@ def test_trials_without_returns_count_and_change_nothing_else() -> None:
     evidence, plain = examine(gaps), examine(returns, counted=23)
     assert evidence == plain
     assert (evidence.counted, evidence.kept) == (23, 20)
+    assert evidence.effective == pytest.approx(23, abs=1)
     assert examine(gaps, best=19) == evidence
 
 
@@ -222,8 +223,8 @@ def test_a_count_below_the_series_is_refused() -> None:
     st.lists(
         st.one_of(
             st.none(),
-            st.lists(st.one_of(st.floats(-1, 1), st.just(math.nan), st.just(0.0)), min_size=0, max_size=40),
-            st.integers(0, 99).map(lambda seed: noise(1, 40, seed)[0].tolist()),
+            st.lists(st.one_of(st.floats(-1, 1), st.just(math.nan), st.just(0.0)), min_size=0, max_size=70),
+            st.integers(0, 99).map(lambda seed: noise(1, 64, seed)[0].tolist()),
         ),
         max_size=5,
     ),

@@ -20,7 +20,7 @@ from o9.health.moments import ROUNDING, Floats, matrix_of
 from o9.health.unknown import Unknown
 
 REPLICATIONS = 1_000  # a p-value of 0.04 is then known to ±0.006 (one standard error)
-LEAST_PERIODS = 30
+LEAST_PERIODS = 60  # with fewer, worthless families pass twice as often as the level says
 # The autocorrelation of so many trials, evenly spread, stands for that of all when the block length is chosen.
 BLOCK_SAMPLE = 64
 CELLS_AT_ONCE = 4_000_000  # 32 MB of replications by trials, or of padded series
@@ -103,7 +103,9 @@ def family_p_value(
         centre = np.where(ratios < far_worse, 0.0, ratios)
         resampled = weights @ (columns / deviation)
         plain_luckiest = np.maximum(plain_luckiest, (resampled - centre).max(axis=1))
-        luckiest = np.maximum(luckiest, ((resampled - centre) / _resampled_spread(weights, columns)).max(axis=1))
+        luckiest = np.maximum(
+            luckiest, ((resampled - centre) / _resampled_spread(weights, columns, resampled * deviation)).max(axis=1)
+        )
     best = int(seen.argmax()) if chosen is None else int(np.searchsorted(part, chosen))
     return FamilyTest(
         p_value=_share_above(luckiest, seen[best]),
@@ -246,11 +248,10 @@ def _beyond_first_order(remainders: Floats) -> float:
     return math.sqrt(float((ratios**2).mean()))
 
 
-def _resampled_spread(weights: Floats, columns: Floats) -> Floats:
-    """(replications, trials): the deviation of each resampled series over that of the series itself."""
-    unit = columns - columns.mean(axis=0)
-    unit /= unit.std(axis=0)
-    variances = weights @ unit**2 - (weights @ unit) ** 2
+def _resampled_spread(weights: Floats, columns: Floats, means: Floats) -> Floats:
+    """The deviation of each resampled series over the series' own, and `means`: both (replications, trials)."""
+    centred = columns - columns.mean(axis=0)
+    variances = (weights @ centred**2 - (means - columns.mean(axis=0)) ** 2) / centred.var(axis=0)
     # A resample may hold one day of a strategy that hardly ever traded: no deviation, and no evidence either.
     spread: Floats = np.sqrt(np.where(variances > LEAST_RESAMPLED_VARIANCE, variances, math.inf))
     return spread

@@ -106,7 +106,7 @@ def _apart(axis: Parameter, one: Any, other: Any) -> float:
         return float(as_json(one) != as_json(other))
     if axis.log:
         return abs(math.log(one / other)) / math.log(axis.high / axis.low)
-    return abs(one - other) / (axis.high - axis.low)
+    return float(abs(one - other) / (axis.high - axis.low))
 
 
 def _good(trial: Trial) -> bool:
