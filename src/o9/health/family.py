@@ -33,7 +33,7 @@ class FamilyTest:
     """The test of superior predictive ability for one trial of a family. P-values are (1 + exceeding) / (1 + all).
 
     p_value: how often chance alone makes the best of such a family look as good as this trial or better. This decides.
-    hansen: the same as Hansen and `arch` compute it, which is too bold where returns depend on the day before.
+    hansen: the same as Hansen computes it, which is too bold where returns are few or depend on the day before.
     statistic: root of periods · mean / long-run deviation of the trial's returns over the benchmark.
     chosen: its column; `trials` how many columns took part; `block_length` the mean length of a block, in periods.
     """
@@ -63,10 +63,10 @@ def family_p_value(
     `arch`. Holds under dependence between trials and over time. `chosen`: another column than the best; its p-value is
     then that of the one-step reality check of Romano and Wolf 2005, which is Hansen's for the best.
 
-    Variant: resampled means are divided by the deviation that this bootstrap gives them, as Hansen does; what was seen
-    is divided by the prewhitened long-run deviation of Andrews and Monahan 1992. Blocks cut dependence short, so that
-    the former is too small: of worthless families whose returns keep 0.2 of the day before, 7 % passed at 4 % with it,
-    and 4.6 % with the latter. `hansen` is without this.
+    Two steps make it hold its level, which `hansen` is without. Blocks cut dependence short, so that the deviation they
+    give is too small: what was seen is divided by the prewhitened long-run one instead (Andrews and Monahan 1992). Few returns have an uncertain deviation: each resampled mean is divided by that of its own resample too, as in the
+    bootstrap-t (Efron 1982). Of worthless families of 200, `hansen` passes at the level 0.04: 7 % over 2,520 days that
+    keep 0.2 of the day before, 14 % over 60 independent ones; `p_value` 4.6 % and 4.7 %.
 
     arch's own class `SPA` is not used: it ignores `studentize` (8.0.0) and copies the family for every replication.
     `hansen` is the same figure as of `SPA` over columns divided by `long_run_deviation`, with the same seed.
