@@ -35,7 +35,7 @@ def run(asked: argparse.Namespace, path: Path, seed: int) -> dict[str, Any]:
     postgres = control_scenarios.Postgres()
     try:
         return control_scenarios.outage(
-            path, postgres, away_seconds=asked.away, lease_seconds=asked.lease, aggregators=asked.aggregators
+            path, postgres, away_seconds=asked.away, lease_seconds=asked.lease, looked_on=True
         )
     finally:
         postgres.close()
@@ -49,7 +49,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=None, help="many: 12; kills: 200")
     parser.add_argument("--away", type=float, default=60.0, help="outage: seconds")
     parser.add_argument("--lease", type=float, default=30.0, help="outage: seconds")
-    parser.add_argument("--aggregators", type=int, default=2, help="outage: how many")
     parser.add_argument("--seconds", type=float, default=1800.0, help="give up, or strike no more, after so long")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if asked.seed is None else asked.seed

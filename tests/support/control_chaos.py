@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import socket
 import sqlite3
@@ -93,17 +92,17 @@ class Floor:
         self.killed[kind] += lived
         return lived
 
-    def kill_child(self, chance: random.Random, parents: list[subprocess.Popen[str]]) -> bool:
-        """One of the evaluation processes of `parents`."""
+    def kill_children(self, parents: list[subprocess.Popen[str]]) -> bool:
+        """All evaluation processes of `parents` at one blow: of one alone, chance would mostly take an idle one."""
         found = []
         for parent in parents:
             with contextlib.suppress(psutil.Error):
                 found += [child for child in psutil.Process(parent.pid).children(recursive=True) if _evaluates(child)]
-        if not found:
-            return False
-        chance.choice(found).kill()
-        self.killed["child"] += 1
-        return True
+        for child in found:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        self.killed["child"] += bool(found)
+        return bool(found)
 
     def stop(self, process: subprocess.Popen[str], seconds: float = 60.0) -> None:
         """In good order."""

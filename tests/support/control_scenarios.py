@@ -27,6 +27,7 @@ from control_chaos import (
     assert_whole,
     floor,
     most_at_work,
+    node_of,
     plan,
     submitted_ago,
     wait_for,
@@ -106,7 +107,7 @@ PLANS: list[tuple[str, str, int]] = [
 
 
 def kills(
-    folder: Path, *, count: int, seed: int, steps: int = 25, limit: int = 6, seconds: float = 600.0
+    folder: Path, *, count: int, seed: int, steps: int = 20, limit: int = 6, seconds: float = 600.0
 ) -> dict[str, Any]:
     """`count` times kill -9, of the aggregator, of an evaluation, or of a flow that Prefect started by itself."""
     o9_testing.session_server()
@@ -145,6 +146,15 @@ def kills(
         def _settled(state: OptimizationState, name: str) -> bool:
             return state.completed_at is not None and acknowledged.get(name) == calm[kind_of[name]]
 
+        def evaluated(steps: int) -> None:
+            """Until so many steps were evaluated in processes of their own, if that is soon."""
+            sync = [name for name, kind in kind_of.items() if PLANS[kind][1] == "sync"]
+            count = "SELECT sum(completed_steps) FROM optimization WHERE optimization_id IN ({})"
+            count = count.format(", ".join(f"'{name}'" for name in sync) or "''")
+            before, deadline = one.rows(count)[0][0] or 0, time.monotonic() + 8
+            while time.monotonic() < deadline and (one.rows(count)[0][0] or 0) < before + steps:
+                time.sleep(0.01)
+
         flow: tuple[str, subprocess.Popen[str]] | None = None
         flows: list[subprocess.Popen[str]] = []
         misses = 0
@@ -167,9 +177,11 @@ def kills(
                     worker = one.aggregator()
                 elif target == "child":
                     parents = [worker, *([flow[1]] if flow else [])]
-                    time.sleep(chance.uniform(0.0, 0.5))
+                    if chance.random() > 0.25:  # else it may be about to start
+                        evaluated(2)
+                    time.sleep(chance.uniform(0.0, 0.2))
                     look()
-                    if not one.kill_child(chance, parents):
+                    if not one.kill_children(parents):
                         misses += 1
                         continue  # nothing was being evaluated in a process of its own
                 else:
@@ -254,29 +266,46 @@ class Postgres:
 
 
 def outage(
-    folder: Path, postgres: Postgres, *, away_seconds: float, lease_seconds: float, aggregators: int = 1
+    folder: Path, postgres: Postgres, *, away_seconds: float, lease_seconds: float, looked_on: bool = False
 ) -> dict[str, Any]:
-    """The store is away in the middle, for `away_seconds`."""
+    """The store is away in the middle, for `away_seconds`, from an aggregator that has work in hand.
+
+    `looked_on`: there is another one, which has none, and is the first to find the store again.
+    """
     o9_testing.session_server()
-    began, steps = time.monotonic(), 30
+    began, steps, hold = time.monotonic(), 30, folder / "hold"
     with floor(folder, limit=6, url=postgres.url, O9_LEASE_SECONDS=str(lease_seconds)) as one:
-        workers = [one.aggregator() for _ in range(aggregators)]
-        for worker in workers:
-            one.wait_ready(worker)
+        holder = one.aggregator()
+        one.wait_ready(holder)
         for prefix in ("calm", "hit"):
             for kind, (sampler, objective, trials) in enumerate(PLANS):
-                one.submit(plan(f"{prefix}-{kind}", objective, steps, sampler=sampler, trials_per_step=trials))
+                gated = {"sync": "gated_sync", "asynchronous": "gated"}[objective]
+                one.submit(plan(f"{prefix}-{kind}", gated, steps, sampler=sampler, trials_per_step=trials))
             if prefix == "calm":
                 one.wait_ended()
         hit = [f"hit-{kind}" for kind in range(len(PLANS))]
         wait_for(lambda: all((state := one.store.get(name)) and state.completed_steps > 2 for name in hit))
-        before = {name: ledger(one.store, name) for name in hit}
+        hold.touch()
+        workers = [holder]
+        if looked_on:
+            workers.append(one.aggregator())
+            one.wait_ready(workers[1])
         last = one.store.last_transition()
+        hold.unlink()
+        time.sleep(0.1)
+        before = {name: ledger(one.store, name) for name in hit}
         postgres.down()
-        time.sleep(away_seconds)
+        time.sleep(away_seconds / 2)
+        if looked_on:
+            holder.send_signal(signal.SIGSTOP)
+        time.sleep(away_seconds / 2)
         assert all(worker.poll() is None for worker in workers), one.log()
         postgres.up()
         back = time.monotonic()
+        if looked_on:
+            beat = heartbeat(one, workers[1])
+            wait_for(lambda: heartbeat(one, workers[1]) != beat, what="a sign of life of the one that looks on")
+            holder.send_signal(signal.SIGCONT)
         one.wait_ended(hit, 120)
         took = time.monotonic() - back
         for name in hit:
@@ -289,7 +318,7 @@ def outage(
         one.submit(plan("fresh", "gated", 1))
         one.wait_ended(["fresh"], 60)
         figures = {
-            "away": away_seconds, "lease": lease_seconds, "aggregators": aggregators, "at work": at_work,
+            "away": away_seconds, "lease": lease_seconds, "looked on": looked_on, "at work": at_work,
             "deaths": {name: one.store.holding(name).deaths for name in hit},  # type: ignore[union-attr]
             "attempts": {name: one.store.holding(name).attempt for name in hit},  # type: ignore[union-attr]
             "back to end": round(took, 1), "seconds": round(time.monotonic() - began, 1),
@@ -299,3 +328,7 @@ def outage(
             one.stop(worker)
         assert one.store.nodes() == []
         return figures
+
+
+def heartbeat(floor: Floor, process: subprocess.Popen[str]) -> float:
+    return next(node["heartbeat_at"] for node in floor.store.nodes() if node["node_id"] == node_of(process))

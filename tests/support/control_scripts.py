@@ -18,7 +18,7 @@ def value(parameters):
     return -((x - 0.3) ** 2) - (y - 0.7) ** 2
 
 def sync(parameters):
-    time.sleep(0.02)
+    time.sleep(0.06)  # most of a step's time, so that most blows hit a trial
     return value(parameters)
 
 async def asynchronous(parameters):
