@@ -5,7 +5,8 @@ a period. Poor data is an `Unknown` with its reason. A trial whose returns never
 is computed here: it can neither be correlated nor be the best by luck.
 
 The test needs the package `arch` (extra `quant`), which is imported when it is used; without it the answer is Unknown.
-Memory at 10,000 trials of 2,500 periods (200 MB of returns): two more copies and under 300 MB beside.
+10,000 trials of 2,500 periods (200 MB of returns): 6 s of processor time and 550 MiB at the highest for the test, 11 s
+and 800 MiB for the effective number.
 """
 
 from __future__ import annotations
@@ -137,21 +138,21 @@ def effective_number_of_trials(returns: ArrayLike) -> float | Unknown:
     without that 10,000 unrelated trials over 2,500 days would seem to be 2,300. Chosen over clustering (López de Prado
     and Lewis 2019, ONC): no random starts, no number of clusters to find, and it errs towards more trials: 200 in
     ten groups make 16 where a group is copies, and 53 where its trials correlate at 0.9.
-    Seconds: 0.1 for 200 trials of 2,520 periods, 10 for 10,000 of 2,500.
     """
     matrix = matrix_of(returns)
     if isinstance(matrix, Unknown):
         return matrix
     if len(matrix) < LEAST_PERIODS:
         return Unknown(f"{len(matrix)} returns are too few for correlations: at least {LEAST_PERIODS} are needed")
-    varied: Floats = matrix[:, _varies(matrix)]
+    varies = _varies(matrix)
+    varied: Floats = matrix if varies.all() else matrix[:, varies]
     periods, trials = varied.shape
     if not trials:
         return Unknown("no trial's returns ever vary")
     if trials == 1:
         return 1.0
     unit = varied - varied.mean(axis=0)
-    unit /= np.sqrt((unit**2).sum(axis=0))
+    unit /= np.sqrt(np.einsum("ij,ij->j", unit, unit))
     correlations = unit.T @ unit if trials <= periods else unit @ unit.T  # the same eigenvalues but for zeros
     eigenvalues = np.zeros(trials)
     eigenvalues[: min(trials, periods)] = np.maximum(np.linalg.eigvalsh(correlations), 0.0)
