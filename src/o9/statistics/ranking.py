@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -47,21 +48,20 @@ def ranked(
 
     direction None: each by its own direction, so that a smaller value of what is minimized is better; those of
     different directions are put in one order by the value with its sign turned. `tied(own, value)` counts those of one
-    direction that have a value, no further than TIES_COUNTED. Ranks are as in sport: 1, 1, 3.
+    direction that have a value, and need not go further than TIES_COUNTED + 1. Ranks are as in sport: 1, 1, 3.
     """
 
     def score(row: Mapping[str, Any]) -> float:
         return float(row["value"] if largest_first(row["direction"], direction) else -row["value"])
 
     first = sorted(rows, key=lambda row: (-score(row), row["optimization_id"]))[:limit]
-    counts: dict[float, int] = {}
+    counts = Counter(map(score, first))
+    if len(first) == limit:  # the others that are tied with the last of the page may lie behind it
+        last = score(first[-1])
+        counts[last] = sum(tied(own, last if largest_first(own, direction) else -last) for own in (MAXIMIZE, MINIMIZE))
     told: list[dict[str, Any]] = []
-    rank = 0
     for place, row in enumerate(first, start=1):
-        now = score(row)
-        if now not in counts:
-            rank = place
-            counts[now] = sum(tied(own, now if largest_first(own, direction) else -now) for own in (MAXIMIZE, MINIMIZE))
-        count = min(counts[now], TIES_COUNTED)
-        told.append({"rank": rank, **row, "tied": count, "tied_or_more": count == TIES_COUNTED})
+        rank = told[-1]["rank"] if told and score(first[place - 2]) == score(row) else place
+        count = counts[score(row)]
+        told.append({"rank": rank, **row, "tied": min(count, TIES_COUNTED), "tied_or_more": count > TIES_COUNTED})
     return told

@@ -200,7 +200,7 @@ def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> l
         raise ranking.unknown_metric(metric, store.ranked_metrics())
 
     def tied(own: str, value: float) -> int:
-        return store.tied(metric, own, value, ranking.TIES_COUNTED)
+        return store.tied(metric, own, value, ranking.TIES_COUNTED + 1)
 
     return ranking.ranked(rows, limit, direction, tied)
 
