@@ -5,8 +5,8 @@ a period. Poor data is an `Unknown` with its reason. A trial whose returns never
 is computed here: it can neither be correlated nor be the best by luck.
 
 The test needs the package `arch` (extra `quant`), which is imported when it is used; without it the answer is Unknown.
-10,000 trials of 2,500 periods (200 MB of returns): 6 s of processor time and 550 MiB at the highest for the test, 11 s
-and 800 MiB for the effective number.
+10,000 trials of 2,500 periods (200 MB of returns): 6 s of processor time and 550 MiB at the highest for the test, as
+much or less for the effective number.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ _MEASURED = (
 )
 ERRORS = {
     "hold_out": "Of 100 real edges fewer than 5 are contradicted like this.",
-    "split_sample": "Of 100 families of 200 in which one has a true annual Sharpe ratio of 1.5 over ten years, fewer than "
-    "5 are called overfit; of weaker edges more.",
+    "split_sample": "Of 100 families of 200 in which one has a true annual Sharpe ratio of 1.5 over ten years, fewer "
+    "than 5 are called overfit; of weaker edges more.",
     "family_test": _MEASURED.format(false="at most 5", found="at least 85"),
     "deflated": _MEASURED.format(false="at most 2", found="58 to 85")
     + " Returns that depend on the day before were not allowed for in its formula.",
