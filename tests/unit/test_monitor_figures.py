@@ -21,7 +21,7 @@ from o9.monitor import series
 from o9.monitor.effect import convergence_rate, effect_of, improvement_rate, stability_score, target_share
 from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.progress import Progress, progress_of
-from o9.monitor.window import Step, Window
+from o9.monitor.window import WINDOW_STEPS, WINDOW_TRIALS, Step, Window
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 S = OptimizationStatus
@@ -209,6 +209,13 @@ def test_a_snapshot_is_what_was_known_then() -> None:
     )
     assert told[5] == snapshots(then, 1)[0]
     assert json.loads(json.dumps(told)) == told
+
+
+def test_the_present_is_judged_by_a_window_however_many_are_shown() -> None:
+    chance = random.Random(1)
+    whole = window_of([chance.random() for _ in range(700)])
+    assert snapshots(whole, 400)[-1] == snapshots(whole.newest(), 1)[0]
+    assert (len(whole.newest().steps), len(whole.newest().trials)) == (WINDOW_STEPS, WINDOW_TRIALS)
 
 
 def test_without_a_step_there_is_one_snapshot_of_now() -> None:

@@ -26,7 +26,7 @@ def snapshots(window: Window, limit: int) -> list[dict[str, Any]]:
     """The newest `limit`, newest last: one as of each step, of which the newest is as of now."""
     count = len(window.steps)
     past = [window.as_of(position) for position in range(max(0, count - limit), count - 1)]
-    return [snapshot(seen, find_problems(seen)) for seen in (*past, window)]
+    return [snapshot(seen, find_problems(seen)) for seen in (*past, window.newest())]
 
 
 def snapshot(window: Window, findings: Sequence[Finding]) -> dict[str, Any]:

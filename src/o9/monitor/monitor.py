@@ -23,7 +23,7 @@ from o9.model.states import ENDED, AlertLevel, OptimizationStatus
 from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding
 from o9.monitor.running import find_problems, stalled
-from o9.monitor.window import WINDOW_STEPS, Window, read_news, read_window, search_space_of
+from o9.monitor.window import Window, read_news, read_window, search_space_of
 from o9.store.component import StoreComponent
 from o9.store.store import Store
 
@@ -97,7 +97,7 @@ class OptimizationMonitor(StoreComponent):
         """
         state = await self.existing(optimization_id)
         checked = _checked(limit, MOST_SNAPSHOTS)
-        return await asyncio.to_thread(lambda: snapshots(self._window(state, checked + WINDOW_STEPS), checked))
+        return await asyncio.to_thread(lambda: snapshots(self._window(state, checked), checked))
 
     async def get_optimization_metrics(
         self, optimization_id: str, limit: int = MOST_METRICS
@@ -110,7 +110,7 @@ class OptimizationMonitor(StoreComponent):
         checked = _checked(limit, MOST_METRICS)
 
         def read() -> list[OptimizationMetrics]:
-            window = self._window(state, checked + WINDOW_STEPS)
+            window = self._window(state, checked)
             return metrics_of(window, window.steps[-checked:])
 
         return await asyncio.to_thread(read)
@@ -173,7 +173,7 @@ class OptimizationMonitor(StoreComponent):
         """Read what is new and judge; where nothing is, only time has gone on, which only a stall minds."""
         known = self._watches.get(state.optimization_id)
         if known is None:
-            window = self._window(state, WINDOW_STEPS)
+            window = self._window(state, 1)
             return _Watch(window, find_problems(window))
         last_step = known.window.steps[-1].number if known.window.steps else -1
         last_trial = known.window.trials[-1].number if known.window.trials else -1
@@ -183,7 +183,7 @@ class OptimizationMonitor(StoreComponent):
             found = stalled(window)
             silent = any(finding.name == "stalled" for finding in known.findings)
             return _Watch(window, others if found is None else [found, *others], known.firing, silent)
-        steps, trials = self._query(read_news, state.optimization_id, last_step, last_trial)
+        steps, trials = self._query(read_news, state.optimization_id, state.completed_steps, last_step, last_trial)
         window = known.window.after(steps, trials, state)
         return _Watch(window, find_problems(window), known.firing)
 
@@ -221,9 +221,9 @@ class OptimizationMonitor(StoreComponent):
             if cursor is None:
                 return states
 
-    def _window(self, state: OptimizationState, steps: int) -> Window:
-        found, trials = self._query(read_window, state.optimization_id, steps)
-        return Window(state, utc_now(), found, trials, search_space_of(state))
+    def _window(self, state: OptimizationState, shown: int) -> Window:
+        steps, trials = self._query(read_window, state.optimization_id, state.completed_steps, shown)
+        return Window(state, utc_now(), steps, trials, search_space_of(state))
 
     def _query(self, query: Callable[..., R], *args: Any) -> R:
         """The monitor's own queries, run as the store runs its own."""

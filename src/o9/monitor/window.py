@@ -92,6 +92,10 @@ class Window:
             trials=[*self.trials, *trials][-WINDOW_TRIALS:],
         )
 
+    def newest(self) -> Window:
+        """Without what is too old to judge the present by."""
+        return replace(self, steps=self.steps[-WINDOW_STEPS:], trials=self.trials[-WINDOW_TRIALS:])
+
     def as_of(self, position: int) -> Window:
         """As it was when `steps[position]` had just been committed, as far as the ledger tells."""
         step, state = self.steps[position], self.state
@@ -113,36 +117,35 @@ class Window:
 
 
 def read_window(
-    connection: Connection, optimization_id: str, steps: int = WINDOW_STEPS
+    connection: Connection, optimization_id: str, completed_steps: int, shown: int = 1
 ) -> tuple[list[Step], list[Trial]]:
-    """The newest `steps` steps, their trials (the newest MOST_TRIALS), and a window of trials before; oldest first."""
-    found = read_steps(connection, optimization_id, -1, steps)
-    limit = WINDOW_TRIALS + int(min(MOST_TRIALS, sum(step.figures.get(TRIALS, 0.0) for step in found)))
-    return found, _read_trials(connection, optimization_id, -1, limit)
+    """What there is to say of the newest `shown` steps: a window as of the oldest of them, and all behind it.
+
+    Of the trials behind it no more than MOST_TRIALS. Oldest first.
+    """
+    steps = _read_steps(connection, optimization_id, completed_steps - (shown - 1 + WINDOW_STEPS))
+    behind = sum(step.figures.get(TRIALS, 0.0) for step in steps[max(1, len(steps) - shown + 1) :]) if shown > 1 else 0
+    return steps, _read_trials(connection, optimization_id, -1, WINDOW_TRIALS + int(min(MOST_TRIALS, behind)))
 
 
 def read_news(
-    connection: Connection, optimization_id: str, after_step: int, after_trial: int
+    connection: Connection, optimization_id: str, completed_steps: int, after_step: int, after_trial: int
 ) -> tuple[list[Step], list[Trial]]:
     """What came behind this step and this trial, oldest first, and no more than a window holds."""
-    steps = read_steps(connection, optimization_id, after_step, WINDOW_STEPS)
+    steps = _read_steps(connection, optimization_id, max(after_step + 1, completed_steps - WINDOW_STEPS))
     return steps, _read_trials(connection, optimization_id, after_trial, WINDOW_TRIALS)
 
 
-def read_steps(connection: Connection, optimization_id: str, after: int, limit: int) -> list[Step]:
-    """The newest `limit` steps behind `after`, oldest first: one look by key for each name."""
+def _read_steps(connection: Connection, optimization_id: str, first: int) -> list[Step]:
+    """Those from number `first` on, oldest first. Steps are counted without a gap, so that this bounds how many."""
+    where = (METRIC.c.optimization_id == optimization_id) & METRIC.c.name.in_(NAMES) & (METRIC.c.step >= first)
+    columns = (METRIC.c.step, METRIC.c.name, METRIC.c.value, METRIC.c.at)
     figures: dict[int, dict[str, float]] = {}
     moments: dict[int, str] = {}
-    columns = (METRIC.c.step, METRIC.c.value, METRIC.c.at)
-    for name in NAMES:
-        where = (METRIC.c.optimization_id == optimization_id) & (METRIC.c.name == name) & (METRIC.c.step > after)
-        for step, value, at in connection.execute(
-            select(*columns).where(where).order_by(METRIC.c.step.desc()).limit(limit)
-        ):
-            figures.setdefault(step, {})[name] = value
-            moments[step] = at
-    newest = sorted(figures)[-limit:]
-    return [Step(number, datetime.fromisoformat(moments[number]), figures[number]) for number in newest]
+    for step, name, value, at in connection.execute(select(*columns).where(where)):
+        figures.setdefault(step, {})[name] = value
+        moments[step] = at
+    return [Step(number, datetime.fromisoformat(moments[number]), figures[number]) for number in sorted(figures)]
 
 
 def _read_trials(connection: Connection, optimization_id: str, after: int, limit: int) -> list[Trial]:
