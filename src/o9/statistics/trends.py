@@ -93,10 +93,12 @@ def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float, float] |
     """Theil and Sen's slope with the ends of its interval; None for fewer than FEWEST_WINDOWS points."""
     if len(points) < FEWEST_WINDOWS:
         return None
+    from numpy import errstate
     from scipy.stats import theilslopes  # a second, which only a trend has to pay
 
     where, values = zip(*points, strict=True)
-    found = theilslopes(values, where, alpha=CONFIDENCE)
+    with errstate(over="ignore", invalid="ignore"):  # the caller looks whether it is finite
+        found = theilslopes(values, where, alpha=CONFIDENCE)
     return float(found.slope), float(found.low_slope), float(found.high_slope)
 
 

@@ -1,0 +1,129 @@
+"""Trends: windows of a range, slopes with their intervals, and what too little gives."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from o9.model.errors import OptimizationValidationError
+from o9.statistics.summary import by_window
+from o9.statistics.trends import FEWEST_WINDOWS, slope, trends, windows_of
+
+NOW = datetime(2026, 3, 31, 12, 30, tzinfo=UTC)
+
+
+def window(count: int, **more: Any) -> dict[str, Any]:
+    nothing = {"success_rate": None, "mean_duration_seconds": None, "mean_improvement": None}
+    return {"count": count, "by_status": {"completed": count}, **nothing, **more}
+
+
+def days(values: list[Any], name: str) -> dict[str, Any]:
+    """Trends over whole days with these values, and today's, which is not over."""
+    windows = windows_of(timedelta(days=len(values)), NOW)
+    found = {
+        starts: window(1, **({} if value is None else {name: value}))
+        for starts, value in zip(windows.starts, values, strict=False)
+    }
+    return trends(windows, found)
+
+
+@pytest.mark.parametrize("time_range", [timedelta(0), timedelta(seconds=-1), timedelta.min, 7, None, "week", True])
+def test_a_range_that_is_none_names_its_field(time_range: Any) -> None:
+    with pytest.raises(OptimizationValidationError, match=r"^time_range: ") as refused:
+        windows_of(time_range, NOW)
+    assert refused.value.field == "time_range"
+
+
+@pytest.mark.parametrize(
+    ("time_range", "span", "first", "count"),
+    [
+        (timedelta(microseconds=1), "hour", "2026-03-31T12", 1),
+        (timedelta(hours=1), "hour", "2026-03-31T11", 2),
+        (timedelta(days=2), "hour", "2026-03-29T12", 49),
+        (timedelta(days=7), "day", "2026-03-24", 8),
+        (timedelta(days=400), "day", "2025-02-24", 401),
+        (timedelta(days=401), "month", "2025-02", 14),
+        (timedelta.max, "month", "1970-01", 675),
+    ],
+)
+def test_a_range_has_windows_that_fit_it(time_range: timedelta, span: str, first: str, count: int) -> None:
+    windows = windows_of(time_range, NOW)
+    assert (windows.span, windows.starts[0], len(windows.starts)) == (span, first, count)
+    assert all(one < other for one, other in pairwise(windows.starts))
+
+
+def test_what_was_before_the_record_has_no_windows() -> None:
+    assert windows_of(timedelta(days=300), NOW, "2026-03-29").starts == ("2026-03-29", "2026-03-30", "2026-03-31")
+    assert windows_of(timedelta.max, NOW, "2026-02").starts == ("2026-02", "2026-03")
+
+
+def test_a_straight_line_has_its_slope_whatever_one_outlier_says() -> None:
+    told = days([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 99.0], "mean_improvement")["trends"]["mean_improvement"]
+    assert told["slope"] == pytest.approx(0.1)
+    assert 0 < told["low"] <= told["slope"] <= told["high"]
+    assert (told["per"], told["windows"], told["direction"]) == ("day", 8, "rising")
+
+
+def test_fewer_than_five_windows_have_no_slope_but_a_reason() -> None:
+    for known in range(FEWEST_WINDOWS):
+        told = days([1.0] * known + [None] * (9 - known), "success_rate")["trends"]["success_rate"]
+        assert told["slope"] is told["low"] is told["high"] is told["direction"] is None
+        assert f"{known} windows" in told["reason"]
+    assert days([1.0] * 5 + [None] * 4, "success_rate")["trends"]["success_rate"]["slope"] == 0.0
+
+
+def test_the_window_that_is_not_over_is_shown_and_counts_for_nothing() -> None:
+    windows = windows_of(timedelta(days=6), NOW)
+    found = {starts: window(10) for starts in windows.starts[:-1]} | {windows.starts[-1]: window(1)}
+    told = trends(windows, found)
+    assert [row["is_over"] for row in told["windows"]] == [True] * 6 + [False]
+    assert told["windows"][-1]["count"] == 1
+    assert told["trends"]["count"]["slope"] == 0.0
+
+
+def test_a_day_on_which_nothing_ended_counts_as_none_and_has_no_rate() -> None:
+    windows = windows_of(timedelta(days=6), NOW)
+    told = trends(windows, {windows.starts[0]: window(6, success_rate=1.0)})
+    assert [row["count"] for row in told["windows"]] == [6, 0, 0, 0, 0, 0, 0]
+    assert told["windows"][1]["success_rate"] is None
+    assert (told["trends"]["count"]["windows"], told["trends"]["success_rate"]["windows"]) == (6, 1)
+
+
+def test_months_are_as_far_apart_as_they_are_on_average() -> None:
+    windows = windows_of(timedelta(days=4000), NOW, "2025-01")
+    told = trends(windows, {starts: window(10 * n) for n, starts in enumerate(windows.starts)})
+    assert told["trends"]["count"]["slope"] == pytest.approx(10 / 30.436875)
+
+
+def test_no_slope_is_made_of_what_a_number_cannot_hold() -> None:
+    told = days([1e308, -1e308] * 4, "mean_improvement")["trends"]["mean_improvement"]
+    assert told["slope"] is None
+    assert "number" in told["reason"]
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """400 series of 20 days with a slope of 0.5 and noise: 95 %, less three of its standard errors."""
+    chance = random.Random(7)
+    hits = 0
+    for _ in range(400):
+        found = slope([(float(n), 0.5 * n + chance.gauss(0, 3)) for n in range(20)])
+        assert found is not None
+        hits += found[1] <= 0.5 <= found[2]
+    assert 0.917 <= hits / 400 <= 0.983
+
+
+def test_windows_are_read_from_rows_by_status() -> None:
+    completed = {"count": 3, "ran": 3, "improved": 2, "duration_sum": 30.0, "improvement_sum": 1.0}
+    failed = {"count": 1, "ran": 0, "improved": 0, "duration_sum": 0.0, "improvement_sum": 0.0}
+    day = {"starts": "2026-03-30"}
+    rows = [{**day, "status": "completed", **completed}, {**day, "status": "failed", **failed}]
+    assert by_window(rows) == {
+        "2026-03-30": {
+            "count": 4, "by_status": {"completed": 3, "failed": 1}, "success_rate": 0.75,
+            "mean_duration_seconds": 10.0, "mean_improvement": 0.5,
+        }
+    }  # fmt: skip
