@@ -28,16 +28,16 @@ def test_a_jump_in_the_middle_cuts_nothing_off(tmp_path: Path, jump: float) -> N
         store = floor.store
         worker = floor.aggregator()
         floor.wait_ready(worker)
-        for name, objective in (("a", "gated"), ("b", "gated_sync")):
-            floor.submit(plan(name, objective, 10, timeout_seconds=120))
-        wait_for(lambda: all(store.get(name).completed_steps >= 2 for name in "ab"))  # type: ignore[union-attr]
+        for name, objective in (("b", "gated_sync"), ("a", "gated")):  # whose process has to start first
+            floor.submit(plan(name, objective, 40, timeout_seconds=120))
+            wait_for(lambda name=name: store.get(name).completed_steps >= 2)
         (floor.folder / "hold").touch()
         shift.write_text(str(jump))
         floor.submit(plan("c", "gated", 2, timeout_seconds=120))
         wait_for(lambda: store.get("c").status.value == "running")  # type: ignore[union-attr]
         (floor.folder / "hold").unlink()
         floor.wait_ended(seconds=60)
-        for name, steps in (("a", 10), ("b", 10), ("c", 2)):
+        for name, steps in (("a", 40), ("b", 40), ("c", 2)):
             assert o9_testing.path_of(store, name) == STRAIGHT
             assert_whole(store, name, steps)
             assert store.holding(name).deaths == 0  # type: ignore[union-attr]

@@ -17,8 +17,8 @@ from o9_testing import ledger
 
 from o9.store.store import Store
 
-STEPS = 12
-NAMES = ("async", "sync")
+STEPS = 40
+NAMES = ("sync", "async")  # its process has to start first
 
 
 def record(store: Store, name: str) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def test_the_old_attempt_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
         sleeper = floor.aggregator()
         floor.wait_ready(sleeper)
         for name in NAMES:
-            floor.submit(plan(name, "gated" if name == "async" else "gated_sync", STEPS, sampler="tpe"))
-        wait_for(lambda: all(store.get(name).completed_steps >= 2 for name in NAMES))  # type: ignore[union-attr]
+            floor.submit(plan(name, "gated" if name == "async" else "gated_sync", STEPS, sampler="random"))
+            wait_for(lambda name=name: store.get(name).completed_steps >= 2)
         (folder / "hold").touch()
         wait_for_quiet(store)
         control_chaos.freeze(sleeper, floor.url)

@@ -273,14 +273,17 @@ def outage(
     `looked_on`: there is another one, which has none, and is the first to find the store again.
     """
     o9_testing.session_server()
-    began, steps, hold = time.monotonic(), 30, folder / "hold"
+    began, steps, hold = time.monotonic(), 40, folder / "hold"
     with floor(folder, limit=6, url=postgres.url, O9_LEASE_SECONDS=str(lease_seconds)) as one:
         holder = one.aggregator()
         one.wait_ready(holder)
         for prefix in ("calm", "hit"):
-            for kind, (sampler, objective, trials) in enumerate(PLANS):
-                gated = {"sync": "gated_sync", "asynchronous": "gated"}[objective]
-                one.submit(plan(f"{prefix}-{kind}", gated, steps, sampler=sampler, trials_per_step=trials))
+            for kind in (0, 2, 1, 3):  # those first whose evaluations have a process to start
+                sampler, objective, trials = PLANS[kind]
+                gated, name = {"sync": "gated_sync", "asynchronous": "gated"}[objective], f"{prefix}-{kind}"
+                one.submit(plan(name, gated, steps, sampler=sampler, trials_per_step=trials))
+                if kind == 2:
+                    wait_for(lambda name=name: (state := one.store.get(name)) and state.completed_steps)
             if prefix == "calm":
                 one.wait_ended()
         hit = [f"hit-{kind}" for kind in range(len(PLANS))]
