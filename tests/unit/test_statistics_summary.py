@@ -1,0 +1,198 @@
+"""The answer of `get_global_statistics` and of one optimization's, on a real store, against what was done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from o9.model.errors import OptimizationError
+from o9.model.optimization import utc_now
+from o9.model.states import OptimizationPriority, OptimizationType
+from o9.model.states import OptimizationStatus as S
+from o9.statistics.report import markdown, table
+from o9.statistics.statistics import OptimizationStatistics
+from o9.statistics.summary import queue_for, standing_for
+from o9.statistics.upkeep import keep_up
+from o9.store import commit
+from o9.store.contract_steps import at_work, new, put, trial
+from o9.store.leases import Claim
+from o9.store.ledger import CommitStep
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, Transition
+
+BEGAN = datetime.now(UTC) - timedelta(days=3)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = BEGAN
+
+    def text(self) -> str:
+        return self.now.isoformat(timespec="microseconds")
+
+    def on(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(commit, "now_text", made.text)
+    return made
+
+
+@pytest.fixture(params=["store_url", pytest.param("postgres_url", id="postgresql")])
+def store(request: pytest.FixtureRequest) -> Any:
+    with Store(request.getfixturevalue(request.param)) as opened:
+        yield opened
+
+
+def told(store: Store) -> dict[str, Any]:
+    return asyncio.run(OptimizationStatistics(store=store).get_global_statistics())
+
+
+def life(store: Store, clock: Clock, key: str, seconds: float, improvement: float, end: S, **fields: Any) -> None:
+    """Wait 10 s in the queue, run for `seconds`, and end."""
+    put(store, key, **fields)
+    clock.on(10)
+    claimed = store.write(Claim("node", 100, 600.0, key))
+    assert claimed is not None
+    for status in (S.INITIALIZING, S.RUNNING):
+        store.write(Transition(key, status, Cause.HOOK))
+    step = CommitStep(key, claimed.fence, 0, [trial(0)], {}, {}, "", 1.0, improvement, {"x": 0})
+    store.write(step)
+    clock.on(seconds)
+    store.write(Transition(key, end, Cause.HOOK))
+
+
+def test_an_empty_store_says_nothing_it_does_not_know(store: Store) -> None:
+    answer = told(store)
+    assert (answer["total_optimizations"], answer["by_status"], answer["by_day"]) == (0, {}, {})
+    assert answer["success_rate"] is answer["failure_rate"] is None
+    for name in ("duration_seconds", "performance_improvement", "waiting_seconds"):
+        figures = answer[name]
+        assert figures["mean"] is figures["median"] is figures["p90"] is None
+        assert "ended" in figures["reason"]
+    assert answer["now"]["running"] == {
+        "count": 0, "longest_seconds": None, "mean_seconds": None, "median_seconds": None, "reason": "nothing is in it",
+    }  # fmt: skip
+
+
+def test_the_figures_are_what_was_done(store: Store, clock: Clock) -> None:
+    high, risk = OptimizationPriority.HIGH, OptimizationType.RISK_OPTIMIZATION
+    life(store, clock, "a", 100, 0.5, S.COMPLETED)
+    life(store, clock, "b", 300, 0.1, S.COMPLETED, priority=high, optimization_type=risk)
+    life(store, clock, "c", 50, -0.3, S.FAILED, metadata={"strategy": "optuna"})
+    clock.on(86_400)
+    life(store, clock, "d", 10, 0.2, S.TIMEOUT)
+    put(store, "e")
+    store.write(Transition("e", S.CANCELLED, Cause.PERSON))
+    answer = told(store)
+    json.dumps(answer)
+    assert answer["total_optimizations"] == 5
+    assert answer["by_status"] == {"completed": 2, "failed": 1, "timeout": 1, "cancelled": 1}
+    assert answer["by_priority"] == {"normal": 4, "high": 1}
+    assert (answer["success_rate"], answer["failure_rate"], answer["cancelled_rate"]) == (0.4, 0.4, 0.2)
+    assert (answer["completed_optimizations"], answer["failed_optimizations"]) == (2, 2)
+    durations = answer["duration_seconds"]
+    assert (durations["count"], durations["mean"]) == (4, pytest.approx(115.0))
+    assert durations["median"] == pytest.approx(50.0, rel=answer["quantiles"]["relative_error"])
+    assert durations["p90"] == pytest.approx(300.0, rel=answer["quantiles"]["relative_error"])
+    assert answer["performance_improvement"]["mean"] == pytest.approx(0.125)
+    assert (answer["waiting_seconds"]["count"], answer["waiting_seconds"]["mean"]) == (4, pytest.approx(10.0, abs=1e-3))
+    by = answer["ended"]
+    assert by["type"]["risk_optimization"]["duration_seconds"]["mean"] == pytest.approx(300.0)
+    assert by["strategy"]["optuna"] | {"a": 0} == by["status"]["failed"] | {"a": 0}
+    assert by["priority"]["high"]["success_rate"] == 1.0
+    assert by["status"]["cancelled"]["duration_seconds"]["mean"] is None
+    days = list(answer["by_day"].values())
+    assert [day["count"] for day in days] in ([3, 2], [1, 2, 2], [2, 1, 2])
+    assert days[-1]["success_rate"] == 0.0
+
+
+def test_those_that_are_there_have_been_so_since(store: Store, clock: Clock) -> None:
+    clock.now = datetime.now(UTC) - timedelta(seconds=1000)
+    store.write(Create(new("held"), hold=True))
+    for key in ("q1", "q2"):
+        put(store, key, priority=OptimizationPriority.CRITICAL)
+    put(store, "after", metadata={"after": ["q1"]})
+    at_work(store, "r1")
+    clock.on(600)
+    at_work(store, "r2")
+    store.write(Transition("r2", S.PAUSED, Cause.PERSON))
+    store.write(Claim("node", 100, 600.0, "q2"))
+    answer = told(store)
+    now, queue = answer["now"], answer["queue"]
+    assert now["running"]["count"] == 1
+    assert now["running"]["longest_seconds"] == pytest.approx(1000, abs=60)
+    assert now["paused"]["mean_seconds"] == pytest.approx(400, abs=60)
+    assert now["created"]["count"] == 4
+    assert {name: queue[name]["count"] for name in ("queued", "claimed", "held", "waiting_for_others")} == {
+        "queued": 1, "claimed": 1, "held": 1, "waiting_for_others": 1,
+    }  # fmt: skip
+    assert queue["queued"]["longest_seconds"] == pytest.approx(1000, abs=60)
+    assert answer["active_optimizations"] == 1
+
+
+def test_a_mean_that_would_cost_a_look_at_each_is_unknown() -> None:
+    now = utc_now()
+    rows = [{"since": (now - timedelta(seconds=n)).isoformat()} for n in range(50)]
+    found = standing_for(rows, 51, now)
+    assert found["longest_seconds"] == pytest.approx(49.0)
+    assert found["mean_seconds"] is None
+    assert "50 of 51" in found["reason"]
+    assert standing_for([{"since": None}], 1, now)["reason"] == "it is not recorded since when"
+    assert queue_for([], now)["queued"] == {"count": 0, "longest_seconds": None, "mean_seconds": None}
+
+
+def test_one_optimization(store: Store, clock: Clock) -> None:
+    statistics = OptimizationStatistics(store=store)
+    life(store, clock, "a", 100, 0.5, S.COMPLETED)
+    answer = asyncio.run(statistics.get_optimization_statistics("a"))
+    assert (answer["status"], answer["trials"], answer["attempts"]) == ("completed", {"completed": 1}, 1)
+    assert answer["seconds_per_step"] == answer["execution_time"] == pytest.approx(100.0)
+    assert answer["waited_seconds"] == pytest.approx(10.0, abs=1e-3)
+    put(store, "new")
+    fresh = asyncio.run(statistics.get_optimization_statistics("new"))
+    assert fresh["seconds_per_step"] is fresh["waited_seconds"] is None
+    for ask in (statistics.get_optimization_statistics, statistics.get_parameter_importance):
+        with pytest.raises(OptimizationError, match="ghost"):
+            asyncio.run(ask("ghost"))
+
+
+def test_trends_of_the_record(store: Store, clock: Clock) -> None:
+    statistics = OptimizationStatistics(store=store)
+    empty = asyncio.run(statistics.get_performance_trends())
+    assert empty["windows"] == []
+    assert all(each["slope"] is None and each["reason"] for each in empty["trends"].values())
+    today = datetime.now(UTC) - timedelta(minutes=5)
+    clock.now = today - timedelta(days=6)
+    for day in range(7):
+        for n in range(day + 1):
+            life(store, clock, f"a{day}-{n}", 1, 0.1 * day, S.COMPLETED)
+        clock.now = today - timedelta(days=5 - day)
+    answer = asyncio.run(statistics.get_performance_trends(timedelta(days=30)))
+    json.dumps(answer)
+    assert [row["count"] for row in answer["windows"] if row["count"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert answer["trends"]["count"]["slope"] == pytest.approx(1.0)
+    assert answer["trends"]["mean_improvement"]["slope"] == pytest.approx(0.1)
+    assert answer["trends"]["success_rate"]["slope"] == 0.0
+    hourly = asyncio.run(statistics.get_performance_trends(timedelta(hours=3)))
+    assert (hourly["window"], sum(row["count"] for row in hourly["windows"])) == ("hour", 7)
+
+
+def test_the_tables_and_words_say_the_same(store: Store, clock: Clock) -> None:
+    life(store, clock, "a", 100, 0.5, S.COMPLETED)
+    statistics = OptimizationStatistics(store=store)
+    trends = asyncio.run(statistics.get_performance_trends())
+    upkeep = asyncio.run(keep_up(store, utc_now()))
+    rows = table(told(store))
+    assert [row["by"] for row in rows] == ["all", "type", "strategy", "priority", "status"]
+    assert {row["ended"] for row in rows} == {1}
+    said = markdown(told(store), trends, upkeep)
+    for words in ("**1** in all: 1 completed", "100.0%", "mean 100", "all were true", "unknown:"):
+        assert words in said
