@@ -42,7 +42,7 @@ ERRORS = {
     "split_sample": "Of 100 families of 200 in which one has a true annual Sharpe ratio of 1.5 over ten years, fewer "
     "than 5 are called overfit; of weaker edges more.",
     "family_test": _MEASURED.format(false="at most 5", found="at least 85"),
-    "deflated": _MEASURED.format(false="at most 2", found="58 to 85")
+    "deflated": _MEASURED.format(false="at most 2", found="57 to 78")
     + " Returns that depend on the day before were not allowed for in its formula.",
 }
 
