@@ -159,6 +159,36 @@ async def test_a_stall_is_found_while_nothing_happens_and_ends_with_the_run(
     assert monitor._watches == {}
 
 
+async def test_one_alert_for_one_finding_and_the_end_resolves_it(monitor: OptimizationMonitor, store: Store) -> None:
+    fence = at_work(store, "a", total_steps=100).fence
+    for step in range(5):
+        commit(store, "a", fence, step, failed=True)
+    for step in range(5, 8):
+        await monitor.check()
+        commit(store, "a", fence, step, failed=True)
+    assert [(alert.title, alert.resolved) for alert in await monitor.get_alerts()] == [("failing trials", False)]
+    store.write(Transition("a", OptimizationStatus.PAUSED, Cause.PERSON, fence=fence))
+    await monitor.check()
+    assert [alert.resolved for alert in await monitor.get_alerts()] == [True]
+    assert monitor._watches == {}
+
+
+async def test_a_stall_is_told_when_it_is_seen_again(monitor: OptimizationMonitor, store: Store) -> None:
+    fence = at_work(store, "a", total_steps=100).fence
+    for step in range(8):
+        commit(store, "a", fence, step)
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    await monitor.check()
+    assert [finding.name for finding in monitor._watches["a"].findings] == ["stalled"]
+    assert await monitor.get_alerts() == []
+    await monitor.check()
+    assert [alert.title for alert in await monitor.get_alerts()] == ["stalled"]
+    commit(store, "a", fence, 8)
+    await monitor.check()
+    assert [alert.resolved for alert in await monitor.get_alerts()] == [True]
+
+
 async def test_stopping_and_starting_to_monitor_one(
     monitor: OptimizationMonitor, store: Store, async_wait_until: Waiting
 ) -> None:
@@ -217,6 +247,23 @@ async def test_a_look_reads_only_what_is_new(monitor: OptimizationMonitor, store
     assert len(monitor._watches["a"].window.steps) == WINDOW_STEPS
     assert len(monitor._watches["a"].window.trials) <= WINDOW_TRIALS
     event.remove(store._engine, "after_cursor_execute", count)
+
+
+async def test_the_same_on_postgresql(postgres_url: str) -> None:
+    with Store(postgres_url) as store:
+        monitor = OptimizationMonitor(store=store)
+        await monitor.initialize()
+        fence = at_work(store, "a", total_steps=100).fence
+        for step in range(6):
+            commit(store, "a", fence, step, failed=True, memory_mib=10.0)
+        await monitor.check()
+        commit(store, "a", fence, 6, failed=True)
+        await monitor.check()
+        assert [step.number for step in monitor._watches["a"].window.steps] == list(range(7))
+        assert [alert.title for alert in await monitor.get_alerts("a")] == ["failing trials"]
+        assert [one["step"] for one in await monitor.get_monitoring_data("a", 2)] == [5, 6]
+        assert len(await monitor.get_optimization_metrics("a")) == 7
+        await monitor.cleanup()
 
 
 # With real flows
