@@ -13,7 +13,7 @@ from statistics import fmean, median
 from typing import Any
 
 from o9.model.states import OptimizationPriority, OptimizationStatus
-from o9.store.rollups import RELATIVE_ERROR, Key, Sums, quantile
+from o9.store.rollups import RELATIVE_ERROR, Key, Sums, quantiles
 from o9.store.transitions import AGING_SECONDS_PER_PRIORITY
 
 COMPLETED = OptimizationStatus.COMPLETED.value
@@ -40,6 +40,7 @@ def global_summary(
     over ended, `failure_rate` failed or timed out over ended; those that people cancelled are the rest.
     """
     by_status = _summed(counts, "status")
+    by_key = {by: _grouped(totals, place) for by, place in BY.items()}
     by_priority: Counter[int] = Counter()
     for row in priorities:
         by_priority[row["priority"]] += row["count"]
@@ -53,8 +54,8 @@ def global_summary(
         "completed_optimizations": by_status.get(COMPLETED, 0),
         "failed_optimizations": sum(by_status.get(status, 0) for status in FAILED),
         **rates(by_status),
-        **spread(merged(sums for _, sums in totals)),
-        "ended": {by: _ended_by(totals, place) for by, place in BY.items()},
+        **spread(merged(by_key["status"].values())),
+        "ended": {by: _ended_by(by, grouped, totals) for by, grouped in by_key.items()},
         "quantiles": QUANTILES_ARE,
     }
 
@@ -162,19 +163,26 @@ def _age(since: str, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
 
 
-def _ended_by(totals: Sequence[tuple[Key, Sums]], place: int) -> dict[str, dict[str, Any]]:
-    grouped: dict[Any, list[tuple[Key, Sums]]] = {}
+def _grouped(totals: Sequence[tuple[Key, Sums]], place: int) -> dict[Any, Sums]:
+    grouped: dict[Any, Sums] = {}
     for key, sums in totals:
-        grouped.setdefault(key[place], []).append((key, sums))
-    told = {}
-    for name, each in sorted(grouped.items()):
-        by_status: Counter[str] = Counter()
-        for key, sums in each:
-            by_status[key.status] += sums.count
-        shown = priority_name(name) if place == BY["priority"] else name
-        whole = merged(sums for _, sums in each)
-        told[shown] = {"count": whole.count, "by_status": dict(by_status), **rates(by_status), **spread(whole)}
-    return told
+        grouped.setdefault(key[place], Sums()).add(sums)
+    return dict(sorted(grouped.items()))
+
+
+def _ended_by(by: str, grouped: Mapping[Any, Sums], totals: Sequence[tuple[Key, Sums]]) -> dict[str, dict[str, Any]]:
+    by_status: dict[Any, Counter[str]] = {name: Counter() for name in grouped}
+    for key, sums in totals:
+        by_status[key[BY[by]]][key.status] += sums.count
+    return {
+        priority_name(name) if by == "priority" else name: {
+            "count": whole.count,
+            "by_status": dict(by_status[name]),
+            **rates(by_status[name]),
+            **spread(whole),
+        }
+        for name, whole in grouped.items()
+    }
 
 
 def _summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
@@ -186,5 +194,5 @@ def _summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
 
 def _distribution(count: int, total: float, histogram: Mapping[str, int], reason: str) -> dict[str, Any]:
     told: dict[str, Any] = {"count": count, "mean": total / count if count else None}
-    told |= {name: quantile(histogram, share) for name, share in QUANTILES.items()}
+    told |= zip(QUANTILES, quantiles(histogram, tuple(QUANTILES.values())), strict=True)
     return told if count else told | {"reason": reason}

@@ -17,9 +17,10 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, select
@@ -89,10 +90,13 @@ class Sums:
         """Add `other`; with `times` -1 take it away."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
-        for name in _HISTOGRAMS:
-            mine = getattr(self, name)
-            for bucket, count in getattr(other, name).items():
-                mine[bucket] += times * count
+        for mine, theirs in zip(self._histograms(), other._histograms(), strict=True):
+            if mine or times != 1:
+                known = mine.get
+                for bucket, count in theirs.items():
+                    mine[bucket] = known(bucket, 0) + times * count
+            else:
+                dict.update(mine, theirs)
 
     def differs(self, other: Sums) -> bool:
         """Whether more than the order of adding tells the two apart."""
@@ -110,6 +114,9 @@ class Sums:
         """What a row of the table holds."""
         histograms: dict[str, Any] = {name: Counter(json.loads(row[name])) for name in _HISTOGRAMS}
         return cls(**{name: row[name] for name in _SUMS}, **histograms)
+
+    def _histograms(self) -> tuple[Counter[str], ...]:
+        return self.durations, self.improvements, self.waits
 
     def as_row(self) -> Row:
         histograms = {name: to_json({k: n for k, n in getattr(self, name).items() if n}) for name in _HISTOGRAMS}
@@ -147,6 +154,7 @@ def bucket_of(value: float) -> str:
     return f"{'-' if value < 0 else '+'}{math.floor(math.log10(abs(value)) * BUCKETS_PER_DECADE)}"
 
 
+@lru_cache(maxsize=10_000)
 def bucket_centre(bucket: str) -> float:
     """The value in the (geometric) middle of a bucket."""
     if bucket == "0":
@@ -155,15 +163,20 @@ def bucket_centre(bucket: str) -> float:
     return -magnitude if bucket[0] == "-" else magnitude
 
 
-def quantile(histogram: Mapping[str, int], share: float) -> float | None:
-    """The value below which `share` (0 to 1) of the histogram lies; None where it is empty."""
-    total = sum(histogram.values())
-    seen = 0
-    for bucket in sorted(histogram, key=bucket_centre):
+def quantiles(histogram: Mapping[str, int], shares: Sequence[float]) -> list[float | None]:
+    """The values below which each of `shares` (0 to 1, ascending) of the histogram lies; None where it is empty."""
+    total, seen = sum(histogram.values()), 0
+    found: list[float | None] = []
+    for bucket in sorted(histogram, key=bucket_centre) if total else ():
         seen += histogram[bucket]
-        if seen and seen >= share * total:
-            return bucket_centre(bucket)
-    return None
+        while seen and len(found) < len(shares) and seen >= shares[len(found)] * total:
+            found.append(bucket_centre(bucket))
+    return found or [None] * len(shares)
+
+
+def quantile(histogram: Mapping[str, int], share: float) -> float | None:
+    """One of `quantiles`."""
+    return quantiles(histogram, (share,))[0]
 
 
 def keys_of(ended: Mapping[Any, Any], status: str) -> list[Key]:
