@@ -11,7 +11,7 @@ import pytest
 
 from o9.model.errors import OptimizationValidationError
 from o9.statistics.summary import by_window
-from o9.statistics.trends import FEWEST_WINDOWS, slope, trends, windows_of
+from o9.statistics.trends import slope, trends, windows_of
 
 NOW = datetime(2026, 3, 31, 12, 30, tzinfo=UTC)
 
@@ -69,7 +69,7 @@ def test_a_straight_line_has_its_slope_whatever_one_outlier_says() -> None:
 
 
 def test_fewer_than_five_windows_have_no_slope_but_a_reason() -> None:
-    for known in range(FEWEST_WINDOWS):
+    for known in range(5):
         told = days([1.0] * known + [None] * (9 - known), "success_rate")["trends"]["success_rate"]
         assert told["slope"] is told["low"] is told["high"] is told["direction"] is None
         assert f"{known} windows" in told["reason"]

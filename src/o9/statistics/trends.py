@@ -4,7 +4,7 @@ The slope is Theil and Sen's: the median of the slopes between all pairs of wind
 (P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63, 1968; `scipy.stats.theilslopes`).
 Not least squares: rates and durations of single days are skewed and have outliers, of which one would turn a line, and
 up to 29 % of the windows may be wrong without turning this one. Fewer than five windows give no interval at 95 %: of
-four values, even the rarest order comes by chance once in 24, so no slope is told then.
+four values even the rarest orders, rising throughout or falling throughout, come by chance once in twelve.
 
 The window that the present is in is shown, and counts for no slope: it is not over.
 """
