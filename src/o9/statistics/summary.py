@@ -13,7 +13,7 @@ from statistics import fmean, median
 from typing import Any
 
 from o9.model.states import OptimizationPriority, OptimizationStatus
-from o9.store.rollups import RELATIVE_ERROR, Key, Sums, quantiles
+from o9.store.rollups import HISTOGRAMS, RELATIVE_ERROR, SUMS, Key, Sums, bucket_centre, quantiles
 from o9.store.transitions import AGING_SECONDS_PER_PRIORITY
 
 COMPLETED = OptimizationStatus.COMPLETED.value
@@ -40,7 +40,7 @@ def global_summary(
     over ended, `failure_rate` failed or timed out over ended; those that people cancelled are the rest.
     """
     by_status = _summed(counts, "status")
-    by_key = {by: _grouped(totals, place) for by, place in BY.items()}
+    by_key = _grouped(totals)
     by_priority: Counter[int] = Counter()
     for row in priorities:
         by_priority[row["priority"]] += row["count"]
@@ -163,11 +163,32 @@ def _age(since: str, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
 
 
-def _grouped(totals: Sequence[tuple[Key, Sums]], place: int) -> dict[Any, Sums]:
-    grouped: dict[Any, Sums] = {}
-    for key, sums in totals:
-        grouped.setdefault(key[place], Sums()).add(sums)
-    return dict(sorted(grouped.items()))
+def _grouped(totals: Sequence[tuple[Key, Sums]]) -> dict[str, dict[Any, Sums]]:
+    """The rollups added up by each of `BY`. Histograms are added as rows of one length: cheap, however full they are."""
+    dense = {name: _dense([getattr(sums, name) for _, sums in totals]) for name in HISTOGRAMS}
+    found: dict[str, dict[Any, Sums]] = {}
+    for by, place in BY.items():
+        members: dict[Any, list[int]] = {}
+        for number, (key, _) in enumerate(totals):
+            members.setdefault(key[place], []).append(number)
+        found[by] = {name: _added(totals, dense, each) for name, each in sorted(members.items())}
+    return found
+
+
+def _dense(histograms: Sequence[Mapping[str, int]]) -> tuple[list[str], list[list[int]]]:
+    buckets = sorted({bucket for each in histograms for bucket in each}, key=bucket_centre)
+    return buckets, [[each.get(bucket, 0) for bucket in buckets] for each in histograms]
+
+
+def _added(
+    totals: Sequence[tuple[Key, Sums]], dense: Mapping[str, tuple[list[str], list[list[int]]]], members: Sequence[int]
+) -> Sums:
+    whole = Sums(**{name: sum(getattr(totals[n][1], name) for n in members) for name in SUMS})
+    for name, (buckets, rows) in dense.items():
+        dict.update(
+            getattr(whole, name), zip(buckets, map(sum, zip(*(rows[n] for n in members), strict=True)), strict=True)
+        )
+    return whole
 
 
 def _ended_by(by: str, grouped: Mapping[Any, Sums], totals: Sequence[tuple[Key, Sums]]) -> dict[str, dict[str, Any]]:

@@ -38,8 +38,8 @@ RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN = "running"
-_SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
-_HISTOGRAMS = ("durations", "improvements", "waits")
+SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
+HISTOGRAMS = ("durations", "improvements", "waits")
 
 
 class Key(NamedTuple):
@@ -88,7 +88,7 @@ class Sums:
 
     def add(self, other: Sums, times: int = 1) -> None:
         """Add `other`; with `times` -1 take it away."""
-        for name in _SUMS:
+        for name in SUMS:
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for mine, theirs in zip(self._histograms(), other._histograms(), strict=True):
             if mine or times != 1:
@@ -100,7 +100,7 @@ class Sums:
 
     def differs(self, other: Sums) -> bool:
         """Whether more than the order of adding tells the two apart."""
-        for name in ("count", "ran", "improved", "waited", "steps_sum", *_HISTOGRAMS):
+        for name in ("count", "ran", "improved", "waited", "steps_sum", *HISTOGRAMS):
             if getattr(self, name) != getattr(other, name):
                 return True
         slack = 1e-9 * max(1, self.count)
@@ -112,15 +112,15 @@ class Sums:
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Sums:
         """What a row of the table holds."""
-        histograms: dict[str, Any] = {name: Counter(json.loads(row[name])) for name in _HISTOGRAMS}
-        return cls(**{name: row[name] for name in _SUMS}, **histograms)
+        histograms: dict[str, Any] = {name: Counter(json.loads(row[name])) for name in HISTOGRAMS}
+        return cls(**{name: row[name] for name in SUMS}, **histograms)
 
     def _histograms(self) -> tuple[Counter[str], ...]:
         return self.durations, self.improvements, self.waits
 
     def as_row(self) -> Row:
-        histograms = {name: to_json({k: n for k, n in getattr(self, name).items() if n}) for name in _HISTOGRAMS}
-        return {name: getattr(self, name) for name in _SUMS} | histograms
+        histograms = {name: to_json({k: n for k, n in getattr(self, name).items() if n}) for name in HISTOGRAMS}
+        return {name: getattr(self, name) for name in SUMS} | histograms
 
 
 @dataclass(frozen=True)
