@@ -185,6 +185,19 @@ def test_trends_of_the_record(store: Store, clock: Clock) -> None:
     assert (hourly["window"], sum(row["count"] for row in hourly["windows"])) == ("hour", 7)
 
 
+def test_drift_is_mended_on_every_database(store: Store) -> None:
+    for key in ("a", "b"):
+        at_work(store, key)
+        store.write(Transition(key, S.COMPLETED, Cause.HOOK))
+    true = told(store)
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("UPDATE rollup SET count = 40, durations = '{}' WHERE span <> 'month'")
+        connection.exec_driver_sql("DELETE FROM rollup WHERE span = 'month'")
+    assert told(store) != true
+    assert asyncio.run(keep_up(store, utc_now())).corrected == 4
+    assert told(store) == true
+
+
 def test_the_tables_and_words_say_the_same(store: Store, clock: Clock) -> None:
     life(store, clock, "a", 100, 0.5, S.COMPLETED)
     statistics = OptimizationStatistics(store=store)

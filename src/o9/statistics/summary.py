@@ -164,7 +164,7 @@ def _age(since: str, now: datetime) -> float:
 
 
 def _grouped(totals: Sequence[tuple[Key, Sums]]) -> dict[str, dict[Any, Sums]]:
-    """The rollups added up by each of `BY`. Histograms are added as rows of one length: cheap, however full they are."""
+    """The rollups added up by each of `BY`. Histograms are added as rows of one length, which is cheap."""
     dense = {name: _dense([getattr(sums, name) for _, sums in totals]) for name in HISTOGRAMS}
     found: dict[str, dict[Any, Sums]] = {}
     for by, place in BY.items():

@@ -42,7 +42,10 @@ class Upkeep:
 
 
 async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progress | None = None) -> Upkeep:
-    """Mend the rollups of the last `days` days (today is one), refresh what runs in the rankings, forget old hours."""
+    """Mend the rollups of the last `days` days (today is one), refresh what runs in the rankings, forget old hours.
+
+    What was deleted from the record is not counted any more: ask for no day from which anything was.
+    """
     if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
         raise OptimizationValidationError("days", f"{days!r} is not a whole number of days between 1 and {MOST_DAYS}")
     upkeep = Upkeep()
