@@ -43,7 +43,7 @@ from o9.store.leases import Claimed, Lost
 from o9.store.runs import Park
 from o9.store.transitions import Cause, SetIntent, Transition
 from o9.strategies.watchdog import Watchdog
-from o9.tasks.attempt import CUTS_OFF, Attempt, Verdict, find, forget, register
+from o9.tasks.attempt import Attempt, Verdict, find, forget, register
 from o9.tasks.run_logs import forward_to_prefect
 from o9.tasks.steps import finalize, prepare, record_end, run_step
 
@@ -237,9 +237,8 @@ async def _hear_wishes(attempt: Attempt) -> None:
         except OptimizationError:
             logger.exception("could not read what is wanted of %s; trying again in %s s", name, HEAR_SECONDS)
             continue
-        if holding is not None and (verdict := CUTS_OFF.get(Intent(holding.intent))):
-            attempt.interrupt(verdict)
-            return
+        if holding is not None:
+            attempt.hear(Intent(holding.intent))
 
 
 def end_attempt(flow_run_id: Any) -> None:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Guard = Callable[[str, OptimizationStatus], Awaitable[None]]
 logger = logging.getLogger(__name__)
+CUT_OFF_SECONDS = 7.0  # longer than strategies give to what they cut off
 AGAIN_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -88,6 +89,13 @@ class Attempt:
         """Its node stops in good order: commit the step in flight, then wait for the next attempt elsewhere."""
         self.stopping = True
 
+    def hear(self, intent: Intent) -> None:
+        """What people want now. A strategy with steps hears of a pause by its commit, one without only here."""
+        if verdict := CUTS_OFF.get(intent):
+            self.interrupt(verdict)
+        elif intent is Intent.PAUSE and self.strategy is not None and self.strategy.kind == "coroutine":
+            self.interrupt(Verdict.PAUSE)
+
     def interrupt(self, verdict: Verdict) -> None:
         """Cut off what is in flight."""
         self._wanted = verdict
@@ -111,7 +119,11 @@ class Attempt:
             self._cut_off.cancel()
             if not task.done():
                 task.cancel()
-                await asyncio.wait({task})
+                await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+                if not task.done():
+                    logger.warning("%s: its code swallows its cancellation; left behind", self.claimed.optimization_id)
+                    _left_behind.add(task)
+                    task.add_done_callback(_left_behind.discard)
 
 
 async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
@@ -126,6 +138,12 @@ async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
 
 
 _live: dict[str, Attempt] = {}
+_left_behind: set[asyncio.Future[Any]] = set()
+
+
+def anything_left_behind() -> bool:
+    """Whether users' code runs on in this process's event loops that would not let itself be cancelled."""
+    return bool(_left_behind)
 
 
 def register(flow_run_id: Any, attempt: Attempt) -> None:

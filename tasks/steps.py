@@ -110,6 +110,8 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
     store = attempt.store
     counted = await attempt.read(store.trial_counts, optimization_id)
     state = await attempt.read(_existing, attempt, optimization_id)
+    if attempt.strategy is not None and attempt.strategy.kind == "coroutine":
+        attempt.best = _reported_best(state)  # it has gone on since the attempt began
     results = _results(attempt, state, counted)
     await attempt.write(Amend(optimization_id, {"results": results}, fence=attempt.claimed.fence, ending=True))
     if how is Verdict.DONE and counted and not counted.get(TrialState.COMPLETED.value):
@@ -123,6 +125,8 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
     assert holding is not None
     if Intent(holding.intent) in _WISHED:
         attempt.asked_by = holding.intent_by
+    if how is Verdict.REQUEUE and holding.intent == Intent.PAUSE.value:
+        how = Verdict.PAUSE  # the pause that was asked for comes with it
     # Where it has that status with this attempt's fence, Prefect's UI was quicker, and the end is recorded.
     if how in _ENDS and (holding.status, holding.fence) != (_ENDS[how][0].value, attempt.claimed.fence):
         await record_end(attempt, how)
@@ -143,7 +147,7 @@ async def record_end(attempt: Attempt, how: Verdict) -> None:
 
 
 _ENDS = {
-    Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused after a committed step"),
+    Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused"),
     Verdict.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
     Verdict.REQUEUE: (OptimizationStatus.CREATED, Cause.NODE, "its node was stopped; queued for the next attempt"),
 }

@@ -269,10 +269,12 @@ class OptimizationStateAggregator:
             guard=self.lifecycle_manager.guard,
         )
         await self.coordinator.start()
+        await self.monitor.start()
 
     async def _stop(self) -> None:
         if self._node is not None:
             node, self._node = self._node, None
+            await self.monitor.stop()
             await node.stop()
             await self.coordinator.stop()
 

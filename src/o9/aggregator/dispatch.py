@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow_async
 
@@ -74,6 +74,8 @@ class Dispatcher:
         self._on_trouble = on_trouble
         self._guard = guard
         self._parked = ParkedRuns(store, node)
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._allowed: deque[Claimed] = deque()
         self._running: dict[str, _Running] = {}
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -102,15 +104,17 @@ class Dispatcher:
             return
         self._loop_task.cancel()
         await asyncio.wait({self._loop_task}, timeout=STOP_GRACE_SECONDS)
+        for asking in list(self._asking.values()):
+            asking.cancel()
         for running in self._running.values():
             running.attempt.stop_after_step()
         await self._all_ended(STOP_GRACE_SECONDS)
         for running in self._running.values():
             running.attempt.interrupt(Verdict.REQUEUE)
         if not await self._all_ended(STOP_GRACE_SECONDS):
-            # They wait for a Prefect server that is away; the lease is given back, and their fence will be old.
-            for running in self._running.values():
-                logger.warning("left the flow run of %s behind: Prefect does not answer", running.attempt.claimed)
+            # The lease is given back, and their fence will be old.
+            for name, running in self._running.items():
+                logger.warning("left the flow run of %s behind: it waits for Prefect, or its code does not end", name)
                 running.task.cancel()
         await self._disconnect()
 
@@ -120,11 +124,6 @@ class Dispatcher:
 
     def wake(self) -> None:
         self._awake.set()
-
-    def interrupt(self, optimization_id: str, verdict: Verdict = Verdict.CANCEL) -> None:
-        """Cut off the step in flight, if it is in flight here."""
-        if running := self._running.get(optimization_id):
-            running.attempt.interrupt(verdict)
 
     async def _connect(self) -> None:
         self._client = await get_client().__aenter__()
@@ -147,9 +146,10 @@ class Dispatcher:
                 await self._start_waiting()
                 await self._hear_wishes()
             except OptimizationStoreError as error:
-                logger.warning("the store is away; trying again in %s s: %s", self._interval, error)
-                await asyncio.sleep(self._interval)
+                level = logging.DEBUG if self._unheard else logging.WARNING  # said once, until it is over
+                logger.log(level, "the store is away; trying again every %s s: %s", self._interval, error)
                 self._unheard = True
+                await asyncio.sleep(self._interval)
             except Exception:  # what was claimed has been given back, and the queue must go on whatever this was
                 logger.exception("could not start what waits; trying again in %s s", self._interval)
                 self._on_trouble()
@@ -164,29 +164,55 @@ class Dispatcher:
     async def _start_waiting(self) -> None:
         if self._unheard:
             # A claim may have been written whose answer was lost on its way: nobody runs what it holds.
-            await self._store.write_async(GiveBack(self._node, self.running))
+            kept = (*self._running, *self._asking, *(claimed.optimization_id for claimed in self._allowed))
+            await self._store.write_async(GiveBack(self._node, kept))
             self._unheard = False
+        await self._begin_allowed()
         while claimed := await self._store.write_async(Claim(self._node, self._limit, self._lease_seconds)):
             logger.debug("claimed %s", claimed)
+            if claimed.parked_run_id is not None:
+                await self._resume_parked(claimed)
+                continue
+            name = claimed.optimization_id
+            self._asking[name] = asyncio.create_task(self._ask(claimed), name=f"o9-ask-{name}")
+            await asyncio.sleep(0)  # hooks that wait for nothing have answered after that
+            await self._begin_allowed()
+
+    async def _ask(self, claimed: Claimed) -> None:
+        """Ask the hooks, beside everything else; what is forbidden to start is paused, and says why."""
+        name = claimed.optimization_id
+        try:
+            for status in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
+                await self._guard(name, status)
+        except asyncio.CancelledError:  # somebody wants it otherwise, or this node stops
+            await self._give_back(claimed)
+            raise
+        except OptimizationError as error:
+            logger.warning("%s is paused: %s", name, error)
+            forbid = Forbid(name, claimed.fence, self._node, str(error))
+            await patiently(lambda: self._store.write_async(forbid), name)
+        else:
+            self._allowed.append(claimed)
+        finally:
+            del self._asking[name]
+            self.wake()
+
+    async def _begin_allowed(self) -> None:
+        while self._allowed:
+            claimed = self._allowed.popleft()
             try:
-                assert self._client is not None
-                if claimed.parked_run_id is not None:
-                    await self._parked.resume(self._client, claimed)
-                elif await self._is_allowed(claimed, OptimizationStatus.INITIALIZING):
-                    await self._begin(claimed, await self._create_flow_run(claimed))
+                await self._begin(claimed, await self._create_flow_run(claimed))
             except BaseException:
                 await self._give_back(claimed)
                 raise
 
-    async def _is_allowed(self, claimed: Claimed, status: OptimizationStatus) -> bool:
-        """Whether no hook forbids it; what is forbidden to start is paused, and says why."""
+    async def _resume_parked(self, claimed: Claimed) -> None:
+        assert self._client is not None
         try:
-            await self._guard(claimed.optimization_id, status)
-        except OptimizationError as error:
-            logger.warning("%s is paused: %s", claimed.optimization_id, error)
-            await self._store.write_async(Forbid(claimed.optimization_id, claimed.fence, self._node, str(error)))
-            return False
-        return True
+            await self._parked.resume(self._client, claimed)
+        except BaseException:
+            await self._give_back(claimed)
+            raise
 
     async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
         tracked = Tracked(self._store, claimed.optimization_id, claimed.attempt, self._node)
@@ -195,11 +221,6 @@ class Dispatcher:
         known = self._store.write_async(KnowRun(str(flow_run.id), claimed.optimization_id, claimed.attempt))
         await record_state(tracked, "flow", flow_run, flow_run.state, Cause.CLAIM)
         await known
-        if not await self._is_allowed(claimed, OptimizationStatus.RUNNING):
-            assert self._client is not None
-            paused = State[Any](type=StateType.CANCELLED, name="Paused", message="a hook forbade it to run")
-            await self._client.set_flow_run_state(flow_run.id, paused, force=True)
-            return
         track(flow_run.id, tracked)
         attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._observe_seconds, guard=self._guard)
         register(flow_run.id, attempt)
@@ -262,17 +283,22 @@ class Dispatcher:
 
     async def _hear_wishes(self) -> None:
         """Other processes write intents into the store; the change feed tells of them."""
-        if not self._running:
+        if not self._running and not self._asking:
             self._cursor = await self._store.read_async(self._store.last_change)
             return
         for change in await self._store.read_async(self._store.changes, self._cursor):
             self._cursor = change["id"]
             name = change["optimization_id"]
-            if change["kind"] in ("intent", "ended") and name in self._running:
-                holding = await self._store.read_async(self._store.holding, name)
-                if holding is None:
-                    continue
-                if verdict := CUTS_OFF.get(Intent(holding.intent)):
-                    self.interrupt(name, verdict)
-                elif OptimizationStatus(holding.status) in ENDED:  # by hand, while it was at work
-                    self.interrupt(name, Verdict.REPLACED)
+            if change["kind"] not in ("intent", "ended") or not (name in self._running or name in self._asking):
+                continue
+            holding = await self._store.read_async(self._store.holding, name)
+            if holding is None:
+                continue
+            intent = Intent(holding.intent)
+            if running := self._running.get(name):
+                if OptimizationStatus(holding.status) in ENDED and intent not in CUTS_OFF:
+                    running.attempt.interrupt(Verdict.REPLACED)  # by hand, while it was at work
+                else:
+                    running.attempt.hear(intent)
+            elif intent is not Intent.RUN and name in self._asking:
+                self._asking[name].cancel()

@@ -31,6 +31,7 @@ from o9.model.errors import OptimizationStateError
 from o9.model.settings import DEFAULT_STORE
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.store import Store
+from o9.tasks.attempt import anything_left_behind
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -61,7 +62,12 @@ def conduct(
         display.waiting_for("starting")
         # The default's own spelling would be overruled by O9_STORE_URL.
         path = os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
-        return asyncio.run(_conduct(path, begin, check, max_concurrent, interrupts, display))
+        runner = asyncio.Runner()
+        try:
+            return runner.run(_conduct(path, begin, check, max_concurrent, interrupts, display))
+        finally:
+            if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
+                runner.close()
 
 
 def conclude(url: str | None, conducted: Conducted) -> int:

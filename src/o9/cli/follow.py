@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -89,10 +90,13 @@ class Crew:
 
 
 def crew_of(store: Store) -> Crew:
-    """Who is there now. A node on another host counts as gone when its leases have run out."""
-    dead, oldest = dead_on_this_host(store), time.time() - settings().lease_seconds
-    seen = {node["node_id"]: node["heartbeat_at"] for node in store.nodes()}
-    alive = frozenset(name for name, at in seen.items() if name not in dead and at > oldest)
+    """Who is there now: on this host whose process lives, though the store may keep it waiting; elsewhere whose leases
+    have not run out."""
+    dead, oldest, here = dead_on_this_host(store), time.time() - settings().lease_seconds, socket.gethostname()
+    nodes = store.nodes()
+    seen = {node["node_id"]: node["heartbeat_at"] for node in nodes}
+    local = {node["node_id"] for node in nodes if node["host"] == here}
+    alive = frozenset(name for name, at in seen.items() if name not in dead and (at > oldest or name in local))
     gone = {name: datetime.fromtimestamp(at, UTC) for name, at in seen.items() if name not in alive}
     return Crew(alive, gone)
 

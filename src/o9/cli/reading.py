@@ -10,7 +10,7 @@ from typing import Any
 from o9.cli import words
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.escape import shown
-from o9.cli.follow import crew_of
+from o9.cli.follow import crew_of, is_watched
 from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
 from o9.cli.views import Record, list_view, record_view, trials_view
 from o9.cli.words import command
@@ -48,10 +48,11 @@ def list_optimizations(
         lost = _lost(store, newest)
         emit(console, list_view(newest, console.width, lost))
         if lost:
-            again = command("run --resume", list(lost), option_for(url))
-            say(
-                f"?  {'; '.join(dict.fromkeys(lost.values()))}: `{again}`, or any aggregator, goes on with what it held"
-            )
+            stuck = [state for state in newest if state.optimization_id in lost]
+            ours = [state.optimization_id for state in stuck if not is_watched(state)]
+            again = f"`{command('run --resume', ours, option_for(url))}`, or any aggregator, goes on with what it held"
+            fails = "an aggregator, once one runs, records how it ended"
+            say(f"?  {'; '.join(dict.fromkeys(lost.values()))}: {again if ours else fails}")
         if next(found, None) is not None:
             say(f"the newest {wanted}; there are more: --limit N shows them")
     return 0

@@ -18,7 +18,7 @@ from o9.cli.events import Event, merged, wish
 from o9.cli.follow import Crew, is_parked, is_watched
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState
-from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus
+from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus
 from o9.model.trial import Trial
 from o9.store.queries import Holding
 
@@ -147,6 +147,8 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
     if status in ENDED:
         where = "behind its last step" if record.state.completed_steps else "from the beginning"
         return [tried, typed("retry", f"queues it once more, as a new one, {where}")]
+    if holding is not None and Intent(holding.intent) in FINAL_INTENTS and not record.crew.lost(holding):
+        return [typed("watch", "follows it to its end"), tried]
     if holding is not None and holding.intent == Intent.HOLD.value:
         return [typed("start", "queues it"), tried]
     if status is OptimizationStatus.CREATED:
@@ -210,7 +212,8 @@ def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Te
         return text
     remarks = []
     if lost:
-        remarks.append(f"{lost}; it goes on when an aggregator runs")
+        then = "records how it ended" if is_watched(state) else "lets it go on"
+        remarks.append(f"{lost}; an aggregator, once one runs, {then}")
     elif holding.lease_node:
         remarks.append(f"held by {holding.lease_node}")
     if holding.unmet:

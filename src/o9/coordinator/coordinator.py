@@ -7,6 +7,7 @@ what happens to all optimizations, on whichever node.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +17,12 @@ from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
-from o9.model.states import Intent, OptimizationStatus
+from o9.model.states import Intent, OptimizationStatus, OptimizationType
 from o9.store.component import StoreComponent
-from o9.store.policies import SetPolicy
+from o9.store.policies import ALL, SetPolicy
 from o9.store.store import Store
 from o9.store.transitions import SetIntent
-from o9.strategies.registry import register_strategy
+from o9.strategies.registry import register_strategy, strategy_names
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,10 @@ class OptimizationCoordinator(StoreComponent):
         Raises OptimizationValidationError, naming the key. Takes effect at once, and may be awaited.
         """
         self.store.write(SetPolicy(name, config))
+        known = [ALL, *(kind.value for kind in OptimizationType), *strategy_names()]
+        near = difflib.get_close_matches(str(name), known, 1, 0.8)
+        if near and name not in known:
+            logger.warning("the policy %r is for a strategy of that name; did you mean %r?", name, near[0])
         return Registered()
 
     async def get_optimization_policies(self) -> dict[str, dict[str, Any]]:

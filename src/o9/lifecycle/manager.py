@@ -124,7 +124,8 @@ class OptimizationLifecycleManager(StoreComponent):
 
     async def guard(self, optimization_id: str, to: OptimizationStatus) -> None:
         """Ask the `before` hooks. Raises OptimizationLifecycleError where one of them forbids it."""
-        await self._call(f"before_{to.value}", optimization_id)
+        for hook in self._hooks.get(event := f"before_{to.value}", []):
+            await _call(hook, event, optimization_id)
 
     async def created(self, state: OptimizationState) -> None:
         await self._tell("on_create", state)
@@ -160,20 +161,21 @@ class OptimizationLifecycleManager(StoreComponent):
         return True
 
     async def _tell(self, event: str, argument: Any) -> None:
-        """What has happened has happened: a hook that raises is logged."""
-        try:
-            await self._call(event, argument)
-        except OptimizationLifecycleError:
-            logger.exception("a lifecycle hook failed")
-
-    async def _call(self, event: str, argument: Any) -> None:
+        """What has happened has happened: a hook that raises is logged, and the others are called."""
         for hook in self._hooks.get(event, []):
             try:
-                answer = hook(argument)
-                if inspect.isawaitable(answer):
-                    async with asyncio.timeout(HOOK_SECONDS):
-                        await answer
-            except TimeoutError as error:
-                raise OptimizationLifecycleError(f"the hook for {event} did not end within {HOOK_SECONDS} s") from error
-            except Exception as error:
-                raise OptimizationLifecycleError(f"the hook for {event} raised {error!r}") from error
+                await _call(hook, event, argument)
+            except OptimizationLifecycleError as error:
+                logger.error("%s", error, exc_info=error.__cause__ if logger.isEnabledFor(logging.DEBUG) else None)
+
+
+async def _call(hook: Callable[..., Any], event: str, argument: Any) -> None:
+    try:
+        answer = hook(argument)
+        if inspect.isawaitable(answer):
+            async with asyncio.timeout(HOOK_SECONDS):
+                await answer
+    except TimeoutError as error:
+        raise OptimizationLifecycleError(f"the hook for {event} did not end within {HOOK_SECONDS} s") from error
+    except (Exception, SystemExit) as error:
+        raise OptimizationLifecycleError(f"the hook for {event} raised {error!r}") from error

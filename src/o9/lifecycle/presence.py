@@ -51,6 +51,7 @@ class Presence:
         self._info = dict(info or {})
         self._is_stuck = is_stuck
         self._before_dead = before_dead
+        self._in_trouble = False
         self._next_beat = 0.0
         self._seen_at = 0.0
         self._patient_until = 0.0
@@ -93,15 +94,21 @@ class Presence:
         while not self._stop.wait(min(SWEEP_SECONDS, self._lease_seconds / 3)):
             try:
                 self._beat()
-            except OptimizationError:
-                logger.exception("node %s could not give a sign of life; trying again", self._node)
+                self._in_trouble = False
+            except OptimizationError as error:
+                self._trouble(f"could not give a sign of life, and tries again: {error}")
+
+    def _trouble(self, what: str) -> None:
+        """Said once, until it is over."""
+        logger.log(logging.DEBUG if self._in_trouble else logging.ERROR, "node %s %s", self._node, what)
+        self._in_trouble = True
 
     def _beat(self) -> None:
         """Renew what is held, when it is time, and sweep."""
         now = time.monotonic()
         if now >= self._next_beat:
             if self._is_stuck():
-                logger.error("node %s does not answer for what it holds: its event loop is blocked", self._node)
+                self._trouble("does not answer for what it holds: its event loop is blocked")
                 return
             me = psutil.Process()
             self._store.write(

@@ -47,6 +47,8 @@ def validate_new(state: OptimizationState) -> None:
     for name, check in _METADATA_CHECKS.items():
         if name in state.metadata:
             check(f"metadata.{name}", state.metadata[name])
+    if "retry_from_step" in state.metadata and "retry_of" not in state.metadata:
+        raise OptimizationValidationError("metadata.retry_from_step", "of which one? name it in metadata.retry_of")
     if state.optimization_id in state.metadata.get("after", ()):
         raise OptimizationValidationError("metadata.after", "it cannot wait for itself; take its own id out")
 

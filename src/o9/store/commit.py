@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,10 +23,11 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError
 
-from o9.model.errors import OptimizationError, OptimizationStoreError
+from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
+from o9.model.states import ENDED
 from o9.store import tables
 from o9.store.codec import now_text
-from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, store_error
+from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, describe, store_error
 from o9.store.statements import WORKING_NAMES, Statement, Statements
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ R = TypeVar("R")
 
 _CHANGE = tables.table_of(tables.Change)
 OPTIMIZATION = tables.table_of(tables.Optimization)
+_ENDED = frozenset(status.value for status in ENDED)
 
 
 class Operation(Protocol[R_co]):
@@ -63,7 +66,7 @@ class UnitOfWork:
         self._inserts: dict[tuple[str, bool], tuple[Table, list[Row]]] = {}
         self.moves: dict[tuple[str, str, int, str | None, str], int] = {}
         self.endings: list[tuple[Row, str]] = []
-        self.rested: set[str] = set()
+        self.rested: set[str] = set()  # what is to be ranked anew: stopped running, or was changed after its end
 
     def read_ahead(self, optimization_ids: set[str]) -> None:
         """Read the rows that will be asked for, in one statement."""
@@ -101,6 +104,8 @@ class UnitOfWork:
         else:
             changed.update(changes)
         row.update(changes)
+        if row["status"] in _ENDED:
+            self.rested.add(target)
 
     def insert(self, table: Table, row: Row, ignore_known: bool = False) -> None:
         pending = self._inserts.get((table.name, ignore_known))
@@ -173,6 +178,7 @@ class GroupCommit:
         self._queue: deque[_Waiting] = deque()
         self._turn = threading.Lock()
         self._connection: tuple[Connection, Any] | None = None
+        self._file: tuple[int, int] | None = None
         self._writer: threading.Thread | None = None
         self._writer_start = threading.Lock()
         self._calls: SimpleQueue[bool] = SimpleQueue()
@@ -289,6 +295,10 @@ class GroupCommit:
         """A transaction, on a new connection where the old one was lost meanwhile: nothing was written on it yet."""
         known = self._connection is not None
         connection, cursor = self._connected()
+        if self._file is not None and self._file != _identity(self._engine):
+            raise StoreUnavailableError(
+                f"the store {describe(self._engine.url)} was moved or deleted while in use: put it back, or stop"
+            )
         driver = connection.connection.driver_connection  # psycopg's error alone does not tell; its connection does
         try:
             cursor.execute(self._begin)
@@ -307,6 +317,8 @@ class GroupCommit:
             driver = connection.connection.driver_connection
             assert driver is not None
             self._connection = connection, driver.cursor()
+            # What is written into a file that has no name any more is seen by nobody. The first one is the one meant.
+            self._file = self._file or _identity(self._engine)
         return self._connection
 
     def _undo(self) -> None:
@@ -335,6 +347,17 @@ class GroupCommit:
         explained = store_error(cause, self._engine.url)
         explained.__cause__ = error
         return explained
+
+
+def _identity(engine: Engine) -> tuple[int, int] | None:
+    """Which file is at the path of a SQLite store now; None where there is none, or no such store."""
+    if engine.dialect.name != "sqlite":
+        return None
+    try:
+        found = os.stat(str(engine.url.database))
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) -> None:

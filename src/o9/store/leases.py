@@ -169,7 +169,8 @@ class Forbid:
         return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
-        row, to = existing(unit, self.optimization_id), OptimizationStatus.PAUSED
+        row = existing(unit, self.optimization_id)
+        to = INTENDED_END.get(Intent(row["intent"]), OptimizationStatus.PAUSED)
         decision = decide_transition(OptimizationStatus(row["status"]), to, fence=self.fence, held_fence=row["fence"])
         if not decision.allowed:
             raise refusal(self.optimization_id, to, decision)

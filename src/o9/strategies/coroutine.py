@@ -3,7 +3,8 @@
 Contract. The coroutine gets a state of its own. Whenever that has changed, `observe` is awaited with a copy of it, at
 most once an interval, one call at a time, and once more at the end if something is left to tell. Nothing is committed
 here. An exception of the coroutine arrives after the last observation; one of `observe` ends the coroutine. Cancelling
-`run_coroutine` cancels the coroutine and waits for it, but not for one that swallows its cancellation.
+`run_coroutine` cancels the coroutine, waits for it, but not for one that swallows its cancellation, and observes once
+more.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from o9.model.errors import OptimizationStrategyError
+from o9.model.errors import OptimizationError, OptimizationStrategyError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
 from o9.strategies.answers import failure_text
 from o9.strategies.registry import ResolvedStrategy
 from o9.strategies.watchdog import run_user_code
 
+logger = logging.getLogger(__name__)
 Observe = Callable[[OptimizationState], Awaitable[None]]
 CUT_OFF_SECONDS = 5.0
 
@@ -70,12 +73,37 @@ async def run_coroutine(
             if now != seen:
                 await observe(copy.deepcopy(own))
                 seen = now
+    except asyncio.CancelledError:
+        await _end(task)
+        if _snapshot(own, name) != seen:
+            try:
+                await observe(copy.deepcopy(own))  # what it had done until then is not to be lost
+            except OptimizationError as error:
+                logger.warning("the last of what strategy %r assigned is lost: %s", name, error)
+        raise
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+        await _end(task)
     task.result()
-    return CoroutineEnd(own, pause_requested=own.status is OptimizationStatus.PAUSED)
+    return _end_of(own, state.status, name)
+
+
+async def _end(task: asyncio.Future[None]) -> None:
+    if not task.done() and not task.cancelled():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+
+
+def _end_of(own: OptimizationState, begun_as: Any, name: str) -> CoroutineEnd:
+    """What the status that it left means. Raises OptimizationStrategyError for failed, and for what means nothing."""
+    status: Any = own.status
+    if status is OptimizationStatus.FAILED:
+        why = str(own.issues[-1]) if own.issues else "it gave no reason in issues"
+        raise OptimizationStrategyError(f"strategy {name!r} has failed: {why}")
+    if status not in (begun_as, OptimizationStatus.RUNNING, OptimizationStatus.COMPLETED, OptimizationStatus.PAUSED):
+        raise OptimizationStrategyError(
+            f"strategy {name!r} set its status to {status!r}; it may set PAUSED, COMPLETED or FAILED, and leave"
+        )
+    return CoroutineEnd(own, pause_requested=status is OptimizationStatus.PAUSED)
 
 
 async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: OptimizationState, name: str) -> None:
