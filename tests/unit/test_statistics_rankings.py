@@ -14,7 +14,7 @@ from o9.statistics.ranking import TIES_COUNTED
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import keep_up
 from o9.store.contract_steps import at_work, put, trial
-from o9.store.ledger import CommitStep
+from o9.store.ledger import Amend, CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
@@ -97,6 +97,13 @@ def test_what_runs_is_ranked_once_statistics_were_computed(store: Store) -> None
     assert order(ranking(store, "current_performance")) == order(ranking(store, "sharpe")) == [("runs", 1, 1)]
     store.write(Transition("runs", S.PAUSED, Cause.PERSON))
     assert ranking(store, "current_performance")[0]["status"] == "paused"
+
+
+def test_what_is_amended_after_its_end_is_ranked_anew(store: Store) -> None:
+    ran(store, "a", 1.0)
+    ran(store, "b", 2.0)
+    store.write(Amend("a", {"current_performance": 3.0}))
+    assert [row["optimization_id"] for row in ranking(store, "current_performance")] == ["a", "b"]
 
 
 def test_ties_are_counted_no_further_than_said(store: Store) -> None:
