@@ -277,6 +277,20 @@ class Rollup(Record, table=True):
     """
 
     __tablename__ = "rollup"
+    # Has all that a trend reads, in its order; the rows themselves are long.
+    __table_args__ = (
+        Index(
+            "ix_rollup_window",
+            "span",
+            "starts",
+            "status",
+            "count",
+            "ran",
+            "improved",
+            "duration_sum",
+            "improvement_sum",
+        ),
+    )
 
     span: str = Field(primary_key=True)
     starts: str = Field(primary_key=True)

@@ -82,6 +82,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("span", "starts", "optimization_type", "strategy", "priority", "status"),
     )
     _count_ended(op.get_bind(), rollup, ranking)
+    op.create_index(
+        "ix_rollup_window",
+        "rollup",
+        ["span", "starts", "status", "count", "ran", "improved", "duration_sum", "improvement_sum"],
+    )
     op.create_index("ix_ranking_value", "ranking", ["metric", "direction", "value", "optimization_id"])
 
 
