@@ -37,7 +37,7 @@ def windows(connection: Connection, span: str, since: str, before: str) -> list[
         select(ROLLUP.c.starts, ROLLUP.c.status, *summed)
         .where(ROLLUP.c.span == span, ROLLUP.c.starts >= since, ROLLUP.c.starts < before, ROLLUP.c.count != 0)
         .group_by(ROLLUP.c.starts, ROLLUP.c.status)
-        .order_by(ROLLUP.c.starts),
+        .order_by(ROLLUP.c.starts, ROLLUP.c.status),
     )
 
 
