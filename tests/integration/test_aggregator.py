@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -332,13 +331,9 @@ async def test_what_is_not_there_yet_says_so(aggregator: OptimizationStateAggreg
     await aggregator.submit_optimization(state)
     alert = OptimizationAlert("1", "a", "info", "t", "m", state.created_at)
     calls: list[Callable[[], Any]] = [
-        lambda: aggregator.get_performance_trends(timedelta(days=1)),
-        lambda: aggregator.get_optimization_rankings("value"),
         lambda: aggregator.send_alert(alert),
         lambda: aggregator.register_node("n", {}),
         lambda: aggregator.sync_optimization_state("a"),
-        lambda: aggregator.health_checker.check_optimization_health("a"),
-        lambda: aggregator.health_checker.register_health_rule(print),
         lambda: aggregator.alert_system.register_alert_rule(print),
         lambda: aggregator.alert_system.register_notification_channel("x", print),
         lambda: aggregator.api.register_api_handler("/x", "GET", print),
@@ -347,4 +342,3 @@ async def test_what_is_not_there_yet_says_so(aggregator: OptimizationStateAggreg
         with pytest.raises(NotYetAvailableError, match="not available in this release"):
             await call()
     assert await aggregator.get_alerts() == []
-    assert await aggregator.get_optimization_health("a") is None
