@@ -64,7 +64,7 @@ async def test_a_life_by_requests(aggregator: OptimizationStateAggregator) -> No
     assert (await answer(aggregator, "/statistics"))["completed_optimizations"] == 1
     assert (await answer(aggregator, "/health"))["problems"] == []
     assert (await answer(aggregator, "/alerts"))["items"] == []
-    assert await answer(aggregator, "/health/名 1") is None
+    assert (await answer(aggregator, "/health/名 1"))["completeness_status"] == "healthy"
     assert aggregator.api.get_api_stats()["by_code"] == {200: 9}
 
     # The same once more is the same one; the same id with other content is not.

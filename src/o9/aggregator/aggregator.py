@@ -204,9 +204,9 @@ class OptimizationStateAggregator:
         return await self.monitor.get_optimization_metrics(optimization_id)
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """The last health report; None where none was made."""
+        """A health report no older than `health_check_interval` and the last change; see OptimizationHealthChecker."""
         self._started()
-        return await self.health_checker.get_health_report(optimization_id)
+        return await self.health_checker.recent_report(optimization_id)
 
     async def get_global_statistics(self) -> dict[str, Any]:
         """See OptimizationStatistics.get_global_statistics."""

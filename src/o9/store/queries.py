@@ -19,13 +19,15 @@ from o9.store import tables
 from o9.store.codec import row_to_state, row_to_trial
 from o9.store.commit import OPTIMIZATION, Row
 from o9.store.leases import NODE
-from o9.store.ledger import CHECKPOINT, METRIC, RETURNS, TRIAL
+from o9.store.ledger import CHECKPOINT, INHERITED, METRIC, RETURNS, TRIAL
 from o9.store.rollups import ROLLUP, TALLY
 from o9.store.runs import PREFECT_RUN
 from o9.store.transitions import INTENT, PREFECT_STATE, TRANSITION
 
 CHANGE = tables.table_of(tables.Change)
 PAGE_LIMIT = 1000
+FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
+FAMILY_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,20 @@ class Holding:
     lease_node: str | None
     prefect_run_id: str | None
     parked_run_id: str | None
+
+
+@dataclass(frozen=True)
+class FamilyTrials:
+    """All trials of a family, by state, and the packed returns of completed ones (`codec.unpack_returns`).
+
+    `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, it is
+    not `complete`: it has the first ones by optimization and number, chosen without a look at their values; `counts`
+    has them all.
+    """
+
+    counts: dict[str, int]
+    returns: dict[tuple[str, int], bytes]
+    complete: bool
 
 
 _STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "running_since")]
@@ -136,6 +152,43 @@ def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]
         select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
     )
     return {str(state): int(count) for state, count in connection.execute(statement)}
+
+
+def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
+    """What was ever tried in `family`, across optimizations, and the returns; costs what the family has.
+
+    Trials without a family are those of `optimization_id` alone.
+
+    Counted are its trials, and the failed and cancelled ones of its optimizations that do not say whose they are: what
+    they were computed from may be known only after they succeeded. What a retry took over is not counted twice.
+    """
+    own, mine = TRIAL.c.attempt != INHERITED, TRIAL.c.family == family
+    if not family:
+        mine &= TRIAL.c.optimization_id == optimization_id
+    members = select(TRIAL.c.optimization_id).where(mine).distinct()
+    silent = TRIAL.c.optimization_id.in_(members) & (TRIAL.c.family != family) & (TRIAL.c.state != "completed")
+    counted: dict[str, int] = {}
+    for which in (mine, silent):
+        statement = select(TRIAL.c.state, func.count()).where(own, which).group_by(TRIAL.c.state)
+        for state, count in connection.execute(statement):
+            counted[state] = counted.get(state, 0) + int(count)
+    key = (TRIAL.c.optimization_id, TRIAL.c.number)
+    series = (
+        select(*key, RETURNS.c.data)
+        .join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
+        .where(own, mine, TRIAL.c.state == "completed")
+        .order_by(*key)
+        .limit(FAMILY_SERIES + 1)
+    )
+    kept: dict[tuple[str, int], bytes] = {}
+    size = 0
+    with connection.execution_options(stream_results=True).execute(series) as rows:
+        for name, number, data in rows:
+            size += len(data)
+            if len(kept) == FAMILY_SERIES or size > FAMILY_BYTES:
+                return FamilyTrials(counted, kept, complete=False)
+            kept[name, number] = data
+    return FamilyTrials(counted, kept, complete=True)
 
 
 def transitions(connection: Connection, optimization_id: str) -> list[Row]:

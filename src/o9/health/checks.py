@@ -1,0 +1,122 @@
+"""A named check, and how checks become a score, a status and words. Pure.
+
+Contract. A check's score is 0 to 1, or `Unknown` with the reason. A part (validity, completeness, …) is as good as the
+weakest of its known checks; it is unknown where one that it cannot do without is, or where none is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from o9.health.unknown import Unknown
+from o9.model.optimization import OptimizationHealthReport
+from o9.model.states import HealthStatus
+
+PARTS = ("validity", "completeness", "security", "performance")
+THRESHOLDS: dict[str, float] = {
+    "validity_threshold": 0.8,
+    "completeness_threshold": 0.9,
+    "security_threshold": 0.95,
+    "performance_threshold": 0.7,
+}
+HEALTHY_FROM, WARNING_FROM = 0.9, 0.7
+# A part warns down to the same share of its threshold as the whole does.
+WARNING_SHARE = WARNING_FROM / HEALTHY_FROM
+
+
+@dataclass(frozen=True)
+class Check:
+    """`name` begins with its part: `validity.luck`. `words` is the finding with its figures, `remedy` what to do.
+
+    essential: without it nothing can be said of its part.
+    """
+
+    name: str
+    score: float | Unknown
+    words: str
+    remedy: str = ""
+    essential: bool = False
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def part(self) -> str:
+        return self.name.partition(".")[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; an unknown score is None, with the reason in `unknown`."""
+        unknown = self.score.reason if isinstance(self.score, Unknown) else None
+        return asdict(self) | {"score": None if unknown else self.score, "unknown": unknown}
+
+
+def unknown(name: str, why: str | Unknown, remedy: str = "", *, essential: bool = False, **evidence: Any) -> Check:
+    """A check that cannot be made."""
+    reason = why if isinstance(why, Unknown) else Unknown(why)
+    return Check(name, reason, str(reason), remedy, essential, evidence)
+
+
+def part_score(checks: Iterable[Check], part: str) -> float | Unknown:
+    """The weakest known one; see the module."""
+    mine = [check for check in checks if check.part == part]
+    for check in mine:
+        if check.essential and isinstance(check.score, Unknown):
+            return check.score
+    known = [check.score for check in mine if not isinstance(check.score, Unknown)]
+    return min(known) if known else Unknown(f"nothing of its {part} can be checked")
+
+
+def part_status(score: float | Unknown, threshold: float) -> HealthStatus:
+    if isinstance(score, Unknown):
+        return HealthStatus.UNKNOWN
+    if score >= threshold:
+        return HealthStatus.HEALTHY
+    return HealthStatus.WARNING if score >= WARNING_SHARE * threshold else HealthStatus.CRITICAL
+
+
+def overall_status(scores: Iterable[float | Unknown]) -> HealthStatus:
+    """Of the weakest known score: healthy from 0.9, warning from 0.7, else critical.
+
+    What is good so far as it is known, but not known in all parts, is unknown.
+    """
+    told = list(scores)
+    known = [score for score in told if not isinstance(score, Unknown)]
+    if not known:
+        return HealthStatus.UNKNOWN
+    if min(known) < WARNING_FROM:
+        return HealthStatus.CRITICAL
+    if min(known) < HEALTHY_FROM:
+        return HealthStatus.WARNING
+    return HealthStatus.HEALTHY if len(known) == len(told) else HealthStatus.UNKNOWN
+
+
+def report_of(
+    optimization_id: str, now: datetime, checks: Sequence[Check], thresholds: Mapping[str, float]
+) -> OptimizationHealthReport:
+    """The report. `issues` and `recommendations` are sentences that begin with the check's name.
+
+    An issue is what is unknown or below its part's threshold. The score of an unknown part is None.
+    """
+    scores = {part: part_score(checks, part) for part in PARTS}
+    found = [check for check in checks if _is_issue(check, thresholds)]
+    silent = [
+        f"{part}: {score}"
+        for part, score in scores.items()
+        if isinstance(score, Unknown) and not any(check.part == part for check in found)
+    ]
+    fields: dict[str, Any] = {
+        "optimization_id": optimization_id,
+        "timestamp": now,
+        "overall_status": overall_status(scores.values()),
+        "issues": [f"{check.name}: {check.words}" for check in found] + silent,
+        "recommendations": [f"{check.name}: {check.remedy}" for check in found if check.remedy],
+    }
+    for part, score in scores.items():
+        fields[f"{part}_status"] = part_status(score, thresholds[f"{part}_threshold"])
+        fields[f"{part}_score"] = None if isinstance(score, Unknown) else score
+    return OptimizationHealthReport.from_dict(fields)
+
+
+def _is_issue(check: Check, thresholds: Mapping[str, float]) -> bool:
+    return isinstance(check.score, Unknown) or check.score < thresholds[f"{check.part}_threshold"]

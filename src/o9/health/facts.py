@@ -1,0 +1,121 @@
+"""What the checks look at: one optimization as the store has it, and its family.
+
+Contract. `read_facts` is the only reading of this room's checks; it blocks. What belongs together is read together: a
+state that changes meanwhile is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from o9.lifecycle.effect import Direction, best_of, direction_of
+from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState
+from o9.model.trial import Trial
+from o9.store.codec import unpack_returns
+from o9.store.commit import Row
+from o9.store.queries import FamilyTrials, Holding
+from o9.store.store import Store
+from o9.strategies.registry import resolve_objective
+from o9.strategies.search_space import SearchSpace
+
+MOST_TRIALS = 50_000  # of one optimization; what comes behind them is not looked at, and the checks say so
+READ_AGAIN = 3
+
+
+@dataclass(frozen=True)
+class Family:
+    """`series`: the returns of its completed trials so far as they are there; `judged`: which of them is the best's.
+
+    counts: every trial ever tried, by state. Without a name it is this optimization alone.
+    """
+
+    name: str
+    counts: dict[str, int]
+    series: Sequence[Sequence[float]]
+    judged: int | None
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`best` with its returns; `space` is None where it is not known; `steps` are those with trials or figures."""
+
+    state: OptimizationState
+    trials: Sequence[Trial] = ()
+    best: Trial | None = None
+    family: Family | None = None
+    transitions: Sequence[Row] = ()
+    steps: frozenset[int] = frozenset()
+    holding: Holding | None = None
+    prefect_run: Row | None = None
+    prefect_states: Sequence[Row] = ()
+    space: SearchSpace | None = None
+    bests: Sequence[float] = field(default=())
+
+    @property
+    def direction(self) -> Direction:
+        return direction_of(self.state)
+
+    @property
+    def all_trials(self) -> bool:
+        return len(self.trials) < MOST_TRIALS
+
+
+def read_facts(store: Store, state: OptimizationState) -> Facts:
+    name = state.optimization_id
+    for _ in range(READ_AGAIN):
+        trials = store.trials(name, limit=MOST_TRIALS)
+        metrics = store.metrics(name)
+        transitions = store.transitions(name)
+        after = store.get(name)
+        if after is None or after.updated_at == state.updated_at:
+            break
+        state = after
+    found = best_of(trials, direction_of(state))
+    best = store.trial(name, found.number) if found and found.number is not None else None
+    holding = store.holding(name)
+    run_id = holding.prefect_run_id if holding else None
+    best_values = {row["step"]: row["value"] for row in metrics if row["name"] == "best_value"}
+    return Facts(
+        state=state,
+        trials=trials,
+        best=best,
+        family=family_of(best, name, store.family_trials(best.family, name)) if best else None,
+        transitions=transitions,
+        steps=frozenset(row["step"] for row in metrics) | frozenset(trial.step for trial in trials),
+        holding=holding,
+        prefect_run=store.prefect_run(run_id) if run_id else None,
+        prefect_states=store.prefect_states(name),
+        space=search_space_of(state),
+        bests=[best_values[step] for step in sorted(best_values)],
+    )
+
+
+def search_space_of(state: OptimizationState) -> SearchSpace | None:
+    """The one that it gives, or that of an objective known here by name; no import path is followed for it."""
+    raw = state.metadata.get("search_space")
+    try:
+        if raw is None and isinstance(name := state.metadata.get("objective"), str):
+            raw = resolve_objective(name, allowed_imports=()).search_space
+        return None if raw is None else SearchSpace.parse(raw)
+    except OptimizationError:
+        return None
+
+
+def family_of(best: Trial, optimization_id: str, found: FamilyTrials) -> Family:
+    """With the place of the best's returns among them, which are added where the bound left them out.
+
+    The best of a retry may be one that it took over: then it is the same series under its first owner's name.
+    """
+    series: list[Sequence[float]] = [unpack_returns(data) for data in found.returns.values()]
+    keys = list(found.returns)
+    judged: int | None = None
+    if best.returns is not None:
+        if (optimization_id, best.number) in found.returns:
+            judged = keys.index((optimization_id, best.number))
+        else:
+            judged = next((place for place, one in enumerate(series) if one == best.returns), len(series))
+            series += [best.returns] if judged == len(series) else []
+    return Family(best.family, found.counts, series, judged, found.complete)

@@ -1,0 +1,124 @@
+"""Custom rules: a user's function that sees a report and may change it, and can do no harm.
+
+Contract. A rule gets a copy; its changes count only where it came back in time and left a report that can be stored.
+A sync rule runs in a thread of its own, which is left behind where it hangs; an async one runs in the event loop, and
+is cancelled. Only an async rule that blocks the loop itself cannot be stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from o9.health.checks import PARTS
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationHealthReport
+
+logger = logging.getLogger(__name__)
+RULE_SECONDS = 30.0
+
+Rule = Callable[[str, OptimizationHealthReport], Any]
+
+
+async def apply_rule(
+    rule: Rule, report: OptimizationHealthReport, seconds: float = RULE_SECONDS
+) -> OptimizationHealthReport:
+    """The report as the rule left it; as it was, with the rule named among its issues, where the rule failed."""
+    name = name_of(rule)
+    mine = OptimizationHealthReport.from_dict(report.to_dict())
+    call = asyncio.create_task(_call(rule, report.optimization_id, mine), name=f"o9-health-rule-{name}")
+    try:
+        await asyncio.wait({call}, timeout=seconds)
+    finally:
+        if not call.done():
+            call.cancel()
+    if not call.done():
+        return _failed(report, name, f"it took over {seconds:g} s")
+    if call.cancelled():
+        return _failed(report, name, "it was cancelled from within")
+    if (error := call.result()) is not None:
+        logger.warning("the health rule %s failed", name, exc_info=error)
+        return _failed(report, name, f"it raised {type(error).__name__}: {error}"[:500])
+    try:
+        return _taken(mine, report)
+    except (TypeError, ValueError, RecursionError) as error:
+        return _failed(report, name, f"it left a report that is none: {error}"[:500])
+
+
+def name_of(rule: Rule) -> str:
+    return str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
+
+
+async def _call(rule: Rule, optimization_id: str, report: OptimizationHealthReport) -> BaseException | None:
+    """What the rule raised; also SystemExit, which is not the rule's to decide."""
+    try:
+        if inspect.iscoroutinefunction(rule):
+            await rule(optimization_id, report)
+            return None
+        answer = await _in_thread(lambda: rule(optimization_id, report))
+        if inspect.isawaitable(answer):
+            await answer
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's rule, named in the report
+        return error
+    return None
+
+
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    """In a daemon thread: one that hangs must keep neither a pool nor the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def settle(answer: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_result((answer, error))
+
+    def run() -> None:
+        answer, error = None, None
+        try:
+            answer = function()
+        except BaseException as raised:  # noqa: BLE001 - handed to the caller
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(settle, answer, error)
+
+    threading.Thread(target=run, name="o9-health-rule", daemon=True).start()
+    answer, error = await future
+    if error is not None:
+        raise error
+    return answer
+
+
+def _taken(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> OptimizationHealthReport:
+    """The rule's report, checked: still of the same optimization, scores 0 to 1 or None, and fit for JSON."""
+    mine.optimization_id, mine.timestamp = before.optimization_id, before.timestamp
+    told = mine.to_dict()
+    for part in PARTS:
+        score = told[f"{part}_score"]
+        if score is not None and (
+            isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1
+        ):
+            raise OptimizationValidationError(
+                f"{part}_score", f"{score!r:.80} is neither a number from 0 to 1 nor None"
+            )
+    for name in ("issues", "recommendations"):
+        if not isinstance(told[name], list):
+            raise OptimizationValidationError(name, "it is no list")
+    json.dumps(told, allow_nan=False)
+    return OptimizationHealthReport.from_dict(told)
+
+
+def _failed(report: OptimizationHealthReport, name: str, why: str) -> OptimizationHealthReport:
+    return replace(
+        report,
+        issues=[*report.issues, f"rule {name}: {why}; what it did to this report is left out"],
+        recommendations=[*report.recommendations, f"rule {name}: mend it, or leave it out"],
+    )

@@ -1,0 +1,316 @@
+"""Health checks of what a store really holds: noise, an edge, what is unknown, bad input, rules and thresholds."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+import o9_testing
+import pytest
+from o9_testing import LINE
+
+from o9.health import checker as checker_module
+from o9.health import rules
+from o9.health.checker import OptimizationHealthChecker
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.optimization import OptimizationHealthReport
+from o9.model.states import HealthStatus, TrialState
+from o9.model.states import OptimizationStatus as S
+from o9.model.trial import Trial
+from o9.store import queries
+from o9.store.codec import unpack_returns
+from o9.store.contract_steps import at_work
+from o9.store.ledger import Amend, CommitStep
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+from OptimizationStateAggregator import Evaluation, objective
+
+DAYS = 1_260
+UNKNOWN, CRITICAL, HEALTHY = HealthStatus.UNKNOWN, HealthStatus.CRITICAL, HealthStatus.HEALTHY
+
+
+@pytest.fixture
+async def health(store_url: str) -> AsyncIterator[OptimizationHealthChecker]:
+    with Store(store_url) as store:
+        checker = OptimizationHealthChecker(store=store)
+        await checker.initialize()
+        yield checker
+        await checker.cleanup()
+
+
+def noise(trials: int, *, days: int = DAYS, seed: int = 7) -> list[np.ndarray]:
+    drawn = np.random.default_rng(seed).normal(0.0, 0.01, (trials, days))
+    return list(drawn)
+
+
+def annual_sharpe(returns: Sequence[float]) -> float:
+    return float(np.mean(returns) / np.std(returns, ddof=1) * np.sqrt(252))
+
+
+def finished(
+    store: Store,
+    name: str,
+    series: Sequence[Any],
+    *,
+    family: str = "f",
+    failed: int = 0,
+    metrics: Any = None,
+    **fields: Any,
+) -> list[Trial]:
+    """An optimization that completed with one step: a trial for each of `series`, and `failed` ones behind them."""
+    fields = {"metadata": {"search_space": LINE}, "total_steps": 1, "baseline_performance": 0.01} | fields
+    claimed = at_work(store, name, **fields)
+    parameters = [{"x": number / max(1, len(series) + failed)} for number in range(len(series) + failed)]
+    trials = []
+    for number, returns in enumerate(series):
+        value = float(number) if returns is None or np.std(returns) == 0 else annual_sharpe(returns)
+        kept = None if returns is None else tuple(map(float, returns))
+        trials.append(
+            Trial(
+                number, 0, TrialState.COMPLETED, parameters[number], value, metrics=metrics or {}, family=family,
+                returns=kept, periods_per_year=252.0,
+            )
+        )  # fmt: skip
+    for number in range(len(series), len(series) + failed):
+        trials.append(Trial(number, 0, TrialState.FAILED, parameters[number], error="no data", family=family))
+    best = max((t for t in trials if t.value is not None), key=lambda t: t.value or 0.0, default=None)
+    store.write(
+        CommitStep(
+            name, claimed.fence, 0, trials, {}, {"step_seconds": 1.0},
+            performance=best.value if best else None, optimized_parameters=best.parameters if best else None,
+        )
+    )  # fmt: skip
+    store.write(Amend(name, {"results": {"trials": len(trials)}}, fence=claimed.fence))
+    store.write(Transition(name, S.COMPLETED, Cause.HOOK))
+    return trials
+
+
+def named(report: OptimizationHealthReport, check: str) -> str:
+    """The issue that names `check`."""
+    return next(issue for issue in report.issues if issue.startswith(check))
+
+
+async def evidence(health: OptimizationHealthChecker, name: str, check: str) -> dict[str, Any]:
+    return next(one for one in await health.get_health_checks(name) if one["name"] == check)
+
+
+async def test_pure_noise_is_critical_although_its_best_looks_splendid(health: OptimizationHealthChecker) -> None:
+    trials = finished(health.store, "noise", noise(200))
+    assert max(trial.value or 0.0 for trial in trials) > 1.0
+    report = await health.check_optimization_health("noise")
+    assert (report.validity_status, report.overall_status) == (CRITICAL, CRITICAL)
+    assert report.validity_score <= 0.5
+    assert (report.completeness_status, report.security_status) == (HEALTHY, HEALTHY)
+    assert any(advice.startswith("validity.luck: do not trade") for advice in report.recommendations)
+    legs = (await evidence(health, "noise", "validity.luck"))["evidence"]["legs"]
+    assert legs["deflated"] < 0.5
+
+
+async def test_a_planted_edge_passes(health: OptimizationHealthChecker) -> None:
+    series = noise(200)
+    for near in range(70, 131):  # a plateau: neighbours of trial 100 share most of its edge
+        series[near] = 0.6 * series[near] + 0.8 * series[100] + 0.01 * 2.5 / np.sqrt(252)
+    series[100] = series[100] - series[100].mean() + 0.01 * 3.5 / np.sqrt(252)
+    finished(health.store, "edge", series)
+    report = await health.check_optimization_health("edge")
+    assert report.validity_status is HEALTHY, report.issues
+    assert report.validity_score > 0.95
+    luck = (await evidence(health, "edge", "validity.luck"))["evidence"]
+    assert (luck["counted"], luck["kept"], luck["verdict"]) == (200, 200, "real")
+
+
+async def test_an_edge_that_stands_alone_in_its_space_is_a_warning(health: OptimizationHealthChecker) -> None:
+    series = noise(200)
+    series[17] = series[17] - series[17].mean() + 0.01 * 3.5 / np.sqrt(252)
+    finished(health.store, "edge", series)
+    report = await health.check_optimization_health("edge")
+    assert report.validity_status is HealthStatus.WARNING
+    assert "a peak" in named(report, "validity.neighbours")
+    luck = await evidence(health, "edge", "validity.luck")
+    assert (luck["evidence"]["best_trial"], luck["score"] > 0.95) == (17, True)
+
+
+async def test_the_whole_family_counts_and_what_was_taken_over_does_not(health: OptimizationHealthChecker) -> None:
+    store = health.store
+    finished(store, "one", noise(20, seed=1), failed=5)
+    finished(store, "two", noise(30, seed=2), failed=3)
+    finished(store, "other", noise(10, seed=3), family="another")
+    with sqlite3.connect(store.url) as direct:  # two's first four are taken over, its failures say no family
+        direct.execute("UPDATE trial SET attempt = 0 WHERE optimization_id = 'two' AND number < 4")
+        direct.execute("UPDATE trial SET family = 'unsaid' WHERE optimization_id = 'two' AND state = 'failed'")
+    found = store.family_trials("f", "one")
+    assert (found.counts, len(found.returns), found.complete) == ({"completed": 46, "failed": 8}, 46, True)
+    first = store.trial("one", 0)
+    assert first is not None
+    assert unpack_returns(found.returns["one", 0]) == first.returns
+    await health.check_optimization_health("one")
+    assert (await evidence(health, "one", "validity.luck"))["evidence"]["counted"] == 54
+
+
+async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
+    health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "FAMILY_SERIES", 10)
+    series = noise(30)
+    series[25] = series[25] - series[25].mean() + 0.002
+    finished(health.store, "a", series)
+    assert not health.store.family_trials("f", "a").complete
+    await health.check_optimization_health("a")
+    luck = await evidence(health, "a", "validity.luck")
+    assert (luck["evidence"]["best_trial"], luck["evidence"]["counted"], luck["evidence"]["kept"]) == (25, 30, 11)
+    assert "Only the first" in luck["words"]
+
+
+@pytest.mark.parametrize(
+    ("series", "reason"),
+    [
+        ([None] * 8, "has no returns"),
+        ([np.full(DAYS, 0.01)] * 8, "never vary"),
+        ([np.zeros(DAYS), *noise(1), *noise(1, days=DAYS - 1)], "different lengths"),
+        ([], "no trial has completed"),
+    ],
+)
+async def test_what_cannot_be_judged_is_unknown(
+    health: OptimizationHealthChecker, series: list[Any], reason: str
+) -> None:
+    finished(health.store, "a", series, failed=2)
+    report = await health.check_optimization_health("a")
+    assert (report.validity_status, report.validity_score) == (UNKNOWN, None)
+    assert report.overall_status is not HEALTHY
+    assert reason in named(report, "validity.luck")
+
+
+async def test_one_trial(health: OptimizationHealthChecker) -> None:
+    finished(health.store, "a", [noise(1)[0] + 0.004])
+    report = await health.check_optimization_health("a")
+    assert report.validity_status is HEALTHY
+    assert (await evidence(health, "a", "validity.luck"))["evidence"]["counted"] == 1
+
+
+async def test_unknown_ids_are_refused_and_no_report_is_none(health: OptimizationHealthChecker) -> None:
+    for ask in (health.check_optimization_health, health.get_health_report, health.recent_report):
+        with pytest.raises(OptimizationError, match="there is no optimization 'nobody'"):
+            await ask("nobody")
+    at_work(health.store, "a")
+    assert await health.get_health_report("a") is None
+    assert await health.get_health_checks("a") == []
+    assert await health.get_all_health_reports() == []
+    assert (await health.check_optimization_health("a")).validity_status is UNKNOWN
+
+
+async def test_a_gap_in_the_ledger_and_a_broken_history_are_seen(health: OptimizationHealthChecker) -> None:
+    finished(health.store, "a", noise(5))
+    with sqlite3.connect(health.store.url) as direct:
+        direct.execute("DELETE FROM trial WHERE number = 2")
+        direct.execute("DELETE FROM transition WHERE to_status = 'initializing'")
+    report = await health.check_optimization_health("a")
+    assert report.completeness_status is CRITICAL
+    assert "1 of 5 trials are not in the ledger: 2" in named(report, "completeness.trial_numbers")
+    assert "initializing → running after created" in named(report, "completeness.transitions")
+
+
+async def test_risk_limits_and_secrets(health: OptimizationHealthChecker) -> None:
+    metadata = {"search_space": LINE, "risk_limits": {"max_drawdown": 0.2, "leverage": 3, "turnover": 5}}
+    metrics = {"drawdown": -0.31, "leverage": 2.0}
+    finished(health.store, "a", noise(2), metadata=metadata, metrics=metrics, parameters={"api_key": "hunter2"})
+    report = await health.check_optimization_health("a")
+    assert report.security_status is UNKNOWN
+    assert "has no metric 'turnover'" in named(report, "security.risk_limits.turnover")
+    assert "drawdown -0.31" in named(report, "security.risk_limits.max_drawdown")
+    assert "parameters.api_key" in named(report, "security.secrets")
+    assert not any("hunter2" in text for text in map(str, await health.get_health_checks("a")))
+
+
+async def test_rules_change_reports_and_can_do_no_harm(
+    health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checker_module, "apply_rule", _quickly)
+    release = threading.Event()
+
+    async def good(optimization_id: str, report: OptimizationHealthReport) -> None:
+        report.issues.append(f"性能严重低于预期 {optimization_id}")
+
+    def raises(_: str, report: OptimizationHealthReport) -> None:
+        report.issues.clear()
+        raise KeyError("x")
+
+    def exits(_: str, report: OptimizationHealthReport) -> None:
+        raise SystemExit
+
+    def hangs(_: str, report: OptimizationHealthReport) -> None:
+        report.issues.clear()
+        release.wait(30)
+
+    async def hangs_too(_: str, report: OptimizationHealthReport) -> None:
+        report.issues.clear()
+        await asyncio.Event().wait()
+
+    def spoils(_: str, report: Any) -> None:
+        report.validity_score = 7
+
+    def unstorable(_: str, report: Any) -> None:
+        report.issues.append(object())
+
+    for rule in (good, raises, exits, hangs, hangs_too, spoils, unstorable):
+        await health.register_health_rule(rule)
+    finished(health.store, "a", [None])
+    began = time.monotonic()
+    report = await health.check_optimization_health("a")
+    release.set()
+    assert time.monotonic() - began < 10
+    assert "性能严重低于预期 a" in report.issues
+    assert report.validity_score is None
+    for word, what in (
+        ("raises", "raised KeyError"), ("exits", "raised SystemExit"), ("hangs:", "took over 0.2 s"),
+        ("hangs_too", "took over 0.2 s"), ("spoils", "validity_score"), ("unstorable", "a report that is none"),
+    ):  # fmt: skip
+        assert any(word in issue and what in issue for issue in report.issues), word
+    assert named(report, "validity.luck")
+    with pytest.raises(OptimizationValidationError, match="cannot be called"):
+        health.register_health_rule(None)  # type: ignore[arg-type]
+
+
+async def _quickly(rule: rules.Rule, report: OptimizationHealthReport) -> OptimizationHealthReport:
+    return await rules.apply_rule(rule, report, 0.2)
+
+
+async def test_thresholds(health: OptimizationHealthChecker) -> None:
+    finished(health.store, "a", [None] * 8, failed=2)
+    assert (await health.recent_report("a")).performance_status is HEALTHY
+    health.set_health_threshold("performance_threshold", 0.9)
+    report = await health.recent_report("a")  # what was judged by another threshold is not taken
+    assert (report.performance_status, report.performance_score) == (HealthStatus.WARNING, 0.8)
+    assert named(report, "performance.failures: 2 of 10 trials failed")
+    assert [one.timestamp for one in await health.get_all_health_reports()] == [report.timestamp]
+    assert (await health.recent_report("a")).timestamp == report.timestamp
+    report.issues.clear()
+    assert (await health.get_health_report("a")).issues  # type: ignore[union-attr]
+    for name, value in (("speed", 0.5), ("validity_threshold", 1.1), ("validity_threshold", float("nan"))):
+        with pytest.raises(OptimizationValidationError):
+            health.set_health_threshold(name, value)
+    with pytest.raises(OptimizationValidationError):
+        health.set_health_threshold("validity_threshold", True)
+
+
+async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggregator: Any) -> None:
+    objective("health-returns")(_with_returns)
+    state = o9_testing.new("a", objective="health-returns", search_space=LINE, sampler="random", total_steps=12, seed=1)
+    await aggregator.submit_optimization(state)
+    await o9_testing.ended(aggregator, "a")
+    report = await aggregator.get_optimization_health("a")
+    assert report.completeness_status is HEALTHY, report.issues
+    assert report.security_status is HEALTHY
+    assert report.validity_status is not UNKNOWN
+    answer = await aggregator.handle_api_request("/health/a", "GET")
+    assert answer["data"] == (await aggregator.get_optimization_health("a")).to_dict()
+    assert (await aggregator.handle_api_request("/health/b", "GET"))["code"] == 404
+
+
+def _with_returns(parameters: dict[str, Any]) -> Evaluation:
+    drawn = np.random.default_rng(int(parameters["x"] * 1e9)).normal(0.0, 0.01, 250)
+    return Evaluation(annual_sharpe(drawn), returns=drawn.tolist(), periods_per_year=252)
