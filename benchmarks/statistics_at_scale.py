@@ -108,7 +108,6 @@ def answers(store: Store, loop: asyncio.AbstractEventLoop) -> dict[str, Callable
         "a metric that nothing has": timed(10, partial(_refused, statistics)),
         "statistics of one": timed(10, lambda: statistics.get_optimization_statistics(one)),
         "history of one": timed(10, lambda: statistics.get_optimization_history(one)),
-        "parameter importance of one": timed(10, lambda: statistics.get_parameter_importance(one)),
     }
 
 
