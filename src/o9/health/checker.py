@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from o9.health.checks import THRESHOLDS, Check, report_of
@@ -23,6 +22,7 @@ from o9.health.security import security
 from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
+from o9.model.states import ENDED
 from o9.store.component import StoreComponent
 from o9.store.store import Store
 
@@ -31,16 +31,16 @@ REPORTS_KEPT = 1_000
 
 @dataclass(frozen=True)
 class _Kept:
-    """A report, what it rests on, when the optimization had last changed, and which rules and thresholds held."""
+    """A report, what it rests on, what the optimization was then, and which rules and thresholds held."""
 
     report: OptimizationHealthReport
     checks: list[Check]
-    updated_at: datetime
+    as_of: str
     judged_by: int
 
 
 class OptimizationHealthChecker(StoreComponent):
-    """`check_interval`: seconds for which a report of an unchanged optimization is good enough for `recent_report`."""
+    """`check_interval`: seconds for which a report is good enough for `recent_report`."""
 
     def __init__(self, check_interval: float = 30.0, *, store: Store | None = None) -> None:
         super().__init__(store)
@@ -65,17 +65,20 @@ class OptimizationHealthChecker(StoreComponent):
         report = report_of(optimization_id, utc_now(), checks, self._thresholds)
         for rule in list(self._rules):
             report = await apply_rule(rule, report)
-        self._reports[optimization_id] = _Kept(report, checks, state.updated_at, judged_by)
+        self._reports[optimization_id] = _Kept(report, checks, _as_of(state), judged_by)
         self._reports.move_to_end(optimization_id)
         while len(self._reports) > REPORTS_KEPT:
             self._reports.popitem(last=False)
         return _copy(report)
 
     async def recent_report(self, optimization_id: str) -> OptimizationHealthReport:
-        """The last report if it is younger than `check_interval` and nothing has changed since, else a new one."""
+        """The last report if it is younger than `check_interval` and still meant, else a new one.
+
+        Meant no longer: another status, any change after the end, or another threshold or rule.
+        """
         state = await self.existing(optimization_id)
         kept = self._reports.get(optimization_id)
-        if kept is None or (kept.updated_at, kept.judged_by) != (state.updated_at, self._judged_by):
+        if kept is None or (kept.as_of, kept.judged_by) != (_as_of(state), self._judged_by):
             return await self.check_optimization_health(optimization_id)
         if (utc_now() - kept.report.timestamp).total_seconds() >= self.check_interval:
             return await self.check_optimization_health(optimization_id)
@@ -128,6 +131,11 @@ def _checks(store: Store, state: OptimizationState) -> list[Check]:
 
     facts = read_facts(store, state)
     return [*validity(facts), *completeness(facts), *security(facts), *performance(facts)]
+
+
+def _as_of(state: OptimizationState) -> str:
+    """What a report is of: one that runs changes all the time, and would be checked at every question."""
+    return f"{state.status.value} {state.updated_at if state.status in ENDED else ''}"
 
 
 def _copy(report: OptimizationHealthReport) -> OptimizationHealthReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from o9.health.checks import Check, unknown
 from o9.health.facts import MOST_TRIALS, Facts
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus, TrialState
+from o9.store.leases import MIRRORED
 
 SHOWN = 5
 PREFECT_ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
@@ -19,9 +20,7 @@ def steps(facts: Facts) -> Check:
     """Every step that is counted as done left trials or figures in the record."""
     name, done = "completeness.steps", facts.state.completed_steps
     if not done:
-        if facts.state.status is OptimizationStatus.COMPLETED:
-            return Check(name, 0.0, "it is completed, and no step is recorded", "look at its strategy")
-        return unknown(name, "no step has been committed yet")
+        return unknown(name, "its strategy has not counted any step")
     if not facts.steps:
         return unknown(name, f"{done} steps are counted; its strategy committed neither trials nor figures with them")
     if not facts.all_trials:
@@ -77,6 +76,8 @@ def results(facts: Facts) -> Check:
         return Check(name, 1 - len(hollow) / len(completed), words, _TELL)
     if facts.state.status is not OptimizationStatus.COMPLETED:
         return Check(name, 1.0, f"all {len(completed)} completed trials have their values")
+    if facts.state.metadata.get("strategy") == MIRRORED:
+        return unknown(name, "it is a flow that O9 only watches, which keeps its results itself")
     missing = [field for field in ("results", "optimized_parameters") if not getattr(facts.state, field)]
     if missing:
         words = f"it is completed, and {' and '.join(missing)} are empty"

@@ -7,7 +7,7 @@ state that changes meanwhile is read again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from o9.lifecycle.effect import Direction, best_of, direction_of
 from o9.model.errors import OptimizationError
@@ -40,7 +40,10 @@ class Family:
 
 @dataclass(frozen=True)
 class Facts:
-    """`best` with its returns; `space` is None where it is not known; `steps` are those with trials or figures."""
+    """`best` with its returns; `space` is None where it is not known.
+
+    steps: those that left trials or figures; bests: the best so far after each step that has one.
+    """
 
     state: OptimizationState
     trials: Sequence[Trial] = ()
@@ -52,11 +55,18 @@ class Facts:
     prefect_run: Row | None = None
     prefect_states: Sequence[Row] = ()
     space: SearchSpace | None = None
-    bests: Sequence[float] = field(default=())
+    bests: Sequence[float] = ()
 
     @property
     def direction(self) -> Direction:
         return direction_of(self.state)
+
+    @property
+    def value(self) -> float | None:
+        """What has been reached: the best trial's, or what a strategy without trials says; 0.0 is a field's default."""
+        if self.trials:
+            return self.best.value if self.best else None
+        return self.state.current_performance or None
 
     @property
     def all_trials(self) -> bool:

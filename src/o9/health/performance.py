@@ -5,45 +5,44 @@ from __future__ import annotations
 from o9.health.checks import Check, unknown
 from o9.health.facts import Facts
 from o9.lifecycle.effect import improvement, is_better
-from o9.model.states import ENDED, TrialState
+from o9.model.states import TrialState
 
 BASELINE, TARGET = "performance.baseline", "performance.target"
 HISTORY, FAILURES = "performance.history", "performance.failures"
 
 
 def performance(facts: Facts) -> list[Check]:
-    checks = [baseline(facts), *target(facts), *failures(facts)]
-    return checks + ([] if facts.state.status in ENDED else [history(facts)])
+    return [baseline(facts), *target(facts), *history(facts), *failures(facts)]
 
 
 def baseline(facts: Facts) -> Check:
     """Is the best better than what was there before? Without one the part is unknown: 0.0 is the field's default."""
-    state, best = facts.state, facts.best
-    if best is None or best.value is None:
-        return unknown(BASELINE, "no trial has completed", "look at the trials' errors", essential=True)
+    state, value = facts.state, facts.value
+    if value is None:
+        return unknown(BASELINE, "nothing has been reached yet", "look at the trials' errors", essential=True)
     if not state.baseline_performance:
         if not state.target_performance:
             why = "neither baseline_performance nor target_performance is given"
             return unknown(BASELINE, why, "give the figure that the best is to be better than", essential=True)
         return unknown(BASELINE, "no baseline_performance is given")
-    gain = improvement(best.value, state.baseline_performance, facts.direction)
-    words = f"the best is {best.value:.6g}, the baseline {state.baseline_performance:.6g}: {gain:+.1%} better"
-    better = is_better(best.value, state.baseline_performance, facts.direction)
+    gain = improvement(value, state.baseline_performance, facts.direction)
+    words = f"the best is {value:.6g}, the baseline {state.baseline_performance:.6g}: {gain:+.1%} better"
+    better = is_better(value, state.baseline_performance, facts.direction)
     remedy = "" if better else "keep what there was before, or search elsewhere"
     return Check(BASELINE, 1.0 if better else 0.0, words, remedy, evidence={"improvement": gain})
 
 
 def target(facts: Facts) -> list[Check]:
     """How much of the way from the baseline to the target is done; left out where no target is given."""
-    state, best = facts.state, facts.best
-    if best is None or best.value is None or not state.target_performance:
+    state, value = facts.state, facts.value
+    if value is None or not state.target_performance:
         return []
     way = state.target_performance - state.baseline_performance
     if way == 0 or (way > 0) != (facts.direction == "maximize"):
         why = f"the target {state.target_performance:.6g} is not better than {state.baseline_performance:.6g}"
         return [unknown(TARGET, why, "give a target that is better than the baseline")]
-    share = (best.value - state.baseline_performance) / way
-    words = f"the best is {best.value:.6g} on the way from {state.baseline_performance:.6g} to the target "
+    share = (value - state.baseline_performance) / way
+    words = f"the best is {value:.6g} on the way from {state.baseline_performance:.6g} to the target "
     words += f"{state.target_performance:.6g}: {share:.0%}"
     remedy = "try more, widen the search space, or lower the target"
     return [Check(TARGET, min(1.0, max(0.0, share)), words, remedy, evidence={"share": share})]
@@ -61,13 +60,13 @@ def failures(facts: Facts) -> list[Check]:
     return [Check(FAILURES, 1 - len(failed) / len(tried), words, "look at the trials' errors")]
 
 
-def history(facts: Facts) -> Check:
-    """Of one that goes on: is the best so far no worse than it has been before?"""
+def history(facts: Facts) -> list[Check]:
+    """Is the best so far never worse than it was before? Left out where fewer than two steps have one."""
     bests = facts.bests
     if len(bests) < 2:
-        return unknown(HISTORY, f"{len(bests)} steps have a best value, and 2 are needed")
+        return []
     lost = [step for step in range(1, len(bests)) if is_better(bests[step - 1], bests[step], facts.direction)]
     if lost:
         words = f"its best was {bests[lost[-1] - 1]:.6g} and then {bests[lost[-1]]:.6g}: it lost what it had found"
-        return Check(HISTORY, 0.0, words, "look at its strategy: the best so far must never get worse")
-    return Check(HISTORY, 1.0, f"its best went from {bests[0]:.6g} to {bests[-1]:.6g} in {len(bests)} steps")
+        return [Check(HISTORY, 0.0, words, "look at its strategy: the best so far must never get worse")]
+    return [Check(HISTORY, 1.0, f"its best went from {bests[0]:.6g} to {bests[-1]:.6g} in {len(bests)} steps")]

@@ -27,26 +27,26 @@ _SECRET_VALUE = re.compile(
 
 
 def security(facts: Facts) -> list[Check]:
-    return [within_space(facts), *risk_limits(facts), secrets(facts)]
+    return [*within_space(facts), *risk_limits(facts), secrets(facts)]
 
 
-def within_space(facts: Facts) -> Check:
-    """Every trial's parameters, and the chosen ones, lie inside the search space."""
-    if facts.space is None:
-        return unknown(SPACE, "its search space is not known here")
+def within_space(facts: Facts) -> list[Check]:
+    """Every trial's parameters, and the chosen ones, lie inside the search space; left out where there are none yet."""
     space = facts.space
     sets = {f"trial {trial.number}": trial.parameters for trial in facts.trials}
+    if not sets:
+        return []
+    if space is None:
+        remedy = "give metadata.search_space, or register its objective in the process that checks"
+        return [unknown(SPACE, "its search space is not known here", remedy, essential=True)]
     if facts.state.optimized_parameters:
         sets["optimized_parameters"] = facts.state.optimized_parameters
-    if not sets:
-        return unknown(SPACE, "there are no parameters yet", essential=True)
     outside = [where for where, parameters in sets.items() if not space.contains(_searched(space.names, parameters))]
     if outside:
         words = f"{len(outside)} of {len(sets)} sets of parameters lie outside the search space: {_some(outside)}"
-        return Check(
-            SPACE, 0.0, words, "use none of them; look at what suggests them", True, {"outside": outside[:SHOWN]}
-        )
-    return Check(SPACE, 1.0, f"all {len(sets)} sets of parameters lie inside the search space", "", True)
+        remedy = "use none of them; look at what suggests them"
+        return [Check(SPACE, 0.0, words, remedy, True, {"outside": outside[:SHOWN]})]
+    return [Check(SPACE, 1.0, f"all {len(sets)} sets of parameters lie inside the search space", "", True)]
 
 
 def risk_limits(facts: Facts) -> list[Check]:

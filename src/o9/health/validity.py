@@ -22,6 +22,9 @@ _GIVE_RETURNS = "let the objective answer Evaluation(value, returns=…, periods
 
 
 def validity(facts: Facts) -> list[Check]:
+    if not facts.trials:
+        why, remedy = "the ledger has no trials", "let the strategy report what it evaluates as trials, with returns"
+        return [unknown(LUCK, why, remedy, essential=True)]
     return [luck(facts.best, facts.family), neighbours(facts)]
 
 

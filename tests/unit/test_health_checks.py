@@ -1,0 +1,242 @@
+"""How checks become scores, a status and words; and each check of completeness, security and performance by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from o9.health.checks import THRESHOLDS, Check, overall_status, part_score, part_status, report_of, unknown
+from o9.health.completeness import completeness
+from o9.health.facts import Facts, family_of
+from o9.health.performance import performance
+from o9.health.security import security
+from o9.health.unknown import Unknown
+from o9.health.validity import luck, validity
+from o9.model.states import HealthStatus, OptimizationStatus, TrialState
+from o9.model.trial import Trial
+from o9.store.codec import pack_returns
+from o9.store.contract_steps import new
+from o9.store.queries import FamilyTrials
+from o9.strategies.search_space import SearchSpace
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SPACE = SearchSpace.parse({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+H, W, C, U = HealthStatus.HEALTHY, HealthStatus.WARNING, HealthStatus.CRITICAL, HealthStatus.UNKNOWN
+NONE = Unknown("nobody knows")
+
+
+def trial(number: int, value: float | None = 1.0, **fields: Any) -> Trial:
+    standard: dict[str, Any] = {"state": TrialState.COMPLETED, "parameters": {"x": 0.5}}
+    return Trial(number, 0, value=value, **(standard | fields))
+
+
+def facts(*, state: dict[str, Any] | None = None, **fields: Any) -> Facts:
+    """One that completed with three good trials in one step, with a whole record."""
+    path = [None, "created", "initializing", "running", "completed"]
+    rows = [{"from_status": one, "to_status": other} for one, other in pairwise(path)]
+    completed: dict[str, Any] = {
+        "status": OptimizationStatus.COMPLETED, "completed_steps": 1, "current_performance": 1.0,
+        "results": {"a": 1}, "optimized_parameters": {"x": 0.5},
+    }  # fmt: skip
+    standard: dict[str, Any] = {
+        "state": new("a", **(completed | (state or {}))), "trials": [trial(n) for n in range(3)], "best": trial(0),
+        "transitions": rows, "steps": frozenset({0}), "space": SPACE,
+    }  # fmt: skip
+    return Facts(**(standard | fields))
+
+
+def check(checks: list[Check], name: str) -> Check:
+    return next(one for one in checks if one.name == name)
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "status"),
+    [(0.9, 0.9, H), (0.899, 0.9, W), (0.7, 0.9, W), (0.69, 0.9, C), (0.0, 0.0, H), (NONE, 0.9, U)],
+)
+def test_a_part_is_judged_by_its_threshold(score: Any, threshold: float, status: HealthStatus) -> None:
+    assert part_status(score, threshold) is status
+
+
+@pytest.mark.parametrize(
+    ("scores", "status"),
+    [
+        ((0.9, 1.0, 1.0, 1.0), H), ((0.89, 1.0, 1.0, 1.0), W), ((0.7, 1.0, 1.0, NONE), W), ((0.69, 1.0, 1.0, 1.0), C),
+        ((1.0, 1.0, 1.0, NONE), U), ((0.0, NONE, NONE, NONE), C), ((NONE,) * 4, U),
+    ],
+)  # fmt: skip
+def test_the_whole_is_as_good_as_its_weakest_part(scores: Any, status: HealthStatus) -> None:
+    assert overall_status(scores) is status
+
+
+def test_a_part_is_as_good_as_its_weakest_check() -> None:
+    checks = [Check("validity.a", 0.9, "a"), Check("validity.b", 0.4, "b"), unknown("validity.c", "c")]
+    assert part_score(checks, "validity") == 0.4
+    assert part_score([*checks, unknown("validity.d", NONE, essential=True)], "validity") == NONE
+    assert isinstance(part_score(checks, "security"), Unknown)
+
+
+def test_a_report_names_what_is_wrong_and_what_is_unknown() -> None:
+    checks = [
+        Check("validity.a", 0.5, "half", "do this"), Check("validity.b", 1.0, "fine", "never shown"),
+        unknown("completeness.c", "gone"), Check("security.d", 1.0, "fine"),
+    ]  # fmt: skip
+    report = report_of("a", NOW, checks, THRESHOLDS)
+    assert (report.overall_status, report.validity_status, report.completeness_status) == (C, C, U)
+    assert report.issues == [
+        "validity.a: half", "completeness.c: unknown: gone",
+        "performance: unknown: nothing of its performance can be checked",
+    ]  # fmt: skip
+    assert report.recommendations == ["validity.a: do this"]
+    assert report.to_dict()["performance_score"] is None
+    assert checks[2].to_dict() | {"evidence": {}} == {
+        "name": "completeness.c", "score": None, "unknown": "gone", "words": "unknown: gone", "remedy": "",
+        "essential": False, "evidence": {},
+    }  # fmt: skip
+    assert checks[0].to_dict()["score"] == 0.5
+    assert Check("validity.zero", 0.0, "").to_dict()["score"] == 0.0
+
+
+def test_a_whole_record_is_complete_and_secure() -> None:
+    for one in [*completeness(facts()), *security(facts())]:
+        assert one.score == 1.0 or one.name == "completeness.prefect_state", one
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "words"),
+    [
+        ("steps", facts(state={"completed_steps": 4}), "3 of 4 steps have neither trials nor figures: 1, 2, 3"),
+        ("trial_numbers", facts(trials=[trial(0), trial(3)]), "2 of 4 trials are not in the ledger: 1, 2"),
+        ("transitions", facts(transitions=[]), "no transition"),
+        ("transitions", facts(state={"status": OptimizationStatus.FAILED}), "leads to completed, and it is failed"),
+        ("results", facts(state={"results": {}}), "results are empty"),
+        ("results", facts(state={"current_performance": 2.0}), "the best trial has 1.0, the state says 2.0"),
+        ("results", facts(trials=[trial(0, None)]), "1 completed trials have no value: 0"),
+    ],
+)
+def test_what_is_missing_is_seen(name: str, broken: Facts, words: str) -> None:
+    found = check(completeness(broken), f"completeness.{name}")
+    assert words in found.words
+    assert not isinstance(found.score, Unknown)
+    assert found.score < THRESHOLDS["completeness_threshold"]
+    assert found.remedy
+
+
+def test_an_impossible_move_breaks_the_history() -> None:
+    rows = [{"from_status": None, "to_status": "created"}, {"from_status": "created", "to_status": "completed"}]
+    assert check(completeness(facts(transitions=rows)), "completeness.transitions").score == 0.0
+
+
+def test_how_prefect_ended() -> None:
+    ended = {"run_id": "r", "state_type": "COMPLETED", "state_name": "Completed"}
+
+    def score(run: Any, states: Any) -> Any:
+        return check(completeness(facts(prefect_run=run, prefect_states=states)), "completeness.prefect_state").score
+
+    assert score({"run_id": "r", "is_open": 0}, [ended]) == 1.0
+    assert score({"run_id": "r", "is_open": 0}, [ended | {"run_id": "other"}]) == 0.0
+    assert isinstance(score({"run_id": "r", "is_open": 1}, []), Unknown)
+    assert isinstance(score(None, []), Unknown)
+    running = facts(state={"status": OptimizationStatus.RUNNING})
+    assert "completeness.prefect_state" not in [one.name for one in completeness(running)]
+
+
+def test_what_o9_only_watches_keeps_its_results_itself() -> None:
+    watched = facts(state={"metadata": {"strategy": "mirrored"}, "results": {}}, trials=[], best=None)
+    assert isinstance(check(completeness(watched), "completeness.results").score, Unknown)
+
+
+def test_parameters_outside_their_space() -> None:
+    outside = facts(trials=[trial(0), trial(1, parameters={"x": 1.5}), trial(2, parameters={"y": 0.5})])
+    found = check(security(outside), "security.search_space")
+    assert (found.score, found.evidence["outside"]) == (0.0, ["trial 1", "trial 2"])
+    fixed = facts(trials=[trial(0, parameters={"x": 0.5, "fee": 3})])  # given beneath the searched ones
+    assert check(security(fixed), "security.search_space").score == 1.0
+    assert isinstance(part_score(security(facts(space=None)), "security"), Unknown)
+
+
+@pytest.mark.parametrize(
+    ("limits", "score"),
+    [
+        ({"drawdown": 0.3}, 1.0), ({"max_drawdown": 0.2}, 0.0), ({"drawdown": -0.2}, 0.0), ({"turnover": 1}, None),
+        ({"drawdown": "low"}, None), ({"drawdown": True}, None), ({"drawdown": math.inf}, None), ([], None), ({}, None),
+    ],
+)  # fmt: skip
+def test_limits_of_risk(limits: Any, score: float | None) -> None:
+    best = trial(0, metrics={"drawdown": -0.25})
+    told = part_score(security(facts(state={"metadata": {"risk_limits": limits}}, best=best)), "security")
+    assert isinstance(told, Unknown) if score is None else told == score
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({"password": "x"}, "parameters.password"), ({"a": {"db_password": "x"}}, "parameters.a.db_password"),
+        ({"a": ["postgresql://me:pw@host/db"]}, "parameters.a[0]"), ({"a": "AKIA" + "A" * 16}, "parameters.a"),
+        ({"key": "value", "token_count": 3, "url": "https://host:8080/x@y", "secret": ""}, None),
+        ({"api_key": {"type": "categorical"}}, None),
+    ],
+)  # fmt: skip
+def test_secrets_are_found_and_not_repeated(value: Any, where: str | None) -> None:
+    found = check(security(facts(state={"parameters": value})), "security.secrets")
+    assert found.evidence.get("places", []) == ([where] if where else [])
+    assert "pw@" not in found.words
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "score"),
+    [
+        ({"baseline_performance": 0.5}, "baseline", 1.0), ({"baseline_performance": 1.0}, "baseline", 0.0),
+        ({"baseline_performance": 0.5, "metadata": {"direction": "minimize"}}, "baseline", 0.0),
+        ({}, "baseline", None), ({"target_performance": 4.0}, "target", 0.25),
+        ({"target_performance": 0.5}, "target", 1.0),
+        ({"baseline_performance": 2.0, "target_performance": 1.5}, "target", None),
+    ],
+)  # fmt: skip
+def test_against_baseline_and_target(state: dict[str, Any], name: str, score: float | None) -> None:
+    found = check(performance(facts(state=state)), f"performance.{name}").score
+    assert isinstance(found, Unknown) if score is None else found == score
+
+
+def test_against_its_own_history_and_failures() -> None:
+    assert check(performance(facts(bests=[1.0, 1.0, 2.0])), "performance.history").score == 1.0
+    assert check(performance(facts(bests=[1.0, 3.0, 2.0])), "performance.history").score == 0.0
+    lost = [trial(0), *(trial(n, None, state=TrialState.FAILED, error="no data") for n in (1, 2, 3))]
+    found = check(performance(facts(trials=lost)), "performance.failures")
+    assert (found.score, found.words) == (0.25, "3 of 4 trials failed, the last one: no data")
+    quiet = facts(state={"current_performance": 3.0, "baseline_performance": 2.0}, trials=[], best=None)
+    assert check(performance(quiet), "performance.baseline").score == 1.0  # a strategy that keeps no trials
+    assert isinstance(
+        part_score(performance(facts(state={"baseline_performance": 2.0}, best=None)), "performance"), Unknown
+    )
+
+
+Returns = tuple[float, ...]
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "series"),
+    [
+        ([("b", 0), ("a", 0)], 1, 2), ([("b", 0)], 1, 2), ([("b", 7)], 0, 1), ([], 0, 1),
+    ],
+)  # fmt: skip
+def test_the_best_has_its_place_in_the_family(keys: list[tuple[str, int]], place: int, series: int) -> None:
+    """Its own, that of the one it was taken over from (b's seventh), or one behind all that the bound left in."""
+    best = trial(0, returns=(0.1, 0.2), family="f")
+    data: Callable[[tuple[str, int]], bytes] = lambda key: pack_returns((0.1, 0.2) if key != ("b", 0) else (0.3, 0.4))  # noqa: E731
+    family = family_of(best, "a", FamilyTrials({"completed": 2}, {key: data(key) for key in keys}, complete=True))
+    assert (family.judged, len(family.series)) == (place, series)
+    assert family.series[place] == best.returns
+    assert family_of(replace(best, returns=None), "a", FamilyTrials({}, {}, True)).judged is None
+
+
+def test_validity_without_trials_or_returns_is_unknown() -> None:
+    assert isinstance(part_score(validity(facts(trials=[], best=None)), "validity"), Unknown)
+    assert isinstance(luck(None, None).score, Unknown)
+    bare = trial(0, family="f")
+    assert isinstance(luck(bare, family_of(bare, "a", FamilyTrials({"completed": 1}, {}, True))).score, Unknown)
