@@ -1,6 +1,6 @@
 """Rankings: the last value of each metric of an optimization, kept in an index that a page is read from.
 
-`rank` writes them in the transaction in which an optimization stops running, or ends; `RefreshRankings` for those that
+`rank` writes them in the transaction in which an optimization rests, or ends; `RefreshRankings` for those that
 run; `RecordMetrics` for what was measured from outside. `figures` decides, purely, what of a state may be ranked: what
 was never measured is not among it, though the state has a 0.0 for it.
 """

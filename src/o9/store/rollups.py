@@ -37,7 +37,7 @@ RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 # How much of an ISO moment names the window that it is in.
 SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
 _CREATED, _STARTED = "created", ("initializing", "running")
-_RAN = "running"
+_RAN, _RESTING = "running", ("paused", "suspended")
 SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
 HISTOGRAMS = ("durations", "improvements", "waits")
 
@@ -143,7 +143,7 @@ def count_transition(unit: UnitOfWork, row: Row, from_status: str, to_status: st
         unit.update(row, waited_seconds=(row["waited_seconds"] or 0.0) + _waited(unit, row))
     if ended:
         unit.endings.append((row, to_status))
-    elif from_status == _RAN:
+    elif from_status == _RAN and to_status in _RESTING:  # not what is queued again: that runs on soon
         unit.rested.add(row["optimization_id"])
 
 
