@@ -7,6 +7,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from o9_testing import LINE
 from o9.health import checker as checker_module
 from o9.health import rules
 from o9.health.checker import OptimizationHealthChecker
+from o9.health.facts import read_facts
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus, TrialState
@@ -150,6 +153,40 @@ async def test_the_whole_family_counts_and_what_was_taken_over_does_not(health: 
     assert unpack_returns(found.returns["one", 0]) == first.returns
     await health.check_optimization_health("one")
     assert (await evidence(health, "one", "validity.luck"))["evidence"]["counted"] == 54
+
+
+def test_families_on_postgresql(postgres_url: str) -> None:
+    with Store(postgres_url) as store:
+        finished(store, "one", noise(3, days=50), failed=2)
+        finished(store, "two", noise(2, days=50))
+        found = store.family_trials("f", "one")
+        assert (found.counts, len(found.returns), found.complete) == ({"completed": 5, "failed": 2}, 5, True)
+        assert list(found.returns) == [("one", 0), ("one", 1), ("one", 2), ("two", 0), ("two", 1)]
+        assert store.family_trials("", "one").counts == {}
+
+
+def test_trials_without_a_family_are_those_of_one_optimization(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(store_url) as store:
+        for name in ("one", "two"):
+            finished(store, name, noise(3, days=50), family="", failed=1)
+        assert store.family_trials("", "one").counts == {"completed": 3, "failed": 1}
+        monkeypatch.setattr(queries, "FAMILY_BYTES", 2 * 50 * 8)
+        bounded = store.family_trials("", "one")
+        assert (list(bounded.returns), bounded.complete) == ([("one", 0), ("one", 1)], False)
+
+
+def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(store_url) as store:
+        finished(store, "a", noise(2, days=50))
+        state = store.get("a")
+        assert state is not None
+        seen = [replace(state, completed_steps=n, updated_at=state.updated_at + timedelta(seconds=n)) for n in range(9)]
+        monkeypatch.setattr(store, "get", lambda _: seen.pop(0))
+        assert read_facts(store, replace(state, updated_at=state.updated_at - timedelta(seconds=1))).state == (
+            replace(state, completed_steps=1, updated_at=state.updated_at + timedelta(seconds=1))
+        )
 
 
 async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(

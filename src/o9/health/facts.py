@@ -1,7 +1,7 @@
 """What the checks look at: one optimization as the store has it, and its family.
 
 Contract. `read_facts` is the only reading of this room's checks; it blocks. What belongs together is read together: a
-state that changes meanwhile is read again.
+state that changes meanwhile is read again, a few times.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         after = store.get(name)
         if after is None or after.updated_at == state.updated_at:
             break
-        state = after
+        before, state = state, after
+    else:  # it never holds still: the ledger may be ahead of the state, never behind it
+        state = before
     found = best_of(trials, direction_of(state))
     best = store.trial(name, found.number) if found and found.number is not None else None
     holding = store.holding(name)

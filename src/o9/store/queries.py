@@ -173,22 +173,23 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
         for state, count in connection.execute(statement):
             counted[state] = counted.get(state, 0) + int(count)
     key = (TRIAL.c.optimization_id, TRIAL.c.number)
-    series = (
-        select(*key, RETURNS.c.data)
-        .join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
-        .where(own, mine, TRIAL.c.state == "completed")
-        .order_by(*key)
-        .limit(FAMILY_SERIES + 1)
-    )
-    kept: dict[tuple[str, int], bytes] = {}
-    size = 0
-    with connection.execution_options(stream_results=True).execute(series) as rows:
-        for name, number, data in rows:
-            size += len(data)
-            if len(kept) == FAMILY_SERIES or size > FAMILY_BYTES:
-                return FamilyTrials(counted, kept, complete=False)
-            kept[name, number] = data
-    return FamilyTrials(counted, kept, complete=True)
+    joined = TRIAL.join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
+    completed = (own, mine, TRIAL.c.state == "completed")
+    # Sizes first, so that no more is ever read than the bound allows.
+    sizes = select(*key, func.length(RETURNS.c.data)).select_from(joined).where(*completed).order_by(*key)
+    wanted: set[tuple[str, int]] = set()
+    size, last, complete = 0, ("", -1), True
+    for name, number, length in connection.execute(sizes.limit(FAMILY_SERIES + 1)):
+        size += length
+        if len(wanted) == FAMILY_SERIES or size > FAMILY_BYTES:
+            complete = False
+            break
+        last = (name, number)
+        wanted.add(last)
+    data = select(*key, RETURNS.c.data).select_from(joined).where(*completed, tuple_(*key) <= tuple_(*last))
+    found = connection.execute(data.order_by(*key)) if wanted else ()
+    kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
+    return FamilyTrials(counted, kept, complete)
 
 
 def transitions(connection: Connection, optimization_id: str) -> list[Row]:
