@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import shutil
 import tempfile
 import time
@@ -14,6 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Read before the tests clear O9's variables.
+_LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests are for those who ask for them: O9_LONG_TESTS=1."""
+    if not _LONG_TESTS:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long; O9_LONG_TESTS=1 runs it"))
 
 
 @pytest.fixture

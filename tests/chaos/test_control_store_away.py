@@ -21,7 +21,7 @@ def postgres() -> Iterator[control_scenarios.Postgres]:
     [
         pytest.param(8.0, 30.0, False, id="shorter than a lease"),
         pytest.param(10.0, 6.0, True, id="longer than a lease, and another one is back first"),
-        pytest.param(60.0, 30.0, True, id="for a minute", marks=pytest.mark.slow),
+        pytest.param(60.0, 30.0, True, id="for a minute", marks=pytest.mark.long),
     ],
 )
 def test_a_store_that_was_away_has_lost_nothing(

@@ -22,7 +22,7 @@ def drawn() -> int:
     ("count", "kills"),
     [
         pytest.param(40, 3, id="forty"),
-        pytest.param(120, 8, id="more of them", marks=pytest.mark.slow),
+        pytest.param(120, 8, id="more of them", marks=pytest.mark.long),
     ],
 )
 def test_never_more_than_the_limit_and_in_the_order_of_the_queue(tmp_path: Path, count: int, kills: int) -> None:
@@ -33,7 +33,7 @@ def test_never_more_than_the_limit_and_in_the_order_of_the_queue(tmp_path: Path,
 
 @pytest.mark.parametrize(
     "count",
-    [pytest.param(9, id="nine"), pytest.param(40, id="forty", marks=pytest.mark.slow)],
+    [pytest.param(9, id="nine"), pytest.param(40, id="forty", marks=pytest.mark.long)],
 )
 def test_kill_9_of_aggregators_evaluations_and_flows(tmp_path: Path, count: int) -> None:
     figures = control_scenarios.kills(tmp_path / "floor", count=count, seed=drawn())
