@@ -231,7 +231,7 @@ def test_the_best_has_its_place_in_the_family(keys: list[tuple[str, int]], place
     data: Callable[[tuple[str, int]], bytes] = lambda key: pack_returns((0.1, 0.2) if key != ("b", 0) else (0.3, 0.4))  # noqa: E731
     family = family_of(best, "a", FamilyTrials({"completed": 2}, {key: data(key) for key in keys}, complete=True))
     assert (family.judged, len(family.series)) == (place, series)
-    assert family.series[place] == best.returns
+    assert family.series[place] == pack_returns((0.1, 0.2))
     assert family_of(replace(best, returns=None), "a", FamilyTrials({}, {}, True)).judged is None
 
 

@@ -13,7 +13,7 @@ from o9.lifecycle.effect import Direction, best_of, direction_of
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.trial import Trial
-from o9.store.codec import unpack_returns
+from o9.store.codec import pack_returns
 from o9.store.commit import Row
 from o9.store.queries import FamilyTrials, Holding
 from o9.store.store import Store
@@ -26,14 +26,15 @@ READ_AGAIN = 3
 
 @dataclass(frozen=True)
 class Family:
-    """`series`: the returns of its completed trials so far as they are there; `judged`: which of them is the best's.
+    """`series`: the returns of its completed trials so far as they are there (little-endian float64).
 
+    judged: which of them is that of the best.
     counts: every trial ever tried, by state. Without a name it is this optimization alone.
     """
 
     name: str
     counts: dict[str, int]
-    series: Sequence[Sequence[float]]
+    series: Sequence[bytes]
     judged: int | None
     complete: bool = True
 
@@ -121,13 +122,14 @@ def family_of(best: Trial, optimization_id: str, found: FamilyTrials) -> Family:
 
     The best of a retry may be one that it took over: then it is the same series under its first owner's name.
     """
-    series: list[Sequence[float]] = [unpack_returns(data) for data in found.returns.values()]
+    series = list(found.returns.values())
     keys = list(found.returns)
     judged: int | None = None
     if best.returns is not None:
         if (optimization_id, best.number) in found.returns:
             judged = keys.index((optimization_id, best.number))
         else:
-            judged = next((place for place, one in enumerate(series) if one == best.returns), len(series))
-            series += [best.returns] if judged == len(series) else []
+            own = pack_returns(best.returns)
+            judged = next((place for place, one in enumerate(series) if one == own), len(series))
+            series += [own] if judged == len(series) else []
     return Family(best.family, found.counts, series, judged, found.complete)

@@ -6,6 +6,8 @@ the best in its search space can only take away.
 
 from __future__ import annotations
 
+import numpy as np
+
 from o9.health.checks import Check, unknown
 from o9.health.evidence import examine
 from o9.health.facts import Facts, Family
@@ -35,9 +37,8 @@ def luck(best: Trial | None, family: Family | None) -> Check:
     if best.returns is None or family.judged is None:
         return unknown(LUCK, f"trial {best.number}, the best, has no returns", _GIVE_RETURNS, essential=True)
     counted = max(sum(family.counts.values()), len(family.series))
-    judgement = judge(
-        examine(family.series, counted=counted, best=family.judged, periods_per_year=best.periods_per_year)
-    )
+    series = [np.frombuffer(packed, dtype="<f8") for packed in family.series]
+    judgement = judge(examine(series, counted=counted, best=family.judged, periods_per_year=best.periods_per_year))
     evidence = {
         "family": family.name, "counted": counted, "by_state": dict(family.counts), "kept": len(family.series),
         "best_trial": best.number, "verdict": judgement.verdict.value, "decided_by": judgement.decided_by,
