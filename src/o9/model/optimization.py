@@ -176,10 +176,10 @@ class OptimizationHealthReport(_Record):
     completeness_status: HealthStatus
     security_status: HealthStatus
     performance_status: HealthStatus
-    validity_score: float
-    completeness_score: float
-    security_score: float
-    performance_score: float
+    validity_score: float | None
+    completeness_score: float | None
+    security_score: float | None
+    performance_score: float | None
     issues: list[Any] = field(default_factory=list)
     recommendations: list[Any] = field(default_factory=list)
 
