@@ -28,6 +28,7 @@ from o9.strategies.team import Shipment, Team
 from o9.strategies.watchdog import run_user_code
 
 CUT_OFF_SECONDS = 5.0
+EVALUATION_TRIES = 3  # of a trial whose process dies
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Evaluator:
         self._shipment = shipment = self._shipment or _shipment(self._objective)
         child: Child | None = None
         for number, parameters in queue:
-            for last in (False, True):
+            for left in reversed(range(EVALUATION_TRIES)):
                 if child is None:
                     child = await self._team.join(shipment)
                 outcomes[number], state = await self._ask(child, shipment.key, number, parameters)
@@ -116,8 +117,8 @@ class Evaluator:
                     child.kill()
                     child = None
                 # Killed by somebody, or for want of memory: the ledger must not depend on that. One that kills its
-                # process itself does so again.
-                if state is not _Child.DIED or last:
+                # process itself does so each time.
+                if state is not _Child.DIED or not left:
                     break
         if child is not None:
             self._team.rest(child)
