@@ -199,10 +199,8 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
 
 async def _catch_up(attempt: Attempt, flow_run: FlowRun) -> None:
     """Record what Prefect said of the run before it was this attempt, and that it runs now."""
-    name, run = (
-        attempt.claimed.optimization_id,
-        Run(str(flow_run.id), attempt.claimed.optimization_id, attempt.claimed.attempt),
-    )
+    name = attempt.claimed.optimization_id
+    run = Run(str(flow_run.id), name, attempt.claimed.attempt)
     async with get_client() as client:
         states = sorted(await client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
     # What came before it was suspended is another attempt's, and moves this one no more.

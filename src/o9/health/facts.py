@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from o9.lifecycle.effect import Direction, best_of, direction_of
-from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.commit import Row
 from o9.store.queries import FamilyTrials, Holding
 from o9.store.store import Store
-from o9.strategies.registry import resolve_objective
+from o9.strategies.factory import search_space_of
 from o9.strategies.search_space import SearchSpace
 
 MOST_TRIALS = 50_000  # of one optimization; what comes behind them is not looked at, and the checks say so
@@ -104,17 +103,6 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         space=search_space_of(state),
         bests=[best_values[step] for step in sorted(best_values)],
     )
-
-
-def search_space_of(state: OptimizationState) -> SearchSpace | None:
-    """The one that it gives, or that of an objective known here by name; no import path is followed for it."""
-    raw = state.metadata.get("search_space")
-    try:
-        if raw is None and isinstance(name := state.metadata.get("objective"), str):
-            raw = resolve_objective(name, allowed_imports=()).search_space
-        return None if raw is None else SearchSpace.parse(raw)
-    except OptimizationError:
-        return None
 
 
 def family_of(best: Trial, optimization_id: str, found: FamilyTrials) -> Family:

@@ -23,9 +23,10 @@ from o9.model.states import ENDED, AlertLevel, OptimizationStatus
 from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding
 from o9.monitor.running import find_problems, stalled
-from o9.monitor.window import Window, read_news, read_window, search_space_of
+from o9.monitor.window import Window, read_news, read_window
 from o9.store.component import StoreComponent
 from o9.store.store import Store
+from o9.strategies.factory import search_space_of
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")

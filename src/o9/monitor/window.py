@@ -12,13 +12,11 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from o9.lifecycle.effect import Direction, direction_of
-from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import row_to_trial
 from o9.store.ledger import METRIC, TRIAL
-from o9.strategies.registry import resolve_objective
 from o9.strategies.search_space import SearchSpace
 
 WINDOW_STEPS = 200
@@ -152,14 +150,3 @@ def _read_trials(connection: Connection, optimization_id: str, after: int, limit
     where = (TRIAL.c.optimization_id == optimization_id) & (TRIAL.c.number > after)
     statement = select(TRIAL).where(where).order_by(TRIAL.c.number.desc()).limit(limit)
     return [row_to_trial(dict(row)) for row in connection.execute(statement).mappings()][::-1]
-
-
-def search_space_of(state: OptimizationState) -> SearchSpace | None:
-    """The one that it gives, or that of an objective known here by name; no import path is followed for it."""
-    raw = state.metadata.get("search_space")
-    try:
-        if raw is None and isinstance(name := state.metadata.get("objective"), str):
-            raw = resolve_objective(name, allowed_imports=()).search_space
-        return None if raw is None else SearchSpace.parse(raw)
-    except OptimizationError:
-        return None

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
+from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.trial import Trial
 from o9.objectives.catalogue import DEMONSTRATIONS, demonstration_warning
@@ -32,6 +32,7 @@ from o9.strategies.registry import (
     resolve_objective,
     resolve_strategy,
 )
+from o9.strategies.search_space import SearchSpace
 from o9.strategies.user_steps import UserSteps, step_count
 
 
@@ -93,6 +94,17 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
         settled = dataclasses.replace(state, metadata=metadata)
         metadata["direction"] = make_plan(settled, _objective(settled, allowed_imports)).direction
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
+
+
+def search_space_of(state: OptimizationState) -> SearchSpace | None:
+    """The one that it gives, or that of an objective known here by name; no import path is followed for it."""
+    raw = state.metadata.get("search_space")
+    try:
+        if raw is None and isinstance(name := state.metadata.get("objective"), str):
+            raw = resolve_objective(name, allowed_imports=()).search_space
+        return None if raw is None else SearchSpace.parse(raw)
+    except OptimizationError:
+        return None
 
 
 def _misspelt(metadata: Mapping[str, Any]) -> list[str]:
