@@ -25,12 +25,13 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
-from o9.store import queries
+from o9.store import families
 from o9.store.codec import unpack_returns
-from o9.store.contract_steps import at_work
+from o9.store.contract_steps import at_work, new
 from o9.store.ledger import Amend, CommitStep
+from o9.store.retry import Retry
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
+from o9.store.transitions import Cause, Create, Transition
 from OptimizationStateAggregator import Evaluation, objective
 
 DAYS = 1_260
@@ -80,7 +81,7 @@ def finished(
             )
         )  # fmt: skip
     for number in range(len(series), len(series) + failed):
-        trials.append(Trial(number, 0, TrialState.FAILED, parameters[number], error="no data", family=family))
+        trials.append(Trial(number, 0, TrialState.FAILED, parameters[number], error="no data"))
     best = max((t for t in trials if t.value is not None), key=lambda t: t.value or 0.0, default=None)
     store.write(
         CommitStep(
@@ -143,16 +144,14 @@ async def test_the_whole_family_counts_and_what_was_taken_over_does_not(health: 
     finished(store, "one", noise(20, seed=1), failed=5)
     finished(store, "two", noise(30, seed=2), failed=3)
     finished(store, "other", noise(10, seed=3), family="another")
-    with sqlite3.connect(store.url) as direct:  # two's first four are taken over, its failures say no family
-        direct.execute("UPDATE trial SET attempt = 0 WHERE optimization_id = 'two' AND number < 4")
-        direct.execute("UPDATE trial SET family = 'unsaid' WHERE optimization_id = 'two' AND state = 'failed'")
+    store.write(Retry(Create(new("again")), "two", 1))
     found = store.family_trials("f", "one")
-    assert (found.counts, len(found.returns), found.complete) == ({"completed": 46, "failed": 8}, 46, True)
+    assert (found.counts, len(found.returns), found.complete) == ({"completed": 50, "failed": 8}, 50, True)
     first = store.trial("one", 0)
     assert first is not None
     assert unpack_returns(found.returns["one", 0]) == first.returns
     await health.check_optimization_health("one")
-    assert (await evidence(health, "one", "validity.luck"))["evidence"]["counted"] == 54
+    assert (await evidence(health, "one", "validity.luck"))["evidence"]["counted"] == 58
 
 
 def test_families_on_postgresql(postgres_url: str) -> None:
@@ -170,7 +169,7 @@ def test_trials_without_a_family_are_those_of_one_optimization(store_url: str, m
         for name in ("one", "two"):
             finished(store, name, noise(3, days=50), family="", failed=1)
         assert store.family_trials("", "one").counts == {"completed": 3, "failed": 1}
-        monkeypatch.setattr(queries, "FAMILY_BYTES", 2 * 50 * 8)
+        monkeypatch.setattr(families, "FAMILY_BYTES", 2 * 50 * 8)
         bounded = store.family_trials("", "one")
         assert (list(bounded.returns), bounded.complete) == ([("one", 0), ("one", 1)], False)
 
@@ -192,7 +191,7 @@ def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
 async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
     health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "FAMILY_SERIES", 10)
+    monkeypatch.setattr(families, "FAMILY_SERIES", 10)
     series = noise(30)
     series[25] = series[25] - series[25].mean() + 0.002
     finished(health.store, "a", series)

@@ -15,8 +15,7 @@ from alembic.migration import MigrationContext
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store import tables
-from o9.store.contract import assert_counts_are_true
-from o9.store.contract_steps import put, status_of, trial
+from o9.store.contract_steps import assert_counts_are_true, put, status_of, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
@@ -59,6 +58,8 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         whole = store.trial("done", 0)
         assert whole is not None
         assert (whole.returns, whole.periods_per_year) == ((0.01, -0.02, 5e-324), 252.0)
+        tried = store.family_trials("prices-2022", "done")
+        assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
         assert store.checkpoint("done") == {"step": 1, "rng": [0.1, 1e308]}
         assert [(row["name"], row["value"]) for row in store.metrics("done")] == [("best", 1.5), ("best", 1.5)]
         assert store.prefect_states("done")[0]["run_name"] == "fast-fox"

@@ -14,7 +14,8 @@ from o9.model.optimization import OptimizationState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.commit import Row
-from o9.store.queries import FamilyTrials, Holding
+from o9.store.families import FamilyTrials
+from o9.store.queries import Holding
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
 from o9.strategies.search_space import SearchSpace

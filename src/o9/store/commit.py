@@ -66,6 +66,7 @@ class UnitOfWork:
         self._inserts: dict[tuple[str, bool], tuple[Table, list[Row]]] = {}
         self.moves: dict[tuple[str, str, int, str | None, str], int] = {}
         self.endings: list[tuple[Row, str]] = []
+        self.tried: dict[tuple[str, str], int] = {}  # trials, by family and state
         self.rested: set[str] = set()  # what is to be ranked anew: stopped running, or was changed after its end
 
     def read_ahead(self, optimization_ids: set[str]) -> None:

@@ -17,7 +17,7 @@ What is demanded, by the part that demands it:
   together share transactions; the change feed is in commit order; pages are stable and counts are true.
 - `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), amendments, claims and
   leases, the sweep of the dead, and Prefect's states.
-- `o9.store.contract_control`, `o9.store.contract_runs`: wishes, limits, order, waiting for others; retries and runs.
+- `o9.store.contract_control`, `contract_runs`, `contract_judging`: wishes, limits, order; retries; what was ever tried.
 
 The suite needs nothing but Python, uses only what `o9.store.store` makes public, and can run in any order.
 """
@@ -28,7 +28,6 @@ import asyncio
 import random
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -42,10 +41,21 @@ from o9.model.errors import (
     StaleAttemptError,
 )
 from o9.model.optimization import OptimizationState
-from o9.model.states import ENDED, TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
+from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
 from o9.store.commit import Operation, UnitOfWork
 from o9.store.contract_control import ControlContract
-from o9.store.contract_steps import OpenStore, at_work, bring_to, new, put, record_of, refused, trial
+from o9.store.contract_judging import JudgingContract
+from o9.store.contract_steps import (
+    OpenStore,
+    assert_counts_are_true,
+    at_work,
+    bring_to,
+    new,
+    put,
+    record_of,
+    refused,
+    trial,
+)
 from o9.store.contract_work import LeaseContract, LedgerContract
 from o9.store.leases import Claim
 from o9.store.ledger import Amend, CommitStep
@@ -256,7 +266,7 @@ class GroupContract:
             seen += [row["id"] for row in reader.changes(seen[-1] if seen else 0, limit=7)]
             if over and seen and seen[-1] == reader.last_change():
                 break
-            time.sleep(0.001)  # a reader that spins takes the interpreter from the writers at each of their statements
+            time.sleep(0.001)  # a reader that spins takes the interpreter from the writers
         assert seen == [row["id"] for row in reader.changes(0, limit=1000)]
         assert len(seen) == 160
 
@@ -330,7 +340,9 @@ class ReadingContract:
             assert_counts_are_true(store)
 
 
-class StoreContract(StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract):
+class StoreContract(
+    StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract, JudgingContract
+):
     """All of it; see the module."""
 
 
@@ -382,18 +394,3 @@ def together(store: Store, operations: list[Operation[Any]]) -> list[Any]:
         return (await asyncio.gather(*writes, return_exceptions=True))[1:]
 
     return asyncio.run(write_all())
-
-
-def assert_counts_are_true(store: Store) -> None:
-    """The global counts equal a recount of all; every ending is in the rollups once."""
-    states = store.list(limit=1000).items
-    recount = Counter(
-        (s.optimization_type.value, s.metadata.get("strategy", "default"), s.status.value) for s in states
-    )
-    counted = {(row["optimization_type"], row["strategy"], row["status"]): row["count"] for row in store.counts()}
-    assert counted == dict(recount)
-    ended = Counter(state.status.value for state in states if state.status in ENDED)
-    rolled: Counter[str] = Counter()
-    for row in store.endings():
-        rolled[row["status"]] += row["count"]
-    assert rolled == ended

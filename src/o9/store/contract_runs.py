@@ -23,8 +23,9 @@ from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
+from o9.store.families import INHERITED
 from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat, Sweep
-from o9.store.ledger import INHERITED, CommitStep, CutOff
+from o9.store.ledger import CommitStep, CutOff
 from o9.store.retry import Retry
 from o9.store.runs import Adopt, Begin, CloseRun, HandOver, KnowRun, LostRun, Park, Turn
 from o9.store.store import Store

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from o9.model.optimization import OptimizationState, utc_now
-from o9.model.states import TRANSITIONS, Intent, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
+from o9.model.states import (
+    ENDED,
+    TRANSITIONS,
+    Intent,
+    OptimizationPriority,
+    OptimizationStatus,
+    OptimizationType,
+    TrialState,
+)
 from o9.model.trial import Trial
 from o9.store.leases import Claim, Claimed
 from o9.store.queries import Holding
@@ -129,3 +138,18 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
         time.sleep(0.01)
+
+
+def assert_counts_are_true(store: Store) -> None:
+    """The global counts equal a recount of all; every ending is in the rollups once."""
+    states = store.list(limit=1000).items
+    recount = Counter(
+        (s.optimization_type.value, s.metadata.get("strategy", "default"), s.status.value) for s in states
+    )
+    counted = {(row["optimization_type"], row["strategy"], row["status"]): row["count"] for row in store.counts()}
+    assert counted == dict(recount)
+    ended = Counter(state.status.value for state in states if state.status in ENDED)
+    rolled: Counter[str] = Counter()
+    for row in store.endings():
+        rolled[row["status"]] += row["count"]
+    assert rolled == ended

@@ -19,13 +19,11 @@ from o9.model.validation import validate_changes
 from o9.store import tables
 from o9.store.codec import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.commit import Row, UnitOfWork
+from o9.store.families import INHERITED, RETURNS, TRIAL, join_family
 from o9.store.transitions import existing
 
-TRIAL = tables.table_of(tables.TrialRow)
-RETURNS = tables.table_of(tables.TrialReturns)
 METRIC = tables.table_of(tables.Metric)
 CHECKPOINT = tables.table_of(tables.Checkpoint)
-INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
 # A status is not among them: that has its own door.
 AMENDABLE = frozenset({
     "progress", "current_step", "total_steps", "completed_steps", "current_performance", "performance_improvement",
@@ -102,6 +100,7 @@ class CommitStep:
             changes["memory_usage"] = real(self.memory_usage)
         if self.metrics:
             changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
+        join_family(unit, row, trials)
         self._write_trials(unit, trials)
         for name, value in self.metrics.items():
             if math.isfinite(value):
@@ -199,8 +198,17 @@ class CutOff:
 
     def apply(self, unit: UnitOfWork) -> None:
         row = held(unit, self.optimization_id, self.fence, ending=True)
-        for trial in [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]:
-            unit.insert(TRIAL, trial, ignore_known=True)  # told once more, where the answer was lost on its way
+        trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
+        unit.flush()
+        numbers = [trial["number"] for trial in trials]
+        written = select(TRIAL.c.number).where(
+            TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.number.in_(numbers)
+        )
+        known = set(unit.connection.execute(written).scalars())  # told once more, where the answer was lost on its way
+        new = [trial for trial in trials if trial["number"] not in known]
+        join_family(unit, row, new)
+        for trial in new:
+            unit.insert(TRIAL, trial)
         unit.change(self.optimization_id, "step")
 
 

@@ -18,16 +18,15 @@ from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.codec import row_to_state, row_to_trial
 from o9.store.commit import OPTIMIZATION, Row
+from o9.store.families import RETURNS, TRIAL
 from o9.store.leases import NODE
-from o9.store.ledger import CHECKPOINT, INHERITED, METRIC, RETURNS, TRIAL
+from o9.store.ledger import CHECKPOINT, METRIC
 from o9.store.rollups import ROLLUP, TALLY
 from o9.store.runs import PREFECT_RUN
 from o9.store.transitions import INTENT, PREFECT_STATE, TRANSITION
 
 CHANGE = tables.table_of(tables.Change)
 PAGE_LIMIT = 1000
-FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
-FAMILY_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,6 @@ class Holding:
     lease_node: str | None
     prefect_run_id: str | None
     parked_run_id: str | None
-
-
-@dataclass(frozen=True)
-class FamilyTrials:
-    """All trials of a family, by state, and the packed returns of completed ones (`codec.unpack_returns`).
-
-    `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, it is
-    not `complete`: it has the first ones by optimization and number, chosen without a look at their values; `counts`
-    has them all.
-    """
-
-    counts: dict[str, int]
-    returns: dict[tuple[str, int], bytes]
-    complete: bool
 
 
 _STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "running_since")]
@@ -152,44 +137,6 @@ def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]
         select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
     )
     return {str(state): int(count) for state, count in connection.execute(statement)}
-
-
-def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
-    """What was ever tried in `family`, across optimizations, and the returns; costs what the family has.
-
-    Trials without a family are those of `optimization_id` alone.
-
-    Counted are its trials, and the failed and cancelled ones of its optimizations that do not say whose they are: what
-    they were computed from may be known only after they succeeded. What a retry took over is not counted twice.
-    """
-    own, mine = TRIAL.c.attempt != INHERITED, TRIAL.c.family == family
-    if not family:
-        mine &= TRIAL.c.optimization_id == optimization_id
-    members = select(TRIAL.c.optimization_id).where(mine).distinct()
-    silent = TRIAL.c.optimization_id.in_(members) & (TRIAL.c.family != family) & (TRIAL.c.state != "completed")
-    counted: dict[str, int] = {}
-    for which in (mine, silent):
-        statement = select(TRIAL.c.state, func.count()).where(own, which).group_by(TRIAL.c.state)
-        for state, count in connection.execute(statement):
-            counted[state] = counted.get(state, 0) + int(count)
-    key = (TRIAL.c.optimization_id, TRIAL.c.number)
-    joined = TRIAL.join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
-    completed = (own, mine, TRIAL.c.state == "completed")
-    # Sizes first, so that no more is ever read than the bound allows.
-    sizes = select(*key, func.length(RETURNS.c.data)).select_from(joined).where(*completed).order_by(*key)
-    wanted: set[tuple[str, int]] = set()
-    size, last, complete = 0, ("", -1), True
-    for name, number, length in connection.execute(sizes.limit(FAMILY_SERIES + 1)):
-        size += length
-        if len(wanted) == FAMILY_SERIES or size > FAMILY_BYTES:
-            complete = False
-            break
-        last = (name, number)
-        wanted.add(last)
-    data = select(*key, RETURNS.c.data).select_from(joined).where(*completed, tuple_(*key) <= tuple_(*last))
-    found = connection.execute(data.order_by(*key)) if wanted else ()
-    kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
-    return FamilyTrials(counted, kept, complete)
 
 
 def transitions(connection: Connection, optimization_id: str) -> list[Row]:

@@ -16,7 +16,8 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.codec import row_to_state
 from o9.store.commit import OPTIMIZATION, UnitOfWork
-from o9.store.ledger import CHECKPOINT, INHERITED, METRIC, RETURNS, TRIAL
+from o9.store.families import INHERITED, RETURNS, TRIAL
+from o9.store.ledger import CHECKPOINT, METRIC
 from o9.store.transitions import Create, existing
 
 
@@ -65,7 +66,12 @@ class Retry:
         _copy(unit, CHECKPOINT, name, CHECKPOINT.c.step < self.steps, self.origin_id)
         row = existing(unit, name)
         total = row["total_steps"]
-        unit.update(row, completed_steps=self.steps, progress=min(1.0, self.steps / total) if total else 0.0)
+        unit.update(
+            row,
+            completed_steps=self.steps,
+            progress=min(1.0, self.steps / total) if total else 0.0,
+            family=origin["family"],
+        )
         unit.flush()
         mine = OPTIMIZATION.c.optimization_id == name
         return row_to_state(dict(unit.connection.execute(select(OPTIMIZATION).where(mine)).mappings().one())), True

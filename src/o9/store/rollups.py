@@ -28,6 +28,7 @@ from sqlalchemy import delete, select
 from o9.store import rankings, tables
 from o9.store.codec import to_json
 from o9.store.commit import Row, UnitOfWork
+from o9.store.families import write_families
 
 TALLY = tables.table_of(tables.Tally)
 TALLY_PRIORITY = tables.table_of(tables.TallyPriority)
@@ -214,6 +215,7 @@ def write_rollups(unit: UnitOfWork) -> None:
                     sums.setdefault(key, Sums()).add_ended(row)
         _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
     unit.moves, unit.endings, unit.rested = {}, [], set()
+    write_families(unit)
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,12 @@ from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import figures, queries
+from o9.store import families, figures, queries
 from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
+from o9.store.families import FamilyTrials
 from o9.store.policies import read_policies
-from o9.store.queries import FamilyTrials, Holding, Page
+from o9.store.queries import Holding, Page
 from o9.store.rollups import Difference, Key, Sums, write_rollups
 
 P = ParamSpec("P")
@@ -172,8 +173,8 @@ class Store:
         return self._read(queries.trial_counts, optimization_id)
 
     def family_trials(self, family: str, optimization_id: str) -> FamilyTrials:
-        """Counts by state over all optimizations, and the returns up to a bound; costs what the family has."""
-        return self._read(queries.family_trials, family, optimization_id)
+        """Counts by state over all optimizations, and the returns up to a bound; costs the same at any size."""
+        return self._read(families.family_trials, family, optimization_id)
 
     def transitions(self, optimization_id: str) -> Rows:
         return self._read(queries.transitions, optimization_id)

@@ -52,6 +52,13 @@ class Optimization(Record, table=True):
             sqlite_where=text("completed_at IS NOT NULL"),
             postgresql_where=text("completed_at IS NOT NULL"),
         ),
+        Index(
+            "ix_optimization_health_due",
+            "completed_at",
+            "optimization_id",
+            sqlite_where=text("health_due = 1"),
+            postgresql_where=text("health_due = 1"),
+        ),
     )
 
     optimization_id: str = Field(primary_key=True)
@@ -103,6 +110,8 @@ class Optimization(Record, table=True):
     prefect_run_id: str | None = None
     prefect_state_at: str | None = None
     waited_seconds: float | None = None
+    family: str = ""
+    health_due: int = 0
 
 
 class TransitionRow(Record, table=True):
@@ -128,6 +137,7 @@ class TrialRow(Record, table=True):
     """The ledger: append-only, one row for each evaluated parameter set."""
 
     __tablename__ = "trial"
+    __table_args__ = (Index("ix_trial_family", "family", "state", "optimization_id", "number"),)
 
     optimization_id: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
@@ -140,11 +150,14 @@ class TrialRow(Record, table=True):
     error: str | None = None
     started_at: str | None = None
     duration_seconds: float = 0.0
-    family: str = Field("", index=True)
+    family: str = ""
 
 
 class TrialReturns(Record, table=True):
-    """A trial's returns, little-endian float64; apart from the ledger, which stays quick to read."""
+    """A trial's returns, little-endian float64; apart from the ledger, which stays quick to read.
+
+    `hold_out` are those on data that had no part in the choice.
+    """
 
     __tablename__ = "trial_returns"
 
@@ -152,6 +165,72 @@ class TrialReturns(Record, table=True):
     number: int = Field(primary_key=True)
     periods_per_year: float | None = None
     data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    hold_out: bytes | None = Field(None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class BaselineReturns(Record, table=True):
+    """What an optimization's trials are measured over: the baseline's returns over the same periods."""
+
+    __tablename__ = "baseline_returns"
+
+    optimization_id: str = Field(primary_key=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    hold_out: bytes | None = Field(None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class FamilyTally(Record, table=True):
+    """How many trials were ever tried in a family, by state; what is pruned stays counted.
+
+    `pruned` of the `count` are gone from the ledger; `sharpes` of these had returns: the sum of their Sharpe ratios a
+    period, and of the squares.
+    """
+
+    __tablename__ = "family_tally"
+
+    family: str = Field(primary_key=True)
+    state: str = Field(primary_key=True)
+    count: int = 0
+    pruned: int = 0
+    sharpes: int = 0
+    sharpe_sum: float = 0.0
+    sharpe_square_sum: float = 0.0
+
+
+class Provenance(Record, table=True):
+    """What each attempt ran: fingerprints of the objective's code and of its data, empty where not known."""
+
+    __tablename__ = "provenance"
+
+    optimization_id: str = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    objective: str = ""
+    code: str = ""
+    data: str = ""
+
+
+class HealthReportRow(Record, table=True):
+    """Append-only but for its newest row: one that says the same again moves `last_at` and `times`."""
+
+    __tablename__ = "health_report"
+    __table_args__ = (
+        Index("ix_health_report_optimization", "optimization_id", "id"),
+        Index(
+            "ix_health_report_latest",
+            "last_at",
+            "optimization_id",
+            sqlite_where=text("is_latest = 1"),
+            postgresql_where=text("is_latest = 1"),
+        ),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    first_at: str
+    last_at: str
+    times: int = 1
+    is_latest: int = 1
+    report: str
+    checks: str
 
 
 class Metric(Record, table=True):

@@ -1,0 +1,86 @@
+"""The contract of what results are judged by: how many trials were ever tried."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from o9.model.states import OptimizationStatus as S
+from o9.model.states import TrialState
+from o9.model.trial import Trial
+from o9.store.contract_steps import OpenStore, at_work, new, trial
+from o9.store.families import INHERITED
+from o9.store.leases import Claim
+from o9.store.ledger import CommitStep, CutOff
+from o9.store.retry import Retry
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, Transition
+
+
+class JudgingContract:
+    """Families of trials."""
+
+    def test_a_family_counts_all_that_was_ever_tried(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name, family in (("a", "f"), ("b", "f"), ("c", "g")):
+            fence = at_work(store, name, total_steps=3).fence
+            # What the first ones were to be computed from is not known before one has succeeded.
+            store.write(CommitStep(name, fence, 0, [_failed(0), _failed(1)], {}))
+            store.write(CommitStep(name, fence, 1, [trial(2, step=1, family=family, returns=(0.1, 0.2))], {}))
+            store.write(CommitStep(name, fence, 2, [_failed(3, 2), trial(4, step=2, family=family)], {}))
+            cut_off = trial(5, step=3, state=TrialState.CANCELLED, value=None)
+            for _ in range(2 if name == "a" else 0):  # told once more, where the answer was lost
+                store.write(CutOff(name, fence, [cut_off]))
+        assert store.family_trials("f", "a").counts == {"completed": 4, "failed": 6, "cancelled": 1}
+        assert list(store.family_trials("f", "a").returns) == [("a", 2), ("b", 2)]
+        assert store.family_trials("g", "a").counts == {"completed": 2, "failed": 3}
+        assert {t.family for t in store.trials("a")} == {"f"}
+        assert_families_are_true(store, ["a", "b", "c"])
+
+    def test_what_a_retry_takes_over_is_not_counted_twice(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fence = at_work(store, "a", total_steps=2).fence
+        store.write(CommitStep("a", fence, 0, [trial(0, family="f"), _failed(1)], {}))
+        store.write(CommitStep("a", fence, 1, [trial(2, step=1, family="f")], {}))
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        store.write(Retry(Create(new("again")), "a", 1))
+        assert store.family_trials("f", "again").counts == {"completed": 2, "failed": 1}
+        claimed = store.write(Claim("node-1", 1000, 600.0, "again"))
+        assert claimed is not None
+        for status in (S.INITIALIZING, S.RUNNING):
+            store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
+        # Whose it is follows from what was taken over.
+        store.write(CommitStep("again", claimed.fence, 1, [_failed(2, 1)], {}))
+        assert store.family_trials("f", "again").counts == {"completed": 2, "failed": 2}
+        assert_families_are_true(store, ["a", "again"])
+
+    def test_data_that_change_begin_another_family(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fence = at_work(store, "a", total_steps=2).fence
+        store.write(CommitStep("a", fence, 0, [_failed(0), trial(1, family="monday")], {}))
+        store.write(CommitStep("a", fence, 1, [_failed(2, 1), trial(3, step=1, family="tuesday"), _failed(4, 1)], {}))
+        assert store.family_trials("monday", "a").counts == {"completed": 1, "failed": 2}
+        assert store.family_trials("tuesday", "a").counts == {"completed": 1, "failed": 1}
+        assert_families_are_true(store, ["a"])
+
+    def test_trials_without_a_family_are_those_of_one_optimization(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name in ("a", "b"):
+            fence = at_work(store, name).fence
+            store.write(CommitStep(name, fence, 0, [trial(0), _failed(1)], {}))
+        assert store.family_trials("", "a").counts == {"completed": 1, "failed": 1}
+
+
+def assert_families_are_true(store: Store, optimization_ids: Iterable[str]) -> None:
+    """Each family's counts are those of a ledger that is whole."""
+    recount: dict[str, Counter[str]] = {}
+    for name in optimization_ids:
+        for each in store.trials(name):
+            if each.family and each.attempt != INHERITED:
+                recount.setdefault(each.family, Counter())[each.state.value] += 1
+    for family, counts in recount.items():
+        assert store.family_trials(family, "").counts == dict(counts)
+
+
+def _failed(number: int, step: int = 0) -> Trial:
+    return trial(number, step=step, state=TrialState.FAILED, value=None, error="no data")

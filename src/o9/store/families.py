@@ -1,0 +1,129 @@
+"""What was ever tried in a family of trials: N, which no pruning makes smaller.
+
+Contract. `family_tally` moves in the transaction that writes the trials, so that counting costs the same at any size. A
+failed or cancelled trial may not say whose it is: what it was to be computed from may be known only once another one
+succeeded. It belongs to the family that its optimization had then, or to the first one that it gets. What a retry took
+over is not counted twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select, tuple_, update
+
+from o9.model.states import TrialState
+from o9.store import tables
+from o9.store.commit import Row, UnitOfWork
+
+TRIAL = tables.table_of(tables.TrialRow)
+RETURNS = tables.table_of(tables.TrialReturns)
+FAMILY_TALLY = tables.table_of(tables.FamilyTally)
+INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
+FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
+FAMILY_BYTES = 100_000_000
+_COMPLETED = TrialState.COMPLETED.value
+
+
+@dataclass(frozen=True)
+class PrunedSharpes:
+    """The Sharpe ratios a period of pruned trials that had returns, as moments."""
+
+    count: int = 0
+    sum: float = 0.0
+    square_sum: float = 0.0
+
+
+@dataclass(frozen=True)
+class FamilyTrials:
+    """All trials of a family, by state, and the packed returns of completed ones (`codec.unpack_returns`).
+
+    `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, it is
+    not `complete`: it has the first ones by optimization and number, chosen without a look at their values; `counts`
+    has them all, those too that are pruned.
+    """
+
+    counts: dict[str, int]
+    returns: dict[tuple[str, int], bytes]
+    complete: bool
+    pruned: PrunedSharpes = PrunedSharpes()
+
+
+def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
+    """Count new trials of the optimization `row`; those that do not say whose they are get its family."""
+    said = [trial["family"] for trial in trials if trial["family"]]
+    family = row["family"] or (said[0] if said else "")
+    if family and not row["family"] and row["completed_steps"]:
+        _adopt_earlier(unit, row["optimization_id"], family)
+    for trial in trials:
+        if trial["family"]:
+            family = trial["family"]
+        elif trial["state"] != _COMPLETED:
+            trial["family"] = family
+        if trial["family"]:
+            key = trial["family"], trial["state"]
+            unit.tried[key] = unit.tried.get(key, 0) + 1
+    if family != row["family"]:
+        unit.update(row, family=family)
+
+
+def write_families(unit: UnitOfWork) -> None:
+    """Write what the unit has counted: just before COMMIT."""
+    if unit.tried:
+        rows = [
+            {"family": family, "state": state, "count": count, **_NOTHING_PRUNED}
+            for (family, state), count in unit.tried.items()
+        ]
+        unit.upsert_counts(FAMILY_TALLY, rows)
+        unit.tried = {}
+
+
+def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
+    """What was ever tried in `family`, across optimizations; without a name, in `optimization_id` alone."""
+    pruned = PrunedSharpes()
+    mine = TRIAL.c.family == family
+    if family:
+        tally = connection.execute(select(FAMILY_TALLY).where(FAMILY_TALLY.c.family == family)).mappings().all()
+        counts = {str(row["state"]): int(row["count"]) for row in tally}
+        pruned = PrunedSharpes(
+            sum(row["sharpes"] for row in tally),
+            sum(row["sharpe_sum"] for row in tally),
+            sum(row["sharpe_square_sum"] for row in tally),
+        )
+    else:
+        mine &= TRIAL.c.optimization_id == optimization_id
+        own = select(TRIAL.c.state, func.count()).where(mine, TRIAL.c.attempt != INHERITED).group_by(TRIAL.c.state)
+        counts = {state: int(count) for state, count in connection.execute(own)}
+    key = (TRIAL.c.optimization_id, TRIAL.c.number)
+    joined = TRIAL.join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
+    completed = (mine, TRIAL.c.state == _COMPLETED, TRIAL.c.attempt != INHERITED)
+    # Sizes first, so that no more is ever read than the bound allows.
+    sizes = select(*key, func.length(RETURNS.c.data)).select_from(joined).where(*completed).order_by(*key)
+    wanted: set[tuple[str, int]] = set()
+    size, last, complete = 0, ("", -1), True
+    for name, number, length in connection.execute(sizes.limit(FAMILY_SERIES + 1)):
+        size += length
+        if len(wanted) == FAMILY_SERIES or size > FAMILY_BYTES:
+            complete = False
+            break
+        last = (name, number)
+        wanted.add(last)
+    data = select(*key, RETURNS.c.data).select_from(joined).where(*completed, tuple_(*key) <= tuple_(*last))
+    found = connection.execute(data.order_by(*key)) if wanted else ()
+    kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
+    return FamilyTrials(counts, kept, complete, pruned)
+
+
+def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
+    unit.flush()
+    silent = (
+        (TRIAL.c.optimization_id == optimization_id) & (TRIAL.c.family == "") & (TRIAL.c.state != _COMPLETED)
+        & (TRIAL.c.attempt != INHERITED)
+    )  # fmt: skip
+    counted = select(TRIAL.c.state, func.count()).where(silent).group_by(TRIAL.c.state)
+    for state, count in unit.connection.execute(counted).all():
+        unit.tried[family, state] = unit.tried.get((family, state), 0) + int(count)
+    unit.connection.execute(update(TRIAL).where(silent).values(family=family))
+
+
+_NOTHING_PRUNED: Row = {"pruned": 0, "sharpes": 0, "sharpe_sum": 0.0, "sharpe_square_sum": 0.0}
