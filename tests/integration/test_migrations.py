@@ -14,11 +14,11 @@ from alembic.migration import MigrationContext
 
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.store import tables
 from o9.store.contract_steps import assert_counts_are_true, put, status_of, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+from o9.store.record import metadata
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
@@ -30,7 +30,7 @@ def test_a_new_database_is_what_the_tables_say(database: str, request: pytest.Fi
     with Store(request.getfixturevalue(database)) as store, store._engine.connect() as connection:
         assert store.schema() == HEAD
         context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
-        assert compare_metadata(context, tables.metadata) == []
+        assert compare_metadata(context, metadata) == []
 
 
 def test_every_schema_has_its_file() -> None:

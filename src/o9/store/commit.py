@@ -28,6 +28,7 @@ from o9.model.states import ENDED
 from o9.store import tables
 from o9.store.codec import now_text
 from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, describe, store_error
+from o9.store.record import table_of
 from o9.store.statements import WORKING_NAMES, Statement, Statements
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ Row = dict[str, Any]
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
-_CHANGE = tables.table_of(tables.Change)
-OPTIMIZATION = tables.table_of(tables.Optimization)
+_CHANGE = table_of(tables.Change)
+OPTIMIZATION = table_of(tables.Optimization)
 _ENDED = frozenset(status.value for status in ENDED)
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select, tuple_, update
 
 from o9.model.states import TrialState
-from o9.store import tables
+from o9.store import aggregate_tables, tables
 from o9.store.commit import Row, UnitOfWork
+from o9.store.record import table_of
 
-TRIAL = tables.table_of(tables.TrialRow)
-RETURNS = tables.table_of(tables.TrialReturns)
-FAMILY_TALLY = tables.table_of(tables.FamilyTally)
+TRIAL = table_of(tables.TrialRow)
+RETURNS = table_of(tables.TrialReturns)
+FAMILY_TALLY = table_of(aggregate_tables.FamilyTally)
 INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
 FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
 FAMILY_BYTES = 100_000_000

@@ -20,10 +20,11 @@ from o9.store import tables
 from o9.store.codec import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.commit import Row, UnitOfWork
 from o9.store.families import INHERITED, RETURNS, TRIAL, join_family
+from o9.store.record import table_of
 from o9.store.transitions import existing
 
-METRIC = tables.table_of(tables.Metric)
-CHECKPOINT = tables.table_of(tables.Checkpoint)
+METRIC = table_of(tables.Metric)
+CHECKPOINT = table_of(tables.Checkpoint)
 # A status is not among them: that has its own door.
 AMENDABLE = frozenset({
     "progress", "current_step", "total_steps", "completed_steps", "current_performance", "performance_improvement",

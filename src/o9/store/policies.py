@@ -22,8 +22,9 @@ from o9.model.errors import OptimizationValidationError
 from o9.store import tables
 from o9.store.codec import to_json
 from o9.store.commit import UnitOfWork
+from o9.store.record import table_of
 
-POLICY = tables.table_of(tables.Policy)
+POLICY = table_of(tables.Policy)
 ALL = "all"
 LIMIT = "max_concurrent_optimizations"
 DEFAULTS = ("timeout_seconds", "max_attempts")

@@ -16,12 +16,13 @@ from typing import Any
 from sqlalchemy import select
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.store import tables
+from o9.store import aggregate_tables, tables
 from o9.store.codec import real
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.record import table_of
 
-RANKING = tables.table_of(tables.Ranking)
-RECORDED = tables.table_of(tables.RecordedMetric)
+RANKING = table_of(aggregate_tables.Ranking)
+RECORDED = table_of(tables.RecordedMetric)
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 # The figures of a state that can be ranked, and whether more or less is better; None: as its optimization has it.
 STATE_FIGURES: dict[str, str | None] = {

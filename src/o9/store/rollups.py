@@ -25,14 +25,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import delete, select
 
-from o9.store import rankings, tables
+from o9.store import aggregate_tables, rankings
 from o9.store.codec import to_json
 from o9.store.commit import Row, UnitOfWork
 from o9.store.families import write_families
+from o9.store.record import table_of
 
-TALLY = tables.table_of(tables.Tally)
-TALLY_PRIORITY = tables.table_of(tables.TallyPriority)
-ROLLUP = tables.table_of(tables.Rollup)
+TALLY = table_of(aggregate_tables.Tally)
+TALLY_PRIORITY = table_of(aggregate_tables.TallyPriority)
+ROLLUP = table_of(aggregate_tables.Rollup)
 BUCKETS_PER_DECADE = 12
 RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 # How much of an ISO moment names the window that it is in.

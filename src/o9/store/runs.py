@@ -19,9 +19,10 @@ from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationSt
 from o9.store import tables
 from o9.store.commit import OPTIMIZATION, UnitOfWork
 from o9.store.leases import MIRRORED, Claim, Claimed, database_now, free
+from o9.store.record import table_of
 from o9.store.transitions import Create, SetIntent, existing
 
-PREFECT_RUN = tables.table_of(tables.PrefectRun)
+PREFECT_RUN = table_of(tables.PrefectRun)
 ATTEMPT = "attempt"
 
 

@@ -13,9 +13,10 @@ from sqlalchemy import Engine, Table, bindparam, insert, select, update
 
 from o9.store import tables
 from o9.store.codec import to_json
+from o9.store.record import table_of
 
-_PREFECT_STATE = tables.table_of(tables.PrefectState)
-_OPTIMIZATION = tables.table_of(tables.Optimization)
+_PREFECT_STATE = table_of(tables.PrefectState)
+_OPTIMIZATION = table_of(tables.Optimization)
 # What decisions need; the large texts stay on disk.
 _WORKING = [
     _OPTIMIZATION.c[name]

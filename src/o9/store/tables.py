@@ -7,18 +7,13 @@ are ISO 8601 in UTC with microseconds, which sort as text; leases are seconds of
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
-from sqlalchemy.orm import registry
-from sqlmodel import AutoString, Field, SQLModel
+from sqlalchemy import Column, Index, LargeBinary, Text, text
+from sqlmodel import Field
 
-# SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
-_SERIAL = BigInteger().with_variant(Integer, "sqlite")
+from o9.store.record import SERIAL, Record, unbounded_texts
+
 # What waits for a slot; the queue's index and the claim must say it in the same words.
 WAITING = "status = 'created' AND intent = 'run' AND unmet = 0 AND lease_expires_at IS NULL"
-
-
-class Record(SQLModel, registry=registry()):
-    """The base of all tables; a registry of our own, because users have SQLModel tables called `trial` too."""
 
 
 class Optimization(Record, table=True):
@@ -120,7 +115,7 @@ class TransitionRow(Record, table=True):
     __tablename__ = "transition"
     __table_args__ = (Index("ix_transition_optimization", "optimization_id", "id"),)
 
-    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
     optimization_id: str
     from_status: str | None = None
     to_status: str
@@ -178,24 +173,6 @@ class BaselineReturns(Record, table=True):
     hold_out: bytes | None = Field(None, sa_column=Column(LargeBinary, nullable=True))
 
 
-class FamilyTally(Record, table=True):
-    """How many trials were ever tried in a family, by state; what is pruned stays counted.
-
-    `pruned` of the `count` are gone from the ledger; `sharpes` of these had returns: the sum of their Sharpe ratios a
-    period, and of the squares.
-    """
-
-    __tablename__ = "family_tally"
-
-    family: str = Field(primary_key=True)
-    state: str = Field(primary_key=True)
-    count: int = 0
-    pruned: int = 0
-    sharpes: int = 0
-    sharpe_sum: float = 0.0
-    sharpe_square_sum: float = 0.0
-
-
 class Provenance(Record, table=True):
     """What each attempt ran: fingerprints of the objective's code and of its data, empty where not known."""
 
@@ -223,7 +200,7 @@ class HealthReportRow(Record, table=True):
         ),
     )
 
-    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
     optimization_id: str
     first_at: str
     last_at: str
@@ -300,7 +277,7 @@ class IntentRow(Record, table=True):
     __tablename__ = "intent"
     __table_args__ = (Index("ix_intent_optimization", "optimization_id", "id"),)
 
-    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
     optimization_id: str
     intent: str
     by: str
@@ -326,90 +303,13 @@ class Policy(Record, table=True):
     at: str
 
 
-class Tally(Record, table=True):
-    """How many optimizations are in each status now; moved by every transition in its own transaction."""
-
-    __tablename__ = "tally"
-
-    optimization_type: str = Field(primary_key=True)
-    strategy: str = Field(primary_key=True)
-    status: str = Field(primary_key=True)
-    count: int = 0
-
-
-class TallyPriority(Record, table=True):
-    """How many optimizations of each priority are in each status now; apart from `tally`, which the queue goes by."""
-
-    __tablename__ = "tally_priority"
-
-    priority: int = Field(primary_key=True)
-    status: str = Field(primary_key=True)
-    count: int = 0
-
-
-class Rollup(Record, table=True):
-    """Sums and histograms over the optimizations that ended, by window, type, strategy, priority and status.
-
-    `starts` is the beginning of an ISO moment: an hour, a day, a month, or empty for all time. `ran`, `improved`
-    and `waited` of the `count` have a duration, an improvement, a time of waiting. `corrections`: how often it was
-    mended.
-    """
-
-    __tablename__ = "rollup"
-    # Has all that a trend reads, in its order; the rows themselves are long.
-    __table_args__ = (
-        Index(
-            "ix_rollup_window",
-            "span",
-            "starts",
-            "status",
-            "count",
-            "ran",
-            "improved",
-            "duration_sum",
-            "improvement_sum",
-        ),
-    )
-
-    span: str = Field(primary_key=True)
-    starts: str = Field(primary_key=True)
-    optimization_type: str = Field(primary_key=True)
-    strategy: str = Field(primary_key=True)
-    priority: int = Field(primary_key=True)
-    status: str = Field(primary_key=True)
-    count: int = 0
-    ran: int = 0
-    improved: int = 0
-    waited: int = 0
-    steps_sum: int = 0
-    duration_sum: float = 0.0
-    improvement_sum: float = 0.0
-    wait_sum: float = 0.0
-    durations: str = "{}"
-    improvements: str = "{}"
-    waits: str = "{}"
-    corrections: int = 0
-
-
-class Ranking(Record, table=True):
-    """The last value of each metric of an optimization, so that the first of a ranking are a page of an index."""
-
-    __tablename__ = "ranking"
-    __table_args__ = (Index("ix_ranking_value", "metric", "direction", "value", "optimization_id"),)
-
-    optimization_id: str = Field(primary_key=True)
-    metric: str = Field(primary_key=True)
-    direction: str
-    value: float
-
-
 class RecordedMetric(Record, table=True):
     """Append-only: what was measured from outside of an optimization's steps."""
 
     __tablename__ = "recorded_metric"
     __table_args__ = (Index("ix_recorded_metric_optimization", "optimization_id", "id"),)
 
-    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
     optimization_id: str
     name: str
     value: float
@@ -435,21 +335,10 @@ class Change(Record, table=True):
 
     __tablename__ = "change"
 
-    id: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
     optimization_id: str
     kind: str
     at: str
 
 
-metadata: MetaData = Record.metadata
-for _table in metadata.tables.values():
-    for _column in _table.columns:
-        if isinstance(_column.type, AutoString):  # SQLModel's VARCHAR; texts have no limit here
-            _column.type = Text()
-
-
-def table_of(model: type[SQLModel]) -> Table:
-    """The SQLAlchemy table behind `model`."""
-    table = model.__table__  # type: ignore[attr-defined]
-    assert isinstance(table, Table)
-    return table
+unbounded_texts()

@@ -37,12 +37,13 @@ from o9.model.states import (
 from o9.store import tables
 from o9.store.codec import content_hash, free_text, moment, row_to_state, state_to_row, to_json
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.record import table_of
 from o9.store.rollups import count_new, count_transition
 
-TRANSITION = tables.table_of(tables.TransitionRow)
-PREFECT_STATE = tables.table_of(tables.PrefectState)
-INTENT = tables.table_of(tables.IntentRow)
-DEPENDENCY = tables.table_of(tables.Dependency)
+TRANSITION = table_of(tables.TransitionRow)
+PREFECT_STATE = table_of(tables.PrefectState)
+INTENT = table_of(tables.IntentRow)
+DEPENDENCY = table_of(tables.Dependency)
 # One level of priority is worth this much waiting; see `queue_key`.
 AGING_SECONDS_PER_PRIORITY = 600.0
 DEFAULT_MAX_ATTEMPTS = 3
