@@ -125,8 +125,8 @@ async def deaths(aggregator: Any, path: str) -> None:
     """Other processes take the work, because this one has none of its own to lose."""
     from o9.lifecycle.submission import submit
     from o9.model.states import Intent
+    from o9.store.intents import SetIntent
     from o9.store.store import Store
-    from o9.store.transitions import SetIntent
 
     await aggregator.cleanup()
     took = []

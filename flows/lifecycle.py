@@ -39,9 +39,10 @@ from o9.model.errors import OptimizationError, OptimizationValidationError, Stal
 from o9.model.ids import bound
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store.intents import SetIntent
 from o9.store.leases import Claimed, Lost
 from o9.store.runs import Park
-from o9.store.transitions import Cause, SetIntent, Transition
+from o9.store.transitions import Cause, Transition
 from o9.strategies.watchdog import Watchdog
 from o9.tasks.attempt import Attempt, Verdict, find, forget, register
 from o9.tasks.run_logs import forward_to_prefect

@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from command_line import O9, O9Command, command_in, create, filled_store
 
 from o9.model.states import Intent, OptimizationStatus
+from o9.store.intents import SetIntent
 from o9.store.store import Store
-from o9.store.transitions import Cause, SetIntent, Transition
+from o9.store.transitions import Cause, Transition
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from prefect.client.schemas.objects import State, StateType
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.states import Intent
+from o9.store.intents import SetIntent
 from o9.store.store import Store
-from o9.store.transitions import SetIntent
 from OptimizationStateAggregator import (
     OptimizationLifecycleError,
     OptimizationStateError,

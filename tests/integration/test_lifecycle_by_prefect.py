@@ -18,9 +18,9 @@ from prefect.flows import load_flow_from_entrypoint
 
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.states import Intent
+from o9.store.intents import SetIntent
 from o9.store.leases import Sweep
 from o9.store.store import Store
-from o9.store.transitions import SetIntent
 
 STRAIGHT = ["created", "initializing", "running", "completed"]
 DESK = """

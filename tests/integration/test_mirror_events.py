@@ -20,10 +20,11 @@ from o9.mirror import recorder
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import PrefectAwayError, reconcile
 from o9.model.states import Intent
+from o9.store.intents import SetIntent
 from o9.store.leases import Claim
 from o9.store.runs import Adopt, KnowRun, Park
 from o9.store.store import Store
-from o9.store.transitions import Create, SetIntent
+from o9.store.transitions import Create
 
 WITHIN_SECONDS = 2.0
 

@@ -19,10 +19,11 @@ from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
 from o9.store.contract_steps import new, trial
+from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Lost, Sweep
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, RecordPrefectState, SetIntent, Transition
+from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
 # A row is where an optimization is, a column where it is to go.  x allowed, = it is there already, . refused
 TABLE = """

@@ -25,11 +25,12 @@ from o9.model.states import OptimizationStatus as S
 from o9.statistics.upkeep import keep_up
 from o9.store import commit
 from o9.store.contract_steps import at_work, put, trial
+from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Lost, Sweep
 from o9.store.ledger import Amend, CommitStep
 from o9.store.rollups import SPANS, Key, Sums, bucket_centre, bucket_of, quantile
 from o9.store.store import Store
-from o9.store.transitions import Cause, SetIntent, Transition
+from o9.store.transitions import Cause, Transition
 
 BEGAN = datetime(2026, 3, 30, 22, 0, tzinfo=UTC)
 SUMS = ["count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum"]

@@ -26,9 +26,9 @@ from o9.cli.open_store import existing_store, option_for, unknown_id
 from o9.cli.words import command
 from o9.model.errors import OptimizationStateError
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
+from o9.store.intents import SetIntent
 from o9.store.queries import Holding
 from o9.store.store import Store
-from o9.store.transitions import SetIntent
 
 
 class Wish(str, Enum):

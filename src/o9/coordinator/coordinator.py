@@ -19,9 +19,9 @@ from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, OptimizationType
 from o9.store.component import StoreComponent
+from o9.store.intents import SetIntent
 from o9.store.policies import ALL, SetPolicy
 from o9.store.store import Store
-from o9.store.transitions import SetIntent
 from o9.strategies.registry import register_strategy, strategy_names
 
 logger = logging.getLogger(__name__)

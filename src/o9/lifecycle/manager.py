@@ -26,8 +26,9 @@ from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, Reason
 from o9.store.component import StoreComponent
+from o9.store.intents import SetIntent
 from o9.store.store import Store
-from o9.store.transitions import Cause, SetIntent, Transition
+from o9.store.transitions import Cause, Transition
 
 logger = logging.getLogger(__name__)
 EVENTS = (

@@ -12,10 +12,11 @@ from o9.mirror.seen import FLOW, Run, Seen, operation_for
 from o9.model.errors import OptimizationError, OptimizationStateError, StaleAttemptError
 from o9.model.states import Intent, OptimizationStatus
 from o9.store.codec import moment
+from o9.store.intents import SetIntent
 from o9.store.leases import MIRRORED
 from o9.store.runs import LostRun
 from o9.store.store import Store
-from o9.store.transitions import Cause, RecordPrefectState, SetIntent, Transition
+from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 logger = logging.getLogger(__name__)
 

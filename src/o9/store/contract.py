@@ -57,10 +57,11 @@ from o9.store.contract_steps import (
     trial,
 )
 from o9.store.contract_work import LeaseContract, LedgerContract
+from o9.store.intents import SetIntent
 from o9.store.leases import Claim
 from o9.store.ledger import Amend, CommitStep
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, SetIntent, Transition
+from o9.store.transitions import Cause, Create, Transition
 
 S = OptimizationStatus
 

@@ -22,11 +22,12 @@ from o9.store.commit import OPTIMIZATION, Operation, UnitOfWork
 from o9.store.contract_runs import RunContract
 from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
 from o9.store.contract_work import in_threads
+from o9.store.intents import SetIntent
 from o9.store.leases import DEFAULT_LIMIT, Claim, Claimed, Heartbeat, Leave, Sweep
 from o9.store.ledger import CommitStep
 from o9.store.policies import ALL, LIMIT, SetPolicy
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, SetIntent, Transition
+from o9.store.transitions import Cause, Create, Transition
 
 S = OptimizationStatus
 TUNING, RISK = OptimizationType.PARAMETER_TUNING, OptimizationType.RISK_OPTIMIZATION

@@ -24,12 +24,13 @@ from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
 from o9.store.families import INHERITED
+from o9.store.intents import SetIntent
 from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat, Sweep
 from o9.store.ledger import CommitStep, CutOff
 from o9.store.retry import Retry
 from o9.store.runs import Adopt, Begin, CloseRun, HandOver, KnowRun, LostRun, Park, Turn
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, RecordPrefectState, SetIntent, Transition
+from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
 S = OptimizationStatus
 AWKWARD = (5e-324, -1.7976931348623157e308, 0.1 + 0.2, 1 / 3)

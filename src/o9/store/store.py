@@ -11,7 +11,7 @@ Contract, tested by `o9.store.contract` on every database:
 - Readers never wait for writers. What is read is plain data; changing it changes nothing here.
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
-The operations are those of `o9.store.transitions`, `ledger`, `leases`, `runs`, `policies` and `retry`.
+The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies` and `retry`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,59 @@
+"""What people want of an optimization: recorded, and done at once where it is at rest, else with its next commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from o9.model.errors import OptimizationStateError
+from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus, Reason, at_rest, decide_intent
+from o9.store import tables
+from o9.store.codec import free_text
+from o9.store.commit import Row, UnitOfWork
+from o9.store.record import table_of
+from o9.store.transitions import Cause, Transition, existing, move, queue_key
+
+INTENT = table_of(tables.IntentRow)
+
+
+@dataclass(frozen=True)
+class SetIntent:
+    """Record what a person wants. What is at rest is moved at once; an attempt hears of it with its next commit.
+
+    Wanting what is wanted already changes nothing, and neither does asking once more for the end that came.
+    """
+
+    optimization_id: str
+    intent: Intent
+    by: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> OptimizationStatus:
+        """The status afterwards. Raises OptimizationStateError once it has ended otherwise, or is about to."""
+        row = existing(unit, self.optimization_id)
+        status, held = OptimizationStatus(row["status"]), Intent(row["intent"])
+        decision = decide_intent(status, held, self.intent)
+        if not decision.allowed and decision.reason is not Reason.ALREADY_THERE:
+            raise OptimizationStateError(f"optimization {self.optimization_id!r}: {decision.message}")
+        if status in ENDED:
+            return status
+        if decision.allowed:
+            unit.update(row, intent=self.intent.value, intent_by=free_text(self.by), intent_at=unit.now)
+            if held is Intent.HOLD:
+                unit.update(row, queue_key=queue_key(unit.now, row["priority"]))
+            record_intent(unit, row, self.intent, self.by)
+        to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
+        if to is not None:
+            verb = "resume" if to is OptimizationStatus.CREATED else VERBS[self.intent]
+            message = f"asked to {verb} by {self.by}"
+            move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, message))
+        return to or status
+
+
+def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
+    """Keep who asked for what, and when; those who run it hear of it through the change feed."""
+    asked = {"optimization_id": row["optimization_id"], "intent": intent.value, "by": free_text(by), "at": unit.now}
+    unit.insert(INTENT, asked)
+    unit.change(row["optimization_id"], "intent")
