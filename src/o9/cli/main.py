@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from o9.cli import failures
+from o9.cli.judging import add_judging
 from o9.cli.options import WAIT_SECONDS, Debug, Id, Ids, Json, Limit, MaxConcurrent, StoreUrl, Wait
 from o9.model.states import OptimizationStatus, OptimizationType
 
@@ -178,6 +179,9 @@ def watch(
         if optimization_id is None
         else watch_optimization(store, optimization_id, as_json=json)
     )
+
+
+add_judging(app)
 
 
 @app.command()

@@ -1,0 +1,72 @@
+"""What can be typed to count, rank and judge: `stats`, `trends`, `rankings`, `health`. Each only reads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from o9.cli.options import Debug, Json, StoreUrl
+
+RANKED, MOST_RANKED = 10, 1_000
+DAYS, MOST_DAYS = 7, 36_600
+
+
+def add_judging(app: typer.Typer) -> None:
+    """Add the commands to `app`, behind those that it has."""
+    app.command("stats")(stats)
+    app.command("trends")(trends)
+    app.command("rankings")(rankings)
+
+
+def _days(value: float) -> float:
+    if not 0 < value <= MOST_DAYS:  # nor NaN
+        raise typer.BadParameter(f"{value:g} is not a number of days above 0 and up to {MOST_DAYS}")
+    return value
+
+
+def stats(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """Count all optimizations.
+
+    By status, type, strategy, priority and day, with rates, durations, improvements and waits.
+    """
+    from o9.cli.counting import show_statistics
+
+    return show_statistics(store, as_json=json)
+
+
+def trends(
+    days: Annotated[
+        float, typer.Option("--days", metavar="N", callback=_days, help="How far back; 0.5 is twelve hours.")
+    ] = DAYS,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Show whether it gets better.
+
+    What ended, by the hour (up to 2 days), the day (up to 400) or the month, with slopes and their intervals.
+    """
+    from o9.cli.counting import show_trends
+
+    return show_trends(store, days, as_json=json)
+
+
+def rankings(
+    metric: Annotated[
+        str | None, typer.Argument(metavar="METRIC", help="What to rank by; none: list what there is.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=MOST_RANKED, metavar="N", help="At most so many.")
+    ] = RANKED,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Rank optimizations by a metric.
+
+    The best 10, unless --limit.
+    """
+    from o9.cli.counting import show_rankings
+
+    return show_rankings(store, metric, limit, as_json=json)
