@@ -59,7 +59,7 @@ def finish(path: str, trials: int) -> None:
         "SELECT optimization_id, status, 'hook', '', '', 1, created_at FROM optimization WHERE completed_at IS NULL"
     )
     connection.execute(
-        "INSERT INTO tally_priority SELECT priority, status, count(*) FROM optimization GROUP BY priority, status "
+        "INSERT INTO tally_priority SELECT priority, count(*) FROM optimization GROUP BY priority "
         "ON CONFLICT (priority, status) DO UPDATE SET count = excluded.count"
     )
     if trials:

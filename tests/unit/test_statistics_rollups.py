@@ -129,7 +129,7 @@ def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], c
                 history.act(*action)
             assert_rollups_are_true(path)
             assert_rankings_are_true(path)
-            assert store.priorities() == counted(path, ["priority", "status"])
+            assert store.priorities() == counted(path, ["priority"])
             assert all(not store.differences(span, starts) for span, starts in windows(path))
             drift(path, store, chance)
             days = (history.now - BEGAN).days + 2

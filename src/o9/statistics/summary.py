@@ -41,15 +41,12 @@ def global_summary(
     """
     by_status = _summed(counts, "status")
     by_key = _grouped(totals)
-    by_priority: Counter[int] = Counter()
-    for row in priorities:
-        by_priority[row["priority"]] += row["count"]
     return {
         "total_optimizations": sum(by_status.values()),
         "by_status": by_status,
         "by_type": _summed(counts, "optimization_type"),
         "by_strategy": _summed(counts, "strategy"),
-        "by_priority": {priority_name(level): count for level, count in sorted(by_priority.items())},
+        "by_priority": {priority_name(row["priority"]): row["count"] for row in priorities},
         "active_optimizations": sum(by_status.get(status, 0) for status in ACTIVE),
         "completed_optimizations": by_status.get(COMPLETED, 0),
         "failed_optimizations": sum(by_status.get(status, 0) for status in FAILED),

@@ -22,12 +22,11 @@ class Tally(Record, table=True):
 
 
 class TallyPriority(Record, table=True):
-    """How many optimizations of each priority are in each status now; apart from `tally`, which the queue goes by."""
+    """How many optimizations of each priority there are, whatever their status; it moves when one is created."""
 
     __tablename__ = "tally_priority"
 
     priority: int = Field(primary_key=True)
-    status: str = Field(primary_key=True)
     count: int = 0
 
 

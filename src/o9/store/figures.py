@@ -55,9 +55,8 @@ def first_ended(connection: Connection) -> str | None:
 
 
 def priorities(connection: Connection) -> list[Row]:
-    """How many optimizations there are now, by priority and status."""
-    order = (TALLY_PRIORITY.c.priority, TALLY_PRIORITY.c.status)
-    return _rows(connection, select(TALLY_PRIORITY).where(TALLY_PRIORITY.c.count != 0).order_by(*order))
+    """How many optimizations there are, by priority."""
+    return _rows(connection, select(TALLY_PRIORITY).order_by(TALLY_PRIORITY.c.priority))
 
 
 def standing(connection: Connection, status: str, limit: int) -> list[Row]:

@@ -1,10 +1,11 @@
 """Aggregates kept current in the transaction that changes a status, so that global figures cost the same at any size.
 
-`tally` and `tally_priority` hold how many optimizations are in each status now. `rollup` holds counts, sums and
-histograms of what ended: by the hour, the day and the month in which it did, and over all time, each by type, strategy,
-priority and status. Durations are seconds of running, waits seconds from being queued to being started, summed over an
-optimization's attempts. Each of them, and the improvement, counts only where there is one: what never ran has no
-duration, and what never measured anything (`rankings.measured`) no improvement, though its state has a 0.0 for it.
+`tally` holds how many optimizations are in each status now, `tally_priority` how many there are of each priority: a
+move changes no priority, and needs not write there. `rollup` holds counts, sums and histograms of what ended: by the
+hour, the day and the month in which it did, and over all time, each by type, strategy, priority and status. Durations
+are seconds of running, waits seconds from being queued to being started, summed over an optimization's attempts. Each
+of them, and the improvement, counts only where there is one: what never ran has no duration, and what never measured
+anything (`rankings.measured`) no improvement, though its state has a 0.0 for it.
 
 A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
 from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
@@ -190,13 +191,13 @@ def keys_of(ended: Mapping[Any, Any], status: str) -> list[Key]:
 def write_rollups(unit: UnitOfWork) -> None:
     """Write the unit's counted moves and endings: just before COMMIT, and before anything reads the counts."""
     by_status: Counter[tuple[str, str, str]] = Counter()
-    by_priority: Counter[tuple[int, str]] = Counter()
+    by_priority: Counter[int] = Counter()
     for (kind, strategy, priority, from_status, to_status), count in unit.moves.items():
         by_status[kind, strategy, to_status] += count
-        by_priority[priority, to_status] += count
         if from_status is not None:
             by_status[kind, strategy, from_status] -= count
-            by_priority[priority, from_status] -= count
+        else:
+            by_priority[priority] += count
     tally = [
         {"optimization_type": kind, "strategy": strategy, "status": status, "count": count}
         for (kind, strategy, status), count in by_status.items()
@@ -204,7 +205,7 @@ def write_rollups(unit: UnitOfWork) -> None:
     ]
     if tally:
         unit.upsert_counts(TALLY, tally)
-    priorities = [{"priority": each, "status": to, "count": n} for (each, to), n in by_priority.items() if n]
+    priorities = [{"priority": each, "count": count} for each, count in by_priority.items()]
     if priorities:
         unit.upsert_counts(TALLY_PRIORITY, priorities)
     ended = {row["optimization_id"]: status for row, status in unit.endings}

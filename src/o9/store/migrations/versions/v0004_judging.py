@@ -73,7 +73,21 @@ def upgrade() -> None:
         sqlite_where=_LATEST,
         postgresql_where=_LATEST,
     )
+    _count_priorities()
     _know_families()
+
+
+def _count_priorities() -> None:
+    op.drop_table("tally_priority")
+    op.create_table(
+        "tally_priority",
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("priority"),
+    )
+    op.execute(
+        "INSERT INTO tally_priority (priority, count) SELECT priority, count(*) FROM optimization GROUP BY priority"
+    )
 
 
 def _know_families() -> None:
