@@ -82,6 +82,7 @@ def examine(
         out_of_sample=fresh,
         over_benchmark=benchmark is not None,
         periods_per_year=periods_per_year,
+        sharpes=sharpes,
     )
 
 
@@ -146,4 +147,4 @@ def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: floa
 
 
 def _nothing(tried: int, why: Unknown, fresh: Moments | Unknown) -> Evidence:
-    return Evidence(tried, 0, why, why, why, why, why, why, why, fresh)
+    return Evidence(tried, 0, why, why, why, why, why, why, why, fresh, sharpes=why)

@@ -13,7 +13,7 @@ from o9.health.evidence import examine
 from o9.health.facts import Facts, Family
 from o9.health.neighbours import Terrain, neighbourhood
 from o9.health.unknown import Unknown
-from o9.health.verdict import Judgement, Verdict, judge
+from o9.health.verdict import Evidence, Judgement, Verdict, judge
 from o9.model.trial import Trial
 
 LUCK, NEIGHBOURS = "validity.luck", "validity.neighbours"
@@ -23,24 +23,36 @@ PEAK = 0.7  # below the threshold: a warning, by itself no verdict
 _GIVE_RETURNS = "let the objective answer Evaluation(value, returns=…, periods_per_year=…)"
 
 
-def validity(facts: Facts) -> list[Check]:
+def validity(facts: Facts, examined: Evidence | Unknown | None = None) -> list[Check]:
+    """`examined`: what `evidence_of` gave, for whoever needs it besides; it takes seconds for a large family."""
     if not facts.trials:
         why, remedy = "the ledger has no trials", "let the strategy report what it evaluates as trials, with returns"
         return [unknown(LUCK, why, remedy, essential=True)]
-    return [luck(facts.best, facts.family), neighbours(facts)]
+    return [luck(facts.best, facts.family, examined), neighbours(facts)]
 
 
-def luck(best: Trial | None, family: Family | None) -> Check:
-    """Is the best more than luck, given how many were tried?"""
+def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown:
+    """What the verdict rests on; Unknown where nothing is there to be judged."""
     if best is None or family is None:
-        return unknown(LUCK, "no trial has completed", "look at the trials' errors", essential=True)
+        return Unknown("no trial has completed")
     if best.returns is None or family.judged is None:
-        return unknown(LUCK, f"trial {best.number}, the best, has no returns", _GIVE_RETURNS, essential=True)
+        return Unknown(f"trial {best.number}, the best, has no returns")
     counted = max(sum(family.counts.values()), len(family.series))
     series = [np.frombuffer(packed, dtype="<f8") for packed in family.series]
-    judgement = judge(examine(series, counted=counted, best=family.judged, periods_per_year=best.periods_per_year))
+    return examine(series, counted=counted, best=family.judged, periods_per_year=best.periods_per_year)
+
+
+def luck(best: Trial | None, family: Family | None, examined: Evidence | Unknown | None = None) -> Check:
+    """Is the best more than luck, given how many were tried?"""
+    known = evidence_of(best, family) if examined is None else examined
+    if isinstance(known, Unknown):
+        remedy = "look at the trials' errors" if best is None else _GIVE_RETURNS
+        return unknown(LUCK, known, remedy, essential=True)
+    assert best is not None
+    assert family is not None
+    judgement = judge(known)
     evidence = {
-        "family": family.name, "counted": counted, "by_state": dict(family.counts), "kept": len(family.series),
+        "family": family.name, "counted": known.counted, "by_state": dict(family.counts), "kept": len(family.series),
         "best_trial": best.number, "verdict": judgement.verdict.value, "decided_by": judgement.decided_by,
         "errs": judgement.errs,
         "legs": {

@@ -18,11 +18,11 @@ its level under dependence. `benchmarks/verdict.py` measures the figures in `ERR
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from o9.health.family import FamilyTest, p_value_of_all
-from o9.health.moments import Moments
+from o9.health.moments import Floats, Moments
 from o9.health.overfitting import BacktestOverfitting, probabilistic_sharpe_ratio
 from o9.health.unknown import Unknown
 
@@ -70,6 +70,7 @@ class Evidence:
     over_benchmark: everything is measured over a baseline's returns; else over zero, where the market's own rise counts
         as an edge.
     periods_per_year: to tell annual figures; None tells them per period.
+    sharpes: the kept ones' Sharpe ratios per period, over the benchmark where there is one.
     """
 
     counted: int
@@ -84,6 +85,7 @@ class Evidence:
     out_of_sample: Moments | Unknown
     over_benchmark: bool = False
     periods_per_year: float | None = None
+    sharpes: Floats | Unknown = field(default=Unknown("they were not computed"), compare=False, repr=False)
 
     @property
     def p_value(self) -> float | Unknown:
