@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
 
 _CELLS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -33,7 +32,7 @@ def fitted(values: Sequence[float | None], width: int) -> list[float | None]:
     """At most `width` values: means of as many neighbours as that takes, of those that are known."""
     each = group_size(len(values), width)
     groups = [[value for value in values[n : n + each] if value is not None] for n in range(0, len(values), each)]
-    return [fmean(group) if group else None for group in groups]
+    return [sum(value / len(group) for value in group) if group else None for group in groups]
 
 
 def group_size(count: int, width: int) -> int:
@@ -42,8 +41,9 @@ def group_size(count: int, width: int) -> int:
 
 
 def _level(value: float, low: float, high: float) -> int:
-    if not high > low:
+    half = high / 2 - low / 2  # which a number can hold, even where the whole is too large
+    if not half > 0:
         return 0 if value == 0 else 3
-    share = min(1.0, max(0.0, value / (high - low) - low / (high - low)))
+    share = min(1.0, max(0.0, (value / 2 - low / 2) / half))
     level = round(share * (len(_LEVELS) - 1))
     return max(1, level) if value > low else level

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from o9.cli.options import Debug, Json, StoreUrl
+from o9.cli.options import Debug, Json, Limit, StoreUrl
 
 RANKED, MOST_RANKED = 10, 1_000
 DAYS, MOST_DAYS = 7, 36_600
@@ -17,6 +17,7 @@ def add_judging(app: typer.Typer) -> None:
     app.command("stats")(stats)
     app.command("trends")(trends)
     app.command("rankings")(rankings)
+    app.command("health")(health)
 
 
 def _days(value: float) -> float:
@@ -70,3 +71,30 @@ def rankings(
     from o9.cli.counting import show_rankings
 
     return show_rankings(store, metric, limit, as_json=json)
+
+
+def health(
+    optimization_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="An optimization's id; none: list the last reports.")
+    ] = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 3 where it is critical; else 0, whatever it is.")
+    ] = False,
+    limit: Limit = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Judge whether a result can be trusted.
+
+    Now, with the verdict, the checks behind it and what to do. Without ID: the last reports, the newest first.
+    """
+    from o9.cli.health import judge_optimization, list_reports
+
+    if optimization_id is None:
+        if exit_code:
+            raise typer.BadParameter("--exit-code is about one optimization: give its ID")
+        return list_reports(store, limit, as_json=json)
+    if limit is not None:
+        raise typer.BadParameter("--limit is for the list of reports: leave it or the ID out")
+    return judge_optimization(store, optimization_id, exit_code=exit_code, as_json=json)

@@ -290,7 +290,7 @@ _MEANINGS = {
 
 
 def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
-    """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, never an id."""
+    """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
     shape = _SHAPES.get(metric, words.number)
     values = [shape(row["value"]) for row in rows]
     id_width = max(words.width_of(shown(row["optimization_id"])) for row in rows)

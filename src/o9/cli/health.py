@@ -1,0 +1,63 @@
+"""`health`: judge one optimization now, or list the last reports. Nothing here imports Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from o9.cli.console import emit, results, say, write_json
+from o9.cli.failures import DONE, NOT_COMPLETED
+from o9.cli.health_views import health_view, reports_view
+from o9.cli.open_store import existing_optimization, existing_store, option_for
+from o9.cli.reading import LIST_LIMIT, PAGE_WIDTH
+from o9.cli.views import list_view
+from o9.cli.words import command
+from o9.health.checker import OptimizationHealthChecker
+from o9.model.optimization import OptimizationHealthReport
+from o9.model.states import HealthStatus
+from o9.store.store import Store
+
+NEWEST = 10
+
+
+def judge_optimization(url: str | None, optimization_id: str, *, exit_code: bool, as_json: bool) -> int:
+    """Judge it now. `exit_code`: answer 3 where it is critical, for scripts; else 0 whatever it is."""
+    with existing_store(url) as store:
+        state = existing_optimization(store, optimization_id)
+        report, checks = asyncio.run(_judged(store, optimization_id))
+    if as_json:
+        write_json(report.to_dict() | {"checks": checks})
+    else:
+        console = results()
+        console.width = min(console.width, PAGE_WIDTH)
+        emit(console, *health_view(state, report, checks))
+    return NOT_COMPLETED if exit_code and report.overall_status is HealthStatus.CRITICAL else DONE
+
+
+def list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
+    """The last stored reports; where there are none yet, the newest optimizations, none of which was judged."""
+    with existing_store(url) as store:
+        reports = asyncio.run(OptimizationHealthChecker(store=store).get_all_health_reports())
+        if as_json:
+            write_json([report.to_dict() for report in reports[:limit]])
+            return DONE
+        console, wanted = results(), limit or LIST_LIMIT
+        if reports:
+            emit(console, reports_view(reports[:wanted], console.width))
+            if len(reports) > wanted:
+                say(f"the newest {wanted} of {len(reports)}; --limit N shows more")
+            return DONE
+        newest = store.list(limit=min(wanted, NEWEST)).items
+        if not newest:
+            say("none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
+            return DONE
+        emit(console, list_view(newest, console.width))
+        judge = command("health", [newest[0].optimization_id], option_for(url))
+        say(f"none of them was judged yet; `{judge}` judges one now, the flow check_health all that need it")
+    return DONE
+
+
+async def _judged(store: Store, optimization_id: str) -> tuple[OptimizationHealthReport, list[dict[str, Any]]]:
+    checker = OptimizationHealthChecker(store=store)
+    report = await checker.check_optimization_health(optimization_id)
+    return report, await checker.get_health_checks(optimization_id)
