@@ -259,7 +259,9 @@ def test_ties_are_told_and_those_beyond_the_page_counted() -> None:
     assert told.count("1= ") == 2
     assert "Rank 1 is shared by 3. Rank 3 is shared by more than 101." in told
     whole = [row(1, 2.0, tied=2), row(1, 2.0, tied=2)]
-    assert "= is a rank that several share." in words_of(*rankings_view("sharpe", whole, 80))
+    pair = words_of(*rankings_view("sharpe", whole, 80))
+    assert "= is a rank that several share." in pair
+    assert pair.count("1= ") == 2
 
 
 def test_values_read_as_what_they_are_and_negative_ones_say_so() -> None:
