@@ -15,6 +15,7 @@ from o9.store.contract_steps import at_work, put, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
+from o9.store.provenance import Ran, RecordProvenance
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState, Transition
 
@@ -33,8 +34,10 @@ def fill(store: Store) -> None:
         )  # fmt: skip
     first = trial(
         0, parameters={"fast": 5, "slow": 50.5}, value=1.5, metrics={"turnover": 3.1}, duration_seconds=0.25,
-        returns=(0.01, -0.02, 5e-324), periods_per_year=252.0, family="prices-2022",
+        returns=(0.01, -0.02, 5e-324), periods_per_year=252.0, family="prices-2022", hold_out_returns=(0.03, -0.01),
+        baseline_returns=(0.0, 0.0, 0.01),
     )  # fmt: skip
+    store.write(RecordProvenance("done", Ran(1, "crossover", "c1", "prices-2022")))
     second = trial(1, step=1, state=TrialState.FAILED, value=None, error="ZeroDivisionError: division by zero")
     for step, each in enumerate((first, second)):
         checkpoint = {"step": step, "rng": [0.1, 1e308]}

@@ -14,10 +14,12 @@ from alembic.migration import MigrationContext
 
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
+from o9.store.codec import pack_returns
 from o9.store.contract_steps import assert_counts_are_true, put, status_of, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+from o9.store.provenance import Baseline, Ran
 from o9.store.record import metadata
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
@@ -58,6 +60,10 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         whole = store.trial("done", 0)
         assert whole is not None
         assert (whole.returns, whole.periods_per_year) == ((0.01, -0.02, 5e-324), 252.0)
+        judged = revision >= "0004"
+        assert whole.hold_out_returns == ((0.03, -0.01) if judged else None)
+        assert store.baseline("done") == (Baseline(pack_returns((0.0, 0.0, 0.01)), None) if judged else None)
+        assert store.provenance("done") == ([Ran(1, "crossover", "c1", "prices-2022")] if judged else [])
         tried = store.family_trials("prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
         assert store.checkpoint("done") == {"step": 1, "rng": [0.1, 1e308]}

@@ -17,12 +17,12 @@ from o9.health.facts import Facts, family_of
 from o9.health.performance import performance
 from o9.health.security import security
 from o9.health.unknown import Unknown
-from o9.health.validity import luck, validity
+from o9.health.validity import evidence_of, luck, validity
 from o9.model.states import HealthStatus, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.contract_steps import new
-from o9.store.queries import FamilyTrials
+from o9.store.families import FamilyTrials
 from o9.strategies.search_space import SearchSpace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -237,6 +237,7 @@ def test_the_best_has_its_place_in_the_family(keys: list[tuple[str, int]], place
 
 def test_validity_without_trials_or_returns_is_unknown() -> None:
     assert isinstance(part_score(validity(facts(trials=[], best=None)), "validity"), Unknown)
-    assert isinstance(luck(None, None).score, Unknown)
+    assert isinstance(luck(None, None, evidence_of(None, None)).score, Unknown)
     bare = trial(0, family="f")
-    assert isinstance(luck(bare, family_of(bare, "a", FamilyTrials({"completed": 1}, {}, True))).score, Unknown)
+    family = family_of(bare, "a", FamilyTrials({"completed": 1}, {}, True))
+    assert isinstance(luck(bare, family, evidence_of(bare, family)).score, Unknown)

@@ -48,12 +48,16 @@ def examine(
     counted: all trials ever tried, at least as many as `returns`; None: exactly those.
     best: the position in `returns` of the trial that is to be judged; None: that with the highest Sharpe ratio.
     benchmark: returns of the baseline over the same periods; everything is then measured over it.
-    out_of_sample: the judged trial's returns on data that had no part in the choice, with its own benchmark.
+    out_of_sample: the judged trial's returns on data that had no part in the choice, with its own benchmark; unknown
+        where one of the two has a benchmark and the other has none, for they say different things then.
+
+    Memory: two copies of all returns, and what the tests need. 10,000 trials of 2,520 periods (202 MB): 1.1 GiB at the
+    highest, 35 s of processor time.
     """
     tried = len(returns) if counted is None else counted
     if tried < len(returns):
         raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")
-    fresh = _fresh(out_of_sample, out_of_sample_benchmark)
+    fresh = _fresh(out_of_sample, out_of_sample_benchmark, over=benchmark is not None)
     usable = _over(aligned(returns), benchmark)
     if isinstance(usable, Unknown):
         return _nothing(tried, usable, fresh)
@@ -86,9 +90,12 @@ def examine(
     )
 
 
-def _fresh(returns: ArrayLike | None, benchmark: ArrayLike | None) -> Moments | Unknown:
+def _fresh(returns: ArrayLike | None, benchmark: ArrayLike | None, *, over: bool) -> Moments | Unknown:
     if returns is None:
         return Unknown("there are no returns that had no part in the choice")
+    if over != (benchmark is not None):
+        there, missing = ("in sample", "out of sample") if over else ("out of sample", "in sample")
+        return Unknown(f"the baseline has returns {there} and none {missing}")
     series = np.asarray(returns, dtype=np.float64)
     if benchmark is None:
         return moments(series)
@@ -107,7 +114,9 @@ def _over(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> Aligned | U
         return Unknown(f"the benchmark has {baseline.size} returns, the trials have {len(usable.matrix)} each")
     if not np.isfinite(baseline).all():
         return Unknown("the benchmark's returns are not all finite")
-    return Aligned(usable.matrix - baseline[:, None], usable.positions, usable.left_out)
+    matrix = usable.matrix
+    matrix -= baseline[:, None]  # it is `aligned`'s own copy, and there may be no memory for another
+    return Aligned(matrix, usable.positions, usable.left_out)
 
 
 def _column(usable: Aligned, sharpes: Floats, best: int | None) -> int | Unknown:

@@ -15,6 +15,7 @@ from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.commit import Row
 from o9.store.families import FamilyTrials
+from o9.store.provenance import Baseline
 from o9.store.queries import Holding
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
@@ -30,6 +31,7 @@ class Family:
 
     judged: which of them is that of the best.
     counts: every trial ever tried, by state. Without a name it is this optimization alone.
+    baseline: what the best's optimization has to be measured over.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Family:
     series: Sequence[bytes]
     judged: int | None
     complete: bool = True
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         state=state,
         trials=trials,
         best=best,
-        family=family_of(best, name, store.family_trials(best.family, name)) if best else None,
+        family=family_of(best, name, store.family_trials(best.family, name), store.baseline(name)) if best else None,
         transitions=transitions,
         steps=frozenset(row["step"] for row in metrics) | frozenset(trial.step for trial in trials),
         holding=holding,
@@ -106,7 +109,7 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
     )
 
 
-def family_of(best: Trial, optimization_id: str, found: FamilyTrials) -> Family:
+def family_of(best: Trial, optimization_id: str, found: FamilyTrials, baseline: Baseline | None = None) -> Family:
     """With the place of the best's returns among them, which are added where the bound left them out.
 
     The best of a retry may be one that it took over: then it is the same series under its first owner's name.
@@ -121,4 +124,4 @@ def family_of(best: Trial, optimization_id: str, found: FamilyTrials) -> Family:
             own = pack_returns(best.returns)
             judged = next((place for place, one in enumerate(series) if one == own), len(series))
             series += [own] if judged == len(series) else []
-    return Family(best.family, found.counts, series, judged, found.complete)
+    return Family(best.family, found.counts, series, judged, found.complete, baseline)

@@ -16,10 +16,17 @@ class Evaluation:
     """An objective's whole answer for one parameter set.
 
     value: what is maximized or minimized.
-    returns: one number a period (a plain sequence or one-dimensional array); it lets O9 doubt a Sharpe ratio.
+    returns: one number a period, simple returns (0.01 for one per cent), those that the value comes from; a plain
+        sequence, a one-dimensional array or a pandas Series. It lets O9 doubt a Sharpe ratio.
     periods_per_year: how many of those periods a year has, 252 for trading days.
     metrics: other figures worth keeping, by name.
     data_fingerprint: identifies the data it was computed from; see `fingerprint`.
+    hold_out_returns: those of the same parameters on periods that the value knows nothing of. No sampler is told of
+        them; the best trial's are held against what is claimed of it.
+    baseline_returns: what doing nothing clever earned in the periods of `returns`, as many numbers; then the returns
+        are judged over them, and not over zero. The same for all parameters: those of the first trial are kept.
+    baseline_hold_out_returns: the baseline's in the periods of `hold_out_returns`.
+    dates: of `returns`, one each, to name the day on which an objective looks ahead; a Series brings them along.
     """
 
     value: float
@@ -27,6 +34,10 @@ class Evaluation:
     periods_per_year: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     data_fingerprint: str | None = None
+    hold_out_returns: Sequence[float] | None = None
+    baseline_returns: Sequence[float] | None = None
+    baseline_hold_out_returns: Sequence[float] | None = None
+    dates: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class Trial:
     """One evaluated parameter set, as the ledger keeps it.
 
     `number` counts from 0 within the optimization, `step` from 0; `value` is None unless the state is completed.
-    `family` names the trials that count together when a result is deflated.
+    `family` names the trials that count together when a result is deflated. The returns are those of an `Evaluation`.
+    Of the baseline's, a step's first are kept, once for each optimization; a trial that is read has none.
     """
 
     number: int
@@ -50,6 +62,9 @@ class Trial:
     family: str = ""
     returns: tuple[float, ...] | None = None
     periods_per_year: float | None = None
+    hold_out_returns: tuple[float, ...] | None = None
+    baseline_returns: tuple[float, ...] | None = None
+    baseline_hold_out_returns: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that `o9 trials --json` prints; returns are read on their own, being long."""

@@ -117,6 +117,7 @@ def row_to_trial(row: Mapping[Any, Any], returns: Mapping[Any, Any] | None = Non
         family=row["family"],
         returns=unpack_returns(returns["data"]) if returns else None,
         periods_per_year=returns["periods_per_year"] if returns else None,
+        hold_out_returns=unpack_returns(returns["hold_out"]) if returns and returns["hold_out"] is not None else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The contract of what results are judged by: how many trials were ever tried."""
+"""The contract of what results are judged by: how many trials were ever tried, hold-outs, baselines, provenance."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Iterable
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.model.trial import Trial
+from o9.store.codec import pack_returns
 from o9.store.contract_steps import OpenStore, at_work, new, trial
 from o9.store.families import INHERITED
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep, CutOff
+from o9.store.provenance import Baseline, Ran, RecordProvenance, RecordRepetition
 from o9.store.retry import Retry
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
 
 
 class JudgingContract:
-    """Families of trials."""
+    """Families of trials, and what a result is held against."""
 
     def test_a_family_counts_all_that_was_ever_tried(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -69,6 +71,46 @@ class JudgingContract:
             fence = at_work(store, name).fence
             store.write(CommitStep(name, fence, 0, [trial(0), _failed(1)], {}))
         assert store.family_trials("", "a").counts == {"completed": 1, "failed": 1}
+
+    def test_hold_outs_are_kept_and_the_first_baseline(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fence = at_work(store, "a", total_steps=2).fence
+        first = trial(0, returns=(0.1, 0.2), hold_out_returns=(0.3,))
+        second = trial(1, returns=(0.1, 0.2), baseline_returns=(0.0, -0.01), baseline_hold_out_returns=(0.02,))
+        later = trial(2, step=1, returns=(0.3, 5e-324), baseline_returns=(9.0, 9.0))
+        assert store.baseline("a") is None
+        store.write(CommitStep("a", fence, 0, [first, second], {}))
+        store.write(CommitStep("a", fence, 1, [later], {}))
+        kept = [store.trial("a", number) for number in range(3)]
+        assert [(one.returns, one.hold_out_returns) for one in kept if one] == [
+            ((0.1, 0.2), (0.3,)), ((0.1, 0.2), None), ((0.3, 5e-324), None),
+        ]  # fmt: skip
+        assert store.baseline("a") == Baseline(pack_returns((0.0, -0.01)), pack_returns((0.02,)))
+        store.write(RecordProvenance("a", Ran(1, "crossover", "c1", "d1")))
+        store.write(RecordProvenance("a", Ran(2, "crossover", "c2", "")))
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        store.write(Retry(Create(new("again")), "a", 1))
+        assert store.baseline("again") == store.baseline("a")
+        taken_over = store.trial("again", 0)
+        assert taken_over is not None
+        assert taken_over.hold_out_returns == (0.3,)
+        assert store.provenance("again") == [Ran(0, "crossover", "c2", "")]
+        store.write(Retry(Create(new("from the beginning")), "a", 0))
+        assert store.provenance("from the beginning") == []
+        assert store.baseline("from the beginning") is None
+
+    def test_what_each_attempt_ran_and_the_last_repetition(self, open_store: OpenStore) -> None:
+        store = open_store()
+        at_work(store, "a")
+        for attempt, code in ((1, "c1"), (2, "c2"), (2, "c3")):  # told once more, where the answer was lost
+            store.write(RecordProvenance("a", Ran(attempt, "交叉 \0", code, "d")))
+        assert store.provenance("a") == [Ran(1, "交叉 \ufffd", "c1", "d"), Ran(2, "交叉 \ufffd", "c2", "d")]
+        assert store.repetition("a") is None
+        for number, checks in ((3, "[]"), (4, '["x"]')):
+            store.write(RecordRepetition("a", number, "c2", checks))
+        found = store.repetition("a")
+        assert found is not None
+        assert (found.number, found.code, found.checks) == (4, "c2", '["x"]')
 
 
 def assert_families_are_true(store: Store, optimization_ids: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from o9.store import tables
 from o9.store.codec import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.commit import Row, UnitOfWork
 from o9.store.families import INHERITED, RETURNS, TRIAL, join_family
+from o9.store.provenance import keep_baseline
 from o9.store.record import table_of
 from o9.store.transitions import existing
 
@@ -146,8 +147,10 @@ class CommitStep:
                         "number": trial.number,
                         "periods_per_year": trial.periods_per_year,
                         "data": pack_returns(trial.returns),
+                        "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
                     },
                 )
+        keep_baseline(unit, self.optimization_id, self.trials)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, insert, literal, select
+from sqlalchemy import ColumnElement, Table, func, insert, literal, select, true
 
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -18,6 +18,7 @@ from o9.store.codec import row_to_state
 from o9.store.commit import OPTIMIZATION, UnitOfWork
 from o9.store.families import INHERITED, RETURNS, TRIAL
 from o9.store.ledger import CHECKPOINT, METRIC
+from o9.store.provenance import BASELINE, PROVENANCE
 from o9.store.transitions import Create, existing
 
 
@@ -62,6 +63,9 @@ class Retry:
         kept = select(TRIAL.c.number).where(TRIAL.c.optimization_id == self.origin_id, TRIAL.c.step < self.steps)
         _copy(unit, TRIAL, name, TRIAL.c.step < self.steps, self.origin_id)
         _copy(unit, RETURNS, name, RETURNS.c.number.in_(kept), self.origin_id)
+        _copy(unit, BASELINE, name, true(), self.origin_id)
+        last = select(func.max(PROVENANCE.c.attempt)).where(PROVENANCE.c.optimization_id == self.origin_id)
+        _copy(unit, PROVENANCE, name, PROVENANCE.c.attempt == last.scalar_subquery(), self.origin_id)
         _copy(unit, METRIC, name, METRIC.c.step < self.steps, self.origin_id)
         _copy(unit, CHECKPOINT, name, CHECKPOINT.c.step < self.steps, self.origin_id)
         row = existing(unit, name)

@@ -30,11 +30,12 @@ from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import families, figures, queries
+from o9.store import families, figures, provenance, queries
 from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
 from o9.store.policies import read_policies
+from o9.store.provenance import Baseline, Ran, Repetition
 from o9.store.queries import Holding, Page
 from o9.store.rollups import Difference, Key, Sums, write_rollups
 
@@ -44,6 +45,7 @@ R = TypeVar("R")
 Rows = list[Row]
 Trials = list[Trial]
 Texts = list[str]
+Attempts = list[Ran]
 Totals = list[tuple[Key, Sums]]
 Differences = list[Difference]
 
@@ -175,6 +177,18 @@ class Store:
     def family_trials(self, family: str, optimization_id: str) -> FamilyTrials:
         """Counts by state over all optimizations, and the returns up to a bound; costs the same at any size."""
         return self._read(families.family_trials, family, optimization_id)
+
+    def baseline(self, optimization_id: str) -> Baseline | None:
+        """What its trials are measured over."""
+        return self._read(provenance.baseline, optimization_id)
+
+    def provenance(self, optimization_id: str) -> Attempts:
+        """What each of its attempts ran."""
+        return self._read(provenance.provenance, optimization_id)
+
+    def repetition(self, optimization_id: str) -> Repetition | None:
+        """What came of evaluating its best trial once more, the last time that somebody did."""
+        return self._read(provenance.repetition, optimization_id)
 
     def transitions(self, optimization_id: str) -> Rows:
         return self._read(queries.transitions, optimization_id)

@@ -185,8 +185,23 @@ class Provenance(Record, table=True):
     data: str = ""
 
 
+class Repetition(Record, table=True):
+    """The best trial evaluated once more: the checks that came of it, as JSON, and with which code."""
+
+    __tablename__ = "repetition"
+
+    optimization_id: str = Field(primary_key=True)
+    number: int
+    code: str = ""
+    at: str
+    checks: str
+
+
 class HealthReportRow(Record, table=True):
-    """Append-only but for its newest row: one that says the same again moves `last_at` and `times`."""
+    """Append-only but for its newest row: one that says the same again moves all but `first_at` and `report`.
+
+    `status` and `as_of` (its `updated_at`) are the optimization's when it was checked.
+    """
 
     __tablename__ = "health_report"
     __table_args__ = (
@@ -206,6 +221,9 @@ class HealthReportRow(Record, table=True):
     last_at: str
     times: int = 1
     is_latest: int = 1
+    status: str
+    as_of: str
+    judged_by: str
     report: str
     checks: str
 

@@ -19,6 +19,8 @@ ERROR_LENGTH = 4_000
 SUMMARY_LENGTH = 1_000
 TRACEBACK_FRAMES = 8
 _HERE = os.path.dirname(__file__)
+RETURNS = ("returns", "hold_out_returns", "baseline_returns", "baseline_hold_out_returns")
+_SAME_PERIODS = {"baseline_returns": "returns", "baseline_hold_out_returns": "hold_out_returns"}
 EXPECTED = "an objective returns one finite number or an Evaluation"
 
 
@@ -27,14 +29,14 @@ class BadAnswer(Exception):
 
 
 def plain_answer(answer: Any) -> dict[str, Any]:
-    """The fields of an Evaluation as plain values; `returns` as an array of float64. Raises BadAnswer."""
+    """The fields of an Evaluation but its dates as plain values; returns as arrays of float64. Raises BadAnswer."""
     # Where the module was never imported, nothing can be an instance of its class.
     model = sys.modules.get("o9.model.trial")
     if model is None or not isinstance(answer, model.Evaluation):
         return {"value": _result(answer)}
     return {
         "value": _result(answer.value),
-        "returns": _returns(answer.returns),
+        **_all_returns(answer),
         "periods_per_year": _periods(answer.periods_per_year),
         "metrics": _metrics(answer.metrics),
         "data_fingerprint": _name(answer.data_fingerprint),
@@ -82,22 +84,38 @@ def _number(value: Any, said: str) -> float:
     raise BadAnswer(f"the objective {said} {_show(value)}; {EXPECTED}")
 
 
-def _returns(values: Any) -> array[float] | None:
+def _all_returns(answer: Any) -> dict[str, array[float] | None]:
+    found = {name: _returns(name, getattr(answer, name)) for name in RETURNS}
+    if found["hold_out_returns"] is not None and found["returns"] is None:
+        raise BadAnswer("the objective gave hold_out_returns and no returns; give those of its value beside them")
+    for name, other in _SAME_PERIODS.items():
+        mine, others = found[name], found[other]
+        if mine is not None and others is None:
+            raise BadAnswer(f"the objective gave {name} and no {other}; give both, or neither")
+        if mine is not None and others is not None and len(mine) != len(others):
+            raise BadAnswer(
+                f"the objective gave {len(mine)} {name} and {len(others)} {other}; give as many, of the same periods"
+            )
+    return found
+
+
+def _returns(name: str, values: Any) -> array[float] | None:
     if values is None:
         return None
-    expected = "Evaluation.returns takes one finite number a period, in one dimension"
+    expected = f"Evaluation.{name} takes one finite number a period, in one dimension"
     if isinstance(values, (str, bytes, bytearray, dict, set, frozenset)) or len(getattr(values, "shape", (0,))) != 1:
-        raise BadAnswer(f"the objective gave returns as {_show(values)}; {expected}")
+        raise BadAnswer(f"the objective gave {name} as {_show(values)}; {expected}")
     try:
         items = values.tolist() if hasattr(values, "tolist") else list(values)
         numbers = array("d", items)
     except Exception as error:
-        raise BadAnswer(f"the objective gave returns that are no numbers ({error}); {expected}") from error
+        raise BadAnswer(f"the objective gave {name} that are no numbers ({error}); {expected}") from error
     if not numbers:
-        raise BadAnswer(f"the objective gave empty returns; {expected}, or None")
-    for index, number in enumerate(numbers):
-        if not math.isfinite(number):
-            raise BadAnswer(f"the objective gave returns of which number {index} is {number}; {expected}")
+        raise BadAnswer(f"the objective gave empty {name}; {expected}, or None")
+    if not math.isfinite(sum(numbers)):  # of one that is not finite no sum is
+        for index, number in enumerate(numbers):
+            if not math.isfinite(number):
+                raise BadAnswer(f"the objective gave {name} of which number {index} is {number}; {expected}")
     return numbers
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
-from o9.strategies.answers import failure_text, plain_answer
+from o9.strategies.answers import RETURNS, failure_text, plain_answer
 from o9.strategies.children import POOL, Child, ChildDied
 from o9.strategies.registry import Objective
 from o9.strategies.team import Shipment, Team
@@ -40,6 +40,9 @@ class Outcome:
     value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     returns: tuple[float, ...] | None = None
+    hold_out_returns: tuple[float, ...] | None = None
+    baseline_returns: tuple[float, ...] | None = None
+    baseline_hold_out_returns: tuple[float, ...] | None = None
     periods_per_year: float | None = None
     data_fingerprint: str | None = None
     error: str | None = None
@@ -160,13 +163,13 @@ async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
 
 
 def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> Outcome:
-    returns = answer.get("returns")
+    returns: dict[str, Any] = {name: tuple(answer[name]) for name in RETURNS if answer.get(name) is not None}
     return Outcome(
         number,
         TrialState.COMPLETED,
         value=answer["value"],
         metrics=answer.get("metrics", {}),
-        returns=None if returns is None else tuple(returns),
+        **returns,
         periods_per_year=answer.get("periods_per_year"),
         data_fingerprint=answer.get("data_fingerprint"),
         started_at=datetime.fromtimestamp(started, UTC),

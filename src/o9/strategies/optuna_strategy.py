@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -31,8 +32,10 @@ from o9.strategies.protocol import StepResult
 from o9.strategies.registry import Objective
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 SEED_BITS = 32
 LIBRARIES = ("optuna", "numpy", "cmaes", "scipy")
+Returns = tuple[float, ...] | None
 QUICK_SAMPLERS = frozenset({"random", "grid"})
 
 
@@ -49,6 +52,7 @@ class OptunaStrategy:
         self._ledger: Sequence[Trial] = ()
         self._trials = 0
         self._best: Trial | None = None
+        self._baseline: tuple[Returns, Returns] | None = None
         self._asker: Asker | None = None
         self._seed = 0
         self._stepping = False
@@ -160,6 +164,7 @@ class OptunaStrategy:
         )
 
     def _trial(self, planned: Trial, outcome: Outcome) -> Trial:
+        baseline, baseline_hold_out = self._baseline_once(planned.number, outcome)
         return dataclasses.replace(
             planned,
             state=outcome.state,
@@ -171,7 +176,26 @@ class OptunaStrategy:
             family=self._family(outcome.data_fingerprint),
             returns=outcome.returns,
             periods_per_year=outcome.periods_per_year,
+            hold_out_returns=outcome.hold_out_returns,
+            baseline_returns=baseline,
+            baseline_hold_out_returns=baseline_hold_out,
         )
+
+    def _baseline_once(self, number: int, outcome: Outcome) -> tuple[Returns, Returns]:
+        """What the first trial of this attempt says of its baseline; nothing of the others, who say the same."""
+        said = outcome.baseline_returns, outcome.baseline_hold_out_returns
+        if outcome.baseline_returns is None:
+            return None, None
+        if self._baseline is None:
+            self._baseline = said
+            return said
+        if said != self._baseline:
+            logger.warning(
+                "trial %d gave other baseline_returns than the trials before it; all are judged over the first ones: "
+                "let them not depend on the parameters",
+                number,
+            )
+        return None, None
 
     def _family(self, data_fingerprint: str | None) -> str:
         return self._plan.family or self._objective.family(data_fingerprint)

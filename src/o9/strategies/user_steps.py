@@ -144,6 +144,10 @@ def _check_trial(trial: Any, number: int, what: str) -> None:
             f"{what}: trial {number} is {trial.state.value} with value {trial.value!r}; a completed trial has a finite "
             "value, any other None"
         )
+    if trial.returns is None and (trial.hold_out_returns is not None or trial.baseline_returns is not None):
+        raise OptimizationStrategyError(
+            f"{what}: trial {number} has hold_out_returns or baseline_returns and no returns; give those beside them"
+        )
     _check_json(trial.parameters, f"{what}: the parameters of trial {number}")
     _check_numbers(trial.metrics, f"{what}: the metrics of trial {number}")
 

@@ -1,4 +1,4 @@
-"""Judging: what was ever tried in a family, health reports, hold-outs, baselines, and what each attempt ran.
+"""Judging: what was ever tried in a family, health reports, hold-outs, baselines, what each attempt ran, repetitions.
 
 A failed or cancelled trial that does not say whose it is belongs to its optimization's family, once that is known.
 What ended before this is not due for a check: it is judged when somebody asks.
@@ -54,6 +54,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("optimization_id", "attempt"),
     )
     op.create_table(
+        "repetition",
+        sa.Column("optimization_id", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("at", sa.Text(), nullable=False),
+        sa.Column("checks", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("optimization_id"),
+    )
+    op.create_table(
         "health_report",
         sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
         sa.Column("optimization_id", sa.Text(), nullable=False),
@@ -61,6 +70,9 @@ def upgrade() -> None:
         sa.Column("last_at", sa.Text(), nullable=False),
         sa.Column("times", sa.Integer(), nullable=False),
         sa.Column("is_latest", sa.Integer(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("as_of", sa.Text(), nullable=False),
+        sa.Column("judged_by", sa.Text(), nullable=False),
         sa.Column("report", sa.Text(), nullable=False),
         sa.Column("checks", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),

@@ -1,0 +1,148 @@
+"""What stands beside the verdict: how long the record is and must be, and what is left where the best was not chosen.
+
+Contract. Pure. These checks decide nothing: the verdict weighs the same figures by a rule whose errors are measured.
+The weakest that they say is a warning, but where the verdict itself rests on what they look at. Where the returns
+cannot be judged at all, `validity.luck` says why, and they are left out.
+
+Source of the two lengths: Bailey and López de Prado 2012; Bailey, Borwein, López de Prado and Zhu 2014.
+"""
+
+from __future__ import annotations
+
+from o9.health.checks import Check, unknown
+from o9.health.moments import Moments, annualised
+from o9.health.overfitting import BacktestOverfitting, minimum_backtest_length, minimum_track_record_length
+from o9.health.unknown import Unknown
+from o9.health.verdict import Evidence, Verdict, hold_out, split_sample
+
+TRACK_RECORD, BACKTEST_LENGTH = "validity.track_record", "validity.backtest_length"
+OVERFITTING, OUT_OF_SAMPLE = "validity.overfitting", "validity.out_of_sample"
+DOUBTFUL = 0.7  # below the threshold: a warning, by itself no verdict
+CONTRADICTED = 0.5  # at most, where the verdict is that it is overfit
+CONFIDENCE = 0.95
+_LONGER = "test it on more data, or go on with it on paper, before it is traded"
+_FEWER = "search fewer variants, or on more data"
+_GIVE_HOLD_OUT = (
+    "let the objective answer Evaluation(…, hold_out_returns=…): those of the same parameters on periods that its "
+    "value knows nothing of"
+)
+
+
+def beside(evidence: Evidence | Unknown) -> list[Check]:
+    if isinstance(evidence, Unknown) or isinstance(evidence.best, Unknown):
+        return []
+    best = evidence.best
+    return [
+        track_record(best, evidence),
+        backtest_length(best, evidence),
+        overfitting(evidence),
+        out_of_sample(best, evidence),
+    ]
+
+
+def track_record(best: Moments, evidence: Evidence) -> Check:
+    """Are there returns enough to tell the best's Sharpe ratio from zero, or from the baseline's, were it alone?"""
+    over = "the baseline's" if evidence.over_benchmark else "zero"
+    told = f"with a Sharpe ratio of {_told(best.sharpe, evidence)} from {_length(best.observations, evidence)}"
+    known = {"observations": best.observations, "sharpe": best.sharpe, "over_baseline": evidence.over_benchmark}
+    needed = minimum_track_record_length(
+        best.sharpe, confidence=CONFIDENCE, skewness=best.skewness, kurtosis=best.kurtosis
+    )
+    if isinstance(needed, Unknown):
+        words = f"{told} it is not above {over}: no record is long enough to show that it is"
+        return Check(TRACK_RECORD, DOUBTFUL, words, "search elsewhere", evidence=known)
+    words = f"{told} it takes {_length(needed, evidence)} to tell it from {over} with {CONFIDENCE:.0%} confidence"
+    enough = best.observations >= needed
+    return Check(
+        TRACK_RECORD, 1.0 if enough else DOUBTFUL, words, "" if enough else _LONGER, evidence=known | {"needed": needed}
+    )
+
+
+def backtest_length(best: Moments, evidence: Evidence) -> Check:
+    """Is the backtest long enough for so many tries not to reach the best's Sharpe ratio by luck?"""
+    if evidence.periods_per_year is None:
+        return unknown(
+            BACKTEST_LENGTH, "how many periods a year has is not known", "give Evaluation(…, periods_per_year=…)"
+        )
+    annual, years = annualised(best.sharpe, evidence.periods_per_year), best.observations / evidence.periods_per_year
+    known = {"years": years, "annual_sharpe": annual, "counted": evidence.counted}
+    tried = f"the best of {evidence.counted:,} independent worthless trials"
+    needed = minimum_backtest_length(evidence.counted, annual)
+    if isinstance(needed, Unknown):
+        words = f"{tried} reaches its {annual:.2f} a year by luck at any length"
+        return Check(BACKTEST_LENGTH, DOUBTFUL, words, "search elsewhere", evidence=known)
+    words = f"{tried} is expected to reach its {annual:.2f} a year by luck within {needed:.1f} years; the backtest has "
+    words += f"{years:.1f}"
+    if not isinstance(evidence.effective, Unknown):
+        as_if = minimum_backtest_length(evidence.effective, annual)
+        if not isinstance(as_if, Unknown):
+            known |= {"effective": evidence.effective, "needed_of_effective": as_if}
+            words += f" ({as_if:.1f} years if correlated ones count as {evidence.effective:,.0f})"
+    enough = years >= needed
+    return Check(
+        BACKTEST_LENGTH,
+        1.0 if enough else DOUBTFUL,
+        words,
+        "" if enough else _FEWER,
+        evidence=known | {"needed": needed},
+    )
+
+
+def overfitting(evidence: Evidence) -> Check:
+    """How often the best of one half of the time falls below the median in the other (PBO).
+
+    By itself that is no harm: of trials that are all equally good it is one half and more. With loss it is the verdict.
+    """
+    found = evidence.overfitting
+    if isinstance(found, Unknown):
+        return unknown(OVERFITTING, found, "keep the returns of all trials")
+    known = _figures(found)
+    if split_sample(evidence).says is Verdict.OVERFIT:
+        words = f"PBO is {found.pbo:.2f}, and what was chosen lost in {found.probability_of_loss:.0%} of the splits"
+        return Check(OVERFITTING, min(CONTRADICTED, 1 - found.pbo), words, _FEWER, evidence=known)
+    words = f"PBO is {found.pbo:.2f} over {len(found.logits):,} splits of {found.trials:,} trials; what was chosen "
+    words += f"in one half lost in {found.probability_of_loss:.0%} of the other halves"
+    return Check(OVERFITTING, 1.0, words, evidence=known)
+
+
+def out_of_sample(best: Moments, evidence: Evidence) -> Check:
+    """What is left of the best's Sharpe ratio on data that had no part in the choice."""
+    fresh = evidence.out_of_sample
+    if isinstance(fresh, Unknown):
+        return unknown(OUT_OF_SAMPLE, fresh, _GIVE_HOLD_OUT)
+    words = (
+        f"the Sharpe ratio is {_told(fresh.sharpe, evidence)} out of sample ({_length(fresh.observations, evidence)})"
+    )
+    words += f" and {_told(best.sharpe, evidence)} in sample ({_length(best.observations, evidence)})"
+    known = {
+        "in_sample": best.sharpe, "out_of_sample": fresh.sharpe, "observations_out_of_sample": fresh.observations,
+    }  # fmt: skip
+    leg = hold_out(evidence)
+    if leg.says is Verdict.OVERFIT and not isinstance(leg.value, Unknown):
+        return Check(OUT_OF_SAMPLE, min(CONTRADICTED, leg.value), words, "do not trade on it", evidence=known)
+    if fresh.sharpe <= 0:
+        return Check(OUT_OF_SAMPLE, DOUBTFUL, f"{words}: nothing of it is left", _LONGER, evidence=known)
+    if best.sharpe > 0:
+        known |= {"kept": fresh.sharpe / best.sharpe}
+        words += f": {fresh.sharpe / best.sharpe:.0%} of it"
+    return Check(OUT_OF_SAMPLE, 1.0, words, evidence=known)
+
+
+def _figures(found: BacktestOverfitting) -> dict[str, float | int | None]:
+    return {
+        "pbo": found.pbo, "probability_of_loss": found.probability_of_loss, "slope": found.slope,
+        "splits": len(found.logits), "trials": found.trials, "periods": found.periods,
+    }  # fmt: skip
+
+
+def _told(sharpe: float, evidence: Evidence) -> str:
+    if evidence.periods_per_year is None:
+        return f"{sharpe:.4f} a period"
+    return f"{annualised(sharpe, evidence.periods_per_year):.2f} a year"
+
+
+def _length(observations: float, evidence: Evidence) -> str:
+    told = f"{observations:,.0f} periods"
+    return (
+        told if evidence.periods_per_year is None else f"{told}, {observations / evidence.periods_per_year:.1f} years"
+    )
