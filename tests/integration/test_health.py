@@ -333,6 +333,70 @@ async def test_thresholds(health: OptimizationHealthChecker) -> None:
         health.set_health_threshold("validity_threshold", True)
 
 
+async def test_reports_outlive_the_process_that_made_them(store_url: str) -> None:
+    with Store(store_url) as store:
+        first = OptimizationHealthChecker(store=store)
+        finished(store, "a", [None] * 8, failed=2)
+        at_work(store, "b")
+
+        def note(_: str, report: OptimizationHealthReport) -> None:
+            report.issues.append("性能严重低于预期")
+
+        first.register_health_rule(note)
+        made = await first.check_optimization_health("a")
+        assert store.health_due() == []
+        await first.check_optimization_health("b")
+        checks = await first.get_health_checks("a")
+    with Store(store_url) as store:
+        later = OptimizationHealthChecker(store=store)
+        assert await later.get_health_report("a") == made
+        assert made.issues[-1] == "性能严重低于预期"
+        assert await later.get_health_checks("a") == checks
+        assert [report.optimization_id for report in await later.get_all_health_reports()] == ["b", "a"]
+        assert [report.optimization_id for report in await later.get_all_health_reports(limit=1)] == ["b"]
+        # It has no such rule, so that report is not what it would say.
+        mine = await later.recent_report("a")
+        assert (mine.issues, mine.timestamp > made.timestamp) == (made.issues[:-1], True)
+        same = OptimizationHealthChecker(store=store)
+        assert await same.recent_report("a") == mine
+        await same.check_optimization_health("a")
+        newest, oldest = await same.get_health_history("a")
+        assert (newest["times"], newest["first_at"] < newest["last_at"], oldest["times"]) == (2, True, 1)
+        assert oldest["report"] == made.to_dict()
+        assert await same.get_health_history("a", limit=1) == [newest]
+
+
+async def test_a_change_after_the_end_is_judged_anew(health: OptimizationHealthChecker) -> None:
+    finished(health.store, "a", [None])
+    first = await health.recent_report("a")
+    assert await health.recent_report("a") == first
+    health.store.write(Amend("a", {"target_performance": 5.0}))
+    again = await health.recent_report("a")
+    assert (again.timestamp > first.timestamp, again.issues == first.issues) == (True, False)
+    assert health.store.health_due() == []
+
+
+async def test_a_check_that_fails_leaves_its_part_unknown_and_the_others_judged(
+    health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(facts: Any) -> list[Any]:
+        raise ArithmeticError("no such luck")
+
+    finished(health.store, "a", noise(5))
+    monkeypatch.setattr(checker_module, "performance", fails)
+    report = await health.check_optimization_health("a")
+    assert (report.performance_status, report.performance_score) == (UNKNOWN, None)
+    assert "ArithmeticError: no such luck" in named(report, "performance.checking")
+    assert (report.completeness_status, report.security_status) == (HEALTHY, HEALTHY)
+    monkeypatch.undo()
+    with sqlite3.connect(health.store.url) as direct:
+        direct.execute("UPDATE trial SET parameters = '{' WHERE number = 2")
+    report = await health.check_optimization_health("a")
+    assert {report.overall_status, report.validity_status, report.completeness_status} == {UNKNOWN}
+    assert "its record cannot be read" in named(report, "completeness.checking")
+    assert health.store.health_due() == []
+
+
 async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggregator: Any) -> None:
     objective("health-returns")(_with_returns)
     state = o9_testing.new("a", objective="health-returns", search_space=LINE, sampler="random", total_steps=12, seed=1)

@@ -36,7 +36,7 @@ class TestPostgreSQL(StoreContract):
 
 S = OptimizationStatus
 # The others are small at any size: policy, tally, node.
-HOT = "optimization|trial|transition|checkpoint|change|intent|dependency|prefect_run|prefect_state"
+HOT = "optimization|trial|transition|checkpoint|change|intent|dependency|prefect_run|prefect_state|health_report"
 
 
 def test_hot_queries_go_by_an_index_on_sqlite(store_url: str) -> None:
@@ -77,6 +77,10 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "intents": lambda: store.intents("b1"),
         "open runs": lambda: store.open_runs(after="run-0", limit=2),
         "known states": lambda: store.known_states("b1"),
+        "report": lambda: store.health_report("b1"),
+        "reports of one": lambda: store.health_history("b1", limit=2),
+        "reports of all": lambda: store.health_reports(limit=2, before=("2026", "b1")),
+        "due": lambda: store.health_due(limit=2),
         "claim": lambda: store.write(Claim("node", 9, 60.0)),
         "claim of one, as many as announced": lambda: store.write(Claim("node", None, 60.0, "a2")),
         "an end that others wait for": lambda: store.write(Transition("b0", S.COMPLETED, Cause.HOOK)),
@@ -113,7 +117,10 @@ def listening(store: Store, into: list[tuple[str, Any]]) -> Iterator[None]:
 
 
 def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
-    own = {"claim": "ix_optimization_queue", "open runs": "ix_prefect_run_open", "intents": "ix_intent_optimization"}
+    own = {
+        "claim": "ix_optimization_queue", "open runs": "ix_prefect_run_open", "intents": "ix_intent_optimization",
+        "reports of all": "ix_health_report_latest", "due": "ix_optimization_health_due",
+    }  # fmt: skip
     for name, index in own.items():
         assert any(index in line for line in plans[name]), f"{name} does not go by {index}: {plans[name]}"
     table = re.compile(rf"{scan} (on )?({HOT})\b(?! USING)")

@@ -1,42 +1,38 @@
 """Whether a result can be trusted: four scores from named checks, each with its evidence.
 
 Contract. The checks are pure (`validity`, `completeness`, `security`, `performance`) over what `facts` reads; nothing
-is made up: what cannot be known has the status unknown, no score (None), and its reason among the issues. Reports are
-kept in memory only, the last one of each of the 1,000 optimizations that were checked last. For one event loop.
+is made up: what cannot be known has the status unknown, no score (None), and its reason among the issues. So has a part
+whose own check failed: the others are judged all the same. Every report is kept in the store, with the checks behind
+it (`o9.store.reports`), as the custom rules left it. For one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
 import math
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from o9.health.checks import THRESHOLDS, Check, report_of
+from o9.health.checks import PARTS, THRESHOLDS, Check, report_of, unknown
 from o9.health.completeness import completeness
-from o9.health.facts import read_facts
+from o9.health.facts import Facts, read_facts
 from o9.health.performance import performance
-from o9.health.rules import Rule, apply_rule
+from o9.health.rules import Rule, apply_rule, name_of
 from o9.health.security import security
 from o9.model.component import Registered
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.states import ENDED
+from o9.store.codec import moment, to_json
+from o9.store.commit import Row
 from o9.store.component import StoreComponent
+from o9.store.reports import PAGE_LIMIT, KeepReport
 from o9.store.store import Store
 
-REPORTS_KEPT = 1_000
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A report, what it rests on, what the optimization was then, and which rules and thresholds held."""
-
-    report: OptimizationHealthReport
-    checks: list[Check]
-    as_of: str
-    judged_by: int
+logger = logging.getLogger(__name__)
+HISTORY_SHOWN = 100
 
 
 class OptimizationHealthChecker(StoreComponent):
@@ -47,12 +43,10 @@ class OptimizationHealthChecker(StoreComponent):
         self.check_interval = check_interval
         self._thresholds = dict(THRESHOLDS)
         self._rules: list[Rule] = []
-        self._judged_by = 0  # counts the changes of thresholds and rules
-        self._reports: OrderedDict[str, _Kept] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()  # a large family takes seconds of processor time and hundreds of MiB
 
     async def check_optimization_health(self, optimization_id: str) -> OptimizationHealthReport:
-        """Check it now. Raises OptimizationError where there is no such optimization.
+        """Check it now, and keep the report. Raises OptimizationError where there is no such optimization.
 
         Each part's score is that of its weakest check; its status is healthy from its threshold, warning from 7/9 of
         it, else critical. The whole is as good as the weakest known part (healthy from 0.9, warning from 0.7), and
@@ -60,48 +54,63 @@ class OptimizationHealthChecker(StoreComponent):
         """
         state = await self.existing(optimization_id)
         async with self._one_at_a_time:
-            checks = await self.store.read_async(_checks, self.store, state)
-        judged_by = self._judged_by
+            judged, checks = await self.store.read_async(_checks, self.store, state)
+        measure = self._measure()
         report = report_of(optimization_id, utc_now(), checks, self._thresholds)
         for rule in list(self._rules):
             report = await apply_rule(rule, report)
-        self._reports[optimization_id] = _Kept(report, checks, _as_of(state), judged_by)
-        self._reports.move_to_end(optimization_id)
-        while len(self._reports) > REPORTS_KEPT:
-            self._reports.popitem(last=False)
-        return _copy(report)
+        await self.store.write_async(KeepReport(report, [check.to_dict() for check in checks], judged, measure))
+        return report
 
     async def recent_report(self, optimization_id: str) -> OptimizationHealthReport:
         """The last report if it is younger than `check_interval` and still meant, else a new one.
 
-        Meant no longer: another status, any change after the end, or another threshold or rule.
+        Meant no longer: another status, any change after the end, or other thresholds or rules than this checker's.
         """
         state = await self.existing(optimization_id)
-        kept = self._reports.get(optimization_id)
-        if kept is None or (kept.as_of, kept.judged_by) != (_as_of(state), self._judged_by):
-            return await self.check_optimization_health(optimization_id)
-        if (utc_now() - kept.report.timestamp).total_seconds() >= self.check_interval:
-            return await self.check_optimization_health(optimization_id)
-        return _copy(kept.report)
+        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        if kept is not None and _is_of(kept, state) and kept["judged_by"] == self._measure():
+            report = OptimizationHealthReport.from_dict(kept["report"])
+            if (utc_now() - report.timestamp).total_seconds() < self.check_interval:
+                return report
+        return await self.check_optimization_health(optimization_id)
 
     async def get_health_report(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """The last report that this process made (they are not stored); None where it made none.
+        """The last report, whoever made it; None where there is none yet.
 
         Raises OptimizationError where there is no such optimization.
         """
         await self.existing(optimization_id)
-        kept = self._reports.get(optimization_id)
-        return _copy(kept.report) if kept else None
+        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        return OptimizationHealthReport.from_dict(kept["report"]) if kept else None
 
     async def get_health_checks(self, optimization_id: str) -> list[dict[str, Any]]:
         """The checks behind the last report: name, score, unknown, words, remedy, essential, evidence."""
         await self.existing(optimization_id)
-        kept = self._reports.get(optimization_id)
-        return [check.to_dict() for check in kept.checks] if kept else []
+        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        return list(kept["checks"]) if kept else []
 
-    async def get_all_health_reports(self) -> list[OptimizationHealthReport]:
-        """The last report of each optimization that this process checked, the newest first (they are not stored)."""
-        return [_copy(kept.report) for kept in reversed(self._reports.values())]
+    async def get_health_history(self, optimization_id: str, limit: int = HISTORY_SHOWN) -> list[dict[str, Any]]:
+        """What was said of it, newest first: `report` (its fields), `first_at`, `last_at`, and how many `times`.
+
+        `status` is the one that it had. Raises OptimizationError where there is no such optimization.
+        """
+        await self.existing(optimization_id)
+        rows = await self.store.read_async(self.store.health_history, optimization_id, limit=limit)
+        return [{name: row[name] for name in ("first_at", "last_at", "times", "status", "report")} for row in rows]
+
+    async def get_all_health_reports(self, limit: int | None = None) -> list[OptimizationHealthReport]:
+        """The last report of each optimization that has one, newest first; the newest `limit` of them."""
+        reports: list[OptimizationHealthReport] = []
+        before: tuple[str, str] | None = None
+        while limit is None or len(reports) < limit:
+            page = PAGE_LIMIT if limit is None else min(PAGE_LIMIT, limit - len(reports))
+            rows = await self.store.read_async(self.store.health_reports, limit=page, before=before)
+            reports += [OptimizationHealthReport.from_dict(row["report"]) for row in rows]
+            if len(rows) < page:
+                break
+            before = rows[-1]["last_at"], rows[-1]["optimization_id"]
+        return reports
 
     def set_health_threshold(self, name: str, value: float) -> Registered:
         """From which score on a part is healthy, 0 to 1, for the checks from now on; the names are in `THRESHOLDS`."""
@@ -111,7 +120,6 @@ class OptimizationHealthChecker(StoreComponent):
         if not number or not 0 <= value <= 1:
             raise OptimizationValidationError(name, f"{value!r} is not a number from 0 to 1")
         self._thresholds[name] = float(value)
-        self._judged_by += 1
         return Registered()
 
     def register_health_rule(self, rule: Rule) -> Registered:
@@ -122,21 +130,46 @@ class OptimizationHealthChecker(StoreComponent):
         if not callable(rule):
             raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called")
         self._rules.append(rule)
-        self._judged_by += 1
         return Registered()
 
+    def _measure(self) -> str:
+        """A fingerprint of the thresholds and rules that hold now."""
+        measure = to_json([sorted(self._thresholds.items()), [name_of(rule) for rule in self._rules]])
+        return hashlib.blake2b(measure.encode(), digest_size=8).hexdigest()
 
-def _checks(store: Store, state: OptimizationState) -> list[Check]:
+
+def _checks(store: Store, state: OptimizationState) -> tuple[OptimizationState, list[Check]]:
+    """What was checked, as it was then, and the checks."""
     from o9.health.validity import validity  # brings numpy and scipy, half a second that most processes never need
 
-    facts = read_facts(store, state)
-    return [*validity(facts), *completeness(facts), *security(facts), *performance(facts)]
+    try:
+        facts = read_facts(store, state)
+    except OptimizationError:
+        raise
+    except Exception as error:
+        logger.exception("the record of %s cannot be read", state.optimization_id)
+        return state, [_failed(part, "its record cannot be read", error) for part in PARTS]
+    found: list[Check] = []
+    parts: dict[str, Callable[[Facts], list[Check]]] = dict(
+        zip(PARTS, (validity, completeness, security, performance), strict=True)
+    )
+    for part, look in parts.items():
+        try:
+            found += look(facts)
+        except Exception as error:
+            logger.exception("the %s of %s could not be checked", part, state.optimization_id)
+            found.append(_failed(part, "it could not be checked", error))
+    return facts.state, found
 
 
-def _as_of(state: OptimizationState) -> str:
-    """What a report is of: one that runs changes all the time, and would be checked at every question."""
-    return f"{state.status.value} {state.updated_at if state.status in ENDED else ''}"
+def _failed(part: str, what: str, error: Exception) -> Check:
+    why = f"{what}: {type(error).__name__}: {error}"[:500]
+    return unknown(f"{part}.checking", why, "see the log; `o9 db check` looks for damage", essential=True)
 
 
-def _copy(report: OptimizationHealthReport) -> OptimizationHealthReport:
-    return OptimizationHealthReport.from_dict(report.to_dict())
+def _is_of(kept: Row, state: OptimizationState) -> bool:
+    """Whether a report is of how it is: one that runs changes all the time, and would be checked at every question."""
+    return bool(
+        kept["status"] == state.status.value
+        and (state.status not in ENDED or kept["as_of"] == moment(state.updated_at))
+    )

@@ -98,6 +98,9 @@ class UnitOfWork:
     def update(self, row: Row, **changes: Any) -> None:
         """Change columns of the optimization that `row` stands for; its version moves by one for each unit."""
         target = row["optimization_id"]
+        if changes.get("status", row["status"]) in _ENDED:
+            self.rested.add(target)
+            changes["health_due"] = 1
         changed = self._changed.get(target)
         if changed is None:
             changes["version"] = row["version"] + 1
@@ -106,8 +109,6 @@ class UnitOfWork:
         else:
             changed.update(changes)
         row.update(changes)
-        if row["status"] in _ENDED:
-            self.rested.add(target)
 
     def insert(self, table: Table, row: Row, ignore_known: bool = False) -> None:
         pending = self._inserts.get((table.name, ignore_known))

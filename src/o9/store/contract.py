@@ -17,7 +17,8 @@ What is demanded, by the part that demands it:
   together share transactions; the change feed is in commit order; pages are stable and counts are true.
 - `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), amendments, claims and
   leases, the sweep of the dead, and Prefect's states.
-- `o9.store.contract_control`, `contract_runs`, `contract_judging`: wishes, limits, order; retries; what was ever tried.
+- `o9.store.contract_control`, `contract_runs`, `contract_judging`, `contract_reports`: wishes, limits, order; retries;
+  what was ever tried; what was said of it.
 
 The suite needs nothing but Python, uses only what `o9.store.store` makes public, and can run in any order.
 """
@@ -45,6 +46,7 @@ from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, Optimizatio
 from o9.store.commit import Operation, UnitOfWork
 from o9.store.contract_control import ControlContract
 from o9.store.contract_judging import JudgingContract
+from o9.store.contract_reports import ReportContract
 from o9.store.contract_steps import (
     OpenStore,
     assert_counts_are_true,
@@ -342,8 +344,9 @@ class ReadingContract:
 
 
 class StoreContract(
-    StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract, JudgingContract
-):
+    StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract, JudgingContract,
+    ReportContract,
+):  # fmt: skip
     """All of it; see the module."""
 
 

@@ -11,7 +11,8 @@ Contract, tested by `o9.store.contract` on every database:
 - Readers never wait for writers. What is read is plain data; changing it changes nothing here.
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
-The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies` and `retry`.
+The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies`,
+`retry` and `reports`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import families, figures, provenance, queries
+from o9.store import families, figures, provenance, queries, reports
 from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
@@ -189,6 +190,23 @@ class Store:
     def repetition(self, optimization_id: str) -> Repetition | None:
         """What came of evaluating its best trial once more, the last time that somebody did."""
         return self._read(provenance.repetition, optimization_id)
+
+    def health_report(self, optimization_id: str) -> Row | None:
+        """The newest report of one, with its checks."""
+        return self._read(reports.latest_report, optimization_id)
+
+    def health_history(self, optimization_id: str, *, limit: int = 100) -> Rows:
+        return self._read(reports.report_history, optimization_id, limit)
+
+    def health_reports(self, *, limit: int = 100, before: tuple[str, str] | None = None) -> Rows:
+        """The newest report of each, newest first; `before` is `last_at` and `optimization_id` of the last one seen."""
+        return self._read(reports.newest_reports, limit, before)
+
+    def health_due(self, *, limit: int = 100) -> Texts:
+        return self._read(reports.due, limit)
+
+    def health_under_way(self, *, limit: int = 100) -> Texts:
+        return self._read(reports.under_way, limit)
 
     def transitions(self, optimization_id: str) -> Rows:
         return self._read(queries.transitions, optimization_id)

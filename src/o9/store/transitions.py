@@ -272,7 +272,7 @@ def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
         changes["queue_key"] = queue_key(unit.now, row["priority"])
     ended = to in ENDED
     if ended:
-        changes |= {"completed_at": unit.now, "health_due": 1}
+        changes["completed_at"] = unit.now
     if to is OptimizationStatus.COMPLETED:
         changes["progress"] = 1.0
     if wanted.prefect_run_id is not None:
