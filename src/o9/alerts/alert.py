@@ -1,0 +1,158 @@
+"""One alert: labels that say which one it is, since when it fires, and until when.
+
+An alert fires from `starts_at` until `ends_at`; without an end it fires until somebody resolves it. Its fingerprint
+is the hash of its labels: two alerts with equal labels are one. `alert_of` and `optimization_alert_of` go between
+this and the `OptimizationAlert` that users hold. Pure; moments are aware and in UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationAlert
+from o9.model.states import AlertLevel
+from o9.store.codec import free_text
+
+LABELS_LIMIT = 64
+NAME_LIMIT = 200
+VALUE_LIMIT = 10_000
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """`alert_id` names this episode, `fingerprint` the alert over all its episodes."""
+
+    labels: Labels
+    starts_at: datetime
+    alert_id: str
+    optimization_id: str
+    level: AlertLevel
+    title: str
+    message: str = ""
+    ends_at: datetime | None = None
+    expected_end: bool = False
+    """`ends_at` is only when it counts as over unless its source tells of it again (`resolve_timeout`)."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", fingerprint_of(self.labels))
+
+    def resolved(self, now: datetime) -> bool:
+        return self.ends_at is not None and self.ends_at <= now
+
+
+def fingerprint_of(labels: Labels) -> str:
+    """Equal for equal labels, whatever their order."""
+    text = "\xff".join(f"{name}\xff{value}" for name, value in sorted(labels.items()))
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def alert_of(told: OptimizationAlert) -> Alert:
+    """The alert that `told` is, with what no database can hold replaced.
+
+    Its labels are `title`, `level`, `optimization` (where it has one) and `rule` (``metadata["rule"]``), and on top
+    of these ``metadata["labels"]``: a flat mapping of text, which may also replace one of them. A label whose value
+    is empty counts as absent. Raises OptimizationValidationError for labels that are not such a mapping.
+    """
+    own = _checked(told.metadata.get("labels", {}))
+    labels = {
+        "title": told.title,
+        "level": told.level.value,
+        "optimization": told.optimization_id,
+        "rule": told.metadata.get("rule", ""),
+        **own,
+    }
+    return Alert(
+        labels={name: free_text(str(value))[:VALUE_LIMIT] for name, value in labels.items() if value},
+        starts_at=told.timestamp,
+        alert_id=free_text(told.alert_id),
+        optimization_id=free_text(told.optimization_id),
+        level=told.level,
+        title=free_text(told.title),
+        message=free_text(told.message),
+        ends_at=(told.resolved_at or told.timestamp) if told.resolved else None,
+        metadata=told.metadata,
+    )
+
+
+def optimization_alert_of(alert: Alert, now: datetime) -> OptimizationAlert:
+    """What users hold, as it is at `now`."""
+    resolved = alert.resolved(now)
+    return OptimizationAlert(
+        alert_id=alert.alert_id,
+        optimization_id=alert.optimization_id,
+        level=alert.level,
+        title=alert.title,
+        message=alert.message,
+        timestamp=alert.starts_at,
+        resolved=resolved,
+        resolved_at=alert.ends_at if resolved else None,
+        metadata=dict(alert.metadata),
+    )
+
+
+def expected_to_end(alert: Alert, now: datetime, resolve_timeout: timedelta | None) -> Alert:
+    """`alert` as a source that repeats its alerts tells it: over after `resolve_timeout` unless told again."""
+    if resolve_timeout is None or alert.ends_at is not None:
+        return alert
+    return replace(alert, ends_at=now + resolve_timeout, expected_end=True)
+
+
+def merged(known: Alert, told: Alert, now: datetime) -> Alert:
+    """What is known after `told` of an alert with the same labels.
+
+    Where the two do not overlap, `told` is a new episode. Where they do, the earliest start counts, and the latest
+    end: of two that are over, and of two that are not where the known one was given and not only expected.
+    """
+    end = known.ends_at
+    if end is None or told.ends_at is None or end <= told.starts_at:
+        later = False
+    elif told.resolved(now):
+        later = known.resolved(now) and end > told.ends_at
+    else:
+        later = end > told.ends_at and not known.expected_end
+    apart = end is not None and end <= told.starts_at
+    starts_at = told.starts_at if apart else min(known.starts_at, told.starts_at)
+    if later:
+        return replace(told, starts_at=starts_at, ends_at=end, expected_end=known.expected_end)
+    return told if starts_at == told.starts_at else replace(told, starts_at=starts_at)
+
+
+def in_order(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
+    """As people read them: the worst first, then the oldest."""
+    return tuple(sorted(alerts, key=lambda alert: (-_SEVERITY[alert.level], alert.starts_at, alert.fingerprint)))
+
+
+_SEVERITY = {level: rank for rank, level in enumerate(AlertLevel)}
+
+
+def _checked(labels: Any) -> dict[str, str]:
+    where = "metadata.labels"
+    if not isinstance(labels, Mapping):
+        raise OptimizationValidationError(where, f"expected a mapping of text to text, got {type(labels).__name__}")
+    if len(labels) > LABELS_LIMIT:
+        raise OptimizationValidationError(where, f"{len(labels):,} labels; at most {LABELS_LIMIT} are allowed")
+    for name, value in labels.items():
+        if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
+            raise OptimizationValidationError(
+                where, f"{name!r:.80} cannot name a label; take printable text of 1 to {NAME_LIMIT} characters"
+            )
+        if not isinstance(value, str):
+            raise OptimizationValidationError(
+                f"{where}.{name}",
+                f"expected text, got {type(value).__name__}; labels tell alerts apart",
+            )
+        if len(value) > VALUE_LIMIT:
+            raise OptimizationValidationError(
+                f"{where}.{name}", f"{len(value):,} characters; at most {VALUE_LIMIT:,} are allowed"
+            )
+    return dict(labels)
