@@ -12,15 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import (
-    acreate_markdown_artifact,
-    acreate_progress_artifact,
-    acreate_table_artifact,
-    aupdate_progress_artifact,
-)
-from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from o9.blocks.store import current_store
+from o9.flows.scheduled import SCHEDULED, progress_shown
 from o9.model.optimization import utc_now
 from o9.statistics.report import corrections_table, markdown, table
 from o9.statistics.statistics import OptimizationStatistics
@@ -30,13 +25,7 @@ from o9.tasks.run_logs import forward_to_prefect
 logger = logging.getLogger(__name__)
 
 
-@flow(
-    name="compute-statistics",
-    flow_run_name=None,
-    persist_result=False,
-    # As for the lifecycle: left out, each run would ask Prefect's server for a default that nothing here needs.
-    result_storage=PREFECT_LOCAL_STORAGE_PATH.value(),
-)
+@flow(name="compute-statistics", **SCHEDULED)
 async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     """Recount the last `days` days (today is one), mend what differs, publish. Returns what was looked at and mended.
 
@@ -46,12 +35,7 @@ async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     """
     forward_to_prefect()
     store = await asyncio.to_thread(current_store)
-    shown = await acreate_progress_artifact(progress=0.0, description="Rollups compared with the record")
-
-    async def progress(share: float) -> None:
-        await aupdate_progress_artifact(shown, progress=100.0 * share)
-
-    upkeep = await keep_up(store, utc_now(), days, progress)
+    upkeep = await keep_up(store, utc_now(), days, await progress_shown("Rollups compared with the record"))
     await _publish(OptimizationStatistics(store=store), upkeep)
     logger.info(
         "%d windows compared with the record, %d rollups mended; %d running ones ranked anew",

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
-from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from o9.blocks.store import current_store
+from o9.flows.scheduled import SCHEDULED
 from o9.lifecycle.presence import dead_on_this_host
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
@@ -21,13 +21,7 @@ from o9.tasks.run_logs import forward_to_prefect
 logger = logging.getLogger(__name__)
 
 
-@flow(
-    name="reconcile-states",
-    flow_run_name=None,
-    persist_result=False,
-    # As for the lifecycle: left out, each run would ask Prefect's server for a default that nothing here needs.
-    result_storage=PREFECT_LOCAL_STORAGE_PATH.value(),
-)
+@flow(name="reconcile-states", **SCHEDULED)
 async def reconcile_states() -> dict[str, Any]:
     """Deliver what waits in this node's spool, sweep, and reconcile. Returns the report's figures.
 

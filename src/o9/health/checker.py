@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from o9.health.checks import PARTS, THRESHOLDS, Check, report_of, unknown
 from o9.health.completeness import completeness
@@ -32,27 +33,53 @@ from o9.store.reports import PAGE_LIMIT, KeepReport
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
+EVALUATION_SECONDS = 60.0
 HISTORY_SHOWN = 100
 
 
 class OptimizationHealthChecker(StoreComponent):
-    """`check_interval`: seconds for which a report is good enough for `recent_report`."""
+    """`check_interval`: seconds for which a report is good enough for `recent_report`.
 
-    def __init__(self, check_interval: float = 30.0, *, store: Store | None = None) -> None:
+    evaluation_seconds: how long evaluating the best of one optimization once more may take.
+    """
+
+    def __init__(
+        self,
+        check_interval: float = 30.0,
+        *,
+        store: Store | None = None,
+        evaluation_seconds: float = EVALUATION_SECONDS,
+    ) -> None:
         super().__init__(store)
         self.check_interval = check_interval
+        self.evaluation_seconds = evaluation_seconds
         self._thresholds = dict(THRESHOLDS)
         self._rules: list[Rule] = []
+        self._evaluating = asyncio.Lock()
         self._one_at_a_time = asyncio.Lock()  # a large family takes seconds of processor time and hundreds of MiB
 
-    async def check_optimization_health(self, optimization_id: str) -> OptimizationHealthReport:
+    def use(self, store: Store) -> None:
+        super().use(store)
+        _in_use[store] = self
+
+    async def check_optimization_health(
+        self, optimization_id: str, *, evaluate: bool = False
+    ) -> OptimizationHealthReport:
         """Check it now, and keep the report. Raises OptimizationError where there is no such optimization.
 
         Each part's score is that of its weakest check; its status is healthy from its threshold, warning from 7/9 of
         it, else critical. The whole is as good as the weakest known part (healthy from 0.9, warning from 0.7), and
         unknown where all that is known is good, but not all is known. Custom rules come last, in their order.
+
+        evaluate: the best of one that has ended is evaluated once more before, unless that was done (`again`): its
+        objective's code runs then, for `evaluation_seconds` at most. Else nothing but the record is read.
         """
         state = await self.existing(optimization_id)
+        if evaluate:
+            from o9.health.again import evaluate_again  # brings numpy, as `validity` below
+
+            async with self._evaluating:
+                await evaluate_again(self.store, state, seconds=self.evaluation_seconds)
         async with self._one_at_a_time:
             judged, checks = await self.store.read_async(_checks, self.store, state)
         measure = self._measure()
@@ -136,6 +163,17 @@ class OptimizationHealthChecker(StoreComponent):
         """A fingerprint of the thresholds and rules that hold now."""
         measure = to_json([sorted(self._thresholds.items()), [name_of(rule) for rule in self._rules]])
         return hashlib.blake2b(measure.encode(), digest_size=8).hexdigest()
+
+
+def checker_for(store: Store) -> OptimizationHealthChecker:
+    """One that judges as the one does that this process uses on `store`: by its thresholds and rules."""
+    made, used = OptimizationHealthChecker(store=store), _in_use.get(store)
+    if used is not None:
+        made._thresholds, made._rules = dict(used._thresholds), list(used._rules)
+    return made
+
+
+_in_use: WeakKeyDictionary[Store, OptimizationHealthChecker] = WeakKeyDictionary()
 
 
 def _checks(store: Store, state: OptimizationState) -> tuple[OptimizationState, list[Check]]:

@@ -111,13 +111,11 @@ class ReportContract:
 
 
 def said(optimization_id: str, **fields: Any) -> OptimizationHealthReport:
-    healthy = HealthStatus.HEALTHY
-    standard: dict[str, Any] = {
-        "validity_score": 1.0, "completeness_score": 1.0, "security_score": 1.0, "performance_score": 1.0,
-    }  # fmt: skip
-    return OptimizationHealthReport(
-        optimization_id, utc_now(), healthy, healthy, healthy, healthy, healthy, **(standard | fields)
-    )
+    """A report, healthy where `fields` do not say otherwise."""
+    standard: dict[str, Any] = {"overall_status": HealthStatus.HEALTHY}
+    for part in ("validity", "completeness", "security", "performance"):
+        standard |= {f"{part}_status": HealthStatus.HEALTHY, f"{part}_score": 1.0}
+    return OptimizationHealthReport(optimization_id, utc_now(), **(standard | fields))
 
 
 def keep(

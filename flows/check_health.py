@@ -1,0 +1,42 @@
+"""The scheduled flow that judges what needs it, and shows the reports as artifacts of its run in Prefect.
+
+Artifacts: `o9-health` (a table of what was checked, the worst first), `o9-health-summary` (words), and a progress that
+belongs to the run alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+
+from o9.blocks.store import current_store
+from o9.flows.scheduled import SCHEDULED, progress_shown
+from o9.health.checker import checker_for
+from o9.health.round import LIMIT, check_round
+from o9.health.round_report import markdown, table
+from o9.tasks.run_logs import forward_to_prefect
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="check-health", **SCHEDULED)
+async def check_health(limit: int = LIMIT) -> dict[str, Any]:
+    """Check at most `limit` of what is under way, and at most `limit` of what has ended since. Returns the figures.
+
+    A check that fails is in the summary, in what is returned, and in the run's log; the run completes where any could
+    be made, for the next one is due to try again. Raises OptimizationHealthError where none could,
+    OptimizationStoreError where the store is away, OptimizationValidationError for a limit that is none.
+    """
+    forward_to_prefect()
+    store = await asyncio.to_thread(current_store)
+    progress = await progress_shown("Optimizations checked")
+    done = await check_round(checker_for(store), limit, progress)
+    await progress(1.0)
+    await acreate_table_artifact(table(done), key="o9-health", description="What was checked, the worst first")
+    await acreate_markdown_artifact(markdown(done), key="o9-health-summary", description="O9: health")
+    logger.info("%d checked: %s", len(done.reports), done.by_status())
+    return done.figures()

@@ -1,0 +1,32 @@
+"""What the flows that run on a schedule have in common: how Prefect runs them, and the progress that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
+# For `@flow(name=…, **SCHEDULED)`.
+SCHEDULED: dict[str, Any] = {
+    "flow_run_name": None,
+    "persist_result": False,
+    # As for the lifecycle: left out, each run would ask Prefect's server for a default that nothing here needs.
+    "result_storage": PREFECT_LOCAL_STORAGE_PATH.value(),
+}
+SHOWN_STEP = 0.01  # each move is a request to Prefect's server
+
+
+async def progress_shown(description: str) -> Callable[[float], Awaitable[None]]:
+    """A progress artifact of the run that is at work; what is answered moves it, 0 to 1."""
+    artifact = await acreate_progress_artifact(progress=0.0, description=description)
+    told = 0.0
+
+    async def move(share: float) -> None:
+        nonlocal told
+        if share >= told + SHOWN_STEP or share >= 1.0 > told:
+            told = share
+            await aupdate_progress_artifact(artifact, progress=100.0 * share)
+
+    return move

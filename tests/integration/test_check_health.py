@@ -1,0 +1,162 @@
+"""`check_health` seen in a real Prefect server: what it checks, what it shows, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import o9_testing
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.flows import load_flow_from_entrypoint
+
+from o9.aggregator.prefect_server import prefect_client_settings
+from o9.flows.check_health import check_health
+from o9.health import checker as checker_module
+from o9.health.checker import OptimizationHealthChecker
+from o9.health.facts import read_facts
+from o9.health.round import Round
+from o9.health.round_report import markdown
+from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError
+from o9.model.optimization import OptimizationHealthReport
+from o9.model.states import HealthStatus
+from o9.model.states import OptimizationStatus as S
+from o9.store.contract_reports import said
+from o9.store.contract_steps import at_work, put
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+
+
+@pytest.fixture(autouse=True)
+def flows_go_to_the_session_s_server() -> Iterator[None]:
+    with prefect_client_settings(o9_testing.session_server()):
+        yield
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """In use by the flows, with two that have ended, one that runs, and one that waits."""
+    from o9.blocks.store import release_store, use_store
+
+    with Store(store_url) as opened:
+        for name in ("done-1", "done-2", "runs"):
+            at_work(opened, name)
+        put(opened, "waits")
+        opened.write(Transition("done-1", S.COMPLETED, Cause.HOOK))
+        opened.write(Transition("done-2", S.FAILED, Cause.HOOK))
+        use_store(opened)
+        yield opened
+        release_store(opened)
+
+
+async def artifacts(state: Any) -> dict[str | None, Any]:
+    async with get_client() as client:
+        which = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+        found = await client.read_artifacts(artifact_filter=which)
+    return {artifact.key: artifact for artifact in found}
+
+
+async def test_what_runs_and_what_has_ended_is_checked_and_shown(store: Store) -> None:
+    state = await check_health(return_state=True)
+    assert state.is_completed()
+    told = await state.result()
+    assert (told["checked"], told["under_way"], told["ended"], told["failures"]) == (3, 1, 2, {})
+    assert sum(told["by_status"].values()) == 3
+    assert store.health_due() == []
+    reports = {row["optimization_id"]: row["report"] for row in store.health_reports()}
+    assert reports.keys() == {"done-1", "done-2", "runs"}
+    found = await artifacts(state)
+    assert {(key, artifact.type) for key, artifact in found.items()} == {
+        ("o9-health", "table"), ("o9-health-summary", "markdown"), (None, "progress"),
+    }  # fmt: skip
+    rows = json.loads(found["o9-health"].data)
+    assert {row["optimization"]: row["overall"] for row in rows} == {
+        name: report["overall_status"] for name, report in reports.items()
+    }
+    assert "**3** checked" in found["o9-health-summary"].data
+    assert "1 are under way, 2 have ended" in found["o9-health-summary"].data
+    assert found[None].data == 100.0
+    again = await check_health()
+    assert (again["under_way"], again["ended"]) == (1, 0)
+
+
+async def test_a_check_that_fails_is_named_and_the_others_are_made(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"done-1"}
+
+    async def check(self: OptimizationHealthChecker, name: str) -> OptimizationHealthReport:
+        if name in broken:
+            raise ArithmeticError("no such luck")
+        return await original(self, name)
+
+    original = OptimizationHealthChecker.check_optimization_health
+    monkeypatch.setattr(OptimizationHealthChecker, "check_optimization_health", check)
+    state = await check_health(return_state=True)
+    told = await state.result()
+    assert state.is_completed()
+    assert (told["checked"], told["failures"]) == (2, {"done-1": "ArithmeticError: no such luck"})
+    assert store.health_due() == ["done-1"]
+    words = (await artifacts(state))["o9-health-summary"].data
+    assert "## Could not be checked\n\n- **done-1**: ArithmeticError: no such luck" in words
+    broken |= {"runs"}
+    state = await check_health(return_state=True)
+    assert state.is_failed()  # none could be made
+    with pytest.raises(OptimizationHealthError, match="none of 2 could be checked; runs: ArithmeticError"):
+        await state.result()
+
+
+async def test_the_flow_judges_by_the_rules_that_its_process_has(store: Store) -> None:
+    used = OptimizationHealthChecker()
+    used.use(store)
+    used.register_health_rule(lambda _, report: report.issues.append("mine"))
+    used.set_health_threshold("completeness_threshold", 0.0)
+    await check_health()
+    for row in store.health_reports():
+        assert row["report"]["issues"][-1] == "mine"
+    latest = (await used.recent_report("done-1")).timestamp
+    assert [row["times"] for row in store.health_history("done-1")] == [1]
+    await check_health(limit=1)
+    assert (await used.recent_report("done-1")).timestamp == latest
+
+
+async def test_at_most_so_many_and_the_rest_is_left_for_the_next(store: Store) -> None:
+    told = await check_health(limit=1)
+    assert (told["under_way"], told["ended"], told["more_due"]) == (1, 1, True)
+    assert store.health_due() == ["done-2"]
+    for limit in (0, 1000):
+        state = await check_health(limit, return_state=True)
+        assert state.is_failed()
+        with pytest.raises(OptimizationValidationError, match="limit"):
+            await state.result()
+
+
+async def test_a_store_that_is_away_fails_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> Any:
+        raise OptimizationStoreError("it is away")
+
+    monkeypatch.setattr(checker_module, "read_facts", away)
+    state = await check_health(return_state=True)
+    assert state.is_failed()
+    with pytest.raises(OptimizationStoreError, match="away"):
+        await state.result()
+    monkeypatch.setattr(checker_module, "read_facts", read_facts)
+    assert (await check_health())["ended"] == 2
+
+
+def test_it_is_deployed_by_its_module() -> None:
+    assert load_flow_from_entrypoint("o9.flows.check_health:check_health") is check_health
+
+
+def test_words_of_others_are_no_markup_and_long_lists_are_cut() -> None:
+    ill = HealthStatus.CRITICAL
+    reports = [said(f"a{number:02}", overall_status=ill, validity_score=number / 100) for number in range(60, 0, -1)]
+    reports[-1].issues = ["<b>bold</b>\n# a heading", "two", "three", "four"]
+    words = markdown(Round(reports, failures={f"f{number}": "`x`" for number in range(51)}))
+    assert "<b>" not in words
+    assert "  - \\<b\\>bold\\</b\\> \\# a heading\n  - two\n  - three\n  - and 1 more" in words
+    assert words.index("**a01**") < words.index("**a02**") < words.index("**a50**")
+    assert "**a51**" not in words
+    assert (words.count("- and 10 more"), words.count("- and 1 more\n")) == (1, 2)
