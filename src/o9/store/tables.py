@@ -274,6 +274,7 @@ class PrefectRun(Record, table=True):
 
     __tablename__ = "prefect_run"
     __table_args__ = (
+        Index("ix_prefect_run_optimization", "optimization_id"),
         Index(
             "ix_prefect_run_open",
             "run_id",
@@ -306,6 +307,7 @@ class Dependency(Record, table=True):
     """`optimization_id` runs once `after_id` has completed."""
 
     __tablename__ = "dependency"
+    __table_args__ = (Index("ix_dependency_optimization", "optimization_id"),)
 
     after_id: str = Field(primary_key=True)
     optimization_id: str = Field(primary_key=True)

@@ -85,6 +85,9 @@ def upgrade() -> None:
         sqlite_where=_LATEST,
         postgresql_where=_LATEST,
     )
+    # By which all of one optimization is found.
+    op.create_index("ix_prefect_run_optimization", "prefect_run", ["optimization_id"])
+    op.create_index("ix_dependency_optimization", "dependency", ["optimization_id"])
     _count_priorities()
     _know_families()
 
