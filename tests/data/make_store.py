@@ -9,13 +9,14 @@ import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
+from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.store.contract_steps import at_work, put, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
-from o9.store.provenance import Ran, RecordProvenance
+from o9.store.provenance import RecordProvenance
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState, Transition
 

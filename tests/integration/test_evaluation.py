@@ -83,6 +83,20 @@ BAD_ANSWERS: dict[str, tuple[Callable[[], Any], str]] = {
     "text in returns": (lambda: Evaluation(1.0, ["a"]), "returns that are no numbers"),  # type: ignore[list-item]
     "empty returns": (lambda: Evaluation(1.0, []), "empty returns"),
     "nested returns": (lambda: Evaluation(1.0, [[1.0]]), "returns that are no numbers"),  # type: ignore[list-item]
+    "nan in a hold-out": (
+        lambda: Evaluation(1.0, [0.1], hold_out_returns=[float("inf"), -float("inf")]),
+        "hold_out_returns of which number 0 is inf",
+    ),
+    "hold-out alone": (lambda: Evaluation(1.0, hold_out_returns=[0.1]), "gave hold_out_returns and no returns"),
+    "baseline alone": (lambda: Evaluation(1.0, baseline_returns=[0.1]), "gave baseline_returns and no returns"),
+    "long baseline": (
+        lambda: Evaluation(1.0, [0.1], baseline_returns=[0.1, 0.2]),
+        "gave 2 baseline_returns and 1 returns; give as many, of the same periods",
+    ),
+    "baseline's hold-out alone": (
+        lambda: Evaluation(1.0, [0.1], baseline_returns=[0.1], baseline_hold_out_returns=[0.1]),
+        "gave baseline_hold_out_returns and no hold_out_returns",
+    ),
     "inf in metrics": (lambda: Evaluation(1.0, metrics={"m": float("inf")}), "metric 'm' inf"),
     "text in metrics": (lambda: Evaluation(1.0, metrics={"m": "x"}), "metric 'm' 'x'"),  # type: ignore[dict-item]
     "unnamed metric": (lambda: Evaluation(1.0, metrics={1: 1.0}), "metric named 1"),  # type: ignore[dict-item]
@@ -117,6 +131,35 @@ async def test_bad_answers_fail_their_trial_and_say_what_was_returned(evaluator:
     cases = ["complex64", "bool", "vector", "date", "two-dimensional"]
     for outcome in await evaluate(evaluator(bad_numpy_answers), *[{"case": case} for case in cases]):
         assert outcome.state is TrialState.FAILED
+
+
+def dated(parameters: dict[str, Any], periods: int | None = None) -> Evaluation:
+    import numpy as np
+    import pandas as pd
+
+    days = pd.date_range("2026-01-01", periods=periods or 4)
+    values = [0.1, -0.1, 1e308, 1e308][:periods]
+    match parameters["case"]:
+        case "a series":
+            return Evaluation(1.0, pd.Series(values, days))  # type: ignore[arg-type]
+        case "an array":
+            return Evaluation(1.0, values, dates=days.to_numpy().astype("datetime64[D]"))
+        case "too few":
+            return Evaluation(1.0, values, dates=["2026-01-01"])
+    return Evaluation(1.0, np.array(values))  # type: ignore[arg-type]
+
+
+async def test_an_evaluation_for_comparing_brings_dates_and_ends_where_it_is_told(evaluator: MakeEvaluator) -> None:
+    one = evaluator(dated)
+    for case in ("a series", "an array"):
+        whole, cut = [await one.evaluate_again(7, {"case": case}, periods) for periods in (None, 2)]
+        assert (whole.number, whole.error, whole.returns) == (7, None, (0.1, -0.1, 1e308, 1e308))
+        assert whole.dates == ("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04")
+        assert (cut.returns, cut.dates) == ((0.1, -0.1), ("2026-01-01", "2026-01-02"))
+    assert "1 dates and 4 returns" in ((await one.evaluate_again(0, {"case": "too few"})).error or "")
+    assert (await one.evaluate_again(0, {"case": "bare"})).dates is None
+    plain = (await evaluate(one, {"case": "too few"}))[0]  # who asks for no dates looks at none
+    assert (plain.error, plain.dates) == (None, None)
 
 
 # What an objective may do

@@ -12,6 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store.codec import pack_returns
@@ -19,7 +20,7 @@ from o9.store.contract_steps import assert_counts_are_true, put, status_of, tria
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
-from o9.store.provenance import Baseline, Ran
+from o9.store.provenance import Baseline
 from o9.store.record import metadata
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from o9.lifecycle.effect import Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
+from o9.model.provenance import Ran
+from o9.model.settings import settings
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.commit import Row
 from o9.store.families import FamilyTrials
-from o9.store.provenance import Baseline
+from o9.store.provenance import Baseline, Repetition
 from o9.store.queries import Holding
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
@@ -47,6 +49,8 @@ class Facts:
     """`best` with its returns; `space` is None where it is not known.
 
     steps: those that left trials or figures; bests: the best so far after each step that has one.
+    ran: what each attempt ran. repetition: what came of evaluating the best once more.
+    allowed_imports: what this process lets a request import; empty where nothing is said.
     """
 
     state: OptimizationState
@@ -60,6 +64,9 @@ class Facts:
     prefect_states: Sequence[Row] = ()
     space: SearchSpace | None = None
     bests: Sequence[float] = ()
+    ran: Sequence[Ran] = ()
+    repetition: Repetition | None = None
+    allowed_imports: tuple[str, ...] = ()
 
     @property
     def direction(self) -> Direction:
@@ -80,7 +87,7 @@ class Facts:
 def read_facts(store: Store, state: OptimizationState) -> Facts:
     name = state.optimization_id
     for _ in range(READ_AGAIN):
-        trials = store.trials(name, limit=MOST_TRIALS)
+        trials, best = read_best(store, state)
         metrics = store.metrics(name)
         transitions = store.transitions(name)
         after = store.get(name)
@@ -89,8 +96,6 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         before, state = state, after
     else:  # it never holds still: the ledger may be ahead of the state, never behind it
         state = before
-    found = best_of(trials, direction_of(state))
-    best = store.trial(name, found.number) if found and found.number is not None else None
     holding = store.holding(name)
     run_id = holding.prefect_run_id if holding else None
     best_values = {row["step"]: row["value"] for row in metrics if row["name"] == "best_value"}
@@ -106,7 +111,19 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         prefect_states=store.prefect_states(name),
         space=search_space_of(state),
         bests=[best_values[step] for step in sorted(best_values)],
+        ran=store.provenance(name),
+        repetition=store.repetition(name),
+        allowed_imports=settings().allowed_imports,
     )
+
+
+def read_best(store: Store, state: OptimizationState) -> tuple[Sequence[Trial], Trial | None]:
+    """The trials, without returns, and the best of them with its."""
+    trials = store.trials(state.optimization_id, limit=MOST_TRIALS)
+    found = best_of(trials, direction_of(state))
+    if found is None or found.number is None:
+        return trials, None
+    return trials, store.trial(state.optimization_id, found.number)
 
 
 def family_of(best: Trial, optimization_id: str, found: FamilyTrials, baseline: Baseline | None = None) -> Family:

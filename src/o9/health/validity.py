@@ -14,6 +14,7 @@ from o9.health.evidence import examine
 from o9.health.facts import Facts, Family
 from o9.health.moments import Floats
 from o9.health.neighbours import Terrain, neighbourhood
+from o9.health.repeated import kept
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence, Judgement, Verdict, judge
 from o9.model.trial import Trial
@@ -31,7 +32,7 @@ def validity(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[C
         why, remedy = "the ledger has no trials", "let the strategy report what it evaluates as trials, with returns"
         return [unknown(LUCK, why, remedy, essential=True)]
     known = evidence_of(facts.best, facts.family) if evidence is None else evidence
-    return [luck(facts.best, facts.family, known), *beside(known), neighbours(facts)]
+    return [luck(facts.best, facts.family, known), *beside(known), neighbours(facts), *kept(facts)]
 
 
 def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -37,7 +37,7 @@ class Evaluation:
     hold_out_returns: Sequence[float] | None = None
     baseline_returns: Sequence[float] | None = None
     baseline_hold_out_returns: Sequence[float] | None = None
-    dates: Sequence[Any] | None = None
+    dates: Iterable[Any] | None = None
 
 
 @dataclass(frozen=True)

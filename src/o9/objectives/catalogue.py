@@ -36,6 +36,7 @@ class BuiltinObjective:
     optimum: the best value there is, where that is known; None where it is not.
     total_steps, trials_per_step: used where an optimization gives none.
     extra: the extra of the distribution that it needs, or None.
+    truncatable: takes the keyword `periods`, see `o9.strategies.registry.objective`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class BuiltinObjective:
     total_steps: int = 50
     trials_per_step: int = 4
     extra: str | None = None
+    truncatable: bool = False
 
 
 def load(name: str) -> Objective:
@@ -158,6 +160,7 @@ _MARKETS = (
         data=SP500_DATA,
         trials_per_step=8,
         extra="quant",
+        truncatable=True,
     ),
     BuiltinObjective(
         name="sp500_cross_section",
@@ -176,6 +179,7 @@ _MARKETS = (
         data=SP500_DATA,
         trials_per_step=8,
         extra="quant",
+        truncatable=True,
     ),
     BuiltinObjective(
         name="sp500_portfolio",
@@ -199,6 +203,7 @@ _MARKETS = (
         total_steps=20,
         trials_per_step=2,
         extra="quant",
+        truncatable=True,
     ),
     BuiltinObjective(
         name="sp500_risk_limits",
@@ -215,6 +220,7 @@ _MARKETS = (
         data=SP500_DATA,
         trials_per_step=8,
         extra="quant",
+        truncatable=True,
     ),
 )
 

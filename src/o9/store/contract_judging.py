@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.model.trial import Trial
@@ -13,7 +14,7 @@ from o9.store.contract_steps import OpenStore, at_work, new, trial
 from o9.store.families import INHERITED
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep, CutOff
-from o9.store.provenance import Baseline, Ran, RecordProvenance, RecordRepetition
+from o9.store.provenance import Baseline, RecordProvenance, RecordRepetition
 from o9.store.retry import Retry
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from o9.model.provenance import Ran
 from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.codec import free_text, pack_returns
@@ -28,19 +29,6 @@ class Baseline:
 
     returns: bytes
     hold_out: bytes | None
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What an attempt ran: `objective` or strategy by name, and fingerprints of its code and data; "" is not known.
-
-    Attempt 0 is what a retry took over.
-    """
-
-    attempt: int
-    objective: str
-    code: str
-    data: str
 
 
 @dataclass(frozen=True)

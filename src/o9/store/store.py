@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from o9.model.errors import OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
+from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
@@ -36,7 +37,7 @@ from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
 from o9.store.policies import read_policies
-from o9.store.provenance import Baseline, Ran, Repetition
+from o9.store.provenance import Baseline, Repetition
 from o9.store.queries import Holding, Page
 from o9.store.rollups import Difference, Key, Sums, write_rollups
 

@@ -28,8 +28,11 @@ class BadAnswer(Exception):
     """The objective returned something that is no result."""
 
 
-def plain_answer(answer: Any) -> dict[str, Any]:
-    """The fields of an Evaluation but its dates as plain values; returns as arrays of float64. Raises BadAnswer."""
+def plain_answer(answer: Any, *, dated: bool = False) -> dict[str, Any]:
+    """The fields of an Evaluation as plain values; returns as arrays of float64. Raises BadAnswer.
+
+    `dated` gives its dates too, as texts; they are of use only where something is to be dated.
+    """
     # Where the module was never imported, nothing can be an instance of its class.
     model = sys.modules.get("o9.model.trial")
     if model is None or not isinstance(answer, model.Evaluation):
@@ -37,6 +40,7 @@ def plain_answer(answer: Any) -> dict[str, Any]:
     return {
         "value": _result(answer.value),
         **_all_returns(answer),
+        **({"dates": _dates(answer.dates, answer.returns)} if dated else {}),
         "periods_per_year": _periods(answer.periods_per_year),
         "metrics": _metrics(answer.metrics),
         "data_fingerprint": _name(answer.data_fingerprint),
@@ -117,6 +121,21 @@ def _returns(name: str, values: Any) -> array[float] | None:
             if not math.isfinite(number):
                 raise BadAnswer(f"the objective gave {name} of which number {index} is {number}; {expected}")
     return numbers
+
+
+def _dates(dates: Any, returns: Any) -> list[str] | None:
+    """One text for each return; those of a pandas Series where none are given by themselves."""
+    index = getattr(returns, "index", None)
+    labels = index if dates is None and index is not None and not callable(index) else dates
+    if labels is None or returns is None:
+        return None
+    try:
+        texts = [storable(str(label), 40).removesuffix(" 00:00:00") for label in labels]
+    except Exception as error:
+        raise BadAnswer(f"the objective gave dates that cannot be read: {error}; give one for each return") from error
+    if len(texts) != len(returns):
+        raise BadAnswer(f"the objective gave {len(texts)} dates and {len(returns)} returns; give one for each")
+    return texts
 
 
 def _metrics(metrics: Any) -> dict[str, float]:

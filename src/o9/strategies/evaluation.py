@@ -45,9 +45,24 @@ class Outcome:
     baseline_hold_out_returns: tuple[float, ...] | None = None
     periods_per_year: float | None = None
     data_fingerprint: str | None = None
+    dates: tuple[str, ...] | None = None
     error: str | None = None
     started_at: datetime | None = None
     duration_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Again:
+    """An evaluation for the sake of comparing; see `Evaluator.evaluate_again`."""
+
+    periods: int | None
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        return {} if self.periods is None else {"periods": self.periods}
+
+
+_Queue = Iterator[tuple[int, Mapping[str, Any]]]
 
 
 class _Child(Enum):
@@ -83,21 +98,35 @@ class Evaluator:
             await _together([work(queue, outcomes) for _ in range(workers)])
         return [outcomes[number] for number in numbers]
 
+    async def evaluate_again(self, number: int, parameters: Mapping[str, Any], periods: int | None = None) -> Outcome:
+        """Trial `number` once more, with dates; `periods`: on data that end with so many returns.
+
+        For an objective that is `truncatable`, where there are `periods`.
+        """
+        outcomes: dict[int, Outcome] = {}
+        work = self._work_here if self._objective.is_async else self._work_in_a_child
+        await work(iter([(number, parameters)]), outcomes, _Again(periods))
+        return outcomes[number]
+
     async def close(self) -> None:
         """Give the children back to the pool. None stays busy."""
         await self._team.close()
 
-    async def _work_here(self, queue: Iterator[tuple[int, Mapping[str, Any]]], outcomes: dict[int, Outcome]) -> None:
+    async def _work_here(self, queue: _Queue, outcomes: dict[int, Outcome], again: _Again | None = None) -> None:
         for number, parameters in queue:
-            outcomes[number] = await self._await_objective(number, parameters)
+            outcomes[number] = await self._await_objective(number, parameters, again)
 
-    async def _await_objective(self, number: int, parameters: Mapping[str, Any]) -> Outcome:
+    async def _await_objective(self, number: int, parameters: Mapping[str, Any], again: _Again | None) -> Outcome:
         started, clock = time.time(), time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
         try:
             what = f"objective {self._objective.name!r} (trial {number})"
-            answer = plain_answer(await run_user_code(what, self._objective.function, copy.deepcopy(dict(parameters))))
+            own = copy.deepcopy(dict(parameters))
+            answer = plain_answer(
+                await run_user_code(what, self._objective.function, own, **(again.keywords if again else {})),
+                dated=again is not None,
+            )
         except BaseException as error:
             # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
@@ -106,16 +135,14 @@ class Evaluator:
             return _failed(number, failure_text(error), started, time.perf_counter() - clock)
         return _completed(number, answer, started, time.perf_counter() - clock)
 
-    async def _work_in_a_child(
-        self, queue: Iterator[tuple[int, Mapping[str, Any]]], outcomes: dict[int, Outcome]
-    ) -> None:
+    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, Outcome], again: _Again | None = None) -> None:
         self._shipment = shipment = self._shipment or _shipment(self._objective)
         child: Child | None = None
         for number, parameters in queue:
             for left in reversed(range(EVALUATION_TRIES)):
                 if child is None:
                     child = await self._team.join(shipment)
-                outcomes[number], state = await self._ask(child, shipment.key, number, parameters)
+                outcomes[number], state = await self._ask(child, shipment.key, number, parameters, again)
                 if state is not _Child.READY:
                     child.kill()
                     child = None
@@ -126,10 +153,13 @@ class Evaluator:
         if child is not None:
             self._team.rest(child)
 
-    async def _ask(self, child: Child, key: str, number: int, parameters: Mapping[str, Any]) -> tuple[Outcome, _Child]:
+    async def _ask(
+        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], again: _Again | None
+    ) -> tuple[Outcome, _Child]:
         started, clock = time.time(), time.perf_counter()
+        request = ("evaluate", key, dict(parameters), *((True, again.periods) if again else ()))
         try:
-            reply = await self._team.exchange(child, "evaluate", key, dict(parameters), label=f"trial {number}")
+            reply = await self._team.exchange(child, *request, label=f"trial {number}")
         except ChildDied as error:
             text = f"the objective did not survive: {error}"
             return _failed(number, text, started, time.perf_counter() - clock), _Child.DIED
@@ -172,6 +202,7 @@ def _completed(number: int, answer: dict[str, Any], started: float, duration: fl
         **returns,
         periods_per_year=answer.get("periods_per_year"),
         data_fingerprint=answer.get("data_fingerprint"),
+        dates=None if answer.get("dates") is None else tuple(answer["dates"]),
         started_at=datetime.fromtimestamp(started, UTC),
         duration_seconds=duration,
     )

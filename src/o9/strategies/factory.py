@@ -17,11 +17,13 @@ from typing import Any, Literal, Protocol
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
+from o9.model.provenance import Ran
 from o9.model.trial import Trial
 from o9.objectives.catalogue import DEMONSTRATIONS, demonstration_warning
 from o9.strategies.children import processors
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Evaluator
+from o9.strategies.fingerprints import code_fingerprint
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
 from o9.strategies.plan import Plan, make_plan
 from o9.strategies.protocol import StepResult
@@ -94,6 +96,34 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
         settled = dataclasses.replace(state, metadata=metadata)
         metadata["direction"] = make_plan(settled, _objective(settled, allowed_imports)).direction
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
+
+
+def provenance_of(state: OptimizationState, attempt: int) -> Ran:
+    """What an attempt runs: by name, and as fingerprints of its code and data. Hashing large data takes a while."""
+    strategy = _strategy(state, None)
+    if strategy.kind is not StrategyKind.OPTUNA:
+        return Ran(attempt, strategy.name, code_fingerprint(strategy.target), "")
+    objective = _objective(state, None)
+    try:
+        data = objective.data_fingerprint or ""
+    except OptimizationStrategyError as error:
+        raise OptimizationValidationError("metadata.objective", str(error)) from error
+    return Ran(attempt, objective.name, code_fingerprint(objective.function), data)
+
+
+def evaluator_of(
+    state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None
+) -> tuple[Objective, Evaluator]:
+    """What evaluates one more set of parameters as its strategy does; imports what it names, as far as allowed.
+
+    Raises OptimizationValidationError where that is not known or not allowed here, and where its strategy evaluates by
+    itself.
+    """
+    strategy = _strategy(state, allowed_imports)
+    if strategy.kind is not StrategyKind.OPTUNA:
+        raise OptimizationValidationError("metadata.strategy", f"strategy {strategy.name!r} evaluates by itself")
+    objective = _objective(state, allowed_imports)
+    return objective, _evaluator(objective, make_plan(state, objective))
 
 
 def search_space_of(state: OptimizationState) -> SearchSpace | None:

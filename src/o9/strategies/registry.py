@@ -15,7 +15,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -37,7 +37,7 @@ class Objective:
     """A function to optimize, with the defaults that its author gave.
 
     `locator` is `module:name` where a fresh process can import the function by it; None where it has to be shipped.
-    `total_steps` 0 leaves their number to the strategy.
+    `total_steps` 0 leaves their number to the strategy. `truncatable`: see `objective`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Objective:
     locator: str | None = None
     total_steps: int = 0
     trials_per_step: int = 1
+    truncatable: bool = False
 
     @cached_property
     def is_async(self) -> bool:
@@ -98,10 +99,13 @@ def objective(
     data: Any = None,
     direction: str | None = None,
     baseline: float | None = None,
+    truncatable: bool = False,
 ) -> Callable[[F], F]:
     """Register the sync or async function below under `name`; the function stays as it is.
 
-    `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`.
+    `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. `truncatable` lets O9 look for a
+    look-ahead: the function takes a keyword `periods` too, None by default; with a number it computes as if its data
+    ended with that many returns, closes nothing at their end, and gives exactly those.
 
     >>> @objective("parabola", search_space={"x": {"type": "float", "low": -1, "high": 1}})
     ... def parabola(parameters):
@@ -116,7 +120,12 @@ def objective(
     def register(function: F) -> F:
         if not callable(function):
             raise OptimizationStrategyError(f"objective {name!r}: expected a function, got {type(function).__name__}")
-        _objectives[name] = Objective(name, function, search_space, direction, baseline, data)
+        if truncatable and not _takes_periods(function):
+            raise OptimizationStrategyError(
+                f"objective {name!r}: a truncatable one takes the keyword `periods`: def {name}(parameters, *, "
+                "periods=None)"
+            )
+        _objectives[name] = Objective(name, function, search_space, direction, baseline, data, truncatable=truncatable)
         return function
 
     return register
@@ -142,7 +151,7 @@ def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = No
         raise OptimizationStrategyError(f"objective {name!r}: {locator} is not a function but {type(target).__name__}")
     for known in list(_objectives.values()):  # what its decorator said goes with it, whatever it is called here
         if known.function is target:
-            return Objective(name, target, known.search_space, known.direction, known.baseline, known.data, locator)
+            return replace(known, name=name, locator=locator)
     return Objective(name, target, locator=locator)
 
 
@@ -229,6 +238,7 @@ def _from_catalogue(entry: BuiltinObjective) -> Objective:
         locator=locator,
         total_steps=entry.total_steps,
         trials_per_step=entry.trials_per_step,
+        truncatable=entry.truncatable,
     )
 
 
@@ -251,6 +261,16 @@ def _classify(name: str, thing: Any) -> ResolvedStrategy:
         f"strategy {name!r}: expected a class or an object with a method step(state, step, checkpoint), or "
         f"`async def strategy(optimization)`; got {getattr(thing, '__qualname__', type(thing).__name__)}"
     )
+
+
+def _takes_periods(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind({}, periods=1)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # one written in C says nothing of what it takes
+    return True
 
 
 def _check_name(name: Any, what: str) -> None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from o9.model.trial import Evaluation
 from o9.objectives.market.arguments import read
 from o9.objectives.market.backtest import Backtest, backtest, every
-from o9.objectives.market.judge import judge
-from o9.objectives.market.prices import Floats, Prices, sp500
+from o9.objectives.market.judge import judge, known
+from o9.objectives.market.prices import Floats, Prices
 from o9.objectives.market.rolling import rolling_volatility
 from o9.objectives.market.walk_forward import WARM_UP_DAYS
 
@@ -32,11 +32,12 @@ DEFAULTS: dict[str, Any] = {
 VOLATILITY_DAYS = 63
 
 
-def cross_section(parameters: Mapping[str, Any]) -> Evaluation:
+def cross_section(parameters: Mapping[str, Any], *, periods: int | None = None) -> Evaluation:
     """Annualised net Sharpe ratio in sample of the ranking strategy; see `cross_section_weights` for the parameters."""
     chosen = read("sp500_cross_section", parameters, DEFAULTS)
-    prices = sp500()
-    return judge(prices, cross_section_backtest(prices, chosen), cost_basis_points=chosen["cost_basis_points"])
+    prices = known(periods)
+    run = cross_section_backtest(prices, chosen)
+    return judge(prices, run, cost_basis_points=chosen["cost_basis_points"], periods=periods)
 
 
 def cross_section_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:

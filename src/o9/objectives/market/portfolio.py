@@ -22,8 +22,8 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
 from o9.objectives.market.arguments import read
 from o9.objectives.market.backtest import Backtest, backtest, every
-from o9.objectives.market.judge import judge
-from o9.objectives.market.prices import Floats, Prices, sp500
+from o9.objectives.market.judge import judge, known
+from o9.objectives.market.prices import Floats, Prices
 from o9.objectives.market.walk_forward import WARM_UP_DAYS
 
 DEFAULTS: dict[str, Any] = {
@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def portfolio(parameters: Mapping[str, Any]) -> Evaluation:
+def portfolio(parameters: Mapping[str, Any], *, periods: int | None = None) -> Evaluation:
     """Annualised net Sharpe ratio in sample of a refitted portfolio.
 
     estimator, risk_measure, covariance: see `fitted_weights`. shrink_means: James and Stein's shrinkage of the mean
@@ -48,9 +48,9 @@ def portfolio(parameters: Mapping[str, Any]) -> Evaluation:
     solver reported an inaccurate solution; the weights before them were kept.
     """
     chosen = read("sp500_portfolio", parameters, DEFAULTS)
-    prices = sp500()
+    prices = known(periods)
     run, failed = portfolio_backtest(prices, chosen)
-    evaluation = judge(prices, run, cost_basis_points=chosen["cost_basis_points"])
+    evaluation = judge(prices, run, cost_basis_points=chosen["cost_basis_points"], periods=periods)
     return replace(evaluation, metrics={**evaluation.metrics, "failed_refits": float(failed)})
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from o9.model.trial import Evaluation
 from o9.objectives.market.arguments import read
 from o9.objectives.market.backtest import Backtest, Mask, backtest, every
-from o9.objectives.market.judge import judge
-from o9.objectives.market.prices import Floats, Prices, sp500
+from o9.objectives.market.judge import judge, known
+from o9.objectives.market.prices import Floats, Prices
 from o9.objectives.market.rolling import rolling_volatility
 from o9.objectives.market.trend import DEFAULTS as TREND
 from o9.objectives.market.trend import trend_weights
@@ -33,7 +33,7 @@ REBALANCE_DAYS = 5
 VOLATILITY_DAYS = 60
 
 
-def risk_limits(parameters: Mapping[str, Any]) -> Evaluation:
+def risk_limits(parameters: Mapping[str, Any], *, periods: int | None = None) -> Evaluation:
     """In-sample Calmar ratio: net compound return a year over the largest drawdown.
 
     volatility_target: a year, of the whole portfolio. maximum_leverage: sum of the positions over the capital; beyond
@@ -41,8 +41,9 @@ def risk_limits(parameters: Mapping[str, Any]) -> Evaluation:
     last high at which everything is sold; cooldown_days: how long it then stays in cash before it begins anew.
     """
     chosen = read("sp500_risk_limits", parameters, DEFAULTS)
-    prices = sp500()
-    return judge(prices, risk_backtest(prices, chosen), cost_basis_points=chosen["cost_basis_points"], value="calmar")
+    prices = known(periods)
+    run, cost = risk_backtest(prices, chosen), chosen["cost_basis_points"]
+    return judge(prices, run, cost_basis_points=cost, value="calmar", periods=periods)
 
 
 def risk_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:

@@ -14,8 +14,8 @@ import numpy as np
 from o9.model.trial import Evaluation
 from o9.objectives.market.arguments import read
 from o9.objectives.market.backtest import Backtest, backtest, every
-from o9.objectives.market.judge import judge
-from o9.objectives.market.prices import Floats, Prices, sp500
+from o9.objectives.market.judge import judge, known
+from o9.objectives.market.prices import Floats, Prices
 from o9.objectives.market.rolling import rolling_mean, rolling_volatility
 from o9.objectives.market.walk_forward import WARM_UP_DAYS
 
@@ -30,11 +30,12 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def trend(parameters: Mapping[str, Any]) -> Evaluation:
+def trend(parameters: Mapping[str, Any], *, periods: int | None = None) -> Evaluation:
     """Annualised net Sharpe ratio in sample of the crossover strategy; see `trend_backtest` for the parameters."""
     chosen = read("sp500_trend", parameters, DEFAULTS)
-    prices = sp500()
-    return judge(prices, trend_backtest(prices, chosen), cost_basis_points=chosen["cost_basis_points"])
+    prices = known(periods)
+    run = trend_backtest(prices, chosen)
+    return judge(prices, run, cost_basis_points=chosen["cost_basis_points"], periods=periods)
 
 
 def trend_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:

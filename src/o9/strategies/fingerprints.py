@@ -1,0 +1,53 @@
+"""What code is it? A short name for the code behind an objective or a strategy, equal as long as that is unchanged.
+
+Contract. Covered is the whole file that defines it, as it lies there now: what evaluates in a fresh process. Without a
+file (a notebook's cell, a prompt) it is the compiled code. Not covered: what that imports, the libraries and their
+versions, the interpreter, and what it reads when it runs. "" where there is neither, as for what is written in C.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+
+def code_fingerprint(thing: Any) -> str:
+    """Of a function, a class, or an object by its class; what decorates or partly applies it is looked through."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    defined = inspect.unwrap(thing) if callable(thing) else thing
+    if not (inspect.isroutine(defined) or inspect.isclass(defined)):
+        defined = type(defined)
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        digest.update(Path(inspect.getfile(defined)).read_bytes())
+    except (OSError, TypeError):
+        code = list(_compiled(defined))
+        if not code:
+            return ""
+        for part in code:
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _compiled(defined: Any) -> Iterator[bytes]:
+    functions = [defined] if not inspect.isclass(defined) else [vars(defined)[name] for name in sorted(vars(defined))]
+    for function in functions:
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType):
+            yield from _of_code(code)
+
+
+def _of_code(code: CodeType) -> Iterator[bytes]:
+    yield code.co_code
+    yield repr((code.co_names, code.co_varnames)).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _of_code(constant)
+        else:
+            yield repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant).encode()

@@ -1,0 +1,272 @@
+"""The best evaluated once more in a real child process: leaks, chance, what hangs, what is not known or not allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from o9_testing import LINE
+
+from o9.health import again
+from o9.health.checker import OptimizationHealthChecker
+from o9.model.errors import OptimizationStrategyError
+from o9.model.provenance import Ran
+from o9.model.settings import settings
+from o9.model.states import OptimizationStatus as S
+from o9.model.states import TrialState
+from o9.model.trial import Trial
+from o9.store.contract_steps import at_work
+from o9.store.ledger import CommitStep
+from o9.store.provenance import RecordProvenance
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+from o9.strategies import registry
+from o9.strategies.children import POOL
+from o9.strategies.fingerprints import code_fingerprint
+from OptimizationStateAggregator import Evaluation, objective
+
+DAYS = 300
+REPEATABLE, LOOK_AHEAD = "validity.repeatable", "validity.look_ahead"
+
+
+def _market() -> Any:
+    return np.random.default_rng(3).normal(0.0005, 0.01, DAYS)
+
+
+def honest(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluation:
+    market = _market()[:periods]
+    mean = np.convolve(market, np.full(10, 0.1))[: len(market)]
+    returns = np.append(0.0, np.sign(mean[:-1])) * market
+    dates = np.datetime64("2020-01-01") + np.arange(len(returns))
+    return Evaluation(parameters["x"], returns.tolist(), 252.0, dates=dates)
+
+
+def tomorrow(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluation:
+    market = _market()[:periods]
+    mean = np.convolve(market, np.full(10, 0.1))[: len(market)]
+    returns = np.append(np.sign(mean[1:]), 0.0) * market
+    dates = np.datetime64("2020-01-01") + np.arange(len(returns))
+    return Evaluation(parameters["x"], returns.tolist(), 252.0, dates=dates)
+
+
+async def honest_async(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluation:
+    return honest(parameters, periods=periods)
+
+
+def chance(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluation:
+    drawn = np.random.default_rng().normal(0, 0.01, periods or DAYS)
+    return Evaluation(float(drawn.sum()), drawn.tolist())
+
+
+def hangs(parameters: dict[str, Any]) -> float:
+    time.sleep(1000)
+    return 1.0
+
+
+async def swallows(parameters: dict[str, Any]) -> float:
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            return 1.0
+
+
+def breaks(parameters: dict[str, Any]) -> float:
+    raise KeyError("prices")
+
+
+def plain(parameters: dict[str, Any]) -> float:
+    return float(parameters["x"]) + float(parameters["fixed"])
+
+
+def brief(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluation:
+    return Evaluation(1.0, [0.1, 0.2, 0.3])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def objectives() -> Iterator[None]:
+    for function in (honest, tomorrow, honest_async, chance, brief):
+        objective(f"again-{function.__name__}", truncatable=True)(function)
+    for plain_one in (hangs, swallows, breaks, plain):
+        objective(f"again-{plain_one.__name__}")(plain_one)
+    yield
+    for name in [name for name in registry._objectives if name.startswith("again-")]:
+        del registry._objectives[name]
+    POOL.shut_down()
+
+
+@pytest.fixture
+async def health(store_url: str) -> AsyncIterator[OptimizationHealthChecker]:
+    with Store(store_url) as store:
+        checker = OptimizationHealthChecker(store=store)
+        await checker.initialize()
+        yield checker
+        await checker.cleanup()
+
+
+def ended(store: Store, name: str, best: Evaluation | float, **metadata: Any) -> None:
+    """One that completed with a single trial, which answered `best`."""
+    function = metadata.pop("function", name)
+    metadata = {"objective": f"again-{function}", "search_space": LINE} | metadata
+    claimed = at_work(store, name, total_steps=1, metadata=metadata, parameters={"fixed": 0.25})
+    answer = best if isinstance(best, Evaluation) else Evaluation(best)
+    returns = None if answer.returns is None else tuple(answer.returns)
+    trial = Trial(0, 0, TrialState.COMPLETED, {"x": 0.5}, answer.value, returns=returns, duration_seconds=0.01)
+    store.write(CommitStep(name, claimed.fence, 0, [trial], {}))
+    store.write(Transition(name, S.COMPLETED, Cause.HOOK, fence=claimed.fence))
+
+
+async def checks(health: OptimizationHealthChecker, name: str, *, evaluate: bool = True) -> dict[str, dict[str, Any]]:
+    await health.check_optimization_health(name, evaluate=evaluate)
+    return {check["name"]: check for check in await health.get_health_checks(name)}
+
+
+async def test_a_planted_leak_is_found_and_dated_and_its_honest_twin_passes(
+    health: OptimizationHealthChecker,
+) -> None:
+    for strategy in (honest, tomorrow, honest_async):
+        ended(health.store, strategy.__name__, honest({"x": 0.5}) if strategy is honest_async else strategy({"x": 0.5}))
+    for name in ("honest", "honest_async"):
+        found = await checks(health, name)
+        assert (found[REPEATABLE]["score"], found[LOOK_AHEAD]["score"]) == (1.0, 1.0), found[LOOK_AHEAD]
+    found = await checks(health, "tomorrow")
+    leak = found[LOOK_AHEAD]
+    assert (found[REPEATABLE]["score"], leak["score"]) == (1.0, 0.0)
+    first = min(cut["cut"] for cut in leak["evidence"]["leaks"])
+    assert leak["evidence"]["first"] == str(np.datetime64("2020-01-01") + first - 1)
+    assert leak["evidence"]["periods_ahead"] == 1
+    report = await health.get_health_report("tomorrow")
+    assert report is not None
+    assert report.validity_status.value == "critical"
+    assert any(f"{LOOK_AHEAD}: it looks ahead" in issue for issue in report.issues)
+
+
+async def test_it_is_evaluated_once_and_only_when_asked(
+    health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(health.store, "plain", 0.75)
+    found = await checks(health, "plain", evaluate=False)
+    assert "was not evaluated once more yet" in found[REPEATABLE]["words"]
+    assert health.store.repetition("plain") is None
+    found = await checks(health, "plain")
+    assert found[REPEATABLE]["words"] == "trial 0 has the same value again"
+    assert "truncatable=True" in found[LOOK_AHEAD]["remedy"]
+    kept = health.store.repetition("plain")
+    assert kept is not None
+    assert kept.code == code_fingerprint(plain)
+    monkeypatch.setattr(again, "_checks", None)  # not called again
+    for evaluate in (True, False):
+        assert (await checks(health, "plain", evaluate=evaluate))[REPEATABLE]["score"] == 1.0
+    assert health.store.repetition("plain") == kept
+
+
+async def test_one_that_runs_is_not_evaluated(health: OptimizationHealthChecker) -> None:
+    claimed = at_work(health.store, "runs", total_steps=2, metadata={"objective": "again-plain", "search_space": LINE})
+    health.store.write(CommitStep("runs", claimed.fence, 0, [Trial(0, 0, TrialState.COMPLETED, {"x": 0.5}, 1.0)], {}))
+    assert "when it has ended" in (await checks(health, "runs"))[REPEATABLE]["words"]
+    assert health.store.repetition("runs") is None
+
+
+async def test_another_value_each_time_is_critical_and_no_leak(health: OptimizationHealthChecker) -> None:
+    ended(health.store, "chance", chance({}))
+    found = await checks(health, "chance")
+    assert (found[REPEATABLE]["score"], found[LOOK_AHEAD]["score"]) == (0.5, None)
+    assert "another each time" in found[REPEATABLE]["words"]
+    assert "cannot be told from chance" in found[LOOK_AHEAD]["words"]
+
+
+@pytest.mark.parametrize(
+    ("function", "best", "reason"),
+    [
+        ("hangs", 1.0, "it did not end within 1 s"), ("swallows", 1.0, "it did not end within 1 s"),
+        ("breaks", 1.0, "failed when it was evaluated once more: KeyError: 'prices'"),
+        ("nobody", 1.0, "there is no objective 'again-nobody'"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_evaluated_is_unknown_with_the_reason(
+    health: OptimizationHealthChecker, function: str, best: float, reason: str
+) -> None:
+    health.evaluation_seconds = 1.0
+    ended(health.store, function, best)
+    began = time.monotonic()
+    found = await checks(health, function)
+    assert time.monotonic() - began < 8
+    assert found[REPEATABLE]["score"] is None
+    assert reason in found[REPEATABLE]["words"], found[REPEATABLE]
+
+
+async def test_too_slow_too_short_or_by_itself_is_unknown(health: OptimizationHealthChecker) -> None:
+    ended(health.store, "brief", brief({}))
+    assert "3 returns are too few to cut" in (await checks(health, "brief"))[LOOK_AHEAD]["words"]
+    ended(health.store, "slow", 0.75, function="plain")
+    health.evaluation_seconds = 0.001
+    assert "one evaluation took 0.01 s" in (await checks(health, "slow"))[REPEATABLE]["words"]
+    health.evaluation_seconds = 60.0
+    assert (await checks(health, "slow"))[REPEATABLE]["score"] == 1.0  # what was not evaluated is tried again
+
+    class Own:
+        total_steps = 1
+
+        def step(self, state: Any, step: int, checkpoint: Any) -> None: ...
+
+    registry.register_strategy("again-own", Own)
+    ended(health.store, "own", 1.0, strategy="again-own")
+    assert "strategy 'again-own' evaluates by itself" in (await checks(health, "own"))[REPEATABLE]["words"]
+
+
+async def test_no_import_path_is_followed_that_is_not_allowed(
+    health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(health.store, "a", 1.0, objective="o9.objectives.functions:branin")
+    assert "may not be imported on request" in (await checks(health, "a"))[REPEATABLE]["words"]
+    monkeypatch.setattr(again, "settings", lambda: settings().model_copy(update={"allowed_imports": ("o9",)}))
+    assert "parameters.y: expected a finite number" in (await checks(health, "a"))[REPEATABLE]["words"]  # it ran
+
+
+async def test_a_difference_that_a_change_explains_is_unknown(health: OptimizationHealthChecker) -> None:
+    for name, ran in (("old code", Ran(1, "again-plain", "another", "")), ("same code", None)):
+        ended(health.store, name, 1.0, function="plain")
+        code = code_fingerprint(plain)
+        health.store.write(RecordProvenance(name, ran or Ran(1, "again-plain", code, "")))
+    found = await checks(health, "old code")
+    assert found[REPEATABLE]["score"] is None
+    assert "its code has changed since then" in found[REPEATABLE]["words"]
+    found = await checks(health, "same code")
+    assert found[REPEATABLE]["score"] == 0.5
+    assert "had the value 1 and has 0.75 now, the same each time" in found[REPEATABLE]["words"]
+
+
+def test_a_truncatable_objective_takes_periods() -> None:
+    def without(parameters: dict[str, Any]) -> float:
+        return 1.0
+
+    with pytest.raises(OptimizationStrategyError, match="takes the keyword `periods`"):
+        objective("again-without", truncatable=True)(without)
+
+    class Callable_:
+        def __call__(self, parameters: dict[str, Any], periods: int | None = None) -> float:
+            return 1.0
+
+    keywords: Callable[..., float] = lambda parameters, **more: 1.0  # noqa: E731
+    for one in (Callable_(), keywords):
+        objective("again-with", truncatable=True)(one)
+    assert registry.resolve_objective("again-with").truncatable
+
+
+@pytest.mark.parametrize("name", ["sp500_trend", "sp500_cross_section", "sp500_risk_limits"])
+async def test_the_market_objectives_look_at_nothing_ahead(health: OptimizationHealthChecker, name: str) -> None:
+    from o9.objectives.catalogue import load
+
+    answer = load(name)({})
+    claimed = at_work(health.store, "m", total_steps=1, metadata={"objective": name})
+    assert isinstance(answer, Evaluation)
+    trial = Trial(0, 0, TrialState.COMPLETED, {}, answer.value, returns=tuple(answer.returns or ()))
+    health.store.write(CommitStep("m", claimed.fence, 0, [trial], {}))
+    health.store.write(Transition("m", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
+    found = await checks(health, "m")
+    assert (found[REPEATABLE]["score"], found[LOOK_AHEAD]["score"]) == (1.0, 1.0), found[LOOK_AHEAD]
