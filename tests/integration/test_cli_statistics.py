@@ -92,6 +92,21 @@ def test_health_judges_now_and_the_exit_code_is_asked_for(o9: O9Command, filled:
     assert o9("health", "new", "--exit-code").code == 0  # unknown is not critical
 
 
+def test_the_last_reports_are_listed_newest_first(o9: O9Command, filled: Path) -> None:
+    for name in ("done-1", "paused-1", "busy-1"):
+        o9("health", name)
+    listed = [line.split()[:2] for line in o9("health").out.splitlines()[2:]]
+    assert [name for name, _ in listed] == ["busy-1", "paused-1", "done-1"]
+    assert listed[2] == ["done-1", "critical"]
+    with Store(str(filled)) as store:
+        reports = asyncio.run(OptimizationHealthChecker(store=store).get_all_health_reports())
+    assert o9("health", "--json").json() == [report.to_dict() for report in reports]
+    limited = o9("health", "--limit", "2")
+    assert len(limited.out.splitlines()) == 4
+    assert "there are more" in limited.err
+    assert len(o9("health", "--json", "--limit", "1").json()) == 1
+
+
 def test_before_anything_there_is_nothing_to_say(o9: O9Command) -> None:
     Store("optimization_state.db").close()
     for command in (["stats"], ["trends"], ["rankings"], ["rankings", "current_performance"], ["health"]):

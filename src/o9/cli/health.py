@@ -1,4 +1,4 @@
-"""`health`: judge one optimization now, or list the last reports. Nothing here imports Prefect."""
+"""`health`: judge one optimization now, which keeps the report, or list the last ones. Nothing here imports Prefect."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ def judge_optimization(url: str | None, optimization_id: str, *, exit_code: bool
 def list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
     """The last stored reports; where there are none yet, the newest optimizations, none of which was judged."""
     with existing_store(url) as store:
-        reports = asyncio.run(OptimizationHealthChecker(store=store).get_all_health_reports())
-        if as_json:
-            write_json([report.to_dict() for report in reports[:limit]])
-            return DONE
         console, wanted = results(), limit or LIST_LIMIT
+        read = limit if as_json else wanted + 1
+        reports = asyncio.run(OptimizationHealthChecker(store=store).get_all_health_reports(read))
+        if as_json:
+            write_json([report.to_dict() for report in reports])
+            return DONE
         if reports:
             emit(console, reports_view(reports[:wanted], console.width))
             if len(reports) > wanted:
-                say(f"the newest {wanted} of {len(reports)}; --limit N shows more")
+                say(f"the newest {wanted}; there are more: --limit N shows them")
             return DONE
         newest = store.list(limit=min(wanted, NEWEST)).items
         if not newest:

@@ -1,7 +1,8 @@
-"""What can be typed to count, rank and judge: `stats`, `trends`, `rankings`, `health`. Each only reads."""
+"""What can be typed to count, rank and judge: `stats`, `trends`, `rankings`, `health`, `report`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ def add_judging(app: typer.Typer) -> None:
     app.command("trends")(trends)
     app.command("rankings")(rankings)
     app.command("health")(health)
+    app.command("report")(report)
 
 
 def _days(value: float) -> float:
@@ -87,7 +89,8 @@ def health(
 ) -> int:
     """Judge whether a result can be trusted.
 
-    Now, with the verdict, the checks behind it and what to do. Without ID: the last reports, the newest first.
+    Now, with the verdict, the checks behind it and what to do; the report is kept. Without ID: the last reports of all,
+    the newest first.
     """
     from o9.cli.health import judge_optimization, list_reports
 
@@ -98,3 +101,26 @@ def health(
     if limit is not None:
         raise typer.BadParameter("--limit is for the list of reports: leave it or the ID out")
     return judge_optimization(store, optimization_id, exit_code=exit_code, as_json=json)
+
+
+def report(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of optimizations; none: all of them.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="The file; here, named by ID, unless told."),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Write a report as one HTML file.
+
+    The verdict in words, health, plots; without ID counts, trends and rankings. It needs no network to be read. An
+    earlier report is written over, no other file is.
+    """
+    from o9.cli.report import write_report
+
+    return write_report(store, ids or [], output, open_it=open_it, as_json=json)
