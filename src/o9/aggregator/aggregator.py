@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from o9.aggregator.node import Node
+from o9.aggregator.schedules import Schedule
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.store import release_store, use_store
@@ -48,6 +49,7 @@ class OptimizationStateAggregator:
     max_concurrent_optimizations: how many run at once, over all aggregators on the store.
     monitoring_interval, health_check_interval, sync_interval: seconds.
     storage_path: the store, a path or URL; left at its default, O9_STORE_URL counts.
+    schedules: flows to run at their intervals, unless another aggregator on the store does; see `schedules.IN_NODES`.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class OptimizationStateAggregator:
         health_check_interval: float = 30.0,
         sync_interval: float = 5.0,
         storage_path: str = DEFAULT_STORE,
+        *,
+        schedules: Sequence[Schedule] = (),
     ) -> None:
         intervals = {
             "monitoring_interval": monitoring_interval,
@@ -68,6 +72,7 @@ class OptimizationStateAggregator:
                 raise OptimizationValidationError(name, f"{seconds!r} is not a number of seconds above 0")
         self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
         self._interval = float(monitoring_interval)
+        self._schedules = tuple(schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
         self.coordinator.register_callback("transition", self.lifecycle_manager.be_told())
@@ -267,6 +272,7 @@ class OptimizationStateAggregator:
             limit=self.coordinator.max_concurrent_optimizations,
             interval=self._interval,
             guard=self.lifecycle_manager.guard,
+            schedules=self._schedules,
         )
         await self.coordinator.start()
         await self.monitor.start()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from o9.aggregator.dispatch import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
+from o9.aggregator.scheduler import Scheduler
+from o9.aggregator.schedules import KEPT, Schedule
 from o9.lifecycle.presence import Presence
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
@@ -30,9 +32,18 @@ LOOK_SECONDS = 1.0  # for work, for wishes from other processes, and for a serve
 
 class Node:
     """See the module. `limit` optimizations run at once, over all nodes; what coroutine strategies assign is looked at
-    every `interval` seconds."""
+    every `interval` seconds. `schedules` are the flows that it runs unless another node does."""
 
-    def __init__(self, store: Store, server: PrefectServer, *, limit: int, interval: float, guard: Guard) -> None:
+    def __init__(
+        self,
+        store: Store,
+        server: PrefectServer,
+        *,
+        limit: int,
+        interval: float,
+        guard: Guard,
+        schedules: Sequence[Schedule] = (),
+    ) -> None:
         lease_seconds = settings().lease_seconds
         self.name = _node_name()
         self._store = store
@@ -55,23 +66,31 @@ class Node:
             self.name,
             lease_seconds,
             on_freed=self._on_freed,
-            info={"limit": limit},
+            info={"limit": limit, KEPT: [schedule.name for schedule in schedules]},
             is_stuck=lambda: self._watchdog.is_blocked,
             before_dead=lambda: deliver(store),
         )
         self._listener = EventListener(store, self.name, lambda _: self.dispatcher.wake())
+        self._scheduler = Scheduler(store, self.name, schedules)
         self._reconcile_now = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._caretaker: asyncio.Task[None] | None = None
 
     @classmethod
     async def begin(
-        cls, store: Store, report: Callable[[str], None], *, limit: int, interval: float, guard: Guard
+        cls,
+        store: Store,
+        report: Callable[[str], None],
+        *,
+        limit: int,
+        interval: float,
+        guard: Guard,
+        schedules: Sequence[Schedule] = (),
     ) -> Node:
         """A node that runs; `report` is told, in words, what it waits for. Raises OptimizationError."""
         server = await ensure_prefect_server(report)
         try:
-            node = cls(store, server, limit=limit, interval=interval, guard=guard)
+            node = cls(store, server, limit=limit, interval=interval, guard=guard, schedules=schedules)
             await node._start()
         except BaseException:
             await server.close()
@@ -90,7 +109,7 @@ class Node:
             task.cancel()
         await asyncio.wait(helpers)
         await self._listener.stop()
-        await self.dispatcher.stop()
+        await asyncio.gather(self._scheduler.stop(), self.dispatcher.stop())
         await asyncio.to_thread(self._presence.stop)
         await asyncio.to_thread(self._watchdog.stop)
         await self._server.close()
@@ -101,6 +120,7 @@ class Node:
             with prefect_client_settings(self._server):  # tasks that are created inside keep these settings
                 await self.dispatcher.start()
                 await self._listener.start()
+                self._scheduler.start()
                 self._tasks.append(asyncio.create_task(self._reconcile(), name="o9-reconcile"))
         except BaseException:
             await asyncio.to_thread(self._presence.stop)
@@ -157,6 +177,7 @@ class Node:
             with prefect_client_settings(server):
                 await self.dispatcher.reconnect()
                 await self._listener.reconnect()
+                self._scheduler.start()
 
 
 _names = itertools.count(1)

@@ -60,14 +60,29 @@ def conduct(
     import_from_here()  # the aggregator takes whatever waits in the store, also what was submitted from here before
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
-        # The default's own spelling would be overruled by O9_STORE_URL.
-        path = os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
         runner = asyncio.Runner()
         try:
-            return runner.run(_conduct(path, begin, check, max_concurrent, interrupts, display))
+            return runner.run(_conduct(storage_path(url), begin, check, max_concurrent, interrupts, display))
         finally:
             if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
                 runner.close()
+
+
+def storage_path(url: str | None) -> str:
+    """What an aggregator is to be given; the default's own spelling would be overruled by O9_STORE_URL."""
+    return os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
+
+
+async def unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Event) -> None:
+    """Await `starting`, unless Ctrl-C comes first: then it raises Interrupted."""
+    start, interrupt = asyncio.ensure_future(starting), asyncio.ensure_future(asked.wait())
+    await asyncio.wait({start, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+    interrupt.cancel()
+    if not start.done():
+        start.cancel()
+        await asyncio.wait({start})
+        raise Interrupted("interrupted before anything was started")
+    await start
 
 
 def conclude(url: str | None, conducted: Conducted) -> int:
@@ -134,7 +149,7 @@ async def _conduct(
         await aggregator.initialize()
         if check is not None:
             await check(aggregator.store)
-        await _unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
+        await unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
         follower = Follower(aggregator.store, await begin(aggregator, display))
         await _follow(aggregator, follower, display, interrupts)
         if interrupts.terminated:
@@ -146,18 +161,6 @@ async def _conduct(
         return Conducted(list(follower.states), interrupts.asked.is_set())
     finally:
         await aggregator.cleanup()
-
-
-async def _unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Event) -> None:
-    """Await `starting`, unless Ctrl-C comes first."""
-    start, interrupt = asyncio.ensure_future(starting), asyncio.ensure_future(asked.wait())
-    await asyncio.wait({start, interrupt}, return_when=asyncio.FIRST_COMPLETED)
-    interrupt.cancel()
-    if not start.done():
-        start.cancel()
-        await asyncio.wait({start})
-        raise Interrupted("interrupted before anything was started")
-    await start
 
 
 async def _follow(

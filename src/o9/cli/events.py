@@ -45,15 +45,20 @@ def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
     return sorted([*moves, *wishes], key=lambda row: (row["at"], "to_status" in row))
 
 
-def event_line(event: Mapping[str, Any], *, of_many: bool = False) -> str:
+def event_line(event: Event, *, of_many: bool = False) -> str:
     """`2026-01-31 12:00:00  running (hook): why`, or `… asked to pause by o9, ann@desk`."""
     at = moment(datetime.fromisoformat(event["at"]))
     whose = f"{shown(event['optimization_id'])}  " if of_many else ""
+    return f"{at}  {whose}{event_text(event, came=of_many)}"
+
+
+def event_text(event: Event, *, came: bool) -> str:
+    """The same without when and to whom; `came`: from which status."""
     if "intent" in event:
-        return f"{at}  {whose}{wish(event)}"
-    came = f"{event['from_status']} → " if of_many and event["from_status"] else ""
+        return wish(event)
+    before = f"{event['from_status']} → " if came and event["from_status"] else ""
     why = f": {shown(cause(event['message']))}" if event["message"] else ""
-    return f"{at}  {whose}{came}{event['to_status']} ({event['cause']}){why}"
+    return f"{before}{event['to_status']} ({event['cause']}){why}"
 
 
 def wish(event: Event) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 
 from o9.cli import failures
-from o9.model.logs import configure_logging
+from o9.model.logs import ROOT, configure_logging
 from o9.model.settings import settings
 
 
@@ -24,17 +24,40 @@ def log_through(console: Console, *, prefect_has_pages: bool = True) -> None:
     stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]
     level = "DEBUG" if failures.debug else _asked_for() or "WARNING"
     configure_logging(level, stream=stream)
-    names = ("", *(name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY))
-    for handler in (handler for name in names for handler in logging.getLogger(name).handlers):
-        # By attribute: the handler's class is Prefect's, which this room does not know.
-        if hasattr(handler, "console"):
-            handler.console.file = stream
-            handler.setLevel(level)
-        if not failures.debug and (hasattr(handler, "console") or handler.get_name() == "o9"):
+    prefects = _console_handlers_of_prefect()
+    for handler in prefects:
+        handler.console.file = stream  # type: ignore[attr-defined]
+        handler.setLevel(level)
+        if not prefect_has_pages:
+            handler.addFilter(_is_no_link)
+    for handler in [*prefects, *(handler for handler in ROOT.handlers if handler.get_name() == "o9")]:
+        if not failures.debug:
             handler.setFormatter(_OneLine(handler.formatter or logging.Formatter()))
             handler.addFilter(_is_news)
-        if not prefect_has_pages and hasattr(handler, "console"):
-            handler.addFilter(_is_no_link)
+
+
+def log_lines() -> None:
+    """For what runs for days: O9's logs and Prefect's warnings on stderr, as the settings want them, text or JSON.
+
+    To be called once Prefect is imported.
+    """
+    configure_logging("DEBUG" if failures.debug else None)
+    formatter = next(handler.formatter for handler in ROOT.handlers if handler.get_name() == "o9")
+    for handler in _console_handlers_of_prefect():
+        handler.setFormatter(formatter)
+        handler.setLevel("DEBUG" if failures.debug else "WARNING")
+        if not failures.debug:
+            handler.addFilter(_is_news)
+
+
+def _console_handlers_of_prefect() -> list[logging.Handler]:
+    """By attribute: their class is Prefect's, which this room does not know."""
+    handlers = (handler for name in _noisy() for handler in logging.getLogger(name).handlers)
+    return [handler for handler in handlers if hasattr(handler, "console")]
+
+
+def _noisy() -> list[str]:
+    return ["", *(name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY)]
 
 
 class _OneLine(logging.Formatter):

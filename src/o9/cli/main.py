@@ -119,6 +119,18 @@ def submit(
     return submit_files(files, store, hold=hold)
 
 
+@app.command()
+def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, debug: Debug = False) -> int:
+    """Run what is queued, and the scheduled flows, until Ctrl-C.
+
+    Also what is submitted from elsewhere. Several may serve one store: the limit counts over all of them, and one runs
+    the schedules. Ctrl-C and SIGTERM end it in good order: what runs then waits for the next start.
+    """
+    from o9.cli.serve import serve as serve_store
+
+    return serve_store(store, max_concurrent)
+
+
 @app.command("list")
 def list_(
     status: Annotated[OptimizationStatus | None, typer.Option("--status", help="Only those that are so.")] = None,
