@@ -24,9 +24,10 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
 from o9.monitor.resources import CPU_PERCENT, MEMORY_MIB, Meter
 from o9.store.ledger import AMENDABLE, Acknowledged, Amend, CommitStep, CutOff
+from o9.store.provenance import RecordProvenance
 from o9.store.transitions import Cause, Transition
 from o9.strategies.coroutine import CoroutineAttempt
-from o9.strategies.factory import create_strategy
+from o9.strategies.factory import create_strategy, provenance_of
 from o9.strategies.protocol import StepResult
 from o9.tasks.attempt import Attempt, Interrupted, Verdict, attempt_of, deadline_of
 
@@ -50,6 +51,8 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     state = await attempt.read(_existing, attempt, optimization_id)
     attempt.strategy = create_strategy(state)
     attempt.meter = Meter(attempt.strategy)
+    ran = await asyncio.to_thread(provenance_of, state, attempt.claimed.attempt)
+    await attempt.write(RecordProvenance(optimization_id, ran))
     ledger = await attempt.read(store.trials, optimization_id) if state.completed_steps else []
     attempt.checkpoint = await attempt.read(store.checkpoint, optimization_id) if state.completed_steps else None
     attempt.best = best_of(ledger, direction_of(state)) or _reported_best(state)

@@ -32,6 +32,7 @@ from o9.store.ledger import Amend, CommitStep
 from o9.store.retry import Retry
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
+from o9.strategies.fingerprints import code_fingerprint
 from OptimizationStateAggregator import Evaluation, objective
 
 DAYS = 1_260
@@ -406,6 +407,14 @@ async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggreg
     assert report.completeness_status is HEALTHY, report.issues
     assert report.security_status is HEALTHY
     assert report.validity_status is not UNKNOWN
+    ran = aggregator.store.provenance("a")
+    assert [(one.attempt, one.objective, one.data) for one in ran] == [(1, "health-returns", "")]
+    assert ran[0].code == code_fingerprint(_with_returns)
+    await aggregator.health_checker.check_optimization_health("a", evaluate=True)
+    checks = {one["name"]: one for one in await aggregator.health_checker.get_health_checks("a")}
+    assert checks["validity.repeatable"]["score"] == 1.0
+    assert checks["security.code"]["words"].startswith("there was one attempt, with health-returns as ")
+    assert "data=…" in checks["security.data"]["remedy"]
     answer = await aggregator.handle_api_request("/health/a", "GET")
     assert answer["data"] == (await aggregator.get_optimization_health("a")).to_dict()
     assert (await aggregator.handle_api_request("/health/b", "GET"))["code"] == 404

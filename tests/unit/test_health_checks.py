@@ -18,11 +18,13 @@ from o9.health.performance import performance
 from o9.health.security import security
 from o9.health.unknown import Unknown
 from o9.health.validity import evidence_of, luck, validity
+from o9.model.provenance import Ran
 from o9.model.states import HealthStatus, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.contract_steps import new
 from o9.store.families import FamilyTrials
+from o9.store.queries import Holding
 from o9.strategies.search_space import SearchSpace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,7 +41,7 @@ def trial(number: int, value: float | None = 1.0, **fields: Any) -> Trial:
 def facts(*, state: dict[str, Any] | None = None, **fields: Any) -> Facts:
     """One that completed with three good trials in one step, with a whole record."""
     path = [None, "created", "initializing", "running", "completed"]
-    rows = [{"from_status": one, "to_status": other} for one, other in pairwise(path)]
+    rows = [{"from_status": one, "to_status": other, "message": ""} for one, other in pairwise(path)]
     completed: dict[str, Any] = {
         "status": OptimizationStatus.COMPLETED, "completed_steps": 1, "current_performance": 1.0,
         "results": {"a": 1}, "optimized_parameters": {"x": 0.5},
@@ -214,6 +216,118 @@ def test_against_its_own_history_and_failures() -> None:
     assert isinstance(
         part_score(performance(facts(state={"baseline_performance": 2.0}, best=None)), "performance"), Unknown
     )
+
+
+def test_a_secret_is_found_wherever_the_record_has_it() -> None:
+    lost = [trial(n, None, state=TrialState.FAILED, error="login(password='hunter22') failed") for n in (3, 4)]
+    rows = [{"to_status": "failed", "from_status": "running", "message": "GET https://me:pw@host/x: 401"}]
+    prefect = [{"state_name": "Failed", "run_name": "swift-owl", "message": "api_key=abc123def is refused"}]
+    state = {
+        "issues": ["fine", "token ghp_" + "a" * 36],
+        "warnings": ["secret: 'abcdefg'"],
+        "description": "AKIA" + "B" * 16,
+    }
+    found = check(
+        security(facts(state=state, trials=lost, transitions=rows, prefect_states=prefect)), "security.secrets"
+    )
+    assert found.score == 0.0
+    assert found.evidence["places"] == [
+        "description", "issues[1]", "warnings[0]", "trial 3.error", "transitions[0].message",
+    ]  # fmt: skip
+    assert found.words.startswith("6 values look like secrets")
+    told = str(found.to_dict())
+    assert not any(value in told for value in ("hunter22", "abc123def", "pw@", "abcdefg", "ghp_", "AKIA"))
+    alone = check(security(facts(prefect_states=prefect)), "security.secrets")
+    assert alone.evidence["places"] == ["Failed of swift-owl in Prefect"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'File "a.py", line 3, in f\n    connect(host, password=os.environ["DB_PASSWORD1"])',
+        "    connect(password=password)", "password: expected a string, got None", "api_key is missing",
+        "password=None",
+        "connect(password=settings().password1)", "the secret of 100 trials", "private_key=<Key 1>",
+    ],
+)  # fmt: skip
+def test_code_and_words_are_no_secrets(text: str) -> None:
+    quiet = [trial(0, None, state=TrialState.FAILED, error=text)]
+    assert check(security(facts(trials=quiet)), "security.secrets").score == 1.0
+
+
+def ran(*codes: str, data: Any = "d") -> list[Ran]:
+    kept = [data] * len(codes) if isinstance(data, str) else data
+    return [Ran(attempt, "crossover", code, kept[attempt - 1]) for attempt, code in enumerate(codes, start=1)]
+
+
+def of_attempts(*attempts: int, family: str = "crossover@d") -> list[Trial]:
+    return [trial(number, attempt=attempt, family=family) for number, attempt in enumerate(attempts)]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "score", "words"),
+    [
+        (ran("c1"), 1.0, "there was one attempt, with crossover as c1"),
+        (ran("c1", "c1", "c1"), 1.0, "crossover was c1 in all 3 attempts"),
+        (ran("c1", "c2"), 0.8, "between attempt 1 and 2; trials up to 1 come from before, those behind it from after"),
+        ([Ran(0, "crossover", "c0", "d"), *ran("c1")], 0.8, "between what it took over and 1, before its first trial"),
+        (ran("", ""), None, "crossover has no code to be read"),
+    ],
+)  # fmt: skip
+def test_the_code_of_all_attempts_is_the_same(attempts: list[Ran], score: float | None, words: str) -> None:
+    found = check(security(facts(trials=of_attempts(1, 1, 2), ran=attempts)), "security.code")
+    assert words in found.words, found.words
+    assert isinstance(found.score, Unknown) if score is None else found.score == score
+    assert bool(found.remedy) == (score == 0.8)
+
+
+def test_the_data_of_all_trials_are_the_same() -> None:
+    def data(**fields: Any) -> Check:
+        return check(security(facts(**({"ran": ran("c1", "c1")} | fields))), "security.data")
+
+    assert (data().score, data().words) == (1.0, "all its trials are of d")
+    declared = data(ran=ran("c1", "c1", data=["d1", "d2"]), trials=of_attempts(1, 2))
+    assert (declared.score, declared.words) == (
+        0.3, "its data changed between attempt 1 and 2; trials up to 0 come from before, those behind it from after",
+    )  # fmt: skip
+    moved = [*of_attempts(1, 1), trial(2, attempt=2, family="crossover@e")]
+    told = data(ran=ran("c1", "c1", data=""), trials=moved)
+    assert (told.score, told.words) == (
+        0.3, "its data changed: trial 2 (attempt 2) is of crossover@e, those before it are of crossover@d",
+    )  # fmt: skip
+    lost = trial(3, None, state=TrialState.FAILED, family="crossover")  # it did not come to say what it is of
+    assert data(ran=ran("c1", data=""), trials=[*of_attempts(1, 1), lost]).words == "all its trials are of d"
+    silent = data(ran=ran("c1", data=""), trials=of_attempts(1, family="crossover"))
+    assert isinstance(silent.score, Unknown)
+    assert "data=…" in silent.remedy
+
+
+def test_what_was_never_recorded_is_unknown_and_what_never_began_is_left_out() -> None:
+    def names(**holding: Any) -> set[str]:
+        held = Holding("running", "run", "", None, 0, **({"attempt": 1} | holding), **_HOLDING)
+        return {one.name for one in security(facts(holding=held))}
+
+    assert not any(name in names(attempt=0) for name in ("security.code", "security.data"))
+    assert {"security.code", "security.data"} <= names()
+
+
+_HOLDING: dict[str, Any] = {
+    "deaths": 0, "fence": 1, "version": 1, "max_attempts": 3, "lease_node": None, "prefect_run_id": None,
+    "parked_run_id": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metadata", "score"),
+    [
+        ({"objective": "desk.models:crossover"}, 1.0), ({"objective": "crossover"}, 1.0), ({}, 1.0),
+        ({"objective": "desktop.models:crossover"}, 0.8), ({"strategy": "other:Own"}, 0.8),
+    ],
+)  # fmt: skip
+def test_what_it_imports_is_held_against_what_is_allowed(metadata: dict[str, Any], score: float) -> None:
+    found = check(security(facts(state={"metadata": metadata}, allowed_imports=("desk",))), "security.imports")
+    assert found.score == score
+    assert not any(one.name == "security.imports" for one in security(facts(state={"metadata": metadata})))
 
 
 Returns = tuple[float, ...]

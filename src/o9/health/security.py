@@ -1,6 +1,7 @@
-"""Are parameters and risk inside what is allowed, and is no secret in the record? Pure.
+"""Are parameters and risk inside what is allowed, is no secret in the record, and is it one code and data? Pure.
 
-Contract. A value that looks like a secret is never repeated: the words name where it is.
+Contract. A value that looks like a secret is never repeated: the words name where it is. Looked at is the record; what
+Prefect keeps of a run's log, and what the objective prints, is not in it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from typing import Any
 
 from o9.health.checks import Check, unknown
 from o9.health.facts import Facts
+from o9.health.provenance import provenance
 
 SPACE, RISK, SECRETS = "security.search_space", "security.risk_limits", "security.secrets"
 SHOWN = 5
+_OF_THE_STATE = (
+    "name", "description", "current_step", "parameters", "optimized_parameters", "results", "metadata", "issues",
+    "warnings",
+)  # fmt: skip
 DEEPEST = 20
 _SECRET_NAME = re.compile(
     r"(?:^|[_\-.])(?:password|passwd|secret|api_?key|access_?token|auth_?token|private_?key)$", re.I
@@ -24,10 +30,16 @@ _SECRET_VALUE = re.compile(
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bpnu_[A-Za-z0-9]{30,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
     r"|://[^/\s:@]+:[^/\s@]+@"
 )
+# In free text: password='hunter', api_key=abc123; not password=password, nor password=os.environ["PASSWORD"].
+_SECRET_SAID = re.compile(
+    r"(?:password|passwd|secret|api_?key|access_?token|auth_?token|private_?key)[\"']?\s*[=:]\s*"
+    r"(?:[\"'][^\"'\s]{4,}[\"']|(?=\S*\d)[\w!#$%&*+./@^-]{6,}(?=[\s,;)]|$))",
+    re.I,
+)
 
 
 def security(facts: Facts) -> list[Check]:
-    return [*within_space(facts), *risk_limits(facts), secrets(facts)]
+    return [*within_space(facts), *risk_limits(facts), secrets(facts), *provenance(facts)]
 
 
 def within_space(facts: Facts) -> list[Check]:
@@ -82,18 +94,28 @@ def risk_limits(facts: Facts) -> list[Check]:
 
 
 def secrets(facts: Facts) -> Check:
-    """No password, key or token by its name or its form in parameters, results or trials' parameters."""
-    state = facts.state
-    places: dict[str, Any] = {
-        name: getattr(state, name) for name in ("parameters", "optimized_parameters", "results", "metadata")
-    }
-    places |= {f"trial {trial.number}": trial.parameters for trial in facts.trials}
-    found = [where for place, value in places.items() for where in _secret_places(place, value, 0)]
+    """No password, key or token by its name or its form: in parameters, results, errors, issues and messages."""
+    found = [where for place, value in _places(facts) for where in _secret_places(place, value, 0)]
     if found:
         words = f"{len(found)} values look like secrets: {_some(found)}"
         remedy = "change these secrets, for the record keeps them; read them from the environment or a Prefect block"
         return Check(SECRETS, 0.0, words, remedy, evidence={"places": found[:SHOWN]})
-    return Check(SECRETS, 1.0, "no value looks like a secret")
+    return Check(SECRETS, 1.0, "no value of the record looks like a secret")
+
+
+def _places(facts: Facts) -> Iterator[tuple[str, Any]]:
+    for name in _OF_THE_STATE:
+        yield name, getattr(facts.state, name)
+    errors: set[str] = set()
+    for trial in facts.trials:
+        yield f"trial {trial.number}", trial.parameters
+        if trial.error and trial.error not in errors:  # one that a thousand trials repeat is looked at once
+            errors.add(trial.error)
+            yield f"trial {trial.number}.error", trial.error
+    for number, row in enumerate(facts.transitions):
+        yield f"transitions[{number}].message", row["message"]
+    for row in facts.prefect_states:
+        yield f"{row['state_name']} of {row['run_name']} in Prefect", row["message"]
 
 
 def _secret_places(place: str, value: Any, depth: int) -> Iterator[str]:
@@ -108,7 +130,7 @@ def _secret_places(place: str, value: Any, depth: int) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for position, inner in enumerate(value):
             yield from _secret_places(f"{place}[{position}]", inner, depth + 1)
-    elif isinstance(value, str) and _SECRET_VALUE.search(value):
+    elif isinstance(value, str) and (_SECRET_VALUE.search(value) or _SECRET_SAID.search(value)):
         yield place
 
 
