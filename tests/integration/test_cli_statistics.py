@@ -92,6 +92,20 @@ def test_health_judges_now_and_the_exit_code_is_asked_for(o9: O9Command, filled:
     assert o9("health", "new", "--exit-code").code == 0  # unknown is not critical
 
 
+def test_health_lets_the_objective_run_where_it_is_asked_to(o9: O9Command, filled: Path) -> None:
+    assert (
+        "Next: o9 health --evaluate done-1   lets its objective evaluate the best once more"
+        in o9("health", "done-1").out
+    )
+    assert "Next" not in o9("health", "busy-1").out
+    answer = o9("health", "--evaluate", "done-1")
+    assert "Next" not in answer.out
+    repeatable = next(
+        c for c in o9("health", "done-1", "--json").json()["checks"] if c["name"] == "validity.repeatable"
+    )
+    assert "not evaluated once more" not in repeatable["words"]
+
+
 def test_the_last_reports_are_listed_newest_first(o9: O9Command, filled: Path) -> None:
     for name in ("done-1", "paused-1", "busy-1"):
         o9("health", name)
@@ -135,6 +149,7 @@ def test_before_anything_there_is_nothing_to_say(o9: O9Command) -> None:
         (["trends", "--days", "week"], 2, "valid number"),
         (["health", "done-2"], 1, "did you mean done-1?"),
         (["health", "--exit-code"], 2, "give its ID"),
+        (["health", "--evaluate"], 2, "give its ID"),
         (["health", "done-1", "--limit", "3"], 2, "leave it or the ID out"),
     ],
 )
@@ -155,7 +170,10 @@ def test_a_store_that_is_not_there_is_not_created(o9: O9Command, command: list[s
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["stats", "trends", "rankings current_performance", "health done-1"])
+@pytest.mark.parametrize(
+    "command",
+    ["stats", "trends", "rankings current_performance", "health done-1", "health", "health --evaluate done-1"],
+)
 def test_reading_imports_no_prefect_and_is_plain_where_no_terminal_is(filled: Path, command: str) -> None:
     script = (
         f"import sys; from o9.cli.main import main; code = main({command.split()!r}); "

@@ -5,32 +5,45 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from rich.text import Text
+
+from o9.cli.batch import import_from_here
 from o9.cli.console import emit, results, say, write_json
 from o9.cli.failures import DONE, NOT_COMPLETED
 from o9.cli.health_views import health_view, reports_view
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.reading import LIST_LIMIT, PAGE_WIDTH
 from o9.cli.views import list_view
-from o9.cli.words import command
+from o9.cli.words import aligned, command
 from o9.health.checker import OptimizationHealthChecker
 from o9.model.optimization import OptimizationHealthReport
-from o9.model.states import HealthStatus
+from o9.model.states import ENDED, HealthStatus
 from o9.store.store import Store
 
 NEWEST = 10
 
 
-def judge_optimization(url: str | None, optimization_id: str, *, exit_code: bool, as_json: bool) -> int:
-    """Judge it now. `exit_code`: answer 3 where it is critical, for scripts; else 0 whatever it is."""
+def judge_optimization(url: str | None, optimization_id: str, *, evaluate: bool, exit_code: bool, as_json: bool) -> int:
+    """Judge it now. `evaluate`: after its objective has evaluated the best once more.
+
+    exit_code: answer 3 where it is critical, for scripts; else 0 whatever it is.
+    """
+    if evaluate:
+        import_from_here()
     with existing_store(url) as store:
         state = existing_optimization(store, optimization_id)
-        report, checks = asyncio.run(_judged(store, optimization_id))
+        report, checks = asyncio.run(_judged(store, optimization_id, evaluate))
     if as_json:
         write_json(report.to_dict() | {"checks": checks})
     else:
         console = results()
         console.width = min(console.width, PAGE_WIDTH)
-        emit(console, *health_view(state, report, checks))
+        emit(console, *health_view(state, report, checks), Text())
+        if not evaluate and state.status in ENDED:
+            again = command("health --evaluate", [optimization_id], option_for(url))
+            emit(
+                console, *map(Text, aligned([(again, "lets its objective evaluate the best once more")], console.width))
+            )
     return NOT_COMPLETED if exit_code and report.overall_status is HealthStatus.CRITICAL else DONE
 
 
@@ -58,7 +71,9 @@ def list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
     return DONE
 
 
-async def _judged(store: Store, optimization_id: str) -> tuple[OptimizationHealthReport, list[dict[str, Any]]]:
+async def _judged(
+    store: Store, optimization_id: str, evaluate: bool
+) -> tuple[OptimizationHealthReport, list[dict[str, Any]]]:
     checker = OptimizationHealthChecker(store=store)
-    report = await checker.check_optimization_health(optimization_id)
+    report = await checker.check_optimization_health(optimization_id, evaluate=evaluate)
     return report, await checker.get_health_checks(optimization_id)

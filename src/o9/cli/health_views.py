@@ -27,7 +27,7 @@ from o9.model.states import HealthStatus
 BAR_WIDTH = 20
 PART_WIDTH = max(map(len, PARTS)) + 2
 NAME_WIDTH = 34  # of a check; longer ones are folded
-ROOM_FOR_SCORES = 72  # what a list of reports needs beside the ids, to show the parts
+ROOM_FOR_SCORES = 72  # what a list of reports needs beside the ids, to show the parts and whole moments
 _COLOURS = {
     HealthStatus.HEALTHY: "green",
     HealthStatus.WARNING: "yellow",
@@ -92,7 +92,7 @@ def reports_view(reports: Sequence[OptimizationHealthReport], width: int) -> Tab
             Text(shown(report.optimization_id)),
             Text(status.value, style=_COLOURS[status]),
             *scores,
-            words.moment(report.timestamp),
+            words.moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
         )
     for column in table.columns[1:]:
         column.no_wrap = True

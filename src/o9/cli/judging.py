@@ -79,6 +79,9 @@ def health(
     optimization_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="An optimization's id; none: list the last reports.")
     ] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Let its objective evaluate the best once more before: it runs here.")
+    ] = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 3 where it is critical; else 0, whatever it is.")
     ] = False,
@@ -95,12 +98,12 @@ def health(
     from o9.cli.health import judge_optimization, list_reports
 
     if optimization_id is None:
-        if exit_code:
-            raise typer.BadParameter("--exit-code is about one optimization: give its ID")
+        if exit_code or evaluate:
+            raise typer.BadParameter(f"--{'exit-code' if exit_code else 'evaluate'} is about one: give its ID")
         return list_reports(store, limit, as_json=json)
     if limit is not None:
         raise typer.BadParameter("--limit is for the list of reports: leave it or the ID out")
-    return judge_optimization(store, optimization_id, exit_code=exit_code, as_json=json)
+    return judge_optimization(store, optimization_id, evaluate=evaluate, exit_code=exit_code, as_json=json)
 
 
 def report(
