@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from o9.cli import words
 from o9.cli.conduct import Conducted, conduct, exit_code, what_next
-from o9.cli.console import emit, plain_table, results
+from o9.cli.console import emit, plain_table, results, say
 from o9.cli.open_store import existing_store, option_for, place_of
 from o9.cli.progress import Display
 from o9.cli.reading import ledger, read_record
@@ -21,6 +22,7 @@ from o9.cli.run import submit_all
 from o9.cli.versions import install_command
 from o9.model.errors import OptimizationError
 from o9.model.trial import Trial
+from o9.report.writing import report_of, write
 from o9.store.store import Store
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ LEGEND = (
     "({in_sample}); out of sample ({out_of_sample}) came after. Walk-forward, in the in-sample years, switches to the "
     "best parameters known at each fold."
 )
+
+REPORT = "o9-report-demo.html"
 
 # By what was optimized where that is no Sharpe ratio.
 OTHER_GOALS = {
@@ -110,11 +114,24 @@ def _conclude(url: str | None, conducted: Conducted) -> int:
         ledgers = {name: _with_returns(store, name) for name in conducted.ids}
         rows = demo_table([record.state for record in records], names, ledgers)
         where = place_of(store)
+        report = "" if conducted.interrupted else _report(store, conducted.ids)
     console = results()
     emit(console, Text(), *demo_view(rows, *_periods()), Text(), Text(f"The record:       {where}"))
-    emit(console, Text(f"Prefect's record: {where_prefect_records()}"), Text())
+    emit(console, Text(f"Prefect's record: {where_prefect_records()}"))
+    if report:
+        emit(console, Text(f"The report:       {report}"))
+    emit(console, Text())
     emit(console, *(Text(line) for line in what_next(records, option, console.width, everything=True)))
     return exit_code(records, conducted.interrupted)
+
+
+def _report(store: Store, ids: Sequence[str]) -> str:
+    """Where it is, or why there is none; the demonstration is none the worse for it."""
+    say("judging what was found")
+    try:
+        return str(write(report_of(store, ids), Path(REPORT)))
+    except OptimizationError as error:
+        return f"not written: {error}"
 
 
 def _periods() -> tuple[str, str]:

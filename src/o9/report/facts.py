@@ -1,0 +1,110 @@
+"""What a report tells, read once and within bounds: the only place of this room that reads the store. It blocks.
+
+Contract. Of one optimization what `o9.health.facts` reads, within its bounds; of all of them aggregates, and the newest
+NEWEST. Nothing is written. Raises OptimizationError where the id is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from o9.health.checks import Check
+from o9.health.completeness import completeness
+from o9.health.facts import Facts, read_facts
+from o9.health.performance import performance
+from o9.health.security import security
+from o9.health.unknown import Unknown
+from o9.health.validity import evidence_of, validity
+from o9.health.verdict import Evidence, Judgement, judge
+from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState
+from o9.statistics.importance import MOST_TRIALS, importance
+from o9.statistics.statistics import OptimizationStatistics
+from o9.store.commit import Row
+from o9.store.store import Store
+
+NEWEST = 200
+RANKED = 10
+RANKED_BY = ("current_performance", "performance_improvement", "execution_time")
+SHORTEST_TREND, LONGEST_TREND = timedelta(days=2), timedelta(days=90)
+
+
+@dataclass(frozen=True)
+class OneFacts:
+    """One optimization: the record, what health makes of it, and what the judgement of its best rests on.
+
+    counts: trials by state, all of them. waited_seconds: in the queue, before its first attempt.
+    """
+
+    facts: Facts
+    checks: Sequence[Check]
+    evidence: Evidence | Unknown
+    judgement: Judgement | Unknown
+    importance: Mapping[str, Any]
+    counts: Mapping[str, int]
+    waited_seconds: float | None
+
+    @property
+    def state(self) -> OptimizationState:
+        return self.facts.state
+
+
+@dataclass(frozen=True)
+class AllFacts:
+    """All optimizations: `summary` and `trends` as the statistics give them, the newest ones, rankings by metric.
+
+    judged: the last health report of those of the newest that have one, by id, with its checks.
+    """
+
+    summary: Mapping[str, Any]
+    trends: Mapping[str, Any]
+    newest: Sequence[OptimizationState]
+    judged: Mapping[str, Row]
+    rankings: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def read_one(store: Store, optimization_id: str) -> OneFacts:
+    state = store.get(optimization_id)
+    if state is None:
+        raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
+    facts = read_facts(store, state)
+    evidence = evidence_of(facts.best, facts.family)
+    row = store.queueing(optimization_id)
+    return OneFacts(
+        facts=facts,
+        checks=[*validity(facts, evidence), *completeness(facts), *security(facts), *performance(facts)],
+        evidence=evidence,
+        judgement=evidence if isinstance(evidence, Unknown) else judge(evidence),
+        importance=importance(facts.trials[:MOST_TRIALS]),
+        counts=store.trial_counts(optimization_id),
+        waited_seconds=row["waited_seconds"] if row else None,
+    )
+
+
+def read_all(store: Store, now: datetime) -> AllFacts:
+    first = store.first_ended()
+    age = now - _aware(first) if first else SHORTEST_TREND
+    summary, trends, rankings = asyncio.run(_statistics(store, min(max(age, SHORTEST_TREND), LONGEST_TREND)))
+    newest = store.list(limit=NEWEST).items
+    reports = {state.optimization_id: store.health_report(state.optimization_id) for state in newest}
+    judged = {name: row for name, row in reports.items() if row is not None}
+    return AllFacts(summary, trends, newest, judged, rankings)
+
+
+def _aware(moment: str) -> datetime:
+    at = datetime.fromisoformat(moment)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)  # the beginning of a day has none
+
+
+async def _statistics(store: Store, time_range: timedelta) -> tuple[Any, Any, dict[str, Any]]:
+    statistics = OptimizationStatistics(store=store)
+    await statistics.initialize()
+    return (
+        await statistics.get_global_statistics(),
+        await statistics.get_performance_trends(time_range),
+        {metric: await statistics.get_optimization_rankings(metric, RANKED) for metric in RANKED_BY},
+    )

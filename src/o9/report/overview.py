@@ -1,0 +1,183 @@
+"""All optimizations as a page: what stands where, and the reason where something cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from o9.health.unknown import Unknown
+from o9.model.optimization import OptimizationState
+from o9.report import life_plots, words
+from o9.report.facts import AllFacts
+from o9.report.headline import Figure, Spoken, spoken_of
+from o9.report.plot import Plot
+from o9.statistics.trends import FIGURES
+from o9.store.commit import Row
+
+FEWEST_WINDOWS = 2  # of which something can be drawn
+# What a ranking is by, and how its values read.
+_RANKINGS = {
+    "current_performance": ("Best value", words.number),
+    "performance_improvement": ("Improvement on the baseline", lambda value: words.share(value, sign=True)),
+    "execution_time": ("Time of running, the shortest first", words.duration),
+}
+_QUEUE = {
+    "queued": "wait for a slot",
+    "claimed": "are claimed, and about to begin",
+    "waiting_for_others": "wait for others to complete",
+    "held": "are held back until somebody starts them",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """What has ended of one type, strategy or status."""
+
+    name: str
+    count: int
+    success: str
+    duration: str
+    improvement: str
+    waited: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    title: str
+    rows: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Newest:
+    """One of the newest; `spoken` is None where it was not judged yet."""
+
+    state: OptimizationState
+    spoken: Spoken | None
+    judged: str
+    best: str
+    improvement: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What `templates/overview.html` shows, top to bottom."""
+
+    total: int
+    figures: Sequence[Figure]
+    statuses: Plot | Unknown
+    trends: Sequence[tuple[str, Plot | Unknown]]
+    trends_note: str
+    groups: Sequence[tuple[str, Sequence[Group]]]
+    rankings: Sequence[Ranking]
+    queue: Sequence[str]
+    newest: Sequence[Newest]
+    left_out: int
+    quantile_error: str
+
+
+def overview(found: AllFacts, now: datetime) -> Overview:
+    summary, total = found.summary, found.summary["total_optimizations"]
+    windows = found.trends["windows"]
+    return Overview(
+        total=total,
+        figures=_figures(summary),
+        statuses=life_plots.by_status(summary["by_status"]),
+        trends=[(life_plots.TREND_TITLES[name], life_plots.trend(name, found.trends)) for name in FIGURES]
+        if len(windows) >= FEWEST_WINDOWS
+        else (),
+        trends_note=_trends_note(found.trends),
+        groups=[(by, [_group(name, each) for name, each in groups.items()]) for by, groups in summary["ended"].items()],
+        rankings=[_ranking(metric, rows) for metric, rows in found.rankings.items()],
+        queue=_queue(summary["queue"]),
+        newest=[_newest(state, found.judged.get(state.optimization_id)) for state in found.newest],
+        left_out=max(0, total - len(found.newest)),
+        quantile_error=words.share(summary["quantiles"]["relative_error"]),
+    )
+
+
+def _trends_note(trends: Mapping[str, Any]) -> str:
+    window, windows = trends["window"], trends["windows"]
+    if not windows:
+        return "Not drawn. Nothing has ended yet."
+    since = life_plots.start_of(windows[0]["starts"])
+    if len(windows) < FEWEST_WINDOWS:
+        return f"Not drawn. All that has ended did so in one {window}, from {since} UTC on; a trend needs another."
+    return (
+        f"By the {window}, from {since} UTC on. Slopes are Theil and Sen's with their 95% interval; the {window} that "
+        "the present is in is shown, and counts for none."
+    )
+
+
+def _figures(summary: Mapping[str, Any]) -> list[Figure]:
+    ended = sum(each["count"] for each in summary["ended"]["status"].values())
+    nothing = "nothing has ended yet"
+    rates = [
+        ("Completed", "success_rate", f"of {ended:,} that have ended"),
+        ("Failed or timed out", "failure_rate", "of what has ended"),
+    ]
+    found = [
+        Figure(
+            "Optimizations", f"{summary['total_optimizations']:,}", f"{summary['active_optimizations']:,} at work now"
+        )
+    ]
+    for title, name, note in rates:
+        rate = summary[name]
+        found.append(Figure(title, "unknown", nothing) if rate is None else Figure(title, words.share(rate), note))
+    spreads = [
+        ("Median time of running", "duration_seconds", words.duration),
+        ("Median improvement", "performance_improvement", lambda value: words.share(value, sign=True)),
+        ("Median wait in the queue", "waiting_seconds", words.duration),
+    ]
+    for title, name, told in spreads:
+        spread = summary[name]
+        if spread["median"] is None:
+            found.append(Figure(title, "unknown", spread["reason"]))
+        else:
+            note = f"nine of ten up to {told(spread['p90'])}; of {spread['count']:,}"
+            found.append(Figure(title, f"≈ {told(spread['median'])}", note))
+    return found
+
+
+def _group(name: str, each: Mapping[str, Any]) -> Group:
+    return Group(
+        name=name.replace("_", " "),
+        count=each["count"],
+        success=words.share(each["success_rate"]),
+        duration=words.duration(each["duration_seconds"]["mean"]),
+        improvement=words.share(each["performance_improvement"]["mean"], sign=True),
+        waited=words.duration(each["waiting_seconds"]["mean"]),
+    )
+
+
+def _ranking(metric: str, rows: Sequence[Mapping[str, Any]]) -> Ranking:
+    title, told = _RANKINGS[metric]
+    ranks = [f"{row['rank']}{'=' if row['tied'] > 1 else ''}" for row in rows]
+    names = [row["name"] or row["optimization_id"] for row in rows]
+    return Ranking(title, list(zip(ranks, names, [told(row["value"]) for row in rows], strict=True)))
+
+
+def _newest(state: OptimizationState, report: Row | None) -> Newest:
+    reached = bool(state.current_performance or state.optimized_parameters)
+    gained = reached and bool(state.baseline_performance)
+    return Newest(
+        state=state,
+        spoken=spoken_of(report["checks"]) if report else None,
+        judged=words.moment(report["last_at"]) if report else "",
+        best=words.number(state.current_performance) if reached else words.NOTHING,
+        improvement=words.share(state.performance_improvement, sign=True) if gained else words.NOTHING,
+    )
+
+
+def _queue(queue: Mapping[str, Any]) -> list[str]:
+    """A sentence for each group that is not empty."""
+    told = []
+    for name, meaning in _QUEUE.items():
+        group = queue[name]
+        if group["count"]:
+            longest = words.duration(group["longest_seconds"])
+            told.append(f"{group['count']:,} {meaning}; the longest for {longest}.")
+    if queue["looked_at"] < queue["of"]:
+        told.append(f"Looked at were the {queue['looked_at']:,} of {queue['of']:,} that were created first.")
+    return told

@@ -1,0 +1,127 @@
+"""From articles to one HTML file that asks the network for nothing.
+
+Contract. Pure but for reading this package's templates and plotly.js from its own package. Every value that a template
+prints passes `words.plain` and is escaped. The page's Content-Security-Policy forbids every request, and every script
+but the two whose hashes it names, so that nothing that somebody wrote into a name can become one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from o9.health.unknown import Unknown
+from o9.report import words
+from o9.report.plot import STATUS_COLOURS, Plot
+
+GENERATOR = "O9 report"  # what a file that may be written over has in its head
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def render(template: str, title: str, now: datetime, source: str, **context: Any) -> str:
+    """`template` with what every page has; `source` names the store, without a password."""
+    plots: dict[str, Plot] = {}
+    environment = _environment()
+    body = environment.get_template(template).render(place=_Places(plots), title=title, **context)
+    scripts = [Markup(_normal(text)) for text in (get_plotlyjs(), _text("draw.js"))] if plots else []
+    return environment.get_template("page.html").render(
+        title=title,
+        now=now,
+        source=source,
+        generator=f"{GENERATOR} {_release()}",
+        policy=_policy(scripts),
+        style=Markup(_text("style.css")),
+        status_colours={status.value: colour for status, colour in STATUS_COLOURS.items()},
+        body=Markup(body),
+        plots=Markup(script_json({name: plot.to_dict() for name, plot in plots.items()})),
+        scripts=scripts,
+    )
+
+
+def script_json(document: Any) -> str:
+    """JSON that may stand inside a script element: it cannot end it, nor begin a comment there."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escaped in _ESCAPES.items():
+        text = text.replace(character, escaped)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class _Places:
+    """Gives each plot that a template puts into the page an id of its own, and collects them."""
+
+    def __init__(self, plots: dict[str, Plot]) -> None:
+        self._plots = plots
+
+    def __call__(self, plot: Plot) -> str:
+        name = f"plot-{len(self._plots) + 1}"
+        self._plots[name] = plot
+        return name
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("o9.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    told = (words.number, words.ratio, words.share, words.duration, words.moment, words.count, words.value_of)
+    environment.filters |= {each.__name__: each for each in told} | {
+        "sentence": words.sentence,
+        "shortened": words.shortened,
+        "trials": words.states,
+    }
+    environment.tests["unknown"] = lambda value: isinstance(value, Unknown)
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    return words.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _text(name: str) -> str:
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _normal(text: str) -> str:
+    """As an HTML parser reads it, of which the hash is taken."""
+    if "</script" in text.lower() or "<!--" in text:
+        raise ValueError("a script that ends its own element cannot be put into a page")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _policy(scripts: list[Markup]) -> str:
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes) or "'none'"
+    # Plotly writes style attributes, and makes a picture of a plot from a blob.
+    rules: Mapping[str, str] = {
+        "default-src": "'none'",
+        "script-src": allowed,
+        "style-src": "'unsafe-inline'",
+        "img-src": "data: blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in rules.items())
+
+
+def _release() -> str:
+    try:
+        return version("prefect-o9")
+    except PackageNotFoundError:
+        return ""

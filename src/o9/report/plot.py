@@ -1,0 +1,94 @@
+"""A plot as plain data for Plotly, and what all plots of a report share: colours, axes, fonts, text made harmless.
+
+Contract. A builder answers with a `Plot`, or with an `Unknown` whose reason takes the plot's place in the page. A
+`Plot` holds nothing but what JSON can: numbers are finite and rounded. Only traces that are drawn as SVG are used:
+those on WebGL build code from text at run time, which the page's Content-Security-Policy forbids.
+
+Colours are from Okabe and Ito's palette, fit for colour-blind readers, and strong enough on white and on near-black.
+Text and lines of the axes get theirs from the page's style sheet, so that they follow the reader's light or dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from o9.model.states import OptimizationStatus
+from o9.report.words import plain, shortened
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#2f7fc1", "#d9691e", "#1a9c78", "#b065a0", "#56a9da", "#8b929b"
+STATUS_COLOURS = {
+    OptimizationStatus.CREATED: "#9aa1a9",
+    OptimizationStatus.INITIALIZING: "#7cc0e8",
+    OptimizationStatus.RUNNING: BLUE,
+    OptimizationStatus.PAUSED: "#e0a526",
+    OptimizationStatus.SUSPENDED: "#b08a3e",
+    OptimizationStatus.COMPLETED: GREEN,
+    OptimizationStatus.FAILED: ORANGE,
+    OptimizationStatus.CANCELLED: PURPLE,
+    OptimizationStatus.TIMEOUT: "#a5421a",
+}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'PingFang SC', 'Hiragino Sans GB', "
+FONT += "'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif"
+FONT_SIZE = 12
+LABEL_LIMIT = 28
+
+
+@dataclass(frozen=True)
+class Plot:
+    """`finding` says in a sentence what there is to see; `note` how to read it, and what was left out.
+
+    size: `plain`, `small` (one of many beside each other) or `tall`.
+    """
+
+    finding: str
+    data: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
+    note: str = ""
+    size: str = "plain"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"data": list(self.data), "layout": dict(self.layout)}
+
+
+def axis(title: str = "", **more: Any) -> dict[str, Any]:
+    """An axis without a box; its colours come from the style sheet."""
+    told: dict[str, Any] = {"automargin": True, "showline": False, "zeroline": False, "ticks": ""}
+    told |= {"exponentformat": "power", "minexponent": 6}
+    if title:
+        told["title"] = {"text": label(title, 80), "standoff": 10}
+    return told | more
+
+
+def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What every plot has, and `more`, which wins."""
+    return {
+        "autosize": True,
+        "font": {"family": FONT, "size": FONT_SIZE},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 48, "r": 12, "t": 12, "b": 40},
+        "hovermode": "closest",
+        "hoverlabel": {"font": {"family": FONT, "size": FONT_SIZE}, "align": "left"},
+        "showlegend": False,
+        "legend": LEGEND_ABOVE,
+        "xaxis": dict(x),
+        "yaxis": dict(y),
+    } | more
+
+
+# Above the plot, and as wide as it: beside it there is no room on a telephone.
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
+
+
+def label(text: str, limit: int = LABEL_LIMIT) -> str:
+    """What somebody wrote, for a place where Plotly would read it as its own small HTML."""
+    return escape(shortened(plain(text), limit), quote=False)
+
+
+def range_around(low: float, high: float, *, room: float = 0.06) -> list[float]:
+    """From a little below to a little above; of one value, some room on both sides."""
+    width = (high - low) or abs(high) or 1.0
+    return [low - room * width, high + room * width]
