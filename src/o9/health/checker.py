@@ -13,7 +13,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from o9.health.checks import PARTS, THRESHOLDS, Check, report_of, unknown
@@ -31,6 +31,10 @@ from o9.store.commit import Row
 from o9.store.component import StoreComponent
 from o9.store.reports import PAGE_LIMIT, KeepReport
 from o9.store.store import Store
+
+if TYPE_CHECKING:
+    from o9.health.unknown import Unknown
+    from o9.health.verdict import Evidence
 
 logger = logging.getLogger(__name__)
 EVALUATION_SECONDS = 60.0
@@ -176,10 +180,28 @@ def checker_for(store: Store) -> OptimizationHealthChecker:
 _in_use: WeakKeyDictionary[Store, OptimizationHealthChecker] = WeakKeyDictionary()
 
 
-def _checks(store: Store, state: OptimizationState) -> tuple[OptimizationState, list[Check]]:
-    """What was checked, as it was then, and the checks."""
+def checks_of(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[Check]:
+    """All checks; a part whose own check fails is unknown. `evidence`: as for `validity`, where somebody has it."""
     from o9.health.validity import validity  # brings numpy and scipy, half a second that most processes never need
 
+    def judged(facts: Facts) -> list[Check]:
+        return validity(facts, evidence)
+
+    found: list[Check] = []
+    parts: dict[str, Callable[[Facts], list[Check]]] = dict(
+        zip(PARTS, (judged, completeness, security, performance), strict=True)
+    )
+    for part, look in parts.items():
+        try:
+            found += look(facts)
+        except Exception as error:
+            logger.exception("the %s of %s could not be checked", part, facts.state.optimization_id)
+            found.append(_failed(part, "it could not be checked", error))
+    return found
+
+
+def _checks(store: Store, state: OptimizationState) -> tuple[OptimizationState, list[Check]]:
+    """What was checked, as it was then, and the checks."""
     try:
         facts = read_facts(store, state)
     except OptimizationError:
@@ -187,17 +209,7 @@ def _checks(store: Store, state: OptimizationState) -> tuple[OptimizationState, 
     except Exception as error:
         logger.exception("the record of %s cannot be read", state.optimization_id)
         return state, [_failed(part, "its record cannot be read", error) for part in PARTS]
-    found: list[Check] = []
-    parts: dict[str, Callable[[Facts], list[Check]]] = dict(
-        zip(PARTS, (validity, completeness, security, performance), strict=True)
-    )
-    for part, look in parts.items():
-        try:
-            found += look(facts)
-        except Exception as error:
-            logger.exception("the %s of %s could not be checked", part, state.optimization_id)
-            found.append(_failed(part, "it could not be checked", error))
-    return facts.state, found
+    return facts.state, checks_of(facts)
 
 
 def _failed(part: str, what: str, error: Exception) -> Check:

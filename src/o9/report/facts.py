@@ -7,18 +7,17 @@ NEWEST. Nothing is written. Raises OptimizationError where the id is not known.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from o9.health.checker import checks_of
 from o9.health.checks import Check
-from o9.health.completeness import completeness
 from o9.health.facts import Facts, read_facts
-from o9.health.performance import performance
-from o9.health.security import security
 from o9.health.unknown import Unknown
-from o9.health.validity import evidence_of, validity
+from o9.health.validity import evidence_of
 from o9.health.verdict import Evidence, Judgement, judge
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
@@ -27,6 +26,7 @@ from o9.statistics.statistics import OptimizationStatistics
 from o9.store.commit import Row
 from o9.store.store import Store
 
+logger = logging.getLogger(__name__)
 NEWEST = 200
 RANKED = 10
 RANKED_BY = ("current_performance", "performance_improvement", "execution_time")
@@ -72,11 +72,11 @@ def read_one(store: Store, optimization_id: str) -> OneFacts:
     if state is None:
         raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
     facts = read_facts(store, state)
-    evidence = evidence_of(facts.best, facts.family)
+    evidence = _evidence(facts)
     row = store.queueing(optimization_id)
     return OneFacts(
         facts=facts,
-        checks=[*validity(facts, evidence), *completeness(facts), *security(facts), *performance(facts)],
+        checks=checks_of(facts, evidence),
         evidence=evidence,
         judgement=evidence if isinstance(evidence, Unknown) else judge(evidence),
         importance=importance(facts.trials[:MOST_TRIALS]),
@@ -93,6 +93,15 @@ def read_all(store: Store, now: datetime) -> AllFacts:
     reports = {state.optimization_id: store.health_report(state.optimization_id) for state in newest}
     judged = {name: row for name, row in reports.items() if row is not None}
     return AllFacts(summary, trends, newest, judged, rankings)
+
+
+def _evidence(facts: Facts) -> Evidence | Unknown:
+    """Unknown, too, where judging fails: the rest of the report is none the worse for it."""
+    try:
+        return evidence_of(facts.best, facts.family)
+    except Exception as error:
+        logger.exception("the best of %s could not be judged", facts.state.optimization_id)
+        return Unknown(f"it could not be judged: {type(error).__name__}: {error}"[:500])
 
 
 def _aware(moment: str) -> datetime:

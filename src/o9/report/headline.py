@@ -101,15 +101,18 @@ class Figure:
     note: str = ""
 
 
-def headline(check: Check, judgement: Judgement | Unknown) -> Headline:
-    """check: `validity.luck`; judgement: what it rests on, or why nothing could be judged."""
+def headline(checks: Sequence[Check], judgement: Judgement | Unknown) -> Headline:
+    """checks: with `validity.luck`, if it could be made; judgement: what it rests on, or why nothing was judged."""
+    check = next((each for each in checks if each.name == LUCK), None)
+    remedy = words.sentence(check.remedy) if check else ""
     if isinstance(judgement, Unknown):
-        return Headline(SPOKEN[Verdict.UNKNOWN], _bare(judgement.reason), "", "", words.sentence(check.remedy))
+        return Headline(SPOKEN[Verdict.UNKNOWN], _bare(judgement.reason), "", "", remedy)
     title = _LEGS[judgement.decided_by][0] if judgement.decided_by in _LEGS else ""
     errs = judgement.errs if title else ""
     # The words of the check, for they say besides what was left out.
-    because = check.words.removeprefix(f"{judgement.verdict.value} (by {judgement.decided_by}). ")
-    return Headline(SPOKEN[judgement.verdict], _bare(because), title, errs, words.sentence(check.remedy))
+    because = check.words if check else judgement.words
+    because = because.removeprefix(f"{judgement.verdict.value} (by {judgement.decided_by}). ")
+    return Headline(SPOKEN[judgement.verdict], _bare(because), title, errs, remedy)
 
 
 def spoken_of(checks: Sequence[Mapping[str, Any]]) -> Spoken:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from o9.health.unknown import Unknown
-from o9.health.validity import LUCK, unpacked
+from o9.health.validity import unpacked
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
@@ -80,7 +80,7 @@ def article(found: OneFacts, now: datetime) -> Article:
         name=words.shortened(state.name or state.optimization_id, LONGEST_NAME),
         made_of=_made_of(found),
         so_far="" if state.status in ENDED else ", so far",
-        headline=headline(next(check for check in found.checks if check.name == LUCK), found.judgement),
+        headline=headline(found.checks, found.judgement),
         legs=leg_rows(found.judgement),
         scores=scores(found.checks),
         performance=performance_figures(state, facts.value, found.counts),
