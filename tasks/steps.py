@@ -16,13 +16,24 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 
-from o9.lifecycle.effect import Best, best_of, direction_of, improvement, is_better
+from o9.lifecycle.effect import (
+    BEST,
+    CPU,
+    MEMORY,
+    STEP_SECONDS,
+    TRIALS,
+    Best,
+    best_of,
+    direction_of,
+    improvement,
+    is_better,
+)
 from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
-from o9.monitor.resources import CPU_PERCENT, MEMORY_MIB, Meter
+from o9.monitor.resources import Meter
 from o9.store.ledger import AMENDABLE, Acknowledged, Amend, CommitStep, CutOff
 from o9.store.provenance import RecordProvenance
 from o9.store.transitions import Cause, Transition
@@ -164,9 +175,9 @@ async def _commit(
     if result.best_value is not None and (best is None or is_better(result.best_value, best.value, direction)):
         best = Best(result.best_value, result.best_parameters or {})
     usage = attempt.meter.measure() if attempt.meter else {}
-    metrics = {"step_seconds": seconds, "trials": float(len(result.trials)), **usage, **result.metrics}
+    metrics = {STEP_SECONDS: seconds, TRIALS: float(len(result.trials)), **usage, **result.metrics}
     if best is not None:
-        metrics["best_value"] = best.value
+        metrics[BEST] = best.value
     acknowledged = await attempt.write(
         CommitStep(
             optimization_id=state.optimization_id,
@@ -179,8 +190,8 @@ async def _commit(
             performance=best.value if best else None,
             improvement=improvement(best.value, state.baseline_performance, direction) if best else None,
             optimized_parameters=best.parameters if best else None,
-            cpu_usage=usage.get(CPU_PERCENT),
-            memory_usage=usage.get(MEMORY_MIB),
+            cpu_usage=usage.get(CPU),
+            memory_usage=usage.get(MEMORY),
         )
     )
     # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -328,6 +328,48 @@ def test_what_it_imports_is_held_against_what_is_allowed(metadata: dict[str, Any
     found = check(security(facts(state={"metadata": metadata}, allowed_imports=("desk",))), "security.imports")
     assert found.score == score
     assert not any(one.name == "security.imports" for one in security(facts(state={"metadata": metadata})))
+
+
+def figures(seconds: Sequence[float] = (), **named: Sequence[float]) -> dict[int, dict[str, float]]:
+    steps: dict[int, dict[str, float]] = {}
+    for name, values in {"step_seconds": seconds, **named}.items():
+        for step, value in enumerate(values):
+            steps.setdefault(step, {})[name] = value
+    return steps
+
+
+def test_speed_is_held_against_the_steps_before() -> None:
+    def speed(seconds: Sequence[float], **named: Sequence[float]) -> Check:
+        return check(performance(facts(figures=figures(seconds, **named))), "performance.speed")
+
+    steady = [1.0, 1.1, 0.9] * 10
+    assert (speed(steady).score, speed(steady).remedy) == (1.0, "")
+    slower = speed([*steady, *[3.0] * 10])
+    assert (slower.score, slower.evidence["seconds_now"]) == (0.6, 3.0)
+    assert "a trial takes 3 s in its last 10 steps, and took 1 s in those before: 3.0 times as long" in slower.words
+    assert speed([*steady, *[3.0] * 10], trials=[1.0] * 30 + [3.0] * 10).score == 1.0  # a step of three trials
+    few = speed(steady[:19])
+    assert isinstance(few.score, Unknown)
+    assert "the seconds of 19 steps" in few.words
+    long_ago = speed([*[0.01] * 300, *[1.0] * 200])
+    assert long_ago.score == 1.0  # what was before the newest 200 is no measure
+
+
+def test_memory_that_grows_on_is_a_warning() -> None:
+    def memory(readings: Sequence[float], **named: Sequence[float]) -> Check:
+        return check(performance(facts(figures=figures([], memory_mib=readings, **named))), "performance.memory")
+
+    grown = memory([100.0 + 10 * n for n in range(20)], cpu_percent=[90.0, 110.0])
+    assert (grown.score, grown.evidence["last_mib"]) == (0.6, 290.0)
+    assert grown.words == (
+        "the memory of its processes went from 100 to 290 MiB, at most 290; they used 100 % of a core: it grows, and "
+        "goes on"
+    )
+    assert memory([100.0, 200.0, *[210.0] * 20]).score == 1.0  # it has levelled off
+    few = memory([100.0] * 9)
+    assert isinstance(few.score, Unknown)
+    assert "measured in 9 steps" in few.words
+    assert not any(one.name == "performance.memory" for one in performance(facts()))
 
 
 Returns = tuple[float, ...]

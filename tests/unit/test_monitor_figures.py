@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from o9.lifecycle import series
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
-from o9.monitor import series
 from o9.monitor.effect import convergence_rate, effect_of, improvement_rate, stability_score, target_share
 from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.progress import Progress, progress_of

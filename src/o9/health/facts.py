@@ -6,10 +6,10 @@ state that changes meanwhile is read again, a few times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from o9.lifecycle.effect import Direction, best_of, direction_of
+from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
 from o9.model.settings import settings
@@ -49,6 +49,7 @@ class Facts:
     """`best` with its returns; `space` is None where it is not known.
 
     steps: those that left trials or figures; bests: the best so far after each step that has one.
+    figures: those that came with each step, by its number and their name.
     ran: what each attempt ran. repetition: what came of evaluating the best once more.
     allowed_imports: what this process lets a request import; empty where nothing is said.
     """
@@ -64,6 +65,7 @@ class Facts:
     prefect_states: Sequence[Row] = ()
     space: SearchSpace | None = None
     bests: Sequence[float] = ()
+    figures: Mapping[int, dict[str, float]] = field(default_factory=dict)
     ran: Sequence[Ran] = ()
     repetition: Repetition | None = None
     allowed_imports: tuple[str, ...] = ()
@@ -98,19 +100,22 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         state = before
     holding = store.holding(name)
     run_id = holding.prefect_run_id if holding else None
-    best_values = {row["step"]: row["value"] for row in metrics if row["name"] == "best_value"}
+    figures: dict[int, dict[str, float]] = {}
+    for row in metrics:
+        figures.setdefault(row["step"], {})[row["name"]] = row["value"]
     return Facts(
         state=state,
         trials=trials,
         best=best,
         family=family_of(best, name, store.family_trials(best.family, name), store.baseline(name)) if best else None,
         transitions=transitions,
-        steps=frozenset(row["step"] for row in metrics) | frozenset(trial.step for trial in trials),
+        steps=frozenset(figures) | frozenset(trial.step for trial in trials),
         holding=holding,
         prefect_run=store.prefect_run(run_id) if run_id else None,
         prefect_states=store.prefect_states(name),
         space=search_space_of(state),
-        bests=[best_values[step] for step in sorted(best_values)],
+        bests=[figures[step][BEST] for step in sorted(figures) if BEST in figures[step]],
+        figures=figures,
         ran=store.provenance(name),
         repetition=store.repetition(name),
         allowed_imports=settings().allowed_imports,

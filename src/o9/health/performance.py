@@ -1,4 +1,7 @@
-"""Is it getting there? Against the target, the baseline, and its own history. Pure. Better follows the direction."""
+"""Is it getting there, and as fast as before? Against the target, the baseline, and its own history. Pure.
+
+Better follows the direction.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ HISTORY, FAILURES = "performance.history", "performance.failures"
 
 
 def performance(facts: Facts) -> list[Check]:
-    return [baseline(facts), *target(facts), *history(facts), *failures(facts)]
+    from o9.health.resources import resources  # brings numpy
+
+    return [baseline(facts), *target(facts), *history(facts), *failures(facts), *resources(facts)]
 
 
 def baseline(facts: Facts) -> Check:

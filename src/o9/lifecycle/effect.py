@@ -11,6 +11,8 @@ from o9.model.states import TrialState
 from o9.model.trial import Trial
 
 Direction = Literal["maximize", "minimize"]
+# The figures that are committed with each step: `BEST` once there is one, CPU and memory where they were measured.
+STEP_SECONDS, TRIALS, BEST, CPU, MEMORY = "step_seconds", "trials", "best_value", "cpu_percent", "memory_mib"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from o9.lifecycle.effect import best_of
+from o9.lifecycle.effect import CPU, MEMORY, TRIALS, best_of
 from o9.model.optimization import OptimizationMetrics
 from o9.model.states import TrialState
 from o9.model.trial import Trial
@@ -14,7 +14,7 @@ from o9.monitor.effect import RECENT_STEPS, convergence_rate, effect_of, improve
 from o9.monitor.findings import Finding
 from o9.monitor.progress import progress_of
 from o9.monitor.running import find_problems
-from o9.monitor.window import CPU, MEMORY, REPORTED, TRIALS, Step, Window
+from o9.monitor.window import REPORTED, Step, Window
 
 NOT_MEASURED = (
     "no process of its own was measured: async objectives run in the node's, which others share; children are "

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from o9.lifecycle import series
 from o9.model.states import AlertLevel, TrialState
-from o9.monitor import series
 from o9.monitor.window import Window
 from o9.strategies.parameters import CategoricalParameter, Parameter
 

@@ -24,12 +24,11 @@ from dataclasses import dataclass
 
 import psutil
 
+from o9.lifecycle.effect import CPU, MEMORY
 from o9.strategies.optuna_strategy import OptunaStrategy
 from o9.strategies.team import Hosted, Team
 from o9.strategies.user_steps import UserSteps
 
-CPU_PERCENT = "cpu_percent"
-MEMORY_MIB = "memory_mib"
 WINDOW_SECONDS = 1.0
 MIB = 1024.0 * 1024.0
 # A process, its start in ticks or seconds, so that a pid that was given anew is told apart.
@@ -55,7 +54,7 @@ class Meter:
         self._looked_at = -WINDOW_SECONDS
 
     def measure(self) -> dict[str, float]:
-        """Call it at the end of a step: what could be measured now, by CPU_PERCENT and MEMORY_MIB; maybe nothing."""
+        """Call it at the end of a step: what could be measured now, by CPU and MEMORY; maybe nothing."""
         now = time.monotonic()
         if self._team is None or now - self._looked_at < WINDOW_SECONDS:
             return {}
@@ -63,9 +62,9 @@ class Meter:
         before, self._last = self._last, read(pids_of(self._team), now)
         if self._last is None:
             return {}
-        figures = {MEMORY_MIB: self._last.memory_mib}
+        figures = {MEMORY: self._last.memory_mib}
         percent = cpu_percent(before, self._last)
-        return figures if percent is None else {CPU_PERCENT: percent} | figures
+        return figures if percent is None else {CPU: percent} | figures
 
 
 def cpu_percent(before: Reading | None, after: Reading) -> float | None:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from o9.lifecycle import series
+from o9.lifecycle.course import growth, slowdown
+from o9.lifecycle.effect import MEMORY, TRIALS
 from o9.model.states import AlertLevel, OptimizationStatus
-from o9.monitor import series
 from o9.monitor.findings import OF_THE_SEARCH, Finding
 from o9.monitor.progress import LEAST_STEPS, RECENT_STEPS, times_between
 from o9.monitor.window import Window
@@ -46,59 +48,36 @@ def stalled(window: Window) -> Finding | None:
     )
 
 
-GROWING_READINGS = 10
-GROWING_TAU = 0.7
-GROWING_SHARE = 0.2
-GROWING_LATER = 0.25
-
-
 def memory_growing(window: Window) -> Finding | None:
-    """The memory of its processes rises from reading to reading, by a fifth or more, and has not levelled off.
-
-    Kendall's tau with time at least 0.7; the growth is Theil and Sen's slope over the readings; a quarter of it or more
-    in the newer half.
-    """
-    readings = [step.figures["memory_mib"] for step in window.steps if "memory_mib" in step.figures]
-    if len(readings) < GROWING_READINGS:
-        return None
-    tau, slope, half = series.concordance(readings), series.slope(readings), len(readings) // 2
-    growth, later = slope * (len(readings) - 1), series.slope(readings[-half:]) * (half - 1)
-    if tau < GROWING_TAU or growth < GROWING_SHARE * readings[0] or later < GROWING_LATER * growth:
+    """The memory of its processes rises from reading to reading, and has not levelled off."""
+    found = growth([step.figures[MEMORY] for step in window.steps if MEMORY in step.figures])
+    if found is None:
         return None
     return Finding(
         "memory_growing",
         AlertLevel.WARNING,
-        f"the memory of its processes grew from {readings[0]:.0f} to {readings[-1]:.0f} MiB, and goes on",
+        f"the memory of its processes grew from {found.first:.0f} to {found.last:.0f} MiB, and goes on",
         "look for what the objective keeps from trial to trial (caches, lists, open files)",
-        {"first_mib": readings[0], "last_mib": readings[-1], "mib_a_reading": slope, "readings": len(readings),
-         "tau": tau},
+        {"first_mib": found.first, "last_mib": found.last, "mib_a_reading": found.slope, "readings": found.readings,
+         "tau": found.tau},
     )  # fmt: skip
 
 
-SLOWER_STEPS = 10
-SLOWER_FACTOR = 2.0
-SLOWER_Z = 3.0
-
-
 def slower_than_before(window: Window) -> Finding | None:
-    """A trial takes twice as long or more in the last SLOWER_STEPS steps as in those before, beyond chance."""
-    times = [
-        step.seconds / max(1.0, step.figures.get("trials", 1.0)) for step in window.steps if step.seconds is not None
-    ]
-    before, lately = times[:-SLOWER_STEPS], times[-SLOWER_STEPS:]
-    if len(before) < SLOWER_STEPS:
-        return None
-    usual, now = median(before), median(lately)
-    _, z = series.larger_later(before, lately)
-    if now < SLOWER_FACTOR * usual or usual <= 0 or z < SLOWER_Z:
+    """A trial takes twice as long or more in the last steps as in those before, beyond chance."""
+    found = slowdown(
+        [step.seconds / max(1.0, step.figures.get(TRIALS, 1.0)) for step in window.steps if step.seconds is not None]
+    )
+    if found is None:
         return None
     return Finding(
         "slower_than_before",
         AlertLevel.WARNING,
-        f"a trial takes {now:.3g} s now, and took {usual:.3g} s before",
+        f"a trial takes {found.now:.3g} s now, and took {found.before:.3g} s before",
         "see whether the machine is busy with other work, the data grows, or the sampler's model does (gp, tpe)",
-        {"seconds_now": now, "seconds_before": usual, "ratio": now / usual, "z": z, "steps_before": len(before)},
-    )
+        {"seconds_now": found.now, "seconds_before": found.before, "ratio": found.now / found.before, "z": found.z,
+         "steps_before": found.count},
+    )  # fmt: skip
 
 
 OF_RUNNING: Sequence[Callable[[Window], Finding | None]] = (stalled, memory_growing, slower_than_before)

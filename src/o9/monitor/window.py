@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select
 
-from o9.lifecycle.effect import Direction, direction_of
+from o9.lifecycle.effect import BEST, CPU, MEMORY, STEP_SECONDS, TRIALS, Direction, direction_of
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
@@ -23,8 +23,6 @@ from o9.strategies.search_space import SearchSpace
 WINDOW_STEPS = 200
 WINDOW_TRIALS = 500
 MOST_TRIALS = 100_000
-# What tasks.steps commits with each step; the last two only where they were measured.
-STEP_SECONDS, TRIALS, BEST, CPU, MEMORY = "step_seconds", "trials", "best_value", "cpu_percent", "memory_mib"
 # Fields of OptimizationMetrics that O9 cannot measure; filled where an objective or a strategy reports them itself.
 REPORTED = (
     "accuracy", "precision", "recall", "f1_score", "profit_improvement", "risk_reduction", "efficiency_gain",

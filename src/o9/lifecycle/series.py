@@ -1,4 +1,4 @@
-"""Small robust statistics of short series, as the monitor needs them. Pure; a series is in the order of time.
+"""Small robust statistics of short series. Pure; a series is in the order of time.
 
 Those that judge look at ranks only, so that scaling or shifting the values, or one wild value, changes nothing.
 """
