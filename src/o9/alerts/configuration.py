@@ -1,0 +1,324 @@
+"""The alerts' configuration: what `O9_ALERTS_FILE` says, and what holds without one.
+
+`load` reads the YAML, or refuses it with every fault in it, each with its line. Fields that Alertmanager has mean what
+they mean there. Without a file, or without a `route`, all alerts go to the receiver `default`, which has every channel
+that is registered unless the file defines it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from o9.alerts.flapping import Damping
+from o9.alerts.inhibition import InhibitRule
+from o9.alerts.intervals import (
+    TimeInterval,
+    TimeIntervals,
+    day_range,
+    exchange,
+    month_range,
+    time_range,
+    time_zone,
+    weekday_range,
+    year_range,
+)
+from o9.alerts.matchers import Matchers, parse, written
+from o9.alerts.messages import NAMES, Messages
+from o9.alerts.reading import Fault, Node, Reader
+from o9.alerts.routing import Route
+from o9.alerts.stages import Throttle
+from o9.model.errors import OptimizationAlertError
+
+EVERY_CHANNEL = "*"
+DEFAULT_RECEIVER = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Who is told: a name for channels, which are registered names, Apprise URLs, ``block:NAME``, or ``*`` for all."""
+
+    name: str
+    channels: tuple[str, ...]
+    send_resolved: bool = True
+    templates: Mapping[str, str] = field(default_factory=dict)
+    throttle: Throttle | None = None
+    """Of each of its channels, instead of the configuration's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part that others check: what it says, and the line of each of its fields."""
+
+    value: Any
+    field: str
+    lines: Mapping[str, int]
+
+
+_DEFAULT = Receiver(DEFAULT_RECEIVER, (EVERY_CHANNEL,))
+_DEFAULT_ROUTE = Route(DEFAULT_RECEIVER)
+_DEFAULT_DAMPING = Damping()
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything is by name; `load` has checked that every name there is one of something."""
+
+    route: Route = _DEFAULT_ROUTE
+    receivers: Mapping[str, Receiver] = field(default_factory=lambda: {DEFAULT_RECEIVER: _DEFAULT})
+    inhibit_rules: tuple[InhibitRule, ...] = ()
+    time_intervals: TimeIntervals = field(default_factory=dict)
+    flapping: Damping | None = _DEFAULT_DAMPING
+    throttle: Throttle | None = None
+    resolve_timeout: timedelta | None = None
+    """After it an alert without an end counts as over unless it is told again; None: only when it is resolved."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    link: str | None = None
+    rules: tuple[Section, ...] = ()
+
+    def throttle_of(self, receiver: str) -> Throttle | None:
+        return self.receivers[receiver].throttle or self.throttle
+
+
+def load(text: str, source: str = "the alerts file") -> Configuration:
+    """The configuration in `text`. Raises OptimizationAlertError with all its faults, a line for each."""
+    configuration, faults = read(text)
+    if faults:
+        told = "".join(f"\n  {fault}" for fault in faults)
+        raise OptimizationAlertError(f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:{told}")
+    return configuration
+
+
+def read(text: str) -> tuple[Configuration, tuple[Fault, ...]]:
+    """The configuration in `text` and its faults, in the order of their lines; with faults it means nothing."""
+    reader = Reader(text)
+    if reader.root is None:
+        return Configuration(), tuple(reader.faults)
+    found = reader.mapping(reader.root, _FIELDS)
+    receivers = _receivers(reader, found.get("receivers"))
+    intervals = _time_intervals(reader, found.get("time_intervals"))
+    route = _DEFAULT_ROUTE
+    if "route" in found:
+        route = _Routes(reader, receivers, intervals).read(found["route"], None)
+    configuration = Configuration(
+        route=route,
+        receivers=receivers,
+        inhibit_rules=tuple(_inhibit_rule(reader, node) for node in reader.items(found.get("inhibit_rules"))),
+        time_intervals=intervals,
+        flapping=_damping(reader, found.get("flapping")),
+        throttle=_throttle(reader, found.get("throttle")),
+        resolve_timeout=reader.span(found.get("resolve_timeout")),
+        templates=_templates(reader, found.get("templates")),
+        link=reader.understood(found.get("link"), _link),
+        rules=tuple(_section(reader, node) for node in reader.items(found.get("rules"))),
+    )
+    return configuration, tuple(sorted(reader.faults))
+
+
+_FIELDS = (
+    "route", "receivers", "inhibit_rules", "time_intervals", "flapping", "throttle", "resolve_timeout", "templates",
+    "link", "rules",
+)  # fmt: skip
+_ROUTE_FIELDS = (
+    "receiver", "matchers", "continue", "group_by", "group_wait", "group_interval", "repeat_interval",
+    "mute_time_intervals", "active_time_intervals", "escalate_after", "escalate_to", "routes",
+)  # fmt: skip
+
+
+def _receivers(reader: Reader, node: Node | None) -> dict[str, Receiver]:
+    receivers: dict[str, Receiver] = {DEFAULT_RECEIVER: _DEFAULT}
+    lines: dict[str, int] = {}
+    for item in reader.items(node):
+        found = reader.mapping(item, ("name", "channels", "send_resolved", "templates", "throttle"), ("name",))
+        name = reader.name(found.get("name"))
+        send_resolved = reader.flag(found.get("send_resolved"))
+        receiver = Receiver(
+            name or "",
+            reader.texts(found.get("channels")) or (),
+            send_resolved is not False,
+            _templates(reader, found.get("templates")),
+            _throttle(reader, found.get("throttle")),
+        )
+        if name is not None and _first(reader, found["name"], name, lines):
+            receivers[name] = receiver
+    return receivers
+
+
+class _Routes:
+    """Reads the tree; each route has what it does not say from its parent."""
+
+    def __init__(self, reader: Reader, receivers: Mapping[str, Receiver], intervals: TimeIntervals) -> None:
+        self._reader = reader
+        self._receivers = receivers
+        self._intervals = intervals
+        self._keys: dict[str, int] = {}
+
+    def read(self, node: Node, parent: Route | None) -> Route:
+        reader, above = self._reader, parent or Route(DEFAULT_RECEIVER, key="")
+        found = reader.mapping(node, _ROUTE_FIELDS)
+        matchers = _matchers(reader, found.get("matchers"))
+        if parent is None:
+            for name in ("matchers", "continue"):
+                if name in found:
+                    reader.fault(found[name], "the root takes every alert; write it at a route below `routes`")
+        route = Route(
+            receiver=reader.one_of(found.get("receiver"), self._receivers, "receiver") or above.receiver,
+            key=self._key(f"{above.key}/{written(matchers)}" if parent else written(matchers)),
+            matchers=matchers,
+            continues=bool(reader.flag(found.get("continue"))),
+            group_by=self._group_by(found.get("group_by"), above.group_by),
+            group_wait=_or(reader.span(found.get("group_wait"), zero=True), above.group_wait),
+            group_interval=_or(reader.span(found.get("group_interval")), above.group_interval),
+            repeat_interval=_or(reader.span(found.get("repeat_interval")), above.repeat_interval),
+            mute_time_intervals=reader.some_of(found.get("mute_time_intervals"), self._intervals, "time interval"),
+            active_time_intervals=reader.some_of(found.get("active_time_intervals"), self._intervals, "time interval"),
+            escalate_after=_or(reader.span(found.get("escalate_after")), above.escalate_after),
+            escalate_to=reader.one_of(found.get("escalate_to"), self._receivers, "receiver") or above.escalate_to,
+        )
+        if (route.escalate_after is None) != (not route.escalate_to):
+            given = found.get("escalate_after") or found.get("escalate_to") or node
+            reader.fault(given, "`escalate_after` and `escalate_to` need each other")
+        return replace(route, routes=tuple(self.read(each, route) for each in reader.items(found.get("routes"))))
+
+    def _key(self, key: str) -> str:
+        """Two routes with the same matchers at one place are told apart by their number."""
+        self._keys[key] = self._keys.get(key, 0) + 1
+        return key if self._keys[key] == 1 else f"{key}#{self._keys[key]}"
+
+    def _group_by(self, node: Node | None, above: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        names = self._reader.texts(node)
+        if names is None:
+            return above
+        if node is not None and len(set(names)) < len(names):
+            self._reader.fault(node, "a label is named twice")
+        if node is not None and "..." in names and len(names) > 1:
+            self._reader.fault(node, "`...` means all labels; leave the others out")
+        return None if "..." in names else tuple(sorted(names))
+
+
+def _inhibit_rule(reader: Reader, node: Node) -> InhibitRule:
+    found = reader.mapping(
+        node, ("name", "source_matchers", "target_matchers", "equal"), ("source_matchers", "target_matchers")
+    )
+    sides = {}
+    for name in ("source_matchers", "target_matchers"):
+        faults = len(reader.faults)
+        sides[name] = _matchers(reader, found.get(name))
+        if name in found and not sides[name] and len(reader.faults) == faults:
+            reader.fault(found[name], "there are none; say which alerts are meant")
+    return InhibitRule(
+        sides["source_matchers"],
+        sides["target_matchers"],
+        reader.texts(found.get("equal")) or (),
+        reader.text(found.get("name")) or "",
+    )
+
+
+def _matchers(reader: Reader, node: Node | None) -> Matchers:
+    """A list of texts, or one text."""
+    read = (reader.understood(each, parse) for each in reader.one_or_more(node))
+    return tuple(matcher for matchers in read if matchers is not None for matcher in matchers)
+
+
+def _time_intervals(reader: Reader, node: Node | None) -> dict[str, tuple[TimeInterval, ...]]:
+    intervals: dict[str, tuple[TimeInterval, ...]] = {}
+    lines: dict[str, int] = {}
+    for item in reader.items(node):
+        found = reader.mapping(item, ("name", "time_intervals"), ("name", "time_intervals"))
+        name = reader.name(found.get("name"))
+        read = tuple(_time_interval(reader, each) for each in reader.items(found.get("time_intervals")))
+        if name is not None and _first(reader, found["name"], name, lines):
+            intervals[name] = read
+    return intervals
+
+
+def _time_interval(reader: Reader, node: Node) -> TimeInterval:
+    ranges = {"weekdays": weekday_range, "days_of_month": day_range, "months": month_range, "years": year_range}
+    found = reader.mapping(node, ("times", *ranges, "location", "calendar"))
+    times = []
+    for item in reader.items(found.get("times")):
+        both = reader.mapping(item, ("start_time", "end_time"), ("start_time", "end_time"))
+        start, end = reader.text(both.get("start_time")), reader.text(both.get("end_time"))
+        if start is not None and end is not None:
+            times.append(reader.understood(both["start_time"], partial(time_range, end=end)))
+    read = {
+        name: tuple(
+            found_range
+            for each in reader.one_or_more(found[name])
+            if (found_range := reader.understood(each, understand)) is not None
+        )
+        for name, understand in ranges.items()
+        if name in found
+    }
+    return TimeInterval(
+        times=tuple(each for each in times if each is not None),
+        location=reader.understood(found.get("location"), time_zone),
+        calendar=reader.understood(found.get("calendar"), exchange) or "",
+        **read,
+    )
+
+
+def _damping(reader: Reader, node: Node | None) -> Damping | None:
+    """`flapping: false` is none."""
+    if node is None:
+        return Damping()
+    if reader.is_text(node):
+        if reader.flag(node) is not False:
+            reader.fault(node, "write `false`, or a mapping with changes, within and quiet")
+        return None
+    found = reader.mapping(node, ("changes", "within", "quiet"))
+    usual = Damping()
+    return Damping(
+        reader.count(found.get("changes"), 2, 1000) or usual.changes,
+        reader.span(found.get("within")) or usual.within,
+        reader.span(found.get("quiet")) or usual.quiet,
+    )
+
+
+def _throttle(reader: Reader, node: Node | None) -> Throttle | None:
+    if node is None:
+        return None
+    found = reader.mapping(node, ("messages", "every"), ("messages", "every"))
+    messages, every = reader.count(found.get("messages"), 1, 1_000_000), reader.span(found.get("every"))
+    return None if messages is None or every is None else Throttle(messages, every)
+
+
+def _templates(reader: Reader, node: Node | None) -> dict[str, str]:
+    templates: dict[str, str] = {}
+    for name, each in (reader.mapping(node, NAMES) if node is not None else {}).items():
+        source = reader.text(each)
+        if source is not None and reader.understood(each, partial(_template, name)) is not None:
+            templates[name] = source
+    return templates
+
+
+def _template(name: str, source: str) -> str:
+    Messages({name: source})
+    return source
+
+
+def _link(text: str) -> str:
+    Messages(link=text)
+    return text
+
+
+def _section(reader: Reader, node: Node) -> Section:
+    value = reader.plain(node)
+    lines = {name: each.line for name, each in reader.mapping(node).items()}
+    return Section(value, node.field, {"": node.line, **lines})
+
+
+def _first(reader: Reader, node: Node, name: str, lines: dict[str, int]) -> bool:
+    """Whether the name is new; it is noted."""
+    if name in lines:
+        reader.fault(node, f"there is another {name!r:.80}, in line {lines[name]}")
+        return False
+    lines[name] = node.line
+    return True
+
+
+def _or(span: timedelta | None, above: Any) -> Any:
+    return above if span is None else span
