@@ -18,6 +18,7 @@ from prefect.flows import load_flow_from_entrypoint
 
 from o9.store.commit import Row
 
+DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
 KEPT = "schedules"  # under which a node tells the others which ones it keeps
 
 

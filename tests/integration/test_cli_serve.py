@@ -1,0 +1,124 @@
+"""`o9 serve` as a process: it works the queue and keeps the schedules, and what it leaves the next one goes on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import o9_testing
+import pytest
+from command_line import O9, create
+
+from o9.cli.serve import interval
+from o9.store.store import Store
+
+DESK = """
+import time
+
+def slow(parameters):
+    time.sleep(0.2)
+    return parameters["x"]
+"""
+SERVE = [*O9, "serve", "--store", "store.db"]
+
+
+class Served:
+    """`o9 serve` processes in one folder, their logs one JSON object a line."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self._environment = environment | {
+            "PREFECT_API_URL": o9_testing.session_server().api_url,
+            "O9_LOG_FORMAT": "json",
+        }
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self) -> subprocess.Popen[str]:
+        number = len(self.processes)
+        with (self.folder / f"out-{number}").open("w") as out, (self.folder / f"log-{number}").open("w") as log:
+            self.processes.append(
+                subprocess.Popen(SERVE, cwd=self.folder, env=self._environment, stdout=out, stderr=log, text=True)
+            )
+        return self.processes[-1]
+
+    def out(self, number: int) -> str:
+        return (self.folder / f"out-{number}").read_text()
+
+    def log(self, number: int) -> list[dict[str, Any]]:
+        lines = (self.folder / f"log-{number}").read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def said(self, number: int) -> str:
+        return "\n".join(line["message"] for line in self.log(number))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    (tmp_path / "desk.py").write_text(DESK)
+    with o9_testing.no_process_left() as environment:
+        made = Served(tmp_path, environment)
+        yield made
+        for process in made.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def submit(store: Store, name: str, **fields: Any) -> None:
+    metadata = {"objective": "desk:slow", "search_space": o9_testing.LINE, "seed": 7}
+    create(store, name, metadata=metadata, **fields)
+
+
+@pytest.mark.slow
+def test_it_works_the_queue_keeps_the_schedules_and_hands_back_what_runs(
+    served: Served, wait_until: Callable[..., Any]
+) -> None:
+    with Store(str(served.folder / "store.db")) as store:
+        first = served.start()
+        wait_until(lambda: "Ctrl-C ends it" in served.out(0), 60)
+        for word in ("store.db", "Prefect:", "compute-statistics (every 5 min)", "check-health (every 5 min)"):
+            assert word in served.out(0)
+        submit(store, "long", total_steps=40)  # from another process
+        wait_until(lambda: (state := store.get("long")) and state.completed_steps >= 2, 60)
+        wait_until(lambda: served.said(0).count(": completed after") == 2, 60)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 0
+        assert served.said(0).endswith("stopped")
+        state = store.get("long")
+        assert state is not None
+        assert state.status.value == "created"
+        done = state.completed_steps
+        assert "running → created (node)" in served.said(0)
+        assert "paused" not in served.said(0)
+        assert {line["level"] for line in served.log(0)} == {"INFO"}
+
+        second = served.start()
+        wait_until(lambda: (state := store.get("long")) and state.completed_steps > done + 1, 60)
+        assert o9_testing.path_of(store, "long")[-3:] == ["created", "initializing", "running"]
+        wait_until(lambda: served.said(1).count(": next at ") == 2, 60)
+        assert "completed after" not in served.said(1)  # it ran a moment ago
+        told = [line for line in served.log(1) if line.get("optimization") == "long"]
+        assert any(line["message"] == "initializing → running (hook)" for line in told)
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(30) == 0
+        assert o9_testing.path_of(store, "long")[-1] == "created"
+
+
+@pytest.mark.slow
+def test_two_on_one_store_run_a_schedule_once(served: Served, wait_until: Callable[..., Any]) -> None:
+    served.start()
+    wait_until(lambda: served.said(0).count(": completed after") == 2, 60)
+    served.start()
+    wait_until(lambda: all(f"{name}: " in served.said(1) for name in ("check-health", "compute-statistics")), 60)
+    assert "completed after" not in served.said(1)
+    assert served.said(0).count(": completed after") == 2
+
+
+def test_an_interval_reads_in_its_largest_unit() -> None:
+    for seconds, told in ((1, "1 s"), (90, "90 s"), (300, "5 min"), (3600, "1 h"), (86400, "1 d"), (0.5, "0.5 s")):
+        assert interval(timedelta(seconds=seconds)) == told
