@@ -28,6 +28,7 @@ from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.schedules import Schedule, due_at, keeper
 from o9.lifecycle.presence import dead_on_this_host
+from o9.model.errors import OptimizationStoreError
 from o9.model.optimization import utc_now
 from o9.store.store import Store
 
@@ -78,6 +79,9 @@ class Scheduler:
             if utc_now() >= due:
                 try:
                     due = await self._look(schedule, flow)
+                except OptimizationStoreError as error:
+                    logger.warning("%s: the store is away; trying again in %s: %s", schedule.name, LOOK, error)
+                    due = utc_now() + LOOK
                 except Exception:  # whatever it was, the schedule goes on
                     logger.exception("%s could not be run; trying again in %s", schedule.name, LOOK)
                     due = utc_now() + LOOK
