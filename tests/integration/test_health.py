@@ -189,6 +189,29 @@ def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
         )
 
 
+async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: OptimizationHealthChecker) -> None:
+    store, market = health.store, noise(1, seed=3)[0] + 0.002
+    series = [market + 0.3 * one for one in noise(30)]
+    finished(store, "over zero", series)
+    claimed = at_work(store, "over the market", total_steps=1, metadata={"search_space": LINE})
+    trials = [
+        Trial(
+            number, 0, TrialState.COMPLETED, {"x": number / 30}, annual_sharpe(one), family="f", periods_per_year=252.0,
+            returns=tuple(map(float, one)), hold_out_returns=tuple(map(float, one[:200])),
+            baseline_returns=tuple(map(float, market)), baseline_hold_out_returns=tuple(map(float, market[:200])),
+        )
+        for number, one in enumerate(series)
+    ]  # fmt: skip
+    store.write(CommitStep("over the market", claimed.fence, 0, trials, {}))
+    for name, real in (("over zero", True), ("over the market", False)):
+        await health.check_optimization_health(name)
+        luck = await evidence(health, name, "validity.luck")
+        assert (luck["evidence"]["verdict"] == "real", luck["evidence"]["over_baseline"]) == (real, not real)
+        outside = await evidence(health, name, "validity.out_of_sample")
+        assert (outside["score"] is None) is real
+    assert outside["evidence"]["observations_out_of_sample"] == 200
+
+
 async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
     health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

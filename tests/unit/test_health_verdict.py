@@ -198,9 +198,19 @@ def test_unknown_is_said_with_all_its_reasons() -> None:
         ({"returns": list(noise(3)), "benchmark": [math.nan] * DAYS}, "best", "not all finite"),
         ({"returns": list(noise(3)), "out_of_sample": [0.1]}, "out_of_sample", "too few"),
         (
-            {"returns": list(noise(3)), "out_of_sample": [0.1, 0.2], "out_of_sample_benchmark": [0.1]},
+            {
+                "returns": list(noise(3)),
+                "benchmark": noise(1)[0],
+                "out_of_sample": [0.1, 0.2],
+                "out_of_sample_benchmark": [0.1],
+            },
             "out_of_sample",
             "benchmark has 1 returns",
+        ),
+        (
+            {"returns": list(noise(3)), "out_of_sample": [0.1, 0.2], "out_of_sample_benchmark": [0.1, 0.2]},
+            "out_of_sample",
+            "returns out of sample and none in sample",
         ),
         ({"returns": list(noise(3, 20))}, "family", "too few"),
     ],

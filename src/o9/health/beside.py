@@ -43,15 +43,16 @@ def beside(evidence: Evidence | Unknown) -> list[Check]:
 def track_record(best: Moments, evidence: Evidence) -> Check:
     """Are there returns enough to tell the best's Sharpe ratio from zero, or from the baseline's, were it alone?"""
     over = "the baseline's" if evidence.over_benchmark else "zero"
-    told = f"with a Sharpe ratio of {_told(best.sharpe, evidence)} from {_length(best.observations, evidence)}"
+    told = f"a Sharpe ratio of {_told(best.sharpe, evidence)}"
     known = {"observations": best.observations, "sharpe": best.sharpe, "over_baseline": evidence.over_benchmark}
     needed = minimum_track_record_length(
         best.sharpe, confidence=CONFIDENCE, skewness=best.skewness, kurtosis=best.kurtosis
     )
     if isinstance(needed, Unknown):
-        words = f"{told} it is not above {over}: no record is long enough to show that it is"
+        words = f"{told} is not above {over}: no record is long enough to show that it is"
         return Check(TRACK_RECORD, DOUBTFUL, words, "search elsewhere", evidence=known)
-    words = f"{told} it takes {_length(needed, evidence)} to tell it from {over} with {CONFIDENCE:.0%} confidence"
+    words = f"{told} takes {_length(needed, evidence)} to be told from {over} with {CONFIDENCE:.0%} confidence; there "
+    words += f"are {_length(best.observations, evidence)}"
     enough = best.observations >= needed
     return Check(
         TRACK_RECORD, 1.0 if enough else DOUBTFUL, words, "" if enough else _LONGER, evidence=known | {"needed": needed}
@@ -110,10 +111,8 @@ def out_of_sample(best: Moments, evidence: Evidence) -> Check:
     fresh = evidence.out_of_sample
     if isinstance(fresh, Unknown):
         return unknown(OUT_OF_SAMPLE, fresh, _GIVE_HOLD_OUT)
-    words = (
-        f"the Sharpe ratio is {_told(fresh.sharpe, evidence)} out of sample ({_length(fresh.observations, evidence)})"
-    )
-    words += f" and {_told(best.sharpe, evidence)} in sample ({_length(best.observations, evidence)})"
+    words = f"the Sharpe ratio is {_told(fresh.sharpe, evidence)} over {_length(fresh.observations, evidence)} out of "
+    words += f"sample and {_told(best.sharpe, evidence)} over {_length(best.observations, evidence)} in sample"
     known = {
         "in_sample": best.sharpe, "out_of_sample": fresh.sharpe, "observations_out_of_sample": fresh.observations,
     }  # fmt: skip
@@ -143,6 +142,6 @@ def _told(sharpe: float, evidence: Evidence) -> str:
 
 def _length(observations: float, evidence: Evidence) -> str:
     told = f"{observations:,.0f} periods"
-    return (
-        told if evidence.periods_per_year is None else f"{told}, {observations / evidence.periods_per_year:.1f} years"
-    )
+    if evidence.periods_per_year is None:
+        return told
+    return f"{told} ({observations / evidence.periods_per_year:.1f} years)"
