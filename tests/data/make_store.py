@@ -12,11 +12,15 @@ from pathlib import Path
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
+from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, Telling
 from o9.store.contract_steps import at_work, put, trial
+from o9.store.leadership import Lead, LetGo
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
+from o9.store.outbox import BeginTry, Decide, EndTry, Notification, Untold
 from o9.store.provenance import RecordProvenance
+from o9.store.silences import AddSilence
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState, Transition
 
@@ -53,6 +57,26 @@ def fill(store: Store) -> None:
     at_work(store, "名字-🚀", name="双均线")
     store.write(Transition("名字-🚀", S.PAUSED, Cause.PERSON, "by ann"))
     put(store, "waiting")
+    tell(store)
+
+
+def tell(store: Store) -> None:
+    """An alert that fires, one that is over, one notification that was sent and one that waits."""
+    at, end = "2026-01-01T00:00:00.000000+00:00", "2026-01-01T01:00:00.000000+00:00"
+    labels, metadata = '{"title":"慢"}', '{"evidence":{"seconds":1.5}}'
+    fires = Telling("fires", "f1", labels, "done", "warning", "慢", "it is slow", metadata, at)
+    over = Telling("over", "f2", labels, "", "error", "gone", "a disk", "{}", at, end)
+    store.write(RaiseAlerts([fires, over]))
+    store.write(AcknowledgeAlert("fires", "ann"))
+    store.write(AddSilence("s1", datetime(2026, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), pattern="x"))
+    fence = store.write(Lead("alerts", "node-1", 600.0))
+    assert fence is not None
+    told = [Notification("g", number, "log", "default", "firing", "new", at, '{"a":1}') for number in (1, 2)]
+    untold = [Untold("over", "default", "silenced", "s1", at)]
+    store.write(Decide("alerts", fence, store.last_change(), {("group", "g"): '{"n":2}'}, told, untold))
+    store.write(BeginTry("log", "node-1", 600.0))
+    store.write(EndTry(1, 1, "node-1"))
+    store.write(LetGo("alerts", fence))
 
 
 if __name__ == "__main__":

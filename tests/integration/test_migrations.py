@@ -17,9 +17,11 @@ from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store.codec import pack_returns
 from o9.store.contract_steps import assert_counts_are_true, put, status_of, trial
+from o9.store.leadership import Lead
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+from o9.store.outbox import BeginTry
 from o9.store.provenance import Baseline
 from o9.store.record import metadata
 from o9.store.store import Store
@@ -67,6 +69,7 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         assert store.provenance("done") == ([Ran(1, "crossover", "c1", "prices-2022")] if judged else [])
         tried = store.family_trials("prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
+        assert_alerts_read_back(store, there=revision >= "0005")
         assert store.checkpoint("done") == {"step": 1, "rng": [0.1, 1e308]}
         assert [(row["name"], row["value"]) for row in store.metrics("done")] == [("best", 1.5), ("best", 1.5)]
         assert store.prefect_states("done")[0]["run_name"] == "fast-fox"
@@ -79,6 +82,28 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         store.write(Transition("waiting", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
         assert status_of(store, "waiting") is S.COMPLETED
         assert_counts_are_true(store)
+
+
+def assert_alerts_read_back(store: Store, *, there: bool) -> None:
+    if not there:
+        assert (store.alerts.page(), store.alerts.notifications(), store.alerts.memory()) == ([], [], {})
+        return
+    over, fires = store.alerts.page()
+    assert (over["alert_id"], over["resolved_at"]) == ("over", "2026-01-01T01:00:00.000000+00:00")
+    assert (fires["title"], fires["metadata"], fires["acknowledged_by"]) == (
+        "慢",
+        {"evidence": {"seconds": 1.5}},
+        "ann",
+    )
+    assert [row["labels"] for row in store.alerts.open_episodes()] == [{"title": "慢"}] * 2
+    assert store.alerts.silences()[0]["pattern"] == "x"
+    assert [(row["status"], len(row["tries"])) for row in store.alerts.notifications()] == [("pending", 0), ("sent", 1)]
+    assert store.alerts.untold(alert_id="over")[0]["by"] == "s1"
+    assert store.alerts.memory() == {("group", "g"): '{"n":2}'}
+    assert store.write(Lead("alerts", "node", 60.0)) == 2
+    again = store.write(BeginTry("log", "node", 60.0))
+    assert again is not None
+    assert (again["number"], again["payload"]) == (2, '{"a":1}')
 
 
 @pytest.mark.parametrize("database", ["store_url", "postgres_url"])

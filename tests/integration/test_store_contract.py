@@ -11,9 +11,14 @@ import pytest
 from sqlalchemy import event
 
 from o9.model.states import OptimizationStatus, OptimizationType
+from o9.store.alerts import RaiseAlerts, ResolveAlert
 from o9.store.contract import StoreContract
+from o9.store.contract_alerts import telling
+from o9.store.contract_outbox import notification
 from o9.store.contract_steps import OpenStore, at_work, put
+from o9.store.leadership import Lead
 from o9.store.leases import Claim, Heartbeat, Sweep
+from o9.store.outbox import BeginTry, Decide, EndTry, Untold
 from o9.store.policies import SetPolicy
 from o9.store.runs import KnowRun
 from o9.store.store import Store
@@ -36,7 +41,10 @@ class TestPostgreSQL(StoreContract):
 
 S = OptimizationStatus
 # The others are small at any size: policy, tally, node.
-HOT = "optimization|trial|transition|checkpoint|change|intent|dependency|prefect_run|prefect_state|health_report"
+HOT = (
+    "optimization|trial|transition|checkpoint|change|intent|dependency|prefect_run|prefect_state|health_report|"
+    "alert|words|state|told|notification|earlier|notification_try|alert_decision|silence"
+)
 
 
 def test_hot_queries_go_by_an_index_on_sqlite(store_url: str) -> None:
@@ -62,6 +70,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         store.write(KnowRun(f"run-{n}", f"b{n}", 1))
     store.write(SetPolicy("default", {"max_concurrent_optimizations": 9}))
     store.write(Heartbeat("node", "host", 1, 1.0, 60.0, {"limit": 9}))
+    tell_alerts(store)
     page = store.list(limit=2)
     done: dict[str, Callable[[], Any]] = {
         "get": lambda: store.get("a1"),
@@ -80,12 +89,24 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "report": lambda: store.health_report("b1"),
         "reports of one": lambda: store.health_history("b1", limit=2),
         "reports of all": lambda: store.health_reports(limit=2, before=("2026", "b1")),
-        "due": lambda: store.health_due(limit=2),
+        "due for a check": lambda: store.health_due(limit=2),
         "claim": lambda: store.write(Claim("node", 9, 60.0)),
         "claim of one, as many as announced": lambda: store.write(Claim("node", None, 60.0, "a2")),
         "an end that others wait for": lambda: store.write(Transition("b0", S.COMPLETED, Cause.HOOK)),
         "heartbeat": lambda: store.write(Heartbeat("node", "host", 1, 1.0, 60.0)),
         "sweep": lambda: store.write(Sweep("node")),
+        "alerts": lambda: store.alerts.page(limit=2, before=("2026", "a1")),
+        "alerts of one": lambda: store.alerts.page(limit=2, optimization_id="o"),
+        "alerts of a level": lambda: store.alerts.page(limit=2, level="warning"),
+        "open alerts": lambda: store.alerts.open_episodes((1, "a1"), limit=2),
+        "an alert": lambda: store.write(RaiseAlerts([telling("a9"), telling("b9", title="b9")])),
+        "resolve": lambda: store.write(ResolveAlert("a9", "ann")),
+        "silences": lambda: store.alerts.silences(),
+        "due": lambda: store.alerts.due(["log"]),
+        "a try": lambda: store.write(BeginTry("log", "node", 60.0)),
+        "its end": lambda: store.write(EndTry(1, 1, "node", "no route", 0.0)),
+        "notifications": lambda: store.alerts.notifications(limit=2, before=9),
+        "untold": lambda: store.alerts.untold(limit=2, alert_id="a1"),
     }
     plans: dict[str, list[str]] = {}
     for name, act in done.items():
@@ -103,10 +124,18 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
     return plans
 
 
+def tell_alerts(store: Store) -> None:
+    store.write(RaiseAlerts([telling(f"a{n}", title=f"a{n}") for n in range(3)]))
+    fence = store.write(Lead("alerts", "node", 60.0))
+    assert fence is not None
+    told = [notification(number) for number in (1, 2)]
+    store.write(Decide("alerts", fence, 0, notifications=told, untold=[Untold("a1", "r", "silenced", "s", "2026")]))
+
+
 @contextlib.contextmanager
 def listening(store: Store, into: list[tuple[str, Any]]) -> Iterator[None]:
     def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if "optimization" in statement or "change" in statement:
+        if any(word in statement for word in ("optimization", "change", "alert", "notification", "silence")):
             into.append((statement, parameters))
 
     event.listen(store._engine, "before_cursor_execute", hear)
@@ -119,7 +148,10 @@ def listening(store: Store, into: list[tuple[str, Any]]) -> Iterator[None]:
 def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
     own = {
         "claim": "ix_optimization_queue", "open runs": "ix_prefect_run_open", "intents": "ix_intent_optimization",
-        "reports of all": "ix_health_report_latest", "due": "ix_optimization_health_due",
+        "reports of all": "ix_health_report_latest", "due for a check": "ix_optimization_health_due",
+        "alerts": "ix_alert_newest", "open alerts": "ix_alert_open",
+        "alerts of one": "ix_alert_optimization", "alerts of a level": "ix_alert_level", "an alert": "ix_alert_firing",
+        "due": "ix_notification_due", "a try": "ix_notification_order", "silences": "ix_silence_standing",
     }  # fmt: skip
     for name, index in own.items():
         assert any(index in line for line in plans[name]), f"{name} does not go by {index}: {plans[name]}"

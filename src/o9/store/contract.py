@@ -12,13 +12,12 @@ fixture closes what it opened.
 
 What is demanded, by the part that demands it:
 
-- here: a status changes only where the table allows it, checked against fence and version, and whole: transition,
-  change, count and rollup with it, or nothing; an operation that fails disturbs no neighbour; writes that arrive
-  together share transactions; the change feed is in commit order; pages are stable and counts are true.
+- here: a status changes only where the table allows it, and whole (transition, change, counts) or not; what fails
+  disturbs no neighbour; writes share transactions; the change feed is in commit order; pages are stable.
 - `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), amendments, claims and
   leases, the sweep of the dead, and Prefect's states.
 - `o9.store.contract_control`, `contract_runs`, `contract_judging`, `contract_reports`: wishes, limits, order; retries;
-  what was ever tried; what was said of it.
+  what was ever tried; what was said of it. `contract_alerts`, `contract_outbox`: alerts, notifications.
 
 The suite needs nothing but Python, uses only what `o9.store.store` makes public, and can run in any order.
 """
@@ -44,6 +43,7 @@ from o9.model.errors import (
 from o9.model.optimization import OptimizationState
 from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
 from o9.store.commit import Operation, UnitOfWork
+from o9.store.contract_alerts import AlertContract
 from o9.store.contract_control import ControlContract
 from o9.store.contract_judging import JudgingContract
 from o9.store.contract_reports import ReportContract
@@ -345,7 +345,7 @@ class ReadingContract:
 
 class StoreContract(
     StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract, JudgingContract,
-    ReportContract,
+    ReportContract, AlertContract,
 ):  # fmt: skip
     """All of it; see the module."""
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
@@ -322,7 +322,12 @@ def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool,
 
 def database_now(unit: UnitOfWork) -> float:
     """Seconds since 1970 by the database's own clock, so that nodes whose clocks differ agree."""
-    return float(unit.connection.execute(_CLOCK[unit.connection.dialect.name]).scalar_one())
+    return database_time(unit.connection)
+
+
+def database_time(connection: Connection) -> float:
+    """The same for whoever only reads."""
+    return float(connection.execute(_CLOCK[connection.dialect.name]).scalar_one())
 
 
 # The first of each type and strategy; how many there are of those decides what this costs, not how many wait.

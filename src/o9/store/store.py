@@ -12,7 +12,7 @@ Contract, tested by `o9.store.contract` on every database:
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
 The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies`,
-`retry` and `reports`.
+`retry` and `reports`; about alerts, those of `alerts`, `silences`, `outbox` and `leadership`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
 from o9.store import families, figures, provenance, queries, reports
+from o9.store.alert_record import AlertRecord
 from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
@@ -59,6 +60,7 @@ class Store:
         """`url` is a path, sqlite:///… or postgresql://…; None takes both from the settings."""
         self._engine = open_engine(url or settings().store_url, durability or settings().store_durability)
         self._commits = GroupCommit(self._engine, write_rollups)
+        self.alerts = AlertRecord(self._read)  # all questions about alerts
 
     def __enter__(self) -> Self:
         return self

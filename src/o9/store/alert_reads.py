@@ -1,0 +1,117 @@
+"""Reading alerts. Every query here costs the same however many there were; some cost what fires."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select, tuple_
+
+from o9.model.errors import OptimizationValidationError
+from o9.store.alert_tables import FIRING, OPEN
+from o9.store.alerts import ALERT, ALERT_TALLY, CONTENT, STATE_OF, literally
+from o9.store.commit import Row
+from o9.store.outbox import DECISION, NOTIFICATION, TRY
+
+PAGE_LIMIT = 1_000
+_EPISODE = (
+    "alert_id", "fingerprint", "labels", "starts_at", "ends_at", "last_told_at", "times", "resolved_at", "resolved_by",
+    "acknowledged_at", "acknowledged_by", "changed",
+)  # fmt: skip
+_WORDS = ALERT.alias("words")
+
+
+def alert(connection: Connection, alert_id: str) -> Row | None:
+    """One, as `alert_page` has them."""
+    found = connection.execute(_page().where(ALERT.c.alert_id == alert_id)).mappings().first()
+    return _decoded(found) if found else None
+
+
+def alert_page(
+    connection: Connection,
+    optimization_id: str | None,
+    level: str | None,
+    limit: int,
+    before: tuple[str, str] | None,
+) -> list[Row]:
+    """What was told, newest first, with the state of the episode that each belongs to.
+
+    `before`: only what comes behind this (`at`, `alert_id`).
+    """
+    statement = _page().order_by(ALERT.c.at.desc(), ALERT.c.alert_id.desc()).limit(_checked(limit))
+    if optimization_id is not None:
+        statement = statement.where(ALERT.c.optimization_id == optimization_id)
+    if level is not None:
+        statement = statement.where(ALERT.c.level == level)
+    if before is not None:
+        statement = statement.where(tuple_(ALERT.c.at, ALERT.c.alert_id) < tuple_(*before))
+    return [_decoded(row) for row in connection.execute(statement).mappings()]
+
+
+def open_episodes(connection: Connection, after: tuple[int, str], limit: int) -> list[Row]:
+    """Those behind `after` (`changed`, `alert_id`) in the order of their last change, with the newest words.
+
+    From the beginning, (0, ""), these are all that fire and those whose end was not dealt with yet.
+    """
+    statement = (
+        select(*[ALERT.c[name] for name in _EPISODE], *[_WORDS.c[name] for name in CONTENT])
+        .join_from(ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest)
+        .where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*after))
+        .order_by(ALERT.c.changed, ALERT.c.alert_id)
+        .limit(limit)
+    )
+    return [_decoded(row) for row in connection.execute(statement).mappings()]
+
+
+def alert_counts(connection: Connection) -> list[Row]:
+    """How often what happened, ever: `what`, `name` (a level, a channel or a reason), `count`."""
+    return [dict(row) for row in connection.execute(select(ALERT_TALLY)).mappings()]
+
+
+def firing_counts(connection: Connection) -> dict[str, int]:
+    """How many episodes fire now, by level; costs what fires."""
+    counted = select(ALERT.c.level, func.count()).where(literally(FIRING)).group_by(ALERT.c.level)
+    return {level: int(count) for level, count in connection.execute(counted)}
+
+
+def notification_history(connection: Connection, limit: int, before: int | None = None) -> list[Row]:
+    """Notifications, newest first, each with its `tries`; `before`: only those behind this id."""
+    statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(_checked(limit))
+    if before is not None:
+        statement = statement.where(NOTIFICATION.c.id < before)
+    rows = [dict(row) | {"tries": []} for row in connection.execute(statement).mappings()]
+    by_id = {row["id"]: row for row in rows}
+    tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
+    for found in connection.execute(tries).mappings():
+        by_id[found["notification_id"]]["tries"].append(dict(found))
+    return rows
+
+
+def untold_history(connection: Connection, limit: int, alert_id: str | None = None) -> list[Row]:
+    """Why receivers were not told, newest first: of one alert, or of all."""
+    statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(_checked(limit))
+    if alert_id is not None:
+        statement = statement.where(DECISION.c.alert_id == alert_id)
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def _page() -> Select[Any]:
+    state = [STATE_OF.c[name] for name in ("resolved_at", "resolved_by", "acknowledged_at", "acknowledged_by", "times")]
+    told = [ALERT.c[name] for name in ("alert_id", "episode", "at", "told_at", *CONTENT)]
+    ends = STATE_OF.c.ends_at
+    return select(*told, ends, *state).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
+
+
+def _decoded(found: Mapping[Any, Any]) -> Row:
+    row = dict(found)
+    for name in ("metadata", "labels"):
+        if name in row:
+            row[name] = json.loads(row[name])
+    return row
+
+
+def _checked(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
+        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
+    return limit

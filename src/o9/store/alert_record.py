@@ -1,0 +1,79 @@
+"""The questions about alerts that a store answers: `Store.alerts`. Writing goes by the operations of `o9.store.alerts`,
+`silences`, `outbox` and `leadership`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from o9.store import alert_reads, leadership, outbox, silences
+from o9.store.codec import now_text
+from o9.store.commit import Row
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Read(Protocol):
+    """Runs a query on a connection."""
+
+    def __call__(self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+class AlertRecord:
+    """See the functions that each calls."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    def get(self, alert_id: str) -> Row | None:
+        return self._read(alert_reads.alert, alert_id)
+
+    def page(
+        self,
+        *,
+        optimization_id: str | None = None,
+        level: str | None = None,
+        limit: int = 100,
+        before: tuple[str, str] | None = None,
+    ) -> list[Row]:
+        """What was told, newest first; `before` is `at` and `alert_id` of the last one seen."""
+        return self._read(alert_reads.alert_page, optimization_id, level, limit, before)
+
+    def open_episodes(self, after: tuple[int, str] = (0, ""), *, limit: int = 1000) -> list[Row]:
+        return self._read(alert_reads.open_episodes, after, limit)
+
+    def counts(self) -> list[Row]:
+        return self._read(alert_reads.alert_counts)
+
+    def firing(self) -> dict[str, int]:
+        """How many episodes fire now, by level."""
+        return self._read(alert_reads.firing_counts)
+
+    def notifications(self, *, limit: int = 100, before: int | None = None) -> list[Row]:
+        return self._read(alert_reads.notification_history, limit, before)
+
+    def untold(self, *, limit: int = 100, alert_id: str | None = None) -> list[Row]:
+        return self._read(alert_reads.untold_history, limit, alert_id)
+
+    def silences(self) -> list[Row]:
+        """Those that stand now, or will."""
+        return self._read(silences.silences, now_text())
+
+    def leader(self, name: str) -> Row | None:
+        return self._read(leadership.leader, name)
+
+    def memory(self) -> dict[tuple[str, str], str]:
+        return self._read(outbox.memory)
+
+    def due(self, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
+        return self._read(outbox.due, channels, dead_nodes)
+
+    def channels(self) -> list[Row]:
+        return self._read(outbox.channels)
+
+    def channels_of_nodes(self) -> list[str]:
+        return self._read(outbox.channels_of_nodes)

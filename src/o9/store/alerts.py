@@ -1,0 +1,354 @@
+"""Alerts as they were told, and the episodes that they make.
+
+Contract. Each id under which an alert was told is kept, with its words, once: the same id with other content is
+refused, and told again it is the same alert. Alerts with equal labels (one fingerprint) that overlap in time are one
+episode, which fires until it is resolved, by whichever of its ids, or until its end. Each write that changes episodes
+is one change in the feed, of the kind `alert`, and they carry that change's id: whoever delivers alerts reads what is
+behind its cursor, by an index. Moments are kept as they were told, also those in the past and in the future; `told_at`
+is when the store heard of it. A batch costs the same number of statements at any size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    Text,
+    TextClause,
+    any_,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from o9.model.errors import OptimizationConflictError, OptimizationError
+from o9.store import alert_tables, tables
+from o9.store.alert_tables import FIRING
+from o9.store.codec import free_text, to_json
+from o9.store.commit import Row, UnitOfWork
+from o9.store.record import table_of
+
+ALERT = table_of(alert_tables.AlertRow)
+ALERT_TALLY = table_of(alert_tables.AlertTally)
+CHANGE = table_of(tables.Change)
+STATE_OF = ALERT.alias("state")
+CONTENT = ("optimization_id", "level", "title", "message", "metadata")
+_STATE = ("starts_at", "ends_at", "latest", "last_told_at", "times", "resolved_at", "resolved_by", "changed", "is_open")
+
+
+class Telling(NamedTuple):
+    """One alert as somebody tells it: texts as they are stored, `labels` and `metadata` as JSON.
+
+    `ends_at`: when it is over, in the past or in the future; None: until somebody resolves it.
+    """
+
+    alert_id: str
+    fingerprint: str
+    labels: str
+    optimization_id: str
+    level: str
+    title: str
+    message: str
+    metadata: str
+    at: str
+    ends_at: str | None = None
+
+
+class Told(NamedTuple):
+    """What became of a telling: the episode that it belongs to, and whether it began or ended it."""
+
+    episode: str
+    began: bool
+    ended: bool
+
+
+@dataclass(frozen=True)
+class RaiseAlerts:
+    """Record a batch, in its order. Answers for each: what became of it, or why it was refused alone."""
+
+    tellings: Sequence[Telling]
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> list[Told | OptimizationConflictError]:
+        batch = _Batch(unit, self.tellings)
+        answers = [batch.take(telling) for telling in self.tellings]
+        batch.write()
+        return answers
+
+
+@dataclass(frozen=True)
+class ResolveAlert:
+    """End the episode that this alert belongs to. Answers whether it was still firing.
+
+    Raises OptimizationError where no such alert was told.
+    """
+
+    alert_id: str
+    by: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        episode = _episode(unit, self.alert_id)
+        if episode["resolved_at"] is not None:
+            return False
+        _change_episode(unit, episode["alert_id"], resolved_at=unit.now, resolved_by=free_text(self.by))
+        count_events(unit, {("resolved", episode["level"]): 1})
+        return True
+
+
+@dataclass(frozen=True)
+class AcknowledgeAlert:
+    """Somebody sees to the episode that this alert belongs to. Answers whether it was firing and nobody did before.
+
+    Raises OptimizationError where no such alert was told.
+    """
+
+    alert_id: str
+    by: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        episode = _episode(unit, self.alert_id)
+        if episode["resolved_at"] is not None or episode["acknowledged_at"] is not None:
+            return False
+        _change_episode(unit, episode["alert_id"], acknowledged_at=unit.now, acknowledged_by=free_text(self.by))
+        count_events(unit, {("acknowledged", episode["level"]): 1})
+        return True
+
+
+class _Batch:
+    """The tellings of one batch against what is known: read by three statements, changed in memory, then written."""
+
+    def __init__(self, unit: UnitOfWork, tellings: Sequence[Telling]) -> None:
+        unit.flush()
+        self._unit = unit
+        ids = list({telling.alert_id for telling in tellings})
+        prints = list({telling.fingerprint for telling in tellings})
+        sqlite = unit.connection.dialect.name == "sqlite"
+        known = unit.connection.execute(_KNOWN[sqlite], {"values": _values(ids, sqlite)}).mappings()
+        self._known: dict[str, Mapping[Any, Any]] = {row["alert_id"]: row for row in known}
+        firing = unit.connection.execute(_FIRING_NOW[sqlite], {"values": _values(prints, sqlite)}).mappings()
+        self._firing: dict[str, Row] = {row["fingerprint"]: dict(row) for row in firing}
+        self._new: dict[str, Row] = {}
+        self._touched: dict[str, Row] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def take(self, told: Telling) -> Told | OptimizationConflictError:
+        known = self._known.get(told.alert_id)
+        firing = self._firing.get(told.fingerprint)
+        if firing is not None and firing["ends_at"] is not None and firing["ends_at"] <= told.at:
+            self._end(firing, firing["ends_at"], "its end")
+            firing = None
+        if known is not None:
+            for name in CONTENT:
+                if known[name] != getattr(told, name):
+                    return OptimizationConflictError(
+                        "alert_id",
+                        f"{told.alert_id!r} was told before with another {name}; give this one an id of its own",
+                    )
+            if firing is None or firing["alert_id"] != known["episode"]:
+                return self._over(known, told)
+            if told.at > firing["last_told_at"] or told.ends_at is not None:
+                self._tell_again(firing, told, firing["latest"])
+            return Told(firing["alert_id"], began=False, ended=self._ended(firing, told))
+        episode = told.alert_id if firing is None else firing["alert_id"]
+        row: Row = dict(zip(Telling._fields, told, strict=True)) | _UNTOLD | {"episode": episode}
+        row["told_at"] = self._unit.now
+        if firing is None:
+            row |= {
+                "is_first": 1, "is_open": 1, "starts_at": told.at, "latest": told.alert_id, "last_told_at": told.at,
+                "times": 1,
+            }  # fmt: skip
+            self._firing[told.fingerprint] = firing = row
+            self._add("begun", told.level)
+        else:
+            row["labels"], row["ends_at"] = "{}", None
+            self._tell_again(firing, told, told.alert_id)
+        self._add("told", told.level)
+        self._new[told.alert_id] = self._known[told.alert_id] = row
+        return Told(episode, began=episode == told.alert_id, ended=self._ended(firing, told))
+
+    def write(self) -> None:
+        """One change in the feed for the whole batch, where it changed anything."""
+        if self._new or self._touched:
+            change = tell_change(self._unit, "alert")
+            for row in (*self._new.values(), *self._touched.values()):
+                row["changed"] = change
+        if self._touched:
+            rows = [
+                {"target": row["alert_id"], **{name: row[name] for name in _STATE}} for row in self._touched.values()
+            ]
+            self._unit.connection.execute(_WRITE_STATE, rows)
+        for row in self._new.values():
+            self._unit.insert(ALERT, row)
+        count_events(self._unit, self._counts)
+
+    def _over(self, known: Mapping[Any, Any], told: Telling) -> Told | OptimizationConflictError:
+        """What is said of an episode that is over: nothing new, or something that needs an id of its own."""
+        resolved_at = (self._known.get(known["episode"]) or known)["resolved_at"]
+        if told.ends_at is None and resolved_at is not None and told.at > max(resolved_at, known["at"]):
+            return OptimizationConflictError(
+                "alert_id", f"{told.alert_id!r} was resolved at {resolved_at}; give a new alert an id of its own"
+            )
+        return Told(known["episode"], began=False, ended=False)
+
+    def _tell_again(self, firing: Row, told: Telling, latest: str) -> None:
+        firing["times"] += 1
+        firing["latest"] = latest
+        firing["starts_at"] = min(firing["starts_at"], told.at)
+        firing["last_told_at"] = max(firing["last_told_at"], told.at)
+        firing["ends_at"] = told.ends_at
+        self._touch(firing)
+
+    def _ended(self, firing: Row, told: Telling) -> bool:
+        """End the episode where the telling says that it is over by now."""
+        if told.ends_at is None or told.ends_at > self._unit.now or firing["resolved_at"] is not None:
+            return False
+        self._end(firing, told.ends_at, "who told it")
+        return True
+
+    def _end(self, firing: Row, at: str, by: str) -> None:
+        firing["resolved_at"], firing["resolved_by"] = at, by
+        self._firing.pop(firing["fingerprint"])
+        self._touch(firing)
+        self._add("resolved", firing["level"])
+
+    def _touch(self, firing: Row) -> None:
+        firing["is_open"] = 1
+        if firing["alert_id"] not in self._new:
+            self._touched[firing["alert_id"]] = firing
+
+    def _add(self, what: str, level: str) -> None:
+        key = what, level
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+
+def lapse(unit: UnitOfWork, ends: Mapping[str, tuple[str, str]], cursor: int) -> list[str]:
+    """End episodes whose time is over: by id, when and why. Answers with which.
+
+    Those that changed behind `cursor` are left alone: whoever decided had not seen that.
+    """
+    found = _episodes(unit, ends)
+    ended = [row for row in found if row["resolved_at"] is None and row["changed"] <= cursor]
+    if not ended:
+        return []
+    change = tell_change(unit, "alert")
+    rows = [
+        {name: row[name] for name in _STATE}
+        | {"target": row["alert_id"], "changed": change}
+        | dict(zip(("resolved_at", "resolved_by"), ends[row["alert_id"]], strict=True))
+        for row in ended
+    ]
+    unit.connection.execute(_WRITE_STATE, rows)
+    count_events(unit, Counter(("resolved", row["level"]) for row in ended))
+    return [row["alert_id"] for row in ended]
+
+
+def close(unit: UnitOfWork, episodes: Iterable[str], cursor: int) -> None:
+    """There is no more to say of these, unless they changed behind `cursor`."""
+    rows = [{"target": alert_id, "cursor": cursor} for alert_id in episodes]
+    if rows:
+        unit.connection.execute(_CLOSE, rows)
+
+
+def tell_change(unit: UnitOfWork, kind: str) -> int:
+    """Write a change, and answer with its id: it is larger than all that anybody has seen."""
+    written = insert(CHANGE).values(optimization_id="", kind=kind, at=unit.now)
+    key = unit.connection.execute(written).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def count_events(unit: UnitOfWork, counts: Mapping[tuple[str, str], int]) -> None:
+    if counts:
+        rows = [{"what": what, "name": name, "count": count} for (what, name), count in counts.items()]
+        unit.upsert_counts(ALERT_TALLY, rows)
+
+
+def literally(condition: str, table: str = "alert") -> TextClause:
+    """What a condition of a partial index says must be there word for word."""
+    return text(" AND ".join(f"{table}.{part}" for part in condition.split(" AND ")))
+
+
+def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
+    unit.flush()
+    told = ALERT.alias()
+    statement = select(ALERT).join_from(ALERT, told, told.c.episode == ALERT.c.alert_id)
+    found = unit.connection.execute(statement.where(told.c.alert_id == alert_id)).mappings().first()
+    if found is None:
+        raise OptimizationError(f"there is no alert {alert_id!r}; `o9 alerts` lists those that there are")
+    return found
+
+
+def _episodes(unit: UnitOfWork, ids: Iterable[str]) -> list[Row]:
+    sqlite = unit.connection.dialect.name == "sqlite"
+    wanted = list(ids)
+    if not wanted:
+        return []
+    found = unit.connection.execute(_THESE[sqlite], {"values": _values(wanted, sqlite)}).mappings()
+    return [dict(row) for row in found]
+
+
+def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:
+    change = tell_change(unit, "alert")
+    where = ALERT.c.alert_id == episode
+    unit.connection.execute(update(ALERT).where(where).values(changed=change, is_open=1, **values))
+
+
+def _among(column: ColumnElement[str], *, sqlite: bool) -> ColumnElement[bool]:
+    """One parameter, however many values: one statement for batches of all sizes."""
+    if sqlite:
+        return column.in_(select(func.json_each(bindparam("values")).table_valued("value").c.value))
+    return column == any_(bindparam("values", type_=ARRAY(Text)))
+
+
+def _values(values: list[str], sqlite: bool) -> Any:
+    return to_json(values) if sqlite else values
+
+
+_UNTOLD: Row = {
+    "is_first": 0, "starts_at": None, "latest": None, "last_told_at": None, "times": 0, "resolved_at": None,
+    "resolved_by": None, "acknowledged_at": None, "acknowledged_by": None, "changed": 0, "is_open": 0,
+}  # fmt: skip
+_WRITE_STATE = update(ALERT).where(ALERT.c.alert_id == bindparam("target"))
+_CLOSE = (
+    update(ALERT)
+    .where(
+        ALERT.c.alert_id == bindparam("target"),
+        ALERT.c.changed <= bindparam("cursor"),
+        ALERT.c.resolved_at.is_not(None),
+    )
+    .values(is_open=0)
+)
+
+
+def _known(sqlite: bool) -> Select[Any]:
+    columns = [ALERT.c[name] for name in ("alert_id", "episode", "at", *CONTENT)]
+    joined = select(*columns, STATE_OF.c.resolved_at).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
+    return joined.where(_among(ALERT.c.alert_id, sqlite=sqlite))
+
+
+def _these(sqlite: bool) -> Select[Any]:
+    return select(*_OF_STATE).where(_among(ALERT.c.alert_id, sqlite=sqlite))
+
+
+def _firing(sqlite: bool) -> Select[Any]:
+    return select(*_OF_STATE).where(_among(ALERT.c.fingerprint, sqlite=sqlite), literally(FIRING))
+
+
+_OF_STATE = [ALERT.c[name] for name in ("alert_id", "fingerprint", "level", *_STATE)]
+_KNOWN = {sqlite: _known(sqlite) for sqlite in (True, False)}
+_FIRING_NOW = {sqlite: _firing(sqlite) for sqlite in (True, False)}
+_THESE = {sqlite: _these(sqlite) for sqlite in (True, False)}

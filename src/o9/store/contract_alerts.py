@@ -1,0 +1,255 @@
+"""The contract of alerts: what was told, which episodes it makes, and what is behind a cursor."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
+from o9.model.optimization import utc_now
+from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert, Telling, Told
+from o9.store.codec import moment
+from o9.store.contract_outbox import OutboxContract
+from o9.store.contract_steps import OpenStore, refused
+from o9.store.silences import AddSilence, EndSilence
+from o9.store.store import Store
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class AlertContract(OutboxContract):
+    """Ids, episodes, cursors; silences."""
+
+    def test_what_is_told_reads_back_page_by_page(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        told = [
+            telling("oldest", title="1", at=datetime(1, 1, 1, tzinfo=UTC), level="error", optimization_id=""),
+            telling("名字-🚀", 1, title="交叉 🚀", message="Zeilen\nund\tTabs", metadata={"a": [1, 2.5, None, "日本"]}),
+            telling("b", 1, title="2", optimization_id="other"),
+            telling("newest", title="3", at=datetime(9999, 12, 31, tzinfo=UTC), level="error"),
+        ]
+        answers = store.write(RaiseAlerts(told))
+        assert answers == [Told(each.alert_id, began=True, ended=False) for each in told]
+        order = ["newest", "名字-🚀", "b", "oldest"]
+        assert ids(other.alerts.page()) == order
+        whole = store.alerts.get("名字-🚀")
+        assert whole is not None
+        for name in ("title", "message", "level", "optimization_id", "at"):
+            assert whole[name] == getattr(told[1], name)
+        assert whole["metadata"] == json.loads(told[1].metadata)
+        assert (whole["resolved_at"], whole["ends_at"], whole["acknowledged_at"], whole["times"]) == (None,) * 3 + (1,)
+        seen: list[str] = []
+        before = None
+        while rows := store.alerts.page(limit=1, before=before):
+            seen += ids(rows)
+            before = rows[-1]["at"], rows[-1]["alert_id"]
+        assert seen == order
+        assert ids(store.alerts.page(level="error")) == ["newest", "oldest"]
+        assert ids(store.alerts.page(optimization_id="other")) == ["b"]
+        assert ids(store.alerts.page(optimization_id="o", level="warning")) == ["名字-🚀"]
+        assert store.alerts.get("ghost") is None
+        for limit in (0, 1001, True):
+            with refused(OptimizationValidationError, "limit"):
+                store.alerts.page(limit=limit)
+
+    def test_one_id_is_one_alert(self, open_store: OpenStore) -> None:
+        store = open_store()
+        first = telling("a")
+        began, same = Told("a", began=True, ended=False), Told("a", began=False, ended=False)
+        assert store.write(RaiseAlerts([first, first])) == [began, same]
+        assert open_store().write(RaiseAlerts([first])) == [same]
+        assert episode(store, "a")["times"] == 1
+        assert tally(store) == {("begun", "warning"): 1, ("told", "warning"): 1}
+        for name, value in (
+            ("message", "x"),
+            ("title", "x"),
+            ("level", "info"),
+            ("optimization_id", "x"),
+            ("metadata", "[1]"),
+        ):
+            other = first._replace(**{name: value})
+            answer, neighbour = store.write(RaiseAlerts([other, telling(f"b-{name}", title=name)]))
+            assert isinstance(answer, OptimizationConflictError)
+            assert answer.field == "alert_id"
+            assert all(word in str(answer) for word in ("'a'", name, "an id of its own"))
+            assert isinstance(neighbour, Told)
+        assert store.alerts.get("a")["message"] == first.message  # type: ignore[index]
+        within = store.write(RaiseAlerts([telling("c", title="c"), telling("c", title="d")]))
+        assert [type(answer) for answer in within] == [Told, OptimizationConflictError]
+        # Told again later, it is the same and still so; told again as it was, nobody told anything.
+        before = store.last_change()
+        store.write(RaiseAlerts([first]))
+        assert store.last_change() == before
+        store.write(RaiseAlerts([first._replace(at=at(60))]))
+        assert (episode(store, "a")["times"], episode(store, "a")["last_told_at"]) == (2, at(60))
+        # Over, it cannot begin again under its id; who only says it once more hears what became of it.
+        assert store.write(ResolveAlert("a", "ann"))
+        assert store.write(RaiseAlerts([first])) == [Told("a", began=False, ended=False)]
+        late = first._replace(at=moment(utc_now() + timedelta(seconds=60)))
+        (answer,) = store.write(RaiseAlerts([late]))
+        assert isinstance(answer, OptimizationConflictError)
+        assert all(word in str(answer) for word in ("alert_id", "'a' was resolved at", "an id of its own"))
+
+    def test_equal_labels_are_one_episode_until_it_is_over(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        (began,) = store.write(RaiseAlerts([telling("a", 10)]))
+        joined = other.write(
+            RaiseAlerts([telling("b", 5, message="earlier"), telling("c", 20), telling("z", title="z")])
+        )
+        assert began == Told("a", began=True, ended=False)
+        assert joined[:2] == [Told("a", began=False, ended=False)] * 2
+        whole = episode(store, "a")
+        assert (whole["starts_at"], whole["times"], whole["last_told_at"]) == (at(5), 3, at(20))
+        assert (whole["message"], whole["title"]) == (telling("c").message, "slow")
+        assert ids(store.alerts.page()) == ["c", "a", "b", "z"]
+        assert store.alerts.firing() == {"warning": 2}
+        assert store.write(ResolveAlert("b", "ann"))
+        assert not store.write(ResolveAlert("c", "bob"))
+        for name in ("a", "b", "c"):
+            row = store.alerts.get(name)
+            assert row is not None
+            assert (row["episode"], row["resolved_by"], row["times"]) == ("a", "ann", 3)
+        assert store.alerts.firing() == {"warning": 1}
+        assert store.write(RaiseAlerts([telling("d", 30)])) == [Told("d", began=True, ended=False)]
+        assert store.alerts.get("c")["resolved_by"] == "ann"  # type: ignore[index]
+        assert tally(store) == {("begun", "warning"): 3, ("told", "warning"): 5, ("resolved", "warning"): 1}
+        with refused(OptimizationError, "'ghost'", "o9 alerts"):
+            store.write(ResolveAlert("ghost", "ann"))
+
+    def test_an_end_is_taken_as_it_is_said(self, open_store: OpenStore) -> None:
+        store = open_store()
+        assert store.write(RaiseAlerts([telling("a", ends=30)])) == [Told("a", began=True, ended=True)]
+        row = store.alerts.get("a")
+        assert row is not None
+        assert (row["resolved_at"], row["resolved_by"]) == (at(30), "who told it")
+        future = moment(utc_now() + timedelta(days=1))
+        store.write(RaiseAlerts([telling("b", 40)]))
+        store.write(RaiseAlerts([telling("b", 41)._replace(ends_at=future)]))
+        assert (episode(store, "b")["ends_at"], episode(store, "b")["resolved_at"]) == (future, None)
+        # What begins behind that end is another episode, though nobody had looked at the clock.
+        later = telling("c")._replace(at=moment(utc_now() + timedelta(days=2)))
+        assert store.write(RaiseAlerts([later])) == [Told("c", began=True, ended=False)]
+        assert store.alerts.get("b")["resolved_at"] == future  # type: ignore[index]
+        assert store.write(RaiseAlerts([later._replace(ends_at=at(99))])) == [Told("c", began=False, ended=True)]
+        assert store.alerts.firing() == {}
+
+    def test_whoever_delivers_reads_what_is_behind_its_cursor(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        assert store.alerts.open_episodes() == []
+        store.write(RaiseAlerts([telling(f"a{n}", title=f"t{n}") for n in range(5)]))
+        store.write(RaiseAlerts([telling("b", title="t2"), telling("c", title="c")]))
+        seen: list[str] = []
+        after = (0, "")
+        while rows := other.alerts.open_episodes(after, limit=2):
+            seen += ids(rows)
+            after = rows[-1]["changed"], rows[-1]["alert_id"]
+        assert seen == ["a0", "a1", "a3", "a4", "a2", "c"]
+        assert store.last_change() == after[0]
+        store.write(AcknowledgeAlert("a1", "ann"))
+        store.write(ResolveAlert("b", "bob"))
+        acknowledged, resolved = other.alerts.open_episodes(after)
+        assert (acknowledged["alert_id"], acknowledged["acknowledged_by"]) == ("a1", "ann")
+        assert (resolved["alert_id"], resolved["resolved_by"], resolved["labels"]) == ("a2", "bob", {"title": "t2"})
+        assert [row["kind"] for row in store.changes(0)] == ["alert"] * 4
+
+    def test_somebody_sees_to_it_once(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.write(RaiseAlerts([telling("a"), telling("b")]))
+        assert store.write(AcknowledgeAlert("b", "ann \0"))
+        assert not store.write(AcknowledgeAlert("a", "bob"))
+        assert store.alerts.get("a")["acknowledged_by"] == "ann \ufffd"  # type: ignore[index]
+        store.write(ResolveAlert("a", "ann"))
+        store.write(RaiseAlerts([telling("c", 5)]))
+        assert store.alerts.get("c")["acknowledged_by"] is None  # type: ignore[index]
+        assert not store.write(AcknowledgeAlert("a", "bob"))
+        assert tally(store)["acknowledged", "warning"] == 1
+
+    def test_any_order_of_batches_keeps_the_rules(self, open_store: OpenStore) -> None:
+        """Against a model: an id once, one episode of a title at a time, counts that add up."""
+        store, chance = open_store(), random.Random(20260131)
+        firing: dict[str, str] = {}
+        episodes: dict[str, str] = {}
+        for round_ in range(30):
+            batch = []
+            for n in range(chance.randrange(1, 12)):
+                title = f"t{chance.randrange(4)}"
+                name = chance.choice([*episodes, f"new-{round_}-{n}"]) if chance.random() < 0.3 else f"{round_}-{n}"
+                batch.append(telling(name, round_, title=title, ends=99 if chance.random() < 0.2 else None))
+            titles = {row["alert_id"]: row["title"] for row in all_alerts(store)}
+            for told, answer in zip(batch, store.write(RaiseAlerts(batch)), strict=True):
+                if titles.setdefault(told.alert_id, told.title) != told.title:
+                    assert isinstance(answer, OptimizationConflictError)
+                    continue
+                assert isinstance(answer, Told)
+                if told.alert_id not in episodes:
+                    assert answer.began == (told.title not in firing)
+                    firing.setdefault(told.title, told.alert_id)
+                    episodes[told.alert_id] = firing[told.title]
+                assert answer.episode == episodes[told.alert_id]
+                if told.ends_at is not None and firing.get(told.title) == answer.episode:
+                    del firing[told.title]
+            if firing and chance.random() < 0.5:
+                title = chance.choice(sorted(firing))
+                assert store.write(ResolveAlert(firing.pop(title), "ann"))
+            rows = all_alerts(store)
+            assert {row["alert_id"]: row["episode"] for row in rows} == episodes
+            assert {row["episode"] for row in rows if row["resolved_at"] is None} == set(firing.values())
+        counts = tally(store)
+        assert counts["told", "warning"] == len(episodes)
+        assert counts["begun", "warning"] == len(set(episodes.values()))
+        assert counts["resolved", "warning"] == counts["begun", "warning"] - len(firing)
+
+    def test_silences_stand_until_their_end_or_until_they_are_lifted(self, open_store: OpenStore) -> None:
+        store, now = open_store(), utc_now()
+        hour = timedelta(hours=1)
+        store.write(AddSilence("past", now - 2 * hour, now - hour))
+        store.write(AddSilence("later", now + hour, now + 3 * hour, pattern="slow", author="ann \0", comment="维护 🚀"))
+        store.write(AddSilence("now", now - hour, now + hour, ['title="slow"', "level=~info|warning"]))
+        first, second = store.alerts.silences()
+        assert (first["silence_id"], first["matchers"]) == ("now", ['title="slow"', "level=~info|warning"])
+        assert (second["silence_id"], second["pattern"], second["author"]) == ("later", "slow", "ann \ufffd")
+        assert second["comment"] == "维护 🚀"
+        assert store.write(EndSilence("now", "bob"))
+        assert not store.write(EndSilence("now", "bob"))
+        assert not store.write(EndSilence("past", "bob"))
+        assert ids(store.alerts.silences(), "silence_id") == ["later"]
+        with refused(OptimizationConflictError, "silence_id", "'later'"):
+            store.write(AddSilence("later", now, now + hour))
+        with refused(OptimizationError, "'ghost'", "o9 alerts silences"):
+            store.write(EndSilence("ghost", "bob"))
+        assert [row["kind"] for row in store.changes(0)] == ["silence"] * 4
+
+
+def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, **fields: Any) -> Telling:
+    """One whose fingerprint is its title."""
+    title = fields.pop("title", "slow")
+    when = fields.pop("at", None)
+    metadata = json.dumps(fields.pop("metadata", {}), ensure_ascii=False, separators=(",", ":"))
+    standard: dict[str, Any] = {
+        "fingerprint": title, "labels": json.dumps({"title": title}, ensure_ascii=False), "optimization_id": "o",
+        "level": "warning", "title": title, "message": "it takes long", "metadata": metadata,
+        "at": at(seconds) if when is None else moment(when), "ends_at": None if ends is None else at(ends),
+    }  # fmt: skip
+    return Telling(alert_id, **(standard | fields))
+
+
+def at(seconds: float) -> str:
+    return moment(START + timedelta(seconds=seconds))
+
+
+def ids(rows: list[dict[str, Any]], name: str = "alert_id") -> list[str]:
+    return [row[name] for row in rows]
+
+
+def episode(store: Store, alert_id: str) -> dict[str, Any]:
+    return next(row for row in store.alerts.open_episodes() if row["alert_id"] == alert_id)
+
+
+def all_alerts(store: Store) -> list[dict[str, Any]]:
+    return store.alerts.page(limit=1000)
+
+
+def tally(store: Store) -> dict[tuple[str, str], int]:
+    return {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}

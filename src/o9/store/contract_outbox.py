@@ -1,0 +1,211 @@
+"""The contract of notifications: decided whole, sent in order, each try on the record, taken over from the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import event
+
+from o9.model.errors import StaleAttemptError
+from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
+from o9.store.commit import Row
+from o9.store.contract_steps import OpenStore, refused
+from o9.store.leadership import Lead, LetGo
+from o9.store.outbox import BeginTry, Decide, EndTry, KeepChannels, LeaveChannels, Notification, Untold
+from o9.store.store import Store
+
+AT = "2026-01-01T00:00:00.000000+00:00"
+
+
+class OutboxContract:
+    """Leases by name, decisions, tries."""
+
+    def test_one_node_leads_until_its_lease_runs_out(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        assert store.alerts.leader("alerts") is None
+        assert store.write(Lead("alerts", "one", 600.0)) == 1
+        assert other.write(Lead("alerts", "two", 600.0)) is None
+        assert other.write(Lead("else", "two", 600.0)) == 1
+        assert store.write(Lead("alerts", "one", -1.0)) == 1  # kept, and run out
+        assert other.write(Lead("alerts", "two", 600.0)) == 2
+        assert store.write(Lead("alerts", "one", 600.0)) is None
+        assert store.write(Lead("alerts", "one", 600.0, dead_nodes=["two"])) == 3
+        store.write(LetGo("alerts", 2))  # whose lease is gone
+        assert other.alerts.leader("alerts")["node"] == "one"  # type: ignore[index]
+        store.write(LetGo("alerts", 3))
+        assert other.write(Lead("alerts", "two", 600.0)) == 4
+
+    def test_a_decision_is_written_whole_by_the_leader_alone(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.write(Lead("alerts", "one", -1.0))
+        store.write(Lead("alerts", "two", 600.0))
+        store.write(RaiseAlerts([_telling("a"), _telling("b"), _telling("c")]))
+        cursor = store.last_change()
+        late, whole = (
+            Decide(
+                "alerts", fence, cursor, {("group", "g"): '{"n": 1}', ("flap", "f"): "{}"}, [notification(1)],
+                [Untold("a", "default", "silenced", "s1", AT)], {"a": (AT, "its end")}, ["a", "b"],
+            )
+            for fence in (1, 2)
+        )  # fmt: skip
+        with refused(StaleAttemptError, "alerts", "fence 1", "two", "Nothing was written"):
+            store.write(late)
+        assert (store.alerts.memory(), store.alerts.notifications(), store.alerts.untold()) == ({}, [], [])
+        assert store.last_change() == cursor
+        for _ in range(2):  # its answer was lost on the way
+            store.write(whole)
+        assert store.alerts.memory() == {("group", "g"): '{"n": 1}', ("flap", "f"): "{}"}
+        (told,) = store.alerts.notifications()
+        assert (told["number"], told["status"], told["tries"], told["payload"]) == (1, "pending", [], "{}")
+        assert store.alerts.untold(alert_id="a")[0]["by"] == "s1"
+        assert store.alerts.untold(alert_id="b") == []
+        row = store.alerts.get("a")
+        assert row is not None
+        assert (row["resolved_at"], row["resolved_by"]) == (AT, "its end")
+        # The end itself is news; what fires is not closed; what changed since is as it is now.
+        assert [row["alert_id"] for row in store.alerts.open_episodes()] == ["b", "c", "a"]
+        store.write(ResolveAlert("b", "ann"))
+        store.write(Decide("alerts", 2, cursor, ends={"b": (AT, "its end")}, closed=["b"]))
+        assert store.alerts.get("b")["resolved_by"] == "ann"  # type: ignore[index]
+        store.write(Decide("alerts", 2, store.last_change(), {("flap", "f"): None}, closed=["a", "b", "c"]))
+        assert [row["alert_id"] for row in store.alerts.open_episodes()] == ["c"]
+        assert store.alerts.memory() == {("group", "g"): '{"n": 1}'}
+        assert counts(store)["resolved", "warning"] == 2
+
+    def test_of_one_group_the_next_waits_for_the_one_before(self, open_store: OpenStore) -> None:
+        store, other = (
+            decided(open_store, [notification(n, group) for n in (1, 2) for group in ("g", "h")]),
+            open_store(),
+        )
+        assert other.alerts.due(["log", "mail"]) == ["log"]
+        first, second = begin(store, "one"), begin(other, "two")
+        assert [(row["group_key"], row["number"]) for row in (first, second)] == [("g", 1), ("h", 1)]
+        assert store.alerts.due(["log"]) == []
+        assert store.write(BeginTry("log", "one", 600.0)) is None
+        assert store.write(end(first, error="no \0 route", retry_in=600.0))
+        assert store.write(BeginTry("log", "one", 600.0)) is None  # what is behind it waits with it
+        assert store.write(end(second))
+        third = begin(store, "one")
+        assert (third["group_key"], third["number"]) == ("h", 2)
+        assert store.write(end(third, error="no such channel"))  # for good
+        told = {(row["group_key"], row["number"]): row for row in other.alerts.notifications()}
+        assert {key: row["status"] for key, row in told.items()} == {
+            ("g", 1): "pending", ("g", 2): "pending", ("h", 1): "sent", ("h", 2): "failed",
+        }  # fmt: skip
+        assert [(one["outcome"], one["error"], one["node"]) for one in told["g", 1]["tries"]] == [
+            ("failed", "no \ufffd route", "one")
+        ]
+        assert [row["id"] for row in store.alerts.notifications(limit=2)] == [4, 3]
+        assert [row["id"] for row in store.alerts.notifications(limit=2, before=3)] == [2, 1]
+        assert counts(store) == {("sent", "log"): 1, ("failed", "log"): 1}
+        (channel,) = store.alerts.channels()
+        assert channel["error"] == "no such channel"
+        assert channel["failing_since"] is not None
+        assert channel["last_sent_at"] is not None
+
+    def test_what_failed_is_sent_again_and_in_order(self, open_store: OpenStore) -> None:
+        store = decided(open_store, [notification(n) for n in (1, 2)])
+        order = []
+        for error in ("500", "reset", None, None):
+            row = begin(store, "one")
+            order.append((row["number"], row["tries"], row["may_be_double"]))
+            assert store.write(end(row, error=error, retry_in=0.0))
+        assert order == [(1, 1, False), (1, 2, False), (1, 3, False), (2, 1, False)]
+        assert store.write(BeginTry("log", "one", 600.0)) is None
+        assert store.alerts.channels()[0]["failing_since"] is None
+
+    def test_a_channel_that_asks_for_peace_is_left_alone(self, open_store: OpenStore) -> None:
+        store = decided(open_store, [notification(1, "g"), notification(1, "h"), notification(1, "g", "mail")])
+        store.write(end(begin(store, "one"), error="429", retry_in=0.0, pause=600.0))
+        assert store.alerts.due(["log", "mail"]) == ["mail"]
+        assert store.write(BeginTry("log", "one", 600.0)) is None
+        assert store.write(BeginTry("mail", "one", 600.0)) is not None
+
+    def test_what_the_dead_were_sending_is_sent_again_and_said(self, open_store: OpenStore) -> None:
+        store, other = decided(open_store, [notification(1, "g"), notification(1, "h")]), open_store()
+        hung = begin(store, "one", lease_seconds=-1.0)
+        again = begin(other, "two")
+        assert (again["id"], again["tries"], again["may_be_double"]) == (hung["id"], 2, True)
+        assert not store.write(end(hung))  # it lived after all: its own try ends, and nothing else
+        assert [row["status"] for row in store.alerts.notifications()] == ["pending", "pending"]
+        assert other.write(end(again))
+        dead = begin(store, "one")
+        assert begin(other, "two", dead_nodes=["one"])["may_be_double"]
+        told = {
+            row["id"]: [(one["node"], one["outcome"]) for one in row["tries"]] for row in other.alerts.notifications()
+        }
+        assert told[hung["id"]] == [("one", "sent"), ("two", "sent")]
+        assert told[dead["id"]] == [("one", "possible_double"), ("two", None)]
+        assert counts(store)["possible_double", "log"] == 2
+
+    def test_nodes_say_what_they_can_send_through(self, open_store: OpenStore) -> None:
+        store, other = decided(open_store, [notification(1)]), open_store()
+        store.write(KeepChannels("one", ["log", "mail"], 600.0))
+        other.write(KeepChannels("two", ["log", "chat"], 600.0))
+        assert store.alerts.channels_of_nodes() == ["chat", "log", "mail"]
+        store.write(KeepChannels("one", ["file"], 600.0))
+        assert store.alerts.channels_of_nodes() == ["chat", "file", "log"]
+        other.write(KeepChannels("two", ["chat"], -1.0))
+        assert store.alerts.channels_of_nodes() == ["file"]
+        row = begin(store, "one", lease_seconds=-1.0)
+        store.write(KeepChannels("one", ["file"], 600.0, sending=[row["id"]]))
+        assert other.alerts.due(["log"]) == []
+        other.write(KeepChannels("two", ["file"], -1.0, sending=[row["id"]]))  # which it does not hold
+        assert other.alerts.due(["log"]) == []
+        store.write(LeaveChannels("one"))
+        assert store.alerts.channels_of_nodes() == []
+
+    def test_a_thousand_alerts_cost_as_many_statements_as_one(self, open_store: OpenStore) -> None:
+        store = open_store()
+        spent = []
+        for size in (2, 1000):
+            batch = [_telling(f"{size}-{n}") for n in range(size)]
+            spent.append(statements(store, RaiseAlerts(batch)) + statements(store, RaiseAlerts(batch[::-1])))
+        assert spent[0] == spent[1], spent
+
+
+def notification(number: int, group_key: str = "g", channel: str = "log") -> Notification:
+    return Notification(group_key, number, channel, "default", "firing", "it fires", AT, "{}")
+
+
+def decided(open_store: OpenStore, notifications: list[Notification]) -> Store:
+    store = open_store()
+    fence = store.write(Lead("alerts", "one", 600.0))
+    assert fence is not None
+    store.write(Decide("alerts", fence, 0, notifications=notifications))
+    return store
+
+
+def begin(store: Store, node: str, *, lease_seconds: float = 600.0, dead_nodes: Sequence[str] = ()) -> Row:
+    row = store.write(BeginTry("log", node, lease_seconds, dead_nodes))
+    assert row is not None
+    return row
+
+
+def end(row: Row, **how: Any) -> EndTry:
+    return EndTry(row["id"], row["tries"], row["claimed_by"], **how)
+
+
+def counts(store: Store) -> dict[tuple[str, str], int]:
+    levels = ("told", "begun")
+    return {(row["what"], row["name"]): row["count"] for row in store.alerts.counts() if row["what"] not in levels}
+
+
+def statements(store: Store, operation: RaiseAlerts) -> int:
+    """How many statements the database was given; an `executemany` is one."""
+    counted: list[str] = []
+
+    def hear(*args: Any) -> None:
+        counted.append(args[2])
+
+    event.listen(store._engine, "before_cursor_execute", hear)
+    try:
+        store.write(operation)
+    finally:
+        event.remove(store._engine, "before_cursor_execute", hear)
+    return len(counted)
+
+
+def _telling(name: str) -> Telling:
+    return Telling(name, name, "{}", "", "warning", name, "", "{}", AT)

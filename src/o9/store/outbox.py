@@ -1,0 +1,282 @@
+"""Notifications: decided with what the engine knows in one transaction, then sent by whoever has the channel.
+
+Contract. A notice is written once for each of its channels, however often the same decision is written. Of one group
+and channel the oldest is sent first, and the next only once it was sent or has failed for good. A try is written before
+it begins, and claims its notification for a while that its node renews; whoever finds a claim that ran out sends again,
+and the try without an end says that the receiver may be told twice: `possible_double` counts these. Claims and due
+times are measured by the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from o9.store import alert_tables
+from o9.store.alert_tables import PENDING
+from o9.store.alerts import close, count_events, lapse, literally
+from o9.store.codec import free_text
+from o9.store.commit import Row, UnitOfWork
+from o9.store.leadership import held
+from o9.store.leases import database_time
+from o9.store.record import table_of
+
+MEMORY = table_of(alert_tables.AlertMemory)
+NOTIFICATION = table_of(alert_tables.Notification)
+TRY = table_of(alert_tables.NotificationTry)
+DECISION = table_of(alert_tables.AlertDecision)
+CHANNEL = table_of(alert_tables.AlertChannel)
+CHANNEL_NODE = table_of(alert_tables.ChannelNode)
+POSSIBLE_DOUBLE = "possible_double"
+
+
+class Notification(NamedTuple):
+    """One notice to one channel; `payload` is JSON, of which only whoever sends knows what it means."""
+
+    group_key: str
+    number: int
+    channel: str
+    receiver: str
+    kind: str
+    reason: str
+    at: str
+    payload: str
+
+
+class Untold(NamedTuple):
+    """Why a receiver was not told of an alert, and by what: a silence's id, another alert's, an interval's name."""
+
+    alert_id: str
+    receiver: str
+    reason: str
+    by: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Decide:
+    """What the engine decided, whole or not at all. Raises StaleAttemptError where the lease is somebody else's.
+
+    memory: pieces by kind and key; None: that piece is forgotten. cursor: the change up to which it had read. ends:
+    episodes that are over by the time, with when and why. closed: episodes of which there is no more to say.
+    """
+
+    lease: str
+    fence: int
+    cursor: int
+    memory: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    notifications: Sequence[Notification] = ()
+    untold: Sequence[Untold] = ()
+    ends: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    closed: Sequence[str] = ()
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        held(unit, self.lease, self.fence)
+        for (kind, key), state in self.memory.items():
+            if state is None:
+                unit.connection.execute(delete(MEMORY).where(MEMORY.c.kind == kind, MEMORY.c.key == key))
+        kept = [
+            {"kind": kind, "key": key, "state": state}
+            for (kind, key), state in self.memory.items()
+            if state is not None
+        ]
+        if kept:
+            unit.upsert(MEMORY, kept)
+        if self.notifications:
+            written = {
+                "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
+            }  # fmt: skip
+            dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
+            once = dialect.insert(NOTIFICATION).on_conflict_do_nothing()
+            unit.connection.execute(once, [each._asdict() | written for each in self.notifications])
+        for untold in self.untold:
+            unit.insert(DECISION, untold._asdict())
+        count_events(unit, Counter((f"untold_{untold.reason}", untold.receiver) for untold in self.untold))
+        lapse(unit, self.ends, self.cursor)
+        close(unit, self.closed, self.cursor)
+
+
+@dataclass(frozen=True)
+class BeginTry:
+    """Claim what is to be sent next through `channel`; answers with its row and `may_be_double`, or None.
+
+    `dead_nodes`: those of which it is known without waiting that they send nothing any more.
+    """
+
+    channel: str
+    node: str
+    lease_seconds: float
+    dead_nodes: Sequence[str] = ()
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> Row | None:
+        unit.flush()
+        now = database_time(unit.connection)
+        found = unit.connection.execute(_due(self.channel, now, self.dead_nodes)).mappings().first()
+        if found is None:
+            return None
+        row = dict(found)
+        taken_over = row["claimed_by"] is not None
+        if taken_over:
+            # Its node died, or hung, between the beginning of this try and its end.
+            lost = (TRY.c.notification_id == row["id"]) & (TRY.c.number == row["tries"])
+            lost_in = f"its node {row['claimed_by']} did not say how it ended"
+            unit.connection.execute(update(TRY).where(lost).values(outcome=POSSIBLE_DOUBLE, error=lost_in))
+            count_events(unit, {(POSSIBLE_DOUBLE, self.channel): 1})
+        claim = {
+            "tries": row["tries"] + 1, "claimed_by": self.node, "claim_expires_at": now + self.lease_seconds,
+        }  # fmt: skip
+        unit.connection.execute(update(NOTIFICATION).where(NOTIFICATION.c.id == row["id"]).values(**claim))
+        begun = {
+            "notification_id": row["id"], "number": claim["tries"], "channel": self.channel, "node": self.node,
+            "started_at": unit.now,
+        }  # fmt: skip
+        unit.connection.execute(insert(TRY).values(**begun))
+        return row | claim | {"may_be_double": taken_over}
+
+
+@dataclass(frozen=True)
+class EndTry:
+    """How a try ended. Answers False where it had been taken over meanwhile: then only the try itself is written.
+
+    error: None where it was sent. retry_in: seconds until it is tried again; None: it has failed for good. pause: for
+    so many seconds nothing at all is to be sent through this channel.
+    """
+
+    notification_id: int
+    number: int
+    node: str
+    error: str | None = None
+    retry_in: float | None = None
+    pause: float = 0.0
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        unit.flush()
+        mine = NOTIFICATION.c.id == self.notification_id
+        row = unit.connection.execute(select(NOTIFICATION).where(mine)).mappings().one()
+        error = None if self.error is None else free_text(self.error)
+        outcome = "sent" if error is None else "failed"
+        this = (TRY.c.notification_id == self.notification_id) & (TRY.c.number == self.number)
+        ended = {"ended_at": unit.now, "outcome": outcome, "error": error}
+        unit.connection.execute(update(TRY).where(this).values(**ended))
+        if row["status"] != "pending" or (row["claimed_by"], row["tries"]) != (self.node, self.number):
+            return False
+        values: Row = {"claimed_by": None, "claim_expires_at": None, "error": error}
+        now = database_time(unit.connection)
+        if error is None or self.retry_in is None:
+            values |= {"status": outcome, "ended_at": unit.now}
+            count_events(unit, {(outcome, row["channel"]): 1})
+        else:
+            # Those behind it wait with it, so that nobody looks at them in vain.
+            behind = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
+            due_at = now + self.retry_in
+            later = update(NOTIFICATION).where(literally(PENDING, "notification"), behind)
+            unit.connection.execute(later.where(NOTIFICATION.c.due_at < due_at).values(due_at=due_at))
+        unit.connection.execute(update(NOTIFICATION).where(mine).values(**values))
+        self._write_channel(unit, row["channel"], error, now)
+        return True
+
+    def _write_channel(self, unit: UnitOfWork, channel: str, error: str | None, now: float) -> None:
+        mine = CHANNEL.c.channel == channel
+        known = unit.connection.execute(select(CHANNEL).where(mine)).mappings().first()
+        if error is None:
+            values: Row = {"failing_since": None, "last_sent_at": unit.now, "error": None}
+        else:
+            since = known["failing_since"] if known and known["failing_since"] else unit.now
+            values = {"failing_since": since, "error": error}
+        if self.pause:
+            values["paused_until"] = now + self.pause
+        if known is None:
+            unit.connection.execute(insert(CHANNEL).values(channel=channel, **values))
+        else:
+            unit.connection.execute(update(CHANNEL).where(mine).values(**values))
+
+
+@dataclass(frozen=True)
+class KeepChannels:
+    """Say through which channels a living node can send, and keep what it is sending just now."""
+
+    node: str
+    channels: Sequence[str]
+    lease_seconds: float
+    sending: Sequence[int] = ()
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        expires_at = database_time(unit.connection) + self.lease_seconds
+        mine = CHANNEL_NODE.c.node == self.node
+        gone = delete(CHANNEL_NODE).where(mine, CHANNEL_NODE.c.channel.not_in(list(self.channels)))
+        unit.connection.execute(gone)
+        if self.channels:
+            rows = [{"channel": name, "node": self.node, "expires_at": expires_at} for name in self.channels]
+            unit.upsert(CHANNEL_NODE, rows)
+        if self.sending:
+            claimed = NOTIFICATION.c.id.in_(list(self.sending)) & (NOTIFICATION.c.claimed_by == self.node)
+            unit.connection.execute(update(NOTIFICATION).where(claimed).values(claim_expires_at=expires_at))
+
+
+@dataclass(frozen=True)
+class LeaveChannels:
+    """A node sends nothing any more."""
+
+    node: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.connection.execute(delete(CHANNEL_NODE).where(CHANNEL_NODE.c.node == self.node))
+
+
+def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
+    """Those of `channels` through which something is to be sent now that nobody is sending."""
+    now = database_time(connection)
+    return [name for name in channels if connection.execute(_due(name, now, dead_nodes)).first()]
+
+
+def channels_of_nodes(connection: Connection) -> list[str]:
+    """Through which channels some living node can send."""
+    living = CHANNEL_NODE.c.expires_at > database_time(connection)
+    found = select(CHANNEL_NODE.c.channel).distinct().where(living).order_by(CHANNEL_NODE.c.channel)
+    return list(connection.execute(found).scalars())
+
+
+def channels(connection: Connection) -> list[Row]:
+    """How each channel does."""
+    return [dict(row) for row in connection.execute(select(CHANNEL).order_by(CHANNEL.c.channel)).mappings()]
+
+
+def memory(connection: Connection) -> dict[tuple[str, str], str]:
+    """What the engine knew when it decided last."""
+    return {(kind, key): state for kind, key, state in connection.execute(select(MEMORY))}
+
+
+def _due(channel: str, now: float, dead_nodes: Sequence[str]) -> Select[Any]:
+    earlier = NOTIFICATION.alias("earlier")
+    waits = exists().where(
+        literally(PENDING, "earlier"),
+        earlier.c.channel == NOTIFICATION.c.channel,
+        earlier.c.group_key == NOTIFICATION.c.group_key,
+        earlier.c.id < NOTIFICATION.c.id,
+    )
+    paused = exists().where(CHANNEL.c.channel == NOTIFICATION.c.channel, CHANNEL.c.paused_until > now)
+    free: ColumnElement[bool] = or_(
+        NOTIFICATION.c.claim_expires_at.is_(None),
+        NOTIFICATION.c.claim_expires_at <= now,
+        NOTIFICATION.c.claimed_by.in_(list(dead_nodes)),
+    )
+    mine = (NOTIFICATION.c.channel == channel) & (NOTIFICATION.c.due_at <= now)
+    wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), mine, free, ~waits, ~paused)
+    return wanted.order_by(NOTIFICATION.c.due_at, NOTIFICATION.c.id).limit(1)

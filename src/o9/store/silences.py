@@ -1,0 +1,81 @@
+"""A person's mutes of alerts, from one moment to another.
+
+What adds or lifts one is a change in the feed, of the kind `silence`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from o9.model.errors import OptimizationConflictError, OptimizationError
+from o9.store import alert_tables
+from o9.store.alert_tables import STANDING
+from o9.store.alerts import literally, tell_change
+from o9.store.codec import free_text, moment, to_json
+from o9.store.commit import Row, UnitOfWork
+from o9.store.record import table_of
+
+SILENCE = table_of(alert_tables.Silence)
+
+
+@dataclass(frozen=True)
+class AddSilence:
+    """Mute what fits `matchers` (texts in Alertmanager's syntax) or `pattern`, from `starts_at` to `ends_at`."""
+
+    silence_id: str
+    starts_at: datetime
+    ends_at: datetime
+    matchers: Sequence[str] = ()
+    pattern: str = ""
+    author: str = ""
+    comment: str = ""
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        known = unit.connection.execute(select(SILENCE.c.silence_id).where(SILENCE.c.silence_id == self.silence_id))
+        if known.first():
+            raise OptimizationConflictError("silence_id", f"{self.silence_id!r} exists; choose another id")
+        row = {
+            "silence_id": self.silence_id, "matchers": to_json(list(self.matchers)), "pattern": self.pattern,
+            "starts_at": moment(self.starts_at), "ends_at": moment(self.ends_at), "author": free_text(self.author),
+            "comment": free_text(self.comment), "created_at": unit.now, "ended_at": None, "ended_by": None,
+        }  # fmt: skip
+        unit.connection.execute(insert(SILENCE).values(**row))
+        tell_change(unit, "silence")
+
+
+@dataclass(frozen=True)
+class EndSilence:
+    """Lift a silence before its end. Answers whether it still stood; raises OptimizationError where there is none."""
+
+    silence_id: str
+    by: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        where = SILENCE.c.silence_id == self.silence_id
+        found = unit.connection.execute(select(SILENCE).where(where)).mappings().first()
+        if found is None:
+            raise OptimizationError(f"there is no silence {self.silence_id!r}; `o9 alerts silences` shows them")
+        if found["ended_at"] is not None or found["ends_at"] <= unit.now:
+            return False
+        values = {"ended_at": unit.now, "ended_by": free_text(self.by)}
+        unit.connection.execute(update(SILENCE).where(where).values(**values))
+        tell_change(unit, "silence")
+        return True
+
+
+def silences(connection: Connection, now: str) -> list[Row]:
+    """Those that stand, or will, with the one that ends first first."""
+    statement = (
+        select(SILENCE).where(literally(STANDING, "silence"), SILENCE.c.ends_at > now).order_by(SILENCE.c.ends_at)
+    )
+    rows = [dict(row) for row in connection.execute(statement).mappings()]
+    return [row | {"matchers": json.loads(row["matchers"])} for row in rows]
