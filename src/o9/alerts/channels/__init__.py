@@ -1,0 +1,75 @@
+"""Where messages go: `channel_of` makes a channel of whatever a user gives for one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from o9.alerts.channels.apprise_url import AppriseChannel
+from o9.alerts.channels.local import ConsoleChannel, FileChannel, LogChannel
+from o9.alerts.channels.outcome import Channel, Failed, Sent
+from o9.alerts.channels.own import BlockChannel, FunctionChannel
+from o9.model.errors import OptimizationValidationError
+
+__all__ = [
+    "AppriseChannel", "BlockChannel", "Channel", "ConsoleChannel", "Failed", "FileChannel", "FunctionChannel",
+    "LogChannel", "Sent", "channel_of", "standing_channels",
+]  # fmt: skip
+NAME_LIMIT = 200
+BLOCK = "block:"
+
+
+def standing_channels() -> dict[str, Channel]:
+    """Those that are there from the start; a user's of the same name replaces one."""
+    return {"log": LogChannel(), "console": ConsoleChannel(), "file": FileChannel()}
+
+
+def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None) -> Channel:
+    """The channel `name`: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body,
+    subject)`, `block:NAME`, for which `resolve(NAME)` loads the block, or a channel.
+
+    Raises OptimizationValidationError, which names the channel and the remedy, and holds nothing of a URL.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
+        raise OptimizationValidationError(
+            "channels", f"{name!r:.80} cannot name a channel; take printable text of 1 to {NAME_LIMIT} characters"
+        )
+    field = f"channels.{name}"
+    if isinstance(what, str) and what.startswith(BLOCK):
+        if resolve is None:
+            raise OptimizationValidationError(field, "blocks cannot be loaded here; give the block itself, or its URL")
+        what = resolve(what.removeprefix(BLOCK))
+    if isinstance(what, str):
+        return AppriseChannel(name, what)
+    if inspect.isclass(what):
+        raise OptimizationValidationError(field, f"{what.__name__} is a class; give an instance of it")
+    if hasattr(what, "to_channel"):  # O9's block
+        channel: Channel = what.to_channel(name)
+        return channel
+    if hasattr(what, "send") and isinstance(getattr(what, "name", None), str):
+        made: Channel = what
+        return made
+    if callable(getattr(what, "notify", None)):
+        return BlockChannel(name, what)
+    if callable(what):
+        _check_takes_one(field, what)
+        return FunctionChannel(name, what)
+    raise OptimizationValidationError(
+        field,
+        f"a {type(what).__name__} is no channel; give a function or coroutine function of one alert, an Apprise URL, "
+        "a block with notify(body, subject), or block:NAME",
+    )
+
+
+def _check_takes_one(field: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # written in C: it is seen when it is called
+    try:
+        signature.bind(object())
+    except TypeError:
+        raise OptimizationValidationError(
+            field, f"it is called with one alert, and takes {signature}; let it take exactly one argument"
+        ) from None

@@ -1,0 +1,178 @@
+"""What must not be read: the secrets of channels, and every text about a channel without them.
+
+Contract. `Secrets` holds what is secret in a channel's address; it shows itself to nobody. `redacted` is what every
+text about a channel goes through before anybody sees it: an error's, a server's answer, a line of a log. While code
+runs `guarded`, what any library logs in that thread or task is redacted as it is logged, whoever reads it. Apprise's
+own `url(privacy=True)` is not enough: it shows a webhook's path, and the headers that a URL adds.
+
+A password and a service's private tokens are hidden whatever their length (those of one to three characters where they
+stand alone, since they are also found in other words); any other part of an address from six characters on.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import re
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+HIDDEN = "***"
+LONG_ENOUGH = 6  # of a part of an address that is not known to be a secret
+_STANDS_ALONE = 4  # shorter ones are hidden only as words of their own
+_LONGEST_TEXT = 20_000
+
+# Apprise's own words in a query, with what they are set to; of any other one its name.
+_OPTIONS = re.compile(
+    r"[?&](?:(?:format|overflow|mode|method|verify|redirect|image|footer|rto|cto|retry|wait|tz|emojis)=[^&]*|[^=&]*=)",
+    re.IGNORECASE,
+)
+_URL = re.compile(r"""\b([a-z][a-z0-9+.\-]*)://([^\s"'<>]*[^\s"'<>.,;:)\]])""", re.IGNORECASE)
+_PATH = re.compile(r"(with url: )\S+", re.IGNORECASE)  # as urllib3 tells of what it could not reach
+_NAMED = re.compile(
+    r"""\b(authorization|passw(?:or)?d|pwd|secret|token|api[-_]?key|access[-_]?key|sig|signature|credentials?)"""
+    r"""(["']?\s*[:=]\s*["']?)(?:(?:bearer|basic)\s+)?[^\s"',;&)\]}]+""",
+    re.IGNORECASE,
+)
+
+
+class Secrets:
+    """What is secret in an address, in each form in which it may turn up in a text."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        forms = {form for secret in secrets for form in _forms(secret)}
+        patterns = [_pattern(form) for form in sorted(forms, key=len, reverse=True)]
+        self._found = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
+
+    def hide(self, text: str) -> str:
+        return self._found.sub(HIDDEN, text) if self._found else text
+
+    def __repr__(self) -> str:
+        return f"Secrets({HIDDEN})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("secrets are not written anywhere")
+
+
+NONE_KNOWN = Secrets()
+
+
+def parts_of(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]:
+    """What is secret in a channel's URL: all of it but for its scheme and `shown`, the host where it is one."""
+    _, is_url, rest = url.partition("://")
+    if not is_url:
+        return {url, *private}
+    authority, behind = re.fullmatch(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    user, at, _ = authority.rpartition("@")
+    path, _, query = behind.partition("?")
+    units = {behind, path, query, user, *private, *user.split(":", 1)[1:]}
+    if at:
+        units.add(base64.b64encode(unquote(user).encode("utf-8", "replace")).decode())
+    if at or behind.strip("/") or not shown:
+        units |= {url, rest}
+    pieces = re.split(r"[/:@?&=+,;#]", _OPTIONS.sub("&", rest))
+    told = {*units, *(each for each in pieces if len(unquote(each)) >= LONG_ENOUGH)}
+    return {each for each in told if each.strip("/") and each.lower() != shown.lower()}
+
+
+def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
+    """`text` without `secrets`, without what is behind the host of any URL, and without what calls itself a secret."""
+    told = secrets.hide(text[:_LONGEST_TEXT])
+    told = _URL.sub(_bare, told)
+    told = _PATH.sub(rf"\1{HIDDEN}", told)
+    return _NAMED.sub(rf"\1\2{HIDDEN}", told)
+
+
+@contextmanager
+def guarded(secrets: Secrets) -> Iterator[None]:
+    """Redact what is logged in this thread or task meanwhile."""
+    _listen()
+    before = _guard.set(secrets)
+    try:
+        yield
+    finally:
+        _guard.reset(before)
+
+
+_guard: ContextVar[Secrets | None] = ContextVar("o9_guarded_secrets", default=None)
+_lock = threading.Lock()
+_listening = False
+
+
+def _listen() -> None:
+    """Put the guard before the making of log records, once in a process."""
+    global _listening
+    with _lock:
+        if _listening:
+            return
+        make = logging.getLogRecordFactory()
+
+        def guard(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = make(*args, **kwargs)
+            secrets = _guard.get()
+            if secrets is not None:
+                _clean(record, secrets)
+            return record
+
+        logging.setLogRecordFactory(guard)
+        _listening = True
+
+
+def _clean(record: logging.LogRecord, secrets: Secrets) -> None:
+    try:
+        said = record.getMessage()
+    except (TypeError, ValueError, KeyError):  # whose arguments do not fit: logging tells of it, with all of them
+        said = str(record.msg)
+    if record.exc_info and record.exc_info[0] is not None:
+        said += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        record.exc_info = None
+    record.msg, record.args = redacted(said, secrets), ()
+
+
+def _bare(found: re.Match[str]) -> str:
+    host = host_in(found[0])
+    if not host:
+        return f"{found[1]}://{HIDDEN}"
+    told = f"{found[1]}://{host}"
+    return told if told.lower() == found[0].lower().rstrip("/") else f"{told}/{HIDDEN}"
+
+
+def host_in(url: str) -> str:
+    """The host in a URL, with its port; nothing where a token stands in its place."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    return f"{host}:{port}" if is_host(host) and port else host if is_host(host) else ""
+
+
+def is_host(text: str) -> bool:
+    """Whether this is where a server is, and not a token in its place."""
+    return text == "localhost" or bool(
+        re.fullmatch(r"[a-z0-9_\-]+(\.[a-z0-9_\-]+)+|[0-9a-f:.]*:[0-9a-f:.]+", text, re.I)
+    )
+
+
+def _forms(secret: str) -> set[str]:
+    plain = unquote(secret)
+    spoken = {secret, plain, quote(plain, safe=""), quote(plain), quote_plus(plain), quote_plus(plain, safe="")}
+    for each in tuple(spoken):
+        spoken |= {html.escape(each), json.dumps(each)[1:-1], json.dumps(each, ensure_ascii=False)[1:-1]}
+        spoken |= {repr(each)[1:-1], repr(each.encode("utf-8", "replace"))[2:-1]}
+    return {each for each in spoken if each.strip() and each.strip("*")}
+
+
+def _pattern(form: str) -> str:
+    if len(form) >= _STANDS_ALONE:
+        return re.escape(form)
+    return rf"(?<!\w){re.escape(form)}(?!\w)"

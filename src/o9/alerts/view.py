@@ -1,0 +1,224 @@
+"""What templates can show of a notice: words and figures, harmless, ready to print. Pure.
+
+Contract. Every text in a `View` has passed `o9.alerts.text`; templates only escape it for their form. `Detail` says how
+much of a notice is shown.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from o9.alerts.alert import Alert
+from o9.alerts.notice import Notice, NoticeKind
+from o9.alerts.templating import Address, Shown
+from o9.alerts.text import cut, duration, figure, line, lines, moment
+from o9.model.states import AlertLevel
+
+NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
+FIGURES = 12
+UNTITLED = "Untitled alert"
+# Told apart by their brightness too, and dark enough for white words upon them.
+_COLOURS = {
+    AlertLevel.CRITICAL: "#8f1029",
+    AlertLevel.ERROR: "#b5451b",
+    AlertLevel.WARNING: "#8a6100",
+    AlertLevel.INFO: "#1f6aa8",
+}
+_RESOLVED = "#0f7a5c"
+_SAY_WHY_FIRST = (NoticeKind.FLAPPING, NoticeKind.ESCALATION)
+_RAW_LIMIT = 20_000  # characters of a message that are looked at
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How many alerts, units of each text, and whether all is left out but what fires and since when."""
+
+    alerts: int
+    text: int
+    bare: bool = False
+
+
+@dataclass(frozen=True)
+class AlertShown(Shown):
+    """One alert."""
+
+    title: str
+    message: str  # with its lines
+    brief: str  # on one line
+    level: str
+    state: str  # firing or resolved
+    badge: str  # CRITICAL, RESOLVED
+    colour: str
+    optimization: str
+    since: str
+    lasting: str
+    ended: str  # empty while it fires
+    when: str  # the three in one
+    figures: Mapping[str, str]
+    evidence: str  # the figures on one line
+    remedy: str
+    link: str
+    command: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class View(Shown):
+    """A notice."""
+
+    kind: str
+    badge: str
+    colour: str
+    headline: str
+    lead: str  # one sentence of what is new
+    reason: str
+    receiver: str
+    group: Mapping[str, str]
+    at: str
+    level: str
+    firing: int
+    resolved: int
+    alerts: Sequence[AlertShown]
+    more: int
+
+    def names(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
+    """The first alerts of it, in the notice's order: what fires, then what is over."""
+    everything = (*notice.firing, *notice.resolved)
+    firing = {each.alert_id for each in notice.firing}
+    shown = tuple(
+        _shown(each, each.alert_id in firing, notice.at, detail, link) for each in everything[: detail.alerts]
+    )
+    level = worst_of(notice)
+    return View(
+        kind=notice.kind.value,
+        badge=_badge(notice.kind, level),
+        colour=_RESOLVED if notice.kind is NoticeKind.RESOLVED else _COLOURS[level],
+        headline=_headline(notice, everything),
+        lead=_lead(notice, everything),
+        reason="" if notice.kind in _SAY_WHY_FIRST else cut(line(notice.reason), detail.text),
+        receiver=_name(notice.receiver),
+        group={_name(name): _name(value) for name, value in notice.group_labels.items()},
+        at=moment(notice.at),
+        level=level.value,
+        firing=len(notice.firing),
+        resolved=len(notice.resolved),
+        alerts=shown,
+        more=len(everything) - len(shown),
+    )
+
+
+def worst_of(notice: Notice) -> AlertLevel:
+    """Of what fires; of what is over, where nothing does."""
+    levels = list(AlertLevel)
+    return max((each.level for each in notice.firing or notice.resolved), key=levels.index, default=AlertLevel.INFO)
+
+
+def _shown(alert: Alert, firing: bool, now: datetime, detail: Detail, link: str | None) -> AlertShown:
+    raw, remedy = alert.message[:_RAW_LIMIT], alert.metadata.get("remedy")
+    told = lines(raw)
+    todo = line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
+    if todo and line(told).endswith(todo):  # as the monitor's messages: nothing is said twice
+        told = line(told).removesuffix(todo).rstrip(" :;,.-")
+    ended = None if firing else alert.ends_at
+    since, lasting = moment(alert.starts_at), duration((ended or now) - alert.starts_at)
+    figures = _figures(alert.metadata.get("evidence"), detail)
+    return AlertShown(
+        title=_name(alert.title) or UNTITLED,
+        message=cut(told, detail.text),
+        brief="" if detail.bare else cut(line(told), min(detail.text, 300)),
+        level=alert.level.value,
+        state="firing" if firing else "resolved",
+        badge=alert.level.value.upper() if firing else "RESOLVED",
+        colour=_COLOURS[alert.level] if firing else _RESOLVED,
+        optimization=_name(alert.optimization_id),
+        since=since,
+        lasting=lasting,
+        ended=moment(ended) if ended else "",
+        when=f"{since}, over after {lasting}" if ended else f"{since}, for {lasting}",
+        figures=figures,
+        evidence="; ".join(f"{name} {value}" for name, value in figures.items()),
+        remedy="" if detail.bare else cut(todo, detail.text),
+        link="" if detail.bare else _address(alert, link),
+        command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
+        labels={_name(name): _name(value) for name, value in alert.labels.items()},
+    )
+
+
+def _badge(kind: NoticeKind, level: AlertLevel) -> str:
+    word = level.value.upper()
+    return {
+        NoticeKind.RESOLVED: "RESOLVED",
+        NoticeKind.FLAPPING: f"{word}, FLAPPING",
+        NoticeKind.ESCALATION: f"{word}, ESCALATED",
+        NoticeKind.REPEAT: f"{word}, STILL FIRING",
+    }.get(kind, word)
+
+
+def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
+    titles = {each.title for each in everything}
+    title = _name(next(iter(titles))) if len(titles) == 1 else ""
+    if len(everything) == 1:
+        where = _name(everything[0].optimization_id)
+        return f"{title or UNTITLED}: {where}" if where else title or UNTITLED
+    fires, over = len(notice.firing), len(notice.resolved)
+    if title:
+        told = f"{fires:,} firing" if fires else ""
+        return f"{title} ({told}{', ' if fires and over else ''}{f'{over:,} resolved' if over else ''})"
+    told = f"{fires:,} {'alert' if fires == 1 else 'alerts'} firing" if fires else ""
+    return f"{told}, {over:,} resolved" if fires and over else told or f"{over:,} alerts resolved"
+
+
+def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
+    fires, over = len(notice.firing), len(notice.resolved)
+    why = cut(line(notice.reason), NAME_LIMIT) if notice.kind in _SAY_WHY_FIRST else ""
+    why = f"{why[:1].upper()}{why[1:]}{'' if why[-1:] in '.!?' else '.'}"
+    if len(everything) == 1:
+        return why
+    if not fires:
+        return f"{why} All {over:,} alerts are over.".strip()
+    of = Counter(each.level for each in notice.firing)
+    levels = ", ".join(f"{of[level]:,} {level.value}" for level in reversed(AlertLevel) if of[level])
+    told = f"{why} {fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {levels}.".strip()
+    return f"{told} {over:,} {'is' if over == 1 else 'are'} over." if over else told
+
+
+def _figures(evidence: Any, detail: Detail) -> dict[str, str]:
+    if detail.bare or not isinstance(evidence, Mapping):
+        return {}
+    told = list(evidence.items())[:FIGURES]
+    return {_name(str(name)).replace("_", " "): cut(figure(value), min(detail.text, 120)) for name, value in told}
+
+
+def _address(alert: Alert, link: str | None) -> str:
+    given = alert.metadata.get("link")
+    if isinstance(given, str) and given:
+        return address(given)
+    if link is None or not alert.optimization_id:
+        return ""
+    ids = {"{optimization}": alert.optimization_id, "{alert}": alert.alert_id}
+    for name, value in ids.items():
+        link = link.replace(name, quote(value, safe=""))
+    return address(link)
+
+
+def address(text: str) -> Address | str:
+    """`text` as a link to a page, in which nothing means anything to Markdown or HTML; nothing where it is none."""
+    text = text.strip()
+    if len(text) > 2_000 or not re.match(r"https?://[^\s/]", text, re.IGNORECASE):
+        return ""
+    return Address(quote(text, safe=":/?#@!$&+,;=%-._~", encoding="utf-8", errors="replace"))
+
+
+def _name(text: str) -> str:
+    return cut(line(text[:_RAW_LIMIT]), NAME_LIMIT)
