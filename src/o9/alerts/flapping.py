@@ -31,7 +31,7 @@ def flaps(changes: Sequence[datetime], now: datetime, damping: Damping) -> bool:
 
 def kept(changes: Sequence[datetime], now: datetime, damping: Damping) -> tuple[datetime, ...]:
     """Those of `changes` that still matter at `now`; none where it has been quiet."""
-    if not changes or now - changes[-1] >= max(damping.quiet, damping.within):
+    if not changes or now - changes[-1] >= damping.quiet:
         return ()
     since = changes[-1] - damping.within
     return tuple(change for change in changes[-CHANGES_KEPT:] if change >= since)

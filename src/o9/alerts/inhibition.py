@@ -41,14 +41,16 @@ class Inhibitions:
         self._rules = tuple(rules)
         # By rule, by values, by whether it is a target too, by fingerprint.
         self._firing: list[dict[tuple[str, ...], tuple[dict[str, Alert], dict[str, Alert]]]] = [{} for _ in rules]
+        self._concerns: dict[Inhibition, Inhibition] = {}
 
     def concerning(self, labels: Labels) -> Inhibition:
         if not self._rules:
             return _UNCONCERNED
-        return Inhibition(
+        found = Inhibition(
             tuple(number for number, rule in enumerate(self._rules) if match(rule.source, labels)),
             tuple(number for number, rule in enumerate(self._rules) if match(rule.target, labels)),
         )
+        return self._concerns.setdefault(found, found)
 
     def put(self, alert: Alert, concerning: Inhibition, *, firing: bool) -> None:
         """Says how it stands with a source now."""

@@ -21,6 +21,9 @@ GROUP_INTERVAL = timedelta(minutes=5)
 REPEAT_INTERVAL = timedelta(hours=4)
 GROUP_BY = ("title", "level")
 
+Grouping = tuple[tuple[str, str], ...]
+"""The labels by which an alert is grouped, with their values."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -41,10 +44,10 @@ class Route:
     escalate_to: str = ""
     routes: tuple[Route, ...] = ()
 
-    def grouping(self, labels: Labels) -> tuple[tuple[str, str], ...]:
-        """The labels, with their values, by which an alert is grouped; one that it does not have is left out."""
+    def grouping(self, labels: Labels) -> Grouping:
+        """A label that an alert does not have is left out."""
         names = sorted(labels) if self.group_by is None else self.group_by
-        return tuple((name, labels[name]) for name in names if name in labels)
+        return tuple([(name, labels[name]) for name in names if name in labels])
 
     def walk(self) -> Iterator[Route]:
         """This route and all below it."""
@@ -66,7 +69,7 @@ def routes_of(root: Route, labels: Labels) -> tuple[Route, ...]:
     return found or (root,)
 
 
-def group_key(route: Route, grouping: tuple[tuple[str, str], ...]) -> str:
+def group_key(route: Route, grouping: Grouping) -> str:
     """Names the group: equal for equal routes, receivers and labels, on every node and after every restart."""
     text = "\xff".join((route.receiver, route.key, *(part for label in grouping for part in label)))
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()

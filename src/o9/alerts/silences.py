@@ -7,7 +7,7 @@ message, in whatever case, or has exactly this optimization id (`opt-1` is not `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -79,7 +79,7 @@ class Silences:
         self._by_id = {silence.silence_id: silence for silence in silences}
         self._found: dict[str, tuple[Alert, tuple[Silence, ...]]] = {}
 
-    def __iter__(self) -> Iterable[Silence]:
+    def __iter__(self) -> Iterator[Silence]:
         return iter(self._by_id.values())
 
     def put(self, silence: Silence) -> None:

@@ -72,7 +72,7 @@ GOES_ON = Decision(Reason.GOES_ON)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Facts:
     """What the decisions on the alerts of one group rest on, beside them and the time."""
 
     inhibitions: Inhibitions
@@ -86,7 +86,7 @@ class Known:
     damping: Damping | None
 
 
-def inhibited(alert: Alert, now: datetime, known: Known) -> Decision:
+def inhibited(alert: Alert, now: datetime, known: Facts) -> Decision:
     concerning = known.concerning[alert.fingerprint]
     if not concerning.targets:
         return GOES_ON
@@ -94,16 +94,16 @@ def inhibited(alert: Alert, now: datetime, known: Known) -> Decision:
     return GOES_ON if source is None else Decision(Reason.INHIBITED, source.title or source.fingerprint)
 
 
-def silenced(alert: Alert, now: datetime, known: Known) -> Decision:
+def silenced(alert: Alert, now: datetime, known: Facts) -> Decision:
     silence = known.silences.muting(alert, now)
     return GOES_ON if silence is None else Decision(Reason.SILENCED, silence.silence_id, silence.ends_at)
 
 
-def muted(alert: Alert, now: datetime, known: Known) -> Decision:
+def muted(alert: Alert, now: datetime, known: Facts) -> Decision:
     return known.interval
 
 
-def damped(alert: Alert, now: datetime, known: Known) -> Decision:
+def damped(alert: Alert, now: datetime, known: Facts) -> Decision:
     changes = known.changes.get(alert.fingerprint)
     if known.damping is None or not changes or not flaps(changes, now, known.damping):
         return GOES_ON
@@ -115,7 +115,7 @@ def damped(alert: Alert, now: datetime, known: Known) -> Decision:
 SUPPRESSIONS = (inhibited, silenced, muted, damped)
 
 
-def suppressed(alert: Alert, now: datetime, known: Known) -> Decision:
+def suppressed(alert: Alert, now: datetime, known: Facts) -> Decision:
     """The first stage that holds the alert back."""
     for stage in SUPPRESSIONS:
         decision = stage(alert, now, known)
@@ -152,9 +152,7 @@ def worth_telling(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime,
     firing, over = group
     if any(alert.fingerprint not in told.firing for alert in firing):
         return Decision(Reason.NEW_ALERTS if told.firing else Reason.FIRST)
-    if over and not told.send_resolved:
-        return Decision(Reason.RESOLVED_NOT_WANTED)
-    if over:
+    if over and told.send_resolved:
         return Decision(Reason.SOME_RESOLVED if firing else Reason.ALL_RESOLVED)
     return worth_repeating(group, now, told)
 

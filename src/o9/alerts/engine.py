@@ -1,0 +1,337 @@
+"""The pipeline: alerts go in, and at the moments that `due` names, what shall be told comes out.
+
+    engine.take(alerts, now)            told by sources: what fires, what is over
+    engine.put_silence(silence)         engine.end_silence(silence_id)          engine.acknowledge(fingerprint, by)
+    engine.due()                        the next moment at which something may have to be told
+    engine.advance(now) -> notices      what is told at `now`
+    engine.drain() -> Changes           what a store has to keep of all this, in one transaction with the notices
+    engine.snapshot(), Engine.restored(configuration, snapshot, now)
+
+Pure and deterministic: the same calls with the same moments give the same notices, on any machine; one that is restored
+goes on as if it had never stopped. Not thread-safe: one owner at a time. Moments may not go backwards.
+
+A group is looked at when its time has come, all in order of time and key. What holds an alert back then is noted with
+its reason, once. What the receiver does not know yet is told; it is told of the end of all that it was told of, also
+where that came while it was suppressed: then when it no longer is.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
+
+from o9.alerts import stages
+from o9.alerts.alert import Alert, merged
+from o9.alerts.configuration import Configuration
+from o9.alerts.flapping import flaps, kept
+from o9.alerts.group import Group, first_look
+from o9.alerts.inhibition import Inhibition, Inhibitions
+from o9.alerts.look import Look
+from o9.alerts.memory import Changes, Held, Kept, Known, Place, Snapshot
+from o9.alerts.notice import Notice
+from o9.alerts.routing import Grouping, Route, group_key, routes_of
+from o9.alerts.silences import Silence, Silences
+from o9.alerts.stages import GOES_ON, Decision, Reason
+
+_SWEPT_EVERY = timedelta(minutes=1)
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self._known: dict[str, Known] = {}
+        self._concerning: dict[str, Inhibition] = {}
+        self._inhibitions = Inhibitions(configuration.inhibit_rules)
+        self._silences = Silences()
+        self._changes: dict[str, tuple[datetime, ...]] = {}
+        self._sweep_at: datetime | None = None
+        self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
+        self._occupied: dict[str, Place] = {}
+        """By key, the places that have a group."""
+        self._due: list[tuple[datetime, str]] = []
+        self._changed: set[str] = set()
+        self._moved: set[str] = set()
+        self._held: list[Held] = []
+        self._closed: list[str] = []
+
+    def take(self, alerts: Iterable[Alert], now: datetime) -> None:
+        """What sources tell. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
+        for told in alerts:
+            known = self._known.get(told.fingerprint)
+            if known is None:
+                known = self._meet(told)
+            else:
+                before, known.alert = known.alert, merged(known.alert, told, now)
+                if before.alert_id != told.alert_id:
+                    known.episodes += ((now, before.alert_id),)
+            if not known.alert.resolved(now):
+                if not known.firing:
+                    self._begins_anew(known, now)
+                self._into_groups(known, now)
+            elif known.firing:
+                self._ends(known, now)
+            concerning = self._concerning[told.fingerprint]
+            if concerning.sources:
+                self._inhibitions.put(known.alert, concerning, firing=known.firing)
+            if not known.firing:
+                self._forget_if_done(known)
+
+    def put_silence(self, silence: Silence) -> None:
+        """Adds it, or replaces the one of its id; `silences.checked` says what is acceptable."""
+        self._silences.put(silence)
+
+    def end_silence(self, silence_id: str) -> None:
+        self._silences.take_out(silence_id)
+
+    def acknowledge(self, fingerprint: str, by: str) -> None:
+        """Of the episode that fires now: nobody is reminded of it any more, and it is not escalated."""
+        known = self._known.get(fingerprint)
+        if known is not None and known.firing:
+            known.acknowledged_by = by
+
+    def due(self) -> datetime | None:
+        while self._due:
+            at, key = self._due[0]
+            group = self._group(key)
+            if group is not None and group.next_at == at:
+                return at
+            heapq.heappop(self._due)
+        return None
+
+    def advance(self, now: datetime) -> list[Notice]:
+        """What is told at `now`: looks at every group whose time has come, once."""
+        notices: list[Notice] = []
+        while (at := self.due()) is not None and at <= now:
+            notices += self._look_at(self._occupied[heapq.heappop(self._due)[1]], now)
+        self._sweep(now)
+        return notices
+
+    def drain(self) -> Changes:
+        """What has changed since the last time."""
+        groups = {key: self._group(key) for key in sorted(self._changed)}
+        moved = {key: self._group(key) for key in sorted(self._moved - self._changed)}
+        changes = Changes(
+            {key: None if group is None else (group, group.state()) for key, group in groups.items()},
+            {key: group.due_at for key, group in moved.items() if group is not None},
+            tuple(self._held),
+            tuple(self._closed),
+        )
+        self._changed, self._moved, self._held, self._closed = set(), set(), [], []
+        return changes
+
+    def why(self, fingerprint: str, now: datetime) -> list[tuple[str, Decision]]:
+        """By receiver, how it stands with one alert: what holds it back, what it waits for, that it was told."""
+        known = self._known.get(fingerprint)
+        found: list[tuple[str, Decision]] = []
+        for place in () if known is None else known.places:
+            group = place.group
+            if known is None or group is None or fingerprint not in group.members:
+                continue
+            decision = stages.suppressed(known.alert, now, self._facts(place.route, now))
+            if decision is GOES_ON and fingerprint in group.firing:
+                decision = Decision(Reason.NOTHING_NEW, f"at {group.told[fingerprint]:%Y-%m-%d %H:%M:%S} UTC")
+            elif decision is GOES_ON:
+                decision = Decision(Reason.GROUP_WAIT if group.waits else Reason.GROUP_INTERVAL, "", group.due_at)
+            found.append((place.route.receiver, decision))
+        return found
+
+    def snapshot(self) -> Snapshot:
+        groups = ((key, place.group) for key, place in self._occupied.items())
+        return Snapshot(
+            tuple(
+                Kept(known.alert, not known.firing, known.acknowledged_by, self._changes.get(fingerprint, ()))
+                for fingerprint, known in self._known.items()
+            ),
+            tuple(self._silences),
+            {key: (group.due_at, group.state()) for key, group in groups if group is not None},
+        )
+
+    @classmethod
+    def restored(cls, configuration: Configuration, snapshot: Snapshot, now: datetime) -> Engine:
+        """As it was. Where the configuration has changed since, groups of routes that are gone are forgotten."""
+        engine = cls(configuration)
+        routes = {route.key: route for route in configuration.route.walk()}
+        for silence in snapshot.silences:
+            engine.put_silence(silence)
+        for key, (due_at, state) in snapshot.groups.items():
+            route = routes.get(state["route"])
+            if route is not None:
+                group = Group.of(key, route, due_at, state)
+                if group_key(route, group.labels) == key:
+                    engine._add(engine._place(route, group.labels), group)
+        for each in snapshot.alerts:
+            engine._remember(each, now)
+        for place in engine._occupied.values():
+            if place.group is not None:
+                for fingerprint in [name for name in place.group.told if name not in place.group.members]:
+                    place.group.take_out(fingerprint)
+        engine.drain()
+        return engine
+
+    # What becomes of one alert.
+
+    def _meet(self, alert: Alert) -> Known:
+        routes = routes_of(self.configuration.route, alert.labels)
+        known = Known(alert, tuple([self._place(route, route.grouping(alert.labels)) for route in routes]))
+        self._known[alert.fingerprint] = known
+        self._concerning[alert.fingerprint] = self._inhibitions.concerning(alert.labels)
+        return known
+
+    def _remember(self, each: Kept, now: datetime) -> None:
+        fingerprint = each.alert.fingerprint
+        known = self._meet(each.alert)
+        known.firing, known.acknowledged_by = not each.ended, each.acknowledged_by
+        if each.changes:
+            self._changes[fingerprint] = each.changes
+        for place in known.places:
+            if place.group is not None and (known.firing or fingerprint in place.group.told or self._flaps(known)):
+                place.group.members[fingerprint] = None
+        if known.firing and any(place.group is None for place in known.places):
+            self._into_groups(known, now)
+        self._inhibitions.put(each.alert, self._concerning[fingerprint], firing=known.firing)
+
+    def _into_groups(self, known: Known, now: datetime) -> None:
+        for place in known.places:
+            group = place.group
+            if group is None:
+                group = Group(place.key, place.route, place.grouping, first_look(place.route, known.alert, now))
+                group.members[known.alert.fingerprint] = None
+                self._add(place, group)
+            elif group.take_in(known.alert, now):
+                self._reschedule(group)
+                self._changed.add(group.key)
+
+    def _begins_anew(self, known: Known, now: datetime) -> None:
+        known.firing, known.acknowledged_by = True, ""
+        self._counts(known, now)
+        for place in known.places:
+            group = place.group
+            if group is not None and known.alert.fingerprint in group.told:
+                group.begins_anew(known.alert.fingerprint, now)
+                self._reschedule(group)
+                self._changed.add(group.key)
+
+    def _ends(self, known: Known, now: datetime) -> None:
+        """Its end is noticed: who was not told of it need not be."""
+        alert, known.firing = known.alert, False
+        assert alert.ends_at is not None
+        self._counts(known, alert.ends_at)
+        if self._flaps(known):
+            self._into_groups(known, now)
+            return
+        for place in known.places:
+            group = place.group
+            if group is None or alert.fingerprint not in group.told:
+                over = Decision(Reason.OVER_BEFORE_TOLD)
+                self._held.append(Held(alert, place.route.receiver, place.key, over, now))
+                if group is not None:
+                    group.take_out(alert.fingerprint)
+                    self._changed.add(group.key)
+
+    def _counts(self, known: Known, at: datetime) -> None:
+        """A change of it, for flap damping."""
+        damping = self.configuration.flapping
+        changes: tuple[datetime, ...] = ()
+        if damping is not None:
+            before = self._changes.pop(known.alert.fingerprint, ())
+            at = max((at, *before[-1:]))
+            changes = (*kept(before, at, damping), at)
+            self._changes[known.alert.fingerprint] = changes
+        while known.episodes and (not changes or known.episodes[0][0] < changes[0]):
+            self._closed.append(known.episodes[0][1])
+            known.episodes = known.episodes[1:]
+
+    def _flaps(self, known: Known) -> bool:
+        """At its last change."""
+        changes, damping = self._changes.get(known.alert.fingerprint), self.configuration.flapping
+        return damping is not None and changes is not None and flaps(changes, changes[-1], damping)
+
+    def _forget_if_done(self, known: Known) -> None:
+        fingerprint = known.alert.fingerprint
+        if known.firing or fingerprint in self._changes or _in_a_group(known):
+            return
+        self._inhibitions.put(known.alert, self._concerning[fingerprint], firing=False)
+        self._closed += [*(name for _, name in known.episodes), known.alert.alert_id]
+        del self._known[fingerprint], self._concerning[fingerprint]
+
+    # What becomes of one group.
+
+    def _place(self, route: Route, grouping: Grouping) -> Place:
+        place = self._places.get((route.key, grouping))
+        if place is None:
+            place = self._places[route.key, grouping] = Place(route, grouping)
+        return place
+
+    def _group(self, key: str) -> Group | None:
+        place = self._occupied.get(key)
+        return None if place is None else place.group
+
+    def _add(self, place: Place, group: Group) -> None:
+        place.group = group
+        self._occupied[group.key] = place
+        self._changed.add(group.key)
+        self._reschedule(group)
+
+    def _reschedule(self, group: Group) -> None:
+        heapq.heappush(self._due, (group.next_at, group.key))
+
+    def _facts(self, route: Route, now: datetime) -> stages.Facts:
+        interval = stages.by_intervals(route, now, self.configuration.time_intervals)
+        return stages.Facts(
+            self._inhibitions, self._concerning, self._silences, interval, self._changes, self.configuration.flapping
+        )
+
+    def _look_at(self, place: Place, now: datetime) -> list[Notice]:
+        group = place.group
+        assert group is not None
+        for name in list(group.members):
+            known = self._known[name]
+            if known.firing and known.alert.resolved(now):
+                self._ends(known, now)
+        look = Look(group, now, self._known, self._facts(group.route, now), self.configuration.receivers)
+        regular = group.due_at <= now
+        if regular:
+            look.regular()
+        look.escalation()
+        idle = not any(self._known[name].firing for name in group.members)
+        if look.changed or group.idle != idle or (regular and group.waits):
+            self._changed.add(group.key)
+        group.idle = idle
+        if regular:
+            group.waits, group.due_at = False, now + group.route.group_interval
+            self._moved.add(group.key)
+        if group.members:
+            self._reschedule(group)
+        else:
+            place.group = None
+            del self._occupied[group.key]
+            self._changed.add(group.key)
+        self._held += look.held
+        for alert in look.done:
+            self._forget_if_done(self._known[alert.fingerprint])
+        return look.notices
+
+    def _sweep(self, now: datetime) -> None:
+        """Forgets what has passed; nothing that is told depends on when."""
+        if self._sweep_at is not None and now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEPT_EVERY
+        self._silences.forget(now)
+        damping = self.configuration.flapping
+        for fingerprint, changes in list(self._changes.items()):
+            if damping is None or now - changes[-1] < damping.quiet:
+                break  # they are in the order of their last change
+            known = self._known[fingerprint]
+            if known.firing or not _in_a_group(known):
+                del self._changes[fingerprint]
+                self._closed += [name for _, name in known.episodes]
+                known.episodes = ()
+                self._forget_if_done(known)
+
+
+def _in_a_group(known: Known) -> bool:
+    return any(place.group is not None and known.alert.fingerprint in place.group.members for place in known.places)

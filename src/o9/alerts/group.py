@@ -1,0 +1,152 @@
+"""One group: the alerts of one route with equal labels, when it is looked at next, and what its receiver was told.
+
+A group begins with its first alert and waits `group_wait` for others; an alert that is older than that does not wait.
+From then on it is looked at every `group_interval`, until nothing is left of it. `state` and `Group.of` take everything
+but its alerts into JSON and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from o9.alerts.alert import Alert
+from o9.alerts.routing import Route
+from o9.alerts.stages import Reason
+
+
+@dataclass(slots=True)
+class Group:
+    """`told` holds, by fingerprint, what the receiver knows to fire and since when; of these it is told the end."""
+
+    key: str
+    route: Route
+    labels: tuple[tuple[str, str], ...]
+    due_at: datetime
+    """When it is looked at next."""
+    waits: bool = True
+    """Whether it was not looked at yet."""
+    idle: bool = False
+    """Nothing in it fires: only ends are left that nobody could be told of yet."""
+    number: int = 0
+    """How many notices it had."""
+    members: dict[str, None] = field(default_factory=dict)
+    """The fingerprints of its alerts."""
+    firing: set[str] = field(default_factory=set)
+    """Those that the last message told as firing."""
+    at: datetime | None = None
+    """When that was."""
+    told: dict[str, datetime] = field(default_factory=dict)
+    flapping: dict[str, datetime] = field(default_factory=dict)
+    """By fingerprint: when the receiver was told last that it flaps."""
+    escalated: set[str] = field(default_factory=set)
+    escalate_at: datetime | None = None
+    held: dict[str, tuple[Reason, str]] = field(default_factory=dict)
+    """By fingerprint: the decision that holds it back, which was told already."""
+
+    @property
+    def next_at(self) -> datetime:
+        return self.due_at if self.escalate_at is None else min(self.due_at, self.escalate_at)
+
+    def take_in(self, alert: Alert, now: datetime) -> bool:
+        """A firing alert; whether it changes when the group is looked at next."""
+        if alert.fingerprint in self.members and not self.idle:
+            return False
+        self.members[alert.fingerprint] = None
+        if not self.idle:
+            return False
+        self.idle, self.waits = False, True
+        due_at = first_look(self.route, alert, now)
+        sooner = due_at < self.due_at
+        self.due_at = min(self.due_at, due_at)
+        return sooner
+
+    def begins_anew(self, fingerprint: str, now: datetime) -> None:
+        """A new episode of an alert whose last one the receiver still believes to fire: time to react starts anew."""
+        if fingerprint in self.told:
+            self.told[fingerprint] = now
+            self.escalated.discard(fingerprint)
+            self.plan_escalation(now)
+
+    def take_out(self, fingerprint: str) -> None:
+        """An alert that is over, and of which the receiver has no more to hear."""
+        self.members.pop(fingerprint, None)
+        self.firing.discard(fingerprint)
+        self.told.pop(fingerprint, None)
+        self.flapping.pop(fingerprint, None)
+        self.escalated.discard(fingerprint)
+        self.held.pop(fingerprint, None)
+
+    def plan_escalation(self, now: datetime) -> None:
+        """Sets when the next of what was told is due to be escalated; those that are late are seen to at each look."""
+        after = self.route.escalate_after
+        if after is None:
+            return
+        moments = (at + after for name, at in self.told.items() if name not in self.escalated)
+        self.escalate_at = min((moment for moment in moments if moment > now), default=None)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but `due_at` and the alerts, JSON-ready. A store keeps it as it is."""
+        return {
+            "route": self.route.key,
+            "labels": [list(label) for label in self.labels],
+            "waits": self.waits,
+            "idle": self.idle,
+            "number": self.number,
+            "firing": sorted(self.firing),
+            "at": _text(self.at),
+            "told": _by_moment(self.told),
+            "flapping": _by_moment(self.flapping),
+            "escalated": sorted(self.escalated),
+            "escalate_at": _text(self.escalate_at),
+            "held": _by_decision(self.held),
+        }
+
+    @classmethod
+    def of(cls, key: str, route: Route, due_at: datetime, state: Mapping[str, Any]) -> Group:
+        return cls(
+            key=key,
+            route=route,
+            labels=tuple((name, value) for name, value in state["labels"]),
+            due_at=due_at,
+            waits=state["waits"],
+            idle=state["idle"],
+            number=state["number"],
+            firing=set(state["firing"]),
+            at=_moment(state["at"]),
+            told={name: datetime.fromisoformat(at) for at, names in state["told"] for name in names},
+            flapping={name: datetime.fromisoformat(at) for at, names in state["flapping"] for name in names},
+            escalated=set(state["escalated"]),
+            escalate_at=_moment(state["escalate_at"]),
+            held={name: (Reason(reason), by) for reason, by, names in state["held"] for name in names},
+        )
+
+
+def first_look(route: Route, alert: Alert, now: datetime) -> datetime:
+    """When a group that begins with `alert` is looked at first."""
+    return now if alert.starts_at + route.group_wait < now else now + route.group_wait
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _by_moment(moments: Mapping[str, datetime]) -> list[tuple[str, list[str]]]:
+    """Many alerts are told at one moment: each moment once, with all that it is of."""
+    found: dict[datetime, list[str]] = {}
+    for name, at in moments.items():
+        found.setdefault(at, []).append(name)
+    return [(at.isoformat(), names) for at, names in sorted(found.items())]
+
+
+def _by_decision(held: Mapping[str, tuple[Reason, str]]) -> list[tuple[str, str, list[str]]]:
+    found: dict[tuple[Reason, str], list[str]] = {}
+    for name, decision in held.items():
+        found.setdefault(decision, []).append(name)
+    return [(reason.value, by, names) for (reason, by), names in found.items()]
