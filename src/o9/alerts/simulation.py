@@ -1,0 +1,245 @@
+"""`o9 alerts simulate`: a script of alerts played against a configuration, and who would be told what, and why not.
+
+    start: 2026-01-05 09:00:00+00:00      # optional; it matters where there are time intervals
+    until: 2h                             # optional; an hour after the last thing that happens
+    happens:
+      - {at: 0s, fires: {title: Drawdown, level: critical, optimization: opt-1}, message: 12 % below the peak}
+      - {at: 90s, resolved: {title: Drawdown, level: critical, optimization: opt-1}}
+      - {at: 2m, silence: 'level="warning"', for: 1h, author: ana, comment: known}
+      - {at: 3m, suppress: 'memory', for: 10m}        # as `suppress_alert`
+      - {at: 5m, acknowledged: {title: Drawdown, level: critical, optimization: opt-1}, author: ana}
+
+`fires` may have a `since`, how long it has fired already, and a `for`: then it is over after that without a word. What
+happens at the same moment happens in the order of the file, and before anybody is told. The engine is the one that runs
+in earnest, over the script's clock. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from o9.alerts.alert import Alert, expected_to_end
+from o9.alerts.configuration import Configuration
+from o9.alerts.engine import Engine
+from o9.alerts.matchers import parse
+from o9.alerts.memory import Held
+from o9.alerts.notice import Notice
+from o9.alerts.reading import Node, Reader, span_of
+from o9.alerts.silences import Silence, checked
+from o9.alerts.stages import duration
+from o9.model.errors import OptimizationAlertError, OptimizationValidationError
+from o9.model.optimization import as_utc
+from o9.model.states import AlertLevel
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+AFTERWARDS = timedelta(hours=1)
+LOOKS_LIMIT = 100_000
+ALERTS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """`what` is fires, resolved, acknowledged (of `alert`) or silence."""
+
+    at: datetime
+    what: str
+    alert: Alert | None = None
+    silence: Silence | None = None
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    start: datetime
+    until: datetime
+    happenings: tuple[Happening, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a timeline: what happened, what somebody was told, or why not."""
+
+    at: datetime
+    what: Happening | Notice | Held
+
+
+def load_script(text: str, source: str = "the script") -> Script:
+    """Raises OptimizationAlertError with all its faults, a line for each."""
+    reader = Reader(text)
+    script = Script(START, START, ())
+    if reader.root is not None:
+        found = reader.mapping(reader.root, ("start", "until", "happens"), ("happens",))
+        start = reader.understood(found.get("start"), _moment) or START
+        happenings = [each for node in reader.items(found.get("happens")) if (each := _happening(reader, node, start))]
+        last = max((each.at for each in happenings), default=start)
+        until = reader.understood(found.get("until"), partial(_at, start)) or last + AFTERWARDS
+        script = Script(start, until, tuple(sorted(happenings, key=lambda each: each.at)))
+    if reader.faults:
+        told = "".join(f"\n  {fault}" for fault in sorted(reader.faults))
+        raise OptimizationAlertError(f"{source} has {len(reader.faults)} fault{'s' * (len(reader.faults) > 1)}:{told}")
+    return script
+
+
+def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
+    """Everything that happens until the script's end, in order. Raises OptimizationAlertError for one without end."""
+    engine = Engine(configuration)
+    coming = list(reversed(script.happenings))
+    for _ in range(LOOKS_LIMIT):
+        due = engine.due()
+        now = min((at for at in (due, coming[-1].at if coming else None) if at is not None), default=None)
+        if now is None or now > script.until:
+            return
+        while coming and coming[-1].at <= now:
+            happening = coming.pop()
+            yield Entry(now, happening)
+            apply(engine, happening)
+        notices = engine.advance(now)
+        yield from (Entry(now, notice) for notice in notices)
+        held = sorted(engine.drain().held, key=lambda each: (each.receiver, each.alert.fingerprint))
+        yield from (Entry(now, each) for each in held)
+    raise OptimizationAlertError(f"after {LOOKS_LIMIT:,} looks there is no end; give the script an earlier `until`")
+
+
+def apply(engine: Engine, happening: Happening) -> None:
+    """Lets it happen."""
+    now, alert = happening.at, happening.alert
+    if happening.silence is not None:
+        engine.put_silence(happening.silence)
+    elif alert is not None and happening.what == "acknowledged":
+        engine.acknowledge(alert.fingerprint, happening.author)
+    elif alert is not None:
+        engine.take([expected_to_end(alert, now, engine.configuration.resolve_timeout)], now)
+
+
+def written(script: Script, entries: Iterator[Entry]) -> str:
+    """As a table for people: a line for each entry, with the time since the start; or its date where that was given."""
+    lines = []
+    for entry in entries:
+        what = entry.what
+        if isinstance(what, Notice):
+            lines.append((entry.at, f"→ {what.receiver}", _notice(what)))
+        elif isinstance(what, Held):
+            by = f": {what.decision.by}" if what.decision.by else ""
+            lines.append((entry.at, f"✗ {what.receiver}", f"{named(what.alert)} ({what.decision.reason.value}{by})"))
+        else:
+            lines.append((entry.at, what.what, _happened(what)))
+    width = max((len(column) for _, column, _ in lines), default=0)
+    return "".join(f"{_time(script, at)}  {column:<{width}}  {text}\n" for at, column, text in lines)
+
+
+def named(alert: Alert) -> str:
+    """Short, for a line: the title, and the other labels in braces."""
+    labels = ", ".join(f"{name}={value}" for name, value in sorted(alert.labels.items()) if name != "title")
+    return (alert.title + (f"{{{labels}}}" if labels else "")) or "{}"
+
+
+_KINDS = ("fires", "resolved", "acknowledged", "silence", "suppress")
+
+
+def _happening(reader: Reader, node: Node, start: datetime) -> Happening | None:
+    found = reader.mapping(node, ("at", *_KINDS, "since", "for", "message", "author", "comment"), ("at",))
+    at = reader.understood(found.get("at"), partial(_at, start))
+    lasts, since = reader.span(found.get("for")), reader.span(found.get("since"))
+    author, comment = reader.text(found.get("author")) or "", reader.text(found.get("comment")) or ""
+    given = [kind for kind in _KINDS if kind in found]
+    if len(given) != 1:
+        reader.fault(node, f"it needs one of {', '.join(_KINDS)}")
+        return None
+    kind = given[0]
+    if at is None:
+        return None
+    if kind in ("silence", "suppress"):
+        silence = _silence(reader, found[kind], kind, at, lasts)
+        if silence is None:
+            return None
+        return Happening(at, "silence", silence=replace(silence, author=author, comment=comment), author=author)
+    alert = _alert(reader, found[kind], at, reader.text(found.get("message")) or "")
+    if kind == "resolved":
+        alert = replace(alert, ends_at=at)
+    elif lasts is not None:
+        alert = replace(alert, ends_at=at + lasts)
+    if since is not None:
+        alert = replace(alert, starts_at=at - since)
+    return Happening(at, kind, alert=alert, author=author)
+
+
+def _silence(reader: Reader, node: Node, kind: str, at: datetime, lasts: timedelta | None) -> Silence | None:
+    if lasts is None:
+        reader.fault(node, "for how long? say it in `for`")
+        return None
+    text = reader.text(node)
+    if text is None:
+        return None
+    try:
+        silence = Silence(
+            f"line-{node.line}",
+            at,
+            at + lasts,
+            matchers=parse(text) if kind == "silence" else (),
+            pattern=text if kind == "suppress" else "",
+        )
+        return checked(silence, at)
+    except OptimizationValidationError as error:
+        reader.fault(node, error.problem)
+        return None
+
+
+def _alert(reader: Reader, node: Node, at: datetime, message: str) -> Alert:
+    read = {name: reader.text(each) for name, each in reader.mapping(node).items()}
+    labels = {name: value for name, value in read.items() if value}
+    level = labels.get("level", "").lower()
+    return Alert(
+        labels=labels,
+        starts_at=at,
+        alert_id=f"line-{node.line}",
+        optimization_id=labels.get("optimization", ""),
+        level=AlertLevel(level) if level in [each.value for each in AlertLevel] else AlertLevel.WARNING,
+        title=labels.get("title", ""),
+        message=message,
+    )
+
+
+def _at(start: datetime, text: str) -> datetime:
+    """A moment, or the time since the start."""
+    return _moment(text) if text[4:5] == "-" else start + span_of(text, zero=True)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r:.80} is no moment; write one such as 2026-01-05 09:00:00+00:00, or 90s") from None
+    return as_utc(moment)
+
+
+def _notice(notice: Notice) -> str:
+    parts = [notice.kind.value, _listed(notice.firing)] if notice.firing else []
+    if notice.resolved:
+        parts += ["over" if notice.kind.value == "flapping" else "resolved", _listed(notice.resolved)]
+    return f"{' '.join(parts)} ({notice.reason})"
+
+
+def _listed(alerts: tuple[Alert, ...]) -> str:
+    more = f" and {len(alerts) - ALERTS_SHOWN:,} more" if len(alerts) > ALERTS_SHOWN else ""
+    return ", ".join(named(alert) for alert in alerts[:ALERTS_SHOWN]) + more
+
+
+def _happened(happening: Happening) -> str:
+    by = f" by {happening.author}" if happening.author else ""
+    if happening.silence is not None:
+        return f"{happening.silence} for {duration(happening.silence.ends_at - happening.silence.starts_at)}{by}"
+    assert happening.alert is not None
+    alert, lasts = happening.alert, ""
+    if happening.what == "fires" and alert.ends_at is not None:
+        lasts = f" for {duration(alert.ends_at - happening.at)}"
+    return f"{named(alert)}{lasts}{by}"
+
+
+def _time(script: Script, at: datetime) -> str:
+    if script.start != START:
+        return f"{at:%Y-%m-%d %H:%M:%S}"
+    whole, rest = divmod((at - script.start) // timedelta(milliseconds=1), 1000)
+    return f"{whole // 3600:>3}:{whole // 60 % 60:02}:{whole % 60:02}" + (f".{rest:03}" if rest else "    ")
