@@ -75,6 +75,7 @@ def by_status(counts: Mapping[str, int]) -> Plot | Unknown:
         return Unknown("there are no optimizations")
     total = sum(counts.values())
     most = max(known, key=lambda status: counts[status.value])
+    top = counts[most.value]
     data = {
         "type": "bar", "orientation": "h", "y": [status.value for status in known][::-1],
         "x": [counts[status.value] for status in known][::-1], "cliponaxis": False,
@@ -83,10 +84,10 @@ def by_status(counts: Mapping[str, int]) -> Plot | Unknown:
         "hovertemplate": "%{y}: %{x}<extra></extra>",
     }  # fmt: skip
     return Plot(
-        f"{words.count(total, 'optimization')}; {counts[most.value]:,} {'is' if total == 1 else 'are'} {most.value}.",
+        f"{words.count(total, 'optimization')}; {top:,} {'is' if top == 1 else 'are'} {most.value}.",
         [data],
         layout(
-            axis("optimizations", range=[0, significant(counts[most.value] * 1.15)]),
+            axis("optimizations", range=[0, significant(top * 1.15)]),
             axis(type="category", ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)"),
             bargap=0.35, height=80 + 28 * len(known),
         ),

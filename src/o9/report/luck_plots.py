@@ -24,53 +24,35 @@ MOST_BINS = 40
 
 def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
     """The Sharpe ratios of all trials of the family, and beside them the best, luck and what would be believed."""
-    sharpes = evidence.sharpes
+    sharpes, best = evidence.sharpes, evidence.best
     if isinstance(sharpes, Unknown):
         return sharpes
-    if isinstance(evidence.best, Unknown):
-        return evidence.best
+    if isinstance(best, Unknown):
+        return best
     scale = math.sqrt(evidence.periods_per_year) if evidence.periods_per_year else 1.0
     unit = "a year" if evidence.periods_per_year else "a period"
-    best, needed = evidence.best.sharpe, deflated_threshold(evidence)
-    lines: list[tuple[str, float, str, str]] = [("best", best, BLUE, "solid")]
-    if not isinstance(evidence.luck, Unknown):
-        lines.append(("what luck gives the best", evidence.luck, PURPLE, "dash"))
-    if not isinstance(needed, Unknown):
-        lines.append((f"what the best needs for {DEFLATED_LEVEL:.0%}", needed, ORANGE, "dot"))
-    counts, edges = np.histogram(sharpes * scale, bins=_bins(len(sharpes)))
-    top = int(counts.max())
-    data: list[dict[str, Any]] = [_bars(counts, edges, [SKY] * len(counts), "trials", "Sharpe ratio")]
-    for name, at, colour, dash in lines:
-        data.append(
-            {
-                "type": "scatter", "mode": "lines", "name": f"{name}: {words.ratio(at * scale)}",
-                "x": [significant(at * scale)] * 2, "y": [0, significant(top * 1.06)],
-                "line": {"color": colour, "width": 2.5, "dash": dash},
-                "hovertemplate": f"{name}: {words.ratio(at * scale)} {unit}<extra></extra>",
-            }
-        )  # fmt: skip
-    finding = f"The best of {evidence.counted:,} trials has a Sharpe ratio of {words.ratio(best * scale)} {unit}"
-    if isinstance(evidence.luck, Unknown):
-        finding += f"; what luck alone gives the best is {evidence.luck}."
-    else:
-        finding += f"; luck alone is expected to give the best {words.ratio(evidence.luck * scale)}"
-        finding += (
-            f", and it would have to reach {words.ratio(needed * scale)} to be believed with {DEFLATED_LEVEL:.0%} "
-            "after deflation."
-            if not isinstance(needed, Unknown)
-            else f"; what it needs after deflation is {needed}."
-        )
-    missing = evidence.counted - len(sharpes)
-    notes = [f"The Sharpe ratios {unit} of {words.count(len(sharpes), 'trial')} of the whole family"]
-    over = (
-        "the baseline's returns" if evidence.over_benchmark else "zero, where the market's own rise counts as an edge"
+    shown, luck, needed = best.sharpe * scale, evidence.luck, deflated_threshold(evidence)
+    lines: list[tuple[str, float, str, str]] = [("best", shown, BLUE, "solid")]
+    finding = (
+        f"Of {words.count(evidence.counted, 'trial')} the best has a Sharpe ratio of {words.ratio(shown)} {unit}; "
     )
-    notes.append(f"measured over {over}")
-    if missing > 0:
-        notes.append(f"the returns of {words.count(missing, 'trial')} more, which count, are not there")
-    places = [*edges.tolist(), *(where * scale for _, where, _, _ in lines)]
+    if isinstance(luck, Unknown) or isinstance(needed, Unknown):
+        finding += f"; what luck alone gives the best is {luck}."
+    else:
+        lines.append(("what luck gives the best", luck * scale, PURPLE, "dash"))
+        lines.append((f"what the best needs for {DEFLATED_LEVEL:.0%}", needed * scale, ORANGE, "dot"))
+        finding += f"; luck alone is expected to give the best {words.ratio(luck * scale)}, and it would have to reach "
+        finding += f"{words.ratio(needed * scale)} to be believed with {DEFLATED_LEVEL:.0%} after deflation."
+    counts, edges = np.histogram(sharpes * scale, bins=_bins(len(sharpes)))
+    bars = _bars(counts, edges, [SKY] * len(counts), "trials", "Sharpe ratio")
+    places = [*edges.tolist(), *(at for _, at, _, _ in lines)]
     x = axis(f"Sharpe ratio {unit}", range=all_significant(range_around(min(places), max(places), room=0.03)))
-    return Plot(finding, data, layout(x, axis("trials"), showlegend=True, bargap=0.04), "; ".join(notes) + ".")
+    return Plot(
+        finding,
+        [bars, *(_upright(*line, top=int(counts.max())) for line in lines)],
+        layout(x, axis("trials"), showlegend=True, bargap=0.04),
+        _what_is_counted(evidence, len(sharpes), unit),
+    )
 
 
 def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
@@ -111,10 +93,28 @@ def deflated_threshold(evidence: Evidence) -> float | Unknown:
     a = degrees - z_squared * (best.kurtosis - 1) / 4
     b = z_squared * best.skewness - 2 * luck * degrees
     c = luck * luck * degrees - z_squared
-    inner = b * b - 4 * a * c
-    if a <= 0 or inner < 0:
-        return Unknown(f"{best.observations} returns with such tails cannot reach it, however good they are")
-    return (-b + math.sqrt(inner)) / (2 * a)
+    # T returns have a kurtosis below T, so that a > 0; the left side begins at 0 below the right: there is one such S.
+    return (-b + math.sqrt(b * b - 4 * a * c)) / (2 * a)
+
+
+def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[str, Any]:
+    """A line across the bars, told in the legend, where two that are close do not overlap."""
+    told = f"{name}: {words.ratio(at)}"
+    return {
+        "type": "scatter", "mode": "lines", "name": told, "x": [significant(at)] * 2, "y": [0, significant(top * 1.06)],
+        "line": {"color": colour, "width": 2.5, "dash": dash}, "hovertemplate": f"{told}<extra></extra>",
+    }  # fmt: skip
+
+
+def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
+    told = f"The Sharpe ratios {unit} of {words.count(kept, 'trial')} of the whole family, measured over "
+    told += (
+        "the baseline's returns" if evidence.over_benchmark else "zero, where the market's own rise counts as an edge"
+    )
+    missing = evidence.counted - kept
+    if missing:
+        told += f"; the returns of {words.count(missing, 'trial')} more, which count, are not there"
+    return f"{told}."
 
 
 def _bins(count: int, zero_is_an_edge: Floats | None = None) -> Any:

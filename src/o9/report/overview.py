@@ -24,10 +24,10 @@ _RANKINGS = {
     "execution_time": ("Time of running, the shortest first", words.duration),
 }
 _QUEUE = {
-    "queued": "wait for a slot",
-    "claimed": "are claimed, and about to begin",
-    "waiting_for_others": "wait for others to complete",
-    "held": "are held back until somebody starts them",
+    "queued": "Waiting for a slot",
+    "claimed": "Claimed, and about to begin",
+    "waiting_for_others": "Waiting for others to complete",
+    "held": "Held back until somebody starts them",
 }
 
 
@@ -177,7 +177,7 @@ def _queue(queue: Mapping[str, Any]) -> list[str]:
         group = queue[name]
         if group["count"]:
             longest = words.duration(group["longest_seconds"])
-            told.append(f"{group['count']:,} {meaning}; the longest for {longest}.")
+            told.append(f"{meaning}: {group['count']:,}, the longest for {longest}.")
     if queue["looked_at"] < queue["of"]:
         told.append(f"Looked at were the {queue['looked_at']:,} of {queue['of']:,} that were created first.")
     return told

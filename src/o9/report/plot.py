@@ -40,7 +40,7 @@ LABEL_LIMIT = 28
 class Plot:
     """`finding` says in a sentence what there is to see; `note` how to read it, and what was left out.
 
-    size: `plain`, `small` (one of many beside each other) or `tall`.
+    size: `plain`, `small` (one of many beside each other), `tall`, or `own`, which the layout's height gives.
     """
 
     finding: str

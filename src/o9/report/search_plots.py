@@ -39,10 +39,10 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
     numbers = [trial.number for trial in valued]
     values = [trial.value for trial in valued if trial.value is not None]
     improved = _improvements(values, direction)
-    shown = sorted({*extremes_kept(values, MOST_POINTS), *improved})
+    shown = extremes_kept(values, MOST_POINTS)
     axis_range, outside = _range(values, keep=[values[place] for place in improved[-1:]])
-    last = trials[-1].number
-    best = improved[-1]
+    last, best, gains = trials[-1].number, improved[-1], len(improved) - 1
+    gained = f"the best so far improved {words.times(gains)} after the first" if gains else "none beat the first"
     data: list[dict[str, Any]] = [
         {
             "type": "scatter", "mode": "markers", "name": "trial",
@@ -68,7 +68,7 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
     if len(shown) < len(values):
         notes.append(f"{len(shown):,} of {len(values):,} values are drawn, the highest and the lowest of each stretch")
     if outside:
-        notes.append(f"{words.count(outside, 'value')} lie outside the axis; a double click shows them")
+        notes.append(f"outside the axis: {words.count(outside, 'value')}; a double click shows all")
     if lost:
         drawn = "" if len(lost) <= MOST_FAILED else f", of which {MOST_FAILED} are marked"
         notes.append(
@@ -77,8 +77,7 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
     y = axis(f"value ({'less' if direction == 'minimize' else 'more'} is better)", range=all_significant(axis_range))
     return Plot(
         f"The best value, {words.number(values[best])}, came with trial {numbers[best]:,}; "
-        f"{words.count(len(values), 'trial')} have a value, and the best so far improved "
-        f"{words.times(len(improved) - 1)} after the first.",
+        f"{words.count(len(values), 'trial')} {'has' if len(values) == 1 else 'have'} a value, and {gained}.",
         data,
         layout(axis("trial", rangemode="nonnegative", tickformat=",d"), y, showlegend=True),
         _joined(notes),

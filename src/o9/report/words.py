@@ -83,7 +83,7 @@ def states(counts: Mapping[str, int]) -> str:
 
 
 def times(of: int) -> str:
-    return {0: "never", 1: "once", 2: "twice"}.get(of, f"{of:,} times")
+    return {1: "once", 2: "twice"}.get(of, f"{of:,} times")
 
 
 def brief(value: float) -> str:
@@ -118,5 +118,7 @@ def sentence(text: str) -> str:
 
 
 def _signed(text: str) -> str:
-    """A real minus, which lines up with digits and cannot be taken for a hyphen."""
-    return text.replace("-", "\u2212", 1) if text.startswith("-") else text
+    """A real minus, which lines up with digits and cannot be taken for a hyphen; none before a zero."""
+    if text.startswith("-"):
+        return f"\u2212{text[1:]}" if re.search("[1-9]", text) else text[1:]
+    return text

@@ -21,7 +21,7 @@ from o9.report.overview import overview
 from o9.report.page import GENERATOR, render
 from o9.store.store import Store
 
-LONGEST_NAME = 80  # characters of an id in a file's name: in Chinese three bytes each, and 255 are the most
+LONGEST_NAME = 50  # characters of an id in a file's name: up to four bytes each, and 255 are the most
 _HEAD = 4_096  # bytes within which the generator's name stands
 
 
