@@ -18,7 +18,7 @@ from o9.store.leadership import Lead, LetGo
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
-from o9.store.outbox import BeginTry, Decide, EndTry, Notification, Untold
+from o9.store.outbox import BeginTry, Decide, EndTry, NewNotice, Untold
 from o9.store.provenance import RecordProvenance
 from o9.store.silences import AddSilence
 from o9.store.store import Store
@@ -71,9 +71,9 @@ def tell(store: Store) -> None:
     store.write(AddSilence("s1", datetime(2026, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), pattern="x"))
     fence = store.write(Lead("alerts", "node-1", 600.0))
     assert fence is not None
-    told = [Notification("g", number, "log", "default", "firing", "new", at, '{"a":1}') for number in (1, 2)]
+    told = [NewNotice("g", number, "default", "firing", "new", at, labels, ["fires"], [], ["log"]) for number in (1, 2)]
     untold = [Untold("over", "default", "silenced", "s1", at)]
-    store.write(Decide("alerts", fence, store.last_change(), {("group", "g"): '{"n":2}'}, told, untold))
+    store.write(Decide("alerts", fence, store.last_change(), {"g": (at, '{"n":2}')}, {}, told, untold))
     store.write(BeginTry("log", "node-1", 600.0))
     store.write(EndTry(1, 1, "node-1"))
     store.write(LetGo("alerts", fence))

@@ -86,7 +86,7 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
 
 def assert_alerts_read_back(store: Store, *, there: bool) -> None:
     if not there:
-        assert (store.alerts.page(), store.alerts.notifications(), store.alerts.memory()) == ([], [], {})
+        assert (store.alerts.page(), store.alerts.notifications(), store.alerts.groups()) == ([], [], {})
         return
     over, fires = store.alerts.page()
     assert (over["alert_id"], over["resolved_at"]) == ("over", "2026-01-01T01:00:00.000000+00:00")
@@ -99,11 +99,11 @@ def assert_alerts_read_back(store: Store, *, there: bool) -> None:
     assert store.alerts.silences()[0]["pattern"] == "x"
     assert [(row["status"], len(row["tries"])) for row in store.alerts.notifications()] == [("pending", 0), ("sent", 1)]
     assert store.alerts.untold(alert_id="over")[0]["by"] == "s1"
-    assert store.alerts.memory() == {("group", "g"): '{"n":2}'}
+    assert store.alerts.groups() == {"g": (fires["at"], '{"n":2}')}
     assert store.write(Lead("alerts", "node", 60.0)) == 2
     again = store.write(BeginTry("log", "node", 60.0))
     assert again is not None
-    assert (again["number"], again["payload"]) == (2, '{"a":1}')
+    assert (again["number"], again["firing"], again["labels"]) == (2, ["fires"], {"title": "慢"})
 
 
 @pytest.mark.parametrize("database", ["store_url", "postgres_url"])

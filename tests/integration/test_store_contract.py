@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import event
 
 from o9.model.states import OptimizationStatus, OptimizationType
-from o9.store.alerts import RaiseAlerts, ResolveAlert
+from o9.store.alerts import LapseAlerts, RaiseAlerts, ResolveAlert
 from o9.store.contract import StoreContract
 from o9.store.contract_alerts import telling
-from o9.store.contract_outbox import notification
+from o9.store.contract_outbox import notice
 from o9.store.contract_steps import OpenStore, at_work, put
 from o9.store.leadership import Lead
 from o9.store.leases import Claim, Heartbeat, Sweep
@@ -43,7 +43,7 @@ S = OptimizationStatus
 # The others are small at any size: policy, tally, node.
 HOT = (
     "optimization|trial|transition|checkpoint|change|intent|dependency|prefect_run|prefect_state|health_report|"
-    "alert|words|state|told|notification|earlier|notification_try|alert_decision|silence"
+    "alert|words|state|told|notice|notification|earlier|notification_try|alert_decision|silence"
 )
 
 
@@ -100,8 +100,12 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "alerts of a level": lambda: store.alerts.page(limit=2, level="warning"),
         "open alerts": lambda: store.alerts.open_episodes((1, "a1"), limit=2),
         "an alert": lambda: store.write(RaiseAlerts([telling("a9"), telling("b9", title="b9")])),
+        "ends": lambda: store.alerts.ends_next(),
+        "lapse": lambda: store.write(LapseAlerts()),
+        "episodes": lambda: store.alerts.episodes(["a1", "a2"]),
         "resolve": lambda: store.write(ResolveAlert("a9", "ann")),
         "silences": lambda: store.alerts.silences(),
+        "silences behind a change": lambda: store.alerts.changed_silences(1),
         "due": lambda: store.alerts.due(["log"]),
         "a try": lambda: store.write(BeginTry("log", "node", 60.0)),
         "its end": lambda: store.write(EndTry(1, 1, "node", "no route", 0.0)),
@@ -128,8 +132,8 @@ def tell_alerts(store: Store) -> None:
     store.write(RaiseAlerts([telling(f"a{n}", title=f"a{n}") for n in range(3)]))
     fence = store.write(Lead("alerts", "node", 60.0))
     assert fence is not None
-    told = [notification(number) for number in (1, 2)]
-    store.write(Decide("alerts", fence, 0, notifications=told, untold=[Untold("a1", "r", "silenced", "s", "2026")]))
+    told = [notice(number) for number in (1, 2)]
+    store.write(Decide("alerts", fence, 0, notices=told, untold=[Untold("a1", "r", "silenced", "s", "2026")]))
 
 
 @contextlib.contextmanager
@@ -152,6 +156,7 @@ def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
         "alerts": "ix_alert_newest", "open alerts": "ix_alert_open",
         "alerts of one": "ix_alert_optimization", "alerts of a level": "ix_alert_level", "an alert": "ix_alert_firing",
         "due": "ix_notification_due", "a try": "ix_notification_order", "silences": "ix_silence_standing",
+        "ends": "ix_alert_ending", "lapse": "ix_alert_ending", "silences behind a change": "ix_silence_changed",
     }  # fmt: skip
     for name, index in own.items():
         assert any(index in line for line in plans[name]), f"{name} does not go by {index}: {plans[name]}"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
-from o9.store.alert_tables import FIRING, OPEN
-from o9.store.alerts import ALERT, ALERT_TALLY, CONTENT, STATE_OF, literally
+from o9.store.alert_tables import ENDING, FIRING, OPEN
+from o9.store.alerts import ALERT, ALERT_TALLY, CONTENT, STATE_OF, among, literally
 from o9.store.commit import Row
-from o9.store.outbox import DECISION, NOTIFICATION, TRY
+from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY
 
 PAGE_LIMIT = 1_000
 _EPISODE = (
-    "alert_id", "fingerprint", "labels", "starts_at", "ends_at", "last_told_at", "times", "resolved_at", "resolved_by",
-    "acknowledged_at", "acknowledged_by", "changed",
+    "alert_id", "fingerprint", "labels", "starts_at", "ends_at", "expected_end", "last_told_at", "times", "resolved_at",
+    "resolved_by", "acknowledged_at", "acknowledged_by", "began", "changed",
 )  # fmt: skip
 _WORDS = ALERT.alias("words")
 
@@ -55,13 +55,24 @@ def open_episodes(connection: Connection, after: tuple[int, str], limit: int) ->
     From the beginning, (0, ""), these are all that fire and those whose end was not dealt with yet.
     """
     statement = (
-        select(*[ALERT.c[name] for name in _EPISODE], *[_WORDS.c[name] for name in CONTENT])
-        .join_from(ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest)
+        _episodes()
         .where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*after))
         .order_by(ALERT.c.changed, ALERT.c.alert_id)
         .limit(limit)
     )
     return [_decoded(row) for row in connection.execute(statement).mappings()]
+
+
+def episodes(connection: Connection, ids: Sequence[str]) -> list[Row]:
+    """These, as `open_episodes` has them, in any order; what is pruned is left out."""
+    wanted, values = among(ALERT.c.alert_id, ids, connection)
+    return [_decoded(row) for row in connection.execute(_episodes().where(wanted), values).mappings()]
+
+
+def ends_next(connection: Connection) -> str | None:
+    """When the next episode ends by the time, unless something is told of it before."""
+    statement = select(ALERT.c.ends_at).where(literally(ENDING)).order_by(ALERT.c.ends_at).limit(1)
+    return connection.execute(statement).scalar()
 
 
 def alert_counts(connection: Connection) -> list[Row]:
@@ -76,16 +87,26 @@ def firing_counts(connection: Connection) -> dict[str, int]:
 
 
 def notification_history(connection: Connection, limit: int, before: int | None = None) -> list[Row]:
-    """Notifications, newest first, each with its `tries`; `before`: only those behind this id."""
+    """Notifications with what they say, newest first, each with its `tries`; `before`: only those behind this id."""
     statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(_checked(limit))
     if before is not None:
         statement = statement.where(NOTIFICATION.c.id < before)
-    rows = [dict(row) | {"tries": []} for row in connection.execute(statement).mappings()]
+    sends = [dict(row) for row in connection.execute(statement).mappings()]
+    named = {(row["group_key"], row["number"]) for row in sends}
+    said = select(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(sorted(named)))
+    notices = {(row["group_key"], row["number"]): _decoded(row) for row in connection.execute(said).mappings()}
+    rows = [notices[row["group_key"], row["number"]] | row | {"tries": []} for row in sends]
     by_id = {row["id"]: row for row in rows}
     tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
     for found in connection.execute(tries).mappings():
         by_id[found["notification_id"]]["tries"].append(dict(found))
     return rows
+
+
+def sent_since(connection: Connection, channel: str, since: str) -> list[str]:
+    """When each try of this channel began, from `since` on, in order."""
+    mine = (TRY.c.channel == channel) & (TRY.c.started_at >= since)
+    return list(connection.execute(select(TRY.c.started_at).where(mine).order_by(TRY.c.started_at)).scalars())
 
 
 def untold_history(connection: Connection, limit: int, alert_id: str | None = None) -> list[Row]:
@@ -94,6 +115,11 @@ def untold_history(connection: Connection, limit: int, alert_id: str | None = No
     if alert_id is not None:
         statement = statement.where(DECISION.c.alert_id == alert_id)
     return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def _episodes() -> Select[Any]:
+    columns = [*[ALERT.c[name] for name in _EPISODE], *[_WORDS.c[name] for name in CONTENT]]
+    return select(*columns).join_from(ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest)
 
 
 def _page() -> Select[Any]:
@@ -105,7 +131,7 @@ def _page() -> Select[Any]:
 
 def _decoded(found: Mapping[Any, Any]) -> Row:
     row = dict(found)
-    for name in ("metadata", "labels"):
+    for name in ("metadata", "labels", "firing", "resolved"):
         if name in row:
             row[name] = json.loads(row[name])
     return row

@@ -46,6 +46,12 @@ class AlertRecord:
     def open_episodes(self, after: tuple[int, str] = (0, ""), *, limit: int = 1000) -> list[Row]:
         return self._read(alert_reads.open_episodes, after, limit)
 
+    def episodes(self, ids: Sequence[str]) -> list[Row]:
+        return self._read(alert_reads.episodes, ids)
+
+    def ends_next(self) -> str | None:
+        return self._read(alert_reads.ends_next)
+
     def counts(self) -> list[Row]:
         return self._read(alert_reads.alert_counts)
 
@@ -63,11 +69,17 @@ class AlertRecord:
         """Those that stand now, or will."""
         return self._read(silences.silences, now_text())
 
+    def changed_silences(self, after: int, *, limit: int = 1000) -> list[Row]:
+        return self._read(silences.changed_silences, after, limit)
+
+    def sent_since(self, channel: str, since: str) -> list[str]:
+        return self._read(alert_reads.sent_since, channel, since)
+
     def leader(self, name: str) -> Row | None:
         return self._read(leadership.leader, name)
 
-    def memory(self) -> dict[tuple[str, str], str]:
-        return self._read(outbox.memory)
+    def groups(self) -> dict[str, tuple[str, str]]:
+        return self._read(outbox.groups)
 
     def due(self, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
         return self._read(outbox.due, channels, dead_nodes)

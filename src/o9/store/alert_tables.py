@@ -9,6 +9,7 @@ from o9.store.record import SERIAL, Record, unbounded_texts
 
 # What conditions of partial indexes say, statements must say in the same words.
 FIRING = "is_first = 1 AND resolved_at IS NULL"
+ENDING = f"{FIRING} AND ends_at IS NOT NULL"
 OPEN = "is_open = 1"
 PENDING = "status = 'pending'"
 STANDING = "ended_at IS NULL"
@@ -19,8 +20,9 @@ class AlertRow(Record, table=True):
 
     Those with equal labels that overlap in time are one episode, which has the id of the one that began it. That first
     row holds the episode's state, in the columns from `is_first` on; they mean nothing in the others. `latest` is the
-    one whose words count; `changed` is the change in the feed at which the state was last written; open is an episode
-    until whoever delivers has no more to say of it.
+    one whose words count; `began` and `changed` are the changes in the feed at which it was first and last written; an
+    end is expected where it only holds unless somebody tells of it again; open is an episode until whoever delivers has
+    no more to say of it.
     """
 
     __tablename__ = "alert"
@@ -35,6 +37,7 @@ class AlertRow(Record, table=True):
             sqlite_where=text(FIRING),
             postgresql_where=text(FIRING),
         ),
+        Index("ix_alert_ending", "ends_at", sqlite_where=text(ENDING), postgresql_where=text(ENDING)),
         Index("ix_alert_open", "changed", "alert_id", sqlite_where=text(OPEN), postgresql_where=text(OPEN)),
     )
 
@@ -52,6 +55,7 @@ class AlertRow(Record, table=True):
     labels: str = "{}"
     starts_at: str | None = None
     ends_at: str | None = None
+    expected_end: int = 0
     latest: str | None = None
     last_told_at: str | None = None
     times: int = 0
@@ -59,20 +63,25 @@ class AlertRow(Record, table=True):
     resolved_by: str | None = None
     acknowledged_at: str | None = None
     acknowledged_by: str | None = None
+    began: int = 0
     changed: int = 0
     is_open: int = 0
 
 
 class Silence(Record, table=True):
-    """A person's mute. Either `matchers`, a list as JSON, or a `pattern`; it stands from its start to its end."""
+    """A person's mute. Either `matchers`, as text, or a `pattern`; it stands from its start to its end.
+
+    `changed` is the change in the feed at which it was added or lifted.
+    """
 
     __tablename__ = "silence"
     __table_args__ = (
         Index("ix_silence_standing", "ends_at", sqlite_where=text(STANDING), postgresql_where=text(STANDING)),
+        Index("ix_silence_changed", "changed"),
     )
 
     silence_id: str = Field(primary_key=True)
-    matchers: str = "[]"
+    matchers: str = ""
     pattern: str = ""
     starts_at: str
     ends_at: str
@@ -81,6 +90,7 @@ class Silence(Record, table=True):
     created_at: str
     ended_at: str | None = None
     ended_by: str | None = None
+    changed: int
 
 
 class AlertTally(Record, table=True):
@@ -93,18 +103,36 @@ class AlertTally(Record, table=True):
     count: int = 0
 
 
-class AlertMemory(Record, table=True):
-    """What the engine of alerts knows, in pieces of JSON; written with the notifications that follow from it."""
+class AlertGroup(Record, table=True):
+    """What the engine of alerts knows of a group, as JSON; written with the notices that follow from it."""
 
-    __tablename__ = "alert_memory"
+    __tablename__ = "alert_group"
 
-    kind: str = Field(primary_key=True)
-    key: str = Field(primary_key=True)
+    group_key: str = Field(primary_key=True)
+    due_at: str
     state: str
 
 
+class NoticeRow(Record, table=True):
+    """What was decided to tell a receiver, of which episodes; once it is sent, the first of these stay."""
+
+    __tablename__ = "notice"
+
+    group_key: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    receiver: str
+    kind: str
+    reason: str
+    at: str
+    labels: str
+    firing: str
+    resolved: str
+    firing_count: int
+    resolved_count: int
+
+
 class Notification(Record, table=True):
-    """The outbox, and the log of what was sent: one row for each notice and channel, named by `group_key`, `number`.
+    """The outbox, and the log of what was sent: one row for each notice and channel.
 
     `due_at` and `claim_expires_at` are seconds of the database's clock; `tries` have rows of their own.
     """
@@ -134,11 +162,6 @@ class Notification(Record, table=True):
     group_key: str
     number: int
     channel: str
-    receiver: str
-    kind: str
-    reason: str
-    at: str
-    payload: str
     status: str = "pending"
     created_at: str
     due_at: float
@@ -202,7 +225,10 @@ class ChannelNode(Record, table=True):
 
 
 class Lease(Record, table=True):
-    """Who does what only one node may do, by the name of that; the fence makes an old holder's write fail."""
+    """Who does what only one node may do, by the name of that; the fence makes an old holder's write fail.
+
+    `cursor` is the change up to which what the holders wrote is true.
+    """
 
     __tablename__ = "lease"
 
@@ -210,6 +236,7 @@ class Lease(Record, table=True):
     node: str | None = None
     fence: int = 0
     expires_at: float = 0.0
+    cursor: int = 0
 
 
 unbounded_texts()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
-    Select,
+    Connection,
     Text,
     TextClause,
     any_,
@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.store import alert_tables, tables
-from o9.store.alert_tables import FIRING
+from o9.store.alert_tables import ENDING, FIRING
 from o9.store.codec import free_text, to_json
 from o9.store.commit import Row, UnitOfWork
 from o9.store.record import table_of
@@ -42,13 +42,18 @@ ALERT_TALLY = table_of(alert_tables.AlertTally)
 CHANGE = table_of(tables.Change)
 STATE_OF = ALERT.alias("state")
 CONTENT = ("optimization_id", "level", "title", "message", "metadata")
-_STATE = ("starts_at", "ends_at", "latest", "last_told_at", "times", "resolved_at", "resolved_by", "changed", "is_open")
+NOT_TOLD_AGAIN = "nobody told of it again"
+_STATE = (
+    "starts_at", "ends_at", "expected_end", "latest", "last_told_at", "times", "resolved_at", "resolved_by", "changed",
+    "is_open",
+)  # fmt: skip
 
 
 class Telling(NamedTuple):
     """One alert as somebody tells it: texts as they are stored, `labels` and `metadata` as JSON.
 
-    `ends_at`: when it is over, in the past or in the future; None: until somebody resolves it.
+    `ends_at`: when it is over, in the past or in the future; None: until somebody resolves it. `expected_end`: 1 where
+    it is over then only if nobody has told of it again, as of what its source repeats.
     """
 
     alert_id: str
@@ -61,6 +66,7 @@ class Telling(NamedTuple):
     metadata: str
     at: str
     ends_at: str | None = None
+    expected_end: int = 0
 
 
 class Told(NamedTuple):
@@ -128,18 +134,37 @@ class AcknowledgeAlert:
         return True
 
 
+@dataclass(frozen=True)
+class LapseAlerts:
+    """End the episodes whose end has come. Answers with their ids."""
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> list[str]:
+        unit.flush()
+        wanted = _STATES.where(literally(ENDING), ALERT.c.ends_at <= unit.now)
+        over = [dict(row) for row in unit.connection.execute(wanted).mappings()]
+        if over:
+            change = tell_change(unit, "alert")
+            for row in over:
+                row |= {"resolved_at": row["ends_at"], "resolved_by": _ender(row), "changed": change, "is_open": 1}
+            _write_states(unit, over)
+            count_events(unit, Counter(("resolved", row["level"]) for row in over))
+        return [row["alert_id"] for row in over]
+
+
 class _Batch:
     """The tellings of one batch against what is known: read by three statements, changed in memory, then written."""
 
     def __init__(self, unit: UnitOfWork, tellings: Sequence[Telling]) -> None:
         unit.flush()
         self._unit = unit
-        ids = list({telling.alert_id for telling in tellings})
-        prints = list({telling.fingerprint for telling in tellings})
-        sqlite = unit.connection.dialect.name == "sqlite"
-        known = unit.connection.execute(_KNOWN[sqlite], {"values": _values(ids, sqlite)}).mappings()
+        connection = unit.connection
+        wanted, values = among(ALERT.c.alert_id, {telling.alert_id for telling in tellings}, connection)
+        known = connection.execute(_KNOWN.where(wanted), values).mappings()
         self._known: dict[str, Mapping[Any, Any]] = {row["alert_id"]: row for row in known}
-        firing = unit.connection.execute(_FIRING_NOW[sqlite], {"values": _values(prints, sqlite)}).mappings()
+        wanted, values = among(ALERT.c.fingerprint, {telling.fingerprint for telling in tellings}, connection)
+        firing = connection.execute(_STATES.where(wanted, literally(FIRING)), values).mappings()
         self._firing: dict[str, Row] = {row["fingerprint"]: dict(row) for row in firing}
         self._new: dict[str, Row] = {}
         self._touched: dict[str, Row] = {}
@@ -148,68 +173,77 @@ class _Batch:
     def take(self, told: Telling) -> Told | OptimizationConflictError:
         known = self._known.get(told.alert_id)
         firing = self._firing.get(told.fingerprint)
-        if firing is not None and firing["ends_at"] is not None and firing["ends_at"] <= told.at:
-            self._end(firing, firing["ends_at"], "its end")
+        if firing is not None and firing["ends_at"] is not None and firing["ends_at"] <= max(told.at, self._unit.now):
+            self._end(firing, firing["ends_at"], _ender(firing))
             firing = None
         if known is not None:
-            for name in CONTENT:
-                if known[name] != getattr(told, name):
-                    return OptimizationConflictError(
-                        "alert_id",
-                        f"{told.alert_id!r} was told before with another {name}; give this one an id of its own",
-                    )
-            if firing is None or firing["alert_id"] != known["episode"]:
-                return self._over(known, told)
-            if told.at > firing["last_told_at"] or told.ends_at is not None:
-                self._tell_again(firing, told, firing["latest"])
-            return Told(firing["alert_id"], began=False, ended=self._ended(firing, told))
-        episode = told.alert_id if firing is None else firing["alert_id"]
-        row: Row = dict(zip(Telling._fields, told, strict=True)) | _UNTOLD | {"episode": episode}
+            return self._again(known, firing, told)
+        row: Row = dict(zip(Telling._fields, told, strict=True)) | _UNTOLD
         row["told_at"] = self._unit.now
         if firing is None:
             row |= {
-                "is_first": 1, "is_open": 1, "starts_at": told.at, "latest": told.alert_id, "last_told_at": told.at,
-                "times": 1,
+                "episode": told.alert_id, "is_first": 1, "is_open": 1, "starts_at": told.at, "latest": told.alert_id,
+                "last_told_at": told.at, "times": 1,
             }  # fmt: skip
             self._firing[told.fingerprint] = firing = row
             self._add("begun", told.level)
         else:
-            row["labels"], row["ends_at"] = "{}", None
-            self._tell_again(firing, told, told.alert_id)
+            row |= {"episode": firing["alert_id"], "labels": "{}", "ends_at": None, "expected_end": 0}
+            self._goes_on(firing, told, told.alert_id)
         self._add("told", told.level)
         self._new[told.alert_id] = self._known[told.alert_id] = row
-        return Told(episode, began=episode == told.alert_id, ended=self._ended(firing, told))
+        return Told(row["episode"], began=row is firing, ended=self._ended(firing, told))
 
     def write(self) -> None:
         """One change in the feed for the whole batch, where it changed anything."""
-        if self._new or self._touched:
-            change = tell_change(self._unit, "alert")
-            for row in (*self._new.values(), *self._touched.values()):
-                row["changed"] = change
-        if self._touched:
-            rows = [
-                {"target": row["alert_id"], **{name: row[name] for name in _STATE}} for row in self._touched.values()
-            ]
-            self._unit.connection.execute(_WRITE_STATE, rows)
+        if not self._new and not self._touched:
+            return
+        change = tell_change(self._unit, "alert")
         for row in self._new.values():
+            row["began"] = row["changed"] = change
             self._unit.insert(ALERT, row)
+        for row in self._touched.values():
+            row["changed"] = change
+        _write_states(self._unit, self._touched.values())
         count_events(self._unit, self._counts)
 
-    def _over(self, known: Mapping[Any, Any], told: Telling) -> Told | OptimizationConflictError:
-        """What is said of an episode that is over: nothing new, or something that needs an id of its own."""
-        resolved_at = (self._known.get(known["episode"]) or known)["resolved_at"]
-        if told.ends_at is None and resolved_at is not None and told.at > max(resolved_at, known["at"]):
+    def _again(self, known: Mapping[Any, Any], firing: Row | None, told: Telling) -> Told | OptimizationConflictError:
+        """Of an id that was told before: the same once more, or refused."""
+        for name in CONTENT:
+            if known[name] != getattr(told, name):
+                return OptimizationConflictError(
+                    "alert_id", f"{told.alert_id!r} was told before with another {name}; give this one an id of its own"
+                )
+        is_over = told.ends_at is not None and told.ends_at <= self._unit.now
+        if firing is not None and firing["alert_id"] == known["episode"]:
+            if told.at > firing["last_told_at"] or told.ends_at is not None:
+                self._goes_on(firing, told, firing["latest"])
+            return Told(firing["alert_id"], began=False, ended=self._ended(firing, told))
+        over = self._new.get(known["episode"]) or known
+        if firing is None and not is_over and over["resolved_by"] == NOT_TOLD_AGAIN:
+            self._revive(known["episode"], told)
+        elif not is_over and over["resolved_at"] is not None and told.at > max(over["resolved_at"], known["at"]):
             return OptimizationConflictError(
-                "alert_id", f"{told.alert_id!r} was resolved at {resolved_at}; give a new alert an id of its own"
+                "alert_id",
+                f"{told.alert_id!r} was resolved at {over['resolved_at']}; a new alert needs an id of its own",
             )
         return Told(known["episode"], began=False, ended=False)
 
-    def _tell_again(self, firing: Row, told: Telling, latest: str) -> None:
+    def _revive(self, episode: str, told: Telling) -> None:
+        """It was believed to be over, as nobody had told of it for too long."""
+        found = self._unit.connection.execute(_STATES.where(ALERT.c.alert_id == episode)).mappings().one()
+        firing = self._touched.get(episode) or dict(found)
+        firing["resolved_at"] = firing["resolved_by"] = None
+        self._firing[told.fingerprint] = firing
+        self._goes_on(firing, told, firing["latest"])
+        self._add("begun", told.level)
+
+    def _goes_on(self, firing: Row, told: Telling, latest: str) -> None:
         firing["times"] += 1
         firing["latest"] = latest
         firing["starts_at"] = min(firing["starts_at"], told.at)
         firing["last_told_at"] = max(firing["last_told_at"], told.at)
-        firing["ends_at"] = told.ends_at
+        firing["ends_at"], firing["expected_end"] = told.ends_at, told.expected_end
         self._touch(firing)
 
     def _ended(self, firing: Row, told: Telling) -> bool:
@@ -233,27 +267,6 @@ class _Batch:
     def _add(self, what: str, level: str) -> None:
         key = what, level
         self._counts[key] = self._counts.get(key, 0) + 1
-
-
-def lapse(unit: UnitOfWork, ends: Mapping[str, tuple[str, str]], cursor: int) -> list[str]:
-    """End episodes whose time is over: by id, when and why. Answers with which.
-
-    Those that changed behind `cursor` are left alone: whoever decided had not seen that.
-    """
-    found = _episodes(unit, ends)
-    ended = [row for row in found if row["resolved_at"] is None and row["changed"] <= cursor]
-    if not ended:
-        return []
-    change = tell_change(unit, "alert")
-    rows = [
-        {name: row[name] for name in _STATE}
-        | {"target": row["alert_id"], "changed": change}
-        | dict(zip(("resolved_at", "resolved_by"), ends[row["alert_id"]], strict=True))
-        for row in ended
-    ]
-    unit.connection.execute(_WRITE_STATE, rows)
-    count_events(unit, Counter(("resolved", row["level"]) for row in ended))
-    return [row["alert_id"] for row in ended]
 
 
 def close(unit: UnitOfWork, episodes: Iterable[str], cursor: int) -> None:
@@ -282,6 +295,17 @@ def literally(condition: str, table: str = "alert") -> TextClause:
     return text(" AND ".join(f"{table}.{part}" for part in condition.split(" AND ")))
 
 
+def among(
+    column: ColumnElement[str], values: Iterable[str], connection: Connection
+) -> tuple[ColumnElement[bool], dict[str, Any]]:
+    """A condition and its one parameter, however many values: one statement for batches of all sizes."""
+    wanted = list(values)
+    if connection.dialect.name == "sqlite":
+        listed = select(func.json_each(bindparam("values")).table_valued("value").c.value)
+        return column.in_(listed), {"values": to_json(wanted)}
+    return column == any_(bindparam("values", type_=ARRAY(Text))), {"values": wanted}
+
+
 def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
     unit.flush()
     told = ALERT.alias()
@@ -292,13 +316,14 @@ def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
     return found
 
 
-def _episodes(unit: UnitOfWork, ids: Iterable[str]) -> list[Row]:
-    sqlite = unit.connection.dialect.name == "sqlite"
-    wanted = list(ids)
-    if not wanted:
-        return []
-    found = unit.connection.execute(_THESE[sqlite], {"values": _values(wanted, sqlite)}).mappings()
-    return [dict(row) for row in found]
+def _write_states(unit: UnitOfWork, rows: Iterable[Row]) -> None:
+    changes = [{"target": row["alert_id"], **{name: row[name] for name in _STATE}} for row in rows]
+    if changes:
+        unit.connection.execute(_WRITE_STATE, changes)
+
+
+def _ender(row: Mapping[Any, Any]) -> str:
+    return NOT_TOLD_AGAIN if row["expected_end"] else "its end"
 
 
 def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:
@@ -307,20 +332,9 @@ def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:
     unit.connection.execute(update(ALERT).where(where).values(changed=change, is_open=1, **values))
 
 
-def _among(column: ColumnElement[str], *, sqlite: bool) -> ColumnElement[bool]:
-    """One parameter, however many values: one statement for batches of all sizes."""
-    if sqlite:
-        return column.in_(select(func.json_each(bindparam("values")).table_valued("value").c.value))
-    return column == any_(bindparam("values", type_=ARRAY(Text)))
-
-
-def _values(values: list[str], sqlite: bool) -> Any:
-    return to_json(values) if sqlite else values
-
-
 _UNTOLD: Row = {
     "is_first": 0, "starts_at": None, "latest": None, "last_told_at": None, "times": 0, "resolved_at": None,
-    "resolved_by": None, "acknowledged_at": None, "acknowledged_by": None, "changed": 0, "is_open": 0,
+    "resolved_by": None, "acknowledged_at": None, "acknowledged_by": None, "began": 0, "changed": 0, "is_open": 0,
 }  # fmt: skip
 _WRITE_STATE = update(ALERT).where(ALERT.c.alert_id == bindparam("target"))
 _CLOSE = (
@@ -332,23 +346,7 @@ _CLOSE = (
     )
     .values(is_open=0)
 )
-
-
-def _known(sqlite: bool) -> Select[Any]:
-    columns = [ALERT.c[name] for name in ("alert_id", "episode", "at", *CONTENT)]
-    joined = select(*columns, STATE_OF.c.resolved_at).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
-    return joined.where(_among(ALERT.c.alert_id, sqlite=sqlite))
-
-
-def _these(sqlite: bool) -> Select[Any]:
-    return select(*_OF_STATE).where(_among(ALERT.c.alert_id, sqlite=sqlite))
-
-
-def _firing(sqlite: bool) -> Select[Any]:
-    return select(*_OF_STATE).where(_among(ALERT.c.fingerprint, sqlite=sqlite), literally(FIRING))
-
-
-_OF_STATE = [ALERT.c[name] for name in ("alert_id", "fingerprint", "level", *_STATE)]
-_KNOWN = {sqlite: _known(sqlite) for sqlite in (True, False)}
-_FIRING_NOW = {sqlite: _firing(sqlite) for sqlite in (True, False)}
-_THESE = {sqlite: _these(sqlite) for sqlite in (True, False)}
+_STATES = select(*[ALERT.c[name] for name in ("alert_id", "fingerprint", "level", *_STATE)])
+_KNOWN = select(
+    *[ALERT.c[name] for name in ("alert_id", "episode", "at", *CONTENT)], STATE_OF.c.resolved_at, STATE_OF.c.resolved_by
+).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)

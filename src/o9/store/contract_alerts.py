@@ -9,7 +9,7 @@ from typing import Any
 
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
-from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert, Telling, Told
+from o9.store.alerts import AcknowledgeAlert, LapseAlerts, RaiseAlerts, ResolveAlert, Telling, Told
 from o9.store.codec import moment
 from o9.store.contract_outbox import OutboxContract
 from o9.store.contract_steps import OpenStore, refused
@@ -69,7 +69,7 @@ class AlertContract(OutboxContract):
             ("optimization_id", "x"),
             ("metadata", "[1]"),
         ):
-            other = first._replace(**{name: value})
+            other = Telling(**(first._asdict() | {name: value}))
             answer, neighbour = store.write(RaiseAlerts([other, telling(f"b-{name}", title=name)]))
             assert isinstance(answer, OptimizationConflictError)
             assert answer.field == "alert_id"
@@ -134,6 +134,36 @@ class AlertContract(OutboxContract):
         assert store.alerts.get("b")["resolved_at"] == future  # type: ignore[index]
         assert store.write(RaiseAlerts([later._replace(ends_at=at(99))])) == [Told("c", began=False, ended=True)]
         assert store.alerts.firing() == {}
+
+    def test_what_its_source_repeats_is_over_when_nobody_tells_of_it(self, open_store: OpenStore) -> None:
+        store, now = open_store(), utc_now()
+
+        def repeated(name: str, seconds: float) -> Telling:
+            until = moment(now + timedelta(seconds=seconds))
+            return telling(name, title=name)._replace(ends_at=until, expected_end=1)
+
+        store.write(RaiseAlerts([repeated("a", -60), repeated("b", 600), repeated("c", 900)]))
+        store.write(RaiseAlerts([telling("d", title="d")]))
+        # One that is told with an end that is past is over, and said to be by who told it.
+        assert store.alerts.get("a")["resolved_by"] == "who told it"  # type: ignore[index]
+        assert store.alerts.ends_next() == moment(now + timedelta(seconds=600))
+        assert store.write(LapseAlerts()) == []
+        store.write(RaiseAlerts([repeated("b", 1200)]))
+        assert store.alerts.ends_next() == moment(now + timedelta(seconds=900))
+        store.write(RaiseAlerts([telling("b2", title="b")]))  # whose source repeats nothing
+        assert episode(store, "b")["ends_at"] is None
+        _let_pass(store, "c")
+        after = store.last_change()
+        assert store.write(LapseAlerts()) == ["c"]
+        (over,) = store.alerts.open_episodes((after + 1, ""))
+        assert (over["alert_id"], over["resolved_at"], over["resolved_by"]) == ("c", at(0), "nobody told of it again")
+        # Its source was only away: it is the same one, and goes on.
+        assert store.write(RaiseAlerts([repeated("c", 900)])) == [Told("c", began=False, ended=False)]
+        assert (episode(store, "c")["resolved_at"], episode(store, "c")["times"]) == (None, 2)
+        assert store.alerts.firing() == {"warning": 3}
+        _let_pass(store, "c")
+        assert store.write(RaiseAlerts([repeated("e", 900)._replace(fingerprint="c")])) == [Told("e", True, False)]
+        assert store.alerts.get("c")["resolved_by"] == "nobody told of it again"  # type: ignore[index]
 
     def test_whoever_delivers_reads_what_is_behind_its_cursor(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -206,11 +236,12 @@ class AlertContract(OutboxContract):
         hour = timedelta(hours=1)
         store.write(AddSilence("past", now - 2 * hour, now - hour))
         store.write(AddSilence("later", now + hour, now + 3 * hour, pattern="slow", author="ann \0", comment="维护 🚀"))
-        store.write(AddSilence("now", now - hour, now + hour, ['title="slow"', "level=~info|warning"]))
+        store.write(AddSilence("now", now - hour, now + hour, '{title="slow", level=~"info|warning"}'))
         first, second = store.alerts.silences()
-        assert (first["silence_id"], first["matchers"]) == ("now", ['title="slow"', "level=~info|warning"])
+        assert (first["silence_id"], first["matchers"]) == ("now", '{title="slow", level=~"info|warning"}')
         assert (second["silence_id"], second["pattern"], second["author"]) == ("later", "slow", "ann \ufffd")
         assert second["comment"] == "维护 🚀"
+        added = store.last_change()
         assert store.write(EndSilence("now", "bob"))
         assert not store.write(EndSilence("now", "bob"))
         assert not store.write(EndSilence("past", "bob"))
@@ -220,6 +251,9 @@ class AlertContract(OutboxContract):
         with refused(OptimizationError, "'ghost'", "o9 alerts silences"):
             store.write(EndSilence("ghost", "bob"))
         assert [row["kind"] for row in store.changes(0)] == ["silence"] * 4
+        assert ids(store.alerts.changed_silences(0, limit=2), "silence_id") == ["past", "later"]
+        (lifted,) = store.alerts.changed_silences(added)
+        assert (lifted["silence_id"], lifted["ended_by"]) == ("now", "bob")
 
 
 def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, **fields: Any) -> Telling:
@@ -233,6 +267,12 @@ def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, *
         "at": at(seconds) if when is None else moment(when), "ends_at": None if ends is None else at(ends),
     }  # fmt: skip
     return Telling(alert_id, **(standard | fields))
+
+
+def _let_pass(store: Store, alert_id: str) -> None:
+    """As if the end of this one had come."""
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql(f"UPDATE alert SET ends_at = '{at(0)}' WHERE alert_id = '{alert_id}'")
 
 
 def at(seconds: float) -> str:

@@ -12,7 +12,7 @@ from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
 from o9.store.commit import Row
 from o9.store.contract_steps import OpenStore, refused
 from o9.store.leadership import Lead, LetGo
-from o9.store.outbox import BeginTry, Decide, EndTry, KeepChannels, LeaveChannels, Notification, Untold
+from o9.store.outbox import BeginTry, Decide, EndTry, KeepChannels, LeaveChannels, NewNotice, Untold
 from o9.store.store import Store
 
 AT = "2026-01-01T00:00:00.000000+00:00"
@@ -44,38 +44,51 @@ class OutboxContract:
         cursor = store.last_change()
         late, whole = (
             Decide(
-                "alerts", fence, cursor, {("group", "g"): '{"n": 1}', ("flap", "f"): "{}"}, [notification(1)],
-                [Untold("a", "default", "silenced", "s1", AT)], {"a": (AT, "its end")}, ["a", "b"],
+                "alerts", fence, cursor, {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}, {}, [notice(1, channels=("log",))],
+                [Untold("a", "default", "silenced", "s1", AT)], ["a", "b"],
             )
             for fence in (1, 2)
         )  # fmt: skip
         with refused(StaleAttemptError, "alerts", "fence 1", "two", "Nothing was written"):
             store.write(late)
-        assert (store.alerts.memory(), store.alerts.notifications(), store.alerts.untold()) == ({}, [], [])
-        assert store.last_change() == cursor
+        assert (store.alerts.groups(), store.alerts.notifications(), store.alerts.untold()) == ({}, [], [])
+        assert store.alerts.leader("alerts")["cursor"] == 0  # type: ignore[index]
         for _ in range(2):  # its answer was lost on the way
             store.write(whole)
-        assert store.alerts.memory() == {("group", "g"): '{"n": 1}', ("flap", "f"): "{}"}
+        assert store.alerts.leader("alerts")["cursor"] == cursor  # type: ignore[index]
+        assert store.alerts.groups() == {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}
         (told,) = store.alerts.notifications()
-        assert (told["number"], told["status"], told["tries"], told["payload"]) == (1, "pending", [], "{}")
+        assert (told["number"], told["channel"], told["status"], told["tries"]) == (1, "log", "pending", [])
+        assert (told["receiver"], told["kind"], told["reason"]) == ("default", "firing", "it fires")
+        assert (told["firing"], told["firing_count"], told["labels"]) == (["a", "b"], 2, {"title": "慢"})
         assert store.alerts.untold(alert_id="a")[0]["by"] == "s1"
         assert store.alerts.untold(alert_id="b") == []
-        row = store.alerts.get("a")
-        assert row is not None
-        assert (row["resolved_at"], row["resolved_by"]) == (AT, "its end")
-        # The end itself is news; what fires is not closed; what changed since is as it is now.
+        # What fires is not closed, nor what changed since: that has to be read first.
+        store.write(ResolveAlert("a", "ann"))
+        store.write(Decide("alerts", 2, cursor, closed=["a", "b"]))
         assert [row["alert_id"] for row in store.alerts.open_episodes()] == ["b", "c", "a"]
-        store.write(ResolveAlert("b", "ann"))
-        store.write(Decide("alerts", 2, cursor, ends={"b": (AT, "its end")}, closed=["b"]))
-        assert store.alerts.get("b")["resolved_by"] == "ann"  # type: ignore[index]
-        store.write(Decide("alerts", 2, store.last_change(), {("flap", "f"): None}, closed=["a", "b", "c"]))
-        assert [row["alert_id"] for row in store.alerts.open_episodes()] == ["c"]
-        assert store.alerts.memory() == {("group", "g"): '{"n": 1}'}
-        assert counts(store)["resolved", "warning"] == 2
+        store.write(Decide("alerts", 2, store.last_change(), {"h": None}, {"g": "2027"}, closed=["a", "b"]))
+        assert [row["alert_id"] for row in store.alerts.open_episodes()] == ["b", "c"]
+        assert store.alerts.groups() == {"g": ("2027", '{"n": 1}')}
+
+    def test_what_is_sent_keeps_the_first_alerts_in_the_log(self, open_store: OpenStore) -> None:
+        store = open_store()
+        names = [f"a{n:02}" for n in range(30)]
+        store.write(RaiseAlerts([_telling(name) for name in names]))
+        told = notice(1, channels=("log", "mail"))._replace(firing=names[:25], resolved=names[25:])
+        decided(lambda: store, [told])
+        for channel, shown in (("log", 25), ("mail", 10)):
+            row = store.write(BeginTry(channel, "one", 600.0))
+            assert row is not None
+            assert (row["firing"], row["resolved"]) == (names[:25], names[25:])
+            store.write(end(row))
+            first = store.alerts.notifications()[0]
+            assert (len(first["firing"]), first["firing_count"], first["resolved"]) == (shown, 25, names[25:])
+        assert {row["alert_id"] for row in store.alerts.episodes([*names[:3], "ghost"])} == set(names[:3])
 
     def test_of_one_group_the_next_waits_for_the_one_before(self, open_store: OpenStore) -> None:
         store, other = (
-            decided(open_store, [notification(n, group) for n in (1, 2) for group in ("g", "h")]),
+            decided(open_store, [notice(n, group) for n in (1, 2) for group in ("g", "h")]),
             open_store(),
         )
         assert other.alerts.due(["log", "mail"]) == ["log"]
@@ -105,7 +118,7 @@ class OutboxContract:
         assert channel["last_sent_at"] is not None
 
     def test_what_failed_is_sent_again_and_in_order(self, open_store: OpenStore) -> None:
-        store = decided(open_store, [notification(n) for n in (1, 2)])
+        store = decided(open_store, [notice(n) for n in (1, 2)])
         order = []
         for error in ("500", "reset", None, None):
             row = begin(store, "one")
@@ -116,14 +129,14 @@ class OutboxContract:
         assert store.alerts.channels()[0]["failing_since"] is None
 
     def test_a_channel_that_asks_for_peace_is_left_alone(self, open_store: OpenStore) -> None:
-        store = decided(open_store, [notification(1, "g"), notification(1, "h"), notification(1, "g", "mail")])
+        store = decided(open_store, [notice(1, "g", ("log", "mail")), notice(1, "h")])
         store.write(end(begin(store, "one"), error="429", retry_in=0.0, pause=600.0))
         assert store.alerts.due(["log", "mail"]) == ["mail"]
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.write(BeginTry("mail", "one", 600.0)) is not None
 
     def test_what_the_dead_were_sending_is_sent_again_and_said(self, open_store: OpenStore) -> None:
-        store, other = decided(open_store, [notification(1, "g"), notification(1, "h")]), open_store()
+        store, other = decided(open_store, [notice(1, "g"), notice(1, "h")]), open_store()
         hung = begin(store, "one", lease_seconds=-1.0)
         again = begin(other, "two")
         assert (again["id"], again["tries"], again["may_be_double"]) == (hung["id"], 2, True)
@@ -140,7 +153,7 @@ class OutboxContract:
         assert counts(store)["possible_double", "log"] == 2
 
     def test_nodes_say_what_they_can_send_through(self, open_store: OpenStore) -> None:
-        store, other = decided(open_store, [notification(1)]), open_store()
+        store, other = decided(open_store, [notice(1)]), open_store()
         store.write(KeepChannels("one", ["log", "mail"], 600.0))
         other.write(KeepChannels("two", ["log", "chat"], 600.0))
         assert store.alerts.channels_of_nodes() == ["chat", "log", "mail"]
@@ -165,15 +178,17 @@ class OutboxContract:
         assert spent[0] == spent[1], spent
 
 
-def notification(number: int, group_key: str = "g", channel: str = "log") -> Notification:
-    return Notification(group_key, number, channel, "default", "firing", "it fires", AT, "{}")
+def notice(number: int, group_key: str = "g", channels: Sequence[str] = ("log",)) -> NewNotice:
+    return NewNotice(
+        group_key, number, "default", "firing", "it fires", AT, '{"title":"慢"}', ["a", "b"], [], channels
+    )  # fmt: skip
 
 
-def decided(open_store: OpenStore, notifications: list[Notification]) -> Store:
+def decided(open_store: OpenStore, notices: Sequence[NewNotice]) -> Store:
     store = open_store()
     fence = store.write(Lead("alerts", "one", 600.0))
     assert fence is not None
-    store.write(Decide("alerts", fence, 0, notifications=notifications))
+    store.write(Decide("alerts", fence, 0, notices=notices))
     return store
 
 

@@ -39,7 +39,7 @@ class Lead:
         found = leader(unit.connection, self.name)
         values: Row = {"node": self.node, "expires_at": now + self.lease_seconds}
         if found is None:
-            unit.connection.execute(insert(LEASE).values(name=self.name, fence=1, **values))
+            unit.connection.execute(insert(LEASE).values(name=self.name, fence=1, cursor=0, **values))
             return 1
         free = found["node"] is None or found["expires_at"] <= now or found["node"] in self.dead_nodes
         if found["node"] != self.node and not free:
@@ -64,7 +64,7 @@ class LetGo:
 
 
 def leader(connection: Connection, name: str) -> Row | None:
-    """Who holds the lease: `node` (None: nobody), `fence`, `expires_at`; None where nobody ever did."""
+    """Who holds the lease: `node` (None: nobody), `fence`, `expires_at`, `cursor`; None where nobody ever did."""
     found = connection.execute(select(LEASE).where(LEASE.c.name == name)).mappings().first()
     return dict(found) if found else None
 

@@ -9,43 +9,48 @@ times are measured by the database's clock.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.store import alert_tables
 from o9.store.alert_tables import PENDING
-from o9.store.alerts import close, count_events, lapse, literally
-from o9.store.codec import free_text
+from o9.store.alerts import close, count_events, literally
+from o9.store.codec import free_text, to_json
 from o9.store.commit import Row, UnitOfWork
-from o9.store.leadership import held
+from o9.store.leadership import LEASE, held
 from o9.store.leases import database_time
 from o9.store.record import table_of
 
-MEMORY = table_of(alert_tables.AlertMemory)
+GROUP = table_of(alert_tables.AlertGroup)
+NOTICE = table_of(alert_tables.NoticeRow)
 NOTIFICATION = table_of(alert_tables.Notification)
 TRY = table_of(alert_tables.NotificationTry)
 DECISION = table_of(alert_tables.AlertDecision)
 CHANNEL = table_of(alert_tables.AlertChannel)
 CHANNEL_NODE = table_of(alert_tables.ChannelNode)
 POSSIBLE_DOUBLE = "possible_double"
+SHOWN = 10  # alerts of a notice that stay in the log once it is sent
 
 
-class Notification(NamedTuple):
-    """One notice to one channel; `payload` is JSON, of which only whoever sends knows what it means."""
+class NewNotice(NamedTuple):
+    """What is told to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON."""
 
     group_key: str
     number: int
-    channel: str
     receiver: str
     kind: str
     reason: str
     at: str
-    payload: str
+    labels: str
+    firing: Sequence[str]
+    resolved: Sequence[str]
+    channels: Sequence[str]
 
 
 class Untold(NamedTuple):
@@ -62,17 +67,18 @@ class Untold(NamedTuple):
 class Decide:
     """What the engine decided, whole or not at all. Raises StaleAttemptError where the lease is somebody else's.
 
-    memory: pieces by kind and key; None: that piece is forgotten. cursor: the change up to which it had read. ends:
-    episodes that are over by the time, with when and why. closed: episodes of which there is no more to say.
+    cursor: the change up to which it had read. groups: by key, when each is looked at next, and its state as JSON; None
+    where it is gone. due: when the others are, where only that has changed. closed: episodes of which there is no more
+    to say.
     """
 
     lease: str
     fence: int
     cursor: int
-    memory: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
-    notifications: Sequence[Notification] = ()
+    groups: Mapping[str, tuple[str, str] | None] = field(default_factory=dict)
+    due: Mapping[str, str] = field(default_factory=dict)
+    notices: Sequence[NewNotice] = ()
     untold: Sequence[Untold] = ()
-    ends: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     closed: Sequence[str] = ()
 
     targets: tuple[str, ...] = ()
@@ -80,33 +86,56 @@ class Decide:
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
         held(unit, self.lease, self.fence)
-        for (kind, key), state in self.memory.items():
-            if state is None:
-                unit.connection.execute(delete(MEMORY).where(MEMORY.c.kind == kind, MEMORY.c.key == key))
-        kept = [
-            {"kind": kind, "key": key, "state": state}
-            for (kind, key), state in self.memory.items()
-            if state is not None
-        ]
-        if kept:
-            unit.upsert(MEMORY, kept)
-        if self.notifications:
-            written = {
-                "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
-            }  # fmt: skip
-            dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
-            once = dialect.insert(NOTIFICATION).on_conflict_do_nothing()
-            unit.connection.execute(once, [each._asdict() | written for each in self.notifications])
+        unit.connection.execute(update(LEASE).where(LEASE.c.name == self.lease).values(cursor=self.cursor))
+        self._write_groups(unit)
+        self._write_notices(unit)
         for untold in self.untold:
             unit.insert(DECISION, untold._asdict())
         count_events(unit, Counter((f"untold_{untold.reason}", untold.receiver) for untold in self.untold))
-        lapse(unit, self.ends, self.cursor)
         close(unit, self.closed, self.cursor)
+
+    def _write_groups(self, unit: UnitOfWork) -> None:
+        kept = [
+            {"group_key": key, "due_at": group[0], "state": group[1]}
+            for key, group in self.groups.items()
+            if group is not None
+        ]
+        if kept:
+            unit.upsert(GROUP, kept)
+        if gone := [{"target": key} for key, group in self.groups.items() if group is None]:
+            unit.connection.execute(delete(GROUP).where(GROUP.c.group_key == bindparam("target")), gone)
+        if moved := [{"target": key, "due_at": at} for key, at in self.due.items()]:
+            unit.connection.execute(update(GROUP).where(GROUP.c.group_key == bindparam("target")), moved)
+
+    def _write_notices(self, unit: UnitOfWork) -> None:
+        if not self.notices:
+            return
+        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
+        rows = [
+            notice._asdict() | {
+                "firing": to_json(list(notice.firing)), "resolved": to_json(list(notice.resolved)),
+                "firing_count": len(notice.firing), "resolved_count": len(notice.resolved),
+            }
+            for notice in self.notices
+        ]  # fmt: skip
+        for row in rows:
+            del row["channels"]
+        unit.connection.execute(dialect.insert(NOTICE).on_conflict_do_nothing(), rows)
+        written = {
+            "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
+        }  # fmt: skip
+        sends = [
+            {"group_key": notice.group_key, "number": notice.number, "channel": channel, **written}
+            for notice in self.notices
+            for channel in notice.channels
+        ]
+        if sends:
+            unit.connection.execute(dialect.insert(NOTIFICATION).on_conflict_do_nothing(), sends)
 
 
 @dataclass(frozen=True)
 class BeginTry:
-    """Claim what is to be sent next through `channel`; answers with its row and `may_be_double`, or None.
+    """Claim what is to be sent next through `channel`; answers with it, its notice and `may_be_double`, or None.
 
     `dead_nodes`: those of which it is known without waiting that they send nothing any more.
     """
@@ -141,7 +170,10 @@ class BeginTry:
             "started_at": unit.now,
         }  # fmt: skip
         unit.connection.execute(insert(TRY).values(**begun))
-        return row | claim | {"may_be_double": taken_over}
+        notice = select(NOTICE).where(NOTICE.c.group_key == row["group_key"], NOTICE.c.number == row["number"])
+        said = dict(unit.connection.execute(notice).mappings().one())
+        said |= {name: json.loads(said[name]) for name in ("labels", "firing", "resolved")}
+        return said | row | claim | {"may_be_double": taken_over}
 
 
 @dataclass(frozen=True)
@@ -164,7 +196,7 @@ class EndTry:
     def apply(self, unit: UnitOfWork) -> bool:
         unit.flush()
         mine = NOTIFICATION.c.id == self.notification_id
-        row = unit.connection.execute(select(NOTIFICATION).where(mine)).mappings().one()
+        row = dict(unit.connection.execute(select(NOTIFICATION).where(mine)).mappings().one())
         error = None if self.error is None else free_text(self.error)
         outcome = "sent" if error is None else "failed"
         this = (TRY.c.notification_id == self.notification_id) & (TRY.c.number == self.number)
@@ -177,6 +209,7 @@ class EndTry:
         if error is None or self.retry_in is None:
             values |= {"status": outcome, "ended_at": unit.now}
             count_events(unit, {(outcome, row["channel"]): 1})
+            _shorten(unit, row)
         else:
             # Those behind it wait with it, so that nobody looks at them in vain.
             behind = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
@@ -258,9 +291,22 @@ def channels(connection: Connection) -> list[Row]:
     return [dict(row) for row in connection.execute(select(CHANNEL).order_by(CHANNEL.c.channel)).mappings()]
 
 
-def memory(connection: Connection) -> dict[tuple[str, str], str]:
-    """What the engine knew when it decided last."""
-    return {(kind, key): state for kind, key, state in connection.execute(select(MEMORY))}
+def groups(connection: Connection) -> dict[str, tuple[str, str]]:
+    """What the engine knew of each group when it decided last: when it is looked at next, and its state."""
+    return {key: (due_at, state) for key, due_at, state in connection.execute(select(GROUP))}
+
+
+def _shorten(unit: UnitOfWork, row: Row) -> None:
+    """Of what is sent the first alerts stay in the log, and how many there were."""
+    whole = (NOTICE.c.group_key == row["group_key"]) & (NOTICE.c.number == row["number"])
+    long = or_(NOTICE.c.firing_count > SHOWN, NOTICE.c.resolved_count > SHOWN)
+    found = unit.connection.execute(select(NOTICE.c.firing, NOTICE.c.resolved).where(whole, long)).first()
+    others = (NOTIFICATION.c.group_key == row["group_key"]) & (NOTIFICATION.c.number == row["number"])
+    waiting = others & (NOTIFICATION.c.id != row["id"]) & (NOTIFICATION.c.status == "pending")
+    if found is None or unit.connection.execute(select(NOTIFICATION.c.id).where(waiting)).first():
+        return
+    first = {name: to_json(json.loads(ids)[:SHOWN]) for name, ids in found._mapping.items()}
+    unit.connection.execute(update(NOTICE).where(whole).values(**first))
 
 
 def _due(channel: str, now: float, dead_nodes: Sequence[str]) -> Select[Any]:

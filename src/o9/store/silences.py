@@ -1,12 +1,10 @@
 """A person's mutes of alerts, from one moment to another.
 
-What adds or lifts one is a change in the feed, of the kind `silence`.
+What adds or lifts one is a change in the feed, of the kind `silence`, whose id it carries.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +14,7 @@ from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.store import alert_tables
 from o9.store.alert_tables import STANDING
 from o9.store.alerts import literally, tell_change
-from o9.store.codec import free_text, moment, to_json
+from o9.store.codec import free_text, moment
 from o9.store.commit import Row, UnitOfWork
 from o9.store.record import table_of
 
@@ -25,12 +23,12 @@ SILENCE = table_of(alert_tables.Silence)
 
 @dataclass(frozen=True)
 class AddSilence:
-    """Mute what fits `matchers` (texts in Alertmanager's syntax) or `pattern`, from `starts_at` to `ends_at`."""
+    """Mute what fits `matchers` (a text in Alertmanager's syntax) or `pattern`, from `starts_at` to `ends_at`."""
 
     silence_id: str
     starts_at: datetime
     ends_at: datetime
-    matchers: Sequence[str] = ()
+    matchers: str = ""
     pattern: str = ""
     author: str = ""
     comment: str = ""
@@ -42,12 +40,12 @@ class AddSilence:
         if known.first():
             raise OptimizationConflictError("silence_id", f"{self.silence_id!r} exists; choose another id")
         row = {
-            "silence_id": self.silence_id, "matchers": to_json(list(self.matchers)), "pattern": self.pattern,
+            "silence_id": self.silence_id, "matchers": self.matchers, "pattern": self.pattern,
             "starts_at": moment(self.starts_at), "ends_at": moment(self.ends_at), "author": free_text(self.author),
             "comment": free_text(self.comment), "created_at": unit.now, "ended_at": None, "ended_by": None,
+            "changed": tell_change(unit, "silence"),
         }  # fmt: skip
         unit.connection.execute(insert(SILENCE).values(**row))
-        tell_change(unit, "silence")
 
 
 @dataclass(frozen=True)
@@ -66,9 +64,8 @@ class EndSilence:
             raise OptimizationError(f"there is no silence {self.silence_id!r}; `o9 alerts silences` shows them")
         if found["ended_at"] is not None or found["ends_at"] <= unit.now:
             return False
-        values = {"ended_at": unit.now, "ended_by": free_text(self.by)}
+        values = {"ended_at": unit.now, "ended_by": free_text(self.by), "changed": tell_change(unit, "silence")}
         unit.connection.execute(update(SILENCE).where(where).values(**values))
-        tell_change(unit, "silence")
         return True
 
 
@@ -77,5 +74,10 @@ def silences(connection: Connection, now: str) -> list[Row]:
     statement = (
         select(SILENCE).where(literally(STANDING, "silence"), SILENCE.c.ends_at > now).order_by(SILENCE.c.ends_at)
     )
-    rows = [dict(row) for row in connection.execute(statement).mappings()]
-    return [row | {"matchers": json.loads(row["matchers"])} for row in rows]
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def changed_silences(connection: Connection, after: int, limit: int) -> list[Row]:
+    """Those that were added or lifted behind the change `after`, in that order; a lifted one has `ended_at`."""
+    statement = select(SILENCE).where(SILENCE.c.changed > after).order_by(SILENCE.c.changed).limit(limit)
+    return [dict(row) for row in connection.execute(statement).mappings()]

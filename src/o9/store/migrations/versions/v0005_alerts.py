@@ -1,4 +1,4 @@
-"""Alerts: what was told, silences, what the engine knows, notifications with each try, and leases by name."""
+"""Alerts: what was told, silences, groups, notices, notifications with each try; and leases by name."""
 
 from typing import Any
 
@@ -23,6 +23,7 @@ def upgrade() -> None:
         _text("node", nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("cursor", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
 
@@ -36,9 +37,12 @@ def _alerts() -> None:
         )],
         sa.Column("is_first", sa.Integer(), nullable=False),
         _text("labels"),
-        *[_text(name, nullable=True) for name in ("starts_at", "ends_at", "latest", "last_told_at")],
+        *[_text(name, nullable=True) for name in ("starts_at", "ends_at")],
+        sa.Column("expected_end", sa.Integer(), nullable=False),
+        *[_text(name, nullable=True) for name in ("latest", "last_told_at")],
         sa.Column("times", sa.Integer(), nullable=False),
         *[_text(name, nullable=True) for name in ("resolved_at", "resolved_by", "acknowledged_at", "acknowledged_by")],
+        sa.Column("began", sa.Integer(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
         sa.Column("is_open", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("alert_id"),
@@ -47,6 +51,7 @@ def _alerts() -> None:
     op.create_index("ix_alert_optimization", "alert", ["optimization_id", "at", "alert_id"])
     op.create_index("ix_alert_level", "alert", ["level", "at", "alert_id"])
     _partial("ix_alert_firing", "alert", ["fingerprint"], _FIRING, unique=True)
+    _partial("ix_alert_ending", "alert", ["ends_at"], f"{_FIRING} AND ends_at IS NOT NULL")
     _partial("ix_alert_open", "alert", ["changed", "alert_id"], _OPEN)
     op.create_table(
         "silence",
@@ -55,8 +60,10 @@ def _alerts() -> None:
         )],
         _text("ended_at", nullable=True),
         _text("ended_by", nullable=True),
+        sa.Column("changed", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("silence_id"),
     )  # fmt: skip
+    op.create_index("ix_silence_changed", "silence", ["changed"])
     _partial("ix_silence_standing", "silence", ["ends_at"], "ended_at IS NULL")
     op.create_table(
         "alert_tally",
@@ -65,16 +72,27 @@ def _alerts() -> None:
         sa.Column("count", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("what", "name"),
     )
-    op.create_table("alert_memory", _text("kind"), _text("key"), _text("state"), sa.PrimaryKeyConstraint("kind", "key"))
+    op.create_table(
+        "alert_group", _text("group_key"), _text("due_at"), _text("state"), sa.PrimaryKeyConstraint("group_key")
+    )
 
 
 def _notifications() -> None:
+    op.create_table(
+        "notice",
+        _text("group_key"),
+        sa.Column("number", sa.Integer(), nullable=False),
+        *[_text(name) for name in ("receiver", "kind", "reason", "at", "labels", "firing", "resolved")],
+        sa.Column("firing_count", sa.Integer(), nullable=False),
+        sa.Column("resolved_count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("group_key", "number"),
+    )
     op.create_table(
         "notification",
         sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
         _text("group_key"),
         sa.Column("number", sa.Integer(), nullable=False),
-        *[_text(name) for name in ("channel", "receiver", "kind", "reason", "at", "payload", "status", "created_at")],
+        *[_text(name) for name in ("channel", "status", "created_at")],
         sa.Column("due_at", sa.Float(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         _text("claimed_by", nullable=True),
