@@ -99,7 +99,7 @@ class Look:
                 if decision.reason is Reason.FLAPPING:
                     flapping.append((known.alert, decision))
                 continue
-            if group.held and group.held.get(name, _NOT_HELD)[0] is not Reason.ACKNOWLEDGED:
+            if group.held and group.held.get(name, _NOT_HELD)[0] not in _STAY:
                 self.changed |= group.held.pop(name, None) is not None
             if group.flapping:
                 self.changed |= group.flapping.pop(name, None) is not None
@@ -190,3 +190,4 @@ class Look:
 
 
 _NOT_HELD = (Reason.GOES_ON, "")
+_STAY = (Reason.ACKNOWLEDGED, Reason.NO_CHANNEL, Reason.GOES_ON)

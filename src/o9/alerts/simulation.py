@@ -96,7 +96,7 @@ def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
             happening = coming.pop()
             yield Entry(now, happening)
             apply(engine, happening)
-        notices = engine.advance(now)
+        notices = sorted(engine.advance(now), key=lambda each: (each.receiver, [*each.group_labels.items()], each.number))
         yield from (Entry(now, notice) for notice in notices)
         held = sorted(engine.drain().held, key=lambda each: (each.receiver, each.alert.fingerprint))
         yield from (Entry(now, each) for each in held)
