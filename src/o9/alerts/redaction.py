@@ -80,8 +80,11 @@ def parts_of(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]
     if at or behind.strip("/") or not shown:
         units |= {url, rest}
     pieces = re.split(r"[/:@?&=+,;#]", _OPTIONS.sub("&", rest))
-    told = {*units, *(each for each in pieces if len(unquote(each)) >= LONG_ENOUGH)}
-    return {each for each in told if each.strip("/") and each.lower() != shown.lower()}
+    words = (word for piece in pieces for word in (piece, *unquote(piece).split()))
+    told = {*units, *(each for each in words if len(unquote(each)) >= LONG_ENOUGH)}
+    return {
+        each for each in told if each.strip("/") and each.lower() not in (shown.lower(), shown.lower().split(":")[0])
+    }
 
 
 def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
@@ -164,12 +167,17 @@ def is_host(text: str) -> bool:
 
 
 def _forms(secret: str) -> set[str]:
-    plain = unquote(secret)
-    spoken = {secret, plain, quote(plain, safe=""), quote(plain), quote_plus(plain), quote_plus(plain, safe="")}
+    """As it is written in a URL (also one within another), in HTML, in JSON, and by Python."""
+    spoken = {form for each in (secret, unquote(secret)) for form in _quoted(each)}
     for each in tuple(spoken):
         spoken |= {html.escape(each), json.dumps(each)[1:-1], json.dumps(each, ensure_ascii=False)[1:-1]}
         spoken |= {repr(each)[1:-1], repr(each.encode("utf-8", "replace"))[2:-1]}
     return {each for each in spoken if each.strip() and each.strip("*")}
+
+
+def _quoted(text: str) -> set[str]:
+    encoded = text.encode("utf-8", "replace")
+    return {text, quote(encoded, safe=""), quote(encoded), quote_plus(encoded), quote_plus(encoded, safe="")}
 
 
 def _pattern(form: str) -> str:

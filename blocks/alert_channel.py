@@ -1,0 +1,41 @@
+"""Where alerts go: the block that keeps a channel's URL as a secret, and the loading of blocks by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from o9.alerts.channels import AppriseChannel
+from o9.model.errors import OptimizationValidationError
+
+
+class AlertChannel(Block):
+    """A channel of O9's alerts, by its Apprise URL: `AlertChannel(url="slack://…").save("desk")`.
+
+    O9 sends to it where a channel is `block:desk`.
+    """
+
+    _block_type_name = "O9 Alert Channel"
+    _block_type_slug = "o9-alert-channel"
+    _description = "A service that O9 sends its alerts to: any that Apprise knows."
+
+    url: SecretStr = Field(description="an Apprise URL, such as slack://… or mailtos://user:password@host")
+
+    def to_channel(self, name: str) -> AppriseChannel:
+        """The channel `name`. Raises OptimizationValidationError for a URL that Apprise does not take."""
+        return AppriseChannel(name, self.url)
+
+
+def load_block(name: str) -> Any:
+    """The AlertChannel that was saved as `name`, or with `TYPE/NAME` any block, such as `slack-webhook/desk`.
+
+    Raises OptimizationValidationError where there is none. Asks Prefect's server, and waits for it.
+    """
+    try:
+        if "/" in name:
+            return Block.load(name, _sync=True)  # type: ignore[call-arg]  # Prefect's decorator takes it
+        return AlertChannel.load(name, _sync=True)  # type: ignore[call-arg]
+    except ValueError as error:
+        raise OptimizationValidationError(f"block:{name}", f"{error}; save it, or give the URL itself") from None

@@ -1,0 +1,440 @@
+"""Messages: what they say, that they fit, and that nothing which others wrote does harm in them."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import regex
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from o9.alerts.alert import Alert
+from o9.alerts.messages import Message, Messages
+from o9.alerts.notice import Notice, NoticeKind
+from o9.alerts.samples import samples
+from o9.alerts.templating import PRINTED, TURNS, Form, Template, TemplateError, markdown_text
+from o9.alerts.text import ELLIPSIS, cut, cut_lines, duration, figure, line, lines, size
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
+
+NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
+FIELD = "receivers.desk.templates"
+
+
+def alert(title: str = "Trials fail", message: str = "", optimization: str = "trend-7", **metadata: Any) -> Alert:
+    return Alert(
+        labels={"title": title, "level": "error"},
+        starts_at=NOW - timedelta(hours=2, minutes=5),
+        alert_id="a",
+        optimization_id=optimization,
+        level=AlertLevel.ERROR,
+        title=title,
+        message=message,
+        metadata=metadata,
+    )
+
+
+def notice(*firing: Alert, kind: NoticeKind = NoticeKind.FIRING, resolved: tuple[Alert, ...] = ()) -> Notice:
+    return Notice("desk", "group", 1, {"title": "Trials fail"}, kind, NOW, firing, resolved, "new alerts")
+
+
+def message(of: Notice) -> Message:
+    return Messages().of(of)
+
+
+# What people read
+
+
+@pytest.mark.parametrize(
+    ("sample", "title"),
+    [
+        ("one alert", "[CRITICAL] Drawdown limit breached: momentum-us"),
+        ("an alert of no optimization", "[INFO] Store away"),
+        ("a group of 14", "[CRITICAL] 14 alerts firing, 2 resolved"),
+        ("resolved", "[RESOLVED] Drawdown limit breached: momentum-us"),
+        ("a group resolved", "[RESOLVED] 14 alerts resolved"),
+        ("flapping", "[CRITICAL, FLAPPING] Drawdown limit breached: momentum-us"),
+        ("escalation", "[CRITICAL, ESCALATED] Drawdown limit breached: momentum-us"),
+        ("repeat", "[CRITICAL, STILL FIRING] Drawdown limit breached: momentum-us"),
+    ],
+)
+def test_the_title_says_how_bad_what_and_where(sample: str, title: str) -> None:
+    assert message(samples()[sample]).title == title
+
+
+def test_a_group_of_one_title_is_called_by_it() -> None:
+    three = [alert(optimization=f"trend-{n}") for n in range(3)]
+    assert message(notice(*three[:2], resolved=(three[2],))).title == "[ERROR] Trials fail (2 firing, 1 resolved)"
+
+
+def test_one_alert_in_plain_text() -> None:
+    assert message(samples()["one alert"]).body() == (
+        "The best trial has lost 23.4% from its peak; metadata.risk_limits allows 20%.\n"
+        "\n"
+        "Optimization  momentum-us\n"
+        "Since         2026-01-30 14:01:00 UTC, for 4 min\n"
+        "Figures       drawdown 0.2341; limit 0.2; trial 118\n"
+        "What to do    halve the leverage, or take the next best trial within the limit\n"
+        "Look          https://o9.example.com/optimizations/0\n"
+        "              o9 show momentum-us\n"
+        "\n"
+        "Why now: new"
+    )
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_every_form_says_what_where_since_when_how_much_and_what_to_do(form: Form) -> None:
+    told = message(samples()["one alert"]).body(form)
+    for each in ("has lost 23.4%", "momentum-us", "14:01:00 UTC, for 4 min", "drawdown", "0.2341", "halve the leverage",
+                 "https://o9.example.com/optimizations/0", "o9 show momentum-us"):  # fmt: skip
+        assert each in told
+    if form is not Form.TEXT:  # where the title may stand apart, and the words carry the colour
+        assert "CRITICAL" in told
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_group_shows_the_first_ten_and_how_many_more(form: Form) -> None:
+    told = message(samples()["a group of 14"]).body(form)
+    shown = re.findall(r"https://o9\.example\.com/optimizations/(\d+)(?=[\s>)])", told.replace('"', " "))
+    assert len(set(shown)) == 10
+    assert "and 6 more" in told
+    assert "14 alerts fire: 3 critical, 3 error, 8 warning. 2 are over." in told
+
+
+def test_what_is_over_says_so_and_asks_for_nothing() -> None:
+    told = message(samples()["resolved"]).body()
+    assert "14:01:00 UTC, over after 4 min" in told
+    assert "What to do" not in told
+
+
+@pytest.mark.parametrize(
+    ("sample", "first"),
+    [
+        ("flapping", "It changed 6 times in 10 min; nothing is told until it is quiet."),
+        ("escalation", "Nobody acknowledged it for 30 min."),
+    ],
+)
+def test_why_it_is_told_stands_first_where_that_is_the_news(sample: str, first: str) -> None:
+    told = message(samples()[sample]).body()
+    assert told.startswith(first)
+    assert "Why now" not in told
+
+
+def test_a_remedy_that_the_message_ends_with_is_said_once() -> None:
+    told = message(notice(alert(message="trials fail: mend the objective", remedy="mend the objective"))).body()
+    assert told.startswith("trials fail\n")
+    assert told.count("mend the objective") == 1
+
+
+def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
+    desk = Messages(link="https://desk.example/o9/{optimization}?alert={alert}")
+    assert "https://desk.example/o9/trend%2F7%20x?alert=a" in desk.of(notice(alert(optimization="trend/7 x"))).body()
+    own = alert(link="https://elsewhere.example/7")
+    assert "https://elsewhere.example/7" in desk.of(notice(own)).body()
+
+
+@pytest.mark.parametrize("link", ["javascript:alert(1)", "ftp://a.example", "desk", "https://", "https:// a"])
+def test_what_is_no_address_of_a_page_is_no_link(link: str) -> None:
+    assert "Look          o9 show" in message(notice(alert(link=link))).body()
+    with pytest.raises(OptimizationValidationError, match=r"templates\.link: expected an address"):
+        Messages(link=link)
+
+
+def test_a_command_is_safe_to_paste() -> None:
+    assert "o9 show 'a; rm -rf ~'" in message(notice(alert(optimization="a; rm -rf ~"))).body()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (0.23412, "0.2341"), (12345.678, "12,346"), (3, "3"), (1_000_000, "1,000,000"), (float("nan"), "nan"),
+        (float("-inf"), "-inf"), (None, "unknown"), (True, "yes"), ([1, 2.5, 3, 4, 5, 6], "1, 2.5, 3, 4, 5, …"),
+        ("a\nb", "a b"), ({"x": 1}, "{'x': 1}"),
+    ],
+)  # fmt: skip
+def test_figures_are_rounded_for_reading(value: Any, told: str) -> None:
+    assert figure(value) == told
+
+
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        (timedelta(seconds=-3), "0 s"), (timedelta(seconds=59), "59 s"), (timedelta(minutes=59, seconds=59), "59 min"),
+        (timedelta(hours=2, minutes=5), "2 h 05 min"), (timedelta(days=3, hours=1), "3 d 01 h"),
+    ],
+)  # fmt: skip
+def test_durations_are_told_in_two_units_at_most(of: timedelta, told: str) -> None:
+    assert duration(of) == told
+
+
+# How long it may be
+
+
+CHARACTERS = [
+    "a", " ", "é", "e\u0301", "中", "文", "👨\u200d👩\u200d👧\u200d👦", "🇩🇪", "🇨🇳", "👍🏽", "❤\ufe0f", "한",
+    "\u1112\u1161\u11ab", "क्षि", "ש\u05c1\u05b8", "سَ", "1\ufe0f\u20e3",
+    "🏴\U000e0067\U000e0062\U000e007f", "\U0001d54f",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(CHARACTERS), max_size=60).map("".join), st.integers(0, 80))
+def test_a_cut_text_fits_and_ends_behind_a_whole_character(text: str, limit: int) -> None:
+    told = cut(text, limit)
+    assert size(told) <= limit
+    if told != text and told:
+        kept = told.removesuffix(ELLIPSIS)
+        whole = regex.findall(r"\X", text)
+        assert kept in {"".join(whole[:n]).rstrip() for n in range(len(whole) + 1)}
+    assert size(text) > limit or told == text
+
+
+@pytest.mark.parametrize("text", ["\U0001f600" * 50, "ab" * 100, "中" * 100])
+def test_a_cut_keeps_as_much_as_fits(text: str) -> None:
+    assert 39 <= size(cut(text, 40)) <= 40
+
+
+def test_a_character_without_end_is_not_kept() -> None:
+    assert cut("a" + "\u0301" * 1_000_000, 40) == ELLIPSIS
+
+
+def test_lines_are_kept_whole() -> None:
+    assert cut_lines("**one**\n\n**two**\n**three**", 20) == f"**one**\n\n**two**\n{ELLIPSIS}"
+
+
+class Balanced(HTMLParser):
+    """Fails at a tag that is not closed, or an attribute in the middle of being cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("limit", [30, 140, 300, 1_000, 2_000, 4_096, 35_000])
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("sample", samples())
+def test_a_body_fits_whatever_the_service_takes(sample: str, form: Form, limit: int) -> None:
+    told = message(samples()[sample]).body(form, limit)
+    assert size(told) <= limit
+    if form is Form.HTML:
+        page = Balanced()
+        page.feed(told)
+        page.close()
+        assert not page.open
+    else:
+        assert told
+        assert told.count("**") % 2 == 0
+
+
+def test_less_room_leaves_out_what_each_says_before_which_they_are() -> None:
+    told = message(samples()["a group of 14"]).body(Form.TEXT, 1_000)
+    assert "and 6 more" in told
+    assert "halve the leverage" not in told
+    assert "https://" not in told
+
+
+def test_a_message_of_a_megabyte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = notice(
+        alert("T" * 1_000_000, "m\u0301" * 1_000_000, remedy="r" * 1_000_000, evidence={"x": "y" * 1_000_000})
+    )
+    for form in Form:
+        assert size(message(huge).body(form)) < 12_000
+    assert size(message(huge).title) <= 200
+
+
+# What others wrote
+
+
+@pytest.mark.parametrize(
+    ("evil", "told"),
+    [
+        ("a\r\nBcc: everybody@example.com", "a Bcc: everybody@example.com"),
+        ("a\nb\u2028c\x85d\x0be", "a b c d e"),
+        ("\x1b[31mred\x00", r"\x1b[31mred\x00"),
+        ("abc\u202edcba", r"abc\u202edcba"),
+        ("half \ud83d of one", r"half \ud83d of one"),
+        ("  much   space\t", "much space"),
+        (
+            "@everyone @here <!channel> <@U1> <at>x</at>",
+            "@\u200beveryone @\u200bhere <\u200b!channel> <\u200b@U1> <\u200bat>x<\u200b/at>",
+        ),
+        ("a@b.example, x < y, @hereafter", "a@b.example, x < y, @hereafter"),
+    ],
+)
+def test_a_line_is_one_line_and_steers_nothing(evil: str, told: str) -> None:
+    assert line(evil) == told
+
+
+def test_lines_stay_lines() -> None:
+    assert lines("\r\na\t\r\nb\n\n\n\nc\x00\n") == "a\nb\n\nc\\x00"
+
+
+ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
+TRICKY = st.text(st.sampled_from("*_`~[]()<>#+-=|!\\&\"'@:/ \n\r\t{}%1.)a中\u202e\u0301"), max_size=60)
+
+
+@given(
+    ANYTHING | TRICKY,
+    ANYTHING | TRICKY,
+    ANYTHING | TRICKY,
+    st.dictionaries(ANYTHING, ANYTHING | st.floats() | st.none(), max_size=3),
+)
+@example("", "", "", {})
+def test_no_text_breaks_a_message(title: str, text: str, optimization: str, evidence: dict[str, Any]) -> None:
+    one = alert(title, text, optimization, remedy=text, link=title, evidence=evidence)
+    for told in (
+        notice(one),
+        notice(one, replace(one, alert_id="b")),
+        notice(resolved=(one,), kind=NoticeKind.RESOLVED),
+    ):
+        written = message(told)
+        title_told = written.title
+        assert not any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in title_told)
+        for form in Form:
+            body = written.body(form)
+            assert not any(unicodedata.category(each) in ("Cc", "Cs") for each in body if each != "\n")
+        page = Balanced()
+        page.feed(written.body(Form.HTML))
+        assert not page.open
+
+
+@given(TRICKY | ANYTHING)
+@example("*bold*, _soft_, `code`, [a](b), <b>, ~~gone~~, # no heading")
+@example("1. one\n2) two\n- three\n+ four\n> five\n=== six")
+def test_markdown_shows_a_text_as_it_is(text: str) -> None:
+    written = lines(text)
+    rendered = MarkdownIt("commonmark").enable("strikethrough").render(f"x {markdown_text(written)}")
+    shown = html.unescape(re.sub(r"</?p>|<br />", "", rendered))
+    assert "<" not in re.sub(r"</?p>|<br />", "", rendered)
+    entities = html.unescape(written)  # `&amp;` in a text is no escape of ours
+    assert [each.split() for each in shown.split("\n") if each.strip()] in (
+        [each.split() for each in f"x {written}".split("\n") if each.strip()],
+        [each.split() for each in f"x {entities}".split("\n") if each.strip()],
+    )
+
+
+def test_html_shows_a_text_as_it_is() -> None:
+    evil = '<script>alert(1)</script><img src=x onerror="x">'
+    told = message(
+        notice(alert(evil, evil, evil, remedy=evil, link='https://x.example/"><script>', evidence={evil: evil}))
+    )
+    body = told.body(Form.HTML)
+    assert "<script" not in body
+    assert "<img" not in body
+    assert "https://x.example/%22%3E%3Cscript%3E" in body
+
+
+def test_metadata_of_any_kind_is_taken() -> None:
+    odd = alert(remedy=["x"], link=7, evidence=[1, 2])
+    assert "Figures" not in message(notice(odd)).body()
+
+
+# Templates of the desk's own
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("{% for a in alerts %}{% for b in alerts %}{% for c in alerts %}{% for d in alerts %}{% endfor %}{% endfor %}"
+         "{% endfor %}{% endfor %}", f"its loops turned more than {TURNS:,} times"),
+        ("{% for a in 'x' recursive %}{{ loop(a) }}{% endfor %}", "a loop cannot be recursive"),
+        ("{% for a in range(9) %}x{% endfor %}", "line 1: nothing can be called"),
+        ("\n{{ alerts.__class__ }}", "line 2: '__class__': names that begin with an underscore"),
+        ("{{ ''['__class__'] }}", "'__class__' cannot be read there"),
+        ("{{ alerts[0]['__init__'] }}", "'__init__' cannot be read there; what can: title, message"),
+        ("{{ alerts|map(attribute='__class__') }}", "no filter 'map'; those are capitalize"),
+        ("{{ badge.upper }}", "'upper' cannot be read there"),
+        ("{{ badge.upper() }}", "nothing can be called"),
+        ("{{ self }}", "a TemplateReference cannot be printed"),
+        ("{{ _context }}", "'_context': names that begin with an underscore"),
+        ("{% include 'text' %}", "include is not possible"),
+        ("{% import 'text' as t %}", "import is not possible"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}", "macro is not possible"),
+        ("{% set a %}{{ b }}{% endset %}", "takes a value here"),
+        ("{{ 'a' ~ 'b' }}", "~ is not possible; print one after another"),
+        ("{{ 'a' * 1000000000 }}", "* takes numbers only"),
+        ("{{ '%1000000000d' % 1 }}", "% takes numbers only"),
+        ("{{ 10 ** 10 ** 10 }}", "** is not possible"),
+        ("{{ 10000000000 * 10000000000 * 1 }}", "* takes numbers only"),
+        ("{{ -badge }}", "- takes a number only"),
+        ("{% set a = [badge, badge] %}", "a list may hold fixed texts and numbers only"),
+        ("{{ alerts }}", "a tuple cannot be printed"),
+        ("{{ labels }}", "'labels' is undefined"),
+        ("{{ alerts[99].title }}", "tuple index out of range"),
+        ("{{ 1 / 0 }}", "division"),
+        ("{{ badge", "unexpected end of template"),
+        ("{% if %}", "line 1: Expected an expression"),
+        ("{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "it cannot be compiled"),
+        ("x" * 20_001, "at most 20,000 characters"),
+        ("\ue000", "take it out"),
+        (7, "expected a template"),
+    ],
+)  # fmt: skip
+def test_a_template_that_may_not_be_is_refused_with_field_line_and_remedy(source: Any, told: str) -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        Messages({"text": source}, field=FIELD)
+    assert refused.value.field == f"{FIELD}.text"
+    assert told in refused.value.problem
+
+
+def test_a_template_of_an_unknown_name_is_refused() -> None:
+    with pytest.raises(OptimizationValidationError, match=r"templates\.body: no such template; those are title, text"):
+        Messages({"body": "x"}, field=FIELD)
+
+
+def test_a_template_prints_no_more_than_it_may() -> None:
+    template = Template("{% for a in one %}{{ a }}{% endfor %}", "x", Form.TEXT)
+    assert len(template.render({"one": ["y" * (PRINTED // 10)] * 10})) == PRINTED
+    with pytest.raises(TemplateError, match="printed more than 200,000 characters"):
+        template.render({"one": ["y" * (PRINTED // 10)] * 11})
+    with pytest.raises(TemplateError, match="loops turned more than"):
+        template.render({"one": [""] * (TURNS + 1)})
+
+
+def test_a_desk_s_template_in_each_form() -> None:
+    own = Messages(
+        {
+            "title": "{{ level|upper }}: {{ alerts[0].title|cut(9) }} [{{ group.title }}{{ group.nothing }}]\nx",
+            "text": "{% for a in alerts %}{{ loop.index }} {{ a.title }} {{ a.labels.level }}{% endfor %}",
+            "markdown": "**{{ alerts[0].title }}** {{ alerts[0].figures|items|length }}",
+            "html": "<b>{{ alerts[0].title }}</b>",
+        },
+        field=FIELD,
+    )
+    told = own.of(notice(alert("*a* <b> & more")))
+    assert told.title == "ERROR: *a* <b>… [Trials fail] x"
+    assert told.body(Form.TEXT) == "1 *a* <b> & more error"
+    assert told.body(Form.MARKDOWN) == r"**\*a\* \<b\> & more** 0"
+    assert told.body(Form.HTML) == "<b>*a* &lt;b&gt; &amp; more</b>"
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_template_that_fails_on_a_notice_is_replaced_and_the_message_says_so(
+    form: Form, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Messages({form.value: "{% if group.desk %}{{ nothing }}{% endif %}", "title": "mine"}, field=FIELD)
+    told = own.of(replace(notice(alert("Drawdown")), group_labels={"desk": "fx"}))
+    assert told.title == "mine"
+    body = told.body(form)
+    assert f"{FIELD}.{form.value} failed:" in html.unescape(body).replace("\\", "")
+    assert "2 h 05 min" in body
+    told.body(form, 500)
+    assert len(caplog.records) == 1
