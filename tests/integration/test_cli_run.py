@@ -241,6 +241,8 @@ def test_the_demonstration() -> None:
     assert "Buy and hold" in told.stdout
     assert str(Path("optimization_state.db").absolute()) in told.stdout
     assert "o9 list" in told.stdout
+    assert f"The report:       {Path('o9-report-demo.html').absolute()}" in told.stdout
+    assert Path("o9-report-demo.html").read_text(encoding="utf-8").count("<article") == 4
     assert sorted(statuses().values()) == ["completed"] * 8
 
 

@@ -170,11 +170,12 @@ def test_slices_have_the_axes_of_their_parameters() -> None:
     assert drawn(plots["stop"]).layout["xaxis"]["type"] == "log"
     assert "type" not in drawn(plots["fast"]).layout["xaxis"]
     side = drawn(plots["side"])
-    assert sorted(side.data[0]["x"]) == ["1", "long", "null", "true"]
+    assert sorted(side.data[0]["y"]) == ["1", "long", "null", "true"]
     lows, highs = side.data[0]["lowerfence"], side.data[0]["upperfence"]
     assert (set(lows), set(highs)) == ({0}, {6})
-    assert all(plot.layout["yaxis"]["range"] == side.layout["yaxis"]["range"] for plot in map(drawn, plots.values()))
-    assert side.data[1]["x"] == ["true"]  # of trial 6, the best
+    ranges = [plots["stop"].layout["yaxis"], plots["fast"].layout["yaxis"], side.layout["xaxis"]]
+    assert len({tuple(each["range"]) for each in ranges}) == 1
+    assert side.data[1]["y"] == ["true"]  # of trial 6, the best
 
 
 def test_a_slice_that_shows_nothing_says_why() -> None:
@@ -195,7 +196,7 @@ def test_many_parameters_trials_and_choices_stay_within_bounds() -> None:
     ]
     plots = slices(found, None, ["c"], 5, "maximize")
     assert len(plots) == search_plots.MOST_SLICES
-    assert len(drawn(plots[0][1]).data[0]["x"]) == search_plots.MOST_CHOICES
+    assert len(drawn(plots[0][1]).data[0]["y"]) == search_plots.MOST_CHOICES
     assert "16 most tried of 30 choices" in drawn(plots[0][1]).note
     assert len(drawn(plots[1][1]).data[0]["x"]) == search_plots.MOST_SLICE_POINTS
     assert "1,200 of 3,000 trials are drawn" in drawn(plots[1][1]).note

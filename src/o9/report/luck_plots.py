@@ -33,15 +33,15 @@ def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
     unit = "a year" if evidence.periods_per_year else "a period"
     shown, luck, needed = best.sharpe * scale, evidence.luck, deflated_threshold(evidence)
     lines: list[tuple[str, float, str, str]] = [("best", shown, BLUE, "solid")]
-    finding = (
-        f"Of {words.count(evidence.counted, 'trial')} the best has a Sharpe ratio of {words.ratio(shown)} {unit}; "
-    )
+    over = " over the baseline" if evidence.over_benchmark else ""
+    finding = f"Of {words.count(evidence.counted, 'trial')} the best has a Sharpe ratio{over} of "
+    finding += f"{words.ratio(shown)} {unit}; "
     if isinstance(luck, Unknown) or isinstance(needed, Unknown):
-        finding += f"; what luck alone gives the best is {luck}."
+        finding += f"what luck alone gives the best is {luck}."
     else:
         lines.append(("what luck gives the best", luck * scale, PURPLE, "dash"))
         lines.append((f"what the best needs for {DEFLATED_LEVEL:.0%}", needed * scale, ORANGE, "dot"))
-        finding += f"; luck alone is expected to give the best {words.ratio(luck * scale)}, and it would have to reach "
+        finding += f"luck alone is expected to give the best {words.ratio(luck * scale)}, and it would have to reach "
         finding += f"{words.ratio(needed * scale)} to be believed with {DEFLATED_LEVEL:.0%} after deflation."
     counts, edges = np.histogram(sharpes * scale, bins=_bins(len(sharpes)))
     bars = _bars(counts, edges, [SKY] * len(counts), "trials", "Sharpe ratio")

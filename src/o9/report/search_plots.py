@@ -24,6 +24,7 @@ MARKED_AT = 0.03  # of the axis: just above its lower end
 MOST_PARAMETERS = 20
 MOST_SLICES = 12
 MOST_CHOICES = 16
+SMALL_HEIGHT = 224  # as the style sheet has it
 # An axis goes beyond the middle 98 % of the values only where that does not squeeze them into a third of it.
 LEFT_OUT_FROM = 3.0
 
@@ -163,10 +164,9 @@ def _slice(
     spelled = {_spelled(value) for value in given}
     if len(spelled) == 1:
         return Unknown(f"it was {words.value_of(given[0])} in all trials")
-    y = axis(range=all_significant(axis_range))
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given)
     if not numeric:
-        return _choices(having, name, best, direction, y)
+        return _choices(having, name, best, direction, axis_range)
     shown = evenly(len(having), MOST_SLICE_POINTS)
     values = [trial.value or 0.0 for trial in having]
     data: list[dict[str, Any]] = [
@@ -178,53 +178,55 @@ def _slice(
         }
     ]  # fmt: skip
     at = [trial for trial in having if trial.number == best]
-    data += [_star([significant(trial.parameters[name]) for trial in at], at)]
+    data.append(_star([trial.parameters[name] for trial in at], [trial.value for trial in at]))
     logarithmic = logarithmic and min(given) > 0
     told = f"From {words.brief(min(given))} to {words.brief(max(given))}"
     told += f"; the best at {words.brief(at[0].parameters[name])}." if at else "."
     note = "" if len(shown) == len(having) else f"{len(shown):,} of {len(having):,} trials are drawn, evenly chosen."
     scale = {"type": "log", "dtick": 1} if logarithmic else {"nticks": 6}
+    y = axis(range=all_significant(axis_range))
     return Plot(told, data, layout(axis(**scale), y, margin=_SMALL_MARGIN), note, "small")
 
 
 def _choices(
-    having: Sequence[Trial], name: str, best: int | None, direction: Direction, y: dict[str, Any]
+    having: Sequence[Trial], name: str, best: int | None, direction: Direction, axis_range: Sequence[float]
 ) -> Plot | Unknown:
-    """Boxes over the values of each choice: quartiles, and the lowest and the highest of all."""
+    """Lying boxes over the values of each choice: quartiles, and the lowest and the highest of all."""
     groups: dict[str, list[float]] = {}
     for trial in having:
         groups.setdefault(_spelled(trial.parameters[name]), []).append(trial.value or 0.0)
     if len(groups) > max(MOST_CHOICES, len(having) // 2):
         return Unknown("almost every trial has a value of its own that has no order")
     chosen = sorted(sorted(groups, key=lambda choice: -len(groups[choice]))[:MOST_CHOICES])
-    ticks = _unlike([json.loads(choice) if choice.startswith('"') else choice for choice in chosen], limit=16)
+    ticks = _unlike([json.loads(choice) if choice.startswith('"') else choice for choice in chosen], limit=18)
     quartiles = [np.percentile(groups[choice], [0, 25, 50, 75, 100]).tolist() for choice in chosen]
     columns = {
         key: all_significant(each[place] for each in quartiles)
         for place, key in enumerate(("lowerfence", "q1", "median", "q3", "upperfence"))
     }
-    data: list[dict[str, Any]] = [
-        {
-            "type": "box", "x": ticks, **columns, "line": {"color": BLUE, "width": 1.5},
-            "fillcolor": "rgba(47,127,193,.22)", "hoverinfo": "y", "whiskerwidth": 0.4,
-        }
-    ]  # fmt: skip
+    boxes: dict[str, Any] = {
+        "type": "box", "orientation": "h", "y": ticks, **columns, "line": {"color": BLUE, "width": 1.5},
+        "fillcolor": "rgba(47,127,193,.22)", "hoverinfo": "x", "whiskerwidth": 0.4,
+    }  # fmt: skip
     at = [trial for trial in having if trial.number == best and _spelled(trial.parameters[name]) in chosen]
-    data.append(_star([ticks[chosen.index(_spelled(trial.parameters[name]))] for trial in at], at))
+    star = _star([trial.value for trial in at], [ticks[chosen.index(_spelled(trial.parameters[name]))] for trial in at])
     sign = -1.0 if direction == "minimize" else 1.0
     middle = max(chosen, key=lambda choice: sign * float(np.median(groups[choice])))
     told = f"Best median: {words.value_of(json.loads(middle))} ({words.count(len(groups[middle]), 'trial')})."
     note = "" if len(chosen) == len(groups) else f"The {len(chosen)} most tried of {len(groups)} choices."
-    return Plot(told, data, layout(axis(type="category"), y, margin=_SMALL_MARGIN), note, "small")
+    y = axis(type="category", categoryorder="array", categoryarray=ticks[::-1])
+    x = axis(range=all_significant(axis_range), nticks=6)
+    height = max(SMALL_HEIGHT, 60 + 22 * len(chosen))
+    return Plot(told, [boxes, star], layout(x, y, margin=_SMALL_MARGIN, height=height), note, "own")
 
 
 _SMALL_MARGIN = {"l": 40, "r": 10, "t": 8, "b": 30}
 
 
-def _star(x: Sequence[Any], at: Sequence[Trial]) -> dict[str, Any]:
+def _star(x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": "markers", "x": list(x), "y": all_significant(trial.value or 0.0 for trial in at),
-        "marker": {"color": ORANGE, "size": 11, "symbol": "star"}, "hovertemplate": "best: %{y}<extra></extra>",
+        "type": "scatter", "mode": "markers", "x": list(x), "y": list(y), "hoverinfo": "skip",
+        "marker": {"color": ORANGE, "size": 11, "symbol": "star"},
     }  # fmt: skip
 
 
