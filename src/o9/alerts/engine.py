@@ -26,7 +26,7 @@ from o9.alerts import stages
 from o9.alerts.alert import Alert, merged
 from o9.alerts.configuration import Configuration
 from o9.alerts.flapping import flaps, kept
-from o9.alerts.group import Group, first_look
+from o9.alerts.group import Group
 from o9.alerts.inhibition import Inhibition, Inhibitions
 from o9.alerts.look import Look
 from o9.alerts.memory import Changes, Held, Kept, Known, Place, Snapshot
@@ -198,8 +198,7 @@ class Engine:
         for place in known.places:
             group = place.group
             if group is None:
-                group = Group(place.key, place.route, place.grouping, first_look(place.route, known.alert, now))
-                group.members[known.alert.fingerprint] = None
+                group = Group.beginning(place.key, place.route, place.grouping, known.alert, now)
                 self._add(place, group)
             elif group.take_in(known.alert, now):
                 self._reschedule(group)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.alerts.alert import Alert
-from o9.alerts.routing import Route
+from o9.alerts.routing import Grouping, Route
 from o9.alerts.stages import Reason
 
 
@@ -23,7 +23,7 @@ class Group:
 
     key: str
     route: Route
-    labels: tuple[tuple[str, str], ...]
+    labels: Grouping
     due_at: datetime
     """When it is looked at next."""
     waits: bool = True
@@ -31,7 +31,7 @@ class Group:
     idle: bool = False
     """Nothing in it fires: only ends are left that nobody could be told of yet."""
     number: int = 0
-    """How many notices it had."""
+    """Of its last notice. A new group begins with the microseconds of its moment, behind all that were before."""
     members: dict[str, None] = field(default_factory=dict)
     """The fingerprints of its alerts."""
     firing: set[str] = field(default_factory=set)
@@ -105,6 +105,12 @@ class Group:
         }
 
     @classmethod
+    def beginning(cls, key: str, route: Route, labels: Grouping, alert: Alert, now: datetime) -> Group:
+        """With its first alert."""
+        number = (now - _EPOCH) // timedelta(microseconds=1)
+        return cls(key, route, labels, first_look(route, alert, now), number=number, members={alert.fingerprint: None})
+
+    @classmethod
     def of(cls, key: str, route: Route, due_at: datetime, state: Mapping[str, Any]) -> Group:
         return cls(
             key=key,
@@ -127,6 +133,9 @@ class Group:
 def first_look(route: Route, alert: Alert, now: datetime) -> datetime:
     """When a group that begins with `alert` is looked at first."""
     return now if alert.starts_at + route.group_wait < now else now + route.group_wait
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _text(moment: datetime | None) -> str | None:

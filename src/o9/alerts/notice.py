@@ -28,8 +28,9 @@ class NoticeKind(str, Enum):
 class Notice:
     """To be sent to every channel of `receiver`, after all earlier ones of the same group.
 
-    `(group_key, number)` is its name: numbers of one group grow by one, so that a notice which is written twice is
-    seen to be the same. `firing` and `resolved` hold the alerts, the worst first, then the oldest.
+    `(group_key, number)` is its name: numbers of one group only grow, also where it ends and begins anew, so that a
+    notice which is written twice is seen to be the same. `firing` and `resolved` hold the alerts, the worst first, then
+    the oldest.
     """
 
     receiver: str
