@@ -210,6 +210,12 @@ def test_50_000_trials_are_a_page_of_a_few_megabytes(store: Store) -> None:
     has(checked(text), "values are drawn", "1,200 of 50,000 trials are drawn")
 
 
+def test_what_of_the_ledger_was_not_looked_at_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    trade(store, "long", noise(100), 30)
+    monkeypatch.setattr("o9.health.facts.MOST_TRIALS", 12)
+    has(checked(report_of(store, ["long"])), "The first 12 of 30 trials; those behind them are counted")
+
+
 # All of them
 
 
@@ -246,7 +252,7 @@ def test_trends_are_drawn_where_there_are_windows(store: Store, monkeypatch: pyt
     assert found.trends["window"] == "day"
     monkeypatch.setattr("o9.report.writing.utc_now", lambda: later)
     page = checked(report_of_all(store))
-    has(page, "By the day, from", "a slope with a confidence interval", "In the last day with any")
+    has(page, "By the day, from", "a slope with a confidence interval")
     assert len(page.plots) == 5
 
 

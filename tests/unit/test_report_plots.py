@@ -408,6 +408,6 @@ def test_counts_by_status_and_trends() -> None:
     assert drawn(trend("count", told)).note == "Rising. Slope +0.1 per day (95%: +0.05 to +0.2)."
     rate = drawn(trend("success_rate", told))
     assert "+10 points per day" in rate.note
-    assert "a day that is not over: 70.0% completed" in rate.finding
+    assert rate.finding == "2026-01-07, a day that is not over: 70.0% completed."
     assert drawn(trend("mean_improvement", told)).note == "Its slope is unknown: 5 are needed."
     assert reason(trend("mean_duration_seconds", told)) == "nothing that tells it has ended in this time"

@@ -20,7 +20,7 @@ TREND_TITLES = {
     "count": "Ended",
     "success_rate": "Completed, of what ended",
     "mean_duration_seconds": "Mean time of running",
-    "mean_improvement": "Mean improvement on the baseline",
+    "mean_improvement": "Mean improvement",
 }
 _SHARES = ("success_rate", "mean_improvement")
 _TOLD: dict[str, Callable[[Any], str]] = {
@@ -113,6 +113,8 @@ def trend(name: str, told: Mapping[str, Any]) -> Plot | Unknown:
     y = axis(tickformat=".0%" if percent else "", rangemode="tozero", nticks=5)
     if name == "success_rate":
         y["range"] = [0, 1.05]
+    if name == "mean_duration_seconds":
+        y["ticksuffix"] = " s"
     x = axis(type="date", nticks=4, tickangle=0)
     slope = told["trends"][name]
     note = f"Its slope is unknown: {slope['reason']}." if slope["slope"] is None else _slope(slope, percent=percent)
@@ -177,8 +179,8 @@ def _millisecond(at: datetime) -> str:
 
 def _last(name: str, row: Mapping[str, Any], window: str) -> str:
     shown = _TOLD[name](row[name])
-    over = "" if row["is_over"] else f", a {window} that is not over"
-    return f"In the last {window} with any, from {start_of(row['starts'])} on{over}: {shown}."
+    which = "the last with any" if row["is_over"] else f"a {window} that is not over"
+    return f"{start_of(row['starts'])}, {which}: {shown}."
 
 
 def _slope(slope: Mapping[str, Any], *, percent: bool) -> str:

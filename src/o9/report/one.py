@@ -52,6 +52,7 @@ class Article:
     trust: Sequence[Figure]
     counts: Mapping[str, int]
     history: Drawn
+    history_note: str
     importance: Drawn
     slices: Sequence[tuple[str, Drawn]]
     slices_note: str
@@ -87,6 +88,7 @@ def article(found: OneFacts, now: datetime) -> Article:
         trust=trust_figures(found.evidence),
         counts=found.counts,
         history=search_plots.history(facts.trials, facts.direction, facts.bests),
+        history_note=_history_note(found),
         importance=search_plots.importance_bars(found.importance),
         slices=slices,
         slices_note=_slices_note(slices, facts.trials),
@@ -115,6 +117,14 @@ def _made_of(found: OneFacts) -> list[tuple[str, str]]:
     if found.waited_seconds is not None:
         told.append(("Waited", words.duration(found.waited_seconds)))
     return told
+
+
+def _history_note(found: OneFacts) -> str:
+    """What of the ledger was not looked at."""
+    there, looked_at = sum(found.counts.values()), len(found.facts.trials)
+    if there <= looked_at:
+        return ""
+    return f"The first {looked_at:,} of {there:,} trials; those behind them are counted, and not looked at."
 
 
 def _equity(found: OneFacts) -> Drawn:

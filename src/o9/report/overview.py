@@ -88,7 +88,7 @@ def overview(found: AllFacts, now: datetime) -> Overview:
         if len(windows) >= FEWEST_WINDOWS
         else (),
         trends_note=_trends_note(found.trends),
-        groups=[(by, [_group(name, each) for name, each in groups.items()]) for by, groups in summary["ended"].items()],
+        groups=[(by, [_group(by, *each) for each in groups.items()]) for by, groups in summary["ended"].items()],
         rankings=[_ranking(metric, rows) for metric, rows in found.rankings.items()],
         queue=_queue(summary["queue"]),
         newest=[_newest(state, found.judged.get(state.optimization_id)) for state in found.newest],
@@ -140,9 +140,9 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
     return found
 
 
-def _group(name: str, each: Mapping[str, Any]) -> Group:
+def _group(by: str, name: str, each: Mapping[str, Any]) -> Group:
     return Group(
-        name=name.replace("_", " "),
+        name=name.replace("_", " ") if by == "type" else name,
         count=each["count"],
         success=words.share(each["success_rate"]),
         duration=words.duration(each["duration_seconds"]["mean"]),
