@@ -87,10 +87,10 @@ async def test_a_check_that_fails_is_named_and_the_others_are_made(
 ) -> None:
     broken = {"done-1"}
 
-    async def check(self: OptimizationHealthChecker, name: str) -> OptimizationHealthReport:
+    async def check(self: OptimizationHealthChecker, name: str, *, evaluate: bool) -> OptimizationHealthReport:
         if name in broken:
             raise ArithmeticError("no such luck")
-        return await original(self, name)
+        return await original(self, name, evaluate=evaluate)
 
     original = OptimizationHealthChecker.check_optimization_health
     monkeypatch.setattr(OptimizationHealthChecker, "check_optimization_health", check)

@@ -191,11 +191,11 @@ async def test_another_value_each_time_is_critical_and_no_leak(health: Optimizat
 async def test_what_cannot_be_evaluated_is_unknown_with_the_reason(
     health: OptimizationHealthChecker, function: str, best: float, reason: str
 ) -> None:
-    health.evaluation_seconds = 1.0
+    health.evaluation_seconds = 1.0 if "within" in reason else 60.0
     ended(health.store, function, best)
     began = time.monotonic()
     found = await checks(health, function)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     assert found[REPEATABLE]["score"] is None
     assert reason in found[REPEATABLE]["words"], found[REPEATABLE]
 

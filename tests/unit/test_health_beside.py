@@ -57,8 +57,8 @@ def test_what_is_good_is_told_with_its_figures() -> None:
         "are 1,260 periods (5.0 years)"
     )
     assert named(known(), "backtest_length").words == (
-        "the best of 200 independent worthless trials is expected to reach its 1.90 a year by luck within 2.1 years; "
-        "the backtest has 5.0 (1.0 years if correlated ones count as 20)"
+        "the best of 20 independent worthless trials is expected to reach its 1.90 a year by luck within 1.0 years; "
+        "the backtest has 5.0 (within 2.1 if none of the 200 trials were correlated)"
     )
     assert named(known(), "overfitting").words == (
         "PBO is 0.10 over 70 splits of 200 trials; what was chosen in one half lost in 20% of the other halves"
@@ -82,9 +82,9 @@ def test_the_record_is_long_enough_from_its_minimum_on(sharpe: float, shape: tup
 
 def test_a_record_that_is_not_above_the_baseline_is_never_long_enough() -> None:
     best = Moments(DAYS, -0.01, 0.0, 3.0)
-    for over, words in ((True, "the baseline's"), (False, "zero")):
+    for over, words in ((True, "a year over the baseline is not above zero"), (False, "a year is not above zero")):
         found = named(known(best=best, over_benchmark=over), "track_record")
-        assert (found.score, f"is not above {words}" in found.words) == (0.7, True)
+        assert (found.score, words in found.words) == (0.7, True)
     assert "by luck at any length" in named(known(best=best), "backtest_length").words
 
 
@@ -92,9 +92,14 @@ def test_the_more_were_tried_the_longer_the_backtest_must_be() -> None:
     needed = minimum_backtest_length(10_000, 0.12 * math.sqrt(252))
     assert isinstance(needed, float)
     assert needed < 5.0
-    assert named(known(counted=10_000), "backtest_length").score == 1.0
-    short = named(known(counted=10_000, best=Moments(int(252 * needed), 0.12, 0.0, 3.0)), "backtest_length")
-    assert (short.score, short.evidence["needed"]) == (0.7, needed)
+    assert named(known(counted=10_000, effective=10_000.0), "backtest_length").score == 1.0
+    few = Moments(int(252 * needed), 0.12, 0.0, 3.0)
+    for effective in (NONE, 10_000):
+        short = named(known(counted=10_000, effective=effective, best=few), "backtest_length")
+        assert (short.score, short.evidence["needed"]) == (0.7, needed)
+        assert "if none" not in short.words
+    copies = named(known(counted=10_000, effective=20.0, best=few), "backtest_length")
+    assert (copies.score, copies.evidence["needed_of_counted"]) == (1.0, needed)
     per_period = known(periods_per_year=None)
     assert isinstance(named(per_period, "backtest_length").score, Unknown)
     assert "0.1200 a period takes 190 periods to be told" in named(per_period, "track_record").words
@@ -155,9 +160,44 @@ def test_over_its_baseline_a_rising_market_is_no_edge() -> None:
     assert (found.score <= 0.5, found.evidence["over_baseline"]) == (True, True)  # type: ignore[operator]
     assert isinstance(evidence, Evidence)
     assert isinstance(evidence.out_of_sample, Moments)
-    fresh = (series - market)[0][:300]
+    beta = float(np.cov(series[0], market)[0, 1] / market.var(ddof=1))
+    assert evidence.beta == pytest.approx(beta)
+    fresh = (series[0] - beta * market)[:300]  # of as much of it as it held in sample
     assert evidence.out_of_sample.sharpe == pytest.approx(float(fresh.mean() / fresh.std(ddof=1)))
     assert [np.frombuffer(one, "<f8").tolist() for one in over.series] == series.tolist()  # nothing was changed
+
+
+def test_a_lever_on_the_baseline_is_no_edge_and_less_risk_no_fault() -> None:
+    market = noise(1, seed=5)[0] + 0.0008
+    own = noise(3, seed=6) * 0.3
+    levers = np.array([2.0, 0.3, 0.0])
+    evidence = [examine(levers[:, None] * market + own, best=place, benchmark=market) for place in range(3)]
+    for place, one in enumerate(evidence):
+        assert isinstance(one.best, Moments)
+        assert one.beta == pytest.approx(levers[place], abs=0.03)
+        assert abs(one.best.sharpe) < 3 / math.sqrt(DAYS)
+    edge = examine(levers[:, None] * market + own + [[0], [0.0006], [0]], best=1, benchmark=market)
+    assert isinstance(edge.best, Moments)
+    assert edge.best.sharpe > 4 / math.sqrt(DAYS)
+
+
+def test_a_copy_of_the_baseline_in_any_size_never_varies_over_it() -> None:
+    market = noise(1, seed=5)[0] + 0.0008
+    for size in (1.0, 2.0, 1 / 3):
+        evidence = examine([size * market, noise(1)[0]], best=0, benchmark=market)
+        assert isinstance(evidence.best, Unknown)
+        assert "never vary" in evidence.best.reason
+
+
+@pytest.mark.parametrize("cash", [np.full(DAYS, 0.0001), 0.0001 + noise(1, seed=8)[0] / 300])
+def test_cash_is_subtracted_as_it_is(cash: Any) -> None:
+    series = noise(3)
+    evidence = examine(list(series), best=0, benchmark=cash, out_of_sample=series[0], out_of_sample_benchmark=cash)
+    rest = series[0] - cash
+    assert evidence.beta == 1.0
+    assert isinstance(evidence.best, Moments)
+    assert evidence.best.sharpe == pytest.approx(float(rest.mean() / rest.std(ddof=1)))
+    assert evidence.out_of_sample == evidence.best
 
 
 @pytest.mark.parametrize(

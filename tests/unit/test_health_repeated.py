@@ -47,6 +47,16 @@ def tomorrow(periods: int | None = None) -> np.ndarray:
     return position * market
 
 
+def same_day(periods: int | None = None, *, shift: int = 0) -> np.ndarray:
+    """By the mean that ends on the same day; what it decides by ends a day before what it earns does."""
+    market = MARKET[:periods]
+    decided_by = market if periods is None else market[:-1]
+    mean = np.convolve(decided_by, np.full(10, 0.1))[: len(decided_by)]
+    position = np.zeros(len(market))
+    position[shift : shift + len(mean)] = np.sign(mean)[: len(market) - shift]
+    return position * market
+
+
 def normalised(periods: int | None = None) -> np.ndarray:
     """By how far the day before lay from the mean of all days, in deviations of all days."""
     market = MARKET[:periods]
@@ -92,6 +102,14 @@ def test_a_day_too_late_is_found_and_dated() -> None:
     assert found.words.startswith(f"it looks ahead: its return of {DATES[first - 1]} is ")
     assert f"{CUTS} of {CUTS} truncated runs differ, by up to 1 period before their end" in found.words
     assert "shift" in found.remedy
+
+
+def test_a_shift_that_was_forgotten_is_found_where_decisions_end_a_day_before() -> None:
+    found, first = looked(same_day), cuts_of(DAYS)[0]
+    assert (found.score, found.evidence["first"]) == (0.0, DATES[first - 1])
+    shifted = looked(lambda periods=None: same_day(periods, shift=1))
+    assert shifted.score == 1.0
+    assert np.array_equal(same_day(shift=1), honest())
 
 
 def test_a_mean_over_all_days_is_found_from_the_first_day_on() -> None:

@@ -41,17 +41,17 @@ def beside(evidence: Evidence | Unknown) -> list[Check]:
 
 
 def track_record(best: Moments, evidence: Evidence) -> Check:
-    """Are there returns enough to tell the best's Sharpe ratio from zero, or from the baseline's, were it alone?"""
-    over = "the baseline's" if evidence.over_benchmark else "zero"
-    told = f"a Sharpe ratio of {_told(best.sharpe, evidence)}"
+    """Are there returns enough to tell the best's Sharpe ratio from zero, were it alone?"""
+    over = " over the baseline" if evidence.over_benchmark else ""
+    told = f"a Sharpe ratio of {_told(best.sharpe, evidence)}{over}"
     known = {"observations": best.observations, "sharpe": best.sharpe, "over_baseline": evidence.over_benchmark}
     needed = minimum_track_record_length(
         best.sharpe, confidence=CONFIDENCE, skewness=best.skewness, kurtosis=best.kurtosis
     )
     if isinstance(needed, Unknown):
-        words = f"{told} is not above {over}: no record is long enough to show that it is"
+        words = f"{told} is not above zero: no record is long enough to show that it is"
         return Check(TRACK_RECORD, DOUBTFUL, words, "search elsewhere", evidence=known)
-    words = f"{told} takes {_length(needed, evidence)} to be told from {over} with {CONFIDENCE:.0%} confidence; there "
+    words = f"{told} takes {_length(needed, evidence)} to be told from zero with {CONFIDENCE:.0%} confidence; there "
     words += f"are {_length(best.observations, evidence)}"
     enough = best.observations >= needed
     return Check(
@@ -60,25 +60,28 @@ def track_record(best: Moments, evidence: Evidence) -> Check:
 
 
 def backtest_length(best: Moments, evidence: Evidence) -> Check:
-    """Is the backtest long enough for so many tries not to reach the best's Sharpe ratio by luck?"""
+    """Is the backtest long enough for so many tries not to reach the best's Sharpe ratio by luck?
+
+    The formula is for independent tries: it is the effective number that is judged by, where it is known, and the words
+    give what all of them would need.
+    """
     if evidence.periods_per_year is None:
         return unknown(
             BACKTEST_LENGTH, "how many periods a year has is not known", "give Evaluation(…, periods_per_year=…)"
         )
     annual, years = annualised(best.sharpe, evidence.periods_per_year), best.observations / evidence.periods_per_year
-    known = {"years": years, "annual_sharpe": annual, "counted": evidence.counted}
-    tried = f"the best of {evidence.counted:,} independent worthless trials"
-    needed = minimum_backtest_length(evidence.counted, annual)
+    tries = evidence.counted if isinstance(evidence.effective, Unknown) else evidence.effective
+    needed = minimum_backtest_length(tries, annual)
+    known = {"years": years, "annual_sharpe": annual, "counted": evidence.counted, "independent": tries}
     if isinstance(needed, Unknown):
-        words = f"{tried} reaches its {annual:.2f} a year by luck at any length"
+        words = f"the best of any number of worthless trials reaches its {annual:.2f} a year by luck at any length"
         return Check(BACKTEST_LENGTH, DOUBTFUL, words, "search elsewhere", evidence=known)
-    words = f"{tried} is expected to reach its {annual:.2f} a year by luck within {needed:.1f} years; the backtest has "
-    words += f"{years:.1f}"
-    if not isinstance(evidence.effective, Unknown):
-        as_if = minimum_backtest_length(evidence.effective, annual)
-        if not isinstance(as_if, Unknown):
-            known |= {"effective": evidence.effective, "needed_of_effective": as_if}
-            words += f" ({as_if:.1f} years if correlated ones count as {evidence.effective:,.0f})"
+    words = f"the best of {tries:,.0f} independent worthless trials is expected to reach its {annual:.2f} a year by "
+    words += f"luck within {needed:.1f} years; the backtest has {years:.1f}"
+    of_all = minimum_backtest_length(evidence.counted, annual)
+    if tries != evidence.counted and not isinstance(of_all, Unknown):
+        words += f" (within {of_all:.1f} if none of the {evidence.counted:,} trials were correlated)"
+        known |= {"needed_of_counted": of_all}
     enough = years >= needed
     return Check(
         BACKTEST_LENGTH,

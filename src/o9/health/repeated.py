@@ -6,7 +6,8 @@ were made of the last ones, or the reason why there are none.
 A look-ahead is found by the past that two runs share: what an objective says of a day must not change when later days
 are added. So it is run on data that end earlier, at several days, and its returns there must be those of the whole run.
 What is seen only by a run that ends on a certain day is found only there; data that were corrected after the fact are
-the same in both runs, and are not found at all.
+the same in both runs, and are not found at all. That a day's position knows that same day is found only where the
+objective lets its decisions end a day before its returns do: both runs know that day otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ EARLIEST_CUT = 0.2
 LEAST_RETURNS = 20
 _GOLDEN = 0.6180339887498949
 _SEED_IT = "let every choice by chance in it follow from its parameters, and let it read data that do not change"
-_AGAIN = "check it with `evaluate=True` in a process that knows its objective"
+_AGAIN = "let it be evaluated once more (`evaluate=True`, `o9 health ID --evaluate`) where its objective is known"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """A round of health checks over what needs one: what `check_health` does, without Prefect.
 
 Contract. One after the other, so that the returns of one family at a time are in memory. What runs, or rests and has
-changed, comes first, then what has ended and was not checked since; of each at most `limit`. A check that fails is
-named and does not keep the others from being made; what was pruned meanwhile is passed over.
+changed, comes first, then what has ended and was not checked since: the best of these is evaluated once more, where
+this process knows its objective and may run it (`again`). Of each at most `limit`. A check that fails is named and does
+not keep the others from being made; what was pruned meanwhile is passed over.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ async def check_round(
     done.more_due = len(due) > limit
     names = [*running, *due[:limit]]
     for number, name in enumerate(names, start=1):
-        report = await _checked(checker, name, done)
+        report = await _checked(checker, name, done, evaluate=number > len(running))
         if report is not None:
             done.reports.append(report)
             done.under_way += number <= len(running)
@@ -78,9 +79,11 @@ async def check_round(
     return done
 
 
-async def _checked(checker: OptimizationHealthChecker, name: str, done: Round) -> OptimizationHealthReport | None:
+async def _checked(
+    checker: OptimizationHealthChecker, name: str, done: Round, *, evaluate: bool
+) -> OptimizationHealthReport | None:
     try:
-        return await checker.check_optimization_health(name)
+        return await checker.check_optimization_health(name, evaluate=evaluate)
     except OptimizationStoreError:
         raise
     except Exception as error:

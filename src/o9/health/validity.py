@@ -78,7 +78,8 @@ def luck(best: Trial | None, family: Family | None, evidence: Evidence | Unknown
     told = {
         "family": family.name, "counted": evidence.counted, "by_state": dict(family.counts),
         "kept": len(family.series), "best_trial": best.number, "over_baseline": evidence.over_benchmark,
-        "verdict": judgement.verdict.value, "decided_by": judgement.decided_by, "errs": judgement.errs,
+        "beta": evidence.beta, "verdict": judgement.verdict.value, "decided_by": judgement.decided_by,
+        "errs": judgement.errs,
         "legs": {
             leg.name: leg.value.reason if isinstance(leg.value, Unknown) else leg.value for leg in judgement.legs
         },

@@ -68,7 +68,7 @@ class Evidence:
     effective: how many independent trials the counted ones amount to.
     out_of_sample: of the chosen trial's returns on data that had no part in any choice.
     over_benchmark: everything is measured over a baseline's returns; else over zero, where the market's own rise counts
-        as an edge.
+        as an edge. beta: how much of the baseline the chosen trial holds, which is taken off.
     periods_per_year: to tell annual figures; None tells them per period.
     sharpes: the kept ones' Sharpe ratios per period, over the benchmark where there is one.
     """
@@ -84,6 +84,7 @@ class Evidence:
     overfitting: BacktestOverfitting | Unknown
     out_of_sample: Moments | Unknown
     over_benchmark: bool = False
+    beta: float | None = None
     periods_per_year: float | None = None
     sharpes: Floats | Unknown = field(default=Unknown("they were not computed"), compare=False, repr=False)
 
@@ -249,7 +250,7 @@ _CONFIDENCES = frozenset({"hold_out", "deflated"})
 def _best(evidence: Evidence) -> str:
     if isinstance(evidence.best, Unknown):
         return "The best Sharpe ratio is unknown"
-    over = " over the baseline" if evidence.over_benchmark else ""
+    over = "" if evidence.beta is None else f" over the baseline (of which it holds {evidence.beta:.2f})"
     shown = _told(evidence.best.sharpe, evidence)
     return f"The best Sharpe ratio{over} is {shown} from {evidence.best.observations:,} returns"
 

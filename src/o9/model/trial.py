@@ -23,8 +23,9 @@ class Evaluation:
     data_fingerprint: identifies the data it was computed from; see `fingerprint`.
     hold_out_returns: those of the same parameters on periods that the value knows nothing of. No sampler is told of
         them; the best trial's are held against what is claimed of it.
-    baseline_returns: what doing nothing clever earned in the periods of `returns`, as many numbers; then the returns
-        are judged over them, and not over zero. The same for all parameters: those of the first trial are kept.
+    baseline_returns: what doing nothing clever earned in the periods of `returns`, as many numbers; then it is judged
+        what the returns are beyond as much of the baseline as they hold (their beta to it), and not what they are over
+        zero. The same for all parameters: those of the first trial are kept.
     baseline_hold_out_returns: the baseline's in the periods of `hold_out_returns`.
     dates: of `returns`, one each, to name the day on which an objective looks ahead; a Series brings them along.
     """

@@ -105,7 +105,8 @@ def objective(
 
     `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. `truncatable` lets O9 look for a
     look-ahead: the function takes a keyword `periods` too, None by default; with a number it computes as if its data
-    ended with that many returns, closes nothing at their end, and gives exactly those.
+    ended with that many returns, closes nothing at their end, and gives exactly those. One whose decisions then end a
+    day before its returns is also seen to forget a shift.
 
     >>> @objective("parabola", search_space={"x": {"type": "float", "low": -1, "high": 1}})
     ... def parabola(parameters):
