@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     """Recount the last `days` days (today is one), mend what differs, publish. Returns what was looked at and mended.
 
-    A larger number mends older days as well: `days=36600` recounts all that there is, a day at a time; what was deleted
-    from the record is then not counted any more. Raises OptimizationStoreError where the store
-    is away, OptimizationValidationError for a number of days below 1.
+    A larger number mends older days as well: `days=36600` recounts all that there is, a day at a time. Raises
+    OptimizationStoreError where the store is away, OptimizationValidationError for a number of days below 1.
     """
     forward_to_prefect()
     store = await asyncio.to_thread(current_store)

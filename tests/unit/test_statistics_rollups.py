@@ -1,4 +1,7 @@
-"""Rollups and rankings equal a full recomputation in pandas after random histories, and again once drift was mended."""
+"""Rollups and rankings equal a full recomputation in pandas after random histories, and again once drift was mended.
+
+Of all that ever ended, whatever was pruned of it: the histories prune as well, and nothing else may notice.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import math
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -22,36 +27,47 @@ from hypothesis import strategies as st
 from o9.model.errors import OptimizationError
 from o9.model.states import ENDED, Intent, OptimizationPriority, OptimizationType
 from o9.model.states import OptimizationStatus as S
-from o9.statistics.upkeep import keep_up
+from o9.statistics.summary import global_summary
+from o9.statistics.upkeep import HOURS_SURE, keep_up
 from o9.store import commit
+from o9.store.codec import unpack_returns
+from o9.store.contract_pruning import whole
 from o9.store.contract_steps import at_work, put, trial
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Lost, Sweep
 from o9.store.ledger import Amend, CommitStep
-from o9.store.rollups import SPANS, Key, Sums, bucket_centre, bucket_of, quantile
+from o9.store.pruning import Prune
+from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Key, Sums, bucket_centre, bucket_of, quantile
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
 BEGAN = datetime(2026, 3, 30, 22, 0, tzinfo=UTC)
 SUMS = ["count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum"]
 BY = ["optimization_type", "strategy", "priority", "status"]
+KEYS = [f"opt-{number}" for number in range(6)]
 VALUES = st.sampled_from([0.0, -0.0, 1.5, -2.25, 1e-300, 1e12, 0.1])
 ACTION = st.tuples(
-    st.sampled_from(
-        ["create", "hold", "claim", "claim", "step", "step", "pause", "resume", "end", "end", "kill", "cancel", "amend"]
-    ),
+    st.sampled_from([
+        "create", "hold", "claim", "step", "pause", "resume", "end", "kill", "cancel", "amend", "life", "life", "prune",
+    ]),
     st.integers(0, 5),
     VALUES,
     st.sampled_from([0, 1, 59, 3_600, 30_000, 86_400]),
-)
+)  # fmt: skip
 
 
 class History:
-    """A store, a clock that only this moves, and what is done to six optimizations."""
+    """A store, a clock that only this moves, and what is done to six optimizations.
+
+    gone: the rows of what was pruned; tried: all trials ever, by state; sharpes: of those that had returns.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.now = BEGAN
+        self.gone: list[dict[str, Any]] = []
+        self.tried: Counter[str] = Counter()
+        self.sharpes: list[float] = []
 
     def now_text(self) -> str:
         return self.now.isoformat(timespec="microseconds")
@@ -81,11 +97,21 @@ class History:
         holding, state = self.store.holding(key), self.store.get(key)
         if holding is not None and state is not None:
             best = {"x": 1} if number % 3 else None
+            step = state.completed_steps
+            returns = None if number % 4 == 1 else (0.01, 0.01 * number, -0.001 * step)
+            tried = trial(step, step=step, family="f", returns=returns)
             commit_ = CommitStep(
-                key, holding.fence, state.completed_steps, [trial(state.completed_steps, step=state.completed_steps)],
-                {}, {"best_value": value, "sharpe": 2 * value}, "", value, value / 2, best,
+                key, holding.fence, step, [tried], {}, {"best_value": value, "sharpe": 2 * value}, "", value, value / 2,
+                best,
             )  # fmt: skip
             self.store.write(commit_)
+            self.tried[tried.state.value] += 1
+            if returns is not None:
+                self.sharpes.append(fmean(returns) / stdev(returns))
+
+    def life(self, key: str, number: int, value: float) -> None:
+        for what in ("create", "claim", "step", "step", "end"):
+            self.act(what, number, value, number)
 
     def pause(self, key: str, number: int, value: float) -> None:
         self.store.write(Transition(key, S.PAUSED, Cause.PERSON))
@@ -106,13 +132,32 @@ class History:
         else:
             self.store.write(Sweep("node"))
 
+    def prune(self, key: str, number: int, value: float) -> None:
+        before = (self.now - timedelta(seconds=[0, 1, 3_600, 86_400][number % 4])).isoformat(timespec="microseconds")
+        rows, others = ended(self.store.url), {name: whole(self.store, name) for name in KEYS}
+        cursor: tuple[str, str] | None = ("", "")
+        while cursor is not None:  # the smallest pieces, or as they come
+            cursor = self.store.write(Prune(before, cursor, seconds=0.0 if number % 2 else 1.0)).cursor
+        left = {row["optimization_id"] for row in ended(self.store.url)}
+        gone = [row for row in rows if row["optimization_id"] not in left]
+        self.gone += gone
+        names = {row["optimization_id"] for row in gone}
+        assert all(row["completed_at"] < before for row in gone)
+        assert {name: whole(self.store, name) for name in KEYS if name not in names} == {
+            name: told for name, told in others.items() if name not in names
+        }
+        for name in names:
+            assert self.store.get(name) is None
+            with pytest.raises(OptimizationError, match="there is no optimization"):
+                self.store.write(SetIntent(name, Intent.RUN, "ann"))
+
     def amend(self, key: str, number: int, value: float) -> None:
         state = self.store.get(key)
         if state is not None and state.status not in ENDED:  # of one that has ended, that is drift; see below
             self.store.write(Amend(key, {"performance_improvement": value, "current_performance": value}))
 
 
-@given(st.lists(ACTION, min_size=5, max_size=60), st.randoms(use_true_random=False))
+@given(st.lists(ACTION, min_size=15, max_size=60), st.randoms(use_true_random=False))
 @settings(
     max_examples=25, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -127,16 +172,18 @@ def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], c
                 history.act("create", number, 1.0, 1)
             for action in actions:
                 history.act(*action)
-            assert_rollups_are_true(path)
+            assert_rollups_are_true(path, history.gone)
             assert_rankings_are_true(path)
+            assert_families_are_true(store, history)
             assert store.priorities() == counted(path, ["priority"])
             assert all(not store.differences(span, starts) for span, starts in windows(path))
             drift(path, store, chance)
             days = (history.now - BEGAN).days + 2
             mended = asyncio.run(keep_up(store, history.now, days))
             assert mended.corrected == len(mended.corrections)
-            assert_rollups_are_true(path)
+            assert_rollups_are_true(path, history.gone)
             assert asyncio.run(keep_up(store, history.now, days)).corrections == []
+            assert_global_statistics_agree(store, len(history.gone))
 
 
 def test_what_ends_while_it_is_mended_is_counted_once(store_url: str) -> None:
@@ -174,7 +221,31 @@ def test_a_deep_recount_rebuilds_what_was_lost(store_url: str, monkeypatch: pyte
             "",
         }
         asyncio.run(keep_up(store, history.now, 36_600))
-        assert_rollups_are_true(store_url, hours_since=(history.now - timedelta(days=35)).strftime("%Y-%m-%dT%H"))
+        assert_rollups_are_true(store_url, hours_since=(history.now - HOURS_SURE).strftime("%Y-%m-%dT00"))
+
+
+def test_what_was_pruned_is_folded_into_days_and_stays_true(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(store_url) as store:
+        history = History(store)
+        monkeypatch.setattr(commit, "now_text", history.now_text)
+        for number in range(6):
+            for what, seconds in (("create", 7_000), ("claim", 5), ("step", 5), ("end", 20_000)):
+                history.act(what, number, 1.5, seconds)
+        history.act("prune", 0, 0.0, 1)
+        assert 3 < len(history.gone) < 6
+        asyncio.run(keep_up(store, history.now, 2))
+        assert spans(store_url) == {*SPANS, PRUNED_HOUR}
+        history.now += timedelta(days=40)
+        told = asyncio.run(keep_up(store, history.now, 36_600))  # recounts days whose hours are there still
+        assert (told.corrections, spans(store_url)) == ([], {"day", "month", "all", PRUNED_DAY})
+        assert asyncio.run(keep_up(store, history.now, 36_600)).corrections == []
+        later = "9999"
+        assert_rollups_are_true(store_url, history.gone, later)
+        with sqlite3.connect(store_url) as direct:
+            direct.execute("UPDATE rollup SET count = count + 1 WHERE span = 'day'")
+            direct.execute("DELETE FROM rollup WHERE span = 'month'")
+        assert asyncio.run(keep_up(store, history.now, 36_600)).corrections
+        assert_rollups_are_true(store_url, history.gone, later)
 
 
 def test_time_in_the_queue_is_what_was_spent_there(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +306,8 @@ def drift(path: str, store: Store, chance: Any) -> None:
         if state.status in ENDED and chance.random() < 0.5:
             store.write(Amend(state.optimization_id, {"performance_improvement": 77.0, "current_performance": 1.0}))
     with sqlite3.connect(path) as direct:
-        keys = direct.execute("SELECT rowid FROM rollup").fetchall()
+        # What was pruned is nowhere else any more: it is the one thing that no recount could mend.
+        keys = direct.execute("SELECT rowid FROM rollup WHERE span NOT LIKE 'pruned%'").fetchall()
         for (row,) in keys:
             roll = chance.random()
             if roll < 0.2:
@@ -253,9 +325,11 @@ def drift(path: str, store: Store, chance: Any) -> None:
         )
 
 
-def assert_rollups_are_true(path: str, hours_since: str = "") -> None:
+def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None, hours_since: str = "") -> None:
+    """`gone`: what was pruned, which stays counted."""
     with sqlite3.connect(path) as direct:
-        record = pd.read_sql("SELECT * FROM optimization WHERE completed_at IS NOT NULL", direct)
+        columns = [row[1] for row in direct.execute("PRAGMA table_info(optimization)")]
+        record = pd.DataFrame(ended(path) + (gone or []), columns=columns)
         held = pd.read_sql("SELECT * FROM rollup WHERE count <> 0 OR ran <> 0 OR improved <> 0 OR waited <> 0", direct)
     record["ran"] = record["started_at"].notna()
     record["improved"] = (record["current_performance"] != 0) | (record["optimized_parameters"] != "{}")
@@ -311,9 +385,45 @@ def ranking_rows(path: str) -> list[Any]:
         return direct.execute("SELECT * FROM ranking ORDER BY metric, optimization_id").fetchall()
 
 
+def assert_families_are_true(store: Store, history: History) -> None:
+    """All that was ever tried is counted, and the Sharpe ratios are there or left behind."""
+    found = store.family_trials("f", "")
+    assert found.counts == dict(history.tried)
+    assert found.pruned.count + sum(len(store.trials(name)) for name in KEYS) == history.tried.total()
+    assert found.pruned.sharpes + len(found.returns) == len(history.sharpes)
+    left = [fmean(returns) / stdev(returns) for returns in map(unpack_returns, found.returns.values())]
+    assert found.pruned.sharpe_sum + sum(left) == pytest.approx(sum(history.sharpes))
+    squares = found.pruned.sharpe_square_sum + sum(sharpe**2 for sharpe in left)
+    assert squares == pytest.approx(sum(sharpe**2 for sharpe in history.sharpes))
+
+
+def assert_global_statistics_agree(store: Store, pruned: int) -> None:
+    """What there is, what was pruned of it, and what has ended add up."""
+    told = global_summary(store.counts(), store.priorities(), store.totals())
+    assert told["pruned_optimizations"] == pruned
+    assert told["total_optimizations"] == sum(told["by_priority"].values()) == len(store.list().items)
+    there = sum(told["by_status"].get(status.value, 0) for status in ENDED)
+    for by in ("type", "strategy", "priority", "status"):
+        assert sum(each["count"] for each in told["ended"][by].values()) == there + pruned
+    completed = told["ended"]["status"].get("completed", {"count": 0})["count"]
+    assert told["success_rate"] == (completed / (there + pruned) if there + pruned else None)
+
+
+def ended(path: str) -> list[dict[str, Any]]:
+    with sqlite3.connect(path) as direct:
+        direct.row_factory = sqlite3.Row
+        return [dict(row) for row in direct.execute("SELECT * FROM optimization WHERE completed_at IS NOT NULL")]
+
+
 def windows(path: str) -> list[tuple[str, str]]:
     with sqlite3.connect(path) as direct:
-        return direct.execute("SELECT DISTINCT span, starts FROM rollup").fetchall()
+        found = direct.execute("SELECT DISTINCT span, starts FROM rollup").fetchall()
+    return [(span, starts) for span, starts in found if span in SPANS]
+
+
+def spans(path: str) -> set[str]:
+    with sqlite3.connect(path) as direct:
+        return {span for (span,) in direct.execute("SELECT DISTINCT span FROM rollup")}
 
 
 def counted(path: str, by: list[str]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upke
         "",
         f"**{summary['total_optimizations']}** in all: "
         + (", ".join(f"{count} {status}" for status, count in summary["by_status"].items()) or "none yet")
+        + (f"; {summary['pruned_optimizations']} more were pruned" if summary["pruned_optimizations"] else "")
         + ".",
         "",
         f"- completed: {_percent(summary['success_rate'])} of what ended",

@@ -36,11 +36,15 @@ def global_summary(
 ) -> dict[str, Any]:
     """Counts of all that there are, and figures of what has ended, all together and by each of `BY`.
 
+    What was pruned is among what has ended, in rates, means and quantiles too, and no more among what there is:
+    `pruned_optimizations` of it.
+
     counts: `Store.counts()`; priorities: `Store.priorities()`; totals: `Store.totals()`. `success_rate` is completed
     over ended, `failure_rate` failed or timed out over ended; those that people cancelled are the rest.
     """
     by_status = _summed(counts, "status")
     by_key = _grouped(totals)
+    ended = {status: sums.count for status, sums in by_key["status"].items()}
     return {
         "total_optimizations": sum(by_status.values()),
         "by_status": by_status,
@@ -50,7 +54,8 @@ def global_summary(
         "active_optimizations": sum(by_status.get(status, 0) for status in ACTIVE),
         "completed_optimizations": by_status.get(COMPLETED, 0),
         "failed_optimizations": sum(by_status.get(status, 0) for status in FAILED),
-        **rates(by_status),
+        "pruned_optimizations": max(0, sum(ended.values()) - sum(by_status.get(status, 0) for status in ENDED)),
+        **rates(ended),
         **spread(merged(by_key["status"].values())),
         "ended": {by: _ended_by(by, grouped, totals) for by, grouped in by_key.items()},
         "quantiles": QUANTILES_ARE,

@@ -4,7 +4,9 @@ The rollups are written in the transaction that ends an optimization. What can s
 a result after its end, or a hand in the database. So the days that can still change are recounted from the record, an
 hour at a time, and what differs is added (`rollups.Correct`); then days are compared with their hours, months with
 their days, all time with its months, so that an error on any level is mended, at a cost that does not grow with
-history. Two of these at once mend once: a correction counts only for a rollup that no other has corrected meanwhile.
+history. Days whose hours are forgotten are recounted as a whole. What was pruned is kept apart, and counts as what is
+recorded does. Two of these at once mend once: a correction counts only for a rollup that no other has corrected
+meanwhile.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from typing import Any
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import OptimizationStatus
 from o9.store.rankings import RefreshRankings
-from o9.store.rollups import Correct, Difference, ForgetHours
+from o9.store.rollups import Correct, Difference, FoldPruned, ForgetHours
 from o9.store.store import Store
 
 DAYS = 2  # today, and yesterday, which a node with a slow clock may still write to
 MOST_DAYS = 36_600
 HOURS_KEPT = timedelta(days=35)
+HOURS_SURE = timedelta(days=33)  # another process, with another clock, may forget those between
 REFRESHED_LIMIT = 1_000
 BATCH = 200
 
@@ -42,10 +45,7 @@ class Upkeep:
 
 
 async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progress | None = None) -> Upkeep:
-    """Mend the rollups of the last `days` days (today is one), refresh what runs in the rankings, forget old hours.
-
-    What was deleted from the record is not counted any more: ask for no day from which anything was.
-    """
+    """Mend the rollups of the last `days` days (today is one), refresh what runs in the rankings, forget old hours."""
     if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
         raise OptimizationValidationError("days", f"{days!r} is not a whole number of days between 1 and {MOST_DAYS}")
     upkeep = Upkeep()
@@ -53,24 +53,28 @@ async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progr
     dates = [(now - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(days - 1, -1, -1)]
     upkeep.days = [day for day in dates if (first is not None and day >= first[:10]) or day in dates[-DAYS:]]
     for number, day in enumerate(upkeep.days):
-        for hour in await store.read_async(store.hours_ended_in, day):
+        by_hour = day >= (now - HOURS_SURE).strftime("%Y-%m-%d")
+        for hour in await store.read_async(store.hours_ended_in, day) if by_hour else ():
             await _mend(store, "hour", hour, upkeep)
-        await _mend(store, "day", day, upkeep)
+        await _mend(store, "day", day, upkeep, recount=not by_hour)
         if progress is not None:
             await progress((number + 1) / (len(upkeep.days) + 1))
     for month in sorted({day[:7] for day in upkeep.days}):
         await _mend(store, "month", month, upkeep)
     await _mend(store, "all", "", upkeep)
     upkeep.refreshed_rankings = await _refresh(store)
-    upkeep.forgotten_hours = await store.write_async(ForgetHours((now - HOURS_KEPT).strftime("%Y-%m-%dT%H")))
+    forgotten = (now - HOURS_KEPT).strftime("%Y-%m-%dT%H")
+    upkeep.forgotten_hours = await store.write_async(ForgetHours(forgotten))
+    while await store.write_async(FoldPruned(forgotten)):
+        pass
     if progress is not None:
         await progress(1.0)
     return upkeep
 
 
-async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep) -> None:
+async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep, *, recount: bool = False) -> None:
     upkeep.windows += 1
-    found = await store.read_async(store.differences, span, starts)
+    found = await store.read_async(store.differences, span, starts, recount=recount)
     for begin in range(0, len(found), BATCH):
         some = tuple(found[begin : begin + BATCH])
         upkeep.corrected += await store.write_async(Correct(some))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, Executable, Table
 from sqlalchemy.exc import DBAPIError
 
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
@@ -111,17 +111,25 @@ class UnitOfWork:
         row.update(changes)
 
     def insert(self, table: Table, row: Row, ignore_known: bool = False) -> None:
-        pending = self._inserts.get((table.name, ignore_known))
-        if pending is None:
-            self._inserts[table.name, ignore_known] = table, [row]
-        else:
-            pending[1].append(row)
+        self._inserts.setdefault((table.name, ignore_known), (table, []))[1].append(row)
 
     def create(self, row: Row) -> None:
         """A new optimization: inserted at once, so that what follows in the unit may change it."""
         self.insert(OPTIMIZATION, row)
         self._write_inserts()
         self._rows[row["optimization_id"]] = {name: row[name] for name in WORKING_NAMES}
+
+    def forget(self, optimization_id: str) -> None:
+        """It was deleted: for what follows in the unit there is no such optimization."""
+        self._rows[optimization_id] = None
+        self._changed.pop(optimization_id, None)
+        self.rested.discard(optimization_id)
+
+    def run(self, statement: Executable, parameters: Row) -> Any:
+        """Run a statement of one's own, made once for all units, at the driver's speed. Answers with its cursor."""
+        sql, bind = self._statements.compiled(statement)
+        self._cursor.execute(sql, bind(parameters))
+        return self._cursor
 
     def change(self, optimization_id: str, kind: str) -> None:
         self.insert(_CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})

@@ -14,10 +14,9 @@ What is demanded, by the part that demands it:
 
 - here: a status changes only where the table allows it, and whole (transition, change, counts) or not; what fails
   disturbs no neighbour; writes share transactions; the change feed is in commit order; pages are stable.
-- `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), amendments, claims and
-  leases, the sweep of the dead, and Prefect's states.
-- `o9.store.contract_control`, `contract_runs`, `contract_judging`, `contract_reports`: wishes, limits, order; retries;
-  what was ever tried; what was said of it. `contract_alerts`, `contract_outbox`: alerts, notifications.
+- `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), leases, Prefect's states.
+- `contract_control`, `contract_runs`: wishes, limits, order; retries. `contract_judging`, `contract_reports`,
+  `contract_pruning`: what was tried, said; what goes for good. `contract_alerts`, `contract_outbox`: alerts, sending.
 
 The suite needs nothing but Python, uses only what `o9.store.store` makes public, and can run in any order.
 """
@@ -46,6 +45,7 @@ from o9.store.commit import Operation, UnitOfWork
 from o9.store.contract_alerts import AlertContract
 from o9.store.contract_control import ControlContract
 from o9.store.contract_judging import JudgingContract
+from o9.store.contract_pruning import PruningContract
 from o9.store.contract_reports import ReportContract
 from o9.store.contract_steps import (
     OpenStore,
@@ -345,7 +345,7 @@ class ReadingContract:
 
 class StoreContract(
     StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract, JudgingContract,
-    ReportContract, AlertContract,
+    ReportContract, PruningContract, AlertContract,
 ):  # fmt: skip
     """All of it; see the module."""
 

@@ -3,14 +3,16 @@
 Contract. `family_tally` moves in the transaction that writes the trials, so that counting costs the same at any size. A
 failed or cancelled trial may not say whose it is: what it was to be computed from may be known only once another one
 succeeded. It belongs to the family that its optimization had then, or to the first one that it gets. What a retry took
-over is not counted twice.
+over is not counted twice. What is pruned leaves its Sharpe ratio behind, as moments.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 
 from o9.model.states import TrialState
 from o9.store import aggregate_tables, tables
@@ -19,6 +21,7 @@ from o9.store.record import table_of
 
 TRIAL = table_of(tables.TrialRow)
 RETURNS = table_of(tables.TrialReturns)
+BASELINE = table_of(tables.BaselineReturns)
 FAMILY_TALLY = table_of(aggregate_tables.FamilyTally)
 INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
 FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
@@ -27,12 +30,13 @@ _COMPLETED = TrialState.COMPLETED.value
 
 
 @dataclass(frozen=True)
-class PrunedSharpes:
-    """The Sharpe ratios a period of pruned trials that had returns, as moments."""
+class PrunedTrials:
+    """How many are gone from the ledger. `sharpes` of them had returns: their Sharpe ratios as moments."""
 
     count: int = 0
-    sum: float = 0.0
-    square_sum: float = 0.0
+    sharpes: int = 0
+    sharpe_sum: float = 0.0
+    sharpe_square_sum: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class FamilyTrials:
     counts: dict[str, int]
     returns: dict[tuple[str, int], bytes]
     complete: bool
-    pruned: PrunedSharpes = PrunedSharpes()
+    pruned: PrunedTrials = PrunedTrials()
 
 
 def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
@@ -81,12 +85,13 @@ def write_families(unit: UnitOfWork) -> None:
 
 def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
     """What was ever tried in `family`, across optimizations; without a name, in `optimization_id` alone."""
-    pruned = PrunedSharpes()
+    pruned = PrunedTrials()
     mine = TRIAL.c.family == family
     if family:
         tally = connection.execute(select(FAMILY_TALLY).where(FAMILY_TALLY.c.family == family)).mappings().all()
         counts = {str(row["state"]): int(row["count"]) for row in tally}
-        pruned = PrunedSharpes(
+        pruned = PrunedTrials(
+            sum(row["pruned"] for row in tally),
             sum(row["sharpes"] for row in tally),
             sum(row["sharpe_sum"] for row in tally),
             sum(row["sharpe_square_sum"] for row in tally),
@@ -115,6 +120,55 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
     return FamilyTrials(counts, kept, complete, pruned)
 
 
+def count_pruned_trials(
+    unit: UnitOfWork, optimization_id: str, trials: Sequence[tuple[str, str, int, bytes | None]]
+) -> None:
+    """Trials of one optimization that are about to be deleted: family, state, attempt and packed returns of each."""
+    sums: dict[tuple[str, str], Row] = {}
+    judged: dict[tuple[str, str], list[bytes]] = {}
+    for family, state, attempt, returns in trials:
+        if family and attempt != INHERITED:
+            sums.setdefault((family, state), {"of": family, "in": state} | _NOTHING_PRUNED)["pruned"] += 1
+            if returns is not None and state == _COMPLETED:
+                judged.setdefault((family, state), []).append(returns)
+    baseline = unit.run(_BASELINE_OF, {"target": optimization_id}).fetchone() if judged else None
+    for key, series in judged.items():
+        sharpes = sharpe_ratios(series, baseline[0] if baseline else None)
+        sums[key] |= {
+            "sharpes": len(sharpes), "sharpe_sum": math.fsum(sharpes),
+            "sharpe_square_sum": math.fsum(sharpe * sharpe for sharpe in sharpes),
+        }  # fmt: skip
+    for each in sums.values():
+        unit.run(_COUNT_PRUNED, each)
+
+
+def sharpe_ratios(packed: Sequence[bytes], baseline: bytes | None = None) -> list[float]:
+    """Of packed returns, a period, n - 1, over the baseline's where they are as many; 0 where they never vary.
+
+    As `o9.health.family.sharpe_ratios` has them; what is not finite has none.
+    """
+    import numpy as np  # takes a tenth of a second, and only pruning needs it here
+
+    by_length: dict[int, list[bytes]] = {}
+    for each in packed:
+        by_length.setdefault(len(each), []).append(each)
+    over = np.frombuffer(baseline or b"", dtype="<f8")
+    found: list[float] = []
+    for length, group in by_length.items():
+        if not length:
+            continue
+        with np.errstate(all="ignore"):
+            series = np.frombuffer(b"".join(group), dtype="<f8").reshape(len(group), -1)
+            if len(over) == series.shape[1] and np.isfinite(over).all():
+                series = series - over
+            deviation = series.std(axis=1)
+            varies = deviation > _ROUNDING * np.abs(series).max(axis=1)
+            whole = deviation * math.sqrt(series.shape[1] / max(series.shape[1] - 1, 1))
+            ratios = np.where(varies, series.mean(axis=1) / np.where(varies, whole, 1.0), 0.0)
+            found += ratios[np.isfinite(series).all(axis=1) & np.isfinite(ratios)].tolist()
+    return found
+
+
 def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
     unit.flush()
     silent = (
@@ -128,3 +182,10 @@ def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
 
 
 _NOTHING_PRUNED: Row = {"pruned": 0, "sharpes": 0, "sharpe_sum": 0.0, "sharpe_square_sum": 0.0}
+_ROUNDING = 1e-12  # a deviation this small beside the numbers themselves is what rounding leaves of a constant
+_BASELINE_OF = select(BASELINE.c.data).where(BASELINE.c.optimization_id == bindparam("target"))
+_COUNT_PRUNED = (
+    update(FAMILY_TALLY)
+    .where(FAMILY_TALLY.c.family == bindparam("of"), FAMILY_TALLY.c.state == bindparam("in"))
+    .values({name: FAMILY_TALLY.c[name] + bindparam(name) for name in _NOTHING_PRUNED})
+)

@@ -13,12 +13,14 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, se
 
 from o9.store.commit import OPTIMIZATION, Row
 from o9.store.rankings import RANKING, RECORDED
-from o9.store.rollups import ROLLUP, SPANS, TALLY_PRIORITY, Difference, Key, Sums
+from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, ROLLUP, SPANS, TALLY_PRIORITY, Difference, Key, Sums
 from o9.store.transitions import TRANSITION
 
 BATCH = 2_000
 METRICS_LIMIT = 1_000
 _SHOWN = ("optimization_id", "name", "optimization_type", "strategy", "status")
+# What ends a bound of a window ends in digits: in some of PostgreSQL's locales signs do not count.
+_ENDS = {"hour": ":99", "day": "T99", "month": "-99"}
 _MENDED_BY = {"day": "hour", "month": "day", "all": "month"}  # each is the sum of the next smaller ones
 
 
@@ -56,7 +58,9 @@ def first_ended(connection: Connection) -> str | None:
 
 def priorities(connection: Connection) -> list[Row]:
     """How many optimizations there are, by priority."""
-    return _rows(connection, select(TALLY_PRIORITY).order_by(TALLY_PRIORITY.c.priority))
+    return _rows(
+        connection, select(TALLY_PRIORITY).where(TALLY_PRIORITY.c.count != 0).order_by(TALLY_PRIORITY.c.priority)
+    )
 
 
 def standing(connection: Connection, status: str, limit: int) -> list[Row]:
@@ -132,26 +136,23 @@ def recordings(connection: Connection, optimization_id: str, limit: int | None) 
     return _rows(connection, select(*columns).where(where).order_by(RECORDED.c.id.desc()).limit(limit))[::-1]
 
 
-def differences(connection: Connection, span: str, starts: str) -> list[Difference]:
-    """What has to be added to the rollups of one window so that they say what the record says.
+def differences(connection: Connection, span: str, starts: str, *, recount: bool = False) -> list[Difference]:
+    """What has to be added to the rollups of one window so that they say what the record says, and what was pruned.
 
     An hour is compared with the optimizations that ended in it, read in batches; a day with its hours, a month with its
-    days, all time with its months. All of it is read from one moment of the store; writers are not held up.
+    days, all time with its months. With `recount` a day is compared with the optimizations, too: its hours may be
+    forgotten. All of it is read from one moment of the store; writers are not held up.
     """
     with _one_moment(connection):
         at = (ROLLUP.c.span == span) & (ROLLUP.c.starts == starts)
         held = {key: (sums, corrections) for key, sums, corrections in _rollups_with_corrections(connection, at)}
         true: dict[Key, Sums] = {}
-        if span == "hour":
-            for row in _ended_in(connection, starts):
-                who = (row["optimization_type"], row["strategy"], int(row["priority"]), row["status"])
-                true.setdefault(Key(span, starts, *who), Sums()).add_ended(row)
-        else:
-            inside = (ROLLUP.c.span == _MENDED_BY[span]) & (ROLLUP.c.starts >= starts)
-            if starts:
-                inside &= ROLLUP.c.starts <= starts + ("T99" if span == "day" else "-99")
-            for key, sums in _rollups(connection, inside):
-                true.setdefault(Key(span, starts, *key[2:]), Sums()).add(sums)
+        recount = recount or span == "hour"
+        for row in _ended_in(connection, span, starts) if recount else ():
+            who = (row["optimization_type"], row["strategy"], int(row["priority"]), row["status"])
+            true.setdefault(Key(span, starts, *who), Sums()).add_ended(row)
+        for key, sums in _rollups(connection, _parts(span, starts, recount)):
+            true.setdefault(Key(span, starts, *key[2:]), Sums()).add(sums)
     found = []
     for key in sorted(held.keys() | true.keys()):
         sums, corrections = held.get(key, (Sums(), 0))
@@ -171,8 +172,9 @@ def hours_ended_in(connection: Connection, day: str) -> list[str]:
         if connection.execute(
             select(literal(1)).where(
                 or_(
-                    select(literal(1)).where(*_in_hour(hour)).exists(),
+                    select(literal(1)).where(*_in_window("hour", hour)).exists(),
                     select(literal(1)).where(ROLLUP.c.span == "hour", ROLLUP.c.starts == hour).exists(),
+                    select(literal(1)).where(ROLLUP.c.span == PRUNED_HOUR, ROLLUP.c.starts == hour).exists(),
                 )
             )
         ).first()
@@ -188,15 +190,29 @@ def _rollups_with_corrections(connection: Connection, which: ColumnElement[bool]
     return [(Key(*(row[name] for name in Key._fields)), Sums.of(row), row["corrections"]) for row in rows]
 
 
-def _ended_in(connection: Connection, hour: str) -> Iterator[Row]:
+def _parts(span: str, starts: str, recount: bool) -> ColumnElement[bool]:
+    """The rollups that make up a window, beside what is recounted."""
+    smaller = PRUNED_HOUR if recount else _MENDED_BY[span]
+    if span == "hour":
+        return (ROLLUP.c.span == smaller) & (ROLLUP.c.starts == starts)
+    inside = (ROLLUP.c.span == smaller) & (ROLLUP.c.starts >= starts)
+    if starts:
+        inside &= ROLLUP.c.starts <= starts + _ENDS[span]
+    if span == "day":
+        inside |= (ROLLUP.c.span == PRUNED_DAY) & (ROLLUP.c.starts == starts)
+    return inside
+
+
+def _ended_in(connection: Connection, span: str, starts: str) -> Iterator[Row]:
     names = (
         "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
         "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
         "waited_seconds",
     )  # fmt: skip
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
-    statement = select(*(OPTIMIZATION.c[name] for name in names)).where(*_in_hour(hour)).order_by(*order).limit(BATCH)
-    after: Sequence[str] = (hour, "")
+    statement = select(*(OPTIMIZATION.c[name] for name in names)).where(*_in_window(span, starts))
+    statement = statement.order_by(*order).limit(BATCH)
+    after: Sequence[str] = (starts, "")
     while True:
         at, name = after
         behind = or_(order[0] > at, (order[0] == at) & (order[1] > name))
@@ -208,9 +224,8 @@ def _ended_in(connection: Connection, hour: str) -> Iterator[Row]:
         after = (rows[-1]["completed_at"], rows[-1]["optimization_id"])
 
 
-def _in_hour(hour: str) -> tuple[ColumnElement[bool], ...]:
-    # Bounds that end in digits: in some of PostgreSQL's locales signs do not count.
-    return (OPTIMIZATION.c.completed_at >= hour, OPTIMIZATION.c.completed_at <= hour + ":99")
+def _in_window(span: str, starts: str) -> tuple[ColumnElement[bool], ...]:
+    return (OPTIMIZATION.c.completed_at >= starts, OPTIMIZATION.c.completed_at <= starts + _ENDS[span])
 
 
 @contextmanager

@@ -11,6 +11,9 @@ A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth o
 from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
 
 A rollup is mended by adding a difference (`Correct`), never by overwriting: what ends meanwhile is added as well.
+
+What is pruned stays in the rollups. What it had added is kept under spans of its own, by the hour of its end and later
+by the day, so that the record and this together are still all that ever ended.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ BUCKETS_PER_DECADE = 12
 RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 # How much of an ISO moment names the window that it is in.
 SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
+PRUNED_HOUR, PRUNED_DAY = "pruned hour", "pruned day"  # the sums of what is not in the record any more
+FOLDED_HOURS = 24
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN, _RESTING = "running", ("paused", "suspended")
 SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
@@ -220,6 +225,25 @@ def write_rollups(unit: UnitOfWork) -> None:
     write_families(unit)
 
 
+def count_pruned(unit: UnitOfWork, rows: Iterable[Mapping[Any, Any]]) -> None:
+    """Of optimizations that were deleted: they count no longer among those that there are, but among what ended."""
+    sums: dict[Key, Sums] = {}
+    statuses: Counter[tuple[str, str, str]] = Counter()
+    priorities: Counter[int] = Counter()
+    for row in rows:
+        hour = keys_of(row, row["status"])[0]
+        sums.setdefault(hour._replace(span=PRUNED_HOUR), Sums()).add_ended(row)
+        statuses[row["optimization_type"], row["strategy"], row["status"]] -= 1
+        priorities[row["priority"]] -= 1
+    if sums:
+        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
+        names = ("optimization_type", "strategy", "status")
+        unit.upsert_counts(
+            TALLY, [dict(zip(names, key, strict=True)) | {"count": count} for key, count in statuses.items()]
+        )
+        unit.upsert_counts(TALLY_PRIORITY, [{"priority": key, "count": count} for key, count in priorities.items()])
+
+
 @dataclass(frozen=True)
 class Correct:
     """Add differences to rollups; one that another correction has reached first is left out. Answers how many were."""
@@ -241,6 +265,31 @@ class ForgetHours:
     def apply(self, unit: UnitOfWork) -> int:
         old = delete(ROLLUP).where(ROLLUP.c.span == "hour", ROLLUP.c.starts < self.before)
         return int(unit.connection.execute(old).rowcount)
+
+
+@dataclass(frozen=True)
+class FoldPruned:
+    """Add what was pruned of the first hours before `before`, `YYYY-MM-DDTHH`, to that of their days.
+
+    Answers how many hours there were; none when all is done.
+    """
+
+    before: str
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> int:
+        old = (ROLLUP.c.span == PRUNED_HOUR) & (ROLLUP.c.starts < self.before)
+        first = select(ROLLUP.c.starts).where(old).distinct().order_by(ROLLUP.c.starts).limit(FOLDED_HOURS)
+        hours = list(unit.connection.execute(first).scalars())
+        these = (ROLLUP.c.span == PRUNED_HOUR) & ROLLUP.c.starts.in_(hours)
+        sums: dict[Key, Sums] = {}
+        for row in unit.connection.execute(select(ROLLUP).where(these)).mappings().all():
+            key = Key(*(row[name] for name in Key._fields))
+            day = key._replace(span=PRUNED_DAY, starts=key.starts[: SPANS["day"]])
+            sums.setdefault(day, Sums()).add(Sums.of(row))
+        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
+        unit.connection.execute(delete(ROLLUP).where(these))
+        return len(hours)
 
 
 def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Table, bindparam, insert, select, update
+from sqlalchemy import Engine, Executable, Table, bindparam, insert, select, update
 
 from o9.store import tables
 from o9.store.codec import to_json
@@ -45,6 +45,7 @@ class Statements:
         self._dialect = engine.dialect
         self._inserts: dict[tuple[str, bool, tuple[str, ...]], Statement] = {}
         self._updates: dict[tuple[str, ...], Statement] = {}
+        self._others: dict[Executable, Statement] = {}
         working, mine = select(*_WORKING), _OPTIMIZATION.c.optimization_id == bindparam("target")
         self.select_one = self._compile(working.where(mine))
         sqlite = engine.dialect.name == "sqlite"
@@ -69,6 +70,12 @@ class Statements:
             statement = update(_OPTIMIZATION).where(_OPTIMIZATION.c.optimization_id == bindparam("target"))
             self._updates[columns] = self._compile(statement, [name for name in columns if name != "target"])
         return self._updates[columns]
+
+    def compiled(self, statement: Executable) -> Statement:
+        """One that somebody else made, and keeps."""
+        if statement not in self._others:
+            self._others[statement] = self._compile(statement)
+        return self._others[statement]
 
     def upsert_counts(self, table: Table, columns: tuple[str, ...]) -> Statement:
         sql, bind = self.insert(table, columns, False)

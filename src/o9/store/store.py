@@ -12,7 +12,7 @@ Contract, tested by `o9.store.contract` on every database:
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
 The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies`,
-`retry` and `reports`; about alerts, those of `alerts`, `silences`, `outbox` and `leadership`.
+`retry`, `reports` and `pruning`; about alerts, those of `alerts`, `silences`, `outbox` and `leadership`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import families, figures, provenance, queries, reports
+from o9.store import families, figures, provenance, pruning, queries, reports
 from o9.store.alert_record import AlertRecord
 from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
 from o9.store.policies import read_policies
 from o9.store.provenance import Baseline, Repetition
+from o9.store.pruning import Outlook
 from o9.store.queries import Holding, Page
 from o9.store.rollups import Difference, Key, Sums, write_rollups
 
@@ -160,9 +161,9 @@ class Store:
     def recordings(self, optimization_id: str, *, limit: int | None = None) -> Rows:
         return self._read(figures.recordings, optimization_id, limit)
 
-    def differences(self, span: str, starts: str) -> Differences:
+    def differences(self, span: str, starts: str, *, recount: bool = False) -> Differences:
         """What must be added to the rollups of one window for them to be true; give it to `rollups.Correct`."""
-        return self._read(figures.differences, span, starts)
+        return self._read(figures.differences, span, starts, recount=recount)
 
     def hours_ended_in(self, day: str) -> Texts:
         return self._read(figures.hours_ended_in, day)
@@ -210,6 +211,10 @@ class Store:
 
     def health_under_way(self, *, limit: int = 100) -> Texts:
         return self._read(reports.under_way, limit)
+
+    def prunable(self, before: str) -> Outlook:
+        """What `pruning.Prune` would delete; `before` is an ISO moment."""
+        return self._read(pruning.outlook, before)
 
     def transitions(self, optimization_id: str) -> Rows:
         return self._read(queries.transitions, optimization_id)

@@ -304,7 +304,7 @@ class IntentRow(Record, table=True):
 
 
 class Dependency(Record, table=True):
-    """`optimization_id` runs once `after_id` has completed."""
+    """`optimization_id` runs once `after_id` has completed, which it may have before."""
 
     __tablename__ = "dependency"
     __table_args__ = (Index("ix_dependency_optimization", "optimization_id"),)

@@ -111,9 +111,9 @@ class Create:
         unit.create(row)
         count_new(unit, row)
         _record(unit, row, None, state.status.value, Cause.SUBMISSION, self.node)
+        for other in awaited:
+            unit.insert(DEPENDENCY, {"after_id": other["optimization_id"], "optimization_id": state.optimization_id})
         for other in unmet:
-            link = {"after_id": other["optimization_id"], "optimization_id": state.optimization_id}
-            unit.insert(DEPENDENCY, link)
             unit.update(other, dependents=other["dependents"] + 1)
         forsaken = [other for other in awaited if STATUSES[other["status"]] in ENDED - {OptimizationStatus.COMPLETED}]
         if forsaken:

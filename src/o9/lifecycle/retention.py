@@ -1,0 +1,92 @@
+"""What goes for good, and when: everything of what ended longer ago than the record is to be kept.
+
+Contract. `prune` deletes in many short transactions (`o9.store.pruning`) and leaves pauses between them, so that
+writers of all processes get their turn. Cut off or killed it loses nothing: the next one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from importlib import import_module
+from typing import Any, TypeVar
+
+from o9.model.errors import OptimizationValidationError
+from o9.store.codec import moment
+from o9.store.commit import Operation
+from o9.store.pruning import Because, ForgetChanges, Prune
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+MOST_DAYS = 36_600
+# As long as the transaction took: SQLite's writers poll, and must find the file free about as often as not.
+LEAST_PAUSE_SECONDS = 0.02
+
+R = TypeVar("R")
+Progress = Callable[[float], Awaitable[None]]
+
+
+@dataclass
+class Removed:
+    """What was deleted; how many were kept for which reason; and how long the longest transaction took.
+
+    That is with the wait for its turn, and at least as long as others had to wait for theirs.
+    """
+
+    before: str
+    optimizations: int = 0
+    rows: int = 0
+    changes: int = 0
+    kept: Counter[Because] = field(default_factory=Counter)
+    longest_seconds: float = 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "kept": {why.value: count for why, count in self.kept.items()}}
+
+
+def horizon(days: float, now: datetime, field: str = "days") -> str:
+    """The moment before which ends are long ago. Raises OptimizationValidationError, naming `field`."""
+    number = isinstance(days, (int, float)) and not isinstance(days, bool) and math.isfinite(days)
+    if not number or not 0 < days <= MOST_DAYS:
+        raise OptimizationValidationError(field, f"{days!r} is not a number of days above 0 and up to {MOST_DAYS}")
+    return moment(now - timedelta(days=days))
+
+
+async def prune(store: Store, before: str, progress: Progress | None = None) -> Removed:
+    """Delete what ended before the ISO moment `before`, and the changes of the feed that are older."""
+    removed = Removed(before)
+    await asyncio.to_thread(import_module, "numpy")  # not while everybody waits for the first transaction
+    expected = (await store.read_async(store.prunable, before)).optimizations
+    cursor: tuple[str, str] | None = ("", "")
+    while cursor is not None:
+        done = await _written(store, Prune(before, cursor), removed)
+        cursor = done.cursor
+        removed.optimizations += done.optimizations
+        removed.rows += done.rows
+        removed.kept += done.kept
+        if progress is not None and expected:
+            await progress(min(1.0, removed.optimizations / expected))
+    while forgotten := await _written(store, ForgetChanges(before), removed):
+        removed.changes += forgotten
+    logger.info(
+        "%d optimizations that ended before %s are deleted, with %d rows of theirs",
+        removed.optimizations, before, removed.rows,
+    )  # fmt: skip
+    return removed
+
+
+async def _written(store: Store, operation: Operation[R], removed: Removed) -> R:
+    """The operation's answer, after a pause in which others write."""
+    began = time.monotonic()
+    answer = await store.write_async(operation)
+    took = time.monotonic() - began
+    removed.longest_seconds = max(removed.longest_seconds, took)
+    await asyncio.sleep(max(LEAST_PAUSE_SECONDS, took))
+    return answer

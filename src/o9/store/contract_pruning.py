@@ -1,0 +1,277 @@
+"""The contract of pruning: what goes, what stays, and what is still counted."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import UTC, datetime
+from statistics import mean, stdev
+from typing import Any
+
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.states import Intent, TrialState
+from o9.model.states import OptimizationStatus as S
+from o9.model.trial import Trial
+from o9.store.contract_reports import keep, said
+from o9.store.contract_steps import (
+    OpenStore,
+    assert_counts_are_true,
+    at_work,
+    new,
+    put,
+    record_of,
+    refused,
+    trial,
+)
+from o9.store.intents import SetIntent
+from o9.store.ledger import Amend, CommitStep
+from o9.store.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
+from o9.store.rankings import RecordMetrics
+from o9.store.retry import Retry
+from o9.store.runs import CloseRun, KnowRun
+from o9.store.store import Store
+from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
+
+ALL = "9999"  # a moment that everything ended before
+
+
+class PruningContract:
+    """Deleting what ended, while everybody else reads and writes."""
+
+    def test_what_ended_is_gone_and_the_rest_is_as_it_was(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        for name in ("a", "b", "runs"):
+            live(store, name)
+        for name, status in (("a", S.COMPLETED), ("b", S.FAILED)):
+            store.write(Transition(name, status, Cause.HOOK))
+        put(store, "waits")
+        before = {name: whole(store, name) for name in ("runs", "waits")}
+        last = store.last_change(), store.last_transition()
+        told = store.prunable(ALL)
+        assert told == Outlook({"completed": 1, "failed": 1}, {}, told.first_ended, told.last_ended)
+        assert told.first_ended is not None
+        assert told.last_ended is not None
+        assert told.first_ended < told.last_ended
+        assert prune_all(store)[0] == 2
+        for name in ("a", "b"):
+            assert other.get(name) is None
+            assert other.holding(name) is None
+            assert whole(other, name) == whole(other, "there never was one")
+            with refused(OptimizationError, name, "o9 list"):
+                other.write(Amend(name, {"progress": 0.5}))
+        assert {name: whole(other, name) for name in ("runs", "waits")} == before
+        assert [state.optimization_id for state in other.list().items] == ["waits", "runs"]
+        assert (other.prunable(ALL).optimizations, prune_all(other)[0]) == (0, 0)
+        assert other.last_change() > last[0]
+        assert other.last_transition() == last[1]
+        # The id is free again; nothing of the old one is the new one's.
+        put(other, "a")
+        assert whole(store, "a")["trials"] == []
+        assert store.transitions("a")[0]["id"] > last[1]
+
+    def test_some_stay_and_why(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name in ("first", "awaited", "awaited before", "open run", "young", "free"):
+            at_work(store, name)
+        at_work(store, "runs")
+        store.write(Transition("awaited before", S.COMPLETED, Cause.HOOK))
+        put(store, "waits", metadata={"after": ["awaited", "awaited before", "runs"]})
+        store.write(Transition("awaited", S.COMPLETED, Cause.HOOK))
+        store.write(KnowRun("run-1", "open run", 1))
+        for name in ("first", "open run", "free"):
+            store.write(Transition(name, S.CANCELLED, Cause.HOOK))
+        store.write(Transition("young", S.FAILED, Cause.HOOK))
+        young = store.get("young")
+        assert young is not None
+        assert young.completed_at is not None
+        before = young.completed_at.isoformat(timespec="microseconds")
+        kept = {Because.AWAITED: 2, Because.OPEN_RUN: 1}
+        told = store.prunable(before)
+        assert (told.by_status, told.kept) == ({"cancelled": 2}, kept)
+        done, why = prune_all(store, before)
+        assert (done, why) == (2, kept)
+        assert prune_all(store) == (0, kept | {Because.MOVED_LAST: 1})  # the young one's end is the newest of all moves
+        assert {state.optimization_id for state in store.list().items} == {
+            "awaited", "awaited before", "open run", "young", "runs", "waits",
+        }  # fmt: skip
+        store.write(CloseRun("run-1"))
+        store.write(SetIntent("waits", Intent.CANCEL, "ann"))
+        assert prune_all(store) == (4, {Because.MOVED_LAST: 1})
+        # One that others were to run after ends although they are gone.
+        store.write(Transition("runs", S.COMPLETED, Cause.HOOK))
+        assert prune_all(store) == (1, {Because.MOVED_LAST: 1})
+        assert [state.optimization_id for state in store.list().items] == ["runs"]
+        assert_counts_of_what_is_there(store)
+
+    def test_what_was_tried_stays_counted_and_leaves_its_sharpe_ratios(self, open_store: OpenStore) -> None:
+        store = open_store()
+        rising, falling, flat = (0.02, 0.0, 0.01, 0.03), (-0.01, 0.01, -0.02, 0.0), (0.01, 0.01, 0.01)
+        fence = at_work(store, "a", total_steps=3).fence
+        store.write(CommitStep("a", fence, 0, [_failed(0), trial(1, family="f", returns=rising)], {}))
+        steps = [
+            trial(2, step=1, family="f", returns=flat), trial(3, step=1, family="f", returns=(math.nan, 1.0)),
+            trial(4, step=1, family="f"), trial(5, step=1, family="g", returns=falling), trial(6, step=1),
+        ]  # fmt: skip
+        store.write(CommitStep("a", fence, 1, steps, {}))
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        store.write(Retry(Create(new("again")), "a", 2))
+        store.write(Transition("again", S.CANCELLED, Cause.PERSON))
+        at_work(store, "b")
+        before = {name: store.family_trials(name, "").counts for name in ("f", "g")}
+        assert before == {"f": {"completed": 4, "failed": 1}, "g": {"completed": 1}}
+        assert prune_all(store)[0] == 2
+        tried = store.family_trials("f", "")
+        assert {name: store.family_trials(name, "").counts for name in ("f", "g")} == before
+        assert tried.returns == {}
+        sharpe = _sharpe(rising)
+        # One that never varies shows nothing: 0; one that is not a number counts not.
+        assert (tried.pruned.count, tried.pruned.sharpes) == (5, 2)
+        assert math.isclose(tried.pruned.sharpe_sum, sharpe)
+        assert math.isclose(tried.pruned.sharpe_square_sum, sharpe**2)
+        assert math.isclose(store.family_trials("g", "").pruned.sharpe_sum, _sharpe(falling))
+
+    def test_one_that_is_too_large_goes_in_pieces(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        fence = at_work(store, "large").fence
+        for step in range(3):
+            trials = [trial(200 * step + n, step=step, family="f", returns=(0.01, 0.02 * n, -0.01)) for n in range(200)]
+            store.write(CommitStep("large", fence, step, trials, {"step": step}))
+        store.write(Transition("large", S.COMPLETED, Cause.HOOK))
+        at_work(store, "runs")
+        tried = store.family_trials("f", "")
+        seen: list[int] = []
+        cursor: tuple[str, str] | None = ("", "")
+        while cursor is not None:
+            done = store.write(Prune(ALL, cursor, seconds=0.0))
+            cursor = done.cursor
+            left = other.trials("large")
+            now = other.family_trials("f", "")
+            seen.append(len(left))
+            assert now.counts == tried.counts == {"completed": 600}
+            assert (now.pruned.count, now.pruned.sharpes) == (600 - len(left), 600 - len(left))
+            assert_counts_are_true(store) if left else assert_counts_of_what_is_there(store)
+            if left and len(left) < 600:
+                state = other.get("large")
+                assert state is not None
+                assert state.warnings == [BEING_PRUNED]
+                assert other.health_due() == []
+                assert other.checkpoint("large") is None
+                with refused(OptimizationValidationError, "metadata.retry_from_step"):
+                    store.write(Retry(Create(new("again")), "large", 1))
+        assert seen[:3] == [500, 400, 300]
+        assert store.get("large") is None
+
+    def test_two_at_once_delete_everything_once(self, open_store: OpenStore) -> None:
+        stores = open_store(), open_store()
+        for number in range(9):
+            fence = at_work(stores[0], f"a{number}").fence
+            stores[0].write(CommitStep(f"a{number}", fence, 0, [trial(0, family="f"), _failed(1)], {}))
+            stores[0].write(Transition(f"a{number}", S.COMPLETED, Cause.HOOK))
+        at_work(stores[0], "runs")
+        cursors: dict[int, tuple[str, str] | None] = {0: ("", ""), 1: ("", "")}
+        deleted = 0
+        while any(cursors.values()):
+            for number, cursor in cursors.items():
+                if cursor is not None:
+                    done = stores[number].write(Prune(ALL, cursor, seconds=0.0))
+                    cursors[number] = done.cursor
+                    deleted += done.optimizations
+        assert deleted == 9
+        assert stores[0].family_trials("f", "").counts == {"completed": 9, "failed": 9}
+        assert_counts_of_what_is_there(stores[1])
+
+    def test_what_shares_its_transaction_finds_it_gone(self, open_store: OpenStore) -> None:
+        from o9.store.contract import together  # which imports this
+
+        store = open_store()
+        at_work(store, "a")
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        at_work(store, "b")
+        amended, done, refused_, created = together(
+            store,
+            [Amend("a", {"warnings": ["late"]}), Prune(ALL), Amend("a", {"warnings": ["too late"]}), Create(new("a"))],
+        )
+        assert isinstance(done, Pruned)
+        assert (amended.completed_steps, done.optimizations) == (0, 1)
+        assert isinstance(refused_, OptimizationError)
+        assert created[1]
+        state = store.get("a")
+        assert state is not None
+        assert (state.status, state.warnings) == (S.CREATED, [])
+        assert [row["to_status"] for row in store.transitions("a")] == ["created"]
+        assert_counts_of_what_is_there(store)
+
+    def test_old_changes_go_and_the_newest_stays(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for number in range(4):
+            put(store, f"a{number}")
+        changes = store.changes(0)
+        assert len(changes) == 4
+        assert store.write(ForgetChanges(changes[1]["at"])) == 1
+        assert store.write(ForgetChanges(ALL, limit=1)) == 1
+        assert [row["id"] for row in store.changes(0)] == [row["id"] for row in changes[2:]]
+        assert [store.write(ForgetChanges(ALL)) for _ in range(2)] == [1, 0]
+        assert store.last_change() == changes[-1]["id"]
+        put(store, "b")
+        assert [row["optimization_id"] for row in store.changes(changes[-1]["id"])] == ["b"]
+
+
+def live(store: Store, name: str) -> None:
+    """At work, with something of everything that a store keeps of an optimization."""
+    fence = at_work(store, name, total_steps=2).fence
+    store.write(KnowRun(f"run of {name}", name, 1))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    store.write(
+        RecordPrefectState(
+            name, 1, "flow", f"run of {name}", "fast-fox", f"state of {name}", "RUNNING", "Running", "", at, Cause.HOOK
+        )
+    )
+    first = trial(0, family="f", returns=(0.01, 0.02, 0.03), periods_per_year=252.0)
+    store.write(CommitStep(name, fence, 0, [first, _failed(1)], {"rng": 1}, {"best_value": 1.0}))
+    store.write(RecordMetrics(name, {"sharpe": 1.0}, "2026-01-01T00:00:00.000000+00:00"))
+    for wish in (Intent.PAUSE, Intent.RUN):
+        store.write(SetIntent(name, wish, "ann"))
+    keep(store, said(name))
+    store.write(CloseRun(f"run of {name}"))
+
+
+def whole(store: Store, name: str) -> dict[str, Any]:
+    """All that a store tells of one, but for the newest change, which is everybody's."""
+    return {
+        **vars(record_of(store, name)),
+        "last_change": None,
+        "reports": store.health_history(name),
+        "intents": store.intents(name),
+        "recordings": store.recordings(name),
+        "run": store.prefect_run(f"run of {name}"),
+        "returns": store.trial(name, 0),
+    }
+
+
+def prune_all(store: Store, before: str = ALL) -> tuple[int, dict[Because, int]]:
+    """How many were deleted, and how many kept for which reason."""
+    deleted, kept = 0, Counter[Because]()
+    cursor: tuple[str, str] | None = ("", "")
+    while cursor is not None:
+        done = store.write(Prune(before, cursor))
+        deleted, kept, cursor = deleted + done.optimizations, kept + done.kept, done.cursor
+    return deleted, dict(kept)
+
+
+def assert_counts_of_what_is_there(store: Store) -> None:
+    """The counts now are a recount's; what ended stays counted, pruned or not."""
+    states = store.list(limit=1000).items
+    there = Counter(state.status.value for state in states)
+    counted: Counter[str] = Counter()
+    for row in store.counts():
+        counted[row["status"]] += row["count"]
+    assert counted == there
+    assert {row["priority"]: row["count"] for row in store.priorities()} == Counter(int(s.priority) for s in states)
+
+
+def _failed(number: int) -> Trial:
+    return trial(number, state=TrialState.FAILED, value=None, error="no data")
+
+
+def _sharpe(returns: tuple[float, ...]) -> float:
+    return mean(returns) / stdev(returns)
