@@ -196,12 +196,14 @@ def _printed(value: Any, escaped: Callable[[str], str]) -> Any:
 
 _AT_WORD = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is no emphasis
 _ANYWHERE = re.compile(r"[\\`*\[\]<>|]|~(?=~)")
+_MENTION = re.compile(r"@(?=[&0-9a-z])", re.IGNORECASE)  # Apprise makes a ping of each, for Discord
 _AT_LINE = re.compile(r"^(\s*)(?:([#>=+-])|(\d{1,9})([.)]))", re.MULTILINE)
 
 
 def markdown_text(text: str) -> str:
-    """`text` so that CommonMark, and the services' dialects of it, show it as it is."""
+    """`text` so that CommonMark, and the services' dialects of it, show it as it is, and nobody is called by it."""
     told = _AT_WORD.sub(r"\\_", _ANYWHERE.sub(r"\\\g<0>", text))
+    told = _MENTION.sub("@\u200b", told)
     return _AT_LINE.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", told)
 
 

@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType
-from apprise.conversion import convert_between
+from markdown_it import MarkdownIt
 from markupsafe import escape
 from pydantic import SecretStr
 
@@ -183,8 +183,7 @@ def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
         limit = max(0, limit - size(title) - _SPARE)
     if form is Form.HTML and not _schemes(plugin) & _LETTERS:
         simple = message.body(Form.MARKDOWN, limit // 2)
-        html: str = convert_between(NotifyFormat.MARKDOWN, NotifyFormat.HTML, simple)  # type: ignore[no-untyped-call]
-        return title, html
+        return title, MarkdownIt("commonmark").render(simple)
     return title, message.body(form, limit) or title
 
 

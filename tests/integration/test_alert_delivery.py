@@ -1,0 +1,430 @@
+"""Messages on their way to real servers, through Apprise's plugins and Prefect's blocks as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import alert_servers
+import o9_testing
+import pytest
+from alert_servers import Answered, HookServer, MailServer, Received
+
+from o9.alerts.channels import Channel, Failed, Sent, channel_of
+from o9.alerts.channels.apprise_url import AppriseChannel
+from o9.alerts.messages import Messages
+from o9.alerts.notice import Notice
+from o9.alerts.samples import samples
+from o9.alerts.templating import Form
+from o9.model.errors import OptimizationValidationError
+
+ONE, MANY, OVER = samples()["one alert"], samples()["a group of 14"], samples()["resolved"]
+# aiosmtpd counts only STARTTLS as TLS, not a connection that is TLS from its first byte.
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+TITLE = "[CRITICAL] Drawdown limit breached: momentum-us"
+SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+DISCORD_TOKEN = "JHZ7lQml277CDHmQKMHI8qBe7bk2ZwO5UKjCiOAF7711o33MyqU344Qpgv7YTpadV_js"
+DISCORD = f"discord://4174216298/{DISCORD_TOKEN}"
+TEAMS = "workflows://teams.example.com/643e69f83c8944/Jrdxi5ahNnlqMv0rTpqxjiZ6UO"
+DOUBT = "whether it arrived is unknown"
+
+
+async def send(channel: Channel, notice: Notice = ONE) -> Sent | Failed:
+    return await channel.send(Messages().of(notice), notice)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return alert_servers.make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def trusted(certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The server's certificate, which this process trusts."""
+    own, authority = certificates
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    return own
+
+
+@pytest.fixture
+def hooks() -> Iterator[HookServer]:
+    server = HookServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def services(trusted: Path) -> Iterator[HookServer]:
+    """Slack, Discord, Teams and Telegram, with TLS."""
+    server = HookServer(trusted)
+    with alert_servers.names_lead_here(server.port):
+        yield server
+    server.close()
+
+
+# Webhooks
+
+
+async def test_json_to_a_webhook_with_login_and_header(hooks: HookServer) -> None:
+    url = f"json://desk:T0P%20secret@localhost:{hooks.port}/hooks/o9?+X-Desk=systematic"
+    assert await send(channel_of("desk", url)) == Sent()
+    (received,) = hooks.received
+    assert (received.path, received.headers["x-desk"]) == ("/hooks/o9", "systematic")
+    assert received.headers["authorization"] == "Basic ZGVzazpUMFAgc2VjcmV0"
+    assert received.json["title"] == TITLE
+    assert received.json["type"] == "failure"
+    assert received.json["message"] == Messages().of(ONE).body()
+
+
+async def test_slack(services: HookServer) -> None:
+    assert await send(channel_of("desk", SLACK), MANY) == Sent()
+    (received,) = services.received
+    assert received.host == "hooks.slack.com"
+    assert received.path == "/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+    (attachment,) = received.json["attachments"]
+    assert attachment["title"] == "[CRITICAL] 14 alerts firing, 2 resolved"
+    assert attachment["color"] == "#A32037"
+    text = attachment["text"]
+    assert text.startswith("*CRITICAL:* 14 alerts fire: 3 critical, 3 error, 8 warning. 2 are over.")
+    assert "10. *WARNING* Plateaued: trend-7-8" in text
+    assert "<https://o9.example.com/optimizations/5|look>" in text
+    assert "*and 6 more:* o9 alerts list" in text
+    assert "**" not in text
+
+
+async def test_discord(services: HookServer) -> None:
+    services.otherwise = Answered(204, b"")
+    assert await send(channel_of("desk", DISCORD), OVER) == Sent()
+    (received,) = services.received
+    assert received.host == "discord.com"
+    (embed,) = received.json["embeds"]
+    assert embed["title"] == "[RESOLVED] Drawdown limit breached: momentum-us"
+    assert embed["color"] == 0x3AA337
+    assert "- **Since:** 2026-01-30 14:01:00 UTC, over after 4 min" in embed["description"]
+    assert "[momentum-us](<https://o9.example.com/optimizations/0>)" in embed["description"]
+
+
+async def test_teams_within_its_thousand_characters(services: HookServer) -> None:
+    services.otherwise = Answered(202, b"")
+    assert await send(channel_of("desk", TEAMS), MANY) == Sent()
+    (received,) = services.received
+    assert received.host == "teams.example.com"
+    assert "sig=Jrdxi5ahNnlqMv0rTpqxjiZ6UO" in received.path
+    title, body = received.json["attachments"][0]["content"]["body"]
+    assert title["text"] == "[CRITICAL] 14 alerts firing, 2 resolved"
+    assert len(body["text"]) <= 1_000
+    assert "7. **WARNING** Plateaued" in body["text"]
+    assert "more:** o9 alerts list" in body["text"]
+
+
+async def test_telegram_in_the_html_that_it_knows(services: HookServer) -> None:
+    services.otherwise = Answered(200, b'{"ok": true, "result": {}}')
+    evil = replace(ONE, firing=(replace(ONE.firing[0], title="<b>risk_limit & co", message="1 < 2"),))
+    channel = channel_of("desk", "tgram://123456789:AAabcdefghijklmnop_qrstuvwxyz12345678/12315544/")
+    assert await send(channel, evil) == Sent()
+    told = services.received[-1].json
+    assert told["parse_mode"] == "HTML"
+    assert told["text"].startswith("<b>[CRITICAL] &lt;b&gt;risk_limit &amp; co: momentum-us</b>")
+    assert "1 &lt; 2" in told["text"]
+    assert "<div" not in told["text"]
+
+
+@pytest.mark.parametrize("url", [SLACK, DISCORD, TEAMS, f"{DISCORD}?format=text", f"{SLACK}?format=text"])
+async def test_no_alert_calls_everybody_to_a_chat(services: HookServer, url: str) -> None:
+    evil = "@everyone <!channel> @here <@U12345> <@&9> <at>boss</at> <https://evil.example|look>"
+    told = replace(ONE, firing=(replace(ONE.firing[0], title=evil, message=evil, optimization_id=evil),))
+    assert isinstance(await send(channel_of("desk", url), told), Sent | Failed)
+    body = services.received[0].body.decode().encode().decode("unicode_escape")
+    for call in ("@everyone", "@here", "<!channel", "<@U12345>", "<@&9>", "<at>", "<https://evil.example|"):
+        assert call not in body
+    assert "allow_mentions" not in body
+    assert "https://evil.example" in body
+
+
+# Mail
+
+
+def letter(content: bytes) -> EmailMessage:
+    told = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(told, EmailMessage)
+    return told
+
+
+@pytest.fixture(scope="module", params=["ssl", "starttls"])
+def mail_server(request: pytest.FixtureRequest, certificates: tuple[Path, Path]) -> Iterator[tuple[MailServer, str]]:
+    server = MailServer(certificates[0], starttls=request.param == "starttls")
+    yield server, request.param
+    server.close()
+
+
+@pytest.fixture
+def mail(mail_server: tuple[MailServer, str], trusted: Path) -> tuple[MailServer, str]:
+    """A mail server, and the URL to it."""
+    server, mode = mail_server
+    server.letters.clear()
+    login = f"{quote('me@example.com', safe='')}:{quote(alert_servers.PASSWORD, safe='')}"
+    return server, f"mailtos://{login}@localhost:{server.port}?mode={mode}&from=o9@example.com&to=desk@example.org"
+
+
+async def test_mail_with_tls_and_login(mail: tuple[MailServer, str]) -> None:
+    server, url = mail
+    assert await send(channel_of("desk", url), MANY) == Sent()
+    (taken,) = server.letters
+    assert (taken.sender, taken.recipients) == ("o9@example.com", ["desk@example.org"])
+    assert (taken.login, taken.over_tls) == (b"me@example.com", True)
+    told = letter(taken.content)
+    assert told["Subject"] == "[CRITICAL] 14 alerts firing, 2 resolved"
+    plain, page = told.get_body(("plain",)), told.get_body(("html",))
+    assert plain is not None
+    assert page is not None
+    assert page.get_content().replace("\r\n", "\n").strip() == Messages().of(MANY).body(Form.HTML)
+    for each in (
+        "14 alerts fire",
+        "CRITICAL",
+        "均值回归-a股-9",
+        "and 6 more",
+        "https://o9.example.com/optimizations/5",
+    ):
+        assert each in plain.get_content()
+
+
+async def test_a_title_cannot_add_headers_to_a_mail(mail: tuple[MailServer, str]) -> None:
+    server, url = mail
+    evil = "x\r\nBcc: everybody@example.com\r\n\r\n<b>body</b>\x00\u202e"
+    told = replace(ONE, firing=(replace(ONE.firing[0], title=evil, optimization_id=evil),))
+    assert await send(channel_of("desk", url), told) == Sent()
+    (taken,) = server.letters
+    assert taken.recipients == ["desk@example.org"]
+    headers = letter(taken.content)
+    assert headers["Bcc"] is None
+    assert "Bcc: everybody@example.com <b>body</b>" in headers["Subject"]
+    assert "\r\nBcc" not in taken.content.decode()
+
+
+async def test_what_a_mail_server_refuses_and_what_it_puts_off(mail: tuple[MailServer, str]) -> None:
+    server, url = mail
+    channel = channel_of("desk", url)
+    server.answers = ["451 try later", "554 looks like spam", "RCPT 550 no such user", "RCPT 450 greylisted"]
+    assert await send(channel) == Failed("SMTP 451: try later")
+    assert await send(channel) == Failed("SMTP 554: looks like spam", permanent=True)
+    assert await send(channel) == Failed("SMTP 550: no such user", permanent=True)
+    assert await send(channel) == Failed("SMTP 450: greylisted")
+    assert await send(channel) == Sent()
+
+
+async def test_a_wrong_password_is_permanent_and_shown_nowhere(
+    mail: tuple[MailServer, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1)
+    _, url = mail
+    outcome = await send(channel_of("desk", url.replace(quote(alert_servers.PASSWORD, safe=""), "hunter2hunter")))
+    assert isinstance(outcome, Failed)
+    assert outcome.permanent
+    assert outcome.reason.startswith("SMTP 535")
+    assert "hunter2hunter" not in caplog.text + str(outcome)
+
+
+async def test_a_mail_server_that_nobody_vouches_for_gets_no_password(
+    certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = MailServer(certificates[0], starttls=False)
+    try:
+        outcome = await send(
+            channel_of("desk", f"mailtos://me:pw@localhost:{server.port}?mode=ssl&from=a@b.com&to=c@d.com")
+        )
+    finally:
+        server.close()
+    assert isinstance(outcome, Failed)
+    assert outcome.reason.startswith("the certificate of the server is not trusted: ")
+    assert not server.letters
+
+
+# Servers that fail
+
+
+async def test_a_server_that_fails_in_every_way_and_recovers(hooks: HookServer) -> None:
+    channel = channel_of("desk", f"json://localhost:{hooks.port}/T0PSECRET?rto=0.2")
+    until = datetime.now(UTC) + timedelta(seconds=90)
+    hooks.answers = [
+        Answered(500, b"out of order"),
+        Answered(503, b"<html>nginx</html>", {"Retry-After": format_datetime(until, usegmt=True)}),
+        Answered(429, b'{"message": "slow down"}', {"Retry-After": "37"}),
+        Answered(401, b'{"error": "who are you"}'),
+        Answered(404, b"no such hook /T0PSECRET"),
+        Answered(fault="hang"),
+        Answered(fault="reset"),
+    ]
+    assert await send(channel) == Failed("HTTP 500: out of order")
+    busy = await send(channel)
+    assert isinstance(busy, Failed)
+    assert (busy.reason, busy.permanent) == ("HTTP 503", False)
+    assert busy.retry_after is not None
+    assert timedelta(seconds=60) < busy.retry_after <= timedelta(seconds=90)
+    assert await send(channel) == Failed("HTTP 429: slow down", timedelta(seconds=37))
+    assert await send(channel) == Failed("HTTP 401: who are you", permanent=True)
+    assert await send(channel) == Failed("HTTP 404: no such hook ***", permanent=True)
+    assert await send(channel) == Failed(f"no answer in time; {DOUBT}")
+    reset = await send(channel)
+    assert isinstance(reset, Failed)
+    assert reset.reason.endswith(DOUBT)
+    assert not reset.permanent
+    assert await send(channel) == Sent()
+    assert len(hooks.received) == 8
+
+
+async def test_slack_and_discord_say_when_to_come_again(services: HookServer) -> None:
+    services.answers = [
+        Answered(429, b"rate_limited", {"Retry-After": "30"}),
+        Answered(404, b"no_service"),
+        Answered(200, b"nope"),
+    ]
+    channel = channel_of("desk", SLACK)
+    assert await send(channel) == Failed("HTTP 429: rate_limited", timedelta(seconds=30))
+    assert await send(channel) == Failed("HTTP 404: no_service", permanent=True)
+    assert await send(channel) == Failed("HTTP 200: nope")  # Slack takes a hook's message with `ok` alone
+    limited = Answered(429, b'{"message": "You are being rate limited.", "retry_after": 64.57, "global": false}')
+    services.answers = [limited, limited]  # Apprise's plugin for Discord tries once more, at once
+    assert await send(channel_of("desk", DISCORD)) == Failed(
+        "HTTP 429: You are being rate limited.", timedelta(seconds=64.57)
+    )
+    assert not services.answers
+
+
+async def test_where_nobody_is(trusted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = f"localhost:{alert_servers.closed_port()}"
+    assert await send(channel_of("desk", f"json://{closed}/x")) == Failed("connection refused")
+    assert await send(channel_of("desk", f"mailto://me:pw@{closed}?to=a@b.com&from=c@d.com")) == Failed(
+        "connection refused"
+    )
+    with alert_servers.names_lead_here(alert_servers.closed_port()):
+        assert await send(channel_of("desk", SLACK)) == Failed("connection refused")
+
+
+async def test_a_webhook_that_nobody_vouches_for_gets_nothing(
+    certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = HookServer(certificates[0])
+    try:
+        outcome = await send(channel_of("desk", f"jsons://localhost:{server.port}/x"))
+    finally:
+        server.close()
+    assert isinstance(outcome, Failed)
+    assert outcome.reason.startswith("the certificate of the server is not trusted: ")
+    assert not server.received
+
+
+async def test_a_server_that_never_answers_keeps_its_channel_busy_and_nobody_else(
+    hooks: HookServer, async_wait_until: Callable[..., Any]
+) -> None:
+    """It dribbles no byte for an hour: Apprise's own time limit is set out of reach, O9's counts."""
+    hooks.otherwise = Answered(fault="hang")
+    channel = AppriseChannel("desk", f"json://localhost:{hooks.port}/x?rto=3600", seconds=0.3)
+    hung = await asyncio.gather(*(send(channel) for _ in range(4)))
+    assert set(hung) == {Failed(f"no answer within 0.3 s; {DOUBT}")}
+    gaps, last = [], time.monotonic()
+    for _ in range(20):
+        outcome = await send(channel)
+        assert isinstance(outcome, Failed)
+        assert outcome.reason.startswith("busy: 4 sends before it hang")
+        await asyncio.sleep(0.005)
+        gaps.append(time.monotonic() - last)
+        last = time.monotonic()
+    assert max(gaps) < 0.15
+    assert len(hooks.received) == 4
+    hooks.otherwise = Answered()
+    hooks.let_go.set()
+    await async_wait_until(lambda: channel._threads.left_behind == 0)
+    assert await send(channel) == Sent()
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("answer", [Answered(), Answered(500, b"boom")])
+async def test_nothing_that_anybody_logs_holds_a_secret(
+    services: HookServer, answer: Answered, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(1)
+    logging.getLogger("urllib3").debug("/services/%s", "is heard")
+    services.otherwise = answer
+    for url in (SLACK, DISCORD, TEAMS):
+        await send(channel_of("desk", url))
+    told = caplog.text + "".join(capfd.readouterr())
+    assert "is heard" in told
+    assert '"POST /services/*** HTTP/1.1"' in told  # urllib3 tells of each request, with its path
+    for secret in ("TIiajkdnlazkcOXrIdevi7FQ", "A1BRTD4JD", DISCORD_TOKEN, "Jrdxi5ahNnlqMv0rTpqxjiZ6UO"):
+        assert secret not in told
+
+
+# Prefect's blocks, and O9's
+
+
+async def test_prefect_s_slack_block_as_it_is(services: HookServer, caplog: pytest.LogCaptureFixture) -> None:
+    from prefect.blocks.notifications import SlackWebhook
+
+    block = SlackWebhook(url="https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ")
+    caplog.set_level(1)  # only now: what Apprise says while Prefect makes the block is Prefect's
+    channel = channel_of("desk", block)
+    assert await send(channel) == Sent()
+    services.answers = [Answered(429, b"rate_limited", {"Retry-After": "30"}), Answered(404, b"no_service")]
+    assert await send(channel) == Failed("HTTP 429")  # Prefect's block passes on the status, and not when to come again
+    assert await send(channel) == Failed("HTTP 404", permanent=True)
+    assert not block._raise_on_failure
+    text = services.received[0].json["attachments"][0]["text"]
+    assert text.startswith("The best trial has lost 23.4%")
+    assert "TIiajkdnlazkcOXrIdevi7FQ" not in f"{caplog.text}{channel!r}{channel.__dict__}"
+
+
+async def test_prefect_s_custom_webhook_block_as_it_is(hooks: HookServer) -> None:
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    block = CustomWebhookNotificationBlock(
+        name="desk", url=f"http://localhost:{hooks.port}/{{{{token}}}}", secrets={"token": "T0PSECRET"},
+        json_data={"subject": "{{subject}}", "body": "{{body}}"},
+    )  # fmt: skip
+    channel = channel_of("desk", block)
+    assert await send(channel) == Sent()
+    received: Received = hooks.received[0]
+    assert received.path == "/T0PSECRET"
+    assert received.json["subject"] == TITLE
+    hooks.answers = [Answered(429, b"slow down", {"Retry-After": "5"})]
+    outcome = await send(channel)
+    assert outcome == Failed("HTTP 429: slow down", timedelta(seconds=5))
+    assert "T0PSECRET" not in f"{outcome}{channel!r}"
+
+
+async def test_o9_s_block_is_saved_loaded_and_sent_through(services: HookServer) -> None:
+    from prefect.blocks.notifications import SlackWebhook
+
+    from o9.blocks import AlertChannel
+    from o9.blocks.alert_channel import load_block
+
+    o9_testing.session_server()
+    block = AlertChannel(url=SLACK)
+    assert "TIiajkdnlazkcOXrIdevi7FQ" not in f"{block!r} {block} {block.model_dump()} {block.model_dump_json()}"
+    await block.save("desk-hook", overwrite=True)
+    await SlackWebhook(url=f"https://hooks.slack.com/services/{SLACK.removeprefix('slack://')}").save(
+        "desk-of-prefect", overwrite=True
+    )
+    loaded = await asyncio.to_thread(channel_of, "desk", "block:desk-hook", load_block)
+    assert isinstance(loaded, AppriseChannel)
+    assert await send(loaded) == Sent()
+    theirs = await asyncio.to_thread(channel_of, "desk", "block:slack-webhook/desk-of-prefect", load_block)
+    assert await send(theirs) == Sent()
+    assert len(services.received) == 2
+    with pytest.raises(OptimizationValidationError, match=r"block:nothing.*save it, or give the URL itself"):
+        await asyncio.to_thread(channel_of, "desk", "block:nothing", load_block)
+    with pytest.raises(OptimizationValidationError, match=r"channels\.desk: Apprise does not take its URL"):
+        channel_of("desk", AlertChannel(url="nowhere://T0PSECRET"))
