@@ -7,43 +7,33 @@ from typing import Any
 
 import pytest
 
-from o9.aggregator.schedules import IN_NODES, KEPT, SCHEDULES, Schedule, due_at, keeper
+from o9.aggregator.schedules import IN_NODES, SCHEDULES, Schedule, claimant, due_at, runner_of
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOURLY = Schedule("a_module.hourly_flow", timedelta(hours=1))
 
 
-def node(name: str, *, beat: float = 100.0, **info: Any) -> dict[str, Any]:
-    return {"node_id": name, "heartbeat_at": beat, "info": {"lease_seconds": 30.0, KEPT: ["hourly-flow"]} | info}
+def held_for(minutes: float) -> dict[str, Any]:
+    return {"node": claimant("desk-1", NOON), "expires_at": (NOON + timedelta(minutes=minutes)).timestamp()}
 
 
-@pytest.mark.parametrize(
-    ("nodes", "dead", "whose"),
-    [
-        ([], (), None),
-        ([node("b"), node("a")], (), "a"),
-        ([node("b"), node("a", **{KEPT: ["another"]})], (), "b"),
-        ([node("b"), {"node_id": "a", "heartbeat_at": 100.0, "info": {}}], (), "b"),
-        ([node("b"), node("a", beat=69.9)], (), "b"),
-        ([node("b"), node("a")], ("a",), "b"),
-        ([node("a", beat=1.0)], (), None),
-    ],
-    ids=["nobody", "first by name", "keeps another", "keeps none", "silent", "known dead", "all silent"],
-)
-def test_the_first_living_node_that_keeps_it_runs_it(
-    nodes: list[dict[str, Any]], dead: tuple[str, ...], whose: str | None
+@pytest.mark.parametrize(("held_for_minutes", "due_in_minutes"), [(-3_000, 0), (0, 0), (45, 45), (60, 60), (600, 60)])
+def test_it_is_due_when_the_claim_of_its_last_run_ends_and_within_an_interval(
+    held_for_minutes: int, due_in_minutes: int
 ) -> None:
-    assert keeper(HOURLY, nodes, dead, now=100.0) == whose
+    assert due_at(HOURLY, held_for(held_for_minutes), NOON) == NOON + timedelta(minutes=due_in_minutes)
 
 
-@pytest.mark.parametrize(
-    ("last_started_minutes_ago", "due_in_minutes"), [(None, 0), (60, 0), (3_000, 0), (15, 45), (0, 60), (-600, 60)]
-)
-def test_it_is_due_an_interval_after_it_was_started_last(
-    last_started_minutes_ago: int | None, due_in_minutes: int
-) -> None:
-    last = None if last_started_minutes_ago is None else NOON - timedelta(minutes=last_started_minutes_ago)
-    assert due_at(HOURLY, last, NOON) == NOON + timedelta(minutes=due_in_minutes)
+def test_it_is_due_at_once_where_nobody_ever_claimed_it() -> None:
+    assert due_at(HOURLY, None, NOON) == NOON
+
+
+def test_a_claim_names_its_node_and_is_no_other_of_the_same_node() -> None:
+    assert runner_of(held_for(1)) == "desk-1"
+    assert runner_of({"node": None, "expires_at": 0.0}) is None
+    assert runner_of(None) is None
+    assert runner_of({"node": claimant("a node at home", NOON), "expires_at": 0.0}) == "a node at home"
+    assert claimant("desk-1", NOON) != claimant("desk-1", NOON + timedelta(microseconds=1))
 
 
 def test_each_schedule_has_a_flow_of_its_name_that_may_run_without_parameters() -> None:

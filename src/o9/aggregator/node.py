@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from o9.aggregator.dispatch import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
 from o9.aggregator.scheduler import Scheduler
-from o9.aggregator.schedules import KEPT, Schedule
+from o9.aggregator.schedules import Schedule
 from o9.lifecycle.presence import Presence
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
@@ -66,7 +66,7 @@ class Node:
             self.name,
             lease_seconds,
             on_freed=self._on_freed,
-            info={"limit": limit, KEPT: [schedule.name for schedule in schedules]},
+            info={"limit": limit},
             is_stuck=lambda: self._watchdog.is_blocked,
             before_dead=lambda: deliver(store),
         )

@@ -9,47 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from prefect import Flow, get_client, tags
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterStartTime,
-    FlowRunFilterTags,
-)
+from prefect import Flow, tags
 from prefect.client.schemas.objects import State
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_engine import run_flow_async
 
-from o9.aggregator.schedules import Schedule, due_at, keeper
-from o9.lifecycle.presence import dead_on_this_host
+from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
 from o9.model.errors import OptimizationStoreError
 from o9.model.optimization import utc_now
+from o9.store.leadership import Lead, LetGo
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-LOOK = timedelta(seconds=30)  # for a node that has left; a clock that jumps is noticed within that, too
+LOOK = timedelta(seconds=30)  # a clock that jumps, or a machine that slept, is noticed within that
 STOP_GRACE_SECONDS = 10.0
 
 
 class Scheduler:
-    """`node`: the name under which this one gives its sign of life, and tells which schedules it keeps.
-
-    Raises where a flow cannot be loaded.
-    """
+    """`node` is whose claims these are. Raises where a flow cannot be loaded."""
 
     def __init__(self, store: Store, node: str, schedules: Sequence[Schedule]) -> None:
         self._store = store
         self._node = node
-        self._tag = store_tag(store)
         self._kept = [(schedule, schedule.load()) for schedule in schedules]
         self._keeping: list[asyncio.Task[None]] = []
-        self._running: dict[str, asyncio.Task[datetime]] = {}
+        self._running: set[asyncio.Task[datetime]] = set()
         self._told: dict[str, str] = {}
 
     def start(self) -> None:
@@ -65,7 +53,7 @@ class Scheduler:
         for task in self._keeping:
             task.cancel()
         self._keeping = []
-        runs = list(self._running.values())
+        runs = set(self._running)
         late = (await asyncio.wait(runs, timeout=STOP_GRACE_SECONDS))[1] if runs else set()
         for run in late:
             logger.warning("%s is cut off: it was not done within %g s", run.get_name(), STOP_GRACE_SECONDS)
@@ -88,41 +76,57 @@ class Scheduler:
             await asyncio.sleep(max(0.0, min(due - utc_now(), LOOK).total_seconds()))
 
     async def _look(self, schedule: Schedule, flow: Flow[..., Any]) -> datetime:
-        """Run it if it is due, and this node's to run; answers with when to look again."""
+        """Run it if it is due and no other node has claimed that; answers with when to look again."""
         assert schedule.every is not None
-        nodes = await self._store.read_async(self._store.nodes)
-        dead = await self._store.read_async(dead_on_this_host, self._store)
-        whose = keeper(schedule, nodes, dead, time.time())
-        if whose != self._node:
-            self._tell(schedule, f"node {whose} runs it" if whose else "no node that keeps it gives a sign of life")
+        held = await self._store.read_async(self._store.alerts.leader, schedule.lease)
+        due = due_at(schedule, held, utc_now())
+        if due > utc_now():
+            self._tell(schedule, _next(due, runner_of(held), self._node))
+            return due
+        claim = Lead(schedule.lease, claimant(self._node, utc_now()), schedule.every.total_seconds())
+        fence = await self._store.write_async(claim)
+        if fence is None:  # another node was quicker, or the database's clock is behind
             return utc_now() + min(schedule.every, LOOK)
-        if (run := self._running.get(schedule.name)) is None:
-            due = due_at(schedule, await _last_started(schedule.name, self._tag), utc_now())
-            if due > utc_now():
-                self._tell(schedule, f"next at {due.astimezone():%Y-%m-%d %H:%M:%S}")
-                return due
-            run = asyncio.create_task(self._run(schedule, flow), name=f"o9-run-{schedule.name}")
-            self._running[schedule.name] = run
-            run.add_done_callback(lambda _: self._running.pop(schedule.name))
+        run = asyncio.create_task(self._run(schedule, flow, claim, fence), name=f"o9-run-{schedule.name}")
+        self._running.add(run)
+        run.add_done_callback(self._running.discard)
         return await asyncio.shield(run)  # which goes on where Prefect's server is replaced
 
-    async def _run(self, schedule: Schedule, flow: Flow[..., Any]) -> datetime:
-        """One flow run; answers with when the next is due."""
+    async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: Lead, fence: int) -> datetime:
+        """One flow run; answers with when to look again."""
         began = utc_now()
+        keeping = asyncio.create_task(self._keep_claim(claim), name=f"o9-claim-{schedule.name}")
         try:
-            with tags("o9", self._tag):
+            with tags("o9"):
                 state = await run_flow_async(flow, parameters=dict(schedule.parameters), return_type="state")
+        except asyncio.CancelledError:  # cut off: whoever is next begins it anew
+            await self._store.write_async(LetGo(claim.name, fence))
+            raise
         except Exception:  # what the flow itself raises becomes its state: this is Prefect's, or its server is away
             logger.exception("%s could not be run; trying again in %s", schedule.name, LOOK)
+            await self._store.write_async(LetGo(claim.name, fence))
             return utc_now() + LOOK
+        finally:
+            keeping.cancel()
         assert isinstance(state, State)
+        assert schedule.every is not None
         now = utc_now()
-        due = due_at(schedule, began, now)
+        due = max(now, began + schedule.every)
+        await self._store.write_async(replace(claim, lease_seconds=(due - now).total_seconds()))
         how = f"{state.name} after {(now - began).total_seconds():.1f} s".lower()
         why = f": {state.message.splitlines()[0]}" if state.message and not state.is_completed() else ""
-        told = f"{how}{why}; next at {due.astimezone():%Y-%m-%d %H:%M:%S}"
-        self._tell(schedule, told, logging.INFO if state.is_completed() else logging.ERROR)
+        level = logging.INFO if state.is_completed() else logging.ERROR
+        self._tell(schedule, f"{how}{why}; {_next(due)}", level)
         return due
+
+    async def _keep_claim(self, claim: Lead) -> None:
+        """While a run takes longer than its interval, no other node may begin the next."""
+        while True:
+            await asyncio.sleep(claim.lease_seconds / 2)
+            try:
+                await self._store.write_async(claim)
+            except OptimizationStoreError as error:
+                logger.warning("could not keep the claim of %s: %s", claim.name, error)
 
     def _tell(self, schedule: Schedule, text: str, level: int = logging.INFO) -> None:
         if self._told.get(schedule.name) != text:
@@ -130,20 +134,7 @@ class Scheduler:
             logger.log(level, "%s: %s", schedule.name, text)
 
 
-def store_tag(store: Store) -> str:
-    """What a flow run is tagged with, so that the runs of other stores on the same Prefect server do not count."""
-    return f"store:{store.name if '://' in store.name else store.url}"
-
-
-async def _last_started(flow_name: str, tag: str) -> datetime | None:
-    """When the newest run of a flow with this tag was started."""
-    async with get_client() as client:
-        runs = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
-            flow_run_filter=FlowRunFilter(
-                start_time=FlowRunFilterStartTime(is_null_=False), tags=FlowRunFilterTags(all_=[tag])
-            ),
-            sort=FlowRunSort.START_TIME_DESC,
-            limit=1,
-        )
-    return runs[0].start_time if runs else None
+def _next(due: datetime, runner: str | None = None, me: str = "") -> str:
+    """`next at 2026-01-31 12:05:00`, and who ran it last where that is another node."""
+    whose = f" (node {runner} ran it last)" if runner not in (None, me) else ""
+    return f"next at {due.astimezone():%Y-%m-%d %H:%M:%S}{whose}"

@@ -1,16 +1,15 @@
 """The flows that run on a schedule: one list, for aggregators that run them inside and for deployments alike.
 
-Whose turn it is and when are pure decisions. Of the nodes that keep a schedule, the living one whose name sorts first
-runs it: no claim has to be written, and a node that dies, leaves or hangs is followed by the next. When it ran last is
-what Prefect says, so that neither a restart nor another node runs it early. Two nodes may both believe for a moment
-that it is theirs: these flows do no harm when two of them meet.
+An aggregator that is given schedules claims each run through the store, by a lease (`o9.store.leadership`) that lasts
+as long as the interval: so it happens once in an interval over all nodes, and neither a restart nor a node that dies
+makes it happen early. Deployments know nothing of that; these flows do no harm when two of them meet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import Flow
@@ -19,7 +18,7 @@ from prefect.flows import load_flow_from_entrypoint
 from o9.store.commit import Row
 
 DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
-KEPT = "schedules"  # under which a node tells the others which ones it keeps
+CLAIMED_AT = " at "
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Schedule:
         """The flow's name."""
         return self.entrypoint.rpartition(".")[2].replace("_", "-")
 
+    @property
+    def lease(self) -> str:
+        """The name of the lease by which its runs are claimed."""
+        return f"schedule {self.name}"
+
     def load(self) -> Flow[..., Any]:
         """Raises where there is no such flow, or a module that it needs is missing."""
         return load_flow_from_entrypoint(self.entrypoint, use_placeholder_flow=False)
@@ -54,29 +58,23 @@ SCHEDULES = (
 IN_NODES = tuple(schedule for schedule in SCHEDULES if schedule.in_nodes and schedule.every is not None)
 
 
-def keeper(schedule: Schedule, nodes: Sequence[Row], dead: Collection[str], now: float) -> str | None:
-    """The node that runs it: of those that keep it and give a sign of life, the first by name. None: nobody does.
+def due_at(schedule: Schedule, held: Row | None, now: datetime) -> datetime:
+    """When its next run can be claimed: at once where no lease says otherwise (`held`, see `leadership.leader`).
 
-    nodes: `Store.nodes()`; dead: those of which it is known without waiting for their signs of life.
-    """
-    return min(
-        (
-            node["node_id"]
-            for node in nodes
-            if schedule.name in node["info"].get(KEPT, ())
-            and node["node_id"] not in dead
-            and node["heartbeat_at"] + node["info"].get("lease_seconds", 0.0) > now
-        ),
-        default=None,
-    )
-
-
-def due_at(schedule: Schedule, last_started: datetime | None, now: datetime) -> datetime:
-    """When it is to run: one interval after it was started last, and at once where that is past or it never was.
-
-    Never later than an interval from now: a clock that is ahead elsewhere must not hold it up.
+    Never later than an interval from now: a database whose clock is ahead must not hold it up.
     """
     assert schedule.every is not None
-    if last_started is None:
+    if held is None:
         return now
-    return min(max(now, last_started + schedule.every), now + schedule.every)
+    free = datetime.fromtimestamp(held["expires_at"], UTC)
+    return min(max(now, free), now + schedule.every)
+
+
+def runner_of(held: Row | None) -> str | None:
+    """The node that claimed its last run."""
+    return held["node"].rpartition(CLAIMED_AT)[0] if held is not None and held["node"] else None
+
+
+def claimant(node: str, now: datetime) -> str:
+    """Whom a lease is given to: no node, which might renew it after a restart, but one claim of its."""
+    return f"{node}{CLAIMED_AT}{now.isoformat()}"
