@@ -21,7 +21,7 @@ _STEERING = regex.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U000e0000-\U000e001f]"
 )
-# What Slack, Discord and Teams take for a call to people, or for a link under another name; a space without width behind
+# What Slack, Discord and Teams take for a call to people, or a link under another name; a space without width behind
 # its first character undoes it.
 _CALLS = regex.compile(r"(?i)@(?=(?:everyone|here|channel|all)\b)|<(?=[@!#&]|/?at\b|[a-z][a-z0-9+.\-]*:)")
 _NO_WIDTH = "\u200b"
