@@ -200,7 +200,7 @@ def trust_figures(evidence: Evidence | Unknown) -> list[Figure]:
     if isinstance(best, Unknown):
         found.append(Figure("Sharpe ratio of the best", "unknown", best.reason))
     else:
-        over = ", over the baseline" if evidence.over_benchmark else ", over zero"
+        over = ", over zero" if evidence.beta is None else f", over the baseline, of which it holds {evidence.beta:.2f}"
         note = f"{unit}{over}, from {best.observations:,} returns"
         found.append(Figure("Sharpe ratio of the best", words.ratio(best.sharpe * scale), note))
     note = "the probability that it is truly above what luck gives" if not isinstance(luck, Unknown) else ""
