@@ -62,6 +62,9 @@ class Engine:
         """What sources tell. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
         for told in alerts:
             known = self._known.get(told.fingerprint)
+            if known is not None and not known.firing and self._quiet(told.fingerprint, now):
+                self._calm(known)
+                known = self._known.get(told.fingerprint)
             if known is None:
                 known = self._meet(told)
             else:
@@ -103,7 +106,10 @@ class Engine:
         return None
 
     def advance(self, now: datetime) -> list[Notice]:
-        """What is told at `now`: looks at every group whose time has come, once."""
+        """What is told at `now`: looks at every group whose time has come, once.
+
+        It also forgets what has passed; to be called every minute or so, then, where nothing is due.
+        """
         notices: list[Notice] = []
         while (at := self.due()) is not None and at <= now:
             notices += self._look_at(self._occupied[heapq.heappop(self._due)[1]], now)
@@ -249,6 +255,19 @@ class Engine:
         changes, damping = self._changes.get(known.alert.fingerprint), self.configuration.flapping
         return damping is not None and changes is not None and flaps(changes, changes[-1], damping)
 
+    def _quiet(self, fingerprint: str, now: datetime) -> bool:
+        """Whether its changes count no more."""
+        changes, damping = self._changes.get(fingerprint), self.configuration.flapping
+        return changes is not None and damping is not None and now - changes[-1] >= damping.quiet
+
+    def _calm(self, known: Known) -> None:
+        """It has been quiet; while a group has still to say that it is over, that it flapped says why it is there."""
+        if known.firing or not _in_a_group(known):
+            self._changes.pop(known.alert.fingerprint, None)
+            self._closed += [name for _, name in known.episodes]
+            known.episodes = ()
+            self._forget_if_done(known)
+
     def _forget_if_done(self, known: Known) -> None:
         fingerprint = known.alert.fingerprint
         if known.firing or fingerprint in self._changes or _in_a_group(known):
@@ -320,16 +339,10 @@ class Engine:
             return
         self._sweep_at = now + _SWEPT_EVERY
         self._silences.forget(now)
-        damping = self.configuration.flapping
-        for fingerprint, changes in list(self._changes.items()):
-            if damping is None or now - changes[-1] < damping.quiet:
+        for fingerprint in list(self._changes):
+            if not self._quiet(fingerprint, now):
                 break  # they are in the order of their last change
-            known = self._known[fingerprint]
-            if known.firing or not _in_a_group(known):
-                del self._changes[fingerprint]
-                self._closed += [name for _, name in known.episodes]
-                known.episodes = ()
-                self._forget_if_done(known)
+            self._calm(self._known[fingerprint])
 
 
 def _in_a_group(known: Known) -> bool:

@@ -67,7 +67,6 @@ class Group:
         """A new episode of an alert whose last one the receiver still believes to fire: time to react starts anew."""
         if fingerprint in self.told:
             self.told[fingerprint] = now
-            self.escalated.discard(fingerprint)
             self.plan_escalation(now)
 
     def take_out(self, fingerprint: str) -> None:

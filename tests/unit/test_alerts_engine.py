@@ -1,0 +1,276 @@
+"""The engine: whatever happens, and in whatever order, what it tells keeps to these rules."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from alert_scripts import FULL, LABELS, PLAIN, START, Player, Step, alert, steps
+
+from o9.alerts.alert import Alert
+from o9.alerts.configuration import load
+from o9.alerts.engine import Engine
+from o9.alerts.memory import Snapshot
+from o9.alerts.notice import Notice, NoticeKind
+from o9.alerts.stages import Reason
+from o9.model.states import AlertLevel
+
+EITHER = st.sampled_from(["plain", "full"])
+CONFIGURATIONS = {"plain": PLAIN, "full": FULL}
+LONG = timedelta(minutes=5)
+
+
+def second(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EITHER, steps)
+def test_restarts_at_every_instant_change_nothing(name: str, steps: list[Step]) -> None:
+    undisturbed, restarting = Player(CONFIGURATIONS[name]), Player(CONFIGURATIONS[name], restarts=True)
+    for player in (undisturbed, restarting):
+        player.play(steps)
+        player.until(player.now + LONG)
+    assert restarting.notices == undisturbed.notices
+    assert sorted(restarting.held, key=repr) == sorted(undisturbed.held, key=repr)
+
+
+@settings(max_examples=200, deadline=None)
+@given(EITHER, steps)
+def test_what_is_drained_is_all_that_a_store_needs(name: str, steps: list[Step]) -> None:
+    player = Player(CONFIGURATIONS[name])
+    for step in steps:
+        player.play([step])
+        assert player.stored == dict(player.engine.snapshot().groups)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EITHER, steps)
+def test_what_is_told_is_news_and_not_too_soon(name: str, steps: list[Step]) -> None:
+    player = Player(CONFIGURATIONS[name])
+    player.play(steps)
+    player.until(player.now + LONG)
+    by_group: dict[tuple[str, str], list[Notice]] = defaultdict(list)
+    for notice in player.notices:
+        by_group[notice.group_key, notice.receiver].append(notice)
+    for (_, receiver), notices in by_group.items():
+        numbers = [notice.number for notice in notices]
+        assert numbers == sorted(set(numbers))
+        if receiver != "head":
+            _is_news(notices, resolved_is_told=CONFIGURATIONS[name].receivers[receiver].send_resolved)
+
+
+def _is_news(notices: list[Notice], *, resolved_is_told: bool) -> None:
+    """Of one group, in order: each says something new, or repeats what it is time to repeat."""
+    believed: set[str] = set()  # to fire
+    last: set[str] = set()  # what the last message told as firing
+    before: Notice | None = None
+    for notice in notices:
+        firing, over = _names(notice.firing), _names(notice.resolved)
+        if notice.kind is NoticeKind.FLAPPING:
+            believed |= firing | over
+            last -= firing | over
+            continue
+        assert firing or over
+        assert not firing & over
+        assert over <= believed, "told to be over, but never told to fire"
+        if before is not None and not before.kind.value.startswith(("resolved", "flapping")):
+            assert notice.at - before.at >= second(10), "within group_interval" if resolved_is_told else ""
+        if notice.kind is NoticeKind.REPEAT:
+            assert before is not None
+            assert firing <= last
+            assert notice.at - before.at >= second(35), "before repeat_interval"
+        elif resolved_is_told:
+            assert over or firing - last, "nothing new"
+        believed = (believed | firing) - over
+        last = firing
+        before = notice
+
+
+def _names(alerts: tuple[Alert, ...]) -> set[str]:
+    return {each.fingerprint for each in alerts}
+
+
+@settings(max_examples=300, deadline=None)
+@given(EITHER, steps)
+def test_of_every_firing_alert_each_receiver_is_told_or_there_is_a_reason(name: str, steps: list[Step]) -> None:
+    player = Player(CONFIGURATIONS[name])
+    player.play(steps)
+    now = player.now
+    for number in range(len(LABELS)):
+        fingerprint = alert(number, now).fingerprint
+        for receiver, decision in player.engine.why(fingerprint, now):
+            assert decision.reason is not Reason.GOES_ON
+            if decision.reason in (Reason.GROUP_WAIT, Reason.GROUP_INTERVAL):
+                assert decision.until is not None
+                assert now <= decision.until <= now + second(10)
+            elif decision.reason is Reason.NOTHING_NEW:
+                told = [
+                    each for each in player.notices if each.receiver == receiver and fingerprint in _names(each.firing)
+                ]
+                assert told, "said to be told, and was not"
+            else:
+                assert decision.reason in (
+                    Reason.INHIBITED, Reason.SILENCED, Reason.MUTED, Reason.NOT_ACTIVE, Reason.FLAPPING,
+                )  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_what_lasts_and_nothing_holds_back_is_told_within_group_wait_or_interval(steps: list[Step]) -> None:
+    steps = [step for step in steps if step.what in ("fires", "resolved", "for", "old")]
+    player = Player(PLAIN)
+    player.play(steps)
+    fires = {
+        name
+        for number in range(len(LABELS))
+        if player.engine.why(name := alert(number, player.now).fingerprint, player.now)
+        and (known := player.engine._known[name]).firing
+        and not known.alert.resolved(player.now + second(10))
+    }
+    player.until(player.now + second(10.5))
+    told = {name for notice in player.notices for name in _names(notice.firing)}
+    assert fires <= told
+
+
+@settings(max_examples=200, deadline=None)
+@given(EITHER, steps)
+def test_when_all_is_over_everybody_who_was_told_knows_and_nothing_is_left(name: str, steps: list[Step]) -> None:
+    player = Player(CONFIGURATIONS[name])
+    player.play(steps)
+    player.engine.take([alert(number, player.now, ends_at=player.now) for number in range(len(LABELS))], player.now)
+    player.until(player.now + LONG)
+    player.engine.advance(player.now)
+    believed: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for notice in player.notices:
+        known = {(notice.group_key, fingerprint) for fingerprint in _names(notice.firing)}
+        over = {(notice.group_key, fingerprint) for fingerprint in _names(notice.resolved)}
+        if notice.kind is NoticeKind.FLAPPING:
+            known, over = known | over, set()
+        believed[notice.receiver] = (believed[notice.receiver] | known) - over
+    assert not {receiver: names for receiver, names in believed.items() if names and receiver != "log"}
+    assert player.engine.snapshot() == Snapshot((), (), {})
+    assert player.engine.due() is None
+
+
+def test_an_alert_told_over_and_over_is_one_alert() -> None:
+    engine = Engine(PLAIN)
+    for _ in range(3):
+        engine.take([alert(0, START), alert(0, START)], START)
+    (notice,) = engine.advance(START + second(5))
+    assert len(notice.firing) == 1
+
+
+def test_two_alerts_of_one_id_are_two_where_their_labels_differ() -> None:
+    engine = Engine(PLAIN)
+    engine.take([alert(0, START, alert_id="x"), alert(4, START, alert_id="x")], START)
+    assert len(engine.advance(START + second(5))) == 2
+
+
+def test_the_end_of_what_was_never_told_is_noted() -> None:
+    engine = Engine(PLAIN)
+    engine.take([alert(0, START, ends_at=START)], START)
+    changes = engine.drain()
+    assert [held.decision.reason for held in changes.held] == [Reason.OVER_BEFORE_TOLD]
+    assert changes.closed == (alert(0, START).alert_id,)
+    assert engine.due() is None
+
+
+def test_an_end_in_the_past_is_over_and_a_start_in_the_future_fires() -> None:
+    engine = Engine(PLAIN)
+    engine.take([alert(0, START - LONG, ends_at=START - second(100))], START)
+    engine.take([alert(1, START + LONG)], START)
+    (notice,) = engine.advance(START + second(5))
+    assert _names(notice.firing) == {alert(1, START).fingerprint}
+
+
+def test_a_silence_that_ends_early_lets_go() -> None:
+    player = Player(PLAIN)
+    player.play([Step(0, "silence", 0, 40), Step(0, "fires", 0, 0)])
+    player.until(START + second(6))
+    assert not player.notices
+    assert [held.decision.reason for held in player.held] == [Reason.SILENCED]
+    player.engine.end_silence("s")
+    player.until(START + second(20))
+    assert len(player.notices) == 1
+
+
+def test_what_is_held_back_is_noted_once() -> None:
+    player = Player(PLAIN)
+    player.play([Step(0, "silence", 0, 40), Step(0, "fires", 0, 0)])
+    player.until(START + second(39))
+    assert len(player.held) == 1
+
+
+def test_changed_words_are_silenced_by_a_pattern_that_fits_them_now() -> None:
+    engine = Engine(PLAIN)
+    player = Player(PLAIN)
+    player.engine = engine
+    engine.put_silence(_pattern("memory"))
+    engine.take([alert(0, START, message="plenty")], START)
+    assert engine.why(alert(0, START).fingerprint, START)[0][1].reason is Reason.GROUP_WAIT
+    engine.take([alert(0, START, message="out of Memory")], START)
+    assert engine.why(alert(0, START).fingerprint, START)[0][1].reason is Reason.SILENCED
+
+
+def _pattern(text: str):  # type: ignore[no-untyped-def]
+    from o9.alerts.silences import Silence
+
+    return Silence("p", START, START + LONG, pattern=text)
+
+
+def test_a_configuration_that_changes_keeps_the_groups_whose_routes_stay() -> None:
+    player = Player(PLAIN)
+    player.play([Step(0, "fires", 0, 0)])
+    player.until(START + second(6))
+    more = load("""
+flapping: false
+route:
+  receiver: desk
+  group_by: [title]
+  group_wait: 5s
+  group_interval: 10s
+  repeat_interval: 35s
+  routes: [{receiver: head, matchers: [title=B], group_wait: 1s}]
+receivers: [{name: desk, channels: [log]}, {name: head, channels: [log]}]
+""")
+    engine = Engine.restored(more, player.engine.snapshot(), player.now)
+    assert engine.advance(player.now + second(15)) == []
+    engine.take([alert(4, player.now + second(15))], player.now + second(15))
+    (notice,) = engine.advance(player.now + second(16))
+    assert notice.receiver == "head"
+
+
+def test_a_receiver_that_is_new_in_the_configuration_is_told_of_what_fires() -> None:
+    player = Player(PLAIN)
+    player.play([Step(0, "fires", 0, 0)])
+    player.until(START + second(6))
+    other = load("route: {receiver: head}\nreceivers: [{name: head, channels: [log]}]")
+    engine = Engine.restored(other, player.engine.snapshot(), player.now)
+    (notice,) = engine.advance(player.now + second(30))
+    assert notice.receiver == "head"
+
+
+@pytest.mark.parametrize(
+    "rule", ["", 'inhibit_rules: [{source_matchers: [a=~".*"], target_matchers: [a=~".*"], equal: [n]}]']
+)
+def test_ten_thousand_alerts_cost_no_search_among_each_other(rule: str) -> None:
+    engine = Engine(load(rule))
+    alerts = [
+        Alert({"title": str(n % 10), "n": str(n), "a": "b"}, START, str(n), "", AlertLevel.ERROR, str(n % 10))
+        for n in range(10_000)
+    ]
+    began = time.perf_counter()
+    engine.take(alerts, START)
+    notices = engine.advance(START + second(30))
+    assert time.perf_counter() - began < 5.0  # a tenth of that, usually; a search among all would take minutes
+    assert sum(len(notice.firing) for notice in notices) == 10_000
