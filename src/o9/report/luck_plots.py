@@ -108,9 +108,8 @@ def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[
 
 def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
     told = f"The Sharpe ratios {unit} of {words.count(kept, 'trial')} of the whole family, measured over "
-    told += (
-        "the baseline's returns" if evidence.over_benchmark else "zero, where the market's own rise counts as an edge"
-    )
+    zero = "zero, where the market's own rise counts as an edge"
+    told += "what each holds of the baseline" if evidence.over_benchmark else zero
     missing = evidence.counted - kept
     if missing:
         told += f"; the returns of {words.count(missing, 'trial')} more, which count, are not there"
