@@ -134,7 +134,8 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
     assert places == sorted(places)
     has(
         page, "Decided by", "How often this is wrong", "Do not trade on it", "Hold-out returns",
-        "Family test: probability of luck", "decides", "not reached", "60 2 failed", "over the baseline, of which it holds",
+        "Family test: probability of luck", "decides", "not reached", "60 2 failed",
+        "over the baseline, of which it holds",
         "Deflated Sharpe ratio", "Track record needed, above luck", "Backtest needed", "ValueError: no data",
         PARAMETER, "In sample, 2.4 years: the best turned 1 into",
     )  # fmt: skip
