@@ -151,6 +151,9 @@ async def test_a_pause_outlives_a_restart_of_everything(open_aggregator: Open, a
     rows = second.store.intents("paused")
     assert [(row["intent"], row["by"]) for row in rows] == [("pause", "python"), ("run", "python")]
     assert rows[0]["at"] < rows[1]["at"]
+    ran = second.store.provenance("paused")
+    assert [one.attempt for one in ran] == [1, 2]
+    assert ran[0].code == ran[1].code != ""
 
 
 async def test_a_wish_before_the_first_step_needs_no_step(aggregator: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -243,6 +245,20 @@ def test_nan_inside_returns_leaves_its_trial_out_and_is_told_where_it_is_the_bes
     found = luck(best, spoiled, evidence_of(best, spoiled))
     assert isinstance(found.score, Unknown)
     assert "1 of 1260 returns are not finite, the first in period 7" in found.words
+
+
+@pytest.mark.long
+def test_ten_thousand_trials_over_ten_years_stay_within_the_memory_that_is_stated() -> None:
+    code = (
+        "import resource, numpy as np; from o9.health.evidence import examine\n"
+        "rng = np.random.default_rng(1); market = rng.normal(0.0005, 0.01, 2520)\n"
+        "series = [rng.normal(0, 0.01, 2520) for _ in range(10_000)]\n"
+        "found = examine(series, benchmark=market, periods_per_year=252)\n"
+        "assert found.kept == 10_000, found\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert int(told.stdout) < 1_250  # MiB, those of the returns that are given among them
 
 
 def test_one_trial_constant_returns_and_other_lengths() -> None:

@@ -304,11 +304,13 @@ def test_the_data_of_all_trials_are_the_same() -> None:
 
 def test_what_was_never_recorded_is_unknown_and_what_never_began_is_left_out() -> None:
     def names(**holding: Any) -> set[str]:
+        metadata = {"strategy": holding.pop("strategy", "default")}
         held = Holding("running", "run", "", None, 0, **({"attempt": 1} | holding), **_HOLDING)
-        return {one.name for one in security(facts(holding=held))}
+        return {one.name for one in security(facts(state={"metadata": metadata}, holding=held))}
 
     assert not any(name in names(attempt=0) for name in ("security.code", "security.data"))
     assert {"security.code", "security.data"} <= names()
+    assert "security.code" not in names(strategy="mirrored")
 
 
 _HOLDING: dict[str, Any] = {

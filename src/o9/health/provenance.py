@@ -12,6 +12,7 @@ from typing import Any
 from o9.health.checks import Check, unknown
 from o9.health.facts import Facts
 from o9.model.states import TrialState
+from o9.store.leases import MIRRORED
 from o9.strategies.registry import import_allowed
 
 CODE, DATA, IMPORTS = "security.code", "security.data", "security.imports"
@@ -22,9 +23,10 @@ _SUBMIT_AGAIN = "submit it again, so that all its trials are evaluated alike"
 
 
 def provenance(facts: Facts) -> list[Check]:
-    """Nothing of code and data where no attempt has begun."""
+    """Nothing of code and data where no attempt has begun, and of a flow that O9 only watches."""
     begun = facts.holding is not None and facts.holding.attempt > 0
-    return [*([code(facts), data(facts)] if begun or facts.ran else []), *imports(facts)]
+    ours = facts.state.metadata.get("strategy") != MIRRORED
+    return [*([code(facts), data(facts)] if ours and (begun or facts.ran) else []), *imports(facts)]
 
 
 def code(facts: Facts) -> Check:
