@@ -31,7 +31,7 @@ from o9.statistics.summary import global_summary
 from o9.statistics.upkeep import HOURS_SURE, keep_up
 from o9.store import commit
 from o9.store.codec import unpack_returns
-from o9.store.contract_pruning import whole
+from o9.store.contract_pruning import plain_sharpe_ratios, whole
 from o9.store.contract_steps import at_work, put, trial
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Lost, Sweep
@@ -137,7 +137,7 @@ class History:
         rows, others = ended(self.store.url), {name: whole(self.store, name) for name in KEYS}
         cursor: tuple[str, str] | None = ("", "")
         while cursor is not None:  # the smallest pieces, or as they come
-            cursor = self.store.write(Prune(before, cursor, seconds=0.0 if number % 2 else 1.0)).cursor
+            cursor = self.store.write(Prune(before, plain_sharpe_ratios, cursor, 0.0 if number % 2 else 1.0)).cursor
         left = {row["optimization_id"] for row in ended(self.store.url)}
         gone = [row for row in rows if row["optimization_id"] not in left]
         self.gone += gone

@@ -27,6 +27,7 @@ from o9.health.overfitting import (
 )
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence
+from o9.store.families import NOTHING_PRUNED, PrunedTrials
 
 LEAST_CASH = 0.3  # below it a beta's error adds no more than a twentieth to that of a mean
 COLUMNS_AT_ONCE = 256
@@ -41,6 +42,7 @@ def examine(
     out_of_sample: ArrayLike | None = None,
     out_of_sample_benchmark: ArrayLike | None = None,
     periods_per_year: float | None = None,
+    pruned: PrunedTrials = NOTHING_PRUNED,
     blocks: int = 16,
     replications: int = REPLICATIONS,
     seed: int = 0,
@@ -55,6 +57,7 @@ def examine(
         trial's returns without what as much of the baseline as it holds has earned (`exposures`).
     out_of_sample: the judged trial's returns on data that had no part in the choice, with its own benchmark; unknown
         where one of the two has a benchmark and the other has none, for they say different things then.
+    pruned: what is left of trials that are counted, and whose returns are gone: they tell of the spread between trials.
 
     Memory: the returns that are given, one copy of them, and what the tests need. 10,000 trials of 2,520 periods
     (202 MB): 1.1 GiB at the highest, 30 s of processor time; 2,000: 460 MiB, 5 s.
@@ -78,7 +81,7 @@ def examine(
     effective = effective_number_of_trials(matrix)
     if not isinstance(effective, Unknown):
         effective *= tried / kept
-    variance = _variance(sharpes, tried)
+    variance = _variance(sharpes, tried, pruned)
     family: FamilyTest | Unknown = family_p_value(matrix, chosen=column, replications=replications, seed=seed)
     return Evidence(
         counted=tried,
@@ -164,13 +167,16 @@ def _column(usable: Aligned, sharpes: Floats, best: int | None) -> int | Unknown
     return usable.positions.index(best)
 
 
-def _variance(sharpes: Floats, tried: int) -> float | Unknown:
-    """Between the trials' Sharpe ratios, n - 1."""
+def _variance(sharpes: Floats, tried: int, pruned: PrunedTrials) -> float | Unknown:
+    """Between the trials' Sharpe ratios, n - 1, those of pruned ones included."""
     if tried == 1:
         return 0.0
-    if len(sharpes) < 2:
-        return Unknown(f"the returns of only {len(sharpes)} of {tried:,} trials are there: their spread is unknown")
-    return float(sharpes.var(ddof=1))
+    known = len(sharpes) + pruned.sharpes
+    if known < 2:
+        return Unknown(f"the returns of only {known} of {tried:,} trials are there: their spread is unknown")
+    total = float(sharpes.sum()) + pruned.sharpe_sum
+    squares = float(sharpes @ sharpes) + pruned.sharpe_square_sum
+    return max(0.0, squares - total * total / known) / (known - 1)
 
 
 def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: float | Unknown) -> float | Unknown:

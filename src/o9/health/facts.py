@@ -16,7 +16,7 @@ from o9.model.settings import settings
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.commit import Row
-from o9.store.families import FamilyTrials
+from o9.store.families import NOTHING_PRUNED, FamilyTrials, PrunedTrials
 from o9.store.provenance import Baseline, Repetition
 from o9.store.queries import Holding
 from o9.store.store import Store
@@ -34,6 +34,7 @@ class Family:
     judged: which of them is that of the best.
     counts: every trial ever tried, by state. Without a name it is this optimization alone.
     baseline: what the best's optimization has to be measured over.
+    pruned: what is left of those trials whose optimizations were pruned; `counts` has them.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Family:
     judged: int | None
     complete: bool = True
     baseline: Baseline | None = None
+    pruned: PrunedTrials = NOTHING_PRUNED
 
 
 @dataclass(frozen=True)
@@ -146,4 +148,4 @@ def family_of(best: Trial, optimization_id: str, found: FamilyTrials, baseline: 
             own = pack_returns(best.returns)
             judged = next((place for place, one in enumerate(series) if one == own), len(series))
             series += [own] if judged == len(series) else []
-    return Family(best.family, found.counts, series, judged, found.complete, baseline)
+    return Family(best.family, found.counts, series, judged, found.complete, baseline, found.pruned)

@@ -50,6 +50,7 @@ def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown
         out_of_sample=best.hold_out_returns,
         out_of_sample_benchmark=unpacked(baseline.hold_out) if baseline and baseline.hold_out is not None else None,
         periods_per_year=best.periods_per_year,
+        pruned=family.pruned,
     )
 
 
@@ -78,8 +79,8 @@ def luck(best: Trial | None, family: Family | None, evidence: Evidence | Unknown
     told = {
         "family": family.name, "counted": evidence.counted, "by_state": dict(family.counts),
         "kept": len(family.series), "best_trial": best.number, "over_baseline": evidence.over_benchmark,
-        "beta": evidence.beta, "verdict": judgement.verdict.value, "decided_by": judgement.decided_by,
-        "errs": judgement.errs,
+        "beta": evidence.beta, "pruned": family.pruned.count, "verdict": judgement.verdict.value,
+        "decided_by": judgement.decided_by, "errs": judgement.errs,
         "legs": {
             leg.name: leg.value.reason if isinstance(leg.value, Unknown) else leg.value for leg in judgement.legs
         },

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from importlib import import_module
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationValidationError
 from o9.store.codec import moment
 from o9.store.commit import Operation
+from o9.store.families import SharpeRatios
 from o9.store.pruning import Because, ForgetChanges, Prune
 from o9.store.store import Store
 
@@ -59,14 +59,13 @@ def horizon(days: float, now: datetime, field: str = "days") -> str:
     return moment(now - timedelta(days=days))
 
 
-async def prune(store: Store, before: str, progress: Progress | None = None) -> Removed:
+async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress: Progress | None = None) -> Removed:
     """Delete what ended before the ISO moment `before`, and the changes of the feed that are older."""
     removed = Removed(before)
-    await asyncio.to_thread(import_module, "numpy")  # not while everybody waits for the first transaction
     expected = (await store.read_async(store.prunable, before)).optimizations
     cursor: tuple[str, str] | None = ("", "")
     while cursor is not None:
-        done = await _written(store, Prune(before, cursor), removed)
+        done = await _written(store, Prune(before, sharpe_ratios, cursor), removed)
         cursor = done.cursor
         removed.optimizations += done.optimizations
         removed.rows += done.rows

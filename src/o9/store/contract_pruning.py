@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from statistics import mean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import Intent, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
+from o9.store.codec import pack_returns, unpack_returns
 from o9.store.contract_reports import keep, said
 from o9.store.contract_steps import (
     OpenStore,
@@ -123,12 +125,12 @@ class PruningContract:
         tried = store.family_trials("f", "")
         assert {name: store.family_trials(name, "").counts for name in ("f", "g")} == before
         assert tried.returns == {}
-        sharpe = _sharpe(rising)
-        # One that never varies shows nothing: 0; one that is not a number counts not.
-        assert (tried.pruned.count, tried.pruned.sharpes) == (5, 2)
-        assert math.isclose(tried.pruned.sharpe_sum, sharpe)
-        assert math.isclose(tried.pruned.sharpe_square_sum, sharpe**2)
-        assert math.isclose(store.family_trials("g", "").pruned.sharpe_sum, _sharpe(falling))
+        # What cannot be judged counts, and leaves none.
+        assert (tried.pruned.count, tried.pruned.sharpes) == (5, 1)
+        rose, fell = plain_sharpe_ratios([pack_returns(rising), pack_returns(falling)])
+        assert math.isclose(tried.pruned.sharpe_sum, rose)
+        assert math.isclose(tried.pruned.sharpe_square_sum, rose**2)
+        assert math.isclose(store.family_trials("g", "").pruned.sharpe_sum, fell)
 
     def test_one_that_is_too_large_goes_in_pieces(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -142,7 +144,7 @@ class PruningContract:
         seen: list[int] = []
         cursor: tuple[str, str] | None = ("", "")
         while cursor is not None:
-            done = store.write(Prune(ALL, cursor, seconds=0.0))
+            done = store.write(Prune(ALL, plain_sharpe_ratios, cursor, seconds=0.0))
             cursor = done.cursor
             left = other.trials("large")
             now = other.family_trials("f", "")
@@ -173,7 +175,7 @@ class PruningContract:
         while any(cursors.values()):
             for number, cursor in cursors.items():
                 if cursor is not None:
-                    done = stores[number].write(Prune(ALL, cursor, seconds=0.0))
+                    done = stores[number].write(Prune(ALL, plain_sharpe_ratios, cursor, seconds=0.0))
                     cursors[number] = done.cursor
                     deleted += done.optimizations
         assert deleted == 9
@@ -189,8 +191,11 @@ class PruningContract:
         at_work(store, "b")
         amended, done, refused_, created = together(
             store,
-            [Amend("a", {"warnings": ["late"]}), Prune(ALL), Amend("a", {"warnings": ["too late"]}), Create(new("a"))],
-        )
+            [
+                Amend("a", {"warnings": ["late"]}), Prune(ALL, plain_sharpe_ratios),
+                Amend("a", {"warnings": ["too late"]}), Create(new("a")),
+            ],
+        )  # fmt: skip
         assert isinstance(done, Pruned)
         assert (amended.completed_steps, done.optimizations) == (0, 1)
         assert isinstance(refused_, OptimizationError)
@@ -253,7 +258,7 @@ def prune_all(store: Store, before: str = ALL) -> tuple[int, dict[Because, int]]
     deleted, kept = 0, Counter[Because]()
     cursor: tuple[str, str] | None = ("", "")
     while cursor is not None:
-        done = store.write(Prune(before, cursor))
+        done = store.write(Prune(before, plain_sharpe_ratios, cursor))
         deleted, kept, cursor = deleted + done.optimizations, kept + done.kept, done.cursor
     return deleted, dict(kept)
 
@@ -273,5 +278,7 @@ def _failed(number: int) -> Trial:
     return trial(number, state=TrialState.FAILED, value=None, error="no data")
 
 
-def _sharpe(returns: tuple[float, ...]) -> float:
-    return mean(returns) / stdev(returns)
+def plain_sharpe_ratios(packed: Sequence[bytes], baseline: bytes | None = None) -> list[float]:
+    """Over zero; of what is finite and varies."""
+    series = [unpack_returns(each) for each in packed]
+    return [fmean(each) / stdev(each) for each in series if len(set(each)) > 1 and all(map(math.isfinite, each))]

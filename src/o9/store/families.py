@@ -9,7 +9,7 @@ over is not counted twice. What is pruned leaves its Sharpe ratio behind, as mom
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, select, tuple_, update
@@ -26,17 +26,22 @@ FAMILY_TALLY = table_of(aggregate_tables.FamilyTally)
 INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
 FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
 FAMILY_BYTES = 100_000_000
+# Of packed returns of trials, and their baseline's: a Sharpe ratio a period of each that can be judged.
+SharpeRatios = Callable[[Sequence[bytes], bytes | None], Sequence[float]]
 _COMPLETED = TrialState.COMPLETED.value
 
 
 @dataclass(frozen=True)
 class PrunedTrials:
-    """How many are gone from the ledger. `sharpes` of them had returns: their Sharpe ratios as moments."""
+    """How many are gone from the ledger. `sharpes` of them had returns: their Sharpe ratios a period as moments."""
 
     count: int = 0
     sharpes: int = 0
     sharpe_sum: float = 0.0
     sharpe_square_sum: float = 0.0
+
+
+NOTHING_PRUNED = PrunedTrials()
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class FamilyTrials:
     counts: dict[str, int]
     returns: dict[tuple[str, int], bytes]
     complete: bool
-    pruned: PrunedTrials = PrunedTrials()
+    pruned: PrunedTrials = NOTHING_PRUNED
 
 
 def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
@@ -76,7 +81,7 @@ def write_families(unit: UnitOfWork) -> None:
     """Write what the unit has counted: just before COMMIT."""
     if unit.tried:
         rows = [
-            {"family": family, "state": state, "count": count, **_NOTHING_PRUNED}
+            {"family": family, "state": state, "count": count, **_NO_COUNTS}
             for (family, state), count in unit.tried.items()
         ]
         unit.upsert_counts(FAMILY_TALLY, rows)
@@ -85,7 +90,7 @@ def write_families(unit: UnitOfWork) -> None:
 
 def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
     """What was ever tried in `family`, across optimizations; without a name, in `optimization_id` alone."""
-    pruned = PrunedTrials()
+    pruned = NOTHING_PRUNED
     mine = TRIAL.c.family == family
     if family:
         tally = connection.execute(select(FAMILY_TALLY).where(FAMILY_TALLY.c.family == family)).mappings().all()
@@ -121,14 +126,17 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
 
 
 def count_pruned_trials(
-    unit: UnitOfWork, optimization_id: str, trials: Sequence[tuple[str, str, int, bytes | None]]
+    unit: UnitOfWork,
+    optimization_id: str,
+    trials: Sequence[tuple[str, str, int, bytes | None]],
+    sharpe_ratios: SharpeRatios,
 ) -> None:
     """Trials of one optimization that are about to be deleted: family, state, attempt and packed returns of each."""
     sums: dict[tuple[str, str], Row] = {}
     judged: dict[tuple[str, str], list[bytes]] = {}
     for family, state, attempt, returns in trials:
         if family and attempt != INHERITED:
-            sums.setdefault((family, state), {"of": family, "in": state} | _NOTHING_PRUNED)["pruned"] += 1
+            sums.setdefault((family, state), {"of": family, "in": state} | _NO_COUNTS)["pruned"] += 1
             if returns is not None and state == _COMPLETED:
                 judged.setdefault((family, state), []).append(returns)
     baseline = unit.run(_BASELINE_OF, {"target": optimization_id}).fetchone() if judged else None
@@ -140,33 +148,6 @@ def count_pruned_trials(
         }  # fmt: skip
     for each in sums.values():
         unit.run(_COUNT_PRUNED, each)
-
-
-def sharpe_ratios(packed: Sequence[bytes], baseline: bytes | None = None) -> list[float]:
-    """Of packed returns, a period, n - 1, over the baseline's where they are as many; 0 where they never vary.
-
-    As `o9.health.family.sharpe_ratios` has them; what is not finite has none.
-    """
-    import numpy as np  # takes a tenth of a second, and only pruning needs it here
-
-    by_length: dict[int, list[bytes]] = {}
-    for each in packed:
-        by_length.setdefault(len(each), []).append(each)
-    over = np.frombuffer(baseline or b"", dtype="<f8")
-    found: list[float] = []
-    for length, group in by_length.items():
-        if not length:
-            continue
-        with np.errstate(all="ignore"):
-            series = np.frombuffer(b"".join(group), dtype="<f8").reshape(len(group), -1)
-            if len(over) == series.shape[1] and np.isfinite(over).all():
-                series = series - over
-            deviation = series.std(axis=1)
-            varies = deviation > _ROUNDING * np.abs(series).max(axis=1)
-            whole = deviation * math.sqrt(series.shape[1] / max(series.shape[1] - 1, 1))
-            ratios = np.where(varies, series.mean(axis=1) / np.where(varies, whole, 1.0), 0.0)
-            found += ratios[np.isfinite(series).all(axis=1) & np.isfinite(ratios)].tolist()
-    return found
 
 
 def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
@@ -181,11 +162,10 @@ def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
     unit.connection.execute(update(TRIAL).where(silent).values(family=family))
 
 
-_NOTHING_PRUNED: Row = {"pruned": 0, "sharpes": 0, "sharpe_sum": 0.0, "sharpe_square_sum": 0.0}
-_ROUNDING = 1e-12  # a deviation this small beside the numbers themselves is what rounding leaves of a constant
+_NO_COUNTS: Row = {"pruned": 0, "sharpes": 0, "sharpe_sum": 0.0, "sharpe_square_sum": 0.0}
 _BASELINE_OF = select(BASELINE.c.data).where(BASELINE.c.optimization_id == bindparam("target"))
 _COUNT_PRUNED = (
     update(FAMILY_TALLY)
     .where(FAMILY_TALLY.c.family == bindparam("of"), FAMILY_TALLY.c.state == bindparam("in"))
-    .values({name: FAMILY_TALLY.c[name] + bindparam(name) for name in _NOTHING_PRUNED})
+    .values({name: FAMILY_TALLY.c[name] + bindparam(name) for name in _NO_COUNTS})
 )

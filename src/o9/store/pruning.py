@@ -42,7 +42,7 @@ from o9.model.states import ENDED
 from o9.store import tables
 from o9.store.codec import to_json
 from o9.store.commit import OPTIMIZATION, UnitOfWork
-from o9.store.families import RETURNS, TRIAL, count_pruned_trials
+from o9.store.families import RETURNS, TRIAL, SharpeRatios, count_pruned_trials
 from o9.store.ledger import CHECKPOINT
 from o9.store.record import metadata, table_of
 from o9.store.rollups import count_pruned
@@ -118,9 +118,13 @@ def decide(facts: Facts, before: str) -> Because:
 
 @dataclass(frozen=True)
 class Prune:
-    """Delete of what ended before the ISO moment `before`, behind `cursor`, as much as `seconds` allow."""
+    """Delete of what ended before the ISO moment `before`, behind `cursor`, as much as `seconds` allow.
+
+    `sharpe_ratios` says what is left behind of the trials' returns.
+    """
 
     before: str
+    sharpe_ratios: SharpeRatios
     cursor: tuple[str, str] = ("", "")
     seconds: float = SECONDS
 
@@ -135,7 +139,7 @@ class Prune:
         for row in found:
             why = decide(_facts(row), self.before)
             if why is Because.LONG_AGO:
-                if not _empty(unit, row["optimization_id"], done, deadline):
+                if not self._empty(unit, row["optimization_id"], done, deadline):
                     late = True
                     break
                 _delete(unit, row)
@@ -151,6 +155,31 @@ class Prune:
         count_pruned(unit, gone)
         done.optimizations = len(gone)
         return done
+
+    def _empty(self, unit: UnitOfWork, name: str, done: Pruned, deadline: float) -> bool:
+        """Delete what belongs to it, a piece at a time; whether all of it is gone. Marks it where something is left."""
+        dialect = unit.connection.dialect.name
+        for table in owned():
+            while True:
+                count = self._trials(unit, name) if table is TRIAL else _rows(unit, table, name, dialect)
+                done.rows += count
+                if count < PIECE:
+                    break
+                if time.monotonic() >= deadline:
+                    _mark(unit, name)
+                    return False
+        unit.run(_AWAITING_IT, {"target": name})
+        return True
+
+    def _trials(self, unit: UnitOfWork, name: str) -> int:
+        """Delete its first trials with their returns, and count them as pruned. How many."""
+        found = unit.run(_FIRST_TRIALS, {"target": name}).fetchall()
+        if found:
+            count_pruned_trials(unit, name, [row[1:] for row in found], self.sharpe_ratios)
+            below = {"target": name, "last": found[-1][0]}
+            unit.run(_DELETE_RETURNS, below)
+            unit.run(_DELETE_TRIALS, below)
+        return len(found)
 
 
 @dataclass(frozen=True)
@@ -235,22 +264,6 @@ def _facts(row: Mapping[Any, Any]) -> Facts:
     )
 
 
-def _empty(unit: UnitOfWork, name: str, done: Pruned, deadline: float) -> bool:
-    """Delete what belongs to it, a piece at a time; whether all of it is gone. Marks it where something is left."""
-    dialect = unit.connection.dialect.name
-    for table in owned():
-        while True:
-            count = _trials(unit, name) if table is TRIAL else _rows(unit, table, name, dialect)
-            done.rows += count
-            if count < PIECE:
-                break
-            if time.monotonic() >= deadline:
-                _mark(unit, name)
-                return False
-    unit.run(_AWAITING_IT, {"target": name})
-    return True
-
-
 def _rows(unit: UnitOfWork, table: Table, name: str, dialect: str) -> int:
     return int(unit.run(_delete_piece(table, dialect), {"target": name}).rowcount)
 
@@ -262,17 +275,6 @@ def _delete_piece(table: Table, dialect: str) -> Executable:
     some = f"SELECT {place} FROM {table.name} WHERE optimization_id = :target LIMIT {PIECE}"
     which = f"IN ({some})" if dialect == "sqlite" else f"= ANY (ARRAY ({some}))"
     return text(f"DELETE FROM {table.name} WHERE {place} {which}")
-
-
-def _trials(unit: UnitOfWork, name: str) -> int:
-    """Delete its first trials with their returns, and count them as pruned. How many."""
-    found = unit.run(_FIRST_TRIALS, {"target": name}).fetchall()
-    if found:
-        count_pruned_trials(unit, name, [row[1:] for row in found])
-        below = {"target": name, "last": found[-1][0]}
-        unit.run(_DELETE_RETURNS, below)
-        unit.run(_DELETE_TRIALS, below)
-    return len(found)
 
 
 def _mark(unit: UnitOfWork, name: str) -> None:
