@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import email.message
+import fcntl
 import functools
 import html
 import io
@@ -19,6 +20,7 @@ import time
 import urllib.error
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -665,6 +667,27 @@ async def test_several_writers_of_one_file_lose_nothing(tmp_path: Path) -> None:
     outcomes = await asyncio.gather(*(send(channel) for _ in range(10) for channel in channels))
     assert set(outcomes) == {Sent()}
     assert entries_in(tmp_path) == 40
+
+
+async def test_a_writer_waits_for_another_that_may_rotate(
+    tmp_path: Path, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    path = tmp_path / "alerts.log"
+    assert await send(FileChannel(path)) == Sent()
+    with locked(tmp_path / "alerts.log.lock"):
+        waiting = asyncio.create_task(send(FileChannel(path)))
+        await async_wait_until(lambda: any(each.name == "o9-channel-file" for each in threading.enumerate()))
+        assert not (await asyncio.wait({waiting}, timeout=0.1))[0]
+        assert entries_in(tmp_path) == 1
+    assert await waiting == Sent()
+    assert entries_in(tmp_path) == 2
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def entries_in(folder: Path) -> int:

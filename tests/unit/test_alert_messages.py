@@ -201,6 +201,10 @@ def test_a_cut_keeps_as_much_as_fits(text: str) -> None:
     assert 39 <= size(cut(text, 40)) <= 40
 
 
+def test_size_is_what_services_count_at_most() -> None:
+    assert (size("a"), size("é"), size("中"), size("\U0001f600"), size("a\U0001f600")) == (1, 1, 1, 2, 3)
+
+
 def test_a_character_without_end_is_not_kept() -> None:
     assert cut("a" + "\u0301" * 1_000_000, 40) == ELLIPSIS
 
@@ -249,6 +253,13 @@ def test_less_room_leaves_out_what_each_says_before_which_they_are() -> None:
     assert "and 6 more" in told
     assert "halve the leverage" not in told
     assert "https://" not in told
+
+
+def test_a_long_text_of_one_alert_leaves_room_for_what_to_do() -> None:
+    told = message(notice(alert(message="word " * 1_000, remedy="mend it"))).body(Form.TEXT, 400)
+    assert "word…" in told
+    assert "What to do    mend it" in told
+    assert "o9 show trend-7" in told
 
 
 def test_a_message_of_a_megabyte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
