@@ -23,10 +23,14 @@ from o9.model.errors import OptimizationHealthError, OptimizationStoreError, Opt
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
+from o9.objectives.functions import branin
 from o9.store.contract_reports import said
-from o9.store.contract_steps import at_work, put
+from o9.store.contract_steps import at_work, put, trial
+from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
+
+BEST = {"x": 3.1, "y": 2.3}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +46,9 @@ def store(store_url: str) -> Iterator[Store]:
 
     with Store(store_url) as opened:
         for name in ("done-1", "done-2", "runs"):
-            at_work(opened, name)
+            fence = at_work(opened, name, total_steps=2, metadata={"objective": "branin"}).fence
+            best = trial(0, parameters=BEST, value=branin(BEST))
+            opened.write(CommitStep(name, fence, 0, [best], {}))
         put(opened, "waits")
         opened.write(Transition("done-1", S.COMPLETED, Cause.HOOK))
         opened.write(Transition("done-2", S.FAILED, Cause.HOOK))
@@ -78,6 +84,9 @@ async def test_what_runs_and_what_has_ended_is_checked_and_shown(store: Store) -
     assert "**3** checked" in found["o9-health-summary"].data
     assert "1 are under way, 2 have ended" in found["o9-health-summary"].data
     assert found[None].data == 100.0
+    for name in ("done-1", "done-2"):  # their best was evaluated once more, in a child process
+        assert "trial 0 has the same value again" in str(store.repetition(name))
+    assert store.repetition("runs") is None
     again = await check_health()
     assert (again["under_way"], again["ended"]) == (1, 0)
 
