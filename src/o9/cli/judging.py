@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from o9.cli.options import Debug, Json, Limit, StoreUrl
+from o9.cli.options import Debug, Json, Limit, StoreUrl, days_above_zero
 
 RANKED, MOST_RANKED = 10, 1_000
-DAYS, MOST_DAYS = 7, 36_600
+DAYS = 7
 
 
 def add_judging(app: typer.Typer) -> None:
@@ -20,12 +20,6 @@ def add_judging(app: typer.Typer) -> None:
     app.command("rankings")(rankings)
     app.command("health")(health)
     app.command("report")(report)
-
-
-def _days(value: float) -> float:
-    if not 0 < value <= MOST_DAYS:  # nor NaN
-        raise typer.BadParameter(f"{value:g} is not a number of days above 0 and up to {MOST_DAYS}")
-    return value
 
 
 def stats(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
@@ -40,7 +34,7 @@ def stats(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> i
 
 def trends(
     days: Annotated[
-        float, typer.Option("--days", metavar="N", callback=_days, help="How far back; 0.5 is twelve hours.")
+        float, typer.Option("--days", metavar="N", callback=days_above_zero, help="How far back; 0.5 is twelve hours.")
     ] = DAYS,
     store: StoreUrl = None,
     json: Json = False,

@@ -16,7 +16,18 @@ import typer
 
 from o9.cli import failures
 from o9.cli.judging import add_judging
-from o9.cli.options import WAIT_SECONDS, Debug, Id, Ids, Json, Limit, MaxConcurrent, StoreUrl, Wait
+from o9.cli.options import (
+    WAIT_SECONDS,
+    Debug,
+    Id,
+    Ids,
+    Json,
+    Limit,
+    MaxConcurrent,
+    StoreUrl,
+    Wait,
+    days_above_zero,
+)
 from o9.model.states import OptimizationStatus, OptimizationType
 
 app = typer.Typer(
@@ -28,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # typer's own rich pages cost 0.15 s of imports, half of what help may take
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-database = typer.Typer(help="Upgrade, check or back up the store.", no_args_is_help=True, rich_markup_mode=None)
+database = typer.Typer(help="Upgrade, check, back up or prune the store.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -277,6 +288,36 @@ def backup(
     from o9.cli.database import backup_store
 
     return backup_store(store, path, as_json=json)
+
+
+@database.command()
+def prune(
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            "--older-than",
+            metavar="DAYS",
+            callback=days_above_zero,
+            help="Delete what ended so many days ago or earlier.  [env: O9_RETENTION_DAYS]",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="Give the space back to the disk; SQLite, and everybody waits meanwhile.")
+    ] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Delete what ended long ago, for good.
+
+    Optimizations with everything of theirs; counts, statistics and the number of trials in a family stay. Says what
+    that is before it asks, on a terminal. Others may write meanwhile.
+    """
+    from o9.cli.pruning import prune_store
+
+    return prune_store(store, older_than, dry_run=dry_run, yes=yes, vacuum=vacuum, as_json=json)
 
 
 app.add_typer(database, name="db")

@@ -9,11 +9,19 @@ import typer
 from o9.cli import failures
 
 WAIT_SECONDS = 60
+MOST_DAYS = 36_600
 
 
 def _set_debug(value: bool) -> None:
     if value:
         failures.debug = True
+
+
+def days_above_zero(value: float | None) -> float | None:
+    """The callback of an option that is a number of days."""
+    if value is not None and not 0 < value <= MOST_DAYS:  # nor NaN
+        raise typer.BadParameter(f"{value:g} is not a number of days above 0 and up to {MOST_DAYS}")
+    return value
 
 
 StoreUrl = Annotated[

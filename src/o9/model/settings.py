@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(30.0, ge=1.0, description="a lease's life; renewed every third of it")
     node_id: str = Field(default_factory=default_node_id, description="this node's name")
+    retention_days: float = Field(
+        0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="how many days after its end an optimization is kept when the history is pruned; 0: for ever",
+    )
     spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")

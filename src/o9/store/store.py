@@ -282,6 +282,12 @@ class Store:
             finally:
                 target.close()
 
+    def vacuum(self) -> None:
+        """Write a SQLite store anew without what is free in it. Writers wait as long as that takes."""
+        if self._engine.dialect.name != "sqlite":
+            raise OptimizationStoreError("PostgreSQL gives free space back by itself (autovacuum); SQLite does not")
+        self._read(_vacuum)
+
     def _read(self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with self._engine.connect() as connection:
@@ -290,6 +296,11 @@ class Store:
             raise store_error(error.orig, self._engine.url) from error
         except UnicodeEncodeError as error:
             raise OptimizationValidationError("text", f"{error.object!r:.80} holds a character that is none") from error
+
+
+def _vacuum(connection: Connection) -> None:
+    connection.exec_driver_sql("VACUUM")
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _check(connection: Connection) -> list[str]:

@@ -1,0 +1,55 @@
+"""The scheduled flow that deletes what ended longer ago than it is to be kept.
+
+Artifacts: `o9-prune-summary` (words), and a progress that belongs to the run alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import acreate_markdown_artifact
+
+from o9.blocks.store import current_store
+from o9.flows.scheduled import SCHEDULED, progress_shown
+from o9.health.pruned import sharpe_ratios_of
+from o9.lifecycle.retention import Removed, horizon, prune
+from o9.model.optimization import utc_now
+from o9.model.settings import settings
+from o9.tasks.run_logs import forward_to_prefect
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="prune-history", **SCHEDULED)
+async def prune_history(days: float | None = None) -> dict[str, Any]:
+    """Delete what ended `days` days ago or earlier, with everything of its own. Returns the figures.
+
+    None: as many as O9_RETENTION_DAYS says; where that is 0, nothing is deleted. Raises OptimizationStoreError where
+    the store is away, OptimizationValidationError for a number of days that is none.
+    """
+    forward_to_prefect()
+    if days is None and not settings().retention_days:
+        logger.info("O9_RETENTION_DAYS is 0: the history is kept for ever")
+        return Removed("").figures()
+    before = horizon(settings().retention_days if days is None else days, utc_now())
+    store = await asyncio.to_thread(current_store)
+    removed = await prune(store, before, sharpe_ratios_of, await progress_shown("Optimizations pruned"))
+    await acreate_markdown_artifact(markdown(removed), key="o9-prune-summary", description="O9: pruned")
+    return removed.figures()
+
+
+def markdown(removed: Removed) -> str:
+    lines = [
+        "# Pruned",
+        "",
+        f"**{removed.optimizations}** optimizations that ended before {removed.before}, with {removed.rows} rows of "
+        f"theirs, and {removed.changes} old changes of the feed. Counts, statistics and the number of trials in a "
+        "family stay.",
+    ]
+    if removed.kept:
+        lines += ["", "## Kept", "", *(f"- {count}: {why.value}" for why, count in removed.kept.items())]
+    lines += ["", f"The longest transaction took {removed.longest_seconds:.3f} s, its wait for a turn included."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,138 @@
+"""`db prune`: what would go, the question, and what went.
+
+Contract. Nothing is deleted before it was said what; on a terminal not without a yes, unless `--yes` gave it before.
+Where nobody can be asked, the command is the yes. Stopped at any moment, what was deleted is gone and the rest goes on
+with the next one. Nothing here imports Prefect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from o9.cli.console import messages, say, write_json
+from o9.cli.failures import DONE, Interrupted
+from o9.cli.open_store import existing_store, option_for, sqlite_path, store_url
+from o9.cli.words import moment
+from o9.lifecycle.retention import Removed, horizon, prune
+from o9.model.errors import OptimizationError
+from o9.model.optimization import utc_now
+from o9.model.settings import settings
+from o9.store.pruning import Outlook
+from o9.store.store import Store
+
+
+def prune_store(
+    url: str | None, older_than: float | None, *, dry_run: bool, yes: bool, vacuum: bool, as_json: bool
+) -> int:
+    days = settings().retention_days if older_than is None else older_than
+    if not days:
+        raise OptimizationError("nothing says what is old: give --older-than DAYS, or set O9_RETENTION_DAYS")
+    if dry_run and vacuum:
+        raise typer.BadParameter("--dry-run deletes nothing, so there is nothing for --vacuum to give back")
+    path = sqlite_path(store_url(url))
+    if vacuum and path is None:
+        raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL gives free space back by itself (autovacuum)")
+    before = horizon(days, utc_now(), "--older-than" if older_than is not None else "O9_RETENTION_DAYS")
+    with existing_store(url) as store:
+        outlook, size = store.prunable(before), _size(path)
+        if not as_json:
+            (print if dry_run else say)(plan(outlook, before))
+        asks = not yes and sys.stdin.isatty()
+        if asks and not dry_run and outlook.optimizations and not typer.confirm("Delete them for good?", err=True):
+            say("nothing was deleted")
+            return DONE
+        removed = None if dry_run else _pruned(store, before)
+        if vacuum:
+            store.vacuum()
+    told = {
+        "store": store.name, "older_than_days": days, **told_of(outlook, before),
+        "deleted": removed.figures() if removed else None, "bytes_before": size, "bytes": _size(path),
+    }  # fmt: skip
+    if as_json:
+        write_json(told)
+    elif removed is not None:
+        print(outcome(removed))
+        say(_space(told, vacuum=vacuum, again=f"o9 db prune --older-than {days:g} --vacuum{option_for(url)}"))
+    return DONE
+
+
+def plan(outlook: Outlook, before: str) -> str:
+    """What would be deleted and what is kept, and why."""
+    when = f"ended before {_at(before)}"
+    lines = []
+    if outlook.optimizations:
+        statuses = ", ".join(f"{count:,} {status}" for status, count in outlook.by_status.items())
+        ends = f"from {_at(outlook.first_ended)} to {_at(outlook.last_ended)}"
+        lines += [
+            f"{outlook.optimizations:,} optimizations that {when}: {statuses}; they ended {ends}",
+            "everything of theirs goes with them, for good: trials, returns, checkpoints, reports. Counts, statistics "
+            "and the number of trials in a family stay. `o9 db backup PATH` makes a copy first",
+        ]
+    else:
+        lines += [f"there is nothing to delete that {when}"]
+    lines += [f"kept: {count:,}: {why.value}" for why, count in outlook.kept.items()]
+    return "\n".join(lines)
+
+
+def outcome(removed: Removed) -> str:
+    return (
+        f"deleted: {removed.optimizations:,} optimizations with {removed.rows:,} rows of theirs, and "
+        f"{removed.changes:,} old changes of the feed"
+    )
+
+
+def told_of(outlook: Outlook, before: str) -> dict[str, Any]:
+    """The plan for a program."""
+    return {
+        "before": before,
+        "optimizations": outlook.optimizations,
+        "by_status": outlook.by_status,
+        "first_ended": outlook.first_ended,
+        "last_ended": outlook.last_ended,
+        "kept": {why.value: count for why, count in outlook.kept.items()},
+    }
+
+
+def _pruned(store: Store, before: str) -> Removed:
+    from o9.health.pruned import sharpe_ratios_of
+
+    console = messages()
+    columns = (TextColumn("deleting"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task("", total=1.0)
+
+        async def progress(share: float) -> None:
+            shown.update(task, completed=share)
+
+        try:
+            return asyncio.run(prune(store, before, sharpe_ratios_of, progress))
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; what was deleted is gone, and the next `o9 db prune` goes on") from None
+
+
+def _space(told: Mapping[str, Any], *, vacuum: bool, again: str) -> str:
+    """What became of the space; nothing is known of it where it is no file."""
+    if told["bytes"] is None:
+        return "PostgreSQL uses what became free again by itself (autovacuum)"
+    if vacuum:
+        return f"the file had {told['bytes_before']:,} bytes, and has {told['bytes']:,}"
+    return f"the file keeps its {told['bytes']:,} bytes: what became free in it is used again; `{again}` gives it back"
+
+
+def _size(path: Path | None) -> int | None:
+    """Of the file and of what waits to be written into it."""
+    if path is None:
+        return None
+    return sum(part.stat().st_size for part in (path, Path(f"{path}-wal")) if part.exists())
+
+
+def _at(text: str | None) -> str:
+    return moment(datetime.fromisoformat(text)) if text else "-"

@@ -1,0 +1,217 @@
+"""Pruning on real databases: nothing is left in any table, a kill leaves nothing half counted, Prefect shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import o9_testing
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.flows import load_flow_from_entrypoint
+from sqlalchemy import Float, Integer, LargeBinary, func, insert, inspect, select
+
+from o9.aggregator.prefect_server import prefect_client_settings
+from o9.flows.prune_history import prune_history
+from o9.health.pruned import sharpe_ratios_of
+from o9.lifecycle.retention import horizon, prune
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import utc_now
+from o9.model.settings import settings
+from o9.model.states import OptimizationStatus as S
+from o9.store.contract_pruning import assert_counts_of_what_is_there, live
+from o9.store.contract_steps import at_work, trial
+from o9.store.ledger import CommitStep
+from o9.store.pruning import owned
+from o9.store.record import metadata
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+
+HOLDERS = sorted(table.name for table in metadata.tables.values() if "optimization_id" in table.c)
+
+
+@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+def test_nothing_of_it_is_left_in_any_table(database: str, request: pytest.FixtureRequest) -> None:
+    with Store(request.getfixturevalue(database)) as store:
+        for name in ("a", "b"):
+            live(store, name)
+            store.write(Transition(name, S.COMPLETED, Cause.HOOK))
+        at_work(store, "runs")
+        with store._engine.connect() as connection:
+            for name in HOLDERS:
+                _fill(connection, metadata.tables[name], "a")
+            kept = {name: _count(connection, name, "b") for name in HOLDERS}
+            asyncio.run(prune(store, _after(store, "a"), sharpe_ratios_of))
+            assert store.get("a") is None
+            left = {name: count for name in HOLDERS if (count := _count(connection, name, "a"))}
+            # The feed says that it is gone; what it said before goes when it is old.
+            assert left == {"change": store.changes(0)[-1]["id"] and left["change"]}
+            assert [row["kind"] for row in store.changes(0) if row["optimization_id"] == "a"][-1] == "pruned"
+            assert {name: _count(connection, name, "b") for name in HOLDERS} == kept
+
+
+def test_what_belongs_to_one_is_found_by_an_index(store_url: str) -> None:
+    with Store(store_url) as store, store._engine.connect() as connection:
+        looked = inspect(connection)
+        for table in owned():
+            first = [looked.get_pk_constraint(table.name)["constrained_columns"][:1]]
+            first += [index["column_names"][:1] for index in looked.get_indexes(table.name)]
+            assert ["optimization_id"] in first, f"{table.name} is read whole for each optimization that is pruned"
+
+
+def _fill(connection: Any, table: Any, name: str) -> None:
+    if _count(connection, table.name, name):
+        return
+    row: dict[str, Any] = {}
+    for column in table.columns:
+        kind = column.type
+        row[column.name] = (
+            1 if isinstance(kind, Integer) else 0.0 if isinstance(kind, Float)
+            else b"" if isinstance(kind, LargeBinary) else "1"
+        )  # fmt: skip
+    connection.execute(insert(table).values(**row | {"optimization_id": name}))
+
+
+def _count(connection: Any, table: str, name: str) -> int:
+    holder = metadata.tables[table]
+    found = select(func.count()).select_from(holder).where(holder.c.optimization_id == name)
+    return int(connection.execute(found).scalar_one())
+
+
+def _after(store: Store, name: str) -> str:
+    """A moment behind its end and before everything that came later."""
+    state = store.get(name)
+    assert state is not None
+    assert state.completed_at is not None
+    return (state.completed_at + timedelta(microseconds=1)).isoformat(timespec="microseconds")
+
+
+# A kill
+
+
+PRUNE = """
+import sys, time
+from o9.health.pruned import sharpe_ratios_of
+from o9.store.pruning import Prune
+from o9.store.store import Store
+
+with Store(sys.argv[1]) as store:
+    cursor = ("", "")
+    while cursor is not None:  # the smallest pieces, and time for the blow between them
+        cursor = store.write(Prune("9999", sharpe_ratios_of, cursor, seconds=0.0)).cursor
+        time.sleep(0.005)
+"""
+
+
+def test_killed_at_any_instant_the_next_one_goes_on(store_url: str, wait_until: Callable[..., Any]) -> None:
+    with Store(store_url) as store:
+        for number in range(40):
+            name, many = f"a{number:02}", 600 if number % 10 == 0 else 30
+            fence = at_work(store, name, total_steps=1).fence
+            tried = [trial(n, family="f", returns=(0.01, 0.02, 0.001 * n)) for n in range(many)]
+            store.write(CommitStep(name, fence, 0, tried, {"rng": 1}))
+            store.write(Transition(name, S.COMPLETED, Cause.HOOK))
+        at_work(store, "runs")
+        everything = store.family_trials("f", "").counts
+        left = store.counts()
+        for _ in range(3):
+            before = _total(store)
+            victim = subprocess.Popen([sys.executable, "-W", "error", "-c", PRUNE, store_url])
+            wait_until(lambda before=before: _total(store) < before - 2, 30)
+            os.kill(victim.pid, signal.SIGKILL)
+            assert victim.wait(10) == -signal.SIGKILL
+            assert store.check() == []
+            tried_now = store.family_trials("f", "")
+            assert tried_now.counts == everything == {"completed": 4 * 600 + 36 * 30}
+            with sqlite3.connect(store_url) as direct:
+                (there,) = direct.execute("SELECT count(*) FROM trial").fetchone()
+            assert tried_now.pruned.count == tried_now.pruned.sharpes == everything["completed"] - there
+            assert sum(sums.count for _, sums in store.totals()) == 40
+            assert_counts_of_what_is_there(store)
+        assert 0 < _total(store) < 41
+        assert store.counts() != left
+        asyncio.run(prune(store, "9999", sharpe_ratios_of))
+        assert [state.optimization_id for state in store.list().items] == ["runs"]
+        assert store.family_trials("f", "").pruned.count == everything["completed"]
+        with sqlite3.connect(store_url) as direct:
+            for table in owned():
+                others = f"SELECT count(*) FROM {table.name} WHERE optimization_id <> 'runs'"
+                assert direct.execute(others).fetchone() == (0,), table.name
+
+
+def _total(store: Store) -> int:
+    return sum(row["count"] for row in store.counts())
+
+
+# The flow
+
+
+@pytest.fixture
+def used(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store that the flows of this process use: one ended an hour ago, one just now, and one is at work."""
+    from o9.blocks.store import release_store, use_store
+
+    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store:
+        for name in ("old", "young"):
+            at_work(store, name)
+            store.write(Transition(name, S.COMPLETED, Cause.HOOK))
+        at_work(store, "runs")
+        with sqlite3.connect(store_url) as direct:
+            an_hour_ago = (utc_now() - timedelta(hours=1)).isoformat(timespec="microseconds")
+            direct.execute("UPDATE optimization SET completed_at = ? WHERE optimization_id = 'old'", (an_hour_ago,))
+        use_store(store)
+        yield store
+        release_store(store)
+    settings.cache_clear()
+
+
+async def test_the_flow_prunes_and_says_so_in_prefect(used: Store) -> None:
+    state = await prune_history(1 / 48, return_state=True)
+    told = await state.result()
+    assert state.is_completed()
+    assert (told["optimizations"], told["kept"]) == (1, {})
+    assert {one.optimization_id for one in used.list().items} == {"young", "runs"}
+    async with get_client() as client:
+        which = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+        found = {artifact.key: artifact for artifact in await client.read_artifacts(artifact_filter=which)}
+    assert {(key, artifact.type) for key, artifact in found.items()} == {
+        ("o9-prune-summary", "markdown"), (None, "progress"),
+    }  # fmt: skip
+    assert "**1** optimizations that ended before" in found["o9-prune-summary"].data
+    assert found[None].data == 100.0
+
+
+async def test_the_setting_says_how_old_and_0_keeps_all(used: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.cache_clear()
+    assert (await prune_history())["optimizations"] == 0
+    monkeypatch.setenv("O9_RETENTION_DAYS", "0.02")
+    settings.cache_clear()
+    assert (await prune_history())["optimizations"] == 1
+
+
+@pytest.mark.parametrize("days", [0, -1, float("nan"), float("inf"), 40_000])
+async def test_a_number_of_days_that_is_none_fails_the_run(used: Store, days: float) -> None:
+    state = await prune_history(days, return_state=True)
+    assert state.is_failed()
+    with pytest.raises(OptimizationValidationError, match="days"):
+        await state.result()
+    assert len(used.list().items) == 3
+
+
+def test_the_horizon_is_so_many_days_back() -> None:
+    now = utc_now()
+    assert horizon(0.5, now) == (now - timedelta(hours=12)).isoformat(timespec="microseconds")
+    with pytest.raises(OptimizationValidationError, match="O9_RETENTION_DAYS"):
+        horizon(True, now, "O9_RETENTION_DAYS")
+
+
+def test_it_is_deployed_by_its_module() -> None:
+    assert load_flow_from_entrypoint("o9.flows.prune_history:prune_history") is prune_history
