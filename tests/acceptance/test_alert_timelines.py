@@ -22,7 +22,7 @@ from o9.alerts.alert import Alert
 from o9.alerts.configuration import load
 from o9.alerts.engine import Engine
 from o9.alerts.notice import Notice
-from o9.alerts.simulation import Entry, Script, apply, load_script, simulate, written
+from o9.alerts.simulation import Entry, Script, apply, for_people, load_script, simulate, written
 
 FILES = sorted((Path(__file__).parent / "timelines").glob("*.yaml"))
 PUNCTUAL_SECONDS = 0.7  # events lie a second and more from the moments at which anything is told
@@ -68,11 +68,7 @@ def restarting(name: str, script: Script) -> Iterator[Entry]:
             engine = Engine.restored(configuration, engine.snapshot(), now)
             apply(engine, coming.pop())
         engine = Engine.restored(configuration, engine.snapshot(), now)
-        notices = engine.advance(now)
-        yield from (
-            Entry(now, notice)
-            for notice in sorted(notices, key=lambda each: (each.receiver, [*each.group_labels.items()], each.number))
-        )
+        yield from (Entry(now, notice) for notice in for_people(engine.advance(now)))
 
 
 @pytest.mark.slow

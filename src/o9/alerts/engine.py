@@ -78,8 +78,8 @@ class Engine:
             elif known.firing:
                 self._ends(known, now)
             concerning = self._concerning[told.fingerprint]
-            if concerning.sources:
-                self._inhibitions.put(known.alert, concerning, firing=known.firing)
+            if concerning.sources and known.firing:
+                self._inhibitions.put(known.alert, concerning, firing=True)
             if not known.firing:
                 self._forget_if_done(known)
 
@@ -194,8 +194,9 @@ class Engine:
         if each.changes:
             self._changes[fingerprint] = each.changes
         for place in known.places:
-            if place.group is not None and (known.firing or fingerprint in place.group.told or self._flaps(known)):
-                place.group.members[fingerprint] = None
+            group = place.group
+            if group is not None and (known.firing or fingerprint in group.told or fingerprint in group.lingering):
+                group.members[fingerprint] = None
         if known.firing and any(place.group is None for place in known.places):
             self._into_groups(known, now)
         self._inhibitions.put(each.alert, self._concerning[fingerprint], firing=known.firing)
@@ -212,6 +213,9 @@ class Engine:
 
     def _begins_anew(self, known: Known, now: datetime) -> None:
         known.firing, known.acknowledged_by = True, ""
+        self._known[known.alert.fingerprint] = self._known.pop(
+            known.alert.fingerprint
+        )  # in the order of their beginning
         self._counts(known, now)
         for place in known.places:
             group = place.group
@@ -224,9 +228,14 @@ class Engine:
         """Its end is noticed: who was not told of it need not be."""
         alert, known.firing = known.alert, False
         assert alert.ends_at is not None
+        self._inhibitions.put(alert, self._concerning[alert.fingerprint], firing=False)
         self._counts(known, alert.ends_at)
         if self._flaps(known):
             self._into_groups(known, now)
+            for place in known.places:
+                if place.group is not None and alert.fingerprint not in place.group.told:
+                    place.group.lingering.add(alert.fingerprint)
+                    self._changed.add(place.group.key)
             return
         for place in known.places:
             group = place.group
@@ -261,7 +270,7 @@ class Engine:
         return changes is not None and damping is not None and now - changes[-1] >= damping.quiet
 
     def _calm(self, known: Known) -> None:
-        """It has been quiet; while a group has still to say that it is over, that it flapped says why it is there."""
+        """It has been quiet: what it did before counts no more, once no group waits to tell its end."""
         if known.firing or not _in_a_group(known):
             self._changes.pop(known.alert.fingerprint, None)
             self._closed += [name for _, name in known.episodes]
@@ -272,7 +281,6 @@ class Engine:
         fingerprint = known.alert.fingerprint
         if known.firing or fingerprint in self._changes or _in_a_group(known):
             return
-        self._inhibitions.put(known.alert, self._concerning[fingerprint], firing=False)
         self._closed += [*(name for _, name in known.episodes), known.alert.alert_id]
         del self._known[fingerprint], self._concerning[fingerprint]
 

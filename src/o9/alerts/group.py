@@ -41,6 +41,8 @@ class Group:
     told: dict[str, datetime] = field(default_factory=dict)
     flapping: dict[str, datetime] = field(default_factory=dict)
     """By fingerprint: when the receiver was told last that it flaps."""
+    lingering: set[str] = field(default_factory=set)
+    """Those that are over and of which nobody was told, and that are here because they flap."""
     escalated: set[str] = field(default_factory=set)
     escalate_at: datetime | None = None
     held: dict[str, tuple[Reason, str]] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Group:
 
     def take_in(self, alert: Alert, now: datetime) -> bool:
         """A firing alert; whether it changes when the group is looked at next."""
+        self.lingering.discard(alert.fingerprint)
         if alert.fingerprint in self.members and not self.idle:
             return False
         self.members[alert.fingerprint] = None
@@ -75,6 +78,7 @@ class Group:
         self.firing.discard(fingerprint)
         self.told.pop(fingerprint, None)
         self.flapping.pop(fingerprint, None)
+        self.lingering.discard(fingerprint)
         self.escalated.discard(fingerprint)
         self.held.pop(fingerprint, None)
 
@@ -98,6 +102,7 @@ class Group:
             "at": _text(self.at),
             "told": _by_moment(self.told),
             "flapping": _by_moment(self.flapping),
+            "lingering": sorted(self.lingering),
             "escalated": sorted(self.escalated),
             "escalate_at": _text(self.escalate_at),
             "held": _by_decision(self.held),
@@ -123,6 +128,7 @@ class Group:
             at=_moment(state["at"]),
             told={name: datetime.fromisoformat(at) for at, names in state["told"] for name in names},
             flapping={name: datetime.fromisoformat(at) for at, names in state["flapping"] for name in names},
+            lingering=set(state["lingering"]),
             escalated=set(state["escalated"]),
             escalate_at=_moment(state["escalate_at"]),
             held={name: (Reason(reason), by) for reason, by, names in state["held"] for name in names},

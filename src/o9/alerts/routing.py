@@ -8,12 +8,11 @@ labels `group_by` are one group, which is told together. Pure.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from o9.alerts.alert import Labels
+from o9.alerts.alert import Labels, digest
 from o9.alerts.matchers import Matchers, match
 
 GROUP_WAIT = timedelta(seconds=30)
@@ -71,5 +70,4 @@ def routes_of(root: Route, labels: Labels) -> tuple[Route, ...]:
 
 def group_key(route: Route, grouping: Grouping) -> str:
     """Names the group: equal for equal routes, receivers and labels, on every node and after every restart."""
-    text = "\xff".join((route.receiver, route.key, *(part for label in grouping for part in label)))
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return digest((route.receiver, route.key, *(part for label in grouping for part in label)))

@@ -16,7 +16,7 @@ in earnest, over the script's clock. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -96,11 +96,18 @@ def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
             happening = coming.pop()
             yield Entry(now, happening)
             apply(engine, happening)
-        notices = sorted(engine.advance(now), key=lambda each: (each.receiver, [*each.group_labels.items()], each.number))
+        notices = sorted(
+            engine.advance(now), key=lambda each: (each.receiver, [*each.group_labels.items()], each.number)
+        )
         yield from (Entry(now, notice) for notice in notices)
-        held = sorted(engine.drain().held, key=lambda each: (each.receiver, each.alert.fingerprint))
+        held = sorted(engine.drain().held, key=lambda each: (each.receiver, named(each.alert)))
         yield from (Entry(now, each) for each in held)
     raise OptimizationAlertError(f"after {LOOKS_LIMIT:,} looks there is no end; give the script an earlier `until`")
+
+
+def for_people(notices: Iterable[Notice]) -> list[Notice]:
+    """Those of one moment by receiver and group; an engine has them in the order of its keys."""
+    return sorted(notices, key=lambda each: (each.receiver, sorted(each.group_labels.items()), each.number))
 
 
 def apply(engine: Engine, happening: Happening) -> None:
