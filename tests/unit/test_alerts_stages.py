@@ -1,0 +1,368 @@
+"""Each stage alone: a function of what it is about, the time and what is known, that answers with a named reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from o9.alerts.alert import Alert
+from o9.alerts.flapping import Damping, changes_of, flaps, kept
+from o9.alerts.inhibition import Inhibitions, InhibitRule
+from o9.alerts.intervals import TimeInterval
+from o9.alerts.matchers import parse
+from o9.alerts.routing import Route, group_key, routes_of
+from o9.alerts.silences import Silence, Silences, checked
+from o9.alerts.stages import (
+    GOES_ON,
+    SUPPRESSIONS,
+    TRIED_FOR,
+    Decision,
+    Facts,
+    Failure,
+    Reason,
+    Throttle,
+    Told,
+    by_intervals,
+    duration,
+    suppressed,
+    throttled,
+    tried_again,
+    worth_telling,
+)
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def alert(ends_at: datetime | None = None, **labels: str) -> Alert:
+    return Alert(
+        labels=labels,
+        starts_at=NOW - HOUR,
+        alert_id="",
+        optimization_id=labels.get("optimization", ""),
+        level=AlertLevel.WARNING,
+        title=labels.get("title", ""),
+        message=labels.get("message", ""),
+        ends_at=ends_at,
+    )
+
+
+def facts(
+    of: Alert,
+    *,
+    rules: Sequence[InhibitRule] = (),
+    sources: Sequence[Alert] = (),
+    silences: Sequence[Silence] = (),
+    interval: Decision = GOES_ON,
+    changes: Sequence[datetime] = (),
+) -> Facts:
+    inhibitions = Inhibitions(rules)
+    for source in (*sources, of):
+        inhibitions.put(source, inhibitions.concerning(source.labels), firing=True)
+    concerning = {of.fingerprint: inhibitions.concerning(of.labels)}
+    return Facts(
+        inhibitions, concerning, Silences(silences), interval, {of.fingerprint: changes}, Damping(3, HOUR, HOUR)
+    )
+
+
+RULE = InhibitRule(parse("level=critical"), parse("level=~warning|critical"), ("book",))
+CRITICAL = alert(title="Away", level="critical", book="a")
+
+
+@pytest.mark.parametrize(
+    ("target", "sources", "by"),
+    [
+        (alert(level="warning", book="a"), [CRITICAL], "Away"),
+        (alert(level="warning", book="b"), [CRITICAL], ""),
+        (alert(level="warning"), [CRITICAL], ""),
+        (alert(level="warning"), [alert(title="Away", level="critical")], "Away"),
+        (alert(level="info", book="a"), [CRITICAL], ""),
+        (alert(level="warning", book="a"), [replace(CRITICAL, ends_at=NOW)], ""),
+        (alert(level="warning", book="a"), [replace(CRITICAL, ends_at=NOW + seconds(1))], "Away"),
+        (CRITICAL, [alert(title="Other", level="critical", book="a")], ""),
+        (CRITICAL, [], ""),
+    ],
+)
+def test_inhibited(target: Alert, sources: list[Alert], by: str) -> None:
+    decision = suppressed(target, NOW, facts(target, rules=[RULE], sources=sources))
+    assert decision == (Decision(Reason.INHIBITED, by) if by else GOES_ON)
+
+
+def test_of_two_rules_either_inhibits() -> None:
+    target = alert(level="info", book="a")
+    rules = [InhibitRule(parse("x=y"), parse("level=info")), InhibitRule(parse("level=critical"), parse("level=info"))]
+    assert suppressed(target, NOW, facts(target, rules=rules, sources=[CRITICAL])).reason is Reason.INHIBITED
+
+
+def silence(start: float = -60, end: float = 60, **fields: Any) -> Silence:
+    return Silence("s1", NOW + seconds(start), NOW + seconds(end), **fields)
+
+
+@pytest.mark.parametrize(
+    ("made", "silent"),
+    [
+        (silence(matchers=parse("book=a")), True),
+        (silence(matchers=parse("book=b")), False),
+        (silence(matchers=parse("book=a,title=Other")), False),
+        (silence(0, 60, matchers=parse("book=a")), True),
+        (silence(1, 60, matchers=parse("book=a")), False),
+        (silence(-60, 0, matchers=parse("book=a")), False),
+        (silence(pattern="MEMORY"), True),
+        (silence(pattern="12 %"), True),
+        (silence(pattern="opt-1"), True),
+        (silence(pattern="opt"), False),
+        (silence(pattern="opt-*"), True),
+        (silence(pattern="OPT-*"), False),
+        (silence(pattern="memory*"), False),
+        (silence(pattern="low memory*"), True),
+        (silence(pattern="*memory*"), True),
+        (silence(pattern="Low memory on node ?"), True),
+        (silence(pattern="Low memory on node ??"), False),
+        (silence(pattern="*"), True),
+        (silence(pattern="(.*"), False),
+    ],
+)
+def test_silenced(made: Silence, silent: bool) -> None:
+    target = alert(book="a", title="Low memory on node 7", optimization="opt-1", message="only 12 % left")
+    decision = suppressed(target, NOW, facts(target, silences=[made]))
+    assert decision == (Decision(Reason.SILENCED, "s1", made.ends_at) if silent else GOES_ON)
+
+
+@pytest.mark.parametrize(
+    ("made", "field"),
+    [
+        (silence(), "matchers"),
+        (silence(pattern="  "), "matchers"),
+        (silence(pattern="x", matchers=parse("a=b")), "pattern"),
+        (silence(matchers=parse('a!=b,c=~".*"')), "matchers"),
+        (silence(pattern="x" * 1001), "pattern"),
+        (silence(pattern="x", comment="x" * 10_001), "comment"),
+        (silence(5, 5, pattern="x"), "ends_at"),
+        (silence(-60, -1, pattern="x"), "ends_at"),
+        (silence(-60, 0, pattern="x"), "ends_at"),
+        (silence(0, 86_400 * 4000, pattern="x"), "ends_at"),
+    ],
+)
+def test_a_silence_that_mutes_nothing_everything_or_never_is_refused(made: Silence, field: str) -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        checked(made, NOW)
+    assert refused.value.field == field
+
+
+def test_a_silence_in_the_future_is_one() -> None:
+    made = silence(3600, 7200, pattern="x")
+    assert checked(made, NOW) is made
+
+
+MORNING = {"morning": (TimeInterval(times=((0, 12 * 60),)),), "noon": (TimeInterval(times=((720, 780),)),)}
+
+
+@pytest.mark.parametrize(
+    ("route", "reason", "by"),
+    [
+        (Route("r"), Reason.GOES_ON, ""),
+        (Route("r", mute_time_intervals=("morning",)), Reason.GOES_ON, ""),
+        (Route("r", mute_time_intervals=("morning", "noon")), Reason.MUTED, "noon"),
+        (Route("r", active_time_intervals=("morning",)), Reason.NOT_ACTIVE, "morning"),
+        (Route("r", active_time_intervals=("morning", "noon")), Reason.GOES_ON, ""),
+        (Route("r", active_time_intervals=("noon",), mute_time_intervals=("noon",)), Reason.MUTED, "noon"),
+    ],
+)
+def test_muted(route: Route, reason: Reason, by: str) -> None:
+    decision = by_intervals(route, NOW, MORNING)
+    assert (decision.reason, decision.by) == (reason, by)
+    target = alert(a="b")
+    assert suppressed(target, NOW, facts(target, interval=decision)) is decision
+
+
+@pytest.mark.parametrize(
+    ("changes", "by"),
+    [
+        ([], ""),
+        ([-20, -10], ""),
+        ([-30, -20, -10], "3 changes in 20 s"),
+        ([-40, -30, -20, -10], "4 changes in 30 s"),
+        ([-3620, -20, -10], ""),
+        ([-3605, -20, -10], "3 changes in 59 m 55 s"),
+        ([-3700, -3650, -3599], "3 changes in 101 s"),
+        ([-3700, -3650, -3600], ""),
+    ],
+)
+def test_damped(changes: list[float], by: str) -> None:
+    target = alert(a="b")
+    moments = [NOW + seconds(change) for change in changes]
+    decision = suppressed(target, NOW, facts(target, changes=moments))
+    assert decision == (Decision(Reason.FLAPPING, by, moments[-1] + HOUR) if by else GOES_ON)
+
+
+def test_the_first_stage_that_holds_back_gives_the_reason() -> None:
+    target = alert(level="warning", book="a")
+    known = facts(
+        target,
+        rules=[RULE],
+        sources=[CRITICAL],
+        silences=[silence(matchers=parse("book=a"))],
+        interval=Decision(Reason.MUTED),
+        changes=[NOW] * 3,
+    )
+    reasons = [stage(target, NOW, known).reason for stage in SUPPRESSIONS]
+    assert reasons == [Reason.INHIBITED, Reason.SILENCED, Reason.MUTED, Reason.FLAPPING]
+    assert suppressed(target, NOW, known).reason is Reason.INHIBITED
+
+
+@given(st.lists(st.integers(0, 5000)), st.integers(0, 9000))
+def test_what_is_kept_of_changes_decides_as_all_of_them_do(changes: list[int], later: int) -> None:
+    damping = Damping(4, seconds(600), seconds(300))
+    moments = [NOW + seconds(change) for change in sorted(changes)]
+    now = (moments[-1] if moments else NOW) + seconds(later)
+    assert flaps(kept(moments, now, damping), now, damping) == flaps(moments, now, damping)
+
+
+def test_when_an_alert_changed_is_read_from_its_episodes() -> None:
+    def episode(start: float, end: float | None) -> Alert:
+        return replace(
+            alert(a="b"), starts_at=NOW + seconds(start), ends_at=None if end is None else NOW + seconds(end)
+        )
+
+    found = changes_of([episode(-20, None), episode(-60, -50), episode(-40, -30)], NOW)
+    assert [(moment - NOW).total_seconds() for moment in found] == [-50, -40, -30, -20]
+    assert changes_of([episode(-20, None)], NOW) == ()
+    assert changes_of([episode(-20, 5)], NOW) == ()
+
+
+A, B = alert(name="a"), alert(name="b")
+
+
+@pytest.mark.parametrize(
+    ("firing", "over", "told", "at", "expected"),
+    [
+        ([A], [], [], None, Reason.FIRST),
+        ([A, B], [], [A], -5, Reason.NEW_ALERTS),
+        ([B], [A], [A], -5, Reason.NEW_ALERTS),
+        ([A], [B], [A, B], -5, Reason.SOME_RESOLVED),
+        ([], [A], [A], -5, Reason.ALL_RESOLVED),
+        ([A], [], [A, B], -5, Reason.NOTHING_NEW),
+        ([A], [], [A], -99, Reason.NOTHING_NEW),
+        ([A], [], [A], -100, Reason.REPEATED),
+        ([], [], [A], -100, Reason.NOTHING_NEW),
+        ([], [], [], None, Reason.NOTHING_NEW),
+    ],
+)
+def test_worth_telling(
+    firing: list[Alert], over: list[Alert], told: list[Alert], at: float | None, expected: Reason
+) -> None:
+    known = Told(
+        {each.fingerprint for each in told}, None if at is None else NOW + seconds(at), seconds(100), True, False
+    )
+    assert worth_telling((firing, over), NOW, known).reason is expected
+
+
+def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged_is_not() -> None:
+    known = Told({A.fingerprint}, NOW - HOUR, HOUR, False, False)
+    assert worth_telling(([], [A]), NOW, known).reason is Reason.NOTHING_NEW
+    assert worth_telling(([A], [B]), NOW, known) == Decision(Reason.REPEATED, "1 h")
+    assert worth_telling(([A], [B]), NOW, replace(known, all_acknowledged=True)).reason is Reason.ACKNOWLEDGED
+    assert worth_telling(([A, B], []), NOW, replace(known, all_acknowledged=True)).reason is Reason.NEW_ALERTS
+
+
+@pytest.mark.parametrize(
+    ("sent", "until"),
+    [([], None), ([-9], None), ([-9, -8, -7], 1), ([-11, -9, -8], None), ([-10, -9, -8], None), ([-99, -9, -5, -1], 1)],
+)
+def test_throttled(sent: list[float], until: float | None) -> None:
+    """At most three in ten seconds."""
+    moments = [NOW + seconds(each) for each in sent]
+    decision = throttled("mail", NOW, (Throttle(3, seconds(10)), moments))
+    assert decision == (GOES_ON if until is None else Decision(Reason.THROTTLED, "mail", NOW + seconds(until)))
+    assert throttled("mail", NOW, (None, moments)) is GOES_ON
+
+
+@given(st.integers(1, 5), st.lists(st.integers(0, 100), max_size=40))
+def test_no_span_has_more_messages_than_the_throttle_allows(messages: int, asked: list[int]) -> None:
+    throttle, sent, now = Throttle(messages, seconds(10)), [], NOW
+    for pause in asked:
+        now += seconds(pause / 10)
+        decision = throttled("mail", now, (throttle, sent))
+        if decision.until is not None:
+            now = decision.until
+            assert throttled("mail", now, (throttle, sent)) is GOES_ON
+        sent.append(now)
+    for first, last in zip(sent, sent[messages:], strict=False):
+        assert last - first >= throttle.every
+
+
+@pytest.mark.parametrize(
+    ("tries", "chance", "retry_after", "pause"),
+    [
+        (1, 0.0, None, 5),
+        (1, 1.0, None, 2.5),
+        (2, 0.0, None, 10),
+        (4, 0.5, None, 30),
+        (7, 0.0, None, 300),
+        (1_000_000, 0.0, None, 300),
+        (1, 0.0, 2, 5),
+        (1, 0.0, 90, 90),
+        (1, 0.0, 10**9, 86_400 - 600),
+    ],
+)
+def test_tried_again(tries: int, chance: float, retry_after: int | None, pause: float) -> None:
+    failure = Failure(tries, False, None if retry_after is None else seconds(retry_after), chance)
+    decision = tried_again(NOW - seconds(600), NOW, failure)
+    assert decision.reason is Reason.TRIED_AGAIN
+    assert decision.until == NOW + seconds(pause)
+
+
+def test_given_up_are_what_is_refused_for_good_and_what_is_a_day_old() -> None:
+    assert tried_again(NOW, NOW, Failure(1, True, None, 0.0)).reason is Reason.GIVEN_UP
+    last = tried_again(NOW, NOW + TRIED_FOR - seconds(1), Failure(99, False, None, 0.0))
+    assert last == Decision(Reason.TRIED_AGAIN, "", NOW + TRIED_FOR)
+    assert tried_again(NOW, NOW + TRIED_FOR, Failure(100, False, None, 0.0)).reason is Reason.GIVEN_UP
+
+
+def test_routes() -> None:
+    leaf = Route("leaf", matchers=parse("level=critical"))
+    middle = Route("middle", matchers=parse("book=a"), routes=(leaf,))
+    first = Route("first", matchers=parse('title=~".+"'), continues=True)
+    root = Route("root", routes=(first, middle))
+
+    def found(**labels: str) -> list[str]:
+        return [route.receiver for route in routes_of(root, labels)]
+
+    assert found(x="y") == ["root"]
+    assert found(title="t") == ["first"]
+    assert found(title="t", book="a") == ["first", "middle"]
+    assert found(book="a", level="critical") == ["leaf"]
+
+
+def test_a_group_is_named_by_its_route_receiver_and_labels() -> None:
+    keys = {
+        group_key(Route("r"), ()),
+        group_key(Route("s"), ()),
+        group_key(Route("r", key="x"), ()),
+        group_key(Route("r"), (("a", "b"),)),
+        group_key(Route("r"), (("a", ""), ("b", ""))),
+        group_key(Route("r"), (("a", "\xffb"),)),
+    }
+    assert len(keys) == 6
+    by_all = Route("r", group_by=None)
+    assert by_all.grouping({"b": "2", "a": "1"}) == (("a", "1"), ("b", "2"))
+    assert Route("r", group_by=("a", "c")).grouping({"b": "2", "a": "1"}) == (("a", "1"),)
+
+
+@pytest.mark.parametrize(
+    ("span", "text"), [(0, "0 s"), (1.5, "1.5 s"), (119, "119 s"), (120, "2 m"), (3600, "1 h"), (90_000, "1 d 1 h")]
+)
+def test_durations_for_people(span: float, text: str) -> None:
+    assert duration(seconds(span)) == text
