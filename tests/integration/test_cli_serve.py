@@ -24,6 +24,7 @@ def slow(parameters):
     time.sleep(0.2)
     return parameters["x"]
 """
+KEPT = {"compute-statistics": "5 min", "check-health": "5 min", "prune-history": "1 d"}
 SERVE = [*O9, "serve", "--store", "store.db"]
 
 
@@ -81,11 +82,11 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_back_what_runs(
     with Store(str(served.folder / "store.db")) as store:
         first = served.start()
         wait_until(lambda: "Ctrl-C ends it" in served.out(0), 60)
-        for word in ("store.db", "Prefect:", "compute-statistics (every 5 min)", "check-health (every 5 min)"):
+        for word in ("store.db", "Prefect:", *(f"{name} (every {every})" for name, every in KEPT.items())):
             assert word in served.out(0)
         submit(store, "long", total_steps=40)  # from another process
         wait_until(lambda: (state := store.get("long")) and state.completed_steps >= 2, 60)
-        wait_until(lambda: served.said(0).count(": completed after") == 2, 60)
+        wait_until(lambda: served.said(0).count(": completed after") == len(KEPT), 60)
         first.send_signal(signal.SIGINT)
         assert first.wait(30) == 0
         assert served.said(0).endswith("stopped")
@@ -100,7 +101,7 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_back_what_runs(
         second = served.start()
         wait_until(lambda: (state := store.get("long")) and state.completed_steps > done + 1, 60)
         assert o9_testing.path_of(store, "long")[-3:] == ["created", "initializing", "running"]
-        wait_until(lambda: served.said(1).count(": next at ") == 2, 60)
+        wait_until(lambda: served.said(1).count(": next at ") == len(KEPT), 60)
         assert "completed after" not in served.said(1)  # it ran a moment ago
         told = [line for line in served.log(1) if line.get("optimization") == "long"]
         assert any(line["message"] == "initializing → running (hook)" for line in told)
@@ -112,11 +113,11 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_back_what_runs(
 @pytest.mark.slow
 def test_two_on_one_store_run_a_schedule_once(served: Served, wait_until: Callable[..., Any]) -> None:
     served.start()
-    wait_until(lambda: served.said(0).count(": completed after") == 2, 60)
+    wait_until(lambda: served.said(0).count(": completed after") == len(KEPT), 60)
     served.start()
-    wait_until(lambda: all(f"{name}: " in served.said(1) for name in ("check-health", "compute-statistics")), 60)
+    wait_until(lambda: all(f"{name}: " in served.said(1) for name in KEPT), 60)
     assert "completed after" not in served.said(1)
-    assert served.said(0).count(": completed after") == 2
+    assert served.said(0).count(": completed after") == len(KEPT)
 
 
 def test_an_interval_reads_in_its_largest_unit() -> None:
