@@ -48,6 +48,8 @@ def test_nothing_of_it_is_left_in_any_table(database: str, request: pytest.Fixtu
         with store._engine.connect() as connection:
             for name in HOLDERS:
                 _fill(connection, metadata.tables[name], "a")
+            dependency = metadata.tables["dependency"]
+            connection.execute(insert(dependency).values(after_id="a", optimization_id="gone before"))
             kept = {name: _count(connection, name, "b") for name in HOLDERS}
             asyncio.run(prune(store, _after(store, "a"), sharpe_ratios_of))
             assert store.get("a") is None
@@ -56,6 +58,7 @@ def test_nothing_of_it_is_left_in_any_table(database: str, request: pytest.Fixtu
             assert left == {"change": store.changes(0)[-1]["id"] and left["change"]}
             assert [row["kind"] for row in store.changes(0) if row["optimization_id"] == "a"][-1] == "pruned"
             assert {name: _count(connection, name, "b") for name in HOLDERS} == kept
+            assert connection.execute(select(dependency)).all() == []
 
 
 def test_what_belongs_to_one_is_found_by_an_index(store_url: str) -> None:

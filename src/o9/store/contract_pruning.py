@@ -189,17 +189,17 @@ class PruningContract:
         at_work(store, "a")
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
         at_work(store, "b")
-        amended, done, refused_, created = together(
-            store,
-            [
-                Amend("a", {"warnings": ["late"]}), Prune(ALL, plain_sharpe_ratios),
-                Amend("a", {"warnings": ["too late"]}), Create(new("a")),
-            ],
-        )  # fmt: skip
+        prune = Prune(ALL, plain_sharpe_ratios)
+        late, too_late = (Amend("a", {"warnings": [word]}) for word in ("late", "too late"))
+        amended, done, refused_ = together(store, [late, prune, too_late])
         assert isinstance(done, Pruned)
         assert (amended.completed_steps, done.optimizations) == (0, 1)
         assert isinstance(refused_, OptimizationError)
-        assert created[1]
+        put(store, "a")
+        store.write(Transition("a", S.CANCELLED, Cause.PERSON))
+        at_work(store, "c")
+        amended, done, (_, is_new) = together(store, [late, prune, Create(new("a"))])
+        assert is_new
         state = store.get("a")
         assert state is not None
         assert (state.status, state.warnings) == (S.CREATED, [])
