@@ -53,18 +53,14 @@ class Group:
         return self.due_at if self.escalate_at is None else min(self.due_at, self.escalate_at)
 
     def take_in(self, alert: Alert, now: datetime) -> bool:
-        """A firing alert; whether it changes when the group is looked at next."""
-        self.lingering.discard(alert.fingerprint)
-        if alert.fingerprint in self.members and not self.idle:
-            return False
+        """An alert that fires or flaps; whether the group's state or time has changed by it."""
         self.members[alert.fingerprint] = None
-        if not self.idle:
-            return False
-        self.idle, self.waits = False, True
-        due_at = first_look(self.route, alert, now)
-        sooner = due_at < self.due_at
-        self.due_at = min(self.due_at, due_at)
-        return sooner
+        changed = self.idle or alert.fingerprint in self.lingering
+        self.lingering.discard(alert.fingerprint)
+        if self.idle:
+            self.idle, self.waits = False, True
+            self.due_at = min(self.due_at, first_look(self.route, alert, now))
+        return changed
 
     def begins_anew(self, fingerprint: str, now: datetime) -> None:
         """A new episode of an alert whose last one the receiver still believes to fire: time to react starts anew."""

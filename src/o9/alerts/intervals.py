@@ -90,7 +90,7 @@ def month_range(text: str) -> Range:
     """``12``, ``december`` or ``june:august``. Raises ValueError."""
 
     def month(word: str) -> int:
-        return _number(word, 1, 12) if word.isdigit() else _index(word, MONTHS, "month") + 1
+        return _number(word, 1, 12) if word[:1] in "-0123456789" else _index(word, MONTHS, "month") + 1
 
     return _ordered(text, month)
 
@@ -176,7 +176,7 @@ def _on_day(days: Range, local: datetime) -> bool:
     return first <= local.day <= last
 
 
-_TIME = re.compile(r"(?:([01]\d|2[0-3]):([0-5]\d))|24:00")
+_TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9]))|24:00")
 
 
 def _minute(text: str) -> int:
@@ -206,6 +206,6 @@ def _index(word: str, names: tuple[str, ...], kind: str) -> int:
 
 
 def _number(word: str, low: int, high: int) -> int:
-    if not re.fullmatch(r"-?\d{1,4}", word) or not low <= int(word) <= high:
+    if not re.fullmatch(r"-?[0-9]{1,4}", word) or not low <= int(word) <= high:
         raise ValueError(f"{word!r:.80} is no number from {low} to {high}")
     return int(word)

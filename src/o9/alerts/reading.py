@@ -135,7 +135,7 @@ class Reader:
         text = self.text(node)
         if node is None or text is None:
             return None
-        if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
             self.fault(node, f"{text!r:.80} is no whole number from {low:,} to {high:,}")
             return None
         return int(text)
@@ -197,7 +197,7 @@ class Reader:
         except RecursionError:
             self.faults.append(Fault(1, "", "it is nested too deeply"))
         else:
-            return None if raw is None else Node(raw, "")
+            return None if raw is None or raw.tag == _NULL else Node(raw, "")
         return None
 
     def _enter(self, node: Node) -> bool:
@@ -243,7 +243,8 @@ _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
 _SPAN = re.compile(
     r"(?:(?P<years>\d{1,9})y)?(?:(?P<weeks>\d{1,9})w)?(?:(?P<days>\d{1,9})d)?(?:(?P<hours>\d{1,9})h)?"
-    r"(?:(?P<minutes>\d{1,9})m)?(?:(?P<seconds>\d{1,9})s)?(?:(?P<milliseconds>\d{1,9})ms)?"
+    r"(?:(?P<minutes>\d{1,9})m)?(?:(?P<seconds>\d{1,9})s)?(?:(?P<milliseconds>\d{1,9})ms)?",
+    re.ASCII,
 )
 
 

@@ -97,11 +97,13 @@ class Silences:
             self.take_out(silence.silence_id)
 
     def muting(self, alert: Alert, now: datetime) -> Silence | None:
+        """Of those that stand and fit, the one that stands longest."""
         if not self._by_id:
             return None
         found = self._found.get(alert.fingerprint)
         if found is None or found[0] is not alert:
-            found = alert, tuple(silence for silence in self._by_id.values() if silence.fits(alert))
+            fitting = (silence for silence in self._by_id.values() if silence.fits(alert))
+            found = alert, tuple(sorted(fitting, key=lambda each: (each.ends_at, each.silence_id), reverse=True))
             self._found[alert.fingerprint] = found
         return next((silence for silence in found[1] if silence.stands(now)), None)
 

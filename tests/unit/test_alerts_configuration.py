@@ -1,0 +1,327 @@
+"""The configuration: what is read, and that every fault is told at once, with its line, its field and the remedy."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import timedelta
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from o9.alerts.configuration import Configuration, load, read
+from o9.alerts.flapping import Damping
+from o9.alerts.matchers import parse
+from o9.alerts.reading import span_of
+from o9.alerts.simulation import load_script
+from o9.alerts.stages import Throttle
+from o9.model.errors import OptimizationAlertError
+
+WHOLE = """
+route:
+  receiver: desk
+  group_by: [title]
+  repeat_interval: 1d
+  escalate_after: 15m
+  escalate_to: head
+  routes:
+    - matchers: ['level="critical"', 'book=~"a|b"']
+      receiver: head
+      continue: true
+      group_wait: 0s
+      group_interval: 1m30s
+    - matchers: level=info
+      group_by: ['...']
+      mute_time_intervals: [night]
+      routes:
+        - matchers: [book=c]
+          active_time_intervals: [nyse]
+receivers:
+  - name: desk
+    channels: [log, 'mailto://desk@example.com', block:desk]
+    send_resolved: no
+    throttle: {messages: 3, every: 1m}
+    templates: {title: '{{ headline }}'}
+  - name: head
+    channels: log
+inhibit_rules:
+  - {name: away, source_matchers: [title=Away], target_matchers: ['title!=Away'], equal: [book]}
+time_intervals:
+  - name: night
+    time_intervals:
+      - times: [{start_time: 22:00, end_time: 24:00}, {start_time: 00:00, end_time: 06:30}]
+        weekdays: ['monday:friday']
+        days_of_month: [1, -1]
+        months: [january, 3]
+        years: [2026, '2028:2030']
+        location: Europe/Berlin
+      - weekdays: sunday
+  - {name: nyse, time_intervals: [{calendar: XNYS}]}
+flapping: {changes: 4, within: 10m, quiet: 5m}
+throttle: {messages: 100, every: 1h}
+resolve_timeout: 5m
+templates: {text: '{{ headline }}: {{ reason }}'}
+link: https://o9.example.com/optimizations/{optimization}
+rules:
+  - {name: slow, when: {metric: duration, above: 3.5}}
+"""
+
+
+def test_everything_is_read() -> None:
+    made = load(WHOLE)
+    root = made.route
+    first, second = root.routes
+    (third,) = second.routes
+    assert (root.receiver, root.group_by, root.repeat_interval) == ("desk", ("title",), timedelta(days=1))
+    assert (root.group_wait, root.group_interval) == (timedelta(seconds=30), timedelta(minutes=5))
+    assert (first.receiver, first.matchers, first.continues) == ("head", parse('level="critical", book=~"a|b"'), True)
+    assert (first.group_wait, first.group_interval) == (timedelta(0), timedelta(seconds=90))
+    assert (first.group_by, first.escalate_after, first.escalate_to) == (("title",), timedelta(minutes=15), "head")
+    assert (second.receiver, second.group_by, second.mute_time_intervals) == ("desk", None, ("night",))
+    assert (third.group_by, third.mute_time_intervals, third.active_time_intervals) == (None, (), ("nyse",))
+    assert len({route.key for route in root.walk()}) == 4
+    desk, head = made.receivers["desk"], made.receivers["head"]
+    assert desk.channels == ("log", "mailto://desk@example.com", "block:desk")
+    assert (desk.send_resolved, head.send_resolved, head.channels) == (False, True, ("log",))
+    assert made.throttle_of("desk") == Throttle(3, timedelta(minutes=1))
+    assert made.throttle_of("head") == Throttle(100, timedelta(hours=1))
+    assert made.inhibit_rules[0].equal == ("book",)
+    night = made.time_intervals["night"]
+    assert night[0].times == ((1320, 1440), (0, 390))
+    assert (night[0].days_of_month, night[0].months, night[0].years) == (
+        ((1, 1), (-1, -1)), ((1, 1), (3, 3)), ((2026, 2026), (2028, 2030)),
+    )  # fmt: skip
+    assert night[1].weekdays == ((0, 0),)
+    assert made.flapping == Damping(4, timedelta(minutes=10), timedelta(minutes=5))
+    assert made.resolve_timeout == timedelta(minutes=5)
+    assert (made.templates, desk.templates) == ({"text": "{{ headline }}: {{ reason }}"}, {"title": "{{ headline }}"})
+    assert made.rules[0].value == {"name": "slow", "when": {"metric": "duration", "above": 3.5}}
+    assert made.rules[0].lines == {"": 47, "name": 47, "when": 47}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "---\n"])
+def test_without_anything_all_goes_to_every_channel(text: str) -> None:
+    made = load(text)
+    assert made == Configuration()
+    assert made.receivers[made.route.receiver].channels == ("*",)
+    assert made.route.group_by == ("title", "level")
+
+
+def test_equal_routes_beside_each_other_are_two() -> None:
+    made = load("""
+route:
+  routes:
+    - {matchers: [a=b], continue: true}
+    - {matchers: [a=b]}
+    - {matchers: ['a="b"'], group_wait: 1s}
+""")
+    assert [route.key for route in made.route.walk()] == ["{}", '{}/{a="b"}', '{}/{a="b"}#2', '{}/{a="b"}#3']
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("rout: {}", "line 1: rout: there is no such field; did you mean `route`?"),
+        ("route:\n  reciever: x", "line 2: route.reciever: there is no such field; did you mean `receiver`?"),
+        (
+            "route:\n  receiver: desc\nreceivers: [{name: desk}]",
+            "line 2: route.receiver: no receiver is called 'desc'; did you mean `desk`?",
+        ),
+        ("route: {receiver: zzz}", "line 1: route.receiver: no receiver is called 'zzz'; there are default"),
+        (
+            "route: {matchers: [a=b]}",
+            "line 1: route.matchers: the root takes every alert; write it at a route below `routes`",
+        ),
+        (
+            "route: {routes: [{matchers: [a=b, 'c']}]}",
+            "line 1: route.routes[0].matchers[1]: character 2: expected one of = != =~ !~, found the end",
+        ),
+        (
+            "route: {group_wait: 30}",
+            "line 1: route.group_wait: '30' is no duration; it needs a unit; write it as 30s, 5m, 1h30m or 2d",
+        ),
+        (
+            "route: {group_wait: -5s}",
+            "line 1: route.group_wait: '-5s' is no duration; write it as 30s, 5m, 1h30m or 2d",
+        ),
+        ("route: {group_interval: 0s}", "line 1: route.group_interval: it has to be longer than 0"),
+        (
+            "route: {repeat_interval: 99999999d}",
+            "line 1: route.repeat_interval: '99999999d' is longer than 3,660 days",
+        ),
+        (
+            "route: {repeat_interval: 999999999y}",
+            "line 1: route.repeat_interval: '999999999y' is longer than 3,660 days",
+        ),
+        ("route: {group_by: [a, a]}", "line 1: route.group_by: a label is named twice"),
+        ("route: {group_by: [a, ...]}", "line 1: route.group_by: `...` means all labels; leave the others out"),
+        (
+            "route: {escalate_after: 5m}",
+            "line 1: route.escalate_after: `escalate_after` and `escalate_to` need each other",
+        ),
+        ("route: {routes: [{continue: 5}]}", "line 1: route.routes[0].continue: expected true or false, found '5'"),
+        (
+            "route: {mute_time_intervals: [night]}",
+            "line 1: route.mute_time_intervals[0]: no time interval is called 'night'; there are none",
+        ),
+        (
+            "route: []",
+            "line 1: route: expected a mapping with receiver, matchers, continue, group_by, …, found a list",
+        ),
+        ("receivers: {name: x}", "line 1: receivers: expected a list, found a mapping"),
+        ("receivers: [{channels: [log]}]", "line 1: receivers[0]: `name` is missing"),
+        ("receivers:\n- name: a\n- name: b\n- name: a", "line 4: receivers[2].name: there is another 'a', in line 2"),
+        ("receivers: [{name: ' '}]", "line 1: receivers[0].name: a name is printable text of 1 to 200 characters"),
+        (
+            "receivers: [{name: a, channels: [{x: y}]}]",
+            "line 1: receivers[0].channels[0]: expected text, found a mapping",
+        ),
+        ("receivers: [{name: a, channels: [~]}]", "line 1: receivers[0].channels[0]: expected text, found nothing"),
+        (
+            "receivers: [{name: a, throttle: {messages: 0, every: 1m}}]",
+            "line 1: receivers[0].throttle.messages: '0' is no whole number from 1 to 1,000,000",
+        ),
+        (
+            "receivers: [{name: a, templates: {titel: x}}]",
+            "line 1: receivers[0].templates.titel: there is no such field; did you mean `title`?",
+        ),
+        ("throttle: {messages: 5}", "line 1: throttle: `every` is missing"),
+        ("flapping: true", "line 1: flapping: write `false`, or a mapping with changes, within and quiet"),
+        ("flapping: {changes: 1}", "line 1: flapping.changes: '1' is no whole number from 2 to 1,000"),
+        ("route: {}\nroute: {}", "line 2: route: it is given twice, first in line 1"),
+        (
+            "time_intervals: [{name: a, time_intervals: [{location: Mars}]}]",
+            "line 1: time_intervals[0].time_intervals[0].location: 'Mars' is no time zone; write one "
+            "such as America/New_York",
+        ),
+        (
+            "time_intervals: [{name: a, time_intervals: [{times: [{start_time: 10:00}]}]}]",
+            "line 1: time_intervals[0].time_intervals[0].times[0]: `end_time` is missing",
+        ),
+        (
+            "inhibit_rules: [{source_matchers: [], target_matchers: [a=b]}]",
+            "line 1: inhibit_rules[0].source_matchers: there are none; say which alerts are meant",
+        ),
+        ("inhibit_rules: [{source_matchers: [a=b]}]", "line 1: inhibit_rules[0]: `target_matchers` is missing"),
+        ("a: b: c", "line 1: this is no YAML: mapping values are not allowed here"),
+        ("route:\n\t- x", "line 2: this is no YAML: found character '\\t' that cannot start any token"),
+        ("route: {\n", "line 2: this is no YAML: expected the node content, but found '<stream end>'"),
+        ("a\nb: \0", "line 2: the character U+0000 is not allowed here"),
+        ("[" * 5000, "line 1: it is nested too deeply"),
+        (
+            "just text",
+            "line 1: expected a mapping with route, receivers, inhibit_rules, time_intervals, …, found 'just text'",
+        ),
+        (
+            "? [a]\n: b",
+            "line 1: a list: there is no such field; there are flapping, inhibit_rules, link, "
+            "receivers, resolve_timeout, route, rules, templates, throttle, time_intervals",
+        ),
+        ("x" * (1 << 20) + "y", "line 1: 1,048,577 characters; at most 1,048,576 are allowed"),
+    ],
+)
+def test_a_fault_has_its_line_its_field_and_the_remedy(text: str, told: str) -> None:
+    _, faults = read(text)
+    assert [str(fault) for fault in faults] == [told]
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:
+    with pytest.raises(OptimizationAlertError) as refused:
+        load("route:\n  receiver: nobody\n  group_wait: soon\nreceivers: []\nflaping: false\n", "alerts.yaml")
+    assert str(refused.value).splitlines() == [
+        "alerts.yaml has 3 faults:",
+        "  line 2: route.receiver: no receiver is called 'nobody'; there are default",
+        "  line 3: route.group_wait: 'soon' is no duration; write it as 30s, 5m, 1h30m or 2d",
+        "  line 5: flaping: there is no such field; did you mean `flapping`?",
+    ]
+
+
+def test_a_template_that_fails_is_a_fault_of_its_line() -> None:
+    _, faults = read("templates:\n  title: ok\n  text: '{{ nonsense }}'\n")
+    assert [(fault.line, fault.field) for fault in faults] == [(3, "templates.text")]
+
+
+def test_anchors_that_blow_up_are_refused_at_once() -> None:
+    levels = "".join(f"- &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    _, faults = read(f"x: &a0 [y]\nrules:\n{levels}")
+    assert "an anchor repeats too much" in "".join(map(str, faults))
+    assert len(faults) < 20
+
+
+def test_an_anchor_within_itself_is_refused() -> None:
+    _, faults = read("route: &r\n  routes: [*r]\n")
+    assert faults
+
+
+def test_an_anchor_is_good_for_saying_things_once() -> None:
+    made = load("route: {routes: [&a {matchers: [a=b], continue: true}, *a]}")
+    assert len(made.route.routes) == 2
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["30s", "a=b", "desk", "monday", "false"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.text() | st.sampled_from(["route", "routes", "receivers", "name", "matchers", "time_intervals", "times",
+                                     "start_time", "flapping", "throttle", "group_wait", "rules", "at", "fires",
+                                     "silence", "for", "happens", "start"]), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUES | st.text())
+def test_any_document_is_read_or_refused(value: object) -> None:
+    for text in (yaml.safe_dump(value), value if isinstance(value, str) else yaml.safe_dump({"route": value})):
+        for understand in (load, load_script):
+            with contextlib.suppress(OptimizationAlertError):
+                understand(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [("30s", 30), ("1h30m", 5400), ("2d", 172_800), ("1w", 604_800), ("500ms", 0.5), ("1m0s", 60), ("1y", 31_536_000)],
+)
+def test_durations(text: str, span: float) -> None:
+    assert span_of(text).total_seconds() == span
+
+
+@pytest.mark.parametrize("text", ["", "s", "1", "1 s", "1h ", "30s1m", "1.5h", "-1s", "\uff11s", "0", "0s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|longer"):
+        span_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}", "line 1: `happens` is missing"),
+        ("happens: [{fires: {a: b}}]", "line 1: happens[0]: `at` is missing"),
+        (
+            "happens: [{at: 5s}]",
+            "line 1: happens[0]: it needs one of fires, resolved, acknowledged, silence, suppress",
+        ),
+        (
+            "happens: [{at: soon, fires: {a: b}}]",
+            "line 1: happens[0].at: 'soon' is no duration; write it as 30s, 5m, 1h30m or 2d",
+        ),
+        (
+            "happens: [{at: 2026-13-01, fires: {a: b}}]",
+            "line 1: happens[0].at: '2026-13-01' is no moment; write one such as 2026-01-05 09:00:00+00:00, or 90s",
+        ),
+        (
+            "happens: [{at: 5s, fire: {a: b}}]",
+            "line 1: happens[0].fire: there is no such field; did you mean `fires`?",
+        ),
+        ("happens: [{at: 5s, silence: a=b}]", "line 1: happens[0].silence: for how long? say it in `for`"),
+        (
+            "happens: [{at: 5s, silence: 'a!=b', for: 1h}]",
+            'line 1: happens[0].silence: {a!="b"} fits every alert, also one without labels; name '
+            "one that has to be there",
+        ),
+    ],
+)
+def test_a_script_has_its_faults_told_alike(text: str, told: str) -> None:
+    with pytest.raises(OptimizationAlertError) as refused:
+        load_script(text)
+    assert told in str(refused.value)

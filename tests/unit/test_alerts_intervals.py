@@ -1,0 +1,158 @@
+"""Time intervals: clocks in time zones, the ends of months, and exchanges' calendars."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from o9.alerts.intervals import (
+    TimeInterval,
+    day_range,
+    exchange,
+    holding,
+    month_range,
+    none_holds,
+    time_range,
+    time_zone,
+    trades,
+    weekday_range,
+    year_range,
+)
+
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("fields", "holds", "holds_not"),
+    [
+        ({}, ["2026-01-05 00:00"], []),
+        (
+            {"times": [("09:00", "17:00")]},
+            ["2026-01-05 09:00", "2026-01-05 16:59:59"],
+            ["2026-01-05 17:00", "2026-01-05 08:59"],
+        ),
+        (
+            {"times": [("22:00", "24:00"), ("00:00", "06:00")]},
+            ["2026-01-05 23:59", "2026-01-05 00:00"],
+            ["2026-01-05 06:00"],
+        ),
+        (
+            {"weekdays": ["monday:friday"]},
+            ["2026-01-05 00:00", "2026-01-09 23:59"],
+            ["2026-01-04 23:59", "2026-01-10 00:00"],
+        ),
+        ({"weekdays": ["sunday", "Saturday"]}, ["2026-01-04 12:00", "2026-01-10 12:00"], ["2026-01-05 12:00"]),
+        (
+            {"days_of_month": ["-1"]},
+            ["2026-02-28 12:00", "2028-02-29 12:00"],
+            ["2028-02-28 12:00", "2026-01-30 12:00"],
+        ),
+        ({"days_of_month": ["1:7"]}, ["2026-01-01 12:00", "2026-01-07 12:00"], ["2026-01-08 12:00"]),
+        ({"days_of_month": ["25:-1"]}, ["2026-02-25 12:00", "2026-02-28 12:00"], ["2026-02-24 12:00"]),
+        ({"days_of_month": ["29:31"]}, ["2026-01-29 12:00"], ["2026-02-28 12:00"]),
+        (
+            {"days_of_month": ["-31:-28"]},
+            ["2026-01-04 12:00", "2026-02-01 12:00"],
+            ["2026-01-05 12:00", "2026-02-02 12:00"],
+        ),
+        ({"months": ["june:8"]}, ["2026-06-01 00:00", "2026-08-31 23:59"], ["2026-05-31 23:59", "2026-09-01 00:00"]),
+        ({"years": ["2026:2027"]}, ["2026-01-01 00:00", "2027-12-31 23:59"], ["2028-01-01 00:00"]),
+        (
+            {"times": [("09:30", "16:00")], "location": NEW_YORK},
+            ["2026-01-05 14:30", "2026-07-06 13:30"],
+            ["2026-01-05 14:29", "2026-07-06 20:00"],
+        ),
+        # The clock goes forward on 8 March 2026, and back on 1 November: 02:30 is never, and 01:30 twice.
+        ({"times": [("02:00", "03:00")], "location": NEW_YORK}, [], ["2026-03-08 06:59", "2026-03-08 07:00"]),
+        (
+            {"times": [("01:00", "02:00")], "location": NEW_YORK},
+            ["2026-11-01 05:30", "2026-11-01 06:30"],
+            ["2026-11-01 07:00"],
+        ),
+        ({"weekdays": ["monday"], "location": ZoneInfo("Asia/Tokyo")}, ["2026-01-04 15:00"], ["2026-01-05 15:00"]),
+    ],
+)
+def test_when_an_interval_holds(fields: dict[str, Any], holds: list[str], holds_not: list[str]) -> None:
+    read = {"weekdays": weekday_range, "days_of_month": day_range, "months": month_range, "years": year_range}
+    made = TimeInterval(
+        times=tuple(time_range(*each) for each in fields.get("times", ())),
+        location=fields.get("location"),
+        **{name: tuple(understand(text) for text in fields.get(name, ())) for name, understand in read.items()},
+    )
+    assert [moment for moment in holds if not made.holds(at(moment))] == []
+    assert [moment for moment in holds_not if made.holds(at(moment))] == []
+
+
+@pytest.mark.parametrize(
+    ("understand", "text", "problem"),
+    [
+        (weekday_range, "mon", "'mon' is no weekday"),
+        (weekday_range, "friday:monday", "the end is before the start"),
+        (month_range, "13", "'13' is no number from 1 to 12"),
+        (month_range, "may:april", "the end is before the start"),
+        (day_range, "0", "days of a month are 1 to 31"),
+        (day_range, "32", "'32' is no number from -31 to 31"),
+        (day_range, "-1:5", "so does the last"),
+        (day_range, "7:1", "the last day is before the first"),
+        (day_range, "1:", "'' is no number"),
+        (day_range, "31:-30", "the last day is before the first"),
+        (year_range, "20x6", "'20x6' is no number from 1 to 9999"),
+        (time_zone, "Mars/Base", "'Mars/Base' is no time zone"),
+        (time_zone, "../../etc/passwd", "is no time zone"),
+        (time_zone, "\0", "is no time zone"),
+        (time_zone, "", "is no time zone"),
+        (lambda text: time_range(text, "24:00"), "9:00", "'9:00' is no time of day"),
+        (lambda text: time_range(text, "24:00"), "24:00", "24:00 is not before 24:00"),
+        (lambda text: time_range("09:00", text), "24:01", "'24:01' is no time of day"),
+        (lambda text: time_range("22:00", text), "06:00", "22:00 to 24:00, 00:00 to 06:00"),
+        (exchange, "XNYZ", "'XNYZ' is no exchange's calendar"),
+        (exchange, "24/8", "'24/8' is no exchange's calendar"),
+    ],
+)
+def test_what_is_no_range_is_refused(understand: Any, text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        understand(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "open_"),
+    [
+        ("XNYS", "2026-01-05 14:30", True),
+        ("XNYS", "2026-01-05 14:29:59", False),
+        ("XNYS", "2026-01-05 21:00", False),
+        ("XNYS", "2026-01-10 16:00", False),  # a Saturday
+        ("XNYS", "2026-01-19 16:00", False),  # Martin Luther King Jr. Day
+        ("XNYS", "2025-11-28 17:59", True),  # the day after Thanksgiving, until 13:00
+        ("XNYS", "2025-11-28 18:00", False),
+        ("XHKG", "2026-01-05 03:59", True),
+        ("XHKG", "2026-01-05 04:30", False),  # the pause at noon
+        ("XHKG", "2026-01-05 05:00", True),
+        ("24/7", "2026-01-10 00:00", True),
+        ("24/7", "2025-12-31 23:59:59", True),
+        ("24/7", "2026-01-01 00:00", True),
+    ],
+)
+def test_when_an_exchange_trades(name: str, moment: str, open_: bool) -> None:
+    assert exchange(name) == name
+    assert trades(name, at(moment)) is open_
+
+
+def test_what_a_calendar_does_not_know_mutes_nobody() -> None:
+    far = at("2090-01-05 03:00")
+    assert trades("XHKG", far) is None
+    hong_kong = {"open": (TimeInterval(calendar="XHKG"),)}
+    assert holding(hong_kong, ["open"], far) == ""
+    assert not none_holds(hong_kong, ["open"], far)
+    assert none_holds(hong_kong, ["open"], at("2026-01-05 04:30"))
+    assert holding(hong_kong, ["open"], at("2026-01-05 03:00")) == "open"
+
+
+def test_the_clock_decides_before_a_calendar_is_asked() -> None:
+    assert TimeInterval(times=((0, 60),), calendar="XHKG").holds(at("2090-01-05 03:00")) is False
