@@ -175,6 +175,19 @@ def test_trials_without_a_family_are_those_of_one_optimization(store_url: str, m
         assert (list(bounded.returns), bounded.complete) == ([("one", 0), ("one", 1)], False)
 
 
+def test_a_family_without_returns_is_not_looked_for_without_an_end(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "FAMILY_LOOKED_AT", 8)
+    with Store(store_url) as store:
+        finished(store, "one", [*[None] * 5, *noise(5, days=50)])
+        found = store.family_trials("f", "one")
+        assert (list(found.returns), found.complete) == ([("one", 5), ("one", 6), ("one", 7)], False)
+        assert found.counts == {"completed": 10}
+        monkeypatch.setattr(families, "FAMILY_LOOKED_AT", 10)
+        assert (len(store.family_trials("f", "one").returns), store.family_trials("f", "one").complete) == (5, True)
+
+
 def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,10 @@ from o9.store.alerts import LapseAlerts, RaiseAlerts, ResolveAlert
 from o9.store.contract import StoreContract
 from o9.store.contract_alerts import telling
 from o9.store.contract_outbox import notice
-from o9.store.contract_steps import OpenStore, at_work, put
+from o9.store.contract_steps import OpenStore, at_work, put, trial
 from o9.store.leadership import Lead
 from o9.store.leases import Claim, Heartbeat, Sweep
+from o9.store.ledger import CommitStep
 from o9.store.outbox import BeginTry, Decide, EndTry, Untold
 from o9.store.policies import SetPolicy
 from o9.store.runs import KnowRun
@@ -61,11 +62,25 @@ def test_hot_queries_go_by_an_index_on_postgresql(postgres_url: str) -> None:
     assert not [line for name, plan in plans.items() for line in plan if "Sort" in line.split("  (")[0]]
 
 
+def test_what_has_no_family_is_not_looked_for_among_all_that_have_none(store_url: str) -> None:
+    with Store(store_url) as store:
+        ran: list[tuple[str, Any]] = []
+        with listening(store, ran):
+            store.family_trials("", "a")
+        with store._engine.connect() as connection:
+            for statement, parameters in ran:
+                plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters).all()
+                found = [str(row[-1]) for row in plan if "SEARCH trial USING" in str(row[-1])]
+                assert found
+                assert all("optimization_id=?" in line for line in found), found
+
+
 def explained(store: Store, explain: str) -> dict[str, list[str]]:
     """The plans of the statements that the hot reads and writes execute, by what was done."""
     for n in range(3):
         put(store, f"a{n}")
-        at_work(store, f"b{n}")
+        fence = at_work(store, f"b{n}").fence
+        store.write(CommitStep(f"b{n}", fence, 0, [trial(i, family="f", returns=(0.1, 0.2)) for i in range(3)], {}))
         put(store, f"c{n}", metadata={"after": ["b0"]})
         store.write(KnowRun(f"run-{n}", f"b{n}", 1))
     store.write(SetPolicy("default", {"max_concurrent_optimizations": 9}))
@@ -86,6 +101,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "intents": lambda: store.intents("b1"),
         "open runs": lambda: store.open_runs(after="run-0", limit=2),
         "known states": lambda: store.known_states("b1"),
+        "family": lambda: store.family_trials("f", "b1"),
         "report": lambda: store.health_report("b1"),
         "reports of one": lambda: store.health_history("b1", limit=2),
         "reports of all": lambda: store.health_reports(limit=2, before=("2026", "b1")),
@@ -153,7 +169,7 @@ def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
     own = {
         "claim": "ix_optimization_queue", "open runs": "ix_prefect_run_open", "intents": "ix_intent_optimization",
         "reports of all": "ix_health_report_latest", "due for a check": "ix_optimization_health_due",
-        "alerts": "ix_alert_newest", "open alerts": "ix_alert_open",
+        "family": "ix_trial_family", "alerts": "ix_alert_newest", "open alerts": "ix_alert_open",
         "alerts of one": "ix_alert_optimization", "alerts of a level": "ix_alert_level", "an alert": "ix_alert_firing",
         "due": "ix_notification_due", "a try": "ix_notification_order", "silences": "ix_silence_standing",
         "ends": "ix_alert_ending", "lapse": "ix_alert_ending", "silences behind a change": "ix_silence_changed",

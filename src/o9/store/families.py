@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, func, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, select, true, tuple_, update
 
 from o9.model.states import TrialState
 from o9.store import aggregate_tables, tables
@@ -26,6 +26,7 @@ FAMILY_TALLY = table_of(aggregate_tables.FamilyTally)
 INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
 FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
 FAMILY_BYTES = 100_000_000
+FAMILY_LOOKED_AT = 10_000
 # Of packed returns of trials, and their baseline's: a Sharpe ratio a period of each that can be judged.
 SharpeRatios = Callable[[Sequence[bytes], bytes | None], Sequence[float]]
 _COMPLETED = TrialState.COMPLETED.value
@@ -48,9 +49,9 @@ NOTHING_PRUNED = PrunedTrials()
 class FamilyTrials:
     """All trials of a family, by state, and the packed returns of completed ones (`codec.unpack_returns`).
 
-    `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, it is
-    not `complete`: it has the first ones by optimization and number, chosen without a look at their values; `counts`
-    has them all, those too that are pruned.
+    `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, or
+    `FAMILY_LOOKED_AT` trials, it is not `complete`: it has the first ones by optimization and number, chosen without a
+    look at their values; `counts` has them all, those too that are pruned.
     """
 
     counts: dict[str, int]
@@ -91,8 +92,8 @@ def write_families(unit: UnitOfWork) -> None:
 def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
     """What was ever tried in `family`, across optimizations; without a name, in `optimization_id` alone."""
     pruned = NOTHING_PRUNED
-    mine = TRIAL.c.family == family
     if family:
+        mine = TRIAL.c.family == family
         tally = connection.execute(select(FAMILY_TALLY).where(FAMILY_TALLY.c.family == family)).mappings().all()
         counts = {str(row["state"]): int(row["count"]) for row in tally}
         pruned = PrunedTrials(
@@ -102,16 +103,22 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
             sum(row["sharpe_square_sum"] for row in tally),
         )
     else:
-        mine &= TRIAL.c.optimization_id == optimization_id
-        own = select(TRIAL.c.state, func.count()).where(mine, TRIAL.c.attempt != INHERITED).group_by(TRIAL.c.state)
-        counts = {state: int(count) for state, count in connection.execute(own)}
+        mine = (TRIAL.c.family == "") & (TRIAL.c.optimization_id == optimization_id)
+        # Not by the index of families: all trials that have none are one family there.
+        nameless = (TRIAL.c.optimization_id == optimization_id) & (func.coalesce(TRIAL.c.family, "") == "")
+        states = select(TRIAL.c.state, func.count()).where(nameless, TRIAL.c.attempt != INHERITED)
+        counts = {state: int(count) for state, count in connection.execute(states.group_by(TRIAL.c.state))}
+    completed = (mine, TRIAL.c.state == _COMPLETED)
     key = (TRIAL.c.optimization_id, TRIAL.c.number)
+    # Most of a large family may have no returns: those are not looked for without an end.
+    edge = connection.execute(select(*key).where(*completed).order_by(*key).offset(FAMILY_LOOKED_AT).limit(1)).first()
+    near = true() if edge is None else tuple_(*key) < tuple_(*edge)
+    own = (*completed, TRIAL.c.attempt != INHERITED)
     joined = TRIAL.join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
-    completed = (mine, TRIAL.c.state == _COMPLETED, TRIAL.c.attempt != INHERITED)
     # Sizes first, so that no more is ever read than the bound allows.
-    sizes = select(*key, func.length(RETURNS.c.data)).select_from(joined).where(*completed).order_by(*key)
+    sizes = select(*key, func.length(RETURNS.c.data)).select_from(joined).where(*own, near).order_by(*key)
     wanted: set[tuple[str, int]] = set()
-    size, last, complete = 0, ("", -1), True
+    size, last, complete = 0, ("", -1), edge is None
     for name, number, length in connection.execute(sizes.limit(FAMILY_SERIES + 1)):
         size += length
         if len(wanted) == FAMILY_SERIES or size > FAMILY_BYTES:
@@ -119,7 +126,7 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
             break
         last = (name, number)
         wanted.add(last)
-    data = select(*key, RETURNS.c.data).select_from(joined).where(*completed, tuple_(*key) <= tuple_(*last))
+    data = select(*key, RETURNS.c.data).select_from(joined).where(*own, tuple_(*key) <= tuple_(*last))
     found = connection.execute(data.order_by(*key)) if wanted else ()
     kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
     return FamilyTrials(counts, kept, complete, pruned)
