@@ -95,7 +95,7 @@ def assert_alerts_read_back(store: Store, *, there: bool) -> None:
         {"evidence": {"seconds": 1.5}},
         "ann",
     )
-    assert [row["labels"] for row in store.alerts.open_episodes()] == [{"title": "慢"}] * 2
+    assert [one.labels for one in store.alerts.open_episodes()] == ['{"title":"慢"}'] * 2
     assert store.alerts.silences()[0]["pattern"] == "x"
     assert [(row["status"], len(row["tries"])) for row in store.alerts.notifications()] == [("pending", 0), ("sent", 1)]
     assert store.alerts.untold(alert_id="over")[0]["by"] == "s1"

@@ -110,7 +110,7 @@ def test_the_guide_lists_every_setting_with_its_default() -> None:
         shown = rows[name.upper()].strip("`")
         if field.default_factory is None:
             number = isinstance(field.default, float)
-            default = "empty" if field.default == () else f"{field.default:g}" if number else field.default
+            default = "empty" if field.default in ((), "") else f"{field.default:g}" if number else field.default
             assert shown == default
 
 

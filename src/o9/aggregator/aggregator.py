@@ -13,10 +13,12 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from o9.aggregator.findings import Findings
 from o9.aggregator.node import Node
 from o9.aggregator.schedules import Schedule
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
+from o9.blocks.alert_channel import load_block
 from o9.blocks.store import release_store, use_store
 from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.flows.presence import depart
@@ -80,7 +82,8 @@ class OptimizationStateAggregator:
         self.statistics = OptimizationStatistics()
         self.health_checker = OptimizationHealthChecker(health_check_interval)
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
-        self.alert_system = AlertNotificationSystem()
+        self.alert_system = AlertNotificationSystem(resolve_block=load_block)
+        self._findings = Findings(self.monitor, self.alert_system)
         self.api = OptimizationAPI(backend=self)
         self._store: Store | None = None
         self._node: Node | None = None
@@ -109,6 +112,7 @@ class OptimizationStateAggregator:
             await self._stop()
             if self._store is not None:
                 store, self._store = self._store, None
+                await self.alert_system.cleanup()
                 release_store(store)
                 await asyncio.to_thread(depart, store)
                 await asyncio.to_thread(close_outlet, store)
@@ -228,14 +232,18 @@ class OptimizationStateAggregator:
         self._started()
         return await self.statistics.get_optimization_rankings(metric_name, limit)
 
-    async def send_alert(self, alert: OptimizationAlert) -> None:
+    async def send_alert(self, alert: OptimizationAlert) -> str | None:
+        """Record it, durably; who is told, and when, the alert system decides. Returns its episode's id.
+
+        Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id with other content.
+        """
         self._started()
-        await self.alert_system.send_alert(alert)
+        return await self.alert_system.send_alert(alert)
 
     async def get_alerts(
         self, optimization_id: str | None = None, level: AlertLevel | None = None
     ) -> list[OptimizationAlert]:
-        """Alerts, newest first."""
+        """The newest 1,000 that were sent, newest first; see AlertNotificationSystem.get_alerts for those before."""
         self._started()
         return await self.alert_system.get_alerts(optimization_id, level)
 
@@ -256,7 +264,14 @@ class OptimizationStateAggregator:
     async def _initialize(self) -> None:
         if self._store is not None:
             return
-        self._store = await asyncio.to_thread(Store, self._url)
+        store = await asyncio.to_thread(Store, self._url)
+        self.alert_system.use(store)
+        try:
+            await self.alert_system.initialize()  # its file may be refused
+        except BaseException:
+            await asyncio.to_thread(store.close)
+            raise
+        self._store = store
         reading: tuple[StoreComponent, ...] = (
             self.coordinator, self.lifecycle_manager, self.monitor, self.statistics, self.health_checker,
             self.synchronizer,
@@ -275,13 +290,18 @@ class OptimizationStateAggregator:
             schedules=self._schedules,
         )
         await self.coordinator.start()
+        self.alert_system.use_node(self._node.name)
+        with self._node.prefect_settings():  # blocks of the alerts' file are loaded under these
+            await self.alert_system.start()
+        self._findings.start()
         await self.monitor.start()
 
     async def _stop(self) -> None:
         if self._node is not None:
             node, self._node = self._node, None
             await self.monitor.stop()
-            await node.stop()
+            await self._findings.stop()
+            await asyncio.gather(node.stop(), self.alert_system.stop())
             await self.coordinator.stop()
 
     def _started(self) -> Node:

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from o9.aggregator.dispatch import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
@@ -101,6 +102,10 @@ class Node:
     def prefect_url(self) -> str:
         """Where the Prefect server that runs the flows answers."""
         return self._server.api_url
+
+    def prefect_settings(self) -> AbstractContextManager[None]:
+        """What is started inside talks to this node's Prefect server."""
+        return prefect_client_settings(self._server)
 
     async def stop(self) -> None:
         """Take nothing more; what runs commits its step and waits for the next attempt."""

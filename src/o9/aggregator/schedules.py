@@ -54,6 +54,7 @@ SCHEDULES = (
     Schedule("o9.flows.compute_statistics.compute_statistics", timedelta(minutes=5)),
     Schedule("o9.flows.check_health.check_health", timedelta(minutes=5)),
     Schedule("o9.flows.prune_history.prune_history", timedelta(days=1)),
+    Schedule("o9.flows.deliver_alerts.deliver_alerts", timedelta(minutes=1), in_nodes=False),
     Schedule("o9.flows.reconcile_states.reconcile_states", timedelta(minutes=1), in_nodes=False),
 )
 IN_NODES = tuple(schedule for schedule in SCHEDULES if schedule.in_nodes and schedule.every is not None)

@@ -1,45 +1,335 @@
-"""Telling people. Rules, routing and delivery are not in this release; nothing is dropped: sending raises."""
+"""Telling people: alerts are recorded, grouped, silenced and routed, and their messages sent, by one of many nodes.
+
+Contract. What `send_alert` answered for is durable, and is told or its record says why not, whatever dies meanwhile. Of
+all that share a store one decides who is told (`o9.alerts.leader`), and each sends through the channels that it has
+(`o9.alerts.delivery`). Answers come from the record, so they are the same everywhere. Nothing is told while nobody is
+started. Owned by one event loop; deciding works in a thread, sending never waits for what hangs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+import asyncio
+import itertools
+import logging
+import math
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-from o9.model.component import Component, Registered, not_yet
-from o9.model.optimization import OptimizationAlert
+from o9.alerts.alerts_file import AlertsFile
+from o9.alerts.configuration import Configuration
+from o9.alerts.intake import Intake
+from o9.alerts.leader import LEASE
+from o9.alerts.matchers import parse
+from o9.alerts.opinions import Opinions, Rule
+from o9.alerts.reach import Reach
+from o9.alerts.record import add_silence, alert_of_row
+from o9.alerts.running import Running
+from o9.alerts.silences import Silence, checked
+from o9.model.component import Registered
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationAlert, as_utc, utc_now
+from o9.model.settings import settings
 from o9.model.states import AlertLevel
+from o9.store.alerts import AcknowledgeAlert, ResolveAlert
+from o9.store.codec import moment
+from o9.store.component import StoreComponent
+from o9.store.silences import EndSilence
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+_numbers = itertools.count(1)
 
 
-class AlertNotificationSystem(Component):
-    """Holds no alerts yet."""
+class AlertNotificationSystem(StoreComponent):
+    """Given no store, it opens the one at `storage_path`; `alerts_file` None takes O9_ALERTS_FILE, where that is set.
 
-    def __init__(self, notification_channels: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        super().__init__()
-        if notification_channels:
-            raise not_yet("a notification channel")
+    notification_channels: by name, see `register_notification_channel`. resolve_block: loads a block by its name.
 
-    async def send_alert(self, alert: OptimizationAlert) -> None:
-        raise not_yet("sending an alert")
+    Events: `alert(alert)` where one begins to fire, `resolved(alert)` where one is over, each where that was told or
+    noticed; `notification(entry)` after each try of this node, see `o9.alerts.delivery.entry_of`.
+    """
+
+    events = ("alert", "resolved", "notification")
+
+    def __init__(
+        self,
+        notification_channels: Mapping[str, Any] | None = None,
+        *,
+        store: Store | None = None,
+        storage_path: str | None = None,
+        alerts_file: str | None = None,
+        resolve_block: Callable[[str], Any] | None = None,
+    ) -> None:
+        super().__init__(store, storage_path)
+        self._reach = Reach(resolve_block)
+        self._opinions = Opinions()
+        self._file = AlertsFile(alerts_file or settings().alerts_file or None, self._check)
+        self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
+        self._intake: Intake | None = None
+        self._running: Running | None = None
+        self._emitting: set[asyncio.Task[None]] = set()
+        for name, channel in (notification_channels or {}).items():
+            self._reach.register(name, channel)
+
+    def use_node(self, node: str) -> None:
+        """Lead and send under this name, by which others see that its process has died; before `start`."""
+        self._node = node
+
+    async def send_alert(self, alert: OptimizationAlert, *, resolve_timeout: timedelta | None = None) -> str | None:
+        """Record an alert, durably; one with `resolved` set ends what it says fires. Returns the id of the episode
+        that it belongs to: of the first alert with the same labels since when they have been firing. None: a rule
+        dropped it, which the history says.
+
+        resolve_timeout: it is over after so long unless it is sent again; else when it is resolved. Raises
+        OptimizationValidationError, naming the field; OptimizationConflictError for an id that had other content.
+        """
+        if self._intake is None:
+            self._intake = Intake(self.store, self._opinions)
+        wait = resolve_timeout if resolve_timeout is not None else self._file.configuration.resolve_timeout
+        told = await self._intake.tell(alert, wait)
+        if told is None:
+            return None
+        if told.began or told.ended:
+            self._wake()
+        if told.began and not alert.resolved:
+            self._emit_soon("alert", alert)
+        if told.ended:
+            self._tell_ended([told.episode])
+        return told.episode
 
     async def get_alerts(
-        self, optimization_id: str | None = None, level: AlertLevel | None = None
+        self,
+        optimization_id: str | None = None,
+        level: AlertLevel | str | None = None,
+        *,
+        limit: int = 1_000,
+        before: OptimizationAlert | None = None,
     ) -> list[OptimizationAlert]:
-        """Alerts that were sent, newest first: none can have been."""
-        return []
+        """The newest `limit` (1 to 1000) that were sent, newest first by their own time; `before`: older than this one.
+
+        Resolved is one whose episode is over, under whichever of its ids that was said.
+        """
+        wanted = None if level is None else _level(level).value
+        behind = None if before is None else (moment(before.timestamp), before.alert_id)
+        now = utc_now()
+        rows = await self.store.read_async(
+            self.store.alerts.page, optimization_id=optimization_id, level=wanted, limit=limit, before=behind
+        )
+        return [alert_of_row(row, now) for row in rows]
+
+    async def resolve_alert(self, alert_id: str, by: str = "") -> bool:
+        """End the episode that it belongs to. False: it was over before. Raises OptimizationError for an unknown id."""
+        ended = await self.store.write_async(ResolveAlert(alert_id, by))
+        if ended:
+            self._wake()
+            self._tell_ended([alert_id])
+        return ended
+
+    async def acknowledge_alert(self, alert_id: str, by: str = "") -> bool:
+        """Somebody sees to it: nobody is reminded of it, and it is not escalated. False: it is over, or somebody did.
+
+        Raises OptimizationError for an unknown id.
+        """
+        taken = await self.store.write_async(AcknowledgeAlert(alert_id, by))
+        self._wake()
+        return taken
 
     def register_notification_channel(self, name: str, channel: Any) -> Registered:
-        raise not_yet("a notification channel")
+        """Send through `channel` what goes to `name`, and, where no file says otherwise, everything.
 
-    def register_alert_rule(self, rule: Callable[..., Any]) -> Registered:
-        raise not_yet("an alert rule")
+        channel: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body, subject)`
+        such as Prefect's notification blocks, `block:NAME`, or a channel of `o9.alerts.channels`. Raises
+        OptimizationValidationError for anything else.
+        """
+        self._reach.register(name, channel)
+        if self._running is not None:
+            self._running.use_channels()
+        return Registered()
 
-    async def suppress_alert(self, pattern: str, duration: timedelta | float) -> None:
-        raise not_yet("suppressing an alert")
+    def register_alert_rule(self, rule: Rule) -> Registered:
+        """Ask `rule(alert)`, sync or async, about each alert that this program sends: only False drops it."""
+        self._opinions.add(rule)
+        return Registered()
+
+    async def suppress_alert(
+        self, pattern: str, duration: timedelta | float, *, author: str = "", comment: str = ""
+    ) -> str:
+        """Tell nobody of what has `pattern` in its title or message, or is about this optimization, for `duration`.
+
+        pattern: with `*` or `?` it has to fit the whole of one of the three. duration: a timedelta, or seconds.
+        Returns the silence's id; raises OptimizationValidationError.
+        """
+        return await self.silence_alerts("", duration, pattern=pattern, author=author, comment=comment)
+
+    async def silence_alerts(
+        self,
+        matchers: str,
+        duration: timedelta | float,
+        *,
+        pattern: str = "",
+        starts_at: datetime | None = None,
+        author: str = "",
+        comment: str = "",
+    ) -> str:
+        """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
+        now = utc_now()
+        begins = now if starts_at is None else as_utc(starts_at)
+        silence = Silence(
+            uuid.uuid4().hex, begins, begins + _span(duration), parse(matchers) if matchers else (), pattern, author,
+            comment,
+        )  # fmt: skip
+        await self.store.write_async(add_silence(checked(silence, now)))
+        self._wake()
+        return silence.silence_id
+
+    async def end_silence(self, silence_id: str, by: str = "") -> bool:
+        """Lift it before its end. False: it was over. Raises OptimizationError for an unknown id."""
+        lifted = await self.store.write_async(EndSilence(silence_id, by))
+        self._wake()
+        return lifted
+
+    async def get_silences(self) -> list[dict[str, Any]]:
+        """Those that stand now, or will; the one that ends first first."""
+        return await self.store.read_async(self.store.alerts.silences)
 
     async def get_notification_history(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Notifications that were sent: none can have been."""
-        return []
+        """What was sent, and why what was not, newest first; `limit` is 1 to 1000.
+
+        `status`: sent, pending, failed (all three with their `tries`), or untold: then with the `alert_id` that
+        somebody was not told of, the `reason`, and what it was `by`.
+        """
+        notifications = await self.store.read_async(self.store.alerts.notifications, limit=limit)
+        untold = await self.store.read_async(self.store.alerts.untold, limit=limit)
+        entries = [*map(_sent, notifications), *({**row, "status": "untold"} for row in untold)]
+        return sorted(entries, key=lambda entry: str(entry["at"]), reverse=True)[:limit]
 
     async def get_alert_statistics(self) -> dict[str, Any]:
-        raise not_yet("statistics of alerts")
+        """Counts over all time, and what fires now.
+
+        `told`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several that were told may be one that
+        began. `sent`, `failed`, `possible_doubles`: notifications by channel. `untold`: by reason. `channels`: how each
+        does. `leader`: the node that decides; None where nobody does.
+        """
+        return await self.store.read_async(_statistics, self.store)
+
+    async def deliver_once(self) -> dict[str, Any]:
+        """Decide and send all that is due, then stop: for a schedule, where nothing runs all the time.
+
+        Returns `led`, whether this was the node to decide, `notices` that it made, and its tries by `status`.
+        """
+        tries: list[str] = []
+        running = self._made(lambda entry: tries.append(entry["status"]))
+        led, notices = await running.once()
+        return {"led": led, "notices": notices, **{name: tries.count(name) for name in ("sent", "pending", "failed")}}
+
+    @property
+    def configuration(self) -> Configuration:
+        """What is in force."""
+        return self._file.configuration
+
+    @property
+    def configuration_fault(self) -> str:
+        """Why the file as it is now is not in force; empty where it is, or there is none."""
+        return self._file.fault
+
+    async def _open(self) -> None:
+        self._file.look()
+        await super()._open()
+
+    async def _begin(self) -> None:
+        self._running = self._made(lambda entry: self._emit_soon("notification", entry))
+        await self._running.start()
+
+    async def _end(self) -> None:
+        if self._intake is not None:
+            await self._intake.idle()
+        if self._running is not None:
+            running, self._running = self._running, None
+            await running.stop()
+        if self._emitting:
+            await asyncio.wait(self._emitting)
+
+    async def _close(self) -> None:
+        self._intake = None
+        await super()._close()
+
+    def _made(self, tried: Callable[[dict[str, Any]], None]) -> Running:
+        lease = settings().lease_seconds
+        return Running(self.store, self._node, lease, self._file, self._reach, self._tell_ended, tried)
+
+    def _check(self, configuration: Configuration) -> None:
+        self._reach.channels(configuration)
+
+    def _wake(self) -> None:
+        if self._running is not None:
+            self._running.told()
+
+    def _tell_ended(self, episodes: Iterable[str]) -> None:
+        if self.has_callbacks("resolved"):
+            self._soon(self._emit_ended(list(episodes)))
+
+    async def _emit_ended(self, episodes: list[str]) -> None:
+        for name in episodes:
+            row = await self.store.read_async(self.store.alerts.get, name)
+            if row is not None:
+                await self.emit("resolved", alert_of_row(row, utc_now()))
+
+    def _emit_soon(self, event: str, about: Any) -> None:
+        if self.has_callbacks(event):
+            self._soon(self.emit(event, about))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """A callback that takes its time holds up nobody."""
+        task = asyncio.create_task(work, name="o9-alerts-callbacks")
+        self._emitting.add(task)
+        task.add_done_callback(self._emitting.discard)
+
+
+def _sent(row: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
+        "firing_count", "resolved_count", "ended_at", "error", "tries",
+    )  # fmt: skip
+    return {"at": row["created_at"], **{name: row[name] for name in names}}
+
+
+def _statistics(store: Store) -> dict[str, Any]:
+    """In a thread."""
+    counted: dict[str, dict[str, int]] = {
+        name: {} for name in ("told", "begun", "resolved", "acknowledged", "sent", "failed", "untold")
+    }
+    counted["possible_double"] = {}
+    for row in store.alerts.counts():
+        counted.setdefault(row["what"], {})[row["name"]] = row["count"]
+    held = store.alerts.leader(LEASE)
+    leads = held is not None and held["node"] is not None and store.alerts.seconds_left(held["expires_at"]) > 0
+    counted["possible_doubles"] = counted.pop("possible_double")
+    return {
+        **counted,
+        "firing": store.alerts.firing(),
+        "channels": store.alerts.channels(),
+        "leader": held["node"] if held is not None and leads else None,
+    }
+
+
+def _span(duration: timedelta | float) -> timedelta:
+    if isinstance(duration, timedelta):
+        return duration
+    if isinstance(duration, bool) or not isinstance(duration, (int, float)) or not math.isfinite(duration):
+        raise OptimizationValidationError("duration", f"{duration!r:.80} is neither a timedelta nor seconds")
+    try:
+        return timedelta(seconds=duration)
+    except OverflowError:
+        raise OptimizationValidationError(
+            "duration", f"{duration} seconds are longer than any silence may be"
+        ) from None
+
+
+def _level(level: Any) -> AlertLevel:
+    try:
+        return AlertLevel(level)
+    except ValueError:
+        known = ", ".join(one.value for one in AlertLevel)
+        raise OptimizationValidationError("level", f"{level!r:.80} is not one of {known}") from None

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
         description="how many days after its end an optimization is kept when the history is pruned; 0: for ever",
     )
     spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
+    alerts_file: str = Field("", description="a YAML file that says who is told of which alerts, and when")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")
 

@@ -18,11 +18,12 @@ from pathlib import PurePath
 from typing import Any
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.optimization import OptimizationState, as_utc
-from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.model.optimization import OptimizationAlert, OptimizationState, as_utc
+from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType
 
 ID_LIMIT = 200
 NAME_LIMIT = 500
+TITLE_LIMIT = 1_000
 STEP_LIMIT = 1_000
 DESCRIPTION_LIMIT = 10_000
 JSON_LIMIT_BYTES = 1 << 20
@@ -61,6 +62,19 @@ def validate_changes(changes: Mapping[str, Any]) -> None:
         _CHECKS[name](name, value)
 
 
+def validate_alert(alert: OptimizationAlert) -> None:
+    """Raise OptimizationValidationError for the first thing that keeps `alert` from being taken.
+
+    It may be about an optimization that nobody knows, or about none. How long its message is, is for others to bound.
+    """
+    if not isinstance(alert, OptimizationAlert):
+        raise OptimizationValidationError(
+            "alert", f"expected an OptimizationAlert, got {type(alert).__name__}; from_dict() makes one of fields"
+        )
+    for name, check in _ALERT_CHECKS.items():
+        check(name, getattr(alert, name))
+
+
 def _validate_life(state: OptimizationState) -> None:
     if state.status is not OptimizationStatus.CREATED:
         raise OptimizationValidationError(
@@ -88,6 +102,25 @@ def _text(limit: int, *, lines: bool = False, required: bool = False) -> Check:
             raise OptimizationValidationError(field, f"it holds {_named(found[0])}; take that out")
 
     return check
+
+
+def _words(limit: int | None = None) -> Check:
+    """A check for a text in which anything may stand; one with a `limit` says something."""
+
+    def check(field: str, value: Any) -> None:
+        if not isinstance(value, str):
+            raise _wrong_type(field, "text", value)
+        if limit is not None and not value.strip():
+            raise OptimizationValidationError(field, "it is empty; say in a few words what happened")
+        if limit is not None and len(value) > limit:
+            raise OptimizationValidationError(field, f"{len(value):,} characters; at most {limit:,} are allowed")
+
+    return check
+
+
+def _check_id_or_none(field: str, value: Any) -> None:
+    if value != "":
+        _check_id(field, value)
 
 
 def _check_id(field: str, value: Any) -> None:
@@ -319,6 +352,16 @@ _CHECKS: dict[str, Check] = {
     "cpu_usage": _number(0.0),
     "memory_usage": _number(0.0),
     "execution_time": _number(0.0),
+    "metadata": _json(dict),
+}
+_ALERT_CHECKS: dict[str, Check] = {
+    "alert_id": _check_id,
+    "optimization_id": _check_id_or_none,
+    "level": _one_of(AlertLevel),
+    "title": _words(TITLE_LIMIT),
+    "message": _words(),
+    "timestamp": _moment(),
+    "resolved_at": _moment(optional=True),
     "metadata": _json(dict),
 }
 # The names are columns of their own, in indexes that hold no long texts.

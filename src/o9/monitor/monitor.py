@@ -46,12 +46,13 @@ class _Watch:
 
 
 class OptimizationMonitor(StoreComponent):
-    """Started, it looks every `check_interval` seconds at all that runs, and calls `alert(alert)` for each new finding.
+    """Started, it looks every `check_interval` seconds at all that runs, calls `alert(alert)` for each new finding, and
+    `resolved(alert)` when it is gone.
 
     Its questions are answered whether it is started or not.
     """
 
-    events = ("alert",)
+    events = ("alert", "resolved")
 
     def __init__(self, check_interval: float = 1.0, *, store: Store | None = None) -> None:
         super().__init__(store)
@@ -87,7 +88,7 @@ class OptimizationMonitor(StoreComponent):
             return False
         self._unwanted.add(optimization_id)
         if watched is not None:
-            self._resolve(watched, list(watched.firing))
+            await self._resolve(watched, list(watched.firing))
         return True
 
     async def get_monitoring_data(self, optimization_id: str, limit: int = 100) -> list[dict[str, Any]]:
@@ -147,7 +148,7 @@ class OptimizationMonitor(StoreComponent):
         await self._look_at(states)
         for optimization_id in self._watches.keys() - running - self._wanted:
             watch = self._watches.pop(optimization_id)
-            self._resolve(watch, list(watch.firing))  # what was told of it were its last words
+            await self._resolve(watch, list(watch.firing))  # what was told of it were its last words
 
     async def _look_at(self, states: list[OptimizationState]) -> None:
         async with self._gate:
@@ -196,7 +197,7 @@ class OptimizationMonitor(StoreComponent):
         found = {one.name: one for one in watch.findings if one.name != "stalled" or watch.silent}
         firing = watch.firing.items()
         gone = [name for name, alert in firing if name not in found or found[name].level is not alert.level]
-        self._resolve(watch, gone)
+        await self._resolve(watch, gone)
         for name, finding in found.items():
             if name not in watch.firing:
                 alert = alert_of(watch.window.state.optimization_id, finding)
@@ -206,11 +207,11 @@ class OptimizationMonitor(StoreComponent):
                 logger.log(level, "%s: %s", alert.optimization_id, alert.message)
                 await self.emit("alert", replace(alert))
 
-    @staticmethod
-    def _resolve(watch: _Watch, names: list[str]) -> None:
+    async def _resolve(self, watch: _Watch, names: list[str]) -> None:
         for name in names:
             alert = watch.firing.pop(name)
             alert.resolved, alert.resolved_at = True, utc_now()
+            await self.emit("resolved", replace(alert))
 
     def _running(self) -> list[OptimizationState]:
         states: list[OptimizationState] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, select, tuple_
 
@@ -15,11 +15,29 @@ from o9.store.commit import Row
 from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY
 
 PAGE_LIMIT = 1_000
-_EPISODE = (
-    "alert_id", "fingerprint", "labels", "starts_at", "ends_at", "expected_end", "last_told_at", "times", "resolved_at",
-    "resolved_by", "acknowledged_at", "acknowledged_by", "began", "changed",
-)  # fmt: skip
 _WORDS = ALERT.alias("words")
+
+
+class Episode(NamedTuple):
+    """The state of an episode and its newest words, as they are stored: labels as JSON, without the metadata."""
+
+    alert_id: str
+    fingerprint: str
+    labels: str
+    starts_at: str
+    ends_at: str | None
+    expected_end: int
+    last_told_at: str
+    times: int
+    resolved_at: str | None
+    resolved_by: str | None
+    acknowledged_by: str | None
+    began: int
+    changed: int
+    optimization_id: str
+    level: str
+    title: str
+    message: str
 
 
 def alert(connection: Connection, alert_id: str) -> Row | None:
@@ -49,24 +67,24 @@ def alert_page(
     return [_decoded(row) for row in connection.execute(statement).mappings()]
 
 
-def open_episodes(connection: Connection, after: tuple[int, str], limit: int) -> list[Row]:
-    """Those behind `after` (`changed`, `alert_id`) in the order of their last change, with the newest words.
+def open_episodes(connection: Connection, after: tuple[int, str], limit: int) -> list[Episode]:
+    """Those behind `after` (`changed`, `alert_id`), in the order of their last change.
 
     From the beginning, (0, ""), these are all that fire and those whose end was not dealt with yet.
     """
     statement = (
-        _episodes()
-        .where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*after))
+        _EPISODES.where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*after))
         .order_by(ALERT.c.changed, ALERT.c.alert_id)
         .limit(limit)
     )
-    return [_decoded(row) for row in connection.execute(statement).mappings()]
+    return [Episode._make(row) for row in connection.execute(statement)]
 
 
-def episodes(connection: Connection, ids: Sequence[str]) -> list[Row]:
-    """These, as `open_episodes` has them, in any order; what is pruned is left out."""
+def episodes(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
+    """These, by id, each with its newest metadata; what is pruned is left out."""
     wanted, values = among(ALERT.c.alert_id, ids, connection)
-    return [_decoded(row) for row in connection.execute(_episodes().where(wanted), values).mappings()]
+    found = connection.execute(_EPISODES.add_columns(_WORDS.c.metadata).where(wanted), values)
+    return {row[0]: (Episode._make(row[:-1]), json.loads(row[-1])) for row in found}
 
 
 def ends_next(connection: Connection) -> str | None:
@@ -103,23 +121,12 @@ def notification_history(connection: Connection, limit: int, before: int | None 
     return rows
 
 
-def sent_since(connection: Connection, channel: str, since: str) -> list[str]:
-    """When each try of this channel began, from `since` on, in order."""
-    mine = (TRY.c.channel == channel) & (TRY.c.started_at >= since)
-    return list(connection.execute(select(TRY.c.started_at).where(mine).order_by(TRY.c.started_at)).scalars())
-
-
 def untold_history(connection: Connection, limit: int, alert_id: str | None = None) -> list[Row]:
     """Why receivers were not told, newest first: of one alert, or of all."""
     statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(_checked(limit))
     if alert_id is not None:
         statement = statement.where(DECISION.c.alert_id == alert_id)
     return [dict(row) for row in connection.execute(statement).mappings()]
-
-
-def _episodes() -> Select[Any]:
-    columns = [*[ALERT.c[name] for name in _EPISODE], *[_WORDS.c[name] for name in CONTENT]]
-    return select(*columns).join_from(ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest)
 
 
 def _page() -> Select[Any]:
@@ -141,3 +148,9 @@ def _checked(limit: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
         raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
     return limit
+
+
+_OF_WORDS = ("optimization_id", "level", "title", "message")
+_EPISODES = select(*[(_WORDS if name in _OF_WORDS else ALERT).c[name] for name in Episode._fields]).join_from(
+    ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest
+)

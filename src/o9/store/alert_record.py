@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from o9.store import alert_reads, leadership, outbox, silences
+from o9.store import alert_reads, alert_told, leadership, outbox, silences
+from o9.store.alert_reads import Episode
 from o9.store.codec import now_text
 from o9.store.commit import Row
+from o9.store.leases import database_time
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,10 +45,10 @@ class AlertRecord:
         """What was told, newest first; `before` is `at` and `alert_id` of the last one seen."""
         return self._read(alert_reads.alert_page, optimization_id, level, limit, before)
 
-    def open_episodes(self, after: tuple[int, str] = (0, ""), *, limit: int = 1000) -> list[Row]:
+    def open_episodes(self, after: tuple[int, str] = (0, ""), *, limit: int = 1000) -> list[Episode]:
         return self._read(alert_reads.open_episodes, after, limit)
 
-    def episodes(self, ids: Sequence[str]) -> list[Row]:
+    def episodes(self, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
         return self._read(alert_reads.episodes, ids)
 
     def ends_next(self) -> str | None:
@@ -65,6 +67,15 @@ class AlertRecord:
     def untold(self, *, limit: int = 100, alert_id: str | None = None) -> list[Row]:
         return self._read(alert_reads.untold_history, limit, alert_id)
 
+    def untold_of(self, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
+        return self._read(alert_told.untold_of, alert_ids)
+
+    def last_notices(self, names: Iterable[tuple[str, int]]) -> list[Row]:
+        return self._read(alert_told.last_notices, names)
+
+    def notices_about(self, alert_id: str, labels: Mapping[str, str], since: str) -> list[Row]:
+        return self._read(alert_told.notices_about, alert_id, labels, since)
+
     def silences(self) -> list[Row]:
         """Those that stand now, or will."""
         return self._read(silences.silences, now_text())
@@ -72,11 +83,12 @@ class AlertRecord:
     def changed_silences(self, after: int, *, limit: int = 1000) -> list[Row]:
         return self._read(silences.changed_silences, after, limit)
 
-    def sent_since(self, channel: str, since: str) -> list[str]:
-        return self._read(alert_reads.sent_since, channel, since)
-
     def leader(self, name: str) -> Row | None:
         return self._read(leadership.leader, name)
+
+    def seconds_left(self, expires_at: float) -> float:
+        """By the database's clock."""
+        return expires_at - self._read(database_time)
 
     def groups(self) -> dict[str, tuple[str, str]]:
         return self._read(outbox.groups)

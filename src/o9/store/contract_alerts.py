@@ -9,6 +9,7 @@ from typing import Any
 
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
+from o9.store.alert_reads import Episode
 from o9.store.alerts import AcknowledgeAlert, LapseAlerts, RaiseAlerts, ResolveAlert, Telling, Told
 from o9.store.codec import moment
 from o9.store.contract_outbox import OutboxContract
@@ -60,7 +61,7 @@ class AlertContract(OutboxContract):
         began, same = Told("a", began=True, ended=False), Told("a", began=False, ended=False)
         assert store.write(RaiseAlerts([first, first])) == [began, same]
         assert open_store().write(RaiseAlerts([first])) == [same]
-        assert episode(store, "a")["times"] == 1
+        assert episode(store, "a").times == 1
         assert tally(store) == {("begun", "warning"): 1, ("told", "warning"): 1}
         for name, value in (
             ("message", "x"),
@@ -83,7 +84,7 @@ class AlertContract(OutboxContract):
         store.write(RaiseAlerts([first]))
         assert store.last_change() == before
         store.write(RaiseAlerts([first._replace(at=at(60))]))
-        assert (episode(store, "a")["times"], episode(store, "a")["last_told_at"]) == (2, at(60))
+        assert (episode(store, "a").times, episode(store, "a").last_told_at) == (2, at(60))
         # Over, it cannot begin again under its id; who only says it once more hears what became of it.
         assert store.write(ResolveAlert("a", "ann"))
         assert store.write(RaiseAlerts([first])) == [Told("a", began=False, ended=False)]
@@ -101,8 +102,8 @@ class AlertContract(OutboxContract):
         assert began == Told("a", began=True, ended=False)
         assert joined[:2] == [Told("a", began=False, ended=False)] * 2
         whole = episode(store, "a")
-        assert (whole["starts_at"], whole["times"], whole["last_told_at"]) == (at(5), 3, at(20))
-        assert (whole["message"], whole["title"]) == (telling("c").message, "slow")
+        assert (whole.starts_at, whole.times, whole.last_told_at) == (at(5), 3, at(20))
+        assert (whole.message, whole.title) == (telling("c").message, "slow")
         assert ids(store.alerts.page()) == ["c", "a", "b", "z"]
         assert store.alerts.firing() == {"warning": 2}
         assert store.write(ResolveAlert("b", "ann"))
@@ -127,7 +128,7 @@ class AlertContract(OutboxContract):
         future = moment(utc_now() + timedelta(days=1))
         store.write(RaiseAlerts([telling("b", 40)]))
         store.write(RaiseAlerts([telling("b", 41)._replace(ends_at=future)]))
-        assert (episode(store, "b")["ends_at"], episode(store, "b")["resolved_at"]) == (future, None)
+        assert (episode(store, "b").ends_at, episode(store, "b").resolved_at) == (future, None)
         # What begins behind that end is another episode, though nobody had looked at the clock.
         later = telling("c")._replace(at=moment(utc_now() + timedelta(days=2)))
         assert store.write(RaiseAlerts([later])) == [Told("c", began=True, ended=False)]
@@ -151,15 +152,15 @@ class AlertContract(OutboxContract):
         store.write(RaiseAlerts([repeated("b", 1200)]))
         assert store.alerts.ends_next() == moment(now + timedelta(seconds=900))
         store.write(RaiseAlerts([telling("b2", title="b")]))  # whose source repeats nothing
-        assert episode(store, "b")["ends_at"] is None
+        assert episode(store, "b").ends_at is None
         _let_pass(store, "c")
         after = store.last_change()
         assert store.write(LapseAlerts()) == ["c"]
         (over,) = store.alerts.open_episodes((after + 1, ""))
-        assert (over["alert_id"], over["resolved_at"], over["resolved_by"]) == ("c", at(0), "nobody told of it again")
+        assert (over.alert_id, over.resolved_at, over.resolved_by) == ("c", at(0), "nobody told of it again")
         # Its source was only away: it is the same one, and goes on.
         assert store.write(RaiseAlerts([repeated("c", 900)])) == [Told("c", began=False, ended=False)]
-        assert (episode(store, "c")["resolved_at"], episode(store, "c")["times"]) == (None, 2)
+        assert (episode(store, "c").resolved_at, episode(store, "c").times) == (None, 2)
         assert store.alerts.firing() == {"warning": 3}
         _let_pass(store, "c")
         assert store.write(RaiseAlerts([repeated("e", 900)._replace(fingerprint="c")])) == [Told("e", True, False)]
@@ -173,15 +174,15 @@ class AlertContract(OutboxContract):
         seen: list[str] = []
         after = (0, "")
         while rows := other.alerts.open_episodes(after, limit=2):
-            seen += ids(rows)
-            after = rows[-1]["changed"], rows[-1]["alert_id"]
+            seen += [one.alert_id for one in rows]
+            after = rows[-1].changed, rows[-1].alert_id
         assert seen == ["a0", "a1", "a3", "a4", "a2", "c"]
         assert store.last_change() == after[0]
         store.write(AcknowledgeAlert("a1", "ann"))
         store.write(ResolveAlert("b", "bob"))
         acknowledged, resolved = other.alerts.open_episodes(after)
-        assert (acknowledged["alert_id"], acknowledged["acknowledged_by"]) == ("a1", "ann")
-        assert (resolved["alert_id"], resolved["resolved_by"], resolved["labels"]) == ("a2", "bob", {"title": "t2"})
+        assert (acknowledged.alert_id, acknowledged.acknowledged_by) == ("a1", "ann")
+        assert (resolved.alert_id, resolved.resolved_by, resolved.labels) == ("a2", "bob", '{"title": "t2"}')
         assert [row["kind"] for row in store.changes(0)] == ["alert"] * 4
 
     def test_somebody_sees_to_it_once(self, open_store: OpenStore) -> None:
@@ -283,8 +284,8 @@ def ids(rows: list[dict[str, Any]], name: str = "alert_id") -> list[str]:
     return [row[name] for row in rows]
 
 
-def episode(store: Store, alert_id: str) -> dict[str, Any]:
-    return next(row for row in store.alerts.open_episodes() if row["alert_id"] == alert_id)
+def episode(store: Store, alert_id: str) -> Episode:
+    return next(one for one in store.alerts.open_episodes() if one.alert_id == alert_id)
 
 
 def all_alerts(store: Store) -> list[dict[str, Any]]:

@@ -66,9 +66,9 @@ class OutboxContract:
         # What fires is not closed, nor what changed since: that has to be read first.
         store.write(ResolveAlert("a", "ann"))
         store.write(Decide("alerts", 2, cursor, closed=["a", "b"]))
-        assert [row["alert_id"] for row in store.alerts.open_episodes()] == ["b", "c", "a"]
+        assert [one.alert_id for one in store.alerts.open_episodes()] == ["b", "c", "a"]
         store.write(Decide("alerts", 2, store.last_change(), {"h": None}, {"g": "2027"}, closed=["a", "b"]))
-        assert [row["alert_id"] for row in store.alerts.open_episodes()] == ["b", "c"]
+        assert [one.alert_id for one in store.alerts.open_episodes()] == ["b", "c"]
         assert store.alerts.groups() == {"g": ("2027", '{"n": 1}')}
 
     def test_what_is_sent_keeps_the_first_alerts_in_the_log(self, open_store: OpenStore) -> None:
@@ -78,13 +78,12 @@ class OutboxContract:
         told = notice(1, channels=("log", "mail"))._replace(firing=names[:25], resolved=names[25:])
         decided(lambda: store, [told])
         for channel, shown in (("log", 25), ("mail", 10)):
-            row = store.write(BeginTry(channel, "one", 600.0))
-            assert row is not None
+            row = begin(store, "one", channel=channel)
             assert (row["firing"], row["resolved"]) == (names[:25], names[25:])
             store.write(end(row))
             first = store.alerts.notifications()[0]
             assert (len(first["firing"]), first["firing_count"], first["resolved"]) == (shown, 25, names[25:])
-        assert {row["alert_id"] for row in store.alerts.episodes([*names[:3], "ghost"])} == set(names[:3])
+        assert store.alerts.episodes([*names[:3], "ghost"]).keys() == set(names[:3])
 
     def test_of_one_group_the_next_waits_for_the_one_before(self, open_store: OpenStore) -> None:
         store, other = (
@@ -134,6 +133,19 @@ class OutboxContract:
         assert store.alerts.due(["log", "mail"]) == ["mail"]
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.write(BeginTry("mail", "one", 600.0)) is not None
+
+    def test_a_throttle_holds_back_what_is_too_much(self, open_store: OpenStore) -> None:
+        store = decided(open_store, [notice(n, f"g{n}") for n in range(4)])
+        for _ in range(2):
+            row = store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 600.0)}))
+            assert isinstance(row, dict)
+            store.write(end(row))
+        wait = store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 600.0)}))
+        assert isinstance(wait, float)
+        assert 590.0 < wait <= 600.0
+        assert store.alerts.notifications()[0]["tries"] == []  # that was no try
+        begin(store, "one")
+        assert isinstance(store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 0.0)})), dict)
 
     def test_what_the_dead_were_sending_is_sent_again_and_said(self, open_store: OpenStore) -> None:
         store, other = decided(open_store, [notice(1, "g"), notice(1, "h")]), open_store()
@@ -192,9 +204,11 @@ def decided(open_store: OpenStore, notices: Sequence[NewNotice]) -> Store:
     return store
 
 
-def begin(store: Store, node: str, *, lease_seconds: float = 600.0, dead_nodes: Sequence[str] = ()) -> Row:
-    row = store.write(BeginTry("log", node, lease_seconds, dead_nodes))
-    assert row is not None
+def begin(
+    store: Store, node: str, *, lease_seconds: float = 600.0, dead_nodes: Sequence[str] = (), channel: str = "log"
+) -> Row:
+    row = store.write(BeginTry(channel, node, lease_seconds, dead_nodes))
+    assert isinstance(row, dict)
     return row
 
 

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, or_, select, update
@@ -89,9 +90,7 @@ class Decide:
         unit.connection.execute(update(LEASE).where(LEASE.c.name == self.lease).values(cursor=self.cursor))
         self._write_groups(unit)
         self._write_notices(unit)
-        for untold in self.untold:
-            unit.insert(DECISION, untold._asdict())
-        count_events(unit, Counter((f"untold_{untold.reason}", untold.receiver) for untold in self.untold))
+        record_untold(unit, self.untold)
         close(unit, self.closed, self.cursor)
 
     def _write_groups(self, unit: UnitOfWork) -> None:
@@ -134,26 +133,45 @@ class Decide:
 
 
 @dataclass(frozen=True)
-class BeginTry:
-    """Claim what is to be sent next through `channel`; answers with it, its notice and `may_be_double`, or None.
+class RecordUntold:
+    """Why nobody is told of alerts that were not even recorded."""
 
-    `dead_nodes`: those of which it is known without waiting that they send nothing any more.
+    untold: Sequence[Untold]
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        record_untold(unit, self.untold)
+
+
+@dataclass(frozen=True)
+class BeginTry:
+    """Claim what is to be sent next through `channel`.
+
+    Answers with it, its notice and `may_be_double`; with None where there is nothing; with the number of seconds to
+    wait where the throttle holds it back. throttles: at most so many tries in so many seconds through this channel, by
+    receiver. dead_nodes: those of which it is known without waiting that they send nothing any more.
     """
 
     channel: str
     node: str
     lease_seconds: float
     dead_nodes: Sequence[str] = ()
+    throttles: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     targets: tuple[str, ...] = ()
 
-    def apply(self, unit: UnitOfWork) -> Row | None:
+    def apply(self, unit: UnitOfWork) -> Row | float | None:
         unit.flush()
         now = database_time(unit.connection)
         found = unit.connection.execute(_due(self.channel, now, self.dead_nodes)).mappings().first()
         if found is None:
             return None
         row = dict(found)
+        notice = select(NOTICE).where(NOTICE.c.group_key == row["group_key"], NOTICE.c.number == row["number"])
+        said = dict(unit.connection.execute(notice).mappings().one())
+        if (wait := self._throttled(unit, said["receiver"])) > 0:
+            return wait
         taken_over = row["claimed_by"] is not None
         if taken_over:
             # Its node died, or hung, between the beginning of this try and its end.
@@ -170,10 +188,20 @@ class BeginTry:
             "started_at": unit.now,
         }  # fmt: skip
         unit.connection.execute(insert(TRY).values(**begun))
-        notice = select(NOTICE).where(NOTICE.c.group_key == row["group_key"], NOTICE.c.number == row["number"])
-        said = dict(unit.connection.execute(notice).mappings().one())
         said |= {name: json.loads(said[name]) for name in ("labels", "firing", "resolved")}
         return said | row | claim | {"may_be_double": taken_over}
+
+    def _throttled(self, unit: UnitOfWork, receiver: str) -> float:
+        """How many seconds are left until there may be one more."""
+        if receiver not in self.throttles:
+            return 0.0
+        messages, every = self.throttles[receiver]
+        tries = select(TRY.c.started_at).where(TRY.c.channel == self.channel).order_by(TRY.c.started_at.desc())
+        at = unit.connection.execute(tries.offset(messages - 1).limit(1)).scalar()
+        if at is None:
+            return 0.0
+        passed = datetime.fromisoformat(unit.now) - datetime.fromisoformat(at)
+        return every - passed.total_seconds()
 
 
 @dataclass(frozen=True)
@@ -271,6 +299,12 @@ class LeaveChannels:
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.connection.execute(delete(CHANNEL_NODE).where(CHANNEL_NODE.c.node == self.node))
+
+
+def record_untold(unit: UnitOfWork, untold: Sequence[Untold]) -> None:
+    for each in untold:
+        unit.insert(DECISION, each._asdict())
+    count_events(unit, Counter(("untold", each.reason) for each in untold))
 
 
 def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:

@@ -1,0 +1,69 @@
+"""What the monitor finds is told as alerts: again and again while it is found, and ended when it is gone.
+
+Contract. Owned by one event loop. Each node's monitor finds the same, and tells it under an id of its own; equal labels
+make one alert of that. A finding whose node dies is over after OVER_AFTER, unless another node finds it, too. What a
+person has resolved is not told again before it was gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import timedelta
+
+from o9.alerts.system import AlertNotificationSystem
+from o9.model.errors import OptimizationConflictError, OptimizationError
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.monitor.monitor import OptimizationMonitor
+
+logger = logging.getLogger(__name__)
+AGAIN = timedelta(minutes=1)
+OVER_AFTER = timedelta(minutes=5)
+
+
+class Findings:
+    """Listens to `monitor` from now on; `start` and `stop` go with the alert system's."""
+
+    def __init__(self, monitor: OptimizationMonitor, alerts: AlertNotificationSystem) -> None:
+        self._alerts = alerts
+        self._found: dict[str, OptimizationAlert] = {}
+        self._repeating: asyncio.Task[None] | None = None
+        monitor.register_callback("alert", self._on_found)
+        monitor.register_callback("resolved", self._on_gone)
+
+    def start(self) -> None:
+        self._repeating = asyncio.create_task(self._repeat(), name="o9-findings")
+
+    async def stop(self) -> None:
+        """What is found then is over when nobody has found it for OVER_AFTER."""
+        if self._repeating is not None:
+            repeating, self._repeating = self._repeating, None
+            repeating.cancel()
+            await asyncio.wait({repeating})
+        self._found.clear()
+
+    async def _on_found(self, alert: OptimizationAlert) -> None:
+        self._found[alert.alert_id] = alert
+        await self._tell(alert)
+
+    async def _on_gone(self, alert: OptimizationAlert) -> None:
+        if self._found.pop(alert.alert_id, None) is not None:
+            try:
+                await self._alerts.resolve_alert(alert.alert_id, "monitor")
+            except OptimizationError as error:
+                logger.warning("could not end the alert %s; it ends by itself: %s", alert.title, error)
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN.total_seconds())
+            for alert in list(self._found.values()):
+                await self._tell(replace(alert, timestamp=utc_now()))
+
+    async def _tell(self, alert: OptimizationAlert) -> None:
+        try:
+            await self._alerts.send_alert(alert, resolve_timeout=OVER_AFTER)
+        except OptimizationConflictError:  # it was resolved meanwhile
+            self._found.pop(alert.alert_id, None)
+        except OptimizationError as error:
+            logger.warning("could not tell of %s; trying again in %s: %s", alert.title, AGAIN, error)

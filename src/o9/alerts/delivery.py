@@ -1,0 +1,223 @@
+"""Sending: what was decided goes out through this node's channels, in order within a group, each try on the record.
+
+Contract. Owned by one event loop. Each channel has a worker while it has something to send, one send at a time; one
+that fails or hangs holds up itself alone. A try is written before it begins; its end, and with it what becomes of the
+notification, behind it. So nothing is lost when a node dies, and a receiver is told twice only where the node died
+between the sending and the writing: whoever sends it again says so, and it is counted. `keep` has to be called every
+third of a lease, else other nodes take over what is being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from o9.alerts import stages
+from o9.alerts.channels import Channel, Failed, Sent
+from o9.alerts.configuration import Configuration
+from o9.alerts.messages import Messages
+from o9.alerts.record import notice_in
+from o9.alerts.stages import Failure, Reason
+from o9.lifecycle.presence import dead_on_this_host
+from o9.model.errors import OptimizationError, StoreUnavailableError
+from o9.model.optimization import utc_now
+from o9.store.commit import Row
+from o9.store.outbox import BeginTry, EndTry, KeepChannels, LeaveChannels
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+STOP_GRACE_SECONDS = 10.0
+STORE_AWAY_SECONDS = 1.0
+CUT_OFF = "cut off when its node stopped; whether it arrived is unknown"
+
+Told = Callable[[dict[str, Any]], None]
+
+
+class Delivery:
+    """`told` hears of each try that ended: what `entry_of` gives."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        lease_seconds: float,
+        told: Told | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._lease_seconds = lease_seconds
+        self._told = told
+        self._chance = chance
+        self._channels: dict[str, Channel] = {}
+        self._announced: tuple[str, ...] = ()
+        self._configuration = Configuration()
+        self._messages: dict[str, Messages] = {}
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._sending: set[int] = set()
+        self._not_before: dict[str, float] = {}
+        self._stopping = False
+
+    def use(self, channels: Mapping[str, Channel], announced: tuple[str, ...], configuration: Configuration) -> None:
+        """Send through these from now on. `announced`: those that other nodes may not have."""
+        self._channels, self._announced = dict(channels), announced
+        self._configuration = configuration
+        self._messages.clear()
+
+    async def keep(self) -> None:
+        """Tell the others that this node lives. Raises OptimizationStoreError where the store is away."""
+        sending = list(self._sending)
+        await self._store.write_async(KeepChannels(self._node, self._announced, self._lease_seconds, sending))
+
+    async def look(self) -> None:
+        """Begin to send what is due and nobody is sending. Raises OptimizationStoreError where the store is away."""
+        now = time.monotonic()
+        idle = [name for name in self._channels if name not in self._workers and self._not_before.get(name, 0.0) <= now]
+        if idle and not self._stopping:
+            for name in await self._store.read_async(self._due, idle):
+                if name not in self._workers:
+                    self._workers[name] = asyncio.create_task(self._work(name), name=f"o9-alerts-{name}")
+
+    async def idle(self) -> None:
+        """Returns when nothing is being sent, and nothing is due that could be."""
+        while True:
+            await self.look()
+            if not self._workers:
+                return
+            await asyncio.wait(set(self._workers.values()))
+
+    def wait_seconds(self) -> float | None:
+        """Until the first channel that a throttle holds back may send again; None: none is."""
+        now = time.monotonic()
+        left = [at - now for at in self._not_before.values() if at > now]
+        return min(left, default=None)
+
+    async def stop(self) -> None:
+        """Let what is being sent come to its end for a while; then cut it off, and say so in the log."""
+        self._stopping = True
+        workers = set(self._workers.values())
+        if workers:
+            _, late = await asyncio.wait(workers, timeout=STOP_GRACE_SECONDS)
+            for worker in late:
+                worker.cancel()
+            if late:
+                await asyncio.wait(late)
+        await self._store.write_async(LeaveChannels(self._node))
+
+    def _due(self, channels: list[str]) -> list[str]:
+        """In a thread."""
+        return self._store.alerts.due(channels, dead_on_this_host(self._store))
+
+    async def _work(self, name: str) -> None:
+        """Send through one channel until nothing is due."""
+        try:
+            while not self._stopping and (channel := self._channels.get(name)) is not None:
+                dead = await self._store.read_async(dead_on_this_host, self._store)
+                begun = await self._store.write_async(
+                    BeginTry(name, self._node, self._lease_seconds, dead, self._throttles())
+                )
+                if begun is None:
+                    return
+                if isinstance(begun, float):
+                    self._not_before[name] = time.monotonic() + begun
+                    return
+                await self._try(channel, begun)
+        except OptimizationError as error:
+            logger.warning("the channel %r waits: %s", name, error)
+        finally:
+            del self._workers[name]
+
+    async def _try(self, channel: Channel, row: Row) -> None:
+        self._sending.add(row["id"])
+        try:
+            try:
+                outcome = await self._send(channel, row)
+            except asyncio.CancelledError:
+                await self._end(row, Failed(CUT_OFF), cut_off=True)
+                raise
+            await self._end(row, outcome)
+        finally:
+            self._sending.discard(row["id"])
+
+    async def _send(self, channel: Channel, row: Row) -> Sent | Failed:
+        episodes = await self._store.read_async(self._store.alerts.episodes, [*row["firing"], *row["resolved"]])
+        notice = notice_in(row, episodes)
+        try:
+            return await channel.send(self._messages_of(row["receiver"]).of(notice), notice)
+        except Exception as error:  # a channel that breaks its contract fails like any other
+            logger.exception("the channel %r raised", row["channel"])
+            return Failed(f"it raised {type(error).__name__}")
+
+    async def _end(self, row: Row, outcome: Sent | Failed, *, cut_off: bool = False) -> None:
+        end = end_of(row, outcome, utc_now(), self._chance())
+        if cut_off:
+            end = EndTry(row["id"], row["tries"], row["claimed_by"], CUT_OFF, retry_in=0.0)
+        mine = await asyncio.shield(self._written(end))
+        where = f"{row['channel']} ({row['receiver']})"
+        if not mine:
+            logger.warning("%s: another node took over what this one was sending; it may be told twice", where)
+        elif end.error is None:
+            logger.debug("%s was told", where)
+        elif end.retry_in is None:
+            logger.error("%s was not told: %s", where, end.error)
+        else:
+            again = f"trying again in {end.retry_in:.0f} s"
+            logger.log(logging.WARNING if row["tries"] == 1 else logging.DEBUG, "%s: %s; %s", where, end.error, again)
+        if self._told is not None:
+            self._told(entry_of(row, end))
+
+    async def _written(self, end: EndTry) -> bool:
+        """As long as the store is away, nobody else can take it over either."""
+        while True:
+            try:
+                return await self._store.write_async(end)
+            except StoreUnavailableError:
+                if self._stopping:
+                    raise
+                await asyncio.sleep(STORE_AWAY_SECONDS)
+
+    def _messages_of(self, receiver: str) -> Messages:
+        if receiver not in self._messages:
+            known = self._configuration.receivers.get(receiver)
+            templates = {**self._configuration.templates, **(known.templates if known else {})}
+            self._messages[receiver] = Messages(templates, link=self._configuration.link)
+        return self._messages[receiver]
+
+    def _throttles(self) -> dict[str, tuple[int, float]]:
+        throttles = {name: self._configuration.throttle_of(name) for name in self._configuration.receivers}
+        return {
+            name: (throttle.messages, throttle.every.total_seconds())
+            for name, throttle in throttles.items()
+            if throttle is not None
+        }
+
+
+def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> EndTry:
+    """What becomes of a notification after a try."""
+    end = EndTry(row["id"], row["tries"], row["claimed_by"])
+    if isinstance(outcome, Sent):
+        return end
+    failure = Failure(row["tries"], outcome.permanent, outcome.retry_after, chance)
+    decision = stages.tried_again(datetime.fromisoformat(row["created_at"]), now, failure)
+    if decision.reason is Reason.GIVEN_UP or decision.until is None:
+        return EndTry(end.notification_id, end.number, end.node, f"{outcome.reason} (given up: {decision.by})")
+    pause = outcome.retry_after or timedelta(0)
+    retry_in = (decision.until - now).total_seconds()
+    return EndTry(
+        end.notification_id, end.number, end.node, outcome.reason, retry_in, min(pause.total_seconds(), retry_in)
+    )
+
+
+def entry_of(row: Row, end: EndTry) -> dict[str, Any]:
+    """One try, as callbacks hear of it. `status`: sent, pending (tried again in `retry_in` seconds) or failed."""
+    status = "sent" if end.error is None else "failed" if end.retry_in is None else "pending"
+    said = {name: row[name] for name in ("receiver", "channel", "kind", "reason", "group_key", "number", "tries")}
+    return {
+        **said, "status": status, "error": end.error, "retry_in": end.retry_in, "alerts": row["firing"],
+        "resolved": row["resolved"],
+    }  # fmt: skip

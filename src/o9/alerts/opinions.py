@@ -1,0 +1,118 @@
+"""What users' own rules think of an alert before it is recorded: only False drops it.
+
+Contract. A rule gets a copy. A plain function works in a thread of its own, a coroutine function in the event loop,
+where the watchdog looks after it; both for a limited time, and as long as one hangs it is not asked again. A rule that
+fails has no opinion: what failed is logged, and the alert goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from o9.alerts.channels.threads import NotBack, Threads
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationAlert
+from o9.strategies.registry import is_async
+from o9.strategies.watchdog import run_user_code
+
+logger = logging.getLogger(__name__)
+RULE_SECONDS = 10.0  # for all alerts that arrived together
+
+Rule = Callable[[OptimizationAlert], Any]
+
+
+class Opinions:
+    """The rules, in the order of their registration."""
+
+    def __init__(self, seconds: float = RULE_SECONDS) -> None:
+        self._seconds = seconds
+        self._rules: list[_Asked] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def add(self, rule: Rule) -> None:
+        """Raises OptimizationValidationError for what cannot be called."""
+        if not callable(rule):
+            raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called; give a function of one alert")
+        self._rules.append(_Asked(rule))
+
+    async def dropped(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
+        """Which of `alerts` are dropped, by their place, and by which rule."""
+        dropped: dict[int, str] = {}
+        for rule in self._rules:
+            left = [place for place in range(len(alerts)) if place not in dropped]
+            answers = await rule.ask([alerts[place] for place in left], self._seconds)
+            dropped |= {place: rule.name for place, answer in zip(left, answers, strict=True) if answer is False}
+        return dropped
+
+
+class _Asked:
+    """One rule."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.name = str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
+        self._rule = rule
+        self._threads = Threads(self.name, at_once=1)
+        self._hanging: asyncio.Task[list[Any]] | None = None
+        self._troubles = 0
+
+    async def ask(self, alerts: Sequence[OptimizationAlert], seconds: float) -> list[Any]:
+        """Its answers; None, which is no opinion, where it failed or hangs."""
+        copies = [copy.deepcopy(alert) for alert in alerts]
+        before = self._troubles
+        if is_async(self._rule):
+            answers = await self._in_the_loop(copies, seconds)
+        else:
+            try:
+                answers = await self._threads.run(lambda: [self._answer(alert) for alert in copies], seconds)
+            except NotBack as error:
+                answers = self._hangs(error, len(copies))
+        if self._troubles == before:
+            self._troubles = 0
+        return answers
+
+    async def _in_the_loop(self, alerts: Sequence[OptimizationAlert], seconds: float) -> list[Any]:
+        if self._hanging is not None and not self._hanging.done():
+            return self._hangs("a call before it has not come back", len(alerts))
+        task = self._hanging = asyncio.ensure_future(self._awaited(alerts))
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        finally:
+            if not task.done():
+                task.cancel()
+        if not task.done() or task.cancelled():
+            return self._hangs(f"no answer within {seconds:g} s", len(alerts))
+        return task.result()
+
+    async def _awaited(self, alerts: Sequence[OptimizationAlert]) -> list[Any]:
+        answers: list[Any] = []
+        for alert in alerts:
+            try:
+                answers.append(await run_user_code(f"the alert rule {self.name}", self._rule, alert))
+            except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is said, and is no opinion
+                answers.append(self._failed(error))
+        return answers
+
+    def _answer(self, alert: OptimizationAlert) -> Any:
+        try:
+            return self._rule(alert)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> Any:
+        self._trouble(f"failed, and has no opinion: {type(error).__name__}: {error}")
+        return None
+
+    def _hangs(self, why: object, alerts: int) -> list[Any]:
+        self._trouble(f"hangs ({why}); alerts go on without it, and it is not asked again until it is back")
+        return [None] * alerts
+
+    def _trouble(self, what: str) -> None:
+        """Said once, until it is over."""
+        logger.log(logging.DEBUG if self._troubles else logging.ERROR, "the alert rule %s %s", self.name, what)
+        self._troubles += 1

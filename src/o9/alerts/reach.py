@@ -1,0 +1,102 @@
+"""Which channels a node can send through: the standing ones, those that its program registered, and those that the
+configuration names by an address or as a block.
+
+Contract. A channel's name holds nothing secret, and is the same on every node: of an address it is the scheme and a
+hash. What cannot be a channel is refused when it is registered, and when a configuration is taken; a block is loaded
+when it is first needed, since where it is kept may be away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from o9.alerts.channels import BLOCK, Channel, Failed, Sent, channel_of, standing_channels
+from o9.alerts.configuration import EVERY_CHANNEL, Configuration
+from o9.alerts.messages import Message
+from o9.alerts.notice import Notice
+from o9.model.errors import OptimizationValidationError
+
+
+class Reach:
+    """`resolve` loads a block by its name; None: this program cannot."""
+
+    def __init__(self, resolve: Callable[[str], Any] | None = None) -> None:
+        self._resolve = resolve
+        self._standing = standing_channels()
+        self._own: dict[str, Channel] = {}
+        self._named: dict[str, Channel] = {}
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """What the program registered, by name: other nodes may not have it."""
+        return tuple(sorted(self._own))
+
+    def register(self, name: str, what: Any) -> None:
+        """Raises OptimizationValidationError for what is no channel."""
+        if name == EVERY_CHANNEL or "://" in str(name) or str(name).startswith(BLOCK):
+            raise OptimizationValidationError("channels", f"{name!r:.80} cannot name a channel; take a plain name")
+        if isinstance(what, str) and what.startswith(BLOCK):
+            self._own[name] = NamedBlock(name, what.removeprefix(BLOCK), self._resolve)
+        else:
+            self._own[name] = channel_of(name, what)
+
+    def channels(self, configuration: Configuration) -> dict[str, Channel]:
+        """All that this node has, by name. Raises OptimizationValidationError for an address that is none."""
+        named = {
+            channel_name(each): each for receiver in configuration.receivers.values() for each in receiver.channels
+        }
+        for name, each in named.items():
+            if name in self._named:
+                continue
+            if each.startswith(BLOCK):
+                self._named[name] = NamedBlock(name, each.removeprefix(BLOCK), self._resolve)
+            elif "://" in each:
+                self._named[name] = channel_of(name, each)
+        found = {name: channel for name, channel in self._named.items() if name in named}
+        return {**self._standing, **found, **self._own}
+
+    def unknown(self, configuration: Configuration) -> dict[str, str]:
+        """Names of channels that this node does not have, each with a receiver that names it."""
+        known = self.channels(configuration)
+        return {
+            name: receiver.name
+            for receiver in configuration.receivers.values()
+            for each in receiver.channels
+            if each != EVERY_CHANNEL and (name := channel_name(each)) not in known
+        }
+
+
+def channel_name(reference: str) -> str:
+    """Under which name a receiver's channel is known."""
+    scheme, is_address, _ = reference.partition("://")
+    if not is_address:
+        return reference
+    return f"{scheme.lower()}-{hashlib.blake2b(reference.encode(), digest_size=4).hexdigest()}"
+
+
+def _references(configuration: Configuration) -> set[str]:
+    return {each for receiver in configuration.receivers.values() for each in receiver.channels}
+
+
+class NamedBlock:
+    """A block that is loaded when it is first needed."""
+
+    def __init__(self, name: str, block: str, resolve: Callable[[str], Any] | None) -> None:
+        self.name = name
+        self._block = block
+        self._resolve = resolve
+        self._channel: Channel | None = None
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        if self._channel is None:
+            if self._resolve is None:
+                return Failed(f"this program cannot load blocks, and so not {self._block!r}")
+            try:
+                block = await asyncio.to_thread(self._resolve, self._block)
+                self._channel = channel_of(self.name, block)
+            except Exception as error:  # noqa: BLE001 - of Prefect, its server or the block: the try fails with it
+                return Failed(f"the block {self._block!r} cannot be loaded: {type(error).__name__}: {error}"[:300])
+        return await self._channel.send(message, notice)

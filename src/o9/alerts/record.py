@@ -1,0 +1,151 @@
+"""Between alerts and the store's rows: what is told, episodes, silences and notices, each way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from o9.alerts.alert import Alert, alert_of, expected_to_end
+from o9.alerts.flapping import Damping, changes_of, kept
+from o9.alerts.matchers import parse, written
+from o9.alerts.memory import Held, Kept
+from o9.alerts.notice import Notice, NoticeKind
+from o9.alerts.silences import Silence
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.states import AlertLevel
+from o9.model.validation import validate_alert
+from o9.store.alert_reads import Episode
+from o9.store.alerts import Telling
+from o9.store.codec import moment, to_json
+from o9.store.commit import Row
+from o9.store.outbox import NewNotice, Untold
+from o9.store.silences import AddSilence
+
+MESSAGE_LIMIT = 20_000
+MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
+_LEVELS = {level.value: level for level in AlertLevel}
+
+
+def telling_of(told: OptimizationAlert, resolve_timeout: timedelta | None) -> Telling:
+    """What a store is to keep of `told`; of a message that is too long its beginning, which says so.
+
+    resolve_timeout: it is over after that unless it is told again. Raises OptimizationValidationError, with the field.
+    """
+    if isinstance(told, OptimizationAlert) and not isinstance(told.level, AlertLevel):
+        told = replace(told)  # whoever assigned one later gave its text
+    validate_alert(told)
+    if len(told.message) > MESSAGE_LIMIT:
+        cut = f"\n[cut: of {len(told.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
+        told = replace(told, message=told.message[:MESSAGE_LIMIT] + cut)
+    alert = alert_of(told)
+    if resolve_timeout is not None:
+        alert = expected_to_end(alert, utc_now(), resolve_timeout)
+    return Telling(
+        alert.alert_id, alert.fingerprint, to_json(alert.labels), alert.optimization_id, alert.level.value, alert.title,
+        alert.message, to_json(alert.metadata), moment(alert.starts_at),
+        None if alert.ends_at is None else moment(alert.ends_at), int(alert.expected_end),
+    )  # fmt: skip
+
+
+def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None) -> Alert:
+    """The alert that an episode is, as it is now."""
+    ends_at = episode.resolved_at or episode.ends_at
+    return Alert(
+        json.loads(episode.labels),
+        datetime.fromisoformat(episode.starts_at),
+        episode.alert_id,
+        episode.optimization_id,
+        _LEVELS[episode.level],
+        episode.title,
+        episode.message,
+        None if ends_at is None else datetime.fromisoformat(ends_at),
+        bool(episode.expected_end) and episode.resolved_at is None,
+        metadata or {},
+        episode.fingerprint,
+    )
+
+
+def kept_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> Kept:
+    """What an engine remembers of an alert, from its episodes that are still open, in the order of their beginning.
+
+    Its end was noticed where the engine had read it.
+    """
+    *earlier, episode = episodes
+    alert = alert_in(episode)
+    ended = episode.resolved_at is not None and episode.changed <= cursor
+    counted = [*(alert_in(each) for each in earlier), alert if ended else replace(alert, ends_at=None)]
+    changes: tuple[datetime, ...] = ()
+    if damping is not None:
+        for at in changes_of(counted, now):
+            changes = (*kept(changes, at, damping), at)
+    return Kept(alert, ended, episode.acknowledged_by or "", changes)
+
+
+def alert_of_row(row: Row, now: datetime) -> OptimizationAlert:
+    """What users hold, from a row of `Store.alerts.page`."""
+    ends_at = row["resolved_at"] or (row["ends_at"] if row["ends_at"] and row["ends_at"] <= moment(now) else None)
+    return OptimizationAlert(
+        alert_id=row["alert_id"],
+        optimization_id=row["optimization_id"],
+        level=_LEVELS[row["level"]],
+        title=row["title"],
+        message=row["message"],
+        timestamp=datetime.fromisoformat(row["at"]),
+        resolved=ends_at is not None,
+        resolved_at=None if ends_at is None else datetime.fromisoformat(ends_at),
+        metadata=row["metadata"],
+    )
+
+
+def new_notice(notice: Notice, channels: Sequence[str]) -> NewNotice:
+    return NewNotice(
+        notice.group_key, notice.number, notice.receiver, notice.kind.value, notice.reason, moment(notice.at),
+        to_json(dict(notice.group_labels)), [alert.alert_id for alert in notice.firing],
+        [alert.alert_id for alert in notice.resolved], channels,
+    )  # fmt: skip
+
+
+def notice_in(row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]]) -> Notice:
+    """The notice that a claimed notification is about; an alert that was pruned meanwhile is left out."""
+    firing, resolved = (
+        tuple(alert_in(*episodes[name]) for name in row[side] if name in episodes) for side in ("firing", "resolved")
+    )
+    return Notice(
+        receiver=row["receiver"],
+        group_key=row["group_key"],
+        number=row["number"],
+        group_labels=row["labels"],
+        kind=NoticeKind(row["kind"]),
+        at=datetime.fromisoformat(row["at"]),
+        # What is over by now fired when this was decided.
+        firing=tuple(replace(alert, ends_at=None) if alert.ends_at else alert for alert in firing),
+        resolved=resolved,
+        reason=f"{MAY_BE_DOUBLE}{row['reason']}" if row["may_be_double"] else row["reason"],
+    )
+
+
+def untold(held: Held) -> Untold:
+    decision = held.decision
+    return Untold(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
+
+
+def add_silence(silence: Silence) -> AddSilence:
+    return AddSilence(
+        silence.silence_id, silence.starts_at, silence.ends_at, written(silence.matchers) if silence.matchers else "",
+        silence.pattern, silence.author, silence.comment,
+    )  # fmt: skip
+
+
+def silence_in(row: Row) -> Silence:
+    return Silence(
+        row["silence_id"],
+        datetime.fromisoformat(row["starts_at"]),
+        datetime.fromisoformat(row["ends_at"]),
+        parse(row["matchers"]) if row["matchers"] else (),
+        row["pattern"],
+        row["author"],
+        row["comment"],
+    )

@@ -1,0 +1,393 @@
+"""The alert system as its users have it: alone with a store, several of them on one, and inside an aggregator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import o9_testing
+import pytest
+
+from o9.alerts.system import AlertNotificationSystem
+from o9.flows.deliver_alerts import deliver_alerts
+from o9.model.errors import (
+    OptimizationAlertError,
+    OptimizationConflictError,
+    OptimizationError,
+    OptimizationValidationError,
+)
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.settings import settings
+from o9.model.states import AlertLevel
+from o9.monitor.findings import Finding
+from o9.monitor.monitor import alert_of
+from o9.store.contract_steps import at_work
+from o9.store.store import Store
+
+Wait = Callable[..., Awaitable[Any]]
+QUICK = "route: {receiver: default, group_wait: 0s, group_interval: 100ms, repeat_interval: 1h}\n"
+START = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+
+
+def alert(alert_id: str, **fields: Any) -> OptimizationAlert:
+    standard: dict[str, Any] = {
+        "optimization_id": "opt-1", "level": "warning", "title": "Drawdown", "message": "it fell",
+        "timestamp": utc_now(),
+    }  # fmt: skip
+    return OptimizationAlert(alert_id=alert_id, **(standard | fields))
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """O9_ALERTS_FILE, with a configuration that waits for nobody; a lease of a second."""
+    path = tmp_path / "alerts.yaml"
+    path.write_text(QUICK, encoding="utf-8")
+    monkeypatch.setenv("O9_ALERTS_FILE", str(path))
+    monkeypatch.setenv("O9_LEASE_SECONDS", "1")
+    monkeypatch.setattr("o9.alerts.stages.FIRST_PAUSE", timedelta(milliseconds=20))
+    settings.cache_clear()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _settings_are_read_again() -> Any:
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+async def make(store_url: str, quick: Path) -> AsyncIterator[Callable[..., Awaitable[AlertNotificationSystem]]]:
+    """Makes a system on the test's store; each opens it for itself, as another process would."""
+    async with AsyncExitStack() as stack:
+
+        async def made(channels: dict[str, Any] | None = None, *, start: bool = True) -> AlertNotificationSystem:
+            system = AlertNotificationSystem(channels, storage_path=store_url)
+            stack.push_async_callback(system.cleanup)
+            await (system.start() if start else system.initialize())
+            return system
+
+        yield made
+
+
+Make = Callable[..., Awaitable[AlertNotificationSystem]]
+
+
+async def test_who_registered_is_told_of_what_begins_and_of_its_end(make: Make, async_wait_until: Wait) -> None:
+    told: list[OptimizationAlert] = []
+    events: list[tuple[str, Any]] = []
+
+    async def webhook(each: OptimizationAlert) -> None:
+        told.append(each)
+
+    system = await make({"mine": told.append})
+    await system.register_notification_channel("webhook", webhook)  # with await, and
+    system.register_notification_channel("log", lambda each: None)  # without
+    for event in system.events:
+        system.register_callback(event, lambda about, event=event: events.append((event, about)))
+    first = alert("a", metadata={"evidence": {"loss": 0.12}})
+    assert await system.send_alert(first) == "a"
+    await async_wait_until(lambda: len(told) == 2)
+    assert told == [first, first]
+    assert await system.resolve_alert("a", "ann")
+    assert not await system.resolve_alert("a", "bob")
+    await async_wait_until(lambda: len(told) == 4)
+    assert [(each.alert_id, each.resolved) for each in told[2:]] == [("a", True)] * 2
+    (kept,) = await system.get_alerts()
+    assert kept.resolved
+    assert kept.resolved_at is not None
+    assert (kept.metadata, kept.timestamp, kept.level) == (first.metadata, first.timestamp, AlertLevel.WARNING)
+    await async_wait_until(lambda: len([1 for event, _ in events if event == "notification"]) == 6)
+    assert [about.alert_id for event, about in events if event in ("alert", "resolved")] == ["a", "a"]
+
+    history = await system.get_notification_history()
+    assert [entry["status"] for entry in history] == ["sent"] * 6
+    assert {(entry["channel"], entry["kind"]) for entry in history} == {
+        (channel, kind) for channel in ("mine", "webhook", "log") for kind in ("firing", "resolved")
+    }
+    assert [try_["outcome"] for try_ in history[0]["tries"]] == ["sent"]
+    assert len(await system.get_notification_history(limit=2)) == 2
+    figures = await system.get_alert_statistics()
+    assert (figures["told"], figures["resolved"], figures["firing"]) == ({"warning": 1}, {"warning": 1}, {})
+    assert figures["sent"] == {"mine": 2, "webhook": 2, "log": 2}
+    assert figures["possible_doubles"] == figures["failed"] == {}
+    assert figures["leader"] is not None
+
+
+async def test_alerts_are_listed_newest_first(make: Make) -> None:
+    system = await make(start=False)
+    minute = timedelta(minutes=1)
+    for number, level in enumerate(("info", "error", "info")):
+        await system.send_alert(alert(f"a{number}", level=level, timestamp=START + number * minute))
+    await system.send_alert(alert("b", optimization_id="", timestamp=START - minute))
+    assert [each.alert_id for each in await system.get_alerts()] == ["a2", "a1", "a0", "b"]
+    assert [each.alert_id for each in await system.get_alerts(level="info")] == ["a2", "a0"]
+    assert [each.alert_id for each in await system.get_alerts("opt-1", AlertLevel.ERROR)] == ["a1"]
+    assert [each.alert_id for each in await system.get_alerts("nobody")] == []
+    page = await system.get_alerts(limit=2)
+    assert [each.alert_id for each in await system.get_alerts(limit=2, before=page[-1])] == ["a0", "b"]
+    for wrong, field in (({"level": "loud"}, "level"), ({"limit": 0}, "limit"), ({"limit": 1001}, "limit")):
+        with pytest.raises(OptimizationValidationError, match=field):
+            await system.get_alerts(**wrong)  # type: ignore[arg-type]
+
+
+async def test_one_id_is_one_alert(make: Make) -> None:
+    system, other = await make(start=False), await make(start=False)
+    first = alert("a")
+    answers = await asyncio.gather(*[each.send_alert(first) for each in (system, system, other)])
+    assert answers == ["a"] * 3
+    assert (await system.get_alert_statistics())["told"] == {"warning": 1}
+    together = [alert("a", message="another"), alert("b", title="b"), alert("c", metadata={"x": float("nan")})]
+    wrong, good, bad = await asyncio.gather(*[system.send_alert(each) for each in together], return_exceptions=True)
+    assert isinstance(wrong, OptimizationConflictError)
+    assert str(wrong).startswith("alert_id: 'a' was told before with another message")
+    assert good == "b"
+    assert isinstance(bad, OptimizationValidationError)
+    assert str(bad).startswith("metadata.x: nan")
+    assert [each.message for each in await system.get_alerts() if each.alert_id == "a"] == ["it fell"]
+
+
+async def test_rules_drop_and_the_history_says_so(make: Make, async_wait_until: Wait) -> None:
+    told: list[str] = []
+    system = await make({"mine": lambda each: told.append(each.title)})
+
+    async def no_drill(each: OptimizationAlert) -> Any:
+        return each.title != "drill" and None  # False for one, no opinion of the others
+
+    def raises(each: OptimizationAlert) -> None:
+        raise RuntimeError("a rule that is wrong")
+
+    await system.register_alert_rule(no_drill)
+    system.register_alert_rule(raises)
+    assert await system.send_alert(alert("a", title="drill")) is None
+    assert await system.send_alert(alert("b", title="fire")) == "b"
+    await async_wait_until(lambda: told == ["fire"])
+    assert [each.alert_id for each in await system.get_alerts()] == ["b"]
+    (dropped,) = [each for each in await system.get_notification_history() if each["status"] == "untold"]
+    assert (dropped["alert_id"], dropped["reason"]) == ("a", "dropped by a rule")
+    assert dropped["by"].endswith("no_drill")
+    assert (await system.get_alert_statistics())["untold"] == {"dropped by a rule": 1}
+
+
+async def test_suppressed_is_not_told_until_it_is_lifted(make: Make, async_wait_until: Wait) -> None:
+    told: list[str] = []
+    system = await make({"mine": lambda each: told.append(each.alert_id)})
+    by_title = await system.suppress_alert("draw*", timedelta(hours=1), author="ann", comment="maintenance")
+    await system.suppress_alert("opt-7", 3600)
+    await system.silence_alerts('level="info"', 3600.0)
+    for number, fields in enumerate(({}, {"title": "x", "optimization_id": "opt-7"}, {"title": "y", "level": "info"})):
+        await system.send_alert(alert(f"a{number}", **fields))
+    await system.send_alert(alert("b", title="another"))
+    await async_wait_until(lambda: told == ["b"])
+
+    async def held() -> bool:
+        entries = [each for each in await system.get_notification_history() if each["status"] == "untold"]
+        return sorted((each["alert_id"], each["reason"]) for each in entries) == [
+            (f"a{number}", "silenced") for number in range(3)
+        ]
+
+    await async_wait_until(held)
+    assert [silence["comment"] for silence in await system.get_silences()].count("maintenance") == 1
+    assert await system.end_silence(by_title)
+    assert not await system.end_silence(by_title)
+    await async_wait_until(lambda: told == ["b", "a0"])
+    for pattern, duration, field in (("", 60, "matchers"), ("x", -1, "ends_at"), ("x", "soon", "duration")):
+        with pytest.raises(OptimizationValidationError, match=field):
+            await system.suppress_alert(pattern, duration)  # type: ignore[arg-type]
+
+
+async def test_what_was_told_before_anybody_started_is_told_then(make: Make, async_wait_until: Wait) -> None:
+    source = await make(start=False)
+    await source.send_alert(alert("a"))
+    await source.cleanup()
+    told: list[str] = []
+    system = await make({"mine": lambda each: told.append(each.alert_id)})
+    await async_wait_until(lambda: told == ["a"])
+    await system.stop()
+    await system.send_alert(alert("b", title="meanwhile"))
+    await system.start()
+    await async_wait_until(lambda: told == ["a", "b"])
+
+
+async def test_one_node_leads_and_the_next_takes_over(make: Make, async_wait_until: Wait) -> None:
+    told: list[tuple[str, str]] = []
+
+    async def node(name: str) -> AlertNotificationSystem:
+        return await make({"mine": lambda each: told.append((name, each.alert_id))})
+
+    one = await node("one")
+    await async_wait_until(lambda: leader(one))
+    first = await leader(one)
+    two = await node("two")
+    await two.send_alert(alert("a"))
+    await async_wait_until(lambda: [alert_id for _, alert_id in told] == ["a"])
+    assert await leader(two) == first
+    # In good order: at once.
+    await one.stop()
+    await async_wait_until(lambda: leader(two), 5.0)
+    second = await leader(two)
+    assert second != first
+    # Dead: within its lease.
+    await one.start()
+    await kill(two)
+    began = asyncio.get_running_loop().time()
+    await one.send_alert(alert("b", title="b"))
+    await async_wait_until(lambda: told[1:] == [("one", "b")], 10.0)
+    assert asyncio.get_running_loop().time() - began < 4.0
+    assert len(told) == 2
+
+
+async def leader(system: AlertNotificationSystem) -> Any:
+    return (await system.get_alert_statistics())["leader"]
+
+
+async def kill(system: AlertNotificationSystem) -> None:
+    """As its process would die: nothing is given back."""
+    running, system._running = system._running, None
+    assert running is not None
+    for task in running._tasks:
+        task.cancel()
+    await asyncio.wait(running._tasks)
+    if running._tick is not None:
+        await asyncio.wait({running._tick})
+
+
+async def test_a_channel_that_only_one_node_has_is_that_node_s(make: Make, async_wait_until: Wait) -> None:
+    leads = await make()
+    await async_wait_until(lambda: leader(leads))
+    told: list[str] = []
+    other = await make({"mine": lambda each: told.append(each.alert_id)})
+    await other.send_alert(alert("a"))
+    await async_wait_until(lambda: told == ["a"])
+    await other.stop()
+    await leads.send_alert(alert("b", title="b"))
+
+    async def only_logged() -> bool:
+        history = await leads.get_notification_history()
+        return [entry["channel"] for entry in history if entry["firing"] == ["b"]] == ["log"]
+
+    await async_wait_until(only_logged)
+
+
+async def test_the_file_is_taken_when_it_changes_and_refused_when_it_is_wrong(
+    make: Make, quick: Path, async_wait_until: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    system = await make({"mine": lambda each: told.append(each.alert_id), "desk": lambda each: told.append("desk")})
+    write(quick, "route:\n  receiver: nobody\n")
+    await async_wait_until(lambda: system.configuration_fault)
+    assert "line 2" in system.configuration_fault
+    assert caplog.text.count("what was in force before stays so") == 1
+    await system.send_alert(alert("a"))
+    await async_wait_until(lambda: sorted(told) == ["a", "desk"])
+    write(quick, QUICK + "receivers: [{name: default, channels: [desk, nowhere]}]\n")
+    await async_wait_until(lambda: not system.configuration_fault)
+    await system.send_alert(alert("b", title="b"))
+    await async_wait_until(lambda: sorted(told) == ["a", "desk", "desk"])
+    await async_wait_until(lambda: "'default' names the channel 'nowhere', which no node has" in caplog.text)
+    # It waits for whoever has it.
+    late = await make({"nowhere": lambda each: told.append("late")})
+    await async_wait_until(lambda: "late" in told)
+    await late.stop()
+
+
+async def test_a_faulty_file_is_an_error_in_the_beginning(store_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text("route:\n  receiver: nobody\n", encoding="utf-8")
+    system = AlertNotificationSystem(storage_path=store_url, alerts_file=str(path))
+    with pytest.raises(OptimizationAlertError, match=r"(?s)alerts.yaml has 1 fault.*line 2"):
+        await system.start()
+    with pytest.raises(OptimizationError, match="not open"):
+        await system.send_alert(alert("a"))
+
+
+async def test_a_storm_is_a_handful_of_messages(make: Make, async_wait_until: Wait, quick: Path) -> None:
+    write(quick, QUICK.replace("0s", "1s").replace("100ms", "1m"))
+    told: list[str] = []
+
+    class Counts:
+        name = "mine"
+
+        async def send(self, message: Any, notice: Any) -> Any:
+            from o9.alerts.channels import Sent
+
+            told.append(message.title)
+            return Sent()
+
+    system = await make({"mine": Counts()})
+    alerts = [alert(f"a{n}", title=f"t{n % 10}", optimization_id=f"opt-{n // 10}") for n in range(5_000)]
+    for begin in range(0, 5_000, 500):
+        assert None not in await asyncio.gather(*map(system.send_alert, alerts[begin : begin + 500]))
+
+    async def all_told() -> bool:
+        history = await system.get_notification_history(limit=1000)
+        mine = [entry for entry in history if entry["channel"] == "mine" and entry["status"] == "sent"]
+        return sum(entry["firing_count"] for entry in mine) == 5_000
+
+    await async_wait_until(all_told, 30.0)
+    assert 10 <= len(told) <= 20
+    assert (await system.get_alert_statistics())["firing"] == {"warning": 5_000}
+
+
+async def test_the_flow_delivers_where_nobody_runs(
+    store_url: str, quick: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = o9_testing.session_server()
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("O9_STORE_URL", store_url)
+    settings.cache_clear()
+    source = AlertNotificationSystem(storage_path=store_url)
+    await source.initialize()
+    await source.send_alert(alert("a"))
+    with temporary_settings({PREFECT_API_URL: server.api_url}), caplog.at_level(logging.INFO):
+        assert await deliver_alerts() == {"led": True, "notices": 1, "sent": 1, "pending": 0, "failed": 0}
+        assert await deliver_alerts() == {"led": True, "notices": 0, "sent": 0, "pending": 0, "failed": 0}
+    assert "[WARNING] Drawdown: opt-1" in caplog.text
+    assert await leader(source) is None
+    await source.cleanup()
+
+
+async def test_an_aggregator_tells_what_its_monitor_finds(
+    open_aggregator: Callable[..., Awaitable[Any]], quick: Path, async_wait_until: Wait
+) -> None:
+    aggregator = await open_aggregator()
+    told: list[tuple[str, bool]] = []
+    aggregator.alert_system.register_notification_channel("mine", lambda each: told.append((each.title, each.resolved)))
+    await aggregator.send_alert(alert("by hand", title="by hand"))
+    await async_wait_until(lambda: told == [("by hand", False)])
+    assert [each.alert_id for each in await aggregator.get_alerts()] == ["by hand"]
+
+    finding = Finding("stalled", AlertLevel.ERROR, "no step for 9 s", "look at its log", {"quiet_seconds": 9.0})
+    found = alert_of("opt-9", finding)
+    await aggregator.monitor.emit("alert", found)
+    await async_wait_until(lambda: ("stalled", False) in told)
+    (kept,) = await aggregator.get_alerts("opt-9")
+    assert (kept.alert_id, kept.metadata) == (found.alert_id, found.metadata)
+    await aggregator.monitor.emit("resolved", found)
+    await async_wait_until(lambda: ("stalled", True) in told)
+    await aggregator.cleanup()
+
+
+async def test_the_monitor_says_when_a_finding_is_gone(store_url: str) -> None:
+    from o9.monitor.monitor import OptimizationMonitor
+
+    with Store(store_url) as store:
+        at_work(store, "a")
+        monitor = OptimizationMonitor(store=store)
+        heard: list[tuple[str, bool]] = []
+        for event in monitor.events:
+            monitor.register_callback(event, lambda about, event=event: heard.append((event, about.resolved)))
+        await monitor.start_monitoring("a")
+        watch = monitor._watches["a"]
+        watch.firing["stalled"] = alert_of("a", Finding("stalled", AlertLevel.ERROR, "", ""))
+        await monitor.stop_monitoring("a")
+        assert heard == [("resolved", True)]

@@ -1,0 +1,235 @@
+"""What was decided arrives, in order, whatever the other side does; and the log tells each try."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from bad_server import bad_server
+
+from o9.alerts.channels import Failed, FunctionChannel, Sent, channel_of
+from o9.alerts.configuration import Configuration, load
+from o9.alerts.delivery import Delivery
+from o9.alerts.messages import Message
+from o9.alerts.notice import Notice
+from o9.alerts.record import MAY_BE_DOUBLE
+from o9.store.alerts import RaiseAlerts
+from o9.store.contract_alerts import telling
+from o9.store.contract_outbox import decided, notice
+from o9.store.store import Store
+
+
+class Scripted:
+    """A channel that answers as it is told, and keeps what it was sent."""
+
+    def __init__(self, *answers: Sent | Failed | Exception) -> None:
+        self.name = "log"
+        self.answers = list(answers)
+        self.sent: list[tuple[str, int, str]] = []
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        await asyncio.sleep(0)
+        answer = self.answers.pop(0) if self.answers else Sent()
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, Sent):
+            self.sent.append((notice.group_key, notice.number, notice.reason))
+        return answer
+
+
+@pytest.fixture
+def store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr("o9.alerts.stages.FIRST_PAUSE", timedelta(milliseconds=20))
+    with Store(store_url) as opened:
+        opened.write(RaiseAlerts([telling("a", title="慢"), telling("b", title="gone")]))
+        yield opened
+
+
+@pytest.fixture
+async def deliver(store: Store) -> AsyncIterator[Callable[..., Delivery]]:
+    async with AsyncExitStack() as stack:
+
+        def make(channels: dict[str, Any], node: str = "one", lease: float = 600.0, **more: Any) -> Delivery:
+            delivery = Delivery(store, node, lease, more.get("tried"))
+            delivery.use(channels, (), more.get("configuration", Configuration()))
+            stack.push_async_callback(delivery.stop)
+            return delivery
+
+        yield make
+
+
+async def until_sent(delivery: Delivery, store: Store, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while any(row["status"] == "pending" for row in store.alerts.notifications()):
+            await delivery.look()
+            await asyncio.sleep(0.01)
+
+
+def tries_of(store: Store) -> dict[tuple[str, int], list[str]]:
+    """By group and number: how each try ended."""
+    rows = store.alerts.notifications(limit=1000)
+    return {(row["group_key"], row["number"]): [one["error"] or one["outcome"] for one in row["tries"]] for row in rows}
+
+
+async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
+    store: Store, deliver: Callable[..., Delivery]
+) -> None:
+    with bad_server() as server:
+        server.answers = [500, (429, {"Retry-After": "1"}), "reset", 200, "hang", 503, 200, "reset", 200]
+        decided(lambda: store, [notice(n, group)._replace(reason=f"{group}{n}") for n in (1, 2, 3) for group in "gh"])
+        tried: list[dict[str, Any]] = []
+        channel = channel_of("log", f"json://{server.url}/hook?rto=0.3")
+        delivery = deliver({"log": channel}, tried=tried.append)
+        await until_sent(delivery, store)
+        arrived = [body["message"].rsplit("Why now: ", 1)[1].strip() for body in server.taken()]
+        times = [(at, answer) for at, answer, _ in server.heard]
+    assert sorted(arrived) == ["g1", "g2", "g3", "h1", "h2", "h3"]
+    for group in "gh":
+        assert [each for each in arrived if each[0] == group] == [f"{group}{n}" for n in (1, 2, 3)]
+    told = tries_of(store)
+    errors = [error for tries in told.values() for error in tries[:-1]]
+    assert all(tries[-1] == "sent" for tries in told.values())
+    assert len(errors) == 6
+    for expected in ("HTTP 500", "HTTP 429", "HTTP 503", "connection reset"):
+        assert any(expected in error for error in errors), (expected, errors)
+    assert sum("whether it arrived is unknown" in error for error in errors) == 3  # two resets, one that hung
+    # For as long as it asked for, nothing at all was sent there.
+    asked = next(number for number, (_, answer) in enumerate(times) if isinstance(answer, tuple))
+    assert times[asked + 1][0] - times[asked][0] >= 1.0
+    assert [entry["status"] for entry in tried].count("sent") == 6
+    assert {entry["status"] for entry in tried} == {"sent", "pending"}
+
+
+async def test_what_is_refused_for_good_is_failed_and_the_next_one_goes(
+    store: Store, deliver: Callable[..., Delivery], caplog: pytest.LogCaptureFixture
+) -> None:
+    decided(lambda: store, [notice(1), notice(2)])
+    channel = Scripted(Failed("HTTP 401", permanent=True))
+    await until_sent(deliver({"log": channel}), store)
+    assert [number for _, number, _ in channel.sent] == [2]
+    assert tries_of(store) == {("g", 1): ["HTTP 401 (given up: the channel refused it for good)"], ("g", 2): ["sent"]}
+    assert "log (default) was not told: HTTP 401" in caplog.text
+    assert {row["status"] for row in store.alerts.notifications()} == {"sent", "failed"}
+
+
+async def test_a_channel_that_breaks_its_contract_fails_like_any_other(
+    store: Store, deliver: Callable[..., Delivery], caplog: pytest.LogCaptureFixture
+) -> None:
+    decided(lambda: store, [notice(1)])
+    channel = Scripted(RuntimeError("secret"))
+    await until_sent(deliver({"log": channel}), store)
+    assert tries_of(store) == {("g", 1): ["it raised RuntimeError", "sent"]}
+    assert "the channel 'log' raised" in caplog.text
+
+
+async def test_one_that_hangs_holds_up_itself_alone(
+    store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("o9.alerts.delivery.STOP_GRACE_SECONDS", 0.1)
+    decided(lambda: store, [notice(n, channels=("hangs", "log")) for n in (1, 2)])
+    released = threading.Event()
+    quick = Scripted()
+    channels = {"hangs": FunctionChannel("hangs", lambda _: released.wait(20.0)), "log": quick}
+    delivery = deliver(channels)
+    async with asyncio.timeout(5.0):
+        while len(quick.sent) < 2:
+            await delivery.look()
+            await asyncio.sleep(0.01)
+        await delivery.stop()
+    released.set()
+    rows = {row["id"]: row for row in store.alerts.notifications() if row["channel"] == "hangs"}
+    cut_off = rows[min(rows)]["tries"][0]
+    assert "cut off when its node stopped; whether it arrived is unknown" in cut_off["error"]
+    # It is another node's to send, at once.
+    other = Scripted()
+    await until_sent(deliver({"hangs": other}, "two"), store)
+    assert [number for _, number, _ in other.sent] == [1, 2]
+
+
+async def test_nodes_share_the_work_and_take_over_from_the_dead(
+    store: Store, store_url: str, deliver: Callable[..., Delivery], async_wait_until: Callable[..., Any]
+) -> None:
+    with Store(store_url) as elsewhere:
+        decided(lambda: store, [notice(1, group) for group in "abcdefgh"])
+        stuck, living = asyncio.Event(), Scripted()
+
+        class Dies(Scripted):
+            async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+                answer = await super().send(message, notice)
+                await stuck.wait()  # it arrived, and its node dies before it can say so
+                return answer
+
+        dead = Dies()
+        one = deliver({"log": dead}, "one", lease=0.5)
+        await one.look()
+        await async_wait_until(lambda: dead.sent)
+        two = Delivery(elsewhere, "two", 600.0)
+        two.use({"log": living}, (), Configuration())
+        await until_sent(two, store)
+        assert dead.sent[0][:2] == ("a", 1)
+        assert sorted(group for group, _, _ in living.sent) == list("abcdefgh")
+        assert {reason for group, _, reason in living.sent if group == "a"} == {f"{MAY_BE_DOUBLE}it fires"}
+        assert {reason for group, _, reason in living.sent if group != "a"} == {"it fires"}
+        assert tries_of(store)["a", 1] == ["its node one did not say how it ended", "sent"]
+        counts = {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}
+        assert counts["possible_double", "log"] == 1
+        stuck.set()  # it lived after all
+        await one.idle()
+        assert tries_of(store)["a", 1] == ["sent", "sent"]
+        await two.stop()
+
+
+async def test_what_is_being_sent_stays_with_its_node_while_that_lives(
+    store: Store, deliver: Callable[..., Delivery]
+) -> None:
+    decided(lambda: store, [notice(1)])
+    released = asyncio.Event()
+
+    class Slow(Scripted):
+        async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+            await released.wait()
+            return await super().send(message, notice)
+
+    slow, other = Slow(), Scripted()
+    one, two = deliver({"log": slow}, "one", lease=0.3), deliver({"log": other}, "two", lease=0.3)
+    await one.look()
+    for _ in range(8):
+        await one.keep()
+        await two.look()
+        await asyncio.sleep(0.1)
+    released.set()
+    await one.idle()
+    assert (len(slow.sent), other.sent) == (1, [])
+
+
+async def test_a_throttle_holds_back_what_is_too_much(store: Store, deliver: Callable[..., Delivery]) -> None:
+    decided(lambda: store, [notice(n) for n in (1, 2, 3)])
+    configuration = load("throttle: {messages: 2, every: 1s}")
+    channel = Scripted()
+    delivery = deliver({"log": channel}, configuration=configuration)
+    await delivery.idle()
+    assert len(channel.sent) == 2
+    wait = delivery.wait_seconds()
+    assert wait is not None
+    assert 0.0 < wait <= 1.0
+    await until_sent(delivery, store)
+    begun = sorted(datetime.fromisoformat(row["tries"][0]["started_at"]) for row in store.alerts.notifications())
+    assert begun[2] - begun[0] >= timedelta(seconds=1)
+
+
+async def test_a_group_of_thousands_is_told_whole(store: Store, deliver: Callable[..., Delivery]) -> None:
+    names = [f"n{number:04}" for number in range(2_500)]
+    store.write(RaiseAlerts([telling(name, title=name) for name in names]))
+    told = notice(1)._replace(firing=names[:2_000], resolved=[*names[2_000:], "pruned"])
+    decided(lambda: store, [told])
+    heard: list[Any] = []
+    await until_sent(deliver({"log": FunctionChannel("log", heard.append)}), store, 60.0)
+    assert [alert.alert_id for alert in heard] == names
+    assert {alert.resolved for alert in heard[:2_000]} == {False}
+    (row,) = store.alerts.notifications()
+    assert (len(row["firing"]), row["firing_count"], row["resolved_count"]) == (10, 2_000, 501)
