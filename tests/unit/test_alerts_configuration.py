@@ -160,6 +160,10 @@ route:
             "route: {escalate_after: 5m}",
             "line 1: route.escalate_after: `escalate_after` and `escalate_to` need each other",
         ),
+        (
+            "route: {escalate_after: 5m, escalate_to: a}\nreceivers: [{name: a}]",
+            "line 1: route.escalate_to: the receiver 'a' has no channels",
+        ),
         ("route: {routes: [{continue: 5}]}", "line 1: route.routes[0].continue: expected true or false, found '5'"),
         (
             "route: {mute_time_intervals: [night]}",

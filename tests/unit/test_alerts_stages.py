@@ -335,7 +335,8 @@ def test_routes() -> None:
     leaf = Route("leaf", matchers=parse("level=critical"))
     middle = Route("middle", matchers=parse("book=a"), routes=(leaf,))
     first = Route("first", matchers=parse('title=~".+"'), continues=True)
-    root = Route("root", routes=(first, middle))
+    never = Route("never", matchers=parse("book=a"))
+    root = Route("root", routes=(first, middle, never))
 
     def found(**labels: str) -> list[str]:
         return [route.receiver for route in routes_of(root, labels)]

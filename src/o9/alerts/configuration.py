@@ -181,6 +181,8 @@ class _Routes:
         if (route.escalate_after is None) != (not route.escalate_to):
             given = found.get("escalate_after") or found.get("escalate_to") or node
             reader.fault(given, "`escalate_after` and `escalate_to` need each other")
+        if "escalate_to" in found and route.escalate_to and not self._receivers[route.escalate_to].channels:
+            reader.fault(found["escalate_to"], f"the receiver {route.escalate_to!r} has no channels")
         return replace(route, routes=tuple(self.read(each, route) for each in reader.items(found.get("routes"))))
 
     def _key(self, key: str) -> str:
