@@ -1,8 +1,10 @@
-"""Does a figure over all optimizations cost more when there are more? 1,000 against 1,000,000, with their trials.
+"""Does a figure over all optimizations, or a health check of one, cost more when there are more?
 
-`python benchmarks/statistics.py [--large N] [--trials N]`. Two SQLite stores as `scale.py` builds them, then given what
-their own writes would have left: ends spread over the last 90 days in both, rollups, rankings of six metrics, trials.
-Rollups are counted by the store's own code from the whole record, so the measured answers are true, which is checked.
+`python benchmarks/statistics.py [--large N] [--trials N]`: 1,000 against 100,000, or against 1,000,000 for the figures
+in docs/performance.md, with ten trials each, all of one family. Two SQLite stores as `scale.py` builds them, then given
+what their own writes would have left: ends spread over the last 90 days in both, rollups, rankings of six metrics,
+trials, the family's counts. The first trials of the family have returns, as many as a check ever reads. Rollups are
+counted by the store's own code from the whole record, so the measured answers are true, which is checked.
 """
 
 from __future__ import annotations
@@ -19,16 +21,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from measure import ROUNDS, Pair, compare, heading, note, verdict
 from scale import SMALL, build, repeated
 
+from o9.health.checker import OptimizationHealthChecker
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import keep_up
+from o9.store.families import FAMILY_SERIES
 from o9.store.rankings import STATE_FIGURES
 from o9.store.rollups import Key, Sums, keys_of
 from o9.store.store import Store
 
-LARGE = 1_000_000
+LARGE = 100_000
+FAMILY, PERIODS = "momentum", 250
+WITH_RETURNS = "optimization-0000600"  # those before it
+ONE = "optimization-0000500"
 SPREAD_SECONDS = 90 * 86_400
 RANKED = ("current_performance", "performance_improvement", "execution_time", "completed_steps", "sharpe", "turnover")
 
@@ -60,15 +68,26 @@ def finish(path: str, trials: int) -> None:
     )
     connection.execute(
         "INSERT INTO tally_priority SELECT priority, count(*) FROM optimization GROUP BY priority "
-        "ON CONFLICT (priority, status) DO UPDATE SET count = excluded.count"
+        "ON CONFLICT (priority) DO UPDATE SET count = excluded.count"
     )
     if trials:
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO trial "
             "(optimization_id, number, step, attempt, state, parameters, value, metrics, duration_seconds, family) "
-            "SELECT optimization_id, i, i, 1, 'completed', '{\"fast\":' || i || '}', i * 0.1, '{}', 0.1, '' "
+            "SELECT optimization_id, i, i, 1, 'completed', '{\"fast\":' || i || '}', i * 0.1, '{}', 0.1, ? "
             "FROM optimization, n WHERE true ORDER BY optimization_id, i",
-            (trials - 1,),
+            (trials - 1, FAMILY),
+        )
+        connection.create_function("returns_of", 2, _returns, deterministic=True)
+        connection.execute(
+            "INSERT INTO trial_returns (optimization_id, number, periods_per_year, data) "
+            "SELECT optimization_id, number, 252, returns_of(optimization_id, number) FROM trial "
+            "WHERE optimization_id < ?",
+            (WITH_RETURNS,),
+        )
+        connection.execute("UPDATE optimization SET family = ?", (FAMILY,))
+        connection.execute(
+            "INSERT INTO family_tally SELECT family, state, count(*), 0, 0, 0, 0 FROM trial GROUP BY family, state"
         )
     sums: dict[Key, Sums] = {}
     for row in connection.execute("SELECT * FROM optimization WHERE completed_at IS NOT NULL"):
@@ -88,6 +107,20 @@ def _ended_at(now: datetime, row: int) -> str:
     return (now - timedelta(seconds=row * 7919 % SPREAD_SECONDS)).isoformat(timespec="microseconds")
 
 
+def _returns(name: str, number: int) -> bytes:
+    drawn = np.random.default_rng([int(name[-7:]), number]).normal(0.0, 0.01, PERIODS)
+    return bytes(drawn.astype("<f8").tobytes())
+
+
+def judging(store: Store, loop: asyncio.AbstractEventLoop, one: str) -> dict[str, Callable[[], float]]:
+    """What is measured of one optimization and its family."""
+    check = OptimizationHealthChecker(store=store).check_optimization_health
+    return {
+        "what was ever tried in a family": partial(repeated, lambda: store.family_trials(FAMILY, one), 5),
+        "health check of one": partial(repeated, lambda: loop.run_until_complete(check(one)), 1),
+    }
+
+
 def answers(store: Store, loop: asyncio.AbstractEventLoop) -> dict[str, Callable[[], float]]:
     """What is measured, on one store."""
     statistics = OptimizationStatistics(store=store)
@@ -95,7 +128,7 @@ def answers(store: Store, loop: asyncio.AbstractEventLoop) -> dict[str, Callable
     def timed(times: int, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], float]:
         return partial(repeated, lambda: loop.run_until_complete(ask()), times)
 
-    ranking, one = statistics.get_optimization_rankings, "optimization-0000500"
+    ranking, one = statistics.get_optimization_rankings, ONE
     return {
         "global statistics": timed(5, statistics.get_global_statistics),
         "trends, 7 days": timed(5, statistics.get_performance_trends),
@@ -119,17 +152,19 @@ async def _refused(statistics: OptimizationStatistics) -> None:
     raise AssertionError("it was ranked")
 
 
-def check(store: Store, count: int, loop: asyncio.AbstractEventLoop) -> None:
+def check(store: Store, count: int, trials: int, loop: asyncio.AbstractEventLoop) -> None:
     """The answers that are measured must be true."""
     told = loop.run_until_complete(OptimizationStatistics(store=store).get_global_statistics())
     assert told["total_optimizations"] == sum(told["by_priority"].values()) == count
     ended = sum(told["by_status"].get(status, 0) for status in ("completed", "failed", "cancelled", "timeout"))
     assert sum(each["count"] for each in told["ended"]["type"].values()) == ended
+    tried = store.family_trials(FAMILY, ONE)
+    assert (tried.counts, len(tried.returns)) == ({"completed": count * trials}, FAMILY_SERIES)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--large", type=int, default=LARGE)
+    parser.add_argument("--large", type=int, default=LARGE, help="1000000 needs 5 GiB and a quarter of an hour")
     parser.add_argument("--trials", type=int, default=10, help="of each optimization")
     options = parser.parse_args()
     loop = asyncio.new_event_loop()
@@ -144,13 +179,15 @@ def main() -> None:
         print(f"\nbuilt in {time.perf_counter() - began:.0f} s; the large store has {size:,.0f} MiB")
         heading(f"{options.large:,} optimizations against {SMALL:,}", "large", "small")
         with Store(small) as one, Store(large) as other:
-            check(one, SMALL, loop)
-            check(other, options.large, loop)
+            check(one, SMALL, options.trials, loop)
+            check(other, options.large, options.trials, loop)
             few, many = answers(one, loop), answers(other, loop)
             results = [
                 compare(Pair(name, many[name], few[name], target=1.5, at_least=False), rounds=3 * ROUNDS)
                 for name in few
             ]
+            few, many = judging(one, loop, ONE), judging(other, loop, ONE)
+            results += [compare(Pair(name, many[name], few[name], target=1.5, at_least=False), 5) for name in few]
             for name, store in (("small", one), ("large", other)):
                 began = time.perf_counter()
                 upkeep = loop.run_until_complete(keep_up(store, datetime.now(UTC)))
