@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from o9.alerts.configuration import Configuration, load, read
@@ -273,7 +273,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES | st.text())
 def test_any_document_is_read_or_refused(value: object) -> None:
     for text in (yaml.safe_dump(value), value if isinstance(value, str) else yaml.safe_dump({"route": value})):

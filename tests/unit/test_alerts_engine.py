@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -33,7 +33,7 @@ def second(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(EITHER, steps)
 def test_restarts_at_every_instant_change_nothing(name: str, steps: list[Step]) -> None:
     undisturbed, restarting = Player(CONFIGURATIONS[name]), Player(CONFIGURATIONS[name], restarts=True)
@@ -44,7 +44,7 @@ def test_restarts_at_every_instant_change_nothing(name: str, steps: list[Step]) 
     assert sorted(restarting.held, key=repr) == sorted(undisturbed.held, key=repr)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(EITHER, steps)
 def test_what_is_drained_is_all_that_a_store_needs(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -53,7 +53,7 @@ def test_what_is_drained_is_all_that_a_store_needs(name: str, steps: list[Step])
         assert player.stored == dict(player.engine.snapshot().groups)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(EITHER, steps)
 def test_what_is_told_is_news_and_not_too_soon(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -100,7 +100,7 @@ def _names(alerts: tuple[Alert, ...]) -> set[str]:
     return {each.fingerprint for each in alerts}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(EITHER, steps)
 def test_of_every_firing_alert_each_receiver_is_told_or_there_is_a_reason(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -124,7 +124,7 @@ def test_of_every_firing_alert_each_receiver_is_told_or_there_is_a_reason(name: 
                 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_what_lasts_and_nothing_holds_back_is_told_within_group_wait_or_interval(steps: list[Step]) -> None:
     steps = [step for step in steps if step.what in ("fires", "resolved", "for", "old")]
@@ -142,7 +142,7 @@ def test_what_lasts_and_nothing_holds_back_is_told_within_group_wait_or_interval
     assert fires <= told
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(EITHER, steps)
 def test_when_all_is_over_everybody_who_was_told_knows_and_nothing_is_left(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -272,5 +272,5 @@ def test_ten_thousand_alerts_cost_no_search_among_each_other(rule: str) -> None:
     began = time.perf_counter()
     engine.take(alerts, START)
     notices = engine.advance(START + second(30))
-    assert time.perf_counter() - began < 5.0  # a tenth of that, usually; a search among all would take minutes
+    assert time.perf_counter() - began < 20.0  # half a second, usually; a search among all would take minutes
     assert sum(len(notice.firing) for notice in notices) == 10_000

@@ -131,7 +131,7 @@ def test_no_regular_expression_explodes(pattern: str) -> None:
     (matcher,) = parse(f'label=~"{pattern}"')
     began = time.perf_counter()
     assert not matcher.test("a" * 50_000 + "!")
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < 10.0  # milliseconds, usually; elsewhere it would take years
 
 
 def test_a_regular_expression_that_is_too_large_is_refused() -> None:
