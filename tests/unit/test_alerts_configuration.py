@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.configuration import Configuration, load, read
 from o9.alerts.flapping import Damping
 from o9.alerts.matchers import parse
@@ -64,7 +66,7 @@ resolve_timeout: 5m
 templates: {text: '{{ headline }}: {{ reason }}'}
 link: https://o9.example.com/optimizations/{optimization}
 rules:
-  - {name: slow, when: {metric: duration, above: 3.5}}
+  - {name: slow, when: duration_seconds.mean > 3.5}
 """
 
 
@@ -96,8 +98,8 @@ def test_everything_is_read() -> None:
     assert made.flapping == Damping(4, timedelta(minutes=10), timedelta(minutes=5))
     assert made.resolve_timeout == timedelta(minutes=5)
     assert (made.templates, desk.templates) == ({"text": "{{ headline }}: {{ reason }}"}, {"title": "{{ headline }}"})
-    assert made.rules[0].value == {"name": "slow", "when": {"metric": "duration", "above": 3.5}}
-    assert made.rules[0].lines == {"": 47, "name": 47, "when": 47}
+    assert made.rules[-1].name == "slow"
+    assert made.rules[:-1] == BUILT_IN
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "---\n"])
@@ -247,8 +249,8 @@ def test_a_template_that_fails_is_a_fault_of_its_line() -> None:
 
 
 def test_anchors_that_blow_up_are_refused_at_once() -> None:
-    levels = "".join(f"- &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
-    _, faults = read(f"x: &a0 [y]\nrules:\n{levels}")
+    levels = "".join(f"- &a{n} {{routes: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
+    _, faults = read(f"route:\n  routes:\n  - &a0 {{matchers: a=b}}\n{textwrap.indent(levels, '  ')}")
     assert "an anchor repeats too much" in "".join(map(str, faults))
     assert len(faults) < 20
 

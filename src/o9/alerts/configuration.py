@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.flapping import Damping
 from o9.alerts.inhibition import InhibitRule
 from o9.alerts.intervals import (
@@ -30,6 +31,8 @@ from o9.alerts.matchers import Matchers, parse, written
 from o9.alerts.messages import NAMES, Messages
 from o9.alerts.reading import Fault, Node, Reader
 from o9.alerts.routing import Route
+from o9.alerts.rule_reading import read_rules
+from o9.alerts.rules import Rule
 from o9.alerts.stages import Throttle
 from o9.model.errors import OptimizationAlertError
 
@@ -47,15 +50,6 @@ class Receiver:
     templates: Mapping[str, str] = field(default_factory=dict)
     throttle: Throttle | None = None
     """Of each of its channels, instead of the configuration's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part that others check: what it says, and the line of each of its fields."""
-
-    value: Any
-    field: str
-    lines: Mapping[str, int]
 
 
 _DEFAULT = Receiver(DEFAULT_RECEIVER, (EVERY_CHANNEL,))
@@ -77,7 +71,7 @@ class Configuration:
     """After it an alert without an end counts as over unless it is told again; None: only when it is resolved."""
     templates: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
-    rules: tuple[Section, ...] = ()
+    rules: tuple[Rule, ...] = BUILT_IN
 
     def throttle_of(self, receiver: str) -> Throttle | None:
         return self.receivers[receiver].throttle or self.throttle
@@ -113,7 +107,7 @@ def read(text: str) -> tuple[Configuration, tuple[Fault, ...]]:
         resolve_timeout=reader.span(found.get("resolve_timeout")),
         templates=_templates(reader, found.get("templates")),
         link=reader.understood(found.get("link"), _link),
-        rules=tuple(_section(reader, node) for node in reader.items(found.get("rules"))),
+        rules=read_rules(reader, found.get("rules")),
     )
     return configuration, tuple(sorted(reader.faults))
 
@@ -305,12 +299,6 @@ def _template(name: str, source: str) -> str:
 def _link(text: str) -> str:
     Messages(link=text)
     return text
-
-
-def _section(reader: Reader, node: Node) -> Section:
-    value = reader.plain(node)
-    lines = {name: each.line for name, each in reader.mapping(node).items()}
-    return Section(value, node.field, {"": node.line, **lines})
 
 
 def _first(reader: Reader, node: Node, name: str, lines: dict[str, int]) -> bool:

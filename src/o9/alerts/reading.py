@@ -170,18 +170,6 @@ class Reader:
             return ()
         return tuple(name for each in self.one_or_more(node) if (name := self.one_of(each, known, kind)) is not None)
 
-    def plain(self, node: Node) -> object:
-        """The value as YAML means it: for sections that others check."""
-        if isinstance(node.raw, yaml.MappingNode):
-            return {name: self.plain(each) for name, each in self.mapping(node).items()}
-        if isinstance(node.raw, yaml.SequenceNode):
-            return [self.plain(each) for each in self.items(node)]
-        try:
-            return yaml.SafeLoader("").construct_object(node.raw)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            self.fault(node, f"it cannot be read: {error}")
-            return None
-
     def _composed(self, text: str) -> Node | None:
         if len(text) > SIZE_LIMIT:
             self.faults.append(Fault(1, "", f"{len(text):,} characters; at most {SIZE_LIMIT:,} are allowed"))

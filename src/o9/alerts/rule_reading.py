@@ -1,0 +1,125 @@
+"""`rules` of the alerts file: changes to the built-in ones by their names, and rules of one's own. Pure.
+
+Each rule is a mapping with `name`, and of one's own also `when`. Faults go to the reader, each with its line and field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from o9.alerts.builtin_rules import BUILT_IN
+from o9.alerts.conditions import INSTANTS, Condition, Scope, condition_of, contradiction
+from o9.alerts.reading import Node, Reader
+from o9.alerts.rules import Rule
+from o9.model.states import AlertLevel
+
+_FIELDS = (
+    "name", "when", "clear", "for", "keep_firing_for", "scope", "level", "title", "message", "remedy", "labels",
+    "enabled",
+)  # fmt: skip
+_SCOPES = {scope.value: scope for scope in Scope if scope is not Scope.FINDING}
+
+
+def read_rules(reader: Reader, node: Node | None, built_in: Sequence[Rule] = BUILT_IN) -> tuple[Rule, ...]:
+    """All rules that are in force: the built-in ones as they are changed, then those of the file."""
+    known = {rule.name: rule for rule in built_in}
+    rules = dict(known)
+    lines: dict[str, int] = {}
+    for item in reader.items(node):
+        found = reader.mapping(item, _FIELDS, ("name",))
+        name = reader.name(found.get("name"))
+        if name is None:
+            continue
+        if name in lines:
+            reader.fault(found["name"], f"there is another {name!r:.80}, in line {lines[name]}")
+            continue
+        lines[name] = found["name"].line
+        rule = _rule(reader, item, found, name, known.get(name))
+        if rule is None or reader.flag(found.get("enabled")) is False:
+            rules.pop(name, None)
+        else:
+            rules[name] = rule
+    return tuple(rules.values())
+
+
+def _rule(reader: Reader, item: Node, found: Mapping[str, Node], name: str, base: Rule | None) -> Rule | None:
+    scope = _scope(reader, found.get("scope"), base)
+    if scope is None:
+        return None
+    for field, why in _without(scope).items():
+        if field in found:
+            reader.fault(found[field], why)
+    found = {field: node for field, node in found.items() if field not in _without(scope)}
+    given: dict[str, Any] = {
+        "level": _level(reader, found.get("level")),
+        "title": reader.text(found.get("title")),
+        "says": reader.text(found.get("message")),
+        "remedy": reader.text(found.get("remedy")),
+        "labels": _labels(reader, found.get("labels")),
+        "lasts": reader.span(found.get("for"), zero=True),
+        "keep_firing": reader.span(found.get("keep_firing_for"), zero=True),
+    }
+    given = {field: value for field, value in given.items() if value is not None}
+    when = reader.understood(found.get("when"), partial(condition_of, scope=scope))
+    clear = reader.understood(found.get("clear"), partial(condition_of, scope=scope))
+    if base is None:
+        if "when" not in found:
+            reader.fault(item, f"`when` is missing, and {name!r:.80} is no built-in rule that brings one")
+        made = Rule(name, name.replace("_", " ").capitalize(), scope, AlertLevel.WARNING, when, clear)
+    else:
+        # What was clear beside another condition need not be so beside this one.
+        made = replace(base, when=when or base.when, clear=clear or (None if when else base.clear))
+        if when and "message" not in found:
+            made = replace(made, says="")
+    _agree(reader, found, made.when, clear)
+    return replace(made, **given)
+
+
+def _agree(reader: Reader, found: Mapping[str, Node], when: Condition | None, clear: Condition | None) -> None:
+    if when is not None and clear is not None and (why := contradiction(when, clear)) is not None:
+        reader.fault(found["clear"], why)
+
+
+def _scope(reader: Reader, node: Node | None, base: Rule | None) -> Scope | None:
+    said = reader.one_of(node, _SCOPES, "scope")
+    if node is not None and said is None:
+        return None
+    if base is None:
+        return Scope.GLOBAL if said is None else _SCOPES[said]
+    if node is not None and said != base.scope.value:
+        reader.fault(node, f"{base.name!r} is built in and looks at {base.scope.value}; give a rule of another name")
+    return base.scope
+
+
+def _without(scope: Scope) -> dict[str, str]:
+    """Fields that rules of this scope cannot have, and why."""
+    if scope is Scope.FINDING:
+        why = "the monitor knows when this begins and is over; change its level, title, labels, or switch it off"
+        return dict.fromkeys(("when", "clear", "for", "keep_firing_for", "message", "remedy"), why)
+    if scope in INSTANTS:
+        why = f"`{scope.value}` is one instant, without a length; `keep_firing_for` says how long it fires"
+        return {"for": why, "clear": why}
+    if scope is Scope.REPORT:
+        return {"for": "a report holds until the next one; leave it out"}
+    return {}
+
+
+def _level(reader: Reader, node: Node | None) -> AlertLevel | None:
+    said = reader.one_of(node, [level.value for level in AlertLevel], "level")
+    return None if said is None else AlertLevel(said)
+
+
+def _labels(reader: Reader, node: Node | None) -> dict[str, str] | None:
+    if node is None:
+        return None
+    labels = {}
+    for name, each in reader.mapping(node).items():
+        value = reader.text(each)
+        if not name.strip() or not name.isprintable() or len(name) > 200:
+            reader.fault(each, "a label's name is printable text of 1 to 200 characters")
+        elif value is not None:
+            labels[name] = value
+    return labels

@@ -1,0 +1,380 @@
+"""Rules: each built-in one where it happens and where it nearly does; how long, how clear, and what the file says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from o9.alerts.alert import alert_of as alert_in
+from o9.alerts.builtin_rules import BUILT_IN
+from o9.alerts.conditions import INSTANTS, Reading, Scope, condition_of, reading
+from o9.alerts.configuration import load, read
+from o9.alerts.rules import AFTER_INSTANT, Board, Facts, Rule, Standing, Why, decide, told_by_rule, written
+from o9.model.optimization import OptimizationAlert
+from o9.model.states import AlertLevel
+from o9.model.validation import validate_alert
+
+START = datetime(2026, 3, 2, 9, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = 60 * MINUTE
+OF = {rule.name: rule for rule in BUILT_IN}
+
+ENDED = {"completed": 1.0, "failed": 0.0, "timed_out": 0.0, "current_performance": 1.5}
+GOOD_REPORT = {"validity_critical": 0.0, "look_ahead_found": 0.0, "risk_limits_broken": 0.0}
+# By rule: what happens, and what nearly does.
+CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
+    "failed": ({"failed": 1.0}, {"failed": 0.0, "cancelled": 1.0}),
+    "timed_out": ({"timed_out": 1.0}, {"timed_out": 0.0, "failed": 1.0}),
+    "crashed": ({"deaths": 1.0}, {"deaths": 0.0}),
+    "worse_than_baseline": (ENDED | {"improvement": -0.001}, ENDED | {"improvement": 0.0}),
+    "worse_than_usual": (ENDED | {"worse_than_usual": 3.1}, ENDED | {"worse_than_usual": 3.0}),
+    "target_missed": (ENDED | {"short_of_target": 0.01}, ENDED | {"short_of_target": 0.0}),
+    "many_failed_trials": (
+        ENDED | {"failed_share": 0.2, "failed_trials": 5.0},
+        ENDED | {"failed_share": 0.8, "failed_trials": 4.0},
+    ),
+    "validity_critical": (GOOD_REPORT | {"validity_critical": 1.0}, GOOD_REPORT),
+    "look_ahead_found": (GOOD_REPORT | {"validity_critical": 1.0, "look_ahead_found": 1.0}, GOOD_REPORT),
+    "risk_limit_broken": (GOOD_REPORT | {"risk_limits_broken": 1.0}, GOOD_REPORT),
+    "node_lost": ({"silent_leases": 3.1}, {"silent_leases": 3.0}),
+    "node_died": ({"died": 1.0}, {"died": 0.0}),
+    "queue_too_long": ({"longest_wait_seconds": 3601.0}, {"longest_wait_seconds": 3600.0}),
+    "schedule_missed": ({"late_seconds": 601.0}, {"late_seconds": 600.0}),
+    "prefect_away": ({"prefect_away_seconds": 61.0}, {"prefect_away_seconds": 60.0}),
+    "store_away": ({"store_away_seconds": 31.0}, {"store_away_seconds": 30.0}),
+    "channel_failing": ({"failing_seconds": 301.0}, {"failing_seconds": 300.0}),
+}
+
+
+def rule(scope: Scope = Scope.GLOBAL, **fields: Any) -> Rule:
+    standard: dict[str, Any] = {"when": condition_of("failure_rate > 0.2", Scope.GLOBAL), "level": AlertLevel.WARNING}
+    return Rule("many", "Many", scope, **(standard | fields))
+
+
+def fires(board: Board, made: Rule, figures: dict[str, float | None], after: timedelta = timedelta(0)) -> list[str]:
+    turns = board.take(made.scope, [Facts("it", figures)], START)
+    turns += board.take(made.scope, [Facts("it", figures)], START + after) if after else []
+    return [turn.rule for turn in turns if turn.alert is not None]
+
+
+def test_each_rule_that_judges_has_its_cases() -> None:
+    assert set(CASES) == {each.name for each in BUILT_IN if each.when is not None}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_built_in_rule_where_it_happens_and_where_it_nearly_does(name: str) -> None:
+    made, (happens, nearly) = OF[name], CASES[name]
+    assert fires(Board([made]), made, happens, made.lasts) == [name]
+    assert fires(Board([made]), made, nearly, made.lasts) == []
+    assert made.when is not None
+    for figure in made.when.figures:  # what is not known is nothing to tell of
+        assert fires(Board([made]), made, happens | {figure: None}, made.lasts) == []
+    if made.lasts:
+        assert fires(Board([made]), made, happens, made.lasts - timedelta(seconds=1)) == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_happens_makes_one_alert(name: str) -> None:
+    made, (happens, _) = OF[name], CASES[name]
+    others = [each for each in BUILT_IN if each.scope is made.scope]
+    assert set(fires(Board(others), made, happens, made.lasts)) == {name}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_told_can_be_sent(name: str) -> None:
+    """A valid alert with its rule's label, whose words name all that they want to."""
+    made, (happens, _) = OF[name], CASES[name]
+    about = {
+        each: each for each in ("name", "node", "host", "schedule", "channel", "type", "strategy")
+    }  # what their facts are labelled with
+    figures: dict[str, float | None] = dict.fromkeys(
+        ("execution_time", "baseline_performance", "target_performance", "trials", "silent_seconds", "queued"), 1.0
+    )  # fmt: skip
+    board = Board([made])
+    facts = Facts("it", figures | happens, about, "opt-1", "it broke")
+    (turn,) = [*board.take(made.scope, [facts], START), *board.take(made.scope, [facts], START + made.lasts)]
+    assert turn.alert is not None
+    validate_alert(turn.alert)
+    assert "{" not in turn.alert.title + turn.alert.message + turn.alert.metadata["remedy"]
+    assert alert_in(turn.alert).labels["rule"] == name
+    assert turn.alert.metadata["evidence"]
+
+
+H, B, C, U, GONE = Reading.HOLDS, Reading.BETWEEN, Reading.CLEAR, Reading.UNKNOWN, None
+
+
+@pytest.mark.parametrize(
+    ("fields", "readings", "expected"),
+    [
+        ({}, [C, H, H, B, U, C, H], "quiet fires on between unknown clear fires"),
+        ({"lasts": 2 * MINUTE}, [H, H, H, H], "begins lasts fires on"),
+        ({"lasts": 2 * MINUTE}, [H, H, C, H, H, H], "begins lasts let-go begins lasts fires"),
+        ({"lasts": 2 * MINUTE}, [H, B, H, U, H, H, GONE], "begins let-go begins let-go begins lasts let-go"),
+        ({"keep_firing": 2 * MINUTE}, [H, C, C, C, C], "fires lingers lingers clear quiet"),
+        ({"keep_firing": 2 * MINUTE}, [H, C, C, H, C, U, GONE], "fires lingers lingers on lingers lingers gone"),
+        ({}, [H, GONE, GONE], "fires gone quiet"),
+    ],
+)
+def test_pending_firing_over(fields: dict[str, Any], readings: list[Reading | None], expected: str) -> None:
+    """A reading a minute."""
+    made, standing, told = rule(**fields), None, []
+    for minute, reads in enumerate(readings):
+        standing, why = decide(made, standing, reads, START + minute * MINUTE)
+        told.append(_SHORT[why])
+    assert " ".join(told) == expected
+
+
+_SHORT = {
+    Why.QUIET: "quiet", Why.BEGINS: "begins", Why.LASTS: "lasts", Why.LET_GO: "let-go", Why.FIRES: "fires",
+    Why.GOES_ON: "on", Why.BETWEEN: "between", Why.UNKNOWN: "unknown", Why.LINGERS: "lingers", Why.CLEAR: "clear",
+    Why.GONE: "gone",
+}  # fmt: skip
+
+
+@given(
+    values=st.lists(st.none() | st.sampled_from([0.05, 0.1, 0.15, 0.2, 0.25]), max_size=40),
+    lasts=st.integers(0, 4),
+    restarts=st.sets(st.integers(0, 40)),
+)
+def test_it_fires_and_ends_as_the_words_say(values: list[float | None], lasts: int, restarts: set[int]) -> None:
+    """Against another way of counting, and over restarts at any moment."""
+    made = rule(lasts=lasts * MINUTE, clear=condition_of("failure_rate < 0.1", Scope.GLOBAL))
+    board, written_down = Board([made]), {}
+    held, firing, expected, told = 0, False, [], []
+    for minute, value in enumerate(values):
+        held = held + 1 if value is not None and value > 0.2 else 0
+        if not firing and held > lasts:
+            firing = True
+            expected.append((minute, "fires"))
+        elif firing and value is not None and value < 0.1:
+            firing = False
+            expected.append((minute, "ends"))
+        if minute in restarts:
+            board = Board.restored([made], written_down)
+        turns = board.take(Scope.GLOBAL, [Facts("", {"failure_rate": value})], START + minute * MINUTE, complete=True)
+        told += [(minute, "fires" if turn.alert else "ends") for turn in turns]
+        for place, standing in board.drain().items():
+            written_down.pop(place, None)
+            if standing is not None:
+                written_down[place] = standing
+    assert told == expected
+
+
+def test_nothing_is_written_down_where_nothing_changes() -> None:
+    board = Board([rule(lasts=MINUTE)])
+    for minute, value in enumerate([0.1, 0.3, 0.3, 0.3, 0.3, 0.1, 0.1]):
+        board.take(Scope.GLOBAL, [Facts("", {"failure_rate": value})], START + minute * MINUTE, complete=True)
+        assert bool(board.drain()) == (minute in (1, 2, 5)), minute
+
+
+def test_an_instant_fires_for_a_while_and_ends_by_itself() -> None:
+    board = Board([OF["failed"]])
+    facts = Facts("opt-1", {"failed": 1.0}, {}, "opt-1", "it broke", START - MINUTE)
+    (began,) = board.take(Scope.END, [facts], START)
+    assert began.alert is not None
+    assert began.alert.timestamp == START - MINUTE
+    assert board.pass_time(START + AFTER_INSTANT - MINUTE) == []
+    (over,) = board.pass_time(START + AFTER_INSTANT)
+    assert (over.ended, over.why) == (began.alert.alert_id, Why.CLEAR)
+
+
+def test_what_is_put_right_ends_the_alert() -> None:
+    board = Board([OF["failed"], OF["validity_critical"]])
+    board.take(Scope.END, [Facts(name, {"failed": 1.0}, {}, name) for name in ("a", "b")], START)
+    board.take(Scope.REPORT, [Facts("a", GOOD_REPORT | {"validity_critical": 1.0}, {}, "a")], START)
+    assert [(turn.rule, turn.key, turn.why) for turn in board.mend("a")] == [("failed", "a", Why.MENDED)]
+    assert set(board.firing()) == {("failed", "b"), ("validity_critical", "a")}
+
+
+def test_a_report_holds_until_the_next_one_of_the_same() -> None:
+    board = Board([OF["validity_critical"]])
+    bad, good = Facts("a", GOOD_REPORT | {"validity_critical": 1.0}), Facts("a", GOOD_REPORT)
+    assert len(board.take(Scope.REPORT, [bad], START)) == 1
+    assert board.take(Scope.REPORT, [Facts("b", GOOD_REPORT)], START + HOUR) == []
+    assert board.pass_time(START + 100 * HOUR) == []
+    assert len(board.take(Scope.REPORT, [good], START + 101 * HOUR)) == 1
+
+
+def test_what_ended_is_told_of_for_a_while_though_nobody_looks_at_it_any_more() -> None:
+    made = rule(Scope.OPTIMIZATION, when=condition_of("metrics.sharpe < 1", Scope.OPTIMIZATION))
+    board = Board([made])
+    assert len(board.take(made.scope, [Facts("a", {"metrics.sharpe": 0.5})], START, complete=True)) == 1
+    assert board.take(made.scope, [], START + MINUTE, complete=True) == []
+    assert [turn.why for turn in board.take(made.scope, [], START + 2 * HOUR, complete=True)] == [Why.GONE]
+
+
+def test_a_rule_that_is_no_more_ends_what_it_told() -> None:
+    board = Board([rule()])
+    (began,) = board.take(Scope.GLOBAL, [Facts("", {"failure_rate": 1.0})], START)
+    (over,) = board.use([])
+    assert began.alert is not None
+    assert (over.ended, over.why) == (began.alert.alert_id, Why.NO_RULE)
+
+
+def test_a_clock_that_is_set_back_lasts_no_longer_for_it() -> None:
+    made = rule(lasts=2 * MINUTE)
+    standing, _ = decide(made, None, H, START)
+    standing, why = decide(made, standing, H, START - HOUR)
+    assert why is Why.LASTS
+    assert decide(made, standing, H, START - HOUR + 2 * MINUTE)[1] is Why.FIRES
+
+
+def test_a_standing_reads_back() -> None:
+    made, standing = rule(keep_firing=MINUTE), None
+    for minute, reads in enumerate([H, C]):
+        standing, _ = decide(made, standing, reads, START + minute * MINUTE)
+        assert standing is not None
+        assert Standing.load(standing.dump()) == standing
+
+
+@pytest.mark.parametrize(
+    ("text", "figures", "expected"),
+    [
+        ("failure_rate > 20%", {"failure_rate": 0.21}, True),
+        ("failure_rate > 20%", {"failure_rate": 0.2}, False),
+        ("failure_rate>=.2", {"failure_rate": 0.2}, True),
+        ("longest_wait_seconds > 1h30m", {"longest_wait_seconds": 5401.0}, True),
+        ("queued == 1_000", {"queued": 1000.0}, True),
+        ("queued != 0 and failure_rate > 1e-3", {"queued": 1.0, "failure_rate": 0.01}, True),
+        ("queued != 0 and failure_rate > 1e-3", {"queued": 0.0, "failure_rate": None}, False),
+        ("queued != 0 and failure_rate > 1e-3", {"queued": 1.0, "failure_rate": None}, None),
+        ("queued > 5 or failure_rate > 0.5", {"queued": None, "failure_rate": 0.6}, True),
+        ("queued > 5 OR failure_rate > 0.5", {"queued": None, "failure_rate": 0.5}, None),
+        ("by_status.failed > 5", {}, None),
+        ("queued > 5", {"queued": float("nan")}, None),
+        ("queued > 5", {"queued": float("inf")}, True),
+    ],
+)
+def test_what_a_condition_means(text: str, figures: dict[str, float | None], expected: bool | None) -> None:
+    assert condition_of(text, Scope.GLOBAL).holds(figures) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.3, H), (0.2, B), (0.1, B), (0.09, C), (None, U)]
+)  # fmt: skip
+def test_between_the_two_limits_nothing_changes(value: float | None, expected: Reading) -> None:
+    when, clear = (condition_of(text, Scope.GLOBAL) for text in ("failure_rate > 0.2", "failure_rate < 0.1"))
+    assert reading(when, clear, {"failure_rate": value}) is expected
+
+
+FAULTY = """\
+rules:
+  - {name: a, when: failure_rat > 0.2}
+  - {name: b, when: failure_rate > 0.2, for: 10}
+  - {name: c, when: failure_rate above 0.2}
+  - {name: d, when: failure_rate > soon}
+  - {name: e, when: failure_rate > 0.2, clear: failure_rate < 0.3}
+  - {name: f, when: failure_rate > 0.2, clear: failure_rate > 0.1}
+  - {name: g, when: queued > 1 and failure_rate > 0.2 or queued > 5}
+  - {name: h, when: queued > 1, scope: each type}
+  - {name: i}
+  - {name: failed, for: 10m}
+  - {name: failed, level: info}
+  - {name: stalled, when: queued > 1}
+  - {name: node_lost, scope: global}
+  - {name: k, when: queued > 1, level: bad, labels: [a], scope: each optimisation}
+  - {name: l, when: queued > 1, levle: error}
+  - {when: queued > 1}
+"""
+
+
+def test_every_fault_has_its_line_and_its_field() -> None:
+    _, faults = read(FAULTY)
+    assert [(fault.line, fault.field.partition(".")[2], fault.problem) for fault in faults] == [
+        (2, "when", ANY("did you mean `failure_rate`?")),
+        (3, "for", ANY("it needs a unit")),
+        (4, "when", ANY("write it as `failure_rate > 0.2`")),
+        (5, "when", ANY("'soon' is no number, share or duration")),
+        (6, "clear", ANY("both hold; clear begins at 0.2")),
+        (7, "clear", ANY("such as `failure_rate < 0.2`")),
+        (8, "when", ANY("take one of them")),
+        (9, "when", ANY("`scope: global` has it")),
+        (10, "", ANY("`when` is missing")),
+        (11, "for", ANY("without a length")),
+        (12, "name", ANY("another 'failed', in line 11")),
+        (13, "when", ANY("the monitor knows")),
+        (14, "scope", ANY("'node_lost' is built in and looks at each node")),
+        (15, "scope", ANY("did you mean `each optimization`?")),
+        (16, "levle", ANY("did you mean `level`?")),
+        (17, "", ANY("`name` is missing")),
+    ]
+
+
+class ANY(str):
+    """Equal to each text that has it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and str(self) in other
+
+    __hash__ = str.__hash__
+
+
+def test_a_rule_of_ones_own() -> None:
+    *_, made = load(
+        "rules:\n"
+        "  - {name: many_fail, when: last_hour.failure_rate > 20%, clear: last_hour.failure_rate < 10%, for: 10m,\n"
+        "     keep_firing_for: 5m, scope: each strategy, level: critical, labels: {team: research},\n"
+        "     title: Many fail, message: '{strategy}: {last_hour.failure_rate} failed', remedy: look}\n"
+    ).rules
+    board = Board([made])
+    for minute in range(11):
+        facts = Facts("tpe", {"last_hour.failure_rate": 0.25}, {"strategy": "tpe"})
+        turns = board.take(Scope.STRATEGY, [facts], START + minute * MINUTE, complete=True)
+    (turn,) = turns
+    assert turn.alert is not None
+    assert (turn.alert.title, turn.alert.level, turn.alert.message) == (
+        "Many fail", AlertLevel.CRITICAL, "tpe: 25% failed",
+    )  # fmt: skip
+    assert turn.alert.metadata["labels"] == {"strategy": "tpe", "team": "research"}
+    assert made.keep_firing == 5 * MINUTE
+
+
+def test_a_rule_without_words_says_its_figures() -> None:
+    *_, made = load("rules: [{name: many_fail, when: failure_rate > 20%}]").rules
+    assert (made.title, made.scope, made.level) == ("Many fail", Scope.GLOBAL, AlertLevel.WARNING)
+    (turn,) = Board([made]).take(Scope.GLOBAL, [Facts("", {"failure_rate": 0.5})], START)
+    assert turn.alert is not None
+    assert turn.alert.message == "failure_rate is 50%; the rule is: failure_rate > 20%"
+
+
+def test_built_in_rules_are_changed_and_switched_off_by_their_names() -> None:
+    made = {
+        each.name: each
+        for each in load(
+            "rules:\n"
+            "  - {name: queue_too_long, when: longest_wait_seconds > 4h, level: critical, labels: {team: ops}}\n"
+            "  - {name: target_missed, enabled: false}\n"
+            "  - {name: stalled, level: critical, labels: {team: ops}}\n"
+        ).rules
+    }
+    assert set(OF) - set(made) == {"target_missed"}
+    queue = made["queue_too_long"]
+    assert (queue.level, queue.lasts, queue.clear) == (AlertLevel.CRITICAL, OF["queue_too_long"].lasts, None)
+    found = OptimizationAlert("1", "opt-1", AlertLevel.ERROR, "stalled", "no step", START, metadata={"finding": "x"})
+    told = told_by_rule(made["stalled"], found)
+    assert (told.title, told.level) == ("stalled", AlertLevel.CRITICAL)
+    assert told.metadata == {"finding": "x", "rule": "stalled", "labels": {"team": "ops"}}
+
+
+def test_built_in_rules_keep_to_what_the_file_allows() -> None:
+    for each in BUILT_IN:
+        if each.scope in INSTANTS:
+            assert (each.lasts, each.clear) == (timedelta(0), None)
+        if each.scope is Scope.REPORT:
+            assert each.lasts == timedelta(0)
+    assert len(OF) == len(BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("failure_rate", 0.25, "25%"), ("failure_rate", 0.004, "0.40%"), ("late_seconds", 61.0, "61 s"),
+        ("late_seconds", 1200.0, "20 min"), ("duration_seconds.p90", 9000.0, "2.5 h"), ("queued", 2000.0, "2000"),
+    ],
+)  # fmt: skip
+def test_figures_as_people_read_them(name: str, value: float, expected: str) -> None:
+    assert written(name, value) == expected
