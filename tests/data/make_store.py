@@ -20,6 +20,7 @@ from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
 from o9.store.outbox import BeginTry, Decide, EndTry, NewNotice, Untold
 from o9.store.provenance import RecordProvenance
+from o9.store.rule_standings import KeepStandings
 from o9.store.silences import AddSilence
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState, Transition
@@ -77,6 +78,10 @@ def tell(store: Store) -> None:
     store.write(BeginTry("log", "node-1", 600.0))
     store.write(EndTry(1, 1, "node-1"))
     store.write(LetGo("alerts", fence))
+    judges = store.write(Lead("alert rules", "node-1", 600.0))
+    assert judges is not None
+    standing = '{"phase":"pending"}'
+    store.write(KeepStandings("alert rules", judges, {("slow", "done"): standing}, {"transition": 7}))
 
 
 if __name__ == "__main__":

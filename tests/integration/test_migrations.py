@@ -70,6 +70,9 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         tried = store.family_trials("prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
         assert_alerts_read_back(store, there=revision >= "0005")
+        rules = revision >= "0006"
+        assert store.alerts.rule_standings() == ({("slow", "done"): '{"phase":"pending"}'} if rules else {})
+        assert store.alerts.read_up_to() == ({"transition": 7} if rules else {})
         assert store.checkpoint("done") == {"step": 1, "rng": [0.1, 1e308]}
         assert [(row["name"], row["value"]) for row in store.metrics("done")] == [("best", 1.5), ("best", 1.5)]
         assert store.prefect_states("done")[0]["run_name"] == "fast-fox"

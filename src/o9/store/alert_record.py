@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from o9.store import alert_reads, alert_told, leadership, outbox, silences
+from o9.store import alert_reads, alert_told, leadership, outbox, rule_standings, silences
 from o9.store.alert_reads import Episode
 from o9.store.codec import now_text
 from o9.store.commit import Row
@@ -101,3 +101,11 @@ class AlertRecord:
 
     def channels_of_nodes(self) -> list[str]:
         return self._read(outbox.channels_of_nodes)
+
+    def rule_standings(self) -> dict[tuple[str, str], str]:
+        """By rule and subject."""
+        return self._read(rule_standings.standings)
+
+    def read_up_to(self) -> dict[str, int]:
+        """How far the rules have read, by table."""
+        return self._read(rule_standings.positions)

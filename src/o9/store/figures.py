@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, literal_column, or_, select, text
 
 from o9.store.commit import OPTIMIZATION, Row
+from o9.store.leases import MIRRORED
 from o9.store.rankings import RANKING, RECORDED
 from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, ROLLUP, SPANS, TALLY_PRIORITY, Difference, Key, Sums
-from o9.store.transitions import TRANSITION
+from o9.store.tables import WAITING
+from o9.store.transitions import AGING_SECONDS_PER_PRIORITY, TRANSITION
 
 BATCH = 2_000
 METRICS_LIMIT = 1_000
@@ -80,6 +82,22 @@ def standing(connection: Connection, status: str, limit: int) -> list[Row]:
         .order_by(OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id)
         .limit(limit),
     )
+
+
+def queue(connection: Connection, limit: int) -> tuple[int, float | None]:
+    """How many wait for a slot, counted no further than `limit`, and since when the first of these does."""
+    queued_at = OPTIMIZATION.c.queue_key + AGING_SECONDS_PER_PRIORITY * OPTIMIZATION.c.priority
+    waiting = select(queued_at.label("at")).where(literal_column(WAITING), OPTIMIZATION.c.strategy != MIRRORED)
+    found = connection.execute(select(func.count(), func.min(text("at"))).select_from(waiting.limit(limit).subquery()))
+    count, first = found.one()
+    return int(count), None if first is None else float(first)
+
+
+def ended_since(connection: Connection, hour: str) -> list[Row]:
+    """What ended in this hour or later, by hour, type, strategy and status."""
+    by = [ROLLUP.c[name] for name in ("starts", "optimization_type", "strategy", "status")]
+    inside = (ROLLUP.c.span == "hour") & (ROLLUP.c.starts >= hour) & (ROLLUP.c.count != 0)
+    return _rows(connection, select(*by, func.sum(ROLLUP.c["count"]).label("count")).where(inside).group_by(*by))
 
 
 def queueing(connection: Connection, optimization_id: str) -> Row | None:

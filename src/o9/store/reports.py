@@ -98,6 +98,16 @@ def newest_reports(connection: Connection, limit: int, before: tuple[str, str] |
     return _rows(connection, statement)
 
 
+def reports_since(connection: Connection, after: int, limit: int) -> list[Row]:
+    """What was newly said of anybody behind the report with the id `after`, in that order, with the checks."""
+    wanted = select(*REPORT.c).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(_checked(limit))
+    return _rows(connection, wanted)
+
+
+def last_report(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(REPORT.c.id))).scalar() or 0)
+
+
 def due(connection: Connection, limit: int) -> list[str]:
     """Those that have ended and were not checked since: what ended first comes first."""
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)

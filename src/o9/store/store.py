@@ -12,7 +12,8 @@ Contract, tested by `o9.store.contract` on every database:
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
 The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies`,
-`retry`, `reports` and `pruning`; about alerts, those of `alerts`, `silences`, `outbox` and `leadership`.
+`retry`, `reports` and `pruning`; about alerts, those of `alerts`, `silences`, `outbox`, `rule_standings` and
+`leadership`.
 """
 
 from __future__ import annotations
@@ -143,6 +144,14 @@ class Store:
     def standing(self, status: str, *, limit: int) -> Rows:
         return self._read(figures.standing, status, limit)
 
+    def queue(self, *, limit: int) -> tuple[int, float | None]:
+        """How many wait for a slot, counted to `limit`, and when the first of these was queued, in seconds."""
+        return self._read(figures.queue, limit)
+
+    def ended_since(self, hour: str) -> Rows:
+        """Counts of what ended in this hour (YYYY-MM-DDTHH) or later, by hour, type, strategy and status."""
+        return self._read(figures.ended_since, hour)
+
     def queueing(self, optimization_id: str) -> Row | None:
         return self._read(figures.queueing, optimization_id)
 
@@ -205,6 +214,12 @@ class Store:
     def health_reports(self, *, limit: int = 100, before: tuple[str, str] | None = None) -> Rows:
         """The newest report of each, newest first; `before` is `last_at` and `optimization_id` of the last one seen."""
         return self._read(reports.newest_reports, limit, before)
+
+    def health_reports_since(self, after: int, *, limit: int = 1000) -> Rows:
+        return self._read(reports.reports_since, after, limit)
+
+    def last_health_report(self) -> int:
+        return self._read(reports.last_report)
 
     def health_due(self, *, limit: int = 100) -> Texts:
         return self._read(reports.due, limit)
