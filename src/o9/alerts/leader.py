@@ -43,6 +43,7 @@ LEASE = "alerts"
 PAGE = 5_000
 PAGES = 20  # that one tick reads; then what follows from them is told first
 JUMP = timedelta(seconds=5)
+STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
 STANDING_CHANNEL = "log"  # what is told to every channel is told there, too
 
 
@@ -76,7 +77,7 @@ class Leader:
         self._channel_name = channel_name
         self._clock = clock or Clock()
         self._fence: int | None = None
-        self._renew_at = 0.0
+        self._renew_at = self._ticked_at = 0.0
         self._engine: Engine | None = None
         self._after = (0, "")
         self._silence_change = 0
@@ -88,6 +89,7 @@ class Leader:
 
     def tick(self) -> Ticked:
         """Raises OptimizationError where the store is away, or the file is refused and nothing was in force before."""
+        self._ticked_at = time.monotonic()
         changed = self._file.look()
         if not self._lead():
             return Ticked(leads=False)
@@ -101,6 +103,18 @@ class Leader:
         except BaseException:
             self._forget()  # what the engine decided may not be written: the next one is made of what is
             raise
+
+    def renewal(self) -> Lead | None:
+        """What keeps the lease while a tick takes its time; give the answer to `renewed`. From any thread.
+
+        None: this node does not lead, or its tick hangs, and somebody else is to lead.
+        """
+        if self._fence is None or time.monotonic() - self._ticked_at > STUCK_SECONDS:
+            return None
+        return Lead(LEASE, self._node, self._lease_seconds)
+
+    def renewed(self, fence: int | None) -> None:
+        self._renew_at = time.monotonic() + self._lease_seconds / 3 if fence == self._fence else 0.0
 
     def leave(self) -> None:
         """Let somebody else lead at once."""

@@ -147,6 +147,8 @@ class Running:
 
     async def _keep(self) -> float:
         await self._delivery.keep()
+        if (renewal := self._leader.renewal()) is not None:
+            self._leader.renewed(await self._store.write_async(renewal))
         assert self._configuration is not None
         missing = self._reach.unknown(self._configuration)
         elsewhere = await self._store.read_async(self._store.alerts.channels_of_nodes) if missing else []

@@ -63,8 +63,8 @@ class AlertRow(Record, table=True):
     resolved_by: str | None = None
     acknowledged_at: str | None = None
     acknowledged_by: str | None = None
-    began: int = 0
-    changed: int = 0
+    began: int = Field(0, sa_column=Column(SERIAL, nullable=False))
+    changed: int = Field(0, sa_column=Column(SERIAL, nullable=False))
     is_open: int = 0
 
 
@@ -90,7 +90,7 @@ class Silence(Record, table=True):
     created_at: str
     ended_at: str | None = None
     ended_by: str | None = None
-    changed: int
+    changed: int = Field(sa_column=Column(SERIAL, nullable=False))
 
 
 class AlertTally(Record, table=True):
@@ -117,9 +117,10 @@ class NoticeRow(Record, table=True):
     """What was decided to tell a receiver, of which episodes; once it is sent, the first of these stay."""
 
     __tablename__ = "notice"
+    __table_args__ = (Index("ix_notice_at", "at"),)
 
     group_key: str = Field(primary_key=True)
-    number: int = Field(primary_key=True)
+    number: int = Field(sa_column=Column(SERIAL, primary_key=True, autoincrement=False))
     receiver: str
     kind: str
     reason: str
@@ -160,7 +161,7 @@ class Notification(Record, table=True):
 
     id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
     group_key: str
-    number: int
+    number: int = Field(sa_column=Column(SERIAL, nullable=False))
     channel: str
     status: str = "pending"
     created_at: str
@@ -236,7 +237,7 @@ class Lease(Record, table=True):
     node: str | None = None
     fence: int = 0
     expires_at: float = 0.0
-    cursor: int = 0
+    cursor: int = Field(0, sa_column=Column(SERIAL, nullable=False))
 
 
 unbounded_texts()

@@ -75,7 +75,7 @@ class OutboxContract:
         store = open_store()
         names = [f"a{n:02}" for n in range(30)]
         store.write(RaiseAlerts([_telling(name) for name in names]))
-        told = notice(1, channels=("log", "mail"))._replace(firing=names[:25], resolved=names[25:])
+        told = notice(2**50, channels=("log", "mail"))._replace(firing=names[:25], resolved=names[25:])
         decided(lambda: store, [told])
         for channel, shown in (("log", 25), ("mail", 10)):
             row = begin(store, "one", channel=channel)

@@ -23,7 +23,7 @@ def upgrade() -> None:
         _text("node", nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
-        sa.Column("cursor", sa.Integer(), nullable=False),
+        sa.Column("cursor", _SERIAL, nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
 
@@ -42,8 +42,8 @@ def _alerts() -> None:
         *[_text(name, nullable=True) for name in ("latest", "last_told_at")],
         sa.Column("times", sa.Integer(), nullable=False),
         *[_text(name, nullable=True) for name in ("resolved_at", "resolved_by", "acknowledged_at", "acknowledged_by")],
-        sa.Column("began", sa.Integer(), nullable=False),
-        sa.Column("changed", sa.Integer(), nullable=False),
+        sa.Column("began", _SERIAL, nullable=False),
+        sa.Column("changed", _SERIAL, nullable=False),
         sa.Column("is_open", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("alert_id"),
     )  # fmt: skip
@@ -60,7 +60,7 @@ def _alerts() -> None:
         )],
         _text("ended_at", nullable=True),
         _text("ended_by", nullable=True),
-        sa.Column("changed", sa.Integer(), nullable=False),
+        sa.Column("changed", _SERIAL, nullable=False),
         sa.PrimaryKeyConstraint("silence_id"),
     )  # fmt: skip
     op.create_index("ix_silence_changed", "silence", ["changed"])
@@ -81,17 +81,18 @@ def _notifications() -> None:
     op.create_table(
         "notice",
         _text("group_key"),
-        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("number", _SERIAL, autoincrement=False, nullable=False),
         *[_text(name) for name in ("receiver", "kind", "reason", "at", "labels", "firing", "resolved")],
         sa.Column("firing_count", sa.Integer(), nullable=False),
         sa.Column("resolved_count", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("group_key", "number"),
     )
+    op.create_index("ix_notice_at", "notice", ["at"])
     op.create_table(
         "notification",
         sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
         _text("group_key"),
-        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("number", _SERIAL, nullable=False),
         *[_text(name) for name in ("channel", "status", "created_at")],
         sa.Column("due_at", sa.Float(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
