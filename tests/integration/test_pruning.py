@@ -80,7 +80,8 @@ def _fill(connection: Any, table: Any, name: str) -> None:
             1 if isinstance(kind, Integer) else 0.0 if isinstance(kind, Float)
             else b"" if isinstance(kind, LargeBinary) else "1"
         )  # fmt: skip
-    connection.execute(insert(table).values(**row | {"optimization_id": name}))
+    closed = {"is_open": 0} if "is_open" in row else {}  # open ones keep it
+    connection.execute(insert(table).values(**row | closed | {"optimization_id": name}))
 
 
 def _count(connection: Any, table: str, name: str) -> int:

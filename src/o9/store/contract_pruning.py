@@ -13,7 +13,9 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import Intent, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
+from o9.store.alerts import RaiseAlerts, ResolveAlert
 from o9.store.codec import pack_returns, unpack_returns
+from o9.store.contract_alerts import telling
 from o9.store.contract_reports import keep, said
 from o9.store.contract_steps import (
     OpenStore,
@@ -26,7 +28,9 @@ from o9.store.contract_steps import (
     trial,
 )
 from o9.store.intents import SetIntent
+from o9.store.leadership import Lead
 from o9.store.ledger import Amend, CommitStep
+from o9.store.outbox import Decide, Untold
 from o9.store.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
 from o9.store.rankings import RecordMetrics
 from o9.store.retry import Retry
@@ -104,6 +108,25 @@ class PruningContract:
         assert prune_all(store) == (1, {Because.MOVED_LAST: 1})
         assert [state.optimization_id for state in store.list().items] == ["runs"]
         assert_counts_of_what_is_there(store)
+
+    def test_one_whose_alert_fires_stays_until_that_is_over(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name in ("a", "b"):
+            at_work(store, name)
+            store.write(Transition(name, S.FAILED, Cause.HOOK))
+        at_work(store, "runs")
+        store.write(RaiseAlerts([telling("mine", optimization_id="a")]))
+        # The same episode, told of another one: it is as open as the first.
+        store.write(RaiseAlerts([telling("theirs", optimization_id="b")]))
+        assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})
+        store.write(ResolveAlert("mine", "ann"))
+        assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})  # nobody was told of its end yet
+        store.write(Lead("alerts", "node-1", 600.0))
+        untold = [Untold("mine", "default", "silenced", "s1", "2026-01-01T00:00:00.000000+00:00")]
+        store.write(Decide("alerts", 1, store.last_change(), untold=untold, closed=["mine"]))
+        assert store.prunable(ALL).optimizations == 2
+        assert prune_all(store) == (2, {})
+        assert (store.alerts.page(), store.alerts.untold(alert_id="mine")) == ([], [])
 
     def test_what_was_tried_stays_counted_and_leaves_its_sharpe_ratios(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -39,7 +39,7 @@ from sqlalchemy import (
 )
 
 from o9.model.states import ENDED
-from o9.store import tables
+from o9.store import alert_tables, tables
 from o9.store.codec import to_json
 from o9.store.commit import OPTIMIZATION, UnitOfWork
 from o9.store.families import RETURNS, TRIAL, SharpeRatios, count_pruned_trials
@@ -49,6 +49,8 @@ from o9.store.rollups import count_pruned
 from o9.store.runs import PREFECT_RUN
 from o9.store.transitions import DEPENDENCY, TRANSITION
 
+ALERT = table_of(alert_tables.AlertRow)
+DECISION = table_of(alert_tables.AlertDecision)
 CHANGE = table_of(tables.Change)
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it
 PIECE = 100  # rows deleted between two looks at the clock
@@ -65,17 +67,22 @@ class Because(str, Enum):
     TOO_YOUNG = "it ended too short a time ago"
     AWAITED = "one that has not ended was to run after it"
     OPEN_RUN = "Prefect may have more to say of its flow run; the flow reconcile_states asks it"
+    OPEN_ALERT = "an alert of it fires, or its end was not told yet; `o9 alerts resolve` ends it"
     MOVED_LAST = "nothing has happened since its end: it marks how far readers of the record have come"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What decides on one. awaited: by one that has not ended. moved_last: the newest transition of all is its own."""
+    """What decides on one. awaited: by one that has not ended. open_alert: of an episode that is not done with.
+
+    moved_last: the newest transition of all is its own.
+    """
 
     status: str
     completed_at: str | None
     awaited: bool
     open_run: bool
+    open_alert: bool
     moved_last: bool
 
 
@@ -113,6 +120,8 @@ def decide(facts: Facts, before: str) -> Because:
         return Because.AWAITED
     if facts.open_run:
         return Because.OPEN_RUN
+    if facts.open_alert:
+        return Because.OPEN_ALERT
     return Because.MOVED_LAST if facts.moved_last else Because.LONG_AGO
 
 
@@ -159,6 +168,7 @@ class Prune:
     def _empty(self, unit: UnitOfWork, name: str, done: Pruned, deadline: float) -> bool:
         """Delete what belongs to it, a piece at a time; whether all of it is gone. Marks it where something is left."""
         dialect = unit.connection.dialect.name
+        unit.run(_DECISIONS, {"target": name})
         for table in owned():
             while True:
                 count = self._trials(unit, name) if table is TRIAL else _rows(unit, table, name, dialect)
@@ -209,7 +219,7 @@ class ForgetChanges:
 def outlook(connection: Connection, before: str) -> Outlook:
     """What pruning would do now; looks at each that ended before."""
     each = _candidates(before).order_by(None).subquery()
-    by = [each.c[name] for name in ("status", "awaited", "open_run", "moved_last")]
+    by = [each.c[name] for name in ("status", "awaited", "open_run", "open_alert", "moved_last")]
     ends = (func.min(each.c.completed_at).label("first"), func.max(each.c.completed_at).label("last"))
     counted = func.count().label("count")
     groups = connection.execute(select(*by, counted, *ends).group_by(*by).order_by(*by)).mappings().all()
@@ -245,13 +255,20 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
     )
     is_open = PREFECT_RUN.c.is_open == literal_column("1")
     open_run = select(literal_column("1")).where(PREFECT_RUN.c.optimization_id == own, is_open).exists()
+    first = ALERT.alias("first")
+    open_alert = (
+        select(literal_column("1"))
+        .select_from(ALERT.join(first, first.c.alert_id == ALERT.c.episode))
+        .where(ALERT.c.optimization_id == own, first.c.is_open == literal_column("1"))
+        .exists()
+    )
     last = select(TRANSITION.c.optimization_id).order_by(TRANSITION.c.id.desc()).limit(1).scalar_subquery()
     at = OPTIMIZATION.c.completed_at
     behind: ColumnElement[bool] = tuple_(at, own) > tuple_(*cursor) if cursor != ("", "") else true()
     return (
         select(
             *(OPTIMIZATION.c[name] for name in _READ), awaited.label("awaited"), open_run.label("open_run"),
-            (own == last).label("moved_last"),
+            open_alert.label("open_alert"), (own == last).label("moved_last"),
         )
         .where(at.is_not(None), at >= cursor[0], at < before, behind)
         .order_by(at, own)
@@ -259,9 +276,8 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
 
 
 def _facts(row: Mapping[Any, Any]) -> Facts:
-    return Facts(
-        row["status"], row["completed_at"], bool(row["awaited"]), bool(row["open_run"]), bool(row["moved_last"])
-    )
+    named = ("awaited", "open_run", "open_alert", "moved_last")
+    return Facts(row["status"], row["completed_at"], *(bool(row[name]) for name in named))
 
 
 def _rows(unit: UnitOfWork, table: Table, name: str, dialect: str) -> int:
@@ -315,4 +331,5 @@ _FIRST_TRIALS = (
 _DELETE_TRIALS = delete(TRIAL).where(_of(TRIAL), TRIAL.c.number <= bindparam("last"))
 _DELETE_RETURNS = delete(RETURNS).where(_of(RETURNS), RETURNS.c.number <= bindparam("last"))
 _DELETE_ROW = delete(OPTIMIZATION).where(_of(OPTIMIZATION))
+_DECISIONS = delete(DECISION).where(DECISION.c.alert_id.in_(select(ALERT.c.alert_id).where(_of(ALERT))))
 _AWAITING_IT = delete(DEPENDENCY).where(DEPENDENCY.c.after_id == bindparam("target"))
