@@ -275,7 +275,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES | st.text())
 def test_any_document_is_read_or_refused(value: object) -> None:
     for text in (yaml.safe_dump(value), value if isinstance(value, str) else yaml.safe_dump({"route": value})):

@@ -274,3 +274,15 @@ def test_ten_thousand_alerts_cost_no_search_among_each_other(rule: str) -> None:
     notices = engine.advance(START + second(30))
     assert time.perf_counter() - began < 20.0  # half a second, usually; a search among all would take minutes
     assert sum(len(notice.firing) for notice in notices) == 10_000
+
+
+def test_what_flapped_in_silence_and_is_over_is_told_to_nobody_when_the_silence_ends() -> None:
+    player = Player(FULL)
+    changes = [
+        Step(pause, what, 0, 0) for pause, what in [(1, "fires"), (1, "resolved"), (1, "fires"), (1, "resolved")]
+    ]
+    player.play([Step(0, "silence", 0, 40), *changes])
+    assert player.engine.snapshot().groups
+    player.until(player.now + LONG)
+    assert not player.notices
+    assert not player.engine.snapshot().groups
