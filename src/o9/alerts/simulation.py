@@ -30,6 +30,7 @@ from o9.alerts.notice import Notice
 from o9.alerts.reading import Node, Reader, span_of
 from o9.alerts.silences import Silence, checked
 from o9.alerts.stages import duration
+from o9.alerts.text import line
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.optimization import as_utc
 from o9.model.states import AlertLevel
@@ -123,18 +124,22 @@ def apply(engine: Engine, happening: Happening) -> None:
 
 def written(script: Script, entries: Iterator[Entry]) -> str:
     """As a table for people: a line for each entry, with the time since the start; or its date where that was given."""
-    lines = []
-    for entry in entries:
-        what = entry.what
-        if isinstance(what, Notice):
-            lines.append((entry.at, f"→ {what.receiver}", _notice(what)))
-        elif isinstance(what, Held):
-            by = f": {what.decision.by}" if what.decision.by else ""
-            lines.append((entry.at, f"✗ {what.receiver}", f"{named(what.alert)} ({what.decision.reason.value}{by})"))
-        else:
-            lines.append((entry.at, what.what, _happened(what)))
-    width = max((len(column) for _, column, _ in lines), default=0)
-    return "".join(f"{_time(script, at)}  {column:<{width}}  {text}\n" for at, column, text in lines)
+    told = [columns(script, entry) for entry in entries]
+    width = max((len(column) for _, column, _ in told), default=0)
+    return "".join(f"{at}  {column:<{width}}  {text}\n" for at, column, text in told)
+
+
+def columns(script: Script, entry: Entry) -> tuple[str, str, str]:
+    """When, who or what, and what of it; each on one line that steers no terminal."""
+    what = entry.what
+    if isinstance(what, Notice):
+        column, text = f"→ {what.receiver}", _notice(what)
+    elif isinstance(what, Held):
+        by = f": {what.decision.by}" if what.decision.by else ""
+        column, text = f"✗ {what.receiver}", f"{named(what.alert)} ({what.decision.reason.value}{by})"
+    else:
+        column, text = what.what, _happened(what)
+    return _time(script, entry.at), line(column), line(text)
 
 
 def named(alert: Alert) -> str:

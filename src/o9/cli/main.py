@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from o9.cli import failures
+from o9.cli.alerts import alerts
 from o9.cli.judging import add_judging
 from o9.cli.options import (
     WAIT_SECONDS,
@@ -320,6 +321,7 @@ def prune(
     return prune_store(store, older_than, dry_run=dry_run, yes=yes, vacuum=vacuum, as_json=json)
 
 
+app.add_typer(alerts, name="alerts")
 app.add_typer(database, name="db")
 
 

@@ -1,0 +1,237 @@
+"""What a configuration of the alerts means, as a tree for people and as a document for programs. Pure.
+
+Contract. Of an address the scheme and the host are shown, never more. A route says only what differs from its parent;
+the document has everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
+from o9.alerts.inhibition import InhibitRule
+from o9.alerts.intervals import MONTHS, WEEKDAYS, Range, TimeInterval
+from o9.alerts.matchers import Matchers, written
+from o9.alerts.redaction import redacted
+from o9.alerts.routing import Route
+from o9.alerts.stages import Throttle, duration
+from o9.cli.escape import shown
+
+STANDING = ("log", "console", "file")
+ALWAYS = "everything else"
+
+
+def configuration_view(configuration: Configuration, width: int) -> list[RenderableType]:
+    """The page of `o9 alerts check`."""
+    used = {name for route in configuration.route.walk() for name in (route.receiver, route.escalate_to) if name}
+    page: list[RenderableType] = [Text("Routes", style="bold"), _tree(configuration.route)]
+    receivers = [each for each in configuration.receivers.values() if each.name in used or len(each.channels) > 0]
+    listed = [each for each in receivers if each.name in used or each.name != "default"]
+    page += [Text(), Text("Receivers", style="bold"), _receivers(listed, used)]
+    if configuration.inhibit_rules:
+        page += [Text(), Text("Inhibitions", style="bold"), _rows(map(_inhibition, configuration.inhibit_rules))]
+    if configuration.time_intervals:
+        rows = (
+            (name, "; or ".join(map(interval_words, each)) or "never")
+            for name, each in configuration.time_intervals.items()
+        )
+        page += [Text(), Text("Time intervals", style="bold"), _rows(rows)]
+    page += [Text(), Text("For all", style="bold"), _rows(_general(configuration))]
+    return page
+
+
+def configuration_document(configuration: Configuration) -> dict[str, Any]:
+    damping = configuration.flapping
+    return {
+        "route": _route_document(configuration.route),
+        "receivers": [
+            {
+                "name": each.name, "channels": [channel_words(channel) for channel in each.channels],
+                "send_resolved": each.send_resolved, "templates": sorted(each.templates),
+                "throttle": _throttle(each.throttle),
+            }
+            for each in configuration.receivers.values()
+        ],
+        "inhibit_rules": [
+            {
+                "name": each.name, "source": written(each.source), "target": written(each.target),
+                "equal": list(each.equal),
+            }
+            for each in configuration.inhibit_rules
+        ],
+        "time_intervals": {
+            name: [interval_words(interval) for interval in each] for name, each in configuration.time_intervals.items()
+        },
+        "flapping": None if damping is None else _damping_words(configuration),
+        "throttle": _throttle(configuration.throttle),
+        "resolve_timeout_seconds": _seconds(configuration.resolve_timeout),
+        "templates": sorted(configuration.templates),
+        "link": configuration.link,
+    }  # fmt: skip
+
+
+def channel_words(channel: str) -> str:
+    """`mailtos://mail.desk/***`; a name as it is."""
+    return redacted(channel) if "://" in channel else channel
+
+
+def interval_words(interval: TimeInterval) -> str:
+    """`monday to friday, 09:00 to 17:30 (America/New_York)`"""
+    parts = [
+        ", ".join(_span(each, lambda day: WEEKDAYS[day]) for each in interval.weekdays),
+        ", ".join(f"day {_span(each, str)} of the month" for each in interval.days_of_month),
+        ", ".join(_span(each, lambda month: MONTHS[month - 1]) for each in interval.months),
+        ", ".join(_span(each, str) for each in interval.years),
+        ", ".join(f"{_clock(start)} to {_clock(end)}" for start, end in interval.times),
+        f"while {interval.calendar} trades" if interval.calendar else "",
+    ]
+    zone = str(interval.location) if interval.location else "UTC"
+    told = ", ".join(part for part in parts if part)
+    return f"{told or 'always'} ({zone})" if told else "always"
+
+
+def _tree(route: Route) -> Tree:
+    tree = Tree(_route_words(route, None), guide_style="dim")
+    _grow(tree, route)
+    return tree
+
+
+def _grow(tree: Tree, route: Route) -> None:
+    for each in route.routes:
+        _grow(tree.add(_route_words(each, route)), each)
+
+
+def _route_words(route: Route, parent: Route | None) -> Text:
+    matchers = ALWAYS if parent is None else _matchers(route.matchers)
+    text = Text(shown(matchers)).append(" → ").append(shown(route.receiver), style="bold")
+    told = [
+        words
+        for name, words in _differences(route).items()
+        if parent is None or getattr(route, name) != getattr(parent, name)
+    ]
+    if route.escalate_to and (parent is None or _escalation(route) != _escalation(parent)):
+        told.append(_escalation(route))
+    told += [f"mute: {', '.join(route.mute_time_intervals)}"] if route.mute_time_intervals else []
+    told += [f"only: {', '.join(route.active_time_intervals)}"] if route.active_time_intervals else []
+    told += ["and goes on to the routes below"] if route.continues else []
+    return text.append(shown("".join(f"\n  {each}" for each in told)).replace("\\n", "\n"), style="dim")
+
+
+def _matchers(matchers: Matchers) -> str:
+    return ", ".join(map(str, matchers)) or "everything"
+
+
+def _differences(route: Route) -> dict[str, str]:
+    by = "all labels" if route.group_by is None else ", ".join(route.group_by) or "nothing: all in one group"
+    return {
+        "group_by": f"grouped by {by}",
+        "group_wait": f"waits {duration(route.group_wait)} for others (group_wait)",
+        "group_interval": f"news of a group every {duration(route.group_interval)} (group_interval)",
+        "repeat_interval": f"told again every {duration(route.repeat_interval)} (repeat_interval)",
+    }
+
+
+def _escalation(route: Route) -> str:
+    after = route.escalate_after
+    return "" if after is None else f"to {route.escalate_to} where nobody acknowledges it for {duration(after)}"
+
+
+def _receivers(receivers: Sequence[Receiver], used: set[str]) -> Table:
+    return _rows((each.name, "\n".join(_receiver_words(each, each.name in used))) for each in receivers)
+
+
+def _receiver_words(receiver: Receiver, used: bool) -> list[str]:
+    told = [_known(each) for each in receiver.channels] or ["no channel: nobody is told"]
+    told += [] if receiver.send_resolved else ["not told what is resolved"]
+    told += [f"own {', '.join(sorted(receiver.templates))}"] if receiver.templates else []
+    told += [_throttle_words(receiver.throttle)] if receiver.throttle else []
+    return told + ([] if used else ["no route leads here"])
+
+
+def _known(channel: str) -> str:
+    if channel == EVERY_CHANNEL:
+        return "log, and every channel that a program registers"
+    if "://" in channel or channel in STANDING or channel.startswith("block:"):
+        return channel_words(channel)
+    return f"{channel} (a program has to register it)"
+
+
+def _inhibition(rule: InhibitRule) -> tuple[str, str]:
+    equal = f", where {' and '.join(rule.equal)} {'is' if len(rule.equal) == 1 else 'are'} equal" if rule.equal else ""
+    return rule.name or "-", f"{_matchers(rule.source)} mutes {_matchers(rule.target)}{equal}"
+
+
+def _general(configuration: Configuration) -> list[tuple[str, str]]:
+    timeout = configuration.resolve_timeout
+    rows = [
+        (
+            "over",
+            f"when it is resolved, or not told again for {duration(timeout)}" if timeout else "when it is resolved",
+        ),
+        ("flapping", _damping_words(configuration)),
+    ]
+    rows += [("throttle", _throttle_words(configuration.throttle))] if configuration.throttle else []
+    rows += [("templates", ", ".join(sorted(configuration.templates)))] if configuration.templates else []
+    rows += [("link", configuration.link)] if configuration.link else []
+    return rows
+
+
+def _damping_words(configuration: Configuration) -> str:
+    damping = configuration.flapping
+    if damping is None:
+        return "not damped"
+    within, quiet = duration(damping.within), duration(damping.quiet)
+    return f"told once where it changes {damping.changes} times within {within}, until it is quiet for {quiet}"
+
+
+def _throttle_words(throttle: Throttle) -> str:
+    return f"at most {throttle.messages:,} message{'s' * (throttle.messages > 1)} in {duration(throttle.every)}"
+
+
+def _throttle(throttle: Throttle | None) -> dict[str, float] | None:
+    return None if throttle is None else {"messages": throttle.messages, "seconds": throttle.every.total_seconds()}
+
+
+def _route_document(route: Route) -> dict[str, Any]:
+    return {
+        "receiver": route.receiver,
+        "matchers": [str(each) for each in route.matchers],
+        "continue": route.continues,
+        "group_by": None if route.group_by is None else list(route.group_by),
+        "group_wait_seconds": _seconds(route.group_wait),
+        "group_interval_seconds": _seconds(route.group_interval),
+        "repeat_interval_seconds": _seconds(route.repeat_interval),
+        "mute_time_intervals": list(route.mute_time_intervals),
+        "active_time_intervals": list(route.active_time_intervals),
+        "escalate_after_seconds": _seconds(route.escalate_after),
+        "escalate_to": route.escalate_to or None,
+        "routes": [_route_document(each) for each in route.routes],
+    }
+
+
+def _seconds(span: Any) -> float | None:
+    return None if span is None else float(span.total_seconds())
+
+
+def _span(each: Range, name: Any) -> str:
+    first, last = each
+    return str(name(first)) if first == last else f"{name(first)} to {name(last)}"
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02}:{minute % 60:02}"
+
+
+def _rows(rows: Any) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, what in rows:
+        table.add_row(Text(f"  {shown(name)}"), Text("\n".join(map(shown, what.split("\n")))))
+    return table

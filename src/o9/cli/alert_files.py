@@ -1,0 +1,161 @@
+"""`alerts check` and `alerts simulate`: what a configuration means, and what it would do. Nothing is sent.
+
+Contract. A file with faults is answered by all of them, each with its line, and the exit code 1. Apprise is imported
+where the file has addresses: only Apprise knows whether it takes one. What is printed of an address is its host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from o9.alerts.alert import Alert
+from o9.alerts.configuration import Configuration, load, read
+from o9.alerts.memory import Held
+from o9.alerts.notice import Notice
+from o9.alerts.reading import Fault
+from o9.alerts.redaction import redacted
+from o9.alerts.simulation import Entry, Script, columns, load_script
+from o9.alerts.simulation import simulate as entries_of
+from o9.cli.alert_configuration_views import configuration_document, configuration_view
+from o9.cli.console import emit, results, say, write_json, write_json_list
+from o9.cli.escape import shown
+from o9.cli.failures import DONE, ERROR
+from o9.model.errors import OptimizationAlertError, OptimizationError, OptimizationValidationError
+from o9.model.settings import settings
+
+_STYLES = {"→": "bold", "✗": "yellow"}
+
+
+def check_file(path: Path, *, as_json: bool) -> int:
+    text = text_of(path)
+    configuration, found = read(text)
+    faults = [Fault(each.line, each.field, _harmless(each.problem)) for each in found] or [
+        *_address_faults(configuration, text)
+    ]
+    if as_json:
+        told = [{"line": each.line, "field": each.field, "problem": each.problem} for each in faults]
+        meant = None if faults else configuration_document(configuration)
+        write_json({"file": str(path), "valid": not faults, "faults": told, "configuration": meant})
+        return ERROR if faults else DONE
+    if not faults:
+        console = results()
+        emit(console, *configuration_view(configuration, console.width))
+        return DONE
+    for each in faults:
+        field = f"{each.field}: " if each.field else ""
+        emit(results(), Text(shown(f"{path}:{each.line}: {field}{each.problem}")))
+    say(shown(f"o9: {path} has {_faults(len(faults))}"))
+    return ERROR
+
+
+def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
+    try:
+        configuration = configuration_in(config)
+        script = load_script(text_of(path), str(path))
+    except OptimizationAlertError as error:
+        for number, each in enumerate(str(error).splitlines()):
+            say(shown(f"{'o9: ' * (number == 0)}{_harmless(each)}"))
+        return ERROR
+    entries = entries_of(configuration, script)
+    if as_json:
+        write_json_list(map(_document, entries))
+        return DONE
+    source = config or settings().alerts_file
+    console = results()
+    found = list(entries)
+    if not found:
+        say("nothing happens in it; write what does in `happens`")
+        return DONE
+    emit(console, _timeline(script, found))
+    say(shown(f"by {source}" if source else "by O9's own configuration; --config FILE takes another") + _summary(found))
+    return DONE
+
+
+def configuration_in(path: Path | None) -> Configuration:
+    """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises OptimizationAlertError for one with faults."""
+    named = path or settings().alerts_file
+    if not named:
+        return Configuration()
+    return load(text_of(Path(named).expanduser()), str(named))
+
+
+def text_of(path: Path) -> str:
+    """Raises OptimizationError for what is no text file; OSErrors explain themselves."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OptimizationError(f"{path} is no text in UTF-8 (byte {error.start}); give a YAML file") from None
+
+
+def _address_faults(configuration: Configuration, text: str) -> Iterator[Fault]:
+    addresses = [
+        (receiver.name, each)
+        for receiver in configuration.receivers.values()
+        for each in receiver.channels
+        if "://" in each
+    ]
+    if not addresses:
+        return
+    from o9.alerts.channels import channel_of
+    from o9.alerts.reach import channel_name
+
+    lines = text.splitlines()
+    for receiver, address in addresses:
+        try:
+            channel_of(channel_name(address), address)
+        except OptimizationValidationError as error:
+            line = next((number for number, each in enumerate(lines, 1) if address in each), 1)
+            yield Fault(line, f"receivers.{receiver}.channels", error.problem)
+
+
+def _harmless(problem: str) -> str:
+    return redacted(problem) if "://" in problem else problem
+
+
+def _faults(count: int) -> str:
+    return f"{count} fault{'s' * (count > 1)}"
+
+
+def _timeline(script: Script, entries: list[Entry]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for entry in entries:
+        at, who, what = columns(script, entry)
+        style = _STYLES.get(who[:1], "dim")
+        table.add_row(Text(at.rstrip() if script.start else at), Text(who, style=style), Text(what, style=style))
+    return table
+
+
+def _summary(entries: list[Entry]) -> str:
+    notices = sum(isinstance(entry.what, Notice) for entry in entries)
+    held = sum(isinstance(entry.what, Held) for entry in entries)
+    messages = f"{notices:,} message{'s' * (notices != 1)}"
+    return f": {messages}; {held:,} time{'s' * (held != 1)} somebody was not told"
+
+
+def _document(entry: Entry) -> Mapping[str, Any]:
+    at, what = entry.at.isoformat(), entry.what
+    if isinstance(what, Notice):
+        return {
+            "at": at, "what": "told", "receiver": what.receiver, "kind": what.kind.value, "reason": what.reason,
+            "group_labels": dict(what.group_labels), "firing": [dict(alert.labels) for alert in what.firing],
+            "resolved": [dict(alert.labels) for alert in what.resolved],
+        }  # fmt: skip
+    if isinstance(what, Held):
+        return {
+            "at": at, "what": "not told", "receiver": what.receiver, "reason": what.decision.reason.value,
+            "by": what.decision.by, "alert": dict(what.alert.labels),
+        }  # fmt: skip
+    happened: dict[str, Any] = {"at": at, "what": what.what, "by": what.author}
+    if isinstance(what.alert, Alert):
+        happened["alert"] = dict(what.alert.labels)
+    if what.silence is not None:
+        happened |= {"silence": str(what.silence), "until": what.silence.ends_at.isoformat()}
+    return happened

@@ -1,0 +1,149 @@
+"""`alerts test`: one message through a channel, really, and what became of it.
+
+Contract. Nothing that is printed holds more of an address than its scheme and host. Prefect is imported for a block
+alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from o9.alerts.alert import Alert
+from o9.alerts.channels import BLOCK, Channel, Failed, FileChannel, Sent, channel_of, standing_channels
+from o9.alerts.channels.local import FILE
+from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
+from o9.alerts.messages import Messages
+from o9.alerts.notice import Notice, NoticeKind
+from o9.alerts.reach import channel_name
+from o9.alerts.redaction import redacted
+from o9.alerts.stages import duration
+from o9.cli import failures
+from o9.cli.alert_files import configuration_in
+from o9.cli.console import emit, results, say, write_json
+from o9.cli.control import who
+from o9.cli.escape import shown
+from o9.cli.failures import DONE, ERROR
+from o9.model.errors import OptimizationError
+from o9.model.logs import configure_logging
+from o9.model.optimization import utc_now
+from o9.model.states import AlertLevel
+
+TITLE = "Test of a channel"
+
+
+def try_channel(name: str, config: Path | None, *, as_json: bool) -> int:
+    """Exits 1 unless all were sent: a receiver may have several."""
+    configuration = Configuration() if "://" in name and config is None else configuration_in(config)
+    configure_logging("DEBUG" if failures.debug else "INFO")
+    receiver, channels = channels_for(name, configuration)
+    outcomes = asyncio.run(_send(channels, receiver, configuration))
+    told = [_document(channel, outcome) for channel, outcome in zip(channels, outcomes, strict=True)]
+    if as_json:
+        write_json(told)
+    for each in told:
+        if each["outcome"] == "failed":
+            say(shown(f"o9: {each['channel']}: not sent: {each['reason']}; {each['remedy']}"))
+        elif not as_json:
+            emit(results(), Text(shown(f"{each['channel']}: sent")))
+    return DONE if all(each["outcome"] == "sent" for each in told) else ERROR
+
+
+def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, list[Channel]]:
+    """The channels that `name` means, and whose messages they would get. Raises OptimizationError for none."""
+    references = _references(configuration)
+    if name in references:
+        receiver, reference = references[name]
+        return receiver, [_channel(reference)]
+    if "://" in name or name.startswith(BLOCK) or name in standing_channels():
+        return Receiver("test", (name,)), [_channel(name)]
+    receiver_named = configuration.receivers.get(name)
+    if receiver_named is not None:
+        own = [each for each in receiver_named.channels if each != EVERY_CHANNEL]
+        mine = own + ["log"] * (EVERY_CHANNEL in receiver_named.channels and "log" not in own)
+        if not mine:
+            raise OptimizationError(f"the receiver {name!r} has no channel; give it some in `channels`")
+        return receiver_named, [_channel(each) for each in mine]
+    known = [*standing_channels(), *references, *configuration.receivers]
+    near = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(dict.fromkeys(known))}."
+    raise OptimizationError(
+        f"no channel or receiver is called {name!r:.100}; {hint} Or give an Apprise URL; a channel that a program "
+        "registers can only be tried there"
+    )
+
+
+def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]:
+    """What the configuration's receivers name, by the name that others show, and by their own words."""
+    found: dict[str, tuple[Receiver, str]] = {}
+    for receiver in configuration.receivers.values():
+        for each in receiver.channels:
+            if each != EVERY_CHANNEL:
+                found.setdefault(channel_name(each), (receiver, each))
+                if "://" in each:
+                    found.setdefault(each, (receiver, each))
+    return found
+
+
+def _channel(reference: str) -> Channel:
+    """Raises OptimizationError where it is none."""
+    if reference in (standing := standing_channels()):
+        return standing[reference]
+    if reference.startswith(BLOCK):
+        from o9.blocks.alert_channel import load_block
+
+        return channel_of(channel_name(reference), reference, load_block)
+    if "://" in reference:
+        return channel_of(channel_name(reference), reference)
+    raise OptimizationError(f"the channel {reference!r:.100} is registered by a program, and can only be tried there")
+
+
+async def _send(channels: list[Channel], receiver: Receiver, configuration: Configuration) -> list[Sent | Failed]:
+    templates = {**configuration.templates, **receiver.templates}
+    notice = _notice(receiver)
+    message = Messages(templates, link=configuration.link).of(notice)
+    return list(await asyncio.gather(*(channel.send(message, notice) for channel in channels)))
+
+
+def _notice(receiver: Receiver) -> Notice:
+    now = utc_now()
+    alert = Alert(
+        labels={"title": TITLE, "level": AlertLevel.INFO.value},
+        starts_at=now,
+        alert_id="test",
+        optimization_id="",
+        level=AlertLevel.INFO,
+        title=TITLE,
+        message=f"{who()} tried this channel. It works; nothing has happened, and there is nothing to do.",
+    )
+    reason = "somebody tried the channel"
+    return Notice(receiver.name, "test", 1, dict(alert.labels), NoticeKind.FIRING, now, (alert,), (), reason)
+
+
+def _document(channel: Channel, outcome: Sent | Failed) -> dict[str, Any]:
+    told: Mapping[str, Any] = {"channel": _shown(channel)}
+    if isinstance(outcome, Sent):
+        return {**told, "outcome": "sent", "reason": None, "permanent": None, "remedy": None}
+    return {
+        **told, "outcome": "failed", "reason": redacted(outcome.reason), "permanent": outcome.permanent,
+        "remedy": remedy(outcome),
+    }  # fmt: skip
+
+
+def remedy(failed: Failed) -> str:
+    """What to do about it."""
+    if failed.permanent:
+        return "the service refuses it for good: correct the address, its credentials or who it is for"
+    if failed.retry_after is not None:
+        return f"the service asks to wait {duration(failed.retry_after)}; try it again then"
+    return "it may pass: look whether the address is right and its host can be reached from here, and try it again"
+
+
+def _shown(channel: Channel) -> str:
+    address = FILE if isinstance(channel, FileChannel) else getattr(channel, "address", "")
+    return f"{channel.name} ({address})" if address else channel.name
