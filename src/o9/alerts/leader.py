@@ -27,6 +27,7 @@ from o9.alerts.memory import Changes, Kept, Snapshot
 from o9.alerts.notice import Notice
 from o9.alerts.record import alert_in, kept_of, new_notice, silence_in, untold
 from o9.alerts.silences import Silence
+from o9.alerts.stages import TRIED_FOR, duration
 from o9.lifecycle.presence import dead_on_this_host
 from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.optimization import utc_now
@@ -35,7 +36,7 @@ from o9.store.alerts import LapseAlerts
 from o9.store.codec import moment, to_json
 from o9.store.commit import Row
 from o9.store.leadership import Lead, LetGo
-from o9.store.outbox import Decide
+from o9.store.outbox import Decide, GiveUp
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ LEASE = "alerts"
 PAGE = 5_000
 PAGES = 20  # that one tick reads; then what follows from them is told first
 JUMP = timedelta(seconds=5)
+GIVES_UP_EVERY = timedelta(hours=1)
 STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
 STANDING_CHANNEL = "log"  # what is told to every channel is told there, too
 
@@ -83,6 +85,7 @@ class Leader:
         self._silence_change = 0
         self._written = 0
         self._earlier: list[tuple[datetime, str]] = []
+        self._gave_up_at: datetime | None = None
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -157,6 +160,7 @@ class Leader:
             before = snapshot.groups
             self._engine = Engine.restored(self._file.configuration, snapshot, now)
         ended = self._lapse()
+        self._give_up(now)
         self._take_silences()
         behind = self._take_alerts(now)
         notices = self._engine.advance(now)
@@ -174,6 +178,15 @@ class Leader:
         if ends_at is None or datetime.fromisoformat(ends_at) > utc_now():
             return ()
         return tuple(self._store.write(LapseAlerts()))
+
+    def _give_up(self, now: datetime) -> None:
+        """Once an hour: what no node has had a channel for is not told, and that is said."""
+        if self._gave_up_at is not None and now - self._gave_up_at < GIVES_UP_EVERY:
+            return
+        self._gave_up_at = now
+        why = f"no node could send through it for {duration(TRIED_FOR)}"
+        for channel, count in self._store.write(GiveUp(moment(now - TRIED_FOR), why)).items():
+            logger.error("%d messages to the channel %r were not told: %s", count, channel, why)
 
     def _take_silences(self) -> None:
         assert self._engine is not None

@@ -9,11 +9,14 @@ from typing import Any
 
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
+from o9.store.alert_pruning import PruneAlerts, PrunedAlerts
 from o9.store.alert_reads import Episode
 from o9.store.alerts import AcknowledgeAlert, LapseAlerts, RaiseAlerts, ResolveAlert, Telling, Told
 from o9.store.codec import moment
-from o9.store.contract_outbox import OutboxContract
+from o9.store.contract_outbox import OutboxContract, begin, end, notice
 from o9.store.contract_steps import OpenStore, refused
+from o9.store.leadership import Lead
+from o9.store.outbox import Decide, Untold
 from o9.store.silences import AddSilence, EndSilence
 from o9.store.store import Store
 
@@ -231,6 +234,45 @@ class AlertContract(OutboxContract):
         assert counts["told", "warning"] == len(episodes)
         assert counts["begun", "warning"] == len(set(episodes.values()))
         assert counts["resolved", "warning"] == counts["begun", "warning"] - len(firing)
+
+    def test_what_is_long_ago_is_pruned_and_what_fires_is_not(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        for name in ("fires", "over", "open", "late"):
+            store.write(RaiseAlerts([telling(f"{name}{n}", n, title=name) for n in range(3)]))
+        for name in ("over1", "open2"):
+            store.write(ResolveAlert(name, "ann"))
+        store.write(RaiseAlerts([telling("future", title="f", at=datetime(9000, 1, 1, tzinfo=UTC), ends=1)]))
+        fence = store.write(Lead("alerts", "one", 600.0))
+        assert fence is not None
+        told = [notice(1), notice(2), notice(1, "h")]
+        held = [Untold("over0", "r", "silenced", "s", at(n)) for n in range(5)]
+        close = ["over0", "future"]
+        store.write(Decide("alerts", fence, store.last_change(), {}, {}, told, held, close))
+        store.write(end(begin(store, "one")))
+        now = utc_now()
+        for name, until in (("past", now - timedelta(1)), ("stands", now + timedelta(9))):
+            store.write(AddSilence(name, now - timedelta(2), until, pattern="x"))
+
+        def prune(before: str) -> list[PrunedAlerts]:
+            done = [other.write(PruneAlerts(before, seconds=0.0, piece=3))]
+            while (cursor := done[-1].cursor) is not None:
+                done.append(other.write(PruneAlerts(before, cursor, 0.0, 3)))
+            return done
+
+        assert [vars(done) for done in prune(at(-1))] == [vars(PrunedAlerts(cursor=None))]
+        done = prune(moment(now + timedelta(hours=1)))
+        assert len(done) > 4  # each transaction only as long as it may take
+        # Of what fires the first and the newest words stay; of what is over and not dealt with, too.
+        kept = {"fires0", "fires2", "late0", "late2", "open0", "open2", "future"}
+        assert {row["alert_id"] for row in all_alerts(store)} == kept
+        assert sum(each.alerts for each in done) == 13 - len(kept)
+        assert sum(each.untold for each in done) == 5
+        assert sum(each.silences for each in done) == 1
+        assert ids(store.alerts.silences(), "silence_id") == ["stands"]
+        assert [(row["group_key"], row["number"]) for row in store.alerts.notifications()] == [("h", 1), ("g", 2)]
+        assert tally(store)["told", "warning"] == 13
+        assert store.write(ResolveAlert("fires0", "ann"))
+        assert store.write(RaiseAlerts([telling("over0", title="new")])) == [Told("over0", began=True, ended=False)]
 
     def test_silences_stand_until_their_end_or_until_they_are_lifted(self, open_store: OpenStore) -> None:
         store, now = open_store(), utc_now()

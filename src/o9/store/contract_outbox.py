@@ -12,7 +12,7 @@ from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
 from o9.store.commit import Row
 from o9.store.contract_steps import OpenStore, refused
 from o9.store.leadership import Lead, LetGo
-from o9.store.outbox import BeginTry, Decide, EndTry, KeepChannels, LeaveChannels, NewNotice, Untold
+from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, KeepChannels, LeaveChannels, NewNotice, Untold
 from o9.store.store import Store
 
 AT = "2026-01-01T00:00:00.000000+00:00"
@@ -163,6 +163,19 @@ class OutboxContract:
         assert told[hung["id"]] == [("one", "sent"), ("two", "sent")]
         assert told[dead["id"]] == [("one", "possible_double"), ("two", None)]
         assert counts(store)["possible_double", "log"] == 2
+
+    def test_what_nobody_could_send_is_given_up(self, open_store: OpenStore) -> None:
+        store = decided(open_store, [notice(1, "g", ("log", "gone")), notice(1, "h", ("gone",))])
+        begin(store, "one")
+        assert store.write(GiveUp("2026-01-01", "no node")) == {}
+        assert store.write(GiveUp("9999-01-01", "no node")) == {"gone": 2}
+        told = {
+            (row["group_key"], row["channel"]): (row["status"], row["error"]) for row in store.alerts.notifications()
+        }
+        assert told == {
+            ("g", "log"): ("pending", None), ("g", "gone"): ("failed", "no node"), ("h", "gone"): ("failed", "no node"),
+        }  # fmt: skip
+        assert counts(store) == {("failed", "gone"): 2}
 
     def test_nodes_say_what_they_can_send_through(self, open_store: OpenStore) -> None:
         store, other = decided(open_store, [notice(1)]), open_store()

@@ -265,6 +265,29 @@ class EndTry:
 
 
 @dataclass(frozen=True)
+class GiveUp:
+    """What nobody has even tried to send since the ISO moment `before` has failed. Answers how many, by channel."""
+
+    before: str
+    why: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> dict[str, int]:
+        unit.flush()
+        untried = (NOTIFICATION.c.tries == 0) & (NOTIFICATION.c.created_at < self.before)
+        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), untried)
+        found = [dict(row) for row in unit.connection.execute(wanted).mappings()]
+        ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
+        for row in found:
+            unit.connection.execute(update(NOTIFICATION).where(NOTIFICATION.c.id == row["id"]).values(**ended))
+            _shorten(unit, row)
+        channels = Counter(row["channel"] for row in found)
+        count_events(unit, {("failed", channel): count for channel, count in channels.items()})
+        return dict(channels)
+
+
+@dataclass(frozen=True)
 class KeepChannels:
     """Say through which channels a living node can send, and keep what it is sending just now."""
 

@@ -1,0 +1,120 @@
+"""Deleting what was told, sent and decided long ago; the counts of it stay.
+
+Contract. Each operation is one short transaction that stops behind the piece with which its time is over; the next one
+goes on, in whichever process. What fires stays, with its first and its newest words, and so does what is over and of
+which somebody has still to hear, what waits to be sent, and a silence that stands. An alert is long ago by its own time
+and by when it was told, so one that was told to be of the future stays until then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_
+
+from o9.store.alert_tables import PENDING
+from o9.store.alerts import ALERT, STATE_OF, among, literally
+from o9.store.commit import UnitOfWork
+from o9.store.leases import database_time
+from o9.store.outbox import CHANNEL_NODE, DECISION, NOTICE, NOTIFICATION, TRY
+from o9.store.silences import SILENCE
+
+SECONDS = 0.05  # of one transaction; writers of all processes wait for it
+PIECE = 200  # rows deleted between two looks at the clock
+
+
+@dataclass
+class PrunedAlerts:
+    """What one transaction deleted. `cursor` is where the next one goes on; None: nothing is left."""
+
+    alerts: int = 0
+    notices: int = 0
+    untold: int = 0
+    silences: int = 0
+    cursor: tuple[str, str] | None = ("", "")
+
+
+@dataclass(frozen=True)
+class PruneAlerts:
+    """Delete of what is older than the ISO moment `before`, behind `cursor`, as much as `seconds` allow."""
+
+    before: str
+    cursor: tuple[str, str] = ("", "")
+    seconds: float = SECONDS
+    piece: int = field(default=PIECE, repr=False)
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> PrunedAlerts:
+        unit.flush()
+        deadline = time.monotonic() + self.seconds
+        done = PrunedAlerts(cursor=self.cursor)
+        steps: tuple[Callable[[UnitOfWork, PrunedAlerts], bool], ...] = (
+            self._alerts, self._notices, self._untold, self._others,
+        )  # fmt: skip
+        for step in steps:
+            while not step(unit, done):
+                if time.monotonic() >= deadline:
+                    return done
+        done.cursor = None
+        return done
+
+    def _alerts(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        """Delete the next ones; whether these were the last."""
+        assert done.cursor is not None
+        connection, place = unit.connection, (ALERT.c.at, ALERT.c.alert_id)
+        looked_at = (
+            select(*place, self._is_old().label("old"))
+            .join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
+            .where(ALERT.c.at < self.before, tuple_(*place) > tuple_(*done.cursor))
+            .order_by(*place)
+            .limit(self.piece)
+        )
+        found = connection.execute(looked_at).all()
+        old = [row.alert_id for row in found if row.old]
+        if old:
+            these, values = among(ALERT.c.alert_id, old, connection)
+            connection.execute(delete(ALERT).where(these), values)
+            done.alerts += len(old)
+        if found:
+            done.cursor = found[-1].at, found[-1].alert_id
+        return len(found) < self.piece
+
+    def _is_old(self) -> ColumnElement[bool]:
+        """Of an episode that is over, or not the first nor the newest of one that fires; or left over from a prune."""
+        state, told = STATE_OF.c, ALERT.c.told_at < self.before
+        over = and_(state.resolved_at < self.before, state.last_told_at < self.before, state.is_open == 0, told)
+        more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, told)
+        return or_(state.alert_id.is_(None), over, more)
+
+    def _notices(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        connection = unit.connection
+        name = (NOTIFICATION.c.group_key == NOTICE.c.group_key) & (NOTIFICATION.c.number == NOTICE.c.number)
+        waits = exists().where(literally(PENDING, "notification"), name)
+        wanted = select(NOTICE.c.group_key, NOTICE.c.number).where(NOTICE.c.at < self.before, ~waits)
+        found = [tuple(row) for row in connection.execute(wanted.order_by(NOTICE.c.at).limit(self.piece))]
+        if found:
+            sends = select(NOTIFICATION.c.id).where(tuple_(NOTIFICATION.c.group_key, NOTIFICATION.c.number).in_(found))
+            ids = list(connection.execute(sends).scalars())
+            connection.execute(delete(TRY).where(TRY.c.notification_id.in_(ids)))
+            connection.execute(delete(NOTIFICATION).where(NOTIFICATION.c.id.in_(ids)))
+            connection.execute(delete(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(found)))
+            done.notices += len(found)
+        return len(found) < self.piece
+
+    def _untold(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        oldest = select(DECISION.c.id, DECISION.c.at).order_by(DECISION.c.id).limit(self.piece)
+        found = [row.id for row in unit.connection.execute(oldest) if row.at < self.before]
+        if found:
+            unit.connection.execute(delete(DECISION).where(DECISION.c.id.in_(found)))
+            done.untold += len(found)
+        return len(found) < self.piece
+
+    def _others(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        over = or_(SILENCE.c.ends_at < self.before, SILENCE.c.ended_at < self.before)
+        done.silences += unit.connection.execute(delete(SILENCE).where(over)).rowcount
+        gone = CHANNEL_NODE.c.expires_at < database_time(unit.connection) - 86_400.0
+        unit.connection.execute(delete(CHANNEL_NODE).where(gone))
+        return True
