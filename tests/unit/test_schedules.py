@@ -49,5 +49,6 @@ def test_each_schedule_has_a_flow_of_its_name_that_may_run_without_parameters() 
 def test_nodes_keep_what_no_part_of_them_does_already() -> None:
     assert {schedule.name for schedule in SCHEDULES} - {schedule.name for schedule in IN_NODES} == {
         "optimization-lifecycle",
+        "deliver-alerts",
         "reconcile-states",
     }
