@@ -6,7 +6,7 @@ the document has everything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
 from o9.alerts.inhibition import InhibitRule
 from o9.alerts.intervals import MONTHS, WEEKDAYS, Range, TimeInterval
 from o9.alerts.matchers import Matchers, written
 from o9.alerts.redaction import redacted
 from o9.alerts.routing import Route
+from o9.alerts.rules import Rule
 from o9.alerts.stages import Throttle, duration
 from o9.cli.escape import shown
 
@@ -42,6 +44,7 @@ def configuration_view(configuration: Configuration, width: int) -> list[Rendera
             for name, each in configuration.time_intervals.items()
         )
         page += [Text(), Text("Time intervals", style="bold"), _rows(rows)]
+    page += [Text(), Text("Rules", style="bold"), _rows(_rules(configuration.rules))]
     page += [Text(), Text("For all", style="bold"), _rows(_general(configuration))]
     return page
 
@@ -73,6 +76,8 @@ def configuration_document(configuration: Configuration) -> dict[str, Any]:
         "resolve_timeout_seconds": _seconds(configuration.resolve_timeout),
         "templates": sorted(configuration.templates),
         "link": configuration.link,
+        "rules": [_rule_document(rule) for rule in configuration.rules],
+        "rules_off": _switched_off(configuration.rules),
     }  # fmt: skip
 
 
@@ -165,6 +170,41 @@ def _known(channel: str) -> str:
 def _inhibition(rule: InhibitRule) -> tuple[str, str]:
     equal = f", where {' and '.join(rule.equal)} {'is' if len(rule.equal) == 1 else 'are'} equal" if rule.equal else ""
     return rule.name or "-", f"{_matchers(rule.source)} mutes {_matchers(rule.target)}{equal}"
+
+
+def _rules(rules: Sequence[Rule]) -> Iterator[tuple[str, str]]:
+    """Those that are not as they come, one by one."""
+    changed = [rule for rule in rules if rule not in BUILT_IN]
+    for rule in changed:
+        yield rule.name, _rule_words(rule)
+    if off := _switched_off(rules):
+        yield "off", ", ".join(off)
+    same = len(rules) - len(changed)
+    yield "built in", f"{same} of {len(BUILT_IN)} as O9 brings them{'; --json lists them' * (same > 0)}"
+
+
+def _rule_words(rule: Rule) -> str:
+    """`error, for each optimization, where drawdown > 0.2 for 5 m; over where drawdown < 0.1`"""
+    where = f" where {rule.when.text}" if rule.when else ""
+    lasts = f" for {duration(rule.lasts)}" if rule.lasts else ""
+    clear = f"; over where {rule.clear.text}" if rule.clear else ""
+    lingers = f"; fires for {duration(rule.lingers)} after that" if rule.lingers else ""
+    level = rule.level.value if rule.level else "of the finding's level"
+    return f"{level}, for {rule.scope.value}{where}{lasts}{clear}{lingers}"
+
+
+def _switched_off(rules: Sequence[Rule]) -> list[str]:
+    there = {rule.name for rule in rules}
+    return [rule.name for rule in BUILT_IN if rule.name not in there]
+
+
+def _rule_document(rule: Rule) -> dict[str, Any]:
+    return {
+        "name": rule.name, "as_built_in": rule in BUILT_IN, "scope": rule.scope.value,
+        "level": rule.level.value if rule.level else None, "when": rule.when.text if rule.when else None,
+        "clear": rule.clear.text if rule.clear else None, "lasts_seconds": _seconds(rule.lasts),
+        "keep_firing_seconds": _seconds(rule.lingers), "title": rule.title, "labels": dict(rule.labels),
+    }  # fmt: skip
 
 
 def _general(configuration: Configuration) -> list[tuple[str, str]]:

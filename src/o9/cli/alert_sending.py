@@ -69,13 +69,19 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, lis
         if not mine:
             raise OptimizationError(f"the receiver {name!r} has no channel; give it some in `channels`")
         return receiver_named, [_channel(each) for each in mine]
-    known = [*standing_channels(), *references, *configuration.receivers]
+    known = [*standing_channels(), *(each for each in references if "://" not in each), *configuration.receivers]
     near = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(dict.fromkeys(known))}."
     raise OptimizationError(
-        f"no channel or receiver is called {name!r:.100}; {hint} Or give an Apprise URL; a channel that a program "
-        "registers can only be tried there"
+        f"no channel or receiver is called {_plain(name)!r:.100}; {hint} Or give an Apprise URL; a channel that a "
+        "program registers can only be tried there"
     )
+
+
+def _plain(name: str) -> str:
+    """A mistyped address holds secrets, too."""
+    scheme, colon, _ = name.partition(":")
+    return f"{scheme}:…" if colon else name
 
 
 def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]:

@@ -1,0 +1,353 @@
+"""What `o9 alerts` draws and understands: pure functions, at any width, of whatever somebody wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import typer
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+
+from o9.alerts.channels import Failed
+from o9.alerts.configuration import Configuration, load
+from o9.alerts.record import alert_in
+from o9.cli.alert_asking import fits, made_silence, moment_of
+from o9.cli.alert_configuration_views import channel_words, configuration_document, configuration_view, interval_words
+from o9.cli.alert_sending import channels_for, remedy
+from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
+from o9.model.errors import OptimizationError
+from o9.store.alert_reads import Episode
+from o9.store.codec import moment
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+WIDTHS = (60, 80, 200)
+AWKWARD = (
+    "横截面排序 🚀 回撤",
+    "Risk [bold]x[/bold] :smile:",
+    "far too long for any table " * 30,
+    "\x1b[2J\u202eevil\nline",
+)
+SECRET = "geheim12token"
+
+
+def episode(alert_id: str = "a-1", **fields: Any) -> Episode:
+    standard: dict[str, Any] = {
+        "alert_id": alert_id, "fingerprint": alert_id, "labels": json.dumps({"title": "Drawdown"}),
+        "starts_at": moment(NOON - timedelta(hours=2)), "ends_at": None, "expected_end": 0,
+        "last_told_at": moment(NOON), "times": 1, "resolved_at": None, "resolved_by": None, "acknowledged_by": None,
+        "began": 1, "changed": 1, "optimization_id": "opt-1", "level": "critical", "title": "Drawdown",
+        "message": "it fell",
+    }  # fmt: skip
+    return Episode(**(standard | fields))
+
+
+def send(status: str = "sent", channel: str = "log", **fields: Any) -> dict[str, Any]:
+    a_try = {"number": 1, "started_at": moment(NOON), "outcome": status, "error": fields.get("error")}
+    standard = {"channel": channel, "status": status, "error": None, "ended_at": moment(NOON), "tries": [a_try]}
+    return standard | fields
+
+
+def notice(*sends: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    standard = {
+        "at": moment(NOON), "receiver": "desk", "kind": "firing", "reason": "first message of the group",
+        "firing": ["a-1"], "resolved": [], "firing_count": 1, "resolved_count": 0, "by_name": True,
+        "sends": list(sends or [send()]),
+    }  # fmt: skip
+    return standard | fields
+
+
+def untold(
+    reason: str = "silenced", by: str = "5f1c2d3eaaaa4bbb8ccc1234567890ab", receiver: str = "ops"
+) -> dict[str, Any]:
+    return {"alert_id": "a-1", "receiver": receiver, "reason": reason, "by": by, "at": moment(NOON)}
+
+
+def page(listed: Listed, **fields: Any) -> Shown:
+    row = {"alert_id": listed.episode.alert_id, "at": moment(NOON), "acknowledged_at": moment(NOON)}
+    standard: dict[str, Any] = {
+        "labels": {"title": "Drawdown", "level": "critical"}, "metadata": {}, "notices": [], "untold": [],
+        "waits": False, "known": False, "store": "x.db",
+    }  # fmt: skip
+    return Shown(listed=listed, row=row, **(standard | fields))
+
+
+def drawn(*renderables: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False, emoji=False)
+    console.print(*renderables, sep="\n")
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert all(cell_len(line.rstrip()) <= width for line in text.splitlines()), "wider than the terminal"
+    assert not any(character in text for character in "\x1b\u202e"), "it can steer a terminal"
+    return text
+
+
+def words_of(*renderables: RenderableType, width: int = 200) -> str:
+    return " ".join(drawn(*renderables, width=width).split())
+
+
+# Lists
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("title", AWKWARD)
+def test_any_alert_fits_any_width_and_keeps_its_id(title: str, width: int) -> None:
+    listed = Listed(
+        episode(
+            "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab", title=title, optimization_id=title[:20], acknowledged_by="李雷"
+        ),
+        Standing((Told("desk", moment(NOON), "sent"),), (untold(),)),
+    )
+    told = drawn(alerts_view([listed], width, NOON), width=width)
+    assert "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab" in "".join(told.split()) or width < 150
+    assert "李雷" in told
+    full = drawn(*alert_view(page(listed, notices=[notice()], untold=[untold()]), width, NOON), width=width)
+    assert "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab" in full
+    history = [notice() | send() | {"status": "sent"}, untold() | {"status": "untold"}]
+    drawn(history_view(history, {"a-1": title}, width), width=width)
+    silence = {
+        "silence_id": "5f1c2d3eaaaa4bbb8ccc1234567890ab", "matchers": "", "pattern": title, "author": title[:20],
+        "comment": title, "starts_at": moment(NOON), "ends_at": moment(NOON + timedelta(days=400)),
+    }  # fmt: skip
+    drawn(silences_view([silence], [], width, NOON), width=width)
+
+
+@pytest.mark.parametrize(
+    ("standing", "told"),
+    [
+        (Standing(), "not yet"),
+        (Standing((Told("desk", "", "sent"),)), "desk"),
+        (Standing((Told("desk", "", "failed"), Told("head", "", "sent"))), "desk (failed), head"),
+        (Standing((Told("desk", "", "pending"),)), "desk (not sent yet)"),
+        (Standing((Told("desk", "", "no channel"),)), "desk (no channel)"),
+        (
+            Standing((Told("desk", "", "sent", (send(), send("failed", "mail"))),)),
+            "desk (mail: failed)",
+        ),
+        (Standing((), (untold(),)), "ops: silenced (5f1c2d3eaaaa…)"),
+        (Standing((), (untold("outside active intervals", "", "desk"),)), "desk: outside active intervals"),
+        (
+            Standing((Told("ops", "", "sent"),), (untold("inhibited", "Store away"),)),
+            "ops; ops: now inhibited (Store away)",
+        ),
+    ],
+)
+def test_a_list_says_who_was_told_or_why_not(standing: Standing, told: str) -> None:
+    row = words_of(alerts_view([Listed(episode(), standing)], 200, NOON)).partition("─ ")[2]
+    assert row == f"critical Drawdown opt-1 {_local(NOON - timedelta(hours=2))}, 2 h 00 min {told} a-1"
+
+
+def _local(at: datetime) -> str:
+    return f"{at.astimezone():%m-%d %H:%M}"
+
+
+def test_columns_that_say_nothing_are_not_there() -> None:
+    assert "optimization" not in drawn(alerts_view([Listed(episode(optimization_id=""))], 200, NOON), width=200)
+    assert "acknowledged" not in drawn(alerts_view([Listed(episode())], 200, NOON), width=200)
+    assert "acknowledged" in drawn(alerts_view([Listed(episode(acknowledged_by="ann"))], 200, NOON), width=200)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"resolved_at": moment(NOON), "resolved_by": "ann"}, "by ann"),
+        ({"resolved_at": moment(NOON), "resolved_by": "nobody told of it again"}, "nobody told of it again"),
+        ({"ends_at": moment(NOON)}, _local(NOON)),
+    ],
+)
+def test_what_is_over_says_since_when_and_by_whom(fields: dict[str, Any], told: str) -> None:
+    text = words_of(alerts_view([Listed(episode(**fields))], 200, NOON))
+    assert "ended" in text
+    assert f"{_local(NOON)}{', ' + told if told != _local(NOON) else ''} a-1" in text
+
+
+# One alert
+
+
+def test_the_page_of_an_alert_has_everything() -> None:
+    listed = Listed(
+        episode(
+            message="it fell\nby 12 %",
+            times=3,
+            acknowledged_by="ann",
+            ends_at=moment(NOON + timedelta(hours=1)),
+            expected_end=1,
+        ),
+        Standing((Told("desk", moment(NOON), "sent"),)),
+    )
+    shown = page(
+        listed,
+        labels={"title": "Drawdown", "level": "critical", "optimization": "opt-1", "desk": "asia"},
+        metadata={"evidence": {"drawdown": 0.2341}, "remedy": "halve the leverage", "link": "https://o9.desk/1"},
+        notices=[notice(send(), send("failed", "mail", error="HTTP 404"), kind="repeat", reason="still firing")],
+        untold=[untold("acknowledged: no repeats", "ann")],
+        known=True,
+    )
+    text = words_of(*alert_view(shown, 200, NOON))
+    for told in (
+        "critical Drawdown firing it fell by 12 %", "desk = asia", "drawdown = 0.2341", "halve the leverage",
+        "https://o9.desk/1", "3 times, last", "unless it is raised again", "by ann", "repeat: still firing",
+        "log sent", "mail failed: HTTP 404", "try 1: failed: HTTP 404", "ops acknowledged: no repeats (ann)",
+        "o9 alerts resolve a-1", "o9 show opt-1",
+    ):  # fmt: skip
+        assert told in text, told
+    assert "alerts ack" not in text
+
+
+def test_who_was_not_told_hears_why_and_what_is_guessed_is_said_so() -> None:
+    nobody = words_of(*alert_view(page(Listed(episode()), waits=True), 200, NOON))
+    assert "Nobody was told of it yet; nobody delivers alerts now" in nobody
+    assert "o9 show opt-1" not in nobody
+    many = notice(firing_count=23, by_name=False)
+    assert "among 23 alerts (presumably:" in words_of(*alert_view(page(Listed(episode()), notices=[many]), 200, NOON))
+    none = {**notice(), "sends": []}
+    assert "the receiver has no channel" in words_of(*alert_view(page(Listed(episode()), notices=[none]), 200, NOON))
+    lost = send("pending", tries=[{"number": 1, "started_at": moment(NOON), "outcome": None, "error": None}])
+    text = words_of(*alert_view(page(Listed(episode()), notices=[notice(lost)]), 200, NOON))
+    assert "try 1: under way, or its node died" in text
+
+
+# What is typed
+
+
+@pytest.mark.parametrize("lasts", ["0", "0s", "-1", "-1h", "2x", "2", "1.5h", "", "99999d", "2h\n"])
+def test_a_duration_that_means_nothing_is_wrong_usage(lasts: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"duration|longer than") as refused:
+        made_silence(['title="x"'], NOON, lasts, NOON)
+    assert refused.value.param_hint == "'--for'"
+
+
+@pytest.mark.parametrize(
+    ("matchers", "told"),
+    [
+        ([""], "it is empty"),
+        (["{}", " "], "it is empty"),
+        (['title=~".*"'], "fits every alert"),
+        (['level="a"', "title==x"], "'title==x': character 7"),
+        (['title=~"("'], "no regular expression"),
+    ],
+)
+def test_matchers_that_mean_nothing_or_everything_are_refused(matchers: list[str], told: str) -> None:
+    with pytest.raises(typer.BadParameter) as refused:
+        made_silence(matchers, NOON, "2h", NOON)
+    assert told in refused.value.message
+    assert refused.value.param_hint == "MATCHER"
+
+
+def test_a_silence_has_all_matchers_and_an_end() -> None:
+    silence = made_silence(
+        ['title="x"', 'level=~"info|warning", desk!="eu"'], NOON, "1h30m", NOON, comment="c", author="李"
+    )
+    assert [str(each) for each in silence.matchers] == ['title="x"', 'level=~"info|warning"', 'desk!="eu"']
+    assert (silence.ends_at - silence.starts_at, silence.comment, silence.author) == (timedelta(minutes=90), "c", "李")
+    with pytest.raises(typer.BadParameter, match="over already"):
+        made_silence(['title="x"'], NOON - timedelta(days=1), "1h", NOON)
+    with pytest.raises(typer.BadParameter, match="beyond any calendar"):
+        made_silence(['title="x"'], datetime.max.replace(tzinfo=UTC), "1h", NOON)
+
+
+def test_a_moment_is_the_reader_s_own_unless_it_says_otherwise() -> None:
+    assert moment_of("2026-01-31 18:00") == datetime(2026, 1, 31, 18).astimezone()
+    assert moment_of("2026-01-31T18:00:00+00:00") == datetime(2026, 1, 31, 18, tzinfo=UTC)
+    for wrong in ("gestern", "", "18:00"):
+        with pytest.raises(typer.BadParameter, match="is no moment"):
+            moment_of(wrong)
+
+
+def test_what_a_silence_fits_is_counted_and_named() -> None:
+    alerts = [alert_in(episode(f"a-{n}", title=f"T{n}")) for n in range(5)]
+    assert fits([]) == "nothing that fires now fits it"
+    assert fits(alerts[:1]) == "it fits one alert that fires now: T0"
+    assert fits(alerts) == "it fits 5 alerts that fire now: T0, T1, T2, and 2 more"
+
+
+# Configurations
+
+FILE = f"""
+route:
+  receiver: desk
+  group_wait: 5s
+  routes:
+    - {{receiver: head, matchers: ['level="critical"'], continue: true, escalate_after: 30m, escalate_to: spare}}
+    - {{receiver: ops, matchers: [title=~"Store.*"], group_by: ['...'], mute_time_intervals: [nights]}}
+receivers:
+  - {{name: desk, channels: [log, 'jsons://user:{SECRET}@mail.desk.example/hook/{SECRET}', mine]}}
+  - {{name: head, channels: ['*'], send_resolved: false}}
+  - {{name: ops, throttle: {{messages: 5, every: 1h}}}}
+  - {{name: spare, channels: [file]}}
+  - {{name: unused, channels: [console]}}
+inhibit_rules: [{{source_matchers: [title=Away], target_matchers: [level=info], equal: [desk]}}]
+time_intervals:
+  - name: nights
+    time_intervals:
+      - {{times: [{{start_time: "22:00", end_time: "24:00"}}], weekdays: ['monday:friday'], location: Asia/Tokyo}}
+      - {{days_of_month: ['-3:-1'], months: [december], years: ['2027']}}
+      - {{}}
+flapping: false
+throttle: {{messages: 1, every: 1m}}
+rules:
+  - {{name: failed, level: critical}}
+  - {{name: crashed, enabled: false}}
+"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_configuration_is_told_without_its_secrets(width: int) -> None:
+    configuration = load(FILE)
+    text = drawn(*configuration_view(configuration, width), width=width)
+    told = " ".join(text.split())
+    for part in (
+        "everything else → desk", 'level="critical" → head', "to spare where nobody acknowledges it for 30 m",
+        "goes on to the routes below", "grouped by all labels", "mute: nights", "jsons://mail.desk.example/***",
+        "mine (a program has to register it)", "not told what is resolved", "no channel: nobody is told",
+        "at most 5 messages in 1 h", "no route leads here", "where desk is equal", "not damped",
+    ):  # fmt: skip
+        assert part in told.replace("│ ", "").replace("  ", " "), part
+    assert text.count("(group_wait)") == 1, "a route says what differs"
+    for words in (text, json.dumps(configuration_document(configuration))):
+        assert SECRET not in words
+    document = configuration_document(configuration)
+    assert document["route"]["routes"][0]["group_wait_seconds"] == 5
+    assert document["rules_off"] == ["crashed"]
+    assert [rule["name"] for rule in document["rules"] if not rule["as_built_in"]] == ["failed"]
+    assert configuration_document(Configuration())["rules_off"] == []
+
+
+def test_intervals_are_told_in_words() -> None:
+    first, second, always = load(FILE).time_intervals["nights"]
+    assert interval_words(first) == "monday to friday, 22:00 to 24:00 (Asia/Tokyo)"
+    assert interval_words(second) == "day -3 to -1 of the month, december, 2027 (UTC)"
+    assert interval_words(always) == "always"
+    assert channel_words("desk") == "desk"
+
+
+# Channels
+
+
+def test_a_channel_is_found_by_its_name_its_receiver_or_its_address() -> None:
+    configuration = load(FILE)
+    address = configuration.receivers["desk"].channels[1]
+    ((receiver, (channel,)), same) = channels_for(address, configuration), channels_for(address, Configuration())
+    assert (receiver.name, same[0].name) == ("desk", "test")
+    assert channel.name == same[1][0].name
+    assert channels_for(channel.name, configuration)[0].name == "desk"
+    assert [each.name for each in channels_for("console", configuration)[1]] == ["console"]
+    assert [each.name for each in channels_for("head", configuration)[1]] == ["log"]
+    assert [each.name for each in channels_for("default", Configuration())[1]] == ["log"]
+    for name, told in {
+        "desk": "registered by a program", "mine": "registered by a program", "ops": "has no channel",
+        "consle": "did you mean console", "zz": "there are log, console, file",
+        f"nosuch://{SECRET}": "Apprise does not take", f"slack:/{SECRET}": "is called 'slack:…'",
+    }.items():  # fmt: skip
+        with pytest.raises(OptimizationError, match=told) as refused:
+            channels_for(name, configuration)
+        assert SECRET not in str(refused.value)
+
+
+def test_what_to_do_follows_from_how_it_failed() -> None:
+    assert "correct the address" in remedy(Failed("HTTP 404", permanent=True))
+    assert "asks to wait 90 s" in remedy(Failed("HTTP 429", retry_after=timedelta(seconds=90)))
+    assert "try it again" in remedy(Failed("connection refused"))
