@@ -7,7 +7,7 @@ Moments are in the reader's own time zone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.alerts.record import silence_in
+from o9.alerts.record import alert_in, silence_in
 from o9.alerts.text import cut, duration, figure
 from o9.alerts.view import UNTITLED
 from o9.cli import words
@@ -152,7 +152,7 @@ def alert_view(page: Shown, width: int, now: datetime) -> list[RenderableType]:
     told: list[RenderableType] = [head, *[Text(shown(line)) for line in episode.message.splitlines()], Text()]
     told += [_facts(page, now, over=over), Text()]
     if page.notices:
-        told += [Text("Told", style="bold"), *(_notice(row, episode.alert_id) for row in page.notices), Text()]
+        told += [Text("Told", style="bold"), *(line for row in page.notices for line in _notice(row)), Text()]
     if page.untold:
         told += [Text("Not told", style="bold"), _untold(page.untold), Text()]
     if not page.notices and not page.untold:
@@ -202,8 +202,6 @@ def silences_view(rows: Sequence[Row], firing: Sequence[Episode], width: int, no
 
 def fitting(row: Row, firing: Sequence[Episode]) -> str:
     """How many of those that fire a silence fits; `?` where its text means nothing to this release."""
-    from o9.alerts.record import alert_in
-
     try:
         silence = silence_in(row)
     except OptimizationValidationError:
@@ -254,25 +252,29 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
     return table
 
 
-def _notice(row: Row, alert_id: str) -> Padding:
-    """`12:00:03  desk  firing (first message of the group)`, and beneath it each channel with its tries."""
+def _notice(row: Row) -> Iterator[Padding]:
+    """`12:00:03  desk  firing: first message of the group`, and beneath it each channel with its tries."""
     told = Text(f"{words.moment(datetime.fromisoformat(row['at']))}  ").append(shown(row["receiver"]), style="bold")
     count = row["firing_count"] + row["resolved_count"]
     among = f", among {count:,} alerts" if count > 1 else ""
     unsure = "" if row["by_name"] else " (presumably: the log keeps only the first ids of so many)"
     why = "" if row["reason"] == row["kind"] else f": {shown(row['reason'])}"
-    told.append(f"  {row['kind']}{among}{unsure}{why}")
+    yield _indented(told.append(f"  {row['kind']}{among}{unsure}{why}"), 2)
     for send in row["sends"]:
-        told.append("\n    ").append(shown(send["channel"])).append("  ").append(_send(send))
-        if len(send["tries"]) > 1 or send["status"] != "sent":
-            for each in send["tries"]:
-                began = words.moment(datetime.fromisoformat(each["started_at"]))
-                outcome = str(each["outcome"] or "under way, or its node died").replace("_", " ")
-                error = f": {shown(each['error'])}" if each["error"] else ""
-                told.append(f"\n      {began}  try {each['number']}: {outcome}{error}", style="dim")
+        yield _indented(Text(shown(send["channel"])).append("  ").append(_send(send)), 6)
+        if len(send["tries"]) == 1 and send["status"] == "sent":
+            continue
+        for each in send["tries"]:
+            began = words.moment(datetime.fromisoformat(each["started_at"]))
+            outcome = str(each["outcome"] or "under way, or its node died").replace("_", " ")
+            error = f": {shown(each['error'])}" if each["error"] else ""
+            yield _indented(Text(f"{began}  try {each['number']}: {outcome}{error}", style="dim"), 8)
     if not row["sends"]:
-        told.append("\n    the receiver has no channel", style="red")
-    return Padding(told, (0, 0, 0, 2))
+        yield _indented(Text("the receiver has no channel", style="red"), 6)
+
+
+def _indented(text: Text, by: int) -> Padding:
+    return Padding(text, (0, 0, 0, by))
 
 
 def _send(send: Row) -> Text:
