@@ -284,6 +284,7 @@ BAD = f"""
 route:
   reciever: desk
   group_wait: 30
+  receiver: 'slack://{SECRET}/x'
 receivers:
   - {{name: desk, channels: ['slack://{SECRET}']}}
   - {{name: desk}}
@@ -295,11 +296,12 @@ def test_check_has_every_fault_with_its_line(o9: O9Command) -> None:
     answer = o9("check", "bad.yaml")
     assert answer.code == 1
     assert [line.split(": ")[:2] for line in answer.out.splitlines()] == [
-        ["bad.yaml:3", "route.reciever"], ["bad.yaml:4", "route.group_wait"], ["bad.yaml:7", "receivers[1].name"],
+        ["bad.yaml:3", "route.reciever"], ["bad.yaml:4", "route.group_wait"], ["bad.yaml:5", "route.receiver"],
+        ["bad.yaml:8", "receivers[1].name"],
     ]  # fmt: skip
-    assert answer.err == "o9: bad.yaml has 3 faults\n"
+    assert answer.err == "o9: bad.yaml has 4 faults\n"
     told = o9("check", "bad.yaml", "--json")
-    assert (told.code, [fault["line"] for fault in told.json()["faults"]]) == (1, [3, 4, 7])
+    assert (told.code, [fault["line"] for fault in told.json()["faults"]]) == (1, [3, 4, 5, 8])
 
 
 def test_check_asks_apprise_about_addresses(o9: O9Command) -> None:
@@ -355,7 +357,7 @@ def test_simulate_says_all_faults_of_a_script_and_of_a_configuration(o9: O9Comma
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     Path("bad.yaml").write_text(BAD, encoding="utf-8")
     answer = o9("simulate", "script.yaml", "--config", "bad.yaml")
-    assert (answer.code, answer.err.splitlines()[0]) == (1, "o9: bad.yaml has 3 faults:")
+    assert (answer.code, answer.err.splitlines()[0]) == (1, "o9: bad.yaml has 4 faults:")
 
 
 # Sending
