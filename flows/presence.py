@@ -30,7 +30,7 @@ def appear(store: Store) -> str:
     node = node_name()
     with _lock:
         if store not in _present:
-            presence = Presence(store, node, settings().lease_seconds, before_dead=lambda: deliver(store))
+            presence = Presence(store, node, settings().lease_seconds, before_dead=lambda _: deliver(store))
             presence.start()
             _present[store] = presence
     return node

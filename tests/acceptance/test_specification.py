@@ -56,7 +56,8 @@ def test_the_advanced_example(told: str) -> None:
     # Without returns nobody can say whether a result is real, and then it is not called healthy.
     judged = re.findall(r"健康状态: (\w+)", told)
     assert (len(judged), judged.count("healthy")) == (5, 0)
-    assert "告警数量: 0" in told
+    # Whoever misses the target of 0.9, or ends below the baseline, is told of by a rule.
+    assert re.search(r"告警数量: \d+$", told, re.MULTILINE)
     response = ast.literal_eval(re.search(r"^API响应: (.*)$", told, re.MULTILINE)[1])  # type: ignore[index]
     assert response["success"] is True
     assert response["api_version"] == "v1"

@@ -24,7 +24,7 @@ HOUR = 60 * MINUTE
 OF = {rule.name: rule for rule in BUILT_IN}
 
 ENDED = {"completed": 1.0, "failed": 0.0, "timed_out": 0.0, "current_performance": 1.5}
-GOOD_REPORT = {"validity_critical": 0.0, "look_ahead_found": 0.0, "risk_limits_broken": 0.0}
+GOOD_REPORT = {"completed": 1.0, "validity_critical": 0.0, "look_ahead_found": 0.0, "risk_limits_broken": 0.0}
 # By rule: what happens, and what nearly does.
 CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
     "failed": ({"failed": 1.0}, {"failed": 0.0, "cancelled": 1.0}),
@@ -37,7 +37,10 @@ CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
         ENDED | {"failed_share": 0.2, "failed_trials": 5.0},
         ENDED | {"failed_share": 0.8, "failed_trials": 4.0},
     ),
-    "validity_critical": (GOOD_REPORT | {"validity_critical": 1.0}, GOOD_REPORT),
+    "validity_critical": (
+        GOOD_REPORT | {"validity_critical": 1.0},
+        GOOD_REPORT | {"validity_critical": 1.0, "completed": 0.0},
+    ),
     "look_ahead_found": (GOOD_REPORT | {"validity_critical": 1.0, "look_ahead_found": 1.0}, GOOD_REPORT),
     "risk_limit_broken": (GOOD_REPORT | {"risk_limits_broken": 1.0}, GOOD_REPORT),
     "node_lost": ({"silent_leases": 3.1}, {"silent_leases": 3.0}),
@@ -88,14 +91,13 @@ def test_what_happens_makes_one_alert(name: str) -> None:
 def test_what_is_told_can_be_sent(name: str) -> None:
     """A valid alert with its rule's label, whose words name all that they want to."""
     made, (happens, _) = OF[name], CASES[name]
-    about = {
-        each: each for each in ("name", "node", "host", "schedule", "channel", "type", "strategy")
-    }  # what their facts are labelled with
+    about = {each: each for each in ("node", "schedule", "channel")}  # what their facts are labelled with
+    words = {each: each for each in ("name", "detail", "host", "validity", "look_ahead", "risk")}
     figures: dict[str, float | None] = dict.fromkeys(
         ("execution_time", "baseline_performance", "target_performance", "trials", "silent_seconds", "queued"), 1.0
     )  # fmt: skip
     board = Board([made])
-    facts = Facts("it", figures | happens, about, "opt-1", "it broke")
+    facts = Facts("it", figures | happens, about, "opt-1", words)
     (turn,) = [*board.take(made.scope, [facts], START), *board.take(made.scope, [facts], START + made.lasts)]
     assert turn.alert is not None
     validate_alert(turn.alert)
@@ -173,7 +175,7 @@ def test_nothing_is_written_down_where_nothing_changes() -> None:
 
 def test_an_instant_fires_for_a_while_and_ends_by_itself() -> None:
     board = Board([OF["failed"]])
-    facts = Facts("opt-1", {"failed": 1.0}, {}, "opt-1", "it broke", START - MINUTE)
+    facts = Facts("opt-1", {"failed": 1.0}, {}, "opt-1", {"detail": "it broke"}, START - MINUTE)
     (began,) = board.take(Scope.END, [facts], START)
     assert began.alert is not None
     assert began.alert.timestamp == START - MINUTE

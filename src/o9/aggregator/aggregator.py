@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from o9.aggregator.findings import Findings
+from o9.aggregator.late_runs import late_runs
 from o9.aggregator.node import Node
+from o9.aggregator.rule_watch import PASS_SECONDS, RuleWatch
 from o9.aggregator.schedules import Schedule
+from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.alert_channel import load_block
@@ -84,6 +87,9 @@ class OptimizationStateAggregator:
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
         self._findings = Findings(self.monitor, self.alert_system)
+        self._rules = RuleWatch(
+            self.alert_system, interval=min(PASS_SECONDS, 5 * self._interval), schedules=self._schedules
+        )
         self.api = OptimizationAPI(backend=self)
         self._store: Store | None = None
         self._node: Node | None = None
@@ -281,6 +287,7 @@ class OptimizationStateAggregator:
         use_store(self._store)
 
     async def _start(self, report: Callable[[str], None]) -> None:
+        await self._rules.use(self.store, settings().lease_seconds)
         self._node = await Node.begin(
             self.store,
             report,
@@ -288,11 +295,13 @@ class OptimizationStateAggregator:
             interval=self._interval,
             guard=self.lifecycle_manager.guard,
             schedules=self._schedules,
+            on_dead=self._rules.node_died,
         )
         await self.coordinator.start()
         self.alert_system.use_node(self._node.name)
         with self._node.prefect_settings():  # blocks of the alerts' file are loaded under these
             await self.alert_system.start()
+        await self._rules.start(self._node.name, self._node.prefect_alive, self._late_runs)
         self._findings.start()
         await self.monitor.start()
 
@@ -301,8 +310,13 @@ class OptimizationStateAggregator:
             node, self._node = self._node, None
             await self.monitor.stop()
             await self._findings.stop()
+            await self._rules.stop()
             await asyncio.gather(node.stop(), self.alert_system.stop())
             await self.coordinator.stop()
+
+    async def _late_runs(self, now: datetime) -> list[Facts]:
+        with self._started().prefect_settings():
+            return await late_runs(now)
 
     def _started(self) -> Node:
         if self._node is None:

@@ -2,7 +2,7 @@
 
 Contract. Owned by one event loop. Each node's monitor finds the same, and tells it under an id of its own; equal labels
 make one alert of that. A finding whose node dies is over after OVER_AFTER, unless another node finds it, too. What a
-person has resolved is not told again before it was gone.
+person has resolved is not told again before it was gone. What the alerts' file says of the rule of its name counts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from dataclasses import replace
 from datetime import timedelta
 
+from o9.alerts.rules import told_by_rule
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -44,6 +45,10 @@ class Findings:
         self._found.clear()
 
     async def _on_found(self, alert: OptimizationAlert) -> None:
+        rule = next((rule for rule in self._alerts.configuration.rules if rule.name == alert.metadata["finding"]), None)
+        if rule is None:
+            return
+        alert = told_by_rule(rule, alert)
         self._found[alert.alert_id] = alert
         await self._tell(alert)
 

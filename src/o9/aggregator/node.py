@@ -33,7 +33,8 @@ LOOK_SECONDS = 1.0  # for work, for wishes from other processes, and for a serve
 
 class Node:
     """See the module. `limit` optimizations run at once, over all nodes; what coroutine strategies assign is looked at
-    every `interval` seconds. `schedules` are the flows that it runs unless another node does."""
+    every `interval` seconds. `schedules` are the flows that it runs unless another node does. `on_dead` hears, on a
+    thread, which nodes of this host are found dead."""
 
     def __init__(
         self,
@@ -44,11 +45,13 @@ class Node:
         interval: float,
         guard: Guard,
         schedules: Sequence[Schedule] = (),
+        on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
     ) -> None:
         lease_seconds = settings().lease_seconds
         self.name = _node_name()
         self._store = store
         self._server = server
+        self._tell_dead = on_dead
         self._loop = asyncio.get_running_loop()
         self.dispatcher = Dispatcher(
             store,
@@ -69,7 +72,7 @@ class Node:
             on_freed=self._on_freed,
             info={"limit": limit},
             is_stuck=lambda: self._watchdog.is_blocked,
-            before_dead=lambda: deliver(store),
+            before_dead=self._on_dead,
         )
         self._listener = EventListener(store, self.name, lambda _: self.dispatcher.wake())
         self._scheduler = Scheduler(store, self.name, schedules)
@@ -87,11 +90,12 @@ class Node:
         interval: float,
         guard: Guard,
         schedules: Sequence[Schedule] = (),
+        on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
     ) -> Node:
         """A node that runs; `report` is told, in words, what it waits for. Raises OptimizationError."""
         server = await ensure_prefect_server(report)
         try:
-            node = cls(store, server, limit=limit, interval=interval, guard=guard, schedules=schedules)
+            node = cls(store, server, limit=limit, interval=interval, guard=guard, schedules=schedules, on_dead=on_dead)
             await node._start()
         except BaseException:
             await server.close()
@@ -106,6 +110,9 @@ class Node:
     def prefect_settings(self) -> AbstractContextManager[None]:
         """What is started inside talks to this node's Prefect server."""
         return prefect_client_settings(self._server)
+
+    async def prefect_alive(self) -> bool:
+        return await self._server.alive()
 
     async def stop(self) -> None:
         """Take nothing more; what runs commits its step and waits for the next attempt."""
@@ -132,6 +139,11 @@ class Node:
             raise
         self._tasks.append(asyncio.create_task(self._watch_server(), name="o9-watch-server"))
         self._watchdog.start()
+
+    def _on_dead(self, names: tuple[str, ...]) -> None:
+        """On the presence's thread, before what they held is freed."""
+        self._tell_dead(names)
+        deliver(self._store)
 
     def _on_freed(self) -> None:
         """On the presence's thread: somebody died. What he held waits, and Prefect believes that it runs."""

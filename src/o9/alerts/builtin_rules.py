@@ -76,18 +76,19 @@ def _lives() -> Iterator[Rule]:
 def _health() -> Iterator[Rule]:
     """What health reports say; each holds until the next report."""
     yield _rule(
-        "validity_critical", "Validity critical", Scope.REPORT, AlertLevel.CRITICAL,
-        "validity_critical == 1 and look_ahead_found == 0", "its result is not to be trusted: {detail}",
+        "validity_critical", "Validity critical", Scope.REPORT, AlertLevel.ERROR,
+        "completed == 1 and validity_critical == 1 and look_ahead_found == 0",
+        "its result is not to be trusted: {validity}",
         "do not trade on it; `o9 health {optimization}` has what that rests on",
     )  # fmt: skip
     yield _rule(
         "look_ahead_found", "Look-ahead found", Scope.REPORT, AlertLevel.CRITICAL, "look_ahead_found == 1",
-        "its objective uses data from the future: {detail}",
+        "its objective uses data from the future: {look_ahead}",
         "do not trade on it; correct the objective and submit it again",
     )  # fmt: skip
     yield _rule(
         "risk_limit_broken", "Risk limit broken", Scope.REPORT, AlertLevel.CRITICAL, "risk_limits_broken >= 1",
-        "its best is outside of its risk limits: {detail}",
+        "its best is outside of its risk limits: {risk}",
         "do not use this result; make the limit part of the objective",
     )  # fmt: skip
 

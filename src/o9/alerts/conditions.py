@@ -53,7 +53,7 @@ class Reading(str, Enum):
 _WINDOW = ("ended", "completed", "failed", "timed_out", "cancelled", "success_rate", "failure_rate")
 _SPREAD = ("count", "mean", "p10", "median", "p90")
 _OF_ENDED = (
-    "total", "success_rate", "failure_rate", "cancelled_rate",
+    "success_rate", "failure_rate", "cancelled_rate",
     *(f"{what}.{name}" for what in ("duration_seconds", "performance_improvement", "waiting_seconds")
       for name in _SPREAD),
     *(f"{window}.{name}" for window in ("last_hour", "last_day") for name in _WINDOW),
@@ -69,8 +69,8 @@ FIGURES: dict[Scope, tuple[str, ...]] = {
         *(f"now.{status}.{name}" for status in ("created", "initializing", "running", "paused", "suspended")
           for name in ("count", "longest_seconds", "mean_seconds", "median_seconds")),
     ),
-    Scope.TYPE: _OF_ENDED,
-    Scope.STRATEGY: _OF_ENDED,
+    Scope.TYPE: ("count", *_OF_ENDED),
+    Scope.STRATEGY: ("count", *_OF_ENDED),
     Scope.OPTIMIZATION: _OF_STATE,
     Scope.END: (
         *_OF_STATE, "completed", "failed", "timed_out", "cancelled", "improvement", "short_of_target",
@@ -78,8 +78,8 @@ FIGURES: dict[Scope, tuple[str, ...]] = {
     ),
     Scope.DEATH: ("deaths", "attempt"),
     Scope.REPORT: (
-        "validity_score", "completeness_score", "security_score", "performance_score", "validity_critical",
-        "look_ahead_found", "risk_limits_broken",
+        "validity_score", "completeness_score", "security_score", "performance_score", "completed",
+        "validity_critical", "look_ahead_found", "risk_limits_broken",
     ),
     Scope.FINDING: (),
     Scope.NODE: ("silent_seconds", "silent_leases"),
@@ -134,7 +134,7 @@ def reading(when: Condition, clear: Condition | None, figures: Figures) -> Readi
     holds = when.holds(figures)
     if holds:
         return Reading.HOLDS
-    cleared = (None if holds is None else True) if clear is None else clear.holds(figures)
+    cleared = True if clear is None else clear.holds(figures)
     if holds is None or cleared is None:
         return Reading.UNKNOWN
     return Reading.CLEAR if cleared else Reading.BETWEEN

@@ -57,14 +57,15 @@ class Rule:
 class Facts:
     """What is known of a subject. `key` tells subjects of a scope apart; `labels` go into the alert.
 
-    `detail` is what has been said of it, such as an error. `at`: when it was, where that is not now.
+    `words` are what else its rules may say of it, such as the `detail` of an error. `at`: when it was, where that is
+    not now.
     """
 
     key: str
     figures: Figures
     labels: Mapping[str, str] = field(default_factory=dict)
     optimization_id: str = ""
-    detail: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
     at: datetime | None = None
 
 
@@ -279,7 +280,7 @@ def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:
     """What is told of a subject that begins to fire. Its id follows from what fires and since when."""
     assert rule.when is not None
     assert rule.level is not None
-    about = {**facts.labels, "optimization": facts.optimization_id, "detail": facts.detail}
+    about = {**facts.labels, **facts.words, "optimization": facts.optimization_id}
     evidence = {name: value for name in rule.when.figures if (value := facts.figures.get(name)) is not None}
     metadata: dict[str, Any] = {"rule": rule.name, "evidence": evidence}
     if rule.remedy:
@@ -343,4 +344,5 @@ def _message(rule: Rule, facts: Facts, about: Mapping[str, str]) -> str:
         if (value := facts.figures.get(name)) is not None
     ]
     lasted = f" for {_span(rule.lasts.total_seconds())}" if rule.lasts else ""
-    return f"{', '.join(known)}; the rule is: {rule.when.text}{lasted}" + (f"\n{facts.detail}" if facts.detail else "")
+    more = "".join(f"\n{text}" for name, text in facts.words.items() if name != "name" and text)
+    return f"{', '.join(known)}; the rule is: {rule.when.text}{lasted}{more}"

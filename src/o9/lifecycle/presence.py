@@ -31,7 +31,8 @@ class Presence:
 
     `on_freed` is called, on the thread, when work was freed and waits for somebody. `info` is what the others may know
     of this node. While `is_stuck` says so, nothing is renewed: what is held goes to whoever can run it. `before_dead`
-    is called, on the thread, before what the dead of this host held is freed: they may have left word of its end.
+    is called, on the thread and with their names, before what the dead of this host held is freed: they may have left
+    word of its end.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Presence:
         on_freed: Callable[[], None] | None = None,
         info: Mapping[str, Any] | None = None,
         is_stuck: Callable[[], bool] = lambda: False,
-        before_dead: Callable[[], object] = lambda: None,
+        before_dead: Callable[[tuple[str, ...]], object] = lambda _: None,
     ) -> None:
         self._store = store
         self._node = node
@@ -120,7 +121,7 @@ class Presence:
             self._patient_until = now + (self._lease_seconds / 3 if self._seen_at else SWEEP_SECONDS)
         dead = dead_on_this_host(self._store)
         if dead:
-            self._before_dead()
+            self._before_dead(dead)
         freed = self._store.write(Sweep(self._node, dead, expired=now >= self._patient_until))
         self._seen_at = time.monotonic()
         if freed:

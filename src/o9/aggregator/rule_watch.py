@@ -1,0 +1,329 @@
+"""The watch of alert rules: what O9 knows, judged every few seconds, by one node for all; of itself, by each node.
+
+Contract. Owned by one event loop. Who holds the lease RULES judges; what rules stand at and how far they have read is
+written down after what follows from it was told, and the next judge goes on from there: a restart repeats nothing and
+loses nothing. The first judge of a store begins with what happens from then on. A pass costs the same at any history:
+with the built-in rules seven reads and one for each schedule, a few for each end, and no write where nothing changes.
+A store that is away is said once, and judged when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from o9.aggregator import rule_facts
+from o9.aggregator.schedules import Schedule
+from o9.aggregator.self_watch import OWN, SelfWatch
+from o9.alerts.conditions import INSTANTS, Scope
+from o9.alerts.reach import channel_name
+from o9.alerts.rules import Board, Facts, Rule, Turn
+from o9.alerts.system import AlertNotificationSystem
+from o9.lifecycle.presence import dead_on_this_host
+from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.states import OptimizationStatus
+from o9.statistics.statistics import OptimizationStatistics
+from o9.store.commit import Row
+from o9.store.leadership import Lead, LetGo
+from o9.store.rule_standings import KeepStandings
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+RULES = "alert rules"
+TRANSITIONS, REPORTS = "transition", "health_report"
+PASS_SECONDS = 5.0
+PAGE = 500
+STATISTICS_SECONDS = 15.0
+UNTIL_RESOLVED = timedelta(days=3650)
+STANDING_CHANNELS = frozenset({"log", "console", "file"})
+_CHEAP = frozenset({"queued", "longest_wait_seconds"})
+
+
+@dataclass
+class _Pass:
+    """What one pass has read: what a board is to be told, in this order."""
+
+    acts: list[Callable[[Board, datetime], list[Turn]]] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    behind: bool = False
+
+    def take(self, scope: Scope, facts: Sequence[Facts], *, complete: bool = False) -> None:
+        self.acts.append(lambda board, now: board.take(scope, facts, now, complete=complete))
+
+    def mend(self, optimization_id: str, scopes: Iterable[Scope]) -> None:
+        self.acts.append(lambda board, _: board.mend(optimization_id, scopes))
+
+
+class RuleWatch:
+    """It looks every `interval` seconds. `schedules`: what this node runs unless another one does."""
+
+    def __init__(
+        self, alerts: AlertNotificationSystem, *, interval: float = PASS_SECONDS, schedules: Sequence[Schedule] = ()
+    ) -> None:
+        self._alerts = alerts
+        self._interval = interval
+        self._schedules = tuple(schedules)
+        self._itself = SelfWatch(self._send, self._resolve)
+        self._node = ""
+        self._lease_seconds = 0.0
+        self._fence: int | None = None
+        self._renew_at = 0.0
+        self._rules: tuple[Rule, ...] = ()
+        self._board: Board | None = None
+        self._positions: dict[str, int] = {}
+        self._due_since: dict[str, float] = {}
+        self._figures: tuple[float, dict[str, Any], list[Row]] | None = None
+        self._certain_at = 0.0
+        self._last_pass = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def use(self, store: Store, lease_seconds: float) -> None:
+        """Judge what is in `store`; where nobody ever did, from now on."""
+        self._store = store
+        self._statistics = OptimizationStatistics(store=store)
+        self._lease_seconds = lease_seconds
+        self._from = {
+            TRANSITIONS: await store.read_async(store.last_transition),
+            REPORTS: await store.read_async(store.last_health_report),
+        }
+
+    async def start(
+        self,
+        node: str,
+        prefect_alive: Callable[[], Awaitable[bool]],
+        late_runs: Callable[[datetime], Awaitable[list[Facts]]],
+    ) -> None:
+        """Goes with the alert system's, after `use`; returns after the first pass. Raises OptimizationError.
+
+        node: under which name; prefect_alive: whether this node reaches Prefect; late_runs: what Prefect waits for.
+        """
+        self._node = node
+        await self.look()
+        probing = self._itself.keep_probing(prefect_alive, late_runs, lambda: self._fence is not None)
+        self._tasks = [
+            asyncio.create_task(self._keep_looking(), name="o9-rules"),
+            asyncio.create_task(probing, name="o9-rules-prefect"),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+        fence, self._fence, self._board = self._fence, None, None
+        if fence is not None:
+            try:
+                await self._store.write_async(LetGo(RULES, fence))
+            except OptimizationError as error:
+                logger.warning("could not give back the lease of the rules; it runs out: %s", error)
+
+    def node_died(self, names: Iterable[str]) -> None:
+        """From any thread, and before `start`, too: these nodes of this host are found dead."""
+        self._itself.node_died(names)
+
+    async def look(self) -> None:
+        """One pass, and more where there is much to read. Raises OptimizationStoreError where the store is away."""
+        now, at = utc_now(), time.monotonic()
+        if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: nobody's silence says anything yet
+            self._certain_at = at + self._lease_seconds
+        self._use_rules()
+        await self._itself.look(self._node, now)
+        if await asyncio.to_thread(self._lead):
+            try:
+                while await self._judge(now):
+                    pass
+            except StaleAttemptError as error:
+                logger.warning("%s", error)
+                self._fence = self._board = None
+            except BaseException:
+                self._board = None  # what it has judged may not be written: the next one goes on from what is
+                raise
+        self._last_pass = time.monotonic()
+
+    def _use_rules(self) -> None:
+        rules = self._alerts.configuration.rules
+        if rules is self._rules:
+            return
+        self._rules = rules
+        self._board = None
+        self._itself.use(rules)
+
+    def _lead(self) -> bool:
+        """Whether this node judges; in a thread. Nodes in waiting write nothing."""
+        if self._fence is not None and time.monotonic() < self._renew_at:
+            return True
+        dead: tuple[str, ...] = ()
+        if self._fence is None:
+            dead = dead_on_this_host(self._store)
+            held = self._store.alerts.leader(RULES)
+            others = held is not None and held["node"] not in (None, self._node, *dead)
+            if held is not None and others and self._store.alerts.seconds_left(held["expires_at"]) > 0:
+                return False
+        began = time.monotonic()
+        fence = self._store.write(Lead(RULES, self._node, self._lease_seconds, dead))
+        if fence != self._fence:
+            self._board = None
+        self._fence, self._renew_at = fence, began + self._lease_seconds / 3
+        return fence is not None
+
+    async def _judge(self, now: datetime) -> bool:
+        """Read, judge, tell, write down. Whether there is more to read."""
+        turns: list[Turn] = []
+        if self._board is None:
+            turns = await asyncio.to_thread(self._restore)
+        board = self._board
+        assert board is not None
+        if board.scopes() & {Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY}:
+            await self._read_statistics(board)
+        read = await asyncio.to_thread(self._read, board, now)
+        for act in read.acts:
+            turns += act(board, now)
+        turns += board.pass_time(now)
+        await self._tell(turns)
+        changed = board.drain()
+        moved = {name: at for name, at in read.positions.items() if self._positions.get(name) != at}
+        if changed or moved:
+            assert self._fence is not None
+            await self._store.write_async(KeepStandings(RULES, self._fence, changed, moved))
+            self._positions |= moved
+        return read.behind
+
+    def _restore(self) -> list[Turn]:
+        store = self._store
+        rules = [rule for rule in self._rules if rule.scope not in OWN]
+        self._board = Board.restored(rules, store.alerts.rule_standings())
+        self._positions = store.alerts.read_up_to()
+        missing = {name: at for name, at in self._from.items() if name not in self._positions}
+        if missing:
+            assert self._fence is not None
+            store.write(KeepStandings(RULES, self._fence, positions=missing))
+            self._positions |= missing
+        return self._board.use(rules)
+
+    async def _read_statistics(self, board: Board) -> None:
+        """Where a rule asks for more than the queue, and they are no longer new."""
+        asked = set().union(*(board.figures(scope) for scope in (Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY)))
+        wanted = asked - _CHEAP
+        if not wanted and not board.scopes() & {Scope.TYPE, Scope.STRATEGY}:
+            self._figures = (0.0, {}, [])
+            return
+        if self._figures is not None and time.monotonic() - self._figures[0] < STATISTICS_SECONDS:
+            return
+        windows: list[Row] = []
+        if any(name.startswith("last_") for name in wanted):
+            windows = await self._store.read_async(self._store.ended_since, rule_facts.first_hour(utc_now()))
+        told = await self._statistics.get_global_statistics()
+        self._figures = (time.monotonic(), told, windows)
+
+    def _read(self, board: Board, now: datetime) -> _Pass:
+        """In a thread."""
+        store, scopes, read = self._store, board.scopes(), _Pass()
+        ended = self._read_transitions(board, read)
+        reports = store.health_reports_since(self._positions[REPORTS], limit=PAGE)
+        if reports:
+            read.take(Scope.REPORT, [made for row in reports if (made := rule_facts.report_facts(store, row))])
+            read.positions[REPORTS] = reports[-1]["id"]
+            read.behind |= len(reports) == PAGE
+        if Scope.OPTIMIZATION in scopes:
+            read.take(Scope.OPTIMIZATION, [*rule_facts.running_facts(store), *ended], complete=True)
+        if self._figures is not None:
+            _, statistics, windows = self._figures
+            if Scope.GLOBAL in scopes:
+                queue = store.queue(limit=rule_facts.QUEUE_COUNTED)
+                read.take(Scope.GLOBAL, [rule_facts.global_facts(statistics, windows, queue, now)])
+            for scope in {Scope.TYPE, Scope.STRATEGY} & scopes:
+                read.take(scope, rule_facts.group_facts(scope, statistics, windows, now))
+        if scopes & {Scope.NODE, Scope.SCHEDULE}:
+            self._read_house(read, -store.alerts.seconds_left(0.0))
+        if Scope.CHANNEL in scopes:
+            receivers = self._alerts.configuration.receivers.values()
+            named = {channel_name(each) for receiver in receivers for each in receiver.channels}
+            known = STANDING_CHANNELS | named | set(store.alerts.channels_of_nodes())
+            facts = rule_facts.channel_facts(store.alerts.channels(), known, now)
+            read.take(Scope.CHANNEL, facts, complete=True)
+        return read
+
+    def _read_transitions(self, board: Board, read: _Pass) -> list[Facts]:
+        """What has died or ended since; answers with the last figures of those that ended."""
+        store = self._store
+        rows = store.transitions_since(self._positions[TRANSITIONS], limit=PAGE)
+        asked, last = board.figures(Scope.END), []
+        for row in rows:
+            name = row["optimization_id"]
+            if rule_facts.died(row):
+                if (death := rule_facts.death_facts(store, row)) is not None:
+                    read.take(Scope.DEATH, [death])
+            elif rule_facts.ended(row) and (state := store.get(name)) is not None:
+                if state.status is OptimizationStatus.COMPLETED:
+                    read.mend(name, {Scope.DEATH})
+                    for before in rule_facts.retried(store, state):
+                        read.mend(before, INSTANTS)
+                read.take(Scope.END, [rule_facts.end_facts(store, row, asked, state)])
+                last.append(rule_facts.last_facts(state))
+        if rows:
+            read.positions[TRANSITIONS] = rows[-1]["id"]
+            read.behind = len(rows) == PAGE
+        return last
+
+    def _read_house(self, read: _Pass, database_now: float) -> None:
+        certain = time.monotonic() >= self._certain_at
+        nodes = rule_facts.node_facts(self._store.nodes(), database_now, certain=certain)
+        read.take(Scope.NODE, nodes, complete=True)
+        late = self._itself.late
+        schedules = [self._schedule_facts(schedule, database_now) for schedule in self._schedules]
+        read.take(Scope.SCHEDULE, [*schedules, *(late or ())], complete=late is not None)
+
+    def _schedule_facts(self, schedule: Schedule, database_now: float) -> Facts:
+        """Late is what nobody has claimed since this node saw it due."""
+        held, at = self._store.alerts.leader(schedule.lease), time.monotonic()
+        if held is not None and held["expires_at"] > database_now:
+            self._due_since.pop(schedule.name, None)
+            late = 0.0
+        else:
+            late = at - self._due_since.setdefault(schedule.name, at)
+        return Facts(schedule.name, {"late_seconds": late}, {"schedule": schedule.name})
+
+    async def _tell(self, turns: Iterable[Turn]) -> None:
+        for turn in turns:
+            if turn.alert is None:
+                await self._resolve(turn)
+            elif await self._store.read_async(self._store.alerts.get, turn.alert.alert_id) is None:
+                await self._send(turn.alert, UNTIL_RESOLVED)
+
+    async def _send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
+        try:
+            await self._alerts.send_alert(alert, resolve_timeout=resolve_timeout)
+        except OptimizationStoreError:
+            raise
+        except OptimizationConflictError:  # told before, and somebody has resolved it
+            return False
+        except OptimizationError as error:
+            logger.error("the alert of the rule %s cannot be told: %s", alert.metadata["rule"], error)
+        return True
+
+    async def _resolve(self, turn: Turn) -> None:
+        try:
+            await self._alerts.resolve_alert(turn.ended, f"the rule {turn.rule}: {turn.why.value}")
+        except OptimizationStoreError:
+            raise
+        except OptimizationError as error:  # dropped by a user's rule, or pruned
+            logger.debug("%s", error)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.look()
+                self._itself.store_is_back()
+            except OptimizationStoreError as error:
+                new = self._itself.store_is_away(str(error))
+                logger.log(logging.WARNING if new else logging.DEBUG, "the rules are not judged: %s", error)
+            except Exception:  # whatever it was, the watch goes on
+                logger.exception("the rules could not be judged; trying again in %g s", self._interval)

@@ -1,0 +1,544 @@
+"""Rules over a real record: what has happened is told once, whoever judges, and whatever dies in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from o9_testing import LINE, ended, new
+from sqlalchemy import event, update
+
+from o9.aggregator.rule_watch import RULES, RuleWatch
+from o9.aggregator.schedules import Schedule
+from o9.alerts.conditions import FIGURES, Scope
+from o9.alerts.rules import Facts
+from o9.alerts.system import AlertNotificationSystem
+from o9.model.errors import StaleAttemptError, StoreUnavailableError
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.settings import settings
+from o9.model.states import OptimizationStatus as S
+from o9.model.states import TrialState
+from o9.store.contract_steps import at_work, put, trial
+from o9.store.leadership import Lead
+from o9.store.leases import NODE, Claim, Claimed, Heartbeat, Leave, Sweep
+from o9.store.ledger import CommitStep
+from o9.store.reports import KeepReport
+from o9.store.rule_standings import KeepStandings
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+from OptimizationStateAggregator import OptimizationHealthReport, OptimizationStateAggregator, objective
+
+HOUR = timedelta(hours=1)
+Watch = Callable[..., Awaitable[RuleWatch]]
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with Store(store_url) as opened:
+        yield opened
+
+
+class Clock:
+    """What the judge takes for now; it stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = utc_now()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("o9.aggregator.rule_watch.utc_now", lambda: made.now)
+    return made
+
+
+@pytest.fixture
+async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Watch]:
+    """`await watch(rules)`: a judge of its own; whoever was before it is dead. Nobody is told: only recorded."""
+    systems: list[AlertNotificationSystem] = []
+
+    async def make(rules: str = "", *, node: str = "node", **more: Any) -> RuleWatch:
+        path = tmp_path / f"alerts-{len(systems)}.yaml"
+        path.write_text(rules, encoding="utf-8")
+        system = AlertNotificationSystem(store=store, alerts_file=str(path))
+        systems.append(system)
+        await system.initialize()
+        made = RuleWatch(system, **more)
+        await made.use(store, 600.0)
+        made._node = node
+        await made.look()
+        return made
+
+    yield make
+    for system in systems:
+        await system.cleanup()
+
+
+def told(store: Store) -> list[tuple[str, str, bool]]:
+    """Each episode: its rule, of what, whether it is over; in the order of these."""
+    rows = [row for row in store.alerts.page(limit=1000) if row["episode"] == row["alert_id"]]
+    return sorted(
+        (row["metadata"]["rule"], row["optimization_id"] or _subject(row), row["resolved_at"] is not None)
+        for row in rows
+    )
+
+
+def _subject(row: dict[str, Any]) -> str:
+    labels = row["metadata"].get("labels", {})
+    return next((labels[name] for name in ("node", "channel", "schedule", "type", "strategy") if name in labels), "")
+
+
+def fail(store: Store, name: str, /, why: str = "ValueError: no data", **fields: Any) -> None:
+    claimed = at_work(store, name, **fields)
+    store.write(Transition(name, S.FAILED, Cause.HOOK, fence=claimed.fence, issue=why))
+
+
+def complete(store: Store, name: str, /, value: float = 1.0, failed: int = 0, **fields: Any) -> None:
+    claimed = at_work(store, name, **fields)
+    commit(store, name, claimed, value, failed)
+    store.write(Transition(name, S.COMPLETED, Cause.HOOK, fence=claimed.fence))
+
+
+def commit(store: Store, name: str, claimed: Claimed, value: float = 1.0, failed: int = 0) -> None:
+    bad = [trial(1 + n, state=TrialState.FAILED, value=None, error="x") for n in range(failed)]
+    improvement = 0.0
+    state = store.get(name)
+    if state is not None and state.baseline_performance:
+        improvement = (value - state.baseline_performance) / state.baseline_performance
+    best = {"x": 1}
+    step = CommitStep(name, claimed.fence, 0, [trial(0), *bad], {}, {"best": value}, "1/1", value, improvement, best)
+    store.write(step)
+
+
+# What happens to optimizations
+
+
+async def test_what_ends_badly_is_told_once_and_what_ended_before_is_not(
+    store: Store, watch: Watch, clock: Clock
+) -> None:
+    fail(store, "before")
+    judge = await watch()
+    fail(store, "a")
+    at_work(store, "slow")
+    store.write(Transition("slow", S.TIMEOUT, Cause.PERSON, "after 60 s"))
+    complete(store, "fine", target_performance=1.0, baseline_performance=0.5)
+    put(store, "unwanted")
+    store.write(Transition("unwanted", S.CANCELLED, Cause.PERSON))
+    for _ in range(3):
+        await judge.look()
+    assert told(store) == [("failed", "a", False), ("timed_out", "slow", False)]
+    (row,) = store.alerts.page(optimization_id="a")
+    assert row["message"] == "name has failed: ValueError: no data"
+    assert row["metadata"]["labels"] == {"type": "parameter_tuning", "strategy": "default", "error": "ValueError"}
+    assert row["at"] == store.transitions("a")[-1]["at"]
+    clock.now += HOUR + timedelta(seconds=1)
+    await judge.look()
+    assert [over for *_, over in told(store)] == [True, True]
+
+
+async def test_what_is_worse_than_it_should_be(store: Store, watch: Watch) -> None:
+    judge = await watch()
+    complete(store, "worse", 0.5, baseline_performance=0.8)
+    complete(store, "short", 0.5, target_performance=0.8, name="other")
+    complete(store, "down", 0.9, target_performance=0.8, name="costs", metadata={"direction": "minimize"})
+    complete(store, "shaky", 0.5, failed=5, name="shaky")
+    complete(store, "nearly", 0.5, failed=4, name="nearly")
+    await judge.look()
+    assert told(store) == [
+        ("many_failed_trials", "shaky", False), ("target_missed", "down", False), ("target_missed", "short", False),
+        ("worse_than_baseline", "worse", False),
+    ]  # fmt: skip
+
+
+async def test_worse_than_its_own_last_runs(store: Store, watch: Watch) -> None:
+    judge = await watch()
+    for number, value in enumerate([1.0, 1.1, 0.9, 1.05, 0.2, 0.85, 0.3]):
+        complete(store, f"run-{number}", value, name="nightly")
+        complete(store, f"else-{number}", 0.01, name=f"another {number}")
+        await judge.look()
+    # The fifth had too few before it; the sixth is no worse than that; the seventh neither.
+    assert told(store) == []
+    complete(store, "last", 0.05, name="nightly")
+    await judge.look()
+    assert told(store) == [("worse_than_usual", "last", False)]
+
+
+async def test_an_attempt_that_died_is_told_until_the_optimization_completes(store: Store, watch: Watch) -> None:
+    judge = await watch()
+    at_work(store, "a", lease_seconds=-1.0)
+    store.write(Sweep("node-2"))
+    at_work(store, "left")
+    store.write(Leave("node-1"))  # in good order
+    await judge.look()
+    assert told(store) == [("crashed", "a", False)]
+    claimed = _go_on(store, "a")
+    commit(store, "a", claimed)
+    store.write(Transition("a", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
+    await judge.look()
+    assert told(store) == [("crashed", "a", True)]
+
+
+def _go_on(store: Store, name: str) -> Claimed:
+    claimed = store.write(Claim("node-1", 1000, 600.0, name))
+    assert claimed is not None
+    for status in (S.INITIALIZING, S.RUNNING):
+        store.write(Transition(name, status, Cause.HOOK, fence=claimed.fence))
+    return claimed
+
+
+async def test_a_retry_that_succeeds_ends_what_failed(store: Store, watch: Watch) -> None:
+    judge = await watch()
+    fail(store, "a")
+    fail(store, "b")
+    fail(store, "again", metadata={"retry_of": "a"})
+    await judge.look()
+    assert [over for *_, over in told(store)] == [False] * 3
+    complete(store, "third", metadata={"retry_of": "again"})
+    await judge.look()
+    assert told(store) == [("failed", "a", True), ("failed", "again", True), ("failed", "b", False)]
+
+
+# Who judges
+
+
+async def test_a_restart_neither_repeats_nor_loses(store: Store, watch: Watch, clock: Clock) -> None:
+    rules = "rules: [{name: many, when: queued > 1, clear: queued < 1, for: 10m}]"
+    await watch(rules)
+    fail(store, "a")
+    put(store, "w1"), put(store, "w2")
+    await watch(rules)
+    assert told(store) == [("failed", "a", False)]
+    clock.now += timedelta(minutes=6)
+    fail(store, "b")
+    await watch(rules)
+    clock.now += timedelta(minutes=4)
+    await watch(rules)
+    expected = [("failed", "a", False), ("failed", "b", False), ("many", "", False)]
+    assert told(store) == expected
+    store.write(Transition("w1", S.CANCELLED, Cause.PERSON))
+    await watch(rules)
+    assert told(store) == expected  # one waits: it is neither too many nor clear
+    store.write(Transition("w2", S.CANCELLED, Cause.PERSON))
+    clock.now += HOUR
+    await watch(rules)
+    assert [over for *_, over in told(store)] == [True, True, True]
+    assert store.alerts.rule_standings() == {}
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+async def test_a_judge_that_dies_between_telling_and_writing_down(
+    store: Store, watch: Watch, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    judge = await watch()
+    fail(store, "a")
+    fail(store, "b")
+    real, calls = AlertNotificationSystem.send_alert, iter(range(100))
+    written = store.write_async
+
+    async def dying(system: AlertNotificationSystem, alert: OptimizationAlert, **more: Any) -> Any:
+        if next(calls) == fails_at:
+            raise StoreUnavailableError("it died")
+        return await real(system, alert, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AlertNotificationSystem, "send_alert", dying)
+        with pytest.raises(StoreUnavailableError):
+            await judge.look()
+    with monkeypatch.context() as patched:
+
+        def no_standings(operation: Any) -> Any:
+            if isinstance(operation, KeepStandings):
+                raise StoreUnavailableError("it died")
+            return written(operation)
+
+        patched.setattr(store, "write_async", no_standings)
+        with pytest.raises(StoreUnavailableError):
+            await judge.look()
+    await judge.look()
+    await watch()
+    assert told(store) == [("failed", "a", False), ("failed", "b", False)]
+    assert [row["times"] for row in store.alerts.page()] == [1, 1]
+
+
+async def test_one_node_judges_and_another_takes_over_from_the_dead(store: Store, watch: Watch) -> None:
+    first = await watch(node="first")
+    second = await watch(node="second")
+    fail(store, "a")
+    await second.look()
+    assert told(store) == []
+    await first.stop()
+    await second.look()
+    assert told(store) == [("failed", "a", False)]
+
+
+async def test_what_an_old_judge_believes_is_not_written(store: Store, watch: Watch) -> None:
+    judge = await watch(node="first")
+    held = store.alerts.leader(RULES)
+    assert held is not None
+    assert store.write(Lead(RULES, "second", 600.0, ("first",))) == held["fence"] + 1
+    with pytest.raises(StaleAttemptError):
+        store.write(KeepStandings(RULES, held["fence"], {("a", "b"): "{}"}))
+    fail(store, "a")
+    await judge.look()
+    assert store.alerts.rule_standings() == {}
+
+
+@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+def test_standings_read_back(database: str, request: pytest.FixtureRequest) -> None:
+    with Store(request.getfixturevalue(database)) as store:
+        fence = store.write(Lead(RULES, "node", 600.0))
+        assert fence is not None
+        kept: dict[tuple[str, str], str | None] = {("慢", "a\x00"): "1", ("r", "b"): "2", ("r", "c"): "3"}
+        store.write(KeepStandings(RULES, fence, kept, {"transition": 2**40}))
+        store.write(KeepStandings(RULES, fence, {("r", "b"): None, ("r", "c"): "4"}, {"transition": 2**40 + 1}))
+        assert sorted(store.alerts.rule_standings().values()) == ["1", "4"]
+        assert store.alerts.read_up_to() == {"transition": 2**40 + 1}
+
+
+# Health, house and statistics
+
+
+def report(store: Store, name: str, checks: list[dict[str, Any]], validity: str = "healthy") -> None:
+    state = store.get(name)
+    assert state is not None
+    fields = {f"{part}_{what}": value for part in ("validity", "completeness", "security", "performance")
+              for what, value in (("status", "healthy"), ("score", 1.0))}  # fmt: skip
+    said = fields | {"validity_status": validity, "overall_status": validity, "timestamp": utc_now()}
+    made = OptimizationHealthReport.from_dict({"optimization_id": name, **said, "issues": [str(checks)]})
+    store.write(KeepReport(made, checks, state))
+
+
+async def test_what_reports_say_holds_until_the_next_one(store: Store, watch: Watch) -> None:
+    complete(store, "a")
+    at_work(store, "runs")
+    judge = await watch()
+    luck = {"name": "validity.luck", "score": 0.1, "words": "luck is enough"}
+    ahead = {"name": "validity.look_ahead", "score": 0.0, "words": "it knew"}
+    unknown = {"name": "validity.look_ahead", "score": None, "words": "not known"}
+    risk = {"name": "security.risk_limits.drawdown", "score": 0.0, "words": "0.3, the limit is 0.2"}
+    report(store, "runs", [luck], "critical")  # it may yet get better
+    report(store, "a", [luck, unknown], "critical")
+    await judge.look()
+    assert told(store) == [("validity_critical", "a", False)]
+    assert store.alerts.page()[0]["message"] == "its result is not to be trusted: luck is enough"
+    report(store, "a", [luck, ahead, risk], "critical")
+    await judge.look()
+    assert told(store) == [
+        ("look_ahead_found", "a", False), ("risk_limit_broken", "a", False), ("validity_critical", "a", True),
+    ]  # fmt: skip
+    report(store, "a", [])
+    await judge.look()
+    assert [over for *_, over in told(store)] == [True] * 3
+
+
+def beat(store: Store, node: str, seconds_ago: float, lease: float = 30.0) -> None:
+    store.write(Heartbeat(node, "elsewhere", 1, 1.0, lease))
+    with store._engine.begin() as connection:
+        where = NODE.c.node_id == node
+        connection.execute(update(NODE).where(where).values(heartbeat_at=NODE.c.heartbeat_at - seconds_ago))
+
+
+async def test_a_node_without_a_sign_of_life_is_lost_one_that_took_leave_is_not(store: Store, watch: Watch) -> None:
+    judge = await watch()
+    for name, ago in (("lost", 100.0), ("late", 80.0), ("long-gone", 90_000.0), ("leaves", 100.0), ("x#flows", 100.0)):
+        beat(store, name, ago)
+    store.write(Leave("leaves"))
+    await judge.look()
+    assert told(store) == []  # this judge has only begun: nobody had time to say that he lives
+    judge._certain_at = 0.0
+    await judge.look()
+    assert told(store) == [("node_lost", "lost", False)]
+    beat(store, "lost", 40.0)
+    await judge.look()
+    assert told(store) == [("node_lost", "lost", False)]
+    beat(store, "lost", 0.0)
+    await judge.look()
+    assert told(store) == [("node_lost", "lost", True)]
+
+
+async def test_the_dead_of_this_host_are_told_by_whoever_finds_them(store: Store, watch: Watch) -> None:
+    await watch(node="judge")
+    other = await watch(node="other")
+    other.node_died(("gone", "gone#flows"))
+    await other.look()
+    await other.look()
+    assert told(store) == [("node_died", "gone", False)]
+
+
+async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock) -> None:
+    judge = await watch()
+    put(store, "waits")
+    clock.now += HOUR - timedelta(seconds=1)
+    await judge.look()
+    assert store.alerts.rule_standings() == {}
+    clock.now += timedelta(seconds=2)
+    await judge.look()
+    clock.now += timedelta(minutes=5)
+    await judge.look()
+    assert told(store) == [("queue_too_long", "", False)]
+    assert store.alerts.page()[0]["message"] == "1 optimizations wait for a slot, the first of them for 65 min"
+
+
+async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None:
+    schedule = Schedule("o9.flows.check_health.check_health", timedelta(minutes=5))
+    judge = await watch("rules: [{name: schedule_missed, when: late_seconds > 0}]", schedules=[schedule])
+    await judge.look()
+    assert told(store) == [("schedule_missed", "check-health", False)]
+    store.write(Lead(schedule.lease, "node at now", 300.0))
+    judge._itself.late = []
+    await judge.look()
+    assert told(store) == [("schedule_missed", "check-health", True)]
+    judge._itself.late = [Facts("1", {"late_seconds": 700.0}, {"schedule": "the deployment nightly"})]
+    await judge.look()
+    assert ("schedule_missed", "the deployment nightly", False) in told(store)
+
+
+async def test_a_store_and_a_prefect_that_were_away(store: Store, watch: Watch) -> None:
+    names = ("prefect_away", "store_away")
+    rules = f"rules: [{', '.join(f'{{name: {name}, when: {name}_seconds > 0}}' for name in names)}]"
+    judge = await watch(rules)
+    judge._itself.store_is_away("connection refused")
+    judge._itself._prefect_gone = 0.0
+    await judge.look()
+    judge._itself.store_is_back()
+    assert told(store) == [("prefect_away", "node", False), ("store_away", "node", False)]
+    judge._itself._prefect_gone = None
+    await judge.look()
+    assert ("prefect_away", "node", True) in told(store)
+    assert ("store_away", "node", False) in told(store)  # for a while yet
+
+
+async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch: Watch) -> None:
+    rules = (
+        "rules:\n"
+        "  - {name: failed, enabled: false}\n"
+        "  - {name: rate, when: last_hour.failure_rate > 20% and last_hour.ended >= 3, scope: each type}\n"
+        "  - {name: all_time, when: failure_rate >= 50%}\n"
+        "  - {name: low, when: current_performance < 0.5, scope: each end}\n"
+        "  - {name: runs_low, when: current_performance < 0.5, scope: each optimization}\n"
+    )
+    complete(store, "a", 0.1)
+    fail(store, "b")
+    judge = await watch(rules)
+    assert told(store) == [("all_time", "", False)]
+    complete(store, "c", 0.4, name="poor")
+    commit(store, "runs", at_work(store, "runs"), 0.3)
+    judge._figures = None  # they are no longer new
+    await judge.look()
+    assert told(store) == [
+        ("all_time", "", True), ("low", "c", False), ("rate", "parameter_tuning", False), ("runs_low", "c", False),
+        ("runs_low", "runs", False),
+    ]  # fmt: skip
+
+
+async def test_each_figure_that_a_condition_may_name_is_there(store: Store, watch: Watch) -> None:
+    complete(store, "a", 0.4, failed=1, baseline_performance=0.3, target_performance=0.5)
+    fail(store, "b")
+    at_work(store, "c")
+    seen: dict[Scope, set[str]] = {scope: set() for scope in _READ}
+    for scope in _READ:
+        names = FIGURES[scope]
+        rules = "rules: [" + ", ".join(
+            f"{{name: r{n}, when: {name} > 0, scope: {scope.value}}}" for n, name in enumerate(names)
+        ) + "]"  # fmt: skip
+        judge = await watch(rules)
+        assert judge._board is not None
+        judge._figures = None
+        await judge._read_statistics(judge._board)
+        read = judge._read(judge._board, utc_now())
+
+        class Keeps:
+            def take(self, of: Scope, facts: list[Facts], now: datetime, *, complete: bool = False) -> list[Any]:
+                if of in seen:
+                    seen[of] |= {name for each in facts for name in each.figures}
+                return []
+
+        for act in read.acts:
+            act(Keeps(), utc_now())  # type: ignore[arg-type]
+        assert set(names) - seen[scope] == set()
+
+
+_READ = (Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY, Scope.OPTIMIZATION)
+
+
+async def test_a_file_that_changes_changes_the_rules(store: Store, watch: Watch) -> None:
+    judge = await watch("rules: [{name: many, when: queued > 0}]")
+    put(store, "a")
+    await judge.look()
+    assert told(store) == [("many", "", False)]
+    await watch("")
+    assert told(store) == [("many", "", True)]
+
+
+async def test_a_pass_costs_the_same_at_any_history_and_writes_nothing(store: Store, watch: Watch) -> None:
+    judge = await watch(schedules=[Schedule("o9.flows.check_health.check_health", timedelta(minutes=5))])
+    asked: list[str] = []
+    event.listen(store._engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    counts = []
+    for size in (5, 50):
+        for number in range(size):
+            complete(store, f"a-{size}-{number}")
+            put(store, f"w-{size}-{number}")
+        await judge.look()
+        asked.clear()
+        await judge.look()
+        counts.append(len(asked))
+        assert not [one for one in asked if not one.lstrip().upper().startswith(("SELECT", "PRAGMA"))]
+    assert counts[0] == counts[1] <= 9, asked
+
+
+# With everything
+
+
+@objective("no feed", search_space=LINE)
+async def no_feed(parameters: dict[str, float]) -> float:
+    raise ConnectionError(f"the feed 10.0.0.7:443 does not answer for {parameters['x']}")
+
+
+@pytest.mark.parametrize("minutes", [0, 20])
+async def test_a_night_without_a_source_of_data_is_one_message(
+    store: Store, watch: Watch, clock: Clock, minutes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = await watch("route: {receiver: default, group_wait: 0s}")
+    for number in range(20):
+        fail(store, f"night-{number}", f"ConnectionError: the feed does not answer for {number / 7}")
+        clock.now += timedelta(minutes=minutes / 20)
+        await judge.look()
+    with caplog.at_level(logging.INFO):
+        done = await judge._alerts.deliver_once()
+    assert (done["notices"], done["sent"]) == (1, 1)
+    (entry,) = await judge._alerts.get_notification_history()
+    assert (entry["firing_count"], entry["labels"]) == (20, {"level": "error", "title": "Optimization failed"})
+    assert {row["metadata"]["labels"]["error"] for row in store.alerts.page()} == {"ConnectionError"}
+
+
+async def test_a_failing_optimization_is_one_alert_and_one_line_in_the_log(
+    open_aggregator: Callable[..., Awaitable[OptimizationStateAggregator]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    async_wait_until: Callable[..., Awaitable[Any]],
+) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text("route: {receiver: default, group_wait: 1s}", encoding="utf-8")
+    monkeypatch.setattr(settings(), "alerts_file", str(path))
+    aggregator = await open_aggregator()
+    caplog.set_level(logging.INFO)
+    await aggregator.submit_optimization(new("one", objective="no feed", total_steps=2, sampler="random"))
+    assert (await ended(aggregator, "one")).status is S.FAILED
+
+    async def sent() -> list[dict[str, Any]]:
+        history = await aggregator.alert_system.get_notification_history()
+        return [entry for entry in history if entry["status"] == "sent"]
+
+    (entry,) = await async_wait_until(sent, 20)
+    (told_of,) = await aggregator.get_alerts()
+    assert (told_of.optimization_id, told_of.level.value, told_of.metadata["rule"]) == ("one", "error", "failed")
+    assert "ConnectionError: the feed 10.0.0.7:443 does not answer" in told_of.message
+    assert (entry["channel"], entry["firing"]) == ("log", [told_of.alert_id])
+    said = [record.getMessage() for record in caplog.records if record.name == "o9.alerts"]
+    assert len([text for text in said if "Optimization failed" in text]) == 1, said
