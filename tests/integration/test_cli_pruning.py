@@ -17,6 +17,7 @@ from command_line import O9Command, command_in, create, filled_store, work
 
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.store.runs import CloseRun, KnowRun
 from o9.store.store import Store
 
 DAY = "1.5"
@@ -84,8 +85,14 @@ def test_the_plan_and_the_deed_as_json(o9: O9Command, filled: Path) -> None:
     assert planned["deleted"] is None
     assert (planned["optimizations"], planned["by_status"]) == (2, {"completed": 1, "failed": 1})
     assert planned["first_ended"] < planned["last_ended"] < planned["before"]
+    with Store(str(filled)) as store:
+        store.write(KnowRun("run-9", "failed-1", 1))
     done = o9("db", "prune", "--older-than", DAY, "--json").json()
-    assert (done["deleted"]["optimizations"], done["deleted"]["rows"] > 10, done["older_than_days"]) == (2, True, 1.5)
+    assert (done["optimizations"], done["kept"], done["deleted"]["kept"]) == (1, {"open_run": 1}, {"open_run": 1})
+    with Store(str(filled)) as store:
+        store.write(CloseRun("run-9"))
+    done = o9("db", "prune", "--older-than", DAY, "--json").json()
+    assert (done["deleted"]["optimizations"], done["deleted"]["rows"] > 10, done["older_than_days"]) == (1, True, 1.5)
 
 
 @pytest.mark.parametrize(("typed", "left"), [("n\n", 2), ("y\n", 0)])

@@ -97,7 +97,7 @@ def told_of(outlook: Outlook, before: str) -> dict[str, Any]:
         "by_status": outlook.by_status,
         "first_ended": outlook.first_ended,
         "last_ended": outlook.last_ended,
-        "kept": {why.value: count for why, count in outlook.kept.items()},
+        "kept": {why.name.lower(): count for why, count in outlook.kept.items()},
     }
 
 

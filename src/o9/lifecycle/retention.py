@@ -48,7 +48,7 @@ class Removed:
 
     def figures(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**vars(self), "kept": {why.value: count for why, count in self.kept.items()}}
+        return {**vars(self), "kept": {why.name.lower(): count for why, count in self.kept.items()}}
 
 
 def horizon(days: float, now: datetime, field: str = "days") -> str:
