@@ -371,7 +371,7 @@ async def test_an_aggregator_tells_what_its_monitor_finds(
     await aggregator.monitor.emit("alert", found)
     await async_wait_until(lambda: ("stalled", False) in told)
     (kept,) = await aggregator.get_alerts("opt-9")
-    assert (kept.alert_id, kept.metadata) == (found.alert_id, found.metadata)
+    assert (kept.alert_id, kept.metadata) == (found.alert_id, found.metadata | {"rule": "stalled"})
     await aggregator.monitor.emit("resolved", found)
     await async_wait_until(lambda: ("stalled", True) in told)
     await aggregator.cleanup()
