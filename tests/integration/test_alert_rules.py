@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import o9_testing
+import psutil
 import pytest
 from o9_testing import LINE, ended, new
+from prefect import get_client
+from prefect.client.schemas.objects import State, StateType
 from sqlalchemy import event, update
 
+from o9.aggregator.late_runs import late_runs
+from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.rule_watch import RULES, RuleWatch
 from o9.aggregator.schedules import Schedule
 from o9.alerts.conditions import FIGURES, Scope
@@ -171,13 +178,23 @@ async def test_an_attempt_that_died_is_told_until_the_optimization_completes(sto
     judge = await watch()
     at_work(store, "a", lease_seconds=-1.0)
     store.write(Sweep("node-2"))
-    at_work(store, "left")
-    store.write(Leave("node-1"))  # in good order
     await judge.look()
     assert told(store) == [("crashed", "a", False)]
     claimed = _go_on(store, "a")
     commit(store, "a", claimed)
     store.write(Transition("a", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
+    await judge.look()
+    assert told(store) == [("crashed", "a", True)]
+
+
+async def test_an_attempt_whose_node_left_in_good_order_did_not_die(store: Store, watch: Watch, clock: Clock) -> None:
+    judge = await watch()
+    at_work(store, "a", lease_seconds=-1.0)
+    store.write(Sweep("node-2"))
+    await judge.look()
+    clock.now += 2 * HOUR
+    _go_on(store, "a")
+    store.write(Leave("node-1"))
     await judge.look()
     assert told(store) == [("crashed", "a", True)]
 
@@ -264,12 +281,18 @@ async def test_a_judge_that_dies_between_telling_and_writing_down(
     assert [row["times"] for row in store.alerts.page()] == [1, 1]
 
 
-async def test_one_node_judges_and_another_takes_over_from_the_dead(store: Store, watch: Watch) -> None:
+async def test_one_node_judges_and_another_takes_over_when_it_stops(
+    store: Store, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = await watch(node="first")
     second = await watch(node="second")
     fail(store, "a")
-    await second.look()
+    asked = statements(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write", lambda _: pytest.fail("a node in waiting only looks"))
+        await second.look()
     assert told(store) == []
+    assert len(asked) < 8
     await first.stop()
     await second.look()
     assert told(store) == [("failed", "a", False)]
@@ -476,8 +499,7 @@ async def test_a_file_that_changes_changes_the_rules(store: Store, watch: Watch)
 
 async def test_a_pass_costs_the_same_at_any_history_and_writes_nothing(store: Store, watch: Watch) -> None:
     judge = await watch(schedules=[Schedule("o9.flows.check_health.check_health", timedelta(minutes=5))])
-    asked: list[str] = []
-    event.listen(store._engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    asked = statements(store)
     counts = []
     for size in (5, 50):
         for number in range(size):
@@ -487,8 +509,19 @@ async def test_a_pass_costs_the_same_at_any_history_and_writes_nothing(store: St
         asked.clear()
         await judge.look()
         counts.append(len(asked))
-        assert not [one for one in asked if not one.lstrip().upper().startswith(("SELECT", "PRAGMA"))]
+        assert not [one for one in asked if not is_reading(one)]
     assert counts[0] == counts[1] <= 9, asked
+
+
+def statements(store: Store) -> list[str]:
+    """What the database is asked from now on."""
+    asked: list[str] = []
+    event.listen(store._engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    return asked
+
+
+def is_reading(statement: str) -> bool:
+    return statement.lstrip().upper().startswith("SELECT")
 
 
 # With everything
@@ -542,3 +575,43 @@ async def test_a_failing_optimization_is_one_alert_and_one_line_in_the_log(
     assert (entry["channel"], entry["firing"]) == ("log", [told_of.alert_id])
     said = [record.getMessage() for record in caplog.records if record.name == "o9.alerts"]
     assert len([text for text in said if "Optimization failed" in text]) == 1, said
+
+
+async def test_a_node_that_was_killed_is_told_by_the_next_one(
+    open_aggregator: Callable[..., Awaitable[OptimizationStateAggregator]],
+    store_url: str,
+    async_wait_until: Callable[..., Awaitable[Any]],
+) -> None:
+    with Store(store_url) as store:
+        process = psutil.Popen(["sleep", "600"])
+        for name in ("killed", "killed#flows"):
+            beat = Heartbeat(name, socket.gethostname(), process.pid, process.create_time(), 30.0)
+            store.write(beat)
+        process.kill()
+        process.wait()
+        await open_aggregator()
+        await async_wait_until(lambda: told(store) == [("node_died", "killed", False)])
+
+
+async def test_runs_that_prefect_waits_for_are_late(clock: Clock) -> None:
+    began = datetime.now(UTC) - 2 * HOUR
+    with prefect_client_settings(o9_testing.session_server()):
+        async with get_client() as client:
+            flow_id = await client.create_flow_from_name("optimization-lifecycle")
+            other_id = await client.create_flow_from_name("of somebody else")
+            names = {flow_id: f"nightly-{flow_id}", other_id: "theirs"}
+            runs = []
+            for flow, name in names.items():
+                deployment_id = await client.create_deployment(flow, name)
+                for at in (began, began + HOUR):
+                    state = State(type=StateType.SCHEDULED, name="Late", state_details={"scheduled_time": at})
+                    runs.append(await client.create_flow_run_from_deployment(deployment_id, state=state))
+            late = await late_runs(clock.now)
+            found = [each for each in late if names[flow_id] in each.labels["schedule"]]
+            for run in runs:
+                await client.delete_flow_run(run.id)
+            after = await late_runs(clock.now)
+    (facts,) = found
+    assert not [each for each in late if "theirs" in each.labels["schedule"]]
+    assert facts.figures["late_seconds"] == pytest.approx(7200, abs=60)
+    assert not [each for each in after if names[flow_id] in each.labels["schedule"]]
