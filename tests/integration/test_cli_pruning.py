@@ -64,7 +64,7 @@ def test_it_says_what_goes_and_deletes_it(o9: O9Command, filled: Path) -> None:
     assert (planned.code, planned.err, names(o9)) == (0, "", before)
     assert "2 optimizations that ended before" in planned.out
     assert "1 completed, 1 failed" in planned.out
-    done = o9("db", "prune", "--older-than", DAY)
+    done = o9("db", "prune", "--older-than", DAY, "--yes")
     assert done.code == 0
     assert "2 optimizations that ended before" in done.err
     assert done.out.startswith("deleted: 2 optimizations with ")
@@ -73,9 +73,9 @@ def test_it_says_what_goes_and_deletes_it(o9: O9Command, filled: Path) -> None:
     assert "`o9 db prune --older-than 1.5 --vacuum` gives it back" in told
     assert names(o9) == before - {"done-1", "failed-1"}
     assert "there is no optimization 'done-1'" in o9("show", "done-1").err
-    again = o9("db", "prune", "--older-than", DAY, "--json").json()
+    again = o9("db", "prune", "--older-than", DAY, "--yes", "--json").json()
     assert (again["optimizations"], again["deleted"]["optimizations"], again["kept"]) == (0, 0, {})
-    assert "there is nothing to delete" in o9("db", "prune", "--older-than", DAY).err
+    assert "there is nothing to delete" in o9("db", "prune", "--older-than", DAY, "--yes").err
     statistics = o9("stats", "--json").json()
     assert (statistics["pruned_optimizations"], statistics["success_rate"]) == (2, 0.5)
 
@@ -87,11 +87,11 @@ def test_the_plan_and_the_deed_as_json(o9: O9Command, filled: Path) -> None:
     assert planned["first_ended"] < planned["last_ended"] < planned["before"]
     with Store(str(filled)) as store:
         store.write(KnowRun("run-9", "failed-1", 1))
-    done = o9("db", "prune", "--older-than", DAY, "--json").json()
+    done = o9("db", "prune", "--older-than", DAY, "--yes", "--json").json()
     assert (done["optimizations"], done["kept"], done["deleted"]["kept"]) == (1, {"open_run": 1}, {"open_run": 1})
     with Store(str(filled)) as store:
         store.write(CloseRun("run-9"))
-    done = o9("db", "prune", "--older-than", DAY, "--json").json()
+    done = o9("db", "prune", "--older-than", DAY, "--yes", "--json").json()
     assert (done["deleted"]["optimizations"], done["deleted"]["rows"] > 10, done["older_than_days"]) == (1, True, 1.5)
 
 
@@ -122,12 +122,12 @@ def test_vacuum_gives_the_space_back(o9: O9Command, filled: Path) -> None:
         work(store, "large", 400, "completed")
         create(store, "another")
     make_old(filled)
-    done = o9("db", "prune", "--older-than", DAY, "--vacuum", "--json").json()
+    done = o9("db", "prune", "--older-than", DAY, "--yes", "--vacuum", "--json").json()
     assert done["deleted"]["optimizations"] == 3
     assert done["bytes"] < done["bytes_before"] - 50_000
     assert done["bytes"] == filled.stat().st_size
     assert o9("db", "check").code == 0
-    assert "the file had" in o9("db", "prune", "--older-than", DAY, "--vacuum").err
+    assert "the file had" in o9("db", "prune", "--older-than", DAY, "--yes", "--vacuum").err
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,7 @@ def test_vacuum_gives_the_space_back(o9: O9Command, filled: Path) -> None:
         (["--older-than", "0"], 2, "0 is not a number of days above 0"),
         (["--older-than", "-1"], 2, "-1 is not a number of days above 0"),
         (["--older-than", "nan"], 2, "nan is not a number of days above 0"),
+        (["--older-than", "0.000001"], 2, "nobody can be asked here: give --yes"),
         (["--older-than", "1", "--dry-run", "--vacuum"], 2, "--dry-run deletes nothing"),
         (["--older-than", "1", "--vacuum", "--store", "postgresql://nobody@localhost/x"], 2, "--vacuum is for SQLite"),
     ],
@@ -152,7 +153,7 @@ def test_the_setting_says_what_is_old(o9: O9Command, filled: Path, monkeypatch: 
     def prune_with(days: str) -> Any:
         monkeypatch.setenv("O9_RETENTION_DAYS", days)
         settings.cache_clear()
-        return o9("db", "prune", "--json")
+        return o9("db", "prune", "--yes", "--json")
 
     assert prune_with("30").json()["optimizations"] == 0
     for wrong in ("-1", "nan", "soon"):

@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     failures.debug = False
     try:
         code = app(args=with_wait_spelled_out(typed), prog_name="o9", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who called
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the outermost boundary: every error becomes a line and a code
         return failures.report(error)

@@ -1,8 +1,7 @@
 """`db prune`: what would go, the question, and what went.
 
-Contract. Nothing is deleted before it was said what; on a terminal not without a yes, unless `--yes` gave it before.
-Where nobody can be asked, the command is the yes. Stopped at any moment, what was deleted is gone and the rest goes on
-with the next one. Nothing here imports Prefect.
+Contract. Nothing is deleted before it was said what, nor without a yes: `--yes`, or an answer on a terminal. Stopped at
+any moment, what was deleted is gone and the rest goes on with the next one. Nothing here imports Prefect.
 """
 
 from __future__ import annotations
@@ -45,10 +44,12 @@ def prune_store(
         outlook, size = store.prunable(before), _size(path)
         if not as_json:
             (print if dry_run else say)(plan(outlook, before))
-        asks = not yes and sys.stdin.isatty()
-        if asks and not dry_run and outlook.optimizations and not typer.confirm("Delete them for good?", err=True):
-            say("nothing was deleted")
-            return DONE
+        if outlook.optimizations and not (yes or dry_run):
+            if not sys.stdin.isatty():
+                raise typer.BadParameter("nobody can be asked here: give --yes to delete, or --dry-run to look")
+            if not typer.confirm("Delete them for good?", err=True):
+                say("nothing was deleted")
+                return DONE
         removed = None if dry_run else _pruned(store, before)
         if vacuum:
             store.vacuum()
@@ -73,8 +74,9 @@ def plan(outlook: Outlook, before: str) -> str:
         ends = f"from {_at(outlook.first_ended)} to {_at(outlook.last_ended)}"
         lines += [
             f"{outlook.optimizations:,} optimizations that {when}: {statuses}; they ended {ends}",
-            "everything of theirs goes with them, for good: trials, returns, checkpoints, reports. Counts, statistics "
-            "and the number of trials in a family stay. `o9 db backup PATH` makes a copy first",
+            "everything of theirs goes with them, for good: trials, returns, checkpoints, reports. Rates, trends, "
+            "durations and the number of trials in a family stay; counts by status are of what is left. "
+            "`o9 db backup PATH` makes a copy first",
         ]
     else:
         lines += [f"there is nothing to delete that {when}"]

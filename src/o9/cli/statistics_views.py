@@ -25,6 +25,7 @@ from o9.store.rankings import MAXIMIZE, STATE_FIGURES
 Figures = Mapping[str, Any]
 GROUPS_SHOWN = 10
 WIDEST_BAR = 30
+MOST_SHOWN = 1_000.0  # shares: what is more is told in powers of ten
 WIDE = 80  # from here on, waits and improvements have their columns
 NARROWEST_BAR, NARROWEST_NAME, STATUS_WIDTH, GAP = 6, 12, 12, 2
 _SPREADS = {
@@ -41,8 +42,10 @@ _QUEUE = {
 
 
 def percent_more(share: float | None) -> str:
-    """`+12.3 %`"""
-    return words.NOTHING if share is None else f"{100 * share:+.1f} %"
+    """`+12.3 %`; in powers of ten where it is beyond all measure."""
+    if share is None:
+        return words.NOTHING
+    return f"{100 * share:+.1f} %" if abs(share) < MOST_SHOWN else f"{100 * share:+.2g} %"
 
 
 def share_of(rate: float | None) -> str:

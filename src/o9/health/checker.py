@@ -25,6 +25,7 @@ from o9.health.security import security
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
+from o9.model.settings import settings
 from o9.model.states import ENDED
 from o9.store.codec import moment, to_json
 from o9.store.commit import Row
@@ -55,8 +56,8 @@ class OptimizationHealthChecker(StoreComponent):
         evaluation_seconds: float = EVALUATION_SECONDS,
     ) -> None:
         super().__init__(store)
-        self.check_interval = check_interval
-        self.evaluation_seconds = evaluation_seconds
+        self.check_interval = _seconds("check_interval", check_interval)
+        self.evaluation_seconds = _seconds("evaluation_seconds", evaluation_seconds)
         self._thresholds = dict(THRESHOLDS)
         self._rules: list[Rule] = []
         self._evaluating = asyncio.Lock()
@@ -76,14 +77,16 @@ class OptimizationHealthChecker(StoreComponent):
         unknown where all that is known is good, but not all is known. Custom rules come last, in their order.
 
         evaluate: the best of one that has ended is evaluated once more before, unless that was done (`again`): its
-        objective's code runs then, for `evaluation_seconds` at most. Else nothing but the record is read.
+        objective's code runs then, for `evaluation_seconds` at most, an import path only inside O9_ALLOWED_IMPORTS.
+        Else nothing but the record is read.
         """
         state = await self.existing(optimization_id)
         if evaluate:
             from o9.health.again import evaluate_again  # brings numpy, as `validity` below
 
             async with self._evaluating:
-                await evaluate_again(self.store, state, seconds=self.evaluation_seconds)
+                allowed = settings().allowed_imports
+                await evaluate_again(self.store, state, seconds=self.evaluation_seconds, allowed_imports=allowed)
         async with self._one_at_a_time:
             judged, checks = await self.store.read_async(_checks, self.store, state)
         measure = self._measure()
@@ -223,3 +226,9 @@ def _is_of(kept: Row, state: OptimizationState) -> bool:
         kept["status"] == state.status.value
         and (state.status not in ENDED or kept["as_of"] == moment(state.updated_at))
     )
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise OptimizationValidationError(name, f"{value!r} is not a number of seconds above 0")
+    return float(value)

@@ -133,6 +133,7 @@ def look_ahead(whole: Outcome, truncated: Sequence[tuple[int, Outcome]], asked: 
     words = f"what it says of the past is the same whether the data end then or later, at {compared} of {asked} days"
     if wrong:
         words += f" ({wrong[0]})"
+    words += "; a look at the very day, or one on rare days only, can pass"
     return Check(LOOK_AHEAD, 1.0, words, evidence={"cuts": [periods for periods, _ in truncated], "compared": compared})
 
 

@@ -112,6 +112,8 @@ def _taken(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> 
     for name in ("issues", "recommendations"):
         if not isinstance(told[name], list):
             raise OptimizationValidationError(name, "it is no list")
+        if strange := [one for one in told[name] if not isinstance(one, str)]:
+            raise OptimizationValidationError(name, f"{strange[0]!r:.80} in it is no text")
     json.dumps(told, allow_nan=False)
     return OptimizationHealthReport.from_dict(told)
 
