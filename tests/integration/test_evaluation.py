@@ -158,8 +158,9 @@ async def test_an_evaluation_for_comparing_brings_dates_and_ends_where_it_is_tol
         assert (cut.returns, cut.dates) == ((0.1, -0.1), ("2026-01-01", "2026-01-02"))
     assert "1 dates and 4 returns" in ((await one.evaluate_again(0, {"case": "too few"})).error or "")
     assert (await one.evaluate_again(0, {"case": "bare"})).dates is None
-    plain = (await evaluate(one, {"case": "too few"}))[0]  # who asks for no dates looks at none
-    assert (plain.error, plain.dates) == (None, None)
+    plain = (await evaluate(one, {"case": "an array"}))[0]
+    assert (plain.error, plain.dates) == (None, None)  # nobody asked for them
+    assert "1 dates and 4 returns" in ((await evaluate(one, {"case": "too few"}))[0].error or "")
 
 
 # What an objective may do

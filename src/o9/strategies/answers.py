@@ -40,7 +40,7 @@ def plain_answer(answer: Any, *, dated: bool = False) -> dict[str, Any]:
     return {
         "value": _result(answer.value),
         **_all_returns(answer),
-        **({"dates": _dates(answer.dates, answer.returns)} if dated else {}),
+        **_when(answer, dated),
         "periods_per_year": _periods(answer.periods_per_year),
         "metrics": _metrics(answer.metrics),
         "data_fingerprint": _name(answer.data_fingerprint),
@@ -123,6 +123,20 @@ def _returns(name: str, values: Any) -> array[float] | None:
     return numbers
 
 
+def _when(answer: Any, dated: bool) -> dict[str, list[str] | None]:
+    """The dates where they are asked for; else only whether they fit, which a run is to say and not a later check."""
+    if dated:
+        return {"dates": _dates(answer.dates, answer.returns)}
+    if answer.dates is not None and answer.returns is not None and hasattr(answer.dates, "__len__"):
+        _same_length(len(answer.dates), len(answer.returns))
+    return {}
+
+
+def _same_length(dates: int, returns: int) -> None:
+    if dates != returns:
+        raise BadAnswer(f"the objective gave {dates} dates and {returns} returns; give one for each")
+
+
 def _dates(dates: Any, returns: Any) -> list[str] | None:
     """One text for each return; those of a pandas Series where none are given by themselves."""
     index = getattr(returns, "index", None)
@@ -133,8 +147,7 @@ def _dates(dates: Any, returns: Any) -> list[str] | None:
         texts = [storable(str(label), 40).removesuffix(" 00:00:00") for label in labels]
     except Exception as error:
         raise BadAnswer(f"the objective gave dates that cannot be read: {error}; give one for each return") from error
-    if len(texts) != len(returns):
-        raise BadAnswer(f"the objective gave {len(texts)} dates and {len(returns)} returns; give one for each")
+    _same_length(len(texts), len(returns))
     return texts
 
 
@@ -172,7 +185,8 @@ def _show(value: Any) -> str:
     if value is None:
         return "None"
     try:
-        text = repr(value)
+        shape = getattr(value, "shape", ())
+        text = f"numbers in the shape {shape}" if len(shape) > 1 else " ".join(repr(value).split())
     except Exception as error:  # noqa: BLE001 - it is the user's __repr__, and is said
         text = f"<no repr: {type(error).__name__}>"
     return f"{text if len(text) <= 80 else text[:79] + '…'} ({type(value).__name__})"
