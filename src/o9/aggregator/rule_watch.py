@@ -3,7 +3,7 @@
 Contract. Owned by one event loop. Who holds the lease RULES judges; what rules stand at and how far they have read is
 written down after what follows from it was told, and the next judge goes on from there: a restart repeats nothing and
 loses nothing. The first judge of a store begins with what happens from then on. A pass costs the same at any history:
-with the built-in rules seven reads and one for each schedule, a few for each end, and no write where nothing changes.
+with the built-in rules eight reads and one for each schedule, a few for each end, and no write where nothing changes.
 A store that is away is said once, and judged when it is back.
 """
 
@@ -291,11 +291,18 @@ class RuleWatch:
         return Facts(schedule.name, {"late_seconds": late}, {"schedule": schedule.name})
 
     async def _tell(self, turns: Iterable[Turn]) -> None:
-        for turn in turns:
+        """What begins is recorded together; what is over after it, for it may have begun just now."""
+        told = list(turns)
+        known = self._store.alerts.get
+        news = [turn.alert for turn in told if turn.alert is not None]
+        news = [alert for alert in news if await self._store.read_async(known, alert.alert_id) is None]
+        sent = await asyncio.gather(*(self._send(alert, UNTIL_RESOLVED) for alert in news), return_exceptions=True)
+        for answer in sent:
+            if isinstance(answer, BaseException):
+                raise answer
+        for turn in told:
             if turn.alert is None:
                 await self._resolve(turn)
-            elif await self._store.read_async(self._store.alerts.get, turn.alert.alert_id) is None:
-                await self._send(turn.alert, UNTIL_RESOLVED)
 
     async def _send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
         try:
