@@ -43,7 +43,7 @@ def fill(store: Store) -> None:
         returns=(0.01, -0.02, 5e-324), periods_per_year=252.0, family="prices-2022", hold_out_returns=(0.03, -0.01),
         baseline_returns=(0.0, 0.0, 0.01),
     )  # fmt: skip
-    store.write(RecordProvenance("done", Ran(1, "crossover", "c1", "prices-2022")))
+    store.write(RecordProvenance("done", Ran(1, "crossover", "c1", "prices-2022", '{"fast":{}}')))
     second = trial(1, step=1, state=TrialState.FAILED, value=None, error="ZeroDivisionError: division by zero")
     for step, each in enumerate((first, second)):
         checkpoint = {"step": step, "rng": [0.1, 1e308]}

@@ -28,6 +28,11 @@ O9 = [sys.executable, "-m", "o9.cli.main"]
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 OBJECTIVES = """
 import time
+from OptimizationStateAggregator import objective
+
+@objective("crossover-of-desk", search_space={"x": {"type": "float", "low": -5, "high": 5}})
+def crossover(parameters):
+    return -(parameters["x"] - 1) ** 2
 
 def quick(parameters):
     print("said by the objective")
@@ -68,6 +73,12 @@ def o9(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def checks_of(name: str, *options: str) -> dict[str, dict[str, Any]]:
+    told = o9("health", name, "--json", *options)
+    assert told.returncode == 0, told.stderr
+    return {check["name"]: check for check in json.loads(told.stdout)["checks"]}
+
+
 def begin(*arguments: str) -> subprocess.Popen[str]:
     """In a process group of its own, as a shell starts it."""
     return subprocess.Popen(
@@ -104,6 +115,19 @@ def test_run_waits_shows_progress_and_says_what_to_type_next() -> None:
     assert "said by the objective" not in told.stdout + told.stderr
     assert statuses() == {"one": "completed", "two": "completed"}
     assert len(ledger("one")) == 3
+
+
+def test_what_it_searched_is_recorded_and_its_best_can_be_evaluated_once_more() -> None:
+    metadata = {"objective": "desk:crossover", "trials_per_step": 40, "seed": 3, "sampler": "random"}
+    told = o9("run", write({"optimization_id": "one", "total_steps": 1, "metadata": metadata, "name": "crossover"}))
+    assert told.returncode == 0, told.stderr
+    desk = Path("desk.py").rename("away.py")
+    known = checks_of("one")
+    assert known["security.search_space"]["score"] == 1.0, known["security.search_space"]
+    assert known["validity.neighbours"]["score"] is not None, known["validity.neighbours"]
+    assert "No module named 'desk'" in checks_of("one", "--evaluate")["validity.repeatable"]["words"]
+    desk.rename("desk.py")
+    assert checks_of("one", "--evaluate")["validity.repeatable"]["score"] == 1.0
 
 
 def test_what_does_not_complete_is_code_3_and_says_why_once() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from o9_testing import LINE
 
-from o9.health import again
+from o9.health import again, checker
 from o9.health.checker import OptimizationHealthChecker
 from o9.model.errors import OptimizationStrategyError
 from o9.model.provenance import Ran
@@ -224,7 +224,7 @@ async def test_no_import_path_is_followed_that_is_not_allowed(
 ) -> None:
     ended(health.store, "a", 1.0, objective="o9.objectives.functions:branin")
     assert "may not be imported on request" in (await checks(health, "a"))[REPEATABLE]["words"]
-    monkeypatch.setattr(again, "settings", lambda: settings().model_copy(update={"allowed_imports": ("o9",)}))
+    monkeypatch.setattr(checker, "settings", lambda: settings().model_copy(update={"allowed_imports": ("o9",)}))
     assert "parameters.y: expected a finite number" in (await checks(health, "a"))[REPEATABLE]["words"]  # it ran
 
 

@@ -66,7 +66,8 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         judged = revision >= "0004"
         assert whole.hold_out_returns == ((0.03, -0.01) if judged else None)
         assert store.baseline("done") == (Baseline(pack_returns((0.0, 0.0, 0.01)), None) if judged else None)
-        assert store.provenance("done") == ([Ran(1, "crossover", "c1", "prices-2022")] if judged else [])
+        searched = '{"fast":{}}' if revision >= "0007" else ""
+        assert store.provenance("done") == ([Ran(1, "crossover", "c1", "prices-2022", searched)] if judged else [])
         tried = store.family_trials("prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
         assert_alerts_read_back(store, there=revision >= "0005")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 from o9.model.provenance import Ran
 from o9.store.contract_steps import new
 from o9.strategies import registry
-from o9.strategies.factory import provenance_of
+from o9.strategies.factory import provenance_of, search_space_of
 from o9.strategies.fingerprints import code_fingerprint
+from o9.strategies.search_space import SearchSpace
 
 SOURCE = """
 import functools
@@ -82,9 +85,19 @@ def test_what_is_written_in_c_has_none() -> None:
 def test_what_an_attempt_runs(monkeypatch: Any) -> None:
     monkeypatch.setattr(registry, "_objectives", {})
     monkeypatch.setattr(registry, "_strategies", {})
-    registry.objective("here", data="prices-v1")(_objective)
+    registry.objective("here", data="prices-v1", search_space={"x": {"type": "int", "low": 1, "high": 9}})(_objective)
     code = code_fingerprint(_objective)
-    assert provenance_of(new("a", metadata={"objective": "here"}), 3) == Ran(3, "here", code, "prices-v1")
+    ran = provenance_of(new("a", metadata={"objective": "here"}), 3)
+    assert replace(ran, search_space="") == Ran(3, "here", code, "prices-v1")
+    state = new("a", metadata={"objective": "elsewhere:here"})
+    assert search_space_of(state) is None
+    space = search_space_of(state, [replace(ran, search_space=""), ran])
+    assert space == SearchSpace.parse({"x": {"type": "int", "low": 1, "high": 9}})
+    assert search_space_of(state, [ran, replace(ran, search_space="")]) is None  # recorded before there was one
+    given = {"y": {"type": "int", "low": 1, "high": 2}}
+    own = new("a", metadata={"objective": "here", "search_space": given})
+    assert json.loads(provenance_of(own, 1).search_space) == SearchSpace.parse(given).to_dict()
+    assert search_space_of(own, [ran]) == SearchSpace.parse(given)
     registry.register_strategy("own", _Own)
     assert provenance_of(new("a", metadata={"strategy": "own"}), 1) == Ran(1, "own", code, "")
 

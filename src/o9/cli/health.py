@@ -24,7 +24,7 @@ NEWEST = 10
 
 
 def judge_optimization(url: str | None, optimization_id: str, *, evaluate: bool, exit_code: bool, as_json: bool) -> int:
-    """Judge it now. `evaluate`: after its objective has evaluated the best once more.
+    """Judge it now. `evaluate`: after its objective has evaluated the best once more, imported as `o9 run` does.
 
     exit_code: answer 3 where it is critical, for scripts; else 0 whatever it is.
     """
@@ -75,5 +75,10 @@ async def _judged(
     store: Store, optimization_id: str, evaluate: bool
 ) -> tuple[OptimizationHealthReport, list[dict[str, Any]]]:
     checker = OptimizationHealthChecker(store=store)
-    report = await checker.check_optimization_health(optimization_id, evaluate=evaluate)
+    if evaluate:
+        from o9.health.again import evaluate_again  # brings numpy, which no report without it needs
+
+        seconds = checker.evaluation_seconds
+        await evaluate_again(store, await checker.existing(optimization_id), seconds=seconds, allowed_imports=None)
+    report = await checker.check_optimization_health(optimization_id)
     return report, await checker.get_health_checks(optimization_id)

@@ -2,9 +2,9 @@
 code.
 
 Contract. It runs as its trials ran: in a child process that is cut off in time with all that it started, async
-objectives in the event loop. An import path is followed only where O9_ALLOWED_IMPORTS allows it, whoever asks. Once for
-each best and each code: what came of it is kept in the record (`o9.store.provenance.Repetition`) and read from there
-by every later check. What cannot be evaluated here is kept with the reason, and tried again the next time.
+objectives in the event loop. An import path is followed as far as whoever asks allows it. Once for each best and each
+code: what came of it is kept in the record (`o9.store.provenance.Repetition`) and read from there by every later check.
+What cannot be evaluated here is kept with the reason, and tried again the next time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from o9.health.repeated import LEAST_RETURNS, LOOK_AHEAD, REPEATABLE, cuts_of, l
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
-from o9.model.settings import settings
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import to_json
@@ -37,10 +36,13 @@ _OPT_IN = (
 )
 
 
-async def evaluate_again(store: Store, state: OptimizationState, *, seconds: float) -> None:
+async def evaluate_again(
+    store: Store, state: OptimizationState, *, seconds: float, allowed_imports: tuple[str, ...] | None
+) -> None:
     """Evaluate the best of one that has ended once more, unless that was done; takes `seconds` at most.
 
-    Nothing is done for one that runs, or has no best.
+    Nothing is done for one that runs, or has no best. `allowed_imports` None: whoever asks runs code on the spot
+    anyway, and any import path is followed.
     """
     if state.status not in ENDED:
         return
@@ -49,7 +51,7 @@ async def evaluate_again(store: Store, state: OptimizationState, *, seconds: flo
         return
     kept = await store.read_async(store.repetition, state.optimization_id)
     try:
-        objective, evaluator = await asyncio.to_thread(_evaluator_of, state)
+        objective, evaluator = await asyncio.to_thread(evaluator_of, state, allowed_imports=allowed_imports)
     except OptimizationError as error:
         if kept is None or kept.number != best.number:
             await _keep(store, state, best, "", _unknown(str(error)))
@@ -150,10 +152,6 @@ def _changed(objective: Objective, code: str, best: Trial, ran: list[Ran]) -> st
 
 def _unknown(why: str) -> list[Check]:
     return [unknown(name, why) for name in (REPEATABLE, LOOK_AHEAD)]
-
-
-def _evaluator_of(state: OptimizationState) -> tuple[Objective, Evaluator]:
-    return evaluator_of(state, allowed_imports=settings().allowed_imports)
 
 
 async def _keep(store: Store, state: OptimizationState, best: Trial, code: str, checks: list[Check]) -> None:

@@ -101,6 +101,7 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
     else:  # it never holds still: the ledger may be ahead of the state, never behind it
         state = before
     holding = store.holding(name)
+    ran = store.provenance(name)
     run_id = holding.prefect_run_id if holding else None
     figures: dict[int, dict[str, float]] = {}
     for row in metrics:
@@ -115,10 +116,10 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         holding=holding,
         prefect_run=store.prefect_run(run_id) if run_id else None,
         prefect_states=store.prefect_states(name),
-        space=search_space_of(state),
+        space=search_space_of(state, ran),
         bests=[figures[step][BEST] for step in sorted(figures) if BEST in figures[step]],
         figures=figures,
-        ran=store.provenance(name),
+        ran=ran,
         repetition=store.repetition(name),
         allowed_imports=settings().allowed_imports,
     )

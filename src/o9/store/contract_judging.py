@@ -88,14 +88,14 @@ class JudgingContract:
         ]  # fmt: skip
         assert store.baseline("a") == Baseline(pack_returns((0.0, -0.01)), pack_returns((0.02,)))
         store.write(RecordProvenance("a", Ran(1, "crossover", "c1", "d1")))
-        store.write(RecordProvenance("a", Ran(2, "crossover", "c2", "")))
+        store.write(RecordProvenance("a", Ran(2, "crossover", "c2", "", '{"x":1}')))
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
         store.write(Retry(Create(new("again")), "a", 1))
         assert store.baseline("again") == store.baseline("a")
         taken_over = store.trial("again", 0)
         assert taken_over is not None
         assert taken_over.hold_out_returns == (0.3,)
-        assert store.provenance("again") == [Ran(0, "crossover", "c2", "")]
+        assert store.provenance("again") == [Ran(0, "crossover", "c2", "", '{"x":1}')]
         store.write(Retry(Create(new("from the beginning")), "a", 0))
         assert store.provenance("from the beginning") == []
         assert store.baseline("from the beginning") is None

@@ -7,7 +7,7 @@ repetition is replaced by the next one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, select
 
@@ -54,8 +54,8 @@ class RecordProvenance:
 
     def apply(self, unit: UnitOfWork) -> None:
         ran = self.ran
-        row = {"optimization_id": self.optimization_id, "attempt": ran.attempt, "code": ran.code, "data": ran.data}
-        unit.insert(PROVENANCE, row | {"objective": free_text(ran.objective)}, ignore_known=True)
+        row = asdict(ran) | {"optimization_id": self.optimization_id, "objective": free_text(ran.objective)}
+        unit.insert(PROVENANCE, row, ignore_known=True)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,10 @@ class BaselineReturns(Record, table=True):
 
 
 class Provenance(Record, table=True):
-    """What each attempt ran: fingerprints of the objective's code and of its data, empty where not known."""
+    """What each attempt ran: fingerprints of the objective's code and of its data, and what was searched (JSON).
+
+    Empty where not known.
+    """
 
     __tablename__ = "provenance"
 
@@ -183,6 +186,7 @@ class Provenance(Record, table=True):
     objective: str = ""
     code: str = ""
     data: str = ""
+    search_space: str = ""
 
 
 class Repetition(Record, table=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -99,7 +100,10 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
 
 
 def provenance_of(state: OptimizationState, attempt: int) -> Ran:
-    """What an attempt runs: by name, and as fingerprints of its code and data. Hashing large data takes a while."""
+    """What an attempt runs: by name, as fingerprints of its code and data, and what it searches.
+
+    Hashing large data takes a while.
+    """
     strategy = _strategy(state, None)
     if strategy.kind is not StrategyKind.OPTUNA:
         return Ran(attempt, strategy.name, code_fingerprint(strategy.target), "")
@@ -108,7 +112,8 @@ def provenance_of(state: OptimizationState, attempt: int) -> Ran:
         data = objective.data_fingerprint or ""
     except OptimizationStrategyError as error:
         raise OptimizationValidationError("metadata.objective", str(error)) from error
-    return Ran(attempt, objective.name, code_fingerprint(objective.function), data)
+    space = json.dumps(make_plan(state, objective).space.to_dict())
+    return Ran(attempt, objective.name, code_fingerprint(objective.function), data, space)
 
 
 def evaluator_of(
@@ -126,15 +131,21 @@ def evaluator_of(
     return objective, _evaluator(objective, make_plan(state, objective))
 
 
-def search_space_of(state: OptimizationState) -> SearchSpace | None:
-    """The one that it gives, or that of an objective known here by name; no import path is followed for it."""
+def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> SearchSpace | None:
+    """The one that it gives, that of an objective known here by name, or that of the newest attempt of `ran`.
+
+    No import path is followed for it.
+    """
     raw = state.metadata.get("search_space")
     try:
         if raw is None and isinstance(name := state.metadata.get("objective"), str):
             raw = resolve_objective(name, allowed_imports=()).search_space
-        return None if raw is None else SearchSpace.parse(raw)
+        if raw is not None:
+            return SearchSpace.parse(raw)
     except OptimizationError:
-        return None
+        pass  # not known here
+    recorded = ran[-1].search_space if ran else ""
+    return SearchSpace.parse(json.loads(recorded)) if recorded else None
 
 
 def _misspelt(metadata: Mapping[str, Any]) -> list[str]:
