@@ -286,3 +286,28 @@ def test_what_flapped_in_silence_and_is_over_is_told_to_nobody_when_the_silence_
     player.until(player.now + LONG)
     assert not player.notices
     assert not player.engine.snapshot().groups
+
+
+def test_a_group_in_which_nothing_fires_any_more_is_stored_as_such_and_begins_anew_with_group_wait() -> None:
+    player = Player(PLAIN)
+    player.play([Step(0, "fires", 0, 0), Step(6, "silence", 0, 400)])
+    player.until(START + second(16))  # it is held back and noted
+    player.play([Step(0, "resolved", 0, 0)])
+    player.until(START + second(26))
+    assert [group["idle"] for _, group in player.stored.values()] == [True]
+    assert player.stored == dict(player.engine.snapshot().groups)
+    player.play([Step(0, "fires", 1, 0)])
+    assert player.engine.due() == START + second(31)
+    player.play([Step(0, "fires", 2, 0)])
+    player.until(START + second(32))
+    assert [(notice.at - START, len(notice.firing)) for notice in player.notices] == [(second(5), 1), (second(31), 1)]
+
+
+def test_an_end_that_lies_before_the_beginning_is_counted_behind_it() -> None:
+    player = Player(FULL)
+    for _ in range(3):
+        player.play([Step(1, "fires", 0, 0)])
+        player.engine.take([alert(0, player.now, ends_at=START - LONG)], player.now)
+        (kept,) = player.engine.snapshot().alerts
+        assert kept.changes
+        assert list(kept.changes) == sorted(kept.changes)
