@@ -123,12 +123,25 @@ def test_out_of_sample_what_is_contradicted_is_the_verdict_and_a_loss_is_a_warni
     assert judge(lost).verdict is not Verdict.OVERFIT
     assert named(lost, "out_of_sample").score == 0.7
     assert "nothing of it is left" in named(lost, "out_of_sample").words
+    assert "too short to tell: even all of it would take 190 periods" in named(lost, "out_of_sample").words
     contradicted = known(out_of_sample=Moments(504, -0.05, 0.0, 3.0))
     assert judge(contradicted).verdict is Verdict.OVERFIT
     assert named(contradicted, "out_of_sample").score < 0.05  # type: ignore[operator]
     missing = named(known(out_of_sample=NONE), "out_of_sample")
     assert isinstance(missing.score, Unknown)
     assert "hold_out_returns" in missing.remedy
+
+
+def test_out_of_sample_too_little_is_a_warning_unless_it_can_be_told_from_zero() -> None:
+    modest = Moments(DAYS, 0.56 / math.sqrt(252), 0.0, 3.0)
+    short = named(known(best=modest, out_of_sample=Moments(504, 0.0006 / math.sqrt(252), 0.0, 3.0)), "out_of_sample")
+    assert (short.score, bool(short.remedy)) == (0.7, True)
+    assert "0% of it, which cannot be told from nothing; it is too short to tell: even all of it" in short.words
+    long = named(known(luck=0.11, out_of_sample=Moments(504, 0.05, 0.0, 3.0)), "out_of_sample")
+    assert (long.score, long.words.endswith("42% of it, which cannot be told from nothing")) == (0.7, True)
+    told = named(known(luck=0.11, out_of_sample=Moments(5_040, 0.05, 0.0, 3.0)), "out_of_sample")
+    assert (told.score, told.remedy) == (1.0, "")
+    assert named(known(best=modest, out_of_sample=Moments(504, 0.02, 0.0, 3.0)), "out_of_sample").score == 1.0
 
 
 def test_what_luck_says_already_is_not_said_again() -> None:

@@ -85,6 +85,25 @@ def test_many_series_become_a_matrix() -> None:
     assert "none of 0 trials" in reason(aligned([]))
 
 
+def test_what_is_no_simple_return_leaves_its_series_out() -> None:
+    answer = aligned([[0.1, 0.2], [0.1, -1e6 - 1], [1e154, 1e154], [1e6, -1e6]])
+    assert isinstance(answer, Aligned)
+    assert answer.positions == (0, 3)
+    assert answer.left_out[1] == (
+        "1 of 2 returns are beyond ±1,000,000, which no simple return is, the first in period 1"
+    )
+    assert "beyond" in reason(moments([0.1, 0.2, 1e7]))
+
+
+@pytest.mark.parametrize("size", [1e154, 1e307])
+def test_what_squares_overflow_is_unknown_and_never_a_p_value(size: float) -> None:
+    returns = noise(600, 40)
+    returns[5, 3] = size
+    assert "trial 3 are too large" in reason(family_p_value(returns))
+    assert "trial 3 are too large" in reason(effective_number_of_trials(returns * 10))
+    assert "too large" in reason(family_p_value(noise(600, 40) * 1e200))
+
+
 # --- effective number of trials -----------------------------------------------------------------------------------
 
 

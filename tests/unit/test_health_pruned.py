@@ -60,7 +60,7 @@ def test_what_cannot_be_judged_leaves_nothing() -> None:
     varied = (0.01, 0.02, 0.03)
     packed = [pack_returns(each) for each in ((), (math.nan, 0.1, 0.2), (1e308, -1e308, 1e308), varied, (0.0, 0.0))]
     over_zero = float(np.mean(varied) / np.std(varied, ddof=1))
-    assert sorted(sharpe_ratios_of(packed)) == pytest.approx([0.0, 0.0, over_zero])
+    assert sorted(sharpe_ratios_of(packed)) == pytest.approx([0.0, over_zero])  # 1e308 is no return
     for baseline in ((0.01,), (math.inf, 0.1, 0.2)):  # of another length, or none: over zero
         assert sorted(sharpe_ratios_of([packed[3]], pack_returns(baseline))) == pytest.approx([over_zero])
     twice = [pack_returns(2 * value for value in varied)]

@@ -17,6 +17,7 @@ from o9.health.moments import Moments
 from o9.health.overfitting import BacktestOverfitting, probabilistic_sharpe_ratio
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, Evidence, Verdict, judge
+from o9.store.families import PrunedTrials
 
 DAYS = 2_520
 NONE = Unknown("not given")
@@ -247,3 +248,38 @@ def test_whatever_comes_there_is_a_verdict(returns: list[Any], more: int) -> Non
     assert judgement.score is None or 0 <= judgement.score <= 1
     for leg in judgement.legs:
         assert isinstance(leg.value, Unknown) or math.isfinite(leg.value)
+
+
+@pytest.mark.parametrize("size", [1e7, 1e150, 1e154, 1e307])
+def test_a_series_that_is_none_of_returns_is_a_luckless_try(size: float, capfd: pytest.CaptureFixture[str]) -> None:
+    series = np.random.default_rng(2).normal(0.0, 0.01, (40, 600))
+    series[3, 5] = size
+    evidence = examine(list(series), periods_per_year=252)
+    assert (evidence.counted, evidence.kept) == (40, 39)
+    without = [None if position == 3 else one for position, one in enumerate(series)]
+    assert evidence == examine(without, periods_per_year=252)
+    judgement = judge(evidence)
+    assert judgement.verdict is Verdict.LUCK
+    assert "The returns of 1 of 40 trials are not there" in judgement.words
+    itself = judge(examine(list(series), best=3))
+    assert itself.verdict is Verdict.UNKNOWN
+    assert "the trial to be judged cannot be: 1 of 600 returns are beyond" in itself.words
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("scale", [1e153, 1e155, 1e200, 1e307])
+def test_noise_at_a_scale_that_no_returns_have_is_unknown(scale: float) -> None:
+    series = np.random.default_rng(2).normal(0.0, 1.0, (40, 600)) * scale
+    assert judge(examine(list(series))).verdict is Verdict.UNKNOWN
+
+
+def test_a_benchmark_that_is_none_of_returns_and_figures_that_are_not_finite_are_unknown() -> None:
+    series = np.random.default_rng(2).normal(0.0, 0.01, (5, 600))
+    baseline = series[0].copy()
+    baseline[7] = 1e200
+    found = examine(list(series), benchmark=baseline)
+    assert "the benchmark cannot be used: 1 of 600" in str(found.best)
+    boundless = PrunedTrials(1, 1, math.nan, math.nan)
+    found = examine(list(series), counted=6, pruned=boundless, replications=10)
+    for figure in (found.luck, found.deflated, found.deflated_effective):
+        assert isinstance(figure, Unknown)

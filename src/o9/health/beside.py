@@ -11,7 +11,12 @@ from __future__ import annotations
 
 from o9.health.checks import Check, unknown
 from o9.health.moments import Moments, annualised
-from o9.health.overfitting import BacktestOverfitting, minimum_backtest_length, minimum_track_record_length
+from o9.health.overfitting import (
+    BacktestOverfitting,
+    minimum_backtest_length,
+    minimum_track_record_length,
+    probabilistic_sharpe_ratio,
+)
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence, Verdict, hold_out, split_sample
 
@@ -20,6 +25,7 @@ OVERFITTING, OUT_OF_SAMPLE = "validity.overfitting", "validity.out_of_sample"
 DOUBTFUL = 0.7  # below the threshold: a warning, by itself no verdict
 CONTRADICTED = 0.5  # at most, where the verdict is that it is overfit
 CONFIDENCE = 0.95
+LEAST_LEFT = 0.5  # less of the Sharpe ratio in sample is a warning, but where it can be told from zero
 _LONGER = "test it on more data, or go on with it on paper, before it is traded"
 _FEWER = "search fewer variants, or on more data"
 _GIVE_HOLD_OUT = (
@@ -110,7 +116,11 @@ def overfitting(evidence: Evidence) -> Check:
 
 
 def out_of_sample(best: Moments, evidence: Evidence) -> Check:
-    """What is left of the best's Sharpe ratio on data that had no part in the choice."""
+    """What is left of the best's Sharpe ratio on data that had no part in the choice.
+
+    Less than half of it, and not to be told from zero, is a warning. Where not even all of it could be told from zero
+    over so few periods, the words say that they are too few.
+    """
     fresh = evidence.out_of_sample
     if isinstance(fresh, Unknown):
         return unknown(OUT_OF_SAMPLE, fresh, _GIVE_HOLD_OUT)
@@ -122,12 +132,28 @@ def out_of_sample(best: Moments, evidence: Evidence) -> Check:
     leg = hold_out(evidence)
     if leg.says is Verdict.OVERFIT and not isinstance(leg.value, Unknown):
         return Check(OUT_OF_SAMPLE, min(CONTRADICTED, leg.value), words, "do not trade on it", evidence=known)
-    if fresh.sharpe <= 0:
-        return Check(OUT_OF_SAMPLE, DOUBTFUL, f"{words}: nothing of it is left", _LONGER, evidence=known)
     if best.sharpe > 0:
         known |= {"kept": fresh.sharpe / best.sharpe}
-        words += f": {fresh.sharpe / best.sharpe:.0%} of it"
-    return Check(OUT_OF_SAMPLE, 1.0, words, evidence=known)
+    words += ": nothing of it is left" if fresh.sharpe <= 0 else ""
+    words += f": {fresh.sharpe / best.sharpe:.0%} of it" if fresh.sharpe > 0 and best.sharpe > 0 else ""
+    if fresh.sharpe > 0 and (fresh.sharpe >= LEAST_LEFT * best.sharpe or _above_zero(fresh)):
+        return Check(OUT_OF_SAMPLE, 1.0, words, evidence=known)
+    if fresh.sharpe > 0:
+        words += ", which cannot be told from nothing"
+    needed = minimum_track_record_length(
+        best.sharpe, confidence=CONFIDENCE, skewness=best.skewness, kurtosis=best.kurtosis
+    )
+    if not isinstance(needed, Unknown) and fresh.observations < needed:
+        known |= {"needed": needed}
+        words += f"; it is too short to tell: even all of it would take {_length(needed, evidence)}"
+    return Check(OUT_OF_SAMPLE, DOUBTFUL, words, _LONGER, evidence=known)
+
+
+def _above_zero(fresh: Moments) -> bool:
+    likely = probabilistic_sharpe_ratio(
+        fresh.sharpe, observations=fresh.observations, skewness=fresh.skewness, kurtosis=fresh.kurtosis
+    )
+    return not isinstance(likely, Unknown) and likely >= CONFIDENCE
 
 
 def _figures(found: BacktestOverfitting) -> dict[str, float | int | None]:

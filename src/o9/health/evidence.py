@@ -1,7 +1,8 @@
 """From the returns of a family to the evidence that `o9.health.verdict.judge` judges.
 
 Contract. Pure and deterministic. Whatever cannot be computed is an `Unknown` inside the evidence, with its reason; only
-a count or a position that contradicts the series raises ValueError.
+a count or a position that contradicts the series raises ValueError. A trial whose returns are unusable (`aligned`) is
+left out and counts as a luckless try, as one without returns does.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from o9.health.family import (
     family_p_value,
     sharpe_ratios,
 )
-from o9.health.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, never_varies
+from o9.health.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, never_varies, unusable
 from o9.health.overfitting import (
+    BacktestOverfitting,
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     probability_of_backtest_overfitting,
@@ -65,24 +67,26 @@ def examine(
     tried = len(returns) if counted is None else counted
     if tried < len(returns):
         raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")
-    usable = _over(aligned(returns), benchmark)
-    if isinstance(usable, Unknown):
-        return _nothing(tried, usable)
-    series, betas = usable
-    matrix = series.matrix
-    sharpes = sharpe_ratios(matrix)
-    column = _column(series, sharpes, best)
-    if isinstance(column, Unknown):
-        return _nothing(tried, column)
-    beta = None if betas is None else float(betas[column])
-    fresh = _fresh(out_of_sample, out_of_sample_benchmark, beta)
-    chosen = moments(matrix[:, column])
-    kept = matrix.shape[1]
-    effective = effective_number_of_trials(matrix)
-    if not isinstance(effective, Unknown):
-        effective *= tried / kept
-    variance = _variance(sharpes, tried, pruned)
-    family: FamilyTest | Unknown = family_p_value(matrix, chosen=column, replications=replications, seed=seed)
+    with np.errstate(all="ignore"):  # what is not finite is made unknown, with its reason
+        usable = _over(aligned(returns), benchmark)
+        if isinstance(usable, Unknown):
+            return _nothing(tried, usable)
+        series, betas = usable
+        matrix = series.matrix
+        sharpes = sharpe_ratios(matrix)
+        column = _column(series, sharpes, best)
+        if isinstance(column, Unknown):
+            return _nothing(tried, column)
+        beta = None if betas is None else float(betas[column])
+        fresh = _fresh(out_of_sample, out_of_sample_benchmark, beta)
+        chosen = moments(matrix[:, column])
+        kept = matrix.shape[1]
+        effective = effective_number_of_trials(matrix)
+        if not isinstance(effective, Unknown):
+            effective *= tried / kept
+        variance = _variance(sharpes, tried, pruned)
+        family: FamilyTest | Unknown = family_p_value(matrix, chosen=column, replications=replications, seed=seed)
+        overfitting = _split(matrix, blocks)
     return Evidence(
         counted=tried,
         kept=kept,
@@ -92,7 +96,7 @@ def examine(
         deflated_effective=_deflated(chosen, effective, variance),
         effective=effective,
         family=family,
-        overfitting=probability_of_backtest_overfitting(matrix, blocks),
+        overfitting=overfitting,
         out_of_sample=fresh,
         over_benchmark=benchmark is not None,
         beta=beta,
@@ -152,6 +156,8 @@ def _over(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> tuple[Align
         return Unknown(f"the benchmark has {baseline.size} returns, the trials have {len(usable.matrix)} each")
     if not np.isfinite(baseline).all():
         return Unknown("the benchmark's returns are not all finite")
+    if wrong := unusable(baseline):
+        return Unknown(f"the benchmark cannot be used: {wrong}")
     betas = exposures(usable.matrix, baseline)
     subtract(usable.matrix, baseline, betas)  # it is `aligned`'s own copy, and there may be no memory for another
     return usable, betas
@@ -176,7 +182,16 @@ def _variance(sharpes: Floats, tried: int, pruned: PrunedTrials) -> float | Unkn
         return Unknown(f"the returns of only {known} of {tried:,} trials are there: their spread is unknown")
     total = float(sharpes.sum()) + pruned.sharpe_sum
     squares = float(sharpes @ sharpes) + pruned.sharpe_square_sum
+    if not (math.isfinite(total) and math.isfinite(squares)):
+        return Unknown("a trial's Sharpe ratio is not finite: the spread between them is unknown")
     return max(0.0, squares - total * total / known) / (known - 1)
+
+
+def _split(matrix: Floats, blocks: int) -> BacktestOverfitting | Unknown:
+    found = probability_of_backtest_overfitting(matrix, blocks)
+    if isinstance(found, Unknown) or (np.isfinite(found.in_sample).all() and np.isfinite(found.out_of_sample).all()):
+        return found
+    return Unknown("a half's Sharpe ratio is not finite")
 
 
 def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: float | Unknown) -> float | Unknown:
@@ -186,7 +201,7 @@ def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: floa
     assert isinstance(chosen, Moments)
     assert not isinstance(trials, Unknown)
     assert not isinstance(variance, Unknown)
-    return deflated_sharpe_ratio(
+    ratio = deflated_sharpe_ratio(
         chosen.sharpe,
         observations=chosen.observations,
         trials=trials,
@@ -194,6 +209,9 @@ def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: floa
         skewness=chosen.skewness,
         kurtosis=chosen.kurtosis,
     )
+    if not isinstance(ratio, Unknown) and not math.isfinite(ratio):
+        return Unknown("the deflated Sharpe ratio is not finite")
+    return ratio
 
 
 def _nothing(tried: int, why: Unknown) -> Evidence:

@@ -1,8 +1,9 @@
 """A family of trials judged as one: how many independent ones it amounts to, and whether its best is more than luck.
 
 Contract. Pure and deterministic; randomness comes from a seed. `returns` is (periods, trials), float64, simple returns
-a period. Poor data is an `Unknown` with its reason. A trial whose returns never vary was tried, but has no part in what
-is computed here: it can neither be correlated nor be the best by luck.
+a period. Poor data is an `Unknown` with its reason, and so is what would come from a figure that is not finite. A trial
+whose returns never vary was tried, but has no part in what is computed here: it can neither be correlated nor be the
+best by luck.
 
 The test needs the package `arch` (extra `quant`), which is imported when it is used; without it the answer is Unknown.
 10,000 trials of 2,500 periods (200 MB of returns): 6 s of processor time and 550 MiB at the highest for the test, as
@@ -82,43 +83,50 @@ def family_p_value(
         return Unknown("no trial's returns ever vary")
     if chosen is not None and chosen not in part:
         return Unknown(f"the returns of trial {chosen} never vary, so that there is no risk to divide by")
-    try:
-        kept = kept_of_the_period_before(excess[:, part])
-        few = np.unique(np.linspace(0, len(part) - 1, min(len(part), BLOCK_SAMPLE)).astype(np.intp))
-        block = _block_length(excess[:, part[few]])
-        beyond = _beyond_first_order(_remainders(excess[:, part[few]], kept[few]))
-        weights = _weights(periods, block, replications, seed)
-    except ImportError:
-        return Unknown('the package arch is not installed; `pip install "prefect-o9[quant]"` brings it')
-    far_worse = -math.sqrt(2 * math.log(math.log(periods)) / periods)
-    seen, plain = np.empty(len(part)), np.empty(len(part))
-    luckiest, plain_luckiest = np.full((2, replications), -math.inf)
-    step = max(1, CELLS_AT_ONCE // max(periods, replications))
-    for start in range(0, len(part), step):
-        chunk = slice(start, start + step)
-        columns = excess[:, part[chunk]]
-        deviation = long_run_deviation(columns, block)
-        ratios = columns.mean(axis=0) / deviation
-        plain[chunk] = ratios
-        seen[chunk] = ratios * deviation / (prewhitened_deviation(columns, kept[chunk]) * beyond)
-        # What is far worse than the benchmark has no part in the luck of the best (Hansen's consistent recentring).
-        centre = np.where(ratios < far_worse, 0.0, ratios)
-        resampled = weights @ (columns / deviation)
-        plain_luckiest = np.maximum(plain_luckiest, (resampled - centre).max(axis=1))
-        luckiest = np.maximum(
-            luckiest, ((resampled - centre) / _resampled_spread(weights, columns, resampled * deviation)).max(axis=1)
+    with np.errstate(all="ignore"):  # what is not finite is answered for below
+        try:
+            kept = kept_of_the_period_before(excess[:, part])
+            few = np.unique(np.linspace(0, len(part) - 1, min(len(part), BLOCK_SAMPLE)).astype(np.intp))
+            block = _block_length(excess[:, part[few]])
+            beyond = _beyond_first_order(_remainders(excess[:, part[few]], kept[few]))
+            weights = _weights(periods, block, replications, seed)
+        except ImportError:
+            return Unknown('the package arch is not installed; `pip install "prefect-o9[quant]"` brings it')
+        far_worse = -math.sqrt(2 * math.log(math.log(periods)) / periods)
+        seen, plain = np.empty(len(part)), np.empty(len(part))
+        luckiest, plain_luckiest = np.full((2, replications), -math.inf)
+        step = max(1, CELLS_AT_ONCE // max(periods, replications))
+        for start in range(0, len(part), step):
+            chunk = slice(start, start + step)
+            columns = excess[:, part[chunk]]
+            deviation = long_run_deviation(columns, block)
+            ratios = columns.mean(axis=0) / deviation
+            plain[chunk] = ratios
+            seen[chunk] = ratios * deviation / (prewhitened_deviation(columns, kept[chunk]) * beyond)
+            # What is far worse than the benchmark has no part in the luck of the best (Hansen's consistent recentring).
+            centre = np.where(ratios < far_worse, 0.0, ratios)
+            resampled = weights @ (columns / deviation)
+            plain_luckiest = np.maximum(plain_luckiest, (resampled - centre).max(axis=1))
+            luckiest = np.maximum(
+                luckiest,
+                ((resampled - centre) / _resampled_spread(weights, columns, resampled * deviation)).max(axis=1),
+            )
+        for figures in (plain, seen):
+            if not np.isfinite(figures).all():
+                return _beyond_arithmetic(int(part[int(np.isfinite(figures).argmin())]))
+        if not (np.isfinite(luckiest).all() and np.isfinite(plain_luckiest).all()):
+            return Unknown("resampled, the returns are too large or too small to be computed with")
+        best = int(seen.argmax()) if chosen is None else int(np.searchsorted(part, chosen))
+        return FamilyTest(
+            p_value=_share_above(luckiest, seen[best]),
+            hansen=_share_above(plain_luckiest, plain[best]),
+            statistic=float(seen[best]) * math.sqrt(periods),
+            chosen=int(part[best]),
+            trials=len(part),
+            periods=periods,
+            block_length=block,
+            replications=replications,
         )
-    best = int(seen.argmax()) if chosen is None else int(np.searchsorted(part, chosen))
-    return FamilyTest(
-        p_value=_share_above(luckiest, seen[best]),
-        hansen=_share_above(plain_luckiest, plain[best]),
-        statistic=float(seen[best]) * math.sqrt(periods),
-        chosen=int(part[best]),
-        trials=len(part),
-        periods=periods,
-        block_length=block,
-        replications=replications,
-    )
 
 
 def p_value_of_all(p_value: float, kept: int, counted: int) -> float:
@@ -151,8 +159,13 @@ def effective_number_of_trials(returns: ArrayLike) -> float | Unknown:
         return Unknown("no trial's returns ever vary")
     if trials == 1:
         return 1.0
-    unit = varied - varied.mean(axis=0)
-    unit /= np.sqrt(np.einsum("ij,ij->j", unit, unit))
+    with np.errstate(all="ignore"):  # what is not finite is answered for below
+        unit = varied - varied.mean(axis=0)
+        lengths = np.sqrt(np.einsum("ij,ij->j", unit, unit))
+    measured = np.isfinite(lengths)
+    if not measured.all():
+        return _beyond_arithmetic(int(np.flatnonzero(varies)[int(measured.argmin())]))
+    unit /= lengths
     correlations = unit.T @ unit if trials <= periods else unit @ unit.T  # the same eigenvalues but for zeros
     eigenvalues = np.zeros(trials)
     eigenvalues[: min(trials, periods)] = np.maximum(np.linalg.eigvalsh(correlations), 0.0)
@@ -166,8 +179,9 @@ def effective_number_of_trials(returns: ArrayLike) -> float | Unknown:
 def sharpe_ratios(returns: Floats) -> Floats:
     """Of each column, per period, n - 1; 0 where it never varies: nothing risked, nothing shown."""
     varies = _varies(returns)
-    deviation = returns.std(axis=0) * math.sqrt(len(returns) / max(len(returns) - 1, 1))
-    ratios: Floats = np.where(varies, returns.mean(axis=0) / np.where(varies, deviation, 1.0), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = returns.std(axis=0) * math.sqrt(len(returns) / max(len(returns) - 1, 1))
+        ratios: Floats = np.where(varies, returns.mean(axis=0) / np.where(varies, deviation, 1.0), 0.0)
     return ratios
 
 
@@ -240,8 +254,15 @@ def _excess(returns: ArrayLike, benchmark: ArrayLike | None) -> Floats | Unknown
 
 
 def _varies(returns: Floats) -> NDArray[np.bool_]:
-    varies: NDArray[np.bool_] = returns.std(axis=0) > ROUNDING * np.abs(returns).max(axis=0)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # a deviation beyond the largest number does not make it constant
+        varies: NDArray[np.bool_] = ~(returns.std(axis=0) <= ROUNDING * np.abs(returns).max(axis=0))
     return varies
+
+
+def _beyond_arithmetic(trial: int) -> Unknown:
+    return Unknown(f"the returns of trial {trial} are too large or too small to be computed with")
 
 
 def _beyond_first_order(remainders: Floats) -> float:
@@ -255,7 +276,7 @@ def _resampled_spread(weights: Floats, columns: Floats, means: Floats) -> Floats
     centred = columns - columns.mean(axis=0)
     variances = (weights @ centred**2 - (means - columns.mean(axis=0)) ** 2) / centred.var(axis=0)
     # A resample may hold one day of a strategy that hardly ever traded: no deviation, and no evidence either.
-    spread: Floats = np.sqrt(np.where(variances > LEAST_RESAMPLED_VARIANCE, variances, math.inf))
+    spread: Floats = np.sqrt(np.where(variances <= LEAST_RESAMPLED_VARIANCE, math.inf, variances))
     return spread
 
 

@@ -1,7 +1,8 @@
 """What a series of returns says of itself: Sharpe ratio, skewness, kurtosis; and many series as one matrix.
 
 Contract. Pure. Returns are simple returns a period, in excess of whatever they are measured against. Everything here is
-per period unless its name says `annual`. Poor data is answered with `Unknown` and its reason.
+per period unless its name says `annual`. Poor data is answered with `Unknown` and its reason; a return of more than
+`MOST_RETURN` in size is poor data.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ Floats = NDArray[np.float64]
 LEAST_OBSERVATIONS = 3  # below it skewness and kurtosis are decided by the formula, not by the data
 # A deviation this small beside the numbers themselves is what rounding leaves of a constant.
 ROUNDING = 1e-12
+# A million times the stake in one period is no simple return but a fault of the data, a price or a sum of money. The
+# bound keeps what follows far from where squares overflow.
+MOST_RETURN = 1e6
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,15 @@ def moments(returns: ArrayLike) -> Moments | Unknown:
         return Unknown(wrong)
     deviations = series - series.mean()
     second = float(np.mean(deviations**2))
-    return Moments(
+    found = Moments(
         observations=len(series),
         sharpe=float(series.mean()) / math.sqrt(second * len(series) / (len(series) - 1)),
         skewness=float(np.mean((deviations / math.sqrt(second)) ** 3)),
         kurtosis=float(np.mean((deviations / math.sqrt(second)) ** 4)),
     )
+    if not all(map(math.isfinite, (found.sharpe, found.skewness, found.kurtosis))):
+        return Unknown("the returns are too small to be computed with")
+    return found
 
 
 def annualised(sharpe: float, periods_per_year: float) -> float:
@@ -80,7 +87,7 @@ def per_period(annual_sharpe: float, periods_per_year: float) -> float:
 
 
 def aligned(series: Sequence[ArrayLike | None]) -> Aligned | Unknown:
-    """Many series as one matrix. None, NaN and infinities leave their series out, with the reason.
+    """Many series as one matrix. None, NaN, infinities and what is beyond MOST_RETURN leave their series out, with why.
 
     Series of different lengths are not cut to fit: nothing says which periods they share, so the answer is Unknown.
     A series that never varies stays in: a strategy that never traded was tried too. Memory: 8 bytes · periods · series,
@@ -93,7 +100,7 @@ def aligned(series: Sequence[ArrayLike | None]) -> Aligned | Unknown:
             left_out[position] = "it has no returns"
             continue
         values = np.asarray(one, dtype=np.float64)
-        wrong = _unusable(values)
+        wrong = unusable(values)
         if wrong:
             left_out[position] = wrong
         else:
@@ -123,7 +130,7 @@ def matrix_of(returns: ArrayLike) -> Floats | Unknown:
 
 def fault(series: Floats) -> str | None:
     """Why `series` has no Sharpe ratio; None where it has one."""
-    wrong = _unusable(series)
+    wrong = unusable(series)
     if wrong:
         return wrong
     if len(series) < LEAST_OBSERVATIONS:
@@ -138,7 +145,8 @@ def never_varies(series: Floats) -> bool:
     return bool(series.std() <= ROUNDING * np.abs(series).max())
 
 
-def _unusable(series: Floats) -> str | None:
+def unusable(series: Floats) -> str | None:
+    """Why `series` is none of returns; None where it is one."""
     if series.ndim != 1:
         return f"the returns have {series.ndim} dimensions, not one"
     if not len(series):
@@ -147,6 +155,12 @@ def _unusable(series: Floats) -> str | None:
     if not finite.all():
         bad, first = int((~finite).sum()), int(finite.argmin())
         return f"{bad} of {len(series)} returns are not finite, the first in period {first}"
+    if max(float(series.max()), -float(series.min())) > MOST_RETURN:
+        beyond = np.abs(series) > MOST_RETURN
+        return (
+            f"{int(beyond.sum())} of {len(series)} returns are beyond ±{MOST_RETURN:,.0f}, which no simple return is, "
+            f"the first in period {int(beyond.argmax())}"
+        )
     return None
 
 
