@@ -32,9 +32,10 @@ def ran(
     *,
     direction: str = "maximize",
     end: S | None = S.COMPLETED,
+    baseline: float = 0.5,
     **metrics: float,
 ) -> None:
-    claimed = at_work(store, key, metadata={"direction": direction})
+    claimed = at_work(store, key, metadata={"direction": direction}, baseline_performance=baseline)
     best = None if value is None else {"x": 1}
     step = CommitStep(key, claimed.fence, 0, [trial(0, value=value)], {}, metrics, "", value, value, best)
     store.write(step)
@@ -79,6 +80,12 @@ def test_mixed_directions_are_one_order_by_what_is_good(store: Store) -> None:
     ran(store, "down", 0.5, direction="minimize")
     assert [row["optimization_id"] for row in ranking(store, "current_performance")] == ["up", "down"]
     assert [row["direction"] for row in ranking(store, "current_performance")] == ["maximize", "minimize"]
+
+
+def test_an_improvement_over_nothing_is_not_ranked(store: Store) -> None:
+    ran(store, "alone", 41.0, baseline=0.0)
+    ran(store, "compared", 2.0)
+    assert [row["optimization_id"] for row in ranking(store, "performance_improvement")] == ["compared"]
 
 
 def test_what_was_never_measured_is_not_ranked(store: Store) -> None:

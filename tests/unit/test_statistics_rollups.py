@@ -332,7 +332,8 @@ def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None,
         record = pd.DataFrame(ended(path) + (gone or []), columns=columns)
         held = pd.read_sql("SELECT * FROM rollup WHERE count <> 0 OR ran <> 0 OR improved <> 0 OR waited <> 0", direct)
     record["ran"] = record["started_at"].notna()
-    record["improved"] = (record["current_performance"] != 0) | (record["optimized_parameters"] != "{}")
+    measured = (record["current_performance"] != 0) | (record["optimized_parameters"] != "{}")
+    record["improved"] = measured & (record["baseline_performance"] != 0)
     record["waited"] = record["waited_seconds"].notna()
     for name, column, which in (
         ("duration_sum", "execution_time", "ran"), ("improvement_sum", "performance_improvement", "improved"),
@@ -443,6 +444,7 @@ def test_sums_add_and_take_away() -> None:
     row = {
         "completed_steps": 2, "started_at": "x", "execution_time": 3.0, "performance_improvement": -1.0,
         "current_performance": 1.0, "optimized_parameters": "{}", "waited_seconds": None,
+        "baseline_performance": 1.0,
     }  # fmt: skip
     sums, other = Sums(), Sums()
     for each in (sums, sums, other):

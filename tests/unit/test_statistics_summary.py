@@ -57,7 +57,7 @@ def told(store: Store) -> dict[str, Any]:
 
 def life(store: Store, clock: Clock, key: str, seconds: float, improvement: float, end: S, **fields: Any) -> None:
     """Wait 10 s in the queue, run for `seconds`, and end."""
-    put(store, key, **fields)
+    put(store, key, **({"baseline_performance": 1.0} | fields))
     clock.on(10)
     claimed = store.write(Claim("node", 100, 600.0, key))
     assert claimed is not None

@@ -225,7 +225,7 @@ def _ended_in(connection: Connection, span: str, starts: str) -> Iterator[Row]:
     names = (
         "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
         "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
-        "waited_seconds",
+        "baseline_performance", "waited_seconds",
     )  # fmt: skip
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
     statement = select(*(OPTIMIZATION.c[name] for name in names)).where(*_in_window(span, starts))

@@ -313,7 +313,7 @@ _ENDED = frozenset(status.value for status in ENDED)
 _READ = (
     "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
     "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
-    "waited_seconds",
+    "baseline_performance", "waited_seconds",
 )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ _OF_THE_OBJECTIVE = frozenset({"best_value"})  # metrics of steps that are value
 _READ = select(
     *(OPTIMIZATION.c[name] for name in (
         "optimization_id", "optimization_type", "strategy", "priority", "started_at", "completed_at",
-        "completed_steps", "current_performance", "performance_improvement",
+        "completed_steps", "current_performance", "performance_improvement", "baseline_performance",
         "optimized_parameters", "execution_time", "waited_seconds", "cpu_usage", "memory_usage", "metrics", "metadata",
     ))
 )  # fmt: skip
@@ -55,7 +55,7 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
     }
     has = {
         "current_performance": measured(row),
-        "performance_improvement": measured(row),
+        "performance_improvement": compared(row),
         "execution_time": row["started_at"] is not None,
         "waited_seconds": row["waited_seconds"] is not None,
         "completed_steps": row["started_at"] is not None,
@@ -69,6 +69,11 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
 def measured(row: Mapping[Any, Any]) -> bool:
     """Whether it has a performance: 0.0 without parameters that reached it says that nothing has succeeded yet."""
     return bool(row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}")
+
+
+def compared(row: Mapping[Any, Any]) -> bool:
+    """Whether its improvement is one: without a baseline it is the performance itself, and no share of anything."""
+    return measured(row) and row["baseline_performance"] != 0.0
 
 
 def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> Sequence[Mapping[Any, Any]]:

@@ -4,8 +4,8 @@
 move changes no priority, and needs not write there. `rollup` holds counts, sums and histograms of what ended: by the
 hour, the day and the month in which it did, and over all time, each by type, strategy, priority and status. Durations
 are seconds of running, waits seconds from being queued to being started, summed over an optimization's attempts. Each
-of them, and the improvement, counts only where there is one: what never ran has no duration, and what never measured
-anything (`rankings.measured`) no improvement, though its state has a 0.0 for it.
+of them, and the improvement, counts only where there is one: what never ran has no duration, and what was not
+held against a baseline (`rankings.compared`) no improvement, though its state has a number for it.
 
 A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
 from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
@@ -85,7 +85,7 @@ class Sums:
             self.ran += 1
             self.duration_sum += row["execution_time"]
             self.durations[bucket_of(row["execution_time"])] += 1
-        if rankings.measured(row):
+        if rankings.compared(row):
             self.improved += 1
             self.improvement_sum += row["performance_improvement"]
             self.improvements[bucket_of(row["performance_improvement"])] += 1
