@@ -18,7 +18,7 @@ import yaml
 from o9.model.errors import OptimizationValidationError
 
 SIZE_LIMIT = 1 << 20
-NODES_LIMIT = 100_000
+NODES_LIMIT = 20_000
 DEPTH_LIMIT = 40
 TEXT_LIMIT = 20_000
 LONGEST = timedelta(days=3660)
