@@ -78,6 +78,7 @@ def sums_of(count: int, seconds: float, improvement: float) -> Sums:
             {
                 "started_at": "x", "completed_at": "x", "execution_time": seconds, "completed_steps": 1,
                 "current_performance": 1.0, "performance_improvement": improvement, "optimized_parameters": "{}",
+                "baseline_performance": 1.0,
                 "waited_seconds": 2.0, "status": "completed",
             }
         )  # fmt: skip
