@@ -86,11 +86,11 @@ def test_many_series_become_a_matrix() -> None:
 
 
 def test_what_is_no_simple_return_leaves_its_series_out() -> None:
-    answer = aligned([[0.1, 0.2], [0.1, -1e6 - 1], [1e154, 1e154], [1e6, -1e6]])
+    answer = aligned([[0.1, 0.2], [0.1, -1e15 - 1], [1e154, 1e154], [1e15, -1e15]])
     assert isinstance(answer, Aligned)
     assert answer.positions == (0, 3)
     assert answer.left_out[1] == (
-        "1 of 2 returns are beyond ±1,000,000, which no simple return is, the first in period 1"
+        "1 of 2 returns are beyond ±1,000,000,000,000,000, which no return is, the first in period 1"
     )
     assert "beyond" in reason(moments([0.1, 0.2, 1e7]))
 

@@ -24,7 +24,7 @@ LEAST_OBSERVATIONS = 3  # below it skewness and kurtosis are decided by the form
 ROUNDING = 1e-12
 # A million times the stake in one period is no simple return but a fault of the data, a price or a sum of money. The
 # bound keeps what follows far from where squares overflow.
-MOST_RETURN = 1e6
+MOST_RETURN = 1e15  # sums of money fit, and their fourth powers can be added up
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def unusable(series: Floats) -> str | None:
     if max(float(series.max()), -float(series.min())) > MOST_RETURN:
         beyond = np.abs(series) > MOST_RETURN
         return (
-            f"{int(beyond.sum())} of {len(series)} returns are beyond ±{MOST_RETURN:,.0f}, which no simple return is, "
+            f"{int(beyond.sum())} of {len(series)} returns are beyond ±{MOST_RETURN:,.0f}, which no return is, "
             f"the first in period {int(beyond.argmax())}"
         )
     return None
