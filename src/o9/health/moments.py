@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 LEAST_OBSERVATIONS = 3  # below it skewness and kurtosis are decided by the formula, not by the data
 # A deviation this small beside the numbers themselves is what rounding leaves of a constant.
 ROUNDING = 1e-12
-# A million times the stake in one period is no simple return but a fault of the data, a price or a sum of money. The
-# bound keeps what follows far from where squares overflow.
-MOST_RETURN = 1e15  # sums of money fit, and their fourth powers can be added up
+# Returns may be told in money; what is beyond this is a fault of the data. It keeps what follows far from where fourth
+# powers overflow.
+MOST_RETURN = 1e15
 
 
 @dataclass(frozen=True)
