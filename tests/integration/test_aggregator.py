@@ -12,7 +12,6 @@ from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 
 from OptimizationStateAggregator import (
     NotYetAvailableError,
-    OptimizationAlert,
     OptimizationConflictError,
     OptimizationError,
     OptimizationState,
@@ -329,16 +328,11 @@ async def test_a_callback_that_raises_disturbs_nobody(
 async def test_what_is_not_there_yet_says_so(aggregator: OptimizationStateAggregator) -> None:
     state = new("a", objective="easy", total_steps=1)
     await aggregator.submit_optimization(state)
-    alert = OptimizationAlert("1", "a", "info", "t", "m", state.created_at)
     calls: list[Callable[[], Any]] = [
-        lambda: aggregator.send_alert(alert),
         lambda: aggregator.register_node("n", {}),
         lambda: aggregator.sync_optimization_state("a"),
-        lambda: aggregator.alert_system.register_alert_rule(print),
-        lambda: aggregator.alert_system.register_notification_channel("x", print),
         lambda: aggregator.api.register_api_handler("/x", "GET", print),
     ]
     for call in calls:
         with pytest.raises(NotYetAvailableError, match="not available in this release"):
             await call()
-    assert await aggregator.get_alerts() == []
