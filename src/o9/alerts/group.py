@@ -133,7 +133,7 @@ class Group:
 
 def first_look(route: Route, alert: Alert, now: datetime) -> datetime:
     """When a group that begins with `alert` is looked at first."""
-    return now if alert.starts_at + route.group_wait < now else now + route.group_wait
+    return now if now - alert.starts_at > route.group_wait else now + route.group_wait
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
