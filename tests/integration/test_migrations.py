@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,13 @@ def assert_alerts_read_back(store: Store, *, there: bool) -> None:
     again = store.write(BeginTry("log", "node", 60.0))
     assert again is not None
     assert (again["number"], again["firing"], again["labels"]) == (2, ["fires"], {"title": "慢"})
+
+
+def test_one_process_opens_many_new_stores_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for store in threads.map(lambda n: Store(str(tmp_path / f"{n}.db")), range(8)):
+            with store:
+                assert store.schema() == HEAD
 
 
 @pytest.mark.parametrize("database", ["store_url", "postgres_url"])

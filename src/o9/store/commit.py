@@ -27,7 +27,7 @@ from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnav
 from o9.model.states import ENDED
 from o9.store import tables
 from o9.store.codec import now_text
-from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, describe, store_error
+from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, describe, store_error, writer_cursor
 from o9.store.record import table_of
 from o9.store.statements import WORKING_NAMES, Statement, Statements
 
@@ -327,7 +327,7 @@ class GroupCommit:
             connection = self._engine.connect()
             driver = connection.connection.driver_connection
             assert driver is not None
-            self._connection = connection, driver.cursor()
+            self._connection = connection, writer_cursor(self._engine, driver)
             # What is written into a file that has no name any more is seen by nobody. The first one is the one meant.
             self._file = self._file or _identity(self._engine)
         return self._connection

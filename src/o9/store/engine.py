@@ -5,7 +5,9 @@ What cannot be opened raises OptimizationStoreError and is left exactly as it wa
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,8 @@ from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
 Durability = Literal["process", "power"]
 # Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that somebody hangs.
 SQLITE_BUSY_SECONDS = 60
+WRITER_CACHE_KIB = 16_384
+CHECKPOINT_PAGES = 4_096  # of 4 KiB
 POSTGRES_WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one for each database
 
 
@@ -67,6 +71,9 @@ def schema_revision(connection: Connection) -> str | None:
     return revision
 
 
+_one_migration = threading.Lock()  # Alembic keeps what it works on for the whole process
+
+
 def upgrade(engine: Engine) -> None:
     """Bring the schema to the newest revision. Two processes that open a new store at once take turns."""
     with engine.connect() as connection:
@@ -83,7 +90,8 @@ def upgrade(engine: Engine) -> None:
             if _checked_revision(connection) != HEAD:
                 from o9.store.migrations.run import run_migrations  # Alembic's import is paid only when needed
 
-                run_migrations(connection)
+                with _one_migration:
+                    run_migrations(connection)
         except BaseException:
             connection.exec_driver_sql("ROLLBACK")
             raise
@@ -96,9 +104,22 @@ def begin_statement(engine: Engine) -> str:
     return "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
+def writer_cursor(engine: Engine, driver: Any) -> Any:
+    """A cursor of the driver's connection, for whoever writes large groups."""
+    cursor = driver.cursor()
+    if engine.dialect.name == "sqlite":
+        # SQLite's own 2 MiB overflow in a large group: its pages are then written and read over and over. And what it
+        # copies into the file after each 4 MiB is for the most part what the next group changes again.
+        cursor.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+    return cursor
+
+
 def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError:
     """The error for what a database driver raised, in words that say what to do."""
     where, cause = describe(url), str(error).strip()
+    if "disk I/O error" in cause and _is_full(url):
+        return StoreUnavailableError(f"the store {where}: {_DISK_FULL} ({cause})")
     for sign, (passes, remedy) in _REMEDIES.items():
         if sign in cause:
             kind = StoreUnavailableError if passes else OptimizationStoreError
@@ -111,6 +132,15 @@ def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError
     return OptimizationStoreError(f"the store {where}: {cause}")
 
 
+def _is_full(url: URL) -> bool:
+    """SQLite says no more of it where not even the shared memory beside the file can grow."""
+    try:
+        return shutil.disk_usage(Path(str(url.database)).absolute().parent).free < LEAST_FREE_BYTES
+    except OSError:
+        return False
+
+
+LEAST_FREE_BYTES = 65_536
 _DISK_FULL = "the disk is full; free some space, nothing that was recorded before is lost"
 # By what the driver says: does it pass, and what can be done about it?
 _REMEDIES = {
