@@ -134,7 +134,7 @@ class Nursery:
 def nursery() -> Iterator[Nursery]:
     one = Nursery()
     yield one
-    one.close()
+    print(one.close())
 
 
 def said(path: Path) -> list[str]:

@@ -60,23 +60,24 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.blake2b("\udc00".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def alert_of(told: OptimizationAlert) -> Alert:
-    """The alert that `told` is, with what no database can hold replaced.
+def labels_of(told: OptimizationAlert) -> dict[str, str]:
+    """`title`, `level`, `optimization` (where it has one) and `rule` (``metadata["rule"]``), and on top of these
+    ``metadata["labels"]``: a flat mapping of text, which may also replace one of them.
 
-    Its labels are `title`, `level`, `optimization` (where it has one) and `rule` (``metadata["rule"]``), and on top
-    of these ``metadata["labels"]``: a flat mapping of text, which may also replace one of them. A label whose value
-    is empty counts as absent. Raises OptimizationValidationError for labels that are not such a mapping.
+    A label whose value is empty counts as absent; what no database can hold is replaced. Raises
+    OptimizationValidationError for labels that are not such a mapping.
     """
-    own = _checked(told.metadata.get("labels", {}))
-    labels = {
-        "title": told.title,
-        "level": told.level.value,
-        "optimization": told.optimization_id,
-        "rule": told.metadata.get("rule", ""),
-        **own,
-    }
+    labels = {"title": told.title, "level": told.level._value_, "optimization": told.optimization_id}
+    if told.metadata:
+        labels["rule"] = str(told.metadata.get("rule", ""))
+        labels |= _checked(told.metadata.get("labels", {}))
+    return {name: free_text(value)[:VALUE_LIMIT] for name, value in labels.items() if value}
+
+
+def alert_of(told: OptimizationAlert) -> Alert:
+    """The alert that `told` is, with what no database can hold replaced. Raises as `labels_of` does."""
     return Alert(
-        labels={name: free_text(str(value))[:VALUE_LIMIT] for name, value in labels.items() if value},
+        labels=labels_of(told),
         starts_at=told.timestamp,
         alert_id=free_text(told.alert_id),
         optimization_id=free_text(told.optimization_id),

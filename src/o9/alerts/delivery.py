@@ -21,6 +21,7 @@ from o9.alerts import stages
 from o9.alerts.channels import Channel, Failed, Sent
 from o9.alerts.configuration import Configuration
 from o9.alerts.messages import Messages
+from o9.alerts.notice import Notice
 from o9.alerts.record import notice_in
 from o9.alerts.stages import Failure, Reason
 from o9.lifecycle.presence import dead_on_this_host
@@ -145,13 +146,16 @@ class Delivery:
             self._sending.discard(row["id"])
 
     async def _send(self, channel: Channel, row: Row) -> Sent | Failed:
-        episodes = await self._store.read_async(self._store.alerts.episodes, [*row["firing"], *row["resolved"]])
-        notice = notice_in(row, episodes)
+        notice = await self._store.read_async(self._notice, row)
         try:
             return await channel.send(self._messages_of(row["receiver"]).of(notice), notice)
         except Exception as error:  # a channel that breaks its contract fails like any other
             logger.exception("the channel %r raised", row["channel"])
             return Failed(f"it raised {type(error).__name__}")
+
+    def _notice(self, row: Row) -> Notice:
+        """In a thread: a group may be large."""
+        return notice_in(row, self._store.alerts.episodes([*row["firing"], *row["resolved"]]))
 
     async def _end(self, row: Row, outcome: Sent | Failed, *, cut_off: bool = False) -> None:
         end = end_of(row, outcome, utc_now(), self._chance())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from o9.alerts.alert import Alert, alert_of, expected_to_end
+from o9.alerts.alert import Alert, fingerprint_of, labels_of
 from o9.alerts.flapping import Damping, changes_of, kept
 from o9.alerts.matchers import parse, written
 from o9.alerts.memory import Held, Kept
@@ -19,7 +19,7 @@ from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
 from o9.store.alert_reads import Episode
 from o9.store.alerts import Telling
-from o9.store.codec import moment, to_json
+from o9.store.codec import free_text, moment, to_json
 from o9.store.commit import Row
 from o9.store.outbox import NewNotice, Untold
 from o9.store.silences import AddSilence
@@ -40,13 +40,15 @@ def telling_of(told: OptimizationAlert, resolve_timeout: timedelta | None) -> Te
     if len(told.message) > MESSAGE_LIMIT:
         cut = f"\n[cut: of {len(told.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
         told = replace(told, message=told.message[:MESSAGE_LIMIT] + cut)
-    alert = alert_of(told)
-    if resolve_timeout is not None:
-        alert = expected_to_end(alert, utc_now(), resolve_timeout)
+    labels = labels_of(told)
+    ends_at = (told.resolved_at or told.timestamp) if told.resolved else None
+    expected = ends_at is None and resolve_timeout is not None
+    if expected and resolve_timeout is not None:
+        ends_at = utc_now() + resolve_timeout
     return Telling(
-        alert.alert_id, alert.fingerprint, to_json(alert.labels), alert.optimization_id, alert.level.value, alert.title,
-        alert.message, to_json(alert.metadata), moment(alert.starts_at),
-        None if alert.ends_at is None else moment(alert.ends_at), int(alert.expected_end),
+        told.alert_id, fingerprint_of(labels), to_json(labels), told.optimization_id, told.level._value_,
+        free_text(told.title), free_text(told.message), to_json(told.metadata), moment(told.timestamp),
+        None if ends_at is None else moment(ends_at), int(expected),
     )  # fmt: skip
 
 

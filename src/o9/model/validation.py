@@ -27,6 +27,8 @@ TITLE_LIMIT = 1_000
 STEP_LIMIT = 1_000
 DESCRIPTION_LIMIT = 10_000
 JSON_LIMIT_BYTES = 1 << 20
+LONGEST_PLAIN_BYTES = 32  # of a number, true, false or null, a bracket pair, with what stands around it
+MOST_BYTES_A_CHARACTER = 6  # \\u001f
 NESTING_LIMIT = 64
 AFTER_LIMIT = 1_000
 COUNT_LIMIT = 2**31 - 1  # PostgreSQL's integer
@@ -124,7 +126,7 @@ def _check_id_or_none(field: str, value: Any) -> None:
 
 
 def _check_id(field: str, value: Any) -> None:
-    _text(ID_LIMIT, required=True)(field, value)
+    _check_id_text(field, value)
     if value != value.strip():
         raise OptimizationValidationError(field, f"{value!r} begins or ends with a blank; take that out")
     if "/" in value or value in {".", ".."}:
@@ -199,10 +201,12 @@ def _json(kind: type[dict[str, Any]] | type[list[Any]]) -> Check:
             raise _wrong_type(field, f"a {kind.__name__}", value)
         if not value:
             return
-        _Walk(field).check(field, value, 1)
-        size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
-        if size > JSON_LIMIT_BYTES:
-            raise _too_large(field, f"{size:,} bytes")
+        walk = _Walk(field)
+        walk.check(field, value, 1)
+        if walk.most_bytes > JSON_LIMIT_BYTES:
+            size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+            if size > JSON_LIMIT_BYTES:
+                raise _too_large(field, f"{size:,} bytes")
 
     return check
 
@@ -213,15 +217,17 @@ class _Walk:
     def __init__(self, field: str) -> None:
         self._field = field
         self._left = JSON_LIMIT_BYTES
+        self.most_bytes = 2  # that it can have as JSON
 
     def check(self, path: str, value: Any, depth: int) -> None:
         self._left -= 1  # each value takes a byte at least; so that what refers to itself many times over ends, too
         if self._left < 0:
             raise _too_large(self._field, f"over {JSON_LIMIT_BYTES:,} values")
+        self.most_bytes += LONGEST_PLAIN_BYTES
         if value is None or isinstance(value, bool):
             return
         if isinstance(value, str):
-            _check_json_text(path, value)
+            self._text(path, value)
         elif isinstance(value, (int, float)):
             _check_number(path, value)
         elif isinstance(value, (dict, list, tuple)):
@@ -244,8 +250,12 @@ class _Walk:
                     f"{path}[{_shown(key)}]", f"the key is {_a_kind(key)}, and JSON's keys are texts; give text"
                 )
             inner = f"{path}.{key}" if key.isidentifier() else f"{path}[{_shown(key)}]"
-            _check_json_text(inner, key)
+            self._text(inner, key)
             self.check(inner, member, depth + 1)
+
+    def _text(self, path: str, value: str) -> None:
+        _check_json_text(path, value)
+        self.most_bytes += MOST_BYTES_A_CHARACTER * len(value) + 2
 
 
 def _check_json_text(path: str, value: str) -> None:
@@ -323,6 +333,7 @@ def _between(low: float, high: float) -> str:
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_check_id_text = _text(ID_LIMIT, required=True)
 _NOT_IN_JSON = re.compile("[\x00\ud800-\udfff]")
 _CHECKS: dict[str, Check] = {
     "optimization_id": _check_id,

@@ -77,13 +77,13 @@ def open_episodes(connection: Connection, after: tuple[int, str], limit: int) ->
         .order_by(ALERT.c.changed, ALERT.c.alert_id)
         .limit(limit)
     )
-    return [Episode._make(row) for row in connection.execute(statement)]
+    return list(map(Episode._make, connection.execute(statement).all()))
 
 
 def episodes(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
     """These, by id, each with its newest metadata; what is pruned is left out."""
     wanted, values = among(ALERT.c.alert_id, ids, connection)
-    found = connection.execute(_EPISODES.add_columns(_WORDS.c.metadata).where(wanted), values)
+    found = connection.execute(_EPISODES.add_columns(_WORDS.c.metadata).where(wanted), values).all()
     return {row[0]: (Episode._make(row[:-1]), json.loads(row[-1])) for row in found}
 
 

@@ -178,8 +178,7 @@ class _Batch:
             firing = None
         if known is not None:
             return self._again(known, firing, told)
-        row: Row = dict(zip(Telling._fields, told, strict=True)) | _UNTOLD
-        row["told_at"] = self._unit.now
+        row = _row(told, self._unit.now)
         if firing is None:
             row |= {
                 "episode": told.alert_id, "is_first": 1, "is_open": 1, "starts_at": told.at, "latest": told.alert_id,
@@ -306,6 +305,18 @@ def among(
     return column == any_(bindparam("values", type_=ARRAY(Text))), {"values": wanted}
 
 
+def _row(told: Telling, now: str) -> Row:
+    """Of one that belongs to an episode; written out, because a storm makes very many."""
+    return {
+        "alert_id": told.alert_id, "episode": told.alert_id, "fingerprint": told.fingerprint, "labels": told.labels,
+        "optimization_id": told.optimization_id, "level": told.level, "title": told.title, "message": told.message,
+        "metadata": told.metadata, "at": told.at, "told_at": now, "is_first": 0, "starts_at": None,
+        "ends_at": told.ends_at, "expected_end": told.expected_end, "latest": None, "last_told_at": None, "times": 0,
+        "resolved_at": None, "resolved_by": None, "acknowledged_at": None, "acknowledged_by": None, "began": 0,
+        "changed": 0, "is_open": 0,
+    }  # fmt: skip
+
+
 def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
     unit.flush()
     told = ALERT.alias()
@@ -332,10 +343,6 @@ def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:
     unit.connection.execute(update(ALERT).where(where).values(changed=change, is_open=1, **values))
 
 
-_UNTOLD: Row = {
-    "is_first": 0, "starts_at": None, "latest": None, "last_told_at": None, "times": 0, "resolved_at": None,
-    "resolved_by": None, "acknowledged_at": None, "acknowledged_by": None, "began": 0, "changed": 0, "is_open": 0,
-}  # fmt: skip
 _WRITE_STATE = update(ALERT).where(ALERT.c.alert_id == bindparam("target"))
 _CLOSE = (
     update(ALERT)

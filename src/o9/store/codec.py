@@ -50,7 +50,11 @@ def free_text(text: str) -> str:
 
 
 def to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _JSON.encode(value)
+
+
+# Made once: json.dumps makes one for each call.
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def content_hash(state: OptimizationState) -> str:

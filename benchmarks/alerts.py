@@ -1,0 +1,292 @@
+"""Alerts taken in durably, and a storm of 100,000 from the first to the last message. `python benchmarks/alerts.py`
+
+Yardstick: the raw sqlite3 driver inserting the same rows, ready-made tuples, `executemany`, in transactions of as many
+rows as O9's, same schema, indexes and pragmas. It reads nothing, checks nothing and answers nobody. O9's side is what a
+caller sees: alerts are sent each by itself (`send_alert`), thousands at a time, or as a list (`send_alerts`), checked
+against the ids that there are, joined to what fires, and acknowledged once they are durable. The last part runs
+optimizations in an aggregator, beside a channel that hangs for ever and without one. `--only WORD` runs the parts whose
+name contains it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+from measure import Pair, Result, compare, heading, note, verdict
+
+from o9.alerts.channels import Failed, Sent
+from o9.alerts.intake import BATCH
+from o9.alerts.system import AlertNotificationSystem
+from o9.model.optimization import OptimizationAlert
+from o9.model.states import AlertLevel
+from o9.store.store import Store
+
+ALERTS = 20_000  # of a round
+STORM = 100_000
+GROUPS = 10
+AT_ONCE = BATCH
+A_SECOND = 20_000  # the least that is to be taken in
+START = datetime(2026, 1, 1, tzinfo=UTC)
+STORM_FILE = "receivers: [{name: default, channels: [a, b]}]\n"  # with the usual group_wait, 30 s
+
+
+def alert(number: int, same: int | None = None) -> OptimizationAlert:
+    """One of `GROUPS` groups; with `same`, of so many different ones, told again and again."""
+    which = number if same is None else number % same
+    return OptimizationAlert(
+        f"{uuid.uuid4().hex}", f"optimization-{which // GROUPS:06d}", AlertLevel.WARNING, f"drawdown {which % GROUPS}",
+        "the drawdown is larger than it was in any year of the test", START + timedelta(milliseconds=number),
+        metadata={"evidence": {"drawdown": 0.231, "limit": 0.2}, "remedy": "look at its positions"},
+    )  # fmt: skip
+
+
+class Ours:
+    """A system with a store of its own; each call takes in the next alerts."""
+
+    def __init__(self, folder: Path, same: int | None = None, *, each: bool = True) -> None:
+        self.path = folder / f"{uuid.uuid4().hex}.db"
+        self.system = AlertNotificationSystem(storage_path=str(self.path))
+        self._same, self._each, self._loop = same, each, asyncio.new_event_loop()
+        self._loop.run_until_complete(self.system.initialize())
+        self.sent = 0
+
+    def take(self) -> float:
+        alerts = [alert(self.sent + number, self._same) for number in range(ALERTS)]
+        self.sent += ALERTS
+
+        async def send() -> float:
+            began = time.perf_counter()
+            for begin in range(0, ALERTS, AT_ONCE):
+                part = alerts[begin : begin + AT_ONCE]
+                if self._each:
+                    await asyncio.gather(*map(self.system.send_alert, part))
+                else:
+                    await self.system.send_alerts(part)
+            return time.perf_counter() - began
+
+        return self._loop.run_until_complete(send())
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self.system.cleanup())
+        self._loop.close()
+
+
+class Raw:
+    """The rows of alerts, inserted by the driver into a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / f"{uuid.uuid4().hex}.db"
+        Store(str(path)).close()
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("PRAGMA cache_size=-16384")
+        self._columns = [row[1] for row in self._connection.execute("PRAGMA table_info(alert)")]
+        self._sent = 0
+
+    def insert(self) -> float:
+        rows = [self._row(self._sent + number) for number in range(ALERTS)]
+        self._sent += ALERTS
+        sql = f"INSERT INTO alert VALUES ({', '.join('?' * len(self._columns))})"
+        began = time.perf_counter()
+        for begin in range(0, ALERTS, AT_ONCE):
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(sql, rows[begin : begin + AT_ONCE])
+            self._connection.execute("COMMIT")
+        return time.perf_counter() - began
+
+    def _row(self, number: int) -> tuple[Any, ...]:
+        name, at = uuid.uuid4().hex, (START + timedelta(milliseconds=number)).isoformat(timespec="microseconds")
+        values: dict[str, Any] = {
+            "alert_id": name, "episode": name, "fingerprint": uuid.uuid4().hex, "level": "warning",
+            "optimization_id": f"optimization-{number // GROUPS:06d}", "title": f"drawdown {number % GROUPS}",
+            "message": "the drawdown is larger than it was in any year of the test",
+            "metadata": '{"evidence":{"drawdown":0.231,"limit":0.2},"remedy":"look at its positions"}', "at": at,
+            "told_at": at, "is_first": 1, "starts_at": at, "latest": name, "last_told_at": at, "times": 1,
+            "labels": f'{{"title":"drawdown {number % GROUPS}","level":"warning","optimization":"{number // GROUPS}"}}',
+            "expected_end": 0, "began": number // AT_ONCE, "changed": number // AT_ONCE, "is_open": 1,
+        }  # fmt: skip
+        return tuple(values.get(column) for column in self._columns)
+
+
+def intake(folder: Path) -> list[Result]:
+    heading(f"Alerts taken in a second, {AT_ONCE:,} at once", "O9", "raw driver")
+    results = []
+    raw = Raw(folder)
+    for name, same, each in (
+        ("as lists, each another one", None, False),
+        ("as lists, a thousand again and again", 1_000, False),
+        ("one by one, each another one", None, True),
+        ("one by one, a thousand again and again", 1_000, True),
+    ):
+        ours = Ours(folder, same, each=each)
+        results.append(compare(Pair(name, ours.take, raw.insert, work=ALERTS)))
+        met = "met" if results[-1].ours >= A_SECOND else "MISSED"
+        note(f"  at least {A_SECOND:,} a second", met)
+        ours.close()
+    return results
+
+
+class Counts:
+    """A channel that takes everything at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.messages: list[tuple[float, int]] = []
+
+    async def send(self, message: Any, notice: Any) -> Sent | Failed:
+        message.body()
+        self.messages.append((time.perf_counter(), len(notice.firing)))
+        return Sent()
+
+
+def storm(folder: Path) -> None:
+    """100,000 alerts in ten groups, taken in, decided and told by one process."""
+    for name, same in (("each another one", None), ("a thousand different ones", 1_000)):
+        asyncio.run(_storm(folder, name, same))
+
+
+async def _storm(folder: Path, name: str, same: int | None) -> None:
+    file, path = folder / "alerts.yaml", folder / f"{uuid.uuid4().hex}.db"
+    file.write_text(STORM_FILE, encoding="utf-8")
+    channels = [Counts("a"), Counts("b")]
+    system = AlertNotificationSystem(
+        {each.name: each for each in channels}, storage_path=str(path), alerts_file=str(file)
+    )
+    await system.start()
+    process = psutil.Process()
+    before, most = process.memory_info().rss, 0
+    began = time.perf_counter()
+    for begin in range(0, STORM, AT_ONCE):
+        # Of now, as in life: what is older than group_wait is told at once.
+        now = datetime.now(UTC)
+        alerts = [alert(number, same) for number in range(begin, min(STORM, begin + AT_ONCE))]
+        for each in alerts:
+            each.timestamp = now
+        await system.send_alerts(alerts)
+        most = max(most, process.memory_info().rss)
+    taken = time.perf_counter() - began
+    different = STORM if same is None else same
+    while any(sum(count for _, count in channel.messages) < different for channel in channels):
+        await asyncio.sleep(0.1)
+        most = max(most, process.memory_info().rss)
+    told = max(at for channel in channels for at, _ in channel.messages) - began
+    print(f"\nA storm of {STORM:,} alerts in {GROUPS} groups, {name}, beside the leader and two channels")
+    note("taken in", f"{STORM / taken:,.0f} /s")
+    note("from the first alert to the last message", f"{told:.1f} s")
+    note("messages to each channel", ", ".join(str(len(channel.messages)) for channel in channels))
+    note("memory above what it was", f"{(most - before) / 2**20:,.0f} MiB")
+    await system.cleanup()
+
+
+def hanging(folder: Path) -> list[Result]:
+    """Optimizations in an aggregator, beside a channel that never answers, with alerts all the time."""
+    import os
+
+    os.environ["PREFECT_HOME"] = str(folder / "prefect")
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+    file = folder / "hanging.yaml"
+    file.write_text("route: {receiver: default, group_wait: 0s, group_interval: 100ms}\n", encoding="utf-8")
+    os.environ["O9_ALERTS_FILE"] = str(file)
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.model.optimization import OptimizationState, utc_now
+    from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+
+    loop = asyncio.new_event_loop()
+
+    async def opened(name: str, channel: Callable[[Any], Any] | None) -> Any:
+        aggregator = OptimizationStateAggregator(storage_path=str(folder / f"{name}.db"))
+        if channel is not None:
+            aggregator.alert_system.register_notification_channel("hangs", channel)
+        await aggregator.start()
+        return aggregator
+
+    async def never(_: Any) -> None:
+        await asyncio.Event().wait()
+
+    beside, alone = loop.run_until_complete(_both(opened("beside", never), opened("alone", None)))
+
+    ended = {OptimizationStatus.COMPLETED, OptimizationStatus.FAILED}
+
+    async def life(aggregator: Any, *, alerts: bool) -> float:
+        now = utc_now()
+        state = OptimizationState(
+            uuid.uuid4().hex, "search", "", OptimizationType.PARAMETER_TUNING, OptimizationStatus.CREATED,
+            OptimizationPriority.NORMAL, now, now, total_steps=20,
+            metadata={"objective": "branin", "sampler": "random", "seed": 1},
+        )  # fmt: skip
+        telling = asyncio.create_task(_tell(aggregator)) if alerts else None
+        began = time.perf_counter()
+        await aggregator.submit_optimization(state)
+        found = None
+        while found is None or found.status not in ended:
+            found = await aggregator.get_optimization_status(state.optimization_id)
+            await asyncio.sleep(0.005)
+        took = time.perf_counter() - began
+        assert found.status is OptimizationStatus.COMPLETED
+        if telling is not None:
+            telling.cancel()
+        return took
+
+    heading("An optimization of 20 steps", "it hangs", "no channel")
+    pair = Pair(
+        "beside a channel that hangs, and alerts",
+        lambda: loop.run_until_complete(life(beside, alerts=True)),
+        lambda: loop.run_until_complete(life(alone, alerts=False)),
+        target=1.25,
+        at_least=False,
+    )
+    results = [compare(pair)]
+    loop.run_until_complete(_both(beside.cleanup(), alone.cleanup()))
+    loop.close()
+    return results
+
+
+async def _tell(aggregator: Any) -> None:
+    """Twenty alerts a second."""
+    with contextlib.suppress(asyncio.CancelledError):
+        for number in range(1_000_000):
+            await aggregator.send_alert(alert(number))
+            await asyncio.sleep(0.05)
+
+
+async def _both(first: Any, second: Any) -> tuple[Any, Any]:
+    return await first, await second
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="run the parts whose name contains this: intake, storm, hanging")
+    only = parser.parse_args().only
+    logging.getLogger("o9").setLevel(logging.CRITICAL)
+    folder = Path(tempfile.mkdtemp(prefix="o9-alerts-"))
+    results: list[Result] = []
+    try:
+        for part in (intake, storm, hanging):
+            if only in part.__name__:
+                results += part(folder) or []
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    short = [result for result in results if result.pair.work == ALERTS and result.ours < A_SECOND]
+    if short:
+        print(f"\nFewer than {A_SECOND:,} a second: {'; '.join(result.pair.name for result in short)}")
+        sys.exit(1)
+    verdict(results)
+
+
+if __name__ == "__main__":
+    main()
