@@ -58,9 +58,10 @@ def test_what_was_told_arrives_whatever_is_killed(
     with Store(str(tmp_path / "store.db")) as store:
         wait_until(lambda: all(len(said(tmp_path / f"said-{half}")) == ALERTS // 2 for half in range(2)), 120.0)
         wait_until(lambda: all_is_told(store), 60.0)
-        # A busy machine may take a second of a leader, which is its whole lease here.
-        complaints = [line for line in nursery.close().splitlines() if "no longer holds the lease" not in line]
-        assert complaints == []
+        # A busy machine may take a second from a node, which is its whole lease here.
+        taken_over = ("no longer holds the lease", "another node took over")
+        complaints = nursery.close().splitlines()
+        assert [line for line in complaints if not any(words in line for words in taken_over)] == []
         assert store.check() == []
         figures = assert_arrived(store, [json.loads(line) for line in said(tmp_path / "told")])
     print(figures)
