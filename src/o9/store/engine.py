@@ -5,7 +5,9 @@ What cannot be opened raises OptimizationStoreError and is left exactly as it wa
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +71,9 @@ def schema_revision(connection: Connection) -> str | None:
     return revision
 
 
+_one_migration = threading.Lock()  # Alembic keeps what it works on for the whole process
+
+
 def upgrade(engine: Engine) -> None:
     """Bring the schema to the newest revision. Two processes that open a new store at once take turns."""
     with engine.connect() as connection:
@@ -85,7 +90,8 @@ def upgrade(engine: Engine) -> None:
             if _checked_revision(connection) != HEAD:
                 from o9.store.migrations.run import run_migrations  # Alembic's import is paid only when needed
 
-                run_migrations(connection)
+                with _one_migration:
+                    run_migrations(connection)
         except BaseException:
             connection.exec_driver_sql("ROLLBACK")
             raise
@@ -112,6 +118,8 @@ def writer_cursor(engine: Engine, driver: Any) -> Any:
 def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError:
     """The error for what a database driver raised, in words that say what to do."""
     where, cause = describe(url), str(error).strip()
+    if "disk I/O error" in cause and _is_full(url):
+        return StoreUnavailableError(f"the store {where}: {_DISK_FULL} ({cause})")
     for sign, (passes, remedy) in _REMEDIES.items():
         if sign in cause:
             kind = StoreUnavailableError if passes else OptimizationStoreError
@@ -124,6 +132,15 @@ def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError
     return OptimizationStoreError(f"the store {where}: {cause}")
 
 
+def _is_full(url: URL) -> bool:
+    """SQLite says no more of it where not even the shared memory beside the file can grow."""
+    try:
+        return shutil.disk_usage(Path(str(url.database)).absolute().parent).free < LEAST_FREE_BYTES
+    except OSError:
+        return False
+
+
+LEAST_FREE_BYTES = 65_536
 _DISK_FULL = "the disk is full; free some space, nothing that was recorded before is lost"
 # By what the driver says: does it pass, and what can be done about it?
 _REMEDIES = {
