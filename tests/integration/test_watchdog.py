@@ -290,7 +290,7 @@ async def honest():
     return "whole"
 
 async def main():
-    watchdog = Watchdog(asyncio.get_running_loop(), 2.0, 4.0)
+    watchdog = Watchdog(asyncio.get_running_loop(), 2.0, 6.0)
     watchdog.start()
     print(await run_user_code("this", honest), flush=True)
     watchdog.stop()
@@ -304,7 +304,7 @@ def test_a_process_that_was_frozen_did_not_hold_its_loop(tmp_path: Path) -> None
     script.write_text(FROZEN)
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:
         wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, LONG)
-        time.sleep(5.0)
+        time.sleep(7.0)
         process.send_signal(signal.SIGCONT)
         assert process.stdout is not None
         assert process.stdout.read() == "whole\n"
