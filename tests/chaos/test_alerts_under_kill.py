@@ -58,7 +58,7 @@ def test_what_was_told_arrives_whatever_is_killed(
     with Store(str(tmp_path / "store.db")) as store:
         wait_until(lambda: all(len(said(tmp_path / f"said-{half}")) == ALERTS // 2 for half in range(2)), 120.0)
         wait_until(lambda: all_is_told(store), 60.0)
-        # A busy machine may take a second from a node, which is its whole lease here.
+        # A busy machine may take two seconds from a node, which is its whole lease here.
         taken_over = ("no longer holds the lease", "another node took over")
         complaints = nursery.close().splitlines()
         assert [line for line in complaints if not any(words in line for words in taken_over)] == []
@@ -86,20 +86,22 @@ def assert_arrived(store: Store, told: list[dict[str, Any]]) -> dict[str, int]:
     assert arrived.keys() == tries.keys(), "a message that was decided never arrived, or one arrived that never was"
     numbers: dict[str, list[int]] = defaultdict(list)
     for each in told:
-        numbers[each["group"]].append(each["number"])
+        if each["number"] not in numbers[each["group"]]:
+            numbers[each["group"]].append(each["number"])
     assert len(numbers) == GROUPS
     assert all(of_group == sorted(of_group) for of_group in numbers.values()), "out of order within a group"
-    # The end of a try is missing only where its node was killed; only there the message may have arrived before.
+    # Tried again was only what another node took over; and only that may have arrived before.
+    taken_over = {name: len(outcomes) - 1 for name, outcomes in tries.items()}
     for name, times in arrived.items():
-        assert tries[name].count("sent") == 1
-        assert 1 <= times <= 1 + tries[name].count(POSSIBLE_DOUBLE), (name, times, tries[name])
+        assert tries[name][-1] == "sent"
+        assert 1 <= times <= 1 + taken_over[name], (name, times, tries[name])
     assert {(each["group"], each["number"]) for each in told if each["may_be_double"]} == {
-        name for name, outcomes in tries.items() if POSSIBLE_DOUBLE in outcomes
+        name for name, count in taken_over.items() if count
     }, "not every message that may be a double says so"
     counted = {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}
     assert counted["told", "warning"] == ALERTS
     possible = counted.get((POSSIBLE_DOUBLE, "mine"), 0)
-    assert possible == sum(outcomes.count(POSSIBLE_DOUBLE) for outcomes in tries.values())
+    assert possible == sum(taken_over.values())
     doubles = sum(arrived.values()) - len(arrived)
     return {"messages": len(arrived), "possible doubles": possible, "doubles": doubles}
 
@@ -112,7 +114,7 @@ class Nursery:
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "O9_LEASE_SECONDS": "1"},
+            env={**os.environ, "O9_LEASE_SECONDS": "2"},
         )  # fmt: skip
 
     def start(self, folder: Path, half: int, at_once: int) -> int:

@@ -62,6 +62,7 @@ class Delivery:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._sending: set[int] = set()
         self._not_before: dict[str, float] = {}
+        self._began: dict[str, float] = {}
         self._stopping = False
 
     def use(self, channels: Mapping[str, Channel], announced: tuple[str, ...], configuration: Configuration) -> None:
@@ -112,6 +113,8 @@ class Delivery:
 
     def _due(self, channels: list[str]) -> list[str]:
         """In a thread."""
+        if not self._store.alerts.pending():
+            return []
         return self._store.alerts.due(channels, dead_on_this_host(self._store))
 
     async def _work(self, name: str) -> None:
@@ -119,6 +122,7 @@ class Delivery:
         try:
             while not self._stopping and (channel := self._channels.get(name)) is not None:
                 dead = await self._store.read_async(dead_on_this_host, self._store)
+                self._began[name] = time.monotonic()
                 begun = await self._store.write_async(
                     BeginTry(name, self._node, self._lease_seconds, dead, self._throttles())
                 )
@@ -137,7 +141,10 @@ class Delivery:
         self._sending.add(row["id"])
         try:
             try:
-                outcome = await self._send(channel, row)
+                notice = await self._store.read_async(self._notice, row)
+                if not await self._is_mine(row):
+                    return
+                outcome = await self._send(channel, row, notice)
             except asyncio.CancelledError:
                 await self._end(row, Failed(CUT_OFF), cut_off=True)
                 raise
@@ -145,8 +152,16 @@ class Delivery:
         finally:
             self._sending.discard(row["id"])
 
-    async def _send(self, channel: Channel, row: Row) -> Sent | Failed:
-        notice = await self._store.read_async(self._notice, row)
+    async def _is_mine(self, row: Row) -> bool:
+        """Whether this is still for this node to send; a process may have been stopped for longer than its lease."""
+        if time.monotonic() - self._began[row["channel"]] < self._lease_seconds / 2:
+            return True
+        mine = await self._store.read_async(self._store.alerts.claimed_by, row["id"], row["tries"])
+        if mine != self._node:
+            logger.warning("%s: another node took over what this one was about to send", row["channel"])
+        return mine == self._node
+
+    async def _send(self, channel: Channel, row: Row, notice: Notice) -> Sent | Failed:
         try:
             return await channel.send(self._messages_of(row["receiver"]).of(notice), notice)
         except Exception as error:  # a channel that breaks its contract fails like any other

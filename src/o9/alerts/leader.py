@@ -47,6 +47,7 @@ AT_ONCE = 250  # taken before the process's other threads get their turn: a few 
 BREATH_SECONDS = 0.0005
 PAGES = 20  # that one tick reads; then what follows from them is told first
 JUMP = timedelta(seconds=5)
+WORKS_EVERY = timedelta(seconds=30)  # where there is no news
 GIVES_UP_EVERY = timedelta(hours=1)
 STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
 STANDING_CHANNEL = "log"  # what is told to every channel is told there, too
@@ -89,6 +90,9 @@ class Leader:
         self._written = 0
         self._earlier: list[tuple[datetime, str]] = []
         self._gave_up_at: datetime | None = None
+        self._newest = -1
+        self._worked_at = self._clock.now()
+        self._ends_at: datetime | None = None
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -156,6 +160,10 @@ class Leader:
 
     def _work(self, now: datetime, *, reconfigure: bool) -> Ticked:
         before: Iterable[str] = ()
+        newest = self._store.last_change()
+        if self._engine is not None and not reconfigure and newest == self._newest and not self._is_due(now):
+            return Ticked(True, self._next())
+        self._newest, self._worked_at = newest, now
         if self._engine is None:
             self._engine, before = self._restored(now), self._store.alerts.groups()
         elif reconfigure:
@@ -165,20 +173,29 @@ class Leader:
         ended = self._lapse()
         self._give_up(now)
         self._take_silences()
-        behind = self._take_alerts(now)
+        if behind := self._take_alerts(now):
+            self._newest = -1
         notices = self._engine.advance(now)
         self._decide(notices, self._engine.drain(), now, before)
+        self._ends_at = self._ends_next()
         return Ticked(True, self._next(), len(notices), ended, behind)
+
+    def _is_due(self, now: datetime) -> bool:
+        """Without any news: a group, an end, or the engine's housekeeping."""
+        at = self._next()
+        return now - self._worked_at >= WORKS_EVERY or (at is not None and at <= max(now, utc_now()))
 
     def _next(self) -> datetime | None:
         assert self._engine is not None
+        return min((each for each in (self._engine.due(), self._ends_at) if each is not None), default=None)
+
+    def _ends_next(self) -> datetime | None:
         ends_at = self._store.alerts.ends_next()
-        moments = [self._engine.due(), None if ends_at is None else datetime.fromisoformat(ends_at)]
-        return min((each for each in moments if each is not None), default=None)
+        return None if ends_at is None else datetime.fromisoformat(ends_at)
 
     def _lapse(self) -> tuple[str, ...]:
-        ends_at = self._store.alerts.ends_next()
-        if ends_at is None or datetime.fromisoformat(ends_at) > utc_now():
+        ends_at = self._ends_next()
+        if ends_at is None or ends_at > utc_now():
             return ()
         return tuple(self._store.write(LapseAlerts()))
 

@@ -14,6 +14,7 @@ from o9.alerts.matchers import parse, written
 from o9.alerts.memory import Held, Kept
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.silences import Silence
+from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -25,6 +26,7 @@ from o9.store.outbox import NewNotice, Untold
 from o9.store.silences import AddSilence
 
 MESSAGE_LIMIT = 20_000
+LONGEST_TIMEOUT = timedelta(days=3660)
 MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
 _LEVELS = {level.value: level for level in AlertLevel}
 
@@ -37,6 +39,10 @@ def telling_of(told: OptimizationAlert, resolve_timeout: timedelta | None) -> Te
     if isinstance(told, OptimizationAlert) and not isinstance(told.level, AlertLevel):
         told = replace(told)  # whoever assigned one later gave its text
     validate_alert(told)
+    if resolve_timeout is not None and not timedelta(0) < resolve_timeout <= LONGEST_TIMEOUT:
+        raise OptimizationValidationError(
+            "resolve_timeout", f"{resolve_timeout} is not above 0 and at most {LONGEST_TIMEOUT.days:,} days"
+        )
     if len(told.message) > MESSAGE_LIMIT:
         cut = f"\n[cut: of {len(told.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
         told = replace(told, message=told.message[:MESSAGE_LIMIT] + cut)

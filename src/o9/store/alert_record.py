@@ -93,6 +93,12 @@ class AlertRecord:
     def groups(self) -> dict[str, tuple[str, str]]:
         return self._read(outbox.groups)
 
+    def pending(self) -> bool:
+        return self._read(outbox.pending)
+
+    def claimed_by(self, notification_id: int, number: int) -> str | None:
+        return self._read(outbox.claimed_by, notification_id, number)
+
     def due(self, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
         return self._read(outbox.due, channels, dead_nodes)
 

@@ -336,6 +336,18 @@ def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[st
     return [name for name in channels if connection.execute(_due(name, now, dead_nodes)).first()]
 
 
+def pending(connection: Connection) -> bool:
+    """Whether anything waits to be sent."""
+    waits = select(NOTIFICATION.c.id).where(literally(PENDING, "notification")).limit(1)
+    return connection.execute(waits).first() is not None
+
+
+def claimed_by(connection: Connection, notification_id: int, number: int) -> str | None:
+    """Which node holds the claim of this try; None: nobody does any more."""
+    this = (NOTIFICATION.c.id == notification_id) & (NOTIFICATION.c.tries == number)
+    return connection.execute(select(NOTIFICATION.c.claimed_by).where(this)).scalar()
+
+
 def channels_of_nodes(connection: Connection) -> list[str]:
     """Through which channels some living node can send."""
     living = CHANNEL_NODE.c.expires_at > database_time(connection)
