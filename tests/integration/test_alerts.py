@@ -122,6 +122,16 @@ async def test_who_registered_is_told_of_what_begins_and_of_its_end(make: Make, 
     assert figures["leader"] is not None
 
 
+async def test_what_is_not_sent_again_ends_by_itself(make: Make, async_wait_until: Wait) -> None:
+    ended: list[tuple[str, bool]] = []
+    system = await make()
+    system.register_callback("resolved", lambda about: ended.append((about.alert_id, about.resolved)))
+    await system.send_alert(alert("a"), resolve_timeout=timedelta(milliseconds=300))
+    await system.send_alert(alert("b", title="b", resolved=True))  # over when it is told
+    await async_wait_until(lambda: sorted(ended) == [("a", True), ("b", True)])
+    assert (await system.get_alert_statistics())["firing"] == {}
+
+
 async def test_alerts_are_listed_newest_first(make: Make) -> None:
     system = await make(start=False)
     minute = timedelta(minutes=1)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from alert_worlds import START, MadeTime, World, alert, play, script, tell, world
 
-from o9.alerts.record import add_silence
+from o9.alerts.record import add_silence, telling_of
 from o9.alerts.silences import Silence
 from o9.model.errors import StoreUnavailableError
-from o9.store.alerts import AcknowledgeAlert, ResolveAlert
+from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
 from o9.store.codec import moment
 from o9.store.outbox import Decide
 
@@ -122,6 +122,42 @@ def test_who_acknowledged_is_not_reminded_by_the_next_leader_either(one: World) 
     one.restart()
     assert after(one, 10_000) == []
     assert [row[:4] for row in one.untold()] == [("a", "default", "acknowledged: no repeats", "ann")]
+
+
+def test_what_its_source_repeats_ends_when_nobody_tells_of_it(one: World) -> None:
+    def again() -> None:
+        one.store.write(RaiseAlerts([telling_of(alert("a", one.time.now), 60 * SECOND)]))
+
+    again()
+    assert after(one, 50) == [("default", "firing", ["a"], [], "first message of the group")]
+    again()
+    one.restart()
+    assert after(one, 55) == []
+    assert one.store.alerts.firing() == {"warning": 1}
+    one.restart()
+    assert after(one, 300) == [("default", "resolved", [], ["a"], "resolved")]
+    row = one.store.alerts.get("a")
+    assert row is not None
+    assert (row["resolved_at"], row["resolved_by"]) == (moment(START + 110 * SECOND), "nobody told of it again")
+    again()  # it was only away
+    assert after(one, 60) == [("default", "firing", ["a"], [], "first message of the group")]
+
+
+def test_when_an_alert_changed_is_known_to_the_next_leader(one: World) -> None:
+    """By that it is said to flap; it did not change again because somebody read it again."""
+    tell(one.store, alert("a", START))
+    one.until(START + 60 * SECOND)
+    one.store.write(ResolveAlert("a", "ann"))
+    one.until(START + 100 * SECOND)
+    tell(one.store, alert("b", one.time.now))
+    for _ in range(3):
+        one.until(one.time.now + 30 * SECOND)
+        one.restart()
+        one.tick()
+        engine = one.leader._engine
+        assert engine is not None
+        (known,) = engine.snapshot().alerts
+        assert known.changes == (START + 60 * SECOND, START + 100 * SECOND)
 
 
 def test_another_configuration_takes_over_what_is_open(one: World, tmp_path: Path) -> None:
