@@ -232,6 +232,15 @@ async def test_what_was_told_before_anybody_started_is_told_then(make: Make, asy
     await async_wait_until(lambda: told == ["a", "b"])
 
 
+@pytest.mark.parametrize("start", [True, False])
+async def test_what_is_being_told_when_it_is_closed_is_recorded(make: Make, start: bool) -> None:
+    system = await make(start=start)
+    telling = [asyncio.create_task(system.send_alert(alert(f"a{n}", title=f"t{n}"))) for n in range(20)]
+    await asyncio.sleep(0)
+    await system.cleanup()
+    assert await asyncio.gather(*telling) == [f"a{n}" for n in range(20)]
+
+
 async def test_one_node_leads_and_the_next_takes_over(make: Make, async_wait_until: Wait) -> None:
     told: list[tuple[str, str]] = []
 
@@ -337,9 +346,9 @@ async def test_the_same_on_postgresql(postgres_url: str, quick: Path, async_wait
             nodes.append(system)
         alerts = [alert(f"a{n}", title=f"t{n % 3}", optimization_id=f"opt-{n}") for n in range(30)]
         await asyncio.gather(*(nodes[n % 2].send_alert(each) for n, each in enumerate(alerts)))
-        await async_wait_until(lambda: sorted(told) == sorted((f"a{n}", False) for n in range(30)))
+        await async_wait_until(lambda: set(told) == {(f"a{n}", False) for n in range(30)})
         await asyncio.gather(*(nodes[n % 2].resolve_alert(f"a{n}") for n in range(30)))
-        await async_wait_until(lambda: sorted(told[30:]) == sorted((f"a{n}", True) for n in range(30)))
+        await async_wait_until(lambda: {name for name, over in told if over} == {f"a{n}" for n in range(30)})
         figures = await nodes[0].get_alert_statistics()
     assert (figures["told"], figures["resolved"], figures["firing"]) == ({"warning": 30}, {"warning": 30}, {})
     assert figures["possible_doubles"] == {}

@@ -18,9 +18,11 @@ from o9.alerts.delivery import Delivery
 from o9.alerts.messages import Message
 from o9.alerts.notice import Notice
 from o9.alerts.record import MAY_BE_DOUBLE
+from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
 from o9.store.contract_alerts import telling
 from o9.store.contract_outbox import decided, notice
+from o9.store.outbox import EndTry
 from o9.store.store import Store
 
 
@@ -86,6 +88,7 @@ async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
         channel = channel_of("log", f"json://{server.url}/hook?rto=0.3")
         delivery = deliver({"log": channel}, tried=tried.append)
         await until_sent(delivery, store)
+        await delivery.idle()
         arrived = [body["message"].rsplit("Why now: ", 1)[1].strip() for body in server.taken()]
         times = [(at, answer) for at, answer, _ in server.heard]
     assert sorted(arrived) == ["g1", "g2", "g3", "h1", "h2", "h3"]
@@ -131,6 +134,7 @@ async def test_one_that_hangs_holds_up_itself_alone(
     store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("o9.alerts.delivery.STOP_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("o9.alerts.stages.FIRST_PAUSE", timedelta(minutes=1))
     decided(lambda: store, [notice(n, channels=("hangs", "log")) for n in (1, 2)])
     released = threading.Event()
     quick = Scripted()
@@ -231,6 +235,33 @@ async def test_what_is_being_sent_stays_with_its_node_while_that_lives(
     released.set()
     await one.idle()
     assert (len(slow.sent), other.sent) == (1, [])
+
+
+async def test_a_store_that_is_away_hears_of_the_end_when_it_is_back(
+    store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided(lambda: store, [notice(1)])
+    monkeypatch.setattr("o9.alerts.delivery.STORE_AWAY_SECONDS", 0.01)
+    away, write = [3], store.write_async
+
+    def write_async(operation: Any) -> Any:
+        if isinstance(operation, EndTry) and away[0]:
+            away[0] -= 1
+            raise StoreUnavailableError("the store is away")
+        return write(operation)
+
+    monkeypatch.setattr(store, "write_async", write_async)
+    channel = Scripted()
+    await until_sent(deliver({"log": channel}), store)
+    assert (away, len(channel.sent), tries_of(store)) == ([0], 1, {("g", 1): ["sent"]})
+
+
+async def test_what_is_over_by_now_fired_when_it_was_decided(store: Store, deliver: Callable[..., Delivery]) -> None:
+    store.write(RaiseAlerts([telling("c", title="c"), telling("c2", title="c", ends=-60)]))
+    decided(lambda: store, [notice(1)._replace(firing=["c"])])
+    heard: list[Any] = []
+    await until_sent(deliver({"log": FunctionChannel("log", heard.append)}), store)
+    assert [(alert.alert_id, alert.resolved) for alert in heard] == [("c", False)]
 
 
 async def test_a_throttle_holds_back_what_is_too_much(store: Store, deliver: Callable[..., Delivery]) -> None:

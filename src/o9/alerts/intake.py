@@ -82,12 +82,14 @@ class Intake:
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
-    async def _take(self, alerts: Sequence[OptimizationAlert], tellings: Sequence[Telling]) -> Sequence[Answer]:
+    def _take(
+        self, alerts: Sequence[OptimizationAlert], tellings: Sequence[Telling]
+    ) -> asyncio.Future[Sequence[Answer]]:
         answers: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Parcel(alerts, tellings, answers))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="o9-alerts-intake")
-        return await answers
+        return answers
 
     async def _write(self) -> None:
         while self._waiting:

@@ -243,8 +243,6 @@ class AlertNotificationSystem(StoreComponent):
         await self._running.start()
 
     async def _end(self) -> None:
-        if self._intake is not None:
-            await self._intake.idle()
         if self._running is not None:
             running, self._running = self._running, None
             await running.stop()
@@ -252,6 +250,8 @@ class AlertNotificationSystem(StoreComponent):
             await asyncio.wait(self._emitting)
 
     async def _close(self) -> None:
+        if self._intake is not None:
+            await self._intake.idle()
         self._intake = None
         await super()._close()
 

@@ -22,7 +22,7 @@ Durability = Literal["process", "power"]
 # Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that somebody hangs.
 SQLITE_BUSY_SECONDS = 60
 WRITER_CACHE_KIB = 16_384
-CHECKPOINT_PAGES = 4_096  # of 4 KiB
+CHECKPOINT_PAGES = 8_192  # of 4 KiB
 POSTGRES_WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one for each database
 
 
