@@ -20,7 +20,10 @@ from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import TrialState
 from o9.model.trial import Trial
+from o9.store.alerts import RaiseAlerts, ResolveAlert
+from o9.store.contract_alerts import telling
 from o9.store.leases import Heartbeat
+from o9.store.migrations import HEAD
 from o9.store.store import Store
 
 
@@ -259,6 +262,33 @@ def test_doctor_names_problems_with_remedies_and_keeps_secrets(o9: O9Command, mo
     settings.cache_clear()
     assert unreadable.code == 1
     assert any("O9_LOG_LEVEL='LOUD'" in finding["detail"] for finding in unreadable.json()["findings"])
+
+
+def test_doctor_knows_alerts_and_counts_what_waits_to_be_written(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        store.write(RaiseAlerts([telling("a"), telling("b", title="b", message="x" * 3_000_000)]))
+        store.write(ResolveAlert("a", "ann"))
+        assert Path("optimization_state.db").stat().st_size < 2 * 2**20
+        (told,) = [each["detail"] for each in o9("doctor", "--json").json()["findings"] if each["name"] == "store"]
+    size = float(told.partition(f"schema {HEAD}, ")[2].partition(" MiB")[0])
+    assert size >= 3.0
+    assert told.endswith("; 2 alerts were told, 1 fire")
+
+
+def test_doctor_looks_at_the_file_of_alerts(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("alerts.yaml").write_text("route: {receiver: nobody, group_wait: soon}\n", encoding="utf-8")
+    lists = "2 faults → `o9 alerts check alerts.yaml` lists them"
+    for file, said in (("alerts.yaml", lists), ("gone.yaml", "gone.yaml: No such file")):
+        monkeypatch.setenv("O9_ALERTS_FILE", file)
+        settings.cache_clear()
+        answer = o9("doctor")
+        assert answer.code == 1
+        assert said in " ".join(answer.out.split())
+    Path("gone.yaml").write_text("route: {receiver: default}\n", encoding="utf-8")
+    answer = o9("doctor")
+    settings.cache_clear()
+    assert answer.code == 0
+    assert "gone.yaml has no fault" in answer.out
 
 
 def test_doctor_and_show_know_work_whose_process_is_gone(o9: O9Command, filled: Path) -> None:

@@ -53,6 +53,13 @@ def check_file(path: Path, *, as_json: bool) -> int:
     return ERROR
 
 
+def faults_of(path: Path) -> int:
+    """How many faults it has. Raises OptimizationError where it cannot be read."""
+    text = text_of(path)
+    configuration, found = read(text)
+    return len(found) or sum(1 for _ in _address_faults(configuration, text))
+
+
 def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
     try:
         configuration = configuration_in(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -20,10 +21,10 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 from o9.cli import failures
 from o9.cli.escape import shown
 from o9.cli.follow import crew_of, nobody_works_on
-from o9.cli.open_store import option_for, sqlite_path, store_url
+from o9.cli.open_store import option_for, size_of, sqlite_path, store_url
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
 from o9.cli.words import command
-from o9.model.settings import Settings
+from o9.model.settings import Settings, settings
 from o9.model.states import ACTIVE
 from o9.store.engine import describe, parse_url, schema_revision, store_error
 from o9.store.migrations import HEAD, REVISIONS
@@ -121,6 +122,19 @@ def store(given: str | None) -> Iterator[Finding]:
         yield from _contents(given, name, path) if revision == HEAD else _other_schema(name, revision)
 
 
+def alerts() -> Iterator[Finding]:
+    """Whether the file that says who is told has faults."""
+    from o9.cli.alert_files import faults_of  # imports what alerts are decided by
+
+    file = settings().alerts_file
+    if not file:
+        return
+    faults = faults_of(Path(file).expanduser())
+    remedy = f"`o9 alerts check {shlex.quote(file)}` lists them" if faults else ""
+    told = f"{file} has {faults} fault{'s' if faults > 1 else ''}" if faults else f"{file} has no fault"
+    yield Finding("alerts", _ok(not faults), told, remedy)
+
+
 def disk(given: str | None) -> Iterator[Finding]:
     """Room and rights where the store lies."""
     path = sqlite_path(store_url(given))
@@ -188,14 +202,21 @@ def _other_schema(name: str, revision: str | None) -> Iterator[Finding]:
         yield Finding("store", Level.PROBLEM, detail, remedy)
 
 
+def _counted(store: Store) -> str:
+    tally: dict[str, int] = {}
+    for row in store.counts():
+        tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
+    counts = [f"{count} {status}" for status, count in sorted(tally.items())]
+    if told := sum(row["count"] for row in store.alerts.counts() if row["what"] == "told"):
+        counts.append(f"{told:,} alerts were told, {sum(store.alerts.firing().values()):,} fire")
+    return ", ".join(counts) or "nothing in it"
+
+
 def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Finding]:
     with Store(store_url(given)) as opened:
-        tally: dict[str, int] = {}
-        for row in opened.counts():
-            tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.items())) or "nothing in it"
-        size = f", {path.stat().st_size / 2**20:.1f} MiB" if path is not None else ""
-        yield Finding("store", Level.OK, f"{name}: schema {HEAD}{size}; {counts}")
+        size = size_of(path)
+        told = "" if size is None else f", {size / 2**20:.1f} MiB"
+        yield Finding("store", Level.OK, f"{name}: schema {HEAD}{told}; {_counted(opened)}")
         crew = crew_of(opened)
         for status in ACTIVE:
             for state in opened.list(status=status).items:

@@ -43,6 +43,7 @@ def _findings(url: str | None) -> Iterator[Finding]:
         "extras": checks.extras,
         "settings": partial(checks.settings_in_force, url),
         "store": partial(checks.store, url),
+        "alerts": checks.alerts,
         "disk": partial(checks.disk, url),
         "prefect server": checks.prefect_server,
     }

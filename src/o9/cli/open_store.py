@@ -29,6 +29,13 @@ def sqlite_path(url: str) -> Path | None:
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
+def size_of(path: Path | None) -> int | None:
+    """Of the file, with what waits to be written into it; None where there is none."""
+    if path is None:
+        return None
+    return sum(part.stat().st_size for part in (path, Path(f"{path}-wal")) if part.exists())
+
+
 def option_for(given: str | None) -> str:
     """What to add to a command so that it reads the same store."""
     return f" --store {shlex.quote(given)}" if given else ""

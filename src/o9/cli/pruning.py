@@ -10,7 +10,6 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from o9.cli.console import messages, say, write_json
 from o9.cli.failures import DONE, Interrupted
-from o9.cli.open_store import existing_store, option_for, sqlite_path, store_url
+from o9.cli.open_store import existing_store, option_for, size_of, sqlite_path, store_url
 from o9.cli.words import moment
 from o9.lifecycle.retention import Removed, horizon, prune
 from o9.model.errors import OptimizationError
@@ -41,7 +40,7 @@ def prune_store(
         raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL gives free space back by itself (autovacuum)")
     before = horizon(days, utc_now(), "--older-than" if older_than is not None else "O9_RETENTION_DAYS")
     with existing_store(url) as store:
-        outlook, size = store.prunable(before), _size(path)
+        outlook, size = store.prunable(before), size_of(path)
         if not as_json:
             (print if dry_run else say)(plan(outlook, before))
         if outlook.optimizations and not (yes or dry_run):
@@ -55,7 +54,7 @@ def prune_store(
             store.vacuum()
     told = {
         "store": store.name, "older_than_days": days, **told_of(outlook, before),
-        "deleted": removed.figures() if removed else None, "bytes_before": size, "bytes": _size(path),
+        "deleted": removed.figures() if removed else None, "bytes_before": size, "bytes": size_of(path),
     }  # fmt: skip
     if as_json:
         write_json(told)
@@ -127,13 +126,6 @@ def _space(told: Mapping[str, Any], *, vacuum: bool, again: str) -> str:
     if vacuum:
         return f"the file had {told['bytes_before']:,} bytes, and has {told['bytes']:,}"
     return f"the file keeps its {told['bytes']:,} bytes: what became free in it is used again; `{again}` gives it back"
-
-
-def _size(path: Path | None) -> int | None:
-    """Of the file and of what waits to be written into it."""
-    if path is None:
-        return None
-    return sum(part.stat().st_size for part in (path, Path(f"{path}-wal")) if part.exists())
 
 
 def _at(text: str | None) -> str:
