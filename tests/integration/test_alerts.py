@@ -214,9 +214,134 @@ async def test_suppressed_is_not_told_until_it_is_lifted(make: Make, async_wait_
     assert await system.end_silence(by_title)
     assert not await system.end_silence(by_title)
     await async_wait_until(lambda: told == ["b", "a0"])
-    for pattern, duration, field in (("", 60, "matchers"), ("x", -1, "ends_at"), ("x", "soon", "duration")):
+    for pattern, duration, field in (("", 60, "matchers"), ("x", -1, "duration"), ("x", "soon", "duration")):
         with pytest.raises(OptimizationValidationError, match=field):
             await system.suppress_alert(pattern, duration)  # type: ignore[arg-type]
+
+
+WRONG: tuple[Any, ...] = (
+    5, -1, float("nan"), float("inf"), 10**400, "x" * 100_000, "\ud800", "a\0b", b"x", True, [], object(),
+    timedelta.max, timedelta(0), datetime.min, datetime.max,
+)  # fmt: skip
+ASKED: dict[str, Callable[[AlertNotificationSystem, Any], Any]] = {
+    "send_alert.alert": lambda system, wrong: system.send_alert(wrong),
+    "send_alert.resolve_timeout": lambda system, wrong: system.send_alert(alert("b"), resolve_timeout=wrong),
+    "send_alerts.alerts": lambda system, wrong: system.send_alerts(wrong),
+    "send_alerts.resolve_timeout": lambda system, wrong: system.send_alerts([alert("b")], resolve_timeout=wrong),
+    "get_alerts.optimization_id": lambda system, wrong: system.get_alerts(wrong),
+    "get_alerts.level": lambda system, wrong: system.get_alerts(level=wrong),
+    "get_alerts.limit": lambda system, wrong: system.get_alerts(limit=wrong),
+    "get_alerts.before": lambda system, wrong: system.get_alerts(before=wrong),
+    "resolve_alert.alert_id": lambda system, wrong: system.resolve_alert(wrong),
+    "resolve_alert.by": lambda system, wrong: system.resolve_alert("a", wrong),
+    "acknowledge_alert.alert_id": lambda system, wrong: system.acknowledge_alert(wrong),
+    "acknowledge_alert.by": lambda system, wrong: system.acknowledge_alert("a", wrong),
+    "suppress_alert.pattern": lambda system, wrong: system.suppress_alert(wrong, 60),
+    "suppress_alert.duration": lambda system, wrong: system.suppress_alert("x", wrong),
+    "silence_alerts.matchers": lambda system, wrong: system.silence_alerts(wrong, 60),
+    "silence_alerts.duration": lambda system, wrong: system.silence_alerts("a=b", wrong),
+    "silence_alerts.starts_at": lambda system, wrong: system.silence_alerts("a=b", 60, starts_at=wrong),
+    "silence_alerts.author": lambda system, wrong: system.silence_alerts("a=b", 60, author=wrong),
+    "silence_alerts.comment": lambda system, wrong: system.silence_alerts("a=b", 60, comment=wrong),
+    "end_silence.silence_id": lambda system, wrong: system.end_silence(wrong),
+    "end_silence.by": lambda system, wrong: system.end_silence("s", wrong),
+    "get_notification_history.limit": lambda system, wrong: system.get_notification_history(wrong),
+    "register_alert_rule.rule": lambda system, wrong: system.register_alert_rule(wrong),
+    "register_notification_channel.channels": lambda system, wrong: system.register_notification_channel(wrong, print),
+    "register_notification_channel.channels.x": lambda system, wrong: system.register_notification_channel("x", wrong),
+    "register_callback.event": lambda system, wrong: system.register_callback(wrong, print),
+    "register_callback.callback": lambda system, wrong: system.register_callback("alert", wrong),
+    "use_node.node": lambda system, wrong: system.use_node(wrong),
+    "AlertNotificationSystem.notification_channels": lambda _, wrong: AlertNotificationSystem(wrong),
+    "AlertNotificationSystem.alerts_file": lambda _, wrong: AlertNotificationSystem(alerts_file=wrong),
+    "AlertNotificationSystem.resolve_block": lambda _, wrong: AlertNotificationSystem(resolve_block=wrong),
+}
+FINE: dict[str, Any] = {  # what is no mistake, beside ids that nobody has
+    "send_alerts.alerts": [], "get_alerts.limit": 5, "get_alerts.optimization_id": "x" * 100_000,
+    "suppress_alert.duration": 5, "silence_alerts.duration": 5, "get_notification_history.limit": 5,
+}  # fmt: skip
+
+
+async def outcome(ask: Callable[..., Any], system: AlertNotificationSystem, wrong: Any) -> str:
+    """`fine`, the field that is refused, or what else O9 said."""
+    try:
+        answer = ask(system, wrong)
+        if isinstance(answer, Awaitable):
+            await answer
+    except OptimizationValidationError as error:
+        return error.field
+    except OptimizationError as error:
+        return str(error)
+    return "fine"
+
+
+@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+async def test_what_is_wrong_is_refused_by_its_argument_and_raises_nothing_else(
+    database: str, request: pytest.FixtureRequest
+) -> None:
+    system = AlertNotificationSystem(storage_path=request.getfixturevalue(database))
+    await system.initialize()
+    await system.send_alert(alert("a"))
+    words = ("by", "author", "comment", "alerts_file", "node")
+    for name, ask in ASKED.items():
+        field = name.partition(".")[2]
+        for wrong in WRONG:
+            if isinstance(wrong, str) and field in words:
+                continue  # of words for people anything is kept that can be
+            nobody = f"there is no {'silence' if 'silence' in name else 'alert'} "
+            expected = "fine" if wrong == FINE.get(name, "-") else field
+            refused = await outcome(ask, system, wrong)
+            assert refused == expected or (isinstance(wrong, str) and refused.startswith(nobody)), (name, wrong)
+    await system.cleanup()
+
+
+async def test_what_is_resolved_is_over_and_not_to_come(make: Make) -> None:
+    system, now = await make(start=False), utc_now()
+    for wrong in ({"resolved_at": datetime(9999, 1, 1, tzinfo=UTC)}, {"timestamp": now + timedelta(hours=1)}):
+        with pytest.raises(OptimizationValidationError, match=r"resolved_at: it is said to be resolved, at .* to come"):
+            await system.send_alert(alert("a", resolved=True, **wrong))
+    with pytest.raises(OptimizationValidationError, match="resolved: expected True or False, got "):
+        await system.send_alert(alert("a", resolved="no"))
+    # A clock that is ahead by a little says the same as one that is right.
+    assert await system.send_alert(alert("b", title="b")) == "b"
+    ahead = alert("b", title="b", resolved=True, resolved_at=now + timedelta(minutes=4))
+    assert await system.send_alert(ahead) == "b"
+    (kept,) = await system.get_alerts()
+    assert kept.resolved
+    assert (await system.get_alert_statistics())["firing"] == {}
+
+
+async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(make: Make) -> None:
+    system, minute = await make(start=False), timedelta(minutes=1)
+    first = alert("a", timestamp=START)
+
+    def episode() -> tuple[Any, ...]:
+        (found,) = system.store.alerts.open_episodes()
+        return found.alert_id, found.starts_at[11:16], found.last_told_at[11:16], found.times
+
+    await system.send_alert(first)
+    for at, expected in (
+        (START, ("a", "09:30", "09:30", 1)),
+        (START + 5 * minute, ("a", "09:30", "09:35", 2)),
+        (START - 5 * minute, ("a", "09:25", "09:35", 3)),
+        (START, ("a", "09:25", "09:35", 3)),
+    ):
+        assert await system.send_alert(alert("a", timestamp=at)) == "a"
+        assert episode() == expected
+    assert [each.timestamp for each in await system.get_alerts()] == [START]
+    await system.resolve_alert("a")
+    with pytest.raises(OptimizationConflictError, match=r"'a' was resolved at .*; a new alert needs an id of its own"):
+        await system.send_alert(alert("a"))
+
+
+async def test_a_message_that_is_too_long_is_said_once_aloud(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    system = await make(start=False)
+    for number in range(3):
+        await system.send_alert(alert(f"a{number}", message="x" * 1_000_000))
+    (said,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert said.getMessage() == (
+        "message: the alert 'a0' has 1000000 characters of it; the first 20000 are kept, and say so"
+    )
 
 
 async def test_what_was_told_before_anybody_started_is_told_then(make: Make, async_wait_until: Wait) -> None:

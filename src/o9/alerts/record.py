@@ -15,7 +15,7 @@ from o9.alerts.memory import Held, Kept
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.silences import Silence
 from o9.model.errors import OptimizationValidationError
-from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
 from o9.store.alert_reads import Episode
@@ -26,7 +26,7 @@ from o9.store.outbox import NewNotice, Untold
 from o9.store.silences import AddSilence
 
 MESSAGE_LIMIT = 20_000
-LONGEST_TIMEOUT = timedelta(days=3660)
+CLOCKS_DIFFER = timedelta(minutes=5)
 MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
 _LEVELS = {level.value: level for level in AlertLevel}
 
@@ -39,15 +39,11 @@ def telling_of(told: OptimizationAlert, resolve_timeout: timedelta | None) -> Te
     if isinstance(told, OptimizationAlert) and not isinstance(told.level, AlertLevel):
         told = replace(told)  # whoever assigned one later gave its text
     validate_alert(told)
-    if resolve_timeout is not None and not timedelta(0) < resolve_timeout <= LONGEST_TIMEOUT:
-        raise OptimizationValidationError(
-            "resolve_timeout", f"{resolve_timeout} is not above 0 and at most {LONGEST_TIMEOUT.days:,} days"
-        )
     if len(told.message) > MESSAGE_LIMIT:
         cut = f"\n[cut: of {len(told.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
         told = replace(told, message=told.message[:MESSAGE_LIMIT] + cut)
     labels = labels_of(told)
-    ends_at = (told.resolved_at or told.timestamp) if told.resolved else None
+    ends_at = _ended(told) if told.resolved else None
     expected = ends_at is None and resolve_timeout is not None
     if expected and resolve_timeout is not None:
         ends_at = utc_now() + resolve_timeout
@@ -56,6 +52,16 @@ def telling_of(told: OptimizationAlert, resolve_timeout: timedelta | None) -> Te
         free_text(told.title), free_text(told.message), to_json(told.metadata), moment(told.timestamp),
         None if ends_at is None else moment(ends_at), int(expected),
     )  # fmt: skip
+
+
+def _ended(told: OptimizationAlert) -> datetime:
+    """By now; what another machine's clock is ahead by does not count."""
+    ends_at, now = as_utc(told.resolved_at or told.timestamp), utc_now()
+    if ends_at > now + CLOCKS_DIFFER:
+        raise OptimizationValidationError(
+            "resolved_at", f"it is said to be resolved, at {ends_at}, which is to come; tell that when it is over"
+        )
+    return min(ends_at, now)
 
 
 def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None) -> Alert:

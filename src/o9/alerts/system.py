@@ -11,29 +11,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from o9.alerts import asked
 from o9.alerts.alerts_file import AlertsFile
 from o9.alerts.configuration import Configuration
 from o9.alerts.intake import Intake
 from o9.alerts.leader import LEASE
-from o9.alerts.matchers import parse
 from o9.alerts.opinions import Opinions, Rule
 from o9.alerts.reach import Reach
-from o9.alerts.record import add_silence, alert_of_row
+from o9.alerts.record import MESSAGE_LIMIT, add_silence, alert_of_row
 from o9.alerts.running import Running
 from o9.alerts.silences import Silence, checked
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.optimization import OptimizationAlert, as_utc, utc_now
+from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.store.alerts import AcknowledgeAlert, ResolveAlert, Told
-from o9.store.codec import moment
 from o9.store.component import StoreComponent
 from o9.store.silences import EndSilence
 from o9.store.store import Store
@@ -63,27 +61,35 @@ class AlertNotificationSystem(StoreComponent):
         resolve_block: Callable[[str], Any] | None = None,
     ) -> None:
         super().__init__(store, storage_path)
+        if resolve_block is not None and not callable(resolve_block):
+            raise OptimizationValidationError("resolve_block", f"{resolve_block!r:.80} cannot be called")
         self._reach = Reach(resolve_block)
         self._opinions = Opinions()
-        self._file = AlertsFile(alerts_file or settings().alerts_file or None, self._check)
+        self._file = AlertsFile(asked.path("alerts_file", alerts_file) or settings().alerts_file or None, self._check)
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
         self._intake: Intake | None = None
         self._running: Running | None = None
+        self._said_cut = False
         self._emitting: set[asyncio.Task[None]] = set()
-        for name, channel in (notification_channels or {}).items():
+        for name, channel in asked.channels(notification_channels).items():
             self._reach.register(name, channel)
 
     def use_node(self, node: str) -> None:
         """Lead and send under this name, by which others see that its process has died; before `start`."""
-        self._node = node
+        self._node = asked.exact("node", node)
 
     async def send_alert(self, alert: OptimizationAlert, *, resolve_timeout: timedelta | None = None) -> str | None:
         """Record an alert, durably; one with `resolved` set ends what it says fires. Returns the id of the episode
         that it belongs to: of the first alert with the same labels since when they have been firing. None: a rule
         dropped it, which the history says.
 
+        Sent again under its id, with a later timestamp, it still fires: so sources repeat what goes on, and nobody is
+        told twice. It counts as begun with the earliest timestamp. Sent again as it was, it changes nothing. Once over,
+        it needs another id. Of a message of more than 20,000 characters the beginning is kept.
+
         resolve_timeout: it is over after so long unless it is sent again; else when it is resolved. Raises
-        OptimizationValidationError, naming the field; OptimizationConflictError for an id that had other content.
+        OptimizationValidationError, naming the field, also for one that is said to be resolved in the future;
+        OptimizationConflictError for an id that had other content.
         """
         told = await self._taking().tell(alert, self._timeout(resolve_timeout))
         if told is None:
@@ -95,6 +101,7 @@ class AlertNotificationSystem(StoreComponent):
         self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | None = None
     ) -> list[str | OptimizationError | None]:
         """The same for many at once, which costs half as much; what is refused is an error in its place."""
+        alerts = asked.alerts(alerts)
         answers = await self._taking().tell_all(alerts, self._timeout(resolve_timeout))
         self._heard((alert, told) for alert, told in zip(alerts, answers, strict=True) if isinstance(told, Told))
         return [told.episode if isinstance(told, Told) else told for told in answers]
@@ -111,17 +118,17 @@ class AlertNotificationSystem(StoreComponent):
 
         Resolved is one whose episode is over, under whichever of its ids that was said.
         """
-        wanted = None if level is None else _level(level).value
-        behind = None if before is None else (moment(before.timestamp), before.alert_id)
+        about = None if optimization_id is None else asked.exact("optimization_id", optimization_id)
+        wanted = None if level is None else asked.level(level).value
         now = utc_now()
         rows = await self.store.read_async(
-            self.store.alerts.page, optimization_id=optimization_id, level=wanted, limit=limit, before=behind
+            self.store.alerts.page, optimization_id=about, level=wanted, limit=limit, before=asked.behind(before)
         )
         return [alert_of_row(row, now) for row in rows]
 
     async def resolve_alert(self, alert_id: str, by: str = "") -> bool:
         """End the episode that it belongs to. False: it was over before. Raises OptimizationError for an unknown id."""
-        ended = await self.store.write_async(ResolveAlert(alert_id, by))
+        ended = await self.store.write_async(ResolveAlert(asked.exact("alert_id", alert_id), asked.text("by", by)))
         if ended:
             self._wake()
             self._tell_ended([alert_id])
@@ -132,7 +139,7 @@ class AlertNotificationSystem(StoreComponent):
 
         Raises OptimizationError for an unknown id.
         """
-        taken = await self.store.write_async(AcknowledgeAlert(alert_id, by))
+        taken = await self.store.write_async(AcknowledgeAlert(asked.exact("alert_id", alert_id), asked.text("by", by)))
         self._wake()
         return taken
 
@@ -175,10 +182,10 @@ class AlertNotificationSystem(StoreComponent):
     ) -> str:
         """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
         now = utc_now()
-        begins = now if starts_at is None else as_utc(starts_at)
+        begins = now if starts_at is None else asked.instant("starts_at", starts_at)
         silence = Silence(
-            uuid.uuid4().hex, begins, begins + _span(duration), parse(matchers) if matchers else (), pattern, author,
-            comment,
+            uuid.uuid4().hex, begins, asked.silenced(begins, asked.span(duration)), asked.matchers(matchers),
+            asked.exact("pattern", pattern), asked.text("author", author), asked.text("comment", comment),
         )  # fmt: skip
         await self.store.write_async(add_silence(checked(silence, now)))
         self._wake()
@@ -186,7 +193,7 @@ class AlertNotificationSystem(StoreComponent):
 
     async def end_silence(self, silence_id: str, by: str = "") -> bool:
         """Lift it before its end. False: it was over. Raises OptimizationError for an unknown id."""
-        lifted = await self.store.write_async(EndSilence(silence_id, by))
+        lifted = await self.store.write_async(EndSilence(asked.exact("silence_id", silence_id), asked.text("by", by)))
         self._wake()
         return lifted
 
@@ -265,17 +272,28 @@ class AlertNotificationSystem(StoreComponent):
         return self._intake
 
     def _timeout(self, given: timedelta | None) -> timedelta | None:
-        return self._file.configuration.resolve_timeout if given is None else given
+        return asked.timeout(self._file.configuration.resolve_timeout if given is None else given)
 
     def _heard(self, told: Iterable[tuple[OptimizationAlert, Told]]) -> None:
         """Wake whoever decides, and those who want to know."""
         for alert, became in told:
+            if len(alert.message) > MESSAGE_LIMIT:
+                self._say_cut(alert)
             if became.began or became.ended:
                 self._wake()
             if became.began and not alert.resolved:
                 self._emit_soon("alert", alert)
             if became.ended:
                 self._tell_ended([became.episode])
+
+    def _say_cut(self, alert: OptimizationAlert) -> None:
+        """Once aloud: who sends one that is too long sends many."""
+        logger.log(
+            logging.DEBUG if self._said_cut else logging.WARNING,
+            "message: the alert %r has %d characters of it; the first %d are kept, and say so",
+            alert.alert_id, len(alert.message), MESSAGE_LIMIT,
+        )  # fmt: skip
+        self._said_cut = True
 
     def _check(self, configuration: Configuration) -> None:
         self._reach.channels(configuration)
@@ -330,24 +348,3 @@ def _statistics(store: Store) -> dict[str, Any]:
         "channels": store.alerts.channels(),
         "leader": held["node"] if held is not None and leads else None,
     }
-
-
-def _span(duration: timedelta | float) -> timedelta:
-    if isinstance(duration, timedelta):
-        return duration
-    if isinstance(duration, bool) or not isinstance(duration, (int, float)) or not math.isfinite(duration):
-        raise OptimizationValidationError("duration", f"{duration!r:.80} is neither a timedelta nor seconds")
-    try:
-        return timedelta(seconds=duration)
-    except OverflowError:
-        raise OptimizationValidationError(
-            "duration", f"{duration} seconds are longer than any silence may be"
-        ) from None
-
-
-def _level(level: Any) -> AlertLevel:
-    try:
-        return AlertLevel(level)
-    except ValueError:
-        known = ", ".join(one.value for one in AlertLevel)
-        raise OptimizationValidationError("level", f"{level!r:.80} is not one of {known}") from None

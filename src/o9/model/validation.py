@@ -171,6 +171,11 @@ def _integer(low: int, high: int, *, optional: bool = False) -> Check:
     return check
 
 
+def _flag(field: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _wrong_type(field, "True or False", value)
+
+
 def _one_of(kind: type[Enum]) -> Check:
     def check(field: str, value: Any) -> None:
         if not isinstance(value, kind):
@@ -372,6 +377,7 @@ _ALERT_CHECKS: dict[str, Check] = {
     "title": _words(TITLE_LIMIT),
     "message": _words(),
     "timestamp": _moment(),
+    "resolved": _flag,
     "resolved_at": _moment(optional=True),
     "metadata": _json(dict),
 }

@@ -215,7 +215,8 @@ class _Batch:
                 )
         is_over = told.ends_at is not None and told.ends_at <= self._unit.now
         if firing is not None and firing["alert_id"] == known["episode"]:
-            if told.at > firing["last_told_at"] or told.ends_at is not None:
+            known_so_far = firing["starts_at"] <= told.at <= firing["last_told_at"]
+            if not known_so_far or told.ends_at is not None:
                 self._goes_on(firing, told, firing["latest"])
             return Told(firing["alert_id"], began=False, ended=self._ended(firing, told))
         over = self._new.get(known["episode"]) or known
