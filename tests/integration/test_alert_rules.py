@@ -21,7 +21,7 @@ from o9.aggregator.late_runs import late_runs
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.rule_watch import RULES, RuleWatch
 from o9.aggregator.schedules import Schedule
-from o9.alerts.conditions import FIGURES, Scope
+from o9.alerts.figures import QUANTITIES, Scope
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
@@ -464,7 +464,7 @@ async def test_each_figure_that_a_condition_may_name_is_there(store: Store, watc
     at_work(store, "c")
     seen: dict[Scope, set[str]] = {scope: set() for scope in _READ}
     for scope in _READ:
-        names = FIGURES[scope]
+        names = QUANTITIES[scope]
         rules = "rules: [" + ", ".join(
             f"{{name: r{n}, when: {name} > 0, scope: {scope.value}}}" for n, name in enumerate(names)
         ) + "]"  # fmt: skip

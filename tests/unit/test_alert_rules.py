@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from o9.alerts.alert import alert_of as alert_in
 from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.conditions import INSTANTS, Reading, Scope, condition_of, reading
+from o9.alerts.conditions import Reading, condition_of, reading
 from o9.alerts.configuration import load, read
+from o9.alerts.figures import INSTANTS, Scope
 from o9.alerts.rules import AFTER_INSTANT, Board, Facts, Rule, Standing, Why, decide, told_by_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
@@ -285,11 +286,11 @@ rules:
 
 
 def test_every_fault_has_its_line_and_its_field() -> None:
-    _, faults = read(FAULTY)
+    _, faults, _ = read(FAULTY)
     assert [(fault.line, fault.field.partition(".")[2], fault.problem) for fault in faults] == [
         (2, "when", ANY("did you mean `failure_rate`?")),
         (3, "for", ANY("it needs a unit")),
-        (4, "when", ANY("write it as `failure_rate > 0.2`")),
+        (4, "when", ANY("write it as `failure_rate > 20%`")),
         (5, "when", ANY("'soon' is no number, share or duration")),
         (6, "clear", ANY("both hold; clear begins at 0.2")),
         (7, "clear", ANY("such as `failure_rate < 0.2`")),
@@ -372,11 +373,15 @@ def test_built_in_rules_keep_to_what_the_file_allows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "expected"),
+    ("scope", "name", "value", "expected"),
     [
-        ("failure_rate", 0.25, "25%"), ("failure_rate", 0.004, "0.40%"), ("late_seconds", 61.0, "61 s"),
-        ("late_seconds", 1200.0, "20 min"), ("duration_seconds.p90", 9000.0, "2.5 h"), ("queued", 2000.0, "2000"),
+        (Scope.GLOBAL, "failure_rate", 0.25, "25%"), (Scope.GLOBAL, "failure_rate", 0.004, "0.40%"),
+        (Scope.SCHEDULE, "late_seconds", 61.0, "61 s"), (Scope.SCHEDULE, "late_seconds", 1200.0, "20 min"),
+        (Scope.TYPE, "duration_seconds.p90", 9000.0, "2.5 h"), (Scope.TYPE, "duration_seconds.count", 90.0, "90"),
+        (Scope.GLOBAL, "queued", 2000.0, "2000"), (Scope.END, "improvement", -0.5, "-50%"),
+        (Scope.END, "performance_improvement", 0.25, "25%"), (Scope.END, "execution_time", 90.0, "90 s"),
+        (Scope.END, "metrics.hit_rate", 0.25, "0.25"), (Scope.END, "worse_than_usual", float("inf"), "inf"),
     ],
 )  # fmt: skip
-def test_figures_as_people_read_them(name: str, value: float, expected: str) -> None:
-    assert written(name, value) == expected
+def test_figures_as_people_read_them(scope: Scope, name: str, value: float, expected: str) -> None:
+    assert written(name, scope, value) == expected

@@ -228,7 +228,7 @@ route:
     ],
 )
 def test_a_fault_has_its_line_its_field_and_the_remedy(text: str, told: str) -> None:
-    _, faults = read(text)
+    _, faults, _ = read(text)
     assert [str(fault) for fault in faults] == [told]
 
 
@@ -244,19 +244,19 @@ def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:
 
 
 def test_a_template_that_fails_is_a_fault_of_its_line() -> None:
-    _, faults = read("templates:\n  title: ok\n  text: '{{ nonsense }}'\n")
+    _, faults, _ = read("templates:\n  title: ok\n  text: '{{ nonsense }}'\n")
     assert [(fault.line, fault.field) for fault in faults] == [(3, "templates.text")]
 
 
 def test_anchors_that_blow_up_are_refused_at_once() -> None:
     levels = "".join(f"- &a{n} {{routes: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
-    _, faults = read(f"route:\n  routes:\n  - &a0 {{matchers: a=b}}\n{textwrap.indent(levels, '  ')}")
+    _, faults, _ = read(f"route:\n  routes:\n  - &a0 {{matchers: a=b}}\n{textwrap.indent(levels, '  ')}")
     assert "an anchor repeats too much" in "".join(map(str, faults))
     assert len(faults) < 20
 
 
 def test_an_anchor_within_itself_is_refused() -> None:
-    _, faults = read("route: &r\n  routes: [*r]\n")
+    _, faults, _ = read("route: &r\n  routes: [*r]\n")
     assert faults
 
 

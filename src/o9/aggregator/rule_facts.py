@@ -1,7 +1,7 @@
 """What alert rules judge, read from the record: each function answers with facts, and costs the same at any history.
 
 Contract. Blocking; called in a thread. What is not known is None, and no figure is made up. Of what ends, each end
-costs a few reads, each of them once. `o9.alerts.conditions.FIGURES` names all figures.
+costs a few reads, each of them once. `o9.alerts.figures` names all figures, labels and words.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
-from o9.alerts.conditions import Scope
+from o9.alerts.figures import Scope
 from o9.alerts.rules import Facts
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState

@@ -15,12 +15,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 from o9.aggregator import rule_facts
 from o9.aggregator.schedules import Schedule
 from o9.aggregator.self_watch import OWN, SelfWatch
-from o9.alerts.conditions import INSTANTS, Scope
+from o9.alerts.figures import INSTANTS, Scope
 from o9.alerts.reach import channel_name
 from o9.alerts.rules import Board, Facts, Rule, Turn
 from o9.alerts.system import AlertNotificationSystem
@@ -80,7 +81,7 @@ class RuleWatch:
         self._due_since: dict[str, float] = {}
         self._figures: tuple[float, dict[str, Any], list[Row]] | None = None
         self._certain_at = 0.0
-        self._last_pass = 0.0
+        self._last_pass = -inf  # a machine that was just started counts from 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def use(self, store: Store, lease_seconds: float) -> None:

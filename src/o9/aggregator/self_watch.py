@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import inf
 
-from o9.alerts.conditions import Scope
+from o9.alerts.figures import Scope
 from o9.alerts.rules import Board, Facts, Rule, Turn
 from o9.model.optimization import OptimizationAlert, utc_now
 
@@ -36,7 +37,7 @@ class SelfWatch:
         self._end = end
         self._board = Board()
         self._firing: dict[str, OptimizationAlert] = {}
-        self._told_at = 0.0
+        self._told_at = -inf
         self._dead: deque[str] = deque()
         self._prefect_gone: float | None = None
         self._store_gone: tuple[float, str] | None = None
@@ -76,7 +77,7 @@ class SelfWatch:
         for turn in turns:
             if turn.alert is not None:
                 self._firing[turn.alert.alert_id] = turn.alert
-                self._told_at = 0.0
+                self._told_at = -inf
             elif self._firing.pop(turn.ended, None) is not None:
                 await self._end(turn)
         if at - self._told_at >= AGAIN.total_seconds():

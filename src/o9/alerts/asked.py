@@ -82,16 +82,6 @@ def instant(field: str, value: Any) -> datetime:
         raise OptimizationValidationError(field, f"{value} cannot be expressed in UTC; give another") from None
 
 
-def silenced(begins: datetime, duration: timedelta) -> datetime:
-    """Until when."""
-    try:
-        return begins + duration
-    except OverflowError:
-        raise OptimizationValidationError(
-            "starts_at", f"{duration} from {begins} on is behind the end of time"
-        ) from None
-
-
 def matchers(value: Any) -> Matchers:
     """None where there is no text."""
     return parse(value) if exact("matchers", value) else ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from o9.alerts.conditions import Scope, condition_of
+from o9.alerts.conditions import condition_of
+from o9.alerts.figures import Scope
 from o9.alerts.rules import NOTHING, Rule
 from o9.model.states import AlertLevel
 
@@ -40,7 +41,7 @@ def _lives() -> Iterator[Rule]:
     )  # fmt: skip
     yield _rule(
         "timed_out", "Optimization timed out", Scope.END, AlertLevel.ERROR, "timed_out == 1",
-        "{name} was cut off after {execution_time} s of running: {detail}",
+        "{name} was cut off after {execution_time} of running: {detail}",
         "give it more timeout_seconds or fewer steps, and run it again with `o9 retry {optimization}`",
     )  # fmt: skip
     yield _rule(

@@ -1,9 +1,9 @@
 """Conditions over figures, as people write them: `failure_rate > 20% and last_hour.ended >= 10`.
 
 A condition is one comparison, or several that are joined by `and` or by `or`. A limit is a number, a share in percent,
-or a duration, which means its seconds. What is compared are the figures of a scope: of all optimizations together, of
-each of them, of each node, …; `FIGURES` names those that there are. A figure that is not known makes a condition
-unknown, not false. Pure.
+or a duration, which means its seconds, and has to suit the figure's unit; what could never hold, and what holds
+whatever happens, is refused. `o9.alerts.figures` has the figures of each scope. A figure that is not known makes a
+condition unknown, not false. Pure.
 """
 
 from __future__ import annotations
@@ -15,30 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from o9.alerts.reading import meant, span_of
+from o9.alerts.figures import FLAG, QUANTITIES, Quantity, Scope, Unit, is_figure, quantity_of
+from o9.alerts.reading import span_of
 
 Figures = Mapping[str, float | None]
-
-
-class Scope(str, Enum):
-    """What a rule looks at. Those of an instant are looked at once; a report holds until the next one."""
-
-    GLOBAL = "global"
-    TYPE = "each type"
-    STRATEGY = "each strategy"
-    OPTIMIZATION = "each optimization"
-    END = "each end"
-    DEATH = "each death"
-    REPORT = "each report"
-    FINDING = "each finding"
-    NODE = "each node"
-    NODE_DEATH = "each node's death"
-    THIS_NODE = "this node"
-    CHANNEL = "each channel"
-    SCHEDULE = "each schedule"
-
-
-INSTANTS = frozenset({Scope.END, Scope.DEATH, Scope.NODE_DEATH})
 
 
 class Reading(str, Enum):
@@ -48,52 +28,6 @@ class Reading(str, Enum):
     BETWEEN = "its condition does not hold, and it is not clear yet"
     CLEAR = "it is clear"
     UNKNOWN = "a figure of it is not known"
-
-
-_WINDOW = ("ended", "completed", "failed", "timed_out", "cancelled", "success_rate", "failure_rate")
-_SPREAD = ("count", "mean", "p10", "median", "p90")
-_OF_ENDED = (
-    "success_rate", "failure_rate", "cancelled_rate",
-    *(f"{what}.{name}" for what in ("duration_seconds", "performance_improvement", "waiting_seconds")
-      for name in _SPREAD),
-    *(f"{window}.{name}" for window in ("last_hour", "last_day") for name in _WINDOW),
-)  # fmt: skip
-_OF_STATE = (
-    "progress", "total_steps", "completed_steps", "current_performance", "baseline_performance", "target_performance",
-    "performance_improvement", "cpu_usage", "memory_usage", "execution_time",
-)  # fmt: skip
-FIGURES: dict[Scope, tuple[str, ...]] = {
-    Scope.GLOBAL: (
-        *_OF_ENDED, "queued", "longest_wait_seconds", "total_optimizations", "active_optimizations",
-        "completed_optimizations", "failed_optimizations", "pruned_optimizations",
-        *(f"now.{status}.{name}" for status in ("created", "initializing", "running", "paused", "suspended")
-          for name in ("count", "longest_seconds", "mean_seconds", "median_seconds")),
-    ),
-    Scope.TYPE: ("count", *_OF_ENDED),
-    Scope.STRATEGY: ("count", *_OF_ENDED),
-    Scope.OPTIMIZATION: _OF_STATE,
-    Scope.END: (
-        *_OF_STATE, "completed", "failed", "timed_out", "cancelled", "improvement", "short_of_target",
-        "worse_than_usual", "trials", "failed_trials", "failed_share",
-    ),
-    Scope.DEATH: ("deaths", "attempt"),
-    Scope.REPORT: (
-        "validity_score", "completeness_score", "security_score", "performance_score", "completed",
-        "validity_critical", "look_ahead_found", "risk_limits_broken",
-    ),
-    Scope.FINDING: (),
-    Scope.NODE: ("silent_seconds", "silent_leases"),
-    Scope.NODE_DEATH: ("died",),
-    Scope.THIS_NODE: ("prefect_away_seconds", "store_away_seconds"),
-    Scope.CHANNEL: ("failing_seconds",),
-    Scope.SCHEDULE: ("late_seconds",),
-}  # fmt: skip
-# What is behind these is the desk's own: statuses, types, strategies, metrics.
-OPEN: dict[Scope, tuple[str, ...]] = {
-    Scope.GLOBAL: ("by_status.", "by_type.", "by_strategy.", "by_priority."),
-    Scope.OPTIMIZATION: ("metrics.", "results."),
-    Scope.END: ("metrics.", "results."),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +80,9 @@ def condition_of(text: str, scope: Scope) -> Condition:
     joints = {joint.lower() for joint in pieces[1::2]}
     if len(joints) > 1:
         raise ValueError("it joins by `and` and by `or`; take one of them, and write another rule for the rest")
-    parts = tuple(_comparison(piece, scope) for piece in pieces[::2])
+    parts = tuple(_comparison(piece.strip(), scope) for piece in pieces[::2])
+    if joints == {"and"} and (figure := _excluded(parts)) is not None:
+        raise ValueError(f"it never holds: no `{figure}` is all of this at once; join by `or`, or write two rules")
     return Condition(text.strip(), parts, joints == {"or"})
 
 
@@ -164,48 +100,109 @@ def contradiction(when: Condition, clear: Condition) -> str | None:
     return None
 
 
-def figure_of(name: str, scope: Scope) -> str:
-    """`name`, where the scope has such a figure. Raises ValueError with what was probably meant."""
-    if name in FIGURES[scope] or any(
-        name.startswith(start) and len(name) > len(start) for start in OPEN.get(scope, ())
-    ):
-        return name
-    more = "".join(f", {start}…" for start in OPEN.get(scope, ()))
-    elsewhere = [other.value for other, names in FIGURES.items() if name in names]
-    if elsewhere:
-        raise ValueError(f"`{scope.value}` has no figure {name!r}; `scope: {elsewhere[0]}` has it")
-    raise ValueError(f"`{scope.value}` has no figure {name!r:.80}{meant(name, FIGURES[scope])}{more}")
-
-
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
+_MIRRORED = str.maketrans("<>", "><")
 _JOINT = re.compile(r"\s+(and|or)\s+", re.IGNORECASE)
-_COMPARISON = re.compile(r"\s*([^\s<>=!]+)\s*(>=|<=|==|!=|>|<)\s*([^\s<>=!]+)\s*")
-_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(%?)")
+_COMPARISON = re.compile(r"([^\s<>=!]+)\s*(>=|<=|==|!=|>|<)\s*([^\s<>=!]+(?:\s+%)?)")
+_ASSIGNMENT = re.compile(r"([^\s<>=!]+)\s*=\s*([^\s<>=!]+)")
+_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)")
+_WRITTEN_AS = {
+    Unit.SHARE: ("20%", "0.2"), Unit.PERCENT: ("80%", "80"), Unit.SECONDS: ("10m", "1h30m", "90"), Unit.COUNT: ("10",),
+    Unit.NUMBER: ("0.5",), Unit.MEBIBYTES: ("2048",),
+}  # fmt: skip
+_TAKES = {
+    Unit.SHARE: {Unit.NUMBER, Unit.SHARE}, Unit.PERCENT: {Unit.NUMBER, Unit.SHARE},
+    Unit.SECONDS: {Unit.NUMBER, Unit.SECONDS}, Unit.COUNT: {Unit.NUMBER}, Unit.NUMBER: {Unit.NUMBER},
+    Unit.MEBIBYTES: {Unit.NUMBER}, Unit.OWN: {Unit.NUMBER, Unit.SHARE, Unit.SECONDS},
+}  # fmt: skip
 
 
 def _comparison(text: str, scope: Scope) -> Comparison:
     found = _COMPARISON.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text.strip()!r:.80} is no comparison; write it as `failure_rate > 0.2`")
-    figure, sign, limit = found.groups()
-    return Comparison(figure_of(figure, scope), sign, _limit(limit))
+        meant = _ASSIGNMENT.fullmatch(text)
+        remedy = f"{meant[1]} == {meant[2]}" if meant else _example(scope)
+        raise ValueError(f"{text!r:.80} is no comparison; write it as `{remedy}`")
+    figure, sign, told = found.groups()
+    if _NUMBER.fullmatch(figure) and is_figure(told, scope):
+        raise ValueError(f"the figure comes first; write it as `{told} {sign.translate(_MIRRORED)} {figure}`")
+    quantity = quantity_of(figure, scope)
+    if is_figure(told, scope):
+        raise ValueError(f"`{told}` is a figure, too; a figure is compared with a number, a share or a duration only")
+    limit, unit = _limit(told)
+    if unit not in _TAKES[quantity.unit]:
+        raise ValueError(
+            f"`{figure}` is {quantity.unit.value}, and {told!r:.80} is {unit.value}; write it as "
+            f"{' or '.join(_WRITTEN_AS[quantity.unit])}"
+        )
+    if unit is Unit.SHARE and quantity.unit is not Unit.PERCENT:
+        limit /= 100
+    made = Comparison(figure, sign, limit)
+    _check_bounds(made, quantity, told)
+    return made
 
 
-def _limit(text: str) -> float:
+def _example(scope: Scope) -> str:
+    figure, quantity = next(iter((QUANTITIES[scope] or QUANTITIES[Scope.GLOBAL]).items()))
+    return f"{figure} > {_WRITTEN_AS[quantity.unit][0]}"
+
+
+def _limit(text: str) -> tuple[float, Unit]:
+    """A share in percent."""
     found = _NUMBER.fullmatch(text)
     try:
         if found is None:
-            return span_of(text, zero=True).total_seconds()
-        limit = float(found[1]) / (100 if found[2] else 1)
+            return span_of(text, zero=True).total_seconds(), Unit.SECONDS
+        limit = float(found[1])
     except ValueError:
         raise ValueError(f"{text!r:.80} is no number, share or duration; write it as 0.2, 20% or 10m") from None
     if not math.isfinite(limit):
         raise ValueError(f"{text!r:.80} is beyond all numbers")
-    return limit
+    return limit, Unit.SHARE if found[2] else Unit.NUMBER
+
+
+def _check_bounds(part: Comparison, quantity: Quantity, told: str) -> None:
+    """Raises ValueError where no value of the quantity makes it true, or where each does, as the limit is none."""
+    limit, low, high = part.limit, quantity.low, quantity.high
+    never = {
+        ">": limit >= high, ">=": limit > high, "<": limit <= low, "<=": limit < low, "!=": False,
+        "==": not low <= limit <= high or (quantity.unit is Unit.COUNT and not limit.is_integer()),
+    }[part.sign]  # fmt: skip
+    always = {
+        ">": limit < low, ">=": limit < low, "<": limit > high, "<=": limit > high, "==": False,
+        "!=": not low <= limit <= high or (quantity.unit is Unit.COUNT and not limit.is_integer()),
+    }[part.sign]  # fmt: skip
+    if not never and not always:
+        return
+    if low <= limit <= high and part.sign in ("==", "!="):
+        lies = "is a whole number"
+    elif quantity == FLAG:
+        lies = "is 0 or 1"
+    elif high == math.inf:
+        lies = f"is never below {low:g}"
+    else:
+        lies = f"lies between {low:g} and {high:g}"
+    percent = quantity.unit is Unit.SHARE and 1 < limit <= 100 and "%" not in told
+    remedy = f"; did you mean `{part.figure} {part.sign} {told}%`?" if percent else ""
+    holds = "never holds" if never else "always holds"
+    raise ValueError(f"`{part.figure} {part.sign} {told}` {holds}: `{part.figure}` {lies}{remedy}")
+
+
+def _excluded(parts: tuple[Comparison, ...]) -> str | None:
+    """The figure of which no value fits all parts, if there is one."""
+    for figure in dict.fromkeys(part.figure for part in parts):
+        of = [part for part in parts if part.figure == figure]
+        lows = [(part.limit, part.sign == ">") for part in of if part.sign in (">", ">=", "==")]
+        highs = [(part.limit, part.sign == "<") for part in of if part.sign in ("<", "<=", "==")]
+        if not lows or not highs:
+            continue
+        (low, above), (high, below) = max(lows), min(highs, key=lambda each: (each[0], not each[1]))
+        if low > high or (low == high and (above or below)):
+            return figure
+    return None
 
 
 def _other_side(part: Comparison) -> str:
-    sign = part.sign.replace("<", "~").replace(">", "<").replace("~", ">")
-    return f"`{part.figure} {sign} {part.limit:g}`"
+    return f"`{part.figure} {part.sign.translate(_MIRRORED)} {part.limit:g}`"

@@ -1,8 +1,9 @@
 """The alerts' configuration: what `O9_ALERTS_FILE` says, and what holds without one.
 
-`load` reads the YAML, or refuses it with every fault in it, each with its line. Fields that Alertmanager has mean what
-they mean there. Without a file, or without a `route`, all alerts go to the receiver `default`, which has every channel
-that is registered unless the file defines it. Pure.
+`load` reads the YAML, or refuses it with every fault in it, each with its line; `read` has its doubts, too: what is
+allowed, and likely a mistake. Fields that Alertmanager has mean what they mean there. Without a file, or without a
+`route`, all alerts go to the receiver `default`, which has every channel that is registered unless the file defines
+it. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.flapping import Damping
@@ -27,9 +28,10 @@ from o9.alerts.intervals import (
     weekday_range,
     year_range,
 )
-from o9.alerts.matchers import Matchers, parse, written
+from o9.alerts.label_reading import LabelReading
+from o9.alerts.matchers import written
 from o9.alerts.messages import NAMES, Messages
-from o9.alerts.reading import Fault, Node, Reader
+from o9.alerts.reading import Fault, Node, Reader, all_told
 from o9.alerts.routing import Route
 from o9.alerts.rule_reading import read_rules
 from o9.alerts.rules import Rule
@@ -77,30 +79,38 @@ class Configuration:
         return self.receivers[receiver].throttle or self.throttle
 
 
+class Read(NamedTuple):
+    """With faults, `configuration` means nothing. Faults and doubts are in the order of their lines."""
+
+    configuration: Configuration
+    faults: tuple[Fault, ...]
+    doubts: tuple[Fault, ...] = ()
+
+
 def load(text: str, source: str = "the alerts file") -> Configuration:
     """The configuration in `text`. Raises OptimizationAlertError with all its faults, a line for each."""
-    configuration, faults = read(text)
+    configuration, faults, _ = read(text)
     if faults:
-        told = "".join(f"\n  {fault}" for fault in faults)
-        raise OptimizationAlertError(f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:{told}")
+        raise OptimizationAlertError(all_told(source, faults))
     return configuration
 
 
-def read(text: str) -> tuple[Configuration, tuple[Fault, ...]]:
-    """The configuration in `text` and its faults, in the order of their lines; with faults it means nothing."""
+def read(text: str) -> Read:
+    """The configuration in `text`, or what is wrong with it."""
     reader = Reader(text)
     if reader.root is None:
-        return Configuration(), tuple(reader.faults)
+        return Read(Configuration(), tuple(reader.faults))
+    labels = LabelReading(reader)
     found = reader.mapping(reader.root, _FIELDS)
     receivers = _receivers(reader, found.get("receivers"))
     intervals = _time_intervals(reader, found.get("time_intervals"))
     route = _DEFAULT_ROUTE
     if "route" in found:
-        route = _Routes(reader, receivers, intervals).read(found["route"], None)
+        route = _Routes(reader, labels, receivers, intervals).read(found["route"], None)
     configuration = Configuration(
         route=route,
         receivers=receivers,
-        inhibit_rules=tuple(_inhibit_rule(reader, node) for node in reader.items(found.get("inhibit_rules"))),
+        inhibit_rules=tuple(_inhibit_rule(reader, labels, node) for node in reader.items(found.get("inhibit_rules"))),
         time_intervals=intervals,
         flapping=_damping(reader, found.get("flapping")),
         throttle=_throttle(reader, found.get("throttle")),
@@ -109,7 +119,8 @@ def read(text: str) -> tuple[Configuration, tuple[Fault, ...]]:
         link=reader.understood(found.get("link"), _link),
         rules=read_rules(reader, found.get("rules")),
     )
-    return configuration, tuple(sorted(reader.faults))
+    doubts = () if reader.faults else sorted(labels.doubts(configuration.rules))
+    return Read(configuration, tuple(sorted(reader.faults)), tuple(doubts))
 
 
 _FIELDS = (
@@ -144,8 +155,11 @@ def _receivers(reader: Reader, node: Node | None) -> dict[str, Receiver]:
 class _Routes:
     """Reads the tree; each route has what it does not say from its parent."""
 
-    def __init__(self, reader: Reader, receivers: Mapping[str, Receiver], intervals: TimeIntervals) -> None:
+    def __init__(
+        self, reader: Reader, labels: LabelReading, receivers: Mapping[str, Receiver], intervals: TimeIntervals
+    ) -> None:
         self._reader = reader
+        self._labels = labels
         self._receivers = receivers
         self._intervals = intervals
         self._keys: dict[str, int] = {}
@@ -153,7 +167,7 @@ class _Routes:
     def read(self, node: Node, parent: Route | None) -> Route:
         reader, above = self._reader, parent or Route(DEFAULT_RECEIVER, key="")
         found = reader.mapping(node, _ROUTE_FIELDS)
-        matchers = _matchers(reader, found.get("matchers"))
+        matchers = self._labels.matchers(found.get("matchers"))
         if parent is None:
             for name in ("matchers", "continue"):
                 if name in found:
@@ -185,7 +199,7 @@ class _Routes:
         return key if self._keys[key] == 1 else f"{key}#{self._keys[key]}"
 
     def _group_by(self, node: Node | None, above: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        names = self._reader.texts(node)
+        names = self._labels.names(node)
         if names is None:
             return above
         if node is not None and len(set(names)) < len(names):
@@ -195,28 +209,22 @@ class _Routes:
         return None if "..." in names else tuple(sorted(names))
 
 
-def _inhibit_rule(reader: Reader, node: Node) -> InhibitRule:
+def _inhibit_rule(reader: Reader, labels: LabelReading, node: Node) -> InhibitRule:
     found = reader.mapping(
         node, ("name", "source_matchers", "target_matchers", "equal"), ("source_matchers", "target_matchers")
     )
     sides = {}
     for name in ("source_matchers", "target_matchers"):
         faults = len(reader.faults)
-        sides[name] = _matchers(reader, found.get(name))
+        sides[name] = labels.matchers(found.get(name))
         if name in found and not sides[name] and len(reader.faults) == faults:
             reader.fault(found[name], "there are none; say which alerts are meant")
     return InhibitRule(
         sides["source_matchers"],
         sides["target_matchers"],
-        reader.texts(found.get("equal")) or (),
+        labels.names(found.get("equal")) or (),
         reader.text(found.get("name")) or "",
     )
-
-
-def _matchers(reader: Reader, node: Node | None) -> Matchers:
-    """A list of texts, or one text."""
-    read = (reader.understood(each, parse) for each in reader.one_or_more(node))
-    return tuple(matcher for matchers in read if matchers is not None for matcher in matchers)
 
 
 def _time_intervals(reader: Reader, node: Node | None) -> dict[str, tuple[TimeInterval, ...]]:

@@ -6,7 +6,8 @@
 needs no quotes; within quotes ``\\"``, ``\\\\``, ``\\n``, ``\\t``, ``\\r`` and ``\\uXXXX`` are escapes, and any other
 backslash stays as it is, so that regular expressions are written plainly. They are anchored at both ends, a dot matches
 every character, and RE2 runs them in time linear in the text: none explodes. A label that an alert does not have
-counts as empty. Pure.
+counts as empty. The label `level` has one of four values, in whatever case they are written here; `unfit` says what
+they rule out. Pure.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from typing import Literal, cast
 import re2
 
 from o9.alerts.alert import Labels
+from o9.alerts.reading import meant
 from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
 from o9.store.codec import free_text
 
 TEXT_LIMIT = 20_000
+LEVEL = "level"
+LEVELS = tuple(level.value for level in AlertLevel)
 
 Operator = Literal["=", "!=", "=~", "!~"]
 
@@ -38,7 +43,9 @@ class Matcher:
     test: Callable[[str], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "test", _test(self.operator, self.value))
+        if self.name == LEVEL and self.value.lower() in LEVELS:
+            object.__setattr__(self, "value", self.value.lower())
+        object.__setattr__(self, "test", _test(self.operator, self.value, any_case=self.name == LEVEL))
 
     def __str__(self) -> str:
         name = self.name if _UNQUOTED.fullmatch(self.name) else _quoted(self.name)
@@ -67,6 +74,21 @@ def match_anything(matchers: Matchers) -> bool:
     return match(matchers, {})
 
 
+def unfit(matcher: Matcher) -> str | None:
+    """Why a matcher on the level fits no alert, or each, with the remedy; None where it may do either."""
+    if matcher.name != LEVEL or matcher.value in LEVELS or (matcher.operator in ("!=", "!~") and not matcher.value):
+        return None
+    if matcher.operator in ("=", "!="):
+        return f"no level is called {matcher.value!r:.80}{meant(matcher.value, LEVELS)}"
+    written_out = matcher.value.removeprefix("(").removesuffix(")").split("|")
+    if all(map(str.isalpha, written_out)):
+        wrong = [name for name in written_out if name.lower() not in LEVELS]
+        return f"no level is called {wrong[0]!r:.80}{meant(wrong[0], LEVELS)}" if wrong else None
+    if any(matcher.test(level) == (matcher.operator == "=~") for level in LEVELS):
+        return None
+    return f"{matcher.value!r:.80} fits none of the levels {', '.join(LEVELS)}; it has to fit the whole word"
+
+
 def parse(text: str, field: str = "matchers") -> Matchers:
     """The matchers in `text`. Raises OptimizationValidationError that says at which character it goes wrong."""
     if len(text) > TEXT_LIMIT:
@@ -91,10 +113,10 @@ def parse_all(texts: Iterable[str], field: str = "matchers") -> Matchers:
 
 
 @lru_cache(maxsize=4096)
-def regular_expression(pattern: str) -> Callable[[str], bool]:
+def regular_expression(pattern: str, *, any_case: bool = False) -> Callable[[str], bool]:
     """Whether all of a text matches. Raises ValueError with RE2's reason where it is no regular expression."""
     try:
-        compiled = re2.compile(pattern, _OPTIONS)
+        compiled = re2.compile(pattern, _options(any_case))
     except re2.error as error:
         reason = error.args[0] if error.args else error
         raise ValueError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
@@ -116,18 +138,23 @@ _UNQUOTED = re.compile(r"""[^\s{}!=~,\\"'`]+""")
 _OPERATOR = re.compile("=~|!=|!~|=")
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|([ntr"\\]))""")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False
-_OPTIONS.dot_nl = True
-_OPTIONS.never_capture = True
 
 
-def _test(operator: Operator, value: str) -> Callable[[str], bool]:
+def _options(any_case: bool) -> re2.Options:
+    options = re2.Options()
+    options.log_errors = False
+    options.dot_nl = True
+    options.never_capture = True
+    options.case_sensitive = not any_case
+    return options
+
+
+def _test(operator: Operator, value: str, *, any_case: bool = False) -> Callable[[str], bool]:
     if operator == "=":
         return value.__eq__
     if operator == "!=":
         return value.__ne__
-    matches = regular_expression(value)
+    matches = regular_expression(value, any_case=any_case)
     if operator == "=~":
         return matches
     return lambda text: not matches(text)

@@ -7,7 +7,7 @@ are faults, with the name that was probably meant. Anchors work; what they blow 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
@@ -16,6 +16,7 @@ from typing import TypeVar
 import yaml
 
 from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
 
 SIZE_LIMIT = 1 << 20
 NODES_LIMIT = 20_000
@@ -47,6 +48,15 @@ class Node:
     def line(self) -> int:
         return int(self.raw.start_mark.line) + 1
 
+    def told(self, problem: str) -> Fault:
+        return Fault(self.line, self.field, problem)
+
+
+def all_told(source: str, faults: Iterable[Fault]) -> str:
+    """A line that counts them, and one for each."""
+    lines = [f"\n  {fault}" for fault in sorted(faults)]
+    return f"{source} has {len(lines)} fault{'s' * (len(lines) > 1)}:{''.join(lines)}"
+
 
 class Reader:
     """Over one document. A method that finds a fault notes it, and answers None or nothing."""
@@ -57,7 +67,7 @@ class Reader:
         self.root = self._composed(text)
 
     def fault(self, node: Node, problem: str) -> None:
-        self.faults.append(Fault(node.line, node.field, problem))
+        self.faults.append(node.told(problem))
 
     def mapping(self, node: Node, known: Collection[str] = (), required: Collection[str] = ()) -> dict[str, Node]:
         """By name. `known` are the names there are; without any, each is taken."""
@@ -219,12 +229,26 @@ def span_of(text: str, *, zero: bool = False) -> timedelta:
     return span
 
 
+def level_of(text: str) -> AlertLevel:
+    """In whatever case. Raises ValueError with what was probably meant."""
+    known = {level.value: level for level in AlertLevel}
+    if text.lower() not in known:
+        raise ValueError(f"no level is called {text!r:.80}{meant(text, known)}")
+    return known[text.lower()]
+
+
 def meant(name: str, known: Collection[str]) -> str:
     """What was probably meant, to go on a sentence; else what there is."""
-    near = get_close_matches(name.lower(), [each.lower() for each in known], n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean `{next(each for each in known if each.lower() == near[0])}`?"
+    likely = near(name, known)
+    if likely is not None:
+        return f"; did you mean `{likely}`?"
     return f"; there are {', '.join(sorted(known)[:20])}" if known else "; there are none"
+
+
+def near(name: str, known: Collection[str]) -> str | None:
+    """What of it was probably meant."""
+    found = get_close_matches(name.lower(), [each.lower() for each in known], n=1, cutoff=0.7)
+    return next(each for each in known if each.lower() == found[0]) if found else None
 
 
 _NULL = "tag:yaml.org,2002:null"

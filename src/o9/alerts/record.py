@@ -1,4 +1,4 @@
-"""Between alerts and the store's rows: what is told, episodes, silences and notices, each way."""
+"""Between alerts and the store's rows: what is told, episodes, silences, notices and their history, each way."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ from o9.store.codec import free_text, moment, to_json
 from o9.store.commit import Row
 from o9.store.outbox import NewNotice, Untold
 from o9.store.silences import AddSilence
+from o9.store.store import Store
 
 MESSAGE_LIMIT = 20_000
 CLOCKS_DIFFER = timedelta(minutes=5)
 MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
+_SENT = (
+    "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
+    "firing_count", "resolved_count", "ended_at", "error", "tries",
+)  # fmt: skip
 _LEVELS = {level.value: level for level in AlertLevel}
 
 
@@ -144,6 +149,19 @@ def notice_in(row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]
 def untold(held: Held) -> Untold:
     decision = held.decision
     return Untold(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
+
+
+def history(store: Store, limit: int) -> list[Row]:
+    """Notifications (sent, pending, failed) and reasons why not (untold), newest first, as programs get them.
+
+    `limit` is 1 to 1000; raises OptimizationValidationError. In a thread, where there is an event loop.
+    """
+    sent = [
+        {"at": row["created_at"]} | {name: row[name] for name in _SENT}
+        for row in store.alerts.notifications(limit=limit)
+    ]
+    reasons = [{**row, "status": "untold"} for row in store.alerts.untold(limit=limit)]
+    return sorted([*sent, *reasons], key=lambda entry: str(entry["at"]), reverse=True)[:limit]
 
 
 def add_silence(silence: Silence) -> AddSilence:

@@ -1,6 +1,7 @@
 """`rules` of the alerts file: changes to the built-in ones by their names, and rules of one's own. Pure.
 
 Each rule is a mapping with `name`, and of one's own also `when`. Faults go to the reader, each with its line and field.
+What is taken can be told: its words name what there is, and its labels are such as an alert may have.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from o9.alerts.alert import NAME_LIMIT, VALUE_LIMIT
 from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.conditions import INSTANTS, Condition, Scope, condition_of, contradiction
-from o9.alerts.reading import Node, Reader
-from o9.alerts.rules import Rule
+from o9.alerts.conditions import Condition, condition_of, contradiction
+from o9.alerts.figures import INSTANTS, Scope, checked_words
+from o9.alerts.reading import Node, Reader, level_of, meant
+from o9.alerts.rules import TITLE_LIMIT, Rule
 from o9.model.states import AlertLevel
 
+LABELS_LIMIT = 50
 _FIELDS = (
     "name", "when", "clear", "for", "keep_firing_for", "scope", "level", "title", "message", "remedy", "labels",
     "enabled",
@@ -53,11 +57,12 @@ def _rule(reader: Reader, item: Node, found: Mapping[str, Node], name: str, base
         if field in found:
             reader.fault(found[field], why)
     found = {field: node for field, node in found.items() if field not in _without(scope)}
+    words = partial(checked_words, scope=scope)
     given: dict[str, Any] = {
-        "level": _level(reader, found.get("level")),
-        "title": reader.text(found.get("title")),
-        "says": reader.text(found.get("message")),
-        "remedy": reader.text(found.get("remedy")),
+        "level": reader.understood(found.get("level"), level_of),
+        "title": reader.understood(found.get("title"), partial(_title, scope=scope)),
+        "says": reader.understood(found.get("message"), words),
+        "remedy": reader.understood(found.get("remedy"), words),
         "labels": _labels(reader, found.get("labels")),
         "lasts": reader.span(found.get("for"), zero=True),
         "keep_firing": reader.span(found.get("keep_firing_for"), zero=True),
@@ -67,7 +72,8 @@ def _rule(reader: Reader, item: Node, found: Mapping[str, Node], name: str, base
     clear = reader.understood(found.get("clear"), partial(condition_of, scope=scope))
     if base is None:
         if "when" not in found:
-            reader.fault(item, f"`when` is missing, and {name!r:.80} is no built-in rule that brings one")
+            near = meant(name, [rule.name for rule in BUILT_IN])
+            reader.fault(item, f"`when` is missing, and no built-in rule that brings one is called {name!r:.80}{near}")
         made = Rule(name, name.replace("_", " ").capitalize(), scope, AlertLevel.WARNING, when, clear)
     else:
         # What was clear beside another condition need not be so beside this one.
@@ -107,9 +113,10 @@ def _without(scope: Scope) -> dict[str, str]:
     return {}
 
 
-def _level(reader: Reader, node: Node | None) -> AlertLevel | None:
-    said = reader.one_of(node, [level.value for level in AlertLevel], "level")
-    return None if said is None else AlertLevel(said)
+def _title(text: str, scope: Scope) -> str:
+    if not text.strip() or len(text) > TITLE_LIMIT:
+        raise ValueError(f"a title is a text of 1 to {TITLE_LIMIT} characters")
+    return checked_words(text, scope)
 
 
 def _labels(reader: Reader, node: Node | None) -> dict[str, str] | None:
@@ -118,8 +125,14 @@ def _labels(reader: Reader, node: Node | None) -> dict[str, str] | None:
     labels = {}
     for name, each in reader.mapping(node).items():
         value = reader.text(each)
-        if not name.strip() or not name.isprintable() or len(name) > 200:
-            reader.fault(each, "a label's name is printable text of 1 to 200 characters")
+        if not name.strip() or not name.isprintable() or len(name) > NAME_LIMIT:
+            reader.fault(each, f"a label's name is printable text of 1 to {NAME_LIMIT} characters")
+        elif name == "level":
+            reader.fault(each, "the rule's own `level` says it; write it there")
+        elif value is not None and len(value) > VALUE_LIMIT:
+            reader.fault(each, f"{len(value):,} characters; at most {VALUE_LIMIT:,} are allowed")
         elif value is not None:
             labels[name] = value
+    if len(labels) > LABELS_LIMIT:
+        reader.fault(node, f"{len(labels):,} labels; at most {LABELS_LIMIT} are allowed")
     return labels

@@ -17,20 +17,22 @@ from enum import Enum
 from typing import Any
 
 from o9.alerts.alert import digest
-from o9.alerts.conditions import INSTANTS, Condition, Figures, Reading, Scope, reading
+from o9.alerts.conditions import Condition, Figures, Reading, reading
+from o9.alerts.figures import INSTANTS, PLACEHOLDER, Scope, Unit, is_figure, placeholders, quantity_of
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 
 AFTER_INSTANT = timedelta(hours=1)
 NOTHING = timedelta(0)
 TITLE_LIMIT = 200
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """`when` None: the monitor finds it; an empty title and a level of None are the finding's own then.
 
-    `title`, `says` and `remedy` may hold `{figure}`, and the labels of the facts.
+    `title`, `says` and `remedy` may hold `{name}`, the name of a figure, or of a label or word of the facts.
 
     lasts: how long its condition has to hold (`for`). keep_firing: how long it fires after it is clear.
     """
@@ -46,6 +48,13 @@ class Rule:
     labels: Mapping[str, str] = field(default_factory=dict)
     says: str = ""
     remedy: str = ""
+
+    @property
+    def figures(self) -> frozenset[str]:
+        """Which it asks for: those of its conditions, and those that its words name."""
+        named = placeholders("\n".join((self.title, self.says, self.remedy)))
+        asked = [each.figures for each in (self.when, self.clear) if each]
+        return frozenset((*sum(asked, ()), *(name for name in named if is_figure(name, self.scope))))
 
     @property
     def lingers(self) -> timedelta:
@@ -194,10 +203,7 @@ class Board:
 
     def figures(self, scope: Scope) -> frozenset[str]:
         """Which figures the rules of a scope ask for."""
-        conditions = [
-            each for rule in self._rules.values() if rule.scope is scope for each in (rule.when, rule.clear) if each
-        ]
-        return frozenset(name for condition in conditions for name in condition.figures)
+        return frozenset(name for rule in self._rules.values() if rule.scope is scope for name in rule.figures)
 
     def firing(self) -> dict[Place, Standing]:
         return {place: each for place, each in self._standings.items() if each.phase is Phase.FIRING}
@@ -284,14 +290,14 @@ def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:
     evidence = {name: value for name in rule.when.figures if (value := facts.figures.get(name)) is not None}
     metadata: dict[str, Any] = {"rule": rule.name, "evidence": evidence}
     if rule.remedy:
-        metadata["remedy"] = filled(rule.remedy, about, facts.figures)
+        metadata["remedy"] = filled(rule.remedy, rule.scope, about, facts.figures)
     if labels := {**facts.labels, **rule.labels}:
         metadata["labels"] = labels
     return OptimizationAlert(
         alert_id=f"{rule.name}-{digest((rule.name, facts.key, at.isoformat()))}",
         optimization_id=facts.optimization_id,
         level=rule.level,
-        title=filled(rule.title, about, facts.figures)[:TITLE_LIMIT],
+        title=filled(rule.title, rule.scope, about, facts.figures)[:TITLE_LIMIT],
         message=_message(rule, facts, about),
         timestamp=at,
         metadata=metadata,
@@ -302,28 +308,29 @@ def told_by_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
     """What the monitor found, as the rule of its name wants it told."""
     labels = {**alert.metadata.get("labels", {}), **rule.labels}
     metadata = alert.metadata | {"rule": rule.name} | ({"labels": labels} if labels else {})
-    return replace(alert, title=rule.title or alert.title, level=rule.level or alert.level, metadata=metadata)
+    title = filled(rule.title, rule.scope, {"optimization": alert.optimization_id}, {})[:TITLE_LIMIT] or alert.title
+    return replace(alert, title=title, level=rule.level or alert.level, metadata=metadata)
 
 
-def filled(text: str, about: Mapping[str, str], figures: Figures) -> str:
-    """`text` with the figures and words that it names; what there is none of stays as it is written."""
+def filled(text: str, scope: Scope, about: Mapping[str, str], figures: Figures) -> str:
+    """`text` with the words and figures that it names; `unknown` where there is none."""
 
     def put(found: re.Match[str]) -> str:
         name = found[1]
         if name in about:
             return about[name]
         value = figures.get(name)
-        return found[0] if value is None else written(name, value)
+        return UNKNOWN if value is None else written(name, scope, value)
 
-    return re.sub(r"\{([\w.]+)\}", put, text)
+    return PLACEHOLDER.sub(put, text)
 
 
-def written(name: str, value: float) -> str:
-    """A figure as people read it."""
-    last = name.rpartition(".")[2]
-    if last.endswith("_seconds") or name.startswith(("duration_seconds.", "waiting_seconds.")):
+def written(name: str, scope: Scope, value: float) -> str:
+    """A figure as people read it, in its unit."""
+    unit = quantity_of(name, scope).unit
+    if unit is Unit.SECONDS:
         return _span(value)
-    if last.endswith(("_rate", "_share")) or last in ("progress", "improvement"):
+    if unit is Unit.SHARE:
         return f"{value:.0%}" if abs(value) >= 0.1 or not value else f"{value:.2%}"
     return f"{value:.6g}"
 
@@ -337,9 +344,9 @@ def _span(seconds: float) -> str:
 def _message(rule: Rule, facts: Facts, about: Mapping[str, str]) -> str:
     assert rule.when is not None
     if rule.says:
-        return filled(rule.says, about, facts.figures)
+        return filled(rule.says, rule.scope, about, facts.figures)
     known = [
-        f"{name} is {written(name, value)}"
+        f"{name} is {written(name, rule.scope, value)}"
         for name in rule.when.figures
         if (value := facts.figures.get(name)) is not None
     ]

@@ -2,11 +2,12 @@
 
 A silence has either matchers or a pattern. A pattern without wildcards mutes what has it somewhere in the title or the
 message, in whatever case, or has exactly this optimization id (`opt-1` is not `opt-10`). With `*` (anything) or `?`
-(one character) it has to fit the whole of one of the three. Pure.
+(one character) it has to fit the whole of one of the three. Pure, but for the id that `new_silence` gives.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from datetime import datetime, timedelta
 import re2
 
 from o9.alerts.alert import Alert
-from o9.alerts.matchers import Matchers, match, match_anything, regular_expression, written
+from o9.alerts.matchers import Matchers, match, match_anything, regular_expression, unfit, written
 from o9.model.errors import OptimizationValidationError
 
 PATTERN_LIMIT = 1000
@@ -47,6 +48,25 @@ class Silence:
         return self.starts_at <= now < self.ends_at
 
 
+def new_silence(
+    now: datetime,
+    lasts: timedelta,
+    matchers: Matchers = (),
+    *,
+    pattern: str = "",
+    starts_at: datetime | None = None,
+    author: str = "",
+    comment: str = "",
+) -> Silence:
+    """One with an id that nobody has, short enough to be typed. Raises as `checked` does."""
+    begins = now if starts_at is None else starts_at
+    try:
+        ends_at = begins + lasts
+    except OverflowError:
+        raise OptimizationValidationError("starts_at", f"{lasts} from {begins} on is behind the end of time") from None
+    return checked(Silence(uuid.uuid4().hex[:12], begins, ends_at, matchers, pattern, author, comment), now)
+
+
 def checked(silence: Silence, now: datetime) -> Silence:
     """The silence. Raises OptimizationValidationError for one that mutes nothing, everything or never."""
     if not silence.matchers and not silence.pattern.strip():
@@ -58,6 +78,8 @@ def checked(silence: Silence, now: datetime) -> Silence:
             "matchers",
             f"{written(silence.matchers)} fits every alert, also one without labels; name one that has to be there",
         )
+    if (why := next(filter(None, map(unfit, silence.matchers)), None)) is not None:
+        raise OptimizationValidationError("matchers", why)
     for name, limit in (("pattern", PATTERN_LIMIT), ("author", PATTERN_LIMIT), ("comment", COMMENT_LIMIT)):
         if len(getattr(silence, name)) > limit:
             raise OptimizationValidationError(name, f"at most {limit:,} characters are allowed")

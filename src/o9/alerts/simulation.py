@@ -9,25 +9,26 @@
       - {at: 3m, suppress: 'memory', for: 10m}        # as `suppress_alert`
       - {at: 5m, acknowledged: {title: Drawdown, level: critical, optimization: opt-1}, author: ana}
 
-`fires` may have a `since`, how long it has fired already, and a `for`: then it is over after that without a word. What
-happens at the same moment happens in the order of the file, and before anybody is told. The engine is the one that runs
-in earnest, over the script's clock. Pure.
+Each alert has a `title`, and is a warning unless its `level` says otherwise. `fires` may have a `since`, how long it
+has fired already, and a `for`: then it is over after that without a word. What happens at the same moment happens in
+the order of the file, and before anybody is told. What cannot happen is refused: the end of something that never began,
+or what lies outside of the script's time. The engine is the one that runs in earnest, over the script's clock. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from o9.alerts.alert import Alert, expected_to_end
+from o9.alerts.alert import Alert, expected_to_end, merged
 from o9.alerts.configuration import Configuration
 from o9.alerts.engine import Engine
 from o9.alerts.matchers import parse
 from o9.alerts.memory import Held
 from o9.alerts.notice import Notice
-from o9.alerts.reading import Node, Reader, span_of
+from o9.alerts.reading import Node, Reader, all_told, level_of, span_of
 from o9.alerts.silences import Silence, checked
 from o9.alerts.stages import duration
 from o9.alerts.text import line
@@ -39,17 +40,19 @@ START = datetime(2026, 1, 5, tzinfo=UTC)
 AFTERWARDS = timedelta(hours=1)
 LOOKS_LIMIT = 100_000
 ALERTS_SHOWN = 10
+YEARS = range(1970, 3001)
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """`what` is fires, resolved, acknowledged (of `alert`) or silence."""
+    """`what` is fires, resolved, acknowledged (of `alert`) or silence; `note` says why nothing comes of it."""
 
     at: datetime
     what: str
     alert: Alert | None = None
     silence: Silence | None = None
     author: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +75,16 @@ def load_script(text: str, source: str = "the script") -> Script:
     reader = Reader(text)
     script = Script(START, START, ())
     if reader.root is not None:
-        found = reader.mapping(reader.root, ("start", "until", "happens"), ("happens",))
-        start = reader.understood(found.get("start"), _moment) or START
-        happenings = [each for node in reader.items(found.get("happens")) if (each := _happening(reader, node, start))]
-        last = max((each.at for each in happenings), default=start)
-        until = reader.understood(found.get("until"), partial(_at, start)) or last + AFTERWARDS
-        script = Script(start, until, tuple(sorted(happenings, key=lambda each: each.at)))
+        script = _script(reader, reader.mapping(reader.root, ("start", "until", "happens"), ("happens",)))
     if reader.faults:
-        told = "".join(f"\n  {fault}" for fault in sorted(reader.faults))
-        raise OptimizationAlertError(f"{source} has {len(reader.faults)} fault{'s' * (len(reader.faults) > 1)}:{told}")
+        raise OptimizationAlertError(all_told(source, reader.faults))
     return script
 
 
 def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
     """Everything that happens until the script's end, in order. Raises OptimizationAlertError for one without end."""
     engine = Engine(configuration)
+    known: dict[str, Alert] = {}
     coming = list(reversed(script.happenings))
     for _ in range(LOOKS_LIMIT):
         due = engine.due()
@@ -95,7 +93,7 @@ def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
             return
         while coming and coming[-1].at <= now:
             happening = coming.pop()
-            yield Entry(now, happening)
+            yield Entry(now, _noted(happening, known, configuration.resolve_timeout))
             apply(engine, happening)
         notices = sorted(
             engine.advance(now), key=lambda each: (each.receiver, [*each.group_labels.items()], each.number)
@@ -148,19 +146,79 @@ def named(alert: Alert) -> str:
     return (alert.title + (f"{{{labels}}}" if labels else "")) or "{}"
 
 
-_KINDS = ("fires", "resolved", "acknowledged", "silence", "suppress")
+# What may stand beside `at` in an entry of each kind.
+_KINDS = {
+    "fires": ("since", "for", "message"), "resolved": (), "acknowledged": ("author",),
+    "silence": ("for", "author", "comment"), "suppress": ("for", "author", "comment"),
+}  # fmt: skip
 
 
-def _happening(reader: Reader, node: Node, start: datetime) -> Happening | None:
+def _script(reader: Reader, found: Mapping[str, Node]) -> Script:
+    start = reader.understood(found.get("start"), _moment)
+    moment = partial(_at, start)
+    read = [(node, each) for node in reader.items(found.get("happens")) if (each := _happening(reader, node, moment))]
+    read.sort(key=lambda each: each[1].at)
+    begins = start or START
+    last = max((each.at for _, each in read), default=begins)
+    until = reader.understood(found.get("until"), moment) or last + AFTERWARDS
+    script = Script(begins, until, tuple(each for _, each in read))
+    for node, each in read:
+        if each.at < begins:
+            reader.fault(node, f"it lies before `start`, {begins}")
+        elif each.at > until:
+            reader.fault(node, f"it lies behind `until`, {_time(script, until).strip()}; nobody would see it")
+    _check_ends(reader, read, script)
+    return script
+
+
+def _check_ends(reader: Reader, read: Sequence[tuple[Node, Happening]], script: Script) -> None:
+    """What is resolved or acknowledged has to have fired; `read` is in the order of time."""
+    fired = [(node, each.alert) for node, each in read if each.what == "fires" and each.alert is not None]
+    begun: set[str] = set()
+    for node, each in read:
+        if each.alert is None:
+            continue
+        mark = each.alert.fingerprint
+        if each.what == "fires":
+            begun.add(mark)
+        elif mark not in begun:
+            hints = [
+                f"line {other.line} fires {named(alert)}" + (f" at {_time(script, alert.starts_at).strip()}" * same)
+                for same in (True, False)
+                for other, alert in fired
+                if (alert.fingerprint == mark if same else alert.title == each.alert.title)
+            ]
+            hint = f"; {hints[0]}" if hints else ""
+            reader.fault(node, f"{named(each.alert)} has not fired by then{hint}")
+
+
+def _noted(happening: Happening, known: dict[str, Alert], resolve_timeout: timedelta | None) -> Happening:
+    """With a note, where it is about what is over; `known`, by fingerprint, learns of it."""
+    now, alert = happening.at, happening.alert
+    if alert is None:
+        return happening
+    before = known.get(alert.fingerprint)
+    if happening.what != "acknowledged":
+        told = expected_to_end(alert, now, resolve_timeout)
+        known[alert.fingerprint] = told if before is None else merged(before, told, now)
+    if happening.what != "fires" and before is not None and before.resolved(now):
+        return replace(happening, note="it is over already")
+    return happening
+
+
+def _happening(reader: Reader, node: Node, moment: Callable[[str], datetime]) -> Happening | None:
     found = reader.mapping(node, ("at", *_KINDS, "since", "for", "message", "author", "comment"), ("at",))
-    at = reader.understood(found.get("at"), partial(_at, start))
+    at = reader.understood(found.get("at"), moment)
     lasts, since = reader.span(found.get("for")), reader.span(found.get("since"))
     author, comment = reader.text(found.get("author")) or "", reader.text(found.get("comment")) or ""
     given = [kind for kind in _KINDS if kind in found]
     if len(given) != 1:
-        reader.fault(node, f"it needs one of {', '.join(_KINDS)}")
+        reader.fault(node, f"it needs one of {', '.join(_KINDS)}" + (f", and has {len(given)}" if given else ""))
         return None
     kind = given[0]
+    for name in found:
+        if name not in ("at", kind, *_KINDS[kind]):
+            reader.fault(found[name], f"it means nothing beside `{kind}`; leave it out")
     if at is None:
         return None
     if kind in ("silence", "suppress"):
@@ -200,23 +258,29 @@ def _silence(reader: Reader, node: Node, kind: str, at: datetime, lasts: timedel
 
 
 def _alert(reader: Reader, node: Node, at: datetime, message: str) -> Alert:
-    read = {name: reader.text(each) for name, each in reader.mapping(node).items()}
-    labels = {name: value for name, value in read.items() if value}
-    level = labels.get("level", "").lower()
+    found = reader.mapping(node, required=("title",))
+    level = reader.understood(found.pop("level", None), level_of) or AlertLevel.WARNING
+    read = {name: reader.text(each) for name, each in found.items()}
+    labels = {name: value for name, value in read.items() if value} | {"level": level.value}
     return Alert(
         labels=labels,
         starts_at=at,
         alert_id=f"line-{node.line}",
         optimization_id=labels.get("optimization", ""),
-        level=AlertLevel(level) if level in [each.value for each in AlertLevel] else AlertLevel.WARNING,
+        level=level,
         title=labels.get("title", ""),
         message=message,
     )
 
 
-def _at(start: datetime, text: str) -> datetime:
+def _at(start: datetime | None, text: str) -> datetime:
     """A moment, or the time since the start."""
-    return _moment(text) if text[4:5] == "-" else start + span_of(text, zero=True)
+    if text[4:5] != "-":
+        return (start or START) + span_of(text, zero=True)
+    moment = _moment(text)
+    if start is None:
+        raise ValueError("this is a date; say in `start` when the script begins, or write the time since, such as 90s")
+    return moment
 
 
 def _moment(text: str) -> datetime:
@@ -224,6 +288,8 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r:.80} is no moment; write one such as 2026-01-05 09:00:00+00:00, or 90s") from None
+    if moment.year not in YEARS:
+        raise ValueError(f"{text!r:.80} is not in the years {YEARS[0]} to {YEARS[-1]}")
     return as_utc(moment)
 
 
@@ -247,7 +313,7 @@ def _happened(happening: Happening) -> str:
     alert, lasts = happening.alert, ""
     if happening.what == "fires" and alert.ends_at is not None:
         lasts = f" for {duration(alert.ends_at - happening.at)}"
-    return f"{named(alert)}{lasts}{by}"
+    return f"{named(alert)}{lasts}{by}" + (f" ({happening.note})" if happening.note else "")
 
 
 def _time(script: Script, at: datetime) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,9 +22,9 @@ from o9.alerts.intake import Intake
 from o9.alerts.leader import LEASE
 from o9.alerts.opinions import Opinions, Rule
 from o9.alerts.reach import Reach
-from o9.alerts.record import MESSAGE_LIMIT, add_silence, alert_of_row
+from o9.alerts.record import MESSAGE_LIMIT, add_silence, alert_of_row, history
 from o9.alerts.running import Running
-from o9.alerts.silences import Silence, checked
+from o9.alerts.silences import new_silence
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -181,13 +180,16 @@ class AlertNotificationSystem(StoreComponent):
         comment: str = "",
     ) -> str:
         """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
-        now = utc_now()
-        begins = now if starts_at is None else asked.instant("starts_at", starts_at)
-        silence = Silence(
-            uuid.uuid4().hex, begins, asked.silenced(begins, asked.span(duration)), asked.matchers(matchers),
-            asked.exact("pattern", pattern), asked.text("author", author), asked.text("comment", comment),
-        )  # fmt: skip
-        await self.store.write_async(add_silence(checked(silence, now)))
+        silence = new_silence(
+            utc_now(),
+            asked.span(duration),
+            asked.matchers(matchers),
+            pattern=asked.exact("pattern", pattern),
+            starts_at=None if starts_at is None else asked.instant("starts_at", starts_at),
+            author=asked.text("author", author),
+            comment=asked.text("comment", comment),
+        )
+        await self.store.write_async(add_silence(silence))
         self._wake()
         return silence.silence_id
 
@@ -207,10 +209,7 @@ class AlertNotificationSystem(StoreComponent):
         `status`: sent, pending, failed (all three with their `tries`), or untold: then with the `alert_id` that
         somebody was not told of, the `reason`, and what it was `by`.
         """
-        notifications = await self.store.read_async(self.store.alerts.notifications, limit=limit)
-        untold = await self.store.read_async(self.store.alerts.untold, limit=limit)
-        entries = [*map(_sent, notifications), *({**row, "status": "untold"} for row in untold)]
-        return sorted(entries, key=lambda entry: str(entry["at"]), reverse=True)[:limit]
+        return await self.store.read_async(history, self.store, limit)
 
     async def get_alert_statistics(self) -> dict[str, Any]:
         """Counts over all time, and what fires now.
@@ -321,14 +320,6 @@ class AlertNotificationSystem(StoreComponent):
         task = asyncio.create_task(work, name="o9-alerts-callbacks")
         self._emitting.add(task)
         task.add_done_callback(self._emitting.discard)
-
-
-def _sent(row: dict[str, Any]) -> dict[str, Any]:
-    names = (
-        "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
-        "firing_count", "resolved_count", "ended_at", "error", "tries",
-    )  # fmt: skip
-    return {"at": row["created_at"], **{name: row[name] for name in names}}
 
 
 def _statistics(store: Store) -> dict[str, Any]:

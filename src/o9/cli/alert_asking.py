@@ -7,8 +7,7 @@ What is so already is no error, and is said. Nothing here imports Prefect, or th
 from __future__ import annotations
 
 import difflib
-import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -16,11 +15,13 @@ import typer
 from rich.text import Text
 
 from o9.alerts.alert import Alert
-from o9.alerts.matchers import parse_all
-from o9.alerts.reading import span_of
+from o9.alerts.builtin_rules import BUILT_IN
+from o9.alerts.label_reading import OF_O9
+from o9.alerts.matchers import Matchers, parse_all
+from o9.alerts.reading import meant, near, span_of
 from o9.alerts.record import add_silence, alert_in
-from o9.alerts.silences import Silence, checked
-from o9.cli.alert_reading import fires, unknown_alert
+from o9.alerts.silences import Silence, new_silence
+from o9.cli.alert_reading import NEAR_AMONG, fires, unknown_alert
 from o9.cli.console import emit, results, say, write_json
 from o9.cli.control import Outcome, who
 from o9.cli.escape import shown
@@ -33,7 +34,7 @@ from o9.store.alerts import AcknowledgeAlert, ResolveAlert
 from o9.store.silences import EndSilence
 from o9.store.store import Store
 
-_OPTIONS = {"ends_at": "'--from' and '--for'", "author": "'--by'", "comment": "'--comment'"}
+_OPTIONS = {"starts_at": "'--from'", "ends_at": "'--from' and '--for'", "author": "'--by'", "comment": "'--comment'"}
 _FINE = frozenset({Outcome.DONE, Outcome.ALREADY})
 NAMED = 3
 
@@ -81,7 +82,11 @@ def silence_alerts(
     silence = made_silence(matchers, starts_at, lasts, now, comment=comment, author=by or who())
     with existing_store(url) as store:
         store.write(add_silence(silence))
-        fitting = [alert for alert in map(alert_in, fires(store, now)) if silence.fits(alert)]
+        firing = [alert_in(episode) for episode in fires(store, now)]
+        seen = _labels_seen(store, firing)
+    fitting = [alert for alert in firing if silence.fits(alert)]
+    for doubt in doubts_of(silence.matchers, seen):
+        say(shown(f"o9: warning: {doubt}"))
     if as_json:
         write_json(
             {
@@ -114,12 +119,23 @@ def made_silence(
         found = parse_all(matchers)
         if not found:
             raise typer.BadParameter("it is empty; say what shall be silent", param_hint="MATCHER")
-        return checked(Silence(uuid.uuid4().hex[:12], starts_at, starts_at + span, found, "", author, comment), now)
+        return new_silence(now, span, found, starts_at=starts_at, author=author, comment=comment)
     except OptimizationValidationError as error:
         hint = _OPTIONS.get(error.field, "MATCHER")
         raise typer.BadParameter(_of_matchers(error, matchers), param_hint=hint) from None
-    except OverflowError:
-        raise typer.BadParameter("this is beyond any calendar", param_hint="'--from'") from None
+
+
+def doubts_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """What is likely a mistake: labels, and rules, that neither O9 has nor any alert in `seen`: values by label."""
+    labels = {*OF_O9, *seen}
+    rules = {*(rule.name for rule in BUILT_IN), *seen.get("rule", ())}
+    for matcher in matchers:
+        if matcher.name not in labels:
+            likely = near(matcher.name, labels)
+            hint = f"; did you mean `{likely}`?" if likely else ""
+            yield f"no alert so far has the label {matcher.name!r:.80}, and O9 sets none of that name{hint}"
+        elif matcher.name == "rule" and matcher.operator in ("=", "!=") and matcher.value not in {"", *rules}:
+            yield f"no alert so far is of the rule {matcher.value!r:.80}{meant(matcher.value, rules)}"
 
 
 def moment_of(text: str) -> datetime:
@@ -141,6 +157,16 @@ def fits(alerts: Sequence[Alert]) -> str:
     more = f", and {len(titles) - NAMED:,} more" if len(titles) > NAMED else ""
     count = f"{len(alerts):,} alerts that fire" if len(alerts) > 1 else "one alert that fires"
     return f"it fits {count} now: {', '.join(titles[:NAMED])}{more}"
+
+
+def _labels_seen(store: Store, firing: Iterable[Alert]) -> dict[str, set[str]]:
+    """The values of all labels, of what fires and of the newest alerts."""
+    newest = store.alerts.episodes([row["episode"] for row in store.alerts.page(limit=NEAR_AMONG)])
+    seen: dict[str, set[str]] = {}
+    for alert in (*firing, *(alert_in(episode) for episode, _ in newest.values())):
+        for name, value in alert.labels.items():
+            seen.setdefault(name, set()).add(value)
+    return seen
 
 
 def _of_matchers(error: OptimizationValidationError, matchers: Sequence[str]) -> str:

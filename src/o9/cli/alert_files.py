@@ -1,12 +1,14 @@
 """`alerts check` and `alerts simulate`: what a configuration means, and what it would do. Nothing is sent.
 
-Contract. A file with faults is answered by all of them, each with its line, and the exit code 1. Apprise is imported
-where the file has addresses: only Apprise knows whether it takes one. What is printed of an address is its host.
+Contract. A file with faults is answered by all of them, each with its line, and the exit code 1; what is only likely to
+be a mistake is a warning beside what the file means. Apprise is imported where the file has addresses: only Apprise
+knows whether it takes one. What is printed of an address is its host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +35,20 @@ _STYLES = {"→": "bold", "✗": "yellow"}
 
 def check_file(path: Path, *, as_json: bool) -> int:
     text = text_of(path)
-    configuration, found = read(text)
+    configuration, found, doubts = read(text)
     faults = [Fault(each.line, each.field, _harmless(each.problem)) for each in found] or [
         *_address_faults(configuration, text)
     ]
     if as_json:
-        told = [{"line": each.line, "field": each.field, "problem": each.problem} for each in faults]
         meant = None if faults else configuration_document(configuration)
-        write_json({"file": str(path), "valid": not faults, "faults": told, "configuration": meant})
+        told = {"faults": [asdict(each) for each in faults], "doubts": [asdict(each) for each in doubts]}
+        write_json({"file": str(path), "valid": not faults, **told, "configuration": meant})
         return ERROR if faults else DONE
     if not faults:
         console = results()
         emit(console, *configuration_view(configuration, console.width))
+        for each in doubts:
+            say(shown(f"{path}:{each.line}: warning: {each.field}: {each.problem}"))
         return DONE
     for each in faults:
         field = f"{each.field}: " if each.field else ""
@@ -56,7 +60,7 @@ def check_file(path: Path, *, as_json: bool) -> int:
 def faults_of(path: Path) -> int:
     """How many faults it has. Raises OptimizationError where it cannot be read."""
     text = text_of(path)
-    configuration, found = read(text)
+    configuration, found, _ = read(text)
     return len(found) or sum(1 for _ in _address_faults(configuration, text))
 
 
@@ -160,7 +164,7 @@ def _document(entry: Entry) -> Mapping[str, Any]:
             "at": at, "what": "not told", "receiver": what.receiver, "reason": what.decision.reason.value,
             "by": what.decision.by, "alert": dict(what.alert.labels),
         }  # fmt: skip
-    happened: dict[str, Any] = {"at": at, "what": what.what, "by": what.author}
+    happened: dict[str, Any] = {"at": at, "what": what.what, "by": what.author, "note": what.note}
     if isinstance(what.alert, Alert):
         happened["alert"] = dict(what.alert.labels)
     if what.silence is not None:

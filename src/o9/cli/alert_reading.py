@@ -17,6 +17,7 @@ from typing import Any
 from rich.text import Text
 
 from o9.alerts.leader import LEASE
+from o9.alerts.record import history
 from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.escape import shown
@@ -150,16 +151,6 @@ def show_silences(url: str | None, *, as_json: bool) -> int:
     return DONE
 
 
-def history(store: Store, limit: int) -> list[Row]:
-    """Notifications (sent, pending, failed) and reasons why not (untold), newest first, as programs get them."""
-    sent = [
-        {"at": row["created_at"]} | {name: row[name] for name in _SENT}
-        for row in store.alerts.notifications(limit=limit)
-    ]
-    untold = [{**row, "status": "untold"} for row in store.alerts.untold(limit=limit)]
-    return sorted([*sent, *untold], key=lambda entry: str(entry["at"]), reverse=True)[:limit]
-
-
 def fires(
     store: Store, now: datetime, level: AlertLevel | None = None, optimization_id: str | None = None
 ) -> list[Episode]:
@@ -230,12 +221,6 @@ def unknown_alert(store: Store, alert_id: str) -> str:
     chosen = list(dict.fromkeys(near))[:3]
     hint = f"did you mean {' or '.join(map(shown, chosen))}?" if chosen else "`o9 alerts list --all` shows them"
     return f"there is no alert {shown(repr(alert_id))} in {store.name}; {hint}"
-
-
-_SENT = (
-    "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
-    "firing_count", "resolved_count", "ended_at", "error", "tries",
-)  # fmt: skip
 
 
 def _over(store: Store, now: datetime, level: AlertLevel | None, optimization_id: str | None) -> Iterator[Episode]:

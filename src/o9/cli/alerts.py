@@ -26,7 +26,9 @@ ConfigFile = Annotated[
 
 @alerts.command("list")
 def list_(
-    level: Annotated[AlertLevel | None, typer.Option("--level", help="Only those of this level.")] = None,
+    level: Annotated[
+        AlertLevel | None, typer.Option("--level", case_sensitive=False, help="Only those of this level.")
+    ] = None,
     optimization: Annotated[
         str | None, typer.Option("--optimization", metavar="ID", help="Only those about this optimization.")
     ] = None,
@@ -179,7 +181,7 @@ def check(
 ) -> int:
     """Say what a configuration means, or all its faults.
 
-    Each fault with its line and field; exits 1 if there is any.
+    Each fault with its line and field; exits 1 if there is any. Warns of labels that nothing known sets.
     """
     from o9.cli.alert_files import check_file
 

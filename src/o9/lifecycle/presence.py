@@ -54,7 +54,7 @@ class Presence:
         self._before_dead = before_dead
         self._in_trouble = False
         self._next_beat = 0.0
-        self._seen_at = 0.0
+        self._seen_at: float | None = None
         self._patient_until = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -116,9 +116,9 @@ class Presence:
                 Heartbeat(self._node, socket.gethostname(), me.pid, me.create_time(), self._lease_seconds, self._info)
             )
             self._next_beat = now + self._lease_seconds / 3
-        if now - self._seen_at > self._lease_seconds / 2:
+        if self._seen_at is None or now - self._seen_at > self._lease_seconds / 2:
             # After a time without the store, others had no chance to renew their leases either.
-            self._patient_until = now + (self._lease_seconds / 3 if self._seen_at else SWEEP_SECONDS)
+            self._patient_until = now + (SWEEP_SECONDS if self._seen_at is None else self._lease_seconds / 3)
         dead = dead_on_this_host(self._store)
         if dead:
             self._before_dead(dead)

@@ -1,0 +1,76 @@
+"""A machine that was just started, whose monotonic clock is near zero: nothing was long ago, and nobody is late yet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import update
+
+from o9.aggregator.rule_watch import RuleWatch
+from o9.aggregator.self_watch import SelfWatch
+from o9.alerts.builtin_rules import BUILT_IN
+from o9.alerts.rules import Turn
+from o9.alerts.system import AlertNotificationSystem
+from o9.lifecycle.presence import Presence
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.store.contract_steps import at_work
+from o9.store.leases import NODE, Heartbeat
+from o9.store.store import Store
+
+
+@pytest.fixture(autouse=True)
+def _just_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1, 1_000))
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) / 100)
+    for module in ("aggregator.rule_watch", "aggregator.self_watch", "lifecycle.presence"):
+        monkeypatch.setattr(f"o9.{module}.time", clock)
+
+
+async def test_a_silent_node_is_not_lost_before_it_had_time_to_speak(store_url: str, tmp_path: Path) -> None:
+    (tmp_path / "alerts.yaml").write_text("{}", encoding="utf-8")
+    with Store(store_url) as store:
+        store.write(Heartbeat("silent", "elsewhere", 1, 1.0, 30.0))
+        with store._engine.begin() as connection:
+            connection.execute(update(NODE).values(heartbeat_at=NODE.c.heartbeat_at - 600))
+        system = AlertNotificationSystem(store=store, alerts_file=str(tmp_path / "alerts.yaml"))
+        await system.initialize()
+        try:
+            judge = RuleWatch(system)
+            await judge.use(store, 600.0)
+            await judge.look()
+            assert store.alerts.page(limit=10) == []
+        finally:
+            await system.cleanup()
+
+
+async def test_what_this_node_finds_is_told_at_once() -> None:
+    told: list[str] = []
+
+    def send(alert: OptimizationAlert, _: object) -> Awaitable[bool]:
+        async def sent() -> bool:
+            told.append(alert.title)
+            return True
+
+        return sent()
+
+    async def end(_: Turn) -> None:
+        raise AssertionError("nothing ends here")
+
+    watch = SelfWatch(send, end)
+    watch.use(BUILT_IN)
+    watch.node_died(["gone"])
+    await watch.look("node", utc_now())
+    assert len(told) == 1
+
+
+def test_a_lease_that_ran_out_has_a_while_to_be_renewed(store_url: str) -> None:
+    with Store(store_url) as store:
+        claimed = at_work(store, "held", lease_seconds=-1.0)
+        Presence(store, "node", 30.0)._beat()
+        holding = store.holding("held")
+        assert holding is not None
+        assert holding.fence == claimed.fence
+        assert holding.lease_node == "node-1"
