@@ -331,7 +331,7 @@ def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
 def _write_states(unit: UnitOfWork, rows: Iterable[Row]) -> None:
     changes = [{"target": row["alert_id"], **{name: row[name] for name in _STATE}} for row in rows]
     if changes:
-        unit.connection.execute(_WRITE_STATE, changes)
+        unit.update_all(ALERT, changes)
 
 
 def _ender(row: Mapping[Any, Any]) -> str:
@@ -344,7 +344,6 @@ def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:
     unit.connection.execute(update(ALERT).where(where).values(changed=change, is_open=1, **values))
 
 
-_WRITE_STATE = update(ALERT).where(ALERT.c.alert_id == bindparam("target"))
 _CLOSE = (
     update(ALERT)
     .where(

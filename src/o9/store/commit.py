@@ -29,7 +29,7 @@ from o9.store import tables
 from o9.store.codec import now_text
 from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, describe, store_error, writer_cursor
 from o9.store.record import table_of
-from o9.store.statements import WORKING_NAMES, Statement, Statements
+from o9.store.statements import WORKING_NAMES, Statements
 
 logger = logging.getLogger(__name__)
 GROUP_LIMIT = 500
@@ -80,8 +80,7 @@ class UnitOfWork:
     def row(self, optimization_id: str) -> Row | None:
         """The optimization's working columns as they will be after this unit's changes; None if there is none."""
         if optimization_id not in self._rows:
-            sql, bind = self._statements.select_one
-            self._cursor.execute(sql, bind({"target": optimization_id}))
+            self._statements.select_one.run(self._cursor, [{"target": optimization_id}])
             found = self._cursor.fetchone()
             self._rows[optimization_id] = None if found is None else dict(zip(WORKING_NAMES, found, strict=False))
         return self._rows[optimization_id]
@@ -90,8 +89,7 @@ class UnitOfWork:
         """Whether a Prefect state was recorded before, in this unit or earlier."""
         if state_id in self._state_ids:
             return True
-        sql, bind = self._statements.known_state
-        self._cursor.execute(sql, bind({"target": state_id}))
+        self._statements.known_state.run(self._cursor, [{"target": state_id}])
         self._state_ids.add(state_id)
         return self._cursor.fetchone() is not None
 
@@ -127,8 +125,7 @@ class UnitOfWork:
 
     def run(self, statement: Executable, parameters: Row) -> Any:
         """Run a statement of one's own, made once for all units, at the driver's speed. Answers with its cursor."""
-        sql, bind = self._statements.compiled(statement)
-        self._cursor.execute(sql, bind(parameters))
+        self._statements.compiled(statement).run(self._cursor, [parameters])
         return self._cursor
 
     def change(self, optimization_id: str, kind: str) -> None:
@@ -142,27 +139,24 @@ class UnitOfWork:
             by_columns.setdefault(tuple(changes), []).append(changes)
         self._changed = {}
         for columns, rows in by_columns.items():
-            self._execute(self._statements.update(columns), rows)
+            self._statements.update(OPTIMIZATION, columns).run(self._cursor, rows)
 
     def upsert_counts(self, table: Table, rows: list[Row]) -> None:
         """Insert rows that have a `count`, or add their count to the row of the same key."""
-        self._execute(self._statements.upsert_counts(table, tuple(rows[0])), rows)
+        self._statements.upsert_counts(table, tuple(rows[0])).run(self._cursor, rows)
 
     def upsert(self, table: Table, rows: list[Row]) -> None:
         """Insert rows at once, or put them in the place of those of the same key."""
-        self._execute(self._statements.upsert(table, tuple(rows[0])), rows)
+        self._statements.upsert(table, tuple(rows[0])).run(self._cursor, rows)
+
+    def update_all(self, table: Table, rows: list[Row]) -> None:
+        """Change columns of the rows whose one key is in `target`, each once."""
+        self._statements.update(table, tuple(rows[0])).run(self._cursor, rows)
 
     def _write_inserts(self) -> None:
         pending, self._inserts = self._inserts, {}
         for (_, ignore_known), (table, rows) in pending.items():
-            self._execute(self._statements.insert(table, tuple(rows[0]), ignore_known), rows)
-
-    def _execute(self, statement: Statement, rows: list[Row]) -> None:
-        sql, bind = statement
-        if len(rows) == 1:
-            self._cursor.execute(sql, bind(rows[0]))
-        else:
-            self._cursor.executemany(sql, list(map(bind, rows)))
+            self._statements.insert(table, tuple(rows[0]), ignore_known).run(self._cursor, rows)
 
 
 class _Waiting:

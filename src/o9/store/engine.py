@@ -23,6 +23,7 @@ Durability = Literal["process", "power"]
 SQLITE_BUSY_SECONDS = 60
 WRITER_CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 8_192  # of 4 KiB
+STATEMENTS_KEPT = 512  # prepared: each hot one has a form for 2 rows, 4, 8, …
 POSTGRES_WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one for each database
 
 
@@ -187,7 +188,11 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
-        connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
+        connect_args={
+            "timeout": SQLITE_BUSY_SECONDS,
+            "check_same_thread": False,
+            "cached_statements": STATEMENTS_KEPT,
+        },
     )
 
     @event.listens_for(engine, "connect")
