@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 import warnings
@@ -223,6 +224,31 @@ def sqlite_pairs(folder: Path, durability: str, only: str) -> list[Result]:
     return results
 
 
+def beside_python(folder: Path, only: str) -> list[Result]:
+    """The same beside a thread of this process that is busy in Python: drivers wait for the interpreter."""
+    name, rounds = f"{AT_ONCE} at once, beside a thread busy in Python", 2
+    if only not in name:
+        return []
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            sum(range(1_000))
+
+    with (
+        filled(str(folder / "busy-o9.db")) as store,
+        raw_sqlite(folder / "busy-raw.db", rounds, "process") as raw,
+    ):
+        thread = threading.Thread(target=busy)
+        thread.start()
+        try:
+            work = AT_ONCE * rounds
+            return [compare(Pair(name, Ours(store, rounds).at_once, lambda: raw.run(GROUP), work=work))]
+        finally:
+            stop.set()
+            thread.join()
+
+
 def postgres_pairs(only: str) -> list[Result]:
     """The same against PostgreSQL, for information."""
     if only and only not in "PostgreSQL":
@@ -318,6 +344,7 @@ def main() -> None:
         results = [
             *sqlite_pairs(folder, "process", options.only),
             *sqlite_pairs(folder, "power", options.only),
+            *beside_python(folder, options.only),
             *postgres_pairs(options.only),
         ]
         if not options.only:
