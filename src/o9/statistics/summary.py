@@ -13,8 +13,8 @@ from statistics import fmean, median
 from typing import Any
 
 from o9.model.states import OptimizationPriority, OptimizationStatus
+from o9.store.queue_key import queued_at
 from o9.store.rollups import HISTOGRAMS, RELATIVE_ERROR, SUMS, Key, Sums, bucket_centre, quantiles
-from o9.store.transitions import AGING_SECONDS_PER_PRIORITY
 
 COMPLETED = OptimizationStatus.COMPLETED.value
 FAILED = (OptimizationStatus.FAILED.value, OptimizationStatus.TIMEOUT.value)
@@ -134,8 +134,8 @@ def queue_for(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any
     """Of those rows that are created: how many are queued, are claimed, wait for others, are held back; since when."""
     groups: dict[str, list[float]] = {"queued": [], "claimed": [], "waiting_for_others": [], "held": []}
     for row in rows:
-        queued_at = row["queue_key"] + AGING_SECONDS_PER_PRIORITY * int(row["priority"])
-        groups[_why_created(row)].append(max(0.0, now.timestamp() - queued_at))
+        since = queued_at(row["queue_key"], int(row["priority"]))
+        groups[_why_created(row)].append(max(0.0, now.timestamp() - since))
     return {
         name: {
             "count": len(ages),

@@ -56,13 +56,13 @@ from o9.store.contract_steps import (
     put,
     record_of,
     refused,
+    together,
     trial,
 )
 from o9.store.contract_work import LeaseContract, LedgerContract
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim
 from o9.store.ledger import Amend, CommitStep
-from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
 
 S = OptimizationStatus
@@ -374,27 +374,3 @@ class Bug:
 
     def apply(self, unit: UnitOfWork) -> float:
         return 1 / 0
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Keeps the writer in its transaction until `opened`, so that what follows waits together."""
-
-    opened: threading.Event
-    targets: tuple[str, ...] = field(default=())
-
-    def apply(self, unit: UnitOfWork) -> bool:
-        return self.opened.wait(10.0)
-
-
-def together(store: Store, operations: list[Operation[Any]]) -> list[Any]:
-    """The answer or error of each, all written at once."""
-
-    async def write_all() -> list[Any]:
-        opened = threading.Event()
-        writes = [asyncio.ensure_future(store.write_async(each)) for each in (Gate(opened), *operations)]
-        await asyncio.sleep(0)  # each of them runs until it waits
-        opened.set()
-        return (await asyncio.gather(*writes, return_exceptions=True))[1:]
-
-    return asyncio.run(write_all())

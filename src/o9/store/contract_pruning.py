@@ -25,6 +25,7 @@ from o9.store.contract_steps import (
     put,
     record_of,
     refused,
+    together,
     trial,
 )
 from o9.store.intents import SetIntent
@@ -206,8 +207,6 @@ class PruningContract:
         assert_counts_of_what_is_there(stores[1])
 
     def test_what_shares_its_transaction_finds_it_gone(self, open_store: OpenStore) -> None:
-        from o9.store.contract import together  # which imports this
-
         store = open_store()
         at_work(store, "a")
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from o9.model.optimization import OptimizationState, utc_now
@@ -20,6 +22,7 @@ from o9.model.states import (
     TrialState,
 )
 from o9.model.trial import Trial
+from o9.store.commit import Operation, UnitOfWork
 from o9.store.leases import Claim, Claimed
 from o9.store.queries import Holding
 from o9.store.store import Store
@@ -153,3 +156,27 @@ def assert_counts_are_true(store: Store) -> None:
     for row in store.endings():
         rolled[row["status"]] += row["count"]
     assert rolled == ended
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Keeps the writer in its transaction until `opened`, so that what follows waits together."""
+
+    opened: threading.Event
+    targets: tuple[str, ...] = field(default=())
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        return self.opened.wait(10.0)
+
+
+def together(store: Store, operations: list[Operation[Any]]) -> list[Any]:
+    """The answer or error of each, all written at once."""
+
+    async def write_all() -> list[Any]:
+        opened = threading.Event()
+        writes = [asyncio.ensure_future(store.write_async(each)) for each in (Gate(opened), *operations)]
+        await asyncio.sleep(0)  # each of them runs until it waits
+        opened.set()
+        return (await asyncio.gather(*writes, return_exceptions=True))[1:]
+
+    return asyncio.run(write_all())

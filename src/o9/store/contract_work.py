@@ -27,8 +27,9 @@ from o9.store.contract_steps import OpenStore, at_work, intent_of, put, record_o
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Claimed, Heartbeat, Leave, Lost, Sweep
 from o9.store.ledger import Amend, CommitStep
+from o9.store.queue_key import queue_key
 from o9.store.store import Store
-from o9.store.transitions import Cause, RecordPrefectState, Transition, queue_key
+from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 S = OptimizationStatus
 AWKWARD = (5e-324, 2.2250738585072014e-308, 1e308, -1.7976931348623157e308, 0.1 + 0.2, 1 / 3, 1e16 + 2, 1.0)
@@ -200,12 +201,11 @@ class LeaseContract:
 
     def test_waiting_raises_a_priority(self) -> None:
         """A level is worth ten minutes, as `queue_key` says; so nothing starves."""
-        start = datetime(2026, 1, 1, tzinfo=UTC)
+        start, low, critical = datetime(2026, 1, 1, tzinfo=UTC), OptimizationPriority.LOW, OptimizationPriority.CRITICAL
 
-        def key(minutes: float, priority: OptimizationPriority) -> float:
-            return queue_key((start + timedelta(minutes=minutes)).isoformat(), priority)
+        def key(after: float, priority: OptimizationPriority) -> float:
+            return queue_key((start + timedelta(minutes=after)).isoformat(), priority)
 
-        low, critical = OptimizationPriority.LOW, OptimizationPriority.CRITICAL
         assert key(29, critical) < key(0, low) < key(31, critical)
         assert key(0, low) < key(0.001, low)
 

@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal, literal
 
 from o9.store.commit import OPTIMIZATION, Row
 from o9.store.leases import MIRRORED
+from o9.store.queue_key import queued_at
 from o9.store.rankings import RANKING, RECORDED
 from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, ROLLUP, SPANS, TALLY_PRIORITY, Difference, Key, Sums
 from o9.store.tables import WAITING
-from o9.store.transitions import AGING_SECONDS_PER_PRIORITY, TRANSITION
+from o9.store.transitions import TRANSITION
 
 BATCH = 2_000
 METRICS_LIMIT = 1_000
@@ -86,8 +87,8 @@ def standing(connection: Connection, status: str, limit: int) -> list[Row]:
 
 def queue(connection: Connection, limit: int) -> tuple[int, float | None]:
     """How many wait for a slot, counted no further than `limit`, and since when the first of these does."""
-    queued_at = OPTIMIZATION.c.queue_key + AGING_SECONDS_PER_PRIORITY * OPTIMIZATION.c.priority
-    waiting = select(queued_at.label("at")).where(literal_column(WAITING), OPTIMIZATION.c.strategy != MIRRORED)
+    at = queued_at(OPTIMIZATION.c.queue_key, OPTIMIZATION.c.priority)
+    waiting = select(at.label("at")).where(literal_column(WAITING), OPTIMIZATION.c.strategy != MIRRORED)
     found = connection.execute(select(func.count(), func.min(text("at"))).select_from(waiting.limit(limit).subquery()))
     count, first = found.one()
     return int(count), None if first is None else float(first)

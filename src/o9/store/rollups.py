@@ -33,6 +33,7 @@ from o9.store import aggregate_tables, rankings
 from o9.store.codec import to_json
 from o9.store.commit import Row, UnitOfWork
 from o9.store.families import write_families
+from o9.store.queue_key import queued_at
 from o9.store.record import table_of
 
 TALLY = table_of(aggregate_tables.Tally)
@@ -299,9 +300,7 @@ def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) 
 
 def _waited(unit: UnitOfWork, row: Row) -> float:
     """Seconds since it was queued, which its key in the queue tells."""
-    from o9.store.transitions import AGING_SECONDS_PER_PRIORITY  # it imports this module
-
-    queued = float(row["queue_key"]) + AGING_SECONDS_PER_PRIORITY * int(row["priority"])
+    queued: float = queued_at(float(row["queue_key"]), int(row["priority"]))
     return max(0.0, round(datetime.fromisoformat(unit.now).timestamp() - queued, 6))
 
 

@@ -34,14 +34,13 @@ from o9.model.states import (
 from o9.store import tables
 from o9.store.codec import content_hash, free_text, moment, row_to_state, state_to_row, to_json
 from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.queue_key import queue_key
 from o9.store.record import table_of
 from o9.store.rollups import count_new, count_transition
 
 TRANSITION = table_of(tables.TransitionRow)
 PREFECT_STATE = table_of(tables.PrefectState)
 DEPENDENCY = table_of(tables.Dependency)
-# One level of priority is worth this much waiting; see `queue_key`.
-AGING_SECONDS_PER_PRIORITY = 600.0
 DEFAULT_MAX_ATTEMPTS = 3
 # For the hot path: looking a member up, and asking it for its `.value`, cost a microsecond each in Python 3.11.
 STATUSES = {status.value: status for status in OptimizationStatus}
@@ -226,14 +225,6 @@ class RecordPrefectState:
             )  # fmt: skip
             move(unit, row, told)
         return decision
-
-
-def queue_key(queued_at: str, priority: int) -> float:
-    """Smallest first. Queued earlier or of higher priority is smaller: a level is worth ten minutes of waiting.
-
-    Because everybody's waiting grows alike, the order of two that wait never changes, and an index can hold it.
-    """
-    return datetime.fromisoformat(queued_at).timestamp() - AGING_SECONDS_PER_PRIORITY * int(priority)
 
 
 def existing(unit: UnitOfWork, optimization_id: str) -> Row:
