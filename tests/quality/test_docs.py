@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from o9.alerts.configuration import read
 from o9.cli.control import Wish, answer_to
 from o9.cli.follow import Crew
 from o9.cli.main import app
@@ -50,7 +51,7 @@ def test_the_readme_begins_with_its_two_commands() -> None:
 
 def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path, home: Path) -> None:
     objective, program = blocks(README, "python")
-    (specification,) = blocks(README, "yaml")
+    specification, _ = blocks(README, "yaml")
     (tmp_path / "desk.py").write_text(objective, encoding="utf-8")
     (tmp_path / "crossover.yaml").write_text(specification, encoding="utf-8")
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
@@ -59,6 +60,13 @@ def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path, home: Pa
     assert "completed" in told
     told = run(tmp_path, sys.executable, "program.py", home=home)
     assert "'fast':" in told.splitlines()[-1]
+
+
+def test_the_alert_files_that_are_shown_are_such() -> None:
+    files = [
+        block for text in (README, GUIDE) for block in blocks(text, "yaml") if block.startswith(("route:", "rules:"))
+    ]
+    assert [read(text).faults for text in files] == [()] * 3
 
 
 def test_the_guide_s_strategies_run(tmp_path: Path, home: Path) -> None:
