@@ -310,7 +310,7 @@ def test_check_asks_apprise_about_addresses(o9: O9Command) -> None:
     )
     answer = o9("check", "bad.yaml")
     assert answer.code == 1
-    assert answer.out.startswith("bad.yaml:3: receivers.default.channels: Apprise does not take")
+    assert answer.out.startswith("bad.yaml:3: receivers[0].channels[0]: Apprise does not take")
 
 
 @pytest.mark.parametrize("command", [["check"], ["simulate"], ["simulate", "script.yaml", "--config"]])

@@ -144,7 +144,7 @@ def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "ftp://a.example", "desk", "https://", "https:// a"])
 def test_what_is_no_address_of_a_page_is_no_link(link: str) -> None:
     assert "Look          o9 show" in message(notice(alert(link=link))).body()
-    with pytest.raises(OptimizationValidationError, match=r"templates\.link: expected an address"):
+    with pytest.raises(OptimizationValidationError, match=r"^link: expected the address of a page"):
         Messages(link=link)
 
 
@@ -377,7 +377,7 @@ def test_metadata_of_any_kind_is_taken() -> None:
         ("{{ alerts|map(attribute='__class__') }}", "no filter 'map'; those are capitalize"),
         ("{{ badge.upper }}", "'upper' cannot be read there"),
         ("{{ badge.upper() }}", "nothing can be called"),
-        ("{{ self }}", "a TemplateReference cannot be printed"),
+        ("{{ self }}", "line 1: there is no name 'self' here; there are alerts, at, badge"),
         ("{{ _context }}", "'_context': names that begin with an underscore"),
         ("{% include 'text' %}", "include is not possible"),
         ("{% import 'text' as t %}", "import is not possible"),
@@ -391,7 +391,9 @@ def test_metadata_of_any_kind_is_taken() -> None:
         ("{{ -badge }}", "- takes a number only"),
         ("{% set a = [badge, badge] %}", "a list may hold fixed texts and numbers only"),
         ("{{ alerts }}", "a tuple cannot be printed"),
-        ("{{ labels }}", "'labels' is undefined"),
+        ("{{ labels }}", "line 1: there is no name 'labels' here"),
+        ("{% if group.desk %}\n{{ headlin }}{% endif %}", "line 2: there is no name 'headlin' here; did you mean"),
+        ("{% for a in alerts %}{{ a.titel }}{% endfor %}", "'titel' cannot be read there; what can: title, message"),
         ("{{ alerts[99].title }}", "tuple index out of range"),
         ("{{ 1 / 0 }}", "division"),
         ("{{ badge", "unexpected end of template"),
@@ -444,7 +446,7 @@ def test_a_desk_s_template_in_each_form() -> None:
 def test_a_template_that_fails_on_a_notice_is_replaced_and_the_message_says_so(
     form: Form, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = Messages({form.value: "{% if group.desk %}{{ nothing }}{% endif %}", "title": "mine"}, field=FIELD)
+    own = Messages({form.value: "{% if group.desk %}{{ alerts[9].title }}{% endif %}", "title": "mine"}, field=FIELD)
     told = own.of(replace(notice(alert("Drawdown")), group_labels={"desk": "fx"}))
     assert told.title == "mine"
     body = told.body(form)
