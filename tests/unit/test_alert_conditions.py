@@ -161,7 +161,7 @@ def test_a_clear_that_never_clears_is_refused(when: tuple[str, str, float], clea
         ("duration_seconds.mean > 20%", Scope.GLOBAL, "and '20%' is a share; write it as 10m or 1h30m or 90"),
         ("queued > 10s", Scope.GLOBAL, "`queued` is a count, and '10s' is a time; write it as 10"),
         ("failure_rate > 10s", Scope.GLOBAL, "is a share, and '10s' is a time; write it as 20% or 0.2"),
-        ("memory_usage > 2GB", Scope.END, "'2GB' is no number, share or duration; `memory_usage` is in MiB: write it as"),
+        ("memory_usage > 2GB", Scope.END, "no number, share or duration; `memory_usage` is in MiB: write it as 2048"),
         ("memory_usage > 50%", Scope.END, "`memory_usage` is in MiB, and '50%' is a share"),
         ("silent_leases > 3m", Scope.NODE, "`silent_leases` is a plain number, and '3m' is a time"),
         ("metrics.x > soon", Scope.END, "`metrics.x` is whatever the desk means by it: write it as 0.5 or 20% or 10m"),

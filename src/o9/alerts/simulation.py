@@ -160,9 +160,10 @@ def _script(reader: Reader, found: Mapping[str, Node]) -> Script:
     read.sort(key=lambda each: each[1].at)
     begins = start or START
     last = max((each.at for _, each in read), default=begins)
-    until = reader.understood(found.get("until"), moment) or last + AFTERWARDS
+    said = reader.understood(found.get("until"), moment)
+    until = said or last + AFTERWARDS
     script = Script(begins, until, tuple(each for _, each in read))
-    if until < begins:
+    if said is not None and said < begins:
         reader.fault(found["until"], f"it lies before `start`, {begins}")
         return script
     for node, each in read:
