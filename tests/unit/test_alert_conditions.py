@@ -30,6 +30,20 @@ def test_each_scope_has_its_figures_labels_and_words() -> None:
         assert name not in (*LABELS[scope], *WORDS.get(scope, ()))
 
 
+@pytest.mark.parametrize(("scope", "name"), FIGURES)
+def test_a_figure_is_measured_as_its_name_says(scope: Scope, name: str) -> None:
+    quantity = quantity_of(name, scope)
+    if name.endswith(("_rate", "_share", "_score", "progress")):
+        assert quantity == Quantity(Unit.SHARE, 0.0, 1.0)
+    elif name.endswith((".count", "count", "_optimizations", "_trials", "_steps", "ended")):
+        assert quantity == Quantity(Unit.COUNT, 0.0)
+    elif "_seconds" in name or name == "execution_time":
+        assert quantity == Quantity(Unit.SECONDS, 0.0)
+    else:
+        assert quantity.unit is not Unit.SECONDS
+        assert quantity.unit is not Unit.SHARE or "improvement" in name
+
+
 @given(st.sampled_from(FIGURES), st.data())
 def test_a_limit_within_the_bounds_is_taken(of: tuple[Scope, str], data: st.DataObject) -> None:
     """Of each figure of each scope, in each way in which its unit is written."""
@@ -91,6 +105,8 @@ COMPARISONS = st.tuples(st.sampled_from(["queued", "failure_rate", "active_optim
 @given(st.lists(COMPARISONS, min_size=1, max_size=4), st.sampled_from(["and", "or"]))
 @example([("queued", ">", 2.0), ("queued", "<", 3.0)], "and")
 @example([("queued", ">", 2.0), ("queued", "<=", 2.0)], "or")
+@example([("failure_rate", ">", 0.25), ("failure_rate", "<", 0.5)], "and")
+@example([("failure_rate", "<=", 0.25), ("failure_rate", ">=", 0.5)], "or")
 @example([("queued", "==", 2.0), ("queued", "!=", 2.0)], "and")
 @example([("queued", "!=", 2.0), ("queued", "!=", 3.0)], "or")
 def test_what_is_taken_can_be_true_and_false(parts: list[tuple[str, str, float]], joint: str) -> None:
