@@ -165,6 +165,7 @@ def test_a_clear_that_never_clears_is_refused(when: tuple[str, str, float], clea
         ("not silent_seconds > 5", Scope.NODE, "write it as `silent_seconds > 10m`"),
         ("queued > 1 && queued < 5", Scope.GLOBAL, "comparisons are joined by `and` or by `or`"),
         ("queued > 1 and failure_rate > 1% or queued > 5", Scope.GLOBAL, "take one of them"),
+        ("queued > 5 for 10m", Scope.GLOBAL, "how long it has to hold stands in the rule's own field `for`"),
         ("queued > 1 and", Scope.GLOBAL, "'queued > 1 and' is no comparison"),
         ("", Scope.NODE, "write it as `silent_seconds > 10m`"),
         ("x", Scope.FINDING, "write it as `failure_rate > 20%`"),

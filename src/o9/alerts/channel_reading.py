@@ -44,6 +44,8 @@ class ChannelReading:
                 yield node.told(
                     "an address has `://` in it; as it is, a program has to register a channel of this name"
                 )
+            elif any(each in channel for each in ", "):
+                yield node.told("one text is one channel; write several as a list, such as [log, desk]")
             elif (likely := near(channel, STANDING)) is not None:
                 yield node.told(f"did you mean `{likely}`? A program has to register {channel!r:.80}")
 

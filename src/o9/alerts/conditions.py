@@ -150,6 +150,8 @@ def _rewritten(text: str, scope: Scope) -> str:
     """The remedy for what is no comparison."""
     if "&&" in text or "||" in text:
         return "comparisons are joined by `and` or by `or`"
+    if " for " in text:
+        return "how long it has to hold stands in the rule's own field `for`"
     straight = _SWAPPED.sub(r"\1=", text)
     if assigned := _ASSIGNMENT.fullmatch(straight):
         straight = f"{assigned[1]} == {assigned[2]}"

@@ -190,6 +190,8 @@ _TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9]))|24:00")
 
 def _both(text: str, member: Callable[[str], int]) -> Range:
     first, colon, last = text.strip().partition(":")
+    if not colon and "-" in first[1:]:
+        raise ValueError(f"{text!r:.80}: a range has a colon between its ends, as 1:7 or monday:friday")
     return member(first.strip()), member((last if colon else first).strip())
 
 

@@ -232,8 +232,13 @@ class _Tokens:
 
     def wrong(self, expected: str) -> OptimizationValidationError:
         found = "the end" if self.kind == "end" else repr(self._text[self._next : max(self._end, self._next + 1)][:40])
+        hint = ""
+        if self._text[self._next : self._next + 1] == "'":
+            hint = "; quotes are double ones"
+        elif self.kind == "text" and expected.startswith("a comma"):
+            hint = "; a value with blanks stands in double quotes"
         return OptimizationValidationError(
-            self.field, f"character {self._next + 1}: expected {expected}, found {found}"
+            self.field, f"character {self._next + 1}: expected {expected}, found {found}{hint}"
         )
 
     def _advance(self) -> None:

@@ -223,6 +223,10 @@ def _no_yaml(error: yaml.MarkedYAMLError) -> str:
     problem, context = error.problem or "", error.context or ""
     if problem.startswith("but "):
         problem = f"{context}, {problem}"
+    if problem == "second occurrence":
+        return f"{context.partition(';')[0]}; give each anchor a name of its own"
+    if problem.startswith("expected ',' or"):
+        return f"{problem}; close each {{ and [, and write a text with # in quotes"
     if "'\\t'" in problem:
         return f"{problem}; indent with blanks"
     if "that cannot start any token" in problem:
