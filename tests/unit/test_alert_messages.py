@@ -375,6 +375,10 @@ def test_metadata_of_any_kind_is_taken() -> None:
         ("{{ ''['__class__'] }}", "'__class__' cannot be read there"),
         ("{{ alerts[0]['__init__'] }}", "'__init__' cannot be read there; what can: title, message"),
         ("{{ alerts|map(attribute='__class__') }}", "no filter 'map'; those are capitalize"),
+        ("{{ headline|cut }}", "line 1: the filter 'cut' takes one argument, as in cut(80), not 0"),
+        ("{{ headline|upper(3) }}", "the filter 'upper' takes no arguments, not 1"),
+        ("{{ firing|round(1, 2) }}", "the filter 'round' takes at most one argument, not 2"),
+        ("{{ headline|cut(*alerts) }}", "the filter 'cut' takes one argument"),
         ("{{ badge.upper }}", "'upper' cannot be read there"),
         ("{{ badge.upper() }}", "nothing can be called"),
         ("{{ self }}", "line 1: there is no name 'self' here; there are alerts, at, badge"),
@@ -409,6 +413,41 @@ def test_a_template_that_may_not_be_is_refused_with_field_line_and_remedy(source
         Messages({"text": source}, field=FIELD)
     assert refused.value.field == f"{FIELD}.text"
     assert told in refused.value.problem
+
+
+VALUES = st.sampled_from(
+    ["badge", "alerts", "group", "firing", "a", "a.title", "alerts[0]", "alerts[9]", "loop.index", "'x'", "0", "1e300",
+     "none", "[1, 'a']", "alerts['x']", "headlin"]
+)  # fmt: skip
+FILTERS = st.sampled_from(
+    ["cut(5)", "cut('x')", "default", "first", "items", "join(3)", "length", "round('x')", "round(-400)", "trim", "map"]
+)
+SIGNS = st.sampled_from(["+", "/", "%", "<", "in", "and", "~", "**", "=="])
+EXPRESSIONS = st.recursive(
+    VALUES,
+    lambda inner: st.builds("({})|{}".format, inner, FILTERS) | st.builds("({}) {} ({})".format, inner, SIGNS, inner),
+    max_leaves=4,
+)
+TEMPLATES = st.recursive(
+    st.builds("{{{{ {} }}}}".format, EXPRESSIONS)
+    | st.sampled_from(["", "{{", "{% raw %}", "{% block x %}{% endblock %}"]),
+    lambda inner: (
+        st.builds("{{% for a in {} %}}{}{{% endfor %}}".format, EXPRESSIONS, inner)
+        | st.builds("{{% if {} %}}{}{{% endif %}}".format, EXPRESSIONS, inner)
+        | st.builds("{{% set a = {} %}}{}".format, EXPRESSIONS, inner)
+    ),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(["title", "text", "markdown", "html"]), TEMPLATES)
+def test_any_template_is_taken_or_refused_by_its_field(name: str, source: str) -> None:
+    field = ""
+    try:
+        Messages({name: source}).of(notice(alert("Drawdown"))).body()
+    except OptimizationValidationError as error:
+        field = error.field
+    assert field in ("", f"templates.{name}")
 
 
 def test_a_template_of_an_unknown_name_is_refused() -> None:

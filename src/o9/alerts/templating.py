@@ -185,6 +185,10 @@ def _problem(node: nodes.Node) -> str | None:
         return f"{name!r}: names that begin with an underscore cannot be read" if name.startswith("_") else None
     if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
         return f"no filter {node.name!r}; those are {', '.join(sorted(_FILTERS))}"
+    if isinstance(node, nodes.Filter):
+        fewest, most = _ARGUMENTS.get(node.name, (0, 0))
+        if not fewest <= (given := len(node.args) + len(node.kwargs)) <= most or node.dyn_args or node.dyn_kwargs:
+            return f"the filter {node.name!r} takes {_counted(fewest, most)}, not {given}"
     if isinstance(node, nodes.Test) and node.name not in _TESTS:
         return f"no test {node.name!r}; those are {', '.join(sorted(_TESTS))}"
     if isinstance(node, nodes.For) and node.recursive:
@@ -194,6 +198,12 @@ def _problem(node: nodes.Node) -> str | None:
         if loads and not all(isinstance(each, nodes.Const) for each in node.items):
             return "a list may hold fixed texts and numbers only"
     return None
+
+
+def _counted(fewest: int, most: int) -> str:
+    if not most:
+        return "no arguments"
+    return "one argument, as in cut(80)" if fewest else "at most one argument"
 
 
 def _printed(value: Any, escaped: Callable[[str], str]) -> Any:
@@ -263,6 +273,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "trim": lambda value: _text(value).strip(),
     "upper": lambda value: _text(value).upper(),
 }
+_ARGUMENTS = {"cut": (1, 1), "default": (0, 1), "join": (0, 1), "round": (0, 1)}  # the fewest and the most; else none
 _TESTS = (
     "defined",
     "undefined",
