@@ -21,7 +21,7 @@ from o9.aggregator.late_runs import late_runs
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.rule_watch import RULES, RuleWatch
 from o9.aggregator.schedules import Schedule
-from o9.alerts.figures import QUANTITIES, Scope
+from o9.alerts.figures import QUANTITIES, Scope, Unit, is_figure, quantity_of
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
@@ -458,11 +458,11 @@ async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch
     ]  # fmt: skip
 
 
-async def test_each_figure_that_a_condition_may_name_is_there(store: Store, watch: Watch) -> None:
+async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bounds(store: Store, watch: Watch) -> None:
     complete(store, "a", 0.4, failed=1, baseline_performance=0.3, target_performance=0.5)
     fail(store, "b")
     at_work(store, "c")
-    seen: dict[Scope, set[str]] = {scope: set() for scope in _READ}
+    seen: dict[Scope, list[tuple[str, float | None]]] = {scope: [] for scope in _READ}
     for scope in _READ:
         names = QUANTITIES[scope]
         rules = "rules: [" + ", ".join(
@@ -477,12 +477,17 @@ async def test_each_figure_that_a_condition_may_name_is_there(store: Store, watc
         class Keeps:
             def take(self, of: Scope, facts: list[Facts], now: datetime, *, complete: bool = False) -> list[Any]:
                 if of in seen:
-                    seen[of] |= {name for each in facts for name in each.figures}
+                    seen[of] += [figure for each in facts for figure in each.figures.items()]
                 return []
 
         for act in read.acts:
             act(Keeps(), utc_now())  # type: ignore[arg-type]
-        assert set(names) - seen[scope] == set()
+        assert set(names) - {name for name, _ in seen[scope]} == set()
+        for name, value in seen[scope]:
+            if value is not None and is_figure(name, scope):
+                quantity = quantity_of(name, scope)
+                assert quantity.low <= value <= quantity.high, name
+                assert quantity.unit is not Unit.COUNT or float(value).is_integer(), name
 
 
 _READ = (Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY, Scope.OPTIMIZATION)

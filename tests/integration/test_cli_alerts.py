@@ -310,7 +310,65 @@ def test_check_asks_apprise_about_addresses(o9: O9Command) -> None:
     )
     answer = o9("check", "bad.yaml")
     assert answer.code == 1
-    assert answer.out.startswith("bad.yaml:3: receivers.default.channels: Apprise does not take")
+    assert answer.out.startswith("bad.yaml:3: receivers[0].channels[0]: Apprise does not take")
+
+
+DOUBTFUL = """
+route:
+  routes:
+    - {matchers: [desk=asia, rule=fialed]}
+receivers:
+  - {name: default, channels: [consol]}
+"""
+
+
+def test_check_warns_of_what_is_likely_a_mistake_beside_what_the_file_means(o9: O9Command) -> None:
+    Path("doubtful.yaml").write_text(DOUBTFUL, encoding="utf-8")
+    answer = o9("check", "doubtful.yaml")
+    assert (answer.code, "Routes" in answer.out) == (0, True)
+    err = " ".join(answer.err.split())
+    assert err.count("doubtful.yaml:") == err.count(" warning: ") == 3
+    for told in (
+        ":4: warning: route.routes[0].matchers[0]: neither O9 nor a rule of this file sets the label 'desk'; only",
+        ":4: warning: route.routes[0].matchers[1]: no rule is called 'fialed'; did you mean `failed`?",
+        ":6: warning: receivers[0].channels[0]: did you mean `console`? A program has to register 'consol'",
+    ):
+        assert told in err
+    answer = o9("check", "doubtful.yaml", "--json")
+    assert (answer.code, answer.json()["valid"], answer.json()["faults"], answer.err) == (0, True, [], "")
+    assert [(doubt["line"], doubt["field"]) for doubt in answer.json()["doubts"]] == [
+        (4, "route.routes[0].matchers[0]"), (4, "route.routes[0].matchers[1]"), (6, "receivers[0].channels[0]"),
+    ]  # fmt: skip
+    Path("doubtful.yaml").write_text(DOUBTFUL + "flaping: false", encoding="utf-8")
+    faulty = o9("check", "doubtful.yaml", "--json")
+    assert (faulty.code, faulty.json()["doubts"], len(faulty.json()["faults"])) == (1, [], 1)
+
+
+def test_a_silence_warns_of_labels_that_no_alert_has(o9: O9Command) -> None:
+    answer = o9("silence", "dekc=asia", "--for", "1h")
+    assert answer.code == 0
+    assert " ".join(answer.err.split()).startswith(
+        "o9: warning: no alert so far has the label 'dekc', and O9 sets none of that name; did you mean `desk`?"
+    )
+    assert "warning" not in o9("silence", "desk=asia", "level=CRITICAL", "--for", "1h").err
+    told = o9("silence", "rule=fialed", "--for", "1h", "--json")
+    assert told.json()["doubts"] == ["no alert so far is of the rule 'fialed'; did you mean `failed`?"]
+    for wrong in ("level=warn", "level=info, level=error"):
+        refused = o9("silence", wrong, "--for", "1h")
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert "MATCHER" in refused.err
+
+
+def test_what_a_template_does_wrong_is_told_with_its_field(o9: O9Command) -> None:
+    Path("bad.yaml").write_text(
+        "templates:\n  text: '{% for a in range(9) %}x{% endfor %}'\n  title: '{{ titel }}'\n"
+        "receivers:\n- name: default\n  templates:\n    html: '{{ alerts.__class__ }}'\n",
+        encoding="utf-8",
+    )
+    told = o9("check", "bad.yaml", "--json")
+    assert (told.code, [(fault["line"], fault["field"]) for fault in told.json()["faults"]]) == (
+        1, [(2, "templates.text"), (3, "templates.title"), (7, "receivers[0].templates.html")],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [["check"], ["simulate"], ["simulate", "script.yaml", "--config"]])

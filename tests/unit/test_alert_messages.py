@@ -144,7 +144,7 @@ def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "ftp://a.example", "desk", "https://", "https:// a"])
 def test_what_is_no_address_of_a_page_is_no_link(link: str) -> None:
     assert "Look          o9 show" in message(notice(alert(link=link))).body()
-    with pytest.raises(OptimizationValidationError, match=r"templates\.link: expected an address"):
+    with pytest.raises(OptimizationValidationError, match=r"^link: expected the address of a page"):
         Messages(link=link)
 
 
@@ -375,9 +375,13 @@ def test_metadata_of_any_kind_is_taken() -> None:
         ("{{ ''['__class__'] }}", "'__class__' cannot be read there"),
         ("{{ alerts[0]['__init__'] }}", "'__init__' cannot be read there; what can: title, message"),
         ("{{ alerts|map(attribute='__class__') }}", "no filter 'map'; those are capitalize"),
+        ("{{ headline|cut }}", "line 1: the filter 'cut' takes one argument, as in cut(80), not 0"),
+        ("{{ headline|upper(3) }}", "the filter 'upper' takes no arguments, not 1"),
+        ("{{ firing|round(1, 2) }}", "the filter 'round' takes at most one argument, not 2"),
+        ("{{ headline|cut(*alerts) }}", "the filter 'cut' takes one argument"),
         ("{{ badge.upper }}", "'upper' cannot be read there"),
         ("{{ badge.upper() }}", "nothing can be called"),
-        ("{{ self }}", "a TemplateReference cannot be printed"),
+        ("{{ self }}", "line 1: there is no name 'self' here; there are alerts, at, badge"),
         ("{{ _context }}", "'_context': names that begin with an underscore"),
         ("{% include 'text' %}", "include is not possible"),
         ("{% import 'text' as t %}", "import is not possible"),
@@ -391,7 +395,9 @@ def test_metadata_of_any_kind_is_taken() -> None:
         ("{{ -badge }}", "- takes a number only"),
         ("{% set a = [badge, badge] %}", "a list may hold fixed texts and numbers only"),
         ("{{ alerts }}", "a tuple cannot be printed"),
-        ("{{ labels }}", "'labels' is undefined"),
+        ("{{ labels }}", "line 1: there is no name 'labels' here"),
+        ("{% if group.desk %}\n{{ headlin }}{% endif %}", "line 2: there is no name 'headlin' here; did you mean"),
+        ("{% for a in alerts %}{{ a.titel }}{% endfor %}", "'titel' cannot be read there; what can: title, message"),
         ("{{ alerts[99].title }}", "tuple index out of range"),
         ("{{ 1 / 0 }}", "division"),
         ("{{ badge", "unexpected end of template"),
@@ -407,6 +413,41 @@ def test_a_template_that_may_not_be_is_refused_with_field_line_and_remedy(source
         Messages({"text": source}, field=FIELD)
     assert refused.value.field == f"{FIELD}.text"
     assert told in refused.value.problem
+
+
+VALUES = st.sampled_from(
+    ["badge", "alerts", "group", "firing", "a", "a.title", "alerts[0]", "alerts[9]", "loop.index", "'x'", "0", "1e300",
+     "none", "[1, 'a']", "alerts['x']", "headlin"]
+)  # fmt: skip
+FILTERS = st.sampled_from(
+    ["cut(5)", "cut('x')", "default", "first", "items", "join(3)", "length", "round('x')", "round(-400)", "trim", "map"]
+)
+SIGNS = st.sampled_from(["+", "/", "%", "<", "in", "and", "~", "**", "=="])
+EXPRESSIONS = st.recursive(
+    VALUES,
+    lambda inner: st.builds("({})|{}".format, inner, FILTERS) | st.builds("({}) {} ({})".format, inner, SIGNS, inner),
+    max_leaves=4,
+)
+TEMPLATES = st.recursive(
+    st.builds("{{{{ {} }}}}".format, EXPRESSIONS)
+    | st.sampled_from(["", "{{", "{% raw %}", "{% block x %}{% endblock %}"]),
+    lambda inner: (
+        st.builds("{{% for a in {} %}}{}{{% endfor %}}".format, EXPRESSIONS, inner)
+        | st.builds("{{% if {} %}}{}{{% endif %}}".format, EXPRESSIONS, inner)
+        | st.builds("{{% set a = {} %}}{}".format, EXPRESSIONS, inner)
+    ),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(["title", "text", "markdown", "html"]), TEMPLATES)
+def test_any_template_is_taken_or_refused_by_its_field(name: str, source: str) -> None:
+    field = ""
+    try:
+        Messages({name: source}).of(notice(alert("Drawdown"))).body()
+    except OptimizationValidationError as error:
+        field = error.field
+    assert field in ("", f"templates.{name}")
 
 
 def test_a_template_of_an_unknown_name_is_refused() -> None:
@@ -444,7 +485,7 @@ def test_a_desk_s_template_in_each_form() -> None:
 def test_a_template_that_fails_on_a_notice_is_replaced_and_the_message_says_so(
     form: Form, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = Messages({form.value: "{% if group.desk %}{{ nothing }}{% endif %}", "title": "mine"}, field=FIELD)
+    own = Messages({form.value: "{% if group.desk %}{{ alerts[9].title }}{% endif %}", "title": "mine"}, field=FIELD)
     told = own.of(replace(notice(alert("Drawdown")), group_labels={"desk": "fx"}))
     assert told.title == "mine"
     body = told.body(form)

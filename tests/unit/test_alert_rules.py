@@ -286,7 +286,7 @@ rules:
 
 
 def test_every_fault_has_its_line_and_its_field() -> None:
-    _, faults, _ = read(FAULTY)
+    faults = read(FAULTY).faults
     assert [(fault.line, fault.field.partition(".")[2], fault.problem) for fault in faults] == [
         (2, "when", ANY("did you mean `failure_rate`?")),
         (3, "for", ANY("it needs a unit")),

@@ -42,7 +42,7 @@ def test_what_is_read(text: str, expected: list[tuple[str, str, str]]) -> None:
         ("a=", "character 3: expected a value, found the end"),
         ("=b", "character 1: expected a label's name, found '='"),
         ('""=b', "character 1: a label's name is empty"),
-        ("a=b c=d", "character 5: expected a comma or the end, found 'c'"),
+        ("a=b c=d", "character 5: expected a comma or the end, found 'c'; a value with blanks stands in double quotes"),
         ("{a=b", "character 5: expected a comma or a closing brace, found the end"),
         ("a=b}", "character 4: expected a comma or the end, found '}'"),
         ("{,}", "character 2: expected a label's name or a closing brace, found ','"),
@@ -53,7 +53,8 @@ def test_what_is_read(text: str, expected: list[tuple[str, str, str]]) -> None:
         (r'x=1, a=~"(?=b)"', "character 9: '(?=b)' is no regular expression: invalid perl operator: (?="),
         (r'a=~"(b)\1"', r"character 4: '(b)\\1' is no regular expression: invalid escape sequence: \1"),
         ("a!b", "character 2: expected one of = != =~ !~, found '!'"),
-        ("a=b'c", 'character 4: expected a comma or the end, found "\'"'),
+        ("a=b'c", 'character 4: expected a comma or the end, found "\'"; quotes are double ones'),
+        ("a='b'", 'character 3: expected a value, found "\'"; quotes are double ones'),
         ("x" * 20_001, "20,001 characters; at most 20,000 are allowed"),
     ],
 )

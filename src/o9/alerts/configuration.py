@@ -8,13 +8,15 @@ it. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from o9.alerts.builtin_rules import BUILT_IN
+from o9.alerts.channel_reading import ChannelReading
 from o9.alerts.flapping import Damping
 from o9.alerts.inhibition import InhibitRule
 from o9.alerts.intervals import (
@@ -22,6 +24,7 @@ from o9.alerts.intervals import (
     TimeIntervals,
     day_range,
     exchange,
+    minute_of,
     month_range,
     time_range,
     time_zone,
@@ -85,11 +88,13 @@ class Read(NamedTuple):
     configuration: Configuration
     faults: tuple[Fault, ...]
     doubts: tuple[Fault, ...] = ()
+    addresses: Mapping[str, Node] = MappingProxyType({})
+    """Those of channels, each with its first place."""
 
 
 def load(text: str, source: str = "the alerts file") -> Configuration:
     """The configuration in `text`. Raises OptimizationAlertError with all its faults, a line for each."""
-    configuration, faults, _ = read(text)
+    configuration, faults, *_ = read(text)
     if faults:
         raise OptimizationAlertError(all_told(source, faults))
     return configuration
@@ -100,15 +105,13 @@ def read(text: str) -> Read:
     reader = Reader(text)
     if reader.root is None:
         return Read(Configuration(), tuple(reader.faults))
-    labels = LabelReading(reader)
+    labels, channels = LabelReading(reader), ChannelReading(reader)
     found = reader.mapping(reader.root, _FIELDS)
-    receivers = _receivers(reader, found.get("receivers"))
+    receivers = _receivers(reader, channels, found.get("receivers"))
     intervals = _time_intervals(reader, found.get("time_intervals"))
-    route = _DEFAULT_ROUTE
-    if "route" in found:
-        route = _Routes(reader, labels, receivers, intervals).read(found["route"], None)
+    routes = _Routes(reader, labels, receivers, intervals)
     configuration = Configuration(
-        route=route,
+        route=routes.read(found["route"], None) if "route" in found else _DEFAULT_ROUTE,
         receivers=receivers,
         inhibit_rules=tuple(_inhibit_rule(reader, labels, node) for node in reader.items(found.get("inhibit_rules"))),
         time_intervals=intervals,
@@ -119,8 +122,10 @@ def read(text: str) -> Read:
         link=reader.understood(found.get("link"), _link),
         rules=read_rules(reader, found.get("rules")),
     )
-    doubts = () if reader.faults else sorted(labels.doubts(configuration.rules))
-    return Read(configuration, tuple(sorted(reader.faults)), tuple(doubts))
+    if reader.faults:
+        return Read(configuration, tuple(sorted(reader.faults)))
+    doubts = sorted((*labels.doubts(configuration.rules), *channels.doubts(), *routes.doubts))
+    return Read(configuration, (), tuple(doubts), channels.addresses)
 
 
 _FIELDS = (
@@ -133,7 +138,7 @@ _ROUTE_FIELDS = (
 )  # fmt: skip
 
 
-def _receivers(reader: Reader, node: Node | None) -> dict[str, Receiver]:
+def _receivers(reader: Reader, channels: ChannelReading, node: Node | None) -> dict[str, Receiver]:
     receivers: dict[str, Receiver] = {DEFAULT_RECEIVER: _DEFAULT}
     lines: dict[str, int] = {}
     for item in reader.items(node):
@@ -142,7 +147,7 @@ def _receivers(reader: Reader, node: Node | None) -> dict[str, Receiver]:
         send_resolved = reader.flag(found.get("send_resolved"))
         receiver = Receiver(
             name or "",
-            reader.texts(found.get("channels")) or (),
+            channels.channels(found.get("channels")),
             send_resolved is not False,
             _templates(reader, found.get("templates")),
             _throttle(reader, found.get("throttle")),
@@ -163,6 +168,7 @@ class _Routes:
         self._receivers = receivers
         self._intervals = intervals
         self._keys: dict[str, int] = {}
+        self.doubts: list[Fault] = []
 
     def read(self, node: Node, parent: Route | None) -> Route:
         reader, above = self._reader, parent or Route(DEFAULT_RECEIVER, key="")
@@ -186,12 +192,16 @@ class _Routes:
             escalate_after=_or(reader.span(found.get("escalate_after")), above.escalate_after),
             escalate_to=reader.one_of(found.get("escalate_to"), self._receivers, "receiver") or above.escalate_to,
         )
-        if (route.escalate_after is None) != (not route.escalate_to):
-            given = found.get("escalate_after") or found.get("escalate_to") or node
+        after, to = found.get("escalate_after"), found.get("escalate_to")
+        given = after or to
+        if given and not ((after or above.escalate_after) and (to or above.escalate_to)):
             reader.fault(given, "`escalate_after` and `escalate_to` need each other")
         if "escalate_to" in found and route.escalate_to and not self._receivers[route.escalate_to].channels:
             reader.fault(found["escalate_to"], f"the receiver {route.escalate_to!r} has no channels")
-        return replace(route, routes=tuple(self.read(each, route) for each in reader.items(found.get("routes"))))
+        nodes = reader.items(found.get("routes"))
+        route = replace(route, routes=tuple(self.read(each, route) for each in nodes))
+        self.doubts += _never_reached(list(zip(nodes, route.routes, strict=True)))
+        return route
 
     def _key(self, key: str) -> str:
         """Two routes with the same matchers at one place are told apart by their number."""
@@ -207,6 +217,20 @@ class _Routes:
         if node is not None and "..." in names and len(names) > 1:
             self._reader.fault(node, "`...` means all labels; leave the others out")
         return None if "..." in names else tuple(sorted(names))
+
+
+def _never_reached(routes: Sequence[tuple[Node, Route]]) -> Iterator[Fault]:
+    """Of those side by side: what fits a later one fits an earlier one, too, which goes on to none."""
+    ends: list[tuple[Node, Route]] = []
+    for node, route in routes:
+        before = next((earlier for earlier, each in ends if set(each.matchers) <= set(route.matchers)), None)
+        if before is not None:
+            yield node.told(
+                f"no alert gets here: the route in line {before.line} has them all; put this one before it, or write "
+                "`continue: true` there"
+            )
+        if not route.continues:
+            ends.append((node, route))
 
 
 def _inhibit_rule(reader: Reader, labels: LabelReading, node: Node) -> InhibitRule:
@@ -233,7 +257,10 @@ def _time_intervals(reader: Reader, node: Node | None) -> dict[str, tuple[TimeIn
     for item in reader.items(node):
         found = reader.mapping(item, ("name", "time_intervals"), ("name", "time_intervals"))
         name = reader.name(found.get("name"))
-        read = tuple(_time_interval(reader, each) for each in reader.items(found.get("time_intervals")))
+        listed = reader.items(found.get("time_intervals"))
+        if "time_intervals" in found and not listed and reader.is_list(found["time_intervals"]):
+            reader.fault(found["time_intervals"], "there are none, so that it would never hold; say when")
+        read = tuple(_time_interval(reader, each) for each in listed)
         if name is not None and _first(reader, found["name"], name, lines):
             intervals[name] = read
     return intervals
@@ -246,7 +273,9 @@ def _time_interval(reader: Reader, node: Node) -> TimeInterval:
     for item in reader.items(found.get("times")):
         both = reader.mapping(item, ("start_time", "end_time"), ("start_time", "end_time"))
         start, end = reader.text(both.get("start_time")), reader.text(both.get("end_time"))
-        if start is not None and end is not None:
+        if start is None or end is None:
+            continue
+        if None not in [reader.understood(each, minute_of) for each in both.values()]:
             times.append(reader.understood(both["start_time"], partial(time_range, end=end)))
     read = {
         name: tuple(
@@ -270,7 +299,7 @@ def _damping(reader: Reader, node: Node | None) -> Damping | None:
     if node is None:
         return Damping()
     if reader.is_text(node):
-        if reader.flag(node) is not False:
+        if reader.flag(node):
             reader.fault(node, "write `false`, or a mapping with changes, within and quiet")
         return None
     found = reader.mapping(node, ("changes", "within", "quiet"))

@@ -19,6 +19,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from o9.alerts.reading import meant
 from o9.model.optimization import utc_now
 
 Range = tuple[int, int]
@@ -71,9 +72,17 @@ def none_holds(intervals: TimeIntervals, names: Sequence[str], now: datetime) ->
     return all(each.holds(now) is False for name in names for each in intervals[name])
 
 
+def minute_of(text: str) -> int:
+    """Of the day: ``09:30``, up to ``24:00``. Raises ValueError."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
+    return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
+
+
 def time_range(start: str, end: str) -> Range:
     """Raises ValueError for what is no time of day, and for a range that ends before it starts."""
-    first, last = _minute(start), _minute(end)
+    first, last = minute_of(start), minute_of(end)
     if first >= last:
         raise ValueError(
             f"{start} is not before {end}; one that crosses midnight is two: {start} to 24:00, 00:00 to {end}"
@@ -127,7 +136,7 @@ def exchange(name: str) -> str:
     from exchange_calendars import get_calendar_names
 
     if name not in get_calendar_names():
-        raise ValueError(f"{name!r:.80} is no exchange's calendar; there are {', '.join(sorted(get_calendar_names()))}")
+        raise ValueError(f"{name!r:.80} is no exchange's calendar{meant(name, get_calendar_names())}")
     if trades(name, utc_now()) is None:
         raise ValueError(f"the installed exchange-calendars cannot tell when {name} trades this year")
     return name
@@ -179,15 +188,10 @@ def _on_day(days: Range, local: datetime) -> bool:
 _TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9]))|24:00")
 
 
-def _minute(text: str) -> int:
-    found = _TIME.fullmatch(text)
-    if found is None:
-        raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
-    return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
-
-
 def _both(text: str, member: Callable[[str], int]) -> Range:
     first, colon, last = text.strip().partition(":")
+    if not colon and "-" in first[1:]:
+        raise ValueError(f"{text!r:.80}: a range has a colon between its ends, as 1:7 or monday:friday")
     return member(first.strip()), member((last if colon else first).strip())
 
 

@@ -1,8 +1,8 @@
 """What the alerts file says of labels: matchers, and names that alerts are grouped and compared by. Pure.
 
-Contract. A matcher that no alert can fit, or none can fail, is a fault where that can be seen: there are four levels.
-Labels themselves are anybody's: one that neither O9 nor a rule of the file sets is no fault, but a doubt, told once
-with the place that names it first. `doubts` is asked when the rules are read.
+Contract. Matchers that no alert can fit are a fault where that can be seen: there are four levels, and each alert has
+one. Labels themselves are anybody's: one that neither O9 nor a rule of the file sets is no fault, but a
+doubt, told once with the place that names it first. `doubts` is asked when the rules are read.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ from collections.abc import Collection, Iterable, Iterator
 
 from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.figures import LABELS
-from o9.alerts.matchers import Matcher, Matchers, parse, unfit
+from o9.alerts.matchers import Matcher, Matchers, parse, unfit, written_out
 from o9.alerts.reading import Fault, Node, Reader, meant, near
 from o9.alerts.rules import Rule
 
 OF_EACH = ("title", "level", "optimization", "rule")
 OF_O9 = frozenset(OF_EACH).union(*LABELS.values())
+_PROMETHEUS = {"severity": "level", "alertname": "title"}
+
+
+def likely_label(name: str, known: Collection[str]) -> str | None:
+    """What of it was probably meant."""
+    return _PROMETHEUS.get(name.lower()) or near(name, known)
 
 
 class LabelReading:
@@ -30,14 +36,19 @@ class LabelReading:
     def matchers(self, node: Node | None) -> Matchers:
         """A list of texts, or one text."""
         found: list[Matcher] = []
+        wrong: str | None = None
         for each in self._reader.one_or_more(node):
-            for matcher in self._reader.understood(each, parse) or ():
-                found.append(matcher)
+            matchers = self._reader.understood(each, parse) or ()
+            for matcher in matchers:
                 self._named.append((each, matcher.name))
-                if matcher.name == "rule" and matcher.operator in ("=", "!=") and matcher.value:
-                    self._rules.append((each, matcher.value))
-                if (why := unfit(matcher)) is not None:
-                    self._reader.fault(each, why)
+                if matcher.name == "rule":
+                    self._rules += [(each, name) for name in written_out(matcher) if name]
+            if (why := unfit(matchers)) is not None:
+                self._reader.fault(each, why)
+            wrong = wrong or why
+            found += matchers
+        if node is not None and wrong is None and (why := unfit(tuple(found))) is not None:
+            self._reader.fault(node, why)
         return tuple(found)
 
     def names(self, node: Node | None) -> tuple[str, ...] | None:
@@ -52,7 +63,7 @@ class LabelReading:
         in_force = list(rules)
         known = OF_O9.union(*(rule.labels for rule in in_force))
         for node, name in _first(self._named, known):
-            likely = near(name, known)
+            likely = likely_label(name, known)
             more = f"did you mean `{likely}`?" if likely else "only alerts of your own programs can have it"
             yield node.told(f"neither O9 nor a rule of this file sets the label {name!r:.80}; {more}")
         names = {rule.name for rule in (*BUILT_IN, *in_force)}

@@ -7,7 +7,7 @@ needs no quotes; within quotes ``\\"``, ``\\\\``, ``\\n``, ``\\t``, ``\\r`` and 
 backslash stays as it is, so that regular expressions are written plainly. They are anchored at both ends, a dot matches
 every character, and RE2 runs them in time linear in the text: none explodes. A label that an alert does not have
 counts as empty. The label `level` has one of four values, in whatever case they are written here; `unfit` says what
-they rule out. Pure.
+then, and of any label, can never hold. Pure.
 """
 
 from __future__ import annotations
@@ -74,19 +74,48 @@ def match_anything(matchers: Matchers) -> bool:
     return match(matchers, {})
 
 
-def unfit(matcher: Matcher) -> str | None:
-    """Why a matcher on the level fits no alert, or each, with the remedy; None where it may do either."""
-    if matcher.name != LEVEL or matcher.value in LEVELS or (matcher.operator in ("!=", "!~") and not matcher.value):
-        return None
+def unfit(matchers: Matchers) -> str | None:
+    """Why no alert can have what they ask for, or one of them asks for nothing, with the remedy; else None."""
+    wrong = next(filter(None, map(_unfit_level, matchers)), None)
+    return _unfit_together(matchers) if wrong is None else wrong
+
+
+def written_out(matcher: Matcher) -> tuple[str, ...]:
+    """The values that it names in full; none where its regular expression is more than words and `|`."""
     if matcher.operator in ("=", "!="):
-        return f"no level is called {matcher.value!r:.80}{meant(matcher.value, LEVELS)}"
-    written_out = matcher.value.removeprefix("(").removesuffix(")").split("|")
-    if all(map(str.isalpha, written_out)):
-        wrong = [name for name in written_out if name.lower() not in LEVELS]
-        return f"no level is called {wrong[0]!r:.80}{meant(wrong[0], LEVELS)}" if wrong else None
-    if any(matcher.test(level) == (matcher.operator == "=~") for level in LEVELS):
+        return (matcher.value,)
+    words = matcher.value.removeprefix("(").removesuffix(")").split("|")
+    return tuple(words) if all(map(_WORD.fullmatch, words)) else ()
+
+
+def _unfit_level(matcher: Matcher) -> str | None:
+    if matcher.name != LEVEL or (matcher.operator in ("!=", "!~") and not matcher.value):
         return None
-    return f"{matcher.value!r:.80} fits none of the levels {', '.join(LEVELS)}; it has to fit the whole word"
+    wrong = next((value for value in written_out(matcher) if value.lower() not in LEVELS), None)
+    if wrong is not None:
+        return f"no level is called {wrong!r:.80}{meant(wrong, LEVELS)}"
+    if matcher.operator in ("=", "!="):
+        return None
+    fitted = [matcher.test(level) == (matcher.operator == "=~") for level in LEVELS]
+    if not any(fitted):
+        return f"{matcher.value!r:.80} fits none of the levels {', '.join(LEVELS)}; it has to fit the whole word"
+    if all(fitted) and matcher.operator == "!~":
+        return f"{matcher.value!r:.80} fits each level, so that no alert is left; leave some out"
+    return None
+
+
+def _unfit_together(matchers: Matchers) -> str | None:
+    exact: dict[str, Matcher] = {}
+    for matcher in matchers:
+        if matcher.exact:
+            exact.setdefault(matcher.name, matcher)
+    for other in matchers:
+        wanted = exact.get(other.name)
+        if wanted is not None and not other.test(wanted.value):
+            plain = other.exact and not _SPECIAL.search(wanted.value + other.value)
+            either = f'; for either write {wanted.name}=~"{wanted.value}|{other.value}"' if plain else ""
+            return f"no alert has both {wanted} and {other}, and all matchers have to hold{either}"
+    return None
 
 
 def parse(text: str, field: str = "matchers") -> Matchers:
@@ -134,6 +163,8 @@ def regular_expression(pattern: str, *, any_case: bool = False) -> Callable[[str
 
 
 _ANSWERS_KEPT = 1000
+_WORD = re.compile(r"[\w-]+")
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$\"]")
 _UNQUOTED = re.compile(r"""[^\s{}!=~,\\"'`]+""")
 _OPERATOR = re.compile("=~|!=|!~|=")
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|([ntr"\\]))""")
@@ -201,8 +232,13 @@ class _Tokens:
 
     def wrong(self, expected: str) -> OptimizationValidationError:
         found = "the end" if self.kind == "end" else repr(self._text[self._next : max(self._end, self._next + 1)][:40])
+        hint = ""
+        if self._text[self._next : self._next + 1] == "'":
+            hint = "; quotes are double ones"
+        elif self.kind == "text" and expected.startswith("a comma"):
+            hint = "; a value with blanks stands in double quotes"
         return OptimizationValidationError(
-            self.field, f"character {self._next + 1}: expected {expected}, found {found}"
+            self.field, f"character {self._next + 1}: expected {expected}, found {found}{hint}"
         )
 
     def _advance(self) -> None:

@@ -12,7 +12,9 @@ An alert says more by its metadata: `evidence` (figures by name), `remedy` (what
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from importlib.resources import files
 from typing import Final
@@ -53,9 +55,9 @@ class Messages:
             if name not in NAMES:
                 raise OptimizationValidationError(f"{field}.{name}", f"no such template; those are {', '.join(NAMES)}")
         self._own = {
-            name: Template(source, f"{field}.{name}", _form(name)) for name, source in (templates or {}).items()
+            name: Template(source, f"{field}.{name}", _form(name), _READ) for name, source in (templates or {}).items()
         }
-        self._link = _checked_link(link, field)
+        self._link = _checked_link(link)
         for template in self._own.values():
             for name, sample in samples().items():
                 try:
@@ -136,18 +138,32 @@ class Message:
 def _standard(name: str) -> Template:
     if name not in _STANDARD:
         source = files("o9.alerts").joinpath("templates", f"{name}.j2").read_text(encoding="utf-8")
-        _STANDARD[name] = Template(source, name, _form(name))
+        _STANDARD[name] = Template(source, name, _form(name), (*_READ, "fault"))
     return _STANDARD[name]
 
 
 _STANDARD: dict[str, Template] = {}
+_READ = tuple(each.name for each in fields(View))
 
 
 def _form(name: str) -> Form:
     return Form.TEXT if name == "title" else Form(name)
 
 
-def _checked_link(link: str | None, field: str) -> str | None:
-    if link is not None and not address(link.replace("{optimization}", "x").replace("{alert}", "x")):
-        raise OptimizationValidationError(f"{field}.link", "expected an address such as https://o9.desk/{optimization}")
+def _checked_link(link: str | None) -> str | None:
+    if link is None:
+        return None
+    plain = link.replace("{optimization}", "x").replace("{alert}", "x")
+    if found := _BRACES.search(plain):
+        raise OptimizationValidationError(
+            "link", f"{found[0]!r:.80} stands for nothing; there are {{optimization}} and {{alert}}, for their ids"
+        )
+    if not address(plain):
+        raise OptimizationValidationError(
+            "link",
+            "expected the address of a page, with http or https; {optimization} and {alert} stand for their ids in it",
+        )
     return link
+
+
+_BRACES = re.compile(r"\{[^{}]*\}?|\}")

@@ -80,7 +80,9 @@ class Reader:
         for key, value in node.raw.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else _kind(key)
             here = Node(key, f"{node.field}.{name}" if node.field else name)
-            if known and name not in known:
+            if known and name == "<<":
+                self.fault(here, "merging is not possible here; write the fields out, or take an anchor for all of it")
+            elif known and name not in known:
                 self.fault(here, f"there is no such field{meant(name, known)}")
             elif name in found:
                 self.fault(here, f"it is given twice, first in line {found[name].line}")
@@ -101,17 +103,23 @@ class Reader:
 
     def one_or_more(self, node: Node | None) -> list[Node]:
         """A list's items, or one text alone."""
+        if node is not None and isinstance(node.raw, yaml.MappingNode):
+            self.fault(node, f"expected a list or a text, found a mapping{_quotes(node.raw)}")
+            return []
         return [node] if node is not None and self.is_text(node) else self.items(node)
 
     def is_text(self, node: Node) -> bool:
         return isinstance(node.raw, yaml.ScalarNode)
+
+    def is_list(self, node: Node) -> bool:
+        return isinstance(node.raw, yaml.SequenceNode)
 
     def text(self, node: Node | None) -> str | None:
         """As it is written: a number or `yes`, too."""
         if node is None:
             return None
         if not isinstance(node.raw, yaml.ScalarNode) or node.raw.tag == _NULL:
-            self.fault(node, f"expected text, found {_kind(node.raw)}")
+            self.fault(node, f"expected text, found {_kind(node.raw)}{_quotes(node.raw)}")
             return None
         if len(node.raw.value) > TEXT_LIMIT:
             self.fault(node, f"{len(node.raw.value):,} characters; at most {TEXT_LIMIT:,} are allowed")
@@ -188,7 +196,7 @@ class Reader:
             raw = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self.faults.append(Fault(mark.line + 1 if mark else 1, "", f"this is no YAML: {error.problem}"))
+            self.faults.append(Fault(mark.line + 1 if mark else 1, "", f"this is no YAML: {_no_yaml(error)}"))
         except yaml.reader.ReaderError as error:
             line = text[: error.position].count("\n") + 1
             self.faults.append(Fault(line, "", f"the character U+{ord(text[error.position]):04X} is not allowed here"))
@@ -202,12 +210,34 @@ class Reader:
         self._visited += 1
         if self._visited > NODES_LIMIT:
             if self._visited == NODES_LIMIT + 1:
-                self.fault(node, f"more than {NODES_LIMIT:,} parts; an anchor repeats too much")
+                self.fault(node, f"more than {NODES_LIMIT:,} parts; shorten it, or an anchor repeats too much")
             return False
         if node.field.count(".") + node.field.count("[") > DEPTH_LIMIT:
-            self.fault(node, f"nested more than {DEPTH_LIMIT} deep")
+            self.fault(node, f"nested more than {DEPTH_LIMIT} deep; does an anchor hold itself?")
             return False
         return True
+
+
+def _no_yaml(error: yaml.MarkedYAMLError) -> str:
+    """What PyYAML says of it, and what it mostly comes from."""
+    problem, context = error.problem or "", error.context or ""
+    if problem.startswith("but "):
+        problem = f"{context}, {problem}"
+    if problem == "second occurrence":
+        return f"{context.partition(';')[0]}; give each anchor a name of its own"
+    if problem.startswith("expected ',' or"):
+        return f"{problem}; close each {{ and [, and write a text with # in quotes"
+    if "'\\t'" in problem:
+        return f"{problem}; indent with blanks"
+    if "that cannot start any token" in problem:
+        return f"{problem}; write a text that begins with it in quotes"
+    if "scanning an alias" in context or "scanning an anchor" in context:
+        return f"{problem}; write a text that begins with * or & in quotes"
+    if "mapping values are not allowed" in problem:
+        return f"{problem}; write a text with a colon in quotes, and see how the line is indented"
+    if "expected <block end>" in problem:
+        return f"{problem}; see how the line is indented, and write a text that begins with {{, [ or a quote in quotes"
+    return problem
 
 
 def span_of(text: str, *, zero: bool = False) -> timedelta:
@@ -246,11 +276,13 @@ def meant(name: str, known: Collection[str]) -> str:
 
 
 def near(name: str, known: Collection[str]) -> str | None:
-    """What of it was probably meant."""
-    found = get_close_matches(name.lower(), [each.lower() for each in known], n=1, cutoff=0.7)
+    """What of it was probably meant: what is written nearly so, or has it as a word of its own."""
+    wanted, lower = name.lower(), [each.lower() for each in known]
+    found = get_close_matches(wanted, lower, n=1, cutoff=0.7) or [each for each in lower if wanted in _WORD.split(each)]
     return next(each for each in known if each.lower() == found[0]) if found else None
 
 
+_WORD = re.compile(r"[\s._]+")
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
 _SPAN = re.compile(
@@ -262,6 +294,10 @@ _SPAN = re.compile(
 
 def _named(known: Collection[str]) -> str:
     return f"a mapping with {', '.join(list(known)[:4])}, …" if known else "a mapping"
+
+
+def _quotes(raw: yaml.Node) -> str:
+    return "; a text that begins with { or [ needs quotes" if getattr(raw, "flow_style", False) else ""
 
 
 def _kind(raw: yaml.Node) -> str:

@@ -11,15 +11,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from o9.alerts.alert import NAME_LIMIT, VALUE_LIMIT
+from o9.alerts.alert import NAME_LIMIT as LABEL_LIMIT
+from o9.alerts.alert import VALUE_LIMIT
 from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.conditions import Condition, condition_of, contradiction
-from o9.alerts.figures import INSTANTS, Scope, checked_words
+from o9.alerts.conditions import condition_of, contradiction
+from o9.alerts.figures import INSTANTS, LABELS, Scope, checked_words
 from o9.alerts.reading import Node, Reader, level_of, meant
 from o9.alerts.rules import TITLE_LIMIT, Rule
 from o9.model.states import AlertLevel
 
 LABELS_LIMIT = 50
+NAME_LIMIT = 150
+_OWN_FIELDS = {"level": "level", "title": "title", "rule": "name"}
 _FIELDS = (
     "name", "when", "clear", "for", "keep_firing_for", "scope", "level", "title", "message", "remedy", "labels",
     "enabled",
@@ -34,7 +37,7 @@ def read_rules(reader: Reader, node: Node | None, built_in: Sequence[Rule] = BUI
     lines: dict[str, int] = {}
     for item in reader.items(node):
         found = reader.mapping(item, _FIELDS, ("name",))
-        name = reader.name(found.get("name"))
+        name = reader.understood(found.get("name"), _name)
         if name is None:
             continue
         if name in lines:
@@ -63,7 +66,7 @@ def _rule(reader: Reader, item: Node, found: Mapping[str, Node], name: str, base
         "title": reader.understood(found.get("title"), partial(_title, scope=scope)),
         "says": reader.understood(found.get("message"), words),
         "remedy": reader.understood(found.get("remedy"), words),
-        "labels": _labels(reader, found.get("labels")),
+        "labels": _labels(reader, found.get("labels"), scope),
         "lasts": reader.span(found.get("for"), zero=True),
         "keep_firing": reader.span(found.get("keep_firing_for"), zero=True),
     }
@@ -80,13 +83,9 @@ def _rule(reader: Reader, item: Node, found: Mapping[str, Node], name: str, base
         made = replace(base, when=when or base.when, clear=clear or (None if when else base.clear))
         if when and "message" not in found:
             made = replace(made, says="")
-    _agree(reader, found, made.when, clear)
+    if made.when is not None and clear is not None and (wrong := contradiction(made.when, clear, scope)) is not None:
+        reader.fault(found["clear"], wrong)
     return replace(made, **given)
-
-
-def _agree(reader: Reader, found: Mapping[str, Node], when: Condition | None, clear: Condition | None) -> None:
-    if when is not None and clear is not None and (why := contradiction(when, clear)) is not None:
-        reader.fault(found["clear"], why)
 
 
 def _scope(reader: Reader, node: Node | None, base: Rule | None) -> Scope | None:
@@ -113,22 +112,33 @@ def _without(scope: Scope) -> dict[str, str]:
     return {}
 
 
+def _name(text: str) -> str:
+    """The ids of its alerts begin with it."""
+    if not text.strip() or not text.isprintable() or len(text) > NAME_LIMIT:
+        raise ValueError(f"a rule's name is printable text of 1 to {NAME_LIMIT} characters")
+    if "/" in text or text != text.strip():
+        raise ValueError(f"{text!r} cannot begin an alert's id; take '-' instead of '/', and no blanks around it")
+    return text
+
+
 def _title(text: str, scope: Scope) -> str:
     if not text.strip() or len(text) > TITLE_LIMIT:
         raise ValueError(f"a title is a text of 1 to {TITLE_LIMIT} characters")
     return checked_words(text, scope)
 
 
-def _labels(reader: Reader, node: Node | None) -> dict[str, str] | None:
+def _labels(reader: Reader, node: Node | None, scope: Scope) -> dict[str, str] | None:
     if node is None:
         return None
     labels = {}
     for name, each in reader.mapping(node).items():
         value = reader.text(each)
-        if not name.strip() or not name.isprintable() or len(name) > NAME_LIMIT:
-            reader.fault(each, f"a label's name is printable text of 1 to {NAME_LIMIT} characters")
-        elif name == "level":
-            reader.fault(each, "the rule's own `level` says it; write it there")
+        if not name.strip() or not name.isprintable() or len(name) > LABEL_LIMIT:
+            reader.fault(each, f"a label's name is printable text of 1 to {LABEL_LIMIT} characters")
+        elif name in _OWN_FIELDS:
+            reader.fault(each, f"the rule's own `{_OWN_FIELDS[name]}` says it; write it there")
+        elif name == "optimization" or name in LABELS[scope]:
+            reader.fault(each, "O9 sets it, to what the alert is about; take another name")
         elif value is not None and len(value) > VALUE_LIMIT:
             reader.fault(each, f"{len(value):,} characters; at most {VALUE_LIMIT:,} are allowed")
         elif value is not None:

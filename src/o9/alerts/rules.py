@@ -297,7 +297,7 @@ def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:
         alert_id=f"{rule.name}-{digest((rule.name, facts.key, at.isoformat()))}",
         optimization_id=facts.optimization_id,
         level=rule.level,
-        title=filled(rule.title, rule.scope, about, facts.figures)[:TITLE_LIMIT],
+        title=_title(rule, about, facts.figures) or rule.name,
         message=_message(rule, facts, about),
         timestamp=at,
         metadata=metadata,
@@ -308,7 +308,7 @@ def told_by_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
     """What the monitor found, as the rule of its name wants it told."""
     labels = {**alert.metadata.get("labels", {}), **rule.labels}
     metadata = alert.metadata | {"rule": rule.name} | ({"labels": labels} if labels else {})
-    title = filled(rule.title, rule.scope, {"optimization": alert.optimization_id}, {})[:TITLE_LIMIT] or alert.title
+    title = _title(rule, {"optimization": alert.optimization_id}, {}) or alert.title
     return replace(alert, title=title, level=rule.level or alert.level, metadata=metadata)
 
 
@@ -323,6 +323,11 @@ def filled(text: str, scope: Scope, about: Mapping[str, str], figures: Figures) 
         return UNKNOWN if value is None else written(name, scope, value)
 
     return PLACEHOLDER.sub(put, text)
+
+
+def _title(rule: Rule, about: Mapping[str, str], figures: Figures) -> str:
+    """Nothing where all that it names is empty."""
+    return filled(rule.title, rule.scope, about, figures)[:TITLE_LIMIT].strip()
 
 
 def written(name: str, scope: Scope, value: float) -> str:

@@ -70,7 +70,7 @@ def new_silence(
 def checked(silence: Silence, now: datetime) -> Silence:
     """The silence. Raises OptimizationValidationError for one that mutes nothing, everything or never."""
     if not silence.matchers and not silence.pattern.strip():
-        raise OptimizationValidationError("matchers", "there are none, and no pattern; say what shall be silent")
+        raise OptimizationValidationError("matchers", "there are no matchers and no pattern; say what shall be silent")
     if silence.matchers and silence.pattern:
         raise OptimizationValidationError("pattern", "give either matchers or a pattern")
     if silence.matchers and match_anything(silence.matchers):
@@ -78,7 +78,7 @@ def checked(silence: Silence, now: datetime) -> Silence:
             "matchers",
             f"{written(silence.matchers)} fits every alert, also one without labels; name one that has to be there",
         )
-    if (why := next(filter(None, map(unfit, silence.matchers)), None)) is not None:
+    if (why := unfit(silence.matchers)) is not None:
         raise OptimizationValidationError("matchers", why)
     for name, limit in (("pattern", PATTERN_LIMIT), ("author", PATTERN_LIMIT), ("comment", COMMENT_LIMIT)):
         if len(getattr(silence, name)) > limit:

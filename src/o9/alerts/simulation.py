@@ -160,8 +160,12 @@ def _script(reader: Reader, found: Mapping[str, Node]) -> Script:
     read.sort(key=lambda each: each[1].at)
     begins = start or START
     last = max((each.at for _, each in read), default=begins)
-    until = reader.understood(found.get("until"), moment) or last + AFTERWARDS
+    said = reader.understood(found.get("until"), moment)
+    until = said or last + AFTERWARDS
     script = Script(begins, until, tuple(each for _, each in read))
+    if said is not None and said < begins:
+        reader.fault(found["until"], f"it lies before `start`, {begins}")
+        return script
     for node, each in read:
         if each.at < begins:
             reader.fault(node, f"it lies before `start`, {begins}")
@@ -208,6 +212,8 @@ def _noted(happening: Happening, known: dict[str, Alert], resolve_timeout: timed
 
 def _happening(reader: Reader, node: Node, moment: Callable[[str], datetime]) -> Happening | None:
     found = reader.mapping(node, ("at", *_KINDS, "since", "for", "message", "author", "comment"), ("at",))
+    if not found:
+        return None
     at = reader.understood(found.get("at"), moment)
     lasts, since = reader.span(found.get("for")), reader.span(found.get("since"))
     author, comment = reader.text(found.get("author")) or "", reader.text(found.get("comment")) or ""
@@ -222,7 +228,9 @@ def _happening(reader: Reader, node: Node, moment: Callable[[str], datetime]) ->
     if at is None:
         return None
     if kind in ("silence", "suppress"):
-        silence = _silence(reader, found[kind], kind, at, lasts)
+        if "for" not in found:
+            reader.fault(found[kind], "for how long? say it in `for`")
+        silence = None if lasts is None else _silence(reader, found[kind], kind, at, lasts)
         if silence is None:
             return None
         return Happening(at, "silence", silence=replace(silence, author=author, comment=comment), author=author)
@@ -236,10 +244,7 @@ def _happening(reader: Reader, node: Node, moment: Callable[[str], datetime]) ->
     return Happening(at, kind, alert=alert, author=author)
 
 
-def _silence(reader: Reader, node: Node, kind: str, at: datetime, lasts: timedelta | None) -> Silence | None:
-    if lasts is None:
-        reader.fault(node, "for how long? say it in `for`")
-        return None
+def _silence(reader: Reader, node: Node, kind: str, at: datetime, lasts: timedelta) -> Silence | None:
     text = reader.text(node)
     if text is None:
         return None
@@ -260,7 +265,9 @@ def _silence(reader: Reader, node: Node, kind: str, at: datetime, lasts: timedel
 def _alert(reader: Reader, node: Node, at: datetime, message: str) -> Alert:
     found = reader.mapping(node, required=("title",))
     level = reader.understood(found.pop("level", None), level_of) or AlertLevel.WARNING
-    read = {name: reader.text(each) for name, each in found.items()}
+    read = {
+        name: reader.understood(each, _said) if name == "title" else reader.text(each) for name, each in found.items()
+    }
     labels = {name: value for name, value in read.items() if value} | {"level": level.value}
     return Alert(
         labels=labels,
@@ -271,6 +278,12 @@ def _alert(reader: Reader, node: Node, at: datetime, message: str) -> Alert:
         title=labels.get("title", ""),
         message=message,
     )
+
+
+def _said(title: str) -> str:
+    if not title.strip():
+        raise ValueError("it is empty; say in a few words what happens")
+    return title
 
 
 def _at(start: datetime | None, text: str) -> datetime:
@@ -287,7 +300,7 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r:.80} is no moment; write one such as 2026-01-05 09:00:00+00:00, or 90s") from None
+        raise ValueError(f"{text!r:.80} is no moment; write one such as 2026-01-05 09:00:00+00:00") from None
     if moment.year not in YEARS:
         raise ValueError(f"{text!r:.80} is not in the years {YEARS[0]} to {YEARS[-1]}")
     return as_utc(moment)

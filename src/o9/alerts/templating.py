@@ -1,10 +1,10 @@
 """Users' templates: Jinja's language, of it what only prints, and bounds that hold whatever is written.
 
 Contract. `Template(source, field, form)` refuses with OptimizationValidationError, which names the field, the line and
-the remedy, what is not Jinja or not allowed here: calls, macros, includes, names that begin with an underscore, filters
-that are not listed, sums and products of texts. `render` gives text or raises TemplateError. It reads attributes of
-`Shown` values and keys of mappings, nothing else; it turns at most TURNS times in its loops and prints at most PRINTED
-characters. No bound is a clock's, so that the same template fails or works alike everywhere.
+the remedy, what is not Jinja or not allowed here: calls, macros, includes, names that there are not or that begin with
+an underscore, filters that are not listed, sums and products of texts. `render` gives text or raises TemplateError. It
+reads attributes of `Shown` values and keys of mappings, nothing else; it turns at most TURNS times in its loops and
+prints at most PRINTED characters. No bound is a clock's, so that the same template fails or works alike everywhere.
 
 Whoever writes a template is the operator, not an attacker; these are bounds against accidents and copied snippets.
 """
@@ -12,7 +12,7 @@ Whoever writes a template is the operator, not an attacker; these are bounds aga
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import partial
@@ -25,6 +25,7 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup, escape
 
+from o9.alerts.reading import meant
 from o9.alerts.text import cut
 from o9.model.errors import OptimizationValidationError
 
@@ -60,7 +61,8 @@ class Address(str):
 class Template:
     """One template, checked and compiled."""
 
-    def __init__(self, source: str, field: str, form: Form) -> None:
+    def __init__(self, source: str, field: str, form: Form, names: Collection[str] | None = None) -> None:
+        """`names`: those that it may read; None where whoever gives the values knows."""
         self.field = field
         self._escaped = _ESCAPES[form]
         environment = _ENVIRONMENTS[form]
@@ -71,6 +73,8 @@ class Template:
         try:
             tree = environment.parse(source)
             _allow(tree, field)
+            if names is not None:
+                _check_names(tree, field, names)
             for loop in list(tree.find_all(nodes.For)):
                 loop.body.insert(0, nodes.Output([nodes.TemplateData(_TURN)], lineno=loop.lineno))
             self._template = environment.from_string(tree)
@@ -163,6 +167,16 @@ def _allow(tree: nodes.Template, field: str) -> None:
             raise OptimizationValidationError(field, f"line {node.lineno}: {problem}")
 
 
+def _check_names(tree: nodes.Template, field: str, known: Collection[str]) -> None:
+    """Also of what is read where no sample gets to. `loop` is Jinja's own."""
+    named = list(tree.find_all(nodes.Name))
+    its_own = {"loop", *(each.name for each in named if each.ctx == "store")}
+    for each in named:
+        if each.name not in known and each.name not in its_own:
+            problem = f"there is no name {each.name!r:.80} here{meant(each.name, known)}"
+            raise OptimizationValidationError(field, f"line {each.lineno}: {problem}")
+
+
 def _problem(node: nodes.Node) -> str | None:
     if not isinstance(node, _ALLOWED):
         return _REMEDIES.get(type(node), f"{type(node).__name__.lower()} is not possible in a message's template")
@@ -171,6 +185,10 @@ def _problem(node: nodes.Node) -> str | None:
         return f"{name!r}: names that begin with an underscore cannot be read" if name.startswith("_") else None
     if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
         return f"no filter {node.name!r}; those are {', '.join(sorted(_FILTERS))}"
+    if isinstance(node, nodes.Filter):
+        fewest, most = _ARGUMENTS.get(node.name, (0, 0))
+        if not fewest <= (given := len(node.args) + len(node.kwargs)) <= most or node.dyn_args or node.dyn_kwargs:
+            return f"the filter {node.name!r} takes {_counted(fewest, most)}, not {given}"
     if isinstance(node, nodes.Test) and node.name not in _TESTS:
         return f"no test {node.name!r}; those are {', '.join(sorted(_TESTS))}"
     if isinstance(node, nodes.For) and node.recursive:
@@ -180,6 +198,12 @@ def _problem(node: nodes.Node) -> str | None:
         if loads and not all(isinstance(each, nodes.Const) for each in node.items):
             return "a list may hold fixed texts and numbers only"
     return None
+
+
+def _counted(fewest: int, most: int) -> str:
+    if not most:
+        return "no arguments"
+    return "one argument, as in cut(80)" if fewest else "at most one argument"
 
 
 def _printed(value: Any, escaped: Callable[[str], str]) -> Any:
@@ -249,6 +273,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "trim": lambda value: _text(value).strip(),
     "upper": lambda value: _text(value).upper(),
 }
+_ARGUMENTS = {"cut": (1, 1), "default": (0, 1), "join": (0, 1), "round": (0, 1)}  # the fewest and the most; else none
 _TESTS = (
     "defined",
     "undefined",

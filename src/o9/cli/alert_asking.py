@@ -16,9 +16,9 @@ from rich.text import Text
 
 from o9.alerts.alert import Alert
 from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.label_reading import OF_O9
-from o9.alerts.matchers import Matchers, parse_all
-from o9.alerts.reading import meant, near, span_of
+from o9.alerts.label_reading import OF_O9, likely_label
+from o9.alerts.matchers import Matchers, parse_all, written_out
+from o9.alerts.reading import meant, span_of
 from o9.alerts.record import add_silence, alert_in
 from o9.alerts.silences import Silence, new_silence
 from o9.cli.alert_reading import NEAR_AMONG, fires, unknown_alert
@@ -85,7 +85,8 @@ def silence_alerts(
         firing = [alert_in(episode) for episode in fires(store, now)]
         seen = _labels_seen(store, firing)
     fitting = [alert for alert in firing if silence.fits(alert)]
-    for doubt in doubts_of(silence.matchers, seen):
+    doubts = list(doubts_of(silence.matchers, seen))
+    for doubt in doubts:
         say(shown(f"o9: warning: {doubt}"))
     if as_json:
         write_json(
@@ -97,6 +98,7 @@ def silence_alerts(
                 "author": silence.author,
                 "comment": silence.comment,
                 "fits": [alert.alert_id for alert in fitting],
+                "doubts": doubts,
             }
         )
         return DONE
@@ -131,11 +133,13 @@ def doubts_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iterat
     rules = {*(rule.name for rule in BUILT_IN), *seen.get("rule", ())}
     for matcher in matchers:
         if matcher.name not in labels:
-            likely = near(matcher.name, labels)
+            likely = likely_label(matcher.name, labels)
             hint = f"; did you mean `{likely}`?" if likely else ""
             yield f"no alert so far has the label {matcher.name!r:.80}, and O9 sets none of that name{hint}"
-        elif matcher.name == "rule" and matcher.operator in ("=", "!=") and matcher.value not in {"", *rules}:
-            yield f"no alert so far is of the rule {matcher.value!r:.80}{meant(matcher.value, rules)}"
+        elif matcher.name == "rule":
+            for name in written_out(matcher):
+                if name not in {"", *rules}:
+                    yield f"no alert so far is of the rule {name!r:.80}{meant(name, rules)}"
 
 
 def moment_of(text: str) -> datetime:

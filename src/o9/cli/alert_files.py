@@ -7,8 +7,8 @@ knows whether it takes one. What is printed of an address is its host.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.alerts.alert import Alert
-from o9.alerts.configuration import Configuration, load, read
+from o9.alerts.configuration import Configuration, Read, load, read
 from o9.alerts.memory import Held
 from o9.alerts.notice import Notice
 from o9.alerts.reading import Fault
@@ -34,11 +34,9 @@ _STYLES = {"→": "bold", "✗": "yellow"}
 
 
 def check_file(path: Path, *, as_json: bool) -> int:
-    text = text_of(path)
-    configuration, found, doubts = read(text)
-    faults = [Fault(each.line, each.field, _harmless(each.problem)) for each in found] or [
-        *_address_faults(configuration, text)
-    ]
+    found = read(text_of(path))
+    configuration = found.configuration
+    faults, doubts = _faults_in(found), _harmless(found.doubts)
     if as_json:
         meant = None if faults else configuration_document(configuration)
         told = {"faults": [asdict(each) for each in faults], "doubts": [asdict(each) for each in doubts]}
@@ -59,9 +57,7 @@ def check_file(path: Path, *, as_json: bool) -> int:
 
 def faults_of(path: Path) -> int:
     """How many faults it has. Raises OptimizationError where it cannot be read."""
-    text = text_of(path)
-    configuration, found, _ = read(text)
-    return len(found) or sum(1 for _ in _address_faults(configuration, text))
+    return len(_faults_in(read(text_of(path))))
 
 
 def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
@@ -70,7 +66,7 @@ def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
         script = load_script(text_of(path), str(path))
     except OptimizationAlertError as error:
         for number, each in enumerate(str(error).splitlines()):
-            say(shown(f"{'o9: ' * (number == 0)}{_harmless(each)}"))
+            say(shown(f"{'o9: ' * (number == 0)}{_without_secrets(each)}"))
         return ERROR
     entries = entries_of(configuration, script)
     if as_json:
@@ -100,32 +96,33 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise OptimizationError(f"{path} is no text in UTF-8 (byte {error.start}); give a YAML file") from None
+        raise OptimizationError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
-def _address_faults(configuration: Configuration, text: str) -> Iterator[Fault]:
-    addresses = [
-        (receiver.name, each)
-        for receiver in configuration.receivers.values()
-        for each in receiver.channels
-        if "://" in each
-    ]
-    if not addresses:
+def _faults_in(found: Read) -> list[Fault]:
+    return _harmless(found.faults) or [*_address_faults(found)]
+
+
+def _address_faults(found: Read) -> Iterator[Fault]:
+    if not found.addresses:
         return
     from o9.alerts.channels import channel_of
     from o9.alerts.reach import channel_name
 
-    lines = text.splitlines()
-    for receiver, address in addresses:
+    for address, node in found.addresses.items():
         try:
             channel_of(channel_name(address), address)
         except OptimizationValidationError as error:
-            line = next((number for number, each in enumerate(lines, 1) if address in each), 1)
-            yield Fault(line, f"receivers.{receiver}.channels", error.problem)
+            yield node.told(error.problem)
 
 
-def _harmless(problem: str) -> str:
-    return redacted(problem) if "://" in problem else problem
+def _harmless(faults: Iterable[Fault]) -> list[Fault]:
+    """Without what may be secret: an address may stand anywhere."""
+    return [replace(each, problem=_without_secrets(each.problem)) for each in faults]
+
+
+def _without_secrets(text: str) -> str:
+    return redacted(text) if "://" in text else text
 
 
 def _faults(count: int) -> str:

@@ -102,7 +102,8 @@ def silence(
 ) -> int:
     """Tell nobody of what fits all matchers, for a while.
 
-    They are Alertmanager's: = != =~ !~ on labels. Prints the silence's id, and says what that fires now it fits.
+    They are Alertmanager's: = != =~ !~ on labels; a level in any case. Prints the silence's id, and says what that
+    fires now it fits. Refuses what no alert can have, and warns of labels and rules that none had so far.
     """
     from o9.cli.alert_asking import silence_alerts
 
@@ -181,7 +182,8 @@ def check(
 ) -> int:
     """Say what a configuration means, or all its faults.
 
-    Each fault with its line and field; exits 1 if there is any. Warns of labels that nothing known sets.
+    Each fault with its line, its field and the remedy; exits 1 if there is any. Warns of what is likely a mistake:
+    labels, rules and channels that nothing known has, routes that no alert gets to.
     """
     from o9.cli.alert_files import check_file
 
@@ -198,7 +200,8 @@ def simulate(
     """Play alerts, and say who would be told what, and why not.
 
     A timeline, at once and without sending anything. An entry of FILE is such as {at: 90s, fires: {title: Drawdown,
-    level: critical}}; beside fires there are resolved, acknowledged, silence and suppress.
+    level: critical}}; beside fires there are resolved, acknowledged, silence and suppress. What could not happen is
+    refused: an end of what never fired, a time outside of the script's.
     """
     from o9.cli.alert_files import simulate_file
 

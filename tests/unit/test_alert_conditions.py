@@ -1,0 +1,244 @@
+"""Conditions: what is refused because it cannot be meant, and that whatever is taken can be both true and false."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from o9.alerts.builtin_rules import BUILT_IN
+from o9.alerts.conditions import Condition, condition_of, contradiction
+from o9.alerts.figures import FLAG, LABELS, OPEN, QUANTITIES, WORDS, Quantity, Scope, Unit, is_figure, quantity_of
+
+SCOPES = [scope for scope in Scope if QUANTITIES[scope]]
+SIGNS = (">", ">=", "<", "<=", "==", "!=")
+FIGURES = [(scope, name) for scope in SCOPES for name in QUANTITIES[scope]]
+UNITS = {Unit.SHARE: "%", Unit.PERCENT: "%", Unit.SECONDS: "s"}
+
+
+def test_each_scope_has_its_figures_labels_and_words() -> None:
+    assert set(QUANTITIES) == set(LABELS) == set(Scope)
+    assert set(WORDS) | set(OPEN) <= set(Scope)
+    for scope, name in FIGURES:
+        quantity = quantity_of(name, scope)
+        assert quantity.low < quantity.high
+        assert name not in (*LABELS[scope], *WORDS.get(scope, ()))
+
+
+@pytest.mark.parametrize(("scope", "name"), FIGURES)
+def test_a_figure_is_measured_as_its_name_says(scope: Scope, name: str) -> None:
+    quantity = quantity_of(name, scope)
+    if name.endswith(("_rate", "_share", "_score", "progress")):
+        assert quantity == Quantity(Unit.SHARE, 0.0, 1.0)
+    elif name.endswith((".count", "count", "_optimizations", "_trials", "_steps", "ended")):
+        assert quantity == Quantity(Unit.COUNT, 0.0)
+    elif "_seconds" in name or name == "execution_time":
+        assert quantity == Quantity(Unit.SECONDS, 0.0)
+    else:
+        assert quantity.unit is not Unit.SECONDS
+        assert quantity.unit is not Unit.SHARE or "improvement" in name
+
+
+@given(st.sampled_from(FIGURES), st.data())
+def test_a_limit_within_the_bounds_is_taken(of: tuple[Scope, str], data: st.DataObject) -> None:
+    """Of each figure of each scope, in each way in which its unit is written."""
+    scope, name = of
+    quantity = quantity_of(name, scope)
+    low, high = max(quantity.low, -1000), min(quantity.high, 1000)
+    limit = data.draw(
+        st.floats(low, high, exclude_min=True, exclude_max=True, allow_subnormal=False)
+        | st.sampled_from([(low + high) / 2, low + 0.25])
+    )
+    sign = data.draw(st.sampled_from([">", ">=", "<", "<="]))
+    assert condition_of(f"{name} {sign} {limit!r}", scope).parts[0].limit == limit
+    if quantity.unit in (Unit.SHARE, Unit.PERCENT):
+        percent = limit if quantity.unit is Unit.PERCENT else limit * 100
+        assert condition_of(f"{name} {sign} {percent!r} %", scope).parts[0].limit == pytest.approx(limit)
+    if quantity.unit is Unit.SECONDS:
+        assert condition_of(f"{name} {sign} 1h30m", scope).parts[0].limit == 5400
+
+
+def _values(quantity: Quantity) -> list[float]:
+    """Some of what it can be: all of it, where it is a whole number or a flag up to 20."""
+    low, high = max(quantity.low, -20.0), min(quantity.high, 20.0)
+    step = 1.0 if quantity.unit is Unit.COUNT else 0.125
+    within = [low + step * number for number in range(int((high - low) / step) + 1)]
+    far = [each for each in (-1e300, 1e300) if quantity.low <= each <= quantity.high]
+    return [*within, *far]
+
+
+LIMITS = st.integers(-16, 160).map(lambda eighth: eighth / 8)
+
+
+@given(st.sampled_from(FIGURES), st.sampled_from(SIGNS), LIMITS)
+@example((Scope.GLOBAL, "queued"), ">=", 0.0)
+@example((Scope.GLOBAL, "queued"), "==", 2.5)
+@example((Scope.GLOBAL, "failure_rate"), "<=", 1.0)
+@example((Scope.END, "failed"), "!=", 2.0)
+@example((Scope.END, "failed"), "<", 0.5)
+@example((Scope.SCHEDULE, "late_seconds"), "<=", 0.0)
+def test_never_and_always_are_said_exactly_where_it_is_so(of: tuple[Scope, str], sign: str, limit: float) -> None:
+    """Against trying all values, of limits that lie on them or between them."""
+    scope, name = of
+    quantity = quantity_of(name, scope)
+    apart = {">": float.__gt__, ">=": float.__ge__, "<": float.__lt__, "<=": float.__le__, "==": float.__eq__}
+    apart["!="] = lambda left, right: left != right
+    answers = {apart[sign](value, limit) for value in _values(quantity)}
+    expected = {frozenset({True}): "always holds", frozenset({False}): "never holds"}.get(frozenset(answers), "")
+    said = ""
+    try:
+        condition_of(f"{name} {sign} {limit!r}", scope)
+    except ValueError as error:
+        said = str(error)
+    assert (expected in said) if expected else not said
+
+
+COMPARISONS = st.tuples(st.sampled_from(["queued", "failure_rate", "active_optimizations"]), st.sampled_from(SIGNS),
+                        st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 2.0, 2.5, 3.0]))  # fmt: skip
+
+
+@given(st.lists(COMPARISONS, min_size=1, max_size=4), st.sampled_from(["and", "or"]))
+@example([("queued", ">", 2.0), ("queued", "<", 3.0)], "and")
+@example([("queued", ">", 2.0), ("queued", "<=", 2.0)], "or")
+@example([("failure_rate", ">", 0.25), ("failure_rate", "<", 0.5)], "and")
+@example([("failure_rate", "<=", 0.25), ("failure_rate", ">=", 0.5)], "or")
+@example([("queued", "==", 2.0), ("queued", "!=", 2.0)], "and")
+@example([("queued", "!=", 2.0), ("queued", "!=", 3.0)], "or")
+def test_what_is_taken_can_be_true_and_false(parts: list[tuple[str, str, float]], joint: str) -> None:
+    """And what is refused beyond a comparison of its own can not: there is no value of all figures that shows both."""
+    try:
+        for name, sign, limit in parts:
+            condition_of(f"{name} {sign} {limit}", Scope.GLOBAL)
+    except ValueError:
+        assume(False)
+    text = f" {joint} ".join(f"{name} {sign} {limit}" for name, sign, limit in parts)
+    made = Condition(
+        text, tuple(condition_of(f"{n} {s} {x}", Scope.GLOBAL).parts[0] for n, s, x in parts), joint == "or"
+    )
+    said = ""
+    try:
+        assert condition_of(text, Scope.GLOBAL).parts == made.parts
+    except ValueError as error:
+        said = str(error)
+    settled = ("it always holds" if joint == "or" else "it never holds") in said
+    assert set(_answers(made)) == ({joint == "or"} if settled else {True, False})
+    assert settled == bool(said)
+
+
+def _answers(condition: Condition) -> Iterator[bool | None]:
+    named = condition.figures
+    for values in product(*(_values(quantity_of(name, Scope.GLOBAL)) for name in named)):
+        yield condition.holds(dict(zip(named, values, strict=True)))
+
+
+@given(COMPARISONS, COMPARISONS)
+@example(("queued", "==", 2.0), ("queued", "==", 2.0))
+@example(("queued", ">=", 2.0), ("queued", ">=", 3.0))
+def test_a_clear_that_never_clears_is_refused(when: tuple[str, str, float], clear: tuple[str, str, float]) -> None:
+    try:
+        first, second = (condition_of(" ".join(map(str, each)), Scope.GLOBAL) for each in (when, clear))
+    except ValueError:
+        assume(False)
+    why = contradiction(first, second, Scope.GLOBAL)
+    if when[0] == clear[0]:
+        values = _values(quantity_of(when[0], Scope.GLOBAL))
+        clears = any(second.holds({when[0]: each}) and not first.holds({when[0]: each}) for each in values)
+        assert clears or why is not None
+    else:
+        assert why is None
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "told"),
+    [
+        # what was meant can be seen
+        ("0.2 < failure_rate", Scope.GLOBAL, "the figure comes first; write it as `failure_rate > 0.2`"),
+        ("10m >= waiting_seconds.p90", Scope.TYPE, "write it as `waiting_seconds.p90 <= 10m`"),
+        ("failure_rate = 20%", Scope.GLOBAL, "write it as `failure_rate == 20%`"),
+        ("failure_rate => 20%", Scope.GLOBAL, "write it as `failure_rate >= 20%`"),
+        ("longest_wait_seconds > 10 min", Scope.GLOBAL, "write it as `longest_wait_seconds > 10m`"),
+        ("not silent_seconds > 5", Scope.NODE, "write it as `silent_seconds > 10m`"),
+        ("queued > 1 && queued < 5", Scope.GLOBAL, "comparisons are joined by `and` or by `or`"),
+        ("queued > 1 and failure_rate > 1% or queued > 5", Scope.GLOBAL, "take one of them"),
+        ("queued > 5 for 10m", Scope.GLOBAL, "how long it has to hold stands in the rule's own field `for`"),
+        ("queued > 1 and", Scope.GLOBAL, "'queued > 1 and' is no comparison"),
+        ("", Scope.NODE, "write it as `silent_seconds > 10m`"),
+        ("x", Scope.FINDING, "write it as `failure_rate > 20%`"),
+        ("metrics. > 1", Scope.END, "`each end` has no figure 'metrics.'"),
+        ("by_status.faild > 5", Scope.GLOBAL, "`by_status.` has no 'faild'; did you mean `failed`?"),
+        ("by_priority.max > 5", Scope.GLOBAL, "`by_priority.` has no 'max'; there are critical, high"),
+        ("failure_rate > success_rate", Scope.GLOBAL, "`success_rate` is a figure, too"),
+        ("silent_seconds > 5", Scope.GLOBAL, "`scope: each node` has it"),
+        # units
+        ("duration_seconds.mean > 20%", Scope.GLOBAL, "and '20%' is a share; write it as 10m or 1h30m or 90"),
+        ("queued > 10s", Scope.GLOBAL, "`queued` is a count, and '10s' is a time; write it as 10"),
+        ("failure_rate > 10s", Scope.GLOBAL, "is a share, and '10s' is a time; write it as 20% or 0.2"),
+        ("memory_usage > 2GB", Scope.END, "no number, share or duration; `memory_usage` is in MiB: write it as 2048"),
+        ("memory_usage > 50%", Scope.END, "`memory_usage` is in MiB, and '50%' is a share"),
+        ("silent_leases > 3m", Scope.NODE, "`silent_leases` is a plain number, and '3m' is a time"),
+        ("metrics.x > soon", Scope.END, "`metrics.x` is whatever the desk means by it: write it as 0.5 or 20% or 10m"),
+        ("failure_rate > 0,2", Scope.GLOBAL, "'0,2' is no number, share or duration"),
+        ("failure_rate > nan", Scope.GLOBAL, "'nan' is no number"),
+        ("queued > 1e999", Scope.GLOBAL, "'1e999' is beyond all numbers"),
+        ("queued > 999999y", Scope.GLOBAL, "'999999y' is no number"),
+        # bounds
+        ("failure_rate > 20", Scope.GLOBAL, "lies between 0% and 100%; did you mean `failure_rate > 20%`?"),
+        ("failure_rate > 120%", Scope.GLOBAL, "never holds: `failure_rate` lies between 0% and 100%"),
+        ("security_score < 50", Scope.REPORT, "always holds: `security_score` lies between 0% and 100%; did you mean"),
+        ("queued >= 0", Scope.GLOBAL, "`queued >= 0` always holds: `queued` is never below 0"),
+        ("queued == 2.5", Scope.GLOBAL, "never holds: `queued` is a whole number"),
+        ("failed == 2", Scope.END, "`failed == 2` never holds: `failed` is 0 or 1"),
+        ("late_seconds < 0", Scope.SCHEDULE, "never holds: `late_seconds` is never below 0"),
+        ("queued > 5 and queued < 6", Scope.GLOBAL, "it never holds: no `queued` is all of this at once; join by `or`"),
+        ("queued > 5 or queued <= 5", Scope.GLOBAL, "it always holds: each `queued` is some of this; join by `and`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_with_the_remedy(text: str, scope: Scope, told: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refused:
+        condition_of(text, scope)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "limit"),
+    [
+        ("cpu_usage > 150%", Scope.OPTIMIZATION, 150.0),  # of one core: there are more
+        ("cpu_usage > 80", Scope.OPTIMIZATION, 80.0),
+        ("improvement < -5%", Scope.END, -0.05),
+        ("performance_improvement > 300%", Scope.END, 3.0),
+        ("short_of_target > -1", Scope.END, -1.0),
+        ("metrics.hit_rate > 55 %", Scope.END, 0.55),
+        ("results.a/b.c > 2h", Scope.END, 7200.0),
+        ("by_strategy.my_own > 1", Scope.GLOBAL, 1.0),
+        ("by_status.failed != 0", Scope.GLOBAL, 0.0),
+        ("queued > 2.5", Scope.GLOBAL, 2.5),
+        ("late_seconds <= 0", Scope.SCHEDULE, 0.0),
+    ],
+)
+def test_what_can_be_meant_is_taken(text: str, scope: Scope, limit: float) -> None:
+    assert condition_of(text, scope).parts[0].limit == pytest.approx(limit)
+
+
+def test_built_in_rules_can_be_meant() -> None:
+    for rule in BUILT_IN:
+        if rule.when is not None:
+            assert condition_of(rule.when.text, rule.scope) == rule.when
+        if rule.when is not None and rule.clear is not None:
+            assert contradiction(rule.when, rule.clear, rule.scope) is None
+
+
+@given(st.text(max_size=30) | st.from_regex(r"\S{0,9} ?(>|<=|=>|!=) ?\S{0,6}( (and|or) .{0,9})?", fullmatch=True))
+def test_any_text_is_taken_or_refused(text: str) -> None:
+    for scope in Scope:
+        with contextlib.suppress(ValueError):
+            made = condition_of(text, scope)
+            assert all(is_figure(part.figure, scope) and math.isfinite(part.limit) for part in made.parts)
+
+
+def test_a_flag_is_a_count_of_one() -> None:
+    assert (FLAG.unit, FLAG.low, FLAG.high) == (Unit.COUNT, 0.0, 1.0)

@@ -1,0 +1,163 @@
+"""The words of rules: what may stand in braces, what becomes of it, and what of a rule of the file cannot be told."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from o9.alerts.alert import alert_of as alert_in
+from o9.alerts.builtin_rules import BUILT_IN
+from o9.alerts.configuration import load, read
+from o9.alerts.figures import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
+from o9.alerts.rules import TITLE_LIMIT, Board, Facts, Rule, filled, told_by_rule, written
+from o9.model.optimization import OptimizationAlert
+from o9.model.states import AlertLevel
+from o9.model.validation import validate_alert
+
+START = datetime(2026, 3, 2, 9, tzinfo=UTC)
+SCOPES = [scope for scope in Scope if QUANTITIES[scope]]
+
+
+def names_of(scope: Scope) -> list[str]:
+    opened = [f"{each.start}{each.names[0] if each.names else 'own'}" for each in OPEN.get(scope, ())]
+    return [*QUANTITIES[scope], *LABELS[scope], *WORDS.get(scope, ()), *opened]
+
+
+@pytest.mark.parametrize("rule", BUILT_IN, ids=lambda rule: rule.name)
+def test_the_words_of_built_in_rules_name_what_there_is(rule: Rule) -> None:
+    for text in (rule.title, rule.says, rule.remedy):
+        assert checked_words(text, rule.scope) == text
+    assert set(rule.figures) <= set(QUANTITIES[rule.scope])
+
+
+@given(st.sampled_from([(scope, name) for scope in SCOPES for name in names_of(scope)]))
+def test_each_name_of_each_scope_may_stand_in_braces(of: tuple[Scope, str]) -> None:
+    scope, name = of
+    text = f"a {{{name}}}, {{{name}}}"
+    assert checked_words(text, scope) == text
+    assert placeholders(text) == (name,)
+    assert filled(text, scope, {name: "x"}, {}) == "a x, x"
+    assert filled(text, scope, {}, {}) == "a unknown, unknown"
+    if name in QUANTITIES[scope]:
+        told = written(name, scope, 0.5)
+        assert filled(text, scope, {}, {name: 0.5}) == f"a {told}, {told}"
+
+
+@given(st.sampled_from(list(Scope)), st.text(st.sampled_from("{}{}abn .:!queued_rate%"), max_size=30))
+@example(Scope.GLOBAL, "{queued")
+@example(Scope.GLOBAL, "{{queued}}")
+@example(Scope.GLOBAL, "}{queued}")
+@example(Scope.GLOBAL, "{queued:.2f}")
+def test_what_is_taken_leaves_no_brace_in_the_message(scope: Scope, text: str) -> None:
+    said = ""
+    try:
+        checked_words(text, scope)
+    except ValueError as error:
+        said = str(error)
+    assert bool(re.search(r"[{}]", text if said else filled(text, scope, {}, {}))) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "told"),
+    [
+        ("{nam} ended", Scope.END, "'{nam}': `each end` has no such name; did you mean `name`?"),
+        ("{failure_rate}", Scope.END, "'{failure_rate}': `each end` has no such name; `scope: global` has it"),
+        ("{strategy}", Scope.GLOBAL, "`scope: each strategy` has it"),
+        ("{queued:.2f}", Scope.GLOBAL, "'{queued:.2f}': only a name stands in braces; write {queued}"),
+        ("{ queued }", Scope.GLOBAL, "only a name stands in braces; write {queued}"),
+        ("{queued!r}", Scope.GLOBAL, "write {queued}"),
+        ("{queued|round}", Scope.GLOBAL, "write {queued}"),
+        ("{{queued}}", Scope.GLOBAL, "one brace is enough here, as in {failure_rate}; only `templates` are"),
+        ("{queued", Scope.GLOBAL, "a brace without its other half: '{queued'; a figure is written as {failure_rate}"),
+        ("queued}", Scope.NODE, "a brace without its other half: 'queued}'; a figure is written as {silent_seconds}"),
+        ("{}", Scope.CHANNEL, "'{}': `each channel` has no such name; there are channel, detail, failing_seconds"),
+        ("{by_status.faild}", Scope.GLOBAL, "`by_status.` has no 'faild'; did you mean `failed`?"),
+        ("{x}", Scope.FINDING, "`each finding` has no such name; there are optimization"),
+        ("{a} and {b}", Scope.NODE, "'{b}': `each node` has no such name"),
+        ("{optimization}", Scope.GLOBAL, "`scope: each optimization` has it"),
+    ],
+)
+def test_what_would_be_sent_as_it_is_written_is_refused(text: str, scope: Scope, told: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refused:
+        checked_words(text, scope)
+    assert told in str(refused.value)
+
+
+FAULTY = """\
+rules:
+  - {name: failed, message: "{nam}", title: "{", remedy: "{{detail}}"}
+  - {name: stalled, title: "{failure_rate}"}
+  - {name: a, when: queued > 1, title: " "}
+  - {name: b, when: queued > 1, labels: {level: x, title: x, rule: x, optimization: x, "": x, desk: [x]}}
+  - {name: c, when: count > 1, scope: each strategy, labels: {strategy: x, desk: y}}
+  - {name: d/e, when: queued > 1}
+  - {name: " f", when: queued > 1}
+  - {name: "g\\nh", when: queued > 1}
+  - {name: i, when: queued == 5, clear: queued == 5}
+  - {name: j, when: queued > 5 or queued < 3, clear: queued > 6}
+  - {name: k, when: died == 1, scope: END, level: fatal}
+  - {name: l, when: queued > 1, level: CRITICAL, labels: {desk: ""}}
+"""
+
+
+def test_what_could_not_be_told_is_refused_by_its_field() -> None:
+    faults = [(each.line, each.field.partition(".")[2], each.problem) for each in read(FAULTY).faults]
+    expected = [
+        (2, "message", "did you mean `name`?"), (2, "remedy", "one brace is enough"), (2, "title", "its other half"),
+        (3, "title", "`each finding` has no such name"), (4, "title", "1 to 200 characters"),
+        (5, "labels.", "printable text"), (5, "labels.desk", "expected text, found a list"),
+        (5, "labels.level", "the rule's own `level` says it"),
+        (5, "labels.optimization", "O9 sets it, to what the alert is about"),
+        (5, "labels.rule", "the rule's own `name` says it"), (5, "labels.title", "the rule's own `title` says it"),
+        (6, "labels.strategy", "O9 sets it"), (7, "name", "take '-' instead of '/'"),
+        (8, "name", "no blanks around it"), (9, "name", "printable text of 1 to 150"),
+        (10, "clear", "it holds only where `when: queued == 5` does, too"),
+        (11, "clear", "it holds only where `when: queued > 5 or queued < 3` does, too"),
+        (12, "scope", "no scope is called 'END'; did you mean `each end`?"),
+    ]  # fmt: skip
+    assert [(line, field) for line, field, _ in faults] == [(line, field) for line, field, _ in expected]
+    for (_, _, problem), (_, _, told) in zip(faults, expected, strict=True):
+        assert told in problem
+
+
+def test_levels_are_read_in_any_case() -> None:
+    *_, made = load("rules: [{name: a, when: queued > 1, level: CRITICAL}]").rules
+    assert made.level is AlertLevel.CRITICAL
+
+
+@given(
+    name=st.text(max_size=170),
+    detail=st.sampled_from(["", " ", "it broke", "x" * 500, "a\0b"]),
+    title=st.sampled_from(["", "{detail}", "{name} ended", "Ended: {metrics.sharpe}", "{error}{type}"]),
+)
+@example("x" * 150, "", "{detail}")
+@example("慢 🚀", "", "{detail}")
+@example("a/b", "", "")
+def test_a_rule_that_is_taken_makes_alerts_that_are_taken(name: str, detail: str, title: str) -> None:
+    """Whatever its facts say: an alert that is refused when it fires would be lost."""
+    rule = {"name": name, "when": "failed == 1", "scope": "each end"} | ({"title": title} if title else {})
+    found = read(f"rules: [{json.dumps(rule)}]")
+    if found.faults:
+        return
+    *_, made = found.configuration.rules
+    facts = Facts("opt-1", {"failed": 1.0}, {"type": "parameter"}, "opt-1", {"name": "n", "detail": detail})
+    (turn,) = Board([made]).take(Scope.END, [facts], START)
+    assert turn.alert is not None
+    validate_alert(turn.alert)
+    assert 0 < len(turn.alert.title) <= TITLE_LIMIT
+    assert alert_in(turn.alert).labels["rule"] == name
+
+
+def test_a_title_of_nothing_is_the_rules_name() -> None:
+    *_, made = load('rules: [{name: broke, when: failed == 1, scope: each end, title: "{detail}"}]').rules
+    (turn,) = Board([made]).take(Scope.END, [Facts("a", {"failed": 1.0}, {}, "a", {"detail": " "})], START)
+    assert turn.alert is not None
+    assert turn.alert.title == "broke"
+    found = OptimizationAlert("1", "opt-1", AlertLevel.ERROR, "Stalled", "no step", START)
+    (stalled,) = (each for each in BUILT_IN if each.name == "stalled")
+    assert told_by_rule(stalled, found).title == "Stalled"

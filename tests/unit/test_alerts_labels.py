@@ -1,0 +1,271 @@
+"""What can be seen to be a mistake, and what is only likely one: levels, labels, rules, channels, routes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from o9.alerts.alert import Alert
+from o9.alerts.configuration import load, read
+from o9.alerts.label_reading import OF_O9
+from o9.alerts.matchers import LEVELS, Matcher, Matchers, match, parse, unfit, written_out
+from o9.alerts.silences import LONGEST, new_silence
+from o9.cli.alert_asking import doubts_of
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+# Levels, in matchers
+
+
+@pytest.mark.parametrize("operator", ["=", "!=", "=~", "!~"])
+@pytest.mark.parametrize("level", ["critical", "CRITICAL", "Critical"])
+def test_a_level_is_matched_in_any_case(operator: str, level: str) -> None:
+    (matcher,) = parse(f'level{operator}"{level}"')
+    assert matcher.test("critical") is (operator in ("=", "=~"))
+    assert parse(str(matcher)) == (matcher,)
+    assert unfit((matcher,)) is None
+
+
+def test_of_other_labels_the_case_counts() -> None:
+    assert not match(parse('title="drawdown"'), {"title": "Drawdown"})
+    assert not match(parse('title=~"drawdown"'), {"title": "Drawdown"})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("level=warn", "no level is called 'warn'; did you mean `warning`?"),
+        ("level!=fatal", "no level is called 'fatal'; there are critical, error, info, warning"),
+        ('level=""', "no level is called ''"),
+        ('level=~"warn|error"', "no level is called 'warn'; did you mean `warning`?"),
+        ('level=~"(error|crit)"', "no level is called 'crit'"),
+        ('level=~"warn.?"', "'warn.?' fits none of the levels info, warning, error, critical; it has to fit the whole"),
+        ('level!~"warn.?"', "'warn.?' fits none of the levels"),
+        ('level=~""', "'' fits none of the levels"),
+        ('level!~".*"', "'.*' fits each level, so that no alert is left"),
+        ('level!~"info|warning|error|critical"', "fits each level, so that no alert is left"),
+        ("level=info, level=error", 'no alert has both level="info" and level="error", and all matchers have to hold; '
+                                    'for either write level=~"info|error"'),
+        ("title=A, title!=A", 'no alert has both title="A" and title!="A", and all matchers have to hold'),
+        ('title=A, title=~"B.*"', 'no alert has both title="A" and title=~"B.*"'),
+        ('level=info, level=~"error|critical"', 'no alert has both level="info" and level=~"error|critical"'),
+        ('title="a.b", title="c"', 'no alert has both title="a.b" and title="c", and all matchers have to hold'),
+    ],
+)  # fmt: skip
+def test_what_no_alert_can_have_is_known(text: str, told: str) -> None:
+    assert told in (unfit(parse(text)) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["level=info", "level!=info", 'level!=""', 'level!~""', 'level=~".*"', 'level=~"crit.*"', 'level=~"INFO|Error"',
+     'level!~"(?i:INFO)"', "title=A, title=A", 'title=A, title=~"A|B"', "title!=A, title!=B", "", "desk=fatal"],
+)  # fmt: skip
+def test_what_an_alert_may_have_is_taken(text: str) -> None:
+    assert unfit(parse(text)) is None
+
+
+LEVEL_MATCHERS = st.builds(
+    lambda operator, value: Matcher("level", operator, value),
+    st.sampled_from(["=", "!=", "=~", "!~"]),
+    st.sampled_from(
+        [*LEVELS, "WARNING", "warn", "", ".*", ".+", "i.*|e.*", "info|error", "(info|error)", "[a-z]+", "x?"]
+    ),
+)
+
+
+@given(st.lists(LEVEL_MATCHERS, min_size=1, max_size=3).map(tuple))
+def test_what_is_taken_of_levels_fits_some_alert(matchers: Matchers) -> None:
+    """One alone; of several what an exact one rules out."""
+    fits = any(match(matchers, {"level": level}) for level in LEVELS)
+    if len(matchers) == 1 or any(matcher.exact for matcher in matchers):
+        assert fits or unfit(matchers) is not None
+
+
+def test_what_is_written_out_is_seen() -> None:
+    assert [written_out(parse(text)[0]) for text in ('a="b c"', 'a=~"(b|c-d)"', 'a!~"b"', 'a=~"b.*"', 'a=~"b|"')] == [
+        ("b c",), ("b", "c-d"), ("b",), (), (),
+    ]  # fmt: skip
+
+
+# Silences
+
+
+def test_a_new_silence_has_an_id_to_type_and_stands_from_now_on() -> None:
+    made = [new_silence(NOON, HOUR, parse("title=A"), author="ann", comment="why") for _ in range(100)]
+    assert len({each.silence_id for each in made}) == 100
+    assert all(len(each.silence_id) == 12 and int(each.silence_id, 16) >= 0 for each in made)
+    assert (made[0].starts_at, made[0].ends_at, made[0].author, made[0].comment) == (NOON, NOON + HOUR, "ann", "why")
+    later = new_silence(NOON, HOUR, pattern="draw*", starts_at=NOON + HOUR)
+    assert (later.starts_at, later.ends_at) == (NOON + HOUR, NOON + 2 * HOUR)
+    assert not later.stands(NOON)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields", "told"),
+    [
+        ("matchers", {}, "there are no matchers and no pattern; say what shall be silent"),
+        ("matchers", {"pattern": "  "}, "there are no matchers and no pattern"),
+        ("matchers", {"matchers": parse('title=~".*"')}, "fits every alert"),
+        ("matchers", {"matchers": parse("level=warn")}, "no level is called 'warn'"),
+        ("matchers", {"matchers": parse("level=info, level=error")}, "no alert has both"),
+        ("pattern", {"matchers": parse("a=b"), "pattern": "x"}, "either matchers or a pattern"),
+        ("pattern", {"pattern": "x" * 1001}, "at most 1,000 characters"),
+        ("author", {"pattern": "x", "author": "x" * 1001}, "at most 1,000 characters"),
+        ("comment", {"pattern": "x", "comment": "x" * 10_001}, "at most 10,000 characters"),
+        ("ends_at", {"pattern": "x", "starts_at": NOON - 2 * HOUR}, "is over already"),
+        ("ends_at", {"pattern": "x", "lasts": -HOUR}, "is not after the start"),
+        ("ends_at", {"pattern": "x", "lasts": LONGEST + HOUR}, "at most 3,660 days"),
+        ("starts_at", {"pattern": "x", "starts_at": datetime.max.replace(tzinfo=UTC)}, "behind the end of time"),
+    ],
+)
+def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, fields: dict, told: str) -> None:
+    with pytest.raises(OptimizationValidationError, match=told) as refused:
+        new_silence(NOON, **({"lasts": HOUR} | fields))
+    assert refused.value.field == field
+
+
+# The file
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("route: {routes: [{matchers: [level=warn]}]}", "route.routes[0].matchers[0]: no level is called 'warn'"),
+        ("route: {routes: [{matchers: [level=info, level=error]}]}",
+         'route.routes[0].matchers: no alert has both level="info" and level="error"'),
+        ('route: {routes: [{matchers: ["title=A, title=B"]}]}', "route.routes[0].matchers[0]: no alert has both"),
+        ("inhibit_rules: [{source_matchers: [level=fatal], target_matchers: [a=b]}]",
+         "inhibit_rules[0].source_matchers[0]: no level is called 'fatal'"),
+        ("receivers: [{name: a, channels: ['']}]", "receivers[0].channels[0]: it is empty; name a channel"),
+        ("receivers: [{name: a, channels: 'block:'}]", "receivers[0].channels: a block is named as block:NAME"),
+        ("receivers: [{name: a, channels: ['block:x/']}]", "a block is named as block:NAME, or as block:TYPE/NAME"),
+        ("time_intervals: [{name: a, time_intervals: []}]",
+         "time_intervals[0].time_intervals: there are none, so that it would never hold"),
+        ("time_intervals: [{name: a, time_intervals: [{times: [{start_time: '09:00', end_time: '26:00'}]}]}]",
+         "times[0].end_time: '26:00' is no time of day"),
+        ("time_intervals: [{name: a, time_intervals: [{calendar: XNYZ}]}]", "'XNYZ' is no exchange's calendar; did"),
+        ("route: {escalate_after: soon, escalate_to: default}", "route.escalate_after: 'soon' is no duration"),
+        ("time_intervals: [{name: a, time_intervals: [{weekdays: [monday-friday]}]}]",
+         "weekdays[0]: 'monday-friday': a range has a colon between its ends"),
+        ("time_intervals: [{name: a, time_intervals: [{days_of_month: '1-7'}]}]", "'1-7': a range has a colon between"),
+        ("route: {routes: [&a {matchers: [a=b]}, &a {matchers: [a=c]}]}", "found duplicate anchor 'a'; give each"),
+        ("route: {receiver: default\nrules: []", "expected ',' or '}', but got ':'; close each { and ["),
+        ("flapping:", "flapping: expected true or false, found nothing"),
+        ("link: desk/{optimization}", "link: expected the address of a page, with http or https"),
+        ("link: 'https://desk/{id}'", "link: '{id}' stands for nothing; there are {optimization} and {alert}"),
+        ("link: 'https://desk/{optimization'", "link: '{optimization' stands for nothing"),
+        ("link: 'https://desk/optimization}'", "link: '}' stands for nothing"),
+        ("route: {<<: {group_wait: 1s}}", "route.<<: merging is not possible here"),
+        ("route: {}\n---\nroute: {}", "expected a single document in the stream, but found another document"),
+        ("receivers: [{name: a, channels: [*]}]", "write a text that begins with * or & in quotes"),
+        ("rules: [{name: a, when: %20}]", "found character '%' that cannot start any token; write a text that begins"),
+        ("rules:\n  - name: a\n    message: {queued} wait", "write a text that begins with {, [ or a quote in quotes"),
+        ("route: {matchers: {level: info}}", "route.matchers: expected a list or a text, found a mapping"),
+        ("rules: [{name: a, when: [queued > 1]}]", "expected text, found a list; a text that begins with { or [ needs"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_one_fault_that_names_its_place_and_the_remedy(text: str, told: str) -> None:
+    faults = [str(each) for each in read(text).faults]
+    if "matchers: {" not in text:
+        assert len(faults) == 1
+    assert told in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("route: {group_by: [titel, level]}",
+         "line 1: route.group_by: neither O9 nor a rule of this file sets the label 'titel'; did you mean `title`?"),
+        ("route:\n  routes: [{matchers: [desk=eu]}]",
+         "line 2: route.routes[0].matchers[0]: neither O9 nor a rule of this file sets the label 'desk'; only alerts "
+         "of your own programs can have it"),
+        ("route: {routes: [{matchers: [severity=critical]}]}", "sets the label 'severity'; did you mean `level`?"),
+        ("route: {routes: [{matchers: [alertname=A]}]}", "sets the label 'alertname'; did you mean `title`?"),
+        ("route: {routes: [{matchers: [rule=fialed]}]}", "no rule is called 'fialed'; did you mean `failed`?"),
+        ("route: {routes: [{matchers: ['rule=~\"failed|fialed\"']}]}", "no rule is called 'fialed'"),
+        ("inhibit_rules: [{source_matchers: [title=A], target_matchers: [level=info], equal: [book]}]",
+         "inhibit_rules[0].equal: neither O9 nor a rule of this file sets the label 'book'"),
+        ("receivers: [{name: default, channels: [consol]}]", "receivers[0].channels[0]: did you mean `console`?"),
+        ("receivers: [{name: default, channels: 'log, console'}]", "one text is one channel; write several as a list"),
+        ("receivers: [{name: default, channels: ['slack:/secret12']}]", "receivers[0].channels[0]: an address has `://`"),
+        ("route:\n  routes:\n  - {matchers: [level=info]}\n  - {matchers: [level=info, title=A]}",
+         "line 4: route.routes[1]: no alert gets here: the route in line 3 has them all; put this one before it"),
+        ("route: {routes: [{}, {matchers: [level=info]}]}", "route.routes[1]: no alert gets here"),
+    ],
+)  # fmt: skip
+def test_what_is_likely_a_mistake_is_a_doubt_with_its_place(text: str, told: str) -> None:
+    found = read(text)
+    assert not found.faults
+    (doubt,) = map(str, found.doubts)
+    assert told in doubt
+    assert "secret12" not in doubt
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "route: {group_by: [title, level, optimization, rule, type, strategy, node, channel, schedule, error]}",
+        "route: {group_by: ['...']}",
+        "route: {group_by: [desk]}\nrules: [{name: failed, labels: {desk: eu}}]",
+        "route: {routes: [{matchers: [rule=mine]}]}\nrules: [{name: mine, when: queued > 1}]",
+        "route: {routes: [{matchers: ['rule=~\"fail.*\"', 'rule!=\"\"']}]}",
+        "route: {routes: [{matchers: [rule=target_missed]}]}\nrules: [{name: target_missed, enabled: false}]",
+        "receivers: [{name: default, channels: [log, desk, 'json://localhost/x', block:desk, block:slack/desk]}]",
+        "route: {routes: [{matchers: [level=info], continue: true}, {matchers: [level=info]}]}",
+        "route: {routes: [{matchers: [level=info, title=A]}, {matchers: [level=info]}]}",
+    ],
+)
+def test_what_can_well_be_meant_is_no_doubt(text: str) -> None:
+    assert read(text)[1:3] == ((), ())
+
+
+def test_a_label_is_doubted_once_and_not_where_there_are_faults() -> None:
+    routes = "routes: [{matchers: [desk=a]}, {matchers: [desk=b]}, {matchers: [book=b]}]"
+    assert len(read(f"route: {{{routes}}}").doubts) == 2
+    found = read(f"route: {{group_wait: soon, {routes}}}")
+    assert (len(found.faults), found.doubts) == (1, ())
+
+
+def test_addresses_have_their_places() -> None:
+    found = read("receivers:\n- name: default\n  channels:\n  - log\n  - 'json://a'\n- {name: b, channels: 'json://b'}")
+    assert {address: (node.line, node.field) for address, node in found.addresses.items()} == {
+        "json://a": (5, "receivers[0].channels[1]"), "json://b": (6, "receivers[1].channels"),
+    }  # fmt: skip
+
+
+# What is silenced
+
+
+def test_a_silence_is_doubted_for_labels_and_rules_that_nothing_has() -> None:
+    seen = {"desk": {"eu"}, "rule": {"mine"}}
+    assert list(doubts_of(parse('desk=x, rule=mine, rule!="", level=info, title=~"x.*", rule=~"a.*"'), seen)) == []
+    (label,) = doubts_of(parse("dsk=eu"), seen)
+    assert label == "no alert so far has the label 'dsk', and O9 sets none of that name; did you mean `desk`?"
+    (other,) = doubts_of(parse("venue=x"), {})
+    assert other == "no alert so far has the label 'venue', and O9 sets none of that name"
+    (severity,) = doubts_of(parse("severity=critical"), {})
+    assert severity.endswith("did you mean `level`?")
+    assert list(doubts_of(parse('rule=~"fialed|failed"'), seen)) == [
+        "no alert so far is of the rule 'fialed'; did you mean `failed`?"
+    ]
+
+
+@given(st.lists(st.sampled_from(sorted(OF_O9)), min_size=1))
+def test_nothing_that_o9_sets_is_doubted(names: list[str]) -> None:
+    matchers = tuple(Matcher(name, "!=", "x") for name in names if name != "rule")
+    assert list(doubts_of(matchers, {})) == []
+
+
+def test_a_silence_of_a_level_in_any_case_silences() -> None:
+    made = new_silence(NOON, HOUR, parse("level=CRITICAL"))
+    alert = Alert({"level": "critical"}, NOON, "a", "", AlertLevel.CRITICAL, "A")
+    assert made.fits(alert)
+    assert load("route: {routes: [{matchers: [level=CRITICAL]}]}").route.routes[0].matchers == parse("level=critical")

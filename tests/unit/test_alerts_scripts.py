@@ -1,0 +1,159 @@
+"""Scripts for `o9 alerts simulate`: what could not happen is refused, and what comes of nothing is noted."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from o9.alerts.configuration import Configuration, load
+from o9.alerts.simulation import START, YEARS, Happening, load_script, simulate, written
+from o9.model.errors import OptimizationAlertError
+from o9.model.states import AlertLevel
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(OptimizationAlertError) as refused:
+        load_script(text)
+    return [line.strip() for line in str(refused.value).splitlines()[1:]]
+
+
+ENDS = """\
+happens:
+  - {at: 0s, resolved: {title: A}}
+  - {at: 1m, acknowledged: {title: A}}
+  - {at: 2m, fires: {title: A}}
+  - {at: 3m, resolved: {title: a}}
+  - {at: 4m, resolved: {title: A, level: critical}}
+  - {at: 5m, resolved: {title: A, level: WARNING}}
+"""
+
+
+def test_what_never_fired_cannot_end() -> None:
+    assert faults(ENDS) == [
+        "line 2: happens[0]: A{level=warning} has not fired by then; line 4 fires A{level=warning} at 0:02:00",
+        "line 3: happens[1]: A{level=warning} has not fired by then; line 4 fires A{level=warning} at 0:02:00",
+        "line 5: happens[3]: a{level=warning} has not fired by then",
+        "line 6: happens[4]: A{level=critical} has not fired by then; line 4 fires A{level=warning}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("start: 2026-01-05\nhappens: [{at: 2026-01-04, fires: {title: A}}]",
+         "line 2: happens[0]: it lies before `start`, 2026-01-05 00:00:00+00:00"),
+        ("until: 1m\nhappens: [{at: 61s, fires: {title: A}}]",
+         "line 2: happens[0]: it lies behind `until`, 0:01:00; nobody would see it"),
+        ("start: 2026-01-05\nuntil: 2026-01-04\nhappens: [{at: 1s, fires: {title: A}}]",
+         "line 2: until: it lies before `start`, 2026-01-05 00:00:00+00:00"),
+        ("happens: [{at: 2026-01-05, fires: {title: A}}]",
+         "line 1: happens[0].at: this is a date; say in `start` when the script begins, or write the time since"),
+        ("start: yesterday\nhappens: []", "line 1: start: 'yesterday' is no moment; write one such as 2026-01-05"),
+        ("start: 1900-01-01\nhappens: []", "line 1: start: '1900-01-01' is not in the years 1970 to 3000"),
+        ("happens: [{at: -5s, fires: {title: A}}]", "happens[0].at: '-5s' is no duration"),
+        ("happens: [{at: 5, fires: {title: A}}]", "happens[0].at: '5' is no duration; it needs a unit"),
+        ("happens: [{at: 0s, fires: {title: ' '}}]", "happens[0].fires.title: it is empty; say in a few words"),
+        ("happens: [{at: 0s, fires: {level: error}}]", "happens[0].fires: `title` is missing"),
+        ("happens: [{at: 0s, fires: {title: A, level: fatal}}]", "happens[0].fires.level: no level is called 'fatal'"),
+        ("happens: [{at: 0s, fires: A}]", "happens[0].fires: expected a mapping, found 'A'"),
+        ("happens: [{at: 0s, fires: {title: A}, author: ana}]",
+         "happens[0].author: it means nothing beside `fires`; leave it out"),
+        ("happens: [{at: 0s, fires: {title: A}, resolved: {title: A}}]",
+         "happens[0]: it needs one of fires, resolved, acknowledged, silence, suppress, and has 2"),
+        ("happens: [~]", "happens[0]: expected a mapping with at, fires, resolved, acknowledged, …, found nothing"),
+        ("happens: [{at: 0s, silence: title=A}]", "happens[0].silence: for how long? say it in `for`"),
+        ("happens: [{at: 0s, silence: title=A, for: 0s}]", "happens[0].for: it has to be longer than 0"),
+        ("happens: [{at: 0s, silence: title=A, for: 100y}]", "happens[0].for: '100y' is longer than 3,660 days"),
+        ("happens: [{at: 0s, silence: level=warn, for: 1h}]", "happens[0].silence: no level is called 'warn'"),
+        ("happens: [{at: 0s, silence: 'level=info, level=error', for: 1h}]", "happens[0].silence: no alert has both"),
+        ("happens: [{at: 0s, suppress: '', for: 1h}]", "there are no matchers and no pattern"),
+        ("happens: [{at: 0s, silence: [title=A], for: 1h}]", "happens[0].silence: expected text, found a list"),
+        ("happens: &h [*h]", "happens[0]: expected a mapping with at, fires"),
+        ("happens: [&a {at: 0s, fires: {title: A}}" + ", *a" * 15_000 + "]", "more than 20,000 parts; shorten it"),
+    ],
+)  # fmt: skip
+def test_what_cannot_happen_is_one_fault_with_its_place(text: str, told: str) -> None:
+    (fault,) = faults(text)
+    assert told in fault
+
+
+def test_edges_of_the_scripts_time_are_in_it() -> None:
+    made = load_script("until: 1m\nhappens: [{at: 0s, fires: {title: A, level: CRITICAL}}, {at: 1m, resolved: "
+                       "{title: A, level: critical}}]")  # fmt: skip
+    assert (made.start, made.until, len(made.happenings)) == (START, START + timedelta(minutes=1), 2)
+    assert made.happenings[0].alert is not None
+    assert made.happenings[0].alert.level is AlertLevel.CRITICAL
+    dated = load_script(
+        "start: 2026-01-05 09:00:00+09:00\nhappens: [{at: 2026-01-05 00:00:00+00:00, fires: {title: A}}]"
+    )
+    assert dated.start == dated.happenings[0].at == datetime(2026, 1, 5, tzinfo=UTC)
+
+
+NOTED = """\
+happens:
+  - {at: 0s, fires: {title: A}, for: 1m}
+  - {at: 5m, acknowledged: {title: A}, author: ana}
+  - {at: 6m, resolved: {title: A}}
+  - {at: 7m, fires: {title: A}}
+  - {at: 8m, acknowledged: {title: A}}
+  - {at: 9m, resolved: {title: A}}
+"""
+
+
+def _notes(configuration: Configuration) -> list[tuple[str, str]]:
+    entries = simulate(configuration, load_script(NOTED))
+    return [(each.what.what, each.what.note) for each in entries if isinstance(each.what, Happening)]
+
+
+def test_what_is_about_something_over_is_noted() -> None:
+    over = "it is over already"
+    assert _notes(Configuration()) == [
+        ("fires", ""), ("acknowledged", over), ("resolved", over),
+        ("fires", ""), ("acknowledged", ""), ("resolved", ""),
+    ]  # fmt: skip
+    assert _notes(load("resolve_timeout: 30s"))[-2:] == [("acknowledged", over), ("resolved", over)]
+    script = load_script(NOTED)
+    assert "A{level=warning} by ana (it is over already)" in written(script, simulate(Configuration(), script))
+
+
+def test_a_script_without_end_says_so() -> None:
+    script = load_script("until: 9y\nhappens: [{at: 0s, fires: {title: A}}]")
+    with pytest.raises(OptimizationAlertError, match="there is no end; give the script an earlier `until`"):
+        list(simulate(load("route: {repeat_interval: 1s, group_interval: 1s}"), script))
+
+
+SPANS = st.sampled_from(["0s", "30s", "1m", "5m", "2h", "soon", "-1s", "2026-01-05", "2026-01-05 00:00:30+00:00", "9y"])
+ALERTS = st.fixed_dictionaries({}, optional={"title": st.sampled_from(["A", "B", "", "慢🚀"]), "desk": st.just("eu"),
+                                             "level": st.sampled_from(["critical", "ERROR", "fatal"])})  # fmt: skip
+HAPPENINGS = st.fixed_dictionaries(
+    {"at": SPANS},
+    optional={"fires": ALERTS, "resolved": ALERTS, "acknowledged": ALERTS, "for": SPANS, "since": SPANS,
+              "silence": st.sampled_from(["title=A", "level=warn", "x"]), "suppress": st.sampled_from(["a*", ""])},
+)  # fmt: skip
+
+
+@given(st.fixed_dictionaries({"happens": st.lists(HAPPENINGS, max_size=6)}, optional={"start": SPANS, "until": SPANS}))
+def test_what_is_taken_can_happen(document: dict[str, object]) -> None:
+    """All of it lies within the script's time, and what ends has begun."""
+    script = None
+    with contextlib.suppress(OptimizationAlertError):
+        script = load_script(yaml.safe_dump(document))
+    if script is None:
+        return
+    begun = set()
+    for happening in script.happenings:
+        assert script.start <= happening.at <= script.until
+        assert happening.at.year in YEARS
+        if happening.alert is not None and happening.what == "fires":
+            begun.add(happening.alert.fingerprint)
+        assert happening.alert is None or happening.alert.fingerprint in begun
+        assert happening.alert is None or happening.alert.title.strip()
+    assert [each.at for each in script.happenings] == sorted(each.at for each in script.happenings)
+    if script.until - script.start < timedelta(days=1):
+        told = [each for each in simulate(Configuration(), script) if isinstance(each.what, Happening)]
+        assert [each.at for each in told] == [each.at for each in script.happenings]
