@@ -242,6 +242,26 @@ async def test_running_it_again_from_a_checkpoint(aggregator: Any) -> None:
         await aggregator.retry_optimization("a", from_step=9)
 
 
+async def test_a_retry_tries_anew_what_an_absent_source_cost(aggregator: Any) -> None:
+    source = {"there": True}
+
+    @objective("by a source", search_space=LINE)
+    async def by_a_source(parameters: dict[str, float]) -> float:
+        if not source["there"]:
+            raise ConnectionError("the data source is away")
+        return parameters["x"]
+
+    await aggregator.submit_optimization(new("whole", objective="by a source", total_steps=3, seed=5))
+    await ended(aggregator, "whole")
+    source["there"] = False
+    await aggregator.submit_optimization(new("a", objective="by a source", total_steps=3, seed=5))
+    assert (await ended(aggregator, "a")).status is S.FAILED
+    source["there"] = True
+    again = await ended(aggregator, await aggregator.retry_optimization("a", new_id="again"))
+    assert (again.status, again.metadata["retry_from_step"]) == (S.COMPLETED, 0)
+    assert ledger(aggregator.store, "again") == ledger(aggregator.store, "whole")
+
+
 async def test_limits_by_policy(open_aggregator: Open) -> None:
     aggregator = await open_aggregator(max_concurrent_optimizations=8)
     most: list[int] = []

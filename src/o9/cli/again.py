@@ -16,6 +16,8 @@ from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.words import aligned, command
 from o9.lifecycle.submission import retry
 from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus
 from o9.store.store import Store
 
 
@@ -32,13 +34,15 @@ def retry_optimization(
         if as_json:
             write_json(state.to_dict())
             return DONE
-        _tell(store, state.optimization_id, optimization_id, state.completed_steps, option_for(url))
+        _tell(store, state, existing_optimization(store, optimization_id), option_for(url))
     return DONE
 
 
-def _tell(store: Store, new: str, old: str, steps: int, option: str) -> None:
-    console = results()
+def _tell(store: Store, state: OptimizationState, origin: OptimizationState, option: str) -> None:
+    console, new, old, steps = results(), state.optimization_id, origin.optimization_id, state.completed_steps
     begins = f"behind step {steps} of {old}, with its trials" if steps else f"from the beginning, as {old} did"
+    if origin.status is not OptimizationStatus.COMPLETED and steps < origin.completed_steps:
+        begins += f"; what {old} did after it is tried anew"
     holding = store.holding(new)
     assert holding is not None, "it was recorded in this moment"
     emit(console, Text(shown(f"{new}: queued; it begins {begins}")))

@@ -256,7 +256,8 @@ def retry(
 ) -> int:
     """Run one that has ended once more, as a new optimization.
 
-    It keeps the seed, and the trials up to step N; N is by default the last step committed, or 0 if it completed.
+    It keeps the seed, and the trials up to step N. N is by default the last step committed, but for steps at the end of
+    which every trial failed; 0 if it completed.
     """
     from o9.cli.again import retry_optimization
 

@@ -73,7 +73,7 @@ async def submit(
     validate_new(state)
     asked, steps = state, 0
     if "retry_of" in state.metadata:
-        state, steps = _again(state, await store.read_async(store.get, state.metadata["retry_of"]))
+        state, steps = await store.read_async(_again, store, state)
     strategy = str(state.metadata.get("strategy", "default"))
     policies = await store.read_async(store.policies)
     filled = with_defaults(policies, state.optimization_type.value, strategy, state.metadata)
@@ -91,8 +91,9 @@ async def retry(
 ) -> OptimizationState:
     """Run one that has ended once more, as a new optimization with the same seed, behind its step `from_step`.
 
-    None: behind its last committed step, or from the beginning where it has completed. Raises
-    OptimizationValidationError where there is no such step, OptimizationStateError while it has not ended.
+    None: behind its last committed step that brought anything but failed trials, or from the beginning where it has
+    completed. Raises OptimizationValidationError where there is no such step, OptimizationStateError while it has not
+    ended.
     """
     origin = await store.read_async(store.get, optimization_id)
     if origin is None:
@@ -132,13 +133,15 @@ def _awaited(states: Sequence[OptimizationState]) -> list[str]:
     return [name for after in afters if isinstance(after, list | tuple) for name in after if isinstance(name, str)]
 
 
-def _again(state: OptimizationState, origin: OptimizationState | None) -> tuple[OptimizationState, int]:
-    """`state` with what its origin had, and behind how many of the origin's steps it begins."""
+def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, int]:
+    """`state` with what its origin had, and behind how many of the origin's steps it begins. In a thread."""
     name = state.metadata["retry_of"]
+    origin = store.get(name)
     if origin is None:
         raise OptimizationValidationError("metadata.retry_of", f"there is no optimization {name!r}")
-    done = 0 if origin.status is OptimizationStatus.COMPLETED else origin.completed_steps
-    steps = state.metadata.get("retry_from_step", done)
+    steps = state.metadata.get("retry_from_step")
+    if steps is None:
+        steps = 0 if origin.status is OptimizationStatus.COMPLETED else _worth_keeping(store, origin)
     for key in _KEPT:
         if steps and key in state.metadata and state.metadata[key] != origin.metadata.get(key):
             raise OptimizationValidationError(
@@ -154,6 +157,14 @@ def _again(state: OptimizationState, origin: OptimizationState | None) -> tuple[
         target_performance=state.target_performance or origin.target_performance,
         metadata=inherited | state.metadata | {"retry_from_step": steps},
     ), steps
+
+
+def _worth_keeping(store: Store, origin: OptimizationState) -> int:
+    """How many of its first steps. With what its last ones left, only failures, a retry could but end as it did."""
+    steps, fruitless = origin.completed_steps, store.fruitless_steps(origin.optimization_id)
+    while steps and steps - 1 in fruitless:
+        steps -= 1
+    return steps
 
 
 # What the ledger depends on: another value, and what was inherited would not be this search's own.

@@ -62,6 +62,18 @@ class RetryContract:
         assert record_of(store, "origin").trials == before.trials
         assert record_of(store, "origin").state == before.state
 
+    def test_steps_that_brought_nothing_are_known(self, open_store: OpenStore) -> None:
+        store = open_store()
+        claimed = at_work(store, "a")
+        ok, bad = TrialState.COMPLETED, TrialState.FAILED
+        number = 0
+        for step, states in enumerate([(ok, ok), (bad, bad), (bad, ok), (), (TrialState.CANCELLED, bad), (bad,)]):
+            trials = [trial(number + n, step=step, state=state) for n, state in enumerate(states)]
+            number += len(trials)
+            store.write(CommitStep("a", claimed.fence, step, trials, {}))
+        at_work(store, "b")
+        assert (store.fruitless_steps("a"), store.fruitless_steps("b")) == ({1, 5}, set())
+
     def test_a_retry_goes_on_as_its_own(self, open_store: OpenStore) -> None:
         store = open_store()
         finished(store, "origin", steps=2)

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Table, bindparam, case, func, literal_column, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
-from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.states import OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.codec import row_to_state, row_to_trial
@@ -139,6 +139,13 @@ def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]
         select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
     )
     return {str(state): int(count) for state, count in connection.execute(statement)}
+
+
+def fruitless_steps(connection: Connection, optimization_id: str) -> set[int]:
+    """The steps of one optimization of which every trial has failed."""
+    brought = func.sum(case((TRIAL.c.state == TrialState.FAILED.value, 0), else_=1))
+    mine = select(TRIAL.c.step).where(TRIAL.c.optimization_id == optimization_id)
+    return set(connection.scalars(mine.group_by(TRIAL.c.step).having(brought == 0)))
 
 
 def transitions(connection: Connection, optimization_id: str) -> list[Row]:

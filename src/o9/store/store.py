@@ -188,6 +188,9 @@ class Store:
     def trial_counts(self, optimization_id: str) -> dict[str, int]:
         return self._read(queries.trial_counts, optimization_id)
 
+    def fruitless_steps(self, optimization_id: str) -> set[int]:
+        return self._read(queries.fruitless_steps, optimization_id)
+
     def family_trials(self, family: str, optimization_id: str) -> FamilyTrials:
         """Counts by state over all optimizations, and the returns up to a bound; costs the same at any size."""
         return self._read(families.family_trials, family, optimization_id)
