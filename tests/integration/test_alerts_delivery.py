@@ -17,7 +17,7 @@ from o9.alerts.configuration import Configuration, load
 from o9.alerts.delivery import Delivery
 from o9.alerts.messages import Message
 from o9.alerts.notice import Notice
-from o9.alerts.record import MAY_BE_DOUBLE
+from o9.alerts.record import MAY_BE_DOUBLE, notice_in
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
 from o9.store.contract_alerts import telling
@@ -89,7 +89,8 @@ async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
         delivery = deliver({"log": channel}, tried=tried.append)
         await until_sent(delivery, store)
         await delivery.idle()
-        arrived = [body["message"].rsplit("Why now: ", 1)[1].strip() for body in server.taken()]
+        said = [body["message"].rsplit("Why now: ", 1)[1].strip() for body in server.taken()]
+        arrived = [each.removeprefix(MAY_BE_DOUBLE) for each in said]
         times = [(at, answer) for at, answer, _ in server.heard]
     assert sorted(arrived) == ["g1", "g2", "g3", "h1", "h2", "h3"]
     for group in "gh":
@@ -106,6 +107,12 @@ async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
     assert times[asked + 1][0] - times[asked][0] >= 1.0
     assert [entry["status"] for entry in tried].count("sent") == 6
     assert {entry["status"] for entry in tried} == {"sent", "pending"}
+    # What may have arrived and was sent again is a possible double, and the next message says so.
+    doubles = {name for name, tries in told.items() if any("whether it arrived" in error for error in tries)}
+    assert {row["count"] for row in store.alerts.counts() if row["what"] == "possible_double"} == {3}
+    outcomes = [one["outcome"] for row in store.alerts.notifications() for one in row["tries"]]
+    assert sorted(outcomes) == ["failed"] * 3 + ["possible_double"] * 3 + ["sent"] * 6
+    assert {name for name in told if f"{MAY_BE_DOUBLE}{name[0]}{name[1]}" in said} == doubles
 
 
 async def test_what_is_refused_for_good_is_failed_and_the_next_one_goes(
@@ -148,11 +155,37 @@ async def test_one_that_hangs_holds_up_itself_alone(
     released.set()
     rows = {row["id"]: row for row in store.alerts.notifications() if row["channel"] == "hangs"}
     cut_off = rows[min(rows)]["tries"][0]
-    assert "cut off when its node stopped; whether it arrived is unknown" in cut_off["error"]
+    assert cut_off["error"] == "cut off when its node stopped; whether it arrived is unknown"
     # It is another node's to send, at once.
     other = Scripted()
     await until_sent(deliver({"hangs": other}, "two"), store)
     assert [number for _, number, _ in other.sent] == [1, 2]
+    assert [reason.startswith(MAY_BE_DOUBLE) for *_, reason in other.sent] == [True, False]
+
+
+async def test_a_message_that_cannot_be_made_holds_up_no_other(
+    store: Store,
+    deliver: Callable[..., Delivery],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    decided(lambda: store, [notice(1, "poison"), notice(1, "g"), notice(2, "poison")])
+    channel, poisonous = Scripted(), True
+
+    def made(row: Any, episodes: Any) -> Notice:
+        if row["group_key"] == "poison" and poisonous:
+            raise KeyError("level")
+        return notice_in(row, episodes)
+
+    monkeypatch.setattr("o9.alerts.delivery.notice_in", made)
+    delivery = deliver({"log": channel})
+    await delivery.idle()
+    assert [group for group, *_ in channel.sent] == ["g"]
+    assert "a message to log (default) could not be made" in caplog.text
+    poisonous = False
+    await until_sent(delivery, store)
+    assert [each[:2] for each in channel.sent[1:]] == [("poison", 1), ("poison", 2)]
+    assert set(tries_of(store)["poison", 1][:-1]) == {"the message could not be made: KeyError"}
 
 
 async def test_nodes_share_the_work_and_take_over_from_the_dead(

@@ -353,7 +353,8 @@ def test_version(o9: O9Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["list"], ["show", "done-1", "--json"], ["trials", "done-1"], ["watch", "done-1"], ["db", "check"], ["--version"]],
+    "command",
+    [["list"], ["show", "done-1", "--json"], ["trials", "done-1"], ["watch", "done-1"], ["db", "check"], ["--version"]],
 )
 def test_reading_never_imports_prefect(filled: Path, command: list[str]) -> None:
     script = (

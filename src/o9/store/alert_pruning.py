@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_
 
+from o9.store.alert_channels import CHANNEL_NODE
 from o9.store.alert_tables import PENDING
 from o9.store.alerts import ALERT, STATE_OF, among, literally
 from o9.store.commit import UnitOfWork
 from o9.store.leases import database_time
-from o9.store.outbox import CHANNEL_NODE, DECISION, NOTICE, NOTIFICATION, TRY
+from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY
 from o9.store.silences import SILENCE
 
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from o9.store import alert_reads, alert_told, leadership, outbox, rule_standings, silences
+from o9.store import alert_channels, alert_reads, alert_told, leadership, outbox, rule_standings, silences
 from o9.store.alert_reads import Episode
 from o9.store.codec import now_text
 from o9.store.commit import Row
@@ -103,10 +103,10 @@ class AlertRecord:
         return self._read(outbox.due, channels, dead_nodes)
 
     def channels(self) -> list[Row]:
-        return self._read(outbox.channels)
+        return self._read(alert_channels.channels)
 
     def channels_of_nodes(self) -> list[str]:
-        return self._read(outbox.channels_of_nodes)
+        return self._read(alert_channels.channels_of_nodes)
 
     def rule_standings(self) -> dict[tuple[str, str], str]:
         """By rule and subject."""
