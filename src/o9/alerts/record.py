@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from o9.alerts.alert import Alert, fingerprint_of, labels_of
+from o9.alerts.configuration import Configuration
 from o9.alerts.flapping import Damping, changes_of, kept
+from o9.alerts.group import Group
 from o9.alerts.matchers import parse, written
 from o9.alerts.memory import Held, Kept
 from o9.alerts.notice import Notice, NoticeKind
@@ -26,7 +29,9 @@ from o9.store.outbox import NewNotice, Untold
 from o9.store.silences import AddSilence
 from o9.store.store import Store
 
+logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20_000
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises that somebody else has written
 CLOCKS_DIFFER = timedelta(minutes=5)
 MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
 _SENT = (
@@ -146,6 +151,24 @@ def notice_in(row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]
     )
 
 
+def groups_in(
+    rows: Mapping[str, tuple[str, str]], configuration: Configuration, now: datetime
+) -> dict[str, tuple[datetime, dict[str, Any]]]:
+    """The groups as an engine takes them. None waits longer than its route says, though the clock of who wrote it was
+    ahead. One that cannot be read begins anew, so that its receivers are told again.
+    """
+    longest = {route.key: max(route.group_wait, route.group_interval) for route in configuration.route.walk()}
+    found: dict[str, tuple[datetime, dict[str, Any]]] = {}
+    for key, (due_at, text) in rows.items():
+        try:
+            at, state = datetime.fromisoformat(due_at), json.loads(text)
+            Group.of(key, configuration.route, at, state)
+            found[key] = (min(at, now + longest.get(state["route"], timedelta(0))), state)
+        except UNREADABLE as error:
+            logger.error("the group %s of alerts begins anew, its state cannot be read: %r", key, error)
+    return found
+
+
 def untold(held: Held) -> Untold:
     decision = held.decision
     return Untold(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
@@ -181,3 +204,12 @@ def silence_in(row: Row) -> Silence:
         row["author"],
         row["comment"],
     )
+
+
+def silence_or_none(row: Row) -> Silence | None:
+    """None for one that cannot be read, which is said: it mutes nobody."""
+    try:
+        return silence_in(row)
+    except UNREADABLE as error:  # OptimizationValidationError is one: written by a release that knew more
+        logger.error("the silence %s means nothing here and mutes nobody: %s", row["silence_id"], error)
+        return None
