@@ -116,8 +116,10 @@ class Running:
                 level = logging.DEBUG if name in self._troubles else logging.ERROR
                 logger.log(level, "alerts: could not %s, trying again: %s", name, error)
                 self._troubles.add(name)
-            except Exception:  # a mistake of O9's own: alerts have to go on all the same
-                logger.exception("alerts: could not %s, trying again", name)
+            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: alerts have to go on all the same
+                level = logging.DEBUG if name in self._troubles else logging.ERROR
+                logger.log(level, "alerts: could not %s, trying again: %r", name, error, exc_info=error)
+                self._troubles.add(name)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await wake.wait()
