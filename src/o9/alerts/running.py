@@ -116,7 +116,7 @@ class Running:
                 level = logging.DEBUG if name in self._troubles else logging.ERROR
                 logger.log(level, "alerts: could not %s, trying again: %s", name, error)
                 self._troubles.add(name)
-            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: alerts have to go on all the same
+            except Exception as error:
                 level = logging.DEBUG if name in self._troubles else logging.ERROR
                 logger.log(level, "alerts: could not %s, trying again: %r", name, error, exc_info=error)
                 self._troubles.add(name)
