@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +169,16 @@ def test_rows_that_cannot_be_read_stop_nobody(one: World, caplog: pytest.LogCapt
     assert sorted(after(one, 90)) == [["a"], ["b", "b1"]]
     assert [row[:3] for row in one.untold()] == [("bad", "", SET_ASIDE)]
     assert f"the group {of_a} of alerts begins anew, its state cannot be read: KeyError" in caplog.text
+
+
+def test_moments_at_the_ends_of_time_set_nothing_aside(one: World) -> None:
+    ends = {"first": datetime.min.replace(tzinfo=UTC), "last": datetime.max.replace(tzinfo=UTC)}
+    tell(one.store, *(alert(name, at, name) for name, at in ends.items()), alert("b", START))
+    assert sorted(after(one, 30)) == [["b"], ["first"], ["last"]]
+    one.restart()
+    over = {"resolved": True, "resolved_at": START - 9 * SECOND}
+    tell(one.store, *(alert(f"{name}-over", at, name, **over) for name, at in ends.items()))
+    before = len(one.told())
+    after(one, 120)
+    assert sorted(resolved for _, _, _, resolved, *_ in one.told()[before:]) == [["first"], ["last"]]
+    assert one.untold() == []

@@ -17,6 +17,7 @@ from o9.alerts.matchers import parse, written
 from o9.alerts.memory import Held, Kept
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.silences import Silence
+from o9.alerts.view import CLOCKS_DIFFER
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
@@ -32,7 +33,6 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20_000
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises that somebody else has written
-CLOCKS_DIFFER = timedelta(minutes=5)
 MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
 _SENT = (
     "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
