@@ -9,7 +9,17 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from o9.store import alert_channels, alert_reads, alert_told, leadership, outbox, rule_standings, silences
+from o9.store import (
+    alert_channels,
+    alert_pruning,
+    alert_reads,
+    alert_told,
+    leadership,
+    outbox,
+    rule_standings,
+    silences,
+)
+from o9.store.alert_pruning import PrunedAlerts
 from o9.store.alert_reads import Episode
 from o9.store.codec import now_text
 from o9.store.commit import Row
@@ -101,6 +111,9 @@ class AlertRecord:
 
     def due(self, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
         return self._read(outbox.due, channels, dead_nodes)
+
+    def prunable(self, before: str) -> PrunedAlerts:
+        return self._read(alert_pruning.outlook, before)
 
     def channels(self) -> list[Row]:
         return self._read(alert_channels.channels)

@@ -197,6 +197,16 @@ class OutboxContract:
             ("g", "log"): ("pending", None), ("g", "gone"): ("failed", "no node"), ("h", "gone"): ("failed", "no node"),
         }  # fmt: skip
         assert counts(store) == {("failed", "gone"): 2}
+        # It was tried, its node died, and then no node had the channel any more.
+        decided(lambda: store, [notice(2, "h", ("lost",))])
+        row = begin(store, "one", channel="lost")
+        assert store.write(GiveUp("9999-01-01", "no node")) == {}
+        store.write(end(row, error="500", retry_in=0.0))
+        assert store.write(GiveUp("9999-01-01", "no node")) == {}
+        with store._engine.connect() as connection:  # as if it had been due for an hour
+            connection.exec_driver_sql("UPDATE notification SET due_at = due_at - 3601 WHERE channel = 'lost'")
+        assert store.write(GiveUp("2026-01-01", "no node")) == {}
+        assert store.write(GiveUp("9999-01-01", "no node")) == {"lost": 1}
 
     def test_nodes_say_what_they_can_send_through(self, open_store: OpenStore) -> None:
         store, other = decided(open_store, [notice(1)]), open_store()

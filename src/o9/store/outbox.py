@@ -260,7 +260,9 @@ class EndTry:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """What nobody has even tried to send since the ISO moment `before` has failed. Answers how many, by channel."""
+    """What nobody has even tried to send since the ISO moment `before` has failed, and so has what was decided before
+    that and nobody has tried again for an hour, though it was due. Answers how many, by channel.
+    """
 
     before: str
     why: str
@@ -269,8 +271,9 @@ class GiveUp:
 
     def apply(self, unit: UnitOfWork) -> dict[str, int]:
         unit.flush()
-        untried = (NOTIFICATION.c.tries == 0) & (NOTIFICATION.c.created_at < self.before)
-        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), untried)
+        left = NOTIFICATION.c.claimed_by.is_(None) & (NOTIFICATION.c.due_at < database_time(unit.connection) - 3600.0)
+        nobody = (NOTIFICATION.c.created_at < self.before) & or_(NOTIFICATION.c.tries == 0, left)
+        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), nobody)
         found = [dict(row) for row in unit.connection.execute(wanted).mappings()]
         ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
         for row in found:
