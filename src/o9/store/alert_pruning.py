@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, or_, select, tuple_
 
 from o9.store.alert_channels import CHANNEL_NODE
 from o9.store.alert_tables import PENDING
@@ -115,18 +115,18 @@ class PruneAlerts:
 
 def outlook(connection: Connection, before: str) -> PrunedAlerts:
     """What pruning would delete now; looks at each that is older."""
-    alerts = (
-        select(func.count())
-        .select_from(ALERT.join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True))
-        .where(ALERT.c.at < before, _is_old(before))
+
+    def count(condition: ColumnElement[bool], table: FromClause) -> int:
+        return int(connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
+
+    told = ALERT.join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
+    return PrunedAlerts(
+        alerts=count(and_(ALERT.c.at < before, _is_old(before)), told),
+        notices=count(_told_long_ago(before), NOTICE),
+        untold=count(DECISION.c.at < before, DECISION),
+        silences=count(_was_over(before), SILENCE),
+        cursor=None,
     )
-    counts = [
-        alerts,
-        select(func.count()).select_from(NOTICE).where(_told_long_ago(before)),
-        select(func.count()).select_from(DECISION).where(DECISION.c.at < before),
-        select(func.count()).select_from(SILENCE).where(_was_over(before)),
-    ]
-    return PrunedAlerts(*(int(connection.execute(each).scalar_one()) for each in counts), cursor=None)
 
 
 def _is_old(before: str) -> ColumnElement[bool]:
