@@ -18,6 +18,7 @@ from o9.alerts.delivery import Delivery
 from o9.alerts.messages import Message
 from o9.alerts.notice import Notice
 from o9.alerts.record import MAY_BE_DOUBLE, notice_in
+from o9.alerts.templating import Form
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
 from o9.store.contract_alerts import telling
@@ -232,10 +233,10 @@ async def test_a_node_that_was_stopped_for_too_long_sends_nothing(
     one, two = deliver({"log": late}, "one", lease=0.2), deliver({"log": other}, "two")
     stopped, goes_on = threading.Event(), threading.Event()
 
-    def stops(row: Any) -> Notice:
+    def stops(row: Any, counts: bool) -> Notice:
         stopped.set()
         goes_on.wait(10.0)
-        return Delivery._notice(one, row)
+        return Delivery._notice(one, row, counts)
 
     monkeypatch.setattr(one, "_notice", stops)
     await one.look()
@@ -323,3 +324,46 @@ async def test_a_group_of_thousands_is_told_whole(store: Store, deliver: Callabl
     assert {alert.resolved for alert in heard[:2_000]} == {False}
     (row,) = store.alerts.notifications()
     assert (len(row["firing"]), row["firing_count"], row["resolved_count"]) == (10, 2_000, 501)
+
+
+async def test_of_a_large_group_only_what_is_shown_is_read_whole(
+    store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is the same, in every form and with a user's template; a user's channel gets all of it."""
+    names = [f"n{number:04}" for number in range(2_000)]
+    tellings = [
+        telling(
+            name, title=f"t{n % 7}", level="error" if n % 3 else "info", metadata={"evidence": {"n": n}, "remedy": "x"}
+        )
+        for n, name in enumerate(names)
+    ]
+    store.write(RaiseAlerts([each._replace(fingerprint=each.alert_id) for each in tellings]))
+    sides = {"firing": [names[5], *names[20:]], "resolved": [*names[:5], *names[6:20]]}
+    told = [notice(1)._replace(**sides), notice(1, "h")._replace(firing=["pruned", *names]), notice(1, "i")]
+    decided(lambda: store, [each._replace(channels=("log", "mine")) for each in told])
+    read: list[int] = []
+    episodes = store.alerts.episodes
+    monkeypatch.setattr(store.alerts, "episodes", lambda ids: read.append(len(ids)) or episodes(ids))
+    template = "{% for each in alerts %}{{ each.title }} {{ each.figures.n }} {% endfor %}{{ firing }} {{ level }}"
+    configuration = load(f"templates: {{markdown: '{template}'}}")
+    sent: dict[str, dict[str, Any]] = {"log": {}, "mine": {}}
+
+    class Says:
+        def __init__(self, name: str, shows_the_first: bool) -> None:
+            self.name, self.shows_the_first = name, shows_the_first
+
+        async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+            said = {form: message.body(form) for form in Form} | {"title": message.title, "level": message.level}
+            sent[self.name][notice.group_key] = said, len(notice.firing), len(notice.resolved)
+            if not self.shows_the_first:
+                assert len({each.alert_id for each in (*notice.firing, *notice.resolved)}) == len(
+                    (*notice.firing, *notice.resolved)
+                )
+            return Sent()
+
+    await deliver({"log": Says("log", True)}, configuration=configuration).idle()
+    shown, read[:] = list(read), []
+    await deliver({"mine": Says("mine", False)}, "two", configuration=configuration).idle()
+    assert sent["log"] == sent["mine"]
+    assert sent["log"].keys() == {"g", "h", "i"}
+    assert (shown, read) == ([10, 10, 2_001, 2], [2_000, 2_001, 2])  # where one of the first is gone, all are read

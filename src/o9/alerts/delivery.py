@@ -19,10 +19,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from o9.alerts import stages
-from o9.alerts.channels import Channel, Failed, Sent
+from o9.alerts.channels import Channel, Failed, Sent, shows_the_first
 from o9.alerts.channels.outcome import failed
 from o9.alerts.configuration import Configuration
-from o9.alerts.messages import Messages
+from o9.alerts.messages import SHOWN, Messages
 from o9.alerts.notice import Notice
 from o9.alerts.record import notice_in
 from o9.alerts.stages import Failure, Reason
@@ -171,7 +171,7 @@ class Delivery:
     async def _send(self, channel: Channel, row: Row) -> Sent | Failed | None:
         """None: it is another node's by now."""
         try:
-            notice = await self._store.read_async(self._notice, row)
+            notice = await self._store.read_async(self._notice, row, shows_the_first(channel))
             message = self._messages_of(row["receiver"]).of(notice)
             if not await self._is_mine(row):
                 return None
@@ -186,9 +186,12 @@ class Delivery:
             logger.exception("the channel %r raised", row["channel"])
             return Failed(f"it raised {type(error).__name__}")
 
-    def _notice(self, row: Row) -> Notice:
-        """In a thread: a group may be large."""
-        return notice_in(row, self._store.alerts.episodes([*row["firing"], *row["resolved"]]))
+    def _notice(self, row: Row, counts: bool) -> Notice:
+        """In a thread: a group may be large. counts: of those that are not shown only what is counted is read."""
+        names, alerts = [*row["firing"], *row["resolved"]], self._store.alerts
+        if counts and len(names) > SHOWN and len(shown := alerts.episodes(names[:SHOWN])) == SHOWN:
+            return notice_in(row, shown, alerts.words_of(names[SHOWN:]))
+        return notice_in(row, alerts.episodes(names))
 
     async def _end(self, row: Row, end: EndTry) -> None:
         mine = await asyncio.shield(self._written(end))

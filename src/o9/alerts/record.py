@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.alerts.alert import Alert, fingerprint_of, labels_of
@@ -38,6 +38,8 @@ _SENT = (
     "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
     "firing_count", "resolved_count", "ended_at", "error", "tries",
 )  # fmt: skip
+_NOTHING: Mapping[str, Any] = {}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEVELS = {level.value: level for level in AlertLevel}
 
 
@@ -74,9 +76,9 @@ def _ended(told: OptimizationAlert) -> datetime:
     return min(ends_at, now)
 
 
-def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None) -> Alert:
-    """The alert that an episode is, as it is now."""
-    ends_at = episode.resolved_at or episode.ends_at
+def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fires: bool = False) -> Alert:
+    """The alert that an episode is, as it is now; fires: as it was before its end."""
+    ends_at = None if fires else episode.resolved_at or episode.ends_at
     return Alert(
         json.loads(episode.labels),
         datetime.fromisoformat(episode.starts_at),
@@ -132,11 +134,23 @@ def new_notice(notice: Notice, channels: Sequence[str]) -> NewNotice:
     )  # fmt: skip
 
 
-def notice_in(row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]]) -> Notice:
-    """The notice that a claimed notification is about; an alert that was pruned meanwhile is left out."""
-    firing, resolved = (
-        tuple(alert_in(*episodes[name]) for name in row[side] if name in episodes) for side in ("firing", "resolved")
-    )
+def notice_in(
+    row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]], words: Mapping[str, tuple[str, str]] = _NOTHING
+) -> Notice:
+    """The notice that a claimed notification is about; an alert that was pruned meanwhile is left out.
+
+    words: of those that are only counted, their levels and titles.
+    """
+    counted: dict[tuple[str, str], Alert] = {}
+
+    def alerts(side: str) -> Iterator[Alert]:
+        for name in row[side]:
+            if name in episodes:
+                yield alert_in(*episodes[name], fires=side == "firing")  # what is over by now fired when it was decided
+            elif name in words:
+                known = counted.get(words[name])
+                yield known or counted.setdefault(words[name], _only_counted(*words[name]))
+
     return Notice(
         receiver=row["receiver"],
         group_key=row["group_key"],
@@ -144,11 +158,14 @@ def notice_in(row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]
         group_labels=row["labels"],
         kind=NoticeKind(row["kind"]),
         at=datetime.fromisoformat(row["at"]),
-        # What is over by now fired when this was decided.
-        firing=tuple(replace(alert, ends_at=None) if alert.ends_at else alert for alert in firing),
-        resolved=resolved,
+        firing=tuple(alerts("firing")),
+        resolved=tuple(alerts("resolved")),
         reason=f"{MAY_BE_DOUBLE}{row['reason']}" if row["may_be_double"] else row["reason"],
     )
+
+
+def _only_counted(level: str, title: str) -> Alert:
+    return Alert({}, _EPOCH, "", "", _LEVELS[level], title, fingerprint="-")
 
 
 def groups_in(

@@ -88,6 +88,15 @@ def episodes(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Epis
     return {row[0]: (Episode._make(row[:-1]), json.loads(row[-1])) for row in found}
 
 
+def words_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Of these episodes, by id, the newest level and title; what is pruned is left out."""
+    wanted, values = among(ALERT.c.alert_id, ids, connection)
+    statement = select(ALERT.c.alert_id, _WORDS.c.level, _WORDS.c.title).join_from(
+        ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest
+    )
+    return {row[0]: (row[1], row[2]) for row in connection.execute(statement.where(wanted), values)}
+
+
 def ends_next(connection: Connection) -> str | None:
     """When the next episode ends by the time, unless something is told of it before."""
     statement = select(ALERT.c.ends_at).where(literally(ENDING)).order_by(ALERT.c.ends_at).limit(1)

@@ -61,6 +61,10 @@ class AlertRecord:
     def episodes(self, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
         return self._read(alert_reads.episodes, ids)
 
+    def words_of(self, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Level and title of these episodes, by id."""
+        return self._read(alert_reads.words_of, ids)
+
     def ends_next(self) -> str | None:
         return self._read(alert_reads.ends_next)
 
