@@ -185,8 +185,6 @@ class Engine:
                 for fingerprint in [name for name in place.group.told if name not in place.group.members]:
                     place.group.take_out(fingerprint)
         engine.drain()
-        for known in list(engine._known.values()):
-            engine._forget_if_done(known)
         return engine
 
     # What becomes of one alert.
