@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 from prefect.blocks.core import Block
+from prefect.exceptions import PrefectException
 from pydantic import Field, SecretStr
 
 from o9.alerts.channels import AppriseChannel
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 
 
 class AlertChannel(Block):
@@ -31,7 +33,8 @@ class AlertChannel(Block):
 def load_block(name: str) -> Any:
     """The AlertChannel that was saved as `name`, or with `TYPE/NAME` any block, such as `slack-webhook/desk`.
 
-    Raises OptimizationValidationError where there is none. Asks Prefect's server, and waits for it.
+    Raises OptimizationValidationError where there is none, OptimizationAlertError where it cannot be loaded. Asks
+    Prefect's server, and waits for it.
     """
     try:
         if "/" in name:
@@ -39,3 +42,6 @@ def load_block(name: str) -> Any:
         return AlertChannel.load(name, _sync=True)  # type: ignore[call-arg]
     except ValueError as error:
         raise OptimizationValidationError(f"block:{name}", f"{error}; save it, or give the URL itself") from None
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise OptimizationAlertError(f"block:{name} cannot be loaded from Prefect's server ({why})") from error

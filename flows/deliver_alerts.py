@@ -1,4 +1,8 @@
-"""The scheduled flow that decides who is told of alerts, and tells them, where no aggregator runs all the time."""
+"""The scheduled flow that decides who is told of alerts, and tells them, where no aggregator runs all the time.
+
+It judges no rules. What O9 itself finds, such as an optimization that failed, becomes an alert only where an aggregator
+runs (`o9 serve`); without one there is to tell what programs send.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,9 @@ logger = logging.getLogger(__name__)
 
 @flow(name="deliver-alerts", **SCHEDULED)
 async def deliver_alerts() -> dict[str, Any]:
-    """Decide and send what is due now. Returns whether this run was the one to decide, and how its tries ended.
+    """Decide and send what is due now of the alerts that were sent; rules are judged by aggregators alone.
+
+    Returns whether this run was the one to decide, and how its tries ended.
 
     Where a node leads, that decides, and this run only sends what waits for a channel that it has: the standing ones,
     and those of O9_ALERTS_FILE. What a program registered, only that program can send through. Raises

@@ -46,8 +46,9 @@ def markdown(removed: Removed) -> str:
         "# Pruned",
         "",
         f"**{removed.optimizations}** optimizations that ended before {removed.before}, with {removed.rows} rows of "
-        f"theirs, and {removed.changes} old changes of the feed. Counts, statistics and the number of trials in a "
-        "family stay.",
+        f"theirs, **{removed.alerts}** alerts with {removed.notices} messages, {removed.untold} reasons why somebody "
+        f"was not told and {removed.silences} silences, and {removed.changes} old changes of the feed. Counts, "
+        "statistics and the number of trials in a family stay.",
     ]
     if removed.kept:
         lines += ["", "## Kept", "", *(f"- {count}: {why.value}" for why, count in removed.kept.items())]

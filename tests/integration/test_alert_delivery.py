@@ -275,10 +275,11 @@ async def test_a_server_that_fails_in_every_way_and_recovers(hooks: HookServer) 
     assert await send(channel) == Failed("HTTP 429: slow down", timedelta(seconds=37))
     assert await send(channel) == Failed("HTTP 401: who are you", permanent=True)
     assert await send(channel) == Failed("HTTP 404: no such hook ***", permanent=True)
-    assert await send(channel) == Failed(f"no answer in time; {DOUBT}")
+    assert await send(channel) == Failed(f"no answer in time; {DOUBT}", in_doubt=True)
     reset = await send(channel)
     assert isinstance(reset, Failed)
     assert reset.reason.endswith(DOUBT)
+    assert reset.in_doubt
     assert not reset.permanent
     assert await send(channel) == Sent()
     assert len(hooks.received) == 8
@@ -332,7 +333,7 @@ async def test_a_server_that_never_answers_keeps_its_channel_busy_and_nobody_els
     hooks.otherwise = Answered(fault="hang")
     channel = AppriseChannel("desk", f"json://localhost:{hooks.port}/x?rto=3600", seconds=0.3)
     hung = await asyncio.gather(*(send(channel) for _ in range(4)))
-    assert set(hung) == {Failed(f"no answer within 0.3 s; {DOUBT}")}
+    assert set(hung) == {Failed(f"no answer within 0.3 s; {DOUBT}", in_doubt=True)}
     gaps, last = [], time.monotonic()
     for _ in range(20):
         outcome = await send(channel)

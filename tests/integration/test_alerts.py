@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,7 @@ from typing import Any
 
 import o9_testing
 import pytest
+from bad_server import bad_server
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.flows.deliver_alerts import deliver_alerts
@@ -311,8 +314,12 @@ async def test_what_is_resolved_is_over_and_not_to_come(make: Make) -> None:
     assert (await system.get_alert_statistics())["firing"] == {}
 
 
-async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(make: Make) -> None:
-    system, minute = await make(start=False), timedelta(minutes=1)
+@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(
+    database: str, request: pytest.FixtureRequest
+) -> None:
+    system, minute = AlertNotificationSystem(storage_path=request.getfixturevalue(database)), timedelta(minutes=1)
+    await system.initialize()
     first = alert("a", timestamp=START)
 
     def episode() -> tuple[Any, ...]:
@@ -329,9 +336,18 @@ async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(make: 
         assert await system.send_alert(alert("a", timestamp=at)) == "a"
         assert episode() == expected
     assert [each.timestamp for each in await system.get_alerts()] == [START]
+    # With other words it is refused, whenever it is said to be of; under another id these are its newest words.
+    for field, value in (("message", "it fell further"), ("title", "x"), ("level", "error"), ("metadata", {"x": 1})):
+        with pytest.raises(OptimizationConflictError, match=f"another {field}; give this one an id of its own"):
+            await system.send_alert(alert("a", timestamp=START + 9 * minute, **{field: value}))
+    assert episode() == ("a", "09:25", "09:35", 3)
+    assert await system.send_alert(alert("a2", timestamp=START + 9 * minute, message="it fell further")) == "a"
+    assert episode() == ("a", "09:25", "09:39", 4)
+    assert system.store.alerts.open_episodes()[0].message == "it fell further"
     await system.resolve_alert("a")
     with pytest.raises(OptimizationConflictError, match=r"'a' was resolved at .*; a new alert needs an id of its own"):
         await system.send_alert(alert("a"))
+    await system.cleanup()
 
 
 async def test_a_message_that_is_too_long_is_said_once_aloud(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -364,6 +380,51 @@ async def test_what_is_being_told_when_it_is_closed_is_recorded(make: Make, star
     await asyncio.sleep(0)
     await system.cleanup()
     assert await asyncio.gather(*telling) == [f"a{n}" for n in range(20)]
+
+
+async def test_channels_and_callbacks_that_hang_do_not_hold_up_a_stop(
+    make: Make, async_wait_until: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    released, begun = threading.Event(), set[str]()
+
+    async def stubborn() -> None:
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05)
+
+    async def coroutine(_: OptimizationAlert) -> None:
+        begun.add("coroutine")
+        await stubborn()
+
+    class Own:
+        name = "own"
+
+        async def send(self, message: Any, notice: Any) -> Any:
+            begun.add("own")
+            await stubborn()
+
+    def function(_: OptimizationAlert) -> None:
+        begun.add("function")
+        released.wait(60.0)
+
+    with bad_server() as server:
+        server.answers = ["hang"]
+        channels = {"url": f"json://{server.url}/", "function": function, "coroutine": coroutine, "own": Own()}
+        system = await make(channels)
+        system.register_callback("alert", lambda _: asyncio.sleep(60.0))
+        await system.send_alert(alert("a"))
+        await async_wait_until(lambda: begun == {"function", "coroutine", "own"} and server.heard)
+        began = asyncio.get_running_loop().time()
+        await system.cleanup()
+        assert asyncio.get_running_loop().time() - began < 6.5
+    assert "1 channels cannot be stopped; what they were sending is sent again" in caplog.text
+    assert "a callback has not come back 2 s after the stop; it is cut off" in caplog.text
+    # Nothing is lost: the next one sends it again, and says that it may be a double.
+    told: list[str] = []
+    again = await make({name: lambda _, name=name: told.append(name) for name in channels})
+    await async_wait_until(lambda: sorted(told) == sorted(channels))
+    assert (await again.get_alert_statistics())["possible_doubles"] == dict.fromkeys(channels, 1)
+    released.set()
 
 
 async def test_one_node_leads_and_the_next_takes_over(make: Make, async_wait_until: Wait) -> None:

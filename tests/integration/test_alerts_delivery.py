@@ -17,7 +17,8 @@ from o9.alerts.configuration import Configuration, load
 from o9.alerts.delivery import Delivery
 from o9.alerts.messages import Message
 from o9.alerts.notice import Notice
-from o9.alerts.record import MAY_BE_DOUBLE
+from o9.alerts.record import MAY_BE_DOUBLE, notice_in
+from o9.alerts.templating import Form
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
 from o9.store.contract_alerts import telling
@@ -89,7 +90,8 @@ async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
         delivery = deliver({"log": channel}, tried=tried.append)
         await until_sent(delivery, store)
         await delivery.idle()
-        arrived = [body["message"].rsplit("Why now: ", 1)[1].strip() for body in server.taken()]
+        said = [body["message"].rsplit("Why now: ", 1)[1].strip() for body in server.taken()]
+        arrived = [each.removeprefix(MAY_BE_DOUBLE) for each in said]
         times = [(at, answer) for at, answer, _ in server.heard]
     assert sorted(arrived) == ["g1", "g2", "g3", "h1", "h2", "h3"]
     for group in "gh":
@@ -106,6 +108,12 @@ async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
     assert times[asked + 1][0] - times[asked][0] >= 1.0
     assert [entry["status"] for entry in tried].count("sent") == 6
     assert {entry["status"] for entry in tried} == {"sent", "pending"}
+    # What may have arrived and was sent again is a possible double, and the next message says so.
+    doubles = {name for name, tries in told.items() if any("whether it arrived" in error for error in tries)}
+    assert {row["count"] for row in store.alerts.counts() if row["what"] == "possible_double"} == {3}
+    outcomes = [one["outcome"] for row in store.alerts.notifications() for one in row["tries"]]
+    assert sorted(outcomes) == ["failed"] * 3 + ["possible_double"] * 3 + ["sent"] * 6
+    assert {name for name in told if f"{MAY_BE_DOUBLE}{name[0]}{name[1]}" in said} == doubles
 
 
 async def test_what_is_refused_for_good_is_failed_and_the_next_one_goes(
@@ -148,11 +156,37 @@ async def test_one_that_hangs_holds_up_itself_alone(
     released.set()
     rows = {row["id"]: row for row in store.alerts.notifications() if row["channel"] == "hangs"}
     cut_off = rows[min(rows)]["tries"][0]
-    assert "cut off when its node stopped; whether it arrived is unknown" in cut_off["error"]
+    assert cut_off["error"] == "cut off when its node stopped; whether it arrived is unknown"
     # It is another node's to send, at once.
     other = Scripted()
     await until_sent(deliver({"hangs": other}, "two"), store)
     assert [number for _, number, _ in other.sent] == [1, 2]
+    assert [reason.startswith(MAY_BE_DOUBLE) for *_, reason in other.sent] == [True, False]
+
+
+async def test_a_message_that_cannot_be_made_holds_up_no_other(
+    store: Store,
+    deliver: Callable[..., Delivery],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    decided(lambda: store, [notice(1, "poison"), notice(1, "g"), notice(2, "poison")])
+    channel, poisonous = Scripted(), True
+
+    def made(row: Any, episodes: Any) -> Notice:
+        if row["group_key"] == "poison" and poisonous:
+            raise KeyError("level")
+        return notice_in(row, episodes)
+
+    monkeypatch.setattr("o9.alerts.delivery.notice_in", made)
+    delivery = deliver({"log": channel})
+    await delivery.idle()
+    assert [group for group, *_ in channel.sent] == ["g"]
+    assert "a message to log (default) could not be made" in caplog.text
+    poisonous = False
+    await until_sent(delivery, store)
+    assert [each[:2] for each in channel.sent[1:]] == [("poison", 1), ("poison", 2)]
+    assert set(tries_of(store)["poison", 1][:-1]) == {"the message could not be made: KeyError"}
 
 
 async def test_nodes_share_the_work_and_take_over_from_the_dead(
@@ -199,10 +233,10 @@ async def test_a_node_that_was_stopped_for_too_long_sends_nothing(
     one, two = deliver({"log": late}, "one", lease=0.2), deliver({"log": other}, "two")
     stopped, goes_on = threading.Event(), threading.Event()
 
-    def stops(row: Any) -> Notice:
+    def stops(row: Any, counts: bool) -> Notice:
         stopped.set()
         goes_on.wait(10.0)
-        return Delivery._notice(one, row)
+        return Delivery._notice(one, row, counts)
 
     monkeypatch.setattr(one, "_notice", stops)
     await one.look()
@@ -290,3 +324,46 @@ async def test_a_group_of_thousands_is_told_whole(store: Store, deliver: Callabl
     assert {alert.resolved for alert in heard[:2_000]} == {False}
     (row,) = store.alerts.notifications()
     assert (len(row["firing"]), row["firing_count"], row["resolved_count"]) == (10, 2_000, 501)
+
+
+async def test_of_a_large_group_only_what_is_shown_is_read_whole(
+    store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is the same, in every form and with a user's template; a user's channel gets all of it."""
+    names = [f"n{number:04}" for number in range(2_000)]
+    tellings = [
+        telling(
+            name, title=f"t{n % 7}", level="error" if n % 3 else "info", metadata={"evidence": {"n": n}, "remedy": "x"}
+        )
+        for n, name in enumerate(names)
+    ]
+    store.write(RaiseAlerts([each._replace(fingerprint=each.alert_id) for each in tellings]))
+    sides = {"firing": [names[5], *names[20:]], "resolved": [*names[:5], *names[6:20]]}
+    told = [notice(1)._replace(**sides), notice(1, "h")._replace(firing=["pruned", *names]), notice(1, "i")]
+    decided(lambda: store, [each._replace(channels=("log", "mine")) for each in told])
+    read: list[int] = []
+    episodes = store.alerts.episodes
+    monkeypatch.setattr(store.alerts, "episodes", lambda ids: read.append(len(ids)) or episodes(ids))
+    template = "{% for each in alerts %}{{ each.title }} {{ each.figures.n }} {% endfor %}{{ firing }} {{ level }}"
+    configuration = load(f"templates: {{markdown: '{template}'}}")
+    sent: dict[str, dict[str, Any]] = {"log": {}, "mine": {}}
+
+    class Says:
+        def __init__(self, name: str, shows_the_first: bool) -> None:
+            self.name, self.shows_the_first = name, shows_the_first
+
+        async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+            said = {form: message.body(form) for form in Form} | {"title": message.title, "level": message.level}
+            sent[self.name][notice.group_key] = said, len(notice.firing), len(notice.resolved)
+            if not self.shows_the_first:
+                assert len({each.alert_id for each in (*notice.firing, *notice.resolved)}) == len(
+                    (*notice.firing, *notice.resolved)
+                )
+            return Sent()
+
+    await deliver({"log": Says("log", True)}, configuration=configuration).idle()
+    shown, read[:] = list(read), []
+    await deliver({"mine": Says("mine", False)}, "two", configuration=configuration).idle()
+    assert sent["log"] == sent["mine"]
+    assert sent["log"].keys() == {"g", "h", "i"}
+    assert (shown, read) == ([10, 10, 2_001, 2], [2_000, 2_001, 2])  # where one of the first is gone, all are read

@@ -342,7 +342,10 @@ def test_what_is_suggested_can_be_typed_and_steers_no_terminal(o9: O9Command, na
 
 
 def test_version(o9: O9Command) -> None:
-    assert o9("version").out.startswith("o9 ")
+    told = o9("version").out
+    assert told.startswith("o9 ")
+    assert (o9("--version").out, o9("--version").code) == (told, 0)
+    assert o9("--help").out.splitlines()[2].startswith("  Optimizations of trading strategies")
     assert {"o9", "prefect", "python", "skfolio"} <= set(o9("version", "--json").json())
 
 
@@ -350,7 +353,8 @@ def test_version(o9: O9Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["list"], ["show", "done-1", "--json"], ["trials", "done-1"], ["watch", "done-1"], ["db", "check"]]
+    "command",
+    [["list"], ["show", "done-1", "--json"], ["trials", "done-1"], ["watch", "done-1"], ["db", "check"], ["--version"]],
 )
 def test_reading_never_imports_prefect(filled: Path, command: list[str]) -> None:
     script = (

@@ -19,7 +19,7 @@ from o9.store.contract_steps import OpenStore, at_work, put, trial
 from o9.store.leadership import Lead
 from o9.store.leases import Claim, Heartbeat, Sweep
 from o9.store.ledger import CommitStep
-from o9.store.outbox import BeginTry, Decide, EndTry, Untold
+from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
 from o9.store.policies import SetPolicy
 from o9.store.runs import KnowRun
 from o9.store.store import Store
@@ -120,6 +120,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "lapse": lambda: store.write(LapseAlerts()),
         "episodes": lambda: store.alerts.episodes(["a1", "a2"]),
         "resolve": lambda: store.write(ResolveAlert("a9", "ann")),
+        "firing": lambda: store.alerts.firing(),
         "silences": lambda: store.alerts.silences(),
         "silences behind a change": lambda: store.alerts.changed_silences(1),
         "due": lambda: store.alerts.due(["log"]),
@@ -127,6 +128,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "its end": lambda: store.write(EndTry(1, 1, "node", "no route", 0.0)),
         "notifications": lambda: store.alerts.notifications(limit=2, before=9),
         "untold": lambda: store.alerts.untold(limit=2, alert_id="a1"),
+        "given up": lambda: store.write(GiveUp("2026", "nobody")),
     }
     plans: dict[str, list[str]] = {}
     for name, act in done.items():
@@ -172,6 +174,7 @@ def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
         "family": "ix_trial_family", "alerts": "ix_alert_newest", "open alerts": "ix_alert_open",
         "alerts of one": "ix_alert_optimization", "alerts of a level": "ix_alert_level", "an alert": "ix_alert_firing",
         "due": "ix_notification_due", "a try": "ix_notification_order", "silences": "ix_silence_standing",
+        "firing": "ix_alert_firing", "given up": "ix_notification_",
         "ends": "ix_alert_ending", "lapse": "ix_alert_ending", "silences behind a change": "ix_silence_changed",
     }  # fmt: skip
     for name, index in own.items():

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from o9.alerts.alerts_file import AlertsFile
-from o9.alerts.leader import Clock, Leader
+from o9.alerts.clock import Clock
+from o9.alerts.leader import Leader
 from o9.alerts.reach import channel_name
 from o9.alerts.record import add_silence, telling_of
 from o9.alerts.silences import Silence

@@ -211,7 +211,7 @@ def test_an_error_says_why_when_again_and_whether_at_all(
     error: Exception, reason: str, seconds: float | None, permanent: bool
 ) -> None:
     wait = None if seconds is None else timedelta(seconds=seconds)
-    assert failure_of(error, now=NOW) == Failed(reason, wait, permanent)
+    assert failure_of(error, now=NOW) == Failed(reason, wait, permanent, in_doubt=reason.endswith(DOUBT))
 
 
 def test_a_reason_is_one_short_line() -> None:
@@ -390,7 +390,7 @@ async def test_what_hangs_is_left_behind_and_when_all_places_hang_the_answer_is_
 
     channel = FunctionChannel("desk", hang, seconds=0.05)
     first = await asyncio.gather(*(send(channel) for _ in range(6)))
-    hung = [each for each in first if each == Failed("no answer within 0.05 s; whether it arrived is unknown")]
+    hung = [each for each in first if each == Failed(f"no answer within 0.05 s{DOUBT}", in_doubt=True)]
     assert len(hung) == len(begun) == 4
     assert all("busy" in each.reason for each in first if each not in hung and isinstance(each, Failed))
 
@@ -544,7 +544,7 @@ async def test_a_coroutine_that_hangs_is_left_behind_and_then_busy(
 
     channel = FunctionChannel("desk", hang, seconds=0.02)
     outcomes = await asyncio.gather(*(send(channel) for _ in range(4)))
-    assert set(outcomes) == {Failed("no answer within 0.02 s; whether it arrived is unknown")}
+    assert set(outcomes) == {Failed(f"no answer within 0.02 s{DOUBT}", in_doubt=True)}
     assert await send(channel) == Failed("busy: 4 sends before it hang", timedelta(seconds=0.02))
     await async_wait_until(lambda: len(swallowed) == 4)
     let_go.set()

@@ -16,9 +16,9 @@ import pytest
 
 from o9.alerts.alerts_file import AlertsFile
 from o9.alerts.channels import Failed, Sent
+from o9.alerts.clock import Clock
 from o9.alerts.configuration import Configuration, load
 from o9.alerts.delivery import end_of, entry_of
-from o9.alerts.leader import Clock
 from o9.alerts.opinions import Opinions
 from o9.alerts.reach import NamedBlock, Reach, channel_name
 from o9.alerts.record import MESSAGE_LIMIT, telling_of

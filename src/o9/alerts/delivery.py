@@ -2,9 +2,9 @@
 
 Contract. Owned by one event loop. Each channel has a worker while it has something to send, one send at a time; one
 that fails or hangs holds up itself alone. A try is written before it begins; its end, and with it what becomes of the
-notification, behind it. So nothing is lost when a node dies, and a receiver is told twice only where the node died
-between the sending and the writing: whoever sends it again says so, and it is counted. `keep` has to be called every
-third of a lease, else other nodes take over what is being sent.
+notification, behind it. So nothing is lost when a node dies, and a receiver is told twice only where nobody knows
+whether it was told: the node died between the sending and the writing, or no answer came. Whoever sends it again says
+so, and it is counted. `keep` has to be called every third of a lease, else other nodes take over what is being sent.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from o9.alerts import stages
-from o9.alerts.channels import Channel, Failed, Sent
+from o9.alerts.channels import Channel, Failed, Sent, shows_the_first
+from o9.alerts.channels.outcome import failed
 from o9.alerts.configuration import Configuration
-from o9.alerts.messages import Messages
+from o9.alerts.messages import SHOWN, Messages
 from o9.alerts.notice import Notice
 from o9.alerts.record import notice_in
 from o9.alerts.stages import Failure, Reason
 from o9.lifecycle.presence import dead_on_this_host
-from o9.model.errors import OptimizationError, StoreUnavailableError
+from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
+from o9.store.alert_channels import KeepChannels, LeaveChannels
 from o9.store.commit import Row
-from o9.store.outbox import BeginTry, EndTry, KeepChannels, LeaveChannels
+from o9.store.outbox import BeginTry, EndTry
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-STOP_GRACE_SECONDS = 10.0
+STOP_GRACE_SECONDS, CUT_OFF_SECONDS = 2.0, 1.0
 STORE_AWAY_SECONDS = 1.0
-CUT_OFF = "cut off when its node stopped; whether it arrived is unknown"
+CUT_OFF = failed("cut off when its node stopped", in_doubt=True)
 
 Told = Callable[[dict[str, Any]], None]
 
@@ -100,15 +103,20 @@ class Delivery:
         return min(left, default=None)
 
     async def stop(self) -> None:
-        """Let what is being sent come to its end for a while; then cut it off, and say so in the log."""
+        """Let what is being sent come to its end for a while; then cut it off, and say so in the log.
+
+        A channel that does not let itself be cut off is left: its try stays open in the store, and so it is sent again.
+        """
         self._stopping = True
-        workers = set(self._workers.values())
-        if workers:
-            _, late = await asyncio.wait(workers, timeout=STOP_GRACE_SECONDS)
-            for worker in late:
+        left = set(self._workers.values())
+        if left:
+            _, left = await asyncio.wait(left, timeout=STOP_GRACE_SECONDS)
+            for worker in left:
                 worker.cancel()
-            if late:
-                await asyncio.wait(late)
+        if left:
+            _, left = await asyncio.wait(left, timeout=CUT_OFF_SECONDS)
+        if left:
+            logger.error("%d channels cannot be stopped; what they were sending is sent again", len(left))
         await self._store.write_async(LeaveChannels(self._node))
 
     def _due(self, channels: list[str]) -> list[str]:
@@ -141,14 +149,13 @@ class Delivery:
         self._sending.add(row["id"])
         try:
             try:
-                notice = await self._store.read_async(self._notice, row)
-                if not await self._is_mine(row):
-                    return
-                outcome = await self._send(channel, row, notice)
+                outcome = await self._send(channel, row)
             except asyncio.CancelledError:
-                await self._end(row, Failed(CUT_OFF), cut_off=True)
+                end = EndTry(row["id"], row["tries"], row["claimed_by"])
+                await self._end(row, replace(end, error=CUT_OFF.reason, retry_in=0.0, in_doubt=True))
                 raise
-            await self._end(row, outcome)
+            if outcome is not None:
+                await self._end(row, end_of(row, outcome, utc_now(), self._chance()))
         finally:
             self._sending.discard(row["id"])
 
@@ -161,21 +168,32 @@ class Delivery:
             logger.warning("%s: another node took over what this one was about to send", row["channel"])
         return mine == self._node
 
-    async def _send(self, channel: Channel, row: Row, notice: Notice) -> Sent | Failed:
+    async def _send(self, channel: Channel, row: Row) -> Sent | Failed | None:
+        """None: it is another node's by now."""
         try:
-            return await channel.send(self._messages_of(row["receiver"]).of(notice), notice)
+            notice = await self._store.read_async(self._notice, row, shows_the_first(channel))
+            message = self._messages_of(row["receiver"]).of(notice)
+            if not await self._is_mine(row):
+                return None
+        except OptimizationStoreError:
+            raise
+        except Exception as error:  # a mistake of O9's own: it must not hold up all others of the channel
+            logger.exception("a message to %s (%s) could not be made", row["channel"], row["receiver"])
+            return Failed(f"the message could not be made: {type(error).__name__}")
+        try:
+            return await channel.send(message, notice)
         except Exception as error:  # a channel that breaks its contract fails like any other
             logger.exception("the channel %r raised", row["channel"])
             return Failed(f"it raised {type(error).__name__}")
 
-    def _notice(self, row: Row) -> Notice:
-        """In a thread: a group may be large."""
-        return notice_in(row, self._store.alerts.episodes([*row["firing"], *row["resolved"]]))
+    def _notice(self, row: Row, counts: bool) -> Notice:
+        """In a thread: a group may be large. counts: of those that are not shown only what is counted is read."""
+        names, alerts = [*row["firing"], *row["resolved"]], self._store.alerts
+        if counts and len(names) > SHOWN and len(shown := alerts.episodes(names[:SHOWN])) == SHOWN:
+            return notice_in(row, shown, alerts.words_of(names[SHOWN:]))
+        return notice_in(row, alerts.episodes(names))
 
-    async def _end(self, row: Row, outcome: Sent | Failed, *, cut_off: bool = False) -> None:
-        end = end_of(row, outcome, utc_now(), self._chance())
-        if cut_off:
-            end = EndTry(row["id"], row["tries"], row["claimed_by"], CUT_OFF, retry_in=0.0)
+    async def _end(self, row: Row, end: EndTry) -> None:
         mine = await asyncio.shield(self._written(end))
         where = f"{row['channel']} ({row['receiver']})"
         if not mine:
@@ -224,12 +242,11 @@ def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> En
     failure = Failure(row["tries"], outcome.permanent, outcome.retry_after, chance)
     decision = stages.tried_again(datetime.fromisoformat(row["created_at"]), now, failure)
     if decision.reason is Reason.GIVEN_UP or decision.until is None:
-        return EndTry(end.notification_id, end.number, end.node, f"{outcome.reason} (given up: {decision.by})")
+        return replace(end, error=f"{outcome.reason} (given up: {decision.by})", in_doubt=outcome.in_doubt)
     pause = outcome.retry_after or timedelta(0)
     retry_in = (decision.until - now).total_seconds()
-    return EndTry(
-        end.notification_id, end.number, end.node, outcome.reason, retry_in, min(pause.total_seconds(), retry_in)
-    )
+    pause_seconds = min(pause.total_seconds(), retry_in)
+    return replace(end, error=outcome.reason, retry_in=retry_in, pause=pause_seconds, in_doubt=outcome.in_doubt)
 
 
 def entry_of(row: Row, end: EndTry) -> dict[str, Any]:

@@ -13,17 +13,21 @@ goes on as if it had never stopped. Not thread-safe: one owner at a time. Moment
 A group is looked at when its time has come, all in order of time and key. What holds an alert back then is noted with
 its reason, once. What the receiver does not know yet is told; it is told of the end of all that it was told of, also
 where that came while it was suppressed: then when it no longer is.
+
+Where something raises, `take`, `advance` and `restored` go on with what is left and then raise Unfit, which names the
+alerts and the groups; the engine is not whole then, and is to be thrown away.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
 from o9.alerts import stages
 from o9.alerts.alert import Alert, merged
+from o9.alerts.aside import Fault, Unfit, culprits
 from o9.alerts.configuration import Configuration
 from o9.alerts.flapping import flaps, kept
 from o9.alerts.group import Group
@@ -36,13 +40,16 @@ from o9.alerts.silences import Silence, Silences
 from o9.alerts.stages import GOES_ON, Decision, Reason
 
 _SWEPT_EVERY = timedelta(minutes=1)
+PutOff = Mapping[str, datetime]
+_NOTHING: PutOff = {}
 
 
 class Engine:
     """See the module."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, put_off: PutOff = _NOTHING) -> None:
         self.configuration = configuration
+        self._put_off = put_off
         self._known: dict[str, Known] = {}
         self._concerning: dict[str, Inhibition] = {}
         self._inhibitions = Inhibitions(configuration.inhibit_rules)
@@ -60,28 +67,14 @@ class Engine:
 
     def take(self, alerts: Iterable[Alert], now: datetime) -> None:
         """What sources tell. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
+        unfit = Unfit()
         for told in alerts:
-            known = self._known.get(told.fingerprint)
-            if known is not None and not known.firing and self._quiet(told.fingerprint, now):
-                self._calm(known)
-                known = self._known.get(told.fingerprint)
-            if known is None:
-                known = self._meet(told)
-            else:
-                before, known.alert = known.alert, merged(known.alert, told, now)
-                if before.alert_id != told.alert_id:
-                    known.episodes += ((now, before.alert_id),)
-            if not known.alert.resolved(now):
-                if not known.firing:
-                    self._begins_anew(known, now)
-                self._into_groups(known, now)
-            elif known.firing:
-                self._ends(known, now)
-            concerning = self._concerning[told.fingerprint]
-            if concerning.sources and known.firing:
-                self._inhibitions.put(known.alert, concerning, firing=True)
-            if not known.firing:
-                self._forget_if_done(known)
+            try:
+                self._take(told, now)
+            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
+                unfit.alerts[told.fingerprint] = Fault(error, (told.alert_id,))
+        if unfit:
+            raise unfit
 
     def put_silence(self, silence: Silence) -> None:
         """Adds it, or replaces the one of its id; `silences.checked` says what is acceptable."""
@@ -111,8 +104,15 @@ class Engine:
         It also forgets what has passed; to be called every minute or so, then, where nothing is due.
         """
         notices: list[Notice] = []
+        unfit = Unfit()
         while (at := self.due()) is not None and at <= now:
-            notices += self._look_at(self._occupied[heapq.heappop(self._due)[1]], now)
+            place = self._occupied[heapq.heappop(self._due)[1]]
+            try:
+                notices += self._look_at(place, now)
+            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
+                self._blame(place, error, now, unfit)
+        if unfit:
+            raise unfit
         self._sweep(now)
         return notices
 
@@ -157,9 +157,13 @@ class Engine:
         )
 
     @classmethod
-    def restored(cls, configuration: Configuration, snapshot: Snapshot, now: datetime) -> Engine:
-        """As it was. Where the configuration has changed since, groups of routes that are gone are forgotten."""
-        engine = cls(configuration)
+    def restored(
+        cls, configuration: Configuration, snapshot: Snapshot, now: datetime, put_off: PutOff = _NOTHING
+    ) -> Engine:
+        """As it was. Where the configuration has changed since, groups of routes that are gone are forgotten. `put_off`
+        says by a group's key until when nobody looks at it.
+        """
+        engine, unfit = cls(configuration, put_off), Unfit()
         routes = {route.key: route for route in configuration.route.walk()}
         for silence in snapshot.silences:
             engine.put_silence(silence)
@@ -170,7 +174,12 @@ class Engine:
                 if group_key(route, group.labels) == key:
                     engine._add(engine._place(route, group.labels), group)
         for each in snapshot.alerts:
-            engine._remember(each, now)
+            try:
+                engine._remember(each, now)
+            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
+                unfit.alerts[each.alert.fingerprint] = Fault(error, (each.alert.alert_id,))
+        if unfit:
+            raise unfit
         for place in engine._occupied.values():
             if place.group is not None:
                 for fingerprint in [name for name in place.group.told if name not in place.group.members]:
@@ -179,6 +188,29 @@ class Engine:
         return engine
 
     # What becomes of one alert.
+
+    def _take(self, told: Alert, now: datetime) -> None:
+        known = self._known.get(told.fingerprint)
+        if known is not None and not known.firing and self._quiet(told.fingerprint, now):
+            self._calm(known)
+            known = self._known.get(told.fingerprint)
+        if known is None:
+            known = self._meet(told)
+        else:
+            before, known.alert = known.alert, merged(known.alert, told, now)
+            if before.alert_id != told.alert_id:
+                known.episodes += ((now, before.alert_id),)
+        if not known.alert.resolved(now):
+            if not known.firing:
+                self._begins_anew(known, now)
+            self._into_groups(known, now)
+        elif known.firing:
+            self._ends(known, now)
+        concerning = self._concerning[told.fingerprint]
+        if concerning.sources and known.firing:
+            self._inhibitions.put(known.alert, concerning, firing=True)
+        if not known.firing:
+            self._forget_if_done(known)
 
     def _meet(self, alert: Alert) -> Known:
         routes = routes_of(self.configuration.route, alert.labels)
@@ -212,15 +244,13 @@ class Engine:
                 self._changed.add(group.key)
 
     def _begins_anew(self, known: Known, now: datetime) -> None:
-        known.firing, known.acknowledged_by = True, ""
-        self._known[known.alert.fingerprint] = self._known.pop(
-            known.alert.fingerprint
-        )  # in the order of their beginning
+        known.firing, known.acknowledged_by, name = True, "", known.alert.fingerprint
+        self._known[name] = self._known.pop(name)  # in the order of their beginning
         self._counts(known, now)
         for place in known.places:
             group = place.group
-            if group is not None and known.alert.fingerprint in group.told:
-                group.begins_anew(known.alert.fingerprint, now)
+            if group is not None and name in group.told:
+                group.begins_anew(name, now)
                 self._reschedule(group)
                 self._changed.add(group.key)
 
@@ -298,9 +328,19 @@ class Engine:
 
     def _add(self, place: Place, group: Group) -> None:
         place.group = group
+        group.not_before = self._put_off.get(group.key)
         self._occupied[group.key] = place
         self._changed.add(group.key)
         self._reschedule(group)
+
+    def _blame(self, place: Place, error: Exception, now: datetime, unfit: Unfit) -> None:
+        group, route = place.group, place.route
+        assert group is not None
+        alerts = [self._known[name].alert for name in group.members if name in self._known]
+        found = culprits(alerts, lambda alert: stages.suppressed(alert, now, self._facts(route, now)), route.receiver)
+        unfit.alerts |= found
+        if not found:
+            unfit.groups[group.key] = Fault(error, tuple(alert.alert_id for alert in alerts), route.receiver)
 
     def _reschedule(self, group: Group) -> None:
         heapq.heappush(self._due, (group.next_at, group.key))

@@ -47,10 +47,13 @@ class Group:
     escalate_at: datetime | None = None
     held: dict[str, tuple[Reason, str]] = field(default_factory=dict)
     """By fingerprint: the decision that holds it back, which was told already."""
+    not_before: datetime | None = None
+    """Where looking at it failed: nobody does so again before that. No part of its state."""
 
     @property
     def next_at(self) -> datetime:
-        return self.due_at if self.escalate_at is None else min(self.due_at, self.escalate_at)
+        at = self.due_at if self.escalate_at is None else min(self.due_at, self.escalate_at)
+        return at if self.not_before is None else max(at, self.not_before)
 
     def take_in(self, alert: Alert, now: datetime) -> bool:
         """An alert that fires or flaps; whether the group's state or time has changed by it."""

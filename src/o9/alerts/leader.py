@@ -11,33 +11,31 @@ forward, or a machine that wakes up, is followed.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any
 
 from o9.alerts.alert import Alert
 from o9.alerts.alerts_file import AlertsFile
-from o9.alerts.configuration import EVERY_CHANNEL, Configuration
+from o9.alerts.aside import SET_ASIDE, Aside, Fault, Unfit
+from o9.alerts.clock import Clock
+from o9.alerts.configuration import EVERY_CHANNEL
 from o9.alerts.engine import Engine
 from o9.alerts.memory import Changes, Kept, Snapshot
 from o9.alerts.notice import Notice
-from o9.alerts.record import alert_in, kept_of, new_notice, silence_in, untold
-from o9.alerts.silences import Silence
+from o9.alerts.record import UNREADABLE, alert_in, groups_in, kept_of, new_notice, silence_or_none, untold
 from o9.alerts.stages import TRIED_FOR, duration
 from o9.lifecycle.presence import dead_on_this_host
-from o9.model.errors import OptimizationValidationError, StaleAttemptError
+from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
 from o9.store.alert_reads import Episode
 from o9.store.alerts import LapseAlerts
 from o9.store.codec import moment, to_json
 from o9.store.commit import Row
 from o9.store.leadership import Lead, LetGo
-from o9.store.outbox import Decide, GiveUp
+from o9.store.outbox import Decide, GiveUp, RecordUntold, Untold
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -46,7 +44,6 @@ PAGE = 5_000
 AT_ONCE = 250  # taken before the process's other threads get their turn: a few milliseconds of them
 BREATH_SECONDS = 0.0005
 PAGES = 20  # that one tick reads; then what follows from them is told first
-JUMP = timedelta(seconds=5)
 WORKS_EVERY = timedelta(seconds=30)  # where there is no news
 GIVES_UP_EVERY = timedelta(hours=1)
 STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
@@ -93,6 +90,9 @@ class Leader:
         self._newest = -1
         self._worked_at = self._clock.now()
         self._ends_at: datetime | None = None
+        self._aside = Aside()
+        self._lapsed: tuple[str, ...] = ()
+        self._leaving = False
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -110,6 +110,13 @@ class Leader:
             logger.warning("%s", error)
             self._forget()
             return Ticked(leads=False)
+        except _Leaving:
+            self._forget()
+            return Ticked(leads=False)
+        except Unfit as unfit:
+            self._forget()
+            self._set_aside(unfit, now)
+            return Ticked(leads=True, next_at=now, behind=True)
         except BaseException:
             self._forget()  # what the engine decided may not be written: the next one is made of what is
             raise
@@ -126,8 +133,13 @@ class Leader:
     def renewed(self, fence: int | None) -> None:
         self._renew_at = time.monotonic() + self._lease_seconds / 3 if fence == self._fence else 0.0
 
+    def hurry(self) -> None:
+        """From any thread: a tick that goes on ends soon, undecided; `leave` follows."""
+        self._leaving = True
+
     def leave(self) -> None:
         """Let somebody else lead at once."""
+        self._leaving = False
         fence, self._fence = self._fence, None
         self._forget()
         if fence is not None:
@@ -164,13 +176,15 @@ class Leader:
         if self._engine is not None and not reconfigure and newest == self._newest and not self._is_due(now):
             return Ticked(True, self._next())
         self._newest, self._worked_at = newest, now
+        if self._aside.passed(now):
+            self._engine = None
         if self._engine is None:
             self._engine, before = self._restored(now), self._store.alerts.groups()
         elif reconfigure:
             snapshot = self._engine.snapshot()
             before = snapshot.groups
-            self._engine = Engine.restored(self._file.configuration, snapshot, now)
-        ended = self._lapse()
+            self._engine = Engine.restored(self._file.configuration, snapshot, now, self._aside.groups())
+        self._lapse()
         self._give_up(now)
         self._take_silences()
         if behind := self._take_alerts(now):
@@ -178,6 +192,7 @@ class Leader:
         notices = self._engine.advance(now)
         self._decide(notices, self._engine.drain(), now, before)
         self._ends_at = self._ends_next()
+        ended, self._lapsed = self._lapsed, ()
         return Ticked(True, self._next(), len(notices), ended, behind)
 
     def _is_due(self, now: datetime) -> bool:
@@ -187,17 +202,31 @@ class Leader:
 
     def _next(self) -> datetime | None:
         assert self._engine is not None
-        return min((each for each in (self._engine.due(), self._ends_at) if each is not None), default=None)
+        moments = (self._engine.due(), self._ends_at, self._aside.next_at())
+        return min((each for each in moments if each is not None), default=None)
 
     def _ends_next(self) -> datetime | None:
         ends_at = self._store.alerts.ends_next()
         return None if ends_at is None else datetime.fromisoformat(ends_at)
 
-    def _lapse(self) -> tuple[str, ...]:
+    def _lapse(self) -> None:
         ends_at = self._ends_next()
-        if ends_at is None or ends_at > utc_now():
-            return ()
-        return tuple(self._store.write(LapseAlerts()))
+        if ends_at is not None and ends_at <= utc_now():
+            self._lapsed += tuple(self._store.write(LapseAlerts()))
+
+    def _set_aside(self, unfit: Unfit, now: datetime) -> None:
+        """Everything else goes on at once, in an engine that is made without it."""
+        for fault, until, is_first in self._aside.put(unfit, now):
+            which = ", ".join(fault.alert_ids[:3])
+            more = f" and {len(fault.alert_ids) - 3} more" if len(fault.alert_ids) > 3 else ""
+            logger.error(
+                "alerts: %s%s set aside until %s: deciding on it raised %s",
+                which, more, moment(until), fault.words, exc_info=fault.error if is_first else None,
+            )  # fmt: skip
+            if is_first:
+                words = f"{fault.words}; tried again from {moment(until)} on"
+                held = [Untold(each, fault.receiver, SET_ASIDE, words, moment(now)) for each in fault.alert_ids]
+                self._store.write(RecordUntold(held))
 
     def _give_up(self, now: datetime) -> None:
         """Once an hour: what no node has had a channel for is not told, and that is said."""
@@ -214,7 +243,7 @@ class Leader:
             self._silence_change = row["changed"]
             if row["ended_at"] is not None:
                 self._engine.end_silence(row["silence_id"])
-            elif (silence := _silence(row)) is not None:
+            elif (silence := silence_or_none(row)) is not None:
                 self._engine.put_silence(silence)
 
     def _take_alerts(self, now: datetime) -> bool:
@@ -223,9 +252,11 @@ class Leader:
         for _ in range(PAGES):
             episodes = self._store.alerts.open_episodes(self._after, limit=PAGE)
             if episodes:
-                told = _as_told(episodes, self._after[0] - 1)
-                while some := list(islice(told, AT_ONCE)):
-                    self._engine.take(some, now)
+                told = self._as_told(episodes, self._after[0] - 1)
+                for start in range(0, len(told), AT_ONCE):
+                    if self._leaving:
+                        raise _Leaving
+                    self._engine.take(told[start : start + AT_ONCE], now)
                     time.sleep(BREATH_SECONDS)
                 self._after = episodes[-1].changed, episodes[-1].alert_id
             for episode in episodes:
@@ -279,81 +310,62 @@ class Leader:
         """The engine as it was when its last decision was written."""
         held = self._store.alerts.leader(LEASE)
         cursor = held["cursor"] if held is not None else 0
-        known = [episode for episode in self._all_open() if episode.began <= cursor]
+        known = [each for each in self._all_open() if each.began <= cursor and not self._aside.holds(each.fingerprint)]
         known.sort(key=lambda episode: (episode.began, episode.alert_id))  # in which the old engine took them
         by_fingerprint: dict[str, list[Episode]] = {}
         for episode in known:
             by_fingerprint.setdefault(episode.fingerprint, []).append(episode)
         kept: list[Kept] = []
-        self._earlier = []
-        for episodes in by_fingerprint.values():
-            kept.append(kept_of(episodes, cursor, now, self._file.configuration.flapping))
-            self._earlier += [
-                (datetime.fromisoformat(each.resolved_at), each.alert_id)
-                for each in episodes[:-1]
-                if each.resolved_at is not None
-            ]
+        self._earlier, unfit = [], Unfit()
+        for fingerprint, episodes in by_fingerprint.items():
+            try:
+                kept.append(kept_of(episodes, cursor, now, self._file.configuration.flapping))
+                self._earlier += [
+                    (datetime.fromisoformat(each.resolved_at), each.alert_id)
+                    for each in episodes[:-1]
+                    if each.resolved_at is not None
+                ]
+            except UNREADABLE as error:
+                unfit.alerts[fingerprint] = Fault(error, (episodes[-1].alert_id,))
+        if unfit:
+            raise unfit
         rows = sorted(self._store.alerts.silences(), key=lambda row: int(row["changed"]))
-        silences = [silence for row in rows if (silence := _silence(row)) is not None]
-        groups = {
-            key: (datetime.fromisoformat(due_at), json.loads(state))
-            for key, (due_at, state) in self._store.alerts.groups().items()
-        }
+        silences = [silence for row in rows if (silence := silence_or_none(row)) is not None]
+        groups = groups_in(self._store.alerts.groups(), self._file.configuration, now)
         self._after, self._silence_change, self._written = (cursor + 1, ""), cursor, cursor
         logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
-        snapshot = Snapshot(tuple(kept), tuple(silences), _within_reach(self._file.configuration, groups, now))
-        return Engine.restored(self._file.configuration, snapshot, now)
+        snapshot = Snapshot(tuple(kept), tuple(silences), groups)
+        return Engine.restored(self._file.configuration, snapshot, now, self._aside.groups())
 
     def _all_open(self) -> list[Episode]:
         found: list[Episode] = []
         after = (0, "")
         while episodes := self._store.alerts.open_episodes(after, limit=PAGE):
+            if self._leaving:
+                raise _Leaving
             found += episodes
             after = episodes[-1].changed, episodes[-1].alert_id
         return found
 
-
-class Clock:
-    """Goes on with the machine's uptime; where the wall clock is ahead of that by a jump, it is followed."""
-
-    def __init__(self, wall: Callable[[], datetime] = utc_now, steady: Callable[[], float] = time.monotonic) -> None:
-        self._wall = wall
-        self._steady = steady
-        self._base, self._began = wall(), steady()
-
-    def now(self) -> datetime:
-        passed = self._base + timedelta(seconds=self._steady() - self._began)
-        wall = self._wall()
-        if wall - passed > JUMP:
-            self._base, self._began = wall, self._steady()
-            return wall
-        return passed
-
-
-Groups = Mapping[str, tuple[datetime, dict[str, Any]]]
-
-
-def _within_reach(configuration: Configuration, groups: Groups, now: datetime) -> Groups:
-    """No group waits longer than its route says, though the clock of who wrote it was ahead."""
-    longest = {route.key: max(route.group_wait, route.group_interval) for route in configuration.route.walk()}
-    return {
-        key: (min(due_at, now + longest.get(str(state["route"]), timedelta(0))), state)
-        for key, (due_at, state) in groups.items()
-    }
+    def _as_told(self, episodes: Iterable[Episode], cursor: int) -> list[Alert]:
+        """What is over already and was never seen to fire did fire."""
+        told: list[Alert] = []
+        unfit = Unfit()
+        for episode in episodes:
+            if self._aside.holds(episode.fingerprint):
+                continue
+            try:
+                alert = alert_in(episode)
+            except UNREADABLE as error:
+                unfit.alerts[episode.fingerprint] = Fault(error, (episode.alert_id,))
+                continue
+            if episode.resolved_at is not None and episode.began > cursor:
+                told.append(replace(alert, ends_at=None))
+            told.append(alert)
+        if unfit:
+            raise unfit
+        return told
 
 
-def _as_told(episodes: Iterable[Episode], cursor: int) -> Iterator[Alert]:
-    """What is over already and was never seen to fire did fire."""
-    for episode in episodes:
-        alert = alert_in(episode)
-        if episode.resolved_at is not None and episode.began > cursor:
-            yield replace(alert, ends_at=None)
-        yield alert
-
-
-def _silence(row: Row) -> Silence | None:
-    try:
-        return silence_in(row)
-    except OptimizationValidationError as error:  # written by a release that knew more
-        logger.error("the silence %s means nothing here and mutes nobody: %s", row["silence_id"], error)
-        return None
+class _Leaving(Exception):
+    """This node leads no more in a moment: what its tick would decide is for the next leader."""

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from o9.alerts.channels import BLOCK, Channel, Failed, Sent, channel_of, standing_channels
+from o9.alerts.channels import BLOCK, Channel, Failed, Sent, channel_of, shows_the_first, standing_channels
 from o9.alerts.configuration import EVERY_CHANNEL, Configuration
 from o9.alerts.messages import Message
 from o9.alerts.notice import Notice
@@ -89,6 +89,10 @@ class NamedBlock:
         self._block = block
         self._resolve = resolve
         self._channel: Channel | None = None
+
+    @property
+    def shows_the_first(self) -> bool:
+        return self._channel is not None and shows_the_first(self._channel)
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         if self._channel is None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.alerts.alert import Alert, fingerprint_of, labels_of
+from o9.alerts.configuration import Configuration
 from o9.alerts.flapping import Damping, changes_of, kept
+from o9.alerts.group import Group
 from o9.alerts.matchers import parse, written
 from o9.alerts.memory import Held, Kept
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.silences import Silence
+from o9.alerts.view import CLOCKS_DIFFER
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
@@ -26,13 +30,16 @@ from o9.store.outbox import NewNotice, Untold
 from o9.store.silences import AddSilence
 from o9.store.store import Store
 
+logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20_000
-CLOCKS_DIFFER = timedelta(minutes=5)
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises that somebody else has written
 MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
 _SENT = (
     "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
     "firing_count", "resolved_count", "ended_at", "error", "tries",
 )  # fmt: skip
+_NOTHING: Mapping[str, Any] = {}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEVELS = {level.value: level for level in AlertLevel}
 
 
@@ -69,9 +76,9 @@ def _ended(told: OptimizationAlert) -> datetime:
     return min(ends_at, now)
 
 
-def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None) -> Alert:
-    """The alert that an episode is, as it is now."""
-    ends_at = episode.resolved_at or episode.ends_at
+def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fires: bool = False) -> Alert:
+    """The alert that an episode is, as it is now; fires: as it was before its end."""
+    ends_at = None if fires else episode.resolved_at or episode.ends_at
     return Alert(
         json.loads(episode.labels),
         datetime.fromisoformat(episode.starts_at),
@@ -127,11 +134,23 @@ def new_notice(notice: Notice, channels: Sequence[str]) -> NewNotice:
     )  # fmt: skip
 
 
-def notice_in(row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]]) -> Notice:
-    """The notice that a claimed notification is about; an alert that was pruned meanwhile is left out."""
-    firing, resolved = (
-        tuple(alert_in(*episodes[name]) for name in row[side] if name in episodes) for side in ("firing", "resolved")
-    )
+def notice_in(
+    row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]], words: Mapping[str, tuple[str, str]] = _NOTHING
+) -> Notice:
+    """The notice that a claimed notification is about; an alert that was pruned meanwhile is left out.
+
+    words: of those that are only counted, their levels and titles.
+    """
+    counted: dict[tuple[str, str], Alert] = {}
+
+    def alerts(side: str) -> Iterator[Alert]:
+        for name in row[side]:
+            if name in episodes:
+                yield alert_in(*episodes[name], fires=side == "firing")  # what is over by now fired when it was decided
+            elif name in words:
+                known = counted.get(words[name])
+                yield known or counted.setdefault(words[name], _only_counted(*words[name]))
+
     return Notice(
         receiver=row["receiver"],
         group_key=row["group_key"],
@@ -139,11 +158,32 @@ def notice_in(row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]
         group_labels=row["labels"],
         kind=NoticeKind(row["kind"]),
         at=datetime.fromisoformat(row["at"]),
-        # What is over by now fired when this was decided.
-        firing=tuple(replace(alert, ends_at=None) if alert.ends_at else alert for alert in firing),
-        resolved=resolved,
+        firing=tuple(alerts("firing")),
+        resolved=tuple(alerts("resolved")),
         reason=f"{MAY_BE_DOUBLE}{row['reason']}" if row["may_be_double"] else row["reason"],
     )
+
+
+def _only_counted(level: str, title: str) -> Alert:
+    return Alert({}, _EPOCH, "", "", _LEVELS[level], title, fingerprint="-")
+
+
+def groups_in(
+    rows: Mapping[str, tuple[str, str]], configuration: Configuration, now: datetime
+) -> dict[str, tuple[datetime, dict[str, Any]]]:
+    """The groups as an engine takes them. None waits longer than its route says, though the clock of who wrote it was
+    ahead. One that cannot be read begins anew, so that its receivers are told again.
+    """
+    longest = {route.key: max(route.group_wait, route.group_interval) for route in configuration.route.walk()}
+    found: dict[str, tuple[datetime, dict[str, Any]]] = {}
+    for key, (due_at, text) in rows.items():
+        try:
+            at, state = datetime.fromisoformat(due_at), json.loads(text)
+            Group.of(key, configuration.route, at, state)
+            found[key] = (min(at, now + longest.get(state["route"], timedelta(0))), state)
+        except UNREADABLE as error:
+            logger.error("the group %s of alerts begins anew, its state cannot be read: %r", key, error)
+    return found
 
 
 def untold(held: Held) -> Untold:
@@ -181,3 +221,12 @@ def silence_in(row: Row) -> Silence:
         row["author"],
         row["comment"],
     )
+
+
+def silence_or_none(row: Row) -> Silence | None:
+    """None for one that cannot be read, which is said: it mutes nobody."""
+    try:
+        return silence_in(row)
+    except UNREADABLE as error:  # OptimizationValidationError is one: written by a release that knew more
+        logger.error("the silence %s means nothing here and mutes nobody: %s", row["silence_id"], error)
+        return None

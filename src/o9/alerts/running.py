@@ -71,6 +71,7 @@ class Running:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._tick is not None:  # it goes on in its thread
+            self._leader.hurry()
             await asyncio.wait({self._tick})
         with contextlib.suppress(OptimizationError):  # a store that is away: the lease runs out
             await self._delivery.stop()
@@ -115,8 +116,10 @@ class Running:
                 level = logging.DEBUG if name in self._troubles else logging.ERROR
                 logger.log(level, "alerts: could not %s, trying again: %s", name, error)
                 self._troubles.add(name)
-            except Exception:  # a mistake of O9's own: alerts have to go on all the same
-                logger.exception("alerts: could not %s, trying again", name)
+            except Exception as error:
+                level = logging.DEBUG if name in self._troubles else logging.ERROR
+                logger.log(level, "alerts: could not %s, trying again: %r", name, error, exc_info=error)
+                self._troubles.add(name)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await wake.wait()

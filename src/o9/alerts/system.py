@@ -18,6 +18,7 @@ from typing import Any
 from o9.alerts import asked
 from o9.alerts.alerts_file import AlertsFile
 from o9.alerts.configuration import Configuration
+from o9.alerts.delivery import STOP_GRACE_SECONDS
 from o9.alerts.intake import Intake
 from o9.alerts.leader import LEASE
 from o9.alerts.opinions import Opinions, Rule
@@ -83,8 +84,9 @@ class AlertNotificationSystem(StoreComponent):
         dropped it, which the history says.
 
         Sent again under its id, with a later timestamp, it still fires: so sources repeat what goes on, and nobody is
-        told twice. It counts as begun with the earliest timestamp. Sent again as it was, it changes nothing. Once over,
-        it needs another id. Of a message of more than 20,000 characters the beginning is kept.
+        told twice. It counts as begun with the earliest timestamp. Sent again as it was, it changes nothing. With other
+        words it needs another id, and is the same alert by its labels; once it is over, it needs one to fire again. Of
+        a message of more than 20,000 characters the beginning is kept.
 
         resolve_timeout: it is over after so long unless it is sent again; else when it is resolved. Raises
         OptimizationValidationError, naming the field, also for one that is said to be resolved in the future;
@@ -206,8 +208,9 @@ class AlertNotificationSystem(StoreComponent):
     async def get_notification_history(self, limit: int = 100) -> list[dict[str, Any]]:
         """What was sent, and why what was not, newest first; `limit` is 1 to 1000.
 
-        `status`: sent, pending, failed (all three with their `tries`), or untold: then with the `alert_id` that
-        somebody was not told of, the `reason`, and what it was `by`.
+        `status`: sent, pending, failed (all three with their `tries`, whose `outcome` is sent, failed, unknown where it
+        may have arrived, possible_double where it was sent again after that, None while it goes on), or untold: then
+        with the `alert_id` that somebody was not told of, the `reason`, and what it was `by`.
         """
         return await self.store.read_async(history, self.store, limit)
 
@@ -215,8 +218,9 @@ class AlertNotificationSystem(StoreComponent):
         """Counts over all time, and what fires now.
 
         `told`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several that were told may be one that
-        began. `sent`, `failed`, `possible_doubles`: notifications by channel. `untold`: by reason. `channels`: how each
-        does. `leader`: the node that decides; None where nobody does.
+        began. `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived,
+        and after which it was sent again: no answer came in time, or the node died or was stopped. `untold`: by reason.
+        `channels`: how each does. `leader`: the node that decides; None where nobody does.
         """
         return await self.store.read_async(_statistics, self.store)
 
@@ -253,7 +257,10 @@ class AlertNotificationSystem(StoreComponent):
             running, self._running = self._running, None
             await running.stop()
         if self._emitting:
-            await asyncio.wait(self._emitting)
+            _, late = await asyncio.wait(self._emitting, timeout=STOP_GRACE_SECONDS)
+            for task in late:
+                logger.error("a callback has not come back %g s after the stop; it is cut off", STOP_GRACE_SECONDS)
+                task.cancel()
 
     async def _close(self) -> None:
         if self._intake is not None:

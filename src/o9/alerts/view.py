@@ -11,7 +11,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +34,7 @@ _COLOURS = {
 _RESOLVED = "#0f7a5c"
 _SAY_WHY_FIRST = (NoticeKind.FLAPPING, NoticeKind.ESCALATION)
 _RAW_LIMIT = 20_000  # characters of a message that are looked at
+CLOCKS_DIFFER = timedelta(minutes=5)  # what its source's clock is ahead by is not told
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _shown(alert: Alert, firing: bool, now: datetime, detail: Detail, link: str 
         since=since,
         lasting=lasting,
         ended=moment(ended) if ended else "",
-        when=f"{since}, over after {lasting}" if ended else f"{since}, for {lasting}",
+        when=f"{since}, {_when(alert.starts_at, ended, now)}",
         figures=figures,
         evidence="; ".join(f"{name} {value}" for name, value in figures.items()),
         remedy="" if detail.bare else cut(todo, detail.text),
@@ -153,6 +154,15 @@ def _shown(alert: Alert, firing: bool, now: datetime, detail: Detail, link: str 
         command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
         labels={_name(name): _name(value) for name, value in alert.labels.items()},
     )
+
+
+def _when(begins: datetime, ended: datetime | None, now: datetime) -> str:
+    """Behind the moment at which it began, as its source says; that may be wrong, or to come."""
+    if ended is not None:
+        return f"over before that, at {moment(ended)}" if ended < begins else f"over after {duration(ended - begins)}"
+    if begins - now > CLOCKS_DIFFER:
+        return f"{duration(begins - now)} in the future"
+    return f"for {duration(now - begins)}"
 
 
 def _badge(kind: NoticeKind, level: AlertLevel) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.text import Text
 
+from o9.alerts.aside import SET_ASIDE
 from o9.alerts.leader import LEASE
 from o9.alerts.record import history
 from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
@@ -204,7 +205,11 @@ def with_standing(store: Store, episodes: list[Episode]) -> list[Listed]:
         for row in about:  # the newest first
             by_receiver.setdefault(row["receiver"], Told(row["receiver"], row["at"], _outcome(row), _channels(row)))
         now_held = held.get(episode.fingerprint, set())
-        why = [row for row in untold.get(episode.alert_id, {}).values() if (row["reason"], row["by"]) in now_held]
+        why = [
+            row
+            for row in untold.get(episode.alert_id, {}).values()
+            if (row["reason"], row["by"]) in now_held or (row["reason"] == SET_ASIDE and not mine)
+        ]
         listed.append(Listed(episode, Standing(tuple(by_receiver.values()), tuple(why))))
     return listed
 

@@ -101,12 +101,20 @@ def _channel(reference: str) -> Channel:
     if reference in (standing := standing_channels()):
         return standing[reference]
     if reference.startswith(BLOCK):
-        from o9.blocks.alert_channel import load_block
-
-        return channel_of(channel_name(reference), reference, load_block)
+        return channel_of(channel_name(reference), asyncio.run(_block(reference.removeprefix(BLOCK))))
     if "://" in reference:
         return channel_of(channel_name(reference), reference)
     raise OptimizationError(f"the channel {reference!r:.100} is registered by a program, and can only be tried there")
+
+
+async def _block(name: str) -> Any:
+    """Where the nodes would find it: with the Prefect server that is configured, else with the local one."""
+    from o9.aggregator.prefect_server import ensure_prefect_server, prefect_client_settings
+    from o9.blocks.alert_channel import load_block
+
+    async with await ensure_prefect_server() as server:
+        with prefect_client_settings(server):
+            return await asyncio.to_thread(load_block, name)
 
 
 async def _send(channels: list[Channel], receiver: Receiver, configuration: Configuration) -> list[Sent | Failed]:

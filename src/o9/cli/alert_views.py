@@ -332,8 +332,9 @@ def _over(episode: Episode, now: datetime) -> datetime | None:
 def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool = False) -> Text:
     """`2026-01-31 12:00:00, 2 h 04 min`; bare: without how long that is."""
     begins = datetime.fromisoformat(episode.starts_at)
-    lasting = (_over(episode, now) or now) - begins
-    told = f", {duration(lasting)}" if lasting >= timedelta(0) else ", in the future"
+    over = _over(episode, now)
+    lasting = (over or now) - begins
+    told = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
     return Text((_short(begins, now) if short else words.moment(begins)) + told * (not bare))
 
 

@@ -75,6 +75,27 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(_version_line())
+        raise typer.Exit
+
+
+def _version_line() -> str:
+    from o9.cli.versions import installed
+
+    found = installed()
+    return f"o9 {found['o9']} (Prefect {found['prefect']}, Python {found['python']})"
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
 @app.command()
 def demo(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same trials.")] = 7,
@@ -344,11 +365,10 @@ def version(json: Json = False, debug: Debug = False) -> int:
     from o9.cli.console import write_json
     from o9.cli.versions import installed
 
-    found = installed()
     if json:
-        write_json(found)
+        write_json(installed())
     else:
-        print(f"o9 {found['o9']} (Prefect {found['prefect']}, Python {found['python']})")
+        print(_version_line())
     return 0
 
 

@@ -23,6 +23,7 @@ from o9.lifecycle.retention import Removed, horizon, prune
 from o9.model.errors import OptimizationError
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.store.alert_pruning import PrunedAlerts
 from o9.store.pruning import Outlook
 from o9.store.store import Store
 
@@ -40,10 +41,10 @@ def prune_store(
         raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL gives free space back by itself (autovacuum)")
     before = horizon(days, utc_now(), "--older-than" if older_than is not None else "O9_RETENTION_DAYS")
     with existing_store(url) as store:
-        outlook, size = store.prunable(before), size_of(path)
+        outlook, alerts, size = store.prunable(before), store.alerts.prunable(before), size_of(path)
         if not as_json:
-            (print if dry_run else say)(plan(outlook, before))
-        if outlook.optimizations and not (yes or dry_run):
+            (print if dry_run else say)(plan(outlook, alerts, before))
+        if (outlook.optimizations or _words_of(alerts)) and not (yes or dry_run):
             if not sys.stdin.isatty():
                 raise typer.BadParameter("nobody can be asked here: give --yes to delete, or --dry-run to look")
             if not typer.confirm("Delete them for good?", err=True):
@@ -53,7 +54,7 @@ def prune_store(
         if vacuum:
             store.vacuum()
     told = {
-        "store": store.name, "older_than_days": days, **told_of(outlook, before),
+        "store": store.name, "older_than_days": days, **told_of(outlook, alerts, before),
         "deleted": removed.figures() if removed else None, "bytes_before": size, "bytes": size_of(path),
     }  # fmt: skip
     if as_json:
@@ -64,7 +65,7 @@ def prune_store(
     return DONE
 
 
-def plan(outlook: Outlook, before: str) -> str:
+def plan(outlook: Outlook, alerts: PrunedAlerts, before: str) -> str:
     """What would be deleted and what is kept, and why."""
     when = f"ended before {_at(before)}"
     lines = []
@@ -79,18 +80,33 @@ def plan(outlook: Outlook, before: str) -> str:
         ]
     else:
         lines += [f"there is nothing to delete that {when}"]
+    if told := _words_of(alerts):
+        lines += [f"of alerts that were over before then: {told}. How many there were of each level stays counted"]
     lines += [f"kept: {count:,}: {why.value}" for why, count in outlook.kept.items()]
     return "\n".join(lines)
 
 
 def outcome(removed: Removed) -> str:
     return (
-        f"deleted: {removed.optimizations:,} optimizations with {removed.rows:,} rows of theirs, and "
-        f"{removed.changes:,} old changes of the feed"
+        f"deleted: {removed.optimizations:,} optimizations with {removed.rows:,} rows of theirs, "
+        f"{_words_of(removed) or 'no alerts'}, and {removed.changes:,} old changes of the feed"
     )
 
 
-def told_of(outlook: Outlook, before: str) -> dict[str, Any]:
+def _words_of(alerts: PrunedAlerts | Removed) -> str:
+    """Empty where there are none."""
+    told = [
+        f"{count:,} {what}{'' if count == 1 else 's'}{more}"
+        for count, what, more in (
+            (alerts.alerts, "alert", ""), (alerts.notices, "message", ""),
+            (alerts.untold, "reason", " why somebody was not told"), (alerts.silences, "silence", ""),
+        )
+        if count
+    ]  # fmt: skip
+    return ", ".join(told)
+
+
+def told_of(outlook: Outlook, alerts: PrunedAlerts, before: str) -> dict[str, Any]:
     """The plan for a program."""
     return {
         "before": before,
@@ -99,6 +115,7 @@ def told_of(outlook: Outlook, before: str) -> dict[str, Any]:
         "first_ended": outlook.first_ended,
         "last_ended": outlook.last_ended,
         "kept": {why.name.lower(): count for why, count in outlook.kept.items()},
+        **{name: getattr(alerts, name) for name in ("alerts", "notices", "untold", "silences")},
     }
 
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationValidationError
+from o9.store.alert_pruning import PruneAlerts
 from o9.store.codec import moment
 from o9.store.commit import Operation
 from o9.store.families import SharpeRatios
@@ -43,6 +44,10 @@ class Removed:
     optimizations: int = 0
     rows: int = 0
     changes: int = 0
+    alerts: int = 0
+    notices: int = 0
+    untold: int = 0
+    silences: int = 0
     kept: Counter[Because] = field(default_factory=Counter)
     longest_seconds: float = 0.0
 
@@ -60,7 +65,9 @@ def horizon(days: float, now: datetime, field: str = "days") -> str:
 
 
 async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress: Progress | None = None) -> Removed:
-    """Delete what ended before the ISO moment `before`, and the changes of the feed that are older."""
+    """Delete what ended before the ISO moment `before`, alerts that were over and what was told of them before that,
+    and the changes of the feed that are older.
+    """
     removed = Removed(before)
     expected = (await store.read_async(store.prunable, before)).optimizations
     cursor: tuple[str, str] | None = ("", "")
@@ -72,11 +79,19 @@ async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress
         removed.kept += done.kept
         if progress is not None and expected:
             await progress(min(1.0, removed.optimizations / expected))
+    cursor = ("", "")
+    while cursor is not None:
+        gone = await _written(store, PruneAlerts(before, cursor), removed)
+        cursor = gone.cursor
+        removed.alerts += gone.alerts
+        removed.notices += gone.notices
+        removed.untold += gone.untold
+        removed.silences += gone.silences
     while forgotten := await _written(store, ForgetChanges(before), removed):
         removed.changes += forgotten
     logger.info(
-        "%d optimizations that ended before %s are deleted, with %d rows of theirs",
-        removed.optimizations, before, removed.rows,
+        "%d optimizations that ended before %s are deleted, with %d rows of theirs; %d alerts and %d messages",
+        removed.optimizations, before, removed.rows, removed.alerts, removed.notices,
     )  # fmt: skip
     return removed
 

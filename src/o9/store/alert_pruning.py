@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, or_, select, tuple_
 
+from o9.store.alert_channels import CHANNEL_NODE
 from o9.store.alert_tables import PENDING
 from o9.store.alerts import ALERT, STATE_OF, among, literally
 from o9.store.commit import UnitOfWork
 from o9.store.leases import database_time
-from o9.store.outbox import CHANNEL_NODE, DECISION, NOTICE, NOTIFICATION, TRY
+from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY
 from o9.store.silences import SILENCE
 
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it
@@ -27,7 +28,9 @@ PIECE = 200  # rows deleted between two looks at the clock
 
 @dataclass
 class PrunedAlerts:
-    """What one transaction deleted. `cursor` is where the next one goes on; None: nothing is left."""
+    """What one transaction deleted, or what all of them would. `cursor` is where the next one goes on; None: nothing is
+    left.
+    """
 
     alerts: int = 0
     notices: int = 0
@@ -66,7 +69,7 @@ class PruneAlerts:
         assert done.cursor is not None
         connection, place = unit.connection, (ALERT.c.at, ALERT.c.alert_id)
         looked_at = (
-            select(*place, self._is_old().label("old"))
+            select(*place, _is_old(self.before).label("old"))
             .join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
             .where(ALERT.c.at < self.before, tuple_(*place) > tuple_(*done.cursor))
             .order_by(*place)
@@ -82,18 +85,9 @@ class PruneAlerts:
             done.cursor = found[-1].at, found[-1].alert_id
         return len(found) < self.piece
 
-    def _is_old(self) -> ColumnElement[bool]:
-        """Of an episode that is over, or not the first nor the newest of one that fires; or left over from a prune."""
-        state, told = STATE_OF.c, ALERT.c.told_at < self.before
-        over = and_(state.resolved_at < self.before, state.last_told_at < self.before, state.is_open == 0, told)
-        more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, told)
-        return or_(state.alert_id.is_(None), over, more)
-
     def _notices(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
         connection = unit.connection
-        name = (NOTIFICATION.c.group_key == NOTICE.c.group_key) & (NOTIFICATION.c.number == NOTICE.c.number)
-        waits = exists().where(literally(PENDING, "notification"), name)
-        wanted = select(NOTICE.c.group_key, NOTICE.c.number).where(NOTICE.c.at < self.before, ~waits)
+        wanted = select(NOTICE.c.group_key, NOTICE.c.number).where(_told_long_ago(self.before))
         found = [tuple(row) for row in connection.execute(wanted.order_by(NOTICE.c.at).limit(self.piece))]
         if found:
             sends = select(NOTIFICATION.c.id).where(tuple_(NOTIFICATION.c.group_key, NOTIFICATION.c.number).in_(found))
@@ -113,8 +107,41 @@ class PruneAlerts:
         return len(found) < self.piece
 
     def _others(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
-        over = or_(SILENCE.c.ends_at < self.before, SILENCE.c.ended_at < self.before)
-        done.silences += unit.connection.execute(delete(SILENCE).where(over)).rowcount
+        done.silences += unit.connection.execute(delete(SILENCE).where(_was_over(self.before))).rowcount
         gone = CHANNEL_NODE.c.expires_at < database_time(unit.connection) - 86_400.0
         unit.connection.execute(delete(CHANNEL_NODE).where(gone))
         return True
+
+
+def outlook(connection: Connection, before: str) -> PrunedAlerts:
+    """What pruning would delete now; looks at each that is older."""
+
+    def count(condition: ColumnElement[bool], table: FromClause) -> int:
+        return int(connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
+
+    told = ALERT.join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
+    return PrunedAlerts(
+        alerts=count(and_(ALERT.c.at < before, _is_old(before)), told),
+        notices=count(_told_long_ago(before), NOTICE),
+        untold=count(DECISION.c.at < before, DECISION),
+        silences=count(_was_over(before), SILENCE),
+        cursor=None,
+    )
+
+
+def _is_old(before: str) -> ColumnElement[bool]:
+    """Of an episode that is over, or not the first nor the newest of one that fires; or left over from a prune."""
+    state, told = STATE_OF.c, ALERT.c.told_at < before
+    over = and_(state.resolved_at < before, state.last_told_at < before, state.is_open == 0, told)
+    more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, told)
+    return or_(state.alert_id.is_(None), over, more)
+
+
+def _told_long_ago(before: str) -> ColumnElement[bool]:
+    """Of a notice of which nothing waits to be sent."""
+    name = (NOTIFICATION.c.group_key == NOTICE.c.group_key) & (NOTIFICATION.c.number == NOTICE.c.number)
+    return and_(NOTICE.c.at < before, ~exists().where(literally(PENDING, "notification"), name))
+
+
+def _was_over(before: str) -> ColumnElement[bool]:
+    return or_(SILENCE.c.ends_at < before, SILENCE.c.ended_at < before)

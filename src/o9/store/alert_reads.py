@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, func, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
 from o9.store.alert_tables import ENDING, FIRING, OPEN
 from o9.store.alerts import ALERT, ALERT_TALLY, CONTENT, STATE_OF, among, literally
 from o9.store.commit import Row
@@ -87,6 +88,15 @@ def episodes(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Epis
     return {row[0]: (Episode._make(row[:-1]), json.loads(row[-1])) for row in found}
 
 
+def words_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Of these episodes, by id, the newest level and title; what is pruned is left out."""
+    wanted, values = among(ALERT.c.alert_id, ids, connection)
+    statement = select(ALERT.c.alert_id, _WORDS.c.level, _WORDS.c.title).join_from(
+        ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest
+    )
+    return {row[0]: (row[1], row[2]) for row in connection.execute(statement.where(wanted), values)}
+
+
 def ends_next(connection: Connection) -> str | None:
     """When the next episode ends by the time, unless something is told of it before."""
     statement = select(ALERT.c.ends_at).where(literally(ENDING)).order_by(ALERT.c.ends_at).limit(1)
@@ -100,8 +110,11 @@ def alert_counts(connection: Connection) -> list[Row]:
 
 def firing_counts(connection: Connection) -> dict[str, int]:
     """How many episodes fire now, by level; costs what fires."""
-    counted = select(ALERT.c.level, func.count()).where(literally(FIRING)).group_by(ALERT.c.level)
-    return {level: int(count) for level, count in connection.execute(counted)}
+    levels = [level.value for level in AlertLevel]
+    each = [func.count().filter(ALERT.c.level == level) for level in levels]
+    # By the index of what fires; grouped by level, SQLite goes through all alerts there were.
+    counted = connection.execute(select(*each).where(literally(FIRING), ALERT.c.fingerprint > "")).one()
+    return {level: int(count) for level, count in zip(levels, counted, strict=True) if count}
 
 
 def notification_history(connection: Connection, limit: int, before: int | None = None) -> list[Row]:

@@ -9,7 +9,17 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from o9.store import alert_reads, alert_told, leadership, outbox, rule_standings, silences
+from o9.store import (
+    alert_channels,
+    alert_pruning,
+    alert_reads,
+    alert_told,
+    leadership,
+    outbox,
+    rule_standings,
+    silences,
+)
+from o9.store.alert_pruning import PrunedAlerts
 from o9.store.alert_reads import Episode
 from o9.store.codec import now_text
 from o9.store.commit import Row
@@ -50,6 +60,10 @@ class AlertRecord:
 
     def episodes(self, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
         return self._read(alert_reads.episodes, ids)
+
+    def words_of(self, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Level and title of these episodes, by id."""
+        return self._read(alert_reads.words_of, ids)
 
     def ends_next(self) -> str | None:
         return self._read(alert_reads.ends_next)
@@ -102,11 +116,14 @@ class AlertRecord:
     def due(self, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
         return self._read(outbox.due, channels, dead_nodes)
 
+    def prunable(self, before: str) -> PrunedAlerts:
+        return self._read(alert_pruning.outlook, before)
+
     def channels(self) -> list[Row]:
-        return self._read(outbox.channels)
+        return self._read(alert_channels.channels)
 
     def channels_of_nodes(self) -> list[str]:
-        return self._read(outbox.channels_of_nodes)
+        return self._read(alert_channels.channels_of_nodes)
 
     def rule_standings(self) -> dict[tuple[str, str], str]:
         """By rule and subject."""

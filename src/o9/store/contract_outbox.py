@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import event
 
 from o9.model.errors import StaleAttemptError
+from o9.store.alert_channels import KeepChannels, LeaveChannels
 from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
 from o9.store.commit import Row
 from o9.store.contract_steps import OpenStore, refused
 from o9.store.leadership import Lead, LetGo
-from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, KeepChannels, LeaveChannels, NewNotice, Untold
+from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, NewNotice, Untold
 from o9.store.store import Store
 
 AT = "2026-01-01T00:00:00.000000+00:00"
@@ -124,6 +125,7 @@ class OutboxContract:
             order.append((row["number"], row["tries"], row["may_be_double"]))
             assert store.write(end(row, error=error, retry_in=0.0))
         assert order == [(1, 1, False), (1, 2, False), (1, 3, False), (2, 1, False)]
+        assert ("possible_double", "log") not in counts(store)
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.alerts.channels()[0]["failing_since"] is None
 
@@ -164,6 +166,25 @@ class OutboxContract:
         assert told[dead["id"]] == [("one", "possible_double"), ("two", None)]
         assert counts(store)["possible_double", "log"] == 2
 
+    def test_what_may_have_arrived_and_is_sent_again_is_a_possible_double(self, open_store: OpenStore) -> None:
+        store = decided(open_store, [notice(1, "g")])
+        hows: list[dict[str, Any]] = [
+            {"error": "500", "retry_in": 0.0}, {"error": "no answer", "retry_in": 0.0, "in_doubt": True},
+            {"error": "503", "retry_in": 0.0}, {},
+        ]  # fmt: skip
+        doubles = []
+        for how in hows:
+            row = begin(store, "one")
+            doubles.append(row["may_be_double"])
+            assert store.write(end(row, **how))
+        assert doubles == [False, False, True, True]  # what went wrong in between changes nothing
+        decided(lambda: store, [notice(1, "h")])
+        given_up = begin(store, "one")
+        assert store.write(end(given_up, error="no answer", in_doubt=True))  # and not sent again: no double
+        told = {row["group_key"]: [one["outcome"] for one in row["tries"]] for row in store.alerts.notifications()}
+        assert told == {"g": ["failed", "possible_double", "failed", "sent"], "h": ["unknown"]}
+        assert counts(store) == {("possible_double", "log"): 1, ("sent", "log"): 1, ("failed", "log"): 1}
+
     def test_what_nobody_could_send_is_given_up(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(1, "g", ("log", "gone")), notice(1, "h", ("gone",))])
         begin(store, "one")
@@ -176,6 +197,16 @@ class OutboxContract:
             ("g", "log"): ("pending", None), ("g", "gone"): ("failed", "no node"), ("h", "gone"): ("failed", "no node"),
         }  # fmt: skip
         assert counts(store) == {("failed", "gone"): 2}
+        # It was tried, its node died, and then no node had the channel any more.
+        decided(lambda: store, [notice(2, "h", ("lost",))])
+        row = begin(store, "one", channel="lost")
+        assert store.write(GiveUp("9999-01-01", "no node")) == {}
+        store.write(end(row, error="500", retry_in=0.0))
+        assert store.write(GiveUp("9999-01-01", "no node")) == {}
+        with store._engine.connect() as connection:  # as if it had been due for an hour
+            connection.exec_driver_sql("UPDATE notification SET due_at = due_at - 3601 WHERE channel = 'lost'")
+        assert store.write(GiveUp("2026-01-01", "no node")) == {}
+        assert store.write(GiveUp("9999-01-01", "no node")) == {"lost": 1}
 
     def test_nodes_say_what_they_can_send_through(self, open_store: OpenStore) -> None:
         store, other = decided(open_store, [notice(1)]), open_store()

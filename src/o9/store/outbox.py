@@ -2,9 +2,9 @@
 
 Contract. A notice is written once for each of its channels, however often the same decision is written. Of one group
 and channel the oldest is sent first, and the next only once it was sent or has failed for good. A try is written before
-it begins, and claims its notification for a while that its node renews; whoever finds a claim that ran out sends again,
-and the try without an end says that the receiver may be told twice: `possible_double` counts these. Claims and due
-times are measured by the database's clock.
+it begins, and claims its notification for a while that its node renews; whoever finds a claim that ran out sends again.
+A try without an end, or whose end says that it may have arrived, is UNKNOWN; sent again, it is a POSSIBLE_DOUBLE, which
+is counted by channel. Claims and due times are measured by the database's clock.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exi
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.store import alert_tables
+from o9.store.alert_channels import CHANNEL, note_of_channel
 from o9.store.alert_tables import PENDING
 from o9.store.alerts import close, count_events, literally
 from o9.store.codec import free_text, to_json
@@ -33,9 +34,7 @@ NOTICE = table_of(alert_tables.NoticeRow)
 NOTIFICATION = table_of(alert_tables.Notification)
 TRY = table_of(alert_tables.NotificationTry)
 DECISION = table_of(alert_tables.AlertDecision)
-CHANNEL = table_of(alert_tables.AlertChannel)
-CHANNEL_NODE = table_of(alert_tables.ChannelNode)
-POSSIBLE_DOUBLE = "possible_double"
+UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
 
 
@@ -172,13 +171,7 @@ class BeginTry:
         said = dict(unit.connection.execute(notice).mappings().one())
         if (wait := self._throttled(unit, said["receiver"])) > 0:
             return wait
-        taken_over = row["claimed_by"] is not None
-        if taken_over:
-            # Its node died, or hung, between the beginning of this try and its end.
-            lost = (TRY.c.notification_id == row["id"]) & (TRY.c.number == row["tries"])
-            lost_in = f"its node {row['claimed_by']} did not say how it ended"
-            unit.connection.execute(update(TRY).where(lost).values(outcome=POSSIBLE_DOUBLE, error=lost_in))
-            count_events(unit, {(POSSIBLE_DOUBLE, self.channel): 1})
+        may_be_double = row["tries"] > 0 and self._may_be_double(unit, row)
         claim = {
             "tries": row["tries"] + 1, "claimed_by": self.node, "claim_expires_at": now + self.lease_seconds,
         }  # fmt: skip
@@ -189,7 +182,22 @@ class BeginTry:
         }  # fmt: skip
         unit.connection.execute(insert(TRY).values(**begun))
         said |= {name: json.loads(said[name]) for name in ("labels", "firing", "resolved")}
-        return said | row | claim | {"may_be_double": taken_over}
+        return said | row | claim | {"may_be_double": may_be_double}
+
+    def _may_be_double(self, unit: UnitOfWork, row: Row) -> bool:
+        """Whether a try before this one may have arrived; the last one is marked where it is so."""
+        of_it = TRY.c.notification_id == row["id"]
+        last = of_it & (TRY.c.number == row["tries"])
+        if row["claimed_by"] is not None:
+            # Its node died, or hung, between the beginning of this try and its end.
+            lost_in = f"its node {row['claimed_by']} did not say how it ended"
+            unit.connection.execute(update(TRY).where(last).values(outcome=UNKNOWN, error=lost_in))
+        doubt = update(TRY).where(last, TRY.c.outcome == UNKNOWN).values(outcome=POSSIBLE_DOUBLE)
+        if unit.connection.execute(doubt).rowcount:
+            count_events(unit, {(POSSIBLE_DOUBLE, self.channel): 1})
+            return True
+        before = select(TRY.c.number).where(of_it, TRY.c.outcome != "failed").limit(1)
+        return unit.connection.execute(before).first() is not None
 
     def _throttled(self, unit: UnitOfWork, receiver: str) -> float:
         """How many seconds are left until there may be one more."""
@@ -208,8 +216,8 @@ class BeginTry:
 class EndTry:
     """How a try ended. Answers False where it had been taken over meanwhile: then only the try itself is written.
 
-    error: None where it was sent. retry_in: seconds until it is tried again; None: it has failed for good. pause: for
-    so many seconds nothing at all is to be sent through this channel.
+    error: None where it was sent. in_doubt: it may have arrived all the same. retry_in: seconds until it is tried
+    again; None: it has failed for good. pause: for so many seconds nothing at all is to be sent through this channel.
     """
 
     notification_id: int
@@ -218,6 +226,7 @@ class EndTry:
     error: str | None = None
     retry_in: float | None = None
     pause: float = 0.0
+    in_doubt: bool = False
 
     targets: tuple[str, ...] = ()
 
@@ -228,7 +237,7 @@ class EndTry:
         error = None if self.error is None else free_text(self.error)
         outcome = "sent" if error is None else "failed"
         this = (TRY.c.notification_id == self.notification_id) & (TRY.c.number == self.number)
-        ended = {"ended_at": unit.now, "outcome": outcome, "error": error}
+        ended = {"ended_at": unit.now, "outcome": UNKNOWN if self.in_doubt else outcome, "error": error}
         unit.connection.execute(update(TRY).where(this).values(**ended))
         if row["status"] != "pending" or (row["claimed_by"], row["tries"]) != (self.node, self.number):
             return False
@@ -245,28 +254,15 @@ class EndTry:
             later = update(NOTIFICATION).where(literally(PENDING, "notification"), behind)
             unit.connection.execute(later.where(NOTIFICATION.c.due_at < due_at).values(due_at=due_at))
         unit.connection.execute(update(NOTIFICATION).where(mine).values(**values))
-        self._write_channel(unit, row["channel"], error, now)
+        note_of_channel(unit, row["channel"], error, paused_until=now + self.pause if self.pause else None)
         return True
-
-    def _write_channel(self, unit: UnitOfWork, channel: str, error: str | None, now: float) -> None:
-        mine = CHANNEL.c.channel == channel
-        known = unit.connection.execute(select(CHANNEL).where(mine)).mappings().first()
-        if error is None:
-            values: Row = {"failing_since": None, "last_sent_at": unit.now, "error": None}
-        else:
-            since = known["failing_since"] if known and known["failing_since"] else unit.now
-            values = {"failing_since": since, "error": error}
-        if self.pause:
-            values["paused_until"] = now + self.pause
-        if known is None:
-            unit.connection.execute(insert(CHANNEL).values(channel=channel, **values))
-        else:
-            unit.connection.execute(update(CHANNEL).where(mine).values(**values))
 
 
 @dataclass(frozen=True)
 class GiveUp:
-    """What nobody has even tried to send since the ISO moment `before` has failed. Answers how many, by channel."""
+    """What nobody has even tried to send since the ISO moment `before` has failed, and so has what was decided before
+    that and nobody has tried again for an hour, though it was due. Answers how many, by channel.
+    """
 
     before: str
     why: str
@@ -275,8 +271,9 @@ class GiveUp:
 
     def apply(self, unit: UnitOfWork) -> dict[str, int]:
         unit.flush()
-        untried = (NOTIFICATION.c.tries == 0) & (NOTIFICATION.c.created_at < self.before)
-        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), untried)
+        left = NOTIFICATION.c.claimed_by.is_(None) & (NOTIFICATION.c.due_at < database_time(unit.connection) - 3600.0)
+        nobody = (NOTIFICATION.c.created_at < self.before) & or_(NOTIFICATION.c.tries == 0, left)
+        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), nobody)
         found = [dict(row) for row in unit.connection.execute(wanted).mappings()]
         ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
         for row in found:
@@ -285,43 +282,6 @@ class GiveUp:
         channels = Counter(row["channel"] for row in found)
         count_events(unit, {("failed", channel): count for channel, count in channels.items()})
         return dict(channels)
-
-
-@dataclass(frozen=True)
-class KeepChannels:
-    """Say through which channels a living node can send, and keep what it is sending just now."""
-
-    node: str
-    channels: Sequence[str]
-    lease_seconds: float
-    sending: Sequence[int] = ()
-
-    targets: tuple[str, ...] = ()
-
-    def apply(self, unit: UnitOfWork) -> None:
-        unit.flush()
-        expires_at = database_time(unit.connection) + self.lease_seconds
-        mine = CHANNEL_NODE.c.node == self.node
-        gone = delete(CHANNEL_NODE).where(mine, CHANNEL_NODE.c.channel.not_in(list(self.channels)))
-        unit.connection.execute(gone)
-        if self.channels:
-            rows = [{"channel": name, "node": self.node, "expires_at": expires_at} for name in self.channels]
-            unit.upsert(CHANNEL_NODE, rows)
-        if self.sending:
-            claimed = NOTIFICATION.c.id.in_(list(self.sending)) & (NOTIFICATION.c.claimed_by == self.node)
-            unit.connection.execute(update(NOTIFICATION).where(claimed).values(claim_expires_at=expires_at))
-
-
-@dataclass(frozen=True)
-class LeaveChannels:
-    """A node sends nothing any more."""
-
-    node: str
-
-    targets: tuple[str, ...] = ()
-
-    def apply(self, unit: UnitOfWork) -> None:
-        unit.connection.execute(delete(CHANNEL_NODE).where(CHANNEL_NODE.c.node == self.node))
 
 
 def record_untold(unit: UnitOfWork, untold: Sequence[Untold]) -> None:
@@ -346,18 +306,6 @@ def claimed_by(connection: Connection, notification_id: int, number: int) -> str
     """Which node holds the claim of this try; None: nobody does any more."""
     this = (NOTIFICATION.c.id == notification_id) & (NOTIFICATION.c.tries == number)
     return connection.execute(select(NOTIFICATION.c.claimed_by).where(this)).scalar()
-
-
-def channels_of_nodes(connection: Connection) -> list[str]:
-    """Through which channels some living node can send."""
-    living = CHANNEL_NODE.c.expires_at > database_time(connection)
-    found = select(CHANNEL_NODE.c.channel).distinct().where(living).order_by(CHANNEL_NODE.c.channel)
-    return list(connection.execute(found).scalars())
-
-
-def channels(connection: Connection) -> list[Row]:
-    """How each channel does."""
-    return [dict(row) for row in connection.execute(select(CHANNEL).order_by(CHANNEL.c.channel)).mappings()]
 
 
 def groups(connection: Connection) -> dict[str, tuple[str, str]]:

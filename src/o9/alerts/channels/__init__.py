@@ -14,7 +14,7 @@ from o9.model.errors import OptimizationValidationError
 
 __all__ = [
     "AppriseChannel", "BlockChannel", "Channel", "ConsoleChannel", "Failed", "FileChannel", "FunctionChannel",
-    "LogChannel", "Sent", "channel_of", "standing_channels",
+    "LogChannel", "Sent", "channel_of", "shows_the_first", "standing_channels",
 ]  # fmt: skip
 NAME_LIMIT = 200
 BLOCK = "block:"
@@ -23,6 +23,11 @@ BLOCK = "block:"
 def standing_channels() -> dict[str, Channel]:
     """Those that are there from the start; a user's of the same name replaces one."""
     return {"log": LogChannel(), "console": ConsoleChannel(), "file": FileChannel()}
+
+
+def shows_the_first(channel: Channel) -> bool:
+    """Whether it says what the message says, and so needs no more of the notice than its first alerts and counts."""
+    return bool(getattr(channel, "shows_the_first", False))
 
 
 def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None) -> Channel:

@@ -59,6 +59,8 @@ _IN_MARKDOWN = frozenset({"discord"})
 class AppriseChannel:
     """A channel by an Apprise URL. Raises OptimizationValidationError for one that Apprise does not take."""
 
+    shows_the_first = True
+
     def __init__(self, name: str, url: str | SecretStr, seconds: float = SECONDS) -> None:
         self.name = name
         self._url = url if isinstance(url, SecretStr) else SecretStr(url)

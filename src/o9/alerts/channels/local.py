@@ -43,6 +43,8 @@ _ANSI_RESOLVED = 32
 class LogChannel:
     """Logger `o9.alerts`: one record a notice, at its level; what is over is INFO."""
 
+    shows_the_first = True
+
     name = "log"
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
@@ -55,6 +57,8 @@ class LogChannel:
 
 class ConsoleChannel:
     """The program's stderr, as it is then; coloured where that is a terminal, unless NO_COLOR is set."""
+
+    shows_the_first = True
 
     name = "console"
 
@@ -81,6 +85,8 @@ class FileChannel:
 
     Several processes may write to it.
     """
+
+    shows_the_first = True
 
     name = "file"
 

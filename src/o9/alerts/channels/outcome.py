@@ -23,6 +23,7 @@ from o9.alerts.redaction import NONE_KNOWN, Secrets, redacted
 from o9.alerts.text import cut, line
 
 REASON_LIMIT = 300
+UNKNOWN = "; whether it arrived is unknown"
 LONGEST_WAIT = timedelta(days=1)  # what a service may ask for
 PASSES = frozenset({408, 421, 423, 425, 429})  # of the 4xx: the same may be taken later
 
@@ -34,11 +35,12 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It did not, or nobody knows."""
+    """It did not, or nobody knows: then it is `in_doubt`, and who is told again may be told twice."""
 
     reason: str
     retry_after: timedelta | None = None
     permanent: bool = False
+    in_doubt: bool = False
 
 
 class Channel(Protocol):
@@ -56,8 +58,11 @@ def failed(
     *,
     retry_after: timedelta | None = None,
     permanent: bool = False,
+    in_doubt: bool = False,
 ) -> Failed:
-    return Failed(cut(line(redacted(reason, secrets)), REASON_LIMIT), retry_after, permanent)
+    doubt = UNKNOWN if in_doubt else ""
+    said = cut(line(redacted(reason, secrets)), REASON_LIMIT - len(doubt))
+    return Failed(f"{said}{doubt}", retry_after, permanent, in_doubt)
 
 
 def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: datetime) -> Failed:
@@ -68,7 +73,7 @@ def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: date
         if (answer := answer_in(each)) is not None:
             return failure_of_answer(answer, secrets, now=now)
     innermost = _innermost(error)
-    return failed(f"{_words(innermost)}{_in_doubt(error)}", secrets)
+    return failed(_words(innermost), secrets, in_doubt=_in_doubt(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ def _of_smtp(error: smtplib.SMTPException, secrets: Secrets) -> Failed:
         code = error.smtp_code
         return failed(f"SMTP {code}: {_text(error.smtp_error)}", secrets, permanent=code >= 500)
     permanent = isinstance(error, smtplib.SMTPNotSupportedError)
-    return failed(f"{_words(error)}{'' if permanent else _in_doubt(error)}", secrets, permanent=permanent)
+    return failed(_words(error), secrets, permanent=permanent, in_doubt=not permanent and _in_doubt(error))
 
 
 def _asked_to_wait(answer: Answer, now: datetime) -> timedelta | None:
@@ -182,16 +187,16 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _in_doubt(error: BaseException) -> str:
+def _in_doubt(error: BaseException) -> bool:
     """A connection that was refused carried nothing; one that broke may have."""
     for each in _chain(error):
         if isinstance(each, ConnectionRefusedError) or "gaierror" in type(each).__name__:
-            return ""
+            return False
         if isinstance(each, ConnectionResetError | BrokenPipeError | smtplib.SMTPServerDisconnected) or (
             "timeout" in type(each).__name__.lower() and "connect" not in type(each).__name__.lower()
         ):
-            return "; whether it arrived is unknown"
-    return ""
+            return True
+    return False
 
 
 def _text(said: bytes | str) -> str:

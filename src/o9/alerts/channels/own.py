@@ -108,6 +108,8 @@ class FunctionChannel:
 class BlockChannel:
     """Any object with `notify(body, subject)`: Prefect's notification blocks as they are."""
 
+    shows_the_first = True
+
     def __init__(self, name: str, block: Any, seconds: float = SECONDS) -> None:
         self.name = name
         self._block = block

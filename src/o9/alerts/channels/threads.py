@@ -42,7 +42,7 @@ class LeftBehind(NotBack):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} s")
-        self.failure = failed(f"no answer within {seconds:g} s; whether it arrived is unknown")
+        self.failure = failed(f"no answer within {seconds:g} s", in_doubt=True)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,184 @@
+"""An alert or a group that cannot be dealt with, by a mistake of O9's own, is set aside: all others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alert_worlds import START, MadeTime, World, alert, tell, world
+
+from o9.alerts.alert import Labels
+from o9.alerts.aside import SET_ASIDE
+from o9.alerts.look import Look
+from o9.alerts.routing import Route, routes_of
+from o9.alerts.silences import Silences
+from o9.cli.alert_reading import with_standing
+from o9.store.alerts import ResolveAlert
+
+SECOND = timedelta(seconds=1)
+CONFIGURATION = """
+route: {receiver: default, group_by: [title], group_wait: 10s, group_interval: 1m, repeat_interval: 1d}
+receivers: [{name: default, channels: [log]}]
+"""
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> MadeTime:
+    return MadeTime().patch(monkeypatch)
+
+
+@pytest.fixture
+def one(tmp_path: Path, time: MadeTime) -> Iterator[World]:
+    made = world(tmp_path, time, CONFIGURATION)
+    yield made
+    made.store.close()
+
+
+class Poison:
+    """While it is `strong`, what holds it raises."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.strong = True
+        self._patch = monkeypatch
+
+    def drink(self) -> None:
+        if self.strong:
+            raise ZeroDivisionError("poison")
+
+    def in_taking(self, optimization_id: str) -> None:
+        def routed(route: Route, labels: Labels) -> Any:
+            if labels["optimization"] == optimization_id:
+                self.drink()
+            return routes_of(route, labels)
+
+        self._patch.setattr("o9.alerts.engine.routes_of", routed)
+
+    def in_looking_at(self, optimization_id: str) -> None:
+        muting = Silences.muting
+
+        def muted(silences: Silences, alert: Any, now: Any) -> Any:
+            if alert.optimization_id == optimization_id:
+                self.drink()
+            return muting(silences, alert, now)
+
+        self._patch.setattr(Silences, "muting", muted)
+
+    def in_group_of(self, title: str) -> None:
+        regular = Look.regular
+
+        def looked(look: Look) -> None:
+            regular(look)
+            if ("title", title) in look._group.labels:
+                self.drink()
+
+        self._patch.setattr(Look, "regular", looked)
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Poison:
+    return Poison(monkeypatch)
+
+
+def after(world: World, seconds: float) -> list[list[str]]:
+    """Of what is told until so many seconds have passed."""
+    before = len(world.told())
+    world.until(world.time.now + seconds * SECOND)
+    world.tick()
+    return [firing for _, _, firing, *_ in world.told()[before:]]
+
+
+def held(world: World) -> dict[str, list[str]]:
+    """What `o9 alerts list` says of each: why nobody is told of it."""
+    listed = with_standing(world.store, world.store.alerts.open_episodes())
+    return {each.episode.alert_id: [row["reason"] for row in each.standing.held] for each in listed}
+
+
+@pytest.mark.parametrize("where", ["in_taking", "in_looking_at"])
+def test_an_alert_that_raises_is_set_aside_and_tried_again(
+    where: str, one: World, poison: Poison, caplog: pytest.LogCaptureFixture
+) -> None:
+    getattr(poison, where)("opt-poison")
+    tell(one.store, alert("bad", START, optimization_id="opt-poison"), alert("a", START), alert("b", START, "Stalled"))
+    assert sorted(after(one, 30)) == [["a"], ["b"]]  # also its own group goes on without it
+    ((alert_id, _, reason, by, _),) = one.untold()
+    assert (alert_id, reason) == ("bad", SET_ASIDE)
+    assert by.startswith("ZeroDivisionError: poison; tried again from 2026-03-02T09:0")
+    assert caplog.text.count("bad set aside until") == 1
+    assert "Traceback" in caplog.text
+    assert held(one) == {"bad": [SET_ASIDE], "a": [], "b": []}
+    # What comes later goes on too, while the pauses grow; it is told of once.
+    tell(one.store, alert("c", one.time.now, "Node down"))
+    assert after(one, 3_600) == [["c"]]
+    assert 5 <= caplog.text.count("bad set aside until") <= 8
+    assert len(one.untold()) == 1
+    poison.strong = False
+    assert after(one, 3_600 + 70) == [["a", "bad"]]
+    assert not any(held(one).values())
+
+
+def test_a_group_that_raises_is_set_aside_with_all_that_is_in_it(
+    one: World, poison: Poison, caplog: pytest.LogCaptureFixture
+) -> None:
+    poison.in_group_of("Drawdown")
+    tell(
+        one.store, *(alert(f"a{n}", START, optimization_id=f"opt-{n}") for n in range(5)), alert("b", START, "Stalled")
+    )
+    assert after(one, 30) == [["b"]]
+    assert {row[:3] for row in one.untold()} == {(f"a{n}", "default", SET_ASIDE) for n in range(5)}
+    assert "a0, a1, a2 and 2 more set aside until" in caplog.text
+    one.store.write(ResolveAlert("a4", "ann"))
+    tell(one.store, alert("a5", one.time.now, optimization_id="opt-5"), alert("b1", one.time.now, "Stalled"))
+    assert [each for each in after(one, 600) if "b" not in each[0]] == []
+    poison.strong = False
+    assert after(one, 3_600) == [["a0", "a1", "a2", "a3", "a5"]]
+    assert ("a4", "default", "over before anybody was told") in {row[:3] for row in one.untold()}
+
+
+def test_the_next_leader_tries_at_once(one: World, poison: Poison) -> None:
+    poison.in_taking("opt-poison")
+    tell(one.store, alert("bad", START, optimization_id="opt-poison"), alert("b", START, "Stalled"))
+    assert after(one, 2_000) == [["b"]]
+    poison.strong = False
+    one.restart()
+    assert after(one, 11) == [["bad"]]
+
+
+def test_what_is_over_while_it_is_set_aside_is_done_with(one: World, poison: Poison) -> None:
+    poison.in_taking("opt-poison")
+    tell(one.store, alert("bad", START, optimization_id="opt-poison"), alert("b", START, "Stalled"))
+    after(one, 30)
+    one.store.write(ResolveAlert("bad", "ann"))
+    poison.strong = False
+    assert after(one, 4_000) == []
+    assert [each.alert_id for each in one.store.alerts.open_episodes()] == ["b"]
+
+
+def test_rows_that_cannot_be_read_stop_nobody(one: World, caplog: pytest.LogCaptureFixture) -> None:
+    tell(one.store, alert("bad", START, "Drawdown"), alert("a", START, "Stalled"), alert("b", START, "Node down"))
+    assert len(after(one, 30)) == 3
+    (of_a,) = [key for key, (_, state) in one.store.alerts.groups().items() if "Stalled" in state]
+    with one.store._engine.connect() as connection:
+        connection.exec_driver_sql("UPDATE alert SET labels = '{' WHERE alert_id = 'bad'")
+        connection.exec_driver_sql("UPDATE alert_group SET state = '{}' WHERE group_key = ?", (of_a,))
+    one.restart()
+    tell(one.store, alert("b1", one.time.now, "Node down", optimization_id="opt-2"))
+    # Of the group nobody knows any more who was told: so everybody is, again.
+    assert sorted(after(one, 90)) == [["a"], ["b", "b1"]]
+    assert [row[:3] for row in one.untold()] == [("bad", "", SET_ASIDE)]
+    assert f"the group {of_a} of alerts begins anew, its state cannot be read: KeyError" in caplog.text
+
+
+def test_moments_at_the_ends_of_time_set_nothing_aside(one: World) -> None:
+    ends = {"first": datetime.min.replace(tzinfo=UTC), "last": datetime.max.replace(tzinfo=UTC)}
+    tell(one.store, *(alert(name, at, name) for name, at in ends.items()), alert("b", START))
+    assert sorted(after(one, 30)) == [["b"], ["first"], ["last"]]
+    one.restart()
+    over = {"resolved": True, "resolved_at": START - 9 * SECOND}
+    tell(one.store, *(alert(f"{name}-over", at, name, **over) for name, at in ends.items()))
+    before = len(one.told())
+    after(one, 120)
+    assert sorted(resolved for _, _, _, resolved, *_ in one.told()[before:]) == [["first"], ["last"]]
+    assert one.untold() == []
