@@ -195,6 +195,19 @@ async def test_rules_drop_and_the_history_says_so(make: Make, async_wait_until: 
     assert (await system.get_alert_statistics())["untold"] == {"dropped by a rule": 1}
 
 
+async def test_what_a_rule_sends_goes_out_without_waiting_for_that_rule(make: Make, async_wait_until: Wait) -> None:
+    told: list[str] = []
+    system = await make({"mine": lambda each: told.append(each.title)})
+
+    async def sends(each: OptimizationAlert) -> bool:
+        await system.send_alert(alert("of the rule", title="of the rule"))
+        return False
+
+    await system.register_alert_rule(sends)
+    assert await asyncio.wait_for(system.send_alert(alert("a", title="a")), 5.0) is None
+    await async_wait_until(lambda: told == ["of the rule"])
+
+
 async def test_suppressed_is_not_told_until_it_is_lifted(make: Make, async_wait_until: Wait) -> None:
     told: list[str] = []
     system = await make({"mine": lambda each: told.append(each.alert_id)})

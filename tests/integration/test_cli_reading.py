@@ -170,6 +170,12 @@ def test_an_unknown_id_gets_suggestions(o9: O9Command, filled: Path, typed: str)
         assert "did you mean done-1" in answer.err
 
 
+@pytest.mark.parametrize("words", [[], ["alerts"], ["db"]])
+def test_without_a_command_there_is_the_help_as_it_stands(o9: O9Command, words: list[str]) -> None:
+    answer, help_ = o9(*words), o9(*words, "--help")
+    assert (answer.code, answer.out, answer.err.strip()) == (2, "", help_.out.strip())
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 import urllib.error
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -85,6 +85,14 @@ def plain(alert: OptimizationAlert) -> None: ...
 async def coroutine(alert: OptimizationAlert) -> None: ...
 
 
+def yields(alert: OptimizationAlert) -> Iterator[str]:
+    yield alert.title
+
+
+async def yields_later(alert: OptimizationAlert) -> AsyncIterator[str]:
+    yield alert.title
+
+
 @pytest.mark.parametrize(
     ("what", "kind"),
     [
@@ -106,10 +114,12 @@ def test_three_stand_from_the_start() -> None:
 @pytest.mark.parametrize(
     ("name", "what", "field", "told"),
     [
-        ("desk", 7, "channels.desk", "a int is no channel; give a function"),
+        ("desk", 7, "channels.desk", "int is no channel; give a function"),
         ("desk", Notifies, "channels.desk", "Notifies is a class; give an instance"),
         ("desk", lambda: None, "channels.desk", "takes (); let it take exactly one argument"),
         ("desk", lambda a, b: None, "channels.desk", "takes (a, b); let it take exactly one argument"),
+        ("desk", yields, "channels.desk", "it yields, so that calling it runs nothing; let it return"),
+        ("desk", yields_later, "channels.desk", "it yields, so that calling it runs nothing; let it return"),
         ("desk", "block:desk", "channels.desk", "blocks cannot be loaded here; give the block itself"),
         ("desk", "", "channels.desk", "SERVICE://…"),
         ("desk", "desk", "channels.desk", "SERVICE://…"),

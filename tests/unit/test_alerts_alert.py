@@ -45,10 +45,10 @@ def alert(starts: float = 0, ends: float | None = None, **fields: Any) -> Alert:
 
 
 def test_the_labels_of_an_alert_are_its_title_level_and_optimization_and_those_it_was_given() -> None:
-    made = alert_of(told(metadata={"rule": "dd", "labels": {"book": "eu", "level": "page"}, "figures": {"x": 1}}))
+    made = alert_of(told(metadata={"rule": "dd", "labels": {"book": "eu", "level": "warning"}, "figures": {"x": 1}}))
     assert made.labels == {
         "title": "Drawdown",
-        "level": "page",
+        "level": "warning",
         "optimization": "opt-1",
         "rule": "dd",
         "book": "eu",
@@ -81,6 +81,11 @@ def test_what_no_database_holds_is_replaced() -> None:
         ({"": "x"}, "metadata.labels", "'' cannot name a label; take printable text of 1 to 200 characters"),
         ({"a\n": "x"}, "metadata.labels", "'a\\n' cannot name a label; take printable text of 1 to 200 characters"),
         ({1: "x"}, "metadata.labels", "1 cannot name a label; take printable text of 1 to 200 characters"),
+        (
+            {"level": "bogus"},
+            "metadata.labels.level",
+            "no level is called 'bogus'; there are info, warning, error, critical",
+        ),
         ({"n": 3}, "metadata.labels.n", "expected text, got int; labels tell alerts apart"),
         ({"n": "x" * 10_001}, "metadata.labels.n", "10,001 characters; at most 10,000 are allowed"),
         ({str(n): "" for n in range(65)}, "metadata.labels", "65 labels; at most 64 are allowed"),

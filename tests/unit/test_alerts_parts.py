@@ -78,6 +78,9 @@ def test_a_level_may_be_given_as_text_and_set_later() -> None:
         ({"metadata": {"evidence": {"loss": math.nan}}}, r"metadata.evidence.loss: nan is not a finite number"),
         ({"metadata": {"a": "x" * (1 << 20)}}, "metadata: .* at most 1,048,576 bytes"),
         ({"metadata": {"labels": {"desk": 1}}}, "metadata.labels.desk: expected text, got int"),
+        ({"metadata": {"evidence": [1, 2]}}, "metadata.evidence: expected a mapping of figures, got list"),
+        ({"metadata": {"remedy": 5}}, "metadata.remedy: expected text, got int"),
+        ({"metadata": {"link": {"a": 1}}}, "metadata.link: expected text, got dict"),
         ({"metadata": []}, "metadata: expected a dict"),
     ],
 )

@@ -65,12 +65,17 @@ def labels_of(told: OptimizationAlert) -> dict[str, str]:
     ``metadata["labels"]``: a flat mapping of text, which may also replace one of them.
 
     A label whose value is empty counts as absent; what no database can hold is replaced. Raises
-    OptimizationValidationError for labels that are not such a mapping.
+    OptimizationValidationError for labels that are not such a mapping, and for what messages could not show.
     """
     labels = {"title": told.title, "level": told.level._value_, "optimization": told.optimization_id}
     if told.metadata:
         labels["rule"] = str(told.metadata.get("rule", ""))
         labels |= _checked(told.metadata.get("labels", {}))
+        for name, kind in _SHOWN.items():
+            if not isinstance(told.metadata.get(name, None), kind | None):
+                raise OptimizationValidationError(
+                    f"metadata.{name}", f"expected {_IN_WORDS[kind]}, got {type(told.metadata[name]).__name__}"
+                )
     return {name: free_text(value)[:VALUE_LIMIT] for name, value in labels.items() if value}
 
 
@@ -138,6 +143,9 @@ def in_order(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
 
 
 _SEVERITY = {level: rank for rank, level in enumerate(AlertLevel)}
+_IN_WORDS: dict[type, str] = {dict: "a mapping of figures", str: "text"}
+_SHOWN: dict[str, type] = {"evidence": dict, "remedy": str, "link": str}
+_LEVELS = tuple(level.value for level in AlertLevel)
 
 
 def _checked(labels: Any) -> dict[str, str]:
@@ -155,6 +163,10 @@ def _checked(labels: Any) -> dict[str, str]:
             raise OptimizationValidationError(
                 f"{where}.{name}",
                 f"expected text, got {type(value).__name__}; labels tell alerts apart",
+            )
+        if name == "level" and value not in _LEVELS:
+            raise OptimizationValidationError(
+                f"{where}.level", f"no level is called {value!r:.80}; there are {', '.join(_LEVELS)}"
             )
         if len(value) > VALUE_LIMIT:
             raise OptimizationValidationError(

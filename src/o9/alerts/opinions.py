@@ -2,7 +2,8 @@
 
 Contract. A rule gets a copy. A plain function works in a thread of its own, a coroutine function in the event loop,
 where the watchdog looks after it; both for a limited time, and as long as one hangs it is not asked again. A rule that
-fails has no opinion: what failed is logged, and the alert goes on.
+fails has no opinion: what failed is logged, and the alert goes on. What a rule itself sends is not judged: it would
+wait for itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from o9.alerts.channels.threads import NotBack, Threads
@@ -23,6 +26,23 @@ logger = logging.getLogger(__name__)
 RULE_SECONDS = 10.0  # for all alerts that arrived together
 
 Rule = Callable[[OptimizationAlert], Any]
+
+
+_judging: ContextVar[bool] = ContextVar("o9_alert_rule", default=False)
+
+
+def is_judging() -> bool:
+    """Whether this is called by a rule."""
+    return _judging.get()
+
+
+@contextmanager
+def _judged() -> Iterator[None]:
+    token = _judging.set(True)
+    try:
+        yield
+    finally:
+        _judging.reset(token)
 
 
 class Opinions:
@@ -93,14 +113,16 @@ class _Asked:
         answers: list[Any] = []
         for alert in alerts:
             try:
-                answers.append(await run_user_code(f"the alert rule {self.name}", self._rule, alert))
+                with _judged():
+                    answers.append(await run_user_code(f"the alert rule {self.name}", self._rule, alert))
             except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is said, and is no opinion
                 answers.append(self._failed(error))
         return answers
 
     def _answer(self, alert: OptimizationAlert) -> Any:
         try:
-            return self._rule(alert)
+            with _judged():
+                return self._rule(alert)
         except Exception as error:  # noqa: BLE001 - as above
             return self._failed(error)
 

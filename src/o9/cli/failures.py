@@ -28,7 +28,9 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     try:
         sys.stdout.flush()
-        print(f"o9: {shown(message)}", file=sys.stderr)
+        # A command that was typed without its subcommand is answered by what there is, as it stands.
+        is_help = type(error).__name__ == "NoArgsIsHelpError"
+        print(error.format_message() if is_help else f"o9: {shown(message)}", file=sys.stderr)  # type: ignore[attr-defined]
     except BrokenPipeError:
         return _leave_broken_pipe()
     return code

@@ -155,7 +155,7 @@ class OptimizationAlert(_Record):
     level: AlertLevel
     title: str
     message: str
-    timestamp: datetime
+    timestamp: datetime = field(default_factory=utc_now)
     resolved: bool = False
     resolved_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)

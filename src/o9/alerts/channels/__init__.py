@@ -57,12 +57,14 @@ def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None
         return made
     if callable(getattr(what, "notify", None)):
         return BlockChannel(name, what)
+    if inspect.isgeneratorfunction(what) or inspect.isasyncgenfunction(what):
+        raise OptimizationValidationError(field, "it yields, so that calling it runs nothing; let it return")
     if callable(what):
         _check_takes_one(field, what)
         return FunctionChannel(name, what)
     raise OptimizationValidationError(
         field,
-        f"a {type(what).__name__} is no channel; give a function or coroutine function of one alert, an Apprise URL, "
+        f"{type(what).__name__} is no channel; give a function or coroutine function of one alert, an Apprise URL, "
         "a block with notify(body, subject), or block:NAME",
     )
 
