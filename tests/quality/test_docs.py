@@ -78,6 +78,7 @@ def test_the_guide_s_strategies_run(tmp_path: Path, home: Path) -> None:
     told = run(tmp_path, sys.executable, "program.py", home=home).splitlines()
     assert [line for line in told if "completed" in line] == ["halving completed True", "descent completed True"]
     assert sum(line.startswith("done: ") for line in told) == 2
+    assert "Drawdown True eu has lost 3.0% since noon" in told
 
 
 _RUN_BOTH = """
@@ -104,6 +105,8 @@ async def main():
             while (state := await aggregator.get_optimization_status(state.optimization_id)).completed_at is None:
                 await asyncio.sleep(0.1)
             print(name, state.status.value, state.current_performance > -0.1)
+        alerts, _ = await names["tell_of_drawdown"]("eu", 0.03)
+        print(alerts[0].title, alerts[0].resolved, alerts[0].message)
         await asyncio.sleep(1)  # what happened is told within the monitoring interval
 
 
