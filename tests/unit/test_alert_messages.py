@@ -59,6 +59,7 @@ def message(of: Notice) -> Message:
         ("one alert", "[CRITICAL] Drawdown limit breached: momentum-us"),
         ("an alert of no optimization", "[INFO] Store away"),
         ("a group of 14", "[CRITICAL] 14 alerts firing, 2 resolved"),
+        ("4 of 14 are new", "[CRITICAL] 4 alerts new, 1 resolved, 10 known"),
         ("resolved", "[RESOLVED] Drawdown limit breached: momentum-us"),
         ("a group resolved", "[RESOLVED] 14 alerts resolved"),
         ("flapping", "[CRITICAL, FLAPPING] Drawdown limit breached: momentum-us"),
@@ -107,6 +108,26 @@ def test_a_group_shows_the_first_ten_and_how_many_more(form: Form) -> None:
     assert len(set(shown)) == 10
     assert "and 6 more" in told
     assert "14 alerts fire: 3 critical, 3 error, 8 warning. 2 are over." in told
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_of_a_group_the_news_are_shown_first(form: Form) -> None:
+    told = message(samples()["4 of 14 are new"]).body(form)
+    shown = re.findall(r"https://o9\.example\.com/optimizations/(\d+)(?=[\s>)])", told.replace('"', " "))
+    assert list(dict.fromkeys(shown))[:5] == ["0", "1", "3", "2", "14"]
+    assert [told.count(f"{each}, NEW") for each in ("CRITICAL", "ERROR", "WARNING", "RESOLVED")] == [1, 1, 2, 0]
+    news = "4 are new: 1 critical, 1 error, 2 warning. 1 is over. 10 were known and still fire: 2 critical, 2 error, 6"
+    assert news in told
+
+
+def test_what_is_over_is_among_those_that_are_shown_of_hundreds() -> None:
+    known = tuple(replace(alert(optimization=f"trend-{n}"), alert_id=f"a{n}") for n in range(443))
+    over = replace(alert(optimization="carry-fx"), alert_id="over", ends_at=NOW)
+    told = message(replace(notice(*known, resolved=(over,)), known=443))
+    assert told.title == "[ERROR] Trials fail (1 resolved, 443 known)"
+    assert told.body().startswith(
+        "1 is over. 443 were known and still fire: 443 error.\n\n1. RESOLVED  Trials fail: carry-fx\n"
+    )
 
 
 def test_what_is_over_says_so_and_asks_for_nothing() -> None:

@@ -89,8 +89,12 @@ def _is_news(notices: list[Notice], *, resolved_is_told: bool) -> None:
             assert before is not None
             assert firing <= last
             assert notice.at - before.at >= second(35), "before repeat_interval"
-        elif resolved_is_told:
-            assert over or firing - last, "nothing new"
+            assert not notice.new
+        else:
+            assert firing - last <= _names(notice.new), "new, and not said to be"
+            began = {each.fingerprint: each.starts_at for each in notice.new}
+            assert before is None or all(began[name] >= before.at for name in _names(notice.new) & last), "it was known"
+            assert over or firing - last or not resolved_is_told, "nothing new"
         believed = (believed | firing) - over
         last = firing
         before = notice

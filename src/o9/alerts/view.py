@@ -55,6 +55,7 @@ class AlertShown(Shown):
     brief: str  # on one line
     level: str
     state: str  # firing or resolved
+    news: str  # new, where others were known
     badge: str  # CRITICAL, RESOLVED
     colour: str
     optimization: str
@@ -85,6 +86,7 @@ class View(Shown):
     at: str
     level: str
     firing: int
+    new: int  # of what fires
     resolved: int
     alerts: Sequence[AlertShown]
     more: int
@@ -94,11 +96,12 @@ class View(Shown):
 
 
 def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
-    """The first alerts of it, in the notice's order: what fires, then what is over."""
-    everything = (*notice.firing, *notice.resolved)
-    firing = {each.alert_id for each in notice.firing}
+    """The first alerts of it: what is new, what is over, then what was known."""
+    everything, new = notice.news_first, len(notice.new)
+    over = range(new, new + len(notice.resolved))
     shown = tuple(
-        _shown(each, each.alert_id in firing, notice.at, detail, link) for each in everything[: detail.alerts]
+        _shown(each, n not in over, "new" if n < new and notice.known else "", notice.at, detail, link)
+        for n, each in enumerate(everything[: detail.alerts])
     )
     level = worst_of(notice)
     return View(
@@ -113,6 +116,7 @@ def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
         at=moment(notice.at),
         level=level.value,
         firing=len(notice.firing),
+        new=new,
         resolved=len(notice.resolved),
         alerts=shown,
         more=len(everything) - len(shown),
@@ -125,7 +129,7 @@ def worst_of(notice: Notice) -> AlertLevel:
     return max((each.level for each in notice.firing or notice.resolved), key=levels.index, default=AlertLevel.INFO)
 
 
-def _shown(alert: Alert, firing: bool, now: datetime, detail: Detail, link: str | None) -> AlertShown:
+def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail, link: str | None) -> AlertShown:
     raw, remedy = alert.message[:_RAW_LIMIT], alert.metadata.get("remedy")
     told = lines(raw)
     todo = line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
@@ -140,6 +144,7 @@ def _shown(alert: Alert, firing: bool, now: datetime, detail: Detail, link: str 
         brief="" if detail.bare else cut(line(told), min(detail.text, 300)),
         level=alert.level.value,
         state="firing" if firing else "resolved",
+        news=news,
         badge=alert.level.value.upper() if firing else "RESOLVED",
         colour=_COLOURS[alert.level] if firing else _RESOLVED,
         optimization=_name(alert.optimization_id),
@@ -181,12 +186,22 @@ def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
     if len(everything) == 1:
         where = _name(everything[0].optimization_id)
         return f"{title or UNTITLED}: {where}" if where else title or UNTITLED
-    fires, over = len(notice.firing), len(notice.resolved)
+    told = _counts(notice)
     if title:
-        told = f"{fires:,} firing" if fires else ""
-        return f"{title} ({told}{', ' if fires and over else ''}{f'{over:,} resolved' if over else ''})"
-    told = f"{fires:,} {'alert' if fires == 1 else 'alerts'} firing" if fires else ""
-    return f"{told}, {over:,} resolved" if fires and over else told or f"{over:,} alerts resolved"
+        return f"{title} ({', '.join(f'{count:,} {what}' for what, count in told)})"
+    (what, count), *others = told
+    first = f"{count:,} {'alert' if count == 1 else 'alerts'} {what}"
+    return ", ".join([first, *(f"{count:,} {what}" for what, count in others)])
+
+
+def _counts(notice: Notice) -> list[tuple[str, int]]:
+    """48 firing; 4 new, 44 known; 1 resolved, 443 known"""
+    fires, over = len(notice.firing), len(notice.resolved)
+    if notice.kind is not NoticeKind.FIRING or not notice.known:
+        counts = {"firing": fires, "resolved": over}
+    else:
+        counts = {"new": fires - notice.known, "resolved": over, "known": notice.known}
+    return [(what, count) for what, count in counts.items() if count]
 
 
 def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
@@ -197,10 +212,20 @@ def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
         return why
     if not fires:
         return f"{why} All {over:,} alerts are over.".strip()
-    of = Counter(each.level for each in notice.firing)
-    levels = ", ".join(f"{of[level]:,} {level.value}" for level in reversed(AlertLevel) if of[level])
-    told = f"{why} {fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {levels}.".strip()
-    return f"{told} {over:,} {'is' if over == 1 else 'are'} over." if over else told
+    ends = f"{over:,} {'is' if over == 1 else 'are'} over." if over else ""
+    if notice.kind is NoticeKind.FIRING and notice.known:
+        new = len(notice.new)
+        begins = f"{new:,} {'is' if new == 1 else 'are'} new: {_levels(notice.new)}." if new else ""
+        goes_on = "was known and still fires" if notice.known == 1 else "were known and still fire"
+        known = f"{notice.known:,} {goes_on}: {_levels(notice.firing[new:])}."
+        return " ".join(each for each in (begins, ends, known) if each)
+    told = f"{why} {fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {_levels(notice.firing)}."
+    return f"{told} {ends}".strip()
+
+
+def _levels(alerts: Sequence[Alert]) -> str:
+    of = Counter(each.level for each in alerts)
+    return ", ".join(f"{of[level]:,} {level.value}" for level in reversed(AlertLevel) if of[level])
 
 
 def _figures(evidence: Any, detail: Detail) -> dict[str, str]:
