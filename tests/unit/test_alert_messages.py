@@ -76,12 +76,41 @@ def test_a_group_of_one_title_is_called_by_it() -> None:
     assert message(notice(*three[:2], resolved=(three[2],))).title == "[ERROR] Trials fail (2 firing, 1 resolved)"
 
 
+def test_what_differs_by_labels_alone_is_told_apart_everywhere() -> None:
+    books = [
+        replace(
+            alert("Drawdown", optimization=""), alert_id=book,
+            labels={"title": "Drawdown", "level": "error", "venue": "XNYS\n\x1b[31m", "book": book},
+        )
+        for book in "abc"
+    ]  # fmt: skip
+    assert message(notice(books[0])).title == r"[ERROR] Drawdown (book=a, venue=XNYS \x1b[31m)"
+    for form in Form:
+        told = message(notice(*books)).body(form)
+        assert all(f"(book={book}, venue=XNYS" in told for book in "abc")
+        assert "\x1b" not in told
+        assert "book=a, venue=XNYS" in message(notice(books[0])).body(form)
+
+
+def test_labels_that_are_said_otherwise_are_not_said_again_and_long_ones_are_cut() -> None:
+    labels = {"title": "Trials fail", "level": "error", "optimization": "trend-7", "rule": "failed"}
+    long = {f"label {n:02}": "v" * 1_000 for n in range(20)}
+    assert "Labels" not in message(notice(replace(alert(), labels=labels))).body()
+    assert (
+        "Labels        title=other\n" in message(notice(replace(alert(), labels={**labels, "title": "other"}))).body()
+    )
+    (told,) = re.findall("Labels .*", message(notice(replace(alert(), labels={**labels, **long}))).body())
+    assert told.startswith("Labels        label 00=vvvv")
+    assert 100 < len(told) <= 14 + 160
+
+
 def test_one_alert_in_plain_text() -> None:
     assert message(samples()["one alert"]).body() == (
         "The best trial has lost 23.4% from its peak; metadata.risk_limits allows 20%.\n"
         "\n"
         "Optimization  momentum-us\n"
         "Since         2026-01-30 14:01:00 UTC, for 4 min\n"
+        "Labels        desk=systematic\n"
         "Figures       drawdown 0.2341; limit 0.2; trial 118\n"
         "What to do    halve the leverage, or take the next best trial within the limit\n"
         "Look          https://o9.example.com/optimizations/0\n"
@@ -270,7 +299,7 @@ def test_a_body_fits_whatever_the_service_takes(sample: str, form: Form, limit: 
 
 
 def test_less_room_leaves_out_what_each_says_before_which_they_are() -> None:
-    told = message(samples()["a group of 14"]).body(Form.TEXT, 1_000)
+    told = message(samples()["a group of 14"]).body(Form.TEXT, 1_200)
     assert "and 6 more" in told
     assert "halve the leverage" not in told
     assert "https://" not in told

@@ -64,7 +64,7 @@ def _alert(number: int) -> Alert:
     level, title, message, evidence, remedy = _CASES[min(number % 5, 2)]
     place = f"{_PLACES[number % len(_PLACES)]}-{number}" if number else _PLACES[0]
     return Alert(
-        labels={"title": title, "level": level.value, "optimization": place, "desk": "systematic"},
+        labels={"title": title, "level": level.value, "optimization": place, "rule": "sample", "desk": "systematic"},
         starts_at=_NOW - timedelta(minutes=4 + 11 * number),
         alert_id=f"sample-{number}",
         optimization_id=place,

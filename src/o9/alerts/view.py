@@ -22,6 +22,7 @@ from o9.alerts.text import cut, duration, figure, line, lines, moment
 from o9.model.states import AlertLevel
 
 NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
+LABELLED_LIMIT, HEADLINE_LABELLED_LIMIT, VALUE_LIMIT = 160, 60, 40
 FIGURES = 12
 UNTITLED = "Untitled alert"
 # Told apart by their brightness too, and dark enough for white words upon them.
@@ -69,6 +70,7 @@ class AlertShown(Shown):
     link: str
     command: str
     labels: Mapping[str, str]
+    labelled: str  # those of them that nothing else says, on one line
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,19 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         link="" if detail.bare else _address(alert, link),
         command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
         labels={_name(name): _name(value) for name, value in alert.labels.items()},
+        labelled=cut(labelled(alert.labels, *said_of(alert)), min(detail.text, LABELLED_LIMIT)),
     )
+
+
+def said_of(alert: Alert) -> tuple[str, str, str]:
+    return alert.title, alert.level.value, alert.optimization_id
+
+
+def labelled(labels: Mapping[str, str], title: str, level: str, optimization: str) -> str:
+    """`book=a, venue=XNYS`: what tells an alert from others beside these three and its rule."""
+    said = {"title": title, "level": level, "optimization": optimization, "rule": labels.get("rule")}
+    others = [(name, value) for name, value in sorted(labels.items()) if said.get(name) != value]
+    return ", ".join(f"{_name(name)}={cut(_name(value), VALUE_LIMIT)}" for name, value in others)
 
 
 def _when(begins: datetime, ended: datetime | None, now: datetime) -> str:
@@ -184,12 +198,16 @@ def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
     titles = {each.title for each in everything}
     title = _name(next(iter(titles))) if len(titles) == 1 else ""
     if len(everything) == 1:
-        where = _name(everything[0].optimization_id)
-        return f"{title or UNTITLED}: {where}" if where else title or UNTITLED
-    told = _counts(notice)
+        alert = everything[0]
+        where = _name(alert.optimization_id)
+        told = f"{title or UNTITLED}: {where}" if where else title or UNTITLED
+        # An alert of a rule is told from others by its title and optimization.
+        which = "" if "rule" in alert.labels else cut(labelled(alert.labels, *said_of(alert)), HEADLINE_LABELLED_LIMIT)
+        return f"{told} ({which})" if which else told
+    counts = _counts(notice)
     if title:
-        return f"{title} ({', '.join(f'{count:,} {what}' for what, count in told)})"
-    (what, count), *others = told
+        return f"{title} ({', '.join(f'{count:,} {what}' for what, count in counts)})"
+    (what, count), *others = counts
     first = f"{count:,} {'alert' if count == 1 else 'alerts'} {what}"
     return ", ".join([first, *(f"{count:,} {what}" for what, count in others)])
 
