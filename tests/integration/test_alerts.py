@@ -125,6 +125,25 @@ async def test_who_registered_is_told_of_what_begins_and_of_its_end(make: Make, 
     assert figures["leader"] is not None
 
 
+async def test_a_function_is_called_once_for_each_alert_of_a_group_and_once_for_its_end(
+    make: Make, async_wait_until: Wait
+) -> None:
+    told: list[tuple[str, bool]] = []
+    system = await make({"mine": lambda each: told.append((each.alert_id, each.resolved))})
+    names = [f"a{n}" for n in range(5)]
+    for n, name in enumerate(names, 1):
+        await system.send_alert(alert(name, metadata={"labels": {"book": name}}))
+        await async_wait_until(lambda n=n: len(told) >= n)
+    await system.resolve_alert("a2")
+    await async_wait_until(lambda: len(told) >= 6)
+    for name in names:
+        await system.resolve_alert(name)
+    await async_wait_until(lambda: len(told) >= 10)
+    assert [each for each in told if not each[1]] == [(name, False) for name in names]
+    assert told[5] == ("a2", True)
+    assert sorted(each for each in told if each[1]) == [(name, True) for name in names]
+
+
 async def test_what_is_not_sent_again_ends_by_itself(make: Make, async_wait_until: Wait) -> None:
     ended: list[tuple[str, bool]] = []
     system = await make()
