@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -187,6 +188,23 @@ def test_the_end_of_what_was_never_told_is_noted() -> None:
     assert [held.decision.reason for held in changes.held] == [Reason.OVER_BEFORE_TOLD]
     assert changes.closed == (alert(0, START).alert_id,)
     assert engine.due() is None
+
+
+def test_of_what_lapses_nobody_is_told_and_it_begins_anew_as_news() -> None:
+    engine = Engine(PLAIN)
+    engine.take([alert(0, START), alert(4, START)], START)
+    told = {name for notice in engine.advance(START + second(5)) for name in _names(notice.firing)}
+    assert told == {alert(0, START).fingerprint, alert(4, START).fingerprint}
+    ends_at = START + second(20)
+    engine.take([replace(alert(0, START, ends_at=ends_at), lapsed=True), alert(4, START, ends_at=ends_at)], ends_at)
+    engine = Engine.restored(PLAIN, engine.snapshot(), ends_at)
+    (notice,) = engine.advance(START + second(30))
+    assert (_names(notice.resolved), notice.firing) == ({alert(4, START).fingerprint}, ())
+    assert [held.decision.reason for held in engine.drain().held] == [Reason.LAPSED]
+    assert engine.due() is None
+    engine.take([alert(0, START + second(40), alert_id="again")], START + second(40))
+    (notice,) = engine.advance(START + second(50))
+    assert [each.alert_id for each in notice.new] == ["again"]
 
 
 def test_an_end_in_the_past_is_over_and_a_start_in_the_future_fires() -> None:

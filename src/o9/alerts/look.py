@@ -51,7 +51,8 @@ class Look:
 
     def regular(self) -> None:
         """What the group's receiver is told, as each `group_interval`."""
-        firing, over, flapping = self._sorted()
+        firing, ended, flapping = self._sorted()
+        over = [alert for alert in ended if not alert.lapsed]
         if self._receivers[self._group.route.receiver].channels:
             self._tell(firing, over)
             self._tell_flapping(flapping)
@@ -59,10 +60,12 @@ class Look:
             for alert in firing:
                 self._hold(alert, Decision(Reason.NO_CHANNEL))
         self._tell_escalated_over(over)
-        for alert in over:
+        for alert in ended:
+            if alert.lapsed:
+                self._hold(alert, Decision(Reason.LAPSED))
             self._group.take_out(alert.fingerprint)
             self.changed = True
-        self.done += over
+        self.done += ended
 
     def escalation(self) -> None:
         """What was told so long ago that somebody else has to hear of it."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from o9.alerts.alert import Alert, fingerprint_of, labels_of
+from o9.alerts.alert import LAPSED, Alert, fingerprint_of, labels_of
 from o9.alerts.configuration import Configuration
 from o9.alerts.flapping import Damping, changes_of, kept
 from o9.alerts.group import Group
@@ -91,6 +91,7 @@ def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fir
         bool(episode.expected_end) and episode.resolved_at is None,
         metadata or {},
         episode.fingerprint,
+        not fires and (episode.resolved_by or "").endswith(LAPSED),
     )
 
 
