@@ -184,6 +184,54 @@ def test_a_remedy_that_the_message_ends_with_is_said_once() -> None:
     assert told.count("mend the objective") == 1
 
 
+def test_what_is_to_be_typed_is_code_in_html() -> None:
+    one = alert(remedy="run `o9 show <x>`; a ` alone is none")
+    assert "run <code>o9 show &lt;x&gt;</code>; a ` alone is none</td>" in message(notice(one)).body(Form.HTML)
+    assert "run `o9 show <x>`" in message(notice(one)).body()
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_remedy_that_all_have_is_said_once(form: Form) -> None:
+    ways = [alert(optimization=f"trend-{n}", remedy=f"o9 retry trend-{n} runs it again") for n in (1, 10)]
+    told = message(notice(*ways)).body(form)
+    assert told.count("runs it again") == told.count("o9 retry ID runs it again") == 1
+    told = message(notice(*ways, alert(remedy="look at the venue"))).body(form)
+    assert all(each in told for each in ("o9 retry trend-1 ", "o9 retry trend-10 ", "look at the venue"))
+    one = message(notice(ways[0], resolved=(replace(ways[1], ends_at=NOW),))).body(form)
+    assert one.count("o9 retry trend-1 runs it again") == one.count("runs it again") == 1
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "objective.py", line 3, in objective
+    return prices[window]
+           ~~~~~~^^^^^^^^
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "brief"),
+    [
+        (f"It broke: {TRACEBACK}KeyError: 'window'", "It broke: KeyError: 'window'"),
+        (
+            f"{TRACEBACK}KeyError: 1\n\nDuring handling of the above exception, another exception occurred:\n\n"
+            f"{TRACEBACK}ValueError: bad\nmore of it",
+            "ValueError: bad more of it",
+        ),
+        (f"It broke: {TRACEBACK}", "It broke:"),
+    ],
+)
+def test_of_a_traceback_a_group_shows_the_error(text: str, brief: str) -> None:
+    told = message(notice(alert(message=text), alert(message="other"))).body()
+    assert brief in [each.strip() for each in told.split("\n")]
+
+
+def test_figures_that_only_say_what_it_is_about_are_not_shown() -> None:
+    figures = {"failed": 1.0, "trials": 40.0}
+    assert "Figures       trials 40\n" in message(notice(alert(rule="failed", evidence=figures))).body()
+    assert "Figures       failed 1; trials 40\n" in message(notice(alert(evidence=figures))).body()
+    assert "Figures       failed 3\n" in message(notice(alert(rule="mine", evidence={"failed": 3}))).body()
+
+
 def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
     desk = Messages(link="https://desk.example/o9/{optimization}?alert={alert}")
     assert "https://desk.example/o9/trend%2F7%20x?alert=a" in desk.of(notice(alert(optimization="trend/7 x"))).body()

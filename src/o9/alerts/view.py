@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 from o9.alerts.alert import Alert
+from o9.alerts.figures import FLAG, QUANTITIES
 from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.templating import Address, Shown
+from o9.alerts.templating import Address, Prose, Shown
 from o9.alerts.text import cut, duration, figure, line, lines, moment
 from o9.model.states import AlertLevel
 
@@ -53,7 +54,7 @@ class AlertShown(Shown):
 
     title: str
     message: str  # with its lines
-    brief: str  # on one line
+    brief: str  # on one line, of a traceback the last
     level: str
     state: str  # firing or resolved
     news: str  # new, where others were known
@@ -66,7 +67,7 @@ class AlertShown(Shown):
     when: str  # the three in one
     figures: Mapping[str, str]
     evidence: str  # the figures on one line
-    remedy: str
+    remedy: Prose
     link: str
     command: str
     labels: Mapping[str, str]
@@ -90,6 +91,7 @@ class View(Shown):
     firing: int
     new: int  # of what fires
     resolved: int
+    remedy: Prose  # where what is shown has the same one, but for the optimization's id
     alerts: Sequence[AlertShown]
     more: int
 
@@ -120,6 +122,7 @@ def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
         firing=len(notice.firing),
         new=new,
         resolved=len(notice.resolved),
+        remedy=_remedy_of(shown),
         alerts=shown,
         more=len(everything) - len(shown),
     )
@@ -139,11 +142,14 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         told = line(told).removesuffix(todo).rstrip(" :;,.-")
     ended = None if firing else alert.ends_at
     since, lasting = moment(alert.starts_at), duration((ended or now) - alert.starts_at)
-    figures = _figures(alert.metadata.get("evidence"), detail)
+    brief = line(_without_traceback(lines(raw)))
+    if todo and brief.endswith(todo):
+        brief = brief.removesuffix(todo).rstrip(" :;,.-")
+    figures = _figures(alert, detail)
     return AlertShown(
         title=_name(alert.title) or UNTITLED,
         message=cut(told, detail.text),
-        brief="" if detail.bare else cut(line(told), min(detail.text, 300)),
+        brief="" if detail.bare else cut(brief, min(detail.text, 300)),
         level=alert.level.value,
         state="firing" if firing else "resolved",
         news=news,
@@ -156,7 +162,7 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         when=f"{since}, {_when(alert.starts_at, ended, now)}",
         figures=figures,
         evidence="; ".join(f"{name} {value}" for name, value in figures.items()),
-        remedy="" if detail.bare else cut(todo, detail.text),
+        remedy=Prose("" if detail.bare else cut(todo, detail.text)),
         link="" if detail.bare else _address(alert, link),
         command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
         labels={_name(name): _name(value) for name, value in alert.labels.items()},
@@ -246,11 +252,45 @@ def _levels(alerts: Sequence[Alert]) -> str:
     return ", ".join(f"{of[level]:,} {level.value}" for level in reversed(AlertLevel) if of[level])
 
 
-def _figures(evidence: Any, detail: Detail) -> dict[str, str]:
+_FLAGS = frozenset(name for known in QUANTITIES.values() for name, quantity in known.items() if quantity is FLAG)
+
+
+def _figures(alert: Alert, detail: Detail) -> dict[str, str]:
+    """Of a rule, without those that only say that it is about this."""
+    evidence, by_rule = alert.metadata.get("evidence"), "rule" in alert.metadata
     if detail.bare or not isinstance(evidence, Mapping):
         return {}
-    told = list(evidence.items())[:FIGURES]
+    told = [
+        (name, value)
+        for name, value in evidence.items()
+        if not (by_rule and name in _FLAGS and isinstance(value, float) and value in (0.0, 1.0))
+    ][:FIGURES]
     return {_name(str(name)).replace("_", " "): cut(figure(value), min(detail.text, 120)) for name, value in told}
+
+
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def _without_traceback(told: str) -> str:
+    """What stands before the first traceback, and the error behind the last."""
+    before, found, rest = told.partition(_TRACEBACK)
+    if not found:
+        return told
+    after = rest.rpartition(_TRACEBACK)[2].split("\n")[1:]
+    error = [n for n, each in enumerate(after) if each and not each[0].isspace()]
+    return before + " ".join(after[error[0] :] if error else [])
+
+
+def _remedy_of(shown: Sequence[AlertShown]) -> Prose:
+    told = [each for each in shown if each.remedy and not each.ended]
+    ways = {each.remedy for each in told}
+    if len(ways) > 1:
+        ways = {Prose(_only(each.optimization).sub("ID", each.remedy)) for each in told}
+    return next(iter(ways)) if len(told) > 1 and len(ways) == 1 else Prose()
+
+
+def _only(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])" if name else r"(?!)")
 
 
 def _address(alert: Alert, link: str | None) -> str:
