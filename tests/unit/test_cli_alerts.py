@@ -153,6 +153,7 @@ def test_what_differs_by_its_labels_is_told_apart(width: int) -> None:
     assert r"book=\x1b[2J\u202eevil line" in " ".join(text.split())
     assert "title=" not in text
     assert "rule=" not in text
+    assert "labels" not in drawn(alerts_view([Listed(episode())], width, NOON), width=width)
 
 
 def test_columns_that_say_nothing_are_not_there() -> None:

@@ -96,20 +96,28 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     last, wide = "ended" if over else "told", width >= WIDE
     placed = any(each.episode.optimization_id for each in listed)
     seen_to = any(each.episode.acknowledged_by for each in listed)
-    extra = (["optimization"] * placed, ["acknowledged"] * seen_to) if wide else ([], [])
+    marks = [_labelled(each.episode) for each in listed]
+    marked = any(marks)
+    beside = ["optimization"] * placed + ["labels"] * marked
+    extra = (beside, ["acknowledged"] * seen_to) if wide else ([], [])
     headings = ["level", "title", *extra[0], "since", *extra[1], last, "id"] if wide else ["level", "alert", last]
     table = plain_table(*headings)
-    for each in listed:
+    for each, which in zip(listed, marks, strict=True):
         episode = each.episode
         title = Text(cut(_title(episode.title), TITLE_SHOWN), style="bold")
         where, by = shown(episode.optimization_id), shown(episode.acknowledged_by or "")
         told = _ended(episode, now, short=True) if over else standing_words(each.standing, short=True)
         name, since = shown(episode.alert_id), _since(episode, now, short=True, bare=not wide)
-        said = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
-        which = cut(shown(said), LABELS_SHOWN)
         if wide:
-            title.append(f"\n{which}" if which else "", style="not bold")
-            cells = [title, *[Text(where)] * placed, since, *[Text(by)] * seen_to, told, Text(name, style="dim")]
+            cells = [
+                title,
+                *[Text(where)] * placed,
+                *[Text(which)] * marked,
+                since,
+                *[Text(by)] * seen_to,
+                told,
+                Text(name, style="dim"),
+            ]
             table.add_row(_level(episode.level), *cells)
         else:
             below = "".join(f"\n{each}" for each in (where, which) if each)
@@ -121,6 +129,11 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     longest = max(words.width_of(shown(each.episode.alert_id)) for each in listed)
     table.columns[-1].no_wrap = wide and longest <= IDS_WIDTH
     return table
+
+
+def _labelled(episode: Episode) -> str:
+    told = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
+    return cut(shown(told), LABELS_SHOWN)
 
 
 def standing_words(standing: Standing, *, short: bool = False) -> Text:
