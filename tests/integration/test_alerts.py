@@ -16,6 +16,7 @@ import o9_testing
 import pytest
 from bad_server import bad_server
 
+from o9.alerts.rules import Why
 from o9.alerts.system import AlertNotificationSystem
 from o9.flows.deliver_alerts import deliver_alerts
 from o9.model.errors import (
@@ -123,6 +124,42 @@ async def test_who_registered_is_told_of_what_begins_and_of_its_end(make: Make, 
     assert figures["sent"] == {"mine": 2, "webhook": 2, "log": 2}
     assert figures["possible_doubles"] == figures["failed"] == {}
     assert figures["leader"] is not None
+
+
+async def test_a_function_is_called_once_for_each_alert_of_a_group_and_once_for_its_end(
+    make: Make, async_wait_until: Wait
+) -> None:
+    told: list[tuple[str, bool]] = []
+    system = await make({"mine": lambda each: told.append((each.alert_id, each.resolved))})
+    names = [f"a{n}" for n in range(5)]
+    for n, name in enumerate(names, 1):
+        await system.send_alert(alert(name, metadata={"labels": {"book": name}}))
+        await async_wait_until(lambda n=n: len(told) >= n)
+    await system.resolve_alert("a2")
+    await async_wait_until(lambda: len(told) >= 6)
+    for name in names:
+        await system.resolve_alert(name)
+    await async_wait_until(lambda: len(told) >= 10)
+    assert [each for each in told if not each[1]] == [(name, False) for name in names]
+    assert told[5] == ("a2", True)
+    assert sorted(each for each in told if each[1]) == [(name, True) for name in names]
+
+
+async def test_that_time_has_passed_mends_nothing_and_nobody_is_told_so(make: Make, async_wait_until: Wait) -> None:
+    told: list[tuple[str, bool]] = []
+    system = await make({"mine": lambda each: told.append((each.alert_id, each.resolved))})
+    for name in ("lapses", "mended"):
+        await system.send_alert(alert(name, title=name))
+    await async_wait_until(lambda: len(told) == 2)
+    await system.resolve_alert("lapses", f"the rule failed: {Why.LAPSED.value}")
+    await async_wait_until(system.store.alerts.untold)
+    await system.resolve_alert("mended", f"the rule failed: {Why.MENDED.value}")
+
+    await async_wait_until(lambda: ("mended", True) in told)
+    assert told[2:] == [("mended", True)]
+    history = await system.get_notification_history()
+    untold = [(row["alert_id"], row["reason"]) for row in history if row["status"] == "untold"]
+    assert untold == [("lapses", "its time has passed, and nothing says that it was mended")]
 
 
 async def test_what_is_not_sent_again_ends_by_itself(make: Make, async_wait_until: Wait) -> None:

@@ -23,7 +23,8 @@ from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
 from o9.store.contract_alerts import telling
 from o9.store.contract_outbox import decided, notice
-from o9.store.outbox import EndTry
+from o9.store.leadership import Lead
+from o9.store.outbox import Decide, EndTry
 from o9.store.store import Store
 
 
@@ -296,6 +297,37 @@ async def test_what_is_over_by_now_fired_when_it_was_decided(store: Store, deliv
     heard: list[Any] = []
     await until_sent(deliver({"log": FunctionChannel("log", heard.append)}), store)
     assert [(alert.alert_id, alert.resolved) for alert in heard] == [("c", False)]
+
+
+async def test_a_function_hears_only_of_the_news_and_of_all_that_it_missed(
+    store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("o9.alerts.stages.TRIED_FOR", timedelta(milliseconds=50))
+    names = [f"n{number}" for number in range(4)]
+    store.write(RaiseAlerts([telling(name, title=name) for name in names]))
+    heard: list[str] = []
+    news: list[list[str]] = []
+
+    def function(alert: Any) -> bool:
+        heard.append(alert.alert_id)
+        return not (alert.alert_id == "n2" and len(news) == 1)
+
+    told = [
+        notice(1)._replace(firing=["n0", "n1"]),
+        notice(2)._replace(firing=["n2", "n0", "n1"], known=2),  # is given up
+        notice(3)._replace(firing=["n3", "n0", "n1", "n2"], known=3),
+        notice(4)._replace(firing=["n0", "n2", "n3"], known=3, resolved=["n1"]),
+        notice(5)._replace(firing=["n0", "n2", "n3"], known=3, kind="repeat"),
+    ]
+    fence = store.write(Lead("alerts", "one", 600.0))
+    assert fence is not None
+    for each in told:
+        store.write(Decide("alerts", fence, 0, notices=[each]))
+        await until_sent(deliver({"log": FunctionChannel("log", function)}), store)  # as another process
+        news.append(list(heard))
+        heard.clear()
+    assert [sorted(set(each)) for each in news] == [["n0", "n1"], ["n2"], names, ["n1"], ["n0", "n2", "n3"]]
+    assert [row["status"] for row in store.alerts.notifications()][::-1] == ["sent", "failed", "sent", "sent", "sent"]
 
 
 async def test_a_throttle_holds_back_what_is_too_much(store: Store, deliver: Callable[..., Delivery]) -> None:

@@ -59,6 +59,7 @@ def message(of: Notice) -> Message:
         ("one alert", "[CRITICAL] Drawdown limit breached: momentum-us"),
         ("an alert of no optimization", "[INFO] Store away"),
         ("a group of 14", "[CRITICAL] 14 alerts firing, 2 resolved"),
+        ("4 of 14 are new", "[CRITICAL] 4 alerts new, 1 resolved, 10 known"),
         ("resolved", "[RESOLVED] Drawdown limit breached: momentum-us"),
         ("a group resolved", "[RESOLVED] 14 alerts resolved"),
         ("flapping", "[CRITICAL, FLAPPING] Drawdown limit breached: momentum-us"),
@@ -75,12 +76,41 @@ def test_a_group_of_one_title_is_called_by_it() -> None:
     assert message(notice(*three[:2], resolved=(three[2],))).title == "[ERROR] Trials fail (2 firing, 1 resolved)"
 
 
+def test_what_differs_by_labels_alone_is_told_apart_everywhere() -> None:
+    books = [
+        replace(
+            alert("Drawdown", optimization=""), alert_id=book,
+            labels={"title": "Drawdown", "level": "error", "venue": "XNYS\n\x1b[31m", "book": book},
+        )
+        for book in "abc"
+    ]  # fmt: skip
+    assert message(notice(books[0])).title == r"[ERROR] Drawdown (book=a, venue=XNYS \x1b[31m)"
+    for form in Form:
+        told = message(notice(*books)).body(form)
+        assert all(f"(book={book}, venue=XNYS" in told for book in "abc")
+        assert "\x1b" not in told
+        assert "book=a, venue=XNYS" in message(notice(books[0])).body(form)
+
+
+def test_labels_that_are_said_otherwise_are_not_said_again_and_long_ones_are_cut() -> None:
+    labels = {"title": "Trials fail", "level": "error", "optimization": "trend-7", "rule": "failed"}
+    long = {f"label {n:02}": "v" * 1_000 for n in range(20)}
+    assert "Labels" not in message(notice(replace(alert(), labels=labels))).body()
+    assert (
+        "Labels        title=other\n" in message(notice(replace(alert(), labels={**labels, "title": "other"}))).body()
+    )
+    (told,) = re.findall("Labels .*", message(notice(replace(alert(), labels={**labels, **long}))).body())
+    assert told.startswith("Labels        label 00=vvvv")
+    assert 100 < len(told) <= 14 + 160
+
+
 def test_one_alert_in_plain_text() -> None:
     assert message(samples()["one alert"]).body() == (
         "The best trial has lost 23.4% from its peak; metadata.risk_limits allows 20%.\n"
         "\n"
         "Optimization  momentum-us\n"
         "Since         2026-01-30 14:01:00 UTC, for 4 min\n"
+        "Labels        desk=systematic\n"
         "Figures       drawdown 0.2341; limit 0.2; trial 118\n"
         "What to do    halve the leverage, or take the next best trial within the limit\n"
         "Look          https://o9.example.com/optimizations/0\n"
@@ -109,6 +139,26 @@ def test_a_group_shows_the_first_ten_and_how_many_more(form: Form) -> None:
     assert "14 alerts fire: 3 critical, 3 error, 8 warning. 2 are over." in told
 
 
+@pytest.mark.parametrize("form", list(Form))
+def test_of_a_group_the_news_are_shown_first(form: Form) -> None:
+    told = message(samples()["4 of 14 are new"]).body(form)
+    shown = re.findall(r"https://o9\.example\.com/optimizations/(\d+)(?=[\s>)])", told.replace('"', " "))
+    assert list(dict.fromkeys(shown))[:5] == ["0", "1", "3", "2", "14"]
+    assert [told.count(f"{each}, NEW") for each in ("CRITICAL", "ERROR", "WARNING", "RESOLVED")] == [1, 1, 2, 0]
+    news = "4 are new: 1 critical, 1 error, 2 warning. 1 is over. 10 were known and still fire: 2 critical, 2 error, 6"
+    assert news in told
+
+
+def test_what_is_over_is_among_those_that_are_shown_of_hundreds() -> None:
+    known = tuple(replace(alert(optimization=f"trend-{n}"), alert_id=f"a{n}") for n in range(443))
+    over = replace(alert(optimization="carry-fx"), alert_id="over", ends_at=NOW)
+    told = message(replace(notice(*known, resolved=(over,)), known=443))
+    assert told.title == "[ERROR] Trials fail (1 resolved, 443 known)"
+    assert told.body().startswith(
+        "1 is over. 443 were known and still fire: 443 error.\n\n1. RESOLVED  Trials fail: carry-fx\n"
+    )
+
+
 def test_what_is_over_says_so_and_asks_for_nothing() -> None:
     told = message(samples()["resolved"]).body()
     assert "14:01:00 UTC, over after 4 min" in told
@@ -132,6 +182,54 @@ def test_a_remedy_that_the_message_ends_with_is_said_once() -> None:
     told = message(notice(alert(message="trials fail: mend the objective", remedy="mend the objective"))).body()
     assert told.startswith("trials fail\n")
     assert told.count("mend the objective") == 1
+
+
+def test_what_is_to_be_typed_is_code_in_html() -> None:
+    one = alert(remedy="run `o9 show <x>`; a ` alone is none")
+    assert "run <code>o9 show &lt;x&gt;</code>; a ` alone is none</td>" in message(notice(one)).body(Form.HTML)
+    assert "run `o9 show <x>`" in message(notice(one)).body()
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_remedy_that_all_have_is_said_once(form: Form) -> None:
+    ways = [alert(optimization=f"trend-{n}", remedy=f"o9 retry trend-{n} runs it again") for n in (1, 10)]
+    told = message(notice(*ways)).body(form)
+    assert told.count("runs it again") == told.count("o9 retry ID runs it again") == 1
+    told = message(notice(*ways, alert(remedy="look at the venue"))).body(form)
+    assert all(each in told for each in ("o9 retry trend-1 ", "o9 retry trend-10 ", "look at the venue"))
+    one = message(notice(ways[0], resolved=(replace(ways[1], ends_at=NOW),))).body(form)
+    assert one.count("o9 retry trend-1 runs it again") == one.count("runs it again") == 1
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "objective.py", line 3, in objective
+    return prices[window]
+           ~~~~~~^^^^^^^^
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "brief"),
+    [
+        (f"It broke: {TRACEBACK}KeyError: 'window'", "It broke: KeyError: 'window'"),
+        (
+            f"{TRACEBACK}KeyError: 1\n\nDuring handling of the above exception, another exception occurred:\n\n"
+            f"{TRACEBACK}ValueError: bad\nmore of it",
+            "ValueError: bad more of it",
+        ),
+        (f"It broke: {TRACEBACK}", "It broke:"),
+    ],
+)
+def test_of_a_traceback_a_group_shows_the_error(text: str, brief: str) -> None:
+    told = message(notice(alert(message=text), alert(message="other"))).body()
+    assert brief in [each.strip() for each in told.split("\n")]
+
+
+def test_figures_that_only_say_what_it_is_about_are_not_shown() -> None:
+    figures = {"failed": 1.0, "trials": 40.0}
+    assert "Figures       trials 40\n" in message(notice(alert(rule="failed", evidence=figures))).body()
+    assert "Figures       failed 1; trials 40\n" in message(notice(alert(evidence=figures))).body()
+    assert "Figures       failed 3\n" in message(notice(alert(rule="mine", evidence={"failed": 3}))).body()
 
 
 def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
@@ -249,7 +347,7 @@ def test_a_body_fits_whatever_the_service_takes(sample: str, form: Form, limit: 
 
 
 def test_less_room_leaves_out_what_each_says_before_which_they_are() -> None:
-    told = message(samples()["a group of 14"]).body(Form.TEXT, 1_000)
+    told = message(samples()["a group of 14"]).body(Form.TEXT, 1_200)
     assert "and 6 more" in told
     assert "halve the leverage" not in told
     assert "https://" not in told

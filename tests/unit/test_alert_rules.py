@@ -182,7 +182,7 @@ def test_an_instant_fires_for_a_while_and_ends_by_itself() -> None:
     assert began.alert.timestamp == START - MINUTE
     assert board.pass_time(START + AFTER_INSTANT - MINUTE) == []
     (over,) = board.pass_time(START + AFTER_INSTANT)
-    assert (over.ended, over.why) == (began.alert.alert_id, Why.CLEAR)
+    assert (over.ended, over.why) == (began.alert.alert_id, Why.LAPSED)
 
 
 def test_what_is_put_right_ends_the_alert() -> None:

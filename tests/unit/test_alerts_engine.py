@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -89,8 +90,12 @@ def _is_news(notices: list[Notice], *, resolved_is_told: bool) -> None:
             assert before is not None
             assert firing <= last
             assert notice.at - before.at >= second(35), "before repeat_interval"
-        elif resolved_is_told:
-            assert over or firing - last, "nothing new"
+            assert not notice.new
+        else:
+            assert firing - last <= _names(notice.new), "new, and not said to be"
+            began = {each.fingerprint: each.starts_at for each in notice.new}
+            assert before is None or all(began[name] >= before.at for name in _names(notice.new) & last), "it was known"
+            assert over or firing - last or not resolved_is_told, "nothing new"
         believed = (believed | firing) - over
         last = firing
         before = notice
@@ -183,6 +188,23 @@ def test_the_end_of_what_was_never_told_is_noted() -> None:
     assert [held.decision.reason for held in changes.held] == [Reason.OVER_BEFORE_TOLD]
     assert changes.closed == (alert(0, START).alert_id,)
     assert engine.due() is None
+
+
+def test_of_what_lapses_nobody_is_told_and_it_begins_anew_as_news() -> None:
+    engine = Engine(PLAIN)
+    engine.take([alert(0, START), alert(4, START)], START)
+    told = {name for notice in engine.advance(START + second(5)) for name in _names(notice.firing)}
+    assert told == {alert(0, START).fingerprint, alert(4, START).fingerprint}
+    ends_at = START + second(20)
+    engine.take([replace(alert(0, START, ends_at=ends_at), lapsed=True), alert(4, START, ends_at=ends_at)], ends_at)
+    engine = Engine.restored(PLAIN, engine.snapshot(), ends_at)
+    (notice,) = engine.advance(START + second(30))
+    assert (_names(notice.resolved), notice.firing) == ({alert(4, START).fingerprint}, ())
+    assert [held.decision.reason for held in engine.drain().held] == [Reason.LAPSED]
+    assert engine.due() is None
+    engine.take([alert(0, START + second(40), alert_id="again")], START + second(40))
+    (notice,) = engine.advance(START + second(50))
+    assert [each.alert_id for each in notice.new] == ["again"]
 
 
 def test_an_end_in_the_past_is_over_and_a_start_in_the_future_fires() -> None:

@@ -144,6 +144,18 @@ def _local(at: datetime) -> str:
     return f"{at.astimezone():%m-%d %H:%M}"
 
 
+@pytest.mark.parametrize("width", [70, 200])
+def test_what_differs_by_its_labels_is_told_apart(width: int) -> None:
+    same = {"title": "Drawdown", "level": "critical", "optimization": "opt-1", "rule": "drawdown"}
+    rows = [Listed(episode(labels=json.dumps({**same, "book": book}))) for book in ("a", AWKWARD[-1])]
+    text = drawn(alerts_view(rows, width, NOON), width=width)
+    assert "book=a" in text
+    assert r"book=\x1b[2J\u202eevil line" in " ".join(text.split())
+    assert "title=" not in text
+    assert "rule=" not in text
+    assert "labels" not in drawn(alerts_view([Listed(episode())], width, NOON), width=width)
+
+
 def test_columns_that_say_nothing_are_not_there() -> None:
     assert "optimization" not in drawn(alerts_view([Listed(episode(optimization_id=""))], 200, NOON), width=200)
     assert "acknowledged" not in drawn(alerts_view([Listed(episode())], 200, NOON), width=200)

@@ -188,7 +188,8 @@ class Delivery:
 
     def _notice(self, row: Row, counts: bool) -> Notice:
         """In a thread: a group may be large. counts: of those that are not shown only what is counted is read."""
-        names, alerts = [*row["firing"], *row["resolved"]], self._store.alerts
+        begins, alerts = len(row["firing"]) - row["known"], self._store.alerts
+        names = [*row["firing"][:begins], *row["resolved"], *row["firing"][begins:]]
         if counts and len(names) > SHOWN and len(shown := alerts.episodes(names[:SHOWN])) == SHOWN:
             return notice_in(row, shown, alerts.words_of(names[SHOWN:]))
         return notice_in(row, alerts.episodes(names))

@@ -71,6 +71,12 @@ class Group:
             self.told[fingerprint] = now
             self.plan_escalation(now)
 
+    def is_news(self, fingerprint: str) -> bool:
+        """Whether the last message did not tell of it, or of an episode that is over by now."""
+        if self.at is None or fingerprint not in self.firing:
+            return True
+        return self.told.get(fingerprint, self.at) > self.at
+
     def take_out(self, fingerprint: str) -> None:
         """An alert that is over, and of which the receiver has no more to hear."""
         self.members.pop(fingerprint, None)

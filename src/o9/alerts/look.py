@@ -6,7 +6,7 @@ receiver was told. Nothing else is changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from o9.alerts import stages
@@ -51,7 +51,8 @@ class Look:
 
     def regular(self) -> None:
         """What the group's receiver is told, as each `group_interval`."""
-        firing, over, flapping = self._sorted()
+        firing, ended, flapping = self._sorted()
+        over = [alert for alert in ended if not alert.lapsed]
         if self._receivers[self._group.route.receiver].channels:
             self._tell(firing, over)
             self._tell_flapping(flapping)
@@ -59,10 +60,12 @@ class Look:
             for alert in firing:
                 self._hold(alert, Decision(Reason.NO_CHANNEL))
         self._tell_escalated_over(over)
-        for alert in over:
+        for alert in ended:
+            if alert.lapsed:
+                self._hold(alert, Decision(Reason.LAPSED))
             self._group.take_out(alert.fingerprint)
             self.changed = True
-        self.done += over
+        self.done += ended
 
     def escalation(self) -> None:
         """What was told so long ago that somebody else has to hear of it."""
@@ -126,7 +129,9 @@ class Look:
                 self._hold(alert, Decision(Reason.ACKNOWLEDGED, by))
         if kind is None:
             return
-        self._notice(kind, firing, known_over if receiver.send_resolved else [], decision.reason.value)
+        new = firing if kind is NoticeKind.FIRING else []
+        new = [alert for alert in new if group.is_news(alert.fingerprint)]
+        self._notice(kind, firing, known_over if receiver.send_resolved else [], decision.reason.value, new=new)
         group.at = now
         group.firing = {alert.fingerprint for alert in firing}
         for alert in firing:
@@ -146,7 +151,7 @@ class Look:
         reason = f"{Reason.FLAPS.value}: {news[0][1]}" + (f", and {len(news) - 1} more" if len(news) > 1 else "")
         firing = [alert for alert, _ in news if self._alerts[alert.fingerprint].firing]
         over = [alert for alert, _ in news if not self._alerts[alert.fingerprint].firing]
-        self._notice(NoticeKind.FLAPPING, firing, over, reason)
+        self._notice(NoticeKind.FLAPPING, firing, over, reason, new=firing)
         for alert, _ in news:
             group.flapping[alert.fingerprint] = now
             group.told.setdefault(alert.fingerprint, now)
@@ -159,9 +164,16 @@ class Look:
             self._notice(NoticeKind.RESOLVED, [], alerts, Reason.ALL_RESOLVED.value, group.route.escalate_to)
 
     def _notice(
-        self, kind: NoticeKind, firing: list[Alert], over: list[Alert], reason: str, receiver: str = ""
+        self,
+        kind: NoticeKind,
+        firing: list[Alert],
+        over: list[Alert],
+        reason: str,
+        receiver: str = "",
+        new: Sequence[Alert] = (),
     ) -> None:
-        group = self._group
+        group, names = self._group, {alert.fingerprint for alert in new}
+        known = [alert for alert in firing if alert.fingerprint not in names]
         group.number += 1
         self.changed = True
         self.notices.append(
@@ -172,9 +184,10 @@ class Look:
                 group_labels=dict(group.labels),
                 kind=kind,
                 at=self._now,
-                firing=in_order(firing),
+                firing=(*in_order(new), *in_order(known)),
                 resolved=in_order(over),
                 reason=reason,
+                known=len(known),
             )
         )
 

@@ -30,7 +30,7 @@ class Notice:
 
     `(group_key, number)` is its name: numbers of one group only grow, also where it ends and begins anew, so that a
     notice which is written twice is seen to be the same. `firing` and `resolved` hold the alerts, the worst first, then
-    the oldest.
+    the oldest; in `firing` those first that the receiver is told of anew.
     """
 
     receiver: str
@@ -43,3 +43,16 @@ class Notice:
     resolved: tuple[Alert, ...]
     reason: str
     """Why it is sent, for people: one short sentence."""
+    known: int = 0
+    """How many at the end of `firing` its receiver was told of before."""
+
+    @property
+    def new(self) -> tuple[Alert, ...]:
+        """What begins to fire for its receiver."""
+        return self.firing[: len(self.firing) - self.known]
+
+    @property
+    def news_first(self) -> tuple[Alert, ...]:
+        """All of it: what is new, what is over, then what was known."""
+        new = self.new
+        return (*new, *self.resolved, *self.firing[len(new) :])

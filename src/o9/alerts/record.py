@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from o9.alerts.alert import Alert, fingerprint_of, labels_of
+from o9.alerts.alert import LAPSED, Alert, fingerprint_of, labels_of
 from o9.alerts.configuration import Configuration
 from o9.alerts.flapping import Damping, changes_of, kept
 from o9.alerts.group import Group
@@ -91,6 +91,7 @@ def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fir
         bool(episode.expected_end) and episode.resolved_at is None,
         metadata or {},
         episode.fingerprint,
+        not fires and (episode.resolved_by or "").endswith(LAPSED),
     )
 
 
@@ -130,7 +131,7 @@ def new_notice(notice: Notice, channels: Sequence[str]) -> NewNotice:
     return NewNotice(
         notice.group_key, notice.number, notice.receiver, notice.kind.value, notice.reason, moment(notice.at),
         to_json(dict(notice.group_labels)), [alert.alert_id for alert in notice.firing],
-        [alert.alert_id for alert in notice.resolved], channels,
+        [alert.alert_id for alert in notice.resolved], channels, notice.known,
     )  # fmt: skip
 
 
@@ -143,13 +144,16 @@ def notice_in(
     """
     counted: dict[tuple[str, str], Alert] = {}
 
-    def alerts(side: str) -> Iterator[Alert]:
-        for name in row[side]:
+    def alerts(names: Sequence[str], *, fires: bool) -> Iterator[Alert]:
+        for name in names:
             if name in episodes:
-                yield alert_in(*episodes[name], fires=side == "firing")  # what is over by now fired when it was decided
+                yield alert_in(*episodes[name], fires=fires)  # what is over by now fired when it was decided
             elif name in words:
-                known = counted.get(words[name])
-                yield known or counted.setdefault(words[name], _only_counted(*words[name]))
+                alike = counted.get(words[name])
+                yield alike or counted.setdefault(words[name], _only_counted(*words[name]))
+
+    begins = len(row["firing"]) - row["known"]
+    known = tuple(alerts(row["firing"][begins:], fires=True))
 
     return Notice(
         receiver=row["receiver"],
@@ -158,9 +162,10 @@ def notice_in(
         group_labels=row["labels"],
         kind=NoticeKind(row["kind"]),
         at=datetime.fromisoformat(row["at"]),
-        firing=tuple(alerts("firing")),
-        resolved=tuple(alerts("resolved")),
+        firing=(*alerts(row["firing"][:begins], fires=True), *known),
+        resolved=tuple(alerts(row["resolved"], fires=False)),
         reason=f"{MAY_BE_DOUBLE}{row['reason']}" if row["may_be_double"] else row["reason"],
+        known=len(known),
     )
 
 

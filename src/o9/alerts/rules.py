@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from o9.alerts.alert import digest
+from o9.alerts.alert import LAPSED, digest
 from o9.alerts.conditions import Condition, Figures, Reading, reading
 from o9.alerts.figures import INSTANTS, PLACEHOLDER, Scope, Unit, is_figure, placeholders, quantity_of
 from o9.model.optimization import OptimizationAlert
@@ -96,6 +96,7 @@ class Why(str, Enum):
     UNKNOWN = "it is not known whether its condition holds"
     LINGERS = "it is clear, and fires for a while yet"
     CLEAR = "it is clear"
+    LAPSED = LAPSED
     GONE = "there is nothing more to look at"
     NO_RULE = "there is no such rule any more"
     MENDED = "what it was about has been put right"
@@ -150,7 +151,9 @@ def decide(rule: Rule, known: Standing | None, now_reads: Reading | None, now: d
         lingers = max(lingers, AFTER_INSTANT)  # it has ended: what was wrong in the end is not put right by that
     if now - since < lingers:
         return replace(known, clear_since=since), Why.LINGERS
-    return None, Why.GONE if now_reads is None else Why.CLEAR
+    if now_reads is None:
+        return None, Why.GONE
+    return None, Why.LAPSED if rule.scope in INSTANTS else Why.CLEAR
 
 
 def _not_firing(

@@ -22,7 +22,8 @@ def samples() -> dict[str, Notice]:
     return {
         "one alert": _notice(NoticeKind.FIRING, (one,), reason="new"),
         "an alert of no optimization": _notice(NoticeKind.FIRING, (bare,), reason="new"),
-        "a group of 14": _notice(NoticeKind.FIRING, many, (_over(_alert(14)), _over(_alert(15))), reason="3 are new"),
+        "a group of 14": _notice(NoticeKind.FIRING, many, (_over(_alert(14)), _over(_alert(15))), reason="all are new"),
+        "4 of 14 are new": _notice(NoticeKind.FIRING, many, (_over(_alert(14)),), reason="4 are new", known=10),
         "resolved": _notice(NoticeKind.RESOLVED, (), (_over(one),), reason="nothing of it fires any more"),
         "a group resolved": _notice(NoticeKind.RESOLVED, (), tuple(map(_over, many)), reason="nothing of it fires"),
         "flapping": _notice(
@@ -63,7 +64,7 @@ def _alert(number: int) -> Alert:
     level, title, message, evidence, remedy = _CASES[min(number % 5, 2)]
     place = f"{_PLACES[number % len(_PLACES)]}-{number}" if number else _PLACES[0]
     return Alert(
-        labels={"title": title, "level": level.value, "optimization": place, "desk": "systematic"},
+        labels={"title": title, "level": level.value, "optimization": place, "rule": "sample", "desk": "systematic"},
         starts_at=_NOW - timedelta(minutes=4 + 11 * number),
         alert_id=f"sample-{number}",
         optimization_id=place,
@@ -79,9 +80,9 @@ def _over(alert: Alert) -> Alert:
 
 
 def _notice(
-    kind: NoticeKind, firing: tuple[Alert, ...], resolved: tuple[Alert, ...] = (), *, reason: str = ""
+    kind: NoticeKind, firing: tuple[Alert, ...], resolved: tuple[Alert, ...] = (), *, reason: str = "", known: int = 0
 ) -> Notice:
-    first = (firing or resolved)[0]
+    first, new = (firing or resolved)[0], len(firing) - known
     return Notice(
         receiver="desk",
         group_key='{}:{title="sample"}',
@@ -89,7 +90,8 @@ def _notice(
         group_labels={"title": first.title, "level": first.level.value},
         kind=kind,
         at=_NOW,
-        firing=in_order(firing),
+        firing=(*in_order(firing[:new]), *in_order(firing[new:])),
         resolved=in_order(resolved),
         reason=reason,
+        known=known,
     )

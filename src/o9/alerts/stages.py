@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from o9.alerts.alert import Alert
+from o9.alerts.alert import LAPSED, Alert
 from o9.alerts.flapping import Damping, flaps, kept
 from o9.alerts.inhibition import Inhibition, Inhibitions
 from o9.alerts.intervals import TimeIntervals, holding, none_holds
@@ -36,6 +36,7 @@ class Reason(str, Enum):
     # Of one alert: it needs no message any more.
     OVER_BEFORE_TOLD = "over before anybody was told"
     RESOLVED_NOT_WANTED = "the receiver wants no resolved messages"
+    LAPSED = LAPSED
     NO_CHANNEL = "the receiver has no channel"
     # Of a group.
     GROUP_WAIT = "waits for others (group_wait)"

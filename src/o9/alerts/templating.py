@@ -58,6 +58,12 @@ class Address(str):
     __slots__ = ()
 
 
+class Prose(str):
+    """A text in which backticks mark what is typed; HTML shows that as code."""
+
+    __slots__ = ()
+
+
 class Template:
     """One template, checked and compiled."""
 
@@ -209,6 +215,8 @@ def _counted(fewest: int, most: int) -> str:
 def _printed(value: Any, escaped: Callable[[str], str]) -> Any:
     if isinstance(value, Markup) or (isinstance(value, Address) and escaped is markdown_text):
         return value
+    if isinstance(value, Prose) and escaped is escape:
+        return Markup(_TYPED.sub(r"<code>\1</code>", str(escape(value))))
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, (int, float)) or value is None:
@@ -218,6 +226,7 @@ def _printed(value: Any, escaped: Callable[[str], str]) -> Any:
     raise SecurityError(f"a {type(value).__name__} cannot be printed; print what it holds, one by one")
 
 
+_TYPED = re.compile(r"`([^`]+)`")
 _AT_WORD = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is no emphasis
 _ANYWHERE = re.compile(r"[\\`*\[\]<>|]|~(?=~)")
 _MENTION = re.compile(r"@(?=[&0-9a-z])", re.IGNORECASE)  # Apprise makes a ping of each, for Discord

@@ -7,6 +7,7 @@ Moments are in the reader's own time zone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from o9.alerts.record import alert_in, silence_in
 from o9.alerts.text import cut, duration, figure
-from o9.alerts.view import UNTITLED
+from o9.alerts.view import UNTITLED, labelled
 from o9.cli import words
 from o9.cli.console import plain_table
 from o9.cli.escape import shown
@@ -30,6 +31,7 @@ from o9.store.commit import Row
 
 WIDE = 150  # from here on, everything fits beside each other
 TITLE_SHOWN = 90  # in a list; `show` has it whole
+LABELS_SHOWN = 80
 BY_SHOWN = 13
 IDS_WIDTH = 36
 ROOM_FOR_YEARS = 100
@@ -94,20 +96,32 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     last, wide = "ended" if over else "told", width >= WIDE
     placed = any(each.episode.optimization_id for each in listed)
     seen_to = any(each.episode.acknowledged_by for each in listed)
-    extra = (["optimization"] * placed, ["acknowledged"] * seen_to) if wide else ([], [])
+    marks = [_labelled(each.episode) for each in listed]
+    marked = any(marks)
+    beside = ["optimization"] * placed + ["labels"] * marked
+    extra = (beside, ["acknowledged"] * seen_to) if wide else ([], [])
     headings = ["level", "title", *extra[0], "since", *extra[1], last, "id"] if wide else ["level", "alert", last]
     table = plain_table(*headings)
-    for each in listed:
+    for each, which in zip(listed, marks, strict=True):
         episode = each.episode
         title = Text(cut(_title(episode.title), TITLE_SHOWN), style="bold")
         where, by = shown(episode.optimization_id), shown(episode.acknowledged_by or "")
         told = _ended(episode, now, short=True) if over else standing_words(each.standing, short=True)
         name, since = shown(episode.alert_id), _since(episode, now, short=True, bare=not wide)
         if wide:
-            cells = [title, *[Text(where)] * placed, since, *[Text(by)] * seen_to, told, Text(name, style="dim")]
+            cells = [
+                title,
+                *[Text(where)] * placed,
+                *[Text(which)] * marked,
+                since,
+                *[Text(by)] * seen_to,
+                told,
+                Text(name, style="dim"),
+            ]
             table.add_row(_level(episode.level), *cells)
         else:
-            title.append(f"\n{where}" if where else "", style="not bold").append(f"\n{name}", style="not bold dim")
+            below = "".join(f"\n{each}" for each in (where, which) if each)
+            title.append(below, style="not bold").append(f"\n{name}", style="not bold dim")
             last_lines = Text.assemble("since ", since, "\n", told, f"\nacknowledged by {by}" if by else "")
             table.add_row(_level(episode.level), title, last_lines)
     for column in table.columns:
@@ -115,6 +129,11 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     longest = max(words.width_of(shown(each.episode.alert_id)) for each in listed)
     table.columns[-1].no_wrap = wide and longest <= IDS_WIDTH
     return table
+
+
+def _labelled(episode: Episode) -> str:
+    told = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
+    return cut(shown(told), LABELS_SHOWN)
 
 
 def standing_words(standing: Standing, *, short: bool = False) -> Text:

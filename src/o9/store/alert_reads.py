@@ -13,7 +13,7 @@ from o9.model.states import AlertLevel
 from o9.store.alert_tables import ENDING, FIRING, OPEN
 from o9.store.alerts import ALERT, ALERT_TALLY, CONTENT, STATE_OF, among, literally
 from o9.store.commit import Row
-from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY
+from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY, notice_row
 
 PAGE_LIMIT = 1_000
 _WORDS = ALERT.alias("words")
@@ -125,7 +125,7 @@ def notification_history(connection: Connection, limit: int, before: int | None 
     sends = [dict(row) for row in connection.execute(statement).mappings()]
     named = {(row["group_key"], row["number"]) for row in sends}
     said = select(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(sorted(named)))
-    notices = {(row["group_key"], row["number"]): _decoded(row) for row in connection.execute(said).mappings()}
+    notices = {(row["group_key"], row["number"]): notice_row(row) for row in connection.execute(said).mappings()}
     rows = [notices[row["group_key"], row["number"]] | row | {"tries": []} for row in sends]
     by_id = {row["id"]: row for row in rows}
     tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
@@ -151,10 +151,7 @@ def _page() -> Select[Any]:
 
 def _decoded(found: Mapping[Any, Any]) -> Row:
     row = dict(found)
-    for name in ("metadata", "labels", "firing", "resolved"):
-        if name in row:
-            row[name] = json.loads(row[name])
-    return row
+    return row | {name: json.loads(row[name]) for name in ("metadata", "labels") if name in row}
 
 
 def _checked(limit: int) -> int:

@@ -114,7 +114,10 @@ class AlertGroup(Record, table=True):
 
 
 class NoticeRow(Record, table=True):
-    """What was decided to tell a receiver, of which episodes; once it is sent, the first of these stay."""
+    """What was decided to tell a receiver, of which episodes; once it is sent, the first of these stay.
+
+    An empty id in `firing` parts what is new to the receiver from what it knew before; without one, all is new.
+    """
 
     __tablename__ = "notice"
     __table_args__ = (Index("ix_notice_at", "at"),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy import Connection, Select, or_, select, tuple_
 from o9.store.alerts import among
 from o9.store.codec import to_json
 from o9.store.commit import Row
-from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, SHOWN, TRY
+from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, SHOWN, TRY, notice_row
 
 NOTICES_LIMIT = 1_000
 
@@ -57,9 +56,7 @@ def untold_of(connection: Connection, alert_ids: Sequence[str]) -> dict[str, dic
 
 
 def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
-    texts = ("labels", "firing", "resolved")
-    found = [dict(row) for row in connection.execute(statement).mappings()]
-    rows = [row | {name: json.loads(row[name]) for name in texts} | {"sends": []} for row in found]
+    rows = [notice_row(row) | {"sends": []} for row in connection.execute(statement).mappings()]
     by_name = {(row["group_key"], row["number"]): row["sends"] for row in rows}
     if not by_name:
         return rows

@@ -86,6 +86,27 @@ class OutboxContract:
             assert (len(first["firing"]), first["firing_count"], first["resolved"]) == (shown, 25, names[25:])
         assert store.alerts.episodes([*names[:3], "ghost"]).keys() == set(names[:3])
 
+    def test_what_was_known_is_new_to_a_channel_that_was_not_told(self, open_store: OpenStore) -> None:
+        store = open_store()
+        names = [f"a{n:02}" for n in range(30)]
+        store.write(RaiseAlerts([_telling(name) for name in names]))
+        last = notice(2, channels=("log", "mail", "late"))._replace(firing=names, known=27)
+        flaps = notice(1)._replace(number=3, kind="flapping", firing=["a00"])
+        after = last._replace(number=4, channels=("log", "mail"), known=30, resolved=["a29"])
+        decided(lambda: store, [notice(1, channels=("log", "mail")), last, flaps, after])
+        assert [begin(store, "one", channel=name)["known"] for name in ("log", "mail", "late")] == [0, 0, 0]
+        store.write(end({"id": 1, "tries": 1, "claimed_by": "one"}))
+        store.write(end({"id": 2, "tries": 1, "claimed_by": "one"}, error="gone"))
+        for name, known in (("log", 27), ("mail", 0)):
+            row = begin(store, "one", channel=name)
+            assert (row["number"], row["firing"], row["known"], row["firing_count"]) == (2, names, known, 30)
+            store.write(end(row))
+        store.write(end({"id": 5, "tries": 1, "claimed_by": "one"}))
+        kept = store.alerts.notifications()
+        assert {(row["known"], tuple(row["firing"])) for row in kept if row["number"] == 2} == {(7, tuple(names[:10]))}
+        store.write(end(begin(store, "one")))  # that it flaps
+        assert [begin(store, "one", channel=name)["known"] for name in ("log", "mail")] == [30, 30]
+
     def test_of_one_group_the_next_waits_for_the_one_before(self, open_store: OpenStore) -> None:
         store, other = (
             decided(open_store, [notice(n, group) for n in (1, 2) for group in ("g", "h")]),

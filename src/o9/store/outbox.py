@@ -5,6 +5,7 @@ and channel the oldest is sent first, and the next only once it was sent or has 
 it begins, and claims its notification for a while that its node renews; whoever finds a claim that ran out sends again.
 A try without an end, or whose end says that it may have arrived, is UNKNOWN; sent again, it is a POSSIBLE_DOUBLE, which
 is counted by channel. Claims and due times are measured by the database's clock.
+What a notice says was known is only so for a channel through which the group's last message was sent.
 """
 
 from __future__ import annotations
@@ -36,10 +37,15 @@ TRY = table_of(alert_tables.NotificationTry)
 DECISION = table_of(alert_tables.AlertDecision)
 UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
+_KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
+_TELL_ALL = ("firing", "repeat")  # kinds of notices that tell of all that fires in their group
 
 
 class NewNotice(NamedTuple):
-    """What is told to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON."""
+    """What is told to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON.
+
+    known: how many at the end of `firing` it was told of before.
+    """
 
     group_key: str
     number: int
@@ -51,6 +57,7 @@ class NewNotice(NamedTuple):
     firing: Sequence[str]
     resolved: Sequence[str]
     channels: Sequence[str]
+    known: int = 0
 
 
 class Untold(NamedTuple):
@@ -111,13 +118,13 @@ class Decide:
         dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
         rows = [
             notice._asdict() | {
-                "firing": to_json(list(notice.firing)), "resolved": to_json(list(notice.resolved)),
+                "firing": _written(notice.firing, notice.known), "resolved": to_json(list(notice.resolved)),
                 "firing_count": len(notice.firing), "resolved_count": len(notice.resolved),
             }
             for notice in self.notices
         ]  # fmt: skip
         for row in rows:
-            del row["channels"]
+            del row["channels"], row["known"]
         unit.connection.execute(dialect.insert(NOTICE).on_conflict_do_nothing(), rows)
         written = {
             "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
@@ -181,7 +188,9 @@ class BeginTry:
             "started_at": unit.now,
         }  # fmt: skip
         unit.connection.execute(insert(TRY).values(**begun))
-        said |= {name: json.loads(said[name]) for name in ("labels", "firing", "resolved")}
+        said = notice_row(said)
+        if said["known"] and said["kind"] == "firing" and not _was_told(unit, row, said["receiver"]):
+            said["known"] = 0
         return said | row | claim | {"may_be_double": may_be_double}
 
     def _may_be_double(self, unit: UnitOfWork, row: Row) -> bool:
@@ -313,6 +322,32 @@ def groups(connection: Connection) -> dict[str, tuple[str, str]]:
     return {key: (due_at, state) for key, due_at, state in connection.execute(select(GROUP))}
 
 
+def notice_row(row: Mapping[Any, Any]) -> Row:
+    """A row of NOTICE as it is read: its JSON decoded, and how many of `firing` at its end were `known`."""
+    said = dict(row) | {name: json.loads(row[name]) for name in ("labels", "firing", "resolved")}
+    firing, known = said["firing"], 0
+    if _KNOWN in firing:
+        begins = firing.index(_KNOWN)
+        known = len(firing) - begins - 1
+        firing = [*firing[:begins], *firing[begins + 1 :]]
+    return said | {"firing": firing, "known": known}
+
+
+def _written(firing: Sequence[str], known: int) -> str:
+    begins = len(firing) - known
+    return to_json([*firing[:begins], *[_KNOWN] * bool(known), *firing[begins:]])
+
+
+def _was_told(unit: UnitOfWork, row: Row, receiver: str) -> bool:
+    """Whether the last message before this one of all that fires in its group went through its channel."""
+    before = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
+    told_all = (NOTICE.c.receiver == receiver) & NOTICE.c.kind.in_(_TELL_ALL)
+    same = (NOTICE.c.group_key == NOTIFICATION.c.group_key) & (NOTICE.c.number == NOTIFICATION.c.number)
+    wanted = select(NOTIFICATION.c.status).join_from(NOTIFICATION, NOTICE, same).where(before, told_all)
+    wanted = wanted.where(NOTIFICATION.c.number < row["number"]).order_by(NOTIFICATION.c.number.desc()).limit(1)
+    return unit.connection.execute(wanted).scalar() == "sent"
+
+
 def _shorten(unit: UnitOfWork, row: Row) -> None:
     """Of what is sent the first alerts stay in the log, and how many there were."""
     whole = (NOTICE.c.group_key == row["group_key"]) & (NOTICE.c.number == row["number"])
@@ -322,7 +357,9 @@ def _shorten(unit: UnitOfWork, row: Row) -> None:
     waiting = others & (NOTIFICATION.c.id != row["id"]) & (NOTIFICATION.c.status == "pending")
     if found is None or unit.connection.execute(select(NOTIFICATION.c.id).where(waiting)).first():
         return
-    first = {name: to_json(json.loads(ids)[:SHOWN]) for name, ids in found._mapping.items()}
+    ids = {name: json.loads(text) for name, text in found._mapping.items()}
+    firing = ids["firing"][: SHOWN + (_KNOWN in ids["firing"][:SHOWN])]
+    first = {"firing": to_json(firing), "resolved": to_json(ids["resolved"][:SHOWN])}
     unit.connection.execute(update(NOTICE).where(whole).values(**first))
 
 

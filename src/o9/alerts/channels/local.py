@@ -49,7 +49,7 @@ class LogChannel:
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         level = logging.INFO if message.over else _LEVELS[message.level]
-        alerts = [each.alert_id for each in (*notice.firing, *notice.resolved)[:IDS_LOGGED]]
+        alerts = [each.alert_id for each in notice.news_first[:IDS_LOGGED]]
         ids = {"receiver": notice.receiver, "kind": notice.kind.value, "alerts": alerts}
         logger.log(level, "%s | %s", message.title, line(message.body()), extra={"o9": ids})
         return Sent()

@@ -1,9 +1,9 @@
 """What users bring: a function or coroutine function of one alert, a block that notifies.
 
-Contract. A function is called for each alert of a notice, with an `OptimizationAlert`, in a thread of the channel's
-own; a coroutine function in the program's event loop, where the watchdog looks after it. What raises has failed, and so
-has what returns False. Where one of several alerts fails, this process does not tell those before it again when the
-notice is tried again.
+Contract. A function is called, with an `OptimizationAlert`, for each alert that a notice tells of as new or over; at a
+repeat or an escalation for each that fires. It runs in a thread of the channel's own; a coroutine function in the
+program's event loop, where the watchdog looks after it. What raises has failed, and so has what returns False. Where
+one of several alerts fails, this process does not tell those before it again when the notice is tried again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from o9.alerts.alert import optimization_alert_of
 from o9.alerts.channels.outcome import Answer, Failed, Sent, failed, failure_of, failure_of_answer
 from o9.alerts.channels.threads import AT_ONCE, Busy, LeftBehind, NotBack, Threads
 from o9.alerts.messages import Message
-from o9.alerts.notice import Notice
+from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.redaction import Secrets, guarded, host_in, parts_of
 from o9.alerts.templating import Form
 from o9.model.errors import OptimizationStrategyError
@@ -33,6 +33,7 @@ from o9.strategies.watchdog import run_user_code
 
 SECONDS = 30.0
 TEXT_LIMIT = 20_000  # of a block, which does not say how much it takes
+_TOLD_AGAIN = (NoticeKind.REPEAT, NoticeKind.ESCALATION)
 _REMEMBERED = 100  # notices that failed half-way
 
 
@@ -50,7 +51,8 @@ class FunctionChannel:
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         key = (notice.group_key, notice.number)
         told = self._told.setdefault(key, set())
-        for alert in (*notice.firing, *notice.resolved):
+        firing = notice.firing if notice.kind in _TOLD_AGAIN else notice.new
+        for alert in (*firing, *notice.resolved):
             if alert.alert_id in told:
                 continue
             outcome = await self._tell(optimization_alert_of(alert, notice.at))
