@@ -69,7 +69,7 @@ async def test_prefects_own_database_tells_the_same_story(
 ) -> None:
     await aggregator.submit_optimization(new("a", objective="line", total_steps=3))
     await ended(aggregator, "a")
-    await async_wait_until(lambda: len(aggregator.store.prefect_states("a")) == 3 + 2 * 5)
+    await async_wait_until(lambda: len(aggregator.store.prefect_states("a")) == 3 + 2 * 5, 60.0)
     rows = aggregator.store.prefect_states("a")
     [flow_run_id] = {row["run_id"] for row in rows if row["run_kind"] == "flow"}
 

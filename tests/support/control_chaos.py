@@ -28,8 +28,9 @@ from o9.model.states import Intent
 from o9.store import commit
 from o9.store.codec import content_hash, moment
 from o9.store.intents import SetIntent
+from o9.store.queue_key import AGING_SECONDS_PER_PRIORITY
 from o9.store.store import Store
-from o9.store.transitions import AGING_SECONDS_PER_PRIORITY, Create
+from o9.store.transitions import Create
 
 SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in "xy"}
 ENDED = ("completed", "failed", "cancelled", "timeout")

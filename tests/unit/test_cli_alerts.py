@@ -209,6 +209,13 @@ def test_the_page_of_an_alert_has_everything() -> None:
     assert "alerts ack" not in text
 
 
+def test_what_a_rule_tells_ends_with_the_rule_and_not_in_ten_years() -> None:
+    far = episode(ends_at=moment(NOON + timedelta(days=3650)), expected_end=1)
+    text = words_of(*alert_view(page(Listed(far), labels={"title": "Drawdown", "rule": "failed"}), 200, NOON))
+    assert "ends when its rule says so, or somebody resolves it" in text
+    assert "2036" not in text
+
+
 def test_who_was_not_told_hears_why_and_what_is_guessed_is_said_so() -> None:
     nobody = words_of(*alert_view(page(Listed(episode()), waits=True), 200, NOON))
     assert "Nobody was told of it yet; nobody delivers alerts now" in nobody

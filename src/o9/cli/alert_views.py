@@ -259,6 +259,8 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
     fact("raised", times + last)
     if over:
         fact("ended", _ended(episode, now))
+    elif episode.ends_at and page.labels.get("rule"):
+        fact("ends", "when its rule says so, or somebody resolves it")
     elif episode.ends_at:
         expected = " unless it is raised again" if episode.expected_end else ""
         fact("ends", words.moment(datetime.fromisoformat(episode.ends_at)) + expected)
