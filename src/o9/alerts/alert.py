@@ -76,9 +76,10 @@ def labels_of(told: OptimizationAlert) -> dict[str, str]:
         labels["rule"] = str(told.metadata.get("rule", ""))
         labels |= _checked(told.metadata.get("labels", {}))
         for name, kind in _SHOWN.items():
-            if not isinstance(told.metadata.get(name, None), kind | None):
+            shown = told.metadata.get(name)
+            if shown is not None and not isinstance(shown, kind):
                 raise OptimizationValidationError(
-                    f"metadata.{name}", f"expected {_IN_WORDS[kind]}, got {type(told.metadata[name]).__name__}"
+                    f"metadata.{name}", f"expected {_IN_WORDS[kind]}, got {type(shown).__name__}"
                 )
     return {name: free_text(value)[:VALUE_LIMIT] for name, value in labels.items() if value}
 
