@@ -1,9 +1,9 @@
-"""One Prefect server for the whole test run, where a test asks for it."""
+"""One Prefect server for the whole test run, and a web server for what channels send, where a test asks for it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import o9_testing
 import pytest
+from alert_servers import HookServer
 
 
 @pytest.fixture
@@ -32,3 +33,10 @@ async def open_aggregator(store_url: str) -> AsyncIterator[Callable[..., Awaitab
 @pytest.fixture
 async def aggregator(open_aggregator: Callable[..., Awaitable[Any]]) -> Any:
     return await open_aggregator()
+
+
+@pytest.fixture
+def hooks() -> Iterator[HookServer]:
+    server = HookServer()
+    yield server
+    server.close()

@@ -59,13 +59,6 @@ def trusted(certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def hooks() -> Iterator[HookServer]:
-    server = HookServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def services(trusted: Path) -> Iterator[HookServer]:
     """Slack, Discord, Teams and Telegram, with TLS."""
     server = HookServer(trusted)

@@ -21,6 +21,7 @@ from typing import Any
 from o9.aggregator import rule_facts
 from o9.aggregator.schedules import Schedule
 from o9.aggregator.self_watch import OWN, SelfWatch
+from o9.alerts.channel_reading import STANDING
 from o9.alerts.figures import INSTANTS, Scope
 from o9.alerts.reach import channel_name
 from o9.alerts.rules import Board, Facts, Rule, Turn
@@ -42,7 +43,6 @@ PASS_SECONDS = 5.0
 PAGE = 500
 STATISTICS_SECONDS = 15.0
 UNTIL_RESOLVED = timedelta(days=3650)
-STANDING_CHANNELS = frozenset({"log", "console", "file"})
 _CHEAP = frozenset({"queued", "longest_wait_seconds"})
 
 
@@ -246,7 +246,7 @@ class RuleWatch:
         if Scope.CHANNEL in scopes:
             receivers = self._alerts.configuration.receivers.values()
             named = {channel_name(each) for receiver in receivers for each in receiver.channels}
-            known = STANDING_CHANNELS | named | set(store.alerts.channels_of_nodes())
+            known = frozenset(STANDING) | named | set(store.alerts.channels_of_nodes())
             facts = rule_facts.channel_facts(store.alerts.channels(), known, now)
             read.take(Scope.CHANNEL, facts, complete=True)
         return read

@@ -150,7 +150,7 @@ def in_order(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
 _SEVERITY = {level: rank for rank, level in enumerate(AlertLevel)}
 _IN_WORDS: dict[type, str] = {dict: "a mapping of figures", str: "text"}
 _SHOWN: dict[str, type] = {"evidence": dict, "remedy": str, "link": str}
-_LEVELS = tuple(level.value for level in AlertLevel)
+LEVELS = tuple(level.value for level in AlertLevel)
 
 
 def _checked(labels: Any) -> dict[str, str]:
@@ -169,9 +169,9 @@ def _checked(labels: Any) -> dict[str, str]:
                 f"{where}.{name}",
                 f"expected text, got {type(value).__name__}; labels tell alerts apart",
             )
-        if name == "level" and value not in _LEVELS:
+        if name == "level" and value not in LEVELS:
             raise OptimizationValidationError(
-                f"{where}.level", f"no level is called {value!r:.80}; there are {', '.join(_LEVELS)}"
+                f"{where}.level", f"no level is called {value!r:.80}; there are {', '.join(LEVELS)}"
             )
         if len(value) > VALUE_LIMIT:
             raise OptimizationValidationError(

@@ -15,6 +15,11 @@ STANDING = ("log", "console", "file")
 BLOCK = "block:"
 
 
+def says_where(channel: str) -> bool:
+    """Whether it is there, or says where it goes: no program has to register it."""
+    return "://" in channel or channel in STANDING or channel.startswith(BLOCK)
+
+
 class ChannelReading:
     """Reads for one file, and remembers which channels it names where."""
 
@@ -38,7 +43,7 @@ class ChannelReading:
 
     def doubts(self) -> Iterator[Fault]:
         for channel, node in self._named.items():
-            if channel in STANDING or "://" in channel or channel.startswith(BLOCK):
+            if says_where(channel):
                 continue
             if ":" in channel:
                 yield node.told(

@@ -80,6 +80,12 @@ class Open:
     quantity: Quantity
     names: tuple[str, ...] = ()
 
+    def lacks(self, behind: str) -> str | None:
+        """Why there is no such figure, with what was probably meant; None where there may be."""
+        if not self.names or behind in self.names:
+            return None
+        return f"`{self.start}` has no {behind!r:.80}{meant(behind, self.names)}"
+
 
 _RATES = dict.fromkeys(("failure_rate", "success_rate"), SHARE)
 _ENDS = ("completed", "failed", "timed_out", "cancelled")
@@ -161,8 +167,8 @@ def quantity_of(name: str, scope: Scope) -> Quantity:
     for each in OPEN.get(scope, ()):
         behind = name.removeprefix(each.start)
         if name.startswith(each.start) and behind:
-            if each.names and behind not in each.names:
-                raise ValueError(f"`{each.start}` has no {behind!r:.80}{meant(behind, each.names)}")
+            if (why := each.lacks(behind)) is not None:
+                raise ValueError(why)
             return each.quantity
     elsewhere = [other.value for other, names in QUANTITIES.items() if name in names]
     if elsewhere:
@@ -214,9 +220,8 @@ def _example(scope: Scope) -> str:
 
 def _unknown(name: str, scope: Scope) -> str:
     for each in OPEN.get(scope, ()):
-        if each.names and name.startswith(each.start):
-            behind = name.removeprefix(each.start)
-            return f"`{each.start}` has no {behind!r:.80}{meant(behind, each.names)}"
+        if name.startswith(each.start) and (why := each.lacks(name.removeprefix(each.start))) is not None:
+            return why
     names = {each: (*LABELS[each], *WORDS.get(each, ()), *QUANTITIES[each]) for each in Scope}
     elsewhere = [other.value for other in Scope if name in names[other]]
     if elsewhere:

@@ -20,15 +20,13 @@ from typing import Literal, cast
 
 import re2
 
-from o9.alerts.alert import Labels
+from o9.alerts.alert import LEVELS, Labels
 from o9.alerts.reading import meant
 from o9.model.errors import OptimizationValidationError
-from o9.model.states import AlertLevel
 from o9.store.codec import free_text
 
 TEXT_LIMIT = 20_000
 LEVEL = "level"
-LEVELS = tuple(level.value for level in AlertLevel)
 
 Operator = Literal["=", "!=", "=~", "!~"]
 

@@ -26,7 +26,8 @@ def retry_optimization(
 ) -> int:
     import_from_here()
     with existing_store(url) as store:
-        if is_watched(existing_optimization(store, optimization_id)):
+        origin = existing_optimization(store, optimization_id)
+        if is_watched(origin):
             raise OptimizationError(f"{optimization_id}: O9 only watched this flow; run it again in Prefect")
         if new_id is not None and store.get(new_id) is not None:
             raise OptimizationError(f"there is an optimization {new_id!r} already; give --id another, or leave it out")
@@ -34,7 +35,7 @@ def retry_optimization(
         if as_json:
             write_json(state.to_dict())
             return DONE
-        _tell(store, state, existing_optimization(store, optimization_id), option_for(url))
+        _tell(store, state, origin, option_for(url))
     return DONE
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from rich.text import Text
 
 from o9.alerts.alert import Alert
+from o9.alerts.channel_reading import STANDING, says_where
 from o9.alerts.channels import BLOCK, Channel, Failed, FileChannel, Sent, channel_of, standing_channels
 from o9.alerts.channels.local import FILE
 from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
@@ -60,7 +61,7 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, lis
     if name in references:
         receiver, reference = references[name]
         return receiver, [_channel(reference)]
-    if "://" in name or name.startswith(BLOCK) or name in standing_channels():
+    if says_where(name):
         return Receiver("test", (name,)), [_channel(name)]
     receiver_named = configuration.receivers.get(name)
     if receiver_named is not None:
@@ -69,7 +70,7 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, lis
         if not mine:
             raise OptimizationError(f"the receiver {name!r} has no channel; give it some in `channels`")
         return receiver_named, [_channel(each) for each in mine]
-    known = [*standing_channels(), *(each for each in references if "://" not in each), *configuration.receivers]
+    known = [*STANDING, *(each for each in references if "://" not in each), *configuration.receivers]
     near = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(dict.fromkeys(known))}."
     raise OptimizationError(

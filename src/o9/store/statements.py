@@ -72,7 +72,7 @@ class Statements:
         self._others: dict[Executable, Statement] = {}
         working, mine = select(*_WORKING), _OPTIMIZATION.c.optimization_id == bindparam("target")
         self.select_one = self._compile(working.where(mine))
-        self._is_sqlite = sqlite = engine.dialect.name == "sqlite"
+        sqlite = engine.dialect.name == "sqlite"
         # One text or one array, however many ids: one statement for groups of all sizes.
         some = "IN (SELECT value FROM json_each(?))" if sqlite else "= ANY(%s)"
         self.select_some = f"{self._compile(working).sql} WHERE optimization.optimization_id {some}"
@@ -128,7 +128,7 @@ class Statements:
 
     def _for_many(self, one: Statement, before: str, row: str, after: str) -> Statement:
         """With the SQL for many rows, where the database gains by it."""
-        if not self._is_sqlite or sqlite3.sqlite_version_info < MANY_SINCE:
+        if self._dialect.name != "sqlite" or sqlite3.sqlite_version_info < MANY_SINCE:
             return one
         several = [(size, before + ", ".join([row] * size) + after) for size in ROWS_AT_ONCE]
         return Statement(one.sql, one.bind, several)

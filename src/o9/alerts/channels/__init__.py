@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from o9.alerts.channel_reading import BLOCK
 from o9.alerts.channels.apprise_url import AppriseChannel
 from o9.alerts.channels.local import ConsoleChannel, FileChannel, LogChannel
 from o9.alerts.channels.outcome import Channel, Failed, Sent
@@ -13,11 +14,10 @@ from o9.alerts.channels.own import BlockChannel, FunctionChannel
 from o9.model.errors import OptimizationValidationError
 
 __all__ = [
-    "AppriseChannel", "BlockChannel", "Channel", "ConsoleChannel", "Failed", "FileChannel", "FunctionChannel",
+    "BLOCK", "AppriseChannel", "BlockChannel", "Channel", "ConsoleChannel", "Failed", "FileChannel", "FunctionChannel",
     "LogChannel", "Sent", "channel_of", "shows_the_first", "standing_channels",
 ]  # fmt: skip
 NAME_LIMIT = 200
-BLOCK = "block:"
 
 
 def standing_channels() -> dict[str, Channel]:
