@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Read before the tests clear O9's variables.
 _LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
+
+# The same examples at each run, so that a change is judged by itself; who asks for long tests looks for new ones.
+settings.register_profile("o9", derandomize=not _LONG_TESTS)
+settings.load_profile("o9")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

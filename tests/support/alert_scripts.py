@@ -109,6 +109,8 @@ class Player:
     held: list[Held] = field(default_factory=list)
     stored: dict[str, tuple[datetime, dict[str, object]]] = field(default_factory=dict)
     """What a store would have of the groups, from `drain` alone."""
+    overs: dict[str, list[datetime]] = field(default_factory=dict)
+    """By fingerprint, the moments at which it was known to be over."""
 
     def __post_init__(self) -> None:
         self.now = START
@@ -148,6 +150,8 @@ class Player:
 
     def _advance(self) -> None:
         self.notices += self.engine.advance(self.now)
+        for name in (name for name, known in self.engine._known.items() if not known.firing):
+            self.overs.setdefault(name, []).append(self.now)
         changes = self.engine.drain()
         self.held += changes.held
         for key, change in changes.groups.items():

@@ -67,10 +67,11 @@ def test_what_is_told_is_news_and_not_too_soon(name: str, steps: list[Step]) -> 
         numbers = [notice.number for notice in notices]
         assert numbers == sorted(set(numbers))
         if receiver != "head":
-            _is_news(notices, resolved_is_told=CONFIGURATIONS[name].receivers[receiver].send_resolved)
+            resolved_is_told = CONFIGURATIONS[name].receivers[receiver].send_resolved
+            _is_news(notices, player.overs, resolved_is_told=resolved_is_told)
 
 
-def _is_news(notices: list[Notice], *, resolved_is_told: bool) -> None:
+def _is_news(notices: list[Notice], overs: dict[str, list[datetime]], *, resolved_is_told: bool) -> None:
     """Of one group, in order: each says something new, or repeats what it is time to repeat."""
     believed: set[str] = set()  # to fire
     last: set[str] = set()  # what the last message told as firing
@@ -93,8 +94,10 @@ def _is_news(notices: list[Notice], *, resolved_is_told: bool) -> None:
             assert not notice.new
         else:
             assert firing - last <= _names(notice.new), "new, and not said to be"
-            began = {each.fingerprint: each.starts_at for each in notice.new}
-            assert before is None or all(began[name] >= before.at for name in _names(notice.new) & last), "it was known"
+            for known in [each for each in notice.new if each.fingerprint in last]:
+                assert before is not None
+                began_anew = any(before.at <= at <= notice.at for at in overs.get(known.fingerprint, ()))
+                assert known.starts_at >= before.at or began_anew, "it was known"
             assert over or firing - last or not resolved_is_told, "nothing new"
         believed = (believed | firing) - over
         last = firing

@@ -159,7 +159,7 @@ class History:
 
 @given(st.lists(ACTION, min_size=15, max_size=60), st.randoms(use_true_random=False))
 @settings(
-    max_examples=25, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
+    max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], chance: Any) -> None:
