@@ -146,14 +146,20 @@ def test_the_next_leader_tries_at_once(one: World, poison: Poison) -> None:
     assert after(one, 11) == [["bad"]]
 
 
-def test_what_is_over_while_it_is_set_aside_is_done_with(one: World, poison: Poison) -> None:
+@pytest.mark.parametrize("damping", ["", "flapping: false"])
+def test_what_is_over_while_it_is_set_aside_is_done_with(
+    damping: str, tmp_path: Path, time: MadeTime, poison: Poison
+) -> None:
+    one = world(tmp_path, time, CONFIGURATION + damping)
     poison.in_taking("opt-poison")
     tell(one.store, alert("bad", START, optimization_id="opt-poison"), alert("b", START, "Stalled"))
     after(one, 30)
     one.store.write(ResolveAlert("bad", "ann"))
+    after(one, 30)
     poison.strong = False
     assert after(one, 4_000) == []
     assert [each.alert_id for each in one.store.alerts.open_episodes()] == ["b"]
+    one.store.close()
 
 
 def test_rows_that_cannot_be_read_stop_nobody(one: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alert_worlds import START, MadeTime, World, alert, play, script, tell, world
 
+from o9.alerts.alert import Alert
+from o9.alerts.engine import Engine
+from o9.alerts.leader import AT_ONCE
 from o9.alerts.record import add_silence, telling_of
 from o9.alerts.silences import Silence
 from o9.model.errors import StoreUnavailableError
@@ -232,3 +235,24 @@ def test_a_leader_that_is_cut_off_as_it_decides_loses_nothing(one: World, monkey
     assert [row[3] for row in after(one, 600)] == [["a"]]
     assert fates == []
     assert len(one.told()) == 3
+
+
+def test_a_leader_that_has_to_go_ends_its_tick_undecided(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(one.store, *(alert(f"a{number}", START, optimization_id=f"opt-{number}") for number in range(3 * AT_ONCE)))
+    taken = 0
+
+    def hurried(engine: Engine, told: list[Alert], now: datetime) -> None:
+        nonlocal taken
+        taken += len(told)
+        take(engine, told, now)
+        one.leader.hurry()  # as the one who stops it does, from another thread
+
+    take = Engine.take
+    with monkeypatch.context() as hurry:
+        hurry.setattr(Engine, "take", hurried)
+        assert not one.leader.tick().leads
+    assert taken == AT_ONCE
+    one.leader.leave()
+    one.restart()
+    ((_, _, firing, *_),) = after(one, 31)
+    assert len(firing) == 3 * AT_ONCE

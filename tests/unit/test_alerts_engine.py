@@ -20,7 +20,7 @@ from alert_scripts import FULL, LABELS, PLAIN, START, Player, Step, alert, steps
 from o9.alerts.alert import Alert
 from o9.alerts.configuration import load
 from o9.alerts.engine import Engine
-from o9.alerts.memory import Snapshot
+from o9.alerts.memory import Kept, Snapshot
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.stages import Reason
 from o9.model.states import AlertLevel
@@ -273,6 +273,22 @@ receivers: [{name: desk, channels: [log]}, {name: head, channels: [log]}]
     engine.take([alert(4, player.now + second(15))], player.now + second(15))
     (notice,) = engine.advance(player.now + second(16))
     assert notice.receiver == "head"
+
+
+def test_what_ends_by_its_time_before_anybody_was_told_is_done_with() -> None:
+    engine = Engine(PLAIN)
+    engine.take([alert(0, START), alert(1, START, ends_at=START + second(2))], START)
+    engine.advance(START + second(5))
+    changes = engine.drain()
+    assert changes.closed == ("1-090030",)
+    assert [held.decision.reason for held in changes.held] == [Reason.OVER_BEFORE_TOLD]
+
+
+def test_what_is_over_and_in_no_group_after_a_restart_is_done_with() -> None:
+    over = alert(0, START, ends_at=START)  # while it was set aside, or in a group whose route is gone
+    engine = Engine.restored(PLAIN, Snapshot((Kept(over, ended=True),), (), {}), START)
+    assert engine.snapshot() == Snapshot((), (), {})
+    assert engine.drain().closed == (over.alert_id,)
 
 
 def test_a_receiver_that_is_new_in_the_configuration_is_told_of_what_fires() -> None:

@@ -185,6 +185,8 @@ class Engine:
                 for fingerprint in [name for name in place.group.told if name not in place.group.members]:
                     place.group.take_out(fingerprint)
         engine.drain()
+        for known in [known for known in engine._known.values() if not known.firing]:
+            engine._forget_if_done(known)  # it ended while it was set aside, or its group's route is gone
         return engine
 
     # What becomes of one alert.
@@ -354,10 +356,10 @@ class Engine:
     def _look_at(self, place: Place, now: datetime) -> list[Notice]:
         group = place.group
         assert group is not None
-        for name in list(group.members):
-            known = self._known[name]
-            if known.firing and known.alert.resolved(now):
-                self._ends(known, now)
+        known = [self._known[name] for name in group.members]
+        ending = [each for each in known if each.firing and each.alert.resolved(now)]
+        for each in ending:
+            self._ends(each, now)
         look = Look(group, now, self._known, self._facts(group.route, now), self.configuration.receivers)
         regular = group.due_at <= now
         if regular:
@@ -377,8 +379,8 @@ class Engine:
             del self._occupied[group.key]
             self._changed.add(group.key)
         self._held += look.held
-        for alert in look.done:
-            self._forget_if_done(self._known[alert.fingerprint])
+        for name in {alert.fingerprint: None for alert in (*look.done, *(each.alert for each in ending))}:
+            self._forget_if_done(self._known[name])
         return look.notices
 
     def _sweep(self, now: datetime) -> None:
