@@ -1,7 +1,7 @@
-"""The scheduled flow that decides who is told of alerts, and tells them, where no aggregator runs all the time.
+"""The scheduled flow that judges the rules of alerts, decides who is told, and tells them, where no aggregator runs.
 
-It judges no rules. What O9 itself finds, such as an optimization that failed, becomes an alert only where an aggregator
-runs (`o9 serve`); without one there is to tell what programs send.
+What only a process that runs all the time can see, it does not: what the monitor finds, nodes that are silent, and
+whether Prefect or the store is away.
 """
 
 from __future__ import annotations
@@ -11,30 +11,41 @@ import logging
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import current_store
 from o9.flows.scheduled import SCHEDULED
+from o9.model.optimization import utc_now
+from o9.model.settings import settings
 from o9.tasks.run_logs import forward_to_prefect
+from o9.watch.judge import Judge
 
 logger = logging.getLogger(__name__)
 
 
 @flow(name="deliver-alerts", **SCHEDULED)
 async def deliver_alerts() -> dict[str, Any]:
-    """Decide and send what is due now of the alerts that were sent; rules are judged by aggregators alone.
+    """Judge what has happened since the last run, then decide and send what is due now. The first run of a store judges
+    what happens after it.
 
-    Returns whether this run was the one to decide, and how its tries ended.
+    Returns whether this run was the one to judge and the one to decide, and how its tries ended.
 
-    Where a node leads, that decides, and this run only sends what waits for a channel that it has: the standing ones,
-    and those of O9_ALERTS_FILE. What a program registered, only that program can send through. Raises
-    OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
+    Where a node runs all the time, that judges and decides, and this run only sends what waits for a channel that it
+    has: the standing ones, and those of O9_ALERTS_FILE. What a program registered, only that program can send through.
+    Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
     """
     forward_to_prefect()
     store = await asyncio.to_thread(current_store)
     system = AlertNotificationSystem(store=store, resolve_block=load_block)
     await system.initialize()
-    done = await system.deliver_once()
+    judge = Judge(system)
+    await judge.use(store, settings().lease_seconds)
+    try:
+        judged = await judge.look(f"{settings().node_id}/rules-{flow_run.id}", utc_now())
+    finally:
+        await judge.leave()
+    done = {"judged": judged, **await system.deliver_once()}
     logger.info("%s", done)
     return done

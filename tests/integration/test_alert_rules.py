@@ -19,8 +19,6 @@ from sqlalchemy import event, update
 
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.aggregator.rule_watch import RULES, RuleWatch
-from o9.aggregator.schedules import Schedule
 from o9.alerts.figures import QUANTITIES, Scope, Unit, is_figure, quantity_of
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
@@ -37,6 +35,8 @@ from o9.store.reports import KeepReport
 from o9.store.rule_standings import KeepStandings
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
+from o9.watch.judge import RULES
+from o9.watch.rule_watch import RuleWatch
 from OptimizationStateAggregator import OptimizationHealthReport, OptimizationStateAggregator, objective
 
 HOUR = timedelta(hours=1)
@@ -59,7 +59,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("o9.aggregator.rule_watch.utc_now", lambda: made.now)
+    monkeypatch.setattr("o9.watch.rule_watch.utc_now", lambda: made.now)
     return made
 
 
@@ -372,7 +372,7 @@ async def test_a_node_without_a_sign_of_life_is_lost_one_that_took_leave_is_not(
     store.write(Leave("leaves"))
     await judge.look()
     assert told(store) == []  # this judge has only begun: nobody had time to say that he lives
-    judge._certain_at = 0.0
+    judge._judge._certain_at = 0.0
     await judge.look()
     assert told(store) == [("node_lost", "lost", False)]
     beat(store, "lost", 40.0)
@@ -407,11 +407,11 @@ async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock
 
 
 async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None:
-    schedule = Schedule("o9.flows.check_health.check_health", timedelta(minutes=5))
-    judge = await watch("rules: [{name: schedule_missed, when: late_seconds > 0}]", schedules=[schedule])
+    schedules = {"check-health": "schedule check-health"}
+    judge = await watch("rules: [{name: schedule_missed, when: late_seconds > 0}]", schedules=schedules)
     await judge.look()
     assert told(store) == [("schedule_missed", "check-health", False)]
-    store.write(Lead(schedule.lease, "node at now", 300.0))
+    store.write(Lead("schedule check-health", "node at now", 300.0))
     judge._itself.late = []
     await judge.look()
     assert told(store) == [("schedule_missed", "check-health", True)]
@@ -450,7 +450,7 @@ async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch
     assert told(store) == [("all_time", "", False)]
     complete(store, "c", 0.4, name="poor")
     commit(store, "runs", at_work(store, "runs"), 0.3)
-    judge._figures = None  # they are no longer new
+    judge._judge._figures = None  # they are no longer new
     await judge.look()
     assert told(store) == [
         ("all_time", "", True), ("low", "c", False), ("rate", "parameter_tuning", False), ("runs_low", "c", False),
@@ -468,11 +468,11 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
         rules = "rules: [" + ", ".join(
             f"{{name: r{n}, when: {name} > 0, scope: {scope.value}}}" for n, name in enumerate(names)
         ) + "]"  # fmt: skip
-        judge = await watch(rules)
+        judge = (await watch(rules))._judge
         assert judge._board is not None
         judge._figures = None
         await judge._read_statistics(judge._board)
-        read = judge._read(judge._board, utc_now())
+        read = judge._read(judge._board, utc_now(), None)
 
         class Keeps:
             def take(self, of: Scope, facts: list[Facts], now: datetime, *, complete: bool = False) -> list[Any]:
@@ -503,7 +503,7 @@ async def test_a_file_that_changes_changes_the_rules(store: Store, watch: Watch)
 
 
 async def test_a_pass_costs_the_same_at_any_history_and_writes_nothing(store: Store, watch: Watch) -> None:
-    judge = await watch(schedules=[Schedule("o9.flows.check_health.check_health", timedelta(minutes=5))])
+    judge = await watch(schedules={"check-health": "schedule check-health"})
     asked = statements(store)
     counts = []
     for size in (5, 50):

@@ -28,10 +28,14 @@ from o9.model.errors import (
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
+from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
 from o9.monitor.monitor import alert_of
 from o9.store.contract_steps import at_work
+from o9.store.leadership import Lead
 from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+from o9.watch.judge import RULES
 
 Wait = Callable[..., Awaitable[Any]]
 QUICK = "route: {receiver: default, group_wait: 0s, group_interval: 100ms, repeat_interval: 1h}\n"
@@ -632,10 +636,19 @@ async def test_the_flow_delivers_where_nobody_runs(
     source = AlertNotificationSystem(storage_path=store_url)
     await source.initialize()
     await source.send_alert(alert("a"))
+    nothing = {"judged": True, "led": True, "notices": 0, "sent": 0, "pending": 0, "failed": 0}
+    one = nothing | {"notices": 1, "sent": 1}
     with temporary_settings({PREFECT_API_URL: server.api_url}), caplog.at_level(logging.INFO):
-        assert await deliver_alerts() == {"led": True, "notices": 1, "sent": 1, "pending": 0, "failed": 0}
-        assert await deliver_alerts() == {"led": True, "notices": 0, "sent": 0, "pending": 0, "failed": 0}
-    assert "[WARNING] Drawdown: opt-1" in caplog.text
+        assert await deliver_alerts() == one
+        assert await deliver_alerts() == nothing
+        assert "[WARNING] Drawdown: opt-1" in caplog.text
+        claimed = at_work(source.store, "opt-2")
+        source.store.write(Transition("opt-2", S.FAILED, Cause.HOOK, fence=claimed.fence, issue="OSError: no prices"))
+        assert await deliver_alerts() == one
+        assert "OSError: no prices" in caplog.text
+        assert await deliver_alerts() == nothing
+        source.store.write(Lead(RULES, "an aggregator", 60.0))
+        assert await deliver_alerts() == nothing | {"judged": False}
     assert await leader(source) is None
     await source.cleanup()
 

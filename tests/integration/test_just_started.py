@@ -9,8 +9,6 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import update
 
-from o9.aggregator.rule_watch import RuleWatch
-from o9.aggregator.self_watch import SelfWatch
 from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.rules import Turn
 from o9.alerts.system import AlertNotificationSystem
@@ -19,13 +17,15 @@ from o9.model.optimization import OptimizationAlert, utc_now
 from o9.store.contract_steps import at_work
 from o9.store.leases import NODE, Heartbeat
 from o9.store.store import Store
+from o9.watch.rule_watch import RuleWatch
+from o9.watch.self_watch import SelfWatch
 
 
 @pytest.fixture(autouse=True)
 def _just_started(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1, 1_000))
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 100)
-    for module in ("aggregator.rule_watch", "aggregator.self_watch", "lifecycle.presence"):
+    for module in ("watch.judge", "watch.self_watch", "lifecycle.presence"):
         monkeypatch.setattr(f"o9.{module}.time", clock)
 
 

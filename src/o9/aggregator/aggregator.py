@@ -16,7 +16,6 @@ from typing import Any, Self, TypeVar
 from o9.aggregator.findings import Findings
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.node import Node
-from o9.aggregator.rule_watch import PASS_SECONDS, RuleWatch
 from o9.aggregator.schedules import Schedule
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
@@ -43,6 +42,7 @@ from o9.statistics.statistics import OptimizationStatistics
 from o9.store.component import StoreComponent
 from o9.store.store import Store
 from o9.synchronizer.synchronizer import AsyncStateSynchronizer
+from o9.watch.rule_watch import PASS_SECONDS, RuleWatch
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -88,7 +88,9 @@ class OptimizationStateAggregator:
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
         self._findings = Findings(self.monitor, self.alert_system)
         self._rules = RuleWatch(
-            self.alert_system, interval=min(PASS_SECONDS, 5 * self._interval), schedules=self._schedules
+            self.alert_system,
+            interval=min(PASS_SECONDS, 5 * self._interval),
+            schedules={schedule.name: schedule.lease for schedule in self._schedules},
         )
         self.api = OptimizationAPI(backend=self)
         self._store: Store | None = None

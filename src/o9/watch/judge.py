@@ -1,10 +1,9 @@
-"""The watch of alert rules: what O9 knows, judged every few seconds, by one node for all; of itself, by each node.
+"""Judging: what O9 knows, against the rules of alerts, by one node for all.
 
 Contract. Owned by one event loop. Who holds the lease RULES judges; what rules stand at and how far they have read is
 written down after what follows from it was told, and the next judge goes on from there: a restart repeats nothing and
 loses nothing. The first judge of a store begins with what happens from then on. A pass costs the same at any history:
 with the built-in rules eight reads and one for each schedule, a few for each end, and no write where nothing changes.
-A store that is away is said once, and judged when it is back.
 """
 
 from __future__ import annotations
@@ -12,15 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any
 
-from o9.aggregator import rule_facts
-from o9.aggregator.schedules import Schedule
-from o9.aggregator.self_watch import OWN, SelfWatch
 from o9.alerts.channel_reading import STANDING
 from o9.alerts.figures import INSTANTS, Scope
 from o9.alerts.reach import channel_name
@@ -35,11 +31,12 @@ from o9.store.commit import Row
 from o9.store.leadership import Lead, LetGo
 from o9.store.rule_standings import KeepStandings
 from o9.store.store import Store
+from o9.watch import rule_facts
+from o9.watch.self_watch import OWN
 
 logger = logging.getLogger(__name__)
 RULES = "alert rules"
 TRANSITIONS, REPORTS = "transition", "health_report"
-PASS_SECONDS = 5.0
 PAGE = 500
 STATISTICS_SECONDS = 15.0
 UNTIL_RESOLVED = timedelta(days=3650)
@@ -61,17 +58,12 @@ class _Pass:
         self.acts.append(lambda board, _: board.mend(optimization_id, scopes))
 
 
-class RuleWatch:
-    """It looks every `interval` seconds. `schedules`: what this node runs unless another one does."""
+class Judge:
+    """`schedules`: by the name of each flow that is to run on one, the lease by which its runs are claimed."""
 
-    def __init__(
-        self, alerts: AlertNotificationSystem, *, interval: float = PASS_SECONDS, schedules: Sequence[Schedule] = ()
-    ) -> None:
+    def __init__(self, alerts: AlertNotificationSystem, schedules: Mapping[str, str] | None = None) -> None:
         self._alerts = alerts
-        self._interval = interval
-        self._schedules = tuple(schedules)
-        self._itself = SelfWatch(self._send, self._resolve)
-        self._node = ""
+        self._schedules = dict(schedules or {})
         self._lease_seconds = 0.0
         self._fence: int | None = None
         self._renew_at = 0.0
@@ -82,7 +74,6 @@ class RuleWatch:
         self._figures: tuple[float, dict[str, Any], list[Row]] | None = None
         self._certain_at = 0.0
         self._last_pass = -inf  # a machine that was just started counts from 0
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Judge what is in `store`; where nobody ever did, from now on."""
@@ -94,30 +85,36 @@ class RuleWatch:
             REPORTS: await store.read_async(store.last_health_report),
         }
 
-    async def start(
-        self,
-        node: str,
-        prefect_alive: Callable[[], Awaitable[bool]],
-        late_runs: Callable[[datetime], Awaitable[list[Facts]]],
-    ) -> None:
-        """Goes with the alert system's, after `use`; returns after the first pass. Raises OptimizationError.
+    @property
+    def judges(self) -> bool:
+        """Whether it is this one, by what it knows."""
+        return self._fence is not None
 
-        node: under which name; prefect_alive: whether this node reaches Prefect; late_runs: what Prefect waits for.
+    async def look(self, node: str, now: datetime, late: Sequence[Facts] | None = None) -> bool:
+        """One pass under the name `node`, and more where there is much to read. Whether it was this one's to judge.
+
+        late: what Prefect waits for; None: it was not asked. Raises OptimizationStoreError where the store is away.
         """
-        self._node = node
-        await self.look()
-        probing = self._itself.keep_probing(prefect_alive, late_runs, lambda: self._fence is not None)
-        self._tasks = [
-            asyncio.create_task(self._keep_looking(), name="o9-rules"),
-            asyncio.create_task(probing, name="o9-rules-prefect"),
-        ]
+        at = time.monotonic()
+        if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: nobody's silence says anything yet
+            self._certain_at = at + self._lease_seconds
+        self._use_rules()
+        if judges := await asyncio.to_thread(self._lead, node):
+            try:
+                while await self._judge(now, late):
+                    pass
+            except StaleAttemptError as error:
+                logger.warning("%s", error)
+                self._fence = self._board = None
+                judges = False
+            except BaseException:
+                self._board = None  # what it has judged may not be written: the next one goes on from what is
+                raise
+        self._last_pass = time.monotonic()
+        return judges
 
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._tasks = []
+    async def leave(self) -> None:
+        """Let somebody else judge at once."""
         fence, self._fence, self._board = self._fence, None, None
         if fence is not None:
             try:
@@ -125,38 +122,12 @@ class RuleWatch:
             except OptimizationError as error:
                 logger.warning("could not give back the lease of the rules; it runs out: %s", error)
 
-    def node_died(self, names: Iterable[str]) -> None:
-        """From any thread, and before `start`, too: these nodes of this host are found dead."""
-        self._itself.node_died(names)
-
-    async def look(self) -> None:
-        """One pass, and more where there is much to read. Raises OptimizationStoreError where the store is away."""
-        now, at = utc_now(), time.monotonic()
-        if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: nobody's silence says anything yet
-            self._certain_at = at + self._lease_seconds
-        self._use_rules()
-        await self._itself.look(self._node, now)
-        if await asyncio.to_thread(self._lead):
-            try:
-                while await self._judge(now):
-                    pass
-            except StaleAttemptError as error:
-                logger.warning("%s", error)
-                self._fence = self._board = None
-            except BaseException:
-                self._board = None  # what it has judged may not be written: the next one goes on from what is
-                raise
-        self._last_pass = time.monotonic()
-
     def _use_rules(self) -> None:
         rules = self._alerts.configuration.rules
-        if rules is self._rules:
-            return
-        self._rules = rules
-        self._board = None
-        self._itself.use(rules)
+        if rules is not self._rules:
+            self._rules, self._board = rules, None
 
-    def _lead(self) -> bool:
+    def _lead(self, node: str) -> bool:
         """Whether this node judges; in a thread. Nodes in waiting write nothing."""
         if self._fence is not None and time.monotonic() < self._renew_at:
             return True
@@ -164,17 +135,17 @@ class RuleWatch:
         if self._fence is None:
             dead = dead_on_this_host(self._store)
             held = self._store.alerts.leader(RULES)
-            others = held is not None and held["node"] not in (None, self._node, *dead)
+            others = held is not None and held["node"] not in (None, node, *dead)
             if held is not None and others and self._store.alerts.seconds_left(held["expires_at"]) > 0:
                 return False
         began = time.monotonic()
-        fence = self._store.write(Lead(RULES, self._node, self._lease_seconds, dead))
+        fence = self._store.write(Lead(RULES, node, self._lease_seconds, dead))
         if fence != self._fence:
             self._board = None
         self._fence, self._renew_at = fence, began + self._lease_seconds / 3
         return fence is not None
 
-    async def _judge(self, now: datetime) -> bool:
+    async def _judge(self, now: datetime, late: Sequence[Facts] | None) -> bool:
         """Read, judge, tell, write down. Whether there is more to read."""
         turns: list[Turn] = []
         if self._board is None:
@@ -183,7 +154,7 @@ class RuleWatch:
         assert board is not None
         if board.scopes() & {Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY}:
             await self._read_statistics(board)
-        read = await asyncio.to_thread(self._read, board, now)
+        read = await asyncio.to_thread(self._read, board, now, late)
         for act in read.acts:
             turns += act(board, now)
         turns += board.pass_time(now)
@@ -223,7 +194,7 @@ class RuleWatch:
         told = await self._statistics.get_global_statistics()
         self._figures = (time.monotonic(), told, windows)
 
-    def _read(self, board: Board, now: datetime) -> _Pass:
+    def _read(self, board: Board, now: datetime, late: Sequence[Facts] | None) -> _Pass:
         """In a thread."""
         store, scopes, read = self._store, board.scopes(), _Pass()
         ended = self._read_transitions(board, read)
@@ -242,7 +213,7 @@ class RuleWatch:
             for scope in {Scope.TYPE, Scope.STRATEGY} & scopes:
                 read.take(scope, rule_facts.group_facts(scope, statistics, windows, now))
         if scopes & {Scope.NODE, Scope.SCHEDULE}:
-            self._read_house(read, -store.alerts.seconds_left(0.0))
+            self._read_house(read, late, -store.alerts.seconds_left(0.0))
         if Scope.CHANNEL in scopes:
             receivers = self._alerts.configuration.receivers.values()
             named = {channel_name(each) for receiver in receivers for each in receiver.channels}
@@ -273,23 +244,22 @@ class RuleWatch:
             read.behind = len(rows) == PAGE
         return last
 
-    def _read_house(self, read: _Pass, database_now: float) -> None:
+    def _read_house(self, read: _Pass, late: Sequence[Facts] | None, database_now: float) -> None:
         certain = time.monotonic() >= self._certain_at
         nodes = rule_facts.node_facts(self._store.nodes(), database_now, certain=certain)
         read.take(Scope.NODE, nodes, complete=True)
-        late = self._itself.late
-        schedules = [self._schedule_facts(schedule, database_now) for schedule in self._schedules]
+        schedules = [self._schedule_facts(*schedule, database_now) for schedule in self._schedules.items()]
         read.take(Scope.SCHEDULE, [*schedules, *(late or ())], complete=late is not None)
 
-    def _schedule_facts(self, schedule: Schedule, database_now: float) -> Facts:
+    def _schedule_facts(self, name: str, lease: str, database_now: float) -> Facts:
         """Late is what nobody has claimed since this node saw it due."""
-        held, at = self._store.alerts.leader(schedule.lease), time.monotonic()
+        held, at = self._store.alerts.leader(lease), time.monotonic()
         if held is not None and held["expires_at"] > database_now:
-            self._due_since.pop(schedule.name, None)
+            self._due_since.pop(name, None)
             late = 0.0
         else:
-            late = at - self._due_since.setdefault(schedule.name, at)
-        return Facts(schedule.name, {"late_seconds": late}, {"schedule": schedule.name})
+            late = at - self._due_since.setdefault(name, at)
+        return Facts(name, {"late_seconds": late}, {"schedule": name})
 
     async def _tell(self, turns: Iterable[Turn]) -> None:
         """What begins is recorded together; what is over after it, for it may have begun just now."""
@@ -297,15 +267,16 @@ class RuleWatch:
         known = self._store.alerts.get
         news = [turn.alert for turn in told if turn.alert is not None]
         news = [alert for alert in news if await self._store.read_async(known, alert.alert_id) is None]
-        sent = await asyncio.gather(*(self._send(alert, UNTIL_RESOLVED) for alert in news), return_exceptions=True)
+        sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in news), return_exceptions=True)
         for answer in sent:
             if isinstance(answer, BaseException):
                 raise answer
         for turn in told:
             if turn.alert is None:
-                await self._resolve(turn)
+                await self.end(turn)
 
-    async def _send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
+    async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
+        """Tell what a rule found. False: somebody has resolved it, and it need not be told again."""
         try:
             await self._alerts.send_alert(alert, resolve_timeout=resolve_timeout)
         except OptimizationStoreError:
@@ -316,22 +287,11 @@ class RuleWatch:
             logger.error("the alert of the rule %s cannot be told: %s", alert.metadata["rule"], error)
         return True
 
-    async def _resolve(self, turn: Turn) -> None:
+    async def end(self, turn: Turn) -> None:
+        """Tell that it is over."""
         try:
             await self._alerts.resolve_alert(turn.ended, f"the rule {turn.rule}: {turn.why.value}")
         except OptimizationStoreError:
             raise
         except OptimizationError as error:  # dropped by a user's rule, or pruned
             logger.debug("%s", error)
-
-    async def _keep_looking(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
-            try:
-                await self.look()
-                self._itself.store_is_back()
-            except OptimizationStoreError as error:
-                new = self._itself.store_is_away(str(error))
-                logger.log(logging.WARNING if new else logging.DEBUG, "the rules are not judged: %s", error)
-            except Exception:  # whatever it was, the watch goes on
-                logger.exception("the rules could not be judged; trying again in %g s", self._interval)
