@@ -44,8 +44,9 @@ async def deliver_alerts() -> dict[str, Any]:
     await judge.use(store, settings().lease_seconds)
     try:
         judged = await judge.look(f"{settings().node_id}/rules-{flow_run.id}", utc_now())
-    finally:
+    finally:  # what cannot be judged does not hold back what is to be told
         await judge.leave()
-    done = {"judged": judged, **await system.deliver_once()}
+        delivered = await system.deliver_once()
+    done = {"judged": judged, **delivered}
     logger.info("%s", done)
     return done

@@ -35,7 +35,7 @@ from o9.store.contract_steps import at_work
 from o9.store.leadership import Lead
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
-from o9.watch.judge import RULES
+from o9.watch.judge import RULES, Judge
 
 Wait = Callable[..., Awaitable[Any]]
 QUICK = "route: {receiver: default, group_wait: 0s, group_interval: 100ms, repeat_interval: 1h}\n"
@@ -625,6 +625,10 @@ async def test_a_storm_is_a_handful_of_messages(make: Make, async_wait_until: Wa
     assert (await system.get_alert_statistics())["firing"] == {"warning": 5_000}
 
 
+async def unfit(*_: Any) -> bool:
+    raise ZeroDivisionError
+
+
 async def test_the_flow_delivers_where_nobody_runs(
     store_url: str, quick: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -649,6 +653,11 @@ async def test_the_flow_delivers_where_nobody_runs(
         assert await deliver_alerts() == nothing
         source.store.write(Lead(RULES, "an aggregator", 60.0))
         assert await deliver_alerts() == nothing | {"judged": False}
+        await source.send_alert(alert("b", title="Stalled"))
+        monkeypatch.setattr(Judge, "look", unfit)
+        with pytest.raises(ZeroDivisionError):
+            await deliver_alerts()
+        assert "[WARNING] Stalled: opt-1" in caplog.text
     assert await leader(source) is None
     await source.cleanup()
 
