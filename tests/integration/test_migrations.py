@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,17 @@ def test_processes_open_a_new_store_at_once(database: str, request: pytest.Fixtu
     assert [opener.communicate(timeout=60)[1] for opener in openers] == ["", "", ""]
     with Store(url) as store:
         assert sorted(s.optimization_id for s in store.list().items) == ["a0", "a1", "a2"]
+
+
+def test_a_new_store_waits_for_who_writes_its_file(store_url: str) -> None:
+    other = sqlite3.connect(store_url, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor() as threads:
+        opening = threads.submit(Store, store_url)
+        assert wait([opening], timeout=1.0).not_done
+        other.execute("ROLLBACK")
+        opening.result(timeout=30.0).close()
+    other.close()
 
 
 def test_opening_an_old_store_warns_of_nothing(store_url: str) -> None:

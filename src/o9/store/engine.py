@@ -8,12 +8,13 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
@@ -80,8 +81,7 @@ def upgrade(engine: Engine) -> None:
     with engine.connect() as connection:
         revision = _checked_revision(connection)
         if engine.dialect.name == "sqlite":
-            # The mode stays in the file: so not before it is known to be ours.
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            _write_ahead(connection)  # the mode stays in the file: so not before it is known to be ours
         if revision == HEAD:
             return
         connection.exec_driver_sql(begin_statement(engine))
@@ -97,6 +97,19 @@ def upgrade(engine: Engine) -> None:
             connection.exec_driver_sql("ROLLBACK")
             raise
         connection.exec_driver_sql("COMMIT")
+
+
+def _write_ahead(connection: Connection) -> None:
+    """SQLite waits for nobody while it changes the mode of a new file: it is asked again until nobody else does."""
+    until = time.monotonic() + SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return
+        except OperationalError as error:
+            if "database is locked" not in str(error.orig) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def begin_statement(engine: Engine) -> str:
