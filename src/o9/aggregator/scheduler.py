@@ -37,7 +37,7 @@ class Scheduler:
         self._node = node
         self._kept = [(schedule, schedule.load()) for schedule in schedules]
         self._keeping: list[asyncio.Task[None]] = []
-        self._running: set[asyncio.Task[datetime]] = set()
+        self._running: dict[str, asyncio.Task[datetime]] = {}
         self._told: dict[str, str] = {}
 
     def start(self) -> None:
@@ -53,7 +53,7 @@ class Scheduler:
         for task in self._keeping:
             task.cancel()
         self._keeping = []
-        runs = set(self._running)
+        runs = set(self._running.values())
         late = (await asyncio.wait(runs, timeout=STOP_GRACE_SECONDS))[1] if runs else set()
         for run in late:
             logger.warning("%s is cut off: it was not done within %g s", run.get_name(), STOP_GRACE_SECONDS)
@@ -78,6 +78,8 @@ class Scheduler:
     async def _look(self, schedule: Schedule, flow: Flow[..., Any]) -> datetime:
         """Run it if it is due and no other node has claimed that; answers with when to look again."""
         assert schedule.every is not None
+        if (going := self._running.get(schedule.name)) is not None:  # it goes on where Prefect's server is replaced
+            return await asyncio.shield(going)
         held = await self._store.read_async(self._store.alerts.leader, schedule.lease)
         due = due_at(schedule, held, utc_now())
         if due > utc_now():
@@ -88,9 +90,9 @@ class Scheduler:
         if fence is None:  # another node was quicker, or the database's clock is behind
             return utc_now() + min(schedule.every, LOOK)
         run = asyncio.create_task(self._run(schedule, flow, claim, fence), name=f"o9-run-{schedule.name}")
-        self._running.add(run)
-        run.add_done_callback(self._running.discard)
-        return await asyncio.shield(run)  # which goes on where Prefect's server is replaced
+        self._running[schedule.name] = run
+        run.add_done_callback(lambda _: self._running.pop(schedule.name))
+        return await asyncio.shield(run)
 
     async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: Lead, fence: int) -> datetime:
         """One flow run; answers with when to look again."""
