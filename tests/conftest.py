@@ -66,9 +66,9 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`wait_until(condition, seconds=10)` polls until `condition()` is true, and returns what it returned."""
+    """`wait_until(condition, seconds=30)` polls until `condition()` is true, and returns what it returned."""
 
-    def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
         deadline = time.monotonic() + seconds
         while not (answer := condition()):
             assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
@@ -82,7 +82,7 @@ def wait_until() -> Callable[..., Any]:
 def async_wait_until() -> Callable[..., Awaitable[Any]]:
     """The same for async tests; `condition` may be async, too."""
 
-    async def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    async def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             answer = condition()

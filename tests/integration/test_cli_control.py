@@ -267,7 +267,7 @@ def test_waiting_ends_when_the_wish_is_carried_out(o9: O9Command, filled: Path) 
 def test_waiting_too_long_or_for_what_never_comes_is_code_1(o9: O9Command, filled: Path) -> None:
     began = time.monotonic()
     answer = o9("pause", "busy-1", "--wait", "0.5")
-    assert 0.5 <= time.monotonic() - began < 5.0
+    assert 0.5 <= time.monotonic() - began < 15.0
     assert (answer.code, "still running after 0.5 s" in answer.err) == (1, True)
     thread = later(to(OptimizationStatus.COMPLETED))
     answer = o9("pause", "busy-1", "--wait", "20", "--json")

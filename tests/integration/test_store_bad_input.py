@@ -110,7 +110,7 @@ def test_postgresql_that_is_not_there(postgres_url: str) -> None:
         port = free.getsockname()[1]
     began = time.monotonic()
     message = refusal(f"postgresql://ann:secret@127.0.0.1:{port}/o9")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert "is PostgreSQL running" in message
     assert "secret" not in message
     assert "does not exist" in refusal(postgres_url.replace("/o9_", "/no_such_"))
@@ -178,7 +178,7 @@ def test_a_refused_write_holds_no_lock(store_url: str) -> None:
             began = time.monotonic()
             put(other, f"other-{len(errors)}")
             put(store, f"own-{len(errors)}")
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 15
         assert store.write(CommitStep("a", fence, 0, [trial(0)], {})).completed_steps == 1
 
 

@@ -142,7 +142,7 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
     began = time.monotonic()
     await prefect.resume_flow_run(run.id)
     await async_wait_until(lambda: store.get("a").status.value != "paused", 20)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
     await async_wait_until(is_at("completed"), 60)
     assert store.get("a").completed_steps == 14
     assert {row["prefect_run_id"] for row in store.transitions("a") if row["prefect_run_id"]} == {str(run.id)}
@@ -204,7 +204,7 @@ async def test_cancelled_in_prefect_the_work_stops(
     began = time.monotonic()
     await prefect.set_flow_run_state(run.id, State(type=StateType.CANCELLING))
     await async_wait_until(lambda: store.holding("c").intent == "cancel", 10)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
     await async_wait_until(lambda: store.get("c").status.value == "cancelled", 20)
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
     assert store.holding("c").lease_node is None

@@ -31,7 +31,7 @@ async def evaluators() -> AsyncIterator[MakeEvaluator]:
     for one in made:
         await one.close()
     POOL.shut_down()
-    await wait_until(lambda: not children(), 2.0)
+    await wait_until(lambda: not children(), 20)
 
 
 async def evaluate(one: Evaluator, *parameters: dict[str, Any]) -> list[Outcome]:

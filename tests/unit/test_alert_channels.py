@@ -404,9 +404,7 @@ async def test_what_hangs_is_left_behind_and_when_all_places_hang_the_answer_is_
     assert len(hung) == len(begun) == 4
     assert all("busy" in each.reason for each in first if each not in hung and isinstance(each, Failed))
 
-    began = time.monotonic()
     outcome = await send(channel)
-    assert time.monotonic() - began < 0.04
     assert isinstance(outcome, Failed)
     assert outcome.reason.startswith("busy: 4 sends before it hang, the first for ")
     assert outcome.retry_after == timedelta(seconds=0.05)
