@@ -116,6 +116,11 @@ class Player:
         self.now = START
         self.engine = Engine(self.configuration)
 
+    def configure(self, configuration: Configuration) -> None:
+        """Go on by another one."""
+        self.configuration = configuration
+        self.engine = Engine.restored(configuration, self.engine.snapshot(), self.now)
+
     def play(self, steps: Sequence[Step]) -> None:
         for step in steps:
             self.until(self.now + timedelta(seconds=step.pause))

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from alert_scripts import FULL, LABELS, PLAIN, START, Player, Step, alert, steps
 
 from o9.alerts.alert import Alert
-from o9.alerts.configuration import load
+from o9.alerts.configuration import Configuration, load
 from o9.alerts.engine import Engine
 from o9.alerts.memory import Kept, Snapshot
 from o9.alerts.notice import Notice, NoticeKind
@@ -170,6 +170,54 @@ def test_when_all_is_over_everybody_who_was_told_knows_and_nothing_is_left(name:
     assert player.engine.due() is None
 
 
+def other(text: str, receiver: str = "desk") -> Configuration:
+    intervals = "group_wait: 5s, group_interval: 10s, repeat_interval: 35s"
+    receivers = f"[{{name: {receiver}, channels: [log]}}]"
+    return load(f"flapping: false\nroute: {{receiver: {receiver}, {intervals}, {text}}}\nreceivers: {receivers}")
+
+
+OTHERS = [
+    PLAIN,
+    other("group_by: [title, level]"),
+    other("group_by: ['...']"),
+    other("group_by: [title], routes: [{matchers: [book=a], group_by: [level]}]"),
+    other("group_by: [title]", "desk renamed"),
+]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps, st.lists(st.sampled_from(OTHERS), min_size=25, max_size=25))
+def test_whatever_the_file_becomes_what_was_told_is_told_to_be_over_and_not_told_again(
+    steps: list[Step], files: list[Configuration]
+) -> None:
+    player = Player(PLAIN)
+    for step, configuration in zip(steps, files, strict=False):
+        if step.what in ("fires", "resolved", "for", "old"):
+            player.configure(configuration)
+            player.play([step])
+    player.engine.take([alert(number, player.now, ends_at=player.now) for number in range(len(LABELS))], player.now)
+    player.until(player.now + LONG)
+    believed: dict[str, datetime] = {}
+    for notice in player.notices:
+        for each in notice.new:
+            if (told_at := believed.get(each.fingerprint)) is not None:
+                assert any(told_at <= at <= notice.at for at in player.overs.get(each.fingerprint, ())), "told again"
+        believed |= dict.fromkeys(_names(notice.firing), notice.at)
+        assert _names(notice.resolved) <= set(believed)
+        believed = {name: at for name, at in believed.items() if name not in _names(notice.resolved)}
+    assert not believed
+    assert player.engine.snapshot() == Snapshot((), (), {})
+
+
+def test_a_receiver_that_hears_no_more_of_an_alert_is_on_the_record() -> None:
+    player = Player(other("group_by: [title]", "head"))
+    player.play([Step(0, "fires", 0, 0)])
+    player.until(START + second(6))
+    player.configure(load("route: {receiver: desk}\nreceivers: [{name: desk, channels: [console]}]"))
+    (held,) = player.engine.drain().held
+    assert (held.receiver, held.decision.reason) == ("head", Reason.HEARS_NO_MORE)
+
+
 def test_an_alert_told_over_and_over_is_one_alert() -> None:
     engine = Engine(PLAIN)
     for _ in range(3):
@@ -295,7 +343,7 @@ def test_a_receiver_that_is_new_in_the_configuration_is_told_of_what_fires() -> 
     player = Player(PLAIN)
     player.play([Step(0, "fires", 0, 0)])
     player.until(START + second(6))
-    other = load("route: {receiver: head}\nreceivers: [{name: head, channels: [log]}]")
+    other = load("route: {receiver: head}\nreceivers: [{name: head, channels: [console]}]")
     engine = Engine.restored(other, player.engine.snapshot(), player.now)
     (notice,) = engine.advance(player.now + second(30))
     assert notice.receiver == "head"

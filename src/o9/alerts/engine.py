@@ -7,8 +7,8 @@
     engine.drain() -> Changes           what a store has to keep of all this, in one transaction with the notices
     engine.snapshot(), Engine.restored(configuration, snapshot, now)
 
-Pure and deterministic: the same calls with the same moments give the same notices, on any machine; one that is restored
-goes on as if it had never stopped. Not thread-safe: one owner at a time. Moments may not go backwards.
+Pure and deterministic: the same calls with the same moments give the same notices; one that is restored goes on as if
+it had never stopped. Not thread-safe: one owner at a time. Moments may not go backwards.
 
 A group is looked at when its time has come, all in order of time and key. What holds an alert back then is noted with
 its reason, once. What the receiver does not know yet is told; it is told of the end of all that it was told of, also
@@ -26,10 +26,10 @@ from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
 from o9.alerts import stages
-from o9.alerts.alert import Alert, merged
+from o9.alerts.alert import Alert, digest, merged
 from o9.alerts.aside import Fault, Unfit, culprits
 from o9.alerts.configuration import Configuration
-from o9.alerts.flapping import flaps, kept
+from o9.alerts.flapping import CountedChanges
 from o9.alerts.group import Group
 from o9.alerts.inhibition import Inhibition, Inhibitions
 from o9.alerts.look import Look
@@ -54,11 +54,12 @@ class Engine:
         self._concerning: dict[str, Inhibition] = {}
         self._inhibitions = Inhibitions(configuration.inhibit_rules)
         self._silences = Silences()
-        self._changes: dict[str, tuple[datetime, ...]] = {}
+        self._changes = CountedChanges(configuration.flapping)
         self._sweep_at: datetime | None = None
         self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
         self._occupied: dict[str, Place] = {}
         """By key, the places that have a group."""
+        self._audiences = {name: digest(sorted(each.channels)) for name, each in configuration.receivers.items()}
         self._due: list[tuple[datetime, str]] = []
         self._changed: set[str] = set()
         self._moved: set[str] = set()
@@ -160,19 +161,19 @@ class Engine:
     def restored(
         cls, configuration: Configuration, snapshot: Snapshot, now: datetime, put_off: PutOff = _NOTHING
     ) -> Engine:
-        """As it was. Where the configuration has changed since, groups of routes that are gone are forgotten. `put_off`
-        says by a group's key until when nobody looks at it.
+        """As it was. Where the configuration has changed since, what a receiver was told goes with its alerts to their
+        new groups. `put_off` says by a group's key until when nobody looks at it.
         """
         engine, unfit = cls(configuration, put_off), Unfit()
         routes = {route.key: route for route in configuration.route.walk()}
         for silence in snapshot.silences:
             engine.put_silence(silence)
+        groups = []
         for key, (due_at, state) in snapshot.groups.items():
-            route = routes.get(state["route"])
-            if route is not None:
-                group = Group.of(key, route, due_at, state)
-                if group_key(route, group.labels) == key:
-                    engine._add(engine._place(route, group.labels), group)
+            group = Group.of(key, routes.get(state["route"], configuration.route), due_at, state)
+            groups.append(group)
+            if group_key(group.route, group.labels) == key:
+                engine._add(engine._place(group.route, group.labels), group)
         for each in snapshot.alerts:
             try:
                 engine._remember(each, now)
@@ -180,20 +181,18 @@ class Engine:
                 unfit.alerts[each.alert.fingerprint] = Fault(error, (each.alert.alert_id,))
         if unfit:
             raise unfit
-        for place in engine._occupied.values():
-            if place.group is not None:
-                for fingerprint in [name for name in place.group.told if name not in place.group.members]:
-                    place.group.take_out(fingerprint)
         engine.drain()
+        for group in groups:
+            engine._hand_over(group, now)
         for known in [known for known in engine._known.values() if not known.firing]:
-            engine._forget_if_done(known)  # it ended while it was set aside, or its group's route is gone
+            engine._forget_if_done(known)  # it ended while it was set aside, or its receiver is gone
         return engine
 
     # What becomes of one alert.
 
     def _take(self, told: Alert, now: datetime) -> None:
         known = self._known.get(told.fingerprint)
-        if known is not None and not known.firing and self._quiet(told.fingerprint, now):
+        if known is not None and not known.firing and self._changes.is_quiet(told.fingerprint, now):
             self._calm(known)
             known = self._known.get(told.fingerprint)
         if known is None:
@@ -262,7 +261,7 @@ class Engine:
         assert alert.ends_at is not None
         self._inhibitions.put(alert, self._concerning[alert.fingerprint], firing=False)
         self._counts(known, alert.ends_at)
-        if self._flaps(known):
+        if self._changes.flaps(alert.fingerprint):
             self._into_groups(known, now)
             for place in known.places:
                 if place.group is not None and alert.fingerprint not in place.group.told:
@@ -280,30 +279,14 @@ class Engine:
 
     def _counts(self, known: Known, at: datetime) -> None:
         """A change of it, for flap damping."""
-        damping = self.configuration.flapping
-        changes: tuple[datetime, ...] = ()
-        if damping is not None:
-            before = self._changes.pop(known.alert.fingerprint, ())
-            at = max((at, *before[-1:]))
-            changes = (*kept(before, at, damping), at)
-            self._changes[known.alert.fingerprint] = changes
+        changes = self._changes.count(known.alert.fingerprint, at)
         while known.episodes and (not changes or known.episodes[0][0] < changes[0]):
             self._closed.append(known.episodes[0][1])
             known.episodes = known.episodes[1:]
 
-    def _flaps(self, known: Known) -> bool:
-        """At its last change."""
-        changes, damping = self._changes.get(known.alert.fingerprint), self.configuration.flapping
-        return damping is not None and changes is not None and flaps(changes, changes[-1], damping)
-
-    def _quiet(self, fingerprint: str, now: datetime) -> bool:
-        """Whether its changes count no more."""
-        changes, damping = self._changes.get(fingerprint), self.configuration.flapping
-        return changes is not None and damping is not None and now - changes[-1] >= damping.quiet
-
     def _calm(self, known: Known) -> None:
         """It has been quiet: what it did before counts no more, once no group waits to tell its end."""
-        if known.firing or not _in_a_group(known):
+        if known.firing or not known.is_in_a_group:
             self._changes.pop(known.alert.fingerprint, None)
             self._closed += [name for _, name in known.episodes]
             known.episodes = ()
@@ -311,7 +294,7 @@ class Engine:
 
     def _forget_if_done(self, known: Known) -> None:
         fingerprint = known.alert.fingerprint
-        if known.firing or fingerprint in self._changes or _in_a_group(known):
+        if known.firing or fingerprint in self._changes or known.is_in_a_group:
             return
         self._closed += [*(name for _, name in known.episodes), known.alert.alert_id]
         del self._known[fingerprint], self._concerning[fingerprint]
@@ -328,8 +311,27 @@ class Engine:
         place = self._occupied.get(key)
         return None if place is None else place.group
 
+    def _hand_over(self, group: Group, now: datetime) -> None:
+        """What it told of alerts that are elsewhere now, where the same receiver is told there."""
+        receivers = self._audiences if group.receiver not in self._audiences else {}  # it may be renamed
+        for name in [name for name in group.told if name not in group.members]:
+            if (known := self._known.get(name)) is not None:
+                heirs = [place for place in known.places if group.is_told_to(place.route.receiver, receivers)]
+                for heir in heirs:
+                    if heir.group is None:
+                        self._add(heir, Group.beginning(heir.key, heir.route, heir.grouping, known.alert, now))
+                    assert heir.group is not None
+                    heir.group.inherits(name, group, now)
+                    self._reschedule(heir.group)
+                    self._changed.add(heir.group.key)
+                if not heirs:
+                    gone = Decision(Reason.HEARS_NO_MORE)
+                    self._held.append(Held(known.alert, group.receiver, group.key, gone, now))
+            group.take_out(name)
+
     def _add(self, place: Place, group: Group) -> None:
         place.group = group
+        group.receiver, group.audience = place.route.receiver, self._audiences[place.route.receiver]
         group.not_before = self._put_off.get(group.key)
         self._occupied[group.key] = place
         self._changed.add(group.key)
@@ -390,10 +392,6 @@ class Engine:
         self._sweep_at = now + _SWEPT_EVERY
         self._silences.forget(now)
         for fingerprint in list(self._changes):
-            if not self._quiet(fingerprint, now):
+            if not self._changes.is_quiet(fingerprint, now):
                 break  # they are in the order of their last change
             self._calm(self._known[fingerprint])
-
-
-def _in_a_group(known: Known) -> bool:
-    return any(place.group is not None and known.alert.fingerprint in place.group.members for place in known.places)

@@ -37,6 +37,33 @@ def kept(changes: Sequence[datetime], now: datetime, damping: Damping) -> tuple[
     return tuple(change for change in changes[-CHANGES_KEPT:] if change >= since)
 
 
+class CountedChanges(dict[str, tuple[datetime, ...]]):
+    """By fingerprint, when an alert changed, as far as that counts; in the order of the last change of each."""
+
+    def __init__(self, damping: Damping | None) -> None:
+        super().__init__()
+        self._damping = damping
+
+    def count(self, name: str, at: datetime) -> tuple[datetime, ...]:
+        """It changed at `at`, or as late as it changed before. Answers with all that counts."""
+        if self._damping is None:
+            return ()
+        before = self.pop(name, ())
+        at = max((at, *before[-1:]))
+        self[name] = (*kept(before, at, self._damping), at)
+        return self[name]
+
+    def flaps(self, name: str) -> bool:
+        """At its last change."""
+        changes = self.get(name)
+        return self._damping is not None and changes is not None and flaps(changes, changes[-1], self._damping)
+
+    def is_quiet(self, name: str, now: datetime) -> bool:
+        """Whether its changes count no more."""
+        changes = self.get(name)
+        return self._damping is not None and changes is not None and now - changes[-1] >= self._damping.quiet
+
+
 def changes_of(episodes: Iterable[Alert], now: datetime) -> tuple[datetime, ...]:
     """When an alert changed, from its episodes as a store has them."""
     moments: list[datetime] = []

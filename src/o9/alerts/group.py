@@ -47,6 +47,9 @@ class Group:
     escalate_at: datetime | None = None
     held: dict[str, tuple[Reason, str]] = field(default_factory=dict)
     """By fingerprint: the decision that holds it back, which was told already."""
+    receiver: str = ""
+    audience: str = ""
+    """A digest of the receiver's channels, by which it is known again where it is renamed."""
     not_before: datetime | None = None
     """Where looking at it failed: nobody does so again before that. No part of its state."""
 
@@ -87,6 +90,25 @@ class Group:
         self.escalated.discard(fingerprint)
         self.held.pop(fingerprint, None)
 
+    def is_told_to(self, receiver: str, renamed: Mapping[str, str]) -> bool:
+        """Whether that is this group's receiver, or, of those in `renamed`, by name, one with the same audience."""
+        return receiver == self.receiver or renamed.get(receiver) == self.audience
+
+    def inherits(self, name: str, other: Group, now: datetime) -> None:
+        """An alert that `other` told of, under another configuration, and of which the end is told here."""
+        if name in self.told or other.at is None:
+            return
+        self.members[name] = None
+        self.told[name] = other.told[name]
+        self.held |= {name: other.held[name]} if name in other.held else {}
+        self.flapping |= {name: other.flapping[name]} if name in other.flapping else {}
+        self.firing |= {name} & other.firing
+        self.escalated |= {name} & other.escalated
+        self.due_at = other.due_at if self.at is None else min(self.due_at, other.due_at)
+        self.at = other.at if self.at is None else max(self.at, other.at)
+        self.waits = False
+        self.plan_escalation(now)
+
     def plan_escalation(self, now: datetime) -> None:
         """Sets when the next of what was told is due to be escalated; those that are late are seen to at each look."""
         after = self.route.escalate_after
@@ -111,6 +133,8 @@ class Group:
             "escalated": sorted(self.escalated),
             "escalate_at": _text(self.escalate_at),
             "held": _by_decision(self.held),
+            "receiver": self.receiver,
+            "audience": self.audience,
         }
 
     @classmethod
@@ -137,6 +161,8 @@ class Group:
             escalated=set(state["escalated"]),
             escalate_at=_moment(state["escalate_at"]),
             held={name: (Reason(reason), by) for reason, by, names in state["held"] for name in names},
+            receiver=state.get("receiver", route.receiver),
+            audience=state.get("audience", ""),
         )
 
 

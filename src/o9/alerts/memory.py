@@ -41,6 +41,10 @@ class Known:
     episodes: tuple[tuple[datetime, str], ...] = ()
     """Earlier ones that flap damping still counts: when they ended, and their ids."""
 
+    @property
+    def is_in_a_group(self) -> bool:
+        return any(place.group is not None and self.alert.fingerprint in place.group.members for place in self.places)
+
 
 @dataclass(frozen=True, slots=True)
 class Held:

@@ -38,6 +38,7 @@ class Reason(str, Enum):
     RESOLVED_NOT_WANTED = "the receiver wants no resolved messages"
     LAPSED = LAPSED
     NO_CHANNEL = "the receiver has no channel"
+    HEARS_NO_MORE = "another configuration, by which the receiver hears no more of it"
     # Of a group.
     GROUP_WAIT = "waits for others (group_wait)"
     GROUP_INTERVAL = "waits for group_interval"
