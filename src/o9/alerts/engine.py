@@ -59,7 +59,8 @@ class Engine:
         self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
         self._occupied: dict[str, Place] = {}
         """By key, the places that have a group."""
-        self._audiences = {name: digest(sorted(each.channels)) for name, each in configuration.receivers.items()}
+        told = {route.receiver: configuration.receivers[route.receiver] for route in configuration.route.walk()}
+        self._audiences = {name: digest(sorted(receiver.channels)) for name, receiver in told.items()}
         self._due: list[tuple[datetime, str]] = []
         self._changed: set[str] = set()
         self._moved: set[str] = set()
