@@ -18,7 +18,8 @@ from o9.store.leadership import Lead, LetGo
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
-from o9.store.outbox import BeginTry, Decide, EndTry, NewNotice, Untold
+from o9.store.notices import NewNotice
+from o9.store.outbox import BeginTry, Decide, EndTry, Untold
 from o9.store.provenance import RecordProvenance
 from o9.store.rule_standings import KeepStandings
 from o9.store.silences import AddSilence

@@ -26,7 +26,8 @@ from o9.store.alert_reads import Episode
 from o9.store.alerts import Telling
 from o9.store.codec import free_text, moment, to_json
 from o9.store.commit import Row
-from o9.store.outbox import NewNotice, Untold
+from o9.store.notices import NewNotice
+from o9.store.outbox import Untold
 from o9.store.silences import AddSilence
 from o9.store.store import Store
 

@@ -13,7 +13,8 @@ from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
 from o9.store.commit import Row
 from o9.store.contract_steps import OpenStore, refused
 from o9.store.leadership import Lead, LetGo
-from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, NewNotice, Untold
+from o9.store.notices import NewNotice
+from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
 from o9.store.store import Store
 
 AT = "2026-01-01T00:00:00.000000+00:00"
@@ -137,6 +138,16 @@ class OutboxContract:
         assert channel["error"] == "no such channel"
         assert channel["failing_since"] is not None
         assert channel["last_sent_at"] is not None
+
+    def test_nobody_is_reminded_of_what_he_was_not_told_yet(self, open_store: OpenStore) -> None:
+        store = decided(open_store, [notice(1, channels=("log", "mail"))])
+        assert store.write(end(begin(store, "one")))
+        again = notice(2, channels=("log", "mail"))._replace(kind="repeat")
+        store.write(Decide("alerts", 1, 0, notices=[again, notice(1, "other", ("mail",))]))
+        waiting = [
+            (row["channel"], row["number"]) for row in store.alerts.notifications() if row["status"] == "pending"
+        ]
+        assert sorted(waiting) == [("log", 2), ("mail", 1), ("mail", 1)]
 
     def test_what_failed_is_sent_again_and_in_order(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(n) for n in (1, 2)])

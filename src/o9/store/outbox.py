@@ -28,6 +28,7 @@ from o9.store.codec import free_text, to_json
 from o9.store.commit import Row, UnitOfWork
 from o9.store.leadership import LEASE, held
 from o9.store.leases import database_time
+from o9.store.notices import KNOWN, NewNotice, new_row, notice_row
 from o9.store.record import table_of
 
 GROUP = table_of(alert_tables.AlertGroup)
@@ -37,27 +38,8 @@ TRY = table_of(alert_tables.NotificationTry)
 DECISION = table_of(alert_tables.AlertDecision)
 UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
-_KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
-_TELL_ALL = ("firing", "repeat")  # kinds of notices that tell of all that fires in their group
-
-
-class NewNotice(NamedTuple):
-    """What is told to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON.
-
-    known: how many at the end of `firing` it was told of before.
-    """
-
-    group_key: str
-    number: int
-    receiver: str
-    kind: str
-    reason: str
-    at: str
-    labels: str
-    firing: Sequence[str]
-    resolved: Sequence[str]
-    channels: Sequence[str]
-    known: int = 0
+_REPEAT = "repeat"
+_TELL_ALL = ("firing", _REPEAT)  # kinds of notices that tell of all that fires in their group
 
 
 class Untold(NamedTuple):
@@ -113,25 +95,18 @@ class Decide:
             unit.connection.execute(update(GROUP).where(GROUP.c.group_key == bindparam("target")), moved)
 
     def _write_notices(self, unit: UnitOfWork) -> None:
-        if not self.notices:
+        notices = _without_vain_repeats(unit, self.notices)
+        if not notices:
             return
         dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
-        rows = [
-            notice._asdict() | {
-                "firing": _written(notice.firing, notice.known), "resolved": to_json(list(notice.resolved)),
-                "firing_count": len(notice.firing), "resolved_count": len(notice.resolved),
-            }
-            for notice in self.notices
-        ]  # fmt: skip
-        for row in rows:
-            del row["channels"], row["known"]
+        rows = [new_row(notice) for notice in notices]
         unit.connection.execute(dialect.insert(NOTICE).on_conflict_do_nothing(), rows)
         written = {
             "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
         }  # fmt: skip
         sends = [
             {"group_key": notice.group_key, "number": notice.number, "channel": channel, **written}
-            for notice in self.notices
+            for notice in notices
             for channel in notice.channels
         ]
         if sends:
@@ -322,20 +297,26 @@ def groups(connection: Connection) -> dict[str, tuple[str, str]]:
     return {key: (due_at, state) for key, due_at, state in connection.execute(select(GROUP))}
 
 
-def notice_row(row: Mapping[Any, Any]) -> Row:
-    """A row of NOTICE as it is read: its JSON decoded, and how many of `firing` at its end were `known`."""
-    said = dict(row) | {name: json.loads(row[name]) for name in ("labels", "firing", "resolved")}
-    firing, known = said["firing"], 0
-    if _KNOWN in firing:
-        begins = firing.index(_KNOWN)
-        known = len(firing) - begins - 1
-        firing = [*firing[:begins], *firing[begins + 1 :]]
-    return said | {"firing": firing, "known": known}
-
-
-def _written(firing: Sequence[str], known: int) -> str:
-    begins = len(firing) - known
-    return to_json([*firing[:begins], *[_KNOWN] * bool(known), *firing[begins:]])
+def _without_vain_repeats(unit: UnitOfWork, notices: Sequence[NewNotice]) -> list[NewNotice]:
+    """Nobody is reminded through a channel by which he has not even been told yet: all of it would arrive at once."""
+    repeats = [notice for notice in notices if notice.kind == _REPEAT]
+    if not repeats:
+        return list(notices)
+    channels = {channel for notice in repeats for channel in notice.channels}
+    waits = select(NOTIFICATION.c.channel, NOTIFICATION.c.group_key).where(
+        literally(PENDING, "notification"),
+        NOTIFICATION.c.channel.in_(channels),
+        NOTIFICATION.c.group_key.in_({notice.group_key for notice in repeats}),
+    )
+    waiting = {(channel, key) for channel, key in unit.connection.execute(waits)}
+    found = []
+    for notice in notices:
+        if notice.kind == _REPEAT:
+            left = [channel for channel in notice.channels if (channel, notice.group_key) not in waiting]
+            notice = notice._replace(channels=left)
+        if notice.channels:
+            found.append(notice)
+    return found
 
 
 def _was_told(unit: UnitOfWork, row: Row, receiver: str) -> bool:
@@ -358,7 +339,7 @@ def _shorten(unit: UnitOfWork, row: Row) -> None:
     if found is None or unit.connection.execute(select(NOTIFICATION.c.id).where(waiting)).first():
         return
     ids = {name: json.loads(text) for name, text in found._mapping.items()}
-    firing = ids["firing"][: SHOWN + (_KNOWN in ids["firing"][:SHOWN])]
+    firing = ids["firing"][: SHOWN + (KNOWN in ids["firing"][:SHOWN])]
     first = {"firing": to_json(firing), "resolved": to_json(ids["resolved"][:SHOWN])}
     unit.connection.execute(update(NOTICE).where(whole).values(**first))
 
