@@ -21,6 +21,7 @@ from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
 from o9.store.codec import moment
+from o9.store.outbox import BeginTry, EndTry
 from o9.store.silences import EndSilence
 from o9.store.store import Store
 
@@ -65,7 +66,15 @@ class World:
     def tick(self) -> datetime | None:
         ticked = self.leader.tick()
         assert ticked.leads
+        if ticked.notices:
+            self._send()
         return ticked.next_at
+
+    def _send(self) -> None:
+        """As a channel that never fails."""
+        while row := self.store.write(BeginTry("log", "sender", 600.0)):
+            assert isinstance(row, dict)
+            self.store.write(EndTry(row["id"], row["tries"], "sender"))
 
     def until(self, then: datetime, between: Callable[[], Any] = lambda: None) -> None:
         """Tick at each moment that the leader names, up to `then`."""
