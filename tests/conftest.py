@@ -1,8 +1,13 @@
-"""Shared by all tests: a SQLite store's path, a real PostgreSQL with a database for each test, and polling."""
+"""Shared by all tests: a SQLite store's path, a real PostgreSQL with a database for each test, and polling.
+
+Where PYTHONDONTWRITEBYTECODE is set, the processes that tests start write bytecode all the same, into a folder of the
+test run's: else each of them, hundreds, compiles what it imports.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
 import os
 import shutil
@@ -16,6 +21,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="o9-bytecode-")
+    atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
 
 # Read before the tests clear O9's variables.
 _LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
