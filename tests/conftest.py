@@ -1,8 +1,13 @@
-"""Shared by all tests: a SQLite store's path, a real PostgreSQL with a database for each test, and polling."""
+"""Shared by all tests: a SQLite store and a database on a real PostgreSQL for each test, and polling.
+
+Where PYTHONDONTWRITEBYTECODE is set, the processes that tests start write bytecode all the same, into a folder of the
+test run's: else each of them, hundreds, compiles what it imports.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
 import os
 import shutil
@@ -11,11 +16,16 @@ import time
 import uuid
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="o9-bytecode-")
+    atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
 
 # Read before the tests clear O9's variables.
 _LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
@@ -34,21 +44,59 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
+def new_store_url(tmp_path: Path) -> str:
     """The path of a SQLite store that does not exist yet."""
     return str(tmp_path / "store.db")
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
+def store_url(new_store_url: str, _made_store: Path) -> str:
+    """The path of a SQLite store that nobody has used: a copy, since making one costs 0.1 s."""
+    shutil.copyfile(_made_store, new_store_url)
+    return new_store_url
+
+
+@pytest.fixture(scope="session")
+def _made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from o9.store.store import Store
+
+    path = tmp_path_factory.mktemp("made") / "store.db"
+    Store(str(path)).close()
+    return path
+
+
+@pytest.fixture
+def new_postgres_url(postgres_server: str) -> Iterator[str]:
     """A new, empty database on a real PostgreSQL."""
+    with _database(postgres_server, "template1") as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, _made_database: str) -> Iterator[str]:
+    """A store that nobody has used on a real PostgreSQL; a copy, too."""
+    with _database(postgres_server, _made_database) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _made_database(postgres_server: str) -> Iterator[str]:
+    from o9.store.store import Store
+
+    with _database(postgres_server, "template1") as url:
+        Store(url).close()
+        yield url.partition("?")[0].rpartition("/")[2]
+
+
+@contextmanager
+def _database(server: str, template: str) -> Iterator[str]:
     import psycopg
 
     name = f"o9_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield postgres_server.replace("/postgres?", f"/{name}?")
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

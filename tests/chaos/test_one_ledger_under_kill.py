@@ -190,7 +190,7 @@ def assert_whole(desk: Desk) -> None:
     ("kills", "steps"),
     [
         pytest.param(4, STEPS, id="four times"),
-        pytest.param(20, 200, id="twenty times", marks=pytest.mark.slow),
+        pytest.param(20, 200, id="twenty times", marks=pytest.mark.long),
     ],
 )
 def test_killing_the_aggregator(

@@ -39,13 +39,13 @@ WRITERS_AT_ONCE = 6  # coroutines in a writer, so that groups form
 
 
 def test_kill_9_takes_nothing_that_was_acknowledged(
-    nursery: Nursery, store_url: str, tmp_path: Path, wait_until: Callable[..., Any]
+    nursery: Nursery, new_store_url: str, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     chance = random.Random(20260131)
     acknowledged: list[dict[str, Any]] = []
     for life in range(KILLS):
         said = tmp_path / f"said-{life}"
-        pid = nursery.start_writer(store_url, f"node-{life}", said)
+        pid = nursery.start_writer(new_store_url, f"node-{life}", said)
         if life % 6:  # else it is killed while it opens the store or takes over
             enough = chance.randrange(60)
             wait_until(lambda said=said, enough=enough: len(acknowledgements(said)) >= enough)
@@ -54,7 +54,7 @@ def test_kill_9_takes_nothing_that_was_acknowledged(
         assert nursery.exit_codes() == [-signal.SIGKILL]
         acknowledged += acknowledgements(said)
     assert nursery.close() == ""
-    with Store(store_url) as store:
+    with Store(new_store_url) as store:
         assert store.check() == []
         assert_all_is_there(store, acknowledged)
         assert_nothing_is_half(store)
@@ -64,16 +64,16 @@ def test_kill_9_takes_nothing_that_was_acknowledged(
     assert len(acknowledged) > 5 * KILLS
 
 
-def test_processes_share_one_sqlite_file(nursery: Nursery, store_url: str, tmp_path: Path) -> None:
+def test_processes_share_one_sqlite_file(nursery: Nursery, new_store_url: str, tmp_path: Path) -> None:
     """They open it at once, too, while it does not exist yet."""
     said = [tmp_path / f"said-{n}" for n in range(3)]
     for n, path in enumerate(said):
-        nursery.start_writer(store_url, f"peer-{n}", path, enough=120)
+        nursery.start_writer(new_store_url, f"peer-{n}", path, enough=120)
     assert nursery.exit_codes() == [0, 0, 0]
     assert nursery.close() == ""
     acknowledged = [ack for path in said for ack in acknowledgements(path)]
     assert len(acknowledged) >= 3 * 120
-    with Store(store_url) as store:
+    with Store(new_store_url) as store:
         assert_all_is_there(store, acknowledged)
         assert_nothing_is_half(store)
 

@@ -21,6 +21,7 @@ import o9_testing
 import pytest
 from alert_servers import Answered, HookServer, MailServer, Received
 
+from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.channels import Channel, Failed, Sent, channel_of
 from o9.alerts.channels.apprise_url import AppriseChannel
 from o9.alerts.messages import Messages
@@ -405,20 +406,20 @@ async def test_o9_s_block_is_saved_loaded_and_sent_through(services: HookServer)
     from o9.blocks import AlertChannel
     from o9.blocks.alert_channel import load_block
 
-    o9_testing.session_server()
     block = AlertChannel(url=SLACK)
     assert "TIiajkdnlazkcOXrIdevi7FQ" not in f"{block!r} {block} {block.model_dump()} {block.model_dump_json()}"
-    await block.save("desk-hook", overwrite=True)
-    await SlackWebhook(url=f"https://hooks.slack.com/services/{SLACK.removeprefix('slack://')}").save(
-        "desk-of-prefect", overwrite=True
-    )
-    loaded = await asyncio.to_thread(channel_of, "desk", "block:desk-hook", load_block)
-    assert isinstance(loaded, AppriseChannel)
-    assert await send(loaded) == Sent()
-    theirs = await asyncio.to_thread(channel_of, "desk", "block:slack-webhook/desk-of-prefect", load_block)
-    assert await send(theirs) == Sent()
-    assert len(services.received) == 2
-    with pytest.raises(OptimizationValidationError, match=r"block:nothing.*save it, or give the URL itself"):
-        await asyncio.to_thread(channel_of, "desk", "block:nothing", load_block)
+    with prefect_client_settings(o9_testing.session_server()):
+        await block.save("desk-hook", overwrite=True)
+        await SlackWebhook(url=f"https://hooks.slack.com/services/{SLACK.removeprefix('slack://')}").save(
+            "desk-of-prefect", overwrite=True
+        )
+        loaded = await asyncio.to_thread(channel_of, "desk", "block:desk-hook", load_block)
+        assert isinstance(loaded, AppriseChannel)
+        assert await send(loaded) == Sent()
+        theirs = await asyncio.to_thread(channel_of, "desk", "block:slack-webhook/desk-of-prefect", load_block)
+        assert await send(theirs) == Sent()
+        assert len(services.received) == 2
+        with pytest.raises(OptimizationValidationError, match=r"block:nothing.*save it, or give the URL itself"):
+            await asyncio.to_thread(channel_of, "desk", "block:nothing", load_block)
     with pytest.raises(OptimizationValidationError, match=r"channels\.desk: Apprise does not take its URL"):
         channel_of("desk", AlertChannel(url="nowhere://T0PSECRET"))

@@ -32,7 +32,7 @@ from o9.store.transitions import Cause, Transition
 DATA = Path(__file__).parent.parent / "data"
 
 
-@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+@pytest.mark.parametrize("database", ["new_store_url", "new_postgres_url"])
 def test_a_new_database_is_what_the_tables_say(database: str, request: pytest.FixtureRequest) -> None:
     with Store(request.getfixturevalue(database)) as store, store._engine.connect() as connection:
         assert store.schema() == HEAD
@@ -119,7 +119,7 @@ def test_one_process_opens_many_new_stores_at_once(tmp_path: Path) -> None:
                 assert store.schema() == HEAD
 
 
-@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+@pytest.mark.parametrize("database", ["new_store_url", "new_postgres_url"])
 def test_processes_open_a_new_store_at_once(database: str, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(database)
     program = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -342,3 +343,21 @@ async def test_prefect_is_away(store: Store) -> None:
     away = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(away), pytest.raises(PrefectAwayError, match="does not answer, nothing was compared"):
         await reconcile(store, "reconciling")
+
+
+async def test_a_stop_while_the_server_still_sends_is_no_wait(store: Store, client: PrefectClient) -> None:
+    """Prefect begins with the last minute's events: whoever stops meanwhile leaves most of them unread."""
+    for _ in range(30):
+        flow_run = await client.create_flow_run(somebody_s, state=Pending())
+        for state in (Running(), Completed()):
+            await client.set_flow_run_state(flow_run.id, state)
+    took = []
+    for pause in (0.0, 0.02, 0.04, 0.06, 0.08):
+        listener = EventListener(store, "listening", lambda name: None)
+        await listener.start()
+        await listener.connected()
+        await asyncio.sleep(pause)
+        began = time.monotonic()
+        await listener.stop()
+        took.append(time.monotonic() - began)
+    assert max(took) < WITHIN_SECONDS, took

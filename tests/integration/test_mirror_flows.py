@@ -278,8 +278,7 @@ async def test_the_record_is_prefect_s_own(
     assert failed.name == "with a failing subflow"
     assert "the inner one" in failed.issues[0]
 
-    for run_id in runs.values():
-        await all_written(client, run_id)
+    await asyncio.gather(*(all_written(client, run_id) for run_id in runs.values()))
     report = await reconciled(store, client)
     assert (report.runs, report.closed, report.errors) == (9, 9, 0)
     for kind, run_id in runs.items():

@@ -33,6 +33,7 @@ from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, p
 from o9.model.errors import OptimizationCoordinationError
 
 START_SECONDS = 60.0
+WARM_HOME = "TESTS_WARM_HOME"  # where a test that runs alone finds the one that is there already
 USER = """
 import asyncio, json, os, sys, time
 from o9.aggregator.prefect_server import ensure_prefect_server
@@ -151,6 +152,8 @@ def rows(home: Path, query: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if there := os.environ.get(WARM_HOME):
+        return Path(there)
     home = tmp_path_factory.mktemp("warm")
     with users(home) as start:
         user = start()
@@ -310,21 +313,22 @@ async def add_up(count: int) -> int:
     return sum([await double(number) for number in range(count)])
 
 
-def run_alone(test: str) -> None:
+def run_alone(test: str, warm_home: Path) -> None:
     """Run one test of this project in a process of its own."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
-    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=300)
+    here = {**os.environ, WARM_HOME: str(warm_home)}
+    told = subprocess.run(command, cwd=root, env=here, capture_output=True, text=True, check=False, timeout=300)
     assert "1 passed" in told.stdout, told.stdout  # the exit code also tells of the client that Prefect leaves open
 
 
 # Prefect leaves the client open with which it asks where results are stored, once a flow run (results.py, 3.8.8).
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 async def test_flow_runs_land_in_its_database_without_a_refused_request(
-    home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    home: Path, warm_home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if prefect_server._handles:  # Prefect's event worker, one a process, sends to the server of earlier tests
-        await asyncio.to_thread(run_alone, request.node.nodeid)
+        await asyncio.to_thread(run_alone, request.node.nodeid, warm_home)
         return
     answers: Counter[int] = Counter()
     send = httpx.AsyncClient.send

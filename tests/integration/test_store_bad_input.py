@@ -66,11 +66,11 @@ def test_another_programs_database(tmp_path: Path, mode: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_another_programs_postgresql_database(postgres_url: str) -> None:
-    with psycopg.connect(postgres_url) as connection:
+def test_another_programs_postgresql_database(new_postgres_url: str) -> None:
+    with psycopg.connect(new_postgres_url) as connection:
         connection.execute("CREATE TABLE trial (patient TEXT)")
-    assert "belongs to another program (it has the table trial)" in refusal(postgres_url)
-    with psycopg.connect(postgres_url) as connection:
+    assert "belongs to another program (it has the table trial)" in refusal(new_postgres_url)
+    with psycopg.connect(new_postgres_url) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
     assert tables == [("trial",)]
 

@@ -26,10 +26,10 @@ from o9.aggregator.prefect_server import prefect_client_settings
 
 pytestmark = pytest.mark.slow
 DESK = """
-import time
+import os, time
 
 def slow(parameters):
-    time.sleep(0.3)
+    time.sleep(float(os.environ.get("SLOW_SECONDS", "0")))
     return parameters["x"]
 
 def endless(parameters):
@@ -56,6 +56,7 @@ def runner(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> I
             "O9_STORE_URL": store_url,
             "O9_ALLOWED_IMPORTS": "served_desk",
             "O9_LEASE_SECONDS": "6",
+            "SLOW_SECONDS": "0.3",  # in the runner's processes, where there must be time to interrupt
             "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         with (tmp_path / "runner.log").open("w") as log:

@@ -29,7 +29,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def run(folder: Path, *command: str, home: Path) -> str:
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PREFECT_HOME": str(home)}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
     )

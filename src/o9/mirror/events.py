@@ -14,13 +14,14 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
+from websockets.exceptions import WebSocketException
 
 from o9.mirror.mapping import may_be_a_wish
 from o9.mirror.recorder import is_recorded
@@ -204,4 +205,17 @@ async def _entered(subscriber: Any) -> AsyncIterator[Any]:
         if not entering.done():
             await asyncio.wait({entering}, timeout=CONNECT_SECONDS)
         entering.cancel()
-        await subscriber.__aexit__(None, None, None)
+        unread = asyncio.ensure_future(_read_out(subscriber._websocket))
+        try:
+            await subscriber.__aexit__(None, None, None)
+        finally:
+            unread.cancel()
+            await asyncio.wait({unread})
+
+
+async def _read_out(connection: Any) -> None:
+    """Behind 16 unread messages a closing connection never hears the server's goodbye, and waits 10 s for it."""
+    if connection is not None:
+        with suppress(WebSocketException):
+            async for _ in connection:
+                pass
