@@ -146,11 +146,11 @@ def test_processes_open_a_new_store_at_once(database: str, request: pytest.Fixtu
         assert sorted(s.optimization_id for s in store.list().items) == ["a0", "a1", "a2"]
 
 
-def test_a_new_store_waits_for_who_writes_its_file(store_url: str) -> None:
-    other = sqlite3.connect(store_url, isolation_level=None)
+def test_a_new_store_waits_for_who_writes_its_file(new_store_url: str) -> None:
+    other = sqlite3.connect(new_store_url, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor() as threads:
-        opening = threads.submit(Store, store_url)
+        opening = threads.submit(Store, new_store_url)
         assert wait([opening], timeout=1.0).not_done
         other.execute("ROLLBACK")
         opening.result(timeout=30.0).close()
