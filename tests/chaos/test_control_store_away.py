@@ -20,7 +20,7 @@ def postgres() -> Iterator[control_scenarios.Postgres]:
     ("away_seconds", "lease_seconds", "looked_on"),
     [
         pytest.param(8.0, 30.0, False, id="shorter than a lease"),
-        pytest.param(10.0, 6.0, True, id="longer than a lease, and another one is back first"),
+        pytest.param(18.0, 15.0, True, id="longer than a lease, and another one is back first"),
         pytest.param(60.0, 30.0, True, id="for a minute", marks=pytest.mark.long),
     ],
 )
