@@ -21,6 +21,7 @@ from command_line import O9, O9Command, command_in
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.settings import settings
 from o9.store.store import Store
 
 SECRET = "geheim12token"
@@ -378,6 +379,26 @@ def test_what_is_no_file_is_said_in_a_line(o9: O9Command, command: list[str]) ->
     for name, told in {"nix.yaml": "No such file", ".": "directory", "bytes": "no text in UTF-8"}.items():
         answer = o9(*command, name)
         assert (answer.code, answer.out, told in answer.err, answer.err.count("\n")) == (1, "", True, 1)
+
+
+def test_a_file_that_says_nothing_is_a_fault(o9: O9Command) -> None:
+    for text in ("", "# route: {receiver: desk}\n", "null"):
+        Path("empty.yaml").write_text(text, encoding="utf-8")
+        answer = o9("check", "empty.yaml")
+        assert (answer.code, answer.out) == (
+            1, "empty.yaml:1: it says nothing at all; write `{}` where O9's defaults are meant\n",
+        )  # fmt: skip
+    Path("empty.yaml").write_text("{}", encoding="utf-8")
+    assert o9("check", "empty.yaml").code == 0
+
+
+def test_a_file_that_is_none_holds_up_no_command(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
+    os.mkfifo("pipe.yaml")
+    monkeypatch.setattr(settings(), "alerts_file", "pipe.yaml")
+    for command in (["simulate", "script.yaml"], ["test", "log"]):
+        answer = o9(*command)
+        assert (answer.code, answer.out, "no regular file: 'pipe.yaml'" in answer.err) == (1, "", True)
 
 
 SCRIPT = """

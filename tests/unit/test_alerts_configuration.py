@@ -102,7 +102,7 @@ def test_everything_is_read() -> None:
     assert made.rules[:-1] == BUILT_IN
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "---\n"])
+@pytest.mark.parametrize("text", ["{}", "# nothing\n---\n{}\n", "route: {}"])
 def test_without_anything_all_goes_to_every_channel(text: str) -> None:
     made = load(text)
     assert made == Configuration()

@@ -1,7 +1,7 @@
 """The alerts' configuration: what `O9_ALERTS_FILE` says, and what holds without one.
 
 `load` reads the YAML, or refuses it with every fault in it, each with its line; `read` has its doubts, too: what is
-allowed, and likely a mistake. Fields that Alertmanager has mean what they mean there. Without a file, or without a
+allowed, and likely a mistake. A text that says nothing is a fault; `{}` has the defaults. Fields that Alertmanager has mean what they mean there. Without a file, or without a
 `route`, all alerts go to the receiver `default`, which has every channel that is registered unless the file defines
 it. Pure.
 """
@@ -104,7 +104,7 @@ def read(text: str) -> Read:
     """The configuration in `text`, or what is wrong with it."""
     reader = Reader(text)
     if reader.root is None:
-        return Read(Configuration(), tuple(reader.faults))
+        return Read(Configuration(), tuple(reader.faults) or (Fault(1, "", _SAYS_NOTHING),))
     labels, channels = LabelReading(reader), ChannelReading(reader)
     found = reader.mapping(reader.root, _FIELDS)
     receivers = _receivers(reader, channels, found.get("receivers"))
@@ -128,6 +128,8 @@ def read(text: str) -> Read:
     return Read(configuration, (), tuple(doubts), channels.addresses)
 
 
+# As a file is that an editor or a full disk has cut off.
+_SAYS_NOTHING = "it says nothing at all; write `{}` where O9's defaults are meant"
 _FIELDS = (
     "route", "receivers", "inhibit_rules", "time_intervals", "flapping", "throttle", "resolve_timeout", "templates",
     "link", "rules",
