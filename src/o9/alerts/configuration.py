@@ -1,9 +1,9 @@
 """The alerts' configuration: what `O9_ALERTS_FILE` says, and what holds without one.
 
 `load` reads the YAML, or refuses it with every fault in it, each with its line; `read` has its doubts, too: what is
-allowed, and likely a mistake. A text that says nothing is a fault; `{}` has the defaults. Fields that Alertmanager has mean what they mean there. Without a file, or without a
-`route`, all alerts go to the receiver `default`, which has every channel that is registered unless the file defines
-it. Pure.
+allowed, and likely a mistake. A text that says nothing is a fault; `{}` has the defaults. Fields that Alertmanager has
+mean what they mean there. Without a file, or without a `route`, all alerts go to the receiver `default`, which has every
+channel that is registered unless the file defines it. Pure.
 """
 
 from __future__ import annotations
