@@ -474,6 +474,17 @@ def test_a_receiver_s_channels_are_all_tried(o9: O9Command, monkeypatch: pytest.
     assert (answer.code, "did you mean desk?" in answer.err) == (1, True)
 
 
+def test_what_only_a_program_has_is_left_out_and_named(o9: O9Command) -> None:
+    Path("mixed.yaml").write_text("receivers: [{name: desk, channels: [py, log]}]", encoding="utf-8")
+    answer = o9("test", "desk", "--config", "mixed.yaml")
+    assert (answer.code, answer.out) == (0, "log: sent\n")
+    assert "o9: py: left out: the channel 'py' is registered by a program" in " ".join(answer.err.split())
+    told = o9("test", "desk", "--config", "mixed.yaml", "--json").json()
+    assert [(each["channel"], each["outcome"]) for each in told] == [("log", "sent"), ("py", "left out")]
+    answer = o9("test", "py", "--config", "mixed.yaml")
+    assert (answer.code, "can only be tried there" in " ".join(answer.err.split())) == (1, True)
+
+
 # Stores and processes
 
 

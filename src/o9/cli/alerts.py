@@ -167,7 +167,8 @@ def try_(
 ) -> int:
     """Send a test message, really.
 
-    Says what became of it; exits 1 if it was not sent. Of an address only the host is shown.
+    Says what became of it; exits 1 if it was not sent. Of an address only the host is shown. Of a receiver all channels
+    are tried; one that a program registers can only be tried there: it is named as left out, and is no failure.
     """
     from o9.cli.alert_sending import try_channel
 
