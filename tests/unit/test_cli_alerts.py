@@ -117,6 +117,21 @@ def test_any_alert_fits_any_width_and_keeps_its_id(title: str, width: int) -> No
 
 
 @pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("Sup", "'Sup' anywhere in a title or message, or as an optimization id"),
+        ("Sup*", "'Sup*' as all of a title, message or optimization id"),
+    ],
+)
+def test_a_pattern_says_what_it_is_looked_for_in(pattern: str, told: str) -> None:
+    silence = {
+        "silence_id": "5f1c", "matchers": "", "pattern": pattern, "author": "", "comment": "",
+        "starts_at": moment(NOON), "ends_at": moment(NOON),
+    }  # fmt: skip
+    assert told in drawn(silences_view([silence], [], 200, NOON), width=200)
+
+
+@pytest.mark.parametrize(
     ("standing", "told"),
     [
         (Standing(), "not yet"),
