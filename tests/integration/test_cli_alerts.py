@@ -381,6 +381,24 @@ def test_what_is_no_file_is_said_in_a_line(o9: O9Command, command: list[str]) ->
         assert (answer.code, answer.out, told in answer.err, answer.err.count("\n")) == (1, "", True, 1)
 
 
+@pytest.mark.parametrize("command", [["check"], ["simulate"], ["simulate", "script.yaml", "--config"]])
+def test_where_no_file_is_named_that_is_said(o9: O9Command, command: list[str]) -> None:
+    answer = o9(*command, "")
+    assert (answer.code, answer.out, "no file is named" in answer.err) == (2, "", True)
+
+
+def test_of_thousands_of_faults_a_hundred_are_printed(o9: O9Command) -> None:
+    rules = "".join(f"  - {{name: r{number}, when: bad{number} > 1}}\n" for number in range(1_200))
+    Path("many.yaml").write_text(f"rules:\n{rules}", encoding="utf-8")
+    answer = o9("check", "many.yaml")
+    assert (answer.code, answer.out.count("many.yaml:"), "many.yaml:101:" in answer.out) == (1, 100, True)
+    assert " ".join(answer.err.split()) == "o9: many.yaml has 1,200 faults; these are the first 100, --json has all"
+    assert len(o9("check", "many.yaml", "--json").json()["faults"]) == 1_200
+    Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
+    answer = o9("simulate", "script.yaml", "--config", "many.yaml")
+    assert (answer.code, answer.err.splitlines()[-1], answer.err.count("line ")) == (1, "  and 1,100 more", 100)
+
+
 def test_a_file_that_says_nothing_is_a_fault(o9: O9Command) -> None:
     for text in ("", "# route: {receiver: desk}\n", "null"):
         Path("empty.yaml").write_text(text, encoding="utf-8")

@@ -20,7 +20,7 @@ from o9.alerts.alerts_file import read_within
 from o9.alerts.configuration import Configuration, Read, load, read
 from o9.alerts.memory import Held
 from o9.alerts.notice import Notice
-from o9.alerts.reading import Fault
+from o9.alerts.reading import FAULTS_TOLD, Fault
 from o9.alerts.redaction import redacted
 from o9.alerts.simulation import Entry, Script, columns, load_script
 from o9.alerts.simulation import simulate as entries_of
@@ -49,10 +49,11 @@ def check_file(path: Path, *, as_json: bool) -> int:
         for each in doubts:
             say(shown(f"{path}:{each.line}: warning: {each.field}: {each.problem}"))
         return DONE
-    for each in faults:
+    for each in faults[:FAULTS_TOLD]:
         field = f"{each.field}: " if each.field else ""
         emit(results(), Text(shown(f"{path}:{each.line}: {field}{each.problem}")))
-    say(shown(f"o9: {path} has {_faults(len(faults))}"))
+    cut = f"; these are the first {FAULTS_TOLD}, --json has all" if len(faults) > FAULTS_TOLD else ""
+    say(shown(f"o9: {path} has {_faults(len(faults))}{cut}"))
     return ERROR
 
 
@@ -134,7 +135,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _faults(count: int) -> str:
-    return f"{count} fault{'s' * (count > 1)}"
+    return f"{count:,} fault{'s' * (count > 1)}"
 
 
 def _timeline(script: Script, entries: list[Entry]) -> Table:
