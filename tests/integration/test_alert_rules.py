@@ -68,7 +68,7 @@ async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Wat
     """`await watch(rules)`: a judge of its own; whoever was before it is dead. Nobody is told: only recorded."""
     systems: list[AlertNotificationSystem] = []
 
-    async def make(rules: str = "", *, node: str = "node", **more: Any) -> RuleWatch:
+    async def make(rules: str = "{}", *, node: str = "node", **more: Any) -> RuleWatch:
         path = tmp_path / f"alerts-{len(systems)}.yaml"
         path.write_text(rules, encoding="utf-8")
         system = AlertNotificationSystem(store=store, alerts_file=str(path))
@@ -498,7 +498,7 @@ async def test_a_file_that_changes_changes_the_rules(store: Store, watch: Watch)
     put(store, "a")
     await judge.look()
     assert told(store) == [("many", "", False)]
-    await watch("")
+    await watch("{}")
     assert told(store) == [("many", "", True)]
 
 

@@ -21,6 +21,7 @@ from command_line import O9, O9Command, command_in
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.settings import settings
 from o9.store.store import Store
 
 SECRET = "geheim12token"
@@ -380,6 +381,44 @@ def test_what_is_no_file_is_said_in_a_line(o9: O9Command, command: list[str]) ->
         assert (answer.code, answer.out, told in answer.err, answer.err.count("\n")) == (1, "", True, 1)
 
 
+@pytest.mark.parametrize("command", [["check"], ["simulate"], ["simulate", "script.yaml", "--config"]])
+def test_where_no_file_is_named_that_is_said(o9: O9Command, command: list[str]) -> None:
+    answer = o9(*command, "")
+    assert (answer.code, answer.out, "no file is named" in answer.err) == (2, "", True)
+
+
+def test_of_thousands_of_faults_a_hundred_are_printed(o9: O9Command) -> None:
+    rules = "".join(f"  - {{name: r{number}, when: bad{number} > 1}}\n" for number in range(1_200))
+    Path("many.yaml").write_text(f"rules:\n{rules}", encoding="utf-8")
+    answer = o9("check", "many.yaml")
+    assert (answer.code, answer.out.count("many.yaml:"), "many.yaml:101:" in answer.out) == (1, 100, True)
+    assert " ".join(answer.err.split()) == "o9: many.yaml has 1,200 faults; these are the first 100, --json has all"
+    assert len(o9("check", "many.yaml", "--json").json()["faults"]) == 1_200
+    Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
+    answer = o9("simulate", "script.yaml", "--config", "many.yaml")
+    assert (answer.code, answer.err.splitlines()[-1], answer.err.count("line ")) == (1, "  and 1,100 more", 100)
+
+
+def test_a_file_that_says_nothing_is_a_fault(o9: O9Command) -> None:
+    for text in ("", "# route: {receiver: desk}\n", "null"):
+        Path("empty.yaml").write_text(text, encoding="utf-8")
+        answer = o9("check", "empty.yaml")
+        assert (answer.code, answer.out) == (
+            1, "empty.yaml:1: it says nothing at all; write `{}` where O9's defaults are meant\n",
+        )  # fmt: skip
+    Path("empty.yaml").write_text("{}", encoding="utf-8")
+    assert o9("check", "empty.yaml").code == 0
+
+
+def test_a_file_that_is_none_holds_up_no_command(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
+    os.mkfifo("pipe.yaml")
+    monkeypatch.setattr(settings(), "alerts_file", "pipe.yaml")
+    for command in (["simulate", "script.yaml"], ["test", "log"]):
+        answer = o9(*command)
+        assert (answer.code, answer.out, "no regular file: 'pipe.yaml'" in answer.err) == (1, "", True)
+
+
 SCRIPT = """
 happens:
   - {at: 0s, fires: {title: Drawdown, level: critical, optimization: 动量-1}}
@@ -451,6 +490,17 @@ def test_a_receiver_s_channels_are_all_tried(o9: O9Command, monkeypatch: pytest.
     assert "is registered by a program" not in answer.err
     answer = o9("test", "dsk", "--config", "alerts.yaml")
     assert (answer.code, "did you mean desk?" in answer.err) == (1, True)
+
+
+def test_what_only_a_program_has_is_left_out_and_named(o9: O9Command) -> None:
+    Path("mixed.yaml").write_text("receivers: [{name: desk, channels: [py, log]}]", encoding="utf-8")
+    answer = o9("test", "desk", "--config", "mixed.yaml")
+    assert (answer.code, answer.out) == (0, "log: sent\n")
+    assert "o9: py: left out: the channel 'py' is registered by a program" in " ".join(answer.err.split())
+    told = o9("test", "desk", "--config", "mixed.yaml", "--json").json()
+    assert [(each["channel"], each["outcome"]) for each in told] == [("log", "sent"), ("py", "left out")]
+    answer = o9("test", "py", "--config", "mixed.yaml")
+    assert (answer.code, "can only be tried there" in " ".join(answer.err.split())) == (1, True)
 
 
 # Stores and processes

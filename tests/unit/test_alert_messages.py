@@ -360,6 +360,26 @@ def test_a_long_text_of_one_alert_leaves_room_for_what_to_do() -> None:
     assert "o9 show trend-7" in told
 
 
+@pytest.mark.parametrize("form", list(Form))
+def test_a_message_that_is_cut_says_where_all_of_it_is(form: Form) -> None:
+    one = replace(alert("A", "word " * 1_000), alert_id="it's-1")
+    where = "… (all of it: o9 alerts show 'it'\"'\"'s-1')"
+
+    def told(of: Alert, limit: int | None = None) -> str:
+        body = message(notice(of)).body(form, limit)
+        assert limit is None or size(body) <= limit
+        return html.unescape(body.replace("\\", ""))
+
+    assert where in told(one)
+    if form is not Form.HTML:
+        assert where in told(one, 700)
+    assert "all of it" not in told(one, 120), "no room"
+    assert "all of it" not in told(replace(one, message="word"))
+    assert "all of it" not in told(replace(one, alert_id=""))
+    assert "all of it" not in told(replace(one, alert_id="a\nb"))
+    assert where in html.unescape(message(notice(one, alert("B"))).body(form).replace("\\", ""))
+
+
 def test_a_message_of_a_megabyte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     huge = notice(
         alert("T" * 1_000_000, "m\u0301" * 1_000_000, remedy="r" * 1_000_000, evidence={"x": "y" * 1_000_000})

@@ -350,7 +350,7 @@ def test_a_receiver_that_is_new_in_the_configuration_is_told_of_what_fires() -> 
 
 
 @pytest.mark.parametrize(
-    "rule", ["", 'inhibit_rules: [{source_matchers: [a=~".*"], target_matchers: [a=~".*"], equal: [n]}]']
+    "rule", ["{}", 'inhibit_rules: [{source_matchers: [a=~".*"], target_matchers: [a=~".*"], equal: [n]}]']
 )
 def test_ten_thousand_alerts_cost_no_search_among_each_other(rule: str) -> None:
     engine = Engine(load(rule))

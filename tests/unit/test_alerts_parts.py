@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -214,9 +215,79 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.Log
     path.unlink()
     assert not file.look()
     assert "cannot be read" in file.fault
+    path.write_text("route: {receiver: default, group_wait: 20s}\n")
+    assert not file.look()  # as it was before
+    assert file.fault == ""
     path.write_text("route: {receiver: default, group_wait: 3s}\n")
     assert file.look()
     assert file.fault == ""
+
+
+@pytest.mark.parametrize("text", ["", " \n\n", "# a comment\n", "null", "~\n", "---\n", "---\n...\n"])
+def test_a_file_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text("route: {receiver: default, group_wait: 20s}\n")
+    file = AlertsFile(str(path))
+    file.look()
+    path.write_text(text)
+    assert not file.look()
+    assert "line 1: it says nothing at all; write `{}` where O9's defaults are meant" in file.fault
+    assert file.configuration.route.group_wait == timedelta(seconds=20)
+    with pytest.raises(OptimizationAlertError, match="says nothing"):
+        AlertsFile(str(path)).look()
+    path.write_text("{}")
+    assert file.look()
+    assert file.configuration == Configuration()
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text("{}")
+    file = AlertsFile(str(path))
+    file.look()
+    path.unlink()
+    os.mkfifo(path)
+    assert [file.look() for _ in range(3)] == [False] * 3
+    assert "no regular file" in file.fault
+    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
+    with pytest.raises(OptimizationAlertError, match="no regular file"):
+        AlertsFile(str(path)).look()
+
+
+def test_a_file_that_hangs_is_waited_for_once(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], Any]], Any],
+) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text("route: {receiver: default, group_wait: 20s}\n")
+    file = AlertsFile(str(path))
+    file.look()
+    answers, asked = threading.Event(), []
+    of_the_system = os.stat
+
+    def hangs(*given: Any, **more: Any) -> os.stat_result:
+        if given[0] == path:
+            asked.append(given)
+            answers.wait(60)
+        return of_the_system(*given, **more)
+
+    monkeypatch.setattr("o9.alerts.alerts_file.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("o9.alerts.alerts_file.os.stat", hangs)
+    begun = time.monotonic()
+    assert [file.look() for _ in range(10)] == [False] * 10
+    assert time.monotonic() - begun < 2
+    assert len(asked) == 1
+    assert "no answer within 0.3 s" in file.fault
+    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
+    assert file.configuration.route.group_wait == timedelta(seconds=20)
+    with pytest.raises(OptimizationAlertError, match="no answer within"):
+        AlertsFile(str(path)).look()
+    answers.set()
+    wait_until(lambda: not file.look() and not file.fault)
+    path.write_text("route: {receiver: default, group_wait: 3s}\n")
+    assert file.look()
 
 
 def test_a_faulty_file_in_the_beginning_is_an_error(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from rich.console import Console, RenderableType
 
 from o9.alerts.channels import Failed
 from o9.alerts.configuration import Configuration, load
+from o9.alerts.reach import channel_name
 from o9.alerts.record import alert_in
 from o9.cli.alert_asking import fits, made_silence, moment_of
 from o9.cli.alert_configuration_views import channel_words, configuration_document, configuration_view, interval_words
-from o9.cli.alert_sending import channels_for, remedy
+from o9.cli.alert_sending import Untried, channels_for, remedy
 from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
 from o9.model.errors import OptimizationError
 from o9.store.alert_reads import Episode
@@ -113,6 +114,21 @@ def test_any_alert_fits_any_width_and_keeps_its_id(title: str, width: int) -> No
         "comment": title, "starts_at": moment(NOON), "ends_at": moment(NOON + timedelta(days=400)),
     }  # fmt: skip
     drawn(silences_view([silence], [], width, NOON), width=width)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("Sup", "'Sup' anywhere in a title or message, or as an optimization id"),
+        ("Sup*", "'Sup*' as all of a title, message or optimization id"),
+    ],
+)
+def test_a_pattern_says_what_it_is_looked_for_in(pattern: str, told: str) -> None:
+    silence = {
+        "silence_id": "5f1c", "matchers": "", "pattern": pattern, "author": "", "comment": "",
+        "starts_at": moment(NOON), "ends_at": moment(NOON),
+    }  # fmt: skip
+    assert told in drawn(silences_view([silence], [], 200, NOON), width=200)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +365,7 @@ def test_intervals_are_told_in_words() -> None:
 def test_a_channel_is_found_by_its_name_its_receiver_or_its_address() -> None:
     configuration = load(FILE)
     address = configuration.receivers["desk"].channels[1]
-    ((receiver, (channel,)), same) = channels_for(address, configuration), channels_for(address, Configuration())
+    ((receiver, (channel,), _), same) = channels_for(address, configuration), channels_for(address, Configuration())
     assert (receiver.name, same[0].name) == ("desk", "test")
     assert channel.name == same[1][0].name
     assert channels_for(channel.name, configuration)[0].name == "desk"
@@ -357,13 +373,31 @@ def test_a_channel_is_found_by_its_name_its_receiver_or_its_address() -> None:
     assert [each.name for each in channels_for("head", configuration)[1]] == ["log"]
     assert [each.name for each in channels_for("default", Configuration())[1]] == ["log"]
     for name, told in {
-        "desk": "registered by a program", "mine": "registered by a program", "ops": "has no channel",
+        "mine": "registered by a program", "ops": "has no channel",
         "consle": "did you mean console", "zz": "there are log, console, file",
         f"nosuch://{SECRET}": "Apprise does not take", f"slack:/{SECRET}": "is called 'slack:…'",
     }.items():  # fmt: skip
         with pytest.raises(OptimizationError, match=told) as refused:
             channels_for(name, configuration)
         assert SECRET not in str(refused.value)
+
+
+def test_what_a_program_registers_keeps_nothing_from_a_receiver_s_other_channels() -> None:
+    trial = channels_for("desk", load(FILE))
+    assert [each.name for each in trial.channels] == ["log", channel_name(load(FILE).receivers["desk"].channels[1])]
+    assert trial.untried == (
+        Untried("mine", "the channel 'mine' is registered by a program, and can only be tried there", False),
+    )
+    with pytest.raises(OptimizationError, match=r"'mine' is registered by a program.*'too' is registered"):
+        channels_for("both", load("receivers: [{name: both, channels: [mine, too]}]"))
+    (untried,) = channels_for("some", load("receivers: [{name: some, channels: ['nosuch://x', log]}]")).untried
+    assert untried.failed
+
+
+def test_what_several_receivers_name_is_tried_for_none_of_them() -> None:
+    configuration = load("receivers: [{name: night, channels: [log]}, {name: day, channels: [log, file]}]")
+    assert channels_for("log", configuration).receiver.name == "test"
+    assert channels_for("file", configuration).receiver.name == "day"
 
 
 def test_what_to_do_follows_from_how_it_failed() -> None:

@@ -1,13 +1,14 @@
 """The alerts' configuration: what `O9_ALERTS_FILE` says, and what holds without one.
 
 `load` reads the YAML, or refuses it with every fault in it, each with its line; `read` has its doubts, too: what is
-allowed, and likely a mistake. Fields that Alertmanager has mean what they mean there. Without a file, or without a
-`route`, all alerts go to the receiver `default`, which has every channel that is registered unless the file defines
-it. Pure.
+allowed, and likely a mistake. A text that says nothing is a fault; `{}` has the defaults. Fields that Alertmanager has
+mean what they mean there. Without a file, or without a `route`, all alerts go to the receiver `default`, which has
+every channel that is registered unless the file defines it. Pure.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -32,7 +33,7 @@ from o9.alerts.intervals import (
     year_range,
 )
 from o9.alerts.label_reading import LabelReading
-from o9.alerts.matchers import written
+from o9.alerts.matchers import Matcher, written
 from o9.alerts.messages import NAMES, Messages
 from o9.alerts.reading import Fault, Node, Reader, all_told
 from o9.alerts.routing import Route
@@ -93,7 +94,7 @@ class Read(NamedTuple):
 
 
 def load(text: str, source: str = "the alerts file") -> Configuration:
-    """The configuration in `text`. Raises OptimizationAlertError with all its faults, a line for each."""
+    """The configuration in `text`. Raises OptimizationAlertError with its faults, as `all_told` writes them."""
     configuration, faults, *_ = read(text)
     if faults:
         raise OptimizationAlertError(all_told(source, faults))
@@ -104,7 +105,7 @@ def read(text: str) -> Read:
     """The configuration in `text`, or what is wrong with it."""
     reader = Reader(text)
     if reader.root is None:
-        return Read(Configuration(), tuple(reader.faults))
+        return Read(Configuration(), tuple(reader.faults) or (Fault(1, "", _SAYS_NOTHING),))
     labels, channels = LabelReading(reader), ChannelReading(reader)
     found = reader.mapping(reader.root, _FIELDS)
     receivers = _receivers(reader, channels, found.get("receivers"))
@@ -128,6 +129,8 @@ def read(text: str) -> Read:
     return Read(configuration, (), tuple(doubts), channels.addresses)
 
 
+# As a file is that an editor or a full disk has cut off.
+_SAYS_NOTHING = "it says nothing at all; write `{}` where O9's defaults are meant"
 _FIELDS = (
     "route", "receivers", "inhibit_rules", "time_intervals", "flapping", "throttle", "resolve_timeout", "templates",
     "link", "rules",
@@ -219,18 +222,30 @@ class _Routes:
         return None if "..." in names else tuple(sorted(names))
 
 
+class _End(NamedTuple):
+    """A route that lets nothing go on to those behind it."""
+
+    number: int
+    matchers: frozenset[Matcher]
+    line: int
+
+
 def _never_reached(routes: Sequence[tuple[Node, Route]]) -> Iterator[Fault]:
     """Of those side by side: what fits a later one fits an earlier one, too, which goes on to none."""
-    ends: list[tuple[Node, Route]] = []
-    for node, route in routes:
-        before = next((earlier for earlier, each in ends if set(each.matchers) <= set(route.matchers)), None)
+    often = Counter(each for _, route in routes for each in route.matchers)
+    ends: dict[Matcher | None, list[_End]] = {}  # by the matcher that the fewest have: of many routes few are looked at
+    for number, (node, route) in enumerate(routes):
+        matchers = frozenset(route.matchers)
+        likely = (end for key in (None, *matchers) for end in ends.get(key, ()))
+        before = min((end for end in likely if end.matchers <= matchers), default=None)
         if before is not None:
             yield node.told(
                 f"no alert gets here: the route in line {before.line} has them all; put this one before it, or write "
                 "`continue: true` there"
             )
-        if not route.continues:
-            ends.append((node, route))
+        elif not route.continues:
+            rarest = min(matchers, key=often.__getitem__, default=None)
+            ends.setdefault(rarest, []).append(_End(number, matchers, node.line))
 
 
 def _inhibit_rule(reader: Reader, labels: LabelReading, node: Node) -> InhibitRule:

@@ -22,6 +22,7 @@ SIZE_LIMIT = 1 << 20
 NODES_LIMIT = 20_000
 DEPTH_LIMIT = 40
 TEXT_LIMIT = 20_000
+FAULTS_TOLD = 100
 LONGEST = timedelta(days=3660)
 
 Found = TypeVar("Found")
@@ -53,9 +54,10 @@ class Node:
 
 
 def all_told(source: str, faults: Iterable[Fault]) -> str:
-    """A line that counts them, and one for each."""
+    """A line that counts them, and one for each of the first."""
     lines = [f"\n  {fault}" for fault in sorted(faults)]
-    return f"{source} has {len(lines)} fault{'s' * (len(lines) > 1)}:{''.join(lines)}"
+    more = f"\n  and {len(lines) - FAULTS_TOLD:,} more" if len(lines) > FAULTS_TOLD else ""
+    return f"{source} has {len(lines):,} fault{'s' * (len(lines) > 1)}:{''.join(lines[:FAULTS_TOLD])}{more}"
 
 
 class Reader:

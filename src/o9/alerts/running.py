@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0  # for what other processes have told, and for a leader that has gone
+MISSING_SECONDS = 10.0  # a channel that no node has: a program registers its own after it has started
 TICK_PAUSE_SECONDS = 0.05  # between two decisions, so that what arrives meanwhile is decided together
 
 
@@ -51,6 +53,7 @@ class Running:
         self._tick: asyncio.Future[Ticked] | None = None
         self._told, self._to_send, self._to_keep = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._troubles: set[str] = set()
+        self._missing: dict[str, float] = {}  # channels that no node has, each with when that was first seen
 
     async def start(self) -> None:
         """Raises OptimizationError where the store is away."""
@@ -153,13 +156,20 @@ class Running:
         if (renewal := self._leader.renewal()) is not None:
             self._leader.renewed(await self._store.write_async(renewal))
         assert self._configuration is not None
-        missing = self._reach.unknown(self._configuration)
-        elsewhere = await self._store.read_async(self._store.alerts.channels_of_nodes) if missing else []
-        for channel, receiver in missing.items():
-            if channel not in elsewhere and f"channel {channel}" not in self._troubles:
-                self._troubles.add(f"channel {channel}")
-                logger.error(
-                    "the receiver %r names the channel %r, which no node has: register it, or correct the file; "
-                    "what goes there waits", receiver, channel,
-                )  # fmt: skip
-        return self._lease_seconds / 3
+        unknown = self._reach.unknown(self._configuration)
+        elsewhere = await self._store.read_async(self._store.alerts.channels_of_nodes) if unknown else []
+        now = time.monotonic()
+        self._missing = {each: self._missing.get(each, now) for each in unknown if each not in elsewhere}
+        waits = [self._lease_seconds / 3]
+        for channel, since in self._missing.items():
+            if f"channel {channel}" in self._troubles:
+                continue
+            if (left := since + MISSING_SECONDS - now) > 0:
+                waits.append(left)
+                continue
+            self._troubles.add(f"channel {channel}")
+            logger.error(
+                "the receiver %r names the channel %r, which no node has: register it, or correct the file; "
+                "what goes there waits", unknown[channel], channel,
+            )  # fmt: skip
+        return min(waits)

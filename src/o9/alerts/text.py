@@ -59,6 +59,13 @@ def cut(text: str, limit: int) -> str:
     return text[:kept].rstrip() + ELLIPSIS
 
 
+def cut_naming(text: str, limit: int, rest: str) -> str:
+    """As `cut`, with `rest`, which says where all of it is, behind the ellipsis; not where it would take much of it."""
+    if not rest or size(text) <= limit or size(rest) * 3 > limit:
+        return cut(text, limit)
+    return f"{cut(text, limit - size(rest) - 1)} {rest}"
+
+
 def cut_lines(text: str, limit: int) -> str:
     """At most `limit` units, whole lines of them where there is one that fits."""
     if size(text) <= limit:

@@ -19,7 +19,7 @@ from o9.alerts.alert import Alert
 from o9.alerts.figures import FLAG, QUANTITIES
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.templating import Address, Prose, Shown
-from o9.alerts.text import cut, duration, figure, line, lines, moment
+from o9.alerts.text import cut, cut_naming, duration, figure, line, lines, moment
 from o9.model.states import AlertLevel
 
 NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
@@ -148,8 +148,8 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
     figures = _figures(alert, detail)
     return AlertShown(
         title=_name(alert.title) or UNTITLED,
-        message=cut(told, detail.text),
-        brief="" if detail.bare else cut(brief, min(detail.text, 300)),
+        message=cut_naming(told, detail.text, _where_all_is(alert)),
+        brief="" if detail.bare else cut_naming(brief, min(detail.text, 300), _where_all_is(alert)),
         level=alert.level.value,
         state="firing" if firing else "resolved",
         news=news,
@@ -168,6 +168,12 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         labels={_name(name): _name(value) for name, value in alert.labels.items()},
         labelled=cut(labelled(alert.labels, *said_of(alert)), min(detail.text, LABELLED_LIMIT)),
     )
+
+
+def _where_all_is(alert: Alert) -> str:
+    """Nothing where its id cannot be typed as it is shown."""
+    told = _name(alert.alert_id)
+    return f"(all of it: o9 alerts show {shlex.quote(told)})" if told and told == alert.alert_id else ""
 
 
 def said_of(alert: Alert) -> tuple[str, str, str]:

@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.alerts.alert import Alert
+from o9.alerts.alerts_file import read_within
 from o9.alerts.configuration import Configuration, Read, load, read
 from o9.alerts.memory import Held
 from o9.alerts.notice import Notice
-from o9.alerts.reading import Fault
+from o9.alerts.reading import FAULTS_TOLD, Fault
 from o9.alerts.redaction import redacted
 from o9.alerts.simulation import Entry, Script, columns, load_script
 from o9.alerts.simulation import simulate as entries_of
@@ -48,16 +49,17 @@ def check_file(path: Path, *, as_json: bool) -> int:
         for each in doubts:
             say(shown(f"{path}:{each.line}: warning: {each.field}: {each.problem}"))
         return DONE
-    for each in faults:
+    for each in faults[:FAULTS_TOLD]:
         field = f"{each.field}: " if each.field else ""
         emit(results(), Text(shown(f"{path}:{each.line}: {field}{each.problem}")))
-    say(shown(f"o9: {path} has {_faults(len(faults))}"))
+    cut = f"; these are the first {FAULTS_TOLD}, --json has all" if len(faults) > FAULTS_TOLD else ""
+    say(shown(f"o9: {path} has {_faults(len(faults))}{cut}"))
     return ERROR
 
 
 def faults_of(path: Path) -> int:
     """How many faults it has. Raises OptimizationError where it cannot be read."""
-    return len(_faults_in(read(text_of(path))))
+    return len(_faults_in(read(_decoded(path, read_within(path)))))
 
 
 def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
@@ -85,16 +87,23 @@ def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
 
 def configuration_in(path: Path | None) -> Configuration:
     """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises OptimizationAlertError for one with faults."""
-    named = path or settings().alerts_file
+    if path is not None:
+        return load(text_of(path.expanduser()), str(path))
+    named = settings().alerts_file
     if not named:
         return Configuration()
-    return load(text_of(Path(named).expanduser()), str(named))
+    mine = Path(named).expanduser()
+    return load(_decoded(mine, read_within(mine)), named)
 
 
 def text_of(path: Path) -> str:
-    """Raises OptimizationError for what is no text file; OSErrors explain themselves."""
+    """Of a file, or a pipe. Raises OptimizationError for what is no text; OSErrors explain themselves."""
+    return _decoded(path, path.read_bytes())
+
+
+def _decoded(path: Path, read: bytes) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read.decode()
     except UnicodeDecodeError as error:
         raise OptimizationError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
 
@@ -126,7 +135,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _faults(count: int) -> str:
-    return f"{count} fault{'s' * (count > 1)}"
+    return f"{count:,} fault{'s' * (count > 1)}"
 
 
 def _timeline(script: Script, entries: list[Entry]) -> Table:

@@ -1,7 +1,8 @@
 """`alerts test`: one message through a channel, really, and what became of it.
 
-Contract. Nothing that is printed holds more of an address than its scheme and host. Prefect is imported for a block
-alone.
+Contract. Of a receiver all channels are tried; what cannot be from here is named, with the reason, and keeps nothing
+from the others. Nothing that is printed holds more of an address than its scheme and host. Prefect is imported for a
+block alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.text import Text
 
@@ -36,40 +37,54 @@ from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 
 TITLE = "Test of a channel"
+LEFT_OUT = "left out"
+
+
+class Untried(NamedTuple):
+    """One of a receiver's channels; it has failed, or only a program has it."""
+
+    name: str
+    why: str
+    failed: bool
+
+
+class Trial(NamedTuple):
+    receiver: Receiver
+    channels: list[Channel]
+    untried: tuple[Untried, ...] = ()
 
 
 def try_channel(name: str, config: Path | None, *, as_json: bool) -> int:
-    """Exits 1 unless all were sent: a receiver may have several."""
+    """Exits 1 unless all that can be tried here were sent: a receiver may have several."""
     configuration = Configuration() if "://" in name and config is None else configuration_in(config)
     configure_logging("DEBUG" if failures.debug else "INFO")
-    receiver, channels = channels_for(name, configuration)
-    outcomes = asyncio.run(_send(channels, receiver, configuration))
-    told = [_document(channel, outcome) for channel, outcome in zip(channels, outcomes, strict=True)]
+    trial = channels_for(name, configuration)
+    outcomes = asyncio.run(_send(trial.channels, trial.receiver, configuration))
+    told = [_document(channel, outcome) for channel, outcome in zip(trial.channels, outcomes, strict=True)]
+    told += [_document_of(each) for each in trial.untried]
     if as_json:
         write_json(told)
     for each in told:
-        if each["outcome"] == "failed":
-            say(shown(f"o9: {each['channel']}: not sent: {each['reason']}; {each['remedy']}"))
+        if each["outcome"] == LEFT_OUT:
+            say(shown(f"o9: {each['channel']}: left out: {each['reason']}"))
+        elif each["outcome"] == "failed":
+            say(shown(f"o9: {each['channel']}: not sent: {'; '.join(filter(None, (each['reason'], each['remedy'])))}"))
         elif not as_json:
             emit(results(), Text(shown(f"{each['channel']}: sent")))
-    return DONE if all(each["outcome"] == "sent" for each in told) else ERROR
+    return ERROR if any(each["outcome"] == "failed" for each in told) else DONE
 
 
-def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, list[Channel]]:
+def channels_for(name: str, configuration: Configuration) -> Trial:
     """The channels that `name` means, and whose messages they would get. Raises OptimizationError for none."""
     references = _references(configuration)
     if name in references:
         receiver, reference = references[name]
-        return receiver, [_channel(reference)]
+        return Trial(receiver, [_channel(reference)])
     if says_where(name):
-        return Receiver("test", (name,)), [_channel(name)]
+        return Trial(Receiver("test", (name,)), [_channel(name)])
     receiver_named = configuration.receivers.get(name)
     if receiver_named is not None:
-        own = [each for each in receiver_named.channels if each != EVERY_CHANNEL]
-        mine = own + ["log"] * (EVERY_CHANNEL in receiver_named.channels and "log" not in own)
-        if not mine:
-            raise OptimizationError(f"the receiver {name!r} has no channel; give it some in `channels`")
-        return receiver_named, [_channel(each) for each in mine]
+        return _trial_of(receiver_named)
     known = [*STANDING, *(each for each in references if "://" not in each), *configuration.receivers]
     near = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(dict.fromkeys(known))}."
@@ -79,6 +94,24 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, lis
     )
 
 
+def _trial_of(receiver: Receiver) -> Trial:
+    own = [each for each in receiver.channels if each != EVERY_CHANNEL]
+    mine = own + ["log"] * (EVERY_CHANNEL in receiver.channels and "log" not in own)
+    if not mine:
+        raise OptimizationError(f"the receiver {receiver.name!r} has no channel; give it some in `channels`")
+    channels, untried = [], []
+    for each in mine:
+        try:
+            channels.append(_channel(each))
+        except OptimizationError as error:
+            if len(mine) == 1:
+                raise
+            untried.append(Untried(channel_name(each), str(error), says_where(each)))
+    if not channels:
+        raise OptimizationError("; ".join(each.why for each in untried))
+    return Trial(receiver, channels, tuple(untried))
+
+
 def _plain(name: str) -> str:
     """A mistyped address holds secrets, too."""
     scheme, colon, _ = name.partition(":")
@@ -86,14 +119,19 @@ def _plain(name: str) -> str:
 
 
 def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]:
-    """What the configuration's receivers name, by the name that others show, and by their own words."""
+    """What the configuration's receivers name, by the name that others show, and by their own words.
+
+    What several of them name is nobody's messages.
+    """
     found: dict[str, tuple[Receiver, str]] = {}
     for receiver in configuration.receivers.values():
         for each in receiver.channels:
             if each != EVERY_CHANNEL:
-                found.setdefault(channel_name(each), (receiver, each))
+                name = channel_name(each)
+                one = (receiver if name not in found else Receiver("test", (each,)), each)
+                found[name] = one
                 if "://" in each:
-                    found.setdefault(each, (receiver, each))
+                    found[each] = one
     return found
 
 
@@ -147,6 +185,13 @@ def _document(channel: Channel, outcome: Sent | Failed) -> dict[str, Any]:
     return {
         **told, "outcome": "failed", "reason": redacted(outcome.reason), "permanent": outcome.permanent,
         "remedy": remedy(outcome),
+    }  # fmt: skip
+
+
+def _document_of(untried: Untried) -> dict[str, Any]:
+    outcome = "failed" if untried.failed else LEFT_OUT
+    return {
+        "channel": untried.name, "outcome": outcome, "reason": redacted(untried.why), "permanent": None, "remedy": None,
     }  # fmt: skip
 
 

@@ -205,7 +205,7 @@ def silences_view(rows: Sequence[Row], firing: Sequence[Episode], width: int, no
         table.columns[index].no_wrap = True
     for row in rows:
         begins, ends = (datetime.fromisoformat(row[name]) for name in ("starts_at", "ends_at"))
-        what = Text(shown(row["matchers"] or repr(row["pattern"])))
+        what = Text(shown(row["matchers"] or _pattern_words(row["pattern"])))
         if row["comment"]:
             what.append(f"\n{shown(row['comment'])}", style="dim")
         table.add_row(
@@ -217,6 +217,13 @@ def silences_view(rows: Sequence[Row], firing: Sequence[Episode], width: int, no
             Text(shown(row["author"])),
         )
     return table
+
+
+def _pattern_words(pattern: str) -> str:
+    """What it is looked for in: as `o9.alerts.silences` does."""
+    if "*" in pattern or "?" in pattern:
+        return f"{pattern!r} as all of a title, message or optimization id"
+    return f"{pattern!r} anywhere in a title or message, or as an optimization id"
 
 
 def fitting(row: Row, firing: Sequence[Episode]) -> str:

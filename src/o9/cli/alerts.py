@@ -14,12 +14,23 @@ MOST_OF_HISTORY = 1_000
 
 alerts = typer.Typer(help="See, answer, silence and try out alerts.", no_args_is_help=True, rich_markup_mode=None)
 
+
+def _file(text: str) -> Path:
+    """An empty text would be the folder that one is in."""
+    if not text.strip():
+        raise typer.BadParameter("no file is named")
+    return Path(text)
+
+
 AlertIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of alerts, as `o9 alerts list` shows them.")]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who says so; you, unless told.")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="The alerts' configuration.  [env: O9_ALERTS_FILE; default: O9's own]"
+        "--config",
+        parser=_file,
+        metavar="FILE",
+        help="The alerts' configuration.  [env: O9_ALERTS_FILE; default: O9's own]",
     ),
 ]
 
@@ -167,7 +178,8 @@ def try_(
 ) -> int:
     """Send a test message, really.
 
-    Says what became of it; exits 1 if it was not sent. Of an address only the host is shown.
+    Says what became of it; exits 1 if it was not sent. Of an address only the host is shown. Of a receiver all channels
+    are tried; one that a program registers can only be tried there: it is named as left out, and is no failure.
     """
     from o9.cli.alert_sending import try_channel
 
@@ -176,14 +188,14 @@ def try_(
 
 @alerts.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The alerts' configuration.")],
+    file: Annotated[Path, typer.Argument(parser=_file, metavar="FILE", help="The alerts' configuration.")],
     json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Say what a configuration means, or all its faults.
 
-    Each fault with its line, its field and the remedy; exits 1 if there is any. Warns of what is likely a mistake:
-    labels, rules and channels that nothing known has, routes that no alert gets to.
+    Each fault (of the first hundred) with its line, its field and the remedy; exits 1 if there is any. Warns of what is
+    likely a mistake: labels, rules and channels that nothing known has, routes that no alert gets to.
     """
     from o9.cli.alert_files import check_file
 
@@ -192,7 +204,7 @@ def check(
 
 @alerts.command()
 def simulate(
-    script: Annotated[Path, typer.Argument(metavar="FILE", help="What happens when: `happens`, a list.")],
+    script: Annotated[Path, typer.Argument(parser=_file, metavar="FILE", help="What happens when: `happens`, a list.")],
     config: ConfigFile = None,
     json: Json = False,
     debug: Debug = False,

@@ -157,8 +157,9 @@ def submit(
 def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, debug: Debug = False) -> int:
     """Run what is queued, and the scheduled flows, until Ctrl-C.
 
-    Also what is submitted from elsewhere. Several may serve one store: the limit counts over all of them, and one runs
-    the schedules. Ctrl-C and SIGTERM end it in good order: what runs then waits for the next start.
+    Also what is submitted from elsewhere. Several may serve one store: the limit counts over all of them, and each
+    scheduled run is claimed by one of them, once in its interval. Ctrl-C and SIGTERM end it in good order: what runs
+    then waits for the next start.
     """
     from o9.cli.serve import serve as serve_store
 
