@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from o9.alerts.system import AlertNotificationSystem
+from o9.model.errors import OptimizationStoreError
 from o9.model.optimization import OptimizationAlert
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
+from o9.store.store import Store
 
 SENDERS = 6
 QUICK = "route: {receiver: all, group_by: ['...'], group_wait: 0s}\nreceivers: [{name: all, channels: [told]}]\n"
@@ -138,3 +140,19 @@ def test_a_loop_that_started_it_and_ended_holds_up_nobody(
 
     asyncio.run(again())
     assert sorted(told) == [f"a{n}" for n in range(SENDERS)]
+
+
+async def test_who_sent_while_it_was_closed_holds_up_nobody_after_it(
+    system: AlertNotificationSystem, store_url: str
+) -> None:
+    with Store(store_url) as before:
+        system.use(before)
+        await system.initialize()
+        await system.cleanup()
+    with pytest.raises(OptimizationStoreError):
+        await system.send_alert(alert("between"))
+    with Store(store_url) as after:
+        system.use(after)
+        await system.initialize()
+        assert await system.send_alert(alert("after")) == "after"
+        await system.cleanup()

@@ -250,6 +250,7 @@ class AlertNotificationSystem(StoreComponent):
     async def _open(self) -> None:
         self._file.look()
         await super()._open()
+        self._intakes.clear()  # whoever sent while it was closed wrote to the store of before
         self._home.settle()
 
     async def _begin(self) -> None:
