@@ -59,7 +59,10 @@ async def test_what_this_node_finds_is_told_at_once() -> None:
     async def end(_: Turn) -> None:
         raise AssertionError("nothing ends here")
 
-    watch = SelfWatch(send, end)
+    async def living() -> set[str]:
+        return {"node"}
+
+    watch = SelfWatch(send, end, living)
     watch.use(BUILT_IN)
     watch.node_died(["gone"])
     await watch.look("node", utc_now())

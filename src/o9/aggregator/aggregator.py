@@ -300,6 +300,7 @@ class OptimizationStateAggregator:
             on_dead=self._rules.node_died,
         )
         await self.coordinator.start()
+        await self._rules.is_back(self._node.name)
         self.alert_system.use_node(self._node.name)
         with self._node.prefect_settings():  # blocks of the alerts' file are loaded under these
             await self.alert_system.start()

@@ -1,9 +1,9 @@
 """What users' own rules think of an alert before it is recorded: only False drops it.
 
-Contract. A rule gets a copy. A plain function works in a thread of its own, a coroutine function in the event loop,
-where the watchdog looks after it; both for a limited time, and as long as one hangs it is not asked again. A rule that
-fails has no opinion: what failed is logged, and the alert goes on. What a rule itself sends is not judged: it would
-wait for itself.
+Contract. A rule gets a copy. A plain function works in a thread of its own, a coroutine function in the event loop of
+who sends, where the watchdog looks after it; both for a limited time, and as long as one hangs it is not asked again.
+Those who send from several event loops take turns. A rule that fails has no opinion: what failed is logged, and the
+alert goes on. What a rule itself sends is not judged: it would wait for itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,7 @@ from o9.strategies.watchdog import run_user_code
 
 logger = logging.getLogger(__name__)
 RULE_SECONDS = 10.0  # for all alerts that arrived together
+TURN_SECONDS = 0.01
 
 Rule = Callable[[OptimizationAlert], Any]
 
@@ -51,6 +53,7 @@ class Opinions:
     def __init__(self, seconds: float = RULE_SECONDS) -> None:
         self._seconds = seconds
         self._rules: list[_Asked] = []
+        self._turn = threading.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -63,6 +66,14 @@ class Opinions:
 
     async def dropped(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
         """Which of `alerts` are dropped, by their place, and by which rule."""
+        while not self._turn.acquire(blocking=False):  # noqa: ASYNC110 - an Event wakes nobody in another event loop
+            await asyncio.sleep(TURN_SECONDS)
+        try:
+            return await self._asked(alerts)
+        finally:
+            self._turn.release()
+
+    async def _asked(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
         dropped: dict[int, str] = {}
         for rule in self._rules:
             left = [place for place in range(len(alerts)) if place not in dropped]
@@ -97,7 +108,8 @@ class _Asked:
         return answers
 
     async def _in_the_loop(self, alerts: Sequence[OptimizationAlert], seconds: float) -> list[Any]:
-        if self._hanging is not None and not self._hanging.done():
+        hanging = self._hanging
+        if hanging is not None and not hanging.done() and not hanging.get_loop().is_closed():
             return self._hangs("a call before it has not come back", len(alerts))
         task = self._hanging = asyncio.ensure_future(self._awaited(alerts))
         try:

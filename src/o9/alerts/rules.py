@@ -252,6 +252,15 @@ class Board:
         ]
         return [turn for place in places for turn in self._put(place, None, Why.MENDED)]
 
+    def keys(self, scope: Scope) -> tuple[str, ...]:
+        """Of which subjects of a scope something fires, or is about to."""
+        return tuple(dict.fromkeys(key for name, key in self._standings if self._rules[name].scope is scope))
+
+    def mend_key(self, scope: Scope, key: str) -> list[Turn]:
+        """What happened to this subject has been put right."""
+        places = [place for place in self._standings if place[1] == key and self._rules[place[0]].scope is scope]
+        return [turn for place in places for turn in self._put(place, None, Why.MENDED)]
+
     def drain(self) -> dict[Place, str | None]:
         """The standings that changed since the last time, as text; None: there is none any more."""
         changed, self._changed = self._changed, {}

@@ -3,7 +3,8 @@
 Contract. What `send_alert` answered for is durable, and is told or its record says why not, whatever dies meanwhile. Of
 all that share a store one decides who is told (`o9.alerts.leader`), and each sends through the channels that it has
 (`o9.alerts.delivery`). Answers come from the record, so they are the same everywhere. Nothing is told while nobody is
-started. Owned by one event loop; deciding works in a thread, sending never waits for what hangs.
+started. May be called from any thread and event loop; callbacks and channels work in the one that started it, or opened
+it, while that runs. Deciding works in a thread, sending never waits for what hangs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from o9.alerts import asked
 from o9.alerts.alerts_file import AlertsFile
 from o9.alerts.configuration import Configuration
 from o9.alerts.delivery import STOP_GRACE_SECONDS
+from o9.alerts.home import Home
 from o9.alerts.intake import Intake
 from o9.alerts.leader import LEASE
 from o9.alerts.opinions import Opinions, Rule
@@ -67,7 +69,8 @@ class AlertNotificationSystem(StoreComponent):
         self._opinions = Opinions()
         self._file = AlertsFile(asked.path("alerts_file", alerts_file) or settings().alerts_file or None, self._check)
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
-        self._intake: Intake | None = None
+        self._home = Home()
+        self._intakes: dict[asyncio.AbstractEventLoop, Intake] = {}
         self._running: Running | None = None
         self._said_cut = False
         self._emitting: set[asyncio.Task[None]] = set()
@@ -153,7 +156,7 @@ class AlertNotificationSystem(StoreComponent):
         """
         self._reach.register(name, channel)
         if self._running is not None:
-            self._running.use_channels()
+            self._home.call(self._running.use_channels)
         return Registered()
 
     def register_alert_rule(self, rule: Rule) -> Registered:
@@ -247,25 +250,39 @@ class AlertNotificationSystem(StoreComponent):
     async def _open(self) -> None:
         self._file.look()
         await super()._open()
+        self._intakes.clear()  # whoever sent while it was closed wrote to the store of before
+        self._home.settle()
 
     async def _begin(self) -> None:
+        self._home.settle()
         self._running = self._made(lambda entry: self._emit_soon("notification", entry))
         await self._running.start()
 
     async def _end(self) -> None:
-        if self._running is not None:
-            running, self._running = self._running, None
-            await running.stop()
-        if self._emitting:
-            _, late = await asyncio.wait(self._emitting, timeout=STOP_GRACE_SECONDS)
-            for task in late:
-                logger.error("a callback has not come back %g s after the stop; it is cut off", STOP_GRACE_SECONDS)
-                task.cancel()
+        running, self._running = self._running, None
+
+        async def ended() -> None:
+            if running is not None:
+                await running.stop()
+            if self._emitting:
+                await self._end_callbacks()
+
+        if not await self._home.run(ended):
+            logger.warning("the event loop that the alerts ran in ended before they were stopped: their leases run out")
+            self._emitting.clear()
+
+    async def _end_callbacks(self) -> None:
+        here = asyncio.get_running_loop()
+        mine = {task for task in self._emitting if task.get_loop() is here}
+        _, late = await asyncio.wait(mine, timeout=STOP_GRACE_SECONDS) if mine else ((), ())
+        for task in late:
+            logger.error("a callback has not come back %g s after the stop; it is cut off", STOP_GRACE_SECONDS)
+            task.cancel()
 
     async def _close(self) -> None:
-        if self._intake is not None:
-            await self._intake.idle()
-        self._intake = None
+        if (mine := self._intakes.get(asyncio.get_running_loop())) is not None:
+            await mine.idle()
+        self._intakes.clear()  # what others wait for is written as the store is closed
         await super()._close()
 
     def _made(self, tried: Callable[[dict[str, Any]], None]) -> Running:
@@ -273,9 +290,13 @@ class AlertNotificationSystem(StoreComponent):
         return Running(self.store, self._node, lease, self._file, self._reach, self._tell_ended, tried)
 
     def _taking(self) -> Intake:
-        if self._intake is None:
-            self._intake = Intake(self.store, self._opinions)
-        return self._intake
+        """That of this event loop: nobody waits for another one."""
+        here = asyncio.get_running_loop()
+        if here not in self._intakes:
+            for gone in [loop for loop in list(self._intakes) if loop.is_closed()]:
+                self._intakes.pop(gone, None)
+            self._intakes[here] = Intake(self.store, self._opinions)
+        return self._intakes[here]
 
     def _timeout(self, given: timedelta | None) -> timedelta | None:
         return asked.timeout(self._file.configuration.resolve_timeout if given is None else given)
@@ -306,11 +327,12 @@ class AlertNotificationSystem(StoreComponent):
 
     def _wake(self) -> None:
         if self._running is not None:
-            self._running.told()
+            self._home.call(self._running.told)
 
     def _tell_ended(self, episodes: Iterable[str]) -> None:
         if self.has_callbacks("resolved"):
-            self._soon(self._emit_ended(list(episodes)))
+            names = list(episodes)
+            self._soon(lambda: self._emit_ended(names))
 
     async def _emit_ended(self, episodes: list[str]) -> None:
         for name in episodes:
@@ -320,13 +342,18 @@ class AlertNotificationSystem(StoreComponent):
 
     def _emit_soon(self, event: str, about: Any) -> None:
         if self.has_callbacks(event):
-            self._soon(self.emit(event, about))
+            self._soon(lambda: self.emit(event, about))
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+    def _soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A callback that takes its time holds up nobody."""
-        task = asyncio.create_task(work, name="o9-alerts-callbacks")
-        self._emitting.add(task)
-        task.add_done_callback(self._emitting.discard)
+
+        def begin() -> None:
+            task = asyncio.create_task(work(), name="o9-alerts-callbacks")
+            self._emitting.add(task)
+            task.add_done_callback(self._emitting.discard)
+
+        if not self._home.call(begin):
+            begin()
 
 
 def _statistics(store: Store) -> dict[str, Any]:

@@ -6,8 +6,9 @@ costs a few reads, each of them once. `o9.alerts.figures` names all figures, lab
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from o9.alerts.figures import Scope
 from o9.alerts.rules import Facts
 from o9.lifecycle.effect import direction_of, is_better
+from o9.lifecycle.presence import dead_on_this_host
 from o9.model.optimization import OptimizationState
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
@@ -29,6 +31,7 @@ LEAST_RUNS = 5
 LOOKED_AT = 200  # of what completed last, for the last runs of one name
 RUNNING_LIMIT = 1_000
 GIVEN_UP = timedelta(days=1).total_seconds()
+TOLD_PAGE = 500
 LABEL_LIMIT = 120
 NORMAL = 1.4826  # deviations of a normal distribution in a median of deviations
 _FLAGS = {S.COMPLETED: "completed", S.FAILED: "failed", S.TIMEOUT: "timed_out", S.CANCELLED: "cancelled"}
@@ -160,6 +163,26 @@ def report_facts(store: Store, row: Row) -> Facts | None:
     }
     made = _of_optimization(state, figures, "", row["last_at"])
     return Facts(made.key, figures, made.labels, made.optimization_id, {**made.words, **words}, made.at)
+
+
+def living(store: Store) -> set[str]:
+    """The nodes that have announced themselves, without those of this host whose process is gone."""
+    dead = dead_on_this_host(store)
+    return {row["node_id"] for row in store.nodes() if row["node_id"] not in dead}
+
+
+def deaths_told(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
+    """What fires of `rules` and says that `node` is dead: each alert's id and rule."""
+    found, after = [], (0, "")
+    while page := store.alerts.open_episodes(after, limit=TOLD_PAGE):
+        for episode in page:
+            if episode.resolved_at is None and json.loads(episode.labels).get("node") == node:
+                row = store.alerts.get(episode.alert_id)
+                rule = "" if row is None else row["metadata"].get("rule", "")
+                if rule in rules:
+                    found.append((episode.alert_id, rule))
+        after = page[-1].changed, page[-1].alert_id
+    return found
 
 
 def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[Facts]:

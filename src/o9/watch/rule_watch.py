@@ -10,12 +10,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
-from o9.alerts.rules import Facts, Rule
+from o9.alerts.figures import Scope
+from o9.alerts.rules import Facts, Rule, Turn, Why
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import OptimizationStoreError
 from o9.model.optimization import utc_now
 from o9.store.store import Store
 from o9.watch.judge import Judge
+from o9.watch.rule_facts import deaths_told, living
 from o9.watch.self_watch import SelfWatch
 
 logger = logging.getLogger(__name__)
@@ -35,14 +37,24 @@ class RuleWatch:
         self._alerts = alerts
         self._interval = interval
         self._judge = Judge(alerts, schedules)
-        self._itself = SelfWatch(self._judge.send, self._judge.end)
+        self._itself = SelfWatch(self._judge.send, self._judge.end, self._living)
         self._node = ""
         self._rules: tuple[Rule, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Judge what is in `store`; where nobody ever did, from now on."""
+        self._store = store
         await self._judge.use(store, lease_seconds)
+
+    async def is_back(self, node: str) -> None:
+        """This node has taken its name: that it was found dead is over, before anybody tells of it at its start.
+
+        Raises OptimizationStoreError.
+        """
+        rules = {rule.name for rule in self._alerts.configuration.rules if rule.scope is Scope.NODE_DEATH}
+        for name, rule in await self._store.read_async(deaths_told, self._store, node, rules):
+            await self._judge.end(Turn(rule, node, Why.MENDED, ended=name))
 
     async def start(
         self,
@@ -82,6 +94,9 @@ class RuleWatch:
             self._itself.use(rules)
         await self._itself.look(self._node, now)
         await self._judge.look(self._node, now, self._itself.late)
+
+    async def _living(self) -> set[str]:
+        return await asyncio.to_thread(living, self._store)
 
     async def _keep_looking(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """What only a node itself knows: whether it reaches Prefect and the store, and who has died beside it.
 
 Contract. Owned by one event loop, but for `node_died`. What holds is told again while it does, and is over by itself
-when the node dies: nobody else could say so.
+when the node dies: nobody else could say so. A node that is back is not dead any more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf
@@ -27,14 +27,16 @@ AGAIN, OVER_AFTER = timedelta(minutes=1), timedelta(minutes=5)
 
 Send = Callable[[OptimizationAlert, timedelta], Awaitable[bool]]
 End = Callable[[Turn], Awaitable[None]]
+Living = Callable[[], Awaitable[Collection[str]]]
 
 
 class SelfWatch:
-    """`send` answers False for what need not be told again."""
+    """`send` answers False for what need not be told again; `living` names the nodes that live."""
 
-    def __init__(self, send: Send, end: End) -> None:
+    def __init__(self, send: Send, end: End, living: Living) -> None:
         self._send = send
         self._end = end
+        self._living = living
         self._board = Board()
         self._firing: dict[str, OptimizationAlert] = {}
         self._told_at = -inf
@@ -63,14 +65,19 @@ class SelfWatch:
 
     async def look(self, node: str, now: datetime) -> None:
         """Judge, and tell. Raises OptimizationStoreError where the store is away; then the next look tells."""
-        at, host, dead = time.monotonic(), socket.gethostname(), tuple(self._dead)
+        dead = tuple(self._dead)
+        told_dead = self._board.keys(Scope.NODE_DEATH)
+        living = await self._living() if dead or told_dead else ()
+        at, host = time.monotonic(), socket.gethostname()
         figures = {
             "prefect_away_seconds": 0.0 if self._prefect_gone is None else at - self._prefect_gone,
             "store_away_seconds": 0.0 if self._store_gone is None else at - self._store_gone[0],
         }
         why = "" if self._store_gone is None else self._store_gone[1]
         turns = self._board.take(Scope.THIS_NODE, [Facts(node, figures, {"node": node}, words={"detail": why})], now)
-        deaths = [Facts(name, {"died": 1.0}, {"node": name}, words={"host": host}) for name in dead]
+        turns += [turn for name in told_dead if name in living for turn in self._board.mend_key(Scope.NODE_DEATH, name)]
+        gone = [name for name in dead if name not in living]
+        deaths = [Facts(name, {"died": 1.0}, {"node": name}, words={"host": host}) for name in gone]
         turns += self._board.take(Scope.NODE_DEATH, deaths, now)
         turns += self._board.pass_time(now)
         self._board.drain()
