@@ -27,14 +27,13 @@ from o9.alerts.memory import Changes, Kept, Snapshot
 from o9.alerts.notice import Notice
 from o9.alerts.record import UNREADABLE, alert_in, groups_in, kept_of, new_notice, silence_or_none, untold
 from o9.alerts.stages import TRIED_FOR, duration
-from o9.lifecycle.presence import dead_on_this_host
+from o9.lifecycle.leading import Leading
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
 from o9.store.alert_reads import Episode
 from o9.store.alerts import LapseAlerts
 from o9.store.codec import moment, to_json
-from o9.store.commit import Row
-from o9.store.leadership import Lead, LetGo
+from o9.store.leadership import Lead
 from o9.store.outbox import Decide, GiveUp, RecordUntold, Untold
 from o9.store.store import Store
 
@@ -75,12 +74,11 @@ class Leader:
     ) -> None:
         self._store = store
         self._node = node
-        self._lease_seconds = lease_seconds
         self._file = file
         self._channel_name = channel_name
         self._clock = clock or Clock()
-        self._fence: int | None = None
-        self._renew_at = self._ticked_at = 0.0
+        self._leading = Leading(store, LEASE, lease_seconds)
+        self._ticked_at = 0.0
         self._engine: Engine | None = None
         self._after = (0, "")
         self._silence_change = 0
@@ -126,12 +124,12 @@ class Leader:
 
         None: this node does not lead, or its tick hangs, and somebody else is to lead.
         """
-        if self._fence is None or time.monotonic() - self._ticked_at > STUCK_SECONDS:
+        if self._leading.fence is None or time.monotonic() - self._ticked_at > STUCK_SECONDS:
             return None
-        return Lead(LEASE, self._node, self._lease_seconds)
+        return self._leading.renewal(self._node)
 
     def renewed(self, fence: int | None) -> None:
-        self._renew_at = time.monotonic() + self._lease_seconds / 3 if fence == self._fence else 0.0
+        self._leading.renewed(fence)
 
     def hurry(self) -> None:
         """From any thread: a tick that goes on ends soon, undecided; `leave` follows."""
@@ -140,35 +138,20 @@ class Leader:
     def leave(self) -> None:
         """Let somebody else lead at once."""
         self._leaving = False
-        fence, self._fence = self._fence, None
         self._forget()
-        if fence is not None:
-            self._store.write(LetGo(LEASE, fence))
+        if (going := self._leading.let_go()) is not None:
+            self._store.write(going)
 
     def _lead(self) -> bool:
-        """Whether this node leads: renewed every third of the lease; taken where nobody has it."""
-        if self._fence is not None and time.monotonic() < self._renew_at:
-            return True
-        dead: tuple[str, ...] = ()
-        if self._fence is None:
-            dead = dead_on_this_host(self._store)
-            held = self._store.alerts.leader(LEASE)
-            # Only looked at, so that nodes in waiting write nothing.
-            if held is not None and held["node"] not in (None, self._node, *dead) and self._held_on(held):
-                return False
-        began = time.monotonic()
-        fence = self._store.write(Lead(LEASE, self._node, self._lease_seconds, dead))
-        if fence != self._fence:
-            self._forget()
-        self._fence, self._renew_at = fence, began + self._lease_seconds / 3
-        return fence is not None
-
-    def _held_on(self, held: Row) -> bool:
-        return self._store.alerts.seconds_left(held["expires_at"]) > 0
+        before = self._leading.fence
+        leads = self._leading.lead(self._node)
+        if self._leading.fence != before:
+            self._engine = None
+        return leads
 
     def _forget(self) -> None:
         self._engine = None
-        self._renew_at = 0.0
+        self._leading.doubt()
 
     def _work(self, now: datetime, *, reconfigure: bool) -> Ticked:
         before: Iterable[str] = ()
@@ -281,11 +264,11 @@ class Leader:
         cursor = self._after[0] - 1
         if not (groups or changes.due or notices or changes.held or closed or cursor > self._written):
             return
-        assert self._fence is not None
+        assert self._leading.fence is not None
         told = [new_notice(notice, self._channels(notice)) for notice in notices]
         self._store.write(
             Decide(
-                LEASE, self._fence, cursor, groups, {key: moment(at) for key, at in changes.due.items()},
+                LEASE, self._leading.fence, cursor, groups, {key: moment(at) for key, at in changes.due.items()},
                 told, [untold(held) for held in changes.held], closed,
             )
         )  # fmt: skip

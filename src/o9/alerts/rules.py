@@ -242,24 +242,15 @@ class Board:
                 turns += self._put(place, *decide(rule, standing, Reading.CLEAR, now))
         return turns
 
-    def mend(self, optimization_id: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
-        """What happened to this optimization has been put right."""
+    def mend(self, key: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
+        """What happened to this subject, in these scopes, has been put right."""
         wanted = set(scopes)
-        places = [
-            place
-            for place, each in self._standings.items()
-            if each.optimization_id == optimization_id and self._rules[place[0]].scope in wanted
-        ]
+        places = [place for place in self._standings if place[1] == key and self._rules[place[0]].scope in wanted]
         return [turn for place in places for turn in self._put(place, None, Why.MENDED)]
 
     def keys(self, scope: Scope) -> tuple[str, ...]:
         """Of which subjects of a scope something fires, or is about to."""
         return tuple(dict.fromkeys(key for name, key in self._standings if self._rules[name].scope is scope))
-
-    def mend_key(self, scope: Scope, key: str) -> list[Turn]:
-        """What happened to this subject has been put right."""
-        places = [place for place in self._standings if place[1] == key and self._rules[place[0]].scope is scope]
-        return [turn for place in places for turn in self._put(place, None, Why.MENDED)]
 
     def drain(self) -> dict[Place, str | None]:
         """The standings that changed since the last time, as text; None: there is none any more."""

@@ -22,13 +22,12 @@ from o9.alerts.figures import INSTANTS, Scope
 from o9.alerts.reach import channel_name
 from o9.alerts.rules import Board, Facts, Rule, Turn
 from o9.alerts.system import AlertNotificationSystem
-from o9.lifecycle.presence import dead_on_this_host
+from o9.lifecycle.leading import Leading
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.commit import Row
-from o9.store.leadership import Lead, LetGo
 from o9.store.rule_standings import KeepStandings
 from o9.store.store import Store
 from o9.watch import rule_facts
@@ -65,8 +64,6 @@ class Judge:
         self._alerts = alerts
         self._schedules = dict(schedules or {})
         self._lease_seconds = 0.0
-        self._fence: int | None = None
-        self._renew_at = 0.0
         self._rules: tuple[Rule, ...] = ()
         self._board: Board | None = None
         self._positions: dict[str, int] = {}
@@ -78,6 +75,7 @@ class Judge:
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Judge what is in `store`; where nobody ever did, from now on."""
         self._store = store
+        self._leading = Leading(store, RULES, lease_seconds)
         self._statistics = OptimizationStatistics(store=store)
         self._lease_seconds = lease_seconds
         self._from = {
@@ -88,7 +86,7 @@ class Judge:
     @property
     def judges(self) -> bool:
         """Whether it is this one, by what it knows."""
-        return self._fence is not None
+        return self._leading.fence is not None
 
     async def look(self, node: str, now: datetime, late: Sequence[Facts] | None = None) -> bool:
         """One pass under the name `node`, and more where there is much to read. Whether it was this one's to judge.
@@ -105,7 +103,8 @@ class Judge:
                     pass
             except StaleAttemptError as error:
                 logger.warning("%s", error)
-                self._fence = self._board = None
+                self._leading.let_go()  # it is somebody else's
+                self._board = None
                 judges = False
             except BaseException:
                 self._board = None  # what it has judged may not be written: the next one goes on from what is
@@ -115,10 +114,10 @@ class Judge:
 
     async def leave(self) -> None:
         """Let somebody else judge at once."""
-        fence, self._fence, self._board = self._fence, None, None
-        if fence is not None:
+        self._board = None
+        if (going := self._leading.let_go()) is not None:
             try:
-                await self._store.write_async(LetGo(RULES, fence))
+                await self._store.write_async(going)
             except OptimizationError as error:
                 logger.warning("could not give back the lease of the rules; it runs out: %s", error)
 
@@ -128,22 +127,12 @@ class Judge:
             self._rules, self._board = rules, None
 
     def _lead(self, node: str) -> bool:
-        """Whether this node judges; in a thread. Nodes in waiting write nothing."""
-        if self._fence is not None and time.monotonic() < self._renew_at:
-            return True
-        dead: tuple[str, ...] = ()
-        if self._fence is None:
-            dead = dead_on_this_host(self._store)
-            held = self._store.alerts.leader(RULES)
-            others = held is not None and held["node"] not in (None, node, *dead)
-            if held is not None and others and self._store.alerts.seconds_left(held["expires_at"]) > 0:
-                return False
-        began = time.monotonic()
-        fence = self._store.write(Lead(RULES, node, self._lease_seconds, dead))
-        if fence != self._fence:
+        """In a thread."""
+        before = self._leading.fence
+        leads = self._leading.lead(node)
+        if self._leading.fence != before:
             self._board = None
-        self._fence, self._renew_at = fence, began + self._lease_seconds / 3
-        return fence is not None
+        return leads
 
     async def _judge(self, now: datetime, late: Sequence[Facts] | None) -> bool:
         """Read, judge, tell, write down. Whether there is more to read."""
@@ -162,8 +151,8 @@ class Judge:
         changed = board.drain()
         moved = {name: at for name, at in read.positions.items() if self._positions.get(name) != at}
         if changed or moved:
-            assert self._fence is not None
-            await self._store.write_async(KeepStandings(RULES, self._fence, changed, moved))
+            assert self._leading.fence is not None
+            await self._store.write_async(KeepStandings(RULES, self._leading.fence, changed, moved))
             self._positions |= moved
         return read.behind
 
@@ -174,8 +163,8 @@ class Judge:
         self._positions = store.alerts.read_up_to()
         missing = {name: at for name, at in self._from.items() if name not in self._positions}
         if missing:
-            assert self._fence is not None
-            store.write(KeepStandings(RULES, self._fence, positions=missing))
+            assert self._leading.fence is not None
+            store.write(KeepStandings(RULES, self._leading.fence, positions=missing))
             self._positions |= missing
         return self._board.use(rules)
 

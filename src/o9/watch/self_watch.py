@@ -75,7 +75,9 @@ class SelfWatch:
         }
         why = "" if self._store_gone is None else self._store_gone[1]
         turns = self._board.take(Scope.THIS_NODE, [Facts(node, figures, {"node": node}, words={"detail": why})], now)
-        turns += [turn for name in told_dead if name in living for turn in self._board.mend_key(Scope.NODE_DEATH, name)]
+        for name in told_dead:
+            if name in living:
+                turns += self._board.mend(name, {Scope.NODE_DEATH})
         gone = [name for name in dead if name not in living]
         deaths = [Facts(name, {"died": 1.0}, {"node": name}, words={"host": host}) for name in gone]
         turns += self._board.take(Scope.NODE_DEATH, deaths, now)
