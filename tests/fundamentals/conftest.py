@@ -1,11 +1,8 @@
-"""One Prefect server for the whole test run, and the folder of a reader who has just begun."""
+"""The folder of a reader who has just begun."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import o9_testing
 import pytest

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import o9_testing
 import pytest
+import zygote
 from alert_servers import HookServer, closed_port
+from command_line import O9
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.blocks import AlertChannel
@@ -42,11 +43,7 @@ async def saved(hooks: HookServer) -> None:
 
 
 def o9(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "o9.cli.main", "alerts", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=o9_testing.clean_environment(**environment), capture_output=True, text=True,
-        check=False, timeout=120,
-    )  # fmt: skip
+    return zygote.run([*O9, "alerts", *arguments], cwd=folder, env=o9_testing.clean_environment(**environment))
 
 
 async def test_a_node_sends_through_them(

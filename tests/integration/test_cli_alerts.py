@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from alert_servers import Answered, HookServer, closed_port
 from command_line import O9, O9Command, command_in
 
@@ -555,7 +552,9 @@ def test_neither_prefect_nor_the_channels_are_imported(o9: O9Command) -> None:
 def test_piped_and_without_utf_8_it_is_plain(o9: O9Command) -> None:
     plain = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     plain.pop("COLUMNS")
-    told = subprocess.run([*O9, "alerts", "list"], capture_output=True, text=True, timeout=60, env=plain, check=False)
+    told = subprocess.run(
+        [sys.executable, *O9, "alerts", "list"], capture_output=True, text=True, timeout=60, env=plain, check=False
+    )
     assert told.returncode == 0
     assert len(told.stdout.splitlines()) == 17, "one line for each where nothing says how wide"
     assert all(line == line.rstrip() for line in told.stdout.splitlines())

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
+import zygote
 from command_line import O9, O9Command, command_in, create, filled_store, work
 
 from o9.cli.control import who
@@ -278,9 +276,7 @@ def test_waiting_too_long_or_for_what_never_comes_is_code_1(o9: O9Command, fille
 
 
 def test_ctrl_c_stops_the_waiting_and_not_the_wish(filled: Path) -> None:
-    waiter = subprocess.Popen(
-        [*O9, "pause", "busy-1", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    waiter = zygote.start([*O9, "pause", "busy-1", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert waiter.stdout is not None
     assert waiter.stdout.readline().startswith("busy-1: running")
     time.sleep(0.3)
@@ -341,7 +337,7 @@ def test_no_control_command_imports_prefect(filled: Path, command: list[str]) ->
 def test_everybody_asks_at_once_and_all_of_it_is_recorded(o9: O9Command) -> None:
     with Store("optimization_state.db") as store:
         store.write(Create(new_optimization({"optimization_id": "one", "metadata": {"objective": "branin"}})))
-    asking = [subprocess.Popen([*O9, command, "one"], stdout=subprocess.PIPE) for command in ["pause", "resume"] * 3]
+    asking = [zygote.start([*O9, command, "one"], stdout=subprocess.PIPE) for command in ["pause", "resume"] * 3]
     assert {process.wait(60) for process in asking} == {0}
     for process in asking:
         process.communicate()

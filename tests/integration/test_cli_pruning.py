@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from command_line import O9Command, command_in, create, filled_store, work
 
 from o9.model.optimization import utc_now

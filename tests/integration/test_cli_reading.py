@@ -10,9 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from command_line import O9, O9Command, command_in, create, filled_store
 
 from o9.cli import escape
@@ -381,7 +378,7 @@ def test_a_reader_that_has_had_enough_is_no_error(o9: O9Command) -> None:
     with Store("optimization_state.db") as store:
         for number in range(400):
             create(store, f"many-{number}", description="x" * 1000)
-    script = "set -o pipefail; " + " ".join(O9) + " list --json | head -c 100 > head; echo $?"
+    script = "set -o pipefail; " + " ".join([sys.executable, *O9]) + " list --json | head -c 100 > head; echo $?"
     told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert (told.stdout, told.stderr) == ("0\n", "")
 
@@ -389,7 +386,7 @@ def test_a_reader_that_has_had_enough_is_no_error(o9: O9Command) -> None:
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}])
 def test_plain_where_no_terminal_is(filled: Path, environment: dict[str, str]) -> None:
     told = subprocess.run(
-        [*O9, "show", "done-1"],
+        [sys.executable, *O9, "show", "done-1"],
         capture_output=True,
         text=True,
         check=True,
@@ -406,6 +403,8 @@ def test_names_survive_a_terminal_without_utf_8(o9: O9Command) -> None:
     with Store("optimization_state.db") as store:
         create(store, "wide-1", name="横截面排序 🚀")
     plain = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    told = subprocess.run([*O9, "list"], capture_output=True, text=True, timeout=60, env=plain, check=False)
+    told = subprocess.run(
+        [sys.executable, *O9, "list"], capture_output=True, text=True, timeout=60, env=plain, check=False
+    )
     assert (told.returncode, told.stderr) == (0, "")
     assert "wide-1" in told.stdout

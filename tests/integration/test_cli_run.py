@@ -14,17 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 import o9_testing
+import pytest
+import zygote
+from command_line import O9
 
 from o9.cli.main import main
 from o9.model.trial import Trial
 from o9.store.store import Store
 
-O9 = [sys.executable, "-m", "o9.cli.main"]
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 OBJECTIVES = """
 import time
@@ -68,9 +66,7 @@ def write(*entries: dict[str, Any]) -> str:
 
 
 def o9(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*O9, *arguments], capture_output=True, text=True, timeout=90, check=False, env={**os.environ, **environment}
-    )
+    return zygote.run([*O9, *arguments], seconds=90, env={**os.environ, **environment})
 
 
 def checks_of(name: str, *options: str) -> dict[str, dict[str, Any]]:
@@ -79,11 +75,9 @@ def checks_of(name: str, *options: str) -> dict[str, dict[str, Any]]:
     return {check["name"]: check for check in json.loads(told.stdout)["checks"]}
 
 
-def begin(*arguments: str) -> subprocess.Popen[str]:
+def begin(*arguments: str) -> zygote.Process:
     """In a process group of its own, as a shell starts it."""
-    return subprocess.Popen(
-        [*O9, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    return zygote.start([*O9, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def statuses() -> dict[str, str]:
@@ -270,7 +264,7 @@ def test_the_demonstration() -> None:
     assert sorted(statuses().values()) == ["completed"] * 8
 
 
-def o9_wait(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60.0) -> None:
+def o9_wait(condition: Callable[[], bool], process: zygote.Process, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -282,7 +276,7 @@ def on_a_terminal(*arguments: str) -> str:
     """What a terminal of 80 columns gets to see, control sequences included; the command must exit 0."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
-    process = subprocess.Popen([*O9, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = zygote.start([*O9, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     seen = b""
     deadline = time.monotonic() + 90

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import o9_testing
 import pytest
+import zygote
 from command_line import O9, create
 
 from o9.cli.serve import interval
@@ -37,14 +37,12 @@ class Served:
             "PREFECT_API_URL": o9_testing.session_server().api_url,
             "O9_LOG_FORMAT": "json",
         }
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[zygote.Process] = []
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> zygote.Process:
         number = len(self.processes)
         with (self.folder / f"out-{number}").open("w") as out, (self.folder / f"log-{number}").open("w") as log:
-            self.processes.append(
-                subprocess.Popen(SERVE, cwd=self.folder, env=self._environment, stdout=out, stderr=log, text=True)
-            )
+            self.processes.append(zygote.start(SERVE, cwd=self.folder, env=self._environment, stdout=out, stderr=log))
         return self.processes[-1]
 
     def out(self, number: int) -> str:

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from command_line import O9, O9Command, command_in, create, filled_store, work
 
 from o9.health.checker import OptimizationHealthChecker
@@ -190,5 +187,7 @@ def test_reading_imports_no_prefect_and_is_plain_where_no_terminal_is(filled: Pa
 
 def test_a_terminal_without_unicode_is_no_error(filled: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    told = subprocess.run([*O9, "stats"], env=environment, capture_output=True, text=True, check=True, timeout=60)
+    told = subprocess.run(
+        [sys.executable, *O9, "stats"], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
     assert "4 optimizations" in told.stdout

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
+import zygote
 from command_line import O9, O9Command, command_in, create, filled_store
 
 from o9.model.states import Intent, OptimizationStatus
@@ -43,7 +40,7 @@ def test_watch_of_an_ended_one_answers_at_once(o9: O9Command, filled: Path) -> N
 
 def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
     with Store(str(filled)) as store:
-        watcher = subprocess.Popen([*O9, "watch", "busy-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        watcher = zygote.start([*O9, "watch", "busy-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(1.5)
         store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, issue="the exchange was closed"))
         out, err = watcher.communicate(timeout=20)
@@ -54,7 +51,7 @@ def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
 
 
 def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: Path) -> None:
-    watcher = subprocess.Popen([*O9, "watch", "paused-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watcher = zygote.start([*O9, "watch", "paused-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert watcher.stderr is not None
     while "o9 run --resume paused-1" not in watcher.stderr.readline():
         assert watcher.poll() is None
@@ -69,8 +66,8 @@ def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: 
 
 
 @pytest.fixture
-def watcher(filled: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([*O9, "watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def watcher(filled: Path) -> Iterator[zygote.Process]:
+    process = zygote.start([*O9, "watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     overdue = threading.Timer(30, process.kill)  # so that a line that never comes ends the test
     overdue.start()
     yield process
@@ -79,7 +76,7 @@ def watcher(filled: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: subprocess.Popen[str]) -> None:
+def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: zygote.Process) -> None:
     assert watcher.stderr is not None
     assert watcher.stdout is not None
     first = watcher.stderr.readline()
@@ -105,7 +102,7 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: sub
 
 
 def test_watching_all_as_json_is_a_document_a_line(filled: Path) -> None:
-    process = subprocess.Popen([*O9, "watch", "--json"], stdout=subprocess.PIPE, text=True)
+    process = zygote.start([*O9, "watch", "--json"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
         with Store(str(filled)) as store:

@@ -10,18 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import MakeEvaluator, evaluate, evaluators
 
 from o9.model.states import TrialState
 from o9.model.trial import Evaluation
 from o9.strategies.answers import ERROR_LENGTH
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from evaluations import MakeEvaluator, evaluate, evaluators
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wait_until
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
@@ -23,10 +24,6 @@ from o9.strategies.children import THREAD_VARIABLES
 from o9.strategies.evaluation import Evaluator, prewarm
 from o9.strategies.output import LINE_LENGTH, LINES_PER_EVALUATION
 from o9.strategies.registry import Objective
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wait_until
 
 
 @pytest.fixture

@@ -15,13 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
+from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wait_until
 
 from o9.strategies import child as child_module
 from o9.strategies.children import PATIENCE_SECONDS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wait_until
 
 
 @pytest.fixture

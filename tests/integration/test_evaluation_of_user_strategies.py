@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import children
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -26,10 +26,6 @@ from o9.strategies.factory import create_strategy, settle
 from o9.strategies.protocol import StepResult, Strategy
 from o9.strategies.registry import register_strategy
 from o9.strategies.user_steps import UserSteps, check_result
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from evaluations import children
 
 
 @pytest.fixture(autouse=True)

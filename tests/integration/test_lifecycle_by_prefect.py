@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import o9_testing
 import pytest
+import zygote
 from o9_testing import LINE, new, path_of
 from prefect.flows import load_flow_from_entrypoint
 
@@ -47,7 +47,7 @@ def test_prefect_finds_the_flow_by_its_module() -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., zygote.Process]]:
     """Starts processes that call the flow as Prefect would; they share this test's store and Prefect's server."""
     (tmp_path / "desk.py").write_text(DESK)
     with o9_testing.no_process_left() as environment:
@@ -58,9 +58,9 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Po
             "O9_LEASE_SECONDS": "1",
             "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
-        started: list[subprocess.Popen[str]] = []
+        started: list[zygote.Process] = []
 
-        def start(call: str, **more: str) -> subprocess.Popen[str]:
+        def start(call: str, **more: str) -> zygote.Process:
             source = f"""
             import asyncio, os
             from o9.flows.lifecycle import optimization_lifecycle
@@ -78,9 +78,9 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Po
             asyncio.run(main())
             """
             started.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", textwrap.dedent(source)],
-                    env=environment | more, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                zygote.start(
+                    ["-c", textwrap.dedent(source)],
+                    env=environment | more, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 )
             )  # fmt: skip
             return started[-1]
@@ -98,7 +98,7 @@ def spec(optimization_id: str, objective: str, steps: int, **metadata: Any) -> d
 
 
 def test_a_flow_that_prefect_starts_keeps_its_lease_and_is_mirrored(
-    desk: Callable[..., subprocess.Popen[str]], store_url: str, wait_until: Callable[..., Any]
+    desk: Callable[..., zygote.Process], store_url: str, wait_until: Callable[..., Any]
 ) -> None:
     process = desk(f"spec={spec('a', 'slow', 6)!r}")
     with Store(store_url) as store:
@@ -117,7 +117,7 @@ def test_a_flow_that_prefect_starts_keeps_its_lease_and_is_mirrored(
         assert store.nodes() == [], "it takes its leave when its process ends"
 
 
-def test_a_submitted_one_by_its_id(desk: Callable[..., subprocess.Popen[str]], store_url: str) -> None:
+def test_a_submitted_one_by_its_id(desk: Callable[..., zygote.Process], store_url: str) -> None:
     from o9.lifecycle.submission import submit
 
     with Store(store_url) as store:
@@ -135,7 +135,7 @@ def test_a_submitted_one_by_its_id(desk: Callable[..., subprocess.Popen[str]], s
         assert len(store.trials("b")) == 8
 
 
-def test_a_parameter_may_not_name_any_module(desk: Callable[..., subprocess.Popen[str]], store_url: str) -> None:
+def test_a_parameter_may_not_name_any_module(desk: Callable[..., zygote.Process], store_url: str) -> None:
     out, _ = desk(f"spec={spec('c', 'quick', 2)!r}", O9_ALLOWED_IMPORTS="elsewhere").communicate(timeout=60)
     assert out.startswith("Failed")
     assert "metadata.objective" in out
@@ -145,7 +145,7 @@ def test_a_parameter_may_not_name_any_module(desk: Callable[..., subprocess.Pope
 
 
 def test_one_that_prefect_started_hears_of_a_cancellation(
-    desk: Callable[..., subprocess.Popen[str]], store_url: str, wait_until: Callable[..., Any]
+    desk: Callable[..., zygote.Process], store_url: str, wait_until: Callable[..., Any]
 ) -> None:
     process = desk(f"spec={spec('d', 'hang', 2)!r}")
     with Store(store_url) as store:
@@ -156,7 +156,7 @@ def test_one_that_prefect_started_hears_of_a_cancellation(
         assert path_of(store, "d") == ["created", "initializing", "running", "cancelled"]
 
 
-def test_its_failures_are_failures(desk: Callable[..., subprocess.Popen[str]], store_url: str) -> None:
+def test_its_failures_are_failures(desk: Callable[..., zygote.Process], store_url: str) -> None:
     out, _ = desk(f"spec={spec('e', 'broken', 2)!r}").communicate(timeout=60)
     late, _ = desk(f"spec={spec('f', 'hang', 2, timeout_seconds=0.5)!r}").communicate(timeout=60)
     assert out.startswith("Failed")
@@ -170,7 +170,7 @@ def test_its_failures_are_failures(desk: Callable[..., subprocess.Popen[str]], s
 
 
 def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
-    desk: Callable[..., subprocess.Popen[str]], store_url: str, wait_until: Callable[..., Any]
+    desk: Callable[..., zygote.Process], store_url: str, wait_until: Callable[..., Any]
 ) -> None:
     process = desk(f"spec={spec('g', 'hang', 2)!r}", CUT_OFF_AND_STAY="1")
     with Store(store_url) as store:

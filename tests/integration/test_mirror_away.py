@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import o9_testing
 import pytest
+import zygote
 from o9_testing import new, path_of
 from prefect import flow, get_client
 from prefect.flows import load_flow_from_entrypoint
@@ -102,13 +103,13 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def rebalance(tmp_path: Path, spool: Path) -> Iterator[Callable[[str, str], tuple[subprocess.Popen[str], str]]]:
+def rebalance(tmp_path: Path, spool: Path) -> Iterator[Callable[[str, str], tuple[zygote.Process, str]]]:
     """Starts somebody's flow; returns its process and the flow run's id once it is in the middle."""
     (tmp_path / "desk.py").write_text(DESK)
     with o9_testing.no_process_left() as environment:
-        started: list[subprocess.Popen[str]] = []
+        started: list[zygote.Process] = []
 
-        def start(url: str, end: str) -> tuple[subprocess.Popen[str], str]:
+        def start(url: str, end: str) -> tuple[zygote.Process, str]:
             here = {
                 "PREFECT_API_URL": o9_testing.session_server().api_url,
                 "PREFECT_LOGGING_LEVEL": "ERROR",
@@ -116,8 +117,8 @@ def rebalance(tmp_path: Path, spool: Path) -> Iterator[Callable[[str, str], tupl
                 "O9_SPOOL_FOLDER": str(spool),
                 "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             }
-            process = subprocess.Popen(
-                [sys.executable, "desk.py", end], env=environment | here, cwd=tmp_path, text=True,
+            process = zygote.start(
+                ["desk.py", end], env=environment | here, cwd=tmp_path,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             started.append(process)

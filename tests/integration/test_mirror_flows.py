@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from uuid import UUID
 
 import o9_testing
 import pytest
+import zygote
 from o9_testing import path_of
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
@@ -137,7 +137,7 @@ async def inner_mirrored():
 
 
 @pytest.fixture
-def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., zygote.Process]]:
     """Starts scripts that import the flows above, as their owners would."""
     (tmp_path / "desk.py").write_text(DESK)
     with o9_testing.no_process_left() as environment:
@@ -150,14 +150,14 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., subprocess.Po
             "O9_LEASE_SECONDS": "5",
             "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
-        started: list[subprocess.Popen[str]] = []
+        started: list[zygote.Process] = []
 
-        def start(source: str, **more: str) -> subprocess.Popen[str]:
+        def start(source: str, **more: str) -> zygote.Process:
             script = "import asyncio\nfrom desk import *\n" + textwrap.dedent(source)
             started.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", script],
-                    env=environment | more, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                zygote.start(
+                    ["-c", script],
+                    env=environment | more, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 )
             )  # fmt: skip
             return started[-1]
@@ -233,7 +233,7 @@ async def all_written(client: PrefectClient, run_id: str) -> None:
 
 
 async def test_the_record_is_prefect_s_own(
-    desk: Callable[..., subprocess.Popen[str]], store: Store, client: PrefectClient
+    desk: Callable[..., zygote.Process], store: Store, client: PrefectClient
 ) -> None:
     """Retries, subflows that fail, mapped tasks, task runners, timeouts; sync and async; without an aggregator."""
     process = desk(
@@ -290,7 +290,7 @@ async def test_the_record_is_prefect_s_own(
 
 
 async def test_a_run_that_just_ended_stays_open_for_its_tasks(
-    desk: Callable[..., subprocess.Popen[str]], store: Store, client: PrefectClient
+    desk: Callable[..., zygote.Process], store: Store, client: PrefectClient
 ) -> None:
     desk("asyncio.run(amapped())").communicate(timeout=90)
     report = await reconciled(store, client, settle_seconds=3600.0)
@@ -298,7 +298,7 @@ async def test_a_run_that_just_ended_stays_open_for_its_tasks(
 
 
 async def test_one_that_is_killed_has_failed_and_is_dead_in_prefect_too(
-    desk: Callable[..., subprocess.Popen[str]], store: Store, client: PrefectClient
+    desk: Callable[..., zygote.Process], store: Store, client: PrefectClient
 ) -> None:
     out, _ = desk("killed()").communicate(timeout=90)
     run_id = run_ids(out)["killed"]
@@ -326,7 +326,7 @@ async def test_one_that_is_killed_has_failed_and_is_dead_in_prefect_too(
 
 
 async def test_one_that_lost_its_lease_and_lives_is_left_alone(
-    desk: Callable[..., subprocess.Popen[str]],
+    desk: Callable[..., zygote.Process],
     store: Store,
     client: PrefectClient,
     async_wait_until: Callable[..., Awaitable[Any]],
@@ -349,7 +349,7 @@ async def test_one_that_lost_its_lease_and_lives_is_left_alone(
 
 
 async def test_one_that_is_cancelled_in_prefect(
-    desk: Callable[..., subprocess.Popen[str]],
+    desk: Callable[..., zygote.Process],
     store: Store,
     client: PrefectClient,
     async_wait_until: Callable[..., Awaitable[Any]],
@@ -386,7 +386,7 @@ async def test_one_that_is_cancelled_in_prefect(
 
 
 async def test_the_listener_records_what_tasks_do(
-    desk: Callable[..., subprocess.Popen[str]],
+    desk: Callable[..., zygote.Process],
     store: Store,
     client: PrefectClient,
     async_wait_until: Callable[..., Awaitable[Any]],

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zygote
+from ledgers import GRID, SPACE, make_state, register_objective, rows, run
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
@@ -24,10 +24,6 @@ from o9.strategies.asking import HistoryAsker, RandomAsker, ReplayAsker, make_as
 from o9.strategies.factory import settle
 from o9.strategies.plan import SAMPLERS, make_plan
 from o9.strategies.registry import resolve_objective
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from ledgers import GRID, SPACE, make_state, register_objective, rows, run
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="gp needs PyTorch: pip install 'prefect-o9[gp]'")
 EACH_SAMPLER = [pytest.param(name, marks=needs_torch if name == "gp" else ()) for name in SAMPLERS]
@@ -152,8 +148,8 @@ def test_kill_9_in_the_middle_of_steps_leaves_the_ledger_the_same(tmp_path: Path
         {"objective": "uneven", "search_space": space, "sampler": sampler, "seed": 5, "trials_per_step": 2}
     )
 
-    def start(record: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), str(record), metadata, "30"])
+    def start(record: Path) -> zygote.Process:
+        return zygote.start([str(script), str(record), metadata, "30"])
 
     undisturbed = tmp_path / "undisturbed"
     assert start(undisturbed).wait(60) == 0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from ledgers import GRID, SPACE, make_state, register_objective, run, stored
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.states import TrialState
@@ -17,10 +16,6 @@ from o9.strategies import registry
 from o9.strategies.factory import create_strategy, settle
 from o9.strategies.optuna_strategy import OptunaStrategy
 from o9.strategies.registry import objective
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from ledgers import GRID, SPACE, make_state, register_objective, run, stored
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import o9_testing
 import pytest
+import zygote
 from o9_testing import LINE, ledger, new, path_of
 from prefect import get_client
 from prefect.client.schemas.objects import State, StateType
@@ -60,9 +61,7 @@ def runner(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> I
             "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         with (tmp_path / "runner.log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", SERVE], env=environment, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
-            )
+            process = zygote.start(["-c", SERVE], env=environment, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
         yield environment[o9_testing.MARK]
         process.terminate()
         process.wait(30)

@@ -2,12 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zygote
 from typer.main import get_command
 
 from o9.alerts.configuration import read
@@ -30,9 +29,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def run(folder: Path, *command: str, home: Path) -> str:
     environment = {**os.environ, "PREFECT_HOME": str(home)}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
+    done = zygote.run(list(command), cwd=folder, env=environment, seconds=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -56,9 +53,9 @@ def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path, home: Pa
     (tmp_path / "crossover.yaml").write_text(specification, encoding="utf-8")
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
 
-    told = run(tmp_path, sys.executable, "-m", "o9.cli.main", "run", "crossover.yaml", home=home)
+    told = run(tmp_path, "-m", "o9.cli.main", "run", "crossover.yaml", home=home)
     assert "completed" in told
-    told = run(tmp_path, sys.executable, "program.py", home=home)
+    told = run(tmp_path, "program.py", home=home)
     assert "'fast':" in told.splitlines()[-1]
 
 
@@ -75,7 +72,7 @@ def test_the_guide_s_strategies_run(tmp_path: Path, home: Path) -> None:
     steering = [block for block in blocks(GUIDE, "python") if "register_strategy" not in block]
     (tmp_path / "steering.txt").write_text("\n".join(steering), encoding="utf-8")
     (tmp_path / "program.py").write_text(_RUN_BOTH, encoding="utf-8")
-    told = run(tmp_path, sys.executable, "program.py", home=home).splitlines()
+    told = run(tmp_path, "program.py", home=home).splitlines()
     assert [line for line in told if "completed" in line] == ["halving completed True", "descent completed True"]
     assert sum(line.startswith("done: ") for line in told) == 2
     assert "Drawdown True eu has lost 3.0% since noon" in told

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ class Answer:
 
 
 O9Command = Callable[..., Answer]
-O9 = [sys.executable, "-m", "o9.cli.main"]
+O9 = ["-m", "o9.cli.main"]  # for `zygote.start`
 
 
 def create(store: Store, optimization_id: str, **fields: Any) -> OptimizationState:

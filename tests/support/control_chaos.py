@@ -19,6 +19,7 @@ from typing import Any
 
 import o9_testing
 import psutil
+import zygote
 from control_scripts import AGGREGATOR, DESK, FLOW, PROBE
 from o9_testing import path_of
 
@@ -60,33 +61,32 @@ class Floor:
         sys.path.insert(0, str(folder))  # what is submitted is checked here, too
         sys.modules.pop("desk", None)
         self.store = Store(self.url)
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[zygote.Process] = []
         self.killed: Counter[str] = Counter()
         self._ready: set[int] = set()
 
-    def aggregator(self, **more: str) -> subprocess.Popen[str]:
+    def aggregator(self, **more: str) -> zygote.Process:
         return self._start("aggregator.py", **more)
 
-    def flow(self, optimization_id: str) -> subprocess.Popen[str]:
+    def flow(self, optimization_id: str) -> zygote.Process:
         """A process in which Prefect's flow is called as Prefect calls it."""
         return self._start("flow.py", optimization_id, PREFECT_API_URL=o9_testing.session_server().api_url)
 
-    def _start(self, *command: str, **more: str) -> subprocess.Popen[str]:
+    def _start(self, *command: str, **more: str) -> zygote.Process:
         with (self.folder / "log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, *command], cwd=self.folder, env=self.environment | more, text=True,
-                stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+            process = zygote.start(
+                list(command), cwd=self.folder, env=self.environment | more, stdout=subprocess.PIPE, stderr=log
+            )
         self.processes.append(process)
         return process
 
-    def wait_ready(self, process: subprocess.Popen[str]) -> None:
+    def wait_ready(self, process: zygote.Process) -> None:
         if process.pid not in self._ready:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n", self.log()
             self._ready.add(process.pid)
 
-    def kill(self, process: subprocess.Popen[str], kind: str = "aggregator") -> bool:
+    def kill(self, process: zygote.Process, kind: str = "aggregator") -> bool:
         """Whether it was still there to be killed."""
         lived = process.poll() is None
         process.kill()
@@ -94,7 +94,7 @@ class Floor:
         self.killed[kind] += lived
         return lived
 
-    def kill_children(self, parents: list[subprocess.Popen[str]]) -> bool:
+    def kill_children(self, parents: list[zygote.Process]) -> bool:
         """All evaluation processes of `parents` at one blow: of one alone, chance would mostly take an idle one."""
         found = []
         for parent in parents:
@@ -106,7 +106,7 @@ class Floor:
         self.killed["child"] += bool(found)
         return bool(found)
 
-    def stop(self, process: subprocess.Popen[str], seconds: float = 60.0) -> None:
+    def stop(self, process: zygote.Process, seconds: float = 60.0) -> None:
         """In good order."""
         process.terminate()
         process.communicate(timeout=seconds)
@@ -178,7 +178,7 @@ def floor(folder: Path, *, limit: int, url: str = "", **environment: str) -> Ite
             one.close()
 
 
-def node_of(process: subprocess.Popen[str]) -> str:
+def node_of(process: zygote.Process) -> str:
     return f"{socket.gethostname()}:{process.pid}"
 
 
@@ -208,7 +208,7 @@ def submitted_ago(seconds: float) -> Iterator[None]:
         commit.now_text = true_now
 
 
-def freeze(process: subprocess.Popen[str], database: str) -> None:
+def freeze(process: zygote.Process, database: str) -> None:
     """Stop a process between two transactions: in the middle of one it would hold SQLite's lock, asleep."""
     for _ in range(100):
         process.send_signal(signal.SIGSTOP)

@@ -10,7 +10,6 @@ import itertools
 import random
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 import warnings
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import o9_testing
+import zygote
 from control_chaos import (
     Floor,
     Watcher,
@@ -155,8 +155,8 @@ def kills(
             while time.monotonic() < deadline and (one.rows(count)[0][0] or 0) < before + steps:
                 time.sleep(0.01)
 
-        flow: tuple[str, subprocess.Popen[str]] | None = None
-        flows: list[subprocess.Popen[str]] = []
+        flow: tuple[str, zygote.Process] | None = None
+        flows: list[zygote.Process] = []
         misses = 0
         with Watcher(one) as watcher:
             while targets and time.monotonic() - began < seconds:
@@ -333,5 +333,5 @@ def outage(
         return figures
 
 
-def heartbeat(floor: Floor, process: subprocess.Popen[str]) -> float:
+def heartbeat(floor: Floor, process: zygote.Process) -> float:
     return next(node["heartbeat_at"] for node in floor.store.nodes() if node["node_id"] == node_of(process))

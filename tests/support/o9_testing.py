@@ -12,7 +12,6 @@ import atexit
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import textwrap
 import time
@@ -26,16 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import zygote
+from zygote import MARK
 
 ENDED = {"completed", "failed", "cancelled", "timeout"}
-MARK = "O9_TEST_MARK"
 
 
 def _own_home() -> Path:
     home = Path(tempfile.mkdtemp(prefix="o9-tests-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "O9_"))]:
-        del os.environ[name]
+        if name != "O9_LONG_TESTS":  # pytest-xdist's workers read it after this process
+            del os.environ[name]
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     os.environ["O9_SPOOL_FOLDER"] = str(home / "spool")
@@ -57,6 +58,13 @@ def session_server() -> Any:
         server = elsewhere.submit(lambda: asyncio.run(ensure())).result()
     atexit.register(server.release)
     return server
+
+
+def without_fsync(server: Any) -> None:
+    """Of a test's own PostgreSQL: what it holds need not survive the machine."""
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        server.psql(f"ALTER SYSTEM SET {setting} = off;")
+    server.psql("SELECT pg_reload_conf();")
 
 
 def new(optimization_id: str = "", /, **fields: Any) -> Any:
@@ -161,7 +169,4 @@ def run_script(
     """Run `source` as a script of its own in `folder`."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(source), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, script.name], cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds,
-        check=False,
-    )  # fmt: skip
+    return zygote.run([script.name], cwd=folder, env=environment, seconds=seconds)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
+from alert_scripts import FULL, LABELS, PLAIN, START, Player, Step, alert, steps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from alert_scripts import FULL, LABELS, PLAIN, START, Player, Step, alert, steps
 
 from o9.alerts.alert import Alert
 from o9.alerts.configuration import Configuration, load

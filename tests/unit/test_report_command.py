@@ -9,9 +9,6 @@ import webbrowser
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from command_line import O9Command, command_in, create, filled_store
 from traded import CHINESE, noise, trade
 

@@ -17,9 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from traded import CHINESE, PARAMETER, noise, trade
 
 from o9.health.checker import OptimizationHealthChecker
