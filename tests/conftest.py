@@ -99,19 +99,10 @@ def new_store_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store_url(new_store_url: str, _made_store: Path) -> str:
-    """The path of a SQLite store that nobody has used: a copy, since making one costs 0.1 s."""
-    shutil.copyfile(_made_store, new_store_url)
+def store_url(new_store_url: str) -> str:
+    """The path of a SQLite store that nobody has used."""
+    shutil.copyfile(o9_testing.empty_store(), new_store_url)
     return new_store_url
-
-
-@pytest.fixture(scope="session")
-def _made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from o9.store.store import Store
-
-    path = tmp_path_factory.mktemp("made") / "store.db"
-    Store(str(path)).close()
-    return path
 
 
 @pytest.fixture

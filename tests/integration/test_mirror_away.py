@@ -228,6 +228,7 @@ def prefect_server(tmp_path: Path) -> Iterator[Callable[[], int]]:
     """`prefect_server()` starts one, always on the same port and database, and returns its process id."""
     port, started = a_free_port(), []
     url = f"http://127.0.0.1:{port}/api"
+    o9_testing.give_prefect_database(tmp_path / "prefect")
     with o9_testing.no_process_left() as environment:
         here = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url}
 

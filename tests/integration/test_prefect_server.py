@@ -11,7 +11,6 @@ import contextlib
 import gc
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import o9_testing
 import prefect.settings as settings
 import psutil
 import pytest
+import zygote
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
@@ -33,7 +34,6 @@ from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, p
 from o9.model.errors import OptimizationCoordinationError
 
 START_SECONDS = 60.0
-WARM_HOME = "TESTS_WARM_HOME"  # where a test that runs alone finds the one that is there already
 USER = """
 import asyncio, json, os, sys, time
 from o9.aggregator.prefect_server import ensure_prefect_server
@@ -87,12 +87,8 @@ class User:
     """A process that uses the server until it is told to stop, or killed."""
 
     def __init__(self, home: Path, *flags: str, **more: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", USER, *flags],
-            env=environment(home, **more),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        self.process = zygote.start(
+            ["-c", USER, *flags], env=environment(home, **more), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def says(self, word: str) -> str:
@@ -150,25 +146,20 @@ def rows(home: Path, query: str) -> list[Any]:
         return database.execute(query).fetchall()
 
 
-@pytest.fixture(scope="module")
-def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if there := os.environ.get(WARM_HOME):
-        return Path(there)
-    home = tmp_path_factory.mktemp("warm")
-    with users(home) as start:
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    o9_testing.give_prefect_database(tmp_path)
+    return tmp_path
+
+
+def test_the_first_start_says_so_and_registers_blocks_behind_its_answer(tmp_path: Path) -> None:
+    with users(tmp_path) as start:
         user = start()
         assert "first start" in user.says("report")
         user.says("url")
-        wait_until((home / "memo_store.toml").exists, "block types are registered after the server answers")
+        wait_until((tmp_path / "memo_store.toml").exists, "block types are registered after the server answers")
         user.stop()
-    assert rows(home, "select count(*) from block_type") > [(10,)]
-    return home
-
-
-@pytest.fixture
-def home(tmp_path: Path, warm_home: Path) -> Path:
-    shutil.copy(warm_home / "prefect.db", tmp_path)
-    return tmp_path
+    assert rows(tmp_path, "select count(*) from block_type") > [(10,)]
 
 
 # Sharing
@@ -313,22 +304,21 @@ async def add_up(count: int) -> int:
     return sum([await double(number) for number in range(count)])
 
 
-def run_alone(test: str, warm_home: Path) -> None:
+def run_alone(test: str) -> None:
     """Run one test of this project in a process of its own."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
-    here = {**os.environ, WARM_HOME: str(warm_home)}
-    told = subprocess.run(command, cwd=root, env=here, capture_output=True, text=True, check=False, timeout=300)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", test]
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=300)
     assert "1 passed" in told.stdout, told.stdout  # the exit code also tells of the client that Prefect leaves open
 
 
 # Prefect leaves the client open with which it asks where results are stored, once a flow run (results.py, 3.8.8).
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 async def test_flow_runs_land_in_its_database_without_a_refused_request(
-    home: Path, warm_home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if prefect_server._handles:  # Prefect's event worker, one a process, sends to the server of earlier tests
-        await asyncio.to_thread(run_alone, request.node.nodeid, warm_home)
+        await asyncio.to_thread(run_alone, request.node.nodeid)
         return
     answers: Counter[int] = Counter()
     send = httpx.AsyncClient.send

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import o9_testing
 import pytest
 import zygote
 from typer.main import get_command
@@ -36,7 +37,9 @@ def run(folder: Path, *command: str, home: Path) -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prefect")
+    home = tmp_path_factory.mktemp("prefect")
+    o9_testing.give_prefect_database(home)
+    return home
 
 
 def test_the_readme_begins_with_its_two_commands() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import o9_testing
 import pytest
 
 from o9.cli.main import main
@@ -101,7 +99,7 @@ def command_in(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 def filled_store() -> Path:
     """One completed, one running, one paused and one waiting optimization; of nodes that nobody has heard of."""
-    shutil.copyfile(_made_store(), "optimization_state.db")
+    shutil.copyfile(o9_testing.empty_store(), "optimization_state.db")
     with Store("optimization_state.db") as store:
         for name in ("done-1", "busy-1", "paused-1", "waiting-1"):
             create(store, name)
@@ -109,12 +107,3 @@ def filled_store() -> Path:
         work(store, "busy-1", 1)
         work(store, "paused-1", 2, "paused")
     return Path("optimization_state.db")
-
-
-@cache
-def _made_store() -> Path:
-    """A store that nobody has used, to copy."""
-    folder = Path(tempfile.mkdtemp(prefix="o9-store-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    Store(str(folder / "store.db")).close()
-    return folder / "store.db"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 import time
@@ -43,13 +45,60 @@ def _own_home() -> Path:
     return home
 
 
+def _shared_folder() -> Path:
+    """Made by the first process of a test run; pytest-xdist's workers and a pytest that a test starts inherit it."""
+    if not (folder := os.environ.get(_SHARED)):
+        folder = os.environ[_SHARED] = tempfile.mkdtemp(prefix="o9-shared-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+_SHARED = "TESTS_SHARED"
 HOME = _own_home()
+SHARED = _shared_folder()
+
+
+def built_once(name: str, build: Callable[[Path], None]) -> Path:
+    """A file or folder that all processes of this test run share and none changes; `build` makes it for the first."""
+    made = SHARED / name
+    with (SHARED / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            build(SHARED / f"{name}.draft")
+            (SHARED / f"{name}.draft").rename(made)
+    return made
+
+
+def empty_store() -> Path:
+    """A SQLite store that nobody has used, to copy: making one costs 0.1 s."""
+
+    def build(path: Path) -> None:
+        from o9.store.store import Store
+
+        Store(str(path)).close()
+
+    return built_once("store.db", build)
+
+
+def give_prefect_database(home: Path) -> None:
+    """Make `home` the Prefect home of a machine on which Prefect has been before; a first start costs 10 s."""
+
+    def build(path: Path) -> None:
+        from o9.aggregator import prefect_server_process
+
+        set_up = [sys.executable, "-P", prefect_server_process.__file__, "set-up", str(path)]
+        subprocess.run(set_up, check=True, timeout=120)
+
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(built_once("prefect.db", build), home / "prefect.db")
 
 
 @cache
 def session_server() -> Any:
-    """The one local Prefect server of this test run, held until the process ends."""
+    """The one local Prefect server of this test process, held until it ends."""
     from o9.aggregator.prefect_server import ensure_prefect_server
+
+    give_prefect_database(HOME / "prefect")
 
     async def ensure() -> Any:
         return await ensure_prefect_server()
