@@ -80,6 +80,7 @@ class Writer:
     """Writes while the block runs; `waited` is known behind it."""
 
     def __init__(self, path: str) -> None:
+        self._into: Queue[list[float]]
         self._over, self._into = multiprocessing.Event(), multiprocessing.Queue()
         self._process = multiprocessing.Process(target=write, args=(path, self._over, self._into))
         self.waited: list[float] = []

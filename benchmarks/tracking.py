@@ -33,7 +33,9 @@ from o9.strategies.factory import create_strategy
 from o9.strategies.registry import objective
 
 SPACE = {name: {"type": "float", "low": -5.0, "high": 5.0} for name in ("x", "y", "z")}
-DISTRIBUTIONS = {name: optuna.distributions.FloatDistribution(-5.0, 5.0) for name in SPACE}
+DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
+    name: optuna.distributions.FloatDistribution(-5.0, 5.0) for name in SPACE
+}
 NUMBERS = itertools.count()
 TRIALS = 500
 

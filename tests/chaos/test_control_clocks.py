@@ -30,18 +30,18 @@ def test_a_jump_in_the_middle_cuts_nothing_off(tmp_path: Path, jump: float) -> N
         floor.wait_ready(worker)
         for name, objective in (("b", "gated_sync"), ("a", "gated")):  # whose process has to start first
             floor.submit(plan(name, objective, 40, timeout_seconds=120))
-            wait_for(lambda name=name: store.get(name).completed_steps >= 2)
+            wait_for(lambda name=name: store.get(name).completed_steps >= 2)  # type: ignore[misc]
         (floor.folder / "hold").touch()
         shift.write_text(str(jump))
         floor.submit(plan("c", "gated", 2, timeout_seconds=120))
-        wait_for(lambda: store.get("c").status.value == "running")  # type: ignore[union-attr]
+        wait_for(lambda: store.get("c").status.value == "running")
         (floor.folder / "hold").unlink()
         floor.wait_ended(seconds=60)
         for name, steps in (("a", 40), ("b", 40), ("c", 2)):
             assert o9_testing.path_of(store, name) == STRAIGHT
             assert_whole(store, name, steps)
-            assert store.holding(name).deaths == 0  # type: ignore[union-attr]
-            assert store.get(name).execution_time >= 0  # type: ignore[union-attr]
+            assert store.holding(name).deaths == 0
+            assert store.get(name).execution_time >= 0
         floor.stop(worker)
 
 
@@ -53,10 +53,10 @@ def test_a_timeout_is_still_one_when_the_clock_goes_back(tmp_path: Path) -> None
         worker = floor.aggregator()
         floor.wait_ready(worker)
         floor.submit(plan("a", "quick", 5000, timeout_seconds=3))
-        wait_for(lambda: floor.store.get("a").completed_steps > 2)  # type: ignore[union-attr]
+        wait_for(lambda: floor.store.get("a").completed_steps > 2)
         shift.write_text(str(-HOUR))
         floor.wait_ended(seconds=20)
-        assert floor.store.get("a").status.value == "timeout"  # type: ignore[union-attr]
+        assert floor.store.get("a").status.value == "timeout"
         floor.stop(worker)
 
 
@@ -72,16 +72,16 @@ def test_leases_do_not_care(tmp_path: Path, jump: float) -> None:
         wrong = floor.aggregator(CHAOS_SHIFT=str(shift))
         floor.wait_ready(wrong)
         floor.submit(plan("a", "gated", 3))
-        wait_for(lambda: store.get("a").status.value == "running")  # type: ignore[union-attr]
+        wait_for(lambda: store.get("a").status.value == "running")
         right = floor.aggregator()
         floor.wait_ready(right)
         control_chaos.freeze(wrong, floor.url)  # for a moment, so that the other one takes what comes next
         floor.submit(plan("b", "gated", 3))
-        wait_for(lambda: store.get("b").status.value == "running")  # type: ignore[union-attr]
+        wait_for(lambda: store.get("b").status.value == "running")
         wrong.send_signal(signal.SIGCONT)
         until = time.monotonic() + 5.0  # two leases and more
         while time.monotonic() < until:
-            holders = {name: store.holding(name).lease_node for name in "ab"}  # type: ignore[union-attr]
+            holders = {name: store.holding(name).lease_node for name in "ab"}
             assert holders["b"] == node_of(right)
             time.sleep(0.05)
         held_by_wrong = holders["a"] == node_of(wrong)
@@ -90,9 +90,9 @@ def test_leases_do_not_care(tmp_path: Path, jump: float) -> None:
         floor.wait_ended(seconds=60)
         for name in "ab":
             assert_whole(store, name, 3)
-            assert store.get(name).status.value == "completed"  # type: ignore[union-attr]
+            assert store.get(name).status.value == "completed"
         assert held_by_wrong, "it was taken from a node that lived"
-        assert store.holding("b").deaths == 0  # type: ignore[union-attr]
+        assert store.holding("b").deaths == 0
         floor.stop(right)
 
 
@@ -128,11 +128,11 @@ def test_prefects_clock_jumps_as_well(tmp_path: Path, jump: float) -> None:
         floor.wait_ready(worker)
         (floor.folder / "hold").touch()
         floor.submit(plan("a", "gated", 4))
-        wait_for(lambda: floor.store.get("a").status.value == "running")  # type: ignore[union-attr]
+        wait_for(lambda: floor.store.get("a").status.value == "running")
         shift.write_text(str(jump))
         (floor.folder / "hold").unlink()
         floor.wait_ended(seconds=60)
         assert o9_testing.path_of(floor.store, "a") == STRAIGHT
-        assert floor.store.holding("a").deaths == 0  # type: ignore[union-attr]
+        assert floor.store.holding("a").deaths == 0
         assert_whole(floor.store, "a", 4)
         floor.stop(worker)

@@ -43,11 +43,11 @@ def test_the_old_attempt_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
         floor.wait_ready(sleeper)
         for name in NAMES:
             floor.submit(plan(name, "gated" if name == "async" else "gated_sync", STEPS, sampler="random"))
-            wait_for(lambda name=name: store.get(name).completed_steps >= 2)
+            wait_for(lambda name=name: store.get(name).completed_steps >= 2)  # type: ignore[misc]
         (folder / "hold").touch()
         wait_for_quiet(store)
         control_chaos.freeze(sleeper, floor.url)
-        steps = {name: store.get(name).completed_steps for name in NAMES}  # type: ignore[union-attr]
+        steps = {name: store.get(name).completed_steps for name in NAMES}
         assert all(0 < done < STEPS for done in steps.values())
 
         other = floor.aggregator()

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import control_chaos
@@ -47,18 +48,18 @@ def test_the_record_agrees_with_prefect_after_its_server_was_killed(tmp_path: Pa
         floor.wait_ready(worker)
         for _ in range(KILLS):
             done = steps_done(store)
-            wait_for(lambda done=done: steps_done(store) >= done + 15)
+            wait_for(lambda done=done: steps_done(store) >= done + 15)  # type: ignore[misc]
             time.sleep(chance.uniform(0.0, 1.0))
             kill_server(home)
         floor.wait_ended(seconds=150)
         for name in NAMES:
-            assert store.get(name).status.value == "completed"  # type: ignore[union-attr]
+            assert store.get(name).status.value == "completed"
             assert_whole(store, name, 20)
 
         histories, report = asyncio.run(compared(store, url_of(home)))
         print(report)
         assert (report.errors, report.missing) == (0, [])
-        recorded = {
+        recorded: dict[Any, list[tuple[str, str, str]]] = {
             row["run_id"]: [] for name in NAMES for row in store.prefect_states(name) if row["run_kind"] == "flow"
         }
         for name in NAMES:
@@ -76,10 +77,10 @@ async def compared(store: Store, url: str) -> tuple[dict[str, list[tuple[str, st
     async with PrefectClient(url) as client:
         report = await reconcile(store, "the test", client=client, quiet_seconds=0.0)
         runs = {row["run_id"] for name in NAMES for row in store.prefect_states(name) if row["run_kind"] == "flow"}
-        histories = {}
+        histories: dict[str, list[tuple[str, str, str]]] = {}
         for run in runs:
             states = await client.read_flow_run_states(UUID(run))
-            histories[run] = sorted((str(state.id), state.type.value, state.name) for state in states)
+            histories[run] = sorted((str(state.id), state.type.value, state.name) for state in states)  # type: ignore[misc]
         return histories, report
 
 

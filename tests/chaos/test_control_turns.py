@@ -24,15 +24,15 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
         worker = floor.aggregator()
         floor.wait_ready(worker)
         floor.submit(plan("first", "gated", 2))
-        wait_for(lambda: store.get("first").status.value == "running")  # type: ignore[union-attr]
+        wait_for(lambda: store.get("first").status.value == "running")
         floor.submit(plan("second", "quick", 3), hold=True)
         with control_chaos.Watcher(floor) as watcher:
             flow = floor.flow("second")
-            wait_for(lambda: store.holding("second").parked_run_id)  # type: ignore[union-attr]
+            wait_for(lambda: store.holding("second").parked_run_id)
             wait_for(lambda: "Running" in [row["state_name"] for row in store.prefect_states("second")])
             time.sleep(2.0)  # it looks for its turn every second
             assert flow.poll() is None, floor.log()
-            assert store.get("second").status.value == "created"  # type: ignore[union-attr]
+            assert store.get("second").status.value == "created"
             if dies:
                 floor.kill(flow, "flow")
             (floor.folder / "hold").unlink()

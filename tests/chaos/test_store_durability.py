@@ -88,7 +88,7 @@ async def test_sqlite_acknowledges_after_commit(store_url: str) -> None:
                 if statement == "COMMIT":
                     too_early.append(acknowledged.wait(0.2))
 
-            unit.connection.connection.driver_connection.set_trace_callback(trace)  # type: ignore[union-attr]
+            unit.connection.connection.driver_connection.set_trace_callback(trace)
             return super().apply(unit)
 
     with Store(store_url) as store:

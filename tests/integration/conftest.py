@@ -20,7 +20,8 @@ async def open_aggregator(store_url: str) -> AsyncIterator[Callable[..., Awaitab
     async with AsyncExitStack() as opened:
 
         async def open_one(**arguments: Any) -> OptimizationStateAggregator:
-            made = OptimizationStateAggregator(**{"storage_path": store_url, "monitoring_interval": 0.1} | arguments)
+            usual: dict[str, Any] = {"storage_path": store_url, "monitoring_interval": 0.1}
+            made = OptimizationStateAggregator(**usual | arguments)
             return await opened.enter_async_context(made)
 
         yield open_one

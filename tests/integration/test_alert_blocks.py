@@ -58,7 +58,7 @@ async def test_a_node_sends_through_them(
     monkeypatch.setenv("O9_ALERTS_FILE", str(tmp_path / "alerts.yaml"))
     settings.cache_clear()
     aggregator = await open_aggregator()
-    await aggregator.send_alert(OptimizationAlert("a", "opt-1", "error", "Drawdown", "it fell", utc_now()))
+    await aggregator.send_alert(OptimizationAlert("a", "opt-1", "error", "Drawdown", "it fell", utc_now()))  # type: ignore[arg-type]
     await async_wait_until(lambda: len(hooks.received) == 2, 30.0)
     assert sorted(each.path for each in hooks.received) == ["/ours-T0PSECRET", "/theirs-T0PSECRET"]
     assert {each.json["title"] for each in hooks.received} == {"[ERROR] Drawdown: opt-1"}

@@ -190,7 +190,7 @@ async def test_alerts_are_listed_newest_first(make: Make) -> None:
     assert [each.alert_id for each in await system.get_alerts(limit=2, before=page[-1])] == ["a0", "b"]
     for wrong, field in (({"level": "loud"}, "level"), ({"limit": 0}, "limit"), ({"limit": 1001}, "limit")):
         with pytest.raises(OptimizationValidationError, match=field):
-            await system.get_alerts(**wrong)  # type: ignore[arg-type]
+            await system.get_alerts(**wrong)
 
 
 async def test_one_id_is_one_alert(make: Make) -> None:

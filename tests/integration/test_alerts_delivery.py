@@ -370,12 +370,12 @@ async def test_of_a_large_group_only_what_is_shown_is_read_whole(
         for n, name in enumerate(names)
     ]
     store.write(RaiseAlerts([each._replace(fingerprint=each.alert_id) for each in tellings]))
-    sides = {"firing": [names[5], *names[20:]], "resolved": [*names[:5], *names[6:20]]}
+    sides: dict[str, Any] = {"firing": [names[5], *names[20:]], "resolved": [*names[:5], *names[6:20]]}
     told = [notice(1)._replace(**sides), notice(1, "h")._replace(firing=["pruned", *names]), notice(1, "i")]
     decided(lambda: store, [each._replace(channels=("log", "mine")) for each in told])
     read: list[int] = []
     episodes = store.alerts.episodes
-    monkeypatch.setattr(store.alerts, "episodes", lambda ids: read.append(len(ids)) or episodes(ids))
+    monkeypatch.setattr(store.alerts, "episodes", lambda ids: read.append(len(ids)) or episodes(ids))  # type: ignore[func-returns-value]
     template = "{% for each in alerts %}{{ each.title }} {{ each.figures.n }} {% endfor %}{{ firing }} {{ level }}"
     configuration = load(f"templates: {{markdown: '{template}'}}")
     sent: dict[str, dict[str, Any]] = {"log": {}, "mine": {}}

@@ -197,7 +197,9 @@ def test_a_leader_that_dies_all_the_time_tells_the_same(seed: int, tmp_path: Pat
         played = world(tmp_path / str(dies), time, CONFIGURATION)
         with played.store:
             play(
-                played, script(seed), lambda w=played, c=chance, d=dies: w.restart() if d and c.random() < 0.4 else None
+                played,
+                script(seed),
+                lambda w=played, c=chance, d=dies: w.restart() if d and c.random() < 0.4 else None,  # type: ignore[misc]
             )
             told.append(played.told())
             untold.append({row[:3] for row in played.untold()})

@@ -67,7 +67,7 @@ async def artifacts(state: Any) -> dict[str | None, Any]:
 async def test_what_runs_and_what_has_ended_is_checked_and_shown(store: Store) -> None:
     state = await check_health(return_state=True)
     assert state.is_completed()
-    told = await state.result()
+    told = await state.result()  # type: ignore[misc]
     assert (told["checked"], told["under_way"], told["ended"], told["failures"]) == (3, 1, 2, {})
     assert sum(told["by_status"].values()) == 3
     assert store.health_due() == []
@@ -104,7 +104,7 @@ async def test_a_check_that_fails_is_named_and_the_others_are_made(
     original = OptimizationHealthChecker.check_optimization_health
     monkeypatch.setattr(OptimizationHealthChecker, "check_optimization_health", check)
     state = await check_health(return_state=True)
-    told = await state.result()
+    told = await state.result()  # type: ignore[misc]
     assert state.is_completed()
     assert (told["checked"], told["failures"]) == (2, {"done-1": "ArithmeticError: no such luck"})
     assert store.health_due() == ["done-1"]
@@ -114,7 +114,7 @@ async def test_a_check_that_fails_is_named_and_the_others_are_made(
     state = await check_health(return_state=True)
     assert state.is_failed()  # none could be made
     with pytest.raises(OptimizationHealthError, match="none of 2 could be checked; runs: ArithmeticError"):
-        await state.result()
+        await state.result()  # type: ignore[misc]
 
 
 async def test_the_flow_judges_by_the_rules_that_its_process_has(store: Store) -> None:
@@ -139,7 +139,7 @@ async def test_at_most_so_many_and_the_rest_is_left_for_the_next(store: Store) -
         state = await check_health(limit, return_state=True)
         assert state.is_failed()
         with pytest.raises(OptimizationValidationError, match="limit"):
-            await state.result()
+            await state.result()  # type: ignore[misc]
 
 
 async def test_a_store_that_is_away_fails_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ async def test_a_store_that_is_away_fails_the_run(store: Store, monkeypatch: pyt
     state = await check_health(return_state=True)
     assert state.is_failed()
     with pytest.raises(OptimizationStoreError, match="away"):
-        await state.result()
+        await state.result()  # type: ignore[misc]
     monkeypatch.setattr(checker_module, "read_facts", read_facts)
     assert (await check_health())["ended"] == 2
 

@@ -48,6 +48,7 @@ async def test_a_hook_that_hangs_delays_its_own_optimization_alone_and_can_be_ca
 
 
 async def test_a_hook_that_raises_or_exits_silences_no_other(aggregator: Any, async_wait_until: Wait) -> None:
+    told: list[str]
     manager, told = aggregator.lifecycle_manager, []
 
     def leaves(optimization_id: str) -> None:

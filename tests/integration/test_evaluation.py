@@ -32,19 +32,24 @@ async def evaluator() -> AsyncIterator[MakeEvaluator]:
 def good_answers(parameters: dict[str, Any]) -> Any:
     import numpy as np
 
-    series = np.array([0.01, -0.02])
-    return {
+    series: Any = np.array([0.01, -0.02])
+    answers: dict[str, Callable[[], Any]] = {
         "float": lambda: 1.5,
         "int": lambda: 2,
         "numpy float32": lambda: np.float32(0.5),
         "numpy int": lambda: np.int64(3),
         "numpy 0-d": lambda: np.array(2.5),
         "evaluation": lambda: Evaluation(
-            np.float64(1.25), series, np.int64(252), {"turnover": np.float64(3.0), "换手": 1}, "prices-v1"
+            np.float64(1.25),
+            series,
+            np.int64(252),  # type: ignore[arg-type]
+            {"turnover": np.float64(3.0), "换手": 1},
+            "prices-v1",
         ),
         "list": lambda: Evaluation(1.0, returns=[1, 0.5]),
         "tuple of numpy": lambda: Evaluation(1.0, returns=tuple(series)),
-    }[parameters["case"]]()
+    }
+    return answers[parameters["case"]]()
 
 
 async def test_good_answers(evaluator: MakeEvaluator) -> None:
@@ -137,7 +142,7 @@ def dated(parameters: dict[str, Any], periods: int | None = None) -> Evaluation:
     values = [0.1, -0.1, 1e308, 1e308][:periods]
     match parameters["case"]:
         case "a series":
-            return Evaluation(1.0, pd.Series(values, days))  # type: ignore[arg-type]
+            return Evaluation(1.0, pd.Series(values, days))
         case "an array":
             return Evaluation(1.0, values, dates=days.to_numpy().astype("datetime64[D]"))
         case "too few":

@@ -74,9 +74,9 @@ async def test_surroundings_are_those_of_the_parent_now(
     evaluator: MakeEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look(parameters: dict[str, Any]) -> float:
-        import module_of_this_test
+        import module_of_this_test  # type: ignore[import-not-found]
 
-        return float(open("number").read()) + float(os.environ["TESTED"]) + module_of_this_test.NUMBER
+        return float(open("number").read()) + float(os.environ["TESTED"]) + float(module_of_this_test.NUMBER)
 
     one = evaluator(look)
     await evaluate(evaluator(lambda parameters: 1.0), {})  # a child that started in other surroundings
@@ -190,7 +190,7 @@ async def test_a_child_that_died_idle_is_replaced(evaluator: MakeEvaluator) -> N
 
 async def test_idle_children_beyond_the_processors_are_ended(evaluator: MakeEvaluator) -> None:
     many = (os.cpu_count() or 1) + 3
-    one = evaluator(lambda parameters: time.sleep(0.3) or 1.0, workers=many)
+    one = evaluator(lambda parameters: time.sleep(0.3) or 1.0, workers=many)  # type: ignore[func-returns-value]
     await evaluate(one, *[{}] * many)
     assert len(children()) >= many
     await one.close()

@@ -42,13 +42,13 @@ def make_state(**fields: Any) -> OptimizationState:
         "id",
         "name",
         "",
-        "parameter_tuning",
-        "created",
-        2,
+        "parameter_tuning",  # type: ignore[arg-type]
+        "created",  # type: ignore[arg-type]
+        2,  # type: ignore[arg-type]
         now,
         now,
         metadata=metadata,
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

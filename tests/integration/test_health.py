@@ -68,8 +68,8 @@ def finished(
     **fields: Any,
 ) -> list[Trial]:
     """An optimization that completed with one step: a trial for each of `series`, and `failed` ones behind them."""
-    fields = {"metadata": {"search_space": LINE}, "total_steps": 1, "baseline_performance": 0.01} | fields
-    claimed = at_work(store, name, **fields)
+    usual: dict[str, Any] = {"metadata": {"search_space": LINE}, "total_steps": 1, "baseline_performance": 0.01}
+    claimed = at_work(store, name, **usual | fields)
     parameters = [{"x": number / max(1, len(series) + failed)} for number in range(len(series) + failed)]
     trials = []
     for number, returns in enumerate(series):
@@ -97,7 +97,7 @@ def finished(
 
 def named(report: OptimizationHealthReport, check: str) -> str:
     """The issue that names `check`."""
-    return next(issue for issue in report.issues if issue.startswith(check))
+    return next(str(issue) for issue in report.issues if issue.startswith(check))
 
 
 async def evidence(health: OptimizationHealthChecker, name: str, check: str) -> dict[str, Any]:
@@ -109,7 +109,7 @@ async def test_pure_noise_is_critical_although_its_best_looks_splendid(health: O
     assert max(trial.value or 0.0 for trial in trials) > 1.0
     report = await health.check_optimization_health("noise")
     assert (report.validity_status, report.overall_status) == (CRITICAL, CRITICAL)
-    assert report.validity_score <= 0.5
+    assert report.validity_score <= 0.5  # type: ignore[operator]
     assert (report.completeness_status, report.security_status) == (HEALTHY, HEALTHY)
     assert any(advice.startswith("validity.luck: do not trade") for advice in report.recommendations)
     legs = (await evidence(health, "noise", "validity.luck"))["evidence"]["legs"]
@@ -124,7 +124,7 @@ async def test_a_planted_edge_passes(health: OptimizationHealthChecker) -> None:
     finished(health.store, "edge", series)
     report = await health.check_optimization_health("edge")
     assert report.validity_status is HEALTHY, report.issues
-    assert report.validity_score > 0.95
+    assert report.validity_score > 0.95  # type: ignore[operator]
     luck = (await evidence(health, "edge", "validity.luck"))["evidence"]
     assert (luck["counted"], luck["kept"], luck["verdict"]) == (200, 200, "real")
 
@@ -209,7 +209,7 @@ async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: Op
     claimed = at_work(store, "over the market", total_steps=1, metadata={"search_space": LINE})
     trials = [
         Trial(
-            number, 0, TrialState.COMPLETED, {"x": number / 30}, annual_sharpe(one), family="f", periods_per_year=252.0,
+            number, 0, TrialState.COMPLETED, {"x": number / 30}, annual_sharpe(one), family="f", periods_per_year=252.0,  # type: ignore[arg-type]
             returns=tuple(map(float, one)), hold_out_returns=tuple(map(float, one[:200])),
             baseline_returns=tuple(map(float, market)), baseline_hold_out_returns=tuple(map(float, market[:200])),
         )
@@ -362,7 +362,7 @@ async def test_thresholds(health: OptimizationHealthChecker) -> None:
     assert [one.timestamp for one in await health.get_all_health_reports()] == [report.timestamp]
     assert (await health.recent_report("a")).timestamp == report.timestamp
     report.issues.clear()
-    assert (await health.get_health_report("a")).issues  # type: ignore[union-attr]
+    assert (await health.get_health_report("a")).issues
     for name, value in (("speed", 0.5), ("validity_threshold", 1.1), ("validity_threshold", float("nan"))):
         with pytest.raises(OptimizationValidationError):
             health.set_health_threshold(name, value)
@@ -458,4 +458,4 @@ async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggreg
 
 def _with_returns(parameters: dict[str, Any]) -> Evaluation:
     drawn = np.random.default_rng(int(parameters["x"] * 1e9)).normal(0.0, 0.01, 250)
-    return Evaluation(annual_sharpe(drawn), returns=drawn.tolist(), periods_per_year=252)
+    return Evaluation(annual_sharpe(drawn), returns=drawn.tolist(), periods_per_year=252)  # type: ignore[arg-type]

@@ -130,7 +130,7 @@ async def test_a_planted_leak_is_found_and_dated_and_its_honest_twin_passes(
     health: OptimizationHealthChecker,
 ) -> None:
     for strategy in (honest, tomorrow, honest_async):
-        ended(health.store, strategy.__name__, honest({"x": 0.5}) if strategy is honest_async else strategy({"x": 0.5}))
+        ended(health.store, strategy.__name__, honest({"x": 0.5}) if strategy is honest_async else strategy({"x": 0.5}))  # type: ignore[arg-type]
     for name in ("honest", "honest_async"):
         found = await checks(health, name)
         assert (found[REPEATABLE]["score"], found[LOOK_AHEAD]["score"]) == (1.0, 1.0), found[LOOK_AHEAD]

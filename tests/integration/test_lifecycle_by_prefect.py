@@ -14,7 +14,7 @@ import o9_testing
 import pytest
 import zygote
 from o9_testing import LINE, new, path_of
-from prefect.flows import load_flow_from_entrypoint
+from prefect.flows import Flow, load_flow_from_entrypoint
 
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.states import Intent
@@ -42,7 +42,7 @@ def broken(parameters):
 
 
 def test_prefect_finds_the_flow_by_its_module() -> None:
-    found = load_flow_from_entrypoint("o9.flows.lifecycle:optimization_lifecycle")
+    found: Flow[Any, Any] = load_flow_from_entrypoint("o9.flows.lifecycle:optimization_lifecycle")
     assert found is optimization_lifecycle
 
 
@@ -108,7 +108,7 @@ def test_a_flow_that_prefect_starts_keeps_its_lease_and_is_mirrored(
         out, error = process.communicate(timeout=30)
         assert process.returncode == 0, error
         assert out.startswith("Completed")
-        assert store.get("a").status.value == "completed"  # type: ignore[union-attr]
+        assert store.get("a").status.value == "completed"
         rows = store.transitions("a")
         assert path_of(store, "a") == STRAIGHT
         assert [row["cause"] for row in rows] == ["submission", "reconciler", "reconciler", "hook"]
@@ -166,7 +166,7 @@ def test_its_failures_are_failures(desk: Callable[..., zygote.Process], store_ur
         assert state is not None
         assert state.status.value == "failed"
         assert "the exchange was closed" in state.issues[0]
-        assert store.get("f").status.value == "timeout"  # type: ignore[union-attr]
+        assert store.get("f").status.value == "timeout"
 
 
 def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
@@ -177,4 +177,4 @@ def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
         wait_until(lambda: (state := store.get("g")) and state.status.value == "running", 60)
         wait_until(lambda: path_of(store, "g") == ["created", "initializing", "running", "created"], 30)
         assert process.poll() is None
-        assert store.holding("g").lease_node is None  # type: ignore[union-attr]
+        assert store.holding("g").lease_node is None

@@ -108,7 +108,7 @@ def assert_alerts_read_back(store: Store, *, there: bool) -> None:
     assert store.alerts.groups() == {"g": (fires["at"], '{"n":2}')}
     assert store.write(Lead("alerts", "node", 60.0)) == 2
     again = store.write(BeginTry("log", "node", 60.0))
-    assert again is not None
+    assert isinstance(again, dict)
     assert (again["number"], again["firing"], again["labels"]) == (2, ["fires"], {"title": "慢"})
 
 

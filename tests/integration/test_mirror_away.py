@@ -270,7 +270,7 @@ async def test_prefect_s_server_is_killed_and_comes_back(
             flow_run = await client.create_flow_run(somebody_s, state=Pending())
             store.write(KnowRun(str(flow_run.id), "a", 1))
             await client.set_flow_run_state(flow_run.id, Running())
-            await async_wait_until(lambda: store.get("a").status.value == "running")  # type: ignore[union-attr]
+            await async_wait_until(lambda: store.get("a").status.value == "running")
         os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(2.0)
         await asyncio.to_thread(prefect_server)

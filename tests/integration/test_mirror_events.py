@@ -185,7 +185,7 @@ async def test_what_hooks_have_recorded_costs_no_write(
     for state in await client.read_flow_run_states(run_id):
         assert recorder.is_recorded(str(state.id))
     writes: list[Any] = []
-    store.write_async, original = lambda operation: writes.append(operation) or original(operation), store.write_async  # type: ignore[assignment, func-returns-value]
+    store.write_async, original = lambda operation: writes.append(operation) or original(operation), store.write_async  # type: ignore[method-assign, func-returns-value]
     other = await attempt(store, client, "b", Running())
     for state in await client.read_flow_run_states(other):
         recorder.remember(str(state.id))
@@ -349,6 +349,7 @@ async def test_a_stop_while_the_server_still_sends_is_no_wait(store: Store, clie
     """Prefect begins with the last minute's events: whoever stops meanwhile leaves most of them unread."""
     for _ in range(30):
         flow_run = await client.create_flow_run(somebody_s, state=Pending())
+        state: State[Any]
         for state in (Running(), Completed()):
             await client.set_flow_run_state(flow_run.id, state)
     took = []

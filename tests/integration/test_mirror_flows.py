@@ -303,7 +303,7 @@ async def test_one_that_is_killed_has_failed_and_is_dead_in_prefect_too(
     out, _ = desk("killed()").communicate(timeout=90)
     run_id = run_ids(out)["killed"]
     name = f"run-{run_id}"
-    assert store.get(name).status.value == "running"  # type: ignore[union-attr]
+    assert store.get(name).status.value == "running"
 
     assert store.write(Sweep("test", dead_on_this_host(store))) == [name]
     state = store.get(name)
@@ -335,9 +335,9 @@ async def test_one_that_lost_its_lease_and_lives_is_left_alone(
     await async_wait_until(lambda: store.list().items, 60)
     name = store.list().items[0].optimization_id
     run_id = name.removeprefix("run-")
-    await async_wait_until(lambda: store.get(name).status.value == "running")  # type: ignore[union-attr]
+    await async_wait_until(lambda: store.get(name).status.value == "running")
     assert store.write(LostRun(run_id, name, 1, "test", "nothing was heard of it"))
-    assert store.get(name).issues == ["nothing was heard of it"]  # type: ignore[union-attr]
+    assert store.get(name).issues == ["nothing was heard of it"]
     assert (await reconciled(store, client)).crashed == 0
     process.kill()
     process.wait()
@@ -374,7 +374,7 @@ async def test_one_that_is_cancelled_in_prefect(
         name = f"run-{run_id}"
         await async_wait_until(lambda: (state := store.get(name)) and state.status.value == "running", 60)
         await client.set_flow_run_state(UUID(run_id), Cancelling())
-        await async_wait_until(lambda: store.get(name).status.value == "cancelled", 40)  # type: ignore[union-attr]
+        await async_wait_until(lambda: store.get(name).status.value == "cancelled", 40)
         await all_written(client, run_id)
         assert (await reconciled(store, client)).closed == 1
         assert ours(store, run_id) == await prefect_s(client, run_id, store)

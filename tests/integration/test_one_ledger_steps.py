@@ -71,7 +71,7 @@ async def test_a_grid_ends_where_it_is_exhausted() -> None:
     attempt = create_strategy(state)
     assert isinstance(attempt, OptunaStrategy)
     attempt.open(state, [])
-    results = []
+    results: list[Any] = []
     checkpoint = None
     while not results or not results[-1].done:
         results.append(await attempt.step(state, len(results), checkpoint))

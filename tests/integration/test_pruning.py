@@ -65,7 +65,7 @@ def test_what_belongs_to_one_is_found_by_an_index(store_url: str) -> None:
     with Store(store_url) as store, store._engine.connect() as connection:
         looked = inspect(connection)
         for table in owned():
-            first = [looked.get_pk_constraint(table.name)["constrained_columns"][:1]]
+            first: list[list[Any]] = [looked.get_pk_constraint(table.name)["constrained_columns"][:1]]
             first += [index["column_names"][:1] for index in looked.get_indexes(table.name)]
             assert ["optimization_id"] in first, f"{table.name} is read whole for each optimization that is pruned"
 
@@ -179,7 +179,7 @@ def used(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 async def test_the_flow_prunes_and_says_so_in_prefect(used: Store) -> None:
     state = await prune_history(1 / 48, return_state=True)
-    told = await state.result()
+    told = await state.result()  # type: ignore[misc]
     assert state.is_completed()
     assert (told["optimizations"], told["kept"]) == (1, {})
     assert {one.optimization_id for one in used.list().items} == {"young", "runs"}
@@ -189,7 +189,7 @@ async def test_the_flow_prunes_and_says_so_in_prefect(used: Store) -> None:
     assert {(key, artifact.type) for key, artifact in found.items()} == {
         ("o9-prune-summary", "markdown"), (None, "progress"),
     }  # fmt: skip
-    assert "**1** optimizations that ended before" in found["o9-prune-summary"].data
+    assert "**1** optimizations that ended before" in str(found["o9-prune-summary"].data)
     assert found[None].data == 100.0
 
 
@@ -206,7 +206,7 @@ async def test_a_number_of_days_that_is_none_fails_the_run(used: Store, days: fl
     state = await prune_history(days, return_state=True)
     assert state.is_failed()
     with pytest.raises(OptimizationValidationError, match="days"):
-        await state.result()
+        await state.result()  # type: ignore[misc]
     assert len(used.list().items) == 3
 
 

@@ -36,7 +36,7 @@ flapping: {changes: 6, within: 1ms, quiet: 1ms}
 
 
 def alert(alert_id: str, title: str, **fields: Any) -> OptimizationAlert:
-    return OptimizationAlert(alert_id, "", "error", title, "", fields.pop("timestamp", utc_now()), **fields)
+    return OptimizationAlert(alert_id, "", "error", title, "", fields.pop("timestamp", utc_now()), **fields)  # type: ignore[arg-type]
 
 
 async def fill(url: str, folder: Path) -> None:

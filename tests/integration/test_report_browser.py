@@ -54,8 +54,8 @@ def crossover(parameters: dict[str, Any]) -> Any:
     later = random.normal(0.0002, 0.005, 120)
     value = float(returns.mean() / returns.std() * 252**0.5)
     return Evaluation(
-        value, returns=returns, periods_per_year=252, hold_out_returns=later, baseline_returns=market,
-        baseline_hold_out_returns=later / 2,
+        value, returns=returns, periods_per_year=252, hold_out_returns=later, baseline_returns=market,  # type: ignore[arg-type]
+        baseline_hold_out_returns=later / 2,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -127,13 +127,13 @@ def opened(browser: webdriver.Chrome, page: Path, width: int, wait_until: Any) -
 
 def logged(browser: webdriver.Chrome) -> tuple[list[str], list[str]]:
     """What was requested, and what was complained of, since the last call."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]  # type: ignore[no-untyped-call]
     asked = [
         message["params"]["request"]["url"]
         for message in messages
         if message["method"] == "Network.requestWillBeSent" and message["params"]["documentURL"].startswith("file:")
     ]
-    return asked, [entry["message"] for entry in browser.get_log("browser")]
+    return asked, [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
 
 
 LOOK = """

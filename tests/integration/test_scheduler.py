@@ -126,7 +126,7 @@ async def test_what_prefect_would_not_start_is_given_back_and_tried_again(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, asked = scheduler.run_flow_async, []
+    real, asked = scheduler.run_flow_async, []  # type: ignore[attr-defined]
 
     async def away(*arguments: Any, **more: Any) -> Any:
         asked.append(more)

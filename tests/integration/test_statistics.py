@@ -36,7 +36,7 @@ def flows_go_to_the_session_s_server() -> Iterator[None]:
 async def three(aggregator: Any) -> Any:
     """Two that complete, of 40 trials each, and one whose objective fails."""
     objective("statistics-broken")(broken)
-    branin = {"objective": "branin", "direction": "minimize"}
+    branin: dict[str, Any] = {"objective": "branin", "direction": "minimize"}
     for number, fields in enumerate([branin, branin, {"objective": "statistics-broken", "search_space": LINE}]):
         state = o9_testing.new(
             f"opt-{number}", sampler="random", seed=number, trials_per_step=20, total_steps=2, **fields
@@ -91,7 +91,7 @@ async def test_compute_statistics_mends_and_publishes_in_prefect(aggregator: Any
     with sqlite3.connect(path) as direct:
         direct.execute("UPDATE rollup SET count = 40 WHERE span IN ('hour', 'all')")
     state = await compute_statistics(return_state=True)
-    report = await state.result()
+    report = await state.result()  # type: ignore[misc]
     assert state.type == Completed().type
     assert report["corrected"] == 2
     assert {row["span"] for row in report["corrections"]} == {"hour", "all"}
@@ -102,7 +102,7 @@ async def test_compute_statistics_mends_and_publishes_in_prefect(aggregator: Any
         found = await client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
         )
-        run = await client.read_flow_run(run_id)
+        run = await client.read_flow_run(run_id)  # type: ignore[arg-type]
     by_key = {artifact.key: artifact for artifact in found}
     assert run.state.is_completed()
     assert {(key, artifact.type) for key, artifact in by_key.items()} == {
@@ -137,7 +137,7 @@ async def test_a_number_of_days_that_is_none_fails_the_run(aggregator: Any, days
     state = await compute_statistics(days, return_state=True)
     assert state.is_failed()
     with pytest.raises(OptimizationValidationError, match="days"):
-        await state.result()
+        await state.result()  # type: ignore[misc]
 
 
 async def test_before_it_runs_it_answers_nothing(store_url: str) -> None:

@@ -176,7 +176,7 @@ async def test_one_that_prefect_starts_waits_its_turn_without_a_process(
     run = await start(spec("second", "slow", 3))
 
     async def suspended() -> bool:
-        return (await prefect.read_flow_run(run.id)).state.name == "Suspended"
+        return bool((await prefect.read_flow_run(run.id)).state.name == "Suspended")
 
     await async_wait_until(suspended, 60)
     state = store.get("second")

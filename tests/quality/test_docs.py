@@ -162,7 +162,7 @@ def test_the_guide_s_table_of_what_stops_an_optimization_names_prefect_s_states(
 
 def test_the_guide_s_examples_of_control_say_what_the_commands_say() -> None:
     told = " ".join(blocks(GUIDE, "console")[-1].split())
-    held = Holding(**dict.fromkeys(Holding.__dataclass_fields__) | {"unmet": 0, "attempt": 1, "lease_node": "node"})
+    held = Holding(**dict.fromkeys(Holding.__dataclass_fields__) | {"unmet": 0, "attempt": 1, "lease_node": "node"})  # type: ignore[arg-type]
     running = replace(held, status="running", intent="run")
     waiting = replace(held, status="created", intent="run", attempt=0, lease_node=None)
     crew = Crew(frozenset({"node"}))

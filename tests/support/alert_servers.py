@@ -167,7 +167,7 @@ def names_lead_here(port: int, resolve: Callable[..., Any] = socket.getaddrinfo)
             return resolve("127.0.0.1", port if service == 443 else service, *args, **kwargs)
         return resolve(host, service, *args, **kwargs)
 
-    socket.getaddrinfo = resolved
+    socket.getaddrinfo = resolved  # type: ignore[assignment]
     try:
         yield asked
     finally:

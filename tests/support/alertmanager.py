@@ -76,6 +76,7 @@ def _alerts(body: Mapping[str, Any], status: str) -> frozenset[frozenset[tuple[s
 
 def _configuration(timelines: Mapping[str, tuple[str, Script]], port: int) -> dict[str, Any]:
     """Alertmanager's, of all of O9's together."""
+    receivers: list[dict[str, Any]]
     routes, receivers, rules, intervals = [], [{"name": "nobody"}], [], []
     for name, (text, _) in timelines.items():
         own = yaml.safe_load(text)

@@ -200,12 +200,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "i
 @contextlib.contextmanager
 def submitted_ago(seconds: float) -> Iterator[None]:
     """What is submitted inside has waited for so long."""
-    true_now = commit.now_text
-    commit.now_text = lambda: moment(datetime.fromtimestamp(time.time() - seconds).astimezone())
+    true_now = commit.now_text  # type: ignore[attr-defined]
+    commit.now_text = lambda: moment(datetime.fromtimestamp(time.time() - seconds).astimezone())  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        commit.now_text = true_now
+        commit.now_text = true_now  # type: ignore[attr-defined]
 
 
 def freeze(process: zygote.Process, database: str) -> None:

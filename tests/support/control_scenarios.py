@@ -63,7 +63,7 @@ def many(folder: Path, *, count: int, kills: int, seed: int, limit: int = 5, sec
         next_blow = time.monotonic() + chance.uniform(0.3, gap)
         with Watcher(one) as watcher:
             while True:
-                if (fields := next(late, None)) is not None:
+                if (fields := next(late, None)) is not None:  # type: ignore[arg-type]
                     one.submit(fields)
                 elif all(state.completed_at for state in one.states().values()):
                     break
@@ -253,8 +253,8 @@ class Postgres:
     def down(self) -> None:
         """At once, as `pg_ctl stop -m immediate` does it."""
         process = self.server.get_postmaster_info().process
-        process.send_signal(signal.SIGQUIT)
-        process.wait(20)
+        process.send_signal(signal.SIGQUIT)  # type: ignore[union-attr]
+        process.wait(20)  # type: ignore[union-attr]
 
     def up(self) -> None:
         self.server.ensure_postgres_running()
@@ -283,7 +283,7 @@ def outage(
                 gated, name = {"sync": "gated_sync", "asynchronous": "gated"}[objective], f"{prefix}-{kind}"
                 one.submit(plan(name, gated, steps, sampler=sampler, trials_per_step=trials))
                 if kind == 2:
-                    wait_for(lambda name=name: (state := one.store.get(name)) and state.completed_steps)
+                    wait_for(lambda name=name: (state := one.store.get(name)) and state.completed_steps)  # type: ignore[misc]
             if prefix == "calm":
                 one.wait_ended()
         hit = [f"hit-{kind}" for kind in range(len(PLANS))]
@@ -334,4 +334,4 @@ def outage(
 
 
 def heartbeat(floor: Floor, process: zygote.Process) -> float:
-    return next(node["heartbeat_at"] for node in floor.store.nodes() if node["node_id"] == node_of(process))
+    return next(float(node["heartbeat_at"]) for node in floor.store.nodes() if node["node_id"] == node_of(process))

@@ -37,7 +37,7 @@ def register_objective() -> None:
         if parameters["fast"] % 7 == 3:
             raise ValueError(f"no data for {parameters['fast']}")
         sides = {"long": 3.0, "both": 1.0}
-        return (
+        return float(
             -((parameters.get("x", 0.0) - 2.0) ** 2)
             - abs(parameters["fast"] - 20) / 7
             + parameters.get("band", 0.0)

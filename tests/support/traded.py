@@ -90,8 +90,8 @@ def _trial(
     parameters, returns = _parameters(random), draw(number, random)
     later = hold_out(number, random) if hold_out else None
     known = returns is not None and len(returns) > 1
-    spread = float(np.nanstd(returns)) if known else 0.0
-    value = float(np.nanmean(returns)) / spread * math.sqrt(252) if spread > 1e-15 else float(number)
+    spread = float(np.nanstd(returns)) if known else 0.0  # type: ignore[arg-type]
+    value = float(np.nanmean(returns)) / spread * math.sqrt(252) if spread > 1e-15 else float(number)  # type: ignore[arg-type]
     return Trial(
         number=number,
         step=0,

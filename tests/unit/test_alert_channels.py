@@ -339,7 +339,7 @@ def shown_of(password: str, token: str) -> str:
     """Everything that is said, and logged, of URLs with these."""
     heard: list[logging.LogRecord] = []
     listener = logging.Handler(1)
-    listener.emit = heard.append  # type: ignore[method-assign]
+    listener.emit = heard.append  # type: ignore[method-assign, assignment]
     logging.getLogger().addHandler(listener)
     shown = []
     try:
@@ -442,7 +442,7 @@ async def test_calls_wait_for_a_place_and_keep_their_order() -> None:
         order.append(n)
         return n
 
-    assert await asyncio.gather(*(threads.run(lambda n=n: call(n), 5) for n in range(50))) == list(range(50))
+    assert await asyncio.gather(*(threads.run(lambda n=n: call(n), 5) for n in range(50))) == list(range(50))  # type: ignore[misc]
     assert order == list(range(50))
 
 

@@ -24,8 +24,10 @@ MINUTE = timedelta(minutes=1)
 HOUR = 60 * MINUTE
 OF = {rule.name: rule for rule in BUILT_IN}
 
-ENDED = {"completed": 1.0, "failed": 0.0, "timed_out": 0.0, "current_performance": 1.5}
-GOOD_REPORT = {"completed": 1.0, "validity_critical": 0.0, "look_ahead_found": 0.0, "risk_limits_broken": 0.0}
+ENDED: dict[str, float | None] = {"completed": 1.0, "failed": 0.0, "timed_out": 0.0, "current_performance": 1.5}
+GOOD_REPORT: dict[str, float | None] = {
+    "completed": 1.0, "validity_critical": 0.0, "look_ahead_found": 0.0, "risk_limits_broken": 0.0,
+}  # fmt: skip
 # By rule: what happens, and what nearly does.
 CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
     "failed": ({"failed": 1.0}, {"failed": 0.0, "cancelled": 1.0}),
@@ -146,6 +148,7 @@ _SHORT = {
 def test_it_fires_and_ends_as_the_words_say(values: list[float | None], lasts: int, restarts: set[int]) -> None:
     """Against another way of counting, and over restarts at any moment."""
     made = rule(lasts=lasts * MINUTE, clear=condition_of("failure_rate < 0.1", Scope.GLOBAL))
+    written_down: dict[Any, Any]
     board, written_down = Board([made]), {}
     held, firing, expected, told = 0, False, [], []
     for minute, value in enumerate(values):

@@ -84,7 +84,7 @@ def test_when_an_interval_holds(fields: dict[str, Any], holds: list[str], holds_
     made = TimeInterval(
         times=tuple(time_range(*each) for each in fields.get("times", ())),
         location=fields.get("location"),
-        **{name: tuple(understand(text) for text in fields.get(name, ())) for name, understand in read.items()},
+        **{name: tuple(understand(text) for text in fields.get(name, ())) for name, understand in read.items()},  # type: ignore[arg-type]
     )
     assert [moment for moment in holds if not made.holds(at(moment))] == []
     assert [moment for moment in holds_not if made.holds(at(moment))] == []

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.alert import Alert
+from o9.alerts.alert import LEVELS, Alert
 from o9.alerts.configuration import load, read
 from o9.alerts.label_reading import OF_O9
-from o9.alerts.matchers import LEVELS, Matcher, Matchers, match, parse, unfit, written_out
+from o9.alerts.matchers import Matcher, Matchers, match, parse, unfit, written_out
 from o9.alerts.silences import LONGEST, new_silence
 from o9.cli.alert_asking import doubts_of
 from o9.model.errors import OptimizationValidationError
@@ -126,7 +127,7 @@ def test_a_new_silence_has_an_id_to_type_and_stands_from_now_on() -> None:
         ("starts_at", {"pattern": "x", "starts_at": datetime.max.replace(tzinfo=UTC)}, "behind the end of time"),
     ],
 )
-def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, fields: dict, told: str) -> None:
+def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, fields: Any, told: str) -> None:
     with pytest.raises(OptimizationValidationError, match=told) as refused:
         new_silence(NOON, **({"lasts": HOUR} | fields))
     assert refused.value.field == field

@@ -291,6 +291,7 @@ def test_throttled(sent: list[float], until: float | None) -> None:
 
 @given(st.integers(1, 5), st.lists(st.integers(0, 100), max_size=40))
 def test_no_span_has_more_messages_than_the_throttle_allows(messages: int, asked: list[int]) -> None:
+    sent: list[datetime]
     throttle, sent, now = Throttle(messages, seconds(10)), [], NOW
     for pause in asked:
         now += seconds(pause / 10)

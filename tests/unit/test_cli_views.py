@@ -24,7 +24,7 @@ AWKWARD = ("横截面排序 🚀 动量策略", "Risk limits [bold]x[/bold] :smi
 
 
 def state(name: str = "Trend", status: str = "running", **fields: Any) -> OptimizationState:
-    given = {
+    given: dict[str, Any] = {
         "optimization_id": f"{name[:3]}-1", "description": "", "created_at": NOON, "updated_at": NOON,
         "optimization_type": OptimizationType.PARAMETER_TUNING, "priority": OptimizationPriority.NORMAL,
         "total_steps": 40, "completed_steps": 12, "progress": 0.3, "execution_time": 12.34,
@@ -164,7 +164,7 @@ def test_a_progress_line_says_what_is_known() -> None:
 def test_the_demonstration_says_what_was_searched_for_where_that_is_no_sharpe_ratio() -> None:
     whose: dict[str, Any] = {"trials": 1, "reading": "fine"}
     rows = [
-        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"strategy": name, "figure": figure})
+        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"strategy": name, "figure": figure})  # type: ignore[arg-type]
         for name, figure in (("Trend", "sharpe"), ("Risk limits", "calmar"))
     ]
     drawn_rows = "".join(drawn(part) for part in demo_view(rows, "a", "b"))
@@ -177,7 +177,7 @@ def test_the_demonstration_says_what_was_searched_for_where_that_is_no_sharpe_ra
 def test_the_demonstration_reads_like_a_manager_s_table() -> None:
     whose: dict[str, Any] = {"optimization_id": "a", "strategy": "Trend", "figure": "sharpe", "reading": "fine"}
     row = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__, 0.5) | whose | {"trials": 9})
-    unknown = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"trials": 0, "strategy": "Broken"})
+    unknown = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"trials": 0, "strategy": "Broken"})  # type: ignore[arg-type]
     text = "".join(drawn(part) for part in demo_view([row, unknown], "1994 to 2013", "2013 to 2022"))
     assert all(cell_len(line) <= 80 for line in text.splitlines())
     lines = text.splitlines()

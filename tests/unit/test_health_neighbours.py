@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ FLAT = SearchSpace.parse(
 LINE = SearchSpace.parse({"x": {"type": "float", "low": 0.0, "high": 1.0}})
 
 
-def on_line(values: dict[float, float | None]) -> list[Trial]:
+def on_line(values: Mapping[float, float | None]) -> list[Trial]:
     """Trials at these x; None: it failed."""
     return [
         Trial(number, 0, TrialState.FAILED if value is None else TrialState.COMPLETED, {"x": x}, value)
@@ -98,7 +99,7 @@ def test_copies_of_a_spike_do_not_make_it_a_plateau() -> None:
 
 def test_a_cliff_is_no_plateau() -> None:
     """Where the neighbours fail, or have no value, nothing is left."""
-    values: dict[float, float | None] = {0.5: 2.0} | {i / 100: 1.9 for i in range(41)}
+    values: dict[float, float | None] = {0.5: 2.0, **{i / 100: 1.9 for i in range(41)}}
     values |= {0.5 + i / 100: None for i in range(4, 15)} | {0.5 - i / 100: math.nan for i in range(4, 9)}
     found = looked(on_line(values))
     assert (found.terrain, found.kept) == (Terrain.PEAK, -math.inf)

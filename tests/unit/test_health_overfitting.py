@@ -310,7 +310,7 @@ def test_adjusted_p_values_are_ordered_by_how_strict_they_are(p_values: list[flo
     bonferroni, holm, bhy = (adjust_p_values(p_values, method) for method in ("bonferroni", "holm", "bhy"))
     assert not any(isinstance(answer, Unknown) for answer in (bonferroni, holm, bhy))
     assert (np.asarray(p_values) <= holm + 1e-15).all()  # type: ignore[operator]
-    assert (holm <= bonferroni).all()  # type: ignore[operator, union-attr]
+    assert (holm <= bonferroni).all()  # type: ignore[operator]
     assert bhy == pytest.approx(false_discovery_control(p_values, method="by"))
 
 

@@ -63,6 +63,6 @@ def test_what_cannot_be_judged_leaves_nothing() -> None:
     assert sorted(sharpe_ratios_of(packed)) == pytest.approx([0.0, over_zero])  # 1e308 is no return
     for baseline in ((0.01,), (math.inf, 0.1, 0.2)):  # of another length, or none: over zero
         assert sorted(sharpe_ratios_of([packed[3]], pack_returns(baseline))) == pytest.approx([over_zero])
-    twice = [pack_returns(2 * value for value in varied)]
+    twice = [pack_returns(2 * value for value in varied)]  # type: ignore[arg-type]
     assert sharpe_ratios_of(twice, pack_returns((0.01, -0.02, 0.03))) != pytest.approx([over_zero])
     assert sharpe_ratios_of([]) == []

@@ -162,10 +162,10 @@ def test_cuts_are_spread_and_lie_inside() -> None:
 def test_rounding_is_no_difference_and_little_more_is() -> None:
     one = honest()
     scale = np.abs(one).max()
-    assert first_difference(one, one + 0.5 * TOLERANCE * scale) is None
+    assert first_difference(one, one + 0.5 * TOLERANCE * scale) is None  # type: ignore[arg-type]
     other = one.copy()
     other[17] += 3 * TOLERANCE * scale
-    assert first_difference(one, other) == 17
+    assert first_difference(one, other) == 17  # type: ignore[arg-type]
     assert first_difference([], []) is None
     assert first_difference([0.0, 0.0], [0.0, 0.1]) == 1
 

@@ -43,7 +43,7 @@ def life(name: str, end: str) -> list[Seen]:
     states = [(FLOW, name, state) for state in LIVES[end]]
     states[2:2] = [(TASK, f"{name}-task", state) for state in LIVES["completed"]]
     return [
-        Seen(kind, run, run, f"{name}-{number}", *state.split(), "", BEGAN + timedelta(seconds=number))
+        Seen(kind, run, run, f"{name}-{number}", *state.split(), "", BEGAN + timedelta(seconds=number))  # type: ignore[call-arg, arg-type]
         for number, (kind, run, state) in enumerate(states)
     ]
 

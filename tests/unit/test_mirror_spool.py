@@ -89,6 +89,7 @@ def test_every_kind_of_line_comes_back_as_it_was(folder: Path, store: Store) -> 
             heard.append(operation)
             return super().write(operation)
 
+    said: list[Any]
     spool, said = Spool(store.url), [adoption(), moved, state_of(1)]
     for operation in said:
         spool.append(operation)

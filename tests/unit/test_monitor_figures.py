@@ -49,7 +49,7 @@ def timed(times: Sequence[float], *, now: float = 0.0, **fields: Any) -> Window:
 
 def test_the_rest_takes_as_long_as_the_steps_did() -> None:
     told = progress_of(timed([2.0] * 9, now=0.5))
-    assert told == Progress(0.5, 10, 20, pytest.approx(19.5), pytest.approx(19.5), pytest.approx(19.5))
+    assert told == Progress(0.5, 10, 20, pytest.approx(19.5), pytest.approx(19.5), pytest.approx(19.5))  # type: ignore[arg-type]
     late = progress_of(timed([2.0] * 9, now=100.0)).remaining_seconds
     assert late == pytest.approx(18.0), "a step in flight can have had no more than a usual step takes"
     last = progress_of(timed([1.0, 2.0, 9.0, 10.0, 10.0], now=100.0, completed_steps=6, total_steps=7))

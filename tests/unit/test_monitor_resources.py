@@ -85,7 +85,7 @@ def test_what_is_gone_cannot_be_read() -> None:
 
 async def test_a_meter_needs_two_looks_at_the_same_children(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(resources.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(resources.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
     team = Team()
     monkeypatch.setattr(resources, "team_of", lambda strategy: team)
     meter = Meter(object())

@@ -270,7 +270,7 @@ def test_a_portfolio_trial_reports_its_refits() -> None:
 
 
 def test_dearer_trading_lowers_the_value() -> None:
-    cheap, usual, dear = (load("sp500_trend")({"cost_basis_points": cost}).value for cost in (0.0, 10.0, 20.0))  # type: ignore[union-attr]
+    cheap, usual, dear = (load("sp500_trend")({"cost_basis_points": cost}).value for cost in (0.0, 10.0, 20.0))
     assert cheap > usual > dear
 
 

@@ -55,7 +55,7 @@ def test_every_data_class_has_an_inverse() -> None:
     for record in (
         OptimizationMetrics("a", now, cpu_usage=12.5),
         OptimizationAlert("x", "a", AlertLevel.WARNING, "title", "message", now, metadata={"k": [1]}),
-        OptimizationHealthReport("a", now, *[healthy] * 5, *[0.5] * 4, issues=["i"]),
+        OptimizationHealthReport("a", now, *[healthy] * 5, *[0.5] * 4, issues=["i"]),  # type: ignore[misc, arg-type]
     ):
         data = json.loads(json.dumps(record.to_dict()))
         assert type(record).from_dict(data) == record

@@ -59,7 +59,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_decorator_returns_the_function_itself() -> None:
     def crossover(parameters: dict[str, Any]) -> float:
-        return parameters["x"] * 2.0
+        return float(parameters["x"] * 2.0)
 
     decorated = objective("crossover", search_space=SPACE, direction="minimize", baseline=0.5)(crossover)
     assert decorated is crossover

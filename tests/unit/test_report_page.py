@@ -173,7 +173,8 @@ def test_one_trial_is_a_report_too(store: Store) -> None:
 
 
 def test_text_of_others_stays_text(store: Store) -> None:
-    fields = {"name": HOSTILE, "description": HOSTILE, "metadata": {"objective": HOSTILE, "sampler": HOSTILE}}
+    hostile = {"objective": HOSTILE, "sampler": HOSTILE}
+    fields: dict[str, Any] = {"name": HOSTILE, "description": HOSTILE, "metadata": hostile}
     trade(store, HOSTILE, noise(200), 40, failing=3, error=HOSTILE, **fields)
     text = report_of(store, [HOSTILE])
     page = checked(text)

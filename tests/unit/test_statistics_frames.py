@@ -137,7 +137,7 @@ def test_bad_requests_name_their_field(store: Store, tmp_path: Path) -> None:
         (("optimizations",), {"status": "done"}, "status"),
     ):
         with pytest.raises(OptimizationValidationError) as refused:
-            frame(store, *arguments, **more)  # type: ignore[arg-type]
+            frame(store, *arguments, **more)
         assert refused.value.field == field
     with pytest.raises(OptimizationError, match="ghost"):
         frame(store, "trials", "ghost")

@@ -430,7 +430,7 @@ def spans(path: str) -> set[str]:
 def counted(path: str, by: list[str]) -> list[dict[str, Any]]:
     with sqlite3.connect(path) as direct:
         found = pd.read_sql("SELECT priority, status FROM optimization", direct).value_counts(by).reset_index()
-    return found.sort_values(by).to_dict("records")
+    return list(found.sort_values(by).to_dict("records"))
 
 
 @cache
