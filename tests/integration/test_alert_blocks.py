@@ -19,7 +19,6 @@ from o9.blocks import AlertChannel
 from o9.blocks.alert_channel import load_block
 from o9.model.errors import OptimizationAlertError
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.model.settings import settings
 
 BLOCKS = ("block:desk-saved", "block:custom-webhook/desk-saved")
 FILE = """
@@ -50,13 +49,12 @@ async def test_a_node_sends_through_them(
     saved: None,
     hooks: HookServer,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
     open_aggregator: Callable[..., Awaitable[Any]],
     async_wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
     (tmp_path / "alerts.yaml").write_text(FILE.format(channels=", ".join(BLOCKS)), encoding="utf-8")
-    monkeypatch.setenv("O9_ALERTS_FILE", str(tmp_path / "alerts.yaml"))
-    settings.cache_clear()
+    set_o9(alerts_file=tmp_path / "alerts.yaml")
     aggregator = await open_aggregator()
     await aggregator.send_alert(OptimizationAlert("a", "opt-1", "error", "Drawdown", "it fell", utc_now()))  # type: ignore[arg-type]
     await async_wait_until(lambda: len(hooks.received) == 2, 30.0)
@@ -71,7 +69,6 @@ async def test_a_node_sends_through_them(
         ]
 
     await async_wait_until(sent)
-    settings.cache_clear()
 
 
 async def test_a_channel_that_is_a_block_is_really_tried(saved: None, hooks: HookServer, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.model.settings import settings
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store.contract_steps import at_work, put, trial
@@ -557,13 +556,13 @@ async def test_a_night_without_a_source_of_data_is_one_message(
 async def test_a_failing_optimization_is_one_alert_and_one_line_in_the_log(
     open_aggregator: Callable[..., Awaitable[OptimizationStateAggregator]],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
     async_wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
     path = tmp_path / "alerts.yaml"
     path.write_text("route: {receiver: default, group_wait: 1s}", encoding="utf-8")
-    monkeypatch.setattr(settings(), "alerts_file", str(path))
+    set_o9(alerts_file=path)
     aggregator = await open_aggregator()
     caplog.set_level(logging.INFO)
     await aggregator.submit_optimization(new("one", objective="no feed", total_steps=2, sampler="random"))

@@ -26,7 +26,6 @@ from o9.model.errors import (
     OptimizationValidationError,
 )
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
@@ -55,21 +54,13 @@ def write(path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_o9: Callable[..., None]) -> Path:
     """O9_ALERTS_FILE, with a configuration that waits for nobody; a lease of a second."""
     path = tmp_path / "alerts.yaml"
     path.write_text(QUICK, encoding="utf-8")
-    monkeypatch.setenv("O9_ALERTS_FILE", str(path))
-    monkeypatch.setenv("O9_LEASE_SECONDS", "1")
+    set_o9(alerts_file=path, lease_seconds=1)
     monkeypatch.setattr("o9.alerts.stages.FIRST_PAUSE", timedelta(milliseconds=20))
-    settings.cache_clear()
     return path
-
-
-@pytest.fixture(autouse=True)
-def _settings_are_read_again() -> Any:
-    yield
-    settings.cache_clear()
 
 
 @pytest.fixture
@@ -634,13 +625,16 @@ async def unfit(*_: Any) -> bool:
 
 
 async def test_the_flow_delivers_where_nobody_runs(
-    store_url: str, quick: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store_url: str,
+    quick: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = o9_testing.session_server()
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    monkeypatch.setenv("O9_STORE_URL", store_url)
-    settings.cache_clear()
+    set_o9(store_url=store_url)
     source = AlertNotificationSystem(storage_path=store_url)
     await source.initialize()
     await source.send_alert(alert("a"))

@@ -15,7 +15,6 @@ import pytest
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import OptimizationStoreError
 from o9.model.optimization import OptimizationAlert
-from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.store.store import Store
 
@@ -24,17 +23,10 @@ QUICK = "route: {receiver: all, group_by: ['...'], group_wait: 0s}\nreceivers: [
 
 
 @pytest.fixture
-def system(store_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> AlertNotificationSystem:
+def system(store_url: str, tmp_path: Any, set_o9: Callable[..., None]) -> AlertNotificationSystem:
     (tmp_path / "alerts.yaml").write_text(QUICK, encoding="utf-8")
-    monkeypatch.setenv("O9_LEASE_SECONDS", "1")
-    settings.cache_clear()
+    set_o9(lease_seconds=1)
     return AlertNotificationSystem(storage_path=store_url, alerts_file=str(tmp_path / "alerts.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def _settings_are_read_again() -> Any:
-    yield
-    settings.cache_clear()
 
 
 def alert(name: str) -> OptimizationAlert:

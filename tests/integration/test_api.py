@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from o9_testing import LINE, ended, new, until
 
 from o9.api.app import code_of
-from o9.model.settings import settings
 from OptimizationStateAggregator import (
     NotYetAvailableError,
     OptimizationAPI,
@@ -143,11 +143,14 @@ async def test_asking_wrongly(
 
 
 async def test_a_request_may_name_what_the_operator_allows(
-    aggregator: OptimizationStateAggregator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aggregator: OptimizationStateAggregator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
 ) -> None:
     (tmp_path / "allowed_desk.py").write_text("def flat(parameters):\n    return 1.0\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(settings(), "allowed_imports", ("allowed_desk",))
+    set_o9(allowed_imports="allowed_desk")
     fields = {"optimization_id": "a", "metadata": {"objective": "allowed_desk:flat", "search_space": LINE}}
     assert (await answer(aggregator, "/optimizations", "POST", fields))["optimization_id"] == "a"
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from command_line import O9, O9Command, command_in
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.model.settings import settings
 from o9.store.store import Store
 
 SECRET = "geheim12token"
@@ -407,10 +407,10 @@ def test_a_file_that_says_nothing_is_a_fault(o9: O9Command) -> None:
     assert o9("check", "empty.yaml").code == 0
 
 
-def test_a_file_that_is_none_holds_up_no_command(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_none_holds_up_no_command(o9: O9Command, set_o9: Callable[..., None]) -> None:
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     os.mkfifo("pipe.yaml")
-    monkeypatch.setattr(settings(), "alerts_file", "pipe.yaml")
+    set_o9(alerts_file="pipe.yaml")
     for command in (["simulate", "script.yaml"], ["test", "log"]):
         answer = o9(*command)
         assert (answer.code, answer.out, "no regular file: 'pipe.yaml'" in answer.err) == (1, "", True)

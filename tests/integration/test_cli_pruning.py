@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sqlite3
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 from command_line import O9Command, command_in, create, filled_store, work
 
 from o9.model.optimization import utc_now
-from o9.model.settings import settings
 from o9.store.runs import CloseRun, KnowRun
 from o9.store.store import Store
 
@@ -146,10 +146,9 @@ def test_what_it_refuses(o9: O9Command, filled: Path, options: list[str], code: 
     assert "done-1" in names(o9)
 
 
-def test_the_setting_says_what_is_old(o9: O9Command, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_says_what_is_old(o9: O9Command, filled: Path, set_o9: Callable[..., None]) -> None:
     def prune_with(days: str) -> Any:
-        monkeypatch.setenv("O9_RETENTION_DAYS", days)
-        settings.cache_clear()
+        set_o9(retention_days=days)
         return o9("db", "prune", "--yes", "--json")
 
     assert prune_with("30").json()["optimizations"] == 0

@@ -7,6 +7,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from command_line import O9, O9Command, command_in, create, filled_store
 
 from o9.cli import escape
 from o9.model.optimization import OptimizationState
-from o9.model.settings import settings
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.store.alerts import RaiseAlerts, ResolveAlert
@@ -96,14 +96,11 @@ def test_trials_shows_the_last_and_the_best(o9: O9Command, filled: Path) -> None
     assert "no trials yet" in o9("trials", "waiting-1").err
 
 
-def test_the_store_is_named_by_option_or_environment(
-    o9: O9Command, filled: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_store_is_named_by_option_or_environment(o9: O9Command, filled: Path, set_o9: Callable[..., None]) -> None:
     filled.rename("other.db")
     assert o9("list").code == 1
     assert len(o9("list", "--json", "--store", "other.db").json()) == 4
-    monkeypatch.setenv("O9_STORE_URL", "other.db")
-    settings.cache_clear()
+    set_o9(store_url="other.db")
     assert len(o9("list", "--json").json()) == 4
     assert "--store other.db" in o9("show", "busy-1", "--store", "other.db").out
 
@@ -193,11 +190,9 @@ def test_wrong_usage_is_one_line_and_code_2(o9: O9Command, arguments: list[str],
     assert len(answer.err.splitlines()) == 1
 
 
-def test_a_setting_that_cannot_be_read_is_named(o9: O9Command, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("O9_LEASE_SECONDS", "soon")
-    settings.cache_clear()
+def test_a_setting_that_cannot_be_read_is_named(o9: O9Command, filled: Path, set_o9: Callable[..., None]) -> None:
+    set_o9(lease_seconds="soon")
     answer = o9("list")
-    settings.cache_clear()
     assert answer.code == 1
     assert "O9_LEASE_SECONDS='soon'" in answer.err
 
@@ -249,20 +244,16 @@ def test_doctor_finds_nothing_wrong_and_creates_nothing(o9: O9Command) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_doctor_names_problems_with_remedies_and_keeps_secrets(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_problems_with_remedies_and_keeps_secrets(o9: O9Command, set_o9: Callable[..., None]) -> None:
     Path("folder").mkdir()
-    monkeypatch.setenv("O9_STORE_URL", "postgresql://me:hush@localhost:1/none")
-    monkeypatch.setenv("O9_LEASE_SECOND", "3")
-    settings.cache_clear()
+    set_o9(store_url="postgresql://me:hush@localhost:1/none", lease_second=3)
     answer = o9("doctor", "--store", "folder")
     assert answer.code == 1
     assert "folder is a folder" in answer.out
     assert "did you mean O9_LEASE_SECONDS?" in answer.out
     assert "hush" not in answer.out
-    monkeypatch.setenv("O9_LOG_LEVEL", "LOUD")
-    settings.cache_clear()
+    set_o9(log_level="LOUD")
     unreadable = o9("doctor", "--store", "x.db", "--json")
-    settings.cache_clear()
     assert unreadable.code == 1
     assert any("O9_LOG_LEVEL='LOUD'" in finding["detail"] for finding in unreadable.json()["findings"])
 
@@ -278,18 +269,16 @@ def test_doctor_knows_alerts_and_counts_what_waits_to_be_written(o9: O9Command) 
     assert told.endswith("; 2 alerts were told, 1 fire")
 
 
-def test_doctor_looks_at_the_file_of_alerts(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_looks_at_the_file_of_alerts(o9: O9Command, set_o9: Callable[..., None]) -> None:
     Path("alerts.yaml").write_text("route: {receiver: nobody, group_wait: soon}\n", encoding="utf-8")
     lists = "2 faults → `o9 alerts check alerts.yaml` lists them"
     for file, said in (("alerts.yaml", lists), ("gone.yaml", "gone.yaml: No such file")):
-        monkeypatch.setenv("O9_ALERTS_FILE", file)
-        settings.cache_clear()
+        set_o9(alerts_file=file)
         answer = o9("doctor")
         assert answer.code == 1
         assert said in " ".join(answer.out.split())
     Path("gone.yaml").write_text("route: {receiver: default}\n", encoding="utf-8")
     answer = o9("doctor")
-    settings.cache_clear()
     assert answer.code == 0
     assert "gone.yaml has no fault" in answer.out
 

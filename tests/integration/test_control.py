@@ -350,27 +350,19 @@ async def test_ended_by_hand_while_at_work(aggregator: Any, async_wait_until: Wa
         assert (await aggregator.get_optimization_status(name)).completed_steps == state.completed_steps
 
 
-async def test_a_strategy_that_never_awaits_is_interrupted(
-    open_aggregator: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from o9.model.settings import settings
+async def test_a_strategy_that_never_awaits_is_interrupted(open_aggregator: Open, set_o9: Callable[..., None]) -> None:
+    set_o9(lease_seconds=2)
+    aggregator = await open_aggregator()
 
-    monkeypatch.setenv("O9_LEASE_SECONDS", "2")
-    settings.cache_clear()
-    try:
-        aggregator = await open_aggregator()
+    async def greedy(optimization: Any) -> None:
+        while True:
+            pass
 
-        async def greedy(optimization: Any) -> None:
-            while True:
-                pass
-
-        aggregator.coordinator.register_strategy("greedy", greedy)
-        await aggregator.submit_optimization(new("greedy", strategy="greedy", total_steps=3))
-        state = await ended(aggregator, "greedy")
-        assert state.status is S.FAILED
-        assert "held the event loop" in state.issues[0]
-    finally:
-        settings.cache_clear()
+    aggregator.coordinator.register_strategy("greedy", greedy)
+    await aggregator.submit_optimization(new("greedy", strategy="greedy", total_steps=3))
+    state = await ended(aggregator, "greedy")
+    assert state.status is S.FAILED
+    assert "held the event loop" in state.issues[0]
 
 
 async def test_callbacks_tell_of_every_status(aggregator: Any, async_wait_until: Wait) -> None:

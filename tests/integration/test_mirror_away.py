@@ -32,7 +32,6 @@ from o9.blocks.store import release_store, use_store
 from o9.flows.reconcile_states import reconcile_states
 from o9.mirror.events import EventListener
 from o9.mirror.spool import deliver
-from o9.model.settings import settings
 from o9.store.leases import Claim
 from o9.store.runs import KnowRun
 from o9.store.store import Store
@@ -69,11 +68,9 @@ if sys.argv[1] == "waits":
 
 
 @pytest.fixture
-def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("O9_SPOOL_FOLDER", str(tmp_path / "spool"))
-    settings.cache_clear()
-    yield tmp_path / "spool"
-    settings.cache_clear()
+def spool(tmp_path: Path, set_o9: Callable[..., None]) -> Path:
+    set_o9(spool_folder=tmp_path / "spool")
+    return tmp_path / "spool"
 
 
 class Postgres:

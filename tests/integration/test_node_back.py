@@ -14,7 +14,6 @@ from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.rules import Facts, alert_of
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import utc_now
-from o9.model.settings import settings
 from o9.store.contract_steps import at_work
 from o9.store.leases import Heartbeat, Leave
 from o9.store.store import Store
@@ -24,6 +23,7 @@ async def test_a_node_that_is_back_under_its_name_is_not_lost(
     open_aggregator: Callable[..., Awaitable[Any]],
     store_url: str,
     monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
     async_wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
     with Store(store_url) as store:
@@ -32,9 +32,8 @@ async def test_a_node_that_is_back_under_its_name_is_not_lost(
         at_work(store, "a")
         process.kill()
         process.wait()
-        monkeypatch.setenv("O9_NODE_ID", "node-1")
+        set_o9(node_id="node-1")
         monkeypatch.setattr("o9.aggregator.node._names", count(1))  # as in a process of its own
-        settings.cache_clear()
         aggregator = await open_aggregator()
 
         async def told() -> list[tuple[str, str]]:
@@ -45,7 +44,6 @@ async def test_a_node_that_is_back_under_its_name_is_not_lost(
         await async_wait_until(lambda: aggregator._rules._judge._last_pass > passes)
         assert ("Attempt crashed", "a") in await told()
         assert "Node lost" not in {title for title, _ in await told()}
-    settings.cache_clear()
 
 
 def announced(store: Store) -> psutil.Popen:
@@ -93,7 +91,10 @@ async def test_a_node_that_was_found_dead_is_so_until_it_is_back(
 
 
 async def test_what_others_said_of_its_death_is_over_as_a_node_takes_its_name(
-    open_aggregator: Callable[..., Awaitable[Any]], store_url: str, monkeypatch: pytest.MonkeyPatch
+    open_aggregator: Callable[..., Awaitable[Any]],
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
 ) -> None:
     (rule,) = (each for each in BUILT_IN if each.name == "node_died")
     words = {"host": socket.gethostname()}
@@ -110,10 +111,8 @@ async def test_what_others_said_of_its_death_is_over_as_a_node_takes_its_name(
 
     begin = AlertNotificationSystem.start
     monkeypatch.setattr(AlertNotificationSystem, "start", start)
-    monkeypatch.setenv("O9_NODE_ID", "node-1")
+    set_o9(node_id="node-1")
     monkeypatch.setattr("o9.aggregator.node._names", count(1))
-    settings.cache_clear()
     await open_aggregator()
     assert known == [{"node-1": True, "another": False}], "before it tells anybody anything"
     await system.cleanup()
-    settings.cache_clear()

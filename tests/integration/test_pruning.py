@@ -25,7 +25,6 @@ from o9.health.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import horizon, prune
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
-from o9.model.settings import settings
 from o9.model.states import OptimizationStatus as S
 from o9.store.contract_pruning import assert_counts_of_what_is_there, live
 from o9.store.contract_steps import at_work, trial
@@ -159,7 +158,7 @@ def _total(store: Store) -> int:
 
 
 @pytest.fixture
-def used(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def used(store_url: str) -> Iterator[Store]:
     """A store that the flows of this process use: one ended an hour ago, one just now, and one is at work."""
     from o9.blocks.store import release_store, use_store
 
@@ -174,7 +173,6 @@ def used(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         use_store(store)
         yield store
         release_store(store)
-    settings.cache_clear()
 
 
 async def test_the_flow_prunes_and_says_so_in_prefect(used: Store) -> None:
@@ -193,11 +191,9 @@ async def test_the_flow_prunes_and_says_so_in_prefect(used: Store) -> None:
     assert found[None].data == 100.0
 
 
-async def test_the_setting_says_how_old_and_0_keeps_all(used: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings.cache_clear()
+async def test_the_setting_says_how_old_and_0_keeps_all(used: Store, set_o9: Callable[..., None]) -> None:
     assert (await prune_history())["optimizations"] == 0
-    monkeypatch.setenv("O9_RETENTION_DAYS", "0.02")
-    settings.cache_clear()
+    set_o9(retention_days=0.02)
     assert (await prune_history())["optimizations"] == 1
 
 

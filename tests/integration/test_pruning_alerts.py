@@ -101,6 +101,7 @@ def test_what_was_told_long_ago_goes_and_its_counts_stay(
 def test_the_command_says_what_of_alerts_goes(
     store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    o9 = command_in(tmp_path, capsys, monkeypatch)
     asyncio.run(fill(store_url, tmp_path))
     with sqlite3.connect(store_url) as direct:
         for table, columns in {
@@ -109,7 +110,6 @@ def test_the_command_says_what_of_alerts_goes(
         }.items():  # fmt: skip
             for column in columns:
                 direct.execute(f"UPDATE {table} SET {column} = '2026-01-01' WHERE {column} IS NOT NULL")
-    o9 = command_in(tmp_path, capsys, monkeypatch)
     option = ("db", "prune", "--older-than", "1.5", "--store", store_url)
     planned = o9(*option, "--dry-run")
     assert "there is nothing to delete that ended before" in planned.out

@@ -14,7 +14,6 @@ import pytest
 
 from o9.cli.main import main
 from o9.model.optimization import OptimizationState, utc_now
-from o9.model.settings import settings
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.store.leases import Claim
@@ -86,7 +85,6 @@ def command_in(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.chdir(folder)
     monkeypatch.delenv("O9_STORE_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
-    settings.cache_clear()
 
     def run(*arguments: str) -> Answer:
         capsys.readouterr()

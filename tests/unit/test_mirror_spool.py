@@ -21,7 +21,6 @@ from o9.mirror.seen import FLOW, Run, Seen, operation_for
 from o9.mirror.spool import Spool, deliver
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import OptimizationState, utc_now
-from o9.model.settings import settings
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.runs import Adopt
 from o9.store.store import Store
@@ -32,12 +31,10 @@ NAMES = ["PENDING Pending", "RUNNING Running", "COMPLETED Completed"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, set_o9: Callable[..., None]) -> Path:
     """The node's spool folder."""
-    monkeypatch.setenv("O9_SPOOL_FOLDER", str(tmp_path / "spool"))
-    settings.cache_clear()
-    yield tmp_path / "spool"
-    settings.cache_clear()
+    set_o9(spool_folder=tmp_path / "spool")
+    return tmp_path / "spool"
 
 
 @pytest.fixture
