@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from functools import cache
 
+import httpx
 from prefect.blocks.core import Block
+from prefect.exceptions import PrefectException
 from pydantic import Field, SecretStr
 
-from o9.model.settings import settings
+from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.model.settings import STORE_BLOCK, settings
 from o9.store.store import Store
 
 
 class AggregatorStore(Block):
     """A store of O9's, by its URL: `AggregatorStore(url="postgresql://…").save("production")`.
 
-    Workers use it with O9_STORE_URL=block:production.
+    Commands, aggregators and workers use it with O9_STORE_URL=block:production.
     """
 
     _block_type_name = "O9 Aggregator Store"
@@ -45,28 +48,36 @@ def release_store(store: Store) -> None:
             _in_use.remove(store)
 
 
-def _block(name: str) -> AggregatorStore:
-    block = AggregatorStore.load(name, _sync=True)  # type: ignore[call-arg]  # Prefect's decorator takes it
-    assert isinstance(block, AggregatorStore)
-    return block
-
-
 def current_store() -> Store:
     """The store in use; where none is, the one that the settings name is opened and stays open."""
     with _lock:
         if not _in_use:
-            _in_use.append(Store(_named(settings().store_url)))
+            _in_use.append(Store(named_url(settings().store_url)))
         return _in_use[-1]
 
 
 def current_url() -> str:
     """Where `current_store` is or would be; never waits for it, though it may ask Prefect for a block."""
     in_use = _in_use[-1:]  # without the lock, which is held while a store is being opened
-    return in_use[0].url if in_use else _named(settings().store_url)
+    return in_use[0].url if in_use else named_url(settings().store_url)
 
 
 @cache
-def _named(url: str) -> str:
-    """The URL itself, or that of the block it names."""
-    name = url.removeprefix("block:")
-    return url if name == url else _block(name).url.get_secret_value()
+def named_url(url: str) -> str:
+    """The URL itself, or that of the block it names, for which Prefect's server is asked once.
+
+    Raises OptimizationStoreError where there is no such block, StoreUnavailableError where it cannot be loaded.
+    """
+    if not url.startswith(STORE_BLOCK):
+        return url
+    name = url.removeprefix(STORE_BLOCK)
+    try:
+        block = AggregatorStore.load(name, _sync=True)  # type: ignore[call-arg]  # Prefect's decorator takes it
+    except ValueError as error:
+        remedy = f"save it with AggregatorStore(url=…).save({name!r}), or give the URL itself"
+        raise OptimizationStoreError(f"the store {url}: {error}; {remedy}") from None
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise StoreUnavailableError(f"the store {url} cannot be loaded from Prefect's server ({why})") from error
+    assert isinstance(block, AggregatorStore)
+    return block.url.get_secret_value()

@@ -17,6 +17,7 @@ from o9.aggregator.findings import Findings
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.node import Node
 from o9.aggregator.schedules import Schedule
+from o9.aggregator.store_block import url_of_store
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
@@ -53,7 +54,7 @@ class OptimizationStateAggregator:
 
     max_concurrent_optimizations: how many run at once, over all aggregators on the store.
     monitoring_interval, health_check_interval, sync_interval: seconds.
-    storage_path: the store, a path or URL; left at its default, O9_STORE_URL counts.
+    storage_path: the store, a path, a URL or block:NAME; left at its default, O9_STORE_URL counts.
     schedules: flows to run at their intervals, unless another aggregator on the store does; see `schedules.IN_NODES`.
     """
 
@@ -272,7 +273,7 @@ class OptimizationStateAggregator:
     async def _initialize(self) -> None:
         if self._store is not None:
             return
-        store = await asyncio.to_thread(Store, self._url)
+        store = await asyncio.to_thread(Store, await url_of_store(self._url))
         self.alert_system.use(store)
         try:
             await self.alert_system.initialize()  # its file may be refused

@@ -24,7 +24,7 @@ from o9.cli.follow import crew_of, nobody_works_on
 from o9.cli.open_store import option_for, size_of, sqlite_path, store_url
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
 from o9.cli.words import command
-from o9.model.settings import Settings, settings
+from o9.model.settings import STORE_BLOCK, Settings, settings
 from o9.model.states import ACTIVE
 from o9.store.engine import describe, parse_url, schema_revision, store_error
 from o9.store.migrations import HEAD, REVISIONS
@@ -95,7 +95,7 @@ def settings_in_force(given: str | None) -> Iterator[Finding]:
     for name in Settings.model_fields:
         value = getattr(in_force, name)
         text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
-        if name == "store_url":
+        if name == "store_url" and not text.startswith(STORE_BLOCK):
             text = describe(parse_url(text))  # without its password
         source = "set" if name in in_force.model_fields_set else "default"
         if name == "store_url" and given:

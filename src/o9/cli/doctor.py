@@ -1,4 +1,7 @@
-"""`doctor`: what is installed, reachable and misconfigured, each with a remedy. Changes and starts nothing."""
+"""`doctor`: what is installed, reachable and misconfigured, each with a remedy.
+
+Changes nothing. Starts nothing but the local Prefect server, where a block holds the store's URL and none answers.
+"""
 
 from __future__ import annotations
 

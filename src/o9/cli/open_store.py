@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from o9.cli.escape import shown
 from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.optimization import OptimizationState
-from o9.model.settings import settings
+from o9.model.settings import STORE_BLOCK, settings
 from o9.store.engine import parse_url
 from o9.store.store import Store
 
@@ -19,8 +21,16 @@ NEAR_AMONG = 1000  # how many of the newest ids are searched for one like a mist
 
 
 def store_url(given: str | None) -> str:
-    """What `--store` says, else the setting."""
-    return given or settings().store_url
+    """What `--store` says, else the setting; of a block the URL that it holds, for which Prefect is imported."""
+    url = given or settings().store_url
+    return _url_in_block(url) if url.startswith(STORE_BLOCK) else url
+
+
+@cache
+def _url_in_block(url: str) -> str:
+    from o9.aggregator.store_block import url_of_store
+
+    return asyncio.run(url_of_store(url))
 
 
 def sqlite_path(url: str) -> Path | None:

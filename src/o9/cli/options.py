@@ -29,7 +29,8 @@ StoreUrl = Annotated[
     typer.Option(
         "--store",
         metavar="URL",
-        help="The store: a path, sqlite:///… or postgresql://…  [env: O9_STORE_URL; default: optimization_state.db]",
+        help="The store: a path, sqlite:///…, postgresql://… or block:NAME  "
+        "[env: O9_STORE_URL; default: optimization_state.db]",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

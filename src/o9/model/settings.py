@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_STORE = "optimization_state.db"
+STORE_BLOCK = "block:"  # before the name of a Prefect block that holds the URL
 
 
 def default_node_id() -> str:
@@ -23,7 +24,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="O9_", env_file=".env", extra="ignore")
 
-    store_url: str = Field(DEFAULT_STORE, description="a path, sqlite:///… or postgresql://…")
+    store_url: str = Field(DEFAULT_STORE, description="a path, sqlite:///…, postgresql://… or block:NAME")
     store_durability: Literal["process", "power"] = Field(
         "process",
         description="what an acknowledged write in SQLite survives: the death of any process, or also a power cut",

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.model.settings import STORE_BLOCK
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
 
 Durability = Literal["process", "power"]
@@ -46,6 +47,10 @@ def open_engine(url: str, durability: Durability = "process") -> Engine:
 
 def parse_url(url: str) -> URL:
     """A path becomes a SQLite URL; `postgresql://` gets the driver that O9 uses."""
+    if url.startswith(STORE_BLOCK):
+        raise OptimizationStoreError(
+            f"the store {url} is a Prefect block, which commands, aggregators and flows open: give the URL itself here"
+        )
     if "://" not in url:
         return URL.create("sqlite", database=str(Path(url).expanduser()))
     try:
