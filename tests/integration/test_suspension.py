@@ -62,7 +62,7 @@ def runner(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> I
         }
         with (tmp_path / "runner.log").open("w") as log:
             process = zygote.start(["-c", SERVE], env=environment, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
-        yield environment[o9_testing.MARK]
+        yield environment[zygote.MARK]
         process.terminate()
         process.wait(30)
         sys.stdout.write((tmp_path / "runner.log").read_text())

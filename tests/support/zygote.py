@@ -236,7 +236,7 @@ def _serve(address: str, lifeline: int) -> tuple[dict[str, Any], list[int]]:
     print("ready", flush=True)
     children: dict[int, socket.socket] = {}
     while True:
-        readable, _, _ = select.select([listener, waking, lifeline], [], [])
+        readable, _, _ = select.select([listener.fileno(), waking, lifeline], [], [])
         if lifeline in readable:
             sys.exit()
         if waking in readable:
@@ -244,7 +244,7 @@ def _serve(address: str, lifeline: int) -> tuple[dict[str, Any], list[int]]:
             for pid, code in _reaped(children):
                 with contextlib.suppress(OSError), children.pop(pid) as connection:  # nobody may wait for it
                     connection.sendall(f"{code}\n".encode())
-        if listener in readable:
+        if listener.fileno() in readable:
             connection, _ = listener.accept()
             request, streams = _received(connection)
             if (pid := os.fork()) == 0:
@@ -299,7 +299,6 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = _writer(1)
     sys.stderr = _writer(2)
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
     import prefect.context
     import prefect.logging.configuration
