@@ -32,6 +32,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
 
 import o9_testing
+from o9_testing import PATIENCE
 
 from o9.model.settings import settings
 
@@ -158,7 +159,7 @@ def wait_until() -> Callable[..., Any]:
     """`wait_until(condition, seconds=30)` polls until `condition()` is true, and returns what it returned."""
 
     def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE * seconds
         while not (answer := condition()):
             assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
             time.sleep(0.01)
@@ -172,7 +173,7 @@ def async_wait_until() -> Callable[..., Awaitable[Any]]:
     """The same for async tests; `condition` may be async, too."""
 
     async def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE * seconds
         while True:
             answer = condition()
             answer = await answer if inspect.isawaitable(answer) else answer

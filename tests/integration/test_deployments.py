@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ from typing import Any
 import o9_testing
 import pytest
 import yaml
+import zygote
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -113,7 +113,7 @@ async def test_a_worker_in_another_folder_runs_each_that_prefect_yaml_deploys(
     await client.create_work_pool(WorkPoolCreate(name="o9", type="process"))
     with o9_testing.no_process_left() as environment:
         environment = environment_for(tmp_path, environment)
-        prefect = [sys.executable, "-m", "prefect"]
+        prefect = ["-m", "prefect"]
         run(*prefect, "--no-prompt", "deploy", "--all", folder=FOLDER, environment=environment)
         flow_runs = {}
         for deployment in await deployments(client):
@@ -160,24 +160,18 @@ async def test_the_script_serves_from_another_folder_until_it_is_interrupted(
 
 def test_the_script_says_what_it_needs(tmp_path: Path) -> None:
     environment = o9_testing.clean_environment(O9_STORE_URL="store.db")
-    told = subprocess.run(
-        [sys.executable, FOLDER / "serve.py"], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    told = zygote.run([str(FOLDER / "serve.py")], cwd=tmp_path, env=environment)
     assert (told.returncode, told.stderr[:20]) == (1, "set PREFECT_API_URL:")
 
 
-def started(folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+def started(folder: Path, environment: dict[str, str]) -> zygote.Process:
     """The script, running."""
-    return subprocess.Popen(
-        [sys.executable, FOLDER / "serve.py"], cwd=folder, env=environment, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def run(*command: str, folder: Path, environment: dict[str, str], seconds: float = 120.0) -> str:
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    return zygote.start(
+        [str(FOLDER / "serve.py")], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+
+
+def run(*command: str, folder: Path, environment: dict[str, str]) -> str:
+    done = zygote.run(list(command), cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

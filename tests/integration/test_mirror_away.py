@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -230,9 +229,9 @@ def prefect_server(tmp_path: Path) -> Iterator[Callable[[], int]]:
         here = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url}
 
         def start() -> int:
-            command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-services"]
+            command = ["-m", "prefect", "server", "start", "--port", str(port), "--no-services"]
             with (tmp_path / "server.log").open("ab") as log:
-                process = subprocess.Popen(command, env=environment | here, stdout=log, stderr=log)
+                process = zygote.start(command, env=environment | here, stdout=log, stderr=log)
             started.append(process)
             deadline = time.monotonic() + 90
             while time.monotonic() < deadline:

@@ -3,7 +3,7 @@
     process = zygote.start(["worker.py", "argument"], cwd=folder, env=environment, stdout=subprocess.PIPE)
 
 A `Process` is used as `subprocess.Popen[str]` is. The command is what follows the interpreter's name: a script,
-`-c SOURCE`, or `-m MODULE` with a function `main`. The process has its own pid, environment and standard streams, and
+`-c SOURCE`, or `-m MODULE`. The process has its own pid, environment and standard streams, and
 Prefect reads its settings anew in it, so one zygote serves every environment.
 
 What differs from a start from nothing: modules are there before they are imported. A test that counts imports, or
@@ -24,6 +24,7 @@ import importlib
 import io
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -320,12 +321,14 @@ def _writer(descriptor: int) -> io.TextIOWrapper:
 def _run(command: list[str]) -> None:
     kind, rest = command[0], command[1:]
     if kind == "-m":
-        sys.argv = [rest[0], *rest[1:]]
+        sys.argv = rest
         sys.path.insert(0, "")
-        sys.exit(importlib.import_module(rest[0]).main())
-    main = types.ModuleType("__main__")
-    main.__builtins__ = __builtins__  # type: ignore[attr-defined]
-    sys.modules["__main__"] = main
+        if callable(main := getattr(importlib.import_module(rest[0]), "main", None)):
+            sys.exit(main())
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        return
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    module.__builtins__ = __builtins__  # type: ignore[attr-defined]
     if kind == "-c":
         sys.argv = ["-c", *rest[1:]]
         sys.path.insert(0, "")
@@ -333,9 +336,9 @@ def _run(command: list[str]) -> None:
     else:
         sys.argv = command
         sys.path.insert(0, str(Path(kind).resolve().parent))
-        main.__file__ = kind
+        module.__file__ = kind
         code = compile(Path(kind).read_text(encoding="utf-8"), kind, "exec")
-    exec(code, main.__dict__)
+    exec(code, module.__dict__)
 
 
 if __name__ == "__main__":
