@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from o9.strategies.registry import objective, register_strategy
     from o9.synchronizer.synchronizer import AsyncStateSynchronizer
 
+    __version__: str
+
 _HOMES = {
     "o9.aggregator.aggregator": ("OptimizationStateAggregator",),
     "o9.alerts.system": ("AlertNotificationSystem",),
@@ -140,6 +142,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("prefect-o9")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(_HOME_OF[name]), name)

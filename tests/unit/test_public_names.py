@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import OptimizationStateAggregator as public
 
@@ -10,6 +11,10 @@ def test_every_name_is_there_and_listed_once() -> None:
     assert sorted(public._HOME_OF) == sorted(public.__all__)
     for name in public.__all__:
         assert getattr(public, name).__name__ == name
+
+
+def test_it_says_its_version() -> None:
+    assert public.__version__ == version("prefect-o9")
 
 
 def test_an_objective_s_module_does_not_load_prefect() -> None:
