@@ -26,8 +26,9 @@ from o9.store.store import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
+MISSING = [package for package, found in (("chromium", CHROMIUM), ("chromium-driver", DRIVER)) if not found]
 pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no Chromium with its driver on this system; apt-get install chromium-driver"
+    bool(MISSING), reason=f"no Chromium with its driver; on Debian: apt-get install {' '.join(MISSING)}"
 )
 WIDTHS = (390, 1440)
 CHINESE = "横截面动量 · 沪深300 🚀"

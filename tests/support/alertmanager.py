@@ -1,7 +1,8 @@
 """A real Alertmanager, to which the same timelines are played as to O9, all side by side in one process.
 
 Each timeline gets a label of its own, which its route, its silences and its inhibition rules name, so that none sees
-another. What Alertmanager sends comes back over webhooks.
+another. What Alertmanager sends comes back over webhooks. Needs its binary from the system (Debian:
+`apt-get install prometheus-alertmanager`).
 
 Up to 0.28 Alertmanager sweeps away empty groups every 30 s only, and an alert that comes before waits for the empty
 group's next look; later versions, and O9, end a group when nothing is left of it. The timelines begin a group anew when
