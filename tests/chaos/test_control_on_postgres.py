@@ -6,12 +6,12 @@ PostgreSQL here.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import o9_testing
 import psycopg
+import zygote
 from control_chaos import (
     Floor,
     assert_completed,
@@ -97,7 +97,7 @@ def submit(floor: Floor, name: str, sampler: str, priority: int, ago: float) -> 
         floor.submit(plan(name, "asynchronous", STEPS, priority=priority, sampler=sampler, trials_per_step=2))
 
 
-def at_work(floor: Floor, workers: list[subprocess.Popen[str]]) -> tuple[subprocess.Popen[str], str] | None:
+def at_work(floor: Floor, workers: list[zygote.Process]) -> tuple[zygote.Process, str] | None:
     """Who holds one that is in the middle, and its id."""
     by_node = {node_of(worker): worker for worker in workers}
     for name, state in floor.states().items():

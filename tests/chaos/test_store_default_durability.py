@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -46,7 +46,8 @@ def _default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_default_is_the_documented_one(store_url: str) -> None:
     normal, full = 1, 2
-    for durability, synchronous in ((None, normal), ("process", normal), ("power", full)):
+    expected: dict[Literal["process", "power"] | None, int] = {None: normal, "process": normal, "power": full}
+    for durability, synchronous in expected.items():
         with Store(store_url, durability=durability) as store, store._engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"

@@ -112,14 +112,14 @@ def everything(store: Store) -> Iterator[tuple[str, Any]]:
         yield span, store.windows(span, "2000", "9999")
     for metric in store.ranked_metrics():
         yield metric, store.ranked(metric, "maximize", 10, largest_first=True)
-    for ask in (
+    for ask_all in (
         store.counts, store.endings, store.totals, store.priorities, store.ranked_metrics, store.policies,
         store.health_reports, store.nodes, store.last_transition, store.last_change, store.schema, store.check,
         store.alerts.page, store.alerts.counts, store.alerts.firing, store.alerts.notifications, store.alerts.untold,
         store.alerts.silences, store.alerts.groups, store.alerts.open_episodes, store.alerts.channels,
         store.alerts.rule_standings, store.alerts.read_up_to,
     ):  # fmt: skip
-        yield ask.__name__, ask()
+        yield ask_all.__name__, ask_all()
 
 
 @pytest.mark.parametrize("revision", OLD)

@@ -60,7 +60,7 @@ def test_the_store_of_a_command(o9: O9Command, given: Given, sources: tuple[str,
 @pytest.mark.parametrize(("sources", "counts"), SOURCES)
 async def test_the_store_of_an_aggregator(given: Given, sources: tuple[str, ...], counts: str) -> None:
     given("O9_STORE_URL", {source: f"{source.strip('.')}.db" for source in sources})
-    aggregator = OptimizationStateAggregator(**({"storage_path": "argument.db"} if "argument" in sources else {}))
+    aggregator = OptimizationStateAggregator(storage_path="argument.db" if "argument" in sources else DEFAULT_STORE)
     await aggregator.initialize()
     try:
         assert aggregator.store.name == (DEFAULT_STORE if counts == "default" else f"{counts.strip('.')}.db")
