@@ -196,6 +196,7 @@ def test_muted(route: Route, reason: Reason, by: str) -> None:
         ([-40, -30, -20, -10], "4 changes in 30 s"),
         ([-3620, -20, -10], ""),
         ([-3605, -20, -10], "3 changes in 59 m 55 s"),
+        ([-3610, -20, -10], "3 changes in 1 h"),
         ([-3700, -3650, -3599], "3 changes in 101 s"),
         ([-3700, -3650, -3600], ""),
     ],
