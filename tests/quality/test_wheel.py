@@ -87,9 +87,9 @@ def installed(wheel: Path) -> Path:
     python = environment / "bin" / "python"
     subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True, timeout=300)
     (site,) = (environment / "lib").glob("python*/site-packages")
-    here = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
-    # Only the folder itself: its .pth files, and with them the editable install, are not followed.
-    (site / "libraries.pth").write_text(f"{here}\n", encoding="utf-8")
+    here = [entry for entry in sys.path if entry.endswith("site-packages")]
+    # Only the folders themselves: their .pth files, and with them the editable install, are not followed.
+    (site / "libraries.pth").write_text("\n".join([*here, ""]), encoding="utf-8")
     return python
 
 
