@@ -353,7 +353,7 @@ app.add_typer(database, name="db")
 def doctor(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
     """Say what is wrong here, and what to do about it.
 
-    What is installed, reachable and misconfigured. Starts and changes nothing; exits 1 on a problem.
+    What is installed, reachable and misconfigured. Changes nothing; exits 1 on a problem.
     """
     from o9.cli.doctor import examine
 
