@@ -66,7 +66,7 @@ def write(*entries: dict[str, Any]) -> str:
 
 
 def o9(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return zygote.run([*O9, *arguments], seconds=90, env={**os.environ, **environment})
+    return zygote.run([*O9, *arguments], env={**os.environ, **environment})
 
 
 def checks_of(name: str, *options: str) -> dict[str, dict[str, Any]]:

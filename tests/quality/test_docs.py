@@ -30,7 +30,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def run(folder: Path, *command: str, home: Path) -> str:
     environment = {**os.environ, "PREFECT_HOME": str(home)}
-    done = zygote.run(list(command), cwd=folder, env=environment, seconds=240)
+    done = zygote.run(list(command), cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

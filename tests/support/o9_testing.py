@@ -214,10 +214,8 @@ def no_process_left(seconds: float = 10.0) -> Iterator[dict[str, str]]:
                 process.kill()
 
 
-def run_script(
-    source: str, folder: Path, environment: dict[str, str], seconds: float = 120.0
-) -> subprocess.CompletedProcess[str]:
+def run_script(source: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `source` as a script of its own in `folder`."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(source), encoding="utf-8")
-    return zygote.run([script.name], cwd=folder, env=environment, seconds=PATIENCE * seconds)
+    return zygote.run([script.name], cwd=folder, env=environment)

@@ -179,7 +179,7 @@ def start(
 
 
 def run(
-    command: list[str], *, seconds: float = 120.0, input: str | None = None, **more: Any
+    command: list[str], *, seconds: float = 240.0, input: str | None = None, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """Start `python COMMAND…` and wait for its end, as `subprocess.run` does with captured output."""
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
