@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import OptimizationStateAggregator as public
 
 
@@ -12,6 +14,7 @@ def test_every_name_is_there_and_listed_once() -> None:
         assert getattr(public, name).__name__ == name
 
 
+@pytest.mark.slow
 def test_an_objective_s_module_does_not_load_prefect() -> None:
     program = (
         "import sys\n"
