@@ -55,8 +55,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests are for those who ask for them: O9_LONG_TESTS=1."""
+    """Long tests are for those who ask for them: O9_LONG_TESTS=1. Outside `unit` all are slow, servers and all."""
+    unit = Path(__file__).parent / "unit"
     for item in items:
+        if unit not in item.path.parents:
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("long"):
             if _LONG_TESTS:
                 item.add_marker(pytest.mark.timeout(0))

@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -238,10 +239,11 @@ SECRET = st.text(
 ).filter(lambda text: text.strip("*") == text and HIDDEN not in text)
 
 
-@given(SECRET, SECRET, SECRET, st.integers(0, 9))
-@example("pa:ss@wo/rd", "?q=1&x", "100%25", 0)
-@settings(max_examples=150, deadline=None)
-def test_no_secret_of_a_url_is_in_a_redacted_text(password: str, path: str, value: str, form: int) -> None:
+@pytest.mark.slow
+@given(SECRET, SECRET, SECRET)
+@example("pa:ss@wo/rd", "?q=1&x", "100%25")
+@settings(max_examples=40, deadline=None)
+def test_no_secret_of_a_url_is_in_a_redacted_text(password: str, path: str, value: str) -> None:
     assume("example" not in password + path + value)
     url = (
         f"jsons://user:{quote(password, safe='')}@hooks.example.com:8443/{quote(path, safe='')}"
@@ -252,10 +254,11 @@ def test_no_secret_of_a_url_is_in_a_redacted_text(password: str, path: str, valu
         str, lambda text: quote(text, safe=""), quote, quote_plus, repr, json.dumps, html.escape,
         lambda text: json.dumps(text, ensure_ascii=False), str.upper, lambda text: repr(text.encode()),
     ]  # fmt: skip
-    shape = forms[form]
-    for secret in (password, path, value, url, base64.b64encode(f"user:{password}".encode()).decode()):
+    held = (password, path, value, url, base64.b64encode(f"user:{password}".encode()).decode())
+    for secret, shape in product(held, forms):
+        if shape is str.upper and not secret.isascii():
+            continue
         written = shape(secret)
-        assume(shape is not str.upper or secret.isascii())
         told = redacted(f"it said <{written}> and {written} {written}!", secrets)
         assert written.strip("'\"") not in told
         assert "it said" in told

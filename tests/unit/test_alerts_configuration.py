@@ -259,6 +259,7 @@ def test_a_template_that_fails_is_a_fault_of_its_line() -> None:
     assert [(fault.line, fault.field) for fault in faults] == [(3, "templates.text")]
 
 
+@pytest.mark.slow
 def test_anchors_that_blow_up_are_refused_at_once() -> None:
     levels = "".join(f"- &a{n} {{routes: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
     faults = read(f"route:\n  routes:\n  - &a0 {{matchers: a=b}}\n{textwrap.indent(levels, '  ')}").faults
@@ -344,6 +345,7 @@ def test_a_script_has_its_faults_told_alike(text: str, told: str) -> None:
     assert told in str(refused.value)
 
 
+@pytest.mark.slow
 def test_routes_that_are_never_reached_are_found_among_thousands() -> None:
     matchers = [f"book={number}, desk={number % 7}, level=error" for number in range(12_000)]
     matchers += ["team=x, level=error, book=2, desk=2", "level=error, book=2, desk=3", "book=2, desk=2, level=error"]

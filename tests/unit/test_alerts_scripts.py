@@ -121,9 +121,12 @@ def test_what_is_about_something_over_is_noted() -> None:
     assert "A{level=warning} by ana (it is over already)" in written(script, simulate(Configuration(), script))
 
 
-def test_a_script_without_end_says_so() -> None:
+def test_a_script_without_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("o9.alerts.simulation.LOOKS_LIMIT", 1_000)
     script = load_script("until: 9y\nhappens: [{at: 0s, fires: {title: A}}]")
-    with pytest.raises(OptimizationAlertError, match="there is no end; give the script an earlier `until`"):
+    with pytest.raises(
+        OptimizationAlertError, match="after 1,000 looks there is no end; give the script an earlier `until`"
+    ):
         list(simulate(load("route: {repeat_interval: 1s, group_interval: 1s}"), script))
 
 

@@ -260,6 +260,7 @@ def test_nan_inside_returns_leaves_its_trial_out_and_is_told_where_it_is_the_bes
     assert "1 of 1260 returns are not finite, the first in period 7" in found.words
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_ten_thousand_trials_over_ten_years_stay_within_the_memory_that_is_stated() -> None:
     code = (

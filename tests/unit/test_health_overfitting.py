@@ -211,6 +211,7 @@ def test_cscv_does_not_care_for_the_order_or_the_scale_of_trials(seed: int, scal
     assert 0 <= answer.pbo <= 1
 
 
+@pytest.mark.slow
 def test_sixteen_blocks_are_12870_splits_and_500_trials_of_2500_days_take_under_ten_seconds() -> None:
     # Bailey, Borwein, López de Prado, Zhu 2017: C(16, 8) = 12,870.
     returns = noise(2_500, 500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,20 @@ def known(evidence: Evidence) -> tuple[float, float]:
     return evidence.luck, evidence.deflated
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 39), st.booleans())
-def test_the_luck_of_a_family_is_the_same_whatever_was_pruned(there: int, over: bool) -> None:
+@cache
+def unpruned(over: bool) -> tuple[Any, Any, Evidence]:
+    """A family, what it is judged over, and what that says while all of it is there."""
     matrix = noise(40)
     matrix[:, 7] = 0.0  # it never traded, and was tried
     baseline = np.random.default_rng(9).normal(0.0, 0.01, DAYS) if over else None
-    whole = examine(list(matrix.T), best=0, benchmark=baseline, replications=10)
+    return matrix, baseline, examine(list(matrix.T), best=0, benchmark=baseline, replications=10)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 39), st.booleans())
+def test_the_luck_of_a_family_is_the_same_whatever_was_pruned(there: int, over: bool) -> None:
+    matrix, baseline, whole = unpruned(over)
     pruned = left_behind(matrix[:, there:], baseline)
     part = examine(
         list(matrix[:, :there].T), counted=40, best=0, benchmark=baseline, pruned=pruned, replications=10

@@ -48,6 +48,7 @@ def life(name: str, end: str) -> list[Seen]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", LIVES)
 def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store_url: str) -> None:
     numbers = count()
@@ -63,7 +64,7 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
         forget = data.draw(st.booleans())
         while heard:
             size = data.draw(st.integers(1, len(heard)))
-            asyncio.run(take(store, "node", [(run, seen) for seen in heard[:size]], Cause.EVENT))
+            loop.run(take(store, "node", [(run, seen) for seen in heard[:size]], Cause.EVENT))
             heard = heard[size:]
             if forget:
                 recorder._recorded.clear()
@@ -76,5 +77,5 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
         recorded = [(row["run_id"], row["state_id"], row["state_name"]) for row in store.prefect_states(name)]
         assert recorded == [(seen.run_id, seen.state_id, seen.state_name) for seen in states]
 
-    with Store(store_url) as store:
+    with Store(store_url) as store, asyncio.Runner() as loop:
         check()

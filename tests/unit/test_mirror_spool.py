@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zygote
 
-from o9.mirror.outlet import PATIENCE_SECONDS, Outlet
+from o9.mirror.outlet import Outlet
 from o9.mirror.seen import FLOW, Run, Seen, operation_for
 from o9.mirror.spool import Spool, deliver
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
@@ -128,7 +128,7 @@ def test_a_store_that_goes_away_in_the_middle_loses_nothing(folder: Path, store:
 
 WRITER = """
 import sys, time
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 from test_mirror_spool import adoption, state_of
 from o9.mirror.spool import Spool
 spool = Spool({url!r})
@@ -140,14 +140,16 @@ time.sleep(60)
 
 
 def killed_writer(store: Store) -> None:
-    source = WRITER.format(here=str(Path(__file__).parent), url=store.url)
-    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as writer:
+    folders = [str(Path(file).parent) for file in (__file__, zygote.__file__)]
+    source = WRITER.format(folders=folders, url=store.url)
+    with zygote.start(["-c", source], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "kept\n"
         assert deliver(store) == 0, "its writer lives"
         writer.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_after_a_kill_another_process_delivers(folder: Path, store: Store) -> None:
     killed_writer(store)
     assert deliver(store) == 3
@@ -156,16 +158,18 @@ def test_after_a_kill_another_process_delivers(folder: Path, store: Store) -> No
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_of_many_that_deliver_one_does(folder: Path, store: Store) -> None:
     killed_writer(store)
     source = (
         f"from o9.store.store import Store; from o9.mirror.spool import deliver; print(deliver(Store({store.url!r})))"
     )
-    many = [subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    many = [zygote.start(["-c", source], stdout=subprocess.PIPE) for _ in range(3)]
     assert sorted(process.communicate(timeout=60)[0] for process in many) == ["0\n", "0\n", "3\n"]
     assert recorded(store) == ["s0", "s1"]
 
 
+@pytest.mark.slow
 def test_a_line_that_a_power_cut_tore_is_set_aside(
     folder: Path, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +202,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, store: Store) -
         Spool(store.url, tmp_path / "file").append(adoption())
 
 
+@pytest.mark.slow
 def test_stores_do_not_get_each_other_s(folder: Path, store: Store, tmp_path: Path) -> None:
     killed_writer(store)
     with Store(str(tmp_path / "other.db")) as other:
@@ -208,8 +213,15 @@ def test_stores_do_not_get_each_other_s(folder: Path, store: Store, tmp_path: Pa
 # The way into the store
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> float:
+    """The seconds that a store which hangs is waited for."""
+    monkeypatch.setattr("o9.mirror.outlet.PATIENCE_SECONDS", 0.2)
+    return 0.2
+
+
 def test_while_something_waits_the_new_goes_behind_it(
-    folder: Path, store: Store, wait_until: Callable[..., Any]
+    folder: Path, store: Store, patience: float, wait_until: Callable[..., Any]
 ) -> None:
     """A store that hangs: the first write waits a little, those behind it not at all, and the order holds."""
     outlet = Outlet(store.url, lambda: store)
@@ -224,7 +236,7 @@ def test_while_something_waits_the_new_goes_behind_it(
     other = sqlite3.connect(store.url, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     first = asyncio.run(write(state_of(1)))
-    assert PATIENCE_SECONDS <= first < PATIENCE_SECONDS + 1.0
+    assert patience <= first < patience + 1.0
     assert asyncio.run(write(*(state_of(number) for number in range(2, 30)))) < 1.0
     assert recorded(store) == ["s0"]
     other.execute("COMMIT")
@@ -254,7 +266,7 @@ def test_a_store_that_cannot_be_opened_yet(
         assert recorded(store) == ["s0", "s1", "s2"]
 
 
-def test_at_the_end_a_last_try(folder: Path, store: Store) -> None:
+def test_at_the_end_a_last_try(folder: Path, store: Store, patience: float) -> None:
     outlet = Outlet(store.url, lambda: store)
     other = sqlite3.connect(store.url, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

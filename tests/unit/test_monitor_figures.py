@@ -214,7 +214,7 @@ def test_a_snapshot_is_what_was_known_then() -> None:
 def test_the_present_is_judged_by_a_window_however_many_are_shown() -> None:
     chance = random.Random(1)
     whole = window_of([chance.random() for _ in range(700)])
-    assert snapshots(whole, 400)[-1] == snapshots(whole.newest(), 1)[0]
+    assert snapshots(whole, 40)[-1] == snapshots(whole.newest(), 1)[0]
     assert (len(whole.newest().steps), len(whole.newest().trials)) == (WINDOW_STEPS, WINDOW_TRIALS)
 
 

@@ -120,6 +120,7 @@ def test_the_warning_names_the_objective_and_the_remedy() -> None:
         assert "'objective': 'package.module:function'" in text
 
 
+@pytest.mark.slow
 def test_reading_the_catalogue_imports_nothing_heavy() -> None:
     heavy = "{'numpy', 'scipy', 'pandas', 'skfolio', 'o9.objectives.functions'}"
     code = f"import o9.objectives.catalogue, sys; assert not {heavy} & set(sys.modules)"

@@ -66,6 +66,9 @@ def runs() -> dict[str, Run]:
     }
 
 
+RUNS = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("portfolio") else name for name in runs()]
+
+
 def leaky_runs() -> dict[str, Run]:
     """Strategies that peek, each in another way."""
 
@@ -92,7 +95,7 @@ def sees_the_future(run: Run, cut: int) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", list(runs()))
+@pytest.mark.parametrize("name", RUNS)
 def test_later_days_change_nothing_earlier(name: str) -> None:
     # The last known day of DECIDED is one on which every strategy decides, where a peek by one day shows.
     cuts = (DECIDED,) if name.startswith("portfolio") else (1_500, DECIDED, 6_006, 8_312)
@@ -114,7 +117,7 @@ def with_other_holdout(original: Prices) -> Prices:
     return Prices(closes, original.dates.copy(), original.tickers, original.name)
 
 
-@pytest.mark.parametrize("name", list(runs()))
+@pytest.mark.parametrize("name", RUNS)
 def test_the_value_never_sees_the_holdout(name: str) -> None:
     def judged(data: Prices) -> Evaluation:
         return judge(data, runs()[name](data), cost_basis_points=10.0)
@@ -297,6 +300,7 @@ def test_every_default_lies_in_its_search_space() -> None:
         assert set(module.DEFAULTS) == set(BUILTIN[name].search_space)
 
 
+@pytest.mark.slow
 def test_prices_are_those_of_skfolio_read_without_it_and_without_a_network() -> None:
     code = """
 import socket, sys

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import pytest
+
 import OptimizationStateAggregator as public
 
 
@@ -17,6 +19,7 @@ def test_it_says_its_version() -> None:
     assert public.__version__ == version("prefect-o9")
 
 
+@pytest.mark.slow
 def test_an_objective_s_module_does_not_load_prefect() -> None:
     program = (
         "import sys\n"

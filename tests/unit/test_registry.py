@@ -248,6 +248,7 @@ def test_a_direction_that_does_not_exist_is_refused() -> None:
         objective("x", direction="up")
 
 
+@pytest.mark.slow
 def test_importing_the_room_is_cheap() -> None:
     code = (
         "import sys, o9.strategies.factory, o9.strategies.registry\n"

@@ -83,6 +83,7 @@ def test_it_is_shown_where_asked(o9: O9Command, filled: Path, monkeypatch: pytes
     assert shown == [Path("o9-report-done-1.html").resolve().as_uri()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["done-1"]])
 def test_it_never_imports_prefect(filled: Path, arguments: list[str]) -> None:
     script = (
@@ -93,6 +94,7 @@ def test_it_never_imports_prefect(filled: Path, arguments: list[str]) -> None:
     assert told.stdout.splitlines()[-1] == "False False 0"
 
 
+@pytest.mark.slow
 def test_it_reads_postgresql_too(postgres_url: str) -> None:
     with Store(postgres_url) as store:
         trade(store, "one", noise(200), 40, name=CHINESE)

@@ -202,6 +202,7 @@ def test_an_id_that_is_not_there_is_an_error(store: Store) -> None:
         report_of(store, ["nothing"])
 
 
+@pytest.mark.slow
 def test_50_000_trials_are_a_page_of_a_few_megabytes(store: Store) -> None:
     trade(store, "many", lambda n, r: None, 50_000, per_step=10_000)
     text = report_of(store, ["many"])
@@ -328,6 +329,7 @@ def test_a_report_is_written_over_and_no_other_file_is(tmp_path: Path, store: St
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path, store: Store) -> None:
     target = write(report_of_all(store), tmp_path / "r.html")
     before = target.read_text(encoding="utf-8")

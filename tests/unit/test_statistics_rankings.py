@@ -19,7 +19,7 @@ from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
 
-@pytest.fixture(params=["store_url", pytest.param("postgres_url", id="postgresql")])
+@pytest.fixture(params=["store_url", pytest.param("postgres_url", id="postgresql", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> Any:
     with Store(request.getfixturevalue(request.param)) as opened:
         yield opened

@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-@pytest.fixture(params=["store_url", pytest.param("postgres_url", id="postgresql")])
+@pytest.fixture(params=["store_url", pytest.param("postgres_url", id="postgresql", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> Any:
     with Store(request.getfixturevalue(request.param)) as opened:
         yield opened
