@@ -32,6 +32,7 @@ from o9.store.intents import SetIntent
 from o9.store.queue_key import AGING_SECONDS_PER_PRIORITY
 from o9.store.store import Store
 from o9.store.transitions import Create
+from o9.strategies import child
 
 SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in "xy"}
 ENDED = ("completed", "failed", "cancelled", "timeout")
@@ -95,16 +96,11 @@ class Floor:
         return lived
 
     def kill_children(self, parents: list[zygote.Process]) -> bool:
-        """All evaluation processes of `parents` at one blow: of one alone, chance would mostly take an idle one."""
-        found = []
-        for parent in parents:
-            with contextlib.suppress(psutil.Error):
-                found += [child for child in psutil.Process(parent.pid).children(recursive=True) if _evaluates(child)]
-        for child in found:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-        self.killed["child"] += bool(found)
-        return bool(found)
+        """All evaluation processes of `parents` at one blow: of one alone, chance would mostly take an idle one.
+        Whether any of them lived."""
+        hit = [kill_alive(found) for parent in parents for found in evaluations_of(parent)]
+        self.killed["child"] += any(hit)
+        return any(hit)
 
     def stop(self, process: zygote.Process, seconds: float = 60.0) -> None:
         """In good order."""
@@ -182,11 +178,28 @@ def node_of(process: zygote.Process) -> str:
     return f"{socket.gethostname()}:{process.pid}"
 
 
-def _evaluates(process: psutil.Process) -> bool:
-    try:
-        return any("child.py" in part for part in process.cmdline())
-    except psutil.Error:
+def evaluations_of(parent: zygote.Process) -> list[psutil.Process]:
+    """The processes below `parent` that evaluate or wait for work, those that guard them included."""
+
+    def evaluates(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return child.__file__ in process.cmdline()
         return False
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process for process in psutil.Process(parent.pid).children(recursive=True) if evaluates(process)]
+    return []
+
+
+def kill_alive(process: psutil.Process) -> bool:
+    """Whether it lived when it was killed; a stopped process cannot end before the blow."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.suspend()
+        ended = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        status = wait_for(lambda: (now := process.status()) in (psutil.STATUS_STOPPED, *ended) and now)
+        process.kill()
+        return status not in ended
+    return False
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
