@@ -33,7 +33,7 @@ def test_what_was_told_arrives_whatever_is_killed(
 ) -> None:
     chance = random.Random(chaos_seed)
     (tmp_path / "alerts.yaml").write_text(CONFIGURATION, encoding="utf-8")
-    nodes = Nodes(tmp_path, at_once)
+    nodes = Nodes(tmp_path, at_once, chance)
     with contextlib.ExitStack() as ending:
         ending.callback(nodes.close)
         living = [nodes.start(half) for half in range(2)]
@@ -101,14 +101,16 @@ def assert_arrived(store: Store, told: list[dict[str, Any]]) -> dict[str, int]:
 class Nodes:
     """The two nodes, each started again whenever it was killed; what they complain about goes into one file."""
 
-    def __init__(self, folder: Path, at_once: int) -> None:
+    def __init__(self, folder: Path, at_once: int, chance: random.Random) -> None:
         self._folder = folder
         self._at_once = at_once
+        self._chance = chance
         self._nodes: list[zygote.Process] = []
 
     def start(self, half: int) -> zygote.Process:
         environment = {**os.environ, "O9_LEASE_SECONDS": "2", "O9_NODE_ID": f"node-{len(self._nodes)}"}
-        command = [alerting_node.__file__, str(self._folder), str(half), str(self._at_once)]
+        numbers = (half, self._at_once, self._chance.randrange(2**32))
+        command = [alerting_node.__file__, str(self._folder), *map(str, numbers)]
         with (self._folder / "log").open("a") as log:
             self._nodes.append(zygote.start(command, env=environment, stderr=log))
         return self._nodes[-1]

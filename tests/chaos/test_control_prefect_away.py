@@ -27,11 +27,9 @@ NAMES = [f"o-{n}" for n in range(8)]
 KILLS = 2
 
 
-def test_the_record_agrees_with_prefect_after_its_server_was_killed(tmp_path: Path) -> None:
+def test_the_record_agrees_with_prefect_after_its_server_was_killed(tmp_path: Path, chaos_seed: int) -> None:
     o9_testing.session_server()
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"the instants come from seed {seed}")
-    chance = random.Random(seed)
+    chance = random.Random(chaos_seed)
     home = tmp_path / "home"
     home.mkdir()
     with (
