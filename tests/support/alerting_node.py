@@ -2,7 +2,7 @@
 
 It writes each message that reaches its channel as a JSON line into one file.
 
-Run as a program: FOLDER HALF AT_ONCE SEED.
+Run as a program: FOLDER ALERTS HALF AT_ONCE SEED.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from o9.alerts.notice import Notice
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert
 
-ALERTS = 10_000
 GROUPS = 20
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -48,11 +47,11 @@ class Mine:
         return Sent()
 
 
-async def live(folder: Path, half: int, at_once: int, seed: int) -> None:
+async def live(folder: Path, alerts: int, half: int, at_once: int, seed: int) -> None:
     path = folder / f"said-{half}"
     acknowledged = {int(line) for line in said(path)}
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    left = [number for number in range(half, ALERTS, 2) if number not in acknowledged]
+    left = [number for number in range(half, alerts, 2) if number not in acknowledged]
     system = AlertNotificationSystem(
         {"mine": Mine(folder / "told", seed)},
         storage_path=str(folder / "store.db"),
