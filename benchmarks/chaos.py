@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=None, help="many: 12; kills: 200")
     parser.add_argument("--away", type=float, default=60.0, help="outage: seconds")
     parser.add_argument("--lease", type=float, default=30.0, help="outage: seconds")
-    parser.add_argument("--seconds", type=float, default=1800.0, help="give up, or strike no more, after so long")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="fail after so long")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if asked.seed is None else asked.seed
     print(f"{asked.scenario}, seed {seed}", flush=True)

@@ -40,7 +40,7 @@ def test_the_quick_start(told: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("told", ["advanced.py"], indirect=True)
-def test_the_advanced_example(told: str) -> None:
+def test_the_advanced_example(told: str, tmp_path: Path) -> None:
     for number in range(5):
         name = f"opt_advanced_{number:03d}"
         seen = re.findall(rf"^{name}: (\w+) - (\d+\.\d)%$", told, re.MULTILINE)
@@ -56,8 +56,16 @@ def test_the_advanced_example(told: str) -> None:
     # Without returns nobody can say whether a result is real, and then it is not called healthy.
     judged = re.findall(r"健康状态: (\w+)", told)
     assert (len(judged), judged.count("healthy")) == (5, 0)
-    # Whoever misses the target of 0.9, or ends below the baseline, is told of by a rule.
-    assert re.search(r"告警数量: \d+$", told, re.MULTILINE)
+    # Whoever misses the target of 0.9, or ends below the baseline of 0.7, is told of by a rule, once, and nobody else.
+    record = sqlite3.connect(tmp_path / "optimization_state.db")
+    alerts = record.execute("SELECT optimization_id, json_extract(labels, '$.rule') FROM alert").fetchall()
+    ends = record.execute("SELECT optimization_id, current_performance FROM optimization").fetchall()
+    record.close()
+    limits = {"target_missed": 0.9, "worse_than_baseline": 0.7}
+    assert sorted((name, rule) for name, rule in alerts if rule in limits) == sorted(
+        (name, rule) for name, performance in ends for rule, limit in limits.items() if performance < limit
+    )
+    assert re.findall(r"^告警数量: (\d+)$", told, re.MULTILINE) == [str(len(alerts))]
     response = ast.literal_eval(re.search(r"^API响应: (.*)$", told, re.MULTILINE)[1])  # type: ignore[index]
     assert response["success"] is True
     assert response["api_version"] == "v1"

@@ -1,4 +1,4 @@
-"""Two nodes that tell of 10,000 alerts, killed at random instants: what was told of arrives, doubles are counted."""
+"""Two nodes that tell of many alerts, killed at random instants: what was told of arrives, doubles are counted."""
 
 from __future__ import annotations
 
@@ -16,59 +16,62 @@ from typing import Any
 import alerting_node
 import pytest
 import zygote
-from alerting_node import ALERTS, GROUPS, said
+from alerting_node import GROUPS, said
 
 from o9.store.outbox import POSSIBLE_DOUBLE
 from o9.store.store import Store
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("timing")]
 CONFIGURATION = """
 route: {receiver: default, group_wait: 50ms, group_interval: 200ms, repeat_interval: 1d}
 receivers: [{name: default, channels: [mine]}]
 """
 
 
-@pytest.mark.parametrize(("kills", "at_once"), [(10, 50), pytest.param(150, 5, id="long", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("kills", "alerts", "at_once"), [(8, 2_000, 20), pytest.param(150, 10_000, 5, id="long", marks=pytest.mark.long)]
+)
 def test_what_was_told_arrives_whatever_is_killed(
-    kills: int, at_once: int, chaos_seed: int, tmp_path: Path, wait_until: Callable[..., Any]
+    kills: int, alerts: int, at_once: int, chaos_seed: int, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     chance = random.Random(chaos_seed)
     (tmp_path / "alerts.yaml").write_text(CONFIGURATION, encoding="utf-8")
-    nodes = Nodes(tmp_path, at_once)
+    nodes = Nodes(tmp_path, alerts, at_once, chance)
     with contextlib.ExitStack() as ending:
         ending.callback(nodes.close)
         living = [nodes.start(half) for half in range(2)]
         for _ in range(kills):
-            time.sleep(chance.uniform(0.0, 1.2))  # the instant of death, not a wait
+            time.sleep(chance.uniform(0.0, 0.8))  # the instant of death, not a wait
             half = chance.randrange(2)
             living[half].kill()
             assert living[half].wait() == -signal.SIGKILL, "it had ended before"
             living[half] = nodes.start(half)
-        assert_all_is_told(tmp_path, nodes, wait_until)
+        assert_all_is_told(tmp_path, nodes, alerts, wait_until)
 
 
-def assert_all_is_told(tmp_path: Path, nodes: Nodes, wait_until: Callable[..., Any]) -> None:
+def assert_all_is_told(tmp_path: Path, nodes: Nodes, alerts: int, wait_until: Callable[..., Any]) -> None:
     with Store(str(tmp_path / "store.db")) as store:
-        wait_until(lambda: all(len(said(tmp_path / f"said-{half}")) == ALERTS // 2 for half in range(2)), 120.0)
-        wait_until(lambda: all_is_told(store), 60.0)
+        wait_until(lambda: all(len(said(tmp_path / f"said-{half}")) == alerts // 2 for half in range(2)), 120.0)
+        wait_until(lambda: all_is_told(store, alerts), 60.0)
         # A busy machine may take two seconds from a node, which is its whole lease here.
         taken_over = ("no longer holds the lease", "another node took over")
         complaints = nodes.close().splitlines()
         assert [line for line in complaints if not any(words in line for words in taken_over)] == []
         assert store.check() == []
-        figures = assert_arrived(store, [json.loads(line) for line in said(tmp_path / "told")])
+        figures = assert_arrived(store, alerts, [json.loads(line) for line in said(tmp_path / "told")])
     print(figures)
 
 
-def all_is_told(store: Store) -> bool:
+def all_is_told(store: Store, alerts: int) -> bool:
     """Every alert is in the last message of its group, and no message waits."""
     rows = store.alerts.notifications(limit=1000)
     last: dict[str, int] = {}
     for row in rows:
         last.setdefault(row["group_key"], row["firing_count"])
-    return sum(last.values()) == ALERTS and not any(row["status"] == "pending" for row in rows)
+    return sum(last.values()) == alerts and not any(row["status"] == "pending" for row in rows)
 
 
-def assert_arrived(store: Store, told: list[dict[str, Any]]) -> dict[str, int]:
+def assert_arrived(store: Store, alerts: int, told: list[dict[str, Any]]) -> dict[str, int]:
     tries: dict[tuple[str, int], list[str]] = {}
     before = None
     while rows := store.alerts.notifications(limit=1000, before=before):
@@ -91,7 +94,7 @@ def assert_arrived(store: Store, told: list[dict[str, Any]]) -> dict[str, int]:
         name for name, count in taken_over.items() if count
     }, "not every message that may be a double says so"
     counted = {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}
-    assert counted["told", "warning"] == ALERTS
+    assert counted["told", "warning"] == alerts
     possible = counted.get((POSSIBLE_DOUBLE, "mine"), 0)
     assert possible == sum(taken_over.values())
     doubles = sum(arrived.values()) - len(arrived)
@@ -101,14 +104,17 @@ def assert_arrived(store: Store, told: list[dict[str, Any]]) -> dict[str, int]:
 class Nodes:
     """The two nodes, each started again whenever it was killed; what they complain about goes into one file."""
 
-    def __init__(self, folder: Path, at_once: int) -> None:
+    def __init__(self, folder: Path, alerts: int, at_once: int, chance: random.Random) -> None:
         self._folder = folder
+        self._alerts = alerts
         self._at_once = at_once
+        self._chance = chance
         self._nodes: list[zygote.Process] = []
 
     def start(self, half: int) -> zygote.Process:
         environment = {**os.environ, "O9_LEASE_SECONDS": "2", "O9_NODE_ID": f"node-{len(self._nodes)}"}
-        command = [alerting_node.__file__, str(self._folder), str(half), str(self._at_once)]
+        numbers = (self._alerts, half, self._at_once, self._chance.randrange(2**32))
+        command = [alerting_node.__file__, str(self._folder), *map(str, numbers)]
         with (self._folder / "log").open("a") as log:
             self._nodes.append(zygote.start(command, env=environment, stderr=log))
         return self._nodes[-1]

@@ -1,6 +1,6 @@
-"""Prefect's server is killed in the middle, more than once: all complete, and the record agrees with Prefect's own.
+"""Prefect's server is killed in the middle, more than once: what is at work goes on, what waits gets another server.
 
-That the ledgers are the undisturbed ones is in test_one_ledger_under_kill.py.
+The ledgers are those of runs that nobody disturbed, and the record agrees with Prefect's own.
 """
 
 from __future__ import annotations
@@ -10,82 +10,101 @@ import json
 import random
 import sqlite3
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import control_chaos
 import o9_testing
 import psutil
-from control_chaos import assert_whole, plan, wait_for
+import pytest
+from control_chaos import KINDS, assert_completed, assert_whole, has_ended, plan_of, wait_for
 from prefect.client.orchestration import PrefectClient
 
 from o9.mirror.reconciler import Report, reconcile
 from o9.store.store import Store
 
-NAMES = [f"o-{n}" for n in range(8)]
-KILLS = 2
+pytestmark = pytest.mark.slow
 
 
-def test_the_record_agrees_with_prefect_after_its_server_was_killed(tmp_path: Path) -> None:
-    o9_testing.session_server()
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"the instants come from seed {seed}")
-    chance = random.Random(seed)
+LIMIT = 3
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.long)])
+def test_the_record_agrees_with_prefect_after_its_server_was_killed(
+    tmp_path: Path, chaos_seed: int, kills: int
+) -> None:
+    chance, steps = random.Random(chaos_seed), 5
     home = tmp_path / "home"
+    copy_of_the_session_home(home)
+    with control_chaos.floor(tmp_path / "floor", limit=LIMIT, PREFECT_HOME=str(home)) as floor:
+        worker = floor.aggregator()
+        floor.hold()
+        trials = {f"o-{n:02}": KINDS[n % len(KINDS)][2] for n in range(kills * LIMIT + 1)}
+        names = list(trials)
+        for n, name in enumerate(names):
+            floor.submit(plan_of(KINDS[n % len(KINDS)], name, steps, gated=True))
+        for at_work in (names[n : n + LIMIT] for n in range(0, kills * LIMIT, LIMIT)):
+            for name in at_work:
+                floor.wait_running(name)
+                floor.let_go(name, 2 * trials[name])
+            wait_for(lambda at_work=at_work: all(floor.state(name).completed_steps for name in at_work))
+            time.sleep(chance.uniform(0.0, 0.3))
+            kill_server(home)
+            acknowledged = {name: floor.ledger(name) for name in at_work}
+            for name in at_work:
+                assert floor.state(name).status == "running"
+                floor.let_go(name, steps * trials[name])
+            floor.wait_ended(at_work)
+            for name, rows in acknowledged.items():
+                assert floor.ledger(name)[: len(rows)] == rows
+        floor.let_all_go()
+        floor.wait_ended()
+        assert_completed(floor.states())
+        for name in names:
+            assert_whole(floor.store, name)
+            assert floor.ledger(name) == floor.undisturbed(name)
+
+        recorded = recorded_of(floor.store, names)
+        histories, report = asyncio.run(compared(floor.store, recorded, url_of(home)))
+        print(report)
+        assert (report.errors, report.missing) == (0, [])
+        assert recorded_of(floor.store, names) == histories
+        assert floor.store.open_runs() == [], "a run of what has ended is still open"
+        floor.stop(worker)
+
+
+def copy_of_the_session_home(home: Path) -> None:
+    """A machine on which Prefect has been before, and whose server nobody else needs."""
+    o9_testing.session_server()
     home.mkdir()
     with (
         closing(sqlite3.connect(o9_testing.HOME / "prefect" / "prefect.db")) as source,
         closing(sqlite3.connect(home / "prefect.db")) as copy,
     ):
-        source.backup(copy)  # a machine on which Prefect has been before
-    with control_chaos.floor(tmp_path / "floor", limit=3, PREFECT_HOME=str(home)) as floor:
-        store = floor.store
-        worker = floor.aggregator()
-        for number, name in enumerate(NAMES):
-            floor.submit(plan(name, "quick" if number % 2 else "quick_sync", 20, sampler="random"))
-        floor.wait_ready(worker)
-        for _ in range(KILLS):
-            done = steps_done(store)
-            wait_for(lambda done=done: steps_done(store) >= done + 15)  # type: ignore[misc]
-            time.sleep(chance.uniform(0.0, 1.0))
-            kill_server(home)
-        floor.wait_ended(seconds=150)
-        for name in NAMES:
-            assert store.get(name).status.value == "completed"
-            assert_whole(store, name, 20)
-
-        histories, report = asyncio.run(compared(store, url_of(home)))
-        print(report)
-        assert (report.errors, report.missing) == (0, [])
-        recorded: dict[Any, list[tuple[str, str, str]]] = {
-            row["run_id"]: [] for name in NAMES for row in store.prefect_states(name) if row["run_kind"] == "flow"
-        }
-        for name in NAMES:
-            for row in store.prefect_states(name):
-                if row["run_kind"] == "flow":
-                    recorded[row["run_id"]].append((row["state_id"], row["state_type"], row["state_name"]))
-        assert {run: sorted(states) for run, states in recorded.items()} == histories
-        assert store.open_runs() == [], "a run of what has ended is still open"
-        assert o9_testing.session_server() is not None
-        floor.stop(worker)
+        source.backup(copy)
 
 
-async def compared(store: Store, url: str) -> tuple[dict[str, list[tuple[str, str, str]]], Report]:
-    """Prefect's histories of the lifecycle's runs, after a reconciliation."""
+def recorded_of(store: Store, names: list[str]) -> dict[str, list[tuple[str, str, str]]]:
+    """By flow run of the lifecycle, the states that the record has."""
+    runs: dict[str, list[tuple[str, str, str]]] = {}
+    for name in names:
+        for row in store.prefect_states(name):
+            if row["run_kind"] == "flow":
+                runs.setdefault(row["run_id"], []).append((row["state_id"], row["state_type"], row["state_name"]))
+    return {run: sorted(states) for run, states in runs.items()}
+
+
+async def compared(store: Store, runs: Iterable[str], url: str) -> tuple[dict[str, list[tuple[str, str, str]]], Report]:
+    """Prefect's histories of these runs, after a reconciliation."""
     async with PrefectClient(url) as client:
         report = await reconcile(store, "the test", client=client, quiet_seconds=0.0)
-        runs = {row["run_id"] for name in NAMES for row in store.prefect_states(name) if row["run_kind"] == "flow"}
-        histories: dict[str, list[tuple[str, str, str]]] = {}
+        histories = {}
         for run in runs:
             states = await client.read_flow_run_states(UUID(run))
-            histories[run] = sorted((str(state.id), state.type.value, state.name) for state in states)  # type: ignore[misc]
+            histories[run] = sorted((str(state.id), state.type.value, state.name) for state in states)
         return histories, report
-
-
-def steps_done(store: Store) -> int:
-    return sum(state.completed_steps for name in NAMES if (state := store.get(name)))
 
 
 def server_of(home: Path) -> dict[str, object]:
@@ -104,10 +123,10 @@ def kill_server(home: Path) -> None:
     def living() -> psutil.Process | None:
         try:
             process = psutil.Process(int(str(server_of(home)["pid"])))
-            return process if process.status() != psutil.STATUS_ZOMBIE else None
-        except (ValueError, psutil.Error, json.JSONDecodeError):
+        except (ValueError, psutil.NoSuchProcess, json.JSONDecodeError):
             return None
+        return None if has_ended(process) else process
 
     process = wait_for(living)
     process.kill()
-    process.wait(10)
+    wait_for(lambda: has_ended(process))

@@ -182,25 +182,22 @@ def test_another_configuration_takes_over_what_is_open(one: World, tmp_path: Pat
     assert len(one.store.alerts.groups()) == 1
 
 
-def die_at_times(world: World, chance: random.Random) -> None:
-    if chance.random() < 0.4:
-        world.restart()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_leader_that_dies_all_the_time_tells_the_same(seed: int, tmp_path: Path, time: MadeTime) -> None:
+def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_path: Path, time: MadeTime) -> None:
     """Thirty to sixty messages of an hour in which alerts come, go, flap, and are silenced and inhibited."""
     told, untold = [], []
     for dies in (False, True):
         time.now = START
-        chance = random.Random(seed)
+        chance = random.Random(chaos_seed)
         played = world(tmp_path / str(dies), time, CONFIGURATION)
+
+        def die_at_times(
+            played: World = played, chance: random.Random = chance, odds: float = 0.4 if dies else 0.0
+        ) -> None:
+            if chance.random() < odds:
+                played.restart()
+
         with played.store:
-            play(
-                played,
-                script(seed),
-                lambda w=played, c=chance, d=dies: w.restart() if d and c.random() < 0.4 else None,  # type: ignore[misc]
-            )
+            play(played, script(chaos_seed), die_at_times)
             told.append(played.told())
             untold.append({row[:3] for row in played.untold()})
         assert (played.lives > 100) is dies

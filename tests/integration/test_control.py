@@ -382,6 +382,12 @@ async def test_callbacks_tell_of_every_status(aggregator: Any, async_wait_until:
     assert [status for status, _ in told] == ["created", "running", "paused", "created", "running", "completed"]
 
 
-def test_nothing_of_this_runs_in_a_thread_of_its_own_afterwards() -> None:
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("o9-watchdog", "o9-presence"))]
+async def test_no_thread_of_an_aggregator_outlives_it(open_aggregator: Open) -> None:
+    def threads() -> list[str]:
+        names = (thread.name for thread in threading.enumerate())
+        return sorted(name for name in names if name in ("o9-watchdog", "o9-presence"))
+
+    aggregator = await open_aggregator()
+    assert threads() == ["o9-presence", "o9-watchdog"]
+    await aggregator.cleanup()
+    assert threads() == []

@@ -132,9 +132,9 @@ def script(seed: int, seconds: int = 3600, count: int = 70) -> list[Act]:
                 acts.append((at + chance.expovariate(1 / 400), "resolve", f"a{number}"))
             else:
                 acts.append((at, "acknowledge", f"a{number}")) if chance.random() < 0.3 else None
-        elif kind == "flapper":
+        elif kind == "flapper":  # of an optimization of its own: it begins to flap, and not once more
             for change in range(6):
-                acts.append((at + 30 * change, "tell", (f"f{number}-{change}", title, level, of)))
+                acts.append((at + 30 * change, "tell", (f"f{number}-{change}", title, level, f"opt-f{number}")))
                 acts.append((at + 30 * change + 15, "resolve", f"f{number}-{change}"))
         elif kind == "silence":
             acts.append((at, "silence", (f"s{number}", title, chance.uniform(60, 1500))))

@@ -1,6 +1,8 @@
 """A node that sends its half of many alerts, again from where its predecessors were not answered.
 
-It writes each message that reaches its channel as a JSON line into one file. Run as a program: FOLDER HALF AT_ONCE.
+It writes each message that reaches its channel as a JSON line into one file.
+
+Run as a program: FOLDER ALERTS HALF AT_ONCE SEED.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from o9.alerts.notice import Notice
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert
 
-ALERTS = 10_000
 GROUPS = 20
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,24 +35,27 @@ class Mine:
 
     name = "mine"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seed: int) -> None:
+        self._chance = random.Random(seed)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def send(self, message: Message, notice: Notice) -> Sent:
         doubted = notice.reason.startswith("it may be told twice")
         told = {"group": notice.group_key, "number": notice.number, "may_be_double": doubted, "title": message.title}
         os.write(self._file, (json.dumps(told) + "\n").encode())
-        await asyncio.sleep(random.uniform(0.0, 0.01))
+        await asyncio.sleep(self._chance.uniform(0.0, 0.01))
         return Sent()
 
 
-async def live(folder: Path, half: int, at_once: int) -> None:
+async def live(folder: Path, alerts: int, half: int, at_once: int, seed: int) -> None:
     path = folder / f"said-{half}"
     acknowledged = {int(line) for line in said(path)}
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    left = [number for number in range(half, ALERTS, 2) if number not in acknowledged]
+    left = [number for number in range(half, alerts, 2) if number not in acknowledged]
     system = AlertNotificationSystem(
-        {"mine": Mine(folder / "told")}, storage_path=str(folder / "store.db"), alerts_file=str(folder / "alerts.yaml")
+        {"mine": Mine(folder / "told", seed)},
+        storage_path=str(folder / "store.db"),
+        alerts_file=str(folder / "alerts.yaml"),
     )
     await system.start()
     for begin in range(0, len(left), at_once):
@@ -68,4 +72,4 @@ def alert(number: int) -> OptimizationAlert:
 
 
 if __name__ == "__main__":
-    asyncio.run(live(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(live(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
+import json
 import os
 import signal
 import socket
@@ -14,9 +17,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ledgers
 import o9_testing
 import psutil
 import zygote
@@ -32,16 +37,34 @@ from o9.store.intents import SetIntent
 from o9.store.queue_key import AGING_SECONDS_PER_PRIORITY
 from o9.store.store import Store
 from o9.store.transitions import Create
+from o9.strategies import child
 
 SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in "xy"}
 ENDED = ("completed", "failed", "cancelled", "timeout")
 ACTIVE = ("initializing", "running")
 
 
+# Several samplers, one and more trials a step, in processes of their own and in the event loop: what any ledger may be.
+KINDS: list[tuple[str, str, int]] = [
+    ("tpe", "sync", 1), ("cmaes", "asynchronous", 3), ("random", "sync", 2), ("qmc", "asynchronous", 1),
+]  # fmt: skip
+GATED = {"sync": "gated_sync", "asynchronous": "gated"}
+
+
 def plan(optimization_id: str, objective: str, steps: int, *, priority: int = 2, **metadata: Any) -> dict[str, Any]:
     """The fields of an optimization that may die as often as it likes."""
     metadata = {"objective": f"desk:{objective}", "search_space": SPACE, "seed": 11, "max_attempts": 1000} | metadata
-    return {"optimization_id": optimization_id, "total_steps": steps, "priority": priority, "metadata": metadata}
+    return {
+        "optimization_id": optimization_id, "total_steps": steps, "priority": priority, "metadata": metadata,
+        "parameters": {"me": optimization_id},
+    }  # fmt: skip
+
+
+def plan_of(kind: tuple[str, str, int], optimization_id: str, steps: int, *, gated: bool = False) -> dict[str, Any]:
+    """The fields of an optimization of one of KINDS."""
+    sampler, objective, trials = kind
+    name = GATED[objective] if gated else objective
+    return plan(optimization_id, name, steps, sampler=sampler, trials_per_step=trials)
 
 
 class Floor:
@@ -52,7 +75,7 @@ class Floor:
         (folder / "desk.py").write_text(DESK)
         self.folder = folder
         self.url = url or str(folder / "store.db")
-        (folder / "aggregator.py").write_text(AGGREGATOR.format(limit=limit, url=self.url))
+        (folder / "aggregator.py").write_text(AGGREGATOR)
         (folder / "flow.py").write_text(FLOW)
         path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.environment = environment | {
@@ -63,10 +86,12 @@ class Floor:
         self.store = Store(self.url)
         self.processes: list[zygote.Process] = []
         self.killed: Counter[str] = Counter()
+        self._limit = limit
         self._ready: set[int] = set()
+        self._tokens = itertools.count()
 
     def aggregator(self, **more: str) -> zygote.Process:
-        return self._start("aggregator.py", **more)
+        return self._start("aggregator.py", str(self._limit), self.url, **more)
 
     def flow(self, optimization_id: str) -> zygote.Process:
         """A process in which Prefect's flow is called as Prefect calls it."""
@@ -95,16 +120,11 @@ class Floor:
         return lived
 
     def kill_children(self, parents: list[zygote.Process]) -> bool:
-        """All evaluation processes of `parents` at one blow: of one alone, chance would mostly take an idle one."""
-        found = []
-        for parent in parents:
-            with contextlib.suppress(psutil.Error):
-                found += [child for child in psutil.Process(parent.pid).children(recursive=True) if _evaluates(child)]
-        for child in found:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-        self.killed["child"] += bool(found)
-        return bool(found)
+        """All evaluation processes of `parents` at one blow: of one alone, chance would mostly take an idle one.
+        Whether any of them lived."""
+        hit = [kill_alive(found) for parent in parents for found in evaluations_of(parent)]
+        self.killed["child"] += any(hit)
+        return any(hit)
 
     def stop(self, process: zygote.Process, seconds: float = 60.0) -> None:
         """In good order."""
@@ -130,6 +150,54 @@ class Floor:
             cursor = page.next_cursor
             if cursor is None:
                 return found
+
+    def hold(self) -> None:
+        """From now on each gated evaluation waits, see DESK."""
+        (self.folder / "hold").touch()
+
+    def let_all_go(self) -> None:
+        (self.folder / "hold").unlink()
+
+    def let_go(self, optimization_id: str, evaluations: int) -> None:
+        """So many of one that is held up."""
+        for _ in range(evaluations):
+            (self.folder / f"token-{optimization_id}-{next(self._tokens)}").touch()
+
+    def let_process_go(self, process: zygote.Process) -> None:
+        """All that is held up in it and in its evaluation processes."""
+        (self.folder / f"go-{process.pid}").touch()
+
+    def wait_at_gate(self, optimization_id: str, process: zygote.Process, steps: int) -> None:
+        """Until that process has committed so many steps of it and evaluates the next one, held up."""
+        gate = self.folder / f"gate-{optimization_id}-{process.pid}"
+        wait_for(gate.exists, what=f"{optimization_id} at the gate")
+        wait_for(lambda: self.state(optimization_id).completed_steps == steps)
+
+    def state(self, optimization_id: str) -> OptimizationState:
+        state = self.store.get(optimization_id)
+        assert state is not None
+        return state
+
+    def wait_running(self, optimization_id: str) -> None:
+        wait_for(lambda: self.state(optimization_id).status == "running", what=f"{optimization_id} running")
+
+    def steps_done(self) -> int:
+        return sum(state.completed_steps for state in self.states().values())
+
+    def ledger(self, optimization_id: str) -> list[ledgers.Row]:
+        return ledgers.rows(self.store.trials(optimization_id))
+
+    def undisturbed(self, optimization_id: str) -> list[ledgers.Row]:
+        """What its ledger is where nobody disturbs it: by its strategy alone, in this process."""
+        state = self.state(optimization_id)
+        given = ("search_space", "seed", "sampler", "trials_per_step")
+        metadata = {name: state.metadata[name] for name in given if name in state.metadata}
+        return _undisturbed(json.dumps(metadata), state.total_steps)
+
+    def let_leases_run_out(self, node: str) -> None:
+        """Those of a node that can renew none; nobody waits for their time then."""
+        with contextlib.closing(sqlite3.connect(self.url, timeout=60)) as connection, connection:
+            connection.execute("UPDATE optimization SET lease_expires_at = 0 WHERE lease_node = ?", [node])
 
     def wait_ended(self, names: list[str] | None = None, seconds: float = 300.0) -> None:
         deadline = time.monotonic() + seconds
@@ -178,18 +246,50 @@ def floor(folder: Path, *, limit: int, url: str = "", **environment: str) -> Ite
             one.close()
 
 
+@cache
+def _undisturbed(metadata: str, steps: int) -> list[ledgers.Row]:
+    fields = plan("undisturbed", "at_once", steps, **json.loads(metadata))
+    trials, _ = asyncio.run(ledgers.run(prepared(new_optimization(fields)), range(steps)))
+    return ledgers.rows(trials)
+
+
 def node_of(process: zygote.Process) -> str:
     return f"{socket.gethostname()}:{process.pid}"
 
 
-def _evaluates(process: psutil.Process) -> bool:
-    try:
-        return any("child.py" in part for part in process.cmdline())
-    except psutil.Error:
+def evaluations_of(parent: zygote.Process) -> list[psutil.Process]:
+    """The processes below `parent` that evaluate or wait for work, those that guard them included."""
+
+    def evaluates(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return child.__file__ in process.cmdline()
         return False
 
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process for process in psutil.Process(parent.pid).children(recursive=True) if evaluates(process)]
+    return []
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
+
+def kill_alive(process: psutil.Process) -> bool:
+    """Whether it lived when it was killed; a stopped process cannot end before the blow."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.suspend()
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED or has_ended(process))
+        lived = not has_ended(process)
+        process.kill()
+        return lived
+    return False
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whoever has to wait for it may not have done so yet."""
+    try:
+        return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "it") -> Any:
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"

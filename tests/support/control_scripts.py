@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 DESK = '''
-"""Objectives; while the file `hold` lies in this folder, the gated ones wait, beside those whose process may go on."""
-import asyncio, time
+"""Objectives.
+
+While the file `hold` lies in this folder, the gated ones wait, but for those that find a token of their optimization's
+and those whose process may go on. They know their optimization by its parameter `me`.
+"""
+import asyncio, contextlib, functools, time
 from pathlib import Path
 
 import psutil
@@ -16,6 +20,9 @@ def value(parameters):
     if int(x * 1000) % 9 == 0:
         raise ValueError("no quotes at this point")
     return -((x - 0.3) ** 2) - (y - 0.7) ** 2
+
+async def at_once(parameters):
+    return value(parameters)
 
 def sync(parameters):
     time.sleep(0.06)  # most of a step's time, so that most blows hit a trial
@@ -33,65 +40,111 @@ async def quick(parameters):
     await asyncio.sleep(0.02)
     return parameters["x"]
 
-def held_up():
-    # An evaluation's process is a grandchild of the aggregator's.
-    return (HERE / "hold").exists() and not any(
-        (HERE / f"go-{process.pid}").exists() for process in (psutil.Process(), *psutil.Process().parents()))
+@functools.cache
+def pids():
+    """This process's and its parents': an evaluation's process lies below the aggregator's."""
+    return [process.pid for process in (psutil.Process(), *psutil.Process().parents())]
+
+def held_up(me):
+    if not (HERE / "hold").exists():
+        return False
+    for token in HERE.glob(f"token-{me}-*"):
+        with contextlib.suppress(FileNotFoundError):
+            token.unlink()
+            return False
+    if any((HERE / f"go-{pid}").exists() for pid in pids()):
+        return False
+    for pid in pids():
+        (HERE / f"gate-{me}-{pid}").touch()
+    return True
 
 def gated_sync(parameters):
     time.sleep(0.02)
-    while held_up():
+    while held_up(parameters["me"]):
         time.sleep(0.02)
     return value(parameters)
 
 async def gated(parameters):
     await asyncio.sleep(0.02)
-    while held_up():
+    while held_up(parameters["me"]):
         await asyncio.sleep(0.02)
     return value(parameters)
 '''
-AGGREGATOR = """
-import asyncio, os, signal
-from datetime import timedelta
+# CHAOS_SET gives values to what the product waits for, as JSON: {"module.NAME": seconds}.
+SET = """
+import importlib, json, os
+for path, value in json.loads(os.environ.get("CHAOS_SET", "{}")).items():
+    module, _, name = path.rpartition(".")
+    setattr(importlib.import_module(module), name, value)
+"""
+# Run as a program: LIMIT STORE.
+AGGREGATOR = (
+    SET
+    + """
+import asyncio, signal, sys, types
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-if shift := os.environ.get("CHAOS_SHIFT"):  # a file that says by how many seconds this node's clock is wrong
-    from o9.model import optimization
-    true_now = optimization.utc_now
-    optimization.utc_now = lambda: true_now() + timedelta(seconds=float(Path(shift).read_text()))
-    if "CHAOS_SHIFT_PREFECT" in os.environ:  # and Prefect's, which is on the same machine
-        from dataclasses import replace
-        from o9.mirror import seen
-        true_seen_of, true_seen_in = seen.seen_of, seen.seen_in
-        jumped = []  # the moment from which on Prefect's server stamps its states by the wrong clock
-        def wrong(found):
-            by = float(Path(shift).read_text())
-            if by and not jumped:
-                jumped.append(true_now())
-            return replace(found, at=found.at + timedelta(seconds=by)) if jumped and found.at >= jumped[0] else found
-        def seen_in(event):
-            about = true_seen_in(event)
-            return about and (about[0], wrong(about[1]))
-        seen.seen_of, seen.seen_in = lambda *about: wrong(true_seen_of(*about)), seen_in
-
+from o9.mirror import seen
+from o9.model import optimization
 from OptimizationStateAggregator import OptimizationStateAggregator
 
-async def main():
+def instead(function, make):
+    # Who imported it holds the function itself: so it is its code that is replaced.
+    true = types.FunctionType(function.__code__, function.__globals__)
+    name = f"chaos_{function.__name__}"
+    function.__globals__[name] = make(true)
+    exec(f"def stub(*given, **more): return {name}(*given, **more)", made := {})
+    function.__code__ = made["stub"].__code__
+
+def jump(shift):
+    # The file `shift` says by how many seconds this node's clock is wrong; `shift-prefect`, by how many Prefect's is.
+    def by(path):
+        return timedelta(seconds=float(path.read_text()))
+
+    node, prefect = Path(shift), Path(f"{shift}-prefect")
+    instead(optimization.utc_now, lambda true: lambda: true() + by(node))
+    if not prefect.exists():
+        return
+
+    def wrong(found):
+        # It stamps by the wrong clock what comes after the jump.
+        jumped_at = datetime.fromtimestamp(prefect.stat().st_mtime, UTC)
+        return replace(found, at=found.at + by(prefect)) if found.at >= jumped_at else found
+
+    def wrong_in(true):
+        def seen_in(event):
+            about = true(event)
+            return about and (about[0], wrong(about[1]))
+        return seen_in
+
+    instead(seen.seen_of, lambda true: lambda *about: wrong(true(*about)))
+    instead(seen.seen_in, wrong_in)
+
+async def main(limit, url):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with OptimizationStateAggregator({limit}, storage_path={url!r}, monitoring_interval=0.1):
+    async with OptimizationStateAggregator(limit, storage_path=url, monitoring_interval=0.1):
         print("ready", flush=True)
         await stop.wait()
 
-asyncio.run(main())
+if shift := os.environ.get("CHAOS_SHIFT"):
+    jump(shift)
+asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
 """
-FLOW = """
+)
+# Run as a program: OPTIMIZATION. Prefect's flow is called as Prefect calls it.
+FLOW = (
+    SET
+    + """
 import asyncio, sys
 from o9.flows.lifecycle import optimization_lifecycle
 print("ready", flush=True)
 state = asyncio.run(optimization_lifecycle(optimization_id=sys.argv[1], return_state=True))
 print(state.name, state.message, flush=True)
 """
+)
 # A probe in the store itself: each lease that is taken or freed, in commit order, with what was true at that moment.
 PROBE = """
 CREATE TABLE chaos_lease (id INTEGER PRIMARY KEY, did TEXT, optimization_id TEXT, node TEXT, held INTEGER,
