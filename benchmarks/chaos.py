@@ -35,7 +35,7 @@ def run(asked: argparse.Namespace, path: Path, seed: int) -> dict[str, Any]:
     postgres = control_scenarios.Postgres()
     try:
         return control_scenarios.outage(
-            path, postgres, away_seconds=asked.away, lease_seconds=asked.lease, looked_on=True
+            path, postgres, away_seconds=asked.away, lease_seconds=asked.lease, looked_on=True, seed=seed
         )
     finally:
         postgres.close()

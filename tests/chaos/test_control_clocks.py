@@ -76,7 +76,7 @@ def test_a_jump_in_the_middle_cuts_nothing_off(clocks: Clocks, jump: float) -> N
         floor.submit(plan(name, objective, steps, timeout_seconds=300))
         floor.let_go(name, 2)
     for name in steps_of:
-        wait_for(lambda name=name: floor.state(name).completed_steps == 2)
+        wait_for(lambda name=name: floor.state(name).completed_steps == 2)  # type: ignore[misc]
     clocks.jump(jump)
     later = floor.submit(plan(f"later {jump}", "gated", 2, timeout_seconds=300))
     floor.wait_running(later)
@@ -86,7 +86,7 @@ def test_a_jump_in_the_middle_cuts_nothing_off(clocks: Clocks, jump: float) -> N
     for name, steps in (steps_of | {later: 2}).items():
         assert o9_testing.path_of(floor.store, name) == STRAIGHT
         assert_whole(floor.store, name, steps)
-        assert floor.store.holding(name).deaths == 0  # type: ignore[union-attr]
+        assert floor.store.holding(name).deaths == 0
         assert floor.state(name).execution_time >= 0
         assert is_off(floor.store.transitions(name)[-1]["at"], jump), "its clock did not jump"
 
@@ -111,7 +111,7 @@ def test_prefects_clock_jumps_as_well(clocks: Clocks, jump: float) -> None:
     floor.let_go(name, 4)
     floor.wait_ended([name])
     assert o9_testing.path_of(floor.store, name) == STRAIGHT
-    assert floor.store.holding(name).deaths == 0  # type: ignore[union-attr]
+    assert floor.store.holding(name).deaths == 0
     assert_whole(floor.store, name, 4)
     states = [row for row in floor.store.prefect_states(name) if row["run_kind"] == "flow"]
     by_name = {row["state_name"]: row["at"] for row in states}
@@ -143,7 +143,7 @@ def test_leases_do_not_care(tmp_path: Path, jump: float) -> None:
         floor.release(ghost)
         while swept_by != {node_of(wrong), node_of(right)}:
             swept_by.add(swept_from_a_ghost(floor, ghost))
-        assert {name: store.holding(name).lease_node for name in "ab"} == {  # type: ignore[union-attr]
+        assert {name: store.holding(name).lease_node for name in "ab"} == {
             "a": node_of(wrong), "b": node_of(right),
         }, "it was taken from a node that lived"  # fmt: skip
         assert is_off(store.transitions("a")[-1]["at"], jump), "its clock was right"
@@ -153,7 +153,7 @@ def test_leases_do_not_care(tmp_path: Path, jump: float) -> None:
         for name in "ab":
             assert_whole(store, name, 3)
             assert floor.state(name).status == "completed"
-        assert store.holding("b").deaths == 0  # type: ignore[union-attr]
+        assert store.holding("b").deaths == 0
         floor.stop(right)
 
 

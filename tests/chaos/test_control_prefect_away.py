@@ -28,6 +28,7 @@ from o9.store.store import Store
 pytestmark = pytest.mark.slow
 
 
+Histories = dict[str, list[tuple[str, str, str | None]]]  # by flow run, its states
 LIMIT = 3
 
 
@@ -49,7 +50,7 @@ def test_the_record_agrees_with_prefect_after_its_server_was_killed(
             for name in at_work:
                 floor.wait_running(name)
                 floor.let_go(name, 2 * trials[name])
-            wait_for(lambda at_work=at_work: all(floor.state(name).completed_steps for name in at_work))
+            wait_for(lambda at_work=at_work: all(floor.state(name).completed_steps for name in at_work))  # type: ignore[misc]
             time.sleep(chance.uniform(0.0, 0.3))
             kill_server(home)
             acknowledged = {name: floor.ledger(name) for name in at_work}
@@ -86,9 +87,9 @@ def copy_of_the_session_home(home: Path) -> None:
         source.backup(copy)
 
 
-def recorded_of(store: Store, names: list[str]) -> dict[str, list[tuple[str, str, str]]]:
+def recorded_of(store: Store, names: list[str]) -> Histories:
     """By flow run of the lifecycle, the states that the record has."""
-    runs: dict[str, list[tuple[str, str, str]]] = {}
+    runs: Histories = {}
     for name in names:
         for row in store.prefect_states(name):
             if row["run_kind"] == "flow":
@@ -96,7 +97,9 @@ def recorded_of(store: Store, names: list[str]) -> dict[str, list[tuple[str, str
     return {run: sorted(states) for run, states in runs.items()}
 
 
-async def compared(store: Store, runs: Iterable[str], url: str) -> tuple[dict[str, list[tuple[str, str, str]]], Report]:
+async def compared(
+    store: Store, runs: Iterable[str], url: str
+) -> tuple[dict[str, list[tuple[str, str, str | None]]], Report]:
     """Prefect's histories of these runs, after a reconciliation."""
     async with PrefectClient(url) as client:
         report = await reconcile(store, "the test", client=client, quiet_seconds=0.0)

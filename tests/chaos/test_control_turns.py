@@ -32,7 +32,7 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
         floor.submit(plan("second", "quick", 3), hold=True)
         with control_chaos.Watcher(floor) as watcher:
             flow = floor.flow("second")
-            wait_for(lambda: store.holding("second").parked_run_id)  # type: ignore[union-attr]
+            wait_for(lambda: store.holding("second").parked_run_id)
             wait_for(lambda: "Running" in [row["state_name"] for row in store.prefect_states("second")])
             assert flow.poll() is None, floor.log()
             assert floor.state("second").status == "created"
@@ -47,6 +47,6 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
         if not dies:
             assert "Completed" in flow.communicate(timeout=60)[0]
             assert {row["run_id"] for row in store.prefect_states("second") if row["run_kind"] == "flow"} == {
-                store.holding("second").prefect_run_id  # type: ignore[union-attr]
+                store.holding("second").prefect_run_id
             }, "another run than the one that waited"  # fmt: skip
         floor.stop(worker)

@@ -65,8 +65,8 @@ def many(folder: Path, *, count: int, kills: int, seed: int, limit: int = 5, sec
         blows = sorted(chance.sample(range(count), kills))  # one when so many have ended
         with Watcher(one) as watcher:
             while (ended := sum(state.completed_at is not None for state in one.states().values())) < count or blows:
-                if (fields := next(late, None)) is not None:
-                    one.submit(fields)
+                if (later := next(late, None)) is not None:
+                    one.submit(later)
                 if blows and ended >= blows[0]:
                     blows.pop(0)
                     which = chance.randrange(2)
@@ -187,7 +187,7 @@ def kills(
                 target, early = targets[0], chance.random() < 0.25
                 if target == "aggregator":
                     if not early:  # else it may die before it has begun
-                        wait_for(lambda before=before: one.steps_done() > before, what="a step")
+                        wait_for(lambda before=before: one.steps_done() > before, what="a step")  # type: ignore[misc]
                     time.sleep(chance.uniform(0.0, 0.8))
                     crowd.look()
                     lives += sum(state.status in ACTIVE for state in one.states().values())
@@ -205,7 +205,7 @@ def kills(
                     assert flow is not None
                     (name, process), flow = flow, None
                     if not early:  # else it may be killed while it starts
-                        wait_for(lambda p=process, n=name: p.poll() is not None or one.state(n).completed_steps)
+                        wait_for(lambda p=process, n=name: p.poll() is not None or one.state(n).completed_steps)  # type: ignore[misc]
                     time.sleep(chance.uniform(0.0, 0.5))
                     crowd.look()
                     if not one.kill(process, "flow"):
@@ -266,6 +266,7 @@ class Postgres:
     def down(self) -> None:
         """At once, as `pg_ctl stop -m immediate` does it."""
         process = self.server.get_postmaster_info().process
+        assert process is not None
         process.send_signal(signal.SIGQUIT)
         wait_for(lambda: has_ended(process), what="its end")
 
@@ -348,4 +349,4 @@ def outage(
 
 
 def heartbeat(floor: Floor, process: zygote.Process) -> float:
-    return next(node["heartbeat_at"] for node in floor.store.nodes() if node["node_id"] == node_of(process))
+    return next(float(node["heartbeat_at"]) for node in floor.store.nodes() if node["node_id"] == node_of(process))

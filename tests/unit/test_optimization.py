@@ -308,6 +308,7 @@ def submissions(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.mark.slow
 def test_garbage_is_refused_or_kept_as_it_is(store_url: str) -> None:
     accepted: list[str] = []
+    opened = Store(store_url)
 
     @settings(max_examples=150, deadline=None)
     @given(data=submissions())
@@ -317,15 +318,15 @@ def test_garbage_is_refused_or_kept_as_it_is(store_url: str) -> None:
             return
         if state.optimization_id in accepted:
             state.optimization_id += f"-{len(accepted)}"
-        store.write(Create(state))
-        read = store.get(state.optimization_id)
+        opened.write(Create(state))
+        read = opened.get(state.optimization_id)
         assert read is not None
         read.updated_at = state.updated_at
         assert read == state
         assert json.dumps(read.parameters) == json.dumps(state.parameters)
         accepted.append(state.optimization_id)
 
-    with Store(store_url) as store:
+    with opened:
         submit()
     assert len(accepted) > 40
 
