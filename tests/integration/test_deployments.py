@@ -106,9 +106,16 @@ def environment_for(folder: Path, environment: dict[str, str]) -> dict[str, str]
     }
 
 
-@pytest.mark.slow
-async def test_a_worker_in_another_folder_runs_each_that_prefect_yaml_deploys(
-    client: PrefectClient, tmp_path: Path
+# A worker starts a process for each, which imports Prefect and O9.
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"optimization-lifecycle", "compute-statistics"},
+        pytest.param({schedule.name for schedule in SCHEDULES}, id="each", marks=pytest.mark.long),
+    ],
+)
+async def test_a_worker_in_another_folder_runs_what_prefect_yaml_deploys(
+    names: set[str], client: PrefectClient, tmp_path: Path
 ) -> None:
     await client.create_work_pool(WorkPoolCreate(name="o9", type="process"))
     with o9_testing.no_process_left() as environment:
@@ -118,10 +125,11 @@ async def test_a_worker_in_another_folder_runs_each_that_prefect_yaml_deploys(
         flow_runs = {}
         for deployment in await deployments(client):
             name = (await client.read_flow(deployment.flow_id)).name
-            flow_runs[name] = await client.create_flow_run_from_deployment(
-                deployment.id, parameters=PARAMETERS.get(name, {})
-            )
-        assert flow_runs.keys() == {schedule.name for schedule in SCHEDULES}
+            if name in names:
+                flow_runs[name] = await client.create_flow_run_from_deployment(
+                    deployment.id, parameters=PARAMETERS.get(name, {})
+                )
+        assert flow_runs.keys() == names
         told = run(
             *prefect, "worker", "start", "--pool", "o9", "--type", "process", "--run-once",
             folder=tmp_path, environment=environment,

@@ -69,8 +69,14 @@ async def test_prefects_own_database_tells_the_same_story(
 ) -> None:
     await aggregator.submit_optimization(new("a", objective="line", total_steps=3))
     await ended(aggregator, "a")
-    await async_wait_until(lambda: len(aggregator.store.prefect_states("a")) == 3 + 2 * 5, 60.0)
-    rows = aggregator.store.prefect_states("a")
+
+    def told() -> list[dict[str, Any]]:
+        """What hooks and the flow itself tell; of tasks, the event stream adds Pending when it comes to it."""
+        found = aggregator.store.prefect_states("a")
+        return [row for row in found if row["run_kind"] == "flow" or row["state_name"] != "Pending"]
+
+    await async_wait_until(lambda: len(told()) == 3 + 2 * 5, 60.0)
+    rows = told()
     [flow_run_id] = {row["run_id"] for row in rows if row["run_kind"] == "flow"}
 
     flow_run = await prefect.read_flow_run(flow_run_id)

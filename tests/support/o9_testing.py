@@ -41,6 +41,7 @@ def _own_home() -> Path:
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "O9_"))]:
         if name != "O9_LONG_TESTS":  # pytest-xdist's workers read it after this process
             del os.environ[name]
+    os.environ.pop("COLUMNS", None)  # pytest-xdist says 80; a pipe has no width
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     os.environ["O9_SPOOL_FOLDER"] = str(home / "spool")
