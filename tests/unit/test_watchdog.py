@@ -1,8 +1,11 @@
-"""What the watchdog of the event loop decides, and when."""
+"""What the watchdog of the event loop decides, and when; and which time counts."""
+
+import itertools
+import os
 
 import pytest
 
-from o9.strategies.watchdog import Verdict, decide
+from o9.strategies.watchdog import Verdict, decide, held_after, queued_seconds
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,26 @@ from o9.strategies.watchdog import Verdict, decide
 def test_what_is_to_be_done(held: float, users: bool, interrupted: float | None, verdict: Verdict, again: bool) -> None:
     limits = {"tick": 1.0, "warn": 5.0, "give_up": 30.0}
     assert decide(held, users=users, interrupted=interrupted, **limits) == (verdict, again)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "held"),
+    [
+        pytest.param([(1.0, 0.0)] * 8, 8.0, id="it runs, or blocks"),
+        pytest.param([(1.0, 0.75)] * 8, 2.0, id="it has a CPU for a quarter of the time"),
+        pytest.param([(1.0, 0.0), (3600.0, 0.0), (1.0, 0.0)], 4.0, id="the process is frozen"),
+        pytest.param([(1.0, 0.0), (1.5, 0.0), (1.0, 0.0)], 3.5, id="the watchdog wakes late"),
+        pytest.param([(10.0, 9.0)] * 8, 8.0, id="the watchdog has no CPU either"),
+        pytest.param([(1.0, 0.0)] * 4 + [(1.0, 4.5)], 0.5, id="it waits long, which is known afterwards"),
+        pytest.param([(1.0, 3.0), (1.0, 0.0)], 1.0, id="it has waited since before the tick was due"),
+    ],
+)
+def test_which_time_counts(intervals: list[tuple[float, float]], held: float) -> None:
+    steps = itertools.accumulate(
+        intervals, lambda now, one: held_after(now, elapsed=one[0], queued=one[1], tick=1.0), initial=0.0
+    )
+    assert list(steps)[-1] == held
+
+
+def test_no_wait_is_known_of_what_is_no_thread_of_this_process() -> None:
+    assert [queued_seconds(None), queued_seconds(os.getppid())] == [0.0, 0.0]

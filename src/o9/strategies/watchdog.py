@@ -10,6 +10,13 @@ where the code swallows that, every `warn_seconds`. What cannot be interrupted, 
 code, makes `is_blocked` true until the loop ticks again: whoever renews this process's leases is to stop then. C code
 that returns after all meets the exception there.
 
+What counts is time in which the loop's thread ran or blocked. On Linux, time in which it was ready to run and had no
+CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel tells of such a
+wait when it is over; until then it counts. Where the system does not tell (macOS, Linux without scheduler statistics),
+all time counts, and so does time that a hypervisor takes. A wait for the interpreter's lock counts everywhere: it looks
+like a wait for any other lock. That matters where other threads of the process compute in Python all the time; those
+that wake now and then take a few percent, on an overloaded machine, too.
+
 Time is counted by the watchdog's own waking, so that a process that was frozen (SIGSTOP, a laptop's lid) is not taken
 for one that held its loop; the same goes for C code that keeps the interpreter's lock, which holds the watchdog, too.
 
@@ -42,6 +49,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
+OVERDUE = 0.1  # of the time between two ticks; nothing is read of a loop that ticks by then
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
@@ -119,6 +127,25 @@ def decide(
     return Verdict.BLOCKED if interrupted > tick else Verdict.WAIT, interrupted >= warn
 
 
+def held_after(held: float, *, elapsed: float, queued: float, tick: float) -> float:
+    """For how long the loop has been held by now: `held` seconds before, and no tick for `elapsed` more.
+
+    `queued`: how much waiting for a CPU the loop's thread has ended in that time. It may have begun before, and count
+    already; then it is taken back.
+    """
+    # Not all that has passed: a process that was frozen comes back here, too.
+    return max(0.0, held + min(elapsed - queued, 2 * tick))
+
+
+def queued_seconds(native_id: int | None) -> float:
+    """How long this thread of the process has waited for a CPU in its life; 0.0 where the system does not tell."""
+    try:
+        with open(f"/proc/self/task/{native_id}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9  # it ran, it waited (both in ns), and how often
+    except OSError:
+        return 0.0
+
+
 class Watchdog:
     """Watches `loop` from `start` to `stop`, both of which any thread may call, and a second time, too."""
 
@@ -130,6 +157,7 @@ class Watchdog:
         self._give_up_seconds = give_up_seconds
         self._tick_seconds = min(TICK_SECONDS, warn_seconds / 4, give_up_seconds / 4)
         self._loop_thread: int | None = None
+        self._loop_native_id: int | None = None
         self._ticked = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -137,7 +165,7 @@ class Watchdog:
 
     @property
     def blocked_seconds(self) -> float:
-        """For how long the loop has not ticked by now; 0.0 while it does."""
+        """For how long the loop has been held by now; 0.0 while it ticks."""
         return self._held_seconds
 
     @property
@@ -148,7 +176,7 @@ class Watchdog:
     def start(self) -> None:
         if self._thread is None:
             if _runs_here(self._loop):
-                self._loop_thread = threading.get_ident()
+                self._know_thread()
             self._stop.clear()
             self._thread = threading.Thread(target=self._watch, name="o9-watchdog", daemon=True)
             self._thread.start()
@@ -162,6 +190,8 @@ class Watchdog:
 
     def _forget(self) -> None:
         self._held_seconds = 0.0
+        # Up to when that is counted, and how long the loop's thread had waited for a CPU by then.
+        self._counted: tuple[float, float] | None = None
         self._is_blocked = False
         self._warned = False
         # Who holds it; when that was first seen, and told to end, in seconds since the last tick.
@@ -186,15 +216,25 @@ class Watchdog:
             self._stop.wait(self._tick_seconds)
 
     def _waited_for_tick(self) -> bool:
-        began = time.monotonic()
+        if self._counted is None:
+            if self._ticked.wait(self._tick_seconds * OVERDUE):
+                return True
+            self._counted = time.monotonic(), queued_seconds(self._loop_native_id)
         ticked = self._ticked.wait(self._tick_seconds)
-        # Not all that has passed: a process that was frozen comes back here, too.
-        self._held_seconds += min(time.monotonic() - began, 2 * self._tick_seconds)
+        (began, before), (now, queued) = self._counted, (time.monotonic(), queued_seconds(self._loop_native_id))
+        self._counted = now, queued
+        self._held_seconds = held_after(
+            self._held_seconds, elapsed=now - began, queued=queued - before, tick=self._tick_seconds
+        )
         return ticked
 
     def _tick(self) -> None:
-        self._loop_thread = threading.get_ident()
+        self._know_thread()
         self._ticked.set()
+
+    def _know_thread(self) -> None:
+        """Called in the loop's thread."""
+        self._loop_thread, self._loop_native_id = threading.get_ident(), threading.get_native_id()
 
     def _look(self) -> None:
         """The loop has not ticked for one more interval."""
