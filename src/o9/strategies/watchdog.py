@@ -13,9 +13,9 @@ that returns after all meets the exception there.
 What counts is time in which the loop's thread ran or blocked. On Linux, time in which it was ready to run and had no
 CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel tells of such a
 wait when it is over; until then it counts. Where the system does not tell (macOS, Linux without scheduler statistics),
-all time counts, and so does time that a hypervisor takes. A wait for the interpreter's lock counts everywhere: it looks
-like a wait for any other lock. That matters where other threads of the process compute in Python all the time; those
-that wake now and then take a few percent, on an overloaded machine, too.
+all time counts, and so does time that a hypervisor takes. A wait for the interpreter's lock counts, as it looks like a
+wait for any other lock; not so one for the watchdog itself, which may have the lock and no CPU. It matters where other
+threads of the process compute in Python all the time; those that wake now and then take a few percent.
 
 Time is counted by the watchdog's own waking, so that a process that was frozen (SIGSTOP, a laptop's lid) is not taken
 for one that held its loop; the same goes for C code that keeps the interpreter's lock, which holds the watchdog, too.
@@ -38,6 +38,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from enum import Enum
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
@@ -127,23 +128,37 @@ def decide(
     return Verdict.BLOCKED if interrupted > tick else Verdict.WAIT, interrupted >= warn
 
 
-def held_after(held: float, *, elapsed: float, queued: float, tick: float) -> float:
-    """For how long the loop has been held by now: `held` seconds before, and no tick for `elapsed` more.
+@dataclass(frozen=True)
+class Held:
+    """For how long the loop has been held, in seconds: its thread `ran`, or was `blocked`."""
 
-    `queued`: how much waiting for a CPU the loop's thread has ended in that time. It may have begun before, and count
-    already; then it is taken back.
-    """
-    # Not all that has passed: a process that was frozen comes back here, too.
-    return max(0.0, held + min(elapsed - queued, 2 * tick))
+    ran: float = 0.0
+    blocked: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ran + self.blocked
+
+    def after(self, *, elapsed: float, ran: float, queued: float, tick: float) -> Held:
+        """The same when no tick has come for `elapsed` seconds more, of which the loop's thread has run for `ran`.
+
+        `queued`: how long it waited for a CPU, and the watchdog, to which it may have left the interpreter's lock. What
+        is known late, and was taken for a block, is taken back.
+        """
+        # Not all that has passed: a process that was frozen comes back here, too.
+        most = 2 * tick
+        ran = min(ran, most)
+        return Held(self.ran + ran, max(0.0, self.blocked + min(elapsed - ran - queued, most - ran)))
 
 
-def queued_seconds(native_id: int | None) -> float:
-    """How long this thread of the process has waited for a CPU in its life; 0.0 where the system does not tell."""
+def cpu_seconds(native_id: int | None) -> tuple[float, float]:
+    """How long this thread of the process has run, and waited for a CPU; zeros where the system does not tell."""
     try:
         with open(f"/proc/self/task/{native_id}/schedstat") as file:
-            return int(file.read().split()[1]) / 1e9  # it ran, it waited (both in ns), and how often
+            ran, queued, _ = file.read().split()
     except OSError:
-        return 0.0
+        return 0.0, 0.0
+    return int(ran) / 1e9, int(queued) / 1e9
 
 
 class Watchdog:
@@ -166,7 +181,7 @@ class Watchdog:
     @property
     def blocked_seconds(self) -> float:
         """For how long the loop has been held by now; 0.0 while it ticks."""
-        return self._held_seconds
+        return self._held.seconds
 
     @property
     def is_blocked(self) -> bool:
@@ -189,9 +204,10 @@ class Watchdog:
             self._forget()
 
     def _forget(self) -> None:
-        self._held_seconds = 0.0
-        # Up to when that is counted, and how long the loop's thread had waited for a CPU by then.
-        self._counted: tuple[float, float] | None = None
+        self._held = Held()
+        self._counted: tuple[float, float, float] | None = (
+            None  # the clocks up to which it is; None: no tick is overdue
+        )
         self._is_blocked = False
         self._warned = False
         # Who holds it; when that was first seen, and told to end, in seconds since the last tick.
@@ -211,7 +227,7 @@ class Watchdog:
                     return
                 self._look()
             if self._warned:
-                logger.warning("the event loop goes on, after %.1f s", self._held_seconds)
+                logger.warning("the event loop goes on, after %.1f s", self._held.seconds)
             self._forget()
             self._stop.wait(self._tick_seconds)
 
@@ -219,14 +235,18 @@ class Watchdog:
         if self._counted is None:
             if self._ticked.wait(self._tick_seconds * OVERDUE):
                 return True
-            self._counted = time.monotonic(), queued_seconds(self._loop_native_id)
+            self._counted = self._clocks()
         ticked = self._ticked.wait(self._tick_seconds)
-        (began, before), (now, queued) = self._counted, (time.monotonic(), queued_seconds(self._loop_native_id))
-        self._counted = now, queued
-        self._held_seconds = held_after(
-            self._held_seconds, elapsed=now - began, queued=queued - before, tick=self._tick_seconds
-        )
+        before, self._counted = self._counted, self._clocks()
+        elapsed, ran, queued = (now - then for now, then in zip(self._counted, before, strict=True))
+        self._held = self._held.after(elapsed=elapsed, ran=ran, queued=queued, tick=self._tick_seconds)
         return ticked
+
+    def _clocks(self) -> tuple[float, float, float]:
+        """What time it is, how long the loop's thread has run, and how long that or the watchdog waited for a CPU."""
+        ran, queued = cpu_seconds(self._loop_native_id)
+        _, own = cpu_seconds(threading.get_native_id())
+        return time.monotonic(), ran, queued + own
 
     def _tick(self) -> None:
         self._know_thread()
@@ -238,7 +258,7 @@ class Watchdog:
 
     def _look(self) -> None:
         """The loop has not ticked for one more interval."""
-        thread, now = self._loop_thread, self._held_seconds
+        thread, now = self._loop_thread, self._held.seconds
         frame = sys._current_frames().get(thread) if thread is not None else None
         if thread is None or frame is None or now < min(self._warn_seconds, self._give_up_seconds) / 2:
             return
