@@ -10,6 +10,13 @@ where the code swallows that, every `warn_seconds`. What cannot be interrupted, 
 code, makes `is_blocked` true until the loop ticks again: whoever renews this process's leases is to stop then. C code
 that returns after all meets the exception there.
 
+What counts is time in which the loop's thread ran or blocked. On Linux, time in which it was ready to run and had no
+CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel tells of such a
+wait when it is over; until then it counts. Where the system does not tell (macOS, Linux without scheduler statistics),
+all time counts, and so does time that a hypervisor takes. A wait for the interpreter's lock counts, as it looks like a
+wait for any other lock; not so one for the watchdog itself, which may have the lock and no CPU. It matters where other
+threads of the process compute in Python all the time; those that wake now and then take a few percent.
+
 Time is counted by the watchdog's own waking, so that a process that was frozen (SIGSTOP, a laptop's lid) is not taken
 for one that held its loop; the same goes for C code that keeps the interpreter's lock, which holds the watchdog, too.
 
@@ -31,6 +38,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from enum import Enum
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
@@ -42,6 +50,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
+OVERDUE = 0.1  # of the time between two ticks; nothing is read of a loop that ticks by then
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
@@ -119,6 +128,39 @@ def decide(
     return Verdict.BLOCKED if interrupted > tick else Verdict.WAIT, interrupted >= warn
 
 
+@dataclass(frozen=True)
+class Held:
+    """For how long the loop has been held, in seconds: its thread `ran`, or was `blocked`."""
+
+    ran: float = 0.0
+    blocked: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ran + self.blocked
+
+    def after(self, *, elapsed: float, ran: float, queued: float, tick: float) -> Held:
+        """The same when no tick has come for `elapsed` seconds more, of which the loop's thread has run for `ran`.
+
+        `queued`: how long it waited for a CPU, and the watchdog, to which it may have left the interpreter's lock. What
+        is known late, and was taken for a block, is taken back.
+        """
+        # Not all that has passed: a process that was frozen comes back here, too.
+        most = 2 * tick
+        ran = min(ran, most)
+        return Held(self.ran + ran, max(0.0, self.blocked + min(elapsed - ran - queued, most - ran)))
+
+
+def cpu_seconds(native_id: int | None) -> tuple[float, float]:
+    """How long this thread of the process has run, and waited for a CPU; zeros where the system does not tell."""
+    try:
+        with open(f"/proc/self/task/{native_id}/schedstat") as file:
+            ran, queued, _ = file.read().split()
+    except OSError:
+        return 0.0, 0.0
+    return int(ran) / 1e9, int(queued) / 1e9
+
+
 class Watchdog:
     """Watches `loop` from `start` to `stop`, both of which any thread may call, and a second time, too."""
 
@@ -130,6 +172,7 @@ class Watchdog:
         self._give_up_seconds = give_up_seconds
         self._tick_seconds = min(TICK_SECONDS, warn_seconds / 4, give_up_seconds / 4)
         self._loop_thread: int | None = None
+        self._loop_native_id: int | None = None
         self._ticked = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -137,8 +180,8 @@ class Watchdog:
 
     @property
     def blocked_seconds(self) -> float:
-        """For how long the loop has not ticked by now; 0.0 while it does."""
-        return self._held_seconds
+        """For how long the loop has been held by now; 0.0 while it ticks."""
+        return self._held.seconds
 
     @property
     def is_blocked(self) -> bool:
@@ -148,7 +191,7 @@ class Watchdog:
     def start(self) -> None:
         if self._thread is None:
             if _runs_here(self._loop):
-                self._loop_thread = threading.get_ident()
+                self._know_thread()
             self._stop.clear()
             self._thread = threading.Thread(target=self._watch, name="o9-watchdog", daemon=True)
             self._thread.start()
@@ -161,7 +204,10 @@ class Watchdog:
             self._forget()
 
     def _forget(self) -> None:
-        self._held_seconds = 0.0
+        self._held = Held()
+        self._counted: tuple[float, float, float] | None = (
+            None  # the clocks up to which it is; None: no tick is overdue
+        )
         self._is_blocked = False
         self._warned = False
         # Who holds it; when that was first seen, and told to end, in seconds since the last tick.
@@ -181,24 +227,38 @@ class Watchdog:
                     return
                 self._look()
             if self._warned:
-                logger.warning("the event loop goes on, after %.1f s", self._held_seconds)
+                logger.warning("the event loop goes on, after %.1f s", self._held.seconds)
             self._forget()
             self._stop.wait(self._tick_seconds)
 
     def _waited_for_tick(self) -> bool:
-        began = time.monotonic()
+        if self._counted is None:
+            if self._ticked.wait(self._tick_seconds * OVERDUE):
+                return True
+            self._counted = self._clocks()
         ticked = self._ticked.wait(self._tick_seconds)
-        # Not all that has passed: a process that was frozen comes back here, too.
-        self._held_seconds += min(time.monotonic() - began, 2 * self._tick_seconds)
+        before, self._counted = self._counted, self._clocks()
+        elapsed, ran, queued = (now - then for now, then in zip(self._counted, before, strict=True))
+        self._held = self._held.after(elapsed=elapsed, ran=ran, queued=queued, tick=self._tick_seconds)
         return ticked
 
+    def _clocks(self) -> tuple[float, float, float]:
+        """What time it is, how long the loop's thread has run, and how long that or the watchdog waited for a CPU."""
+        ran, queued = cpu_seconds(self._loop_native_id)
+        _, own = cpu_seconds(threading.get_native_id())
+        return time.monotonic(), ran, queued + own
+
     def _tick(self) -> None:
-        self._loop_thread = threading.get_ident()
+        self._know_thread()
         self._ticked.set()
+
+    def _know_thread(self) -> None:
+        """Called in the loop's thread."""
+        self._loop_thread, self._loop_native_id = threading.get_ident(), threading.get_native_id()
 
     def _look(self) -> None:
         """The loop has not ticked for one more interval."""
-        thread, now = self._loop_thread, self._held_seconds
+        thread, now = self._loop_thread, self._held.seconds
         frame = sys._current_frames().get(thread) if thread is not None else None
         if thread is None or frame is None or now < min(self._warn_seconds, self._give_up_seconds) / 2:
             return
