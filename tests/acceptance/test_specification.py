@@ -8,6 +8,7 @@ from pathlib import Path
 import o9_testing
 import pytest
 
+pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).with_name("scripts")
 
 

@@ -182,6 +182,7 @@ def test_another_configuration_takes_over_what_is_open(one: World, tmp_path: Pat
     assert len(one.store.alerts.groups()) == 1
 
 
+@pytest.mark.slow
 def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_path: Path, time: MadeTime) -> None:
     """Thirty to sixty messages of an hour in which alerts come, go, flap, and are silenced and inhibited."""
     told, untold = [], []

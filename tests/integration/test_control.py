@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from OptimizationStateAggregator import (
 S = OptimizationStatus
 Open = Callable[..., Awaitable[Any]]
 Wait = Callable[..., Awaitable[Any]]
+pytestmark = pytest.mark.slow
 
 
 @objective("third hangs", search_space=LINE)
@@ -44,7 +44,7 @@ def third_hangs(parameters: dict[str, Any]) -> float:
     (folder / f"trial-{number}").touch()
     if number >= 2:
         for detached in (False, True):
-            child = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=detached)
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=detached)
             (folder / f"pid-{child.pid}").touch()
         (folder / "hangs").touch()
         while True:
@@ -87,8 +87,7 @@ async def test_what_never_ends_is_cut_off_at_once(
         new("a", objective="third hangs", total_steps=9, seed=1, parameters={"folder": str(tmp_path)})
     )
     await aggregator.submit_optimization(new("next", objective="control easy", total_steps=1))
-    await async_wait_until((tmp_path / "hangs").exists, 30)
-    began = time.monotonic()
+    await async_wait_until((tmp_path / "hangs").exists, 60)
     if way == "python":
         assert await aggregator.cancel_optimization("a")
     elif way == "another process":
@@ -100,7 +99,6 @@ async def test_what_never_ends_is_cut_off_at_once(
                 run_id = store.holding("a").prefect_run_id
                 await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING))
     state = await ended(aggregator, "a", seconds=10)
-    assert time.monotonic() - began < 10.0
     assert state.status is S.CANCELLED
     assert store.holding("a").lease_node is None
     assert store.holding("a").intent_by == {"python": "python", "another process": "ann"}.get(way, "prefect")
@@ -158,7 +156,8 @@ async def test_a_pause_outlives_a_restart_of_everything(open_aggregator: Open, a
 
 async def test_a_wish_before_the_first_step_needs_no_step(aggregator: Any) -> None:
     await aggregator.lifecycle_manager.create_optimization(new("a", objective="control easy", total_steps=3))
-    await asyncio.sleep(0.3)
+    await aggregator.submit_optimization(new("later", objective="control easy", total_steps=1))
+    await ended(aggregator, "later")
     assert (await aggregator.get_optimization_status("a")).status is S.CREATED, "it is not queued"
     await aggregator.pause_optimization("a")
     assert (await aggregator.get_optimization_status("a")).status is S.PAUSED
@@ -266,19 +265,23 @@ async def test_limits_by_policy(open_aggregator: Open) -> None:
     aggregator = await open_aggregator(max_concurrent_optimizations=8)
     most: list[int] = []
     at_work: set[str] = set()
+    two_at_once = asyncio.Event()
 
     @objective("counted", search_space=LINE)
     async def counted(parameters: dict[str, Any]) -> float:
         at_work.add(parameters["me"])
         most.append(len(at_work))
-        await asyncio.sleep(0.3)
+        if len(at_work) == 2:
+            two_at_once.set()
+        await two_at_once.wait()
+        await asyncio.sleep(0.05)  # a third one would come now
         at_work.remove(parameters["me"])
         return 0.0
 
     await aggregator.coordinator.set_optimization_policy("parameter_tuning", {"max_concurrent_optimizations": 2})
     aggregator.coordinator.set_optimization_policy("all", {"max_attempts": 7, "timeout_seconds": 60})
     for n in range(6):
-        await aggregator.submit_optimization(new(f"c{n}", objective="counted", total_steps=2, parameters={"me": n}))
+        await aggregator.submit_optimization(new(f"c{n}", objective="counted", total_steps=1, parameters={"me": n}))
     for n in range(6):
         state = await ended(aggregator, f"c{n}")
         assert (state.metadata["max_attempts"], state.metadata["timeout_seconds"]) == (7, 60)
@@ -351,7 +354,7 @@ async def test_ended_by_hand_while_at_work(aggregator: Any, async_wait_until: Wa
 
 
 async def test_a_strategy_that_never_awaits_is_interrupted(open_aggregator: Open, set_o9: Callable[..., None]) -> None:
-    set_o9(lease_seconds=2)
+    set_o9(lease_seconds=1)  # a node's watchdog is as patient as its leases; test_watchdog.py has what it does
     aggregator = await open_aggregator()
 
     async def greedy(optimization: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from OptimizationStateAggregator import OptimizationStatus, objective
 S = OptimizationStatus
 Open = Callable[..., Awaitable[Any]]
 Wait = Callable[..., Awaitable[Any]]
+pytestmark = pytest.mark.slow
 
 
 @objective("rough easy", search_space=LINE)
@@ -37,13 +37,11 @@ async def test_a_hook_that_hangs_delays_its_own_optimization_alone_and_can_be_ca
 
     aggregator.lifecycle_manager.register_lifecycle_hook("before_running", hangs)
     await aggregator.submit_optimization(new("slow", objective="rough easy", total_steps=1))
-    await asyncio.wait_for(hanging.wait(), 10)
+    await asyncio.wait_for(hanging.wait(), 60)
     await aggregator.submit_optimization(new("other", objective="rough easy", total_steps=1))
-    assert (await ended(aggregator, "other", seconds=10)).status is S.COMPLETED
-    began = time.monotonic()
+    assert (await ended(aggregator, "other")).status is S.COMPLETED
     await aggregator.cancel_optimization("slow")
-    assert (await ended(aggregator, "slow", seconds=10)).status is S.CANCELLED
-    assert time.monotonic() - began < 10.0
+    assert (await ended(aggregator, "slow", seconds=20)).status is S.CANCELLED  # before HOOK_SECONDS are over
     assert aggregator.store.holding("slow").lease_node is None
 
 
@@ -71,10 +69,11 @@ async def test_an_objective_that_swallows_its_cancellation_is_left_behind(
     from o9.tasks import attempt
 
     monkeypatch.setattr(attempt, "CUT_OFF_SECONDS", 0.5)
-    let_go = asyncio.Event()
+    begun, let_go = asyncio.Event(), asyncio.Event()
 
     @objective("swallows", search_space=LINE)
     async def swallows(parameters: dict[str, float]) -> float:
+        begun.set()
         while not let_go.is_set():
             try:
                 await asyncio.sleep(0.05)
@@ -85,8 +84,7 @@ async def test_an_objective_that_swallows_its_cancellation_is_left_behind(
     aggregator = await open_aggregator(max_concurrent_optimizations=1)
     await aggregator.submit_optimization(new("a", objective="swallows", total_steps=3))
     await aggregator.submit_optimization(new("next", objective="rough easy", total_steps=1))
-    await reached(aggregator, "a", "running")
-    await asyncio.sleep(0.3)
+    await asyncio.wait_for(begun.wait(), 60)
     await aggregator.cancel_optimization("a")
     assert (await ended(aggregator, "a", seconds=5)).status is S.CANCELLED
     assert [trial.state.value for trial in aggregator.store.trials("a")] == ["cancelled"]
@@ -97,14 +95,16 @@ async def test_an_objective_that_swallows_its_cancellation_is_left_behind(
 
 
 async def test_a_coroutine_that_assigns_nothing_hears_of_a_pause(aggregator: Any) -> None:
+    begun = asyncio.Event()
+
     async def waits(optimization: Any) -> None:
         optimization.optimized_parameters = {"x": 1.0}
+        begun.set()
         await asyncio.sleep(3600)
 
     aggregator.coordinator.register_strategy("waits", waits)
     await aggregator.submit_optimization(new("a", strategy="waits", total_steps=3))
-    await reached(aggregator, "a", "running")
-    await asyncio.sleep(0.2)
+    await asyncio.wait_for(begun.wait(), 60)
     await aggregator.pause_optimization("a")
     paused = await reached(aggregator, "a", "paused", seconds=10)
     assert paused.optimized_parameters == {"x": 1.0}
@@ -124,21 +124,25 @@ async def test_a_status_that_a_strategy_sets_is_never_taken_for_success(status: 
 
 
 async def test_results_say_what_a_strategy_came_to_after_a_resume(aggregator: Any) -> None:
+    was_paused = asyncio.Event()
+
     async def climbs(optimization: Any) -> None:
-        for step in range(optimization.completed_steps, 20):
+        for step in range(optimization.completed_steps, 8):
+            if step == 4:
+                await was_paused.wait()
             optimization.completed_steps = step + 1
             optimization.optimized_parameters = {"x": step}
             optimization.current_performance = float(step)
-            await asyncio.sleep(0.05)
 
     aggregator.coordinator.register_strategy("climbs", climbs)
-    await aggregator.submit_optimization(new("a", strategy="climbs", total_steps=20))
-    await until(aggregator, "a", lambda state: state.completed_steps >= 4)
+    await aggregator.submit_optimization(new("a", strategy="climbs", total_steps=8))
+    await until(aggregator, "a", lambda state: state.completed_steps == 4)
     await aggregator.pause_optimization("a")
-    await reached(aggregator, "a", "paused")
+    assert (await reached(aggregator, "a", "paused")).completed_steps == 4
+    was_paused.set()
     await aggregator.resume_optimization("a")
     state = await ended(aggregator, "a")
-    assert (state.results["best_value"], state.results["best_parameters"]) == (19.0, {"x": 19})
+    assert (state.results["best_value"], state.results["best_parameters"]) == (7.0, {"x": 7})
 
 
 def test_a_store_that_is_deleted_under_its_writer_is_missed(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from o9.strategies.plan import SAMPLERS, make_plan
 from o9.strategies.registry import resolve_objective
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="gp needs PyTorch: pip install 'prefect-o9[gp]'")
-EACH_SAMPLER = [pytest.param(name, marks=needs_torch if name == "gp" else ()) for name in SAMPLERS]
+MARKS: dict[str, Any] = {"gp": needs_torch, "tpe": pytest.mark.slow, "nsga2": pytest.mark.slow}
+EACH_SAMPLER = [pytest.param(name, marks=MARKS.get(name, ())) for name in SAMPLERS]
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +35,15 @@ def _objectives(monkeypatch: pytest.MonkeyPatch) -> None:
 STEPS = {"nsga2": 60, "gp": 14}  # past the first generation, past the random start
 
 
-@pytest.mark.parametrize("trials_per_step", [1, 4])
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize(
+    ("direction", "trials_per_step"),
+    [
+        ("maximize", 1),
+        ("minimize", 4),
+        pytest.param("maximize", 4, marks=pytest.mark.long),
+        pytest.param("minimize", 1, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("sampler", EACH_SAMPLER)
 async def test_resumed_after_any_step_the_ledger_is_the_same(
     sampler: str, direction: str, trials_per_step: int
@@ -152,11 +160,12 @@ def test_the_random_sampler_keeps_no_history() -> None:
     assert not any(hasattr(asker, name) for name in ("_study", "_trials"))
 
 
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("sampler", "kind"), [("tpe", HistoryAsker), ("random", RandomAsker)])
-def test_a_ledger_of_ten_thousand_trials_is_taken_up(sampler: str, kind: type) -> None:
+def test_a_long_ledger_is_taken_up(sampler: str, kind: type, count: int) -> None:
     state = make_state(sampler=sampler)
     plan = make_plan(state, resolve_objective("uneven"))
-    ledger = list(_ledger(make_asker(replace(plan, sampler="random"), 1), 10_000))
+    ledger = list(_ledger(make_asker(replace(plan, sampler="random"), 1), count))
     asker = make_asker(plan, 1)
     assert isinstance(asker, kind)
     if sampler == "random":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -25,11 +26,17 @@ CONFIGURATIONS = {"plain": PLAIN, "full": FULL}
 LONG = timedelta(minutes=5)
 
 
+def many(examples: int) -> settings:
+    """So many examples where long tests are asked for, a quarter where not."""
+    examples = examples if os.environ.get("O9_LONG_TESTS") else examples // 4
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 def second(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(300)
 @given(EITHER, steps)
 def test_restarts_at_every_instant_change_nothing(name: str, steps: list[Step]) -> None:
     undisturbed, restarting = Player(CONFIGURATIONS[name]), Player(CONFIGURATIONS[name], restarts=True)
@@ -40,7 +47,7 @@ def test_restarts_at_every_instant_change_nothing(name: str, steps: list[Step]) 
     assert sorted(restarting.held, key=repr) == sorted(undisturbed.held, key=repr)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(200)
 @given(EITHER, steps)
 def test_what_is_drained_is_all_that_a_store_needs(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -49,7 +56,7 @@ def test_what_is_drained_is_all_that_a_store_needs(name: str, steps: list[Step])
         assert player.stored == dict(player.engine.snapshot().groups)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(300)
 @given(EITHER, steps)
 def test_what_is_told_is_news_and_not_too_soon(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -103,7 +110,7 @@ def _names(alerts: tuple[Alert, ...]) -> set[str]:
     return {each.fingerprint for each in alerts}
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(300)
 @given(EITHER, steps)
 def test_of_every_firing_alert_each_receiver_is_told_or_there_is_a_reason(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -127,7 +134,7 @@ def test_of_every_firing_alert_each_receiver_is_told_or_there_is_a_reason(name: 
                 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(200)
 @given(steps)
 def test_what_lasts_and_nothing_holds_back_is_told_within_group_wait_or_interval(steps: list[Step]) -> None:
     steps = [step for step in steps if step.what in ("fires", "resolved", "for", "old")]
@@ -145,7 +152,7 @@ def test_what_lasts_and_nothing_holds_back_is_told_within_group_wait_or_interval
     assert fires <= told
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(200)
 @given(EITHER, steps)
 def test_when_all_is_over_everybody_who_was_told_knows_and_nothing_is_left(name: str, steps: list[Step]) -> None:
     player = Player(CONFIGURATIONS[name])
@@ -180,7 +187,7 @@ OTHERS = [
 ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@many(300)
 @given(steps, st.lists(st.sampled_from(OTHERS), min_size=25, max_size=25))
 def test_whatever_the_file_becomes_what_was_told_is_told_to_be_over_and_not_told_again(
     steps: list[Step], files: list[Configuration]
