@@ -44,7 +44,9 @@ def third_hangs(parameters: dict[str, Any]) -> float:
     (folder / f"trial-{number}").touch()
     if number >= 2:
         for detached in (False, True):
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=detached)
+            child = subprocess.Popen(
+                [sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=detached
+            )
             (folder / f"pid-{child.pid}").touch()
         (folder / "hangs").touch()
         while True:
