@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -44,9 +43,7 @@ def third_hangs(parameters: dict[str, Any]) -> float:
     (folder / f"trial-{number}").touch()
     if number >= 2:
         for detached in (False, True):
-            child = subprocess.Popen(
-                [sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=detached
-            )
+            child = subprocess.Popen(["sleep", "3600"], start_new_session=detached)
             (folder / f"pid-{child.pid}").touch()
         (folder / "hangs").touch()
         while True:

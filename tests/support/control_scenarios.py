@@ -288,7 +288,7 @@ def outage(
     lease_seconds: float,
     looked_on: bool,
     seed: int,
-    steps: int = 14,
+    steps: int = 12,
 ) -> dict[str, Any]:
     """The store is away in the middle, for `away_seconds`, from an aggregator that has work in hand.
 
@@ -311,7 +311,7 @@ def outage(
         last = one.store.last_transition()
         before = {name: one.ledger(name) for name in hit}
         one.let_all_go()
-        time.sleep(chance.uniform(0.0, 0.15))
+        time.sleep(chance.uniform(0.0, 0.1))
         postgres.down()
         time.sleep(away_seconds / 2)
         if looked_on:
