@@ -307,7 +307,8 @@ async def add_up(count: int) -> int:
 def run_alone(test: str) -> None:
     """Run one test of this project in a process of its own."""
     root = Path(__file__).parents[2]
-    told = zygote.run(["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", test], cwd=root)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", test]
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert "1 passed" in told.stdout, told.stdout  # the exit code also tells of the client that Prefect leaves open
 
 
