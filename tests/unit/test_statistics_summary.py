@@ -169,7 +169,7 @@ def test_trends_of_the_record(store: Store, clock: Clock) -> None:
     empty = asyncio.run(statistics.get_performance_trends())
     assert empty["windows"] == []
     assert all(each["slope"] is None and each["reason"] for each in empty["trends"].values())
-    today = datetime.now(UTC) - timedelta(minutes=5)
+    today = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)  # so that a day's lives end on that day
     clock.now = today - timedelta(days=6)
     for day in range(7):
         for n in range(day + 1):
