@@ -11,8 +11,9 @@ from typing import Any
 import o9_testing
 import pytest
 import zygote
-from alert_servers import HookServer, closed_port
+from alert_servers import HookServer
 from command_line import O9
+from o9_testing import free_port
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.blocks import AlertChannel
@@ -93,7 +94,7 @@ async def test_a_block_that_is_not_there_is_said_in_a_line(block: str, tmp_path:
 
 
 def test_a_prefect_server_that_does_not_answer_is_said_in_a_line(tmp_path: Path) -> None:
-    told = o9(tmp_path, "test", "block:desk", PREFECT_API_URL=f"http://127.0.0.1:{closed_port()}/api")
+    told = o9(tmp_path, "test", "block:desk", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
     assert (told.returncode, told.stdout) == (1, "")
     (line,) = told.stderr.splitlines()
     assert line.startswith("o9: Prefect's server at http://127.0.0.1:")
@@ -104,7 +105,7 @@ def test_a_block_that_cannot_be_loaded_is_an_error_of_o9_s() -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with (
-        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port()}/api"}),
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
         pytest.raises(OptimizationAlertError, match=r"block:desk cannot be loaded .*\(ConnectError: "),
     ):
         load_block("desk")

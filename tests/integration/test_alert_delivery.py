@@ -298,12 +298,12 @@ async def test_slack_and_discord_say_when_to_come_again(services: HookServer) ->
 
 
 async def test_where_nobody_is(trusted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = f"localhost:{alert_servers.closed_port()}"
+    closed = f"localhost:{o9_testing.free_port()}"
     assert await send(channel_of("desk", f"json://{closed}/x")) == Failed("connection refused")
     assert await send(channel_of("desk", f"mailto://me:pw@{closed}?to=a@b.com&from=c@d.com")) == Failed(
         "connection refused"
     )
-    with alert_servers.names_lead_here(alert_servers.closed_port()):
+    with alert_servers.names_lead_here(o9_testing.free_port()):
         assert await send(channel_of("desk", SLACK)) == Failed("connection refused")
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alert_servers import Answered, HookServer, closed_port
+from alert_servers import Answered, HookServer
 from command_line import O9, O9Command, command_in
+from o9_testing import free_port
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -77,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alerts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))  # where the channel `file` writes
-        (folder / "alerts.yaml").write_text(FILE.format(secret=SECRET, port=closed_port()), encoding="utf-8")
+        (folder / "alerts.yaml").write_text(FILE.format(secret=SECRET, port=free_port()), encoding="utf-8")
         asyncio.run(fill(str(folder / "optimization_state.db"), folder / "alerts.yaml"))
     return folder
 

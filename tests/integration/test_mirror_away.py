@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -213,16 +212,10 @@ async def somebody_s() -> None:
     """Never run."""
 
 
-def a_free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 @pytest.fixture
 def prefect_server(tmp_path: Path) -> Iterator[Callable[[], int]]:
     """`prefect_server()` starts one, always on the same port and database, and returns its process id."""
-    port, started = a_free_port(), []
+    port, started = o9_testing.free_port(), []
     url = f"http://127.0.0.1:{port}/api"
     o9_testing.give_prefect_database(tmp_path / "prefect")
     with o9_testing.no_process_left() as environment:

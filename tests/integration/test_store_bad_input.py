@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sqlite3
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import o9_testing
 import psycopg
 import pytest
 
@@ -105,9 +105,7 @@ def test_another_kind_of_database(url: str) -> None:
 
 
 def test_postgresql_that_is_not_there(postgres_url: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = o9_testing.free_port()
     began = time.monotonic()
     message = refusal(f"postgresql://ann:secret@127.0.0.1:{port}/o9")
     assert time.monotonic() - began < 15

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import o9_testing
 import pytest
-from alert_servers import closed_port
 from command_line import O9Command, command_in, create
-from o9_testing import ended, new
+from o9_testing import ended, free_port, new
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from o9.aggregator.prefect_server import prefect_client_settings
@@ -127,7 +126,7 @@ def test_what_opens_no_blocks_makes_no_file_of_that_name(name: str) -> None:
 
 
 async def test_the_password_in_a_block_is_not_shown(name: str, o9: O9Command) -> None:
-    await save(name, f"postgresql://ann:{SECRET}@127.0.0.1:{closed_port()}/desk?connect_timeout=2")
+    await save(name, f"postgresql://ann:{SECRET}@127.0.0.1:{free_port()}/desk?connect_timeout=2")
     aggregator = OptimizationStateAggregator()
     with pytest.raises(OptimizationStoreError, match="postgresql") as refusal:
         await aggregator.start()
@@ -137,7 +136,7 @@ async def test_the_password_in_a_block_is_not_shown(name: str, o9: O9Command) ->
 def test_a_prefect_server_that_does_not_answer_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_block, "_in_use", [])
     with (
-        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port()}/api"}),
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
         pytest.raises(OptimizationStoreError, match=f"block:{name} .*ConnectError"),
     ):
         current_store()

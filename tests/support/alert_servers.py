@@ -27,6 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from o9_testing import free_port
 
 PASSWORD = "T0P secret/@?&%"
 HOSTS = ("localhost", "hooks.slack.com", "discord.com", "teams.example.com", "api.telegram.org", "mail.example.com")
@@ -174,12 +175,6 @@ def names_lead_here(port: int, resolve: Callable[..., Any] = socket.getaddrinfo)
         socket.getaddrinfo = resolve
 
 
-def closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 @dataclass
 class Letter:
     """One message as the mail server took it."""
@@ -201,7 +196,7 @@ class MailServer:
         context.load_cert_chain(certificate)
         over = {"tls_context": context, "require_starttls": True} if starttls else {"ssl_context": context}
         self._controller = Controller(
-            self, hostname="127.0.0.1", port=closed_port(), server_hostname="localhost",
+            self, hostname="127.0.0.1", port=free_port(), server_hostname="localhost",
             authenticator=self._authenticate, auth_required=True, auth_require_tls=starttls, **over,
         )  # fmt: skip
         self._controller.start()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -26,6 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import o9_testing
 import yaml
 
 from o9.alerts.matchers import parse
@@ -189,9 +189,7 @@ def _alertmanager(configuration: Mapping[str, Any], folder: Path) -> Iterator[st
     assert BINARY is not None
     file = folder / "alertmanager.yml"
     file.write_text(yaml.safe_dump(configuration))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = o9_testing.free_port()
     address = f"http://127.0.0.1:{port}"
     with (folder / "alertmanager.log").open("w") as log:
         process = subprocess.Popen(

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import fcntl
+import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -183,6 +185,18 @@ def path_of(store: Any, optimization_id: str) -> list[str]:
 
 
 # Processes
+
+# Below those that the system hands out by itself, so that nobody is given one between its choice and its use.
+_PORTS = itertools.count(20_000 + os.getpid() % 100 * 100)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens, and that no other test gets."""
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
 
 
 def clean_environment(**more: str) -> dict[str, str]:

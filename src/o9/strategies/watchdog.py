@@ -205,9 +205,8 @@ class Watchdog:
 
     def _forget(self) -> None:
         self._held = Held()
-        self._counted: tuple[float, float, float] | None = (
-            None  # the clocks up to which it is; None: no tick is overdue
-        )
+        # The clocks up to which it is counted; None where no tick is overdue.
+        self._counted: tuple[float, float, float] | None = None
         self._is_blocked = False
         self._warned = False
         # Who holds it; when that was first seen, and told to end, in seconds since the last tick.
