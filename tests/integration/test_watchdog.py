@@ -88,7 +88,12 @@ async def test_an_async_objective_that_never_awaits_fails_its_trial_alone(
     )
     assert "hold()" in error  # with the lines of the user's code
     assert "strategies/watchdog.py" not in error
-    warning, interrupted = [record for record in caplog.records if record.name == "o9.strategies.watchdog"][:2]
+
+    def said() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "o9.strategies.watchdog"]
+
+    await until(lambda: len(said()) >= 2)  # it says that it interrupted when it has
+    warning, interrupted = said()[:2]
     assert (warning.levelname, interrupted.levelname) == ("WARNING", "ERROR")
     who = "objective 'tested' (trial 1) of optimization 'opt-7' holds the event loop"
     for words in (who, f"{__file__}:", "in hold: "):
