@@ -49,6 +49,9 @@ async def wait_for_turn(store: Store, optimization_id: str, flow_run: FlowRun, n
                 f"optimization {optimization_id!r} does not wait for a start: it is {holding.status}, "
                 f"held by {holding.lease_node}"
             )
+        if turn is Turn.CALLED:
+            await asyncio.sleep(LOOK_SECONDS)
+            continue
         if may_be_suspended(flow_run):
             logger.info("%s: %s; suspended until its turn comes", optimization_id, turn.value)
             await _suspend(flow_run)

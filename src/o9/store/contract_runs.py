@@ -281,7 +281,7 @@ class PrefectRunContract:
         store, other = open_store(), open_store()
         claimed = parked(store, "a")
         assert not store.write(HandOver("a", claimed.fence - 1, "run-a", 60.0))
-        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Turn.HELD, None)  # not handed over yet
+        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Turn.CALLED, None)  # not handed over yet
         assert store.write(HandOver("a", claimed.fence, "run-a", 60.0))
         put(store, "b")
         assert store.write(Claim("node-1", 1, 60.0)) is None  # the reservation is a slot
@@ -307,7 +307,7 @@ class PrefectRunContract:
         assert (holding.status, holding.deaths, holding.lease_node) == ("created", 0, None)
         again = store.write(Claim("node-2", 1, 60.0))
         assert again == Claimed("a", claimed.attempt + 1, claimed.fence + 2, "run-a")
-        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.HELD, None)  # too late
+        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.CALLED, None)  # claimed for it anew
         assert store.write(HandOver("a", again.fence, "run-a", 60.0))
         store.write(SetIntent("a", Intent.CANCEL, "ann"))
         assert status_of(store, "a") is S.CREATED  # whoever takes it up sees to it

@@ -165,6 +165,7 @@ class Turn(str, Enum):
     TAKEN = "it is this run's turn"
     NO_ROOM = "all slots are taken"
     WAITS = "it waits for others to complete"
+    CALLED = "its turn has come, and it is about to be handed over"
     HELD = "another run works on it"
     ENDED = "it has ended"
 
@@ -200,8 +201,10 @@ class Begin:
                 parked_run_id=None,
             )
             return self._known(unit, Turn.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
-        if row["lease_node"] is not None or OptimizationStatus(row["status"]) in ACTIVE:
+        if OptimizationStatus(row["status"]) in ACTIVE:
             return Turn.HELD, None
+        if row["lease_node"] is not None:
+            return Turn.CALLED if row["parked_run_id"] == self.run_id else Turn.HELD, None
         if Intent(row["intent"]) not in FINAL_INTENTS:
             SetIntent(self.optimization_id, Intent.RUN, self.by).apply(unit)
         claimed = None
