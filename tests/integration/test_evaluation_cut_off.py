@@ -177,7 +177,9 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.stdout.splitlines() == ["TOP LEVEL", "VALUE 3.0 None", "VALUE 6.0 None"]
-    assert (done.returncode, done.stderr) == (0, "")
+    # On a busy machine asyncio's debug mode tells of callbacks that took long.
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.returncode, complaints) == (0, [])
 
 
 @pytest.mark.parametrize(
