@@ -244,7 +244,7 @@ def test_whoever_waits_when_the_starter_is_killed_uses_the_server_that_it_starte
     with users(home) as start:
         pair = [start(), start()]
         starter, waiting = sorted(pair, key=lambda user: user.says("report"))
-        [server] = server_processes(home)
+        [server] = wait_until(lambda: server_processes(home), "the starter has said it before it starts one")
         starter.kill()
         waiting.says("url")
         assert server_processes(home) == [server]
