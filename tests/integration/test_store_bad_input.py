@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import o9_testing
 import psycopg
 import pytest
+from sqlalchemy import create_engine
 
-from o9.model.errors import OptimizationStoreError
+from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.store import engine
 from o9.store.commit import UnitOfWork
 from o9.store.contract_steps import at_work, new, put, record_of, trial
 from o9.store.ledger import CommitStep
@@ -253,3 +257,39 @@ def make_read_only(folder: Path) -> None:
 
 def resize(folder: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
+def test_a_drive_without_shared_memory(tmp_path: Path) -> None:
+    """SQLite says so by its answer, without an error; "unix-dotfile" does what network drives do."""
+    path = f"file:{tmp_path / 'store.db'}?vfs=unix-dotfile"
+    other = create_engine("sqlite://", creator=lambda: sqlite3.connect(path, uri=True), isolation_level="AUTOCOMMIT")
+    with pytest.raises(OptimizationStoreError):
+        engine.upgrade(other)
+    other.dispose()
+
+
+def test_more_threads_than_connections(store_url: str) -> None:
+    with Store(store_url) as store, contextlib.ExitStack() as taken:
+        store._engine.pool._timeout = 0.1  # type: ignore[attr-defined]
+        for _ in range(15):
+            taken.enter_context(store._engine.connect())
+        with pytest.raises(StoreUnavailableError):
+            store.get("a")
+        with pytest.raises(StoreUnavailableError):
+            put(store, "a")
+
+
+def test_a_lock_that_nobody_gives_back_is_waited_for_once(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, wait_until: Any
+) -> None:
+    monkeypatch.setattr(engine, "SQLITE_BUSY_SECONDS", 1)
+    with Store(store_url) as store, contextlib.closing(sqlite3.connect(store_url)) as other:
+        put(store, "a")
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with ThreadPoolExecutor(50) as threads:
+            writes = [threads.submit(put, store, f"b{n}") for n in range(50)]
+            assert {type(write.exception()) for write in writes} == {StoreUnavailableError}
+        assert time.monotonic() - began < 25.0, "one after the other, they would have waited for 50 seconds"
+        other.rollback()
+        put(store, "c")

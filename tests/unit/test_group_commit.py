@@ -114,6 +114,16 @@ async def test_an_operation_that_exits_does_not_end_the_writer(store: Store) -> 
     assert await store.write_async(Noted()) == "written"
 
 
+async def test_an_exit_while_each_is_tried_alone_leaves_nobody_waiting(store: Store) -> None:
+    """The first makes the group fail, the second exits when it is tried alone."""
+    errors: list[BaseException | None] = [RuntimeError("a mistake"), SystemExit(1), None, None]
+    answers = await asyncio.wait_for(
+        asyncio.gather(*[store.write_async(Noted(error=error)) for error in errors], return_exceptions=True), 30.0
+    )
+    assert [type(answer) for answer in answers] == [RuntimeError, *[OptimizationStoreError] * 3]
+    assert await store.write_async(Noted()) == "written"
+
+
 async def test_closing_commits_what_waits_and_refuses_what_comes_later(store_url: str) -> None:
     with Store(store_url) as store:
         put(store, "a")

@@ -4,9 +4,10 @@ Contract. A write is an `Operation`: it names the optimizations it touches, and 
 changes afterwards, so that an operation that raises has changed nothing and its neighbours in the group are
 committed without it. A caller is answered only after COMMIT returned: what was acknowledged is durable. When
 the database itself refuses a group, the group is rolled back and each operation tried alone, so that one bad
-row fails one caller. Thread-safe; any thread may submit, whoever gets the lock commits for all who wait.
-Writers of all processes take turns (SQLite's write lock, PostgreSQL's advisory lock), so the change feed is
-in commit order on both.
+row fails one caller. When the store is away, all who wait are refused at once. When it is lost during COMMIT,
+the callers wait until the server says what became of the transaction: nothing is written twice. Thread-safe;
+any thread may submit, whoever gets the lock commits for all who wait. Writers of all processes take turns
+(SQLite's write lock, PostgreSQL's advisory lock), so the change feed is in commit order on both.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain, repeat
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, Table
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.states import ENDED
 from o9.store import tables
 from o9.store.codec import now_text
-from o9.store.engine import POSTGRES_WRITER_LOCK, begin_statement, describe, store_error, writer_cursor
+from o9.store.engine import begin, busy, describe, store_error, writer_cursor
 from o9.store.record import table_of
 from o9.store.statements import WORKING_NAMES, Statements
 
 logger = logging.getLogger(__name__)
 GROUP_LIMIT = 500
+ASK_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 Row = dict[str, Any]
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
@@ -178,7 +184,6 @@ class GroupCommit:
     def __init__(self, engine: Engine, finish: Callable[[UnitOfWork], None]) -> None:
         self._engine = engine
         self._finish = finish
-        self._begin = begin_statement(engine)
         self._statements = Statements(engine)
         self._queue: deque[_Waiting] = deque()
         self._turn = threading.Lock()
@@ -260,25 +265,37 @@ class GroupCommit:
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
-            answers = self._transaction([waiting.operation for waiting in group])
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it
-            if len(group) > 1:
-                for waiting in group:
-                    self._commit([waiting])
-            else:
-                _answer(group, [self._explained(error)], failed=True)
-            return
+            self._commit_or_refuse(group)
         except BaseException:  # Ctrl-C hits one thread; the others in the group must not wait for ever
-            told = OptimizationStoreError("the write was interrupted; read what became of it")
-            _answer(group, [told] * len(group), failed=True)
+            _refuse([waiting for waiting in group if not waiting.done], _interrupted)
             raise
-        _answer(group, answers)
+
+    def _commit_or_refuse(self, group: list[_Waiting]) -> None:
+        parts = deque([group])
+        while parts:
+            part = parts.popleft()
+            try:
+                answers = self._transaction([waiting.operation for waiting in part])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it
+                if isinstance(self._explained(error), StoreUnavailableError):
+                    self._refuse_all([*part, *chain.from_iterable(parts)], error)
+                    return
+                if len(part) > 1:
+                    parts.extend([waiting] for waiting in part)
+                else:
+                    _refuse(part, partial(self._explained, error))
+            else:
+                _answer(part, answers)
+
+    def _refuse_all(self, group: list[_Waiting], error: Exception) -> None:
+        """Those who wait behind the group would find the same, each after as long a wait."""
+        behind = [self._queue.popleft() for _ in range(len(self._queue))]
+        _refuse([*group, *behind], partial(self._explained, error))
 
     def _transaction(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        connection, cursor = self._begun()
+        connection, cursor, transaction = self._begun()
+        driver, committing = connection.connection.driver_connection, False
         try:
-            if self._engine.dialect.name == "postgresql":
-                cursor.execute(f"SELECT pg_advisory_xact_lock({POSTGRES_WRITER_LOCK})")
             unit = UnitOfWork(connection, cursor, self._statements)
             if len(operations) > 1:
                 unit.read_ahead({target for operation in operations for target in operation.targets})
@@ -290,13 +307,44 @@ class GroupCommit:
                     answers.append(error)
             unit.flush()
             self._finish(unit)
+            committing = True
             cursor.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
+            unanswered = committing and transaction is not None and self._is_lost(error, driver, cursor)
             self._undo()
+            if unanswered and self._is_committed(transaction):
+                return answers
             raise
         return answers
 
-    def _begun(self) -> tuple[Connection, Any]:
+    def _is_committed(self, transaction: int | None) -> bool:
+        """What became of a transaction whose COMMIT got no answer: those who wait for it wait until the server says.
+
+        SQLite is never asked: a COMMIT of its that fails has done nothing.
+        """
+        from o9.store import postgres
+
+        logger.warning("the store was lost during COMMIT; asking it what became of that")
+        assert transaction is not None
+        for delay in chain(ASK_SECONDS, repeat(ASK_SECONDS[-1])):
+            try:
+                _, cursor = self._connected()
+                committed = postgres.is_committed(cursor, transaction)
+            except Exception as error:
+                self._undo()
+                if not isinstance(self._explained(error), StoreUnavailableError):
+                    raise
+                self._refuse_all([], error)
+            else:
+                if committed is not None:
+                    logger.warning("it was %s", "committed" if committed else "undone")
+                    return committed
+            if self._closed:
+                raise OptimizationStoreError("the store was lost during COMMIT; read what became of the last writes")
+            time.sleep(delay)
+        raise AssertionError("unreachable")
+
+    def _begun(self) -> tuple[Connection, Any, int | None]:
         """A transaction, on a new connection where the old one was lost meanwhile: nothing was written on it yet."""
         known = self._connection is not None
         connection, cursor = self._connected()
@@ -306,15 +354,18 @@ class GroupCommit:
             )
         driver = connection.connection.driver_connection  # psycopg's error alone does not tell; its connection does
         try:
-            cursor.execute(self._begin)
+            transaction = begin(self._engine, cursor)
         except BaseException as error:
-            dialect = self._engine.dialect
-            lost = isinstance(error, dialect.loaded_dbapi.Error) and dialect.is_disconnect(error, driver, cursor)
+            lost = self._is_lost(error, driver, cursor)
             self._undo()
             if known and lost:
                 return self._begun()
             raise
-        return connection, cursor
+        return connection, cursor, transaction
+
+    def _is_lost(self, error: BaseException, driver: Any, cursor: Any) -> bool:
+        dialect = self._engine.dialect
+        return isinstance(error, dialect.loaded_dbapi.Error) and dialect.is_disconnect(error, driver, cursor)
 
     def _connected(self) -> tuple[Connection, Any]:
         if self._connection is None:
@@ -346,6 +397,8 @@ class GroupCommit:
             self._connection = None
 
     def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, PoolTimeoutError):
+            return busy(self._engine.url, error)
         cause = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(cause, self._engine.dialect.loaded_dbapi.Error):
             return error
@@ -363,6 +416,15 @@ def _identity(engine: Engine) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _interrupted() -> OptimizationStoreError:
+    return OptimizationStoreError("the write was interrupted; read what became of it")
+
+
+def _refuse(group: list[_Waiting], error: Callable[[], Exception]) -> None:
+    """Each gets an error of its own, since raising one writes on it."""
+    _answer(group, [error() for _ in group], failed=True)
 
 
 def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) -> None:

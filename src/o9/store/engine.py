@@ -5,16 +5,18 @@ What cannot be opened raises OptimizationStoreError and is left exactly as it wa
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.settings import STORE_BLOCK
@@ -26,7 +28,7 @@ SQLITE_BUSY_SECONDS = 60
 WRITER_CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 8_192  # of 4 KiB
 STATEMENTS_KEPT = 512  # prepared: each hot one has a form for 2 rows, 4, 8, …
-POSTGRES_WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one for each database
+MIGRATION_SECONDS = 600.0  # how long a second process waits for the first one's
 
 
 def open_engine(url: str, durability: Durability = "process") -> Engine:
@@ -89,19 +91,19 @@ def upgrade(engine: Engine) -> None:
             _write_ahead(connection)  # the mode stays in the file: so not before it is known to be ours
         if revision == HEAD:
             return
-        connection.exec_driver_sql(begin_statement(engine))
-        try:
-            if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRES_WRITER_LOCK})")
-            if _checked_revision(connection) != HEAD:
-                from o9.store.migrations.run import run_migrations  # Alembic's import is paid only when needed
+        driver: Any = connection.connection.driver_connection
+        with _as_long_as_it_takes(engine, driver), contextlib.closing(driver.cursor()) as cursor:
+            try:
+                begin(engine, cursor, MIGRATION_SECONDS)
+                if _checked_revision(connection) != HEAD:
+                    from o9.store.migrations.run import run_migrations  # Alembic's import is paid only when needed
 
-                with _one_migration:
-                    run_migrations(connection)
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
-        connection.exec_driver_sql("COMMIT")
+                    with _one_migration:
+                        run_migrations(connection)
+            except BaseException:
+                driver.rollback()
+                raise
+            cursor.execute("COMMIT")
 
 
 def _write_ahead(connection: Connection) -> None:
@@ -109,18 +111,28 @@ def _write_ahead(connection: Connection) -> None:
     until = time.monotonic() + SQLITE_BUSY_SECONDS
     while True:
         try:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            return
+            mode = connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar_one()
         except OperationalError as error:
             if "database is locked" not in str(error.orig) or time.monotonic() > until:
                 raise
             time.sleep(0.01)
+            continue
+        if mode != "wal":
+            raise OptimizationStoreError(
+                f"the store {describe(connection.engine.url)} lies on a drive without memory that processes share, "
+                "such as a network drive: put it on a local disk, or use PostgreSQL"
+            )
+        return
 
 
-def begin_statement(engine: Engine) -> str:
-    # IMMEDIATE: a transaction that begins by reading and then writes could not wait its turn. READ COMMITTED,
-    # whatever the server's default: a snapshot older than the writer's turn would decide on what has changed since.
-    return "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN ISOLATION LEVEL READ COMMITTED"
+def begin(engine: Engine, cursor: Any, lock_seconds: float | None = None) -> int | None:
+    """Begin a writer's transaction on a driver's cursor. Answers with what PostgreSQL calls it."""
+    if engine.dialect.name == "postgresql":
+        from o9.store import postgres
+
+        return postgres.begin(cursor, lock_seconds)
+    cursor.execute("BEGIN IMMEDIATE")  # one that begins by reading and then writes could not wait its turn
+    return None
 
 
 def writer_cursor(engine: Engine, driver: Any) -> Any:
@@ -143,12 +155,20 @@ def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError
         if sign in cause:
             kind = StoreUnavailableError if passes else OptimizationStoreError
             return kind(f"the store {where}: {remedy} ({cause})")
-    kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
-    if url.get_backend_name() == "postgresql" and kinds & {"OperationalError", "InterfaceError"}:
-        return StoreUnavailableError(
-            f"the store {where} cannot be reached: is PostgreSQL running, and are the host and user right? ({cause})"
-        )
+    if url.get_backend_name() == "postgresql":
+        state = getattr(error, "sqlstate", None)
+        kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
+        if state in _PASSING_STATES or kinds & {"OperationalError", "InterfaceError"}:
+            remedy = _PASSING_STATES.get(
+                state, "it cannot be reached: is PostgreSQL running, and are host and user right?"
+            )
+            return StoreUnavailableError(f"the store {where}: {remedy} ({cause})")
     return OptimizationStoreError(f"the store {where}: {cause}")
+
+
+def busy(url: URL, error: Exception) -> StoreUnavailableError:
+    """The error for SQLAlchemy's, where too many threads read at once."""
+    return StoreUnavailableError(f"the store {describe(url)}: all connections of this process are in use ({error})")
 
 
 def _is_full(url: URL) -> bool:
@@ -171,6 +191,14 @@ _REMEDIES = {
     "disk I/O error": (True, "the disk does not answer, or the file was taken away"),
     "database is locked": (True, f"another program has held it for over {SQLITE_BUSY_SECONDS} seconds"),
     "malformed": (False, "the file is damaged; restore a backup (`o9 db backup` makes them)"),
+}
+
+# PostgreSQL's, by SQLSTATE: its texts are in the server's language.
+_PASSING_STATES = {
+    "25006": "it takes no writes for now, as after a failover or where its disk is full",
+    "25P03": "this process was stopped in the middle of a transaction, which is undone",
+    "53100": _DISK_FULL,
+    "55P03": "another process has held the writers' lock for too long",
 }
 
 
@@ -233,10 +261,17 @@ def _is_sqlite(path: Path) -> bool:
     return beginning in (b"", b"SQLite format 3\0")
 
 
+def _as_long_as_it_takes(engine: Engine, driver: Any) -> AbstractContextManager[None]:
+    if engine.dialect.name == "sqlite":
+        return contextlib.nullcontext()
+    from o9.store import postgres
+
+    return postgres.as_long_as_it_takes(driver)
+
+
 def _postgres_engine(url: URL) -> Engine:
     try:
-        return create_engine(
-            url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, connect_args={"connect_timeout": 10}
-        )
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        from o9.store import postgres
+    except ModuleNotFoundError as error:
         raise OptimizationStoreError("PostgreSQL needs a driver: pip install 'prefect-o9[postgres]'") from error
+    return postgres.make_engine(url)

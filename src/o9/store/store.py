@@ -26,6 +26,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from o9.model.errors import OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -36,7 +37,7 @@ from o9.model.trial import Trial
 from o9.store import families, figures, provenance, pruning, queries, reports
 from o9.store.alert_record import AlertRecord
 from o9.store.commit import GroupCommit, Operation, Row
-from o9.store.engine import Durability, describe, open_engine, schema_revision, store_error
+from o9.store.engine import Durability, busy, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
 from o9.store.policies import read_policies
 from o9.store.provenance import Baseline, Repetition
@@ -312,6 +313,8 @@ class Store:
                 return query(connection, *args, **kwargs)
         except DBAPIError as error:
             raise store_error(error.orig, self._engine.url) from error
+        except PoolTimeoutError as error:
+            raise busy(self._engine.url, error) from error
         except UnicodeEncodeError as error:
             raise OptimizationValidationError("text", f"{error.object!r:.80} holds a character that is none") from error
 

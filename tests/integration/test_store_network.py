@@ -1,0 +1,215 @@
+"""PostgreSQL behind a network that cuts and swallows, and processes that are stopped in the middle of a write.
+
+What a caller was told is what happened: nothing that was acknowledged is missing, and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+import zygote
+from o9_testing import PATIENCE
+from postgres_proxy import PostgresProxy, proxied
+
+from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.model.optimization import utc_now
+from o9.store import postgres
+from o9.store.codec import moment
+from o9.store.commit import UnitOfWork
+from o9.store.contract_steps import put
+from o9.store.rankings import RecordMetrics
+from o9.store.store import Store
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def proxy(postgres_url: str) -> Iterator[PostgresProxy]:
+    with proxied(postgres_url) as one:
+        yield one
+
+
+@pytest.fixture
+def store(proxy: PostgresProxy) -> Iterator[Store]:
+    with Store(proxy.url) as opened:
+        put(opened, "a")
+        yield opened
+
+
+def measured(value: float) -> RecordMetrics:
+    return RecordMetrics("a", {"sharpe": value}, moment(utc_now()))
+
+
+async def record(store: Store, *values: float) -> list[BaseException | Any]:
+    """In one transaction, but for what the others leave behind."""
+    return await asyncio.gather(*[store.write_async(measured(value)) for value in values], return_exceptions=True)
+
+
+def recorded(url: str) -> list[float]:
+    with psycopg.connect(url) as connection:
+        return [value for (value,) in connection.execute("SELECT value FROM recorded_metric ORDER BY value").fetchall()]
+
+
+def kinds(answers: list[Any]) -> set[type]:
+    return {type(answer) for answer in answers if isinstance(answer, BaseException)}
+
+
+# The answer to COMMIT is lost
+
+
+@pytest.mark.parametrize("values", [(1.0,), (1.0, 2.0, 3.0)], ids=["one", "a group"])
+async def test_what_was_committed_without_an_answer_is_acknowledged_and_there_once(
+    store: Store, proxy: PostgresProxy, postgres_url: str, values: tuple[float, ...]
+) -> None:
+    proxy.cut_at_commit = "after"
+    answers = await record(store, *values)
+    assert proxy.commits_cut == 1
+    assert kinds(answers) == set()
+    assert recorded(postgres_url) == list(values)
+
+
+async def test_what_was_not_committed_is_refused_as_worth_trying_again(
+    store: Store, proxy: PostgresProxy, postgres_url: str
+) -> None:
+    proxy.cut_at_commit = "before"
+    answers = await record(store, 1.0, 2.0)
+    assert proxy.commits_cut == 1
+    assert kinds(answers) == {StoreUnavailableError}
+    assert recorded(postgres_url) == []
+    assert kinds(await record(store, 1.0, 2.0)) == set()
+    assert recorded(postgres_url) == [1.0, 2.0]
+
+
+async def test_those_who_wait_for_what_became_of_it_are_told_once_the_server_is_back(
+    store: Store, proxy: PostgresProxy, postgres_url: str
+) -> None:
+    proxy.cut_at_commit = "after"
+    proxy.refuses = False
+    waiting = asyncio.ensure_future(record(store, 1.0, 2.0))
+    while not proxy.commits_cut:
+        await asyncio.sleep(0)
+    proxy.refuses = True
+    # What comes later is not kept waiting for it.
+    assert kinds(await record(store, 3.0)) <= {StoreUnavailableError}
+    proxy.refuses = False
+    assert kinds(await waiting) == set()
+    assert {1.0, 2.0} <= set(recorded(postgres_url))
+
+
+# The network swallows
+
+
+async def test_a_network_that_swallows_ends_in_an_error(
+    proxy: PostgresProxy, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "ANSWER_SECONDS", 1.0)
+    with Store(proxy.url) as store:
+        put(store, "a")
+        assert store.get("a") is not None
+        proxy.swallows = True
+        with pytest.raises(StoreUnavailableError):
+            await asyncio.wait_for(store.read_async(store.get, "a"), 15.0 * PATIENCE)
+        (told,) = await asyncio.wait_for(record(store, 1.0), 15.0 * PATIENCE)
+        assert type(told) is StoreUnavailableError
+        proxy.swallows = False
+        proxy.cut()
+        assert kinds(await record(store, 2.0)) == set()
+    assert recorded(postgres_url) == [2.0]
+
+
+def test_statements_are_bounded_unless_they_change_the_schema(postgres_url: str) -> None:
+    with Store(postgres_url) as store, store._engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        assert driver.answer_seconds == postgres.ANSWER_SECONDS
+        assert driver.info.get_parameters()["tcp_user_timeout"] == "20000"
+    assert postgres.LOCK_SECONDS < postgres.ANSWER_SECONDS < 120
+
+
+# A process is stopped
+
+
+STOPPED = """
+import os, signal, sys
+from o9.model.errors import StoreUnavailableError
+from o9.store import postgres
+from o9.store.rankings import RecordMetrics
+from o9.store.store import Store
+
+postgres.IDLE_SECONDS = 1.0
+
+class Stopped(RecordMetrics):
+    def apply(self, unit):
+        answer = super().apply(unit)
+        unit.flush()
+        print("holds the lock", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return answer
+
+with Store(sys.argv[1]) as store:
+    try:
+        store.write(Stopped("a", {"sharpe": 1.0}, "2026-01-01T00:00:00.000000+00:00"))
+    except StoreUnavailableError:
+        print("was refused", flush=True)
+"""
+
+
+def test_a_process_stopped_in_its_transaction_holds_up_nobody_and_commits_nothing(postgres_url: str) -> None:
+    with Store(postgres_url) as store:
+        put(store, "a")
+        with zygote.start(["-c", STOPPED, postgres_url], stdout=subprocess.PIPE) as stopped:
+            try:
+                assert stopped.stdout is not None
+                assert stopped.stdout.readline() == "holds the lock\n"
+                store.write(measured(2.0))
+                stopped.send_signal(signal.SIGCONT)
+                assert stopped.stdout.readline() == "was refused\n"
+            finally:
+                stopped.send_signal(signal.SIGCONT)
+                stopped.kill()
+    assert recorded(postgres_url) == [2.0]
+
+
+# The server takes no writes
+
+
+async def test_a_server_that_is_read_only_is_away(postgres_url: str) -> None:
+    with Store(postgres_url) as store, psycopg.connect(postgres_url, autocommit=True) as other:
+        put(store, "a")
+        database = other.info.dbname
+        other.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        with Store(postgres_url) as newly_connected:
+            assert kinds(await record(newly_connected, 1.0, 2.0)) == {StoreUnavailableError}
+            other.execute("SET default_transaction_read_only = off")
+            other.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+            assert kinds(await record(newly_connected, 1.0, 2.0)) == set()
+    assert recorded(postgres_url) == [1.0, 2.0]
+
+
+async def test_a_row_that_is_too_large_is_nobody_elses_fault(postgres_url: str) -> None:
+    """PostgreSQL's index takes no key of 1 MB, whenever it is tried again."""
+    with Store(postgres_url) as store:
+        put(store, "a")
+        name = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(400_000))
+        refused, written = await asyncio.gather(
+            store.write_async(Unindexable(name)),
+            store.write_async(measured(1.0)),
+            return_exceptions=True,
+        )
+    assert type(refused) is OptimizationStoreError
+    assert not isinstance(written, BaseException)
+
+
+@dataclass(frozen=True)
+class Unindexable:
+    name: str
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.connection.exec_driver_sql("INSERT INTO policy (name, config, at) VALUES (%s, '{}', '')", (self.name,))
