@@ -3,6 +3,8 @@
 many: 300 optimizations of random priority and length on two aggregators, one killed by `kill -9` now and then.
 kills: 200 times `kill -9`, of the aggregator, of an evaluation's process, of a flow that Prefect started by itself.
 outage: a PostgreSQL that goes away for a minute in the middle.
+hour: kills, stops, lost answers, silent networks, read-only spells, a full disk, clocks that jump; on SQLite and on
+    PostgreSQL side by side, for `--minutes`.
 
 Each asserts by the store's own record and prints its figures; a failure names the seed, which gives the same blows.
 """
@@ -13,6 +15,7 @@ import argparse
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +27,7 @@ import o9_testing  # noqa: F401 - importing it gives this run its own Prefect ho
 
 
 def run(asked: argparse.Namespace, path: Path, seed: int) -> dict[str, Any]:
+    import chaos_hour
     import control_scenarios
 
     if asked.scenario == "many":
@@ -32,8 +36,12 @@ def run(asked: argparse.Namespace, path: Path, seed: int) -> dict[str, Any]:
         )
     if asked.scenario == "kills":
         return control_scenarios.kills(path, count=asked.kills or 200, seed=seed, seconds=asked.seconds)
+    if asked.scenario == "hour" and asked.database == "sqlite":
+        return chaos_hour.hour(path, seconds=60 * asked.minutes, seed=seed)
     postgres = control_scenarios.Postgres()
     try:
+        if asked.scenario == "hour":
+            return chaos_hour.hour(path, seconds=60 * asked.minutes, seed=seed, postgres=postgres)
         return control_scenarios.outage(
             path, postgres, away_seconds=asked.away, lease_seconds=asked.lease, looked_on=True, seed=seed
         )
@@ -43,16 +51,22 @@ def run(asked: argparse.Namespace, path: Path, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=["many", "kills", "outage"])
+    parser.add_argument("scenario", choices=["many", "kills", "outage", "hour"])
     parser.add_argument("--seed", type=int, default=None, help="drawn where it is not given")
     parser.add_argument("--count", type=int, default=300, help="many: how many optimizations")
     parser.add_argument("--kills", type=int, default=None, help="many: 12; kills: 200")
     parser.add_argument("--away", type=float, default=60.0, help="outage: seconds")
     parser.add_argument("--lease", type=float, default=30.0, help="outage: seconds")
+    parser.add_argument("--minutes", type=float, default=60.0, help="hour: how long")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default=None, help="hour: only on this one")
     parser.add_argument("--seconds", type=float, default=1800.0, help="fail after so long")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if asked.seed is None else asked.seed
     print(f"{asked.scenario}, seed {seed}", flush=True)
+    if asked.scenario == "hour" and asked.database is None:
+        again = [sys.executable, *sys.argv, "--seed", str(seed), "--database"]
+        both = [subprocess.Popen([*again, database]) for database in ("sqlite", "postgresql")]
+        sys.exit(max(abs(one.wait()) for one in both))
     folder = Path(tempfile.mkdtemp(prefix="o9-chaos-"))
     path = folder / "floor"
     try:

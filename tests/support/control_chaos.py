@@ -210,9 +210,9 @@ class Floor:
             time.sleep(0.1)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """One statement, in one snapshot of a SQLite store."""
-        with contextlib.closing(sqlite3.connect(self.url, timeout=60)) as connection:
-            return connection.execute(sql).fetchall()
+        """One statement, in one snapshot."""
+        with self.store._engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(sql).all()]
 
     def probe(self) -> None:
         with contextlib.closing(sqlite3.connect(self.url, timeout=60)) as connection:

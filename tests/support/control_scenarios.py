@@ -263,6 +263,11 @@ class Postgres:
         self.server.psql(f"CREATE DATABASE {name};")
         return str(self.server.get_uri(name))
 
+    def set(self, name: str, value: str) -> None:
+        """For all sessions, from their next transaction on."""
+        self.server.psql(f"ALTER SYSTEM SET {name} = {value};")
+        self.server.psql("SELECT pg_reload_conf();")
+
     def down(self) -> None:
         """At once, as `pg_ctl stop -m immediate` does it."""
         process = self.server.get_postmaster_info().process

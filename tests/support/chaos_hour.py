@@ -1,0 +1,234 @@
+"""Everything that goes wrong, for as long as one likes, on SQLite or PostgreSQL: `hour` asserts and returns figures.
+
+Two aggregators work on one store. Now and then one of them is killed or stopped, its evaluations are killed, its clock
+jumps, or its descriptors are used up; or their store is locked, out of space, cut off, silent, read-only or down. After
+each blow every ledger must begin with what it was before, and in the end be the one of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import o9_testing
+from control_chaos import Floor, assert_completed, floor, node_of, wait_for
+from control_scenarios import Crowd, Postgres, assert_no_slot_lost
+from postgres_proxy import PostgresProxy, proxied
+
+from o9.model.errors import StoreUnavailableError
+
+LIMIT = 5
+STEPS = 30
+LEASE_SECONDS = 9.0
+SHORT = 3.0  # no disturbance in which nobody dies is longer: a lease that runs out would be a death of another kind
+DISK_MIB = 256
+# What the product waits for, made short, so that an hour holds many of each.
+FASTER = (
+    '{"o9.store.postgres.ANSWER_SECONDS": 4.0, "o9.store.postgres.LOCK_SECONDS": 3.0, '
+    '"o9.store.postgres.IDLE_SECONDS": 2.0}'
+)
+
+
+def hour(folder: Path, *, seconds: float, seed: int, postgres: Postgres | None = None) -> dict[str, Any]:
+    """`seconds` of blows, then rest, until all has ended."""
+    o9_testing.session_server()
+    chance, began = random.Random(seed), time.monotonic()
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(proxied(postgres.new_url())) if postgres else None
+        disk = None if postgres else stack.enter_context(small_disk(folder / "disk"))
+        url = proxy.url if proxy else str((disk or folder) / "store.db")
+        environment = {"O9_LEASE_SECONDS": str(LEASE_SECONDS), "CHAOS_SET": FASTER}
+        one = stack.enter_context(floor(folder / "floor", limit=LIMIT, url=url, **environment))
+        blows = Blows(one, chance, postgres, proxy, disk)
+        crowd = Crowd(one, STEPS, chance)
+        while time.monotonic() - began < seconds:
+            patiently(lambda: crowd.fill(LIMIT + 1))
+            blows.strike()
+            time.sleep(chance.uniform(0.0, 1.0))
+            patiently(crowd.look)
+        one.wait_ended(seconds=120.0)
+        patiently(lambda: assert_no_slot_lost(one, LIMIT))
+        states = one.states()
+        assert_completed(states)
+        assert {name for name in states if not name.startswith("fresh")} == set(crowd.kind_of)
+        crowd.assert_undisturbed()
+        deaths = sum(held.deaths for name in crowd.kind_of if (held := one.store.holding(name)))
+        assert deaths <= blows.lives, f"{deaths} lives were lost, and {blows.lives} were taken"
+        for worker in blows.workers:
+            one.wait_ready(worker)
+            one.stop(worker)
+        assert one.store.nodes() == []
+        assert one.store.check() == []
+        return {
+            "seed": seed, "database": "postgresql" if postgres else "sqlite", "optimizations": len(states),
+            "seconds": round(time.monotonic() - began), "blows": dict(sorted(blows.struck.items())),
+            "lives taken": blows.lives, "deaths": deaths,
+        }  # fmt: skip
+
+
+def patiently(do: Callable[[], Any]) -> None:
+    """Until the store is back: this process is at the same end of the network as the aggregators."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            do()
+            return
+        except StoreUnavailableError:
+            assert time.monotonic() < deadline, "the store does not come back"
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def small_disk(path: Path) -> Iterator[Path | None]:
+    """A disk of DISK_MIB; None where this user may mount none."""
+    path.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        yield None
+        return
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+class Blows:
+    """What can happen to two aggregators and their store. Each is over when its method returns."""
+
+    def __init__(
+        self, one: Floor, chance: random.Random, postgres: Postgres | None, proxy: PostgresProxy | None,
+        disk: Path | None,
+    ) -> None:  # fmt: skip
+        self.struck: Counter[str] = Counter()
+        self.lives = 0
+        self.workers = [one.aggregator() for _ in range(2)]
+        self._floor = one
+        self._chance = chance
+        self._postgres = postgres
+        self._disk = disk
+        self._blows: list[Callable[[], None]] = [self.kill, self.kill_evaluations, self.stop, self.use_up_descriptors]
+        if postgres is not None and proxy is not None:
+            self._proxy, self._postgres = proxy, postgres
+            self._blows += [
+                self.cut, self.lose_an_answer, self.cut_before_commit, self.swallow, self.take_no_writes, self.go_down,
+            ]  # fmt: skip
+        else:
+            self._blows += [self.lock, *([self.fill_the_disk] if disk else [])]
+        self._next: list[Callable[[], None]] = []
+
+    def strike(self) -> None:
+        """One of them; each comes as often as the others."""
+        for worker in self.workers:
+            self._floor.wait_ready(worker)  # one that starts without its store ends, and says why
+        if not self._next:
+            self._next = self._chance.sample(self._blows, len(self._blows))
+        blow = self._next.pop()
+        blow()
+        self.struck[blow.__name__] += 1
+        for worker in self.workers:
+            assert worker.poll() is None, f"it ended after {blow.__name__}\n{self._floor.log()}"
+
+    # The processes
+
+    def kill(self) -> None:
+        which = self._chance.randrange(2)
+        worker = self.workers[which]
+        time.sleep(self._chance.uniform(0.0, 2.0))
+        worker.send_signal(signal.SIGSTOP)
+        node = node_of(worker)
+        held = [name for name in self._floor.states() if self._floor.store.holding(name).lease_node == node]  # type: ignore[union-attr]
+        self.lives += len(held)
+        assert self._floor.kill(worker)
+        self.workers[which] = self._floor.aggregator()
+
+    def kill_evaluations(self) -> None:
+        self._floor.kill_children(self.workers)
+
+    def stop(self) -> None:
+        """Wherever it is: also in the middle of a transaction."""
+        worker = self._chance.choice(self.workers)
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            self._pause()
+        finally:
+            worker.send_signal(signal.SIGCONT)
+
+    def use_up_descriptors(self) -> None:
+        worker = self._chance.choice(self.workers)
+        limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            self._pause()
+        finally:
+            resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, limits)
+
+    # SQLite
+
+    def lock(self) -> None:
+        with contextlib.closing(sqlite3.connect(self._floor.url, timeout=60, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            self._pause()
+            other.execute("ROLLBACK")
+
+    def fill_the_disk(self) -> None:
+        assert self._disk is not None
+        filler = self._disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(65536))
+        try:
+            self._pause()
+        finally:
+            filler.unlink()
+
+    # PostgreSQL
+
+    def cut(self) -> None:
+        self._proxy.cut()
+
+    def lose_an_answer(self) -> None:
+        self._at_commit("after")
+
+    def cut_before_commit(self) -> None:
+        self._at_commit("before")
+
+    def swallow(self) -> None:
+        self._proxy.swallows = True
+        try:
+            self._pause()
+        finally:
+            self._proxy.swallows = False
+            self._proxy.cut()  # what was swallowed does not come any more
+
+    def take_no_writes(self) -> None:
+        assert self._postgres is not None
+        self._postgres.set("default_transaction_read_only", "on")
+        try:
+            self._pause()
+        finally:
+            self._postgres.set("default_transaction_read_only", "off")
+
+    def go_down(self) -> None:
+        assert self._postgres is not None
+        self._postgres.down()
+        self._pause()
+        self._postgres.up()
+
+    def _at_commit(self, where: str) -> None:
+        before = self._proxy.commits_cut
+        self._proxy.cut_at_commit = where
+        wait_for(lambda: self._proxy.commits_cut > before, what="a commit")
+
+    def _pause(self) -> None:
+        time.sleep(self._chance.uniform(0.2, SHORT))
