@@ -23,7 +23,7 @@ from o9.model.optimization import utc_now
 from o9.store import postgres
 from o9.store.codec import moment
 from o9.store.commit import UnitOfWork
-from o9.store.contract_steps import put
+from o9.store.contract_steps import put, wait_for
 from o9.store.rankings import RecordMetrics
 from o9.store.store import Store
 
@@ -93,8 +93,7 @@ async def test_those_who_wait_for_what_became_of_it_are_told_once_the_server_is_
     proxy.cut_at_commit = "after"
     proxy.refuses = False
     waiting = asyncio.ensure_future(record(store, 1.0, 2.0))
-    while not proxy.commits_cut:
-        await asyncio.sleep(0)
+    await asyncio.to_thread(wait_for, lambda: proxy.commits_cut)
     proxy.refuses = True
     # What comes later is not kept waiting for it.
     assert kinds(await record(store, 3.0)) <= {StoreUnavailableError}
@@ -110,6 +109,7 @@ async def test_a_network_that_swallows_ends_in_an_error(
     proxy: PostgresProxy, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
     with Store(proxy.url) as store:
         put(store, "a")
         assert store.get("a") is not None

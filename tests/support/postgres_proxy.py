@@ -63,7 +63,7 @@ class PostgresProxy:
             while data := source.recv(65536):
                 if self.swallows:
                     continue
-                if from_client and self.cut_at_commit and b"COMMIT" in data:
+                if from_client and self.cut_at_commit and b"COMMIT\0" in data:
                     where, self.cut_at_commit = self.cut_at_commit, None
                     self.commits_cut += 1
                     if where == "before":

@@ -274,14 +274,20 @@ class GroupCommit:
         parts = deque([group])
         while parts:
             part = parts.popleft()
+            rest = chain.from_iterable(parts)
             try:
-                answers = self._transaction([waiting.operation for waiting in part])
+                begun = self._begun()
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it
-                if isinstance(self._explained(error), StoreUnavailableError):
-                    self._refuse_all([*part, *chain.from_iterable(parts)], error)
-                    return
+                self._refuse_all([*part, *rest], error)
+                return
+            try:
+                answers = self._transaction(*begun, [waiting.operation for waiting in part])
+            except Exception as error:  # noqa: BLE001 - the same
                 if len(part) > 1:
                     parts.extend([waiting] for waiting in part)
+                elif isinstance(self._explained(error), StoreUnavailableError):
+                    self._refuse_all([*part, *rest], error)
+                    return
                 else:
                     _refuse(part, partial(self._explained, error))
             else:
@@ -292,8 +298,9 @@ class GroupCommit:
         behind = [self._queue.popleft() for _ in range(len(self._queue))]
         _refuse([*group, *behind], partial(self._explained, error))
 
-    def _transaction(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        connection, cursor, transaction = self._begun()
+    def _transaction(
+        self, connection: Connection, cursor: Any, transaction: int | None, operations: Sequence[Operation[Any]]
+    ) -> list[Any]:
         driver, committing = connection.connection.driver_connection, False
         try:
             unit = UnitOfWork(connection, cursor, self._statements)

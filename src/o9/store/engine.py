@@ -158,10 +158,9 @@ def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError
     if url.get_backend_name() == "postgresql":
         state = getattr(error, "sqlstate", None)
         kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
-        if state in _PASSING_STATES or kinds & {"OperationalError", "InterfaceError"}:
-            remedy = _PASSING_STATES.get(
-                state, "it cannot be reached: is PostgreSQL running, and are host and user right?"
-            )
+        is_too_large = str(state).startswith("54")
+        if state in _PASSING_STATES or (kinds & {"OperationalError", "InterfaceError"} and not is_too_large):
+            remedy = _PASSING_STATES.get(state, "is PostgreSQL running, and are the host and user right?")
             return StoreUnavailableError(f"the store {where}: {remedy} ({cause})")
     return OptimizationStoreError(f"the store {where}: {cause}")
 
