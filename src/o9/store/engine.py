@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.model.files import private
 from o9.model.settings import STORE_BLOCK
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
 
@@ -203,6 +204,7 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         raise OptimizationStoreError(f"the store {path}: the folder {path.parent} does not exist; create it first")
     if path.is_file() and not _is_sqlite(path):
         raise OptimizationStoreError(f"the store {path}: it is not a SQLite file; give another path")
+    _create_private(path)
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
@@ -221,6 +223,18 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _create_private(path: Path) -> None:
+    """SQLite would create it for all to read; what it puts beside a file has the file's mode and owner."""
+    if path.exists():
+        return
+    try:
+        open(path, "ab", opener=private).close()
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"the store {path}: its folder must exist and be writable ({error.strerror})"
+        ) from error
 
 
 def _is_sqlite(path: Path) -> bool:
