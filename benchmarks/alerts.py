@@ -30,6 +30,7 @@ from measure import Pair, Result, compare, heading, note, verdict
 
 from o9.alerts.channels import Failed, Sent
 from o9.alerts.intake import BATCH
+from o9.alerts.redaction import redacted
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
@@ -288,15 +289,37 @@ async def _both(first: Any, second: Any) -> tuple[Any, Any]:
     return await first, await second
 
 
+def redaction(_: Path) -> list[Result]:
+    """An answer of 20 kB that is made to be slow, against ten of a tenth: the time grows with the length alone."""
+    results = []
+    for name, hostile in (("many schemes", "a."), ("many names", "token "), ("many URLs", "a://b ")):
+        whole, tenth = hostile * (20_000 // len(hostile)), hostile * (2_000 // len(hostile))
+        pair = Pair(
+            f"redacting 20 kB, {name}", lambda text=whole: _redacting(text, 1), lambda text=tenth: _redacting(text, 10),
+            target=2.0, at_least=False,
+        )  # fmt: skip
+        results.append(compare(pair))
+    return results
+
+
+def _redacting(text: str, times: int) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        redacted(text)
+    return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="run the parts whose name contains this: intake, storm, hanging")
+    parser.add_argument(
+        "--only", default="", help="the parts whose name contains it: intake, storm, hanging, redaction"
+    )
     only = parser.parse_args().only
     logging.getLogger("o9").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="o9-alerts-"))
     results: list[Result] = []
     try:
-        for part in (intake, storm, hanging):
+        for part in (intake, storm, hanging, redaction):
             if only in part.__name__:
                 results += part(folder) or []
     finally:

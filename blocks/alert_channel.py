@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 
 from o9.alerts.channels import AppriseChannel
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
+from o9.model.urls import public_text
 
 
 class AlertChannel(Block):
@@ -43,5 +44,5 @@ def load_block(name: str) -> Any:
     except ValueError as error:
         raise OptimizationValidationError(f"block:{name}", f"{error}; save it, or give the URL itself") from None
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
-        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        why = public_text(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         raise OptimizationAlertError(f"block:{name} cannot be loaded from Prefect's server ({why})") from error

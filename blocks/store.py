@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.settings import STORE_BLOCK, settings
+from o9.model.urls import public_text
 from o9.store.store import Store
 
 
@@ -77,7 +78,7 @@ def named_url(url: str) -> str:
         remedy = f"save it with AggregatorStore(url=…).save({name!r}), or give the URL itself"
         raise OptimizationStoreError(f"the store {url}: {error}; {remedy}") from None
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
-        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        why = public_text(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         raise StoreUnavailableError(f"the store {url} cannot be loaded from Prefect's server ({why})") from error
     assert isinstance(block, AggregatorStore)
     return block.url.get_secret_value()

@@ -26,6 +26,7 @@ from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.model.urls import public_text
 from o9.store.leases import Claim, Claimed, Forbid, GiveBack, Lost
 from o9.store.runs import CloseRun, KnowRun
 from o9.store.store import Store
@@ -276,7 +277,8 @@ class Dispatcher:
             except (httpx.HTTPStatusError, httpx.TransportError, PrefectException) as error:
                 if attempt == CREATION_TRIES:
                     raise OptimizationCoordinationError(
-                        f"Prefect's server would not create a flow run for {claimed.optimization_id!r}: {error}"
+                        f"Prefect's server would not create a flow run for {claimed.optimization_id!r}: "
+                        f"{public_text(str(error))}"
                     ) from error
                 await asyncio.sleep(CREATION_PAUSE_SECONDS)
         raise AssertionError("unreachable")

@@ -32,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+import httpx
 import prefect
 from prefect._internal.concurrency.services import _active_services
 from prefect.client.orchestration import get_client
@@ -50,6 +51,7 @@ from sqlalchemy.engine import make_url
 
 from o9.aggregator import prefect_server_process as process
 from o9.model.errors import OptimizationCoordinationError
+from o9.model.urls import public_text, public_url
 
 REACH_SECONDS = 10.0
 START_SECONDS = 120.0
@@ -198,11 +200,14 @@ async def _within_reach(url: str, seconds: float) -> BaseException | None:
                         await asyncio.sleep(0.25)
     except TimeoutError as error:
         return problem or error
+    except httpx.InvalidURL:  # whose text may hold a part of a password
+        return OptimizationCoordinationError("it is no URL such as http://127.0.0.1:4200/api")
 
 
 def _unreachable(url: str, problem: BaseException) -> str:
     return (
-        f"Prefect's server at {url} did not answer within {REACH_SECONDS:.0f} s ({type(problem).__name__}: {problem}). "
+        f"Prefect's server at {public_url(url)} did not answer within {REACH_SECONDS:.0f} s "
+        f"({type(problem).__name__}: {public_text(str(problem))}). "
         "Start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
         "(`prefect config unset PREFECT_API_URL`) to use a local server."
     )
@@ -234,7 +239,7 @@ class _Place:
     def log_tail(self) -> str:
         log = self.folder / process.LOG
         text = log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
-        return f"Its log, {log}, ends with:\n{text or '(nothing)'}"
+        return f"Its log, {log}, ends with:\n{public_text(text) or '(nothing)'}"
 
 
 def _sqlite_file(url: str) -> Path | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from o9.alerts.channels import BLOCK, Channel, Failed, Sent, channel_of, shows_the_first, standing_channels
+from o9.alerts.channels.outcome import failed
 from o9.alerts.configuration import EVERY_CHANNEL, Configuration
 from o9.alerts.messages import Message
 from o9.alerts.notice import Notice
@@ -102,5 +103,5 @@ class NamedBlock:
                 block = await asyncio.to_thread(self._resolve, self._block)
                 self._channel = channel_of(self.name, block)
             except Exception as error:  # noqa: BLE001 - of Prefect, its server or the block: the try fails with it
-                return Failed(f"the block {self._block!r} cannot be loaded: {type(error).__name__}: {error}"[:300])
+                return failed(f"the block {self._block!r} cannot be loaded: {type(error).__name__}: {error}")
         return await self._channel.send(message, notice)

@@ -7,6 +7,9 @@ own `url(privacy=True)` is not enough: it shows a webhook's path, and the header
 
 A password and a service's private tokens are hidden whatever their length (those of one to three characters where they
 stand alone, since they are also found in other words); any other part of an address from six characters on.
+
+What is redacted comes from strangers: the time that it takes grows with the text's length and no faster, since `re`
+holds every other thread up.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-HIDDEN = "***"
+from o9.model.urls import HIDDEN as HIDDEN
+
 LONG_ENOUGH = 6  # of a part of an address that is not known to be a secret
 _STANDS_ALONE = 4  # shorter ones are hidden only as words of their own
 _LONGEST_TEXT = 20_000
@@ -34,7 +38,7 @@ _OPTIONS = re.compile(
     r"[?&](?:(?:format|overflow|mode|method|verify|redirect|image|footer|rto|cto|retry|wait|tz|emojis)=[^&]*|[^=&]*=)",
     re.IGNORECASE,
 )
-_URL = re.compile(r"""\b([a-z][a-z0-9+.\-]*)://([^\s"'<>]*[^\s"'<>.,;:)\]])""", re.IGNORECASE)
+_URL = re.compile(r"""://([^\s"'<>]*[^\s"'<>.,;:)\]])""")  # behind its scheme, which is shown as it is
 _PATH = re.compile(r"(with url: )\S+", re.IGNORECASE)  # as urllib3 tells of what it could not reach
 _NAMED = re.compile(
     r"""\b(authorization|passw(?:or)?d|pwd|secret|token|api[-_]?key|access[-_]?key|sig|signature|credentials?)"""
@@ -106,6 +110,17 @@ def guarded(secrets: Secrets) -> Iterator[None]:
         _guard.reset(before)
 
 
+def discreet(record: logging.LogRecord) -> bool:
+    """A filter for the logger of a library that logs addresses in threads of its own: none of its DEBUG lines passes.
+
+    Those are whole URLs and their parts one by one.
+    """
+    if record.levelno < logging.INFO:
+        return False
+    _clean(record, _guard.get() or NONE_KNOWN)
+    return True
+
+
 _guard: ContextVar[Secrets | None] = ContextVar("o9_guarded_secrets", default=None)
 _lock = threading.Lock()
 _listening = False
@@ -142,11 +157,10 @@ def _clean(record: logging.LogRecord, secrets: Secrets) -> None:
 
 
 def _bare(found: re.Match[str]) -> str:
-    host = host_in(found[0])
+    host = host_in(f"x{found[0]}")
     if not host:
-        return f"{found[1]}://{HIDDEN}"
-    told = f"{found[1]}://{host}"
-    return told if told.lower() == found[0].lower().rstrip("/") else f"{told}/{HIDDEN}"
+        return f"://{HIDDEN}"
+    return f"://{host}" if host.lower() == found[1].lower().rstrip("/") else f"://{host}/{HIDDEN}"
 
 
 def host_in(url: str) -> str:

@@ -10,9 +10,9 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -35,6 +35,7 @@ from o9.model.optimization import (
     OptimizationState,
     utc_now,
 )
+from o9.model.validation import COUNT_LIMIT
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,11 @@ def _router(backend: Backend) -> APIRouter:
         return _success((await _existing(backend, optimization_id)).to_dict())
 
     @router.get("/optimizations/{optimization_id}/trials")
-    async def trials(optimization_id: str, limit: int = 1000, after: int = -1) -> JSONResponse:
+    async def trials(
+        optimization_id: str,
+        limit: Annotated[int, Query(ge=1, le=COUNT_LIMIT)] = 1000,
+        after: Annotated[int, Query(ge=-1, le=COUNT_LIMIT)] = -1,
+    ) -> JSONResponse:
         await _existing(backend, optimization_id)
         found = await backend.store.read_async(backend.store.trials, optimization_id, after=after, limit=limit)
         return _success([trial.to_dict() for trial in found])
@@ -159,8 +164,8 @@ def _router(backend: Backend) -> APIRouter:
 
     @router.get("/health")
     async def health() -> JSONResponse:
-        problems = await backend.store.read_async(backend.store.check)
-        return _success({"running": backend.is_running, "store": backend.store.name, "problems": problems})
+        schema = await backend.store.read_async(backend.store.schema)  # whether it can be read, at any size
+        return _success({"running": backend.is_running, "store": backend.store.name, "schema": schema})
 
     @router.get("/health/{optimization_id}")
     async def health_of(optimization_id: str) -> JSONResponse:
@@ -212,7 +217,8 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 
 
 async def _existing(backend: Backend, optimization_id: str) -> OptimizationState:
-    state = await backend.get_optimization_status(optimization_id)
+    # No id holds a NUL, and PostgreSQL cannot be asked for one.
+    state = None if "\0" in optimization_id else await backend.get_optimization_status(optimization_id)
     if state is None:
         raise OptimizationAPIError(f"there is no optimization {optimization_id!r}", 404)
     return state
@@ -220,7 +226,8 @@ async def _existing(backend: Backend, optimization_id: str) -> OptimizationState
 
 async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
-        return _error(f"{error.detail}: there is no such endpoint or method", error.status_code)
+        hint = ": there is no such endpoint or method" if error.status_code in (404, 405) else ""
+        return _error(f"{error.detail}{hint}", error.status_code)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return _error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 422)
@@ -237,7 +244,8 @@ def _success(data: Any) -> JSONResponse:
 
 
 def _error(message: str, code: int) -> JSONResponse:
-    return JSONResponse({"success": False, "error": message, "code": code}, status_code=code)
+    told = message.encode(errors="backslashreplace").decode()  # what was asked may hold halves of characters
+    return JSONResponse({"success": False, "error": told, "code": code}, status_code=code)
 
 
 def as_json(data: Any) -> bytes:

@@ -8,6 +8,7 @@ import traceback
 
 from o9.cli.escape import shown
 from o9.model.errors import OptimizationError
+from o9.model.urls import public_text
 
 DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -25,7 +26,7 @@ def report(error: BaseException) -> int:
         return _leave_broken_pipe()
     message, code = explain(error)
     if debug and code in (ERROR, NOT_COMPLETED):
-        traceback.print_exception(error)
+        print(public_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     try:
         sys.stdout.flush()
         # A command that was typed without its subcommand is answered by what there is, as it stands.
@@ -37,7 +38,12 @@ def report(error: BaseException) -> int:
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """The line and the exit code for `error`."""
+    """The line, without passwords in URLs, and the exit code for `error`."""
+    message, code = _explain(error)
+    return public_text(message), code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ in ("Abort", "TerminationSignal"):
         return "interrupted", INTERRUPTED
     if isinstance(error, Interrupted):

@@ -14,6 +14,7 @@ from o9.cli.escape import shown
 from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import STORE_BLOCK, settings
+from o9.model.urls import public_url
 from o9.store.engine import parse_url
 from o9.store.store import Store
 
@@ -47,8 +48,8 @@ def size_of(path: Path | None) -> int | None:
 
 
 def option_for(given: str | None) -> str:
-    """What to add to a command so that it reads the same store."""
-    return f" --store {shlex.quote(given)}" if given else ""
+    """What to add to a command so that it reads the same store; without its password, which is to be put in again."""
+    return f" --store {shlex.quote(public_url(given))}" if given else ""
 
 
 def place_of(store: Store) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME
 from sqlalchemy.engine import make_url
+
+from o9.model.urls import public_url
 
 REACH_SECONDS = 3.0
 
@@ -36,30 +38,26 @@ def look_for_servers() -> PrefectServers:
     home = PREFECT_HOME.value().expanduser()
     configured = configured_server()
     problem = _problem(configured) if configured else None
-    return PrefectServers(home, configured and _without_password(configured), problem, _local(home))
+    return PrefectServers(home, configured and public_url(configured), problem, _local(home))
 
 
 def where_prefect_records() -> str:
     """Where the flow runs of this machine can be looked at."""
     if configured := configured_server():
-        return f"{_without_password(configured).removesuffix('/api')} in a browser"
-    database = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value())
-    local = database.get_backend_name() == "sqlite"
-    where = str(database.database) if local else database.render_as_string(hide_password=True)
+        return f"{public_url(configured).removesuffix('/api')} in a browser"
+    url = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    where = str(make_url(url).database) if url.startswith("sqlite") else public_url(url)
     return f"{where} (`prefect server start` shows it in a browser)"
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}")) if parts.password else url
 
 
 def _problem(url: str) -> str | None:
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=REACH_SECONDS) as answer:
             return None if answer.status == 200 else f"it answers {answer.status}"
-    except (OSError, ValueError) as error:  # ValueError: what is configured is no URL
+    except OSError as error:
         return str(getattr(error, "reason", error))
+    except (ValueError, HTTPException) as error:  # what is configured is no URL, and is told of with its password
+        return f"{type(error).__name__}: it is no URL such as http://127.0.0.1:4200/api"
 
 
 def _local(home: Path) -> str | None:

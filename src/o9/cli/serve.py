@@ -27,6 +27,7 @@ from o9.cli.interrupts import Interrupts
 from o9.cli.open_store import place_of
 from o9.model.errors import OptimizationError
 from o9.model.settings import settings
+from o9.model.urls import public_url
 from o9.tasks.attempt import anything_left_behind
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _announce(aggregator: OptimizationStateAggregator, max_concurrent: int, sche
     lines = (
         f"Node:      {settings().node_id}, up to {max_concurrent} optimizations at once over all nodes",
         f"Store:     {place_of(aggregator.store)}",
-        f"Prefect:   {aggregator.prefect_url}; its record: {where_prefect_records()}",
+        f"Prefect:   {public_url(aggregator.prefect_url)}; its record: {where_prefect_records()}",
         f"Schedules: {kept or 'none'}",
         "Ctrl-C ends it in good order: what runs then waits for the next start.",
     )

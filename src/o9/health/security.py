@@ -25,15 +25,16 @@ DEEPEST = 20
 _SECRET_NAME = re.compile(
     r"(?:^|[_\-.])(?:password|passwd|secret|api_?key|access_?token|auth_?token|private_?key)$", re.I
 )
+# Tried at few places and not far: what is searched comes from strangers, and `re` holds every other thread up.
 _SECRET_VALUE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bsk-[A-Za-z0-9_-]{20,}"
-    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bpnu_[A-Za-z0-9]{30,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bpnu_[A-Za-z0-9]{30,}|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
     r"|://[^/\s:@]+:[^/\s@]+@"
 )
 # In free text: password='hunter', api_key=abc123; not password=password, nor password=os.environ["PASSWORD"].
 _SECRET_SAID = re.compile(
     r"(?:password|passwd|secret|api_?key|access_?token|auth_?token|private_?key)[\"']?\s*[=:]\s*"
-    r"(?:[\"'][^\"'\s]{4,}[\"']|(?=\S*\d)[\w!#$%&*+./@^-]{6,}(?=[\s,;)]|$))",
+    r"(?:[\"'][^\"'\s]{4,}[\"']|(?=\S{0,200}\d)[\w!#$%&*+./@^-]{6,}(?=[\s,;)]|$))",
     re.I,
 )
 

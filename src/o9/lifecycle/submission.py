@@ -31,10 +31,9 @@ def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
     now = utc_now()
     metadata = fields.get("metadata")
     objective = metadata.get("objective") if isinstance(metadata, Mapping) else None
-    name = str(fields.get("name") or objective or "optimization")
     defaults: dict[str, Any] = {
         "optimization_id": f"opt-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-        "name": name,
+        "name": objective if isinstance(objective, str) and objective else "optimization",
         "description": "",
         "optimization_type": OptimizationType.PARAMETER_TUNING,
         "status": OptimizationStatus.CREATED,

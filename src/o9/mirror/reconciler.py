@@ -30,6 +30,7 @@ from o9.model.errors import OptimizationCoordinationError, OptimizationError
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.model.urls import public_text, public_url
 from o9.store.leases import MIRRORED
 from o9.store.runs import CloseRun
 from o9.store.store import Store
@@ -94,7 +95,8 @@ async def reconcile(
                 store, node, client=own, settle_seconds=settle_seconds, quiet_seconds=quiet_seconds
             )  # fmt: skip
     if (problem := await client.api_healthcheck()) is not None:
-        raise PrefectAwayError(f"Prefect's server at {client.api_url} does not answer, nothing was compared: {problem}")
+        where, why = public_url(str(client.api_url)), public_text(str(problem))
+        raise PrefectAwayError(f"Prefect's server at {where} does not answer, nothing was compared: {why}")
     report, after = Report(), ""
     work = _Work(store, node, client, settle_seconds, quiet_seconds, report)
     while rows := await store.read_async(store.open_runs, after=after, limit=PAGE):
@@ -120,7 +122,7 @@ class _Work:
         try:
             found = await self._client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids), limit=PAGE)
         except (httpx.HTTPError, PrefectException) as error:
-            raise PrefectAwayError(f"Prefect's server stopped answering: {error}") from error
+            raise PrefectAwayError(f"Prefect's server stopped answering: {public_text(str(error))}") from error
         flow_runs = {str(flow_run.id): flow_run for flow_run in found}
         await asyncio.gather(*(self._guarded(row, flow_runs.get(row["run_id"])) for row in rows))
 

@@ -1,7 +1,7 @@
 """Structured logs: text, or one JSON object a line, with the ids of what is being worked on.
 
-The ids are those of `o9.model.ids`. O9 logs under the logger `o9` and, like a library should, shows nothing by itself:
-`configure_logging` is for programs.
+The ids are those of `o9.model.ids`. Passwords in URLs are hidden, also in what libraries raised. O9 logs under the
+logger `o9` and, like a library should, shows nothing by itself: `configure_logging` is for programs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from o9.model.ids import bound_ids
 from o9.model.settings import settings
+from o9.model.urls import public_text
 
 ROOT = logging.getLogger("o9")
 ROOT.addHandler(logging.NullHandler())
@@ -40,7 +41,7 @@ class TextFormatter(logging.Formatter):
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         ids = " ".join(f"{key}={value}" for key, value in ids_of(record).items())
         text = f"{at} {record.levelname} {record.name}  {record.getMessage()}" + (f"  {ids}" if ids else "")
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return public_text(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,12 +52,12 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": public_text(record.getMessage()),
             "node": settings().node_id,
             **ids_of(record),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = public_text(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False, default=str)
 
 

@@ -24,7 +24,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="O9_", env_file=".env", extra="ignore")
 
-    store_url: str = Field(DEFAULT_STORE, description="a path, sqlite:///…, postgresql://… or block:NAME")
+    store_url: str = Field(  # may hold a password
+        DEFAULT_STORE, description="a path, sqlite:///…, postgresql://… or block:NAME", repr=False
+    )
     store_durability: Literal["process", "power"] = Field(
         "process",
         description="what an acknowledged write in SQLite survives: the death of any process, or also a power cut",

@@ -1,7 +1,8 @@
 """The whole of a report: from the store to the text of a page, and from that to a file. Blocks.
 
 Contract. A file is there whole or not at all: it is written beside its name and then renamed. What stands there already
-is written over only where it is such a report, or empty.
+is written over only where it is such a report, or empty. A new file is for its owner alone; one that is written over
+keeps its mode.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.files import private
 from o9.model.optimization import utc_now
 from o9.report import words
 from o9.report.facts import read_all, read_one
@@ -63,7 +66,10 @@ def write(page: str, path: Path) -> Path:
     beside = target.with_name(f".{target.name[:LONGEST_NAME]}.{os.getpid()}.tmp")
     try:
         try:
-            beside.write_text(page, encoding="utf-8", errors="backslashreplace")
+            with open(beside, "x", opener=private, encoding="utf-8", errors="backslashreplace") as file:
+                if target.exists():
+                    os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+                file.write(page)
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from o9.model.errors import OptimizationStatisticsError, OptimizationValidationError
+from o9.model.files import private
 from o9.model.optimization import OptimizationState
 from o9.model.trial import Trial
 
@@ -77,14 +78,17 @@ def write(frame: pd.DataFrame, path: str | Path) -> Path:
     if not target.parent.is_dir():
         raise OptimizationValidationError("path", f"{target}: its folder does not exist; create it first")
     if target.suffix == ".csv":
-        frame.to_csv(target, index=False)
+        with open(target, "w", opener=private, encoding="utf-8", newline="") as file:
+            frame.to_csv(file, index=False)
     elif target.suffix == ".parquet":
         try:
-            frame.to_parquet(target, engine="pyarrow", index=False)
+            content = frame.to_parquet(engine="pyarrow", index=False)
         except ImportError as error:
             raise OptimizationStatisticsError(
                 "Parquet needs pyarrow: pip install 'prefect-o9[frames]'; CSV needs nothing more"
             ) from error
+        with open(target, "wb", opener=private) as binary:
+            binary.write(content)
     else:
         raise OptimizationValidationError("path", f"{target.name!r} ends neither in .csv nor in .parquet")
     return target

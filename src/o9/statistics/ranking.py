@@ -16,7 +16,7 @@ TIES_COUNTED = 100
 
 def check(metric: object, limit: object, direction: object) -> None:
     """Raise OptimizationValidationError for what cannot be ranked by."""
-    if not isinstance(metric, str) or not metric:
+    if not isinstance(metric, str) or not metric or "\0" in metric:
         raise OptimizationValidationError("metric_name", f"{metric!r} is not the name of a metric")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LIMIT:
         raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {LIMIT}")

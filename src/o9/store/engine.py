@@ -6,6 +6,7 @@ What cannot be opened raises OptimizationStoreError and is left exactly as it wa
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sqlite3
 import threading
@@ -19,7 +20,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.model.files import private
 from o9.model.settings import STORE_BLOCK
+from o9.model.urls import public_url
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
 
 Durability = Literal["process", "power"]
@@ -53,23 +56,40 @@ def parse_url(url: str) -> URL:
         raise OptimizationStoreError(
             f"the store {url} is a Prefect block, which commands, aggregators and flows open: give the URL itself here"
         )
-    if "://" not in url:
+    if "://" not in url and not _MISTYPED.match(url):
         return URL.create("sqlite", database=str(Path(url).expanduser()))
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise OptimizationStoreError(f"store URL {url!r} cannot be read: {error}") from error
+    except (ArgumentError, ValueError):
+        raise _unreadable(url) from None  # its text may hold the password
     backend = parsed.get_backend_name()
     if backend == "postgresql":
+        if "@" in f"{parsed.host}{parsed.database}":  # of a password, and drivers tell of both in their errors
+            raise _unreadable(url)
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise OptimizationStoreError(f"a store is a path, sqlite:///… or postgresql://…, not {backend}://")
+    if parsed.host and parsed.database:
+        raise _unreadable(url)
     return parsed.set(drivername="sqlite")
 
 
 def describe(url: URL) -> str:
     """The store's name for messages, without its password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return public_url(url.render_as_string(hide_password=False))
+
+
+_MISTYPED = re.compile(r"postgres(ql)?(\+\w+)?:")
+
+
+def _unreadable(url: str) -> OptimizationStoreError:
+    told = f" {public_url(url)!r}" if "://" in url else ""
+    return OptimizationStoreError(
+        f"the store's URL{told} cannot be read: it is sqlite:///PATH, or postgresql://… with a user's name and "
+        "password in which @ is written %40, : %3A and / %2F"
+    )
 
 
 def schema_revision(connection: Connection) -> str | None:
@@ -230,6 +250,7 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         raise OptimizationStoreError(f"the store {path}: the folder {path.parent} does not exist; create it first")
     if path.is_file() and not _is_sqlite(path):
         raise OptimizationStoreError(f"the store {path}: it is not a SQLite file; give another path")
+    _create_private(path)
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
@@ -248,6 +269,18 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _create_private(path: Path) -> None:
+    """SQLite would create it for all to read; what it puts beside a file has the file's mode and owner."""
+    if path.exists():
+        return
+    try:
+        open(path, "ab", opener=private).close()
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"the store {path}: its folder must exist and be writable ({error.strerror})"
+        ) from error
 
 
 def _is_sqlite(path: Path) -> bool:

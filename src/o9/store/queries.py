@@ -241,7 +241,9 @@ def _write_cursor(row: Mapping[Any, Any]) -> str:
 
 def _read_cursor(cursor: str) -> Sequence[str]:
     try:
-        at, name = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return str(at), str(name)
-    except (ValueError, binascii.Error, TypeError):
-        raise OptimizationValidationError("cursor", "not one that a page of this store gave as next_cursor") from None
+        at, name = map(str, json.loads(base64.urlsafe_b64decode(cursor.encode())))
+    except (ValueError, binascii.Error, TypeError, RecursionError):
+        at = name = "\0"
+    if "\0" in at + name:  # which PostgreSQL cannot be asked for
+        raise OptimizationValidationError("cursor", "not one that a page of this store gave as next_cursor")
+    return at, name

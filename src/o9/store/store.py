@@ -29,6 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from o9.model.errors import OptimizationStoreError, OptimizationValidationError
+from o9.model.files import private
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
 from o9.model.settings import settings
@@ -292,6 +293,7 @@ class Store:
             raise OptimizationStoreError(f"{path} exists already; name a new file")
         if not Path(path).absolute().parent.is_dir():
             raise OptimizationStoreError(f"{path}: its folder does not exist; create it first")
+        open(path, "xb", opener=private).close()
         with self._engine.connect() as connection:
             source = connection.connection.driver_connection
             assert isinstance(source, sqlite3.Connection)

@@ -180,9 +180,10 @@ def _strategy(state: OptimizationState, allowed_imports: tuple[str, ...] | None)
 
 def _objective(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> Objective:
     name = state.metadata.get("objective")
-    if name is None:
+    if not isinstance(name, str):
+        problem = "missing" if name is None else f"expected a name, got {name!r:.60}"
         raise OptimizationValidationError(
-            "metadata.objective", "missing; give a registered name or an import path such as package.module:function"
+            "metadata.objective", f"{problem}; give a registered name or an import path such as package.module:function"
         )
     try:
         return resolve_objective(name, allowed_imports=allowed_imports)

@@ -29,7 +29,7 @@ from o9.alerts.channels.outcome import Answer, Failed, Sent, answer_in, failed, 
 from o9.alerts.channels.threads import Threads
 from o9.alerts.messages import TITLE_LIMIT, Message
 from o9.alerts.notice import Notice
-from o9.alerts.redaction import Secrets, guarded, host_in, is_host, parts_of, redacted
+from o9.alerts.redaction import Secrets, discreet, guarded, host_in, is_host, parts_of, redacted
 from o9.alerts.templating import Form, markdown_text
 from o9.alerts.text import line, size
 from o9.model.errors import OptimizationValidationError
@@ -39,6 +39,7 @@ from o9.model.states import AlertLevel
 SECONDS = 30.0
 READ_SECONDS = 15.0  # for an answer, where the URL has no `rto`; Apprise's 4 s make doubles of what is only slow
 URL_LIMIT = 8_000
+logging.getLogger("apprise").addFilter(discreet)  # Prefect's blocks log through it, too
 _SPARE = 10  # units that Apprise puts between a title and a body
 
 _KINDS = {

@@ -1,0 +1,24 @@
+"""Files of the record, its copies and what is written about it: for their owner alone, unless somebody widens that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def private(path: str, flags: int) -> int:
+    """For `open(…, opener=private)`: what it creates has the mode 0600; what is there keeps its own.
+
+    Run by root, it gives what it creates in somebody's folder to the folder's owner, as SQLite does with the files
+    beside a database: else `sudo o9 …` would lock a user out of his own folder.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags, 0o600)
+    if os.geteuid() == 0:
+        folder = os.stat(os.path.dirname(os.path.abspath(path)))
+        if folder.st_uid != 0:
+            with contextlib.suppress(OSError):  # of file systems without owners; the file then stays root's
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    return descriptor

@@ -1,0 +1,54 @@
+"""URLs as people may read them: without the passwords of stores and servers. Pure.
+
+Contract. Everything that is printed, logged or answered shows a URL by `public_url`, and a text that may hold one by
+`public_text`. The secret parts are found in the text itself, not by parsing: a URL that cannot be parsed holds a
+password all the same. The addresses of alert channels keep more to themselves: see `o9.alerts.redaction`.
+"""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+# Of a query only what says where the database is; drivers take passwords and keys under several names.
+_SHOWN_IN_A_QUERY = frozenset({
+    "application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "sslmode", "target_session_attrs",
+    "user",
+})  # fmt: skip
+_SCHEME = re.compile(r"[\w+.\-]*")
+_PLACE = re.compile(r"(\[[^\]/]*\]|[^:/\[\]]*)(:\d*)?(/.*)?", re.DOTALL)
+_IN_A_TEXT = re.compile(r"""(?<![\w+.\-])[\w+.\-]*://[^\s"'<>]*[^\s"'<>.,;:)\]]""")
+
+
+def public_url(url: str) -> str:
+    """`url` without its password, and of its query only what is known to be harmless; a path is returned as it is."""
+    scheme, is_url, rest = url.partition("://")
+    if not is_url:
+        return url
+    rest, asked, query = rest.partition("?")
+    user, at, place = rest.rpartition("@")
+    if rest.startswith("/") and ":" not in user:  # a file, whose path may hold an @
+        user, at, place = "", "", rest
+    # An @ in the query, or no place: some password is not encoded, and begins or ends elsewhere than it seems to.
+    if not _SCHEME.fullmatch(scheme) or not _PLACE.fullmatch(place) or "@" in query:
+        return f"{scheme if _SCHEME.fullmatch(scheme) else HIDDEN}://{HIDDEN}"
+    shown = "&".join(map(_public_argument, query.split("&")))
+    return f"{scheme}://{_public_user(scheme, user)}{at}{place}{asked}{shown if query else ''}"
+
+
+def public_text(text: str) -> str:
+    """`text` with each URL in it as `public_url` shows it."""
+    return _IN_A_TEXT.sub(lambda found: public_url(found[0]), text) if "://" in text else text
+
+
+def _public_user(scheme: str, user: str) -> str:
+    if not user or (scheme.startswith("postgres") and not re.search("[:@/]", user)):
+        return user
+    return f"{re.split('[:@/]', user)[0]}:{HIDDEN}" if scheme.startswith("postgres") else HIDDEN
+
+
+def _public_argument(argument: str) -> str:
+    name, equals, _ = argument.partition("=")
+    if equals and name in _SHOWN_IN_A_QUERY:
+        return argument
+    return f"{name}={HIDDEN}" if equals and name.isidentifier() else HIDDEN

@@ -1,0 +1,174 @@
+"""Whatever is asked of the API: the answer is never "an error inside O9", on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from command_line import create, work
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+from store_backend import Requests
+
+from o9.model.optimization import OptimizationState
+from o9.store.store import Store
+from o9.strategies.factory import KEYS
+
+DATABASES = ["store_url", "postgres_url"]
+
+
+@pytest.fixture(params=DATABASES)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    with Store(request.getfixturevalue(request.param)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def api(store: Store) -> Iterator[Requests]:
+    create(store, "done")
+    work(store, "done", 2, "completed")
+    create(store, "waiting")
+    with asyncio.Runner() as runner:
+        yield Requests(store, runner)
+
+
+def cursor(content: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
+
+
+def nested(depth: int) -> bytes:
+    return b'{"name": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+@pytest.mark.parametrize("limit", ["1" + "0" * 30, "-1", "0", str(2**63), str(-(2**63) - 1), "nan", "1e3", "\0", ""])
+@pytest.mark.parametrize("path", ["/optimizations", "/optimizations/done/trials", "/statistics/rankings"])
+def test_a_limit_that_is_none_is_named(api: Requests, path: str, limit: str) -> None:
+    code, told = api.send(path, query={"limit": limit, "metric_name": "execution_time"})
+    assert (code, told["success"]) == (422, False)
+    assert "limit" in told["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/optimizations/done/trials", {"after": "1" + "0" * 30}, "after"),
+        ("/optimizations/done/trials", {"after": "-2"}, "after"),
+        ("/optimizations", {"cursor": cursor(["2026-01-01\0", "a"])}, "cursor"),
+        ("/optimizations", {"cursor": cursor(["\ud800", "a"])}, ""),
+        ("/optimizations", {"cursor": base64.urlsafe_b64encode(b"[" * 40_000).decode()}, "cursor"),
+        ("/statistics/rankings", {"metric_name": "sharpe\0"}, "metric_name"),
+        ("/statistics/trends", {"days": "inf"}, "days"),
+    ],
+)
+def test_a_question_that_no_database_can_be_asked_is_refused(
+    api: Requests, path: str, query: dict[str, str], field: str
+) -> None:
+    code, told = api.send(path, query=query)
+    assert code == 422
+    assert field in told["error"]
+
+
+@pytest.mark.parametrize("path", ["/optimizations/a\0b", "/optimizations/\0/trials", "/health/\0", "/optimizations/\0"])
+def test_nothing_has_an_id_that_cannot_be_stored(api: Requests, path: str) -> None:
+    assert api.send(quote(path))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        (b'{"metadata": {"objective": ["x"]}}', 422, "metadata.objective"),
+        (b'{"metadata": {"objective": {"x": 1}}}', 422, "metadata.objective"),
+        (b'{"metadata": {"objective": "branin", "seed": 1' + b"0" * 30 + b"}}", 422, "metadata.seed"),
+        (b'{"metadata": {"objective": "branin", "note": NaN}}', 422, "metadata.note"),
+        (b'{"total_steps": 1' + b"0" * 30 + b"}", 422, "total_steps"),
+        (b'{"progress": Infinity}', 422, "progress"),
+        (b'{"name": "a\\u0000"}', 422, "name"),
+        (b'{"name": "\\ud800"}', 422, "name"),
+        (b'{"\\ud800": 1}', 422, "no such field"),
+        (b'{"total_steps": ' + b"9" * 5_000 + b"}", 400, "body"),
+        (b"\xff", 400, "body"),
+        (b"[" * 100_000, 400, "body"),
+        (nested(200), 422, "name"),
+        (nested(900), 422, "OptimizationState"),
+    ],
+)
+def test_a_body_that_cannot_be_stored_names_its_field(api: Requests, body: bytes, code: int, field: str) -> None:
+    answer, told = api.send("/optimizations", "POST", body=body)
+    assert answer == code
+    assert field in told["error"]
+
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
+NUMBERS = st.one_of(
+    st.integers(), st.sampled_from([2**31, 2**63, -(2**63) - 1, 10**30, -1, 0, 1]), st.floats(allow_nan=True)
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT | st.sampled_from(["branin", "default", "random", "grid", "float"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "low", "x", "\0"]) | TEXT, inner)
+    ),
+    max_leaves=8,
+)
+METADATA = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4)
+BODIES = st.one_of(
+    st.dictionaries(st.sampled_from([*OptimizationState.__dataclass_fields__]), JSON, max_size=5),
+    METADATA.map(lambda metadata: {"metadata": {"objective": "branin"} | metadata}),
+    METADATA.map(lambda metadata: {"metadata": metadata}),
+    JSON,
+)
+QUERIES = st.dictionaries(
+    st.sampled_from(["limit", "after", "cursor", "days", "metric_name"]),
+    NUMBERS.map(str) | TEXT.map(lambda text: text.encode(errors="replace").decode()) | JSON.map(cursor),
+    max_size=3,
+)
+IDS = st.sampled_from(["done", "waiting", "ghost", "%00", "%ff", "%ed%a0%80", "..", "%2e%2e", "a%2Fb"])
+ROUTES = st.sampled_from([
+    "/optimizations", "/optimizations/{}", "/optimizations/{}/trials", "/optimizations/{}/metrics",
+    "/optimizations/{}/transitions", "/optimizations/{}/pause", "/optimizations/{}/resume", "/optimizations/{}/cancel",
+    "/optimizations/{}/start", "/statistics", "/statistics/trends", "/statistics/rankings", "/alerts",
+    "/alerts/{}/resolve", "/health", "/health/{}", "/{}",
+])  # fmt: skip
+METHODS = st.sampled_from(["GET", "POST", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
+EXAMPLES = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@EXAMPLES
+@given(body=BODIES)
+@example(body={"metadata": {"objective": ["x"]}})
+def test_no_submission_is_an_error_inside_o9(api: Requests, body: Any) -> None:
+    code, told = api.send("/optimizations", "POST", body=json.dumps(body).encode())
+    assert code in (200, 400, 409, 422), told
+
+
+@EXAMPLES
+@given(route=ROUTES, name=IDS, method=METHODS, query=QUERIES)
+def test_no_request_is_an_error_inside_o9(api: Requests, route: str, name: str, method: str, query: Any) -> None:
+    if method == "HEAD":  # has no body to look at
+        method = "GET"
+    code, told = api.send(route.format(name), method, query)
+    assert code in (200, 404, 405, 409, 422, 501), told
+
+
+def test_the_health_of_a_store_costs_the_same_at_any_size(store: Store, api: Requests) -> None:
+    asked: list[str] = []
+    event.listen(store._engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+
+    def health() -> list[str]:
+        asked.clear()
+        code, told = api.send("/health")
+        assert (code, told["data"]["running"], told["data"]["schema"]) == (200, True, store.schema())
+        return list(asked)
+
+    first = health()
+    for number in range(20):
+        create(store, f"more-{number}")
+    assert health() == first
+    assert not [statement for statement in first if "integrity" in statement or "optimization" in statement]

@@ -1,0 +1,93 @@
+"""What the API's routes need, on a store alone: no Prefect, nothing runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import httpx
+
+from o9.api.app import PREFIX, create_app
+from o9.coordinator.coordinator import OptimizationCoordinator
+from o9.health.checker import OptimizationHealthChecker
+from o9.lifecycle.submission import submit
+from o9.model.optimization import (
+    OptimizationAlert,
+    OptimizationHealthReport,
+    OptimizationMetrics,
+    OptimizationState,
+)
+from o9.monitor.monitor import OptimizationMonitor
+from o9.statistics.statistics import OptimizationStatistics
+from o9.store.store import Store
+
+
+class StoreBackend:
+    """As the aggregator answers, with the same parts."""
+
+    is_running = True
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._coordinator = OptimizationCoordinator(store=store)
+        self._statistics = OptimizationStatistics(store=store)
+        self._monitor = OptimizationMonitor(store=store)
+        self._health = OptimizationHealthChecker(store=store)
+
+    async def submit_request(self, state: OptimizationState) -> OptimizationState:
+        return await submit(self.store, state, allowed_imports=())
+
+    async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
+        return await self.store.read_async(self.store.get, optimization_id)
+
+    async def pause_optimization(self, optimization_id: str) -> bool:
+        return await self._coordinator.pause_optimization(optimization_id)
+
+    async def resume_optimization(self, optimization_id: str) -> bool:
+        return await self._coordinator.resume_optimization(optimization_id)
+
+    async def cancel_optimization(self, optimization_id: str) -> bool:
+        return await self._coordinator.cancel_optimization(optimization_id)
+
+    async def get_global_statistics(self) -> dict[str, Any]:
+        return await self._statistics.get_global_statistics()
+
+    async def get_performance_trends(self, time_range: timedelta) -> dict[str, Any]:
+        return await self._statistics.get_performance_trends(time_range)
+
+    async def get_optimization_rankings(self, metric_name: str, limit: int) -> list[dict[str, Any]]:
+        return await self._statistics.get_optimization_rankings(metric_name, limit)
+
+    async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]:
+        return await self._monitor.get_optimization_metrics(optimization_id)
+
+    async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
+        return await self._health.recent_report(optimization_id)
+
+    async def get_alerts(self) -> list[OptimizationAlert]:
+        return []
+
+
+class Requests:
+    """Sends requests to one application, in one event loop; a body goes as it is."""
+
+    def __init__(self, store: Store, runner: asyncio.Runner) -> None:
+        self._app = create_app(StoreBackend(store))
+        self._runner = runner
+
+    def send(
+        self, path: str, method: str = "GET", query: Mapping[str, Any] | None = None, body: bytes | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """The status and the JSON of the answer."""
+        return self._runner.run(self._send(path, method, query, body))
+
+    async def _send(
+        self, path: str, method: str, query: Mapping[str, Any] | None, body: bytes | None
+    ) -> tuple[int, dict[str, Any]]:
+        transport = httpx.ASGITransport(app=self._app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://o9.invalid") as client:
+            headers = {"content-type": "application/json"}
+            answer = await client.request(method, f"{PREFIX}{path}", params=query, content=body, headers=headers)
+        return answer.status_code, answer.json()
