@@ -36,6 +36,7 @@ from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED
 from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
 from o9.mirror.seen import FLOW, Run, operation_for, seen_of
 from o9.model.errors import OptimizationError, OptimizationValidationError, StaleAttemptError
+from o9.model.exhaustion import is_exhausted
 from o9.model.ids import bound
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
@@ -117,6 +118,12 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
         except StaleAttemptError as error:
             verdict = Verdict.REPLACED
             logger.warning("%s", error)
+        except Exception as error:
+            if not is_exhausted(error):
+                raise
+            logger.error("%s is queued again, as this process has run out of what it needs: %r", name, error)
+            verdict = Verdict.REQUEUE
+            await record_end(attempt, verdict)
         finally:
             if hearing is not None and watchdog is not None:
                 hearing.cancel()
@@ -155,7 +162,7 @@ _END_STATES: dict[Verdict, Callable[[Attempt], State[Any]]] = {
     ),
     Verdict.CANCEL: lambda attempt: Cancelled(message=f"cancelled through O9 {attempt.asked_by}".strip()),
     Verdict.TIME_OUT: _timed_out,
-    Verdict.REQUEUE: lambda _: State(type=StateType.CANCELLED, name=REQUEUED, message="its node was stopped"),
+    Verdict.REQUEUE: lambda _: State(type=StateType.CANCELLED, name=REQUEUED, message="its node could not go on"),
 }  # fmt: skip
 
 

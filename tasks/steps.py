@@ -163,7 +163,7 @@ async def record_end(attempt: Attempt, how: Verdict) -> None:
 _ENDS = {
     Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused"),
     Verdict.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
-    Verdict.REQUEUE: (OptimizationStatus.CREATED, Cause.NODE, "its node was stopped; queued for the next attempt"),
+    Verdict.REQUEUE: (OptimizationStatus.CREATED, Cause.NODE, "its node could not go on; queued for the next attempt"),
 }
 
 
