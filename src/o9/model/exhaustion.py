@@ -1,0 +1,18 @@
+"""Whether an error says that the machine has run out of something: no fact about whoever met it."""
+
+from __future__ import annotations
+
+import errno
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
+
+
+def is_exhausted(error: BaseException | None) -> bool:
+    """Descriptors, processes or memory, in the error or in what caused it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
