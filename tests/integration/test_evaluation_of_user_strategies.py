@@ -223,11 +223,12 @@ async def test_what_a_step_gives_comes_as_plain_data_bit_for_bit() -> None:
         def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
             import numpy as np
 
+            done: Any = np.bool_(True)
             arrays: dict[str, Any] = {"returns": np.array(FULL.returns), "metrics": {OwnText("turnover"): 1 / 3}}
             own = OwnTrial(**{**vars(FULL), **arrays})
             failed = Trial(1, 0, TrialState.FAILED, {"x": 1}, error="no \ud800 market\n")
-            own_best = {OwnText("x"): OwnText("y")}
-            return OwnResult([own, failed], {"a": (1, 2)}, np.bool_(True), {"m": np.float64(0.5)}, 1, own_best)
+            own_best: dict[str, Any] = {OwnText("x"): OwnText("y")}
+            return OwnResult([own, failed], {"a": (1, 2)}, done, {"m": np.float64(0.5)}, 1, own_best)
 
     attempt, state = make_attempt(Giving)
     attempt.open(state, [])

@@ -122,7 +122,8 @@ class Child:
         """Send a request and wait for its answer. What is printed meanwhile is logged under `label`."""
         assert self._loop is not None, "a child is attached before it is asked"
         self._outgoing = _frame(request)
-        self._answer = answer = self._loop.create_future()
+        answer: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._answer = answer
         self._lines = PrintedLines(label)
         self._asked_in = contextvars.copy_context()  # what is printed belongs to who asks now, not who leased the child
         self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)

@@ -13,12 +13,13 @@ import pickle
 import sys
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationStrategyError
 from o9.strategies.children import POOL, Child, ChildDied, tell_context
 from o9.strategies.step_results import step_from_json
 
+T = TypeVar("T")
 LOADING_TRIES = 3
 _by_value = threading.Lock()
 
@@ -84,7 +85,7 @@ class Team:
                 await asyncio.to_thread(child.process.wait)
 
     @staticmethod
-    async def _guarded(child: Child, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _guarded(child: Child, work: Coroutine[Any, Any, T]) -> T:
         answered = False
         try:
             result = await work
