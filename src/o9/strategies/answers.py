@@ -2,9 +2,9 @@
 
 Contract. Runs in the child processes and in the event loop alike, so it imports the standard library only. A good
 answer becomes a plain dict; a bad one raises BadAnswer, which says what was returned and what is expected. The dict
-goes from process to process as JSON, bit for bit (`answer_to_json`, `answer_from_json`), and no class of the user's
-with it. Texts are at most ERROR_LENGTH characters, free of NULs and of lone surrogates, so that every store can hold
-them. Nothing here raises anything else, whatever the user's objects do.
+goes from a child to its node as JSON, bit for bit, and no class of the user's with it. Texts are at most ERROR_LENGTH
+characters, free of NULs and of lone surrogates, so that every store can hold them. Nothing here raises anything else,
+whatever the user's objects do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import os
 import sys
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 ERROR_LENGTH = 4_000
@@ -24,7 +25,6 @@ _HERE = os.path.dirname(__file__)
 RETURNS = ("returns", "hold_out_returns", "baseline_returns", "baseline_hold_out_returns")
 _SAME_PERIODS = {"baseline_returns": "returns", "baseline_hold_out_returns": "hold_out_returns"}
 EXPECTED = "an objective returns one finite number or an Evaluation"
-EXPECTED_RETURNS = "Evaluation.{} takes one finite number a period, in one dimension"
 
 
 class BadAnswer(Exception):
@@ -50,34 +50,24 @@ def plain_answer(answer: Any, *, dated: bool = False) -> dict[str, Any]:
     }
 
 
-def answer_to_json(answer: dict[str, Any]) -> dict[str, Any]:
-    """A plain answer, JSON-ready: its returns as text, because as numbers 10,000 of them would cost milliseconds."""
-    return answer | {name: to_text(answer[name]) for name in RETURNS if answer.get(name) is not None}
-
-
-def answer_from_json(data: Any) -> dict[str, Any]:
-    """The plain answer again. Raises BadAnswer for what `answer_to_json` never gives."""
+def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
+    """The plain answer that a child sent; `texts` are what came behind it. Raises BadAnswer for what is none."""
     try:
         return {
             "value": _result(data["value"]),
-            **{name: _finite(name, from_text(data[name])) for name in RETURNS if data.get(name) is not None},
+            **{name: numbers_of(texts, data[name]) for name in RETURNS if data.get(name) is not None},
             "dates": None if data.get("dates") is None else [str(date) for date in data["dates"]],
             "periods_per_year": _periods(data.get("periods_per_year")),
             "metrics": _metrics(data.get("metrics", {})),
             "data_fingerprint": _name(data.get("data_fingerprint")),
         }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BadAnswer(f"the objective's process gave an answer that cannot be read: {error!r}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadAnswer(f"it cannot be read: {error!r}") from error
 
 
-def to_text(numbers: array[float]) -> str:
-    """Float64 as they lie in memory: both processes are of one machine."""
-    return binascii.b2a_base64(numbers, newline=False).decode("ascii")
-
-
-def from_text(text: str) -> array[float]:
-    """The numbers of `to_text`. Raises ValueError, or TypeError, for another text."""
-    return array("d", binascii.a2b_base64(text, strict_mode=True))
+def numbers_of(texts: Sequence[Any], place: Any) -> array[float]:
+    """The array that a child wrote as text number `place`. Raises LookupError, TypeError or ValueError for none."""
+    return array("d", binascii.a2b_base64(texts[place], strict_mode=True))
 
 
 def failure_text(error: BaseException) -> str:
@@ -139,7 +129,7 @@ def _all_returns(answer: Any) -> dict[str, array[float] | None]:
 def _returns(name: str, values: Any) -> array[float] | None:
     if values is None:
         return None
-    expected = EXPECTED_RETURNS.format(name)
+    expected = f"Evaluation.{name} takes one finite number a period, in one dimension"
     if isinstance(values, (str, bytes, bytearray, dict, set, frozenset)) or len(getattr(values, "shape", (0,))) != 1:
         raise BadAnswer(f"the objective gave {name} as {_show(values)}; {expected}")
     try:
@@ -147,11 +137,6 @@ def _returns(name: str, values: Any) -> array[float] | None:
         numbers = array("d", items)
     except Exception as error:
         raise BadAnswer(f"the objective gave {name} that are no numbers ({error}); {expected}") from error
-    return _finite(name, numbers)
-
-
-def _finite(name: str, numbers: array[float]) -> array[float]:
-    expected = EXPECTED_RETURNS.format(name)
     if not numbers:
         raise BadAnswer(f"the objective gave empty {name}; {expected}, or None")
     if not math.isfinite(sum(numbers)):  # of one that is not finite no sum is

@@ -1,11 +1,11 @@
 """The child processes that run users' code, seen from the parent: start, exchange, kill; and the warm pool.
 
 Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the
-pool, which is one for the process and thread-safe. `exchange` either answers, with plain JSON values whatever users'
-code did in the child, or raises ChildDied; one that raises or is cut off leaves the child unusable, and whoever leased
-it kills it. `kill` takes with it everything that the child has started, and returns at once; `process.wait` returns
-when all that is gone. No child outlives this process, however that ends. What that holds for on Linux and on macOS says
-`o9.strategies.child`, which does the work.
+pool, which is one for the process and thread-safe. `exchange` either answers or raises ChildDied: with values of JSON
+and bytes, whatever users' code did in the child. One that raises or is cut off leaves the child unusable, and whoever
+leased it kills it. `kill` takes with it everything that the child has started, and returns at once; `process.wait`
+returns when all that is gone. No child outlives this process, however that ends. What that holds for on Linux and on
+macOS says `o9.strategies.child`, which does the work.
 """
 
 from __future__ import annotations
@@ -344,13 +344,14 @@ def _frame(request: tuple[Any, ...]) -> memoryview:
 def _read_answer(line: bytearray, more: bytearray) -> list[Any]:
     if more:
         raise BrokenAnswer(bytes(more), "it was written behind the answer")
+    head, *texts = line.split(b"\t")
     try:
-        answer = json.loads(line.decode("ascii"))
+        answer = json.loads(head.decode("ascii"))
     except (ValueError, RecursionError) as error:
-        raise BrokenAnswer(bytes(line[:100]), error) from error
+        raise BrokenAnswer(bytes(head[:100]), error) from error
     if not (isinstance(answer, list) and answer and isinstance(answer[0], str)):
         raise BrokenAnswer(answer, "it does not begin with how it went")
-    return answer
+    return [*answer, *texts]
 
 
 def _environment(single_threaded: bool, environment: Mapping[str, str]) -> dict[str, str]:

@@ -171,8 +171,8 @@ def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
     """What the child says of an evaluation. Raises BrokenAnswer where that is not what O9's code in it writes."""
     try:
         match reply:
-            case ["value", float(began), float(duration), answer]:
-                return _completed(number, answer_from_json(answer), began, duration), _Child.READY
+            case ["value", float(began), float(duration), answer, *texts]:
+                return _completed(number, answer_from_json(answer, texts), began, duration), _Child.READY
             case ["failed", float(began), float(duration), str(text), bool(worn_out)]:
                 return _failed(number, text, began, duration), _Child.WORN_OUT if worn_out else _Child.READY
     except (BadAnswer, OSError, OverflowError, ValueError) as error:

@@ -12,14 +12,14 @@ import dataclasses
 import json
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.strategies.answers import RETURNS, from_text, to_text
+from o9.strategies.answers import RETURNS, numbers_of
 from o9.strategies.protocol import StepResult
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -46,19 +46,20 @@ def check_result(result: Any, what: str, next_number: int) -> StepResult:
 
 
 def step_to_json(result: Any, what: str) -> dict[str, Any]:
-    """`result` as JSON-ready values. Raises OptimizationStrategyError for what is no StepResult that can be sent."""
+    """`result` as plain values. Raises OptimizationStrategyError for what is no StepResult that can be sent."""
     _check_shape(result, what)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(StepResult)}
     trials = [_trial_to_json(trial, what) for trial in result.trials]
     return fields | {"trials": trials, "done": bool(result.done), "metrics": dict(result.metrics)}
 
 
-def step_from_json(data: Any, what: str) -> StepResult:
-    """The StepResult again; it is still to be checked. Raises OptimizationStrategyError for any other data."""
+def step_from_json(answer: Sequence[Any], what: str) -> StepResult:
+    """The StepResult again, still to be checked. Raises OptimizationStrategyError for an answer that is none."""
     try:
-        return StepResult(**data | {"trials": [_trial_from_json(trial) for trial in data["trials"]]})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise OptimizationStrategyError(f"{what}: what its process answered cannot be read: {error!r}") from error
+        data, *texts = answer
+        return StepResult(**data | {"trials": [_trial_from_json(trial, texts) for trial in data["trials"]]})
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise OptimizationStrategyError(f"{what}: its process gave an answer that cannot be read: {error!r}") from error
 
 
 def _trial_to_json(trial: Trial, what: str) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _trial_to_json(trial: Trial, what: str) -> dict[str, Any]:
         if fields[name] is not None:
             values = fields[name]
             try:
-                fields[name] = to_text(array("d", values.tolist() if hasattr(values, "tolist") else values))
+                fields[name] = array("d", values.tolist() if hasattr(values, "tolist") else values)
             except (TypeError, ValueError, OverflowError) as error:
                 raise OptimizationStrategyError(
                     f"{what}: the {name} of trial {trial.number} are no numbers: {error}"
@@ -76,8 +77,8 @@ def _trial_to_json(trial: Trial, what: str) -> dict[str, Any]:
     return fields | {"state": trial.state.value, "started_at": started_at, "metrics": dict(trial.metrics)}
 
 
-def _trial_from_json(data: Any) -> Trial:
-    returns = {name: tuple(from_text(data[name])) for name in RETURNS if data[name] is not None}
+def _trial_from_json(data: Any, texts: Sequence[Any]) -> Trial:
+    returns = {name: tuple(numbers_of(texts, data[name])) for name in RETURNS if data[name] is not None}
     started_at = None if data["started_at"] is None else datetime.fromisoformat(data["started_at"])
     return Trial(**data | returns | {"state": TrialState(data["state"]), "started_at": started_at})
 

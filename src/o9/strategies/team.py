@@ -179,14 +179,17 @@ class Hosted:
         await self._team.close()
         self._child = None
 
-    async def _ask(self, *request: Any) -> Any:
+    async def _ask(self, *request: Any) -> list[Any]:
         assert self._child is not None
         try:
-            status, *answer = await self._team.exchange(self._child, *request, label=self._what)
+            reply = await self._team.exchange(self._child, *request, label=self._what)
         except ChildDied as error:
             raise OptimizationStrategyError(f"{self._what} did not survive: {error}") from error
-        if status == "failed":
-            raise OptimizationStrategyError(f"{self._what} failed: {answer[0]}")
-        if status == "refused":
-            raise OptimizationStrategyError(answer[0])
-        return answer[0] if answer else None
+        match reply:
+            case ["ok" | "value", *answer]:
+                return answer
+            case ["failed", text]:
+                raise OptimizationStrategyError(f"{self._what} failed: {text}")
+            case ["refused", text]:
+                raise OptimizationStrategyError(text)
+        raise OptimizationStrategyError(f"{self._what}: its process gave an answer that cannot be read: {reply!r:.200}")
