@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from o9_testing import LINE, ended, new, reached, until
+from o9_testing import LINE, ended, new, reached, shell_command, until
 
+from o9.store.store import Store
+from o9.store.transitions import Create
 from OptimizationStateAggregator import (
     OptimizationState,
     OptimizationStateAggregator,
@@ -30,6 +34,40 @@ async def unhurried(parameters: dict[str, float]) -> float:
 async def stuck(parameters: dict[str, float]) -> float:
     await asyncio.sleep(3600)
     return 0.0
+
+
+# What a record in the store may name
+
+
+async def test_a_node_imports_nothing_from_the_store_that_the_operator_did_not_allow(
+    open_aggregator: Callable[..., Awaitable[OptimizationStateAggregator]],
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
+) -> None:
+    (tmp_path / "desk_in_store.py").write_text("import numpy as np\ndef flat(parameters): return 1.0\n")
+    leave = f"import pathlib\npathlib.Path({str(tmp_path / 'left too')!r}).touch()\n"
+    (tmp_path / "elsewhere_in_store.py").write_text(f"{leave}def flat(parameters): return 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    set_o9(allowed_imports="desk_in_store")
+    usual: dict[str, Any] = {"search_space": LINE, "direction": "maximize", "seed": 1, "total_steps": 1}
+    command = shell_command("desk_in_store", tmp_path)
+    with Store(store_url) as store:  # as somebody writes who asks no O9 on this machine
+        for state in (
+            new(**command),
+            new("b", objective="elsewhere_in_store:flat", **usual),
+            new("c", strategy="elsewhere_in_store:flat", total_steps=1),
+            new("d", objective="desk_in_store:flat", **usual),
+        ):
+            store.write(Create(state))
+    aggregator = await open_aggregator()
+    for name, field in (("a", "metadata.objective"), ("b", "metadata.objective"), ("c", "metadata.strategy")):
+        state = await ended(aggregator, name)
+        assert state.status is OptimizationStatus.FAILED
+        assert field in state.issues[-1]
+    assert (await ended(aggregator, "d")).status is OptimizationStatus.COMPLETED
+    assert [(tmp_path / name).exists() for name in ("left", "left too")] == [False, False]
 
 
 # What an objective may do

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from o9_testing import LINE, ended, new, until
+from o9_testing import LINE, ended, new, shell_command, until
 
 from o9.api.app import code_of
 from OptimizationStateAggregator import (
@@ -122,6 +122,8 @@ async def test_pause_and_resume(aggregator: OptimizationStateAggregator) -> None
         ("/optimizations", "POST", {"name": "a", "priority": "urgent"}, 422, "priority"),
         ("/optimizations", "POST", {"name": "a", "metadata": {"objective": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
         ("/optimizations", "POST", {"name": "a", "metadata": {"strategy": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
+        ("/optimizations", "POST", {"name": "a", "metadata": {"objective": ["x"]}}, 422, "metadata.objective"),
+        ("/optimizations", "POST", {"name": "a", "metadata": {"strategy": ["x"]}}, 422, "metadata.strategy"),
         ("/statistics/trends", "GET", {"days": 0}, 422, "time_range"),
         ("/statistics/trends", "GET", {"days": "nan"}, 422, "days"),
         ("/statistics/rankings", "GET", None, 422, "metric_name"),
@@ -153,6 +155,23 @@ async def test_a_request_may_name_what_the_operator_allows(
     set_o9(allowed_imports="allowed_desk")
     fields = {"optimization_id": "a", "metadata": {"objective": "allowed_desk:flat", "search_space": LINE}}
     assert (await answer(aggregator, "/optimizations", "POST", fields))["optimization_id"] == "a"
+
+
+async def test_a_request_reaches_nothing_that_an_allowed_module_merely_imports(
+    aggregator: OptimizationStateAggregator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_o9: Callable[..., None],
+) -> None:
+    (tmp_path / "open_desk.py").write_text("import numpy as np\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    set_o9(allowed_imports="open_desk")
+    response = await aggregator.handle_api_request("/optimizations", "POST", shell_command("open_desk", tmp_path))
+    if response["success"]:
+        await ended(aggregator, "a")
+    assert not (tmp_path / "left").exists()
+    assert response["code"] == 422
+    assert "metadata.objective" in response["error"]
 
 
 async def test_an_error_that_nobody_foresaw_is_an_answer_and_is_logged(

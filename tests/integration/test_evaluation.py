@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import re
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluations import MakeEvaluator, evaluate, evaluators
+from o9_testing import PATIENCE
 
 from o9.model.states import TrialState
 from o9.model.trial import Evaluation
@@ -162,6 +165,126 @@ async def test_an_evaluation_for_comparing_brings_dates_and_ends_where_it_is_tol
     plain = (await evaluate(one, {"case": "an array"}))[0]
     assert (plain.error, plain.dates) == (None, None)  # nobody asked for them
     assert "1 dates and 4 returns" in ((await evaluate(one, {"case": "too few"}))[0].error or "")
+
+
+OWN_CLASSES = """
+import enum
+
+class Metric(str, enum.Enum):
+    TURNOVER = "turnover"
+
+class Data(str): ...
+
+class Number(float): ...
+"""
+
+
+def with_classes_of_its_own(parameters: dict[str, Any]) -> Evaluation:
+    sys.path.insert(0, parameters["folder"])
+    import classes_of_the_child_alone as own  # type: ignore[import-not-found]
+
+    metrics = {own.Metric.TURNOVER: own.Number(2.0)}
+    return Evaluation(own.Number(1.0), [own.Number(0.1)], 252, metrics, own.Data("prices-v1"))
+
+
+async def test_an_answer_of_classes_that_the_node_has_not_is_read_without_them(
+    evaluator: MakeEvaluator, tmp_path: Path
+) -> None:
+    (tmp_path / "classes_of_the_child_alone.py").write_text(OWN_CLASSES)
+    evaluating = evaluate(evaluator(with_classes_of_its_own), {"folder": str(tmp_path)})
+    (outcome,) = await asyncio.wait_for(evaluating, 10 * PATIENCE)
+    assert outcome.error is None
+    assert (outcome.value, outcome.returns, outcome.metrics) == (1.0, (0.1,), {"turnover": 2.0})
+    texts = [*outcome.metrics, outcome.data_fingerprint]
+    assert {type(value) for value in (*texts, *outcome.metrics.values(), *(outcome.returns or ()))} == {str, float}
+
+
+NUMBERS = [0.1, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, -2.2250738585072014e-308, 1e16, 123456789.12345679]
+
+
+async def test_numbers_go_through_bit_for_bit(evaluator: MakeEvaluator) -> None:
+    def whole(parameters: dict[str, Any]) -> Evaluation:
+        numbers = parameters["numbers"]
+        metrics = {str(position): number for position, number in enumerate(numbers)}
+        return Evaluation(numbers[0], numbers, 1 / 3, metrics, "换手", numbers[1:], numbers[::-1], numbers[:0:-1])
+
+    for first in range(len(NUMBERS)):
+        numbers = NUMBERS[first:] + NUMBERS[:first]
+        (outcome,) = await evaluate(evaluator(whole), {"numbers": numbers})
+        assert repr((outcome.value, outcome.periods_per_year, outcome.data_fingerprint)) == repr(
+            (numbers[0], 1 / 3, "换手")
+        )
+        assert repr([*outcome.metrics.values()]) == repr(numbers)
+        assert repr((outcome.returns, outcome.baseline_returns)) == repr((tuple(numbers), tuple(numbers[::-1])))
+        assert repr(outcome.hold_out_returns) == repr(tuple(numbers[1:]))
+        assert repr(outcome.baseline_hold_out_returns) == repr(tuple(numbers[:0:-1]))
+
+
+# What an objective may write where O9 reads
+
+
+class Trace:
+    """A process that unpickles it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.path), "w")
+
+
+def framed(payload: bytes) -> bytes:
+    return len(payload).to_bytes(8, "big") + payload
+
+
+WRITTEN: dict[str, bytes] = {
+    "bytes": bytes(range(256)) * 10,
+    "text": b"fast is 5",
+    "a line": b"fast is 5\n",
+    "an empty line": b"\n",
+    "half an answer": b'["value", 1795830017.9, 0.1, {"value": 1.5',
+    "a length": (1000).to_bytes(8, "big"),
+    "a mapping": b'{"value": 1.0}\n',
+    "no status": b"[1.0]\n",
+    "no outcome": b'["value"]\n',
+    "no times": b'["value", "now", "later", {"value": 1.0}]\n',
+    "a time that is none": b'["value", Infinity, 0.1, {"value": 1.0}]\n',
+    "no number": b'["value", 1.0, 0.1, {"value": "1.0"}]\n',
+    "not finite": b'["value", 1.0, 0.1, {"value": NaN}]\n',
+    "no value": b'["value", 1.0, 0.1, {}]\n',
+    "no fields": b'["value", 1.0, 0.1, [1.0]]\n',
+    "returns that are nowhere": b'["value", 1.0, 0.1, {"value": 1.0, "returns": 0}]\n',
+    "returns that are no place": b'["value", 1.0, 0.1, {"value": 1.0, "returns": "x"}, "AAAAAAAA8D8="]\n',
+    "returns that are no numbers": b'["value", 1.0, 0.1, {"value": 1.0, "returns": 0}, "AAAA"]\n',
+    "metrics that are none": b'["value", 1.0, 0.1, {"value": 1.0, "metrics": [1.0]}]\n',
+    "an error that is no text": b'["failed", 1.0, 0.1, null, false]\n',
+    "too deep": b"[" * 100_000 + b"\n",
+    "too long a number": b"[" + b"9" * 10_000 + b"]\n",
+}
+
+
+def write_where_o9_reads(parameters: dict[str, Any]) -> float:
+    if written := parameters["written"]:
+        os.write(int(sys.argv[2]), bytes.fromhex(written))  # child.py REQUESTS REPLIES LIFELINE
+        time.sleep(0.05)  # so that it arrives before the answer
+    return float(os.getpid())
+
+
+async def test_what_is_no_answer_fails_its_trial_and_replaces_its_child(
+    evaluator: MakeEvaluator, tmp_path: Path
+) -> None:
+    path = tmp_path / "unpickled"
+    objects = {"an object": framed(pickle.dumps(("value", 1.0, 0.1, {"value": Trace(path)})))}
+    cases = [text for written in (WRITTEN | objects).values() for text in (written.hex(), "")]
+    evaluating = evaluate(evaluator(write_where_o9_reads), *[{"written": written} for written in cases])
+    outcomes = await asyncio.wait_for(evaluating, 60 * PATIENCE)
+    for case, broken, whole in zip([*WRITTEN, *objects], outcomes[::2], outcomes[1::2], strict=True):
+        assert (broken.state, broken.value) == (TrialState.FAILED, None), case
+        assert "answer" in (broken.error or ""), case
+        assert (whole.state, whole.error) == (TrialState.COMPLETED, None), case
+    pids = [outcome.value for outcome in outcomes[1::2]]
+    assert len(set(pids)) == len(pids)
+    assert not path.exists()
 
 
 # What an objective may do

@@ -6,7 +6,9 @@ import asyncio
 import dataclasses
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 from evaluations import children
+from o9_testing import PATIENCE
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -25,7 +28,8 @@ from o9.strategies.coroutine import CoroutineAttempt, CoroutineEnd, run_coroutin
 from o9.strategies.factory import create_strategy, settle
 from o9.strategies.protocol import StepResult, Strategy
 from o9.strategies.registry import register_strategy
-from o9.strategies.user_steps import UserSteps, check_result
+from o9.strategies.step_results import check_result
+from o9.strategies.user_steps import UserSteps
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +199,90 @@ async def test_an_object_that_cannot_be_sent_is_said() -> None:
     with pytest.raises(OptimizationStrategyError, match="strategy 'mine' cannot be sent"):
         await attempt.step(state, 0, None)
     await attempt.close()
+
+
+class OwnTrial(Trial):
+    """A user's class, for whatever reason."""
+
+
+class OwnText(str): ...
+
+
+class OwnResult(StepResult): ...
+
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+FULL = Trial(
+    0, 0, TrialState.COMPLETED, {"x": 0.1, "choice": [1, None, "换手"]}, -0.0, {"turnover": 1 / 3}, None, STARTED,
+    0.1, 1, "prices-v1", (0.1, -0.0, 5e-324, 1e308), 252.0, (1 / 3,), (0.2, 0.1, 0.0, -0.0), (1e-300,),
+)  # fmt: skip
+
+
+async def test_what_a_step_gives_comes_as_plain_data_bit_for_bit() -> None:
+    class Giving:
+        def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
+            import numpy as np
+
+            done: Any = np.bool_(True)
+            arrays: dict[str, Any] = {"returns": np.array(FULL.returns), "metrics": {OwnText("turnover"): 1 / 3}}
+            own = OwnTrial(**{**vars(FULL), **arrays})
+            failed = Trial(1, 0, TrialState.FAILED, {"x": 1}, error="no \ud800 market\n")
+            own_best: dict[str, Any] = {OwnText("x"): OwnText("y")}
+            return OwnResult([own, failed], {"a": (1, 2)}, done, {"m": np.float64(0.5)}, 1, own_best)
+
+    attempt, state = make_attempt(Giving)
+    attempt.open(state, [])
+    result = await attempt.step(state, 0, None)
+    await attempt.close()
+    assert (type(result), type(result.trials[0])) == (StepResult, Trial)
+    assert repr(result.trials[0]) == repr(FULL)
+    assert result.trials[1].error == "no \ud800 market\n"
+    assert (result.checkpoint, result.done, result.metrics) == ({"a": [1, 2]}, True, {"m": 0.5})
+    assert (result.best_value, result.best_parameters) == (1, {"x": "y"})
+    texts = [*result.trials[0].metrics, *(result.best_parameters or {}), (result.best_parameters or {})["x"]]
+    assert {type(text) for text in texts} == {str}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"number": "0"}, "strategy 'mine': trial 0 has number '0'; it is of int"),
+        ({"error": 3}, "strategy 'mine': trial 0 has error 3"),
+        ({"started_at": "today"}, "has started_at 'today'"),
+        ({"returns": ["up"]}, "strategy 'mine': the returns of trial 0 are no numbers"),
+        ({"family": None}, "has family None"),
+    ],
+)
+async def test_what_a_step_gives_and_cannot_be_sent_is_said(how: dict[str, Any], said: str) -> None:
+    class Odd:
+        def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
+            return StepResult([Trial(**{**vars(FULL), **how})])
+
+    attempt, state = make_attempt(Odd)
+    attempt.open(state, [])
+    with pytest.raises(OptimizationStrategyError) as caught:
+        await attempt.step(state, 0, None)
+    assert said in str(caught.value)
+    await attempt.close()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"fast is 5\n", b"fast is 5", b'["value", {}]\n', b'["value", {"trials": [{"number": 0}]}]\n', b'["value"]\n'],
+)
+async def test_a_step_whose_process_writes_what_is_no_answer_is_said(written: bytes) -> None:
+    class Writing:
+        def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
+            os.write(int(sys.argv[2]), written)  # child.py REQUESTS REPLIES LIFELINE
+            time.sleep(0.05)  # so that it arrives before the answer
+            return StepResult()
+
+    attempt, state = make_attempt(Writing)
+    attempt.open(state, [])
+    with pytest.raises(OptimizationStrategyError, match=r"strategy 'mine'.*process"):
+        await asyncio.wait_for(attempt.step(state, 0, None), 10 * PATIENCE)
+    await attempt.close()
+    assert children() == []
 
 
 def test_a_number_of_steps_must_come_from_somewhere() -> None:

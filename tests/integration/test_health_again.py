@@ -223,7 +223,7 @@ async def test_no_import_path_is_followed_that_is_not_allowed(
     health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended(health.store, "a", 1.0, objective="o9.objectives.functions:branin")
-    assert "may not be imported on request" in (await checks(health, "a"))[REPEATABLE]["words"]
+    assert "O9_ALLOWED_IMPORTS" in (await checks(health, "a"))[REPEATABLE]["words"]
     monkeypatch.setattr(checker, "settings", lambda: settings().model_copy(update={"allowed_imports": ("o9",)}))
     assert "parameters.y: expected a finite number" in (await checks(health, "a"))[REPEATABLE]["words"]  # it ran
 

@@ -144,6 +144,18 @@ def test_a_parameter_may_not_name_any_module(desk: Callable[..., zygote.Process]
         assert store.get("c") is None
 
 
+def test_a_parameter_reaches_nothing_that_an_allowed_module_merely_imports(
+    desk: Callable[..., zygote.Process], store_url: str, tmp_path: Path
+) -> None:
+    parameter = o9_testing.shell_command("desk", tmp_path, through="asyncio.subprocess.subprocess")
+    out, _ = desk(f"spec={parameter!r}").communicate(timeout=60)
+    assert not (tmp_path / "left").exists()
+    assert out.startswith("Failed")
+    assert "metadata.objective" in out
+    with Store(store_url) as store:
+        assert store.get("a") is None
+
+
 def test_one_that_prefect_started_hears_of_a_cancellation(
     desk: Callable[..., zygote.Process], store_url: str, wait_until: Callable[..., Any]
 ) -> None:

@@ -149,6 +149,18 @@ def new(optimization_id: str = "", /, **fields: Any) -> Any:
 LINE = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
 
 
+def shell_command(module: str, folder: Path, through: str = "np.f2py.subprocess") -> dict[str, Any]:
+    """The fields of optimization `a`, whose objective would be subprocess.run: it takes its parameters' names as the
+    command, `touch FOLDER/left`. `module` imports what `through` leads to."""
+    metadata = {
+        "objective": f"{module}:{through}.run",
+        "search_space": {str(folder / "left"): {"type": "int", "low": 0, "high": 1}},
+        "direction": "maximize",
+        "seed": 1,
+    }
+    return {"optimization_id": "a", "total_steps": 1, "parameters": {"touch": 0}, "metadata": metadata}
+
+
 async def ended(aggregator: Any, optimization_id: str, seconds: float = 60.0) -> Any:
     """The state of an optimization once it has come to an end."""
     return await reached(aggregator, optimization_id, *ENDED, seconds=seconds)

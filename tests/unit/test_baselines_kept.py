@@ -15,7 +15,7 @@ from o9.strategies import registry
 from o9.strategies.factory import create_strategy
 from o9.strategies.protocol import StepResult
 from o9.strategies.registry import objective
-from o9.strategies.user_steps import check_result
+from o9.strategies.step_results import check_result
 
 LINE = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
 

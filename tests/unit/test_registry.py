@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,51 @@ def _clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_strategies", {})
 
 
+# What users have in a module: things of their own, and what those are made of.
+HOLDING = """
+import functools, os, subprocess, textwrap
+import desk_of_tests.models as models
+from subprocess import run
+from textwrap import dedent
+from desk_of_tests_too import neighbour
+
+def own(parameters): return 1.0
+
+@functools.lru_cache
+def cached(parameters): return 1.0
+
+def logged(function):
+    @functools.wraps(function)
+    def call(parameters): return function(parameters)
+    return call
+
+@logged
+def decorated(parameters): return 1.0
+
+class Desk:
+    @staticmethod
+    def objective(parameters): return 1.0
+    @classmethod
+    def made(cls, parameters): return 1.0
+    class Inner:
+        @staticmethod
+        def objective(parameters): return 1.0
+    run = staticmethod(subprocess.run)
+    wrapper = textwrap.TextWrapper
+    def step(self, state, step, checkpoint): ...
+
+class Book:
+    def __call__(self, parameters): return 1.0
+
+book = Book()
+half = functools.partial(own)
+half_a_shell = functools.partial(subprocess.run, shell=True)
+wrapper = textwrap.TextWrapper()
+fill = wrapper.fill
+bag = {}
+"""
+
+
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An importable package `desk_of_tests` that leaves a file behind when it is imported."""
@@ -51,6 +97,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "    def inner(parameters): return 2.0\n"
     )
     (tmp_path / "desk_of_tests/broken.py").write_text("raise RuntimeError('no market today')\n")
+    (tmp_path / "desk_of_tests/holding.py").write_text(HOLDING)
+    (tmp_path / "desk_of_tests_too.py").write_text("def neighbour(parameters): return 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("desk_of_tests")]:
@@ -78,13 +126,13 @@ def test_async_is_seen_through_partials_and_objects() -> None:
     async def wait(parameters: dict[str, Any]) -> float:
         return 1.0
 
-    class Callable:
+    class Waiting:
         async def __call__(self, parameters: dict[str, Any]) -> float:
             return 1.0
 
     assert is_async(wait)
     assert is_async(functools.partial(wait))
-    assert is_async(Callable())
+    assert is_async(Waiting())
     assert not is_async(len)
 
 
@@ -151,6 +199,55 @@ def test_what_may_not_be_imported_is_not_imported(desk: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "own", "cached", "decorated", "Desk.objective", "Desk.made", "Desk.Inner.objective", "book", "half",
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("desk")
+def test_what_a_module_defines_itself_may_be_named(name: str) -> None:
+    assert callable(resolve_objective(f"desk_of_tests.holding:{name}", allowed_imports=("desk_of_tests",)).function)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run", "subprocess.run", "os.system", "os.environ.get", "models.carry", "neighbour", "half_a_shell", "Desk.run",
+        "Desk.wrapper", "Desk.wrapper.fill", "wrapper.fill", "fill", "textwrap.TextWrapper.fill", "book.__call__",
+        "own.__globals__.get", "Desk.__subclasses__", "Desk.__class__", "Desk.step.__call__", "bag.get", "bag",
+        "models", "__builtins__", "__loader__.load_module", "logged.__closure__",
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("desk")
+def test_what_a_module_merely_holds_may_not_be_named(name: str) -> None:
+    for resolve in (resolve_objective, resolve_strategy):
+        with pytest.raises(OptimizationStrategyError):
+            resolve(f"desk_of_tests.holding:{name}", allowed_imports=("desk_of_tests",))
+
+
+@pytest.mark.usefixtures("desk")
+def test_what_was_registered_may_be_named_wherever_it_comes_from() -> None:
+    name = "desk_of_tests.holding:dedent"
+    with pytest.raises(OptimizationStrategyError, match="textwrap"):
+        resolve_objective(name, allowed_imports=("desk_of_tests",))
+    objective("dedented", search_space=SPACE)(textwrap.dedent)
+    assert resolve_objective(name, allowed_imports=("desk_of_tests",)).search_space == SPACE
+
+
+def test_no_path_leads_through_a_module_even_where_all_is_allowed(desk: Path) -> None:
+    with pytest.raises(OptimizationStrategyError, match="'subprocess' is no class"):
+        resolve_objective("desk_of_tests.holding:subprocess.run")
+
+
+def test_a_list_that_is_set_counts_for_this_machine_too(desk: Path, set_o9: Callable[..., None]) -> None:
+    set_o9(allowed_imports="desk_of_tests.holding")
+    with pytest.raises(OptimizationStrategyError, match="O9_ALLOWED_IMPORTS"):
+        resolve_objective("desk_of_tests.models:carry")
+    assert not (desk / "desk_of_tests/imported").exists()
+    assert resolve_strategy("desk_of_tests.holding:Desk").kind is StrategyKind.STEPS
+
+
+@pytest.mark.parametrize(
     ("module", "prefixes", "allowed"),
     [
         ("desk", ("desk",), True),
@@ -174,6 +271,7 @@ def test_prefixes_end_at_dots(module: str, prefixes: tuple[str, ...] | None, all
         ("", "expected a name"),
         (None, "expected a name"),
         (3, "expected a name"),
+        (["x"], "expected a name"),
         ("desk_of_tests.models:", "not an import path"),
         (":carry", "not an import path"),
         ("desk_of_tests models:carry", "not an import path"),

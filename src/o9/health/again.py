@@ -42,7 +42,7 @@ async def evaluate_again(
     """Evaluate the best of one that has ended once more, unless that was done; takes `seconds` at most.
 
     Nothing is done for one that runs, or has no best. `allowed_imports` None: whoever asks runs code on the spot
-    anyway, and any import path is followed.
+    anyway, and any import path is followed unless O9_ALLOWED_IMPORTS is set.
     """
     if state.status not in ENDED:
         return

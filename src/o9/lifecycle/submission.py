@@ -47,8 +47,8 @@ def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
 def prepared(state: OptimizationState, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
     """A copy of `state` that can run: checked, with what must be fixed at submission filled in.
 
-    `allowed_imports` None: whoever submits runs code on the spot anyway and may name any import path; otherwise the
-    module prefixes that may be named. Raises OptimizationValidationError, naming the field and the remedy.
+    `allowed_imports` are the module prefixes that may be named. None: whoever submits runs code on the spot anyway, and
+    may name any, unless O9_ALLOWED_IMPORTS is set. Raises OptimizationValidationError, naming the field and the remedy.
     """
     validate_new(state)
     return settle(state, allowed_imports=allowed_imports)

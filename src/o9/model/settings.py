@@ -32,7 +32,8 @@ class Settings(BaseSettings):
         description="what an acknowledged write in SQLite survives: the death of any process, or also a power cut",
     )
     allowed_imports: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="module prefixes that a request may name as objective or strategy, separated by commas"
+        (),
+        description="module prefixes, separated by commas, that may be named; empty: none by a request, any by others",
     )
     lease_seconds: float = Field(30.0, ge=1.0, description="a lease's life; renewed every third of it")
     node_id: str = Field(default_factory=default_node_id, description="this node's name")

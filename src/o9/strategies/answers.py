@@ -1,18 +1,21 @@
 """What an objective answered, checked and made plain; and what it raised, as text.
 
 Contract. Runs in the child processes and in the event loop alike, so it imports the standard library only. A good
-answer becomes a plain dict that any process can read; a bad one raises BadAnswer, which says what was returned and
-what is expected. Texts are at most ERROR_LENGTH characters, free of NULs and of lone surrogates, so that every
-store can hold them. Nothing here raises anything else, whatever the user's objects do.
+answer becomes a plain dict; a bad one raises BadAnswer, which says what was returned and what is expected. The dict
+goes from a child to its node as JSON, bit for bit, and no class of the user's with it. Texts are at most ERROR_LENGTH
+characters, free of NULs and of lone surrogates, so that every store can hold them. Nothing here raises anything else,
+whatever the user's objects do.
 """
 
 from __future__ import annotations
 
+import binascii
 import itertools
 import math
 import os
 import sys
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 ERROR_LENGTH = 4_000
@@ -45,6 +48,26 @@ def plain_answer(answer: Any, *, dated: bool = False) -> dict[str, Any]:
         "metrics": _metrics(answer.metrics),
         "data_fingerprint": _name(answer.data_fingerprint),
     }
+
+
+def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
+    """The plain answer that a child sent; `texts` are what came behind it. Raises BadAnswer for what is none."""
+    try:
+        return {
+            "value": _result(data["value"]),
+            **{name: numbers_of(texts, data[name]) for name in RETURNS if data.get(name) is not None},
+            "dates": None if data.get("dates") is None else [str(date) for date in data["dates"]],
+            "periods_per_year": _periods(data.get("periods_per_year")),
+            "metrics": _metrics(data.get("metrics", {})),
+            "data_fingerprint": _name(data.get("data_fingerprint")),
+        }
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadAnswer(f"it cannot be read: {error!r}") from error
+
+
+def numbers_of(texts: Sequence[Any], place: Any) -> array[float]:
+    """The array that a child wrote as text number `place`. Raises LookupError, TypeError or ValueError for none."""
+    return array("d", binascii.a2b_base64(texts[place], strict_mode=True))
 
 
 def failure_text(error: BaseException) -> str:

@@ -4,8 +4,10 @@ Started by path (`python -P child.py REQUESTS REPLIES LIFELINE`), never by multi
 user's script again, and scripts have no `if __name__ == "__main__"` guard. Imports the standard library, and what a
 request names.
 
-Contract. One request at a time, in order; a frame is eight bytes of length and a pickle. Whatever users' code does,
-the answer is one frame, or the end of the process; what it prints goes to its stdout and never to the replies.
+Contract. One request at a time, in order: eight bytes of length and a pickle, which is loaded here and may import what
+it names. Whatever users' code does, the answer is one line of JSON, a list that begins with how it went, or the end of
+the process: the parent reads it without importing anything, and what users' code wrote into the pipe is no JSON or a
+line too many. What it prints goes to its stdout and never to the replies.
 LIFELINE is the reading end of a pipe that the parent holds: when it writes to it or is gone, however it went,
 everything here ends, and so it does when users' code ends its process.
 
@@ -19,7 +21,9 @@ the thread.
 
 from __future__ import annotations
 
+import binascii
 import contextlib
+import json
 import os
 import pickle
 import select
@@ -27,6 +31,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -59,7 +64,7 @@ def main(requests: int, replies: int, lifeline: int) -> NoReturn:
         if os.getpid() != own_pid:
             os._exit(0)  # users' code forked and its copy came back here: it must not answer in our place
         _flush()
-        _write(replies, pickle.dumps(reply))
+        _write(replies, _line(reply))
     if sys.platform != "linux":
         os.killpg(0, signal.SIGKILL)  # dismissed: nothing that users' code started may stay
     os._exit(0)  # the guardian sees to that
@@ -81,9 +86,10 @@ def set_context(path: list[str], directory: str, environment: dict[str, str]) ->
 def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...]:
     """Get a function by import path or by pickle, and keep it under `key`."""
     from o9.strategies.answers import failure_text
+    from o9.strategies.import_paths import find
 
     try:
-        _loaded[key] = _import(locator) if locator else pickle.loads(pickled or b"")
+        _loaded[key] = find(locator) if locator else pickle.loads(pickled or b"")
     except ModuleNotFoundError as error:
         return ("missing", error.name or "", failure_text(error))
     except BaseException as error:  # noqa: BLE001 - whatever a user's module raises is an answer, sys.exit too
@@ -120,16 +126,21 @@ def create(key: str) -> tuple[Any, ...]:
     return ("ok",)
 
 
-def call(key: str, method: str, pickled: bytes) -> tuple[Any, ...]:
-    """Call a method of a created object: ("value", pickled result) or ("failed", text)."""
+def call(key: str, method: str, pickled: bytes, what: str) -> tuple[Any, ...]:
+    """Call a method of a created object: ("value", result), of `step` alone, ("refused", text) or ("failed", text)."""
+    from o9.model.errors import OptimizationStrategyError
     from o9.strategies.answers import failure_text
+    from o9.strategies.step_results import step_to_json
 
     try:
         result = getattr(_objects[key], method)(*pickle.loads(pickled))
-        import cloudpickle
-
-        return ("value", cloudpickle.dumps(result))
     except BaseException as error:  # noqa: BLE001 - whatever users' code raises is an answer, sys.exit too
+        return ("failed", failure_text(error))
+    try:
+        return ("value", step_to_json(result, what) if method == "step" else None)
+    except OptimizationStrategyError as error:
+        return ("refused", str(error))
+    except BaseException as error:  # noqa: BLE001 - the user's objects are looked at, and may raise
         return ("failed", failure_text(error))
 
 
@@ -140,16 +151,6 @@ _OPERATIONS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "create": create,
     "call": call,
 }
-
-
-def _import(locator: str) -> Any:
-    from importlib import import_module
-
-    module, _, attributes = locator.partition(":")
-    target: Any = import_module(module)
-    for attribute in attributes.split("."):
-        target = getattr(target, attribute)
-    return target
 
 
 def _flush() -> None:
@@ -292,8 +293,27 @@ def _read(descriptor: int, size: int) -> bytes | None:
     return bytes(data)
 
 
-def _write(descriptor: int, payload: bytes) -> None:
-    data = memoryview(len(payload).to_bytes(LENGTH_BYTES, "big") + payload)
+def _line(reply: tuple[Any, ...]) -> bytes:
+    """The reply as JSON, and behind tabs its arrays of float64 as base64, of which it says the places. As JSON's own
+    numbers, or its texts, they would cost several times as much."""
+    _arrays.clear()
+    head = _JSON.encode(reply).encode()
+    return b"\t".join([head, *(binascii.b2a_base64(numbers, newline=False) for numbers in _arrays)]) + b"\n"
+
+
+def _keep_array(value: Any) -> int:
+    if not isinstance(value, array):
+        raise TypeError(f"{type(value).__name__} is nothing that a node is told")
+    _arrays.append(value)
+    return len(_arrays) - 1
+
+
+_arrays: list[array[float]] = []
+_JSON = json.JSONEncoder(default=_keep_array)
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    data = memoryview(line)
     while data:
         data = data[os.write(descriptor, data) :]
 

@@ -1,10 +1,11 @@
 """The child processes that run users' code, seen from the parent: start, exchange, kill; and the warm pool.
 
 Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the
-pool, which is one for the process and thread-safe. `exchange` either answers or raises ChildDied; an exchange that is
-cut off leaves the child unusable, and whoever leased it kills it. `kill` takes with it everything that the child has
-started, and returns at once; `process.wait` returns when all that is gone. No child outlives this process, however
-that ends. What that holds for on Linux and on macOS says `o9.strategies.child`, which does the work.
+pool, which is one for the process and thread-safe. `exchange` either answers or raises ChildDied: with values of JSON
+and bytes, whatever users' code did in the child. One that raises or is cut off leaves the child unusable, and whoever
+leased it kills it. `kill` takes with it everything that the child has started, and returns at once; `process.wait`
+returns when all that is gone. No child outlives this process, however that ends. What that holds for on Linux and on
+macOS says `o9.strategies.child`, which does the work.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import json
 import os
 import pickle
 import signal
@@ -46,6 +48,16 @@ Context = tuple[list[str], str, dict[str, str]]
 
 class ChildDied(Exception):
     """The child ended without an answer; says how."""
+
+
+class BrokenAnswer(ChildDied):
+    """What it wrote is no answer: its process is not to be relied on any more."""
+
+    def __init__(self, written: Any, problem: object) -> None:
+        super().__init__(
+            f"its process wrote what is no answer of O9's, {written!r:.100}: {problem}; did it write into a file "
+            "descriptor that is not its own?"
+        )
 
 
 class Child:
@@ -87,7 +99,7 @@ class Child:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outgoing = memoryview(b"")
         self._incoming = bytearray()
-        self._answer: asyncio.Future[Any] | None = None
+        self._answer: asyncio.Future[list[Any]] | None = None
         self._lines = PrintedLines("an evaluation process")
         self._asked_in = contextvars.copy_context()
         self._watch: asyncio.TimerHandle
@@ -106,17 +118,20 @@ class Child:
             self._loop.remove_writer(self._requests)
         self._loop = None
 
-    async def exchange(self, *request: Any, label: str = "an evaluation process") -> Any:
+    async def exchange(self, *request: Any, label: str = "an evaluation process") -> list[Any]:
         """Send a request and wait for its answer. What is printed meanwhile is logged under `label`."""
         assert self._loop is not None, "a child is attached before it is asked"
         self._outgoing = _frame(request)
-        self._answer = answer = self._loop.create_future()
+        answer: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._answer = answer
         self._lines = PrintedLines(label)
         self._asked_in = contextvars.copy_context()  # what is printed belongs to who asks now, not who leased the child
         self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)
         try:
             self._send()
             return await answer
+        except BrokenAnswer:
+            raise
         except ChildDied:
             raise ChildDied(await self._how_it_ended()) from None
         finally:
@@ -180,12 +195,18 @@ class Child:
             self._died()
             return
         self._incoming += data
-        size = int.from_bytes(self._incoming[:LENGTH_BYTES], "big")
-        if len(self._incoming) >= LENGTH_BYTES + size > LENGTH_BYTES:
-            payload = bytes(self._incoming[LENGTH_BYTES : LENGTH_BYTES + size])
-            self._incoming.clear()
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result(pickle.loads(payload))
+        if b"\n" not in data:
+            return
+        line, _, more = self._incoming.partition(b"\n")
+        self._incoming.clear()
+        if self._answer is None or self._answer.done():
+            self._ended = True  # nobody asked
+            return
+        try:
+            self._answer.set_result(_read_answer(line, more))
+        except BrokenAnswer as error:
+            self._ended = True
+            self._answer.set_exception(error)
 
     def _on_printed(self) -> None:
         try:
@@ -318,6 +339,19 @@ def _frame(request: tuple[Any, ...]) -> memoryview:
             f"what was given cannot be sent to an evaluation process: {error}; parameters are values that JSON can hold"
         ) from error
     return memoryview(len(payload).to_bytes(LENGTH_BYTES, "big") + payload)
+
+
+def _read_answer(line: bytearray, more: bytearray) -> list[Any]:
+    if more:
+        raise BrokenAnswer(bytes(more), "it was written behind the answer")
+    head, *texts = line.split(b"\t")
+    try:
+        answer = json.loads(head.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise BrokenAnswer(bytes(head[:100]), error) from error
+    if not (isinstance(answer, list) and answer and isinstance(answer[0], str)):
+        raise BrokenAnswer(answer, "it does not begin with how it went")
+    return [*answer, *texts]
 
 
 def _environment(single_threaded: bool, environment: Mapping[str, str]) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 Contract. An Evaluator serves one attempt, in one event loop, one `evaluate` at a time, and is closed at its end. An
 objective that raises, answers nonsense, exits, crashes or is killed makes its own trial failed, with the error as
-text; the others go on. Cancelling the task that awaits `evaluate` is how an evaluation is cut off: the
-children in flight are killed with their process groups at once. Outcomes come in the order of the numbers given,
-whatever finished first. OptimizationStrategyError is raised only where no trial could succeed: the objective cannot
-be sent to a child or loaded there.
+text, and so does one whose child writes what is no answer; the others go on. Cancelling the task that awaits `evaluate`
+is how an evaluation is cut off: the children in flight are killed with their process groups at once. Outcomes come in
+the order of the numbers given, whatever finished first. OptimizationStrategyError is raised only where no trial could
+succeed: the objective cannot be sent to a child or loaded there.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
-from o9.strategies.answers import RETURNS, failure_text, plain_answer
-from o9.strategies.children import POOL, Child, ChildDied
+from o9.strategies.answers import RETURNS, BadAnswer, answer_from_json, failure_text, plain_answer
+from o9.strategies.children import POOL, BrokenAnswer, Child, ChildDied
 from o9.strategies.registry import Objective
 from o9.strategies.team import Shipment, Team
 from o9.strategies.watchdog import run_user_code
@@ -160,15 +159,25 @@ class Evaluator:
         request = ("evaluate", key, dict(parameters), *((True, again.periods) if again else ()))
         try:
             reply = await self._team.exchange(child, *request, label=f"trial {number}")
+            return _read(number, reply)
+        except BrokenAnswer as error:
+            text, left = f"the objective's answer cannot be read: {error}", _Child.WORN_OUT
         except ChildDied as error:
-            text = f"the objective did not survive: {error}"
-            return _failed(number, text, started, time.perf_counter() - clock), _Child.DIED
+            text, left = f"the objective did not survive: {error}", _Child.DIED
+        return _failed(number, text, started, time.perf_counter() - clock), left
+
+
+def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
+    """What the child says of an evaluation. Raises BrokenAnswer where that is not what O9's code in it writes."""
+    try:
         match reply:
-            case ("value", began, duration, answer):
-                return _completed(number, answer, began, duration), _Child.READY
-            case (_, began, duration, text, worn_out):
+            case ["value", float(began), float(duration), answer, *texts]:
+                return _completed(number, answer_from_json(answer, texts), began, duration), _Child.READY
+            case ["failed", float(began), float(duration), str(text), bool(worn_out)]:
                 return _failed(number, text, began, duration), _Child.WORN_OUT if worn_out else _Child.READY
-        raise OptimizationStrategyError(f"an evaluation process answered {reply!r:.200}")
+    except (BadAnswer, OSError, OverflowError, ValueError) as error:
+        raise BrokenAnswer(reply, error) from error
+    raise BrokenAnswer(reply, "it is not what an evaluation answers")
 
 
 def _shipment(objective: Objective) -> Shipment:

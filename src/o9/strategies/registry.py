@@ -2,9 +2,13 @@
 
 Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`); what
 O9 brings along (`o9.objectives.catalogue`, and the strategy `optuna`, also called `default`); the entry points of the
-group `o9.objectives` or `o9.strategies`; and, where it has a colon, the import path `package.module:name`. Who calls
-from outside (a request, a Prefect parameter) passes `allowed_imports`: only modules under those prefixes are imported
-then, and what is refused is refused before anything is imported. `None` is a caller who could run any code anyway.
+group `o9.objectives` or `o9.strategies`; and, where it has a colon, the import path `package.module:name`.
+
+`allowed_imports` are the module prefixes that an import path may name; empty, it may name none. Other modules are not
+imported, and what an allowed one merely holds, being defined elsewhere, is refused unless it was registered. Who calls
+from outside (a request, a Prefect parameter) passes them. `None` is a caller on this machine, and a node that reads its
+store: then O9_ALLOWED_IMPORTS counts where it is set, and nothing is refused where it is not.
+
 Unknown names raise OptimizationStrategyError with near matches. Registering twice under one name keeps the last; the
 built-in strategies cannot be replaced. Thread-safe.
 """
@@ -12,7 +16,6 @@ built-in strategies cannot be replaced. Thread-safe.
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +27,7 @@ from typing import Any, TypeVar
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.trial import fingerprint
 from o9.objectives.catalogue import BUILTIN, BuiltinObjective
+from o9.strategies.import_paths import ImportPathError, find, module_of
 
 OBJECTIVES_GROUP = "o9.objectives"
 STRATEGIES_GROUP = "o9.strategies"
@@ -142,6 +146,7 @@ def register_strategy(name: str, thing: Any) -> None:
 
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
     """The objective of this name. Raises OptimizationStrategyError: unknown, refused, or its import failed."""
+    _check_is_name(name, "objective")
     if name in BUILTIN and name not in _objectives:
         return _from_catalogue(BUILTIN[name])
     found = _find(name, "objective", OBJECTIVES_GROUP, _objectives, allowed_imports)
@@ -158,6 +163,7 @@ def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = No
 
 def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> ResolvedStrategy:
     """The strategy of this name. Raises OptimizationStrategyError: unknown, refused, or neither kind of strategy."""
+    _check_is_name(name, "strategy")
     if name in BUILT_IN_STRATEGIES:
         return ResolvedStrategy("optuna", StrategyKind.OPTUNA)
     found = _find(name, "strategy", STRATEGIES_GROUP, _strategies, allowed_imports)
@@ -188,44 +194,57 @@ def is_async(function: Any) -> bool:
     )
 
 
-def _find(
-    name: Any, what: str, group: str, registered: Mapping[str, Any], allowed_imports: tuple[str, ...] | None
-) -> Any:
-    """What was registered, or the pair (imported object, where it came from)."""
+def _check_is_name(name: Any, what: str) -> None:
     if not isinstance(name, str) or not name:
         raise OptimizationStrategyError(f"{what}: expected a name, got {name!r}")
+
+
+def _find(
+    name: str, what: str, group: str, registered: Mapping[str, Any], allowed_imports: tuple[str, ...] | None
+) -> Any:
+    """What was registered, or the pair (imported object, where it came from)."""
     if name in registered:
         return registered[name]
     if name in (points := _entry_points(group)):
         return _import(points[name].value.partition("[")[0].strip(), what, name)
     if ":" not in name:
         raise OptimizationStrategyError(_unknown(name, what, group))
+    allowed = _allowed_on_this_machine() if allowed_imports is None else allowed_imports
     module = name.partition(":")[0]
-    if not import_allowed(module, allowed_imports):
+    if not import_allowed(module, allowed):
         raise OptimizationStrategyError(
-            f"{what} {name!r} may not be imported on request; whoever operates O9 can allow it by adding "
+            f"{what} {name!r} may not be imported; whoever operates O9 can allow it by adding "
             f"{module.partition('.')[0]!r} to O9_ALLOWED_IMPORTS, or register it by name"
         )
-    return _import(name, what, name)
+    target, locator = _import(name, what, name, allowed)
+    if not import_allowed(home := module_of(target), allowed) and not _is_registered(target):
+        raise OptimizationStrategyError(
+            f"{what} {name!r} is defined in {home or 'another module'}, which O9_ALLOWED_IMPORTS does not allow; "
+            f"let it be a function or class that {module} defines itself, or register it by name"
+        )
+    return target, locator
 
 
-def _import(locator: str, what: str, name: str) -> tuple[Any, str]:
-    module_name, _, attributes = locator.partition(":")
-    if not all(part.isidentifier() for part in f"{module_name}.{attributes}".split(".")):
-        raise OptimizationStrategyError(f"{what} {name!r} is not an import path such as package.module:function")
+def _allowed_on_this_machine() -> tuple[str, ...] | None:
+    from o9.model.settings import settings  # it imports pydantic, which only an import path is worth
+
+    return settings().allowed_imports or None
+
+
+def _is_registered(target: Any) -> bool:
+    functions = [known.function for known in list(_objectives.values())]
+    return any(known is target for known in (*functions, *(known.target for known in list(_strategies.values()))))
+
+
+def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...] | None = None) -> tuple[Any, str]:
     try:
-        target: Any = importlib.import_module(module_name)
+        return find(locator, lambda module: import_allowed(module, allowed_imports)), locator
+    except ImportPathError as error:
+        raise OptimizationStrategyError(f"{what} {name!r}: {error}") from error
     except Exception as error:
         raise OptimizationStrategyError(
-            f"{what} {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+            f"{what} {name!r}: importing {locator.partition(':')[0]} failed: {type(error).__name__}: {error}"
         ) from error
-    for attribute in attributes.split("."):
-        if not hasattr(target, attribute):
-            near = difflib.get_close_matches(attribute, dir(target), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise OptimizationStrategyError(f"{what} {name!r}: {module_name} has no {attribute!r}{hint}")
-        target = getattr(target, attribute)
-    return target, locator
 
 
 def _from_catalogue(entry: BuiltinObjective) -> Objective:

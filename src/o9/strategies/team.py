@@ -13,11 +13,13 @@ import pickle
 import sys
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationStrategyError
 from o9.strategies.children import POOL, Child, ChildDied, tell_context
+from o9.strategies.step_results import step_from_json
 
+T = TypeVar("T")
 LOADING_TRIES = 3
 _by_value = threading.Lock()
 
@@ -65,7 +67,7 @@ class Team:
         """It is done for now."""
         self._resting.append(child)
 
-    async def exchange(self, child: Child, *request: Any, label: str) -> Any:
+    async def exchange(self, child: Child, *request: Any, label: str) -> list[Any]:
         """As Child.exchange; whatever keeps it from an answer, a cut-off too, kills the child."""
         return await self._guarded(child, child.exchange(*request, label=label))
 
@@ -83,7 +85,7 @@ class Team:
                 await asyncio.to_thread(child.process.wait)
 
     @staticmethod
-    async def _guarded(child: Child, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _guarded(child: Child, work: Coroutine[Any, Any, T]) -> T:
         answered = False
         try:
             result = await work
@@ -144,7 +146,8 @@ class Shipment:
 class Hosted:
     """A user's object that lives in a child of its own, for methods that may hang: they can be cut off there.
 
-    A method that raises or does not survive is an OptimizationStrategyError, which names `what`.
+    A method that raises, does not survive or gives what cannot be sent is an OptimizationStrategyError, which names
+    `what`.
     """
 
     def __init__(self, what: str, thing: Any) -> None:
@@ -160,13 +163,14 @@ class Hosted:
         return self._child is not None and self._child.usable()
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method, in the order of the calls; the first one makes the object."""
+        """Call a method, in the order of the calls; the first one makes the object. Only `step` has an answer."""
         if self._child is None:
             self._shipment = shipment = Shipment(self._what, self._thing)
             self._child = await self._team.join(shipment)
             await self._ask("create", shipment.key)
         assert self._shipment is not None
-        return pickle.loads(await self._ask("call", self._shipment.key, method, pickle.dumps(arguments)))
+        answer = await self._ask("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
+        return step_from_json(answer, self._what) if method == "step" else None
 
     async def close(self) -> None:
         """End the child: it holds the user's object and whatever that has started."""
@@ -175,12 +179,17 @@ class Hosted:
         await self._team.close()
         self._child = None
 
-    async def _ask(self, *request: Any) -> Any:
+    async def _ask(self, *request: Any) -> list[Any]:
         assert self._child is not None
         try:
-            status, *answer = await self._team.exchange(self._child, *request, label=self._what)
+            reply = await self._team.exchange(self._child, *request, label=self._what)
         except ChildDied as error:
             raise OptimizationStrategyError(f"{self._what} did not survive: {error}") from error
-        if status == "failed":
-            raise OptimizationStrategyError(f"{self._what} failed: {answer[0]}")
-        return answer[0] if answer else None
+        match reply:
+            case ["ok" | "value", *answer]:
+                return answer
+            case ["failed", text]:
+                raise OptimizationStrategyError(f"{self._what} failed: {text}")
+            case ["refused", text]:
+                raise OptimizationStrategyError(text)
+        raise OptimizationStrategyError(f"{self._what}: its process gave an answer that cannot be read: {reply!r:.200}")

@@ -9,18 +9,16 @@ raises, is an OptimizationStrategyError that names the strategy.
 from __future__ import annotations
 
 import inspect
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
-from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.strategies.answers import failure_text
 from o9.strategies.protocol import StepResult
 from o9.strategies.registry import ResolvedStrategy
+from o9.strategies.step_results import check_result
 from o9.strategies.team import Hosted
 from o9.strategies.watchdog import run_user_code
 
@@ -112,60 +110,6 @@ def step_count(strategy: ResolvedStrategy, state: OptimizationState) -> int:
             "the attribute total_steps",
         )
     return own
-
-
-def check_result(result: Any, what: str, next_number: int) -> StepResult:
-    """`result` if it is one that can be committed. Raises OptimizationStrategyError, saying what is wrong with it."""
-    if not isinstance(result, StepResult):
-        raise OptimizationStrategyError(f"{what}: step() returns a StepResult, not {type(result).__name__}")
-    for position, trial in enumerate(result.trials, start=next_number):
-        _check_trial(trial, position, what)
-    if not isinstance(result.checkpoint, dict):
-        raise OptimizationStrategyError(f"{what}: the checkpoint is a dict, not {type(result.checkpoint).__name__}")
-    _check_json(result.checkpoint, f"{what}: the checkpoint")
-    _check_json(result.best_parameters, f"{what}: best_parameters")
-    _check_numbers(result.metrics, f"{what}: metrics")
-    if result.best_value is not None and not _finite(result.best_value):
-        raise OptimizationStrategyError(f"{what}: best_value is {result.best_value!r}; give a finite number, or None")
-    return result
-
-
-def _check_trial(trial: Any, number: int, what: str) -> None:
-    if not isinstance(trial, Trial):
-        raise OptimizationStrategyError(f"{what}: trials are of the class Trial, not {type(trial).__name__}")
-    if trial.number != number:
-        raise OptimizationStrategyError(
-            f"{what}: its next trial has number {trial.number!r}, and {number} is next: count on from the ledger's"
-        )
-    if not isinstance(trial.state, TrialState):
-        raise OptimizationStrategyError(f"{what}: trial {number} has state {trial.state!r}; take one of TrialState")
-    if (trial.state is TrialState.COMPLETED) != _finite(trial.value):
-        raise OptimizationStrategyError(
-            f"{what}: trial {number} is {trial.state.value} with value {trial.value!r}; a completed trial has a finite "
-            "value, any other None"
-        )
-    if trial.returns is None and (trial.hold_out_returns is not None or trial.baseline_returns is not None):
-        raise OptimizationStrategyError(
-            f"{what}: trial {number} has hold_out_returns or baseline_returns and no returns; give those beside them"
-        )
-    _check_json(trial.parameters, f"{what}: the parameters of trial {number}")
-    _check_numbers(trial.metrics, f"{what}: the metrics of trial {number}")
-
-
-def _check_numbers(metrics: Any, said: str) -> None:
-    if not isinstance(metrics, Mapping) or not all(isinstance(k, str) and _finite(v) for k, v in metrics.items()):
-        raise OptimizationStrategyError(f"{said} must map names to finite numbers, got {metrics!r:.200}")
-
-
-def _check_json(value: Any, said: str) -> None:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OptimizationStrategyError(f"{said} must be what JSON can hold: {error}") from error
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _steps_here(target: Any) -> bool:
