@@ -89,8 +89,9 @@ def start(store_url: str, tmp_path: Path) -> Iterator[Start]:
 
     yield start_one
     for process in started:
-        for each in (*psutil.Process(process.pid).children(recursive=True), process) if process.poll() is None else ():
-            each.kill()
+        if process.poll() is None:
+            for each in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+                each.kill()
         process.communicate()
 
 
@@ -283,7 +284,8 @@ store = Store(sys.argv[1])
 presence = Presence(store, "node", 1.0)
 presence.start()
 store.write(Claim("node", 9, 1.0))
-resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, resource.RLIM_INFINITY))
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, most))
 taken = []
 try:
     while True:
