@@ -300,7 +300,8 @@ async def test_a_run_whose_name_postgresql_cannot_hold_is_one_like_any_other(
         (state,) = store.list().items
         assert state.optimization_id == f"run-{run_ids(out)['mapped']}", error
         assert (state.status.value, state.name) == ("completed", "mapped / a\ufffdb")
-        assert len(ours(store, run_ids(out)["mapped"])) == 13
+        (states,) = ours(store, run_ids(out)["mapped"]).values()
+        assert [name for _, _, name in states] == ["Pending", "Running", "Completed"]
 
 
 async def test_a_run_that_just_ended_stays_open_for_its_tasks(
