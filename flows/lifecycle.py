@@ -35,9 +35,10 @@ from o9.lifecycle.submission import new_optimization, submit
 from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED
 from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
 from o9.mirror.seen import FLOW, Run, operation_for, seen_of
-from o9.model.errors import OptimizationError, OptimizationValidationError, StaleAttemptError
+from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
 from o9.model.ids import bound
+from o9.model.loops import ErrorBoundary
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.intents import SetIntent
@@ -236,15 +237,13 @@ _WAY_TO_WORK = {
 async def _hear_wishes(attempt: Attempt) -> None:
     """Cut the attempt off when somebody wants its end: no aggregator listens for a flow that Prefect started."""
     store, name = attempt.store, attempt.claimed.optimization_id
+    boundary = ErrorBoundary(logger, f"reading what is wanted of {name}")
     while True:
         await asyncio.sleep(HEAR_SECONDS)
-        try:
+        with boundary:
             holding = await store.read_async(store.holding, name)
-        except OptimizationError:
-            logger.exception("could not read what is wanted of %s; trying again in %s s", name, HEAR_SECONDS)
-            continue
-        if holding is not None:
-            attempt.hear(Intent(holding.intent))
+            if holding is not None:
+                attempt.hear(Intent(holding.intent))
 
 
 def end_attempt(flow_run_id: Any) -> None:

@@ -36,6 +36,7 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
+from o9.store.codec import free_text
 from o9.store.leases import MIRRORED
 from o9.store.runs import Adopt
 from o9.store.store import Store
@@ -199,7 +200,8 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
 async def _begin(words: _Words, flow: Any, flow_run: Any, outlet: Outlet, node: str) -> _Watched:
     """Make the run an optimization that this process holds. What it went through so far is asked for meanwhile."""
     run = Run(str(flow_run.id), f"run-{flow_run.id}", 1, MIRRORED)
-    optimization = words.optimization(run.optimization_id, f"{flow.name} / {flow_run.name}"[:500])
+    name = free_text(f"{flow.name} / {flow_run.name}")  # Prefect takes characters that no text in PostgreSQL can hold
+    optimization = words.optimization(run.optimization_id, name[:500])
     adopt = Adopt(optimization, run.run_id, node, settings().lease_seconds)
     watched = _Watched(run, adopt, _history(flow_run))
     await outlet.write(adopt)

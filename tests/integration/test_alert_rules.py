@@ -22,13 +22,14 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.figures import QUANTITIES, Scope, Unit, is_figure, quantity_of
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
+from o9.lifecycle.processes import PROCESS, identity
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.store.contract_steps import at_work, put, trial
+from o9.store.contract_steps import at_work, put, sweep, trial
 from o9.store.leadership import Lead
-from o9.store.leases import NODE, Claim, Claimed, Heartbeat, Leave, Sweep
+from o9.store.leases import NODE, Claim, Claimed, Heartbeat, Leave
 from o9.store.ledger import CommitStep
 from o9.store.reports import KeepReport
 from o9.store.rule_standings import KeepStandings
@@ -176,7 +177,7 @@ async def test_worse_than_its_own_last_runs(store: Store, watch: Watch) -> None:
 async def test_an_attempt_that_died_is_told_until_the_optimization_completes(store: Store, watch: Watch) -> None:
     judge = await watch()
     at_work(store, "a", lease_seconds=-1.0)
-    store.write(Sweep("node-2"))
+    sweep(store, "node-2")
     await judge.look()
     assert told(store) == [("crashed", "a", False)]
     claimed = _go_on(store, "a")
@@ -189,7 +190,7 @@ async def test_an_attempt_that_died_is_told_until_the_optimization_completes(sto
 async def test_an_attempt_whose_node_left_in_good_order_did_not_die(store: Store, watch: Watch, clock: Clock) -> None:
     judge = await watch()
     at_work(store, "a", lease_seconds=-1.0)
-    store.write(Sweep("node-2"))
+    sweep(store, "node-2")
     await judge.look()
     clock.now += 2 * HOUR
     _go_on(store, "a")
@@ -589,8 +590,8 @@ async def test_a_node_that_was_killed_is_told_by_the_next_one(
     with Store(store_url) as store:
         process = psutil.Popen(["sleep", "600"])
         for name in ("killed", "killed#flows"):
-            beat = Heartbeat(name, socket.gethostname(), process.pid, process.create_time(), 30.0)
-            store.write(beat)
+            about = {PROCESS: identity(process.pid)}
+            store.write(Heartbeat(name, socket.gethostname(), process.pid, process.create_time(), 30.0, about))
         process.kill()
         process.wait()
         await open_aggregator()

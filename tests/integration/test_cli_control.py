@@ -16,6 +16,7 @@ import zygote
 from command_line import O9, O9Command, command_in, create, filled_store, work
 
 from o9.cli.control import who
+from o9.lifecycle.processes import PROCESS, identity
 from o9.lifecycle.submission import new_optimization
 from o9.model.states import OptimizationStatus
 from o9.store.leases import Heartbeat
@@ -154,7 +155,7 @@ def test_the_outlook_depends_on_who_is_there(o9: O9Command, filled: Path) -> Non
         store.write(Heartbeat("elsewhere", "another-host", 7, 0.0, 30.0))
     assert o9("start", "paused-1").out == "paused-1: queued already; it starts when a slot is free\n"
     with Store(str(filled)) as store:
-        store.write(Heartbeat("node-1", os.uname().nodename, 2**22 + 1, 1.0, 30.0))
+        store.write(Heartbeat("node-1", os.uname().nodename, 2**22 + 1, 1.0, 30.0, {PROCESS: identity(os.getpid())}))
     assert "busy-1: running, but its node node-1 is gone since" in o9("pause", "busy-1").out
 
 

@@ -14,14 +14,17 @@ import pytest
 from command_line import O9, O9Command, command_in, create, filled_store
 
 from o9.cli import escape
+from o9.lifecycle.processes import PROCESS, identity
+from o9.mirror.spool import Spool
 from o9.model.optimization import OptimizationState
-from o9.model.states import TrialState
+from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.alerts import RaiseAlerts, ResolveAlert
 from o9.store.contract_alerts import telling
 from o9.store.leases import Heartbeat
 from o9.store.migrations import HEAD
 from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
 
 
 @pytest.fixture
@@ -283,9 +286,25 @@ def test_doctor_looks_at_the_file_of_alerts(o9: O9Command, set_o9: Callable[...,
     assert "gone.yaml has no fault" in answer.out
 
 
+def test_doctor_shows_what_a_store_refused(o9: O9Command, filled: Path, set_o9: Callable[..., None]) -> None:
+    set_o9(spool_folder=Path("spool").absolute())
+    spool = Spool(str(filled))
+    spool.append(Transition("nobody", OptimizationStatus.RUNNING, Cause.HOOK))
+    with Store(str(filled)) as store:
+        assert spool.deliver(store) == 1
+    (aside,) = Path("spool").absolute().iterdir()
+    answer = o9("doctor", "--json")
+    assert answer.code == 0
+    (found,) = [finding for finding in answer.json()["findings"] if finding["name"] == "spool"]
+    assert found["level"] == "warning"
+    assert str(aside) in found["detail"]
+    assert "'nobody'" in found["detail"]
+    assert str(aside.with_suffix(".jsonl")) in found["remedy"]
+
+
 def test_doctor_and_show_know_work_whose_process_is_gone(o9: O9Command, filled: Path) -> None:
     with Store(str(filled)) as store:
-        store.write(Heartbeat("node-1", os.uname().nodename, 2**22 + 1, 1.0, 30.0))
+        store.write(Heartbeat("node-1", os.uname().nodename, 2**22 + 1, 1.0, 30.0, {PROCESS: identity(os.getpid())}))
     answer = o9("doctor")
     assert answer.code == 0
     assert "busy-1" in answer.out

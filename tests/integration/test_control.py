@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable
@@ -365,6 +368,56 @@ async def test_a_strategy_that_never_awaits_is_interrupted(open_aggregator: Open
     state = await ended(aggregator, "greedy")
     assert state.status is S.FAILED
     assert "held the event loop" in state.issues[0]
+
+
+async def test_a_node_that_cannot_renew_its_leases_takes_no_work(
+    open_aggregator: Open,
+    set_o9: Callable[..., None],
+    store_url: str,
+    caplog: pytest.LogCaptureFixture,
+    async_wait_until: Wait,
+) -> None:
+    set_o9(lease_seconds=3)
+    aggregator = await open_aggregator()
+    with contextlib.closing(sqlite3.connect(store_url)) as connection:
+        connection.execute("CREATE TRIGGER no BEFORE UPDATE ON node BEGIN SELECT RAISE(ABORT, 'no renewal'); END")
+        dispatcher = "o9.aggregator.dispatch"
+        await async_wait_until(lambda: any(record.name == dispatcher for record in caplog.records))
+        await aggregator.submit_optimization(new("a", objective="control easy", total_steps=1))
+        silent = silence(aggregator.store)
+        await async_wait_until(lambda: silence(aggregator.store) > silent + 1.0)  # it looks ten times in a second
+        assert aggregator.store.holding("a").attempt == 0
+        connection.execute("DROP TRIGGER no")
+    assert (await ended(aggregator, "a")).status is S.COMPLETED
+    assert aggregator.store.holding("a").attempt == 1
+    told = [record.levelname for record in caplog.records if record.name == dispatcher]
+    assert told == ["ERROR", "WARNING"]
+
+
+def silence(store: Store) -> float:
+    """For how many seconds the one node has renewed no lease."""
+    (node,) = store.nodes()
+    return store.leases().at - float(node["heartbeat_at"])
+
+
+async def test_callbacks_come_again_after_any_error(
+    aggregator: Any, monkeypatch: pytest.MonkeyPatch, async_wait_until: Wait
+) -> None:
+    """As when descriptors are used up: what reads the record for callbacks goes on behind where it was."""
+    told: list[str] = []
+    aggregator.coordinator.register_callback("transition", lambda row: told.append(row["to_status"]))
+    faults, read = [OSError(errno.EMFILE, "too many"), ValueError("odd")], aggregator.store.transitions_since
+
+    def fails_at_first(*given: Any, **more: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return read(*given, **more)
+
+    monkeypatch.setattr(aggregator.store, "transitions_since", fails_at_first)
+    await async_wait_until(lambda: not faults)
+    await aggregator.submit_optimization(new("a", objective="control easy", total_steps=1))
+    await ended(aggregator, "a")
+    await async_wait_until(lambda: told[-1:] == ["completed"], 20)
 
 
 async def test_callbacks_tell_of_every_status(aggregator: Any, async_wait_until: Wait) -> None:

@@ -72,7 +72,7 @@ async def test_what_this_node_finds_is_told_at_once() -> None:
 def test_a_lease_that_ran_out_has_a_while_to_be_renewed(store_url: str) -> None:
     with Store(store_url) as store:
         claimed = at_work(store, "held", lease_seconds=-1.0)
-        Presence(store, "node", 30.0)._beat()
+        Presence(store, "node", 30.0)._look()
         holding = store.holding("held")
         assert holding is not None
         assert holding.fence == claimed.fence

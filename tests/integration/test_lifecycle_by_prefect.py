@@ -18,8 +18,8 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.states import Intent
+from o9.store.contract_steps import sweep
 from o9.store.intents import SetIntent
-from o9.store.leases import Sweep
 from o9.store.store import Store
 
 STRAIGHT = ["created", "initializing", "running", "completed"]
@@ -104,7 +104,7 @@ def test_a_flow_that_prefect_starts_keeps_its_lease_and_is_mirrored(
     with Store(store_url) as store:
         wait_until(lambda: (state := store.get("a")) and state.completed_steps, 60)
         # Somebody looks for leases that ran out, all the time; this one's would within a second.
-        wait_until(lambda: store.write(Sweep("somebody")) or process.poll() is not None, 60)
+        wait_until(lambda: sweep(store, "somebody") or process.poll() is not None, 60)
         out, error = process.communicate(timeout=30)
         assert process.returncode == 0, error
         assert out.startswith("Completed")

@@ -289,6 +289,21 @@ async def test_the_record_is_prefect_s_own(
     assert (await reconciled(store, client)).runs == 0, "and that was all"
 
 
+@pytest.mark.parametrize("database", ["store_url", "postgres_url"])
+async def test_a_run_whose_name_postgresql_cannot_hold_is_one_like_any_other(
+    desk: Callable[..., zygote.Process], request: pytest.FixtureRequest, database: str
+) -> None:
+    url = request.getfixturevalue(database)
+    process = desk("mirror_states(mapped.with_options(flow_run_name='a\\0b'))()", O9_STORE_URL=url)
+    out, error = await asyncio.to_thread(process.communicate, timeout=90)
+    with Store(url) as store:
+        (state,) = store.list().items
+        assert state.optimization_id == f"run-{run_ids(out)['mapped']}", error
+        assert (state.status.value, state.name) == ("completed", "mapped / a\ufffdb")
+        (states,) = ours(store, run_ids(out)["mapped"]).values()
+        assert [name for _, _, name in states] == ["Pending", "Running", "Completed"]
+
+
 async def test_a_run_that_just_ended_stays_open_for_its_tasks(
     desk: Callable[..., zygote.Process], store: Store, client: PrefectClient
 ) -> None:

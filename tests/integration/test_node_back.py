@@ -13,6 +13,7 @@ import pytest
 from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.rules import Facts, alert_of
 from o9.alerts.system import AlertNotificationSystem
+from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
 from o9.store.contract_steps import at_work
 from o9.store.leases import Heartbeat, Leave
@@ -27,11 +28,9 @@ async def test_a_node_that_is_back_under_its_name_is_not_lost(
     async_wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
     with Store(store_url) as store:
-        process = psutil.Popen(["sleep", "600"])
-        store.write(Heartbeat("node-1", socket.gethostname(), process.pid, process.create_time(), 600.0))
+        process = announced(store)
         at_work(store, "a")
-        process.kill()
-        process.wait()
+        kill(process)
         set_o9(node_id="node-1")
         monkeypatch.setattr("o9.aggregator.node._names", count(1))  # as in a process of its own
         aggregator = await open_aggregator()
@@ -49,7 +48,8 @@ async def test_a_node_that_is_back_under_its_name_is_not_lost(
 def announced(store: Store) -> psutil.Popen:
     """A process that has announced itself as node-1, and takes no leave."""
     process = psutil.Popen(["sleep", "600"])
-    store.write(Heartbeat("node-1", socket.gethostname(), process.pid, process.create_time(), 600.0))
+    about = {PROCESS: identity(process.pid)}
+    store.write(Heartbeat("node-1", socket.gethostname(), process.pid, process.create_time(), 600.0, about))
     return process
 
 

@@ -15,9 +15,9 @@ from o9.store.alerts import LapseAlerts, RaiseAlerts, ResolveAlert
 from o9.store.contract import StoreContract
 from o9.store.contract_alerts import telling
 from o9.store.contract_outbox import notice
-from o9.store.contract_steps import OpenStore, at_work, put, trial
+from o9.store.contract_steps import OpenStore, at_work, put, sweep, trial
 from o9.store.leadership import Lead
-from o9.store.leases import Claim, Heartbeat, Sweep
+from o9.store.leases import Claim, Heartbeat
 from o9.store.ledger import CommitStep
 from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
 from o9.store.policies import SetPolicy
@@ -110,7 +110,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "claim of one, as many as announced": lambda: store.write(Claim("node", None, 60.0, "a2")),
         "an end that others wait for": lambda: store.write(Transition("b0", S.COMPLETED, Cause.HOOK)),
         "heartbeat": lambda: store.write(Heartbeat("node", "host", 1, 1.0, 60.0)),
-        "sweep": lambda: store.write(Sweep("node")),
+        "sweep": lambda: sweep(store, "node"),
         "alerts": lambda: store.alerts.page(limit=2, before=("2026", "a1")),
         "alerts of one": lambda: store.alerts.page(limit=2, optimization_id="o"),
         "alerts of a level": lambda: store.alerts.page(limit=2, level="warning"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import zygote
 
 from o9.mirror.outlet import Outlet
 from o9.mirror.seen import FLOW, Run, Seen, operation_for
-from o9.mirror.spool import Spool, deliver
+from o9.mirror.spool import Spool, deliver, refused
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
@@ -179,21 +182,119 @@ def test_a_line_that_a_power_cut_tore_is_set_aside(
         file.write(b'{"state": {"optimi')
     assert deliver(store) == 4
     assert recorded(store) == ["s0", "s1"]
-    assert "cannot be read and is set aside" in caplog.text
+    assert next(record.levelname for record in caplog.records if record.name == "o9.mirror.spool") == "ERROR"
+    assert lines_kept(folder) == ['{"state": {"optimi']
+
+
+def lines_kept(folder: Path) -> list[str]:
+    """What stands in the one file there, beside the spool, of what was refused."""
     (aside,) = folder.iterdir()
-    assert aside.read_bytes() == b'{"state": {"optimi\n'
+    assert aside.suffix == ".aside"
+    assert aside.stat().st_mode & 0o777 == 0o600
+    (kept,) = refused()
+    lines = [json.loads(line)["refused"] for line in aside.read_text().splitlines()]
+    assert (kept.path, kept.lines, kept.reason) == (aside, len(lines), lines[-1]["reason"])
+    return [line["line"] for line in lines]
 
 
-def test_what_the_store_refuses_is_set_aside_and_stops_nothing(
+def test_what_the_store_refuses_is_set_aside_and_stops_nothing(folder: Path, store: Store) -> None:
+    spool = Spool(store.url)
+    taken_over = Transition("run-r", OptimizationStatus.RUNNING, Cause.HOOK, "begun", "node", fence=0)
+    for operation in (state_of(0), adoption(), taken_over, state_of(1)):  # a state of what nobody created; an old fence
+        spool.append(operation)
+    assert spool.deliver(store) == 4
+    assert recorded(store) == ["s1"]
+    assert [next(iter(json.loads(line))) for line in lines_kept(folder)] == ["state", "transition"]
+
+
+NOT_THIS_ONE = """
+CREATE TRIGGER no BEFORE INSERT ON prefect_state WHEN new.state_id = 's0' BEGIN SELECT RAISE(ABORT, 'not this one'); END
+"""
+
+
+def test_what_the_database_refuses_is_kept_until_somebody_has_it_tried_again(folder: Path, store: Store) -> None:
+    """Whatever the reason, only a store that is away stops a delivery."""
+    spool = Spool(store.url)
+    for operation in (adoption(), state_of(0), state_of(1)):
+        spool.append(operation)
+    with contextlib.closing(sqlite3.connect(store.url)) as connection:
+        connection.execute(NOT_THIS_ONE)
+        assert spool.deliver(store) == 3
+        assert recorded(store) == ["s1"]
+        for _ in range(2):  # once more in vain
+            (line,) = lines_kept(folder)
+            assert json.loads(line)["state"]["state_id"] == "s0"
+            (aside,) = folder.iterdir()
+            aside.rename(aside.with_suffix(".jsonl"))
+            assert deliver(store) == 1
+        connection.execute("DROP TRIGGER no")
+    (aside,) = folder.iterdir()
+    aside.rename(aside.with_suffix(".jsonl"))
+    assert deliver(store) == 1
+    assert recorded(store) == ["s0", "s1"]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_postgresql_cannot_hold_is_refused_and_stops_nothing(folder: Path, postgres_url: str) -> None:
+    with Store(postgres_url) as store:
+        first, spool = adoption(), Spool(store.url)
+        nameless = replace(first, state=replace(first.state, optimization_id="run-n", name="a\0b"), run_id="n")
+        for operation in (nameless, first, state_of(0)):
+            spool.append(operation)
+        spool.close()  # as its process ends
+        assert deliver(store) == 3
+        assert recorded(store) == ["s0"]
+        assert [json.loads(line)["adopt"]["run_id"] for line in lines_kept(folder)] == ["n"]
+
+
+def test_a_write_that_was_interrupted_is_no_refusal(folder: Path, store: Store) -> None:
+    """By Ctrl-C, which hits the thread that commits for all who wait."""
+
+    class Interrupted(Store):
+        calls = 0
+
+        def write(self, operation: Any) -> Any:
+            self.calls += 1
+            if self.calls == 1:
+                raise OptimizationStoreError("the write was interrupted")
+            return super().write(operation)
+
+    spool = Spool(store.url)
+    spool.append(adoption())
+    with Interrupted(store.url) as interrupted:
+        assert spool.deliver(interrupted) == 1
+    assert store.get("run-r") is not None
+    assert list(folder.iterdir()) == []
+
+
+def test_a_store_that_is_closed_has_refused_nothing(folder: Path, store_url: str) -> None:
+    spool = Spool(store_url)
+    for operation in (adoption(), state_of(0)):
+        spool.append(operation)
+    with Store(store_url) as store:
+        pass
+    with pytest.raises(OptimizationStoreError):
+        spool.deliver(store)
+    spool.close()
+    with pytest.raises(OptimizationStoreError):
+        deliver(store)
+    assert [path.suffix for path in folder.iterdir()] == [".jsonl"]
+    with Store(store_url) as store:
+        assert deliver(store) == 2
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_read_stops_no_other(
     folder: Path, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = Spool(store.url)
-    for operation in (state_of(0), adoption(), state_of(1)):  # a state of what nobody created
-        spool.append(operation)
-    assert spool.deliver(store) == 3
-    assert recorded(store) == ["s1"]
-    assert "the store refuses a line" in caplog.text
-    assert [path.suffix for path in folder.iterdir()] == [".aside"]
+    killed_writer(store)
+    (path,) = folder.iterdir()
+    for name in ("0", "z"):  # before it and behind it
+        (folder / f"{path.name.partition('.')[0]}.{name}.jsonl").mkdir()
+    assert deliver(store) == 3
+    assert recorded(store) == ["s0", "s1"]
+    assert [record.levelname for record in caplog.records if "directory" in record.getMessage()] == ["ERROR"] * 2
 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, store: Store) -> None:
@@ -264,6 +365,25 @@ def test_a_store_that_cannot_be_opened_yet(
     asyncio.run(write(state_of(2)))
     with Store(str(missing)) as store:
         assert recorded(store) == ["s0", "s1", "s2"]
+
+
+def test_one_that_is_refused_does_not_keep_the_others_waiting(
+    folder: Path, store: Store, patience: float, wait_until: Callable[..., Any]
+) -> None:
+    outlet = Outlet(store.url, lambda: store)
+
+    async def write(*operations: Any) -> None:
+        for operation in operations:
+            await outlet.write(operation)
+
+    asyncio.run(write(adoption()))
+    with contextlib.closing(sqlite3.connect(store.url)) as connection:
+        connection.execute(NOT_THIS_ONE)
+        asyncio.run(write(state_of(0), state_of(1)))
+        wait_until(lambda: not outlet.is_away)
+        asyncio.run(write(state_of(2)))
+        assert recorded(store) == ["s1", "s2"]
+    assert [json.loads(line)["state"]["state_id"] for line in lines_kept(folder)] == ["s0"]
 
 
 def test_at_the_end_a_last_try(folder: Path, store: Store, patience: float) -> None:

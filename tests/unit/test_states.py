@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_steps import new, trial
+from o9.store.contract_steps import new, sweep, trial
 from o9.store.intents import SetIntent
-from o9.store.leases import Claim, Lost, Sweep
+from o9.store.leases import Claim, Lost
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
@@ -269,7 +269,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         expected = [key for key, m in self.model.items() if m.leased and m.lease_is_over]
-        assert sorted(self.store.write(Sweep("sweeper"))) == sorted(expected)
+        assert sorted(sweep(self.store, "sweeper")) == sorted(expected)
         for key in self.order.copy():
             if key in expected:
                 self.lost(key)

@@ -32,9 +32,9 @@ from o9.statistics.upkeep import HOURS_SURE, keep_up
 from o9.store import commit
 from o9.store.codec import unpack_returns
 from o9.store.contract_pruning import plain_sharpe_ratios, whole
-from o9.store.contract_steps import at_work, put, trial
+from o9.store.contract_steps import at_work, put, sweep, trial
 from o9.store.intents import SetIntent
-from o9.store.leases import Claim, Lost, Sweep
+from o9.store.leases import Claim, Lost
 from o9.store.ledger import Amend, CommitStep
 from o9.store.pruning import Prune
 from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Key, Sums, bucket_centre, bucket_of, quantile
@@ -130,7 +130,7 @@ class History:
         if number % 2 and holding is not None:
             self.store.write(Lost(key, holding.fence, "node"))
         else:
-            self.store.write(Sweep("node"))
+            sweep(self.store, "node")
 
     def prune(self, key: str, number: int, value: float) -> None:
         before = (self.now - timedelta(seconds=[0, 1, 3_600, 86_400][number % 4])).isoformat(timespec="microseconds")

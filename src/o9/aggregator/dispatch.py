@@ -25,6 +25,7 @@ from o9.aggregator.parked import ParkedRuns
 from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
+from o9.model.loops import ErrorBoundary
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
 from o9.store.leases import Claim, Claimed, Forbid, GiveBack, Lost
@@ -51,7 +52,8 @@ class Dispatcher:
     """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`.
 
     `on_trouble` is called when no flow run could be created: Prefect's server may be gone, see `reconnect`. `guard`
-    is asked before an optimization takes a status, and forbids it by raising.
+    is asked before an optimization takes a status, and forbids it by raising. Nothing is claimed while `holds` says
+    that this node would not keep it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Dispatcher:
         observe_seconds: float,
         on_trouble: Callable[[], None],
         guard: Guard,
+        holds: Callable[[], bool],
     ) -> None:
         self._store = store
         self._node = node
@@ -74,6 +77,9 @@ class Dispatcher:
         self._observe_seconds = observe_seconds
         self._on_trouble = on_trouble
         self._guard = guard
+        self._holds = holds
+        self._held_back = False
+        self._boundary = ErrorBoundary(logger, "starting what waits")
         self._parked = ParkedRuns(store, node)
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._allowed: deque[Claimed] = deque()
@@ -143,17 +149,13 @@ class Dispatcher:
     async def _loop(self) -> None:
         while True:
             self._awake.clear()
-            try:
+            with self._boundary:  # what was claimed has been given back, and the queue must go on whatever this was
                 await self._start_waiting()
                 await self._hear_wishes()
-            except OptimizationStoreError as error:
-                level = logging.DEBUG if self._unheard else logging.WARNING  # said once, until it is over
-                logger.log(level, "the store is away; trying again every %s s: %s", self._interval, error)
+            if self._boundary.error is not None:
                 self._unheard = True
-                await asyncio.sleep(self._interval)
-            except Exception:  # what was claimed has been given back, and the queue must go on whatever this was
-                logger.exception("could not start what waits; trying again in %s s", self._interval)
-                self._on_trouble()
+                if not isinstance(self._boundary.error, OptimizationStoreError):
+                    self._on_trouble()
                 await asyncio.sleep(self._interval)
             try:
                 # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
@@ -169,6 +171,8 @@ class Dispatcher:
             await self._store.write_async(GiveBack(self._node, kept))
             self._unheard = False
         await self._begin_allowed()
+        if not self._may_claim():
+            return
         while claimed := await self._store.write_async(Claim(self._node, self._limit, self._lease_seconds)):
             logger.debug("claimed %s", claimed)
             if claimed.parked_run_id is not None:
@@ -178,6 +182,14 @@ class Dispatcher:
             self._asking[name] = asyncio.create_task(self._ask(claimed), name=f"o9-ask-{name}")
             await asyncio.sleep(0)  # hooks that wait for nothing have answered after that
             await self._begin_allowed()
+
+    def _may_claim(self) -> bool:
+        held_back, self._held_back = self._held_back, not self._holds()
+        if self._held_back and not held_back:
+            logger.error("node %s takes no work: it cannot renew its leases", self._node)
+        elif held_back and not self._held_back:
+            logger.warning("node %s takes work again", self._node)
+        return not self._held_back
 
     async def _ask(self, claimed: Claimed) -> None:
         """Ask the hooks, beside everything else; what is forbidden to start is paused, and says why."""
@@ -257,12 +269,11 @@ class Dispatcher:
 
     async def _give_back(self, claimed: Claimed) -> bool:
         """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
+        boundary = ErrorBoundary(logger, f"giving {claimed} back")
         while True:
-            try:
+            with boundary:
                 return await self._store.write_async(Lost(claimed.optimization_id, claimed.fence, self._node))
-            except OptimizationStoreError:
-                logger.exception("could not give %s back; trying again in %s s", claimed, self._interval)
-                await asyncio.sleep(self._interval)
+            await asyncio.sleep(self._interval)
 
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None

@@ -15,6 +15,7 @@ from datetime import timedelta
 from o9.alerts.rules import told_by_rule
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import OptimizationConflictError, OptimizationError
+from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.monitor.monitor import OptimizationMonitor
 
@@ -60,10 +61,12 @@ class Findings:
                 logger.warning("could not end the alert %s; it ends by itself: %s", alert.title, error)
 
     async def _repeat(self) -> None:
+        boundary = ErrorBoundary(logger, "telling of what was found")
         while True:
             await asyncio.sleep(AGAIN.total_seconds())
-            for alert in list(self._found.values()):
-                await self._tell(replace(alert, timestamp=utc_now()))
+            with boundary:
+                for alert in list(self._found.values()):
+                    await self._tell(replace(alert, timestamp=utc_now()))
 
     async def _tell(self, alert: OptimizationAlert) -> None:
         try:

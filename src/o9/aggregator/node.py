@@ -20,7 +20,7 @@ from o9.lifecycle.presence import Presence
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
-from o9.model.errors import OptimizationError
+from o9.model.loops import ErrorBoundary
 from o9.model.settings import settings
 from o9.store.store import Store
 from o9.strategies.watchdog import Watchdog
@@ -62,6 +62,7 @@ class Node:
             observe_seconds=interval,
             on_trouble=self._look_after_prefect,
             guard=guard,
+            holds=lambda: self._presence.holds,
         )
         # Users' code that holds the event loop is interrupted; where that cannot be, others take what is held here.
         self._watchdog = Watchdog(self._loop, give_up_seconds=lease_seconds)
@@ -77,6 +78,7 @@ class Node:
         self._listener = EventListener(store, self.name, lambda _: self.dispatcher.wake())
         self._scheduler = Scheduler(store, self.name, schedules)
         self._reconcile_now = asyncio.Event()
+        self._replacing = ErrorBoundary(logger, "finding another Prefect server")
         self._tasks: list[asyncio.Task[None]] = []
         self._caretaker: asyncio.Task[None] | None = None
 
@@ -152,17 +154,16 @@ class Node:
 
     async def _reconcile(self) -> None:
         """Compare with Prefect at the start, from time to time, and when somebody has died."""
+        boundary = ErrorBoundary(logger, "comparing the record with Prefect")
         while True:
             self._reconcile_now.clear()
-            try:
+            with boundary:
                 await asyncio.to_thread(deliver, self._store)
                 if await self._store.read_async(self._store.open_runs, limit=1):
                     report = await reconcile(self._store, self.name)
                     if report.heard:
                         self.dispatcher.wake()
                     logger.debug("%s", report)
-            except OptimizationError as error:
-                logger.warning("could not compare the record with Prefect; trying again: %s", error)
             try:
                 async with asyncio.timeout(RECONCILE_SECONDS):
                     await self._reconcile_now.wait()
@@ -170,10 +171,12 @@ class Node:
                 continue
 
     async def _watch_server(self) -> None:
+        boundary = ErrorBoundary(logger, "looking after Prefect's server")
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if self._server.gone():
-                self._look_after_prefect()
+            with boundary:
+                if self._server.gone():
+                    self._look_after_prefect()
 
     def _look_after_prefect(self) -> None:
         if self._caretaker is None or self._caretaker.done():
@@ -181,20 +184,21 @@ class Node:
 
     async def _replace_dead_server(self) -> None:
         """Find or start another server where the one in use no longer answers."""
-        if await self._server.alive():
-            return
-        try:
+        with self._replacing:  # what waits is started when it is back
+            if await self._server.alive():
+                return
             server = await ensure_prefect_server(logger.warning)
-        except OptimizationError:
-            logger.exception("Prefect's server is away; what waits will be started when it is back")
-            return
-        dead, self._server = self._server, server
-        dead.release()
-        if server.api_url != dead.api_url:  # on the old address, whoever waits for it finds it by himself
-            with prefect_client_settings(server):
-                await self.dispatcher.reconnect()
-                await self._listener.reconnect()
-                self._scheduler.start()
+            try:
+                if server.api_url != self._server.api_url:  # on the old one, whoever waits for it finds it by himself
+                    with prefect_client_settings(server):
+                        await self.dispatcher.reconnect()
+                        await self._listener.reconnect()
+                        self._scheduler.start()
+            except BaseException:
+                server.release()
+                raise
+            dead, self._server = self._server, server
+            dead.release()
 
 
 _names = itertools.count(1)

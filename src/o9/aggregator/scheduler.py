@@ -20,6 +20,7 @@ from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
 from o9.model.errors import OptimizationStoreError
+from o9.model.loops import ErrorBoundary
 from o9.model.optimization import utc_now
 from o9.store.leadership import Lead, LetGo
 from o9.store.store import Store
@@ -123,12 +124,11 @@ class Scheduler:
 
     async def _keep_claim(self, claim: Lead) -> None:
         """While a run takes longer than its interval, no other node may begin the next."""
+        boundary = ErrorBoundary(logger, f"keeping the claim of {claim.name}")
         while True:
             await asyncio.sleep(claim.lease_seconds / 2)
-            try:
+            with boundary:
                 await self._store.write_async(claim)
-            except OptimizationStoreError as error:
-                logger.warning("could not keep the claim of %s: %s", claim.name, error)
 
     def _tell(self, schedule: Schedule, text: str, level: int = logging.INFO) -> None:
         if self._told.get(schedule.name) != text:

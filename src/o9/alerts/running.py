@@ -20,6 +20,7 @@ from o9.alerts.delivery import Delivery
 from o9.alerts.leader import Leader, Ticked
 from o9.alerts.reach import Reach, channel_name
 from o9.model.errors import OptimizationError
+from o9.model.loops import ErrorBoundary
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -109,20 +110,12 @@ class Running:
 
     async def _repeat(self, name: str, act: Callable[[], Awaitable[float]], wake: asyncio.Event) -> None:
         """Do it again after the seconds that it answers, or when it is woken."""
+        boundary = ErrorBoundary(logger, f"alerts: the loop {name!r}")
         while True:
             wake.clear()
             seconds = LOOK_SECONDS
-            try:
+            with boundary:
                 seconds = await act()
-                self._troubles.discard(name)
-            except OptimizationError as error:
-                level = logging.DEBUG if name in self._troubles else logging.ERROR
-                logger.log(level, "alerts: could not %s, trying again: %s", name, error)
-                self._troubles.add(name)
-            except Exception as error:
-                level = logging.DEBUG if name in self._troubles else logging.ERROR
-                logger.log(level, "alerts: could not %s, trying again: %r", name, error, exc_info=error)
-                self._troubles.add(name)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await wake.wait()

@@ -24,6 +24,7 @@ from o9.cli.follow import crew_of, nobody_works_on
 from o9.cli.open_store import option_for, size_of, sqlite_path, store_url
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
 from o9.cli.words import command
+from o9.mirror.spool import SUFFIX, refused
 from o9.model.settings import STORE_BLOCK, Settings, settings
 from o9.model.states import ACTIVE
 from o9.store.engine import describe, parse_url, schema_revision, store_error
@@ -133,6 +134,14 @@ def alerts() -> Iterator[Finding]:
     remedy = f"`o9 alerts check {shlex.quote(file)}` lists them" if faults else ""
     told = f"{file} has {faults} fault{'s' if faults > 1 else ''}" if faults else f"{file} has no fault"
     yield Finding("alerts", _ok(not faults), told, remedy)
+
+
+def spool() -> Iterator[Finding]:
+    """What this node could not tell a store."""
+    for kept in refused():
+        detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {failures.shortened(kept.reason)}"
+        again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"
+        yield Finding("spool", Level.WARNING, shown(detail), f"`{again}` has it tried again; or delete it")
 
 
 def disk(given: str | None) -> Iterator[Finding]:

@@ -47,6 +47,7 @@ def _findings(url: str | None) -> Iterator[Finding]:
         "settings": partial(checks.settings_in_force, url),
         "store": partial(checks.store, url),
         "alerts": checks.alerts,
+        "spool": checks.spool,
         "disk": partial(checks.disk, url),
         "prefect server": checks.prefect_server,
     }

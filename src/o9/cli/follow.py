@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from o9.lifecycle.presence import dead_on_this_host
+from o9.lifecycle.processes import lives
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
@@ -90,14 +89,13 @@ class Crew:
 
 
 def crew_of(store: Store) -> Crew:
-    """Who is there now: on this host whose process lives, though the store may keep it waiting; elsewhere whose leases
-    have not run out."""
-    dead, oldest, here = dead_on_this_host(store), time.time() - settings().lease_seconds, socket.gethostname()
-    nodes = store.nodes()
-    seen = {node["node_id"]: node["heartbeat_at"] for node in nodes}
-    local = {node["node_id"] for node in nodes if node["host"] == here}
-    alive = frozenset(name for name, at in seen.items() if name not in dead and (at > oldest or name in local))
-    gone = {name: datetime.fromtimestamp(at, UTC) for name, at in seen.items() if name not in alive}
+    """Who is there now: those whose process is seen to live, though the store may keep it waiting; of the others those
+    whose leases have not run out."""
+    oldest, nodes = time.time() - settings().lease_seconds, store.nodes()
+    seen = {node["node_id"]: lives(node) for node in nodes}
+    beats = {node["node_id"]: node["heartbeat_at"] for node in nodes}
+    alive = frozenset(name for name, living in seen.items() if living or (living is None and beats[name] > oldest))
+    gone = {name: datetime.fromtimestamp(at, UTC) for name, at in beats.items() if name not in alive}
     return Crew(alive, gone)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import Registered
-from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.errors import OptimizationValidationError
+from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, OptimizationType
@@ -117,14 +118,13 @@ class OptimizationCoordinator(StoreComponent):
             await asyncio.wait({watching})
 
     async def _watch(self, cursor: int) -> None:
+        boundary = ErrorBoundary(logger, "reading what has happened")
         while True:
             await asyncio.sleep(self._interval)
-            try:
+            with boundary:
                 for row in await self.store.read_async(self.store.transitions_since, cursor):
                     await self._tell(row)
                     cursor = row["id"]
-            except OptimizationError as error:
-                logger.warning("could not read what has happened; trying again in %s s: %s", self._interval, error)
 
     async def _tell(self, row: Mapping[str, Any]) -> None:
         await self.emit("transition", row)

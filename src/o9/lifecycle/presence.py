@@ -1,8 +1,7 @@
 """A node's sign of life: a thread that renews its leases, finds the dead, and frees what they held.
 
 A thread, because a strategy that blocks the event loop must not cost the node its leases. It needs nothing but
-the store; a store that is away is reported and tried again, and leases that ran out meanwhile are lost, as they
-must be.
+the store. It outlives every error; leases that it could not renew meanwhile are lost, as they must be.
 """
 
 from __future__ import annotations
@@ -17,17 +16,20 @@ from typing import Any
 
 import psutil
 
-from o9.model.errors import OptimizationCoordinationError, OptimizationError
-from o9.store.leases import Heartbeat, Leave, Sweep
+from o9.lifecycle.lookout import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, Lookout, StoreClock
+from o9.lifecycle.processes import PROCESS, identity, lives
+from o9.model.errors import OptimizationCoordinationError
+from o9.model.loops import ErrorBoundary
+from o9.store.commit import Row
+from o9.store.leases import Heartbeat, Leases, Leave, Sweep
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-SWEEP_SECONDS = 2.0
 
 
 class Presence:
     """`start` announces the node and frees what the dead on this host held; then there are three signs of life a lease,
-    and a look for the dead every SWEEP_SECONDS.
+    and a look for the dead every LOOK_SECONDS.
 
     `on_freed` is called, on the thread, when work was freed and waits for somebody. `info` is what the others may know
     of this node. While `is_stuck` says so, nothing is renewed: what is held goes to whoever can run it. `before_dead`
@@ -49,25 +51,36 @@ class Presence:
         self._node = node
         self._lease_seconds = lease_seconds
         self._on_freed = on_freed
-        self._info = dict(info or {})
+        # Made once: what it needs of the system may not be had while descriptors are used up.
+        about = {**(info or {}), PROCESS: identity(os.getpid())}
+        started = psutil.Process().create_time()
+        self._heartbeat = Heartbeat(node, socket.gethostname(), os.getpid(), started, lease_seconds, about)
         self._is_stuck = is_stuck
         self._before_dead = before_dead
-        self._in_trouble = False
-        self._next_beat = 0.0
-        self._seen_at: float | None = None
-        self._patient_until = 0.0
+        self._boundary = ErrorBoundary(logger, f"node {node}: renewing its leases and looking for the dead")
+        self._was_stuck = False
+        self._lookout = Lookout(lease_seconds)
+        self._clock = StoreClock()
+        self._renewed_at: float | None = None
+        self._look_seconds = min(LOOK_SECONDS, lease_seconds / 6)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether what this node takes is its own for a while: its leases are renewed, and none is overdue by much."""
+        return self._renewed_at is not None and time.monotonic() - self._renewed_at < self._lease_seconds * 2 / 3
 
     def start(self) -> None:
         """Raises OptimizationStoreError where the store cannot be written.
 
-        OptimizationCoordinationError where a living process of this host has the node's name.
+        OptimizationCoordinationError where a living process has the node's name. Waits for as long as a lease where
+        only that can tell.
         """
         if self._thread is not None:
             return
         self._succeed()
-        self._beat()
+        self._look()
         self._thread = threading.Thread(target=self._run, name="o9-presence", daemon=True)
         self._thread.start()
 
@@ -83,47 +96,77 @@ class Presence:
 
     def _succeed(self) -> None:
         """Free what an earlier process of this node's name held: its leases would otherwise be renewed by us."""
-        before = [node for node in self._store.nodes() if node["node_id"] == self._node]
-        for node in before:
-            if node["host"] == socket.gethostname() and _lives(node["pid"], node["process_started"]):
-                raise OptimizationCoordinationError(
-                    f"process {node['pid']} is running as node {self._node!r} already: give this one another O9_NODE_ID"
-                )
-            self._store.write(Sweep(self._node, (self._node,)))
+        before = self._named()
+        if before is None:
+            return
+        alive = lives(before)
+        if alive is None:
+            alive = self._is_renewed(before)
+        if alive:
+            raise OptimizationCoordinationError(
+                f"process {before['pid']} on {before['host']} is running as node {self._node!r} already: "
+                "give this one another O9_NODE_ID"
+            )
+        self._store.write(Sweep(self._node, (self._node,)))
+
+    def _is_renewed(self, before: Row) -> bool:
+        """Whether a process of this name that cannot be seen from here renews its leases while they last."""
+        lasts = _lasts(before)
+        left = before["heartbeat_at"] + lasts - self._store.leases().at
+        until = time.monotonic() + min(max(left, FIRST_PATIENCE_SECONDS), lasts)
+        logger.warning(
+            "node %s: process %d on %s had this name, and may live where it cannot be seen from here: "
+            "its leases are taken over if it renews none within %.0f s",
+            self._node, before["pid"], before["host"], until - time.monotonic(),
+        )  # fmt: skip
+        while time.monotonic() < until and not self._stop.wait(self._look_seconds):
+            now = self._named()
+            if now is None or now["heartbeat_at"] != before["heartbeat_at"]:
+                return now is not None
+        return False
+
+    def _named(self) -> Row | None:
+        return next((node for node in self._store.nodes() if node["node_id"] == self._node), None)
 
     def _run(self) -> None:
-        while not self._stop.wait(min(SWEEP_SECONDS, self._lease_seconds / 3)):
-            try:
-                self._beat()
-                self._in_trouble = False
-            except OptimizationError as error:
-                self._trouble(f"could not give a sign of life, and tries again: {error}")
+        while not self._stop.wait(self._look_seconds):
+            with self._boundary:
+                self._look()
 
-    def _trouble(self, what: str) -> None:
-        """Said once, until it is over."""
-        logger.log(logging.DEBUG if self._in_trouble else logging.ERROR, "node %s %s", self._node, what)
-        self._in_trouble = True
-
-    def _beat(self) -> None:
-        """Renew what is held, when it is time, and sweep."""
-        now = time.monotonic()
-        if now >= self._next_beat:
+    def _look(self) -> None:
+        """Renew what is held, when it is time, and then free what the dead held."""
+        before = time.monotonic()
+        leases = self._store.leases()
+        if jump := self._clock.jumped(leases.at, before, time.monotonic()):
+            logger.warning(
+                "node %s: the store's clock has jumped by %+.1f s; leases are renewed, and none is lost by it",
+                self._node, jump,
+            )  # fmt: skip
+        if jump or self._renewed_at is None or before - self._renewed_at >= self._lease_seconds / 3:
             if self._is_stuck():
-                self._trouble("does not answer for what it holds: its event loop is blocked")
+                if not self._was_stuck:
+                    logger.error("node %s renews no lease: its event loop is blocked", self._node)
+                self._was_stuck = True
                 return
-            me = psutil.Process()
-            self._store.write(
-                Heartbeat(self._node, socket.gethostname(), me.pid, me.create_time(), self._lease_seconds, self._info)
-            )
-            self._next_beat = now + self._lease_seconds / 3
-        if self._seen_at is None or now - self._seen_at > self._lease_seconds / 2:
-            # After a time without the store, others had no chance to renew their leases either.
-            self._patient_until = now + (SWEEP_SECONDS if self._seen_at is None else self._lease_seconds / 3)
-        dead = dead_on_this_host(self._store)
+            self._was_stuck = False
+            self._renew()
+        self._free_the_dead(leases, before)
+
+    def _renew(self) -> None:
+        began = time.monotonic()
+        self._store.write(self._heartbeat)
+        self._renewed_at = began
+
+    def _free_the_dead(self, leases: Leases, now: float) -> None:
+        nodes = self._store.nodes()
+        dead = tuple(node["node_id"] for node in nodes if lives(node) is False)
+        lasting = {node["node_id"]: _lasts(node) for node in nodes}
+        run_out = [lease for lease in self._lookout.run_out(leases, lasting, now) if lease.node != self._node]
         if dead:
             self._before_dead(dead)
-        freed = self._store.write(Sweep(self._node, dead, expired=now >= self._patient_until))
-        self._seen_at = time.monotonic()
+        if not dead and not run_out:
+            return
+        freed = self._store.write(Sweep(self._node, dead, run_out))
         if freed:
             logger.warning("freed what the dead held: %s", ", ".join(freed))
             if self._on_freed is not None:
@@ -131,19 +174,10 @@ class Presence:
 
 
 def dead_on_this_host(store: Store) -> tuple[str, ...]:
-    """Nodes of this host whose process is gone: no need to wait for their leases."""
-    host = socket.gethostname()
-    return tuple(
-        node["node_id"]
-        for node in store.nodes()
-        if node["host"] == host and node["pid"] != os.getpid() and not _lives(node["pid"], node["process_started"])
-    )
+    """Nodes whose process is known to be gone: no need to wait for their leases."""
+    return tuple(node["node_id"] for node in store.nodes() if lives(node) is False)
 
 
-def _lives(pid: int, started: float) -> bool:
-    """Whether this very process lives; a pid is used again, with another start."""
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _lasts(node: Row) -> float:
+    """For how many seconds its leases are given."""
+    return float(node["info"].get("lease_seconds") or 0.0)

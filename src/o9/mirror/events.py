@@ -27,7 +27,7 @@ from o9.mirror.mapping import may_be_a_wish
 from o9.mirror.recorder import is_recorded
 from o9.mirror.seen import FLOW, Run, Seen, seen_in
 from o9.mirror.taking import take
-from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
+from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
 from o9.store.store import Store
 from o9.store.transitions import Cause
 
@@ -159,7 +159,7 @@ class EventListener:
                     "could not record what Prefect said of flow run %s, trying again: %s", flow_run_id, error
                 )
                 await asyncio.sleep(AGAIN_SECONDS)
-            except OptimizationError:
+            except Exception:  # whatever it was, what comes behind it is to be taken
                 logger.exception("could not take what Prefect said of flow run %s", flow_run_id)
                 done = len(heard)
                 self._forget(flow_run_id, done)

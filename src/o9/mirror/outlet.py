@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from o9.mirror.spool import Spool, deliver, store_key
-from o9.model.errors import OptimizationError, OptimizationStoreError, StaleAttemptError
+from o9.model.errors import OptimizationStoreError, StaleAttemptError
 from o9.store.commit import Operation
 from o9.store.store import Store
 
@@ -136,7 +136,7 @@ class Outlet:
         assert self._store is not None
         try:
             self._spool.deliver(self._store)
-        except OptimizationError as error:
+        except Exception as error:  # noqa: BLE001 - it stays in the spool, whatever this was
             logger.warning("the store is away still; what waits in the spool is delivered by others: %s", error)
 
 

@@ -2,13 +2,15 @@
 
 Contract. A line is on the disk when `append` returns, and lines keep their order. The process that writes a file holds
 a lock on it for as long as it lives and delivers it itself; once it is dead, `deliver` of any process on the node takes
-the file over. A line that is delivered twice counts once, because each state of Prefect's does. What cannot be read (a
-power cut in the middle of a line), or what the store refuses for good, is set aside in a file beside it and said in the
-log. Thread-safe; after a fork the child begins a file of its own.
+the file over. A line that is delivered twice counts once, because each state of Prefect's does. Only a store that is
+away stops a delivery: what cannot be read (a power cut in the middle of a line), and what the store refuses, is kept
+with the reason in a file beside it, which `o9 doctor` shows. Renamed to *.jsonl, that file is delivered again.
+Thread-safe; after a fork the child begins a file of its own.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,33 +19,58 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from o9.model.errors import OptimizationError, OptimizationStoreError
+from o9.model.errors import StoreUnavailableError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
-from o9.store.commit import Operation
+from o9.store.commit import Operation, UnitOfWork
 from o9.store.engine import parse_url
 from o9.store.runs import Adopt
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 logger = logging.getLogger(__name__)
-_SUFFIX = ".jsonl"
+SUFFIX, ASIDE = ".jsonl", ".aside"
 
 
 def deliver(store: Store) -> int:
     """Tell `store` what this node's dead processes could not; returns how many lines it took. Blocks.
 
-    Raises OptimizationStoreError where the store is away still: nothing is lost then.
+    A file that cannot be read is said in the log, and left. Raises OptimizationStoreError where the store is away or
+    closed: nothing is lost then.
     """
     folder, delivered = spool_folder(), 0
-    for path in sorted(folder.glob(f"{store_key(store.url)}.*{_SUFFIX}")):
-        delivered += _deliver_left_behind(path, store)
+    for path in sorted(folder.glob(f"{store_key(store.url)}.*{SUFFIX}")):
+        try:
+            delivered += _deliver_left_behind(path, store)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOSPC):  # it passes, and is not the file's fault
+                raise
+            logger.error("%s cannot be delivered: %s", path, error)
     return delivered
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file of lines that a store did not take: how many, and why not the last one."""
+
+    path: Path
+    lines: int
+    reason: str
+
+
+def refused() -> list[Refused]:
+    """What lies in this node's spool folder, of all stores. Raises OSError where it cannot be read."""
+    found = []
+    for path in sorted(spool_folder().glob(f"*{ASIDE}")):
+        if lines := path.read_text(encoding="utf-8", errors="replace").splitlines():
+            found.append(Refused(path, len(lines), json.loads(lines[-1])["refused"]["reason"]))
+    return found
 
 
 def spool_folder() -> Path:
@@ -73,12 +100,7 @@ class Spool:
         line = json.dumps(_encoded(operation), ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             file = self._open()
-            try:
-                _write_whole(file, line)
-                os.fsync(file)
-            except OSError:
-                os.ftruncate(file, self._size)  # half a line would spoil the next one
-                raise
+            _append(file, line)
             self._size += len(line)
 
     def deliver(self, store: Store) -> int:
@@ -124,7 +146,7 @@ class Spool:
     def _open(self) -> int:
         if self._file is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._folder / f"{self._key}.{os.getpid()}.{uuid.uuid4().hex}{_SUFFIX}"
+            path = self._folder / f"{self._key}.{os.getpid()}.{uuid.uuid4().hex}{SUFFIX}"
             new = path.with_suffix(".new")
             file = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -169,38 +191,64 @@ def _deliver_left_behind(path: Path, store: Store) -> int:
 
 
 def _tell(store: Store, line: bytes, path: Path) -> None:
+    """Raises OptimizationStoreError where the store is away or closed."""
     try:
-        operation = _decoded(json.loads(line))
-    except (ValueError, KeyError, TypeError) as error:  # JSON's and Unicode's errors are ValueErrors
-        _set_aside(path, line)
-        logger.error("a line of %s cannot be read and is set aside: %r", path, error)
+        content = json.loads(line)
+        if "refused" in content:  # before, and now once more
+            line = content["refused"]["line"].encode()
+            content = json.loads(line)
+        operation = _decoded(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON's and Unicode's errors are ValueErrors
+        _set_aside(path, line, f"it cannot be read: {error!r}")
         return
-    try:
-        store.write(operation)
-    except OptimizationStoreError:
-        raise
-    except OptimizationError:
-        _set_aside(path, line)
-        logger.exception("the store refuses a line of %s; it is set aside", path)
+    for tries in (1, 2):  # Ctrl-C may have interrupted the first
+        try:
+            store.write(operation)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, what waits behind this line is to be delivered
+            store.write(_Nothing())  # a store that takes nothing, because it is closed, has not refused the line
+            if tries == 2:
+                _set_aside(path, line, f"{type(error).__name__}: {error}")
+        else:
+            return
 
 
-def _set_aside(path: Path, line: bytes) -> None:
-    aside = os.open(path.with_suffix(".aside"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+@dataclass(frozen=True)
+class _Nothing:
+    """A write that any open store takes."""
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        return
+
+
+def _set_aside(path: Path, line: bytes, reason: str) -> None:
+    kept = {"refused": {"reason": reason, "line": line.decode("utf-8", "replace").removesuffix("\n")}}
+    aside = os.open(path.with_suffix(ASIDE), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        _write_whole(aside, line if line.endswith(b"\n") else line + b"\n")
-        os.fsync(aside)
+        _append(aside, json.dumps(kept, ensure_ascii=True).encode() + b"\n")
     finally:
         os.close(aside)
+    logger.error("a line of %s is refused and kept in %s: %s", path, path.with_suffix(ASIDE).name, reason)
 
 
 def _lines(file: int) -> Iterator[bytes]:
-    with os.fdopen(os.dup(file), "rb") as reader:
+    with open(file, "rb", closefd=False) as reader:
         yield from reader
 
 
-def _write_whole(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
+def _append(file: int, line: bytes) -> None:
+    """Durably, and whole or not at all: half a line would spoil the next one."""
+    size, left = os.fstat(file).st_size, line
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, size)
+        raise
 
 
 def _is_still(path: Path, file: int) -> bool:

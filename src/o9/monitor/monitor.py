@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import ENDED, AlertLevel, OptimizationStatus
 from o9.monitor.figures import metrics_of, snapshots
@@ -242,12 +243,11 @@ class OptimizationMonitor(StoreComponent):
             await asyncio.wait({looking})
 
     async def _keep_looking(self) -> None:
+        boundary = ErrorBoundary(logger, "looking at what runs")
         while True:
             await asyncio.sleep(self.check_interval)
-            try:
+            with boundary:
                 await self.check()
-            except OptimizationError as error:
-                logger.warning("could not look at what runs; trying again in %s s: %s", self.check_interval, error)
 
 
 def alert_of(optimization_id: str, finding: Finding) -> OptimizationAlert:

@@ -20,10 +20,10 @@ from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, Op
 from o9.store.codec import moment
 from o9.store.commit import OPTIMIZATION, Operation, UnitOfWork
 from o9.store.contract_runs import RunContract
-from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
+from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
 from o9.store.contract_work import in_threads
 from o9.store.intents import SetIntent
-from o9.store.leases import DEFAULT_LIMIT, Claim, Claimed, Heartbeat, Leave, Sweep
+from o9.store.leases import DEFAULT_LIMIT, Claim, Claimed, Heartbeat, Leave, Lost, Sweep
 from o9.store.ledger import CommitStep
 from o9.store.policies import ALL, LIMIT, SetPolicy
 from o9.store.store import Store
@@ -86,18 +86,26 @@ class IntentContract:
         assert store.write(SetIntent("held", Intent.RUN, "ann")) is S.CREATED
         assert claim_all(store) == ["queued", "held"]  # it waits from its start on, not from its creation
 
-    def test_a_sweep_may_leave_alone_what_has_merely_run_out(self, open_store: OpenStore) -> None:
+    def test_a_sweep_leaves_alone_what_was_renewed_since(self, open_store: OpenStore) -> None:
         store = open_store()
-        for key, node in [("late", "node-1"), ("dead", "node-2")]:
+        for key, node in [("late", "node-1"), ("dead", "node-2"), ("lost", "node-4"), ("again", "node-5")]:
             put(store, key)
             store.write(Claim(node, 9, -1.0, key))
-        assert store.write(Sweep("node-3", dead_nodes=("node-2",), expired=False)) == ["dead"]
-        assert store.write(Sweep("node-3", expired=False)) == []
+        at_work(store, "alive")
+        leases = store.leases()
+        assert {lease.optimization_id for lease in leases.run_out} == {"late", "dead", "lost", "again"}
+        assert {(lease.optimization_id, lease.node, lease.fence) for lease in set(leases.held) - {*leases.run_out}} == {
+            ("alive", "node-1", 1)
+        }
+        assert store.write(Sweep("node-3", dead_nodes=("node-2",))) == ["dead"]
+        assert store.write(Lost("again", 1, "node-5"))
+        store.write(Claim("node-5", 9, -1.0, "again"))
         store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))
-        assert store.write(Sweep("node-3")) == []
+        assert store.write(Sweep("node-3", run_out=leases.run_out)) == ["lost"]
         holding = store.holding("late")
         assert holding is not None
         assert (holding.lease_node, holding.fence) == ("node-1", 1)
+        assert [lease.optimization_id for lease in store.leases().run_out] == ["again"]
 
 
 class LimitContract:
@@ -228,7 +236,7 @@ class LimitContract:
             assert claimed is not None
             name, fence = claimed.optimization_id, claimed.fence
             order.append(name)
-            assert store.write(At(Sweep("node-2"), now - drift)) == []  # by no clock but the database's
+            assert store.leases().run_out == ()  # by no clock but the database's
             store.write(At(Heartbeat("node-1", "host", 1, 1.0, 60.0), now - drift))
             # Its clock jumps in the middle of the run.
             for status in (S.INITIALIZING, S.RUNNING):
@@ -241,7 +249,7 @@ class LimitContract:
         assert order == ["behind", "critical", "low", "ahead"]
         put(store, "lost")
         assert store.write(At(Claim("node-1", 9, -1.0), now + hour)) is not None
-        assert store.write(At(Sweep("node-2"), now - hour)) == ["lost"]
+        assert sweep(store, "node-2") == ["lost"]
 
 
 class DependencyContract:

@@ -22,10 +22,10 @@ from o9.model.errors import (
 from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
-from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, trial
+from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
 from o9.store.families import INHERITED
 from o9.store.intents import SetIntent
-from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat, Sweep
+from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat
 from o9.store.ledger import CommitStep, CutOff
 from o9.store.retry import Retry
 from o9.store.runs import Adopt, Begin, CloseRun, HandOver, KnowRun, LostRun, Park, Turn
@@ -268,7 +268,7 @@ class PrefectRunContract:
         for name in ("swept", "crashed"):
             for status in (S.INITIALIZING, S.RUNNING):
                 store.write(Transition(name, status, Cause.HOOK))
-        assert store.write(Sweep("node-2")) == ["swept"]
+        assert sweep(store, "node-2") == ["swept"]
         for attempt, is_it in [(2, False), (1, True), (1, False)]:
             assert store.write(LostRun("run-crashed", "crashed", attempt, "node-2", "Prefect saw it crash")) is is_it
         for name, words in [("swept", "its process is gone"), ("crashed", "Prefect saw it crash")]:
@@ -301,7 +301,7 @@ class PrefectRunContract:
         claimed = parked(store, "a")
         assert store.write(HandOver("a", claimed.fence, "run-a", -1.0))
         store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))  # it has given it away: not its to renew
-        assert store.write(Sweep("node-2")) == ["a"]
+        assert sweep(store, "node-2") == ["a"]
         holding = store.holding("a")
         assert holding is not None
         assert (holding.status, holding.deaths, holding.lease_node) == ("created", 0, None)

@@ -23,7 +23,7 @@ from o9.model.states import (
 )
 from o9.model.trial import Trial
 from o9.store.commit import Operation, UnitOfWork
-from o9.store.leases import Claim, Claimed
+from o9.store.leases import Claim, Claimed, Sweep
 from o9.store.queries import Holding
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
@@ -59,6 +59,11 @@ def at_work(store: Store, optimization_id: str, *, lease_seconds: float = 600.0,
     for status in (S.INITIALIZING, S.RUNNING):
         store.write(Transition(optimization_id, status, Cause.HOOK, fence=claimed.fence))
     return claimed
+
+
+def sweep(store: Store, node: str) -> list[str]:
+    """Free what has run out by the database's clock."""
+    return store.write(Sweep(node, run_out=store.leases().run_out))
 
 
 def bring_to(store: Store, optimization_id: str, status: OptimizationStatus) -> None:

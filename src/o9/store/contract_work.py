@@ -23,7 +23,7 @@ from o9.model.errors import (
 )
 from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
 from o9.store.commit import Operation
-from o9.store.contract_steps import OpenStore, at_work, intent_of, put, record_of, refused, status_of, trial, wait_for
+from o9.store.contract_steps import OpenStore, at_work, intent_of, put, record_of, refused, status_of, sweep, trial
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Claimed, Heartbeat, Leave, Lost, Sweep
 from o9.store.ledger import Amend, CommitStep
@@ -157,7 +157,7 @@ class LedgerContract:
     def test_an_attempt_that_was_replaced_writes_nothing(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         old = at_work(store, "a", lease_seconds=-1.0)
-        assert other.write(Sweep("node-2")) == ["a"]
+        assert sweep(other, "node-2") == ["a"]
         with refused(StaleAttemptError, str(old.fence)):  # from the sweep on, not only from the next claim
             store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=old.fence))
         taken = other.write(Claim("node-2", 5, 600.0))
@@ -277,18 +277,11 @@ class LeaseContract:
 
     def test_a_heartbeat_renews_what_lives(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        for key, node, seconds in [("kept", "node-1", 0.5), ("lost", "node-2", 0.5), ("late", "node-1", -1.0)]:
+        for key, node, seconds in [("kept", "node-1", 0.5), ("lost", "node-2", -1.0), ("late", "node-1", -1.0)]:
             put(store, key)
             store.write(Claim(node, 9, seconds, key))
         store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0, {"version": "1", "🚀": [1]}))
-        swept: list[str] = []
-
-        def lost() -> bool:
-            swept.extend(other.write(Sweep("node-3")))
-            return "lost" in swept
-
-        wait_for(lost)
-        assert swept == ["lost"]  # what has run out and was not swept is its holder's still
+        assert sweep(other, "node-3") == ["lost"]  # what has run out and was not swept is its holder's still
         seen = other.nodes()[0]
         assert [seen[name] for name in ("node_id", "host", "pid")] == ["node-1", "host", 42]
         assert seen["info"] == {"lease_seconds": 600.0, "version": "1", "🚀": [1]}
@@ -307,14 +300,14 @@ class LeaseContract:
             for each in (key, f"{key}-unbegun"):
                 store.write(SetIntent(each, intent, "ann"))
         at_work(store, "alive")
-        assert sorted(store.write(Sweep("node-2"))) == sorted([*wishes, *(f"{key}-unbegun" for key in wishes)])
+        assert sorted(sweep(store, "node-2")) == sorted([*wishes, *(f"{key}-unbegun" for key in wishes)])
         for key, (_, status) in wishes.items():
             assert status_of(store, key) is status_of(store, f"{key}-unbegun") is status
             last = store.transitions(key)[-1]
             assert (last["cause"], last["node"]) == ("sweeper", "node-2")
             assert "node-1" in last["message"]
         assert status_of(store, "alive") is S.RUNNING
-        assert store.write(Sweep("node-2")) == []
+        assert sweep(store, "node-2") == []
 
     def test_the_last_life_ends_in_failure(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -323,7 +316,7 @@ class LeaseContract:
             claimed = store.write(Claim("node-1", 9, -1.0, "a"))
             assert claimed is not None
             store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=claimed.fence))
-            assert store.write(Sweep("node-2")) == ["a"]
+            assert sweep(store, "node-2") == ["a"]
             holding = store.holding("a")
             assert holding is not None
             assert (holding.deaths, holding.lease_node) == (life, None)

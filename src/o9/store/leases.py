@@ -1,7 +1,8 @@
 """Who may work on what: nodes, claims, leases, and the sweep that frees what the dead held.
 
-A lease is measured by the database's clock, in seconds. A claim raises the fence, so that whoever held the
-optimization before can write no more. At most `limit` leases are held at once, counted over all nodes.
+A lease is written by the database's clock, in seconds, and judged by the monotonic one of the node that looks for the
+dead (`o9.lifecycle.lookout`). A claim raises the fence, so that whoever held the optimization before can write no more.
+At most `limit` leases are held at once, counted over all nodes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
@@ -54,6 +55,29 @@ class Claimed:
     fence: int
     # A suspended flow run of Prefect's that is to be this attempt, instead of a new one.
     parked_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease as it was read. Once it is renewed it is another one."""
+
+    optimization_id: str
+    node: str
+    fence: int
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Leases:
+    """All that are held, and the database's time when they were read."""
+
+    at: float
+    held: tuple[Held, ...]
+
+    @property
+    def run_out(self) -> tuple[Held, ...]:
+        """By the database's clock, which may have jumped: who wants to be sure sees whether they are renewed."""
+        return tuple(lease for lease in self.held if lease.expires_at <= self.at)
 
 
 @dataclass(frozen=True)
@@ -248,27 +272,27 @@ class Leave:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Free what the dead held: leases that ran out, and those of nodes known to be dead.
+    """Free what the dead held: all leases of nodes known to be dead, and of `run_out` those not renewed since.
 
     What was at work is queued for its next attempt, or has failed where it had its last one; a wish to cancel or
-    pause that came too late for the attempt is carried out. Answers with the ids that were freed. `expired` False:
-    leave alone what has merely run out, for a node that has not seen the store for so long that others may have
-    had no chance to renew theirs either.
+    pause that came too late for the attempt is carried out. Answers with the ids that were freed.
     """
 
     node: str
     dead_nodes: Sequence[str] = ()
-    expired: bool = True
+    run_out: Sequence[Held] = ()
 
     targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
-        unit.flush()
-        now = database_now(unit)
-        dead: ColumnElement[bool] = OPTIMIZATION.c.lease_node.in_(self.dead_nodes)
-        if self.expired:
-            dead = or_(OPTIMIZATION.c.lease_expires_at <= now, dead)
-        found = free(unit, dead, self.node, died=True)
+        found = free(unit, OPTIMIZATION.c.lease_node.in_(self.dead_nodes), self.node, died=True)
+        for lease in self.run_out:
+            unrenewed = and_(
+                OPTIMIZATION.c.optimization_id == lease.optimization_id,
+                OPTIMIZATION.c.fence == lease.fence,
+                OPTIMIZATION.c.lease_expires_at == lease.expires_at,
+            )
+            found += free(unit, unrenewed, self.node, died=True)
         for node_id in self.dead_nodes:
             unit.connection.execute(delete(NODE).where(NODE.c.node_id == node_id))
         return found
@@ -318,6 +342,13 @@ def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool,
         if wanted:
             move(unit, row, wanted)
     return list(found)
+
+
+def read_leases(connection: Connection) -> Leases:
+    columns = [OPTIMIZATION.c[name] for name in ("optimization_id", "lease_node", "fence", "lease_expires_at")]
+    found = connection.execute(select(*columns).where(OPTIMIZATION.c.lease_expires_at.is_not(None)))
+    held = tuple(Held(*row) for row in found)
+    return Leases(database_time(connection), held)
 
 
 def database_now(unit: UnitOfWork) -> float:

@@ -40,6 +40,7 @@ from o9.store.alert_record import AlertRecord
 from o9.store.commit import GroupCommit, Operation, Row
 from o9.store.engine import Durability, busy, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
+from o9.store.leases import Leases, read_leases
 from o9.store.policies import read_policies
 from o9.store.provenance import Baseline, Repetition
 from o9.store.pruning import Outlook
@@ -271,6 +272,9 @@ class Store:
 
     def nodes(self) -> Rows:
         return self._read(queries.nodes)
+
+    def leases(self) -> Leases:
+        return self._read(read_leases)
 
     def changes(self, after: int, *, limit: int = 1000) -> Rows:
         return self._read(queries.changes, after, limit)

@@ -1,0 +1,63 @@
+"""Which leases are dead, and whether the store's clock has jumped, by a clock that nobody can set: this process's own.
+
+A lease's deadline is a wall time, so a clock that is set, or a machine that slept, makes living holders look dead and
+dead ones alive. What a process has itself seen, from one look to the next, is true on any clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+from o9.store.leases import Held, Leases
+
+LOOK_SECONDS = 2.0
+# What had run out when it was first seen may be a living holder's whose clock has jumped: it renews at its next look.
+FIRST_PATIENCE_SECONDS = 2 * LOOK_SECONDS
+JUMP_SECONDS = 1.0
+
+
+class Lookout:
+    """Told of every look at the leases. `lease_seconds`: for how long nobody may look before it must begin anew."""
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._lease_seconds = lease_seconds
+        self._dead_at: dict[Held, float] = {}
+        self._looked_at: float | None = None
+        self._patience = FIRST_PATIENCE_SECONDS
+
+    def run_out(self, leases: Leases, lasting: Mapping[str, float], now: float) -> list[Held]:
+        """Those that their holders have not renewed for as long as their leases last (`lasting`, by node).
+
+        now: by the monotonic clock, from before the look.
+        """
+        if self._looked_at is not None and now - self._looked_at > self._lease_seconds / 3:
+            # The store was away or locked, or this process stopped: others may not have been able to renew either.
+            self._dead_at, self._looked_at, self._patience = {}, None, self._lease_seconds / 3
+        self._dead_at = {
+            lease: self._dead_at.get(lease) or self._deadline(lease, leases.at, lasting.get(lease.node, 0.0), now)
+            for lease in leases.held
+        }
+        self._looked_at = now
+        return [lease for lease, at in self._dead_at.items() if now >= at]
+
+    def _deadline(self, lease: Held, at: float, lasts: float, now: float) -> float:
+        if self._looked_at is not None and lasts:
+            return self._looked_at + lasts  # it was renewed since the last look
+        return now + min(max(lease.expires_at - at, self._patience), lasts or inf)
+
+
+class StoreClock:
+    """Told of every reading of the store's clock; notices when that has jumped."""
+
+    def __init__(self) -> None:
+        self._ahead: tuple[float, float] | None = None
+
+    def jumped(self, at: float, before: float, after: float) -> float:
+        """By how many seconds since the last reading, `at`, which was between `before` and `after`; 0.0: it has not."""
+        least, most = at - after, at - before
+        known, self._ahead = self._ahead, (least, most)
+        if known is None:
+            return 0.0
+        jump = max(least - known[1], 0.0) or min(most - known[0], 0.0)
+        return jump if abs(jump) >= JUMP_SECONDS else 0.0
