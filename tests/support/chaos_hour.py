@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import o9_testing
+import zygote
+from clock_shim import ClockShim
 from control_chaos import Floor, assert_completed, floor, node_of, wait_for
 from control_scenarios import Crowd, Postgres, assert_no_slot_lost
 from postgres_proxy import PostgresProxy, proxied
@@ -112,12 +114,19 @@ class Blows:
     ) -> None:  # fmt: skip
         self.struck: Counter[str] = Counter()
         self.lives = 0
-        self.workers = [one.aggregator() for _ in range(2)]
         self._floor = one
+        self._clocks = [ClockShim(one.folder, f"clock-{n}") for n in range(2)]
+        self.workers = [self._aggregator(n) for n in range(2)]
         self._chance = chance
         self._postgres = postgres
         self._disk = disk
-        self._blows: list[Callable[[], None]] = [self.kill, self.kill_evaluations, self.stop, self.use_up_descriptors]
+        self._blows: list[Callable[[], None]] = [
+            self.kill,
+            self.kill_evaluations,
+            self.stop,
+            self.use_up_descriptors,
+            self.step_a_clock,
+        ]
         if postgres is not None and proxy is not None:
             self._proxy, self._postgres = proxy, postgres
             self._blows += [
@@ -150,7 +159,7 @@ class Blows:
         held = [name for name in self._floor.states() if self._floor.store.holding(name).lease_node == node]  # type: ignore[union-attr]
         self.lives += len(held)
         assert self._floor.kill(worker)
-        self.workers[which] = self._floor.aggregator()
+        self.workers[which] = self._aggregator(which)
 
     def kill_evaluations(self) -> None:
         self._floor.kill_children(self.workers)
@@ -172,6 +181,13 @@ class Blows:
             self._pause()
         finally:
             resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, limits)
+
+    def step_a_clock(self) -> None:
+        """It stays wrong until its next step."""
+        self._chance.choice(self._clocks).jump(self._chance.choice([-3600, -60, 0, 60, 3600]))
+
+    def _aggregator(self, which: int) -> zygote.Process:
+        return self._floor.aggregator(**self._clocks[which].environment)
 
     # SQLite
 

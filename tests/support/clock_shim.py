@@ -65,8 +65,8 @@ time_t time(time_t *into) {
 class ClockShim:
     """The clock of the processes that are started with `environment`. Skips the test where there is no C compiler."""
 
-    def __init__(self, folder: Path) -> None:
-        self._shift = folder / "clock-shift"
+    def __init__(self, folder: Path, name: str = "clock-shift") -> None:
+        self._shift = folder / name
         self._shift.write_bytes(struct.pack("d", 0.0))
         self.environment = {"LD_PRELOAD": str(_library()), "CLOCK_SHIFT": str(self._shift)}
 
