@@ -46,7 +46,8 @@ async def test_a_node_imports_nothing_from_the_store_that_the_operator_did_not_a
     monkeypatch: pytest.MonkeyPatch,
     set_o9: Callable[..., None],
 ) -> None:
-    (tmp_path / "desk_in_store.py").write_text("import numpy as np\ndef flat(parameters): return 1.0\n")
+    own = "import numpy as np\nclass Desk:\n    @staticmethod\n    def flat(parameters): return 1.0\n"
+    (tmp_path / "desk_in_store.py").write_text(own)
     leave = f"import pathlib\npathlib.Path({str(tmp_path / 'left too')!r}).touch()\n"
     (tmp_path / "elsewhere_in_store.py").write_text(f"{leave}def flat(parameters): return 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -58,7 +59,7 @@ async def test_a_node_imports_nothing_from_the_store_that_the_operator_did_not_a
             new(**command),
             new("b", objective="elsewhere_in_store:flat", **usual),
             new("c", strategy="elsewhere_in_store:flat", total_steps=1),
-            new("d", objective="desk_in_store:flat", **usual),
+            new("d", objective="desk_in_store:Desk.flat", **usual),
         ):
             store.write(Create(state))
     aggregator = await open_aggregator()
