@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class Blows:
         if postgres is not None and proxy is not None:
             self._proxy, self._postgres = proxy, postgres
             self._blows += [
-                self.cut, self.lose_an_answer, self.cut_before_commit, self.swallow, self.take_no_writes, self.go_down,
+                self.cut, self.lose_an_answer, self.swallow, self.take_no_writes, self.go_down,
             ]  # fmt: skip
         else:
             self._blows += [self.lock, *([self.fill_the_disk] if disk else [])]
@@ -143,6 +144,8 @@ class Blows:
         if not self._next:
             self._next = self._chance.sample(self._blows, len(self._blows))
         blow = self._next.pop()
+        with (self._floor.folder / "log").open("a") as log:
+            print(f"{datetime.now():%H:%M:%S.%f} --- {blow.__name__}", file=log)
         blow()
         self.struck[blow.__name__] += 1
         for worker in self.workers:
@@ -214,10 +217,9 @@ class Blows:
         self._proxy.cut()
 
     def lose_an_answer(self) -> None:
-        self._at_commit("after")
-
-    def cut_before_commit(self) -> None:
-        self._at_commit("before")
+        before = self._proxy.commits_cut
+        self._proxy.cut_at_commit = "after"
+        wait_for(lambda: self._proxy.commits_cut > before, what="a commit")
 
     def swallow(self) -> None:
         self._proxy.swallows = True
@@ -240,11 +242,6 @@ class Blows:
         self._postgres.down()
         self._pause()
         self._postgres.up()
-
-    def _at_commit(self, where: str) -> None:
-        before = self._proxy.commits_cut
-        self._proxy.cut_at_commit = where
-        wait_for(lambda: self._proxy.commits_cut > before, what="a commit")
 
     def _pause(self) -> None:
         time.sleep(self._chance.uniform(0.2, SHORT))

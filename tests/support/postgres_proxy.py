@@ -23,7 +23,7 @@ class PostgresProxy:
         ).render_as_string(hide_password=False)
         self.swallows = False
         self.refuses = False
-        self.cut_at_commit: str | None = None  # "before" or "after": the next COMMIT, once
+        self.cut_at_commit: str | None = None  # "before" it is asked, or "after" it was done: the next one, once
         self.commits_cut = 0
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -54,22 +54,18 @@ class PostgresProxy:
                 client.close()
                 continue
             self._open |= {client, server}
-            lost = threading.Event()
             for ends in ((client, server), (server, client)):
-                threading.Thread(target=self._forward, args=(*ends, ends[0] is client, lost), daemon=True).start()
+                threading.Thread(target=self._forward, args=(*ends, ends[0] is client), daemon=True).start()
 
-    def _forward(self, source: socket.socket, target: socket.socket, from_client: bool, lost: threading.Event) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if self.swallows:
                     continue
-                if from_client and self.cut_at_commit and b"COMMIT\0" in data:
-                    where, self.cut_at_commit = self.cut_at_commit, None
+                # "COMMIT" is what the client asks, until its driver prepares that, and what the server says of it.
+                if self.cut_at_commit == ("before" if from_client else "after") and b"COMMIT\0" in data:
+                    self.cut_at_commit = None
                     self.commits_cut += 1
-                    if where == "before":
-                        break
-                    lost.set()
-                elif not from_client and lost.is_set():
                     break
                 target.sendall(data)
         if not self.swallows:  # a network that swallows does not say that the other end is gone, either

@@ -25,6 +25,7 @@ from o9.aggregator.parked import ParkedRuns
 from o9.flows.lifecycle import end_attempt, optimization_lifecycle
 from o9.mirror.recorder import Tracked, record_state, track
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
+from o9.model.exhaustion import is_exhausted
 from o9.model.loops import ErrorBoundary
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
@@ -37,6 +38,7 @@ from o9.tasks.attempt import CUTS_OFF, Attempt, Guard, Verdict, patiently, regis
 logger = logging.getLogger(__name__)
 # A busy Prefect server says 503 for a moment; its client's own way of waiting starts with two seconds.
 CREATION_TRIES = 40
+EXHAUSTED_SECONDS = 1.0
 CREATION_PAUSE_SECONDS = 0.05
 STOP_GRACE_SECONDS = 10.0
 
@@ -241,7 +243,7 @@ class Dispatcher:
         self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)
 
     async def _run(self, tracked: Tracked, claimed: Claimed, flow_run: FlowRun) -> None:
-        name = claimed.optimization_id
+        name, died = claimed.optimization_id, True
         try:
             state = await run_flow_async(
                 optimization_lifecycle,
@@ -253,13 +255,16 @@ class Dispatcher:
                 await patiently(lambda: record_state(tracked, "flow", flow_run, state, Cause.NODE), name)
                 if state.is_final():
                     await patiently(lambda: self._store.write_async(CloseRun(str(flow_run.id))), name)
-        except Exception:  # whatever ended the flow, the optimization must not be stuck
+        except Exception as error:  # whatever ended the flow, the optimization must not be stuck
             logger.exception("the flow run of %s ended with an error of its own", name)
+            if is_exhausted(error):
+                died = False
+                await asyncio.sleep(EXHAUSTED_SECONDS)  # its slot is held meanwhile: the next attempt would end alike
         finally:
             end_attempt(flow_run.id)
         # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
         try:
-            if await self._give_back(claimed):
+            if await self._give_back(claimed, died=died):
                 logger.error("attempt %d of %s ended without saying how; it is queued again", claimed.attempt, name)
         finally:
             # One that lost its lease may have been replaced by another attempt of this same node by now.
@@ -267,12 +272,12 @@ class Dispatcher:
                 del self._running[name]
             self.wake()
 
-    async def _give_back(self, claimed: Claimed) -> bool:
+    async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
         """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
         boundary = ErrorBoundary(logger, f"giving {claimed} back")
         while True:
             with boundary:
-                return await self._store.write_async(Lost(claimed.optimization_id, claimed.fence, self._node))
+                return await self._store.write_async(Lost(claimed.optimization_id, claimed.fence, self._node, died))
             await asyncio.sleep(self._interval)
 
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:

@@ -165,11 +165,15 @@ def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
 
 @dataclass(frozen=True)
 class Lost:
-    """A claim of this node's came to nothing (no flow run, or one that died): as if the node had, for this one only."""
+    """A claim of this node's came to nothing (no flow run, or one that died): as if the node had, for this one only.
+
+    died: whether that costs the optimization a life.
+    """
 
     optimization_id: str
     fence: int
     node: str
+    died: bool = True
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -178,7 +182,7 @@ class Lost:
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it still held the optimization."""
         mine = (OPTIMIZATION.c.optimization_id == self.optimization_id) & (OPTIMIZATION.c.fence == self.fence)
-        return bool(free(unit, mine, self.node, died=True))
+        return bool(free(unit, mine, self.node, died=self.died))
 
 
 @dataclass(frozen=True)
