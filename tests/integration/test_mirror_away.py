@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -30,7 +31,7 @@ from o9.blocks.store import release_store, use_store
 from o9.flows.reconcile_states import reconcile_states
 from o9.mirror.events import EventListener
 from o9.mirror.spool import deliver
-from o9.store.leases import Claim
+from o9.store.leases import Claim, Heartbeat, Leases
 from o9.store.runs import KnowRun
 from o9.store.store import Store
 from o9.store.transitions import Create
@@ -201,6 +202,33 @@ async def test_killed_while_the_store_was_away_another_process_delivers(
         assert state.status.value == "failed"
         assert "its process is gone" in state.issues[0]
         assert deliver(store) == 0
+
+
+async def test_the_scheduled_flow_gives_the_living_time_to_renew(
+    store_url: str, set_o9: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a clock has jumped all leases seem to have run out."""
+    set_o9(lease_seconds=4)
+    with Store(store_url) as store:
+        leases = store.leases
+
+        def renewed_after_the_look() -> Leases:
+            heartbeat = Heartbeat("alive", "elsewhere", 1, 1.0, 600.0)
+            threading.Timer(0.2, lambda: store.write(heartbeat)).start()
+            return leases()
+
+        monkeypatch.setattr(store, "leases", renewed_after_the_look)
+        for name in ("alive", "dead"):
+            store.write(Create(new(name)))
+            store.write(Claim(name, 10, -1.0, name))
+        use_store(store)
+        try:
+            with prefect_client_settings(o9_testing.session_server()):
+                report = await reconcile_states()
+        finally:
+            release_store(store)
+        assert report["swept"] == ["dead"]
+        assert store.holding("alive").lease_node == "alive"
 
 
 def test_prefect_finds_the_scheduled_flow_by_its_module() -> None:

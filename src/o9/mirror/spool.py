@@ -36,6 +36,7 @@ from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 logger = logging.getLogger(__name__)
 SUFFIX, ASIDE = ".jsonl", ".aside"
+_unreadable: set[Path] = set()  # said in the log
 
 
 def deliver(store: Store) -> int:
@@ -51,7 +52,8 @@ def deliver(store: Store) -> int:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOSPC):  # it passes, and is not the file's fault
                 raise
-            logger.error("%s cannot be delivered: %s", path, error)
+            logger.log(logging.DEBUG if path in _unreadable else logging.ERROR, "%s is not delivered: %s", path, error)
+            _unreadable.add(path)
     return delivered
 
 
