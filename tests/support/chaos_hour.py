@@ -25,6 +25,7 @@ import zygote
 from clock_shim import ClockShim
 from control_chaos import Floor, assert_completed, floor, node_of, wait_for
 from control_scenarios import Crowd, Postgres, assert_no_slot_lost
+from o9_testing import PATIENCE
 from postgres_proxy import PostgresProxy, proxied
 
 from o9.model.errors import StoreUnavailableError
@@ -32,6 +33,7 @@ from o9.model.errors import StoreUnavailableError
 LIMIT = 5
 STEPS = 30
 LEASE_SECONDS = 9.0
+RENEWED_SECONDS = 8.0  # within which a node that is well renews its leases, and one that was hit is well
 SHORT = 3.0  # no disturbance in which nobody dies is longer: a lease that runs out would be a death of another kind
 DISK_MIB = 256
 # What the product waits for, made short, so that an hour holds many of each.
@@ -65,7 +67,6 @@ def hour(folder: Path, *, seconds: float, seed: int, postgres: Postgres | None =
         assert {name for name in states if not name.startswith("fresh")} == set(crowd.kind_of)
         crowd.assert_undisturbed()
         deaths = sum(held.deaths for name in crowd.kind_of if (held := one.store.holding(name)))
-        assert deaths <= blows.lives, f"{deaths} lives were lost, and {blows.lives} were taken"
         for worker in blows.workers:
             one.wait_ready(worker)
             one.stop(worker)
@@ -139,8 +140,6 @@ class Blows:
 
     def strike(self) -> None:
         """One of them; each comes as often as the others."""
-        for worker in self.workers:
-            self._floor.wait_ready(worker)  # one that starts without its store ends, and says why
         if not self._next:
             self._next = self._chance.sample(self._blows, len(self._blows))
         blow = self._next.pop()
@@ -150,6 +149,24 @@ class Blows:
         self.struck[blow.__name__] += 1
         for worker in self.workers:
             assert worker.poll() is None, f"it ended after {blow.__name__}\n{self._floor.log()}"
+            self._floor.wait_ready(worker)  # one that starts without its store ends, and says why
+        patiently(self._wait_renewed)
+        patiently(lambda: self._assert_no_life_lost(blow.__name__))
+
+    def _wait_renewed(self) -> None:
+        """Two blows to one lease would be a death of another kind; and whoever was hit must be well again."""
+        before, ours = self._heartbeats(), [node_of(worker) for worker in self.workers]
+        wait_for(
+            lambda: (now := self._heartbeats()) and all(now[node] != before.get(node) for node in ours),
+            RENEWED_SECONDS * PATIENCE, "a renewal of each node's leases",
+        )  # fmt: skip
+
+    def _heartbeats(self) -> dict[str, float]:
+        return {node["node_id"]: node["heartbeat_at"] for node in self._floor.store.nodes()}
+
+    def _assert_no_life_lost(self, blow: str) -> None:
+        [(deaths,)] = self._floor.rows("SELECT sum(deaths) FROM optimization")
+        assert (deaths or 0) <= self.lives, f"{deaths} lives were lost by {blow}, and {self.lives} were taken"
 
     # The processes
 
