@@ -119,6 +119,8 @@ class Blows:
         self._floor = one
         self._clocks = [ClockShim(one.folder, f"clock-{n}") for n in range(2)]
         self.workers = [self._aggregator(n) for n in range(2)]
+        for worker in self.workers:
+            one.wait_ready(worker)
         self._chance = chance
         self._postgres = postgres
         self._disk = disk
