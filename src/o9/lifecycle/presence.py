@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
 import psutil
@@ -61,15 +62,15 @@ class Presence:
         self._was_stuck = False
         self._lookout = Lookout(lease_seconds)
         self._clock = StoreClock()
-        self._renewed_at: float | None = None
+        self._renewed_at = self._due_at = -inf
         self._look_seconds = min(LOOK_SECONDS, lease_seconds / 6)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether what this node takes is its own for a while: its leases are renewed, and none is overdue by much."""
-        return self._renewed_at is not None and time.monotonic() - self._renewed_at < self._lease_seconds * 2 / 3
+        """Whether this node would keep what it takes: no renewal of its leases is overdue by as long as they wait."""
+        return time.monotonic() - self._renewed_at < self._lease_seconds * 2 / 3
 
     def start(self) -> None:
         """Raises OptimizationStoreError where the store cannot be written.
@@ -142,7 +143,8 @@ class Presence:
                 "node %s: the store's clock has jumped by %+.1f s; leases are renewed, and none is lost by it",
                 self._node, jump,
             )  # fmt: skip
-        if jump or self._renewed_at is None or before - self._renewed_at >= self._lease_seconds / 3:
+            self._due_at = before
+        if before >= self._due_at:
             if self._is_stuck():
                 if not self._was_stuck:
                     logger.error("node %s renews no lease: its event loop is blocked", self._node)
@@ -155,7 +157,7 @@ class Presence:
     def _renew(self) -> None:
         began = time.monotonic()
         self._store.write(self._heartbeat)
-        self._renewed_at = began
+        self._renewed_at, self._due_at = began, began + self._lease_seconds / 3
 
     def _free_the_dead(self, leases: Leases, now: float) -> None:
         nodes = self._store.nodes()

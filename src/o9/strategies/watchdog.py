@@ -45,6 +45,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound_ids
+from o9.model.loops import ErrorBoundary
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -215,20 +216,25 @@ class Watchdog:
         self._interrupted_at: float | None = None
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
-            self._ticked.clear()
-            try:
-                self._loop.call_soon_threadsafe(self._tick)
-            except RuntimeError:
-                return  # the loop is closed
-            while not self._waited_for_tick():
-                if self._stop.is_set() or self._loop.is_closed():
-                    return
-                self._look()
-            if self._warned:
-                logger.warning("the event loop goes on, after %.1f s", self._held.seconds)
-            self._forget()
+        boundary = ErrorBoundary(logger, "watching the event loop")
+        while not self._stop.is_set() and not self._loop.is_closed():
+            with boundary:
+                self._watch_one_tick()
             self._stop.wait(self._tick_seconds)
+
+    def _watch_one_tick(self) -> None:
+        self._ticked.clear()
+        try:
+            self._loop.call_soon_threadsafe(self._tick)
+        except RuntimeError:
+            return  # the loop is closed
+        while not self._waited_for_tick():
+            if self._stop.is_set() or self._loop.is_closed():
+                return
+            self._look()
+        if self._warned:
+            logger.warning("the event loop goes on, after %.1f s", self._held.seconds)
+        self._forget()
 
     def _waited_for_tick(self) -> bool:
         if self._counted is None:
