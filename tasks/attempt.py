@@ -20,9 +20,9 @@ from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
 from o9.monitor.resources import Meter
-from o9.store.commit import Operation
 from o9.store.leases import Claimed
 from o9.store.store import Store
+from o9.store.unit import Operation
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import StepAttempt
 

@@ -22,10 +22,10 @@ from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
 from o9.store import postgres
 from o9.store.codec import moment
-from o9.store.commit import UnitOfWork
 from o9.store.contract_steps import put, wait_for
 from o9.store.rankings import RecordMetrics
 from o9.store.store import Store
+from o9.store.unit import UnitOfWork
 
 pytestmark = pytest.mark.slow
 

@@ -35,7 +35,7 @@ class MadeTime:
         self.now = START
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> MadeTime:
-        for name in ("o9.store.commit.now_text", "o9.store.alert_record.now_text"):
+        for name in ("o9.store.unit.now_text", "o9.store.alert_record.now_text"):
             monkeypatch.setattr(name, lambda: moment(self.now))
         for name in ("o9.alerts.leader.utc_now", "o9.alerts.record.utc_now"):
             monkeypatch.setattr(name, lambda: self.now)

@@ -31,7 +31,7 @@ from o9_testing import path_of
 from o9.lifecycle.submission import new_optimization, prepared
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent
-from o9.store import commit
+from o9.store import unit
 from o9.store.codec import content_hash, moment
 from o9.store.intents import SetIntent
 from o9.store.queue_key import AGING_SECONDS_PER_PRIORITY
@@ -308,12 +308,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "
 @contextlib.contextmanager
 def submitted_ago(seconds: float) -> Iterator[None]:
     """What is submitted inside has waited for so long."""
-    true_now = commit.now_text  # type: ignore[attr-defined]
-    commit.now_text = lambda: moment(datetime.fromtimestamp(time.time() - seconds).astimezone())  # type: ignore[attr-defined]
+    true_now = unit.now_text  # type: ignore[attr-defined]
+    unit.now_text = lambda: moment(datetime.fromtimestamp(time.time() - seconds).astimezone())  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        commit.now_text = true_now  # type: ignore[attr-defined]
+        unit.now_text = true_now  # type: ignore[attr-defined]
 
 
 def freeze(process: zygote.Process, database: str) -> None:

@@ -29,7 +29,6 @@ from o9.model.states import ENDED, Intent, OptimizationPriority, OptimizationTyp
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.summary import global_summary
 from o9.statistics.upkeep import HOURS_SURE, keep_up
-from o9.store import commit
 from o9.store.codec import unpack_returns
 from o9.store.contract_pruning import plain_sharpe_ratios, whole
 from o9.store.contract_steps import at_work, put, sweep, trial
@@ -168,7 +167,7 @@ def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], c
         path = shutil.copy(empty_store(), folder)
         with Store(path) as store:
             history = History(store)
-            patch.setattr(commit, "now_text", history.now_text)
+            patch.setattr(unit, "now_text", history.now_text)
             for number in range(6):
                 history.act("create", number, 1.0, 1)
             for action in actions:
@@ -209,7 +208,7 @@ def test_what_ends_while_it_is_mended_is_counted_once(store_url: str) -> None:
 def test_a_deep_recount_rebuilds_what_was_lost(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         history = History(store)
-        monkeypatch.setattr(commit, "now_text", history.now_text)
+        monkeypatch.setattr(unit, "now_text", history.now_text)
         for number in range(6):
             for what in ("create", "claim", "step", "end"):
                 history.act(what, number, 1.5, 200_000)
@@ -229,7 +228,7 @@ def test_a_deep_recount_rebuilds_what_was_lost(store_url: str, monkeypatch: pyte
 def test_what_was_pruned_is_folded_into_days_and_stays_true(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         history = History(store)
-        monkeypatch.setattr(commit, "now_text", history.now_text)
+        monkeypatch.setattr(unit, "now_text", history.now_text)
         for number in range(6):
             for what, seconds in (("create", 7_000), ("claim", 5), ("step", 5), ("end", 20_000)):
                 history.act(what, number, 1.5, seconds)
@@ -253,7 +252,7 @@ def test_what_was_pruned_is_folded_into_days_and_stays_true(store_url: str, monk
 def test_time_in_the_queue_is_what_was_spent_there(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         history = History(store)
-        monkeypatch.setattr(commit, "now_text", history.now_text)
+        monkeypatch.setattr(unit, "now_text", history.now_text)
         put(store, "a", priority=OptimizationPriority.CRITICAL)
         for pause in (100, 7):
             history.now += timedelta(seconds=pause)

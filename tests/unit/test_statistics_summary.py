@@ -17,7 +17,6 @@ from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.summary import queue_for, standing_for
 from o9.statistics.upkeep import keep_up
-from o9.store import commit
 from o9.store.contract_steps import at_work, new, put, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
@@ -41,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(commit, "now_text", made.text)
+    monkeypatch.setattr(unit, "now_text", made.text)
     return made
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 
-from o9.store.commit import Row
+from o9.store.unit import Row
 
 DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
 CLAIMED_AT = " at "

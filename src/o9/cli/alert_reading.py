@@ -30,8 +30,8 @@ from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 from o9.store.alert_reads import PAGE_LIMIT, Episode
 from o9.store.codec import moment
-from o9.store.commit import Row
 from o9.store.store import Store
+from o9.store.unit import Row
 
 NEAR_AMONG = 1_000  # how many of the newest ids are searched for one like a mistyped id
 SHORTEST_HINT = 3  # letters, by which titles are searched

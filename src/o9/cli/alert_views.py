@@ -27,7 +27,7 @@ from o9.cli.escape import shown
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.store.alert_reads import Episode
-from o9.store.commit import Row
+from o9.store.unit import Row
 
 WIDE = 150  # from here on, everything fits beside each other
 TITLE_SHOWN = 90  # in a list; `show` has it whole

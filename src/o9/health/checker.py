@@ -28,10 +28,10 @@ from o9.model.optimization import OptimizationHealthReport, OptimizationState, u
 from o9.model.settings import settings
 from o9.model.states import ENDED
 from o9.store.codec import moment, to_json
-from o9.store.commit import Row
 from o9.store.component import StoreComponent
 from o9.store.reports import PAGE_LIMIT, KeepReport
 from o9.store.store import Store
+from o9.store.unit import Row
 
 if TYPE_CHECKING:
     from o9.health.unknown import Unknown

@@ -15,11 +15,11 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
-from o9.store.commit import Row
 from o9.store.families import NOTHING_PRUNED, FamilyTrials, PrunedTrials
 from o9.store.provenance import Baseline, Repetition
 from o9.store.queries import Holding
 from o9.store.store import Store
+from o9.store.unit import Row
 from o9.strategies.factory import search_space_of
 from o9.strategies.search_space import SearchSpace
 

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 from o9.model.errors import OptimizationValidationError
 from o9.store.alert_pruning import PruneAlerts
 from o9.store.codec import moment
-from o9.store.commit import Operation
 from o9.store.families import SharpeRatios
 from o9.store.pruning import Because, ForgetChanges, Prune
 from o9.store.store import Store
+from o9.store.unit import Operation
 
 logger = logging.getLogger(__name__)
 MOST_DAYS = 36_600

@@ -18,8 +18,8 @@ from typing import Any
 
 from o9.mirror.spool import Spool, deliver, store_key
 from o9.model.errors import OptimizationStoreError, StaleAttemptError
-from o9.store.commit import Operation
 from o9.store.store import Store
+from o9.store.unit import Operation
 
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 2.0

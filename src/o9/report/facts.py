@@ -23,8 +23,8 @@ from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store.commit import Row
 from o9.store.store import Store
+from o9.store.unit import Row
 
 logger = logging.getLogger(__name__)
 NEWEST = 200

@@ -27,7 +27,7 @@ from o9.report.headline import (
     trust_figures,
 )
 from o9.report.plot import Plot
-from o9.store.commit import Row
+from o9.store.unit import Row
 from o9.strategies.parameters import CategoricalParameter, Parameter
 
 SHOWN_ERRORS = 5

@@ -14,7 +14,7 @@ from o9.report.facts import AllFacts
 from o9.report.headline import Figure, Spoken, spoken_of
 from o9.report.plot import Plot
 from o9.statistics.trends import FIGURES
-from o9.store.commit import Row
+from o9.store.unit import Row
 
 FEWEST_WINDOWS = 2  # of which something can be drawn
 # What a ranking is by, and how its values read.

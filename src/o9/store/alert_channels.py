@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 
 from o9.store import alert_tables
-from o9.store.commit import Row, UnitOfWork
 from o9.store.leases import database_time
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 CHANNEL = table_of(alert_tables.AlertChannel)
 CHANNEL_NODE = table_of(alert_tables.ChannelNode)

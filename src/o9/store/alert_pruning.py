@@ -17,10 +17,10 @@ from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exis
 from o9.store.alert_channels import CHANNEL_NODE
 from o9.store.alert_tables import PENDING
 from o9.store.alerts import ALERT, STATE_OF, among, literally
-from o9.store.commit import UnitOfWork
 from o9.store.leases import database_time
 from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY
 from o9.store.silences import SILENCE
+from o9.store.unit import UnitOfWork
 
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it
 PIECE = 200  # rows deleted between two looks at the clock

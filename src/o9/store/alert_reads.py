@@ -12,9 +12,9 @@ from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.store.alert_tables import ENDING, FIRING, OPEN
 from o9.store.alerts import ALERT, ALERT_TALLY, CONTENT, STATE_OF, among, literally
-from o9.store.commit import Row
 from o9.store.notices import notice_row
 from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, TRY
+from o9.store.unit import Row
 
 PAGE_LIMIT = 1_000
 _WORDS = ALERT.alias("words")

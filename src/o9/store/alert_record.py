@@ -22,8 +22,8 @@ from o9.store import (
 from o9.store.alert_pruning import PrunedAlerts
 from o9.store.alert_reads import Episode
 from o9.store.codec import now_text
-from o9.store.commit import Row
 from o9.store.leases import database_time
+from o9.store.unit import Row
 
 P = ParamSpec("P")
 R = TypeVar("R")

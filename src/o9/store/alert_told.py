@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Select, or_, select, tuple_
 
 from o9.store.alerts import among
 from o9.store.codec import to_json
-from o9.store.commit import Row
 from o9.store.notices import notice_row
 from o9.store.outbox import DECISION, NOTICE, NOTIFICATION, SHOWN, TRY
+from o9.store.unit import Row
 
 NOTICES_LIMIT = 1_000
 

@@ -34,8 +34,8 @@ from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.store import alert_tables, tables
 from o9.store.alert_tables import ENDING, FIRING
 from o9.store.codec import free_text, to_json
-from o9.store.commit import Row, UnitOfWork
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 ALERT = table_of(alert_tables.AlertRow)
 ALERT_TALLY = table_of(alert_tables.AlertTally)

@@ -41,7 +41,6 @@ from o9.model.errors import (
 )
 from o9.model.optimization import OptimizationState
 from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
-from o9.store.commit import Operation, UnitOfWork
 from o9.store.contract_alerts import AlertContract
 from o9.store.contract_control import ControlContract
 from o9.store.contract_judging import JudgingContract
@@ -64,6 +63,7 @@ from o9.store.intents import SetIntent
 from o9.store.leases import Claim
 from o9.store.ledger import Amend, CommitStep
 from o9.store.transitions import Cause, Create, Transition
+from o9.store.unit import Operation, UnitOfWork
 
 S = OptimizationStatus
 

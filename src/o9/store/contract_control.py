@@ -18,7 +18,6 @@ from sqlalchemy import select
 from o9.model.errors import OptimizationCoordinationError, OptimizationStateError, OptimizationValidationError
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.codec import moment
-from o9.store.commit import OPTIMIZATION, Operation, UnitOfWork
 from o9.store.contract_runs import RunContract
 from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
 from o9.store.contract_work import in_threads
@@ -28,6 +27,7 @@ from o9.store.ledger import CommitStep
 from o9.store.policies import ALL, LIMIT, SetPolicy
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
+from o9.store.unit import OPTIMIZATION, Operation, UnitOfWork
 
 S = OptimizationStatus
 TUNING, RISK = OptimizationType.PARAMETER_TUNING, OptimizationType.RISK_OPTIMIZATION

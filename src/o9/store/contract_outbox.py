@@ -10,12 +10,12 @@ from sqlalchemy import event
 from o9.model.errors import StaleAttemptError
 from o9.store.alert_channels import KeepChannels, LeaveChannels
 from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
-from o9.store.commit import Row
 from o9.store.contract_steps import OpenStore, refused
 from o9.store.leadership import Lead, LetGo
 from o9.store.notices import NewNotice
 from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
 from o9.store.store import Store
+from o9.store.unit import Row
 
 AT = "2026-01-01T00:00:00.000000+00:00"
 

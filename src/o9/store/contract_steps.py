@@ -22,11 +22,11 @@ from o9.model.states import (
     TrialState,
 )
 from o9.model.trial import Trial
-from o9.store.commit import Operation, UnitOfWork
 from o9.store.leases import Claim, Claimed, Sweep
 from o9.store.queries import Holding
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
+from o9.store.unit import Operation, UnitOfWork
 
 OpenStore = Callable[[], Store]
 S = OptimizationStatus

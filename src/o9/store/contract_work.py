@@ -22,7 +22,6 @@ from o9.model.errors import (
     StaleAttemptError,
 )
 from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
-from o9.store.commit import Operation
 from o9.store.contract_steps import OpenStore, at_work, intent_of, put, record_of, refused, status_of, sweep, trial
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Claimed, Heartbeat, Leave, Lost, Sweep
@@ -30,6 +29,7 @@ from o9.store.ledger import Amend, CommitStep
 from o9.store.queue_key import queue_key
 from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState, Transition
+from o9.store.unit import Operation
 
 S = OptimizationStatus
 AWKWARD = (5e-324, 2.2250738585072014e-308, 1e308, -1.7976931348623157e308, 0.1 + 0.2, 1 / 3, 1e16 + 2, 1.0)

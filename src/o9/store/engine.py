@@ -176,9 +176,9 @@ def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError
             kind = StoreUnavailableError if passes else OptimizationStoreError
             return kind(f"the store {where}: {remedy} ({cause})")
     if url.get_backend_name() == "postgresql":
-        state = getattr(error, "sqlstate", None)
+        state = str(getattr(error, "sqlstate", None))
         kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
-        is_too_large = str(state).startswith("54")
+        is_too_large = state.startswith("54")
         if state in _PASSING_STATES or (kinds & {"OperationalError", "InterfaceError"} and not is_too_large):
             remedy = _PASSING_STATES.get(state, "is PostgreSQL running, and are the host and user right?")
             return StoreUnavailableError(f"the store {where}: {remedy} ({cause})")

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, bindparam, func, select, true, tuple_, update
 
 from o9.model.states import TrialState
 from o9.store import aggregate_tables, tables
-from o9.store.commit import Row, UnitOfWork
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 TRIAL = table_of(tables.TrialRow)
 RETURNS = table_of(tables.TrialReturns)

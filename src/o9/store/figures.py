@@ -11,13 +11,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal, literal_column, or_, select, text
 
-from o9.store.commit import OPTIMIZATION, Row
 from o9.store.leases import MIRRORED
 from o9.store.queue_key import queued_at
 from o9.store.rankings import RANKING, RECORDED
 from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, ROLLUP, SPANS, TALLY_PRIORITY, Difference, Key, Sums
 from o9.store.tables import WAITING
 from o9.store.transitions import TRANSITION
+from o9.store.unit import OPTIMIZATION, Row
 
 BATCH = 2_000
 METRICS_LIMIT = 1_000

@@ -8,10 +8,10 @@ from o9.model.errors import OptimizationStateError
 from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus, Reason, at_rest, decide_intent
 from o9.store import tables
 from o9.store.codec import free_text
-from o9.store.commit import Row, UnitOfWork
 from o9.store.queue_key import queue_key
 from o9.store.record import table_of
 from o9.store.transitions import Cause, Transition, existing, move
+from o9.store.unit import Row, UnitOfWork
 
 INTENT = table_of(tables.IntentRow)
 

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from o9.model.errors import StaleAttemptError
 from o9.store import alert_tables
-from o9.store.commit import Row, UnitOfWork
 from o9.store.leases import database_now
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 LEASE = table_of(alert_tables.Lease)
 

@@ -30,12 +30,12 @@ from o9.model.states import (
 )
 from o9.store import tables
 from o9.store.codec import to_json
-from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
 from o9.store.intents import SetIntent
 from o9.store.policies import read_policies, room
 from o9.store.record import table_of
 from o9.store.rollups import write_rollups
 from o9.store.transitions import Cause, Transition, existing, move, refusal
+from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
 
 NODE = table_of(tables.Node)
 MIRRORED = "mirrored"  # the strategy of a flow that somebody else runs, and O9 only watches

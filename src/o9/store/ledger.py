@@ -18,11 +18,11 @@ from o9.model.trial import Trial
 from o9.model.validation import validate_changes
 from o9.store import tables
 from o9.store.codec import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
-from o9.store.commit import Row, UnitOfWork
 from o9.store.families import INHERITED, RETURNS, TRIAL, join_family
 from o9.store.provenance import keep_baseline
 from o9.store.record import table_of
 from o9.store.transitions import existing
+from o9.store.unit import Row, UnitOfWork
 
 METRIC = table_of(tables.Metric)
 CHECKPOINT = table_of(tables.Checkpoint)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from o9.store.codec import to_json
-from o9.store.commit import Row
+from o9.store.unit import Row
 
 KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
 

@@ -25,11 +25,11 @@ from o9.store.alert_channels import CHANNEL, note_of_channel
 from o9.store.alert_tables import PENDING
 from o9.store.alerts import close, count_events, literally
 from o9.store.codec import free_text, to_json
-from o9.store.commit import Row, UnitOfWork
 from o9.store.leadership import LEASE, held
 from o9.store.leases import database_time
 from o9.store.notices import KNOWN, NewNotice, new_row, notice_row
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 GROUP = table_of(alert_tables.AlertGroup)
 NOTICE = table_of(alert_tables.NoticeRow)

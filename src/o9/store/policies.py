@@ -21,8 +21,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from o9.model.errors import OptimizationValidationError
 from o9.store import tables
 from o9.store.codec import to_json
-from o9.store.commit import UnitOfWork
 from o9.store.record import table_of
+from o9.store.unit import UnitOfWork
 
 POLICY = table_of(tables.Policy)
 ALL = "all"

@@ -113,4 +113,4 @@ def is_committed(cursor: psycopg.Cursor[Any], transaction: int) -> bool | None:
     except psycopg.errors.InvalidParameterValue:  # in the future: the server was replaced by one that never had it
         return False
     (status,) = cursor.fetchone() or (None,)
-    return {"committed": True, "aborted": False}.get(status)
+    return None if status not in ("committed", "aborted") else bool(status == "committed")

@@ -15,8 +15,8 @@ from o9.model.provenance import Ran
 from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.codec import free_text, pack_returns
-from o9.store.commit import Row, UnitOfWork
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 BASELINE = table_of(tables.BaselineReturns)
 PROVENANCE = table_of(tables.Provenance)

@@ -41,13 +41,13 @@ from sqlalchemy import (
 from o9.model.states import ENDED
 from o9.store import alert_tables, tables
 from o9.store.codec import to_json
-from o9.store.commit import OPTIMIZATION, UnitOfWork
 from o9.store.families import RETURNS, TRIAL, SharpeRatios, count_pruned_trials
 from o9.store.ledger import CHECKPOINT
 from o9.store.record import metadata, table_of
 from o9.store.rollups import count_pruned
 from o9.store.runs import PREFECT_RUN
 from o9.store.transitions import DEPENDENCY, TRANSITION
+from o9.store.unit import OPTIMIZATION, UnitOfWork
 
 ALERT = table_of(alert_tables.AlertRow)
 DECISION = table_of(alert_tables.AlertDecision)

@@ -17,7 +17,6 @@ from o9.model.states import OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.codec import row_to_state, row_to_trial
-from o9.store.commit import OPTIMIZATION, Row
 from o9.store.families import RETURNS, TRIAL
 from o9.store.intents import INTENT
 from o9.store.leases import NODE
@@ -26,6 +25,7 @@ from o9.store.record import table_of
 from o9.store.rollups import ROLLUP, TALLY
 from o9.store.runs import PREFECT_RUN
 from o9.store.transitions import PREFECT_STATE, TRANSITION
+from o9.store.unit import OPTIMIZATION, Row
 
 CHANGE = table_of(tables.Change)
 PAGE_LIMIT = 1000

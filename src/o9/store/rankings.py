@@ -18,8 +18,8 @@ from sqlalchemy import select
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.store import aggregate_tables, tables
 from o9.store.codec import real
-from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
 from o9.store.record import table_of
+from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
 
 RANKING = table_of(aggregate_tables.Ranking)
 RECORDED = table_of(tables.RecordedMetric)

@@ -20,9 +20,9 @@ from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store import tables
 from o9.store.codec import free_text, moment, to_json
-from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
 from o9.store.record import table_of
 from o9.store.transitions import existing
+from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
 
 REPORT = table_of(tables.HealthReportRow)
 PAGE_LIMIT = 1_000

@@ -15,11 +15,11 @@ from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.codec import row_to_state
-from o9.store.commit import OPTIMIZATION, UnitOfWork
 from o9.store.families import INHERITED, RETURNS, TRIAL
 from o9.store.ledger import CHECKPOINT, METRIC
 from o9.store.provenance import BASELINE, PROVENANCE
 from o9.store.transitions import Create, existing
+from o9.store.unit import OPTIMIZATION, UnitOfWork
 
 
 @dataclass(frozen=True)

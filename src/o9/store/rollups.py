@@ -31,10 +31,10 @@ from sqlalchemy import delete, select
 
 from o9.store import aggregate_tables, rankings
 from o9.store.codec import to_json
-from o9.store.commit import Row, UnitOfWork
 from o9.store.families import write_families
 from o9.store.queue_key import queued_at
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 TALLY = table_of(aggregate_tables.Tally)
 TALLY_PRIORITY = table_of(aggregate_tables.TallyPriority)

@@ -14,9 +14,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.store import rule_tables
 from o9.store.codec import free_text
-from o9.store.commit import Row, UnitOfWork
 from o9.store.leadership import held
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 STANDING = table_of(rule_tables.RuleStanding)
 POSITION = table_of(rule_tables.ReadUpTo)

@@ -17,11 +17,11 @@ from o9.model.errors import OptimizationConflictError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationStatus
 from o9.store import tables
-from o9.store.commit import OPTIMIZATION, UnitOfWork
 from o9.store.intents import SetIntent
 from o9.store.leases import MIRRORED, Claim, Claimed, database_now, free
 from o9.store.record import table_of
 from o9.store.transitions import Create, existing
+from o9.store.unit import OPTIMIZATION, UnitOfWork
 
 PREFECT_RUN = table_of(tables.PrefectRun)
 ATTEMPT = "attempt"

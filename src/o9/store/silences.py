@@ -15,8 +15,8 @@ from o9.store import alert_tables
 from o9.store.alert_tables import STANDING
 from o9.store.alerts import literally, tell_change
 from o9.store.codec import free_text, moment
-from o9.store.commit import Row, UnitOfWork
 from o9.store.record import table_of
+from o9.store.unit import Row, UnitOfWork
 
 SILENCE = table_of(alert_tables.Silence)
 

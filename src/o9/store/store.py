@@ -37,7 +37,7 @@ from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
 from o9.store import families, figures, provenance, pruning, queries, reports
 from o9.store.alert_record import AlertRecord
-from o9.store.commit import GroupCommit, Operation, Row
+from o9.store.commit import GroupCommit
 from o9.store.engine import Durability, busy, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
 from o9.store.leases import Leases, read_leases
@@ -46,6 +46,7 @@ from o9.store.provenance import Baseline, Repetition
 from o9.store.pruning import Outlook
 from o9.store.queries import Holding, Page
 from o9.store.rollups import Difference, Key, Sums, write_rollups
+from o9.store.unit import Operation, Row
 
 P = ParamSpec("P")
 R = TypeVar("R")

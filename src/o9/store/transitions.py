@@ -33,10 +33,10 @@ from o9.model.states import (
 )
 from o9.store import tables
 from o9.store.codec import content_hash, free_text, moment, row_to_state, state_to_row, to_json
-from o9.store.commit import OPTIMIZATION, Row, UnitOfWork
 from o9.store.queue_key import queue_key
 from o9.store.record import table_of
 from o9.store.rollups import count_new, count_transition
+from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
 
 TRANSITION = table_of(tables.TransitionRow)
 PREFECT_STATE = table_of(tables.PrefectState)

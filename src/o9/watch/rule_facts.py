@@ -20,9 +20,9 @@ from o9.lifecycle.presence import dead_on_this_host
 from o9.model.optimization import OptimizationState
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
-from o9.store.commit import Row
 from o9.store.store import Store
 from o9.store.transitions import Cause
+from o9.store.unit import Row
 
 S = OptimizationStatus
 QUEUE_COUNTED = 2_000
