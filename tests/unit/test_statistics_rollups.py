@@ -29,6 +29,7 @@ from o9.model.states import ENDED, Intent, OptimizationPriority, OptimizationTyp
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.summary import global_summary
 from o9.statistics.upkeep import HOURS_SURE, keep_up
+from o9.store import unit
 from o9.store.codec import unpack_returns
 from o9.store.contract_pruning import plain_sharpe_ratios, whole
 from o9.store.contract_steps import at_work, put, sweep, trial

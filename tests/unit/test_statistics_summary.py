@@ -17,6 +17,7 @@ from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.summary import queue_for, standing_for
 from o9.statistics.upkeep import keep_up
+from o9.store import unit
 from o9.store.contract_steps import at_work, new, put, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep

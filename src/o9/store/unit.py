@@ -1,6 +1,6 @@
 """The unit of work: one transaction's rows, read once, changed in memory, and written by a few statements at its end.
 
-A write is an `Operation`. Its `apply` decides first and changes afterwards, so that one that raises has changed nothing.
+A write is an `Operation`: its `apply` decides first and changes afterwards; one that raises has changed nothing.
 """
 
 from __future__ import annotations
