@@ -190,7 +190,8 @@ class Node:
             return
         dead, self._server = self._server, server
         dead.release()
-        if server.api_url != dead.api_url:  # on the old address, whoever waits for it finds it by himself
+        # At the old address and let in as before, whoever waits for it finds it by himself.
+        if (server.api_url, server.auth_string) != (dead.api_url, dead.auth_string):
             with prefect_client_settings(server):
                 await self.dispatcher.reconnect()
                 await self._listener.reconnect()

@@ -24,7 +24,7 @@ from o9.store.leases import NODE
 from o9.store.ledger import CHECKPOINT, METRIC
 from o9.store.record import table_of
 from o9.store.rollups import ROLLUP, TALLY
-from o9.store.runs import PREFECT_RUN
+from o9.store.runs import PREFECT_RUN, PRUNED
 from o9.store.transitions import PREFECT_STATE, TRANSITION
 
 CHANGE = table_of(tables.Change)
@@ -169,8 +169,15 @@ def intents(connection: Connection, optimization_id: str) -> list[Row]:
 
 
 def prefect_run(connection: Connection, run_id: str) -> Row | None:
-    found = _rows(connection, select(PREFECT_RUN).where(PREFECT_RUN.c.run_id == run_id))
+    known = (PREFECT_RUN.c.run_id == run_id, PREFECT_RUN.c.optimization_id != PRUNED)
+    found = _rows(connection, select(PREFECT_RUN).where(*known))
     return found[0] if found else None
+
+
+def pruned_runs(connection: Connection, limit: int) -> list[str]:
+    """Ids of flow runs that were attempts at what is pruned, and that Prefect may still have."""
+    statement = select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.optimization_id == PRUNED).limit(limit)
+    return list(connection.execute(statement).scalars())
 
 
 def open_runs(connection: Connection, after: str, limit: int) -> list[Row]:
