@@ -346,14 +346,20 @@ async def test_events_too_are_only_its_owner_s(home: Path) -> None:
                 assert await told(server, door, server.auth_string) == "auth_success"
 
 
+def listening(port: int) -> socket.socket | None:
+    """Whoever that is, requests with the old string reach him."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("127.0.0.1", port))
+    return None
+
+
 async def test_on_another_port_it_lets_in_by_another_string(home: Path) -> None:
     with here(home):
         first = await ensure_prefect_server()
         (server,) = server_processes(home)
         server.kill()
         port = int(first.api_url.rpartition(":")[2].partition("/")[0])
-        await asyncio.to_thread(wait_for_no_server, home)
-        with socket.create_server(("127.0.0.1", port)):  # whoever that is, requests with the old string reach him
+        with await asyncio.to_thread(wait_until, lambda: listening(port), "the old port is free"):
             second = await ensure_prefect_server()
         assert (second.api_url != first.api_url, second.auth_string != first.auth_string) == (True, True)
         for handle in (first, second):
