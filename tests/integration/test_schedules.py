@@ -12,6 +12,7 @@ import o9_testing
 import zygote
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterState
 from prefect.client.schemas.filters import FlowRunFilterStateType as StateTypes
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -47,13 +48,13 @@ async def test_a_schedule_creates_runs_and_each_is_an_optimization(
         async with get_client() as client:
             deployment = await async_wait_until(lambda: served(client), 60)
             try:
-                every = [(IntervalSchedule(interval=timedelta(seconds=5)), True)]
-                await client.create_deployment_schedules(deployment.id, every)
+                every = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(seconds=5)))
+                await client.create_deployment_schedules(deployment.id, [every])
                 (flow_run, *_) = await async_wait_until(lambda: completed(client, deployment.id), 60)
             finally:
+                serving.terminate()
+                serving.wait(30)
                 await client.delete_deployment(deployment.id)
-        serving.terminate()
-        serving.wait(30)
     assert flow_run.auto_scheduled
     with Store(store_url) as store:
         run = store.prefect_run(str(flow_run.id))

@@ -31,6 +31,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
+    literal,
     literal_column,
     select,
     text,
@@ -267,7 +268,7 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
     )
     last = select(TRANSITION.c.optimization_id).order_by(TRANSITION.c.id.desc()).limit(1).scalar_subquery()
     at = OPTIMIZATION.c.completed_at
-    behind: ColumnElement[bool] = tuple_(at, own) > tuple_(*cursor) if cursor != ("", "") else true()
+    behind: ColumnElement[bool] = tuple_(at, own) > tuple_(*map(literal, cursor)) if cursor != ("", "") else true()
     return (
         select(
             *(OPTIMIZATION.c[name] for name in _READ), awaited.label("awaited"), open_run.label("open_run"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, case, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Table, bindparam, case, func, literal, literal_column, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -93,7 +93,7 @@ def page(
         statement = statement.where(OPTIMIZATION.c.optimization_type == optimization_type.value)
     if cursor is not None:
         at, last = _read_cursor(cursor)
-        statement = statement.where(tuple_(created, name) < tuple_(at, last))
+        statement = statement.where(tuple_(created, name) < tuple_(literal(at), literal(last)))
     rows = _rows(connection, statement)
     following = _write_cursor(rows[limit - 1]) if len(rows) > limit else None
     return Page([row_to_state(row) for row in rows[:limit]], following)
