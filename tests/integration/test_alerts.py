@@ -16,6 +16,7 @@ import o9_testing
 import pytest
 from bad_server import bad_server
 
+from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.rules import Why
 from o9.alerts.system import AlertNotificationSystem
 from o9.flows.deliver_alerts import deliver_alerts
@@ -631,16 +632,13 @@ async def test_the_flow_delivers_where_nobody_runs(
     set_o9: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = o9_testing.session_server()
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     set_o9(store_url=store_url)
     source = AlertNotificationSystem(storage_path=store_url)
     await source.initialize()
     await source.send_alert(alert("a"))
     nothing = {"judged": True, "led": True, "notices": 0, "sent": 0, "pending": 0, "failed": 0}
     one = nothing | {"notices": 1, "sent": 1}
-    with temporary_settings({PREFECT_API_URL: server.api_url}), caplog.at_level(logging.INFO):
+    with prefect_client_settings(o9_testing.session_server()), caplog.at_level(logging.INFO):
         assert await deliver_alerts() == one
         assert await deliver_alerts() == nothing
         assert "[WARNING] Drawdown: opt-1" in caplog.text

@@ -34,7 +34,7 @@ class Served:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self._environment = environment | {
-            "PREFECT_API_URL": o9_testing.session_server().api_url,
+            **o9_testing.prefect_environment(),
             "O9_LOG_FORMAT": "json",
         }
         self.processes: list[zygote.Process] = []

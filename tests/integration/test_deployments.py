@@ -99,7 +99,7 @@ async def deployments(client: PrefectClient) -> list[Any]:
 
 def environment_for(folder: Path, environment: dict[str, str]) -> dict[str, str]:
     return environment | {
-        "PREFECT_API_URL": o9_testing.session_server().api_url,
+        **o9_testing.prefect_environment(),
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "O9_STORE_URL": str(folder / "store.db"),
         "O9_LOG_LEVEL": "INFO",

@@ -52,7 +52,7 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., zygote.Proces
     (tmp_path / "desk.py").write_text(DESK)
     with o9_testing.no_process_left() as environment:
         environment |= {
-            "PREFECT_API_URL": o9_testing.session_server().api_url,
+            **o9_testing.prefect_environment(),
             "O9_STORE_URL": store_url,
             "O9_ALLOWED_IMPORTS": "desk",
             "O9_LEASE_SECONDS": "1",

@@ -107,7 +107,7 @@ def rebalance(tmp_path: Path, spool: Path) -> Iterator[Callable[[str, str], tupl
 
         def start(url: str, end: str) -> tuple[zygote.Process, str]:
             here = {
-                "PREFECT_API_URL": o9_testing.session_server().api_url,
+                **o9_testing.prefect_environment(),
                 "PREFECT_LOGGING_LEVEL": "ERROR",
                 "O9_STORE_URL": url,
                 "O9_SPOOL_FOLDER": str(spool),

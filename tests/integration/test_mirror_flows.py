@@ -142,7 +142,7 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., zygote.Proces
     (tmp_path / "desk.py").write_text(DESK)
     with o9_testing.no_process_left() as environment:
         environment |= {
-            "PREFECT_API_URL": o9_testing.session_server().api_url,
+            **o9_testing.prefect_environment(),
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
             "O9_STORE_URL": store_url,

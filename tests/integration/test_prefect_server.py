@@ -7,13 +7,17 @@ run O9 before.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gc
 import json
 import os
+import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +29,7 @@ import o9_testing
 import prefect.settings as settings
 import psutil
 import pytest
+import websockets
 import zygote
 from prefect import flow, task
 from prefect.logging import get_run_logger
@@ -157,9 +162,9 @@ def test_the_first_start_says_so_and_registers_blocks_behind_its_answer(tmp_path
         user = start()
         assert "first start" in user.says("report")
         user.says("url")
-        wait_until((tmp_path / "memo_store.toml").exists, "block types are registered after the server answers")
+        registered = "select count(*) from block_type where slug in ('secret', 'o9-aggregator-store')"
+        wait_until(lambda: rows(tmp_path, registered) == [(2,)], "block types are registered after the server answers")
         user.stop()
-    assert rows(tmp_path, "select count(*) from block_type") > [(10,)]
 
 
 # Sharing
@@ -220,6 +225,7 @@ async def test_one_process_may_use_it_several_times_and_start_it_again(home: Pat
         fourth = await ensure_prefect_server()
         assert await fourth.alive()
         assert fourth.api_url == third.api_url, "flow runs that are under way find the new server by themselves"
+        assert fourth.auth_string == third.auth_string, "and are let in"
         await third.close()
         await fourth.close()
         await asyncio.to_thread(wait_for_no_server, home)
@@ -273,13 +279,104 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     wait_for_no_server(tmp_path)
 
 
+# Who is let in
+
+
+def auth_file(home: Path) -> Path:
+    (file,) = home.glob("o9/server-*/server.auth")
+    return file
+
+
+def lets_in(auth_string: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
+
+
+@pytest.fixture
+def open_home() -> Iterator[Path]:
+    """A Prefect home that everybody may enter and that holds nothing yet; pytest's own folders are their user's."""
+    folder = Path(tempfile.mkdtemp(prefix="o9-open-home-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_it_answers_nobody_but_its_owner(open_home: Path) -> None:
+    with users(open_home) as start:
+        url = start().says("url")
+        own = lets_in(auth_file(open_home).read_text())
+        blocks = f"{url}/block_documents/filter"
+        for header in ({}, lets_in("o9:"), lets_in("o9:a guess"), {"Authorization": "Bearer of nothing"}):
+            assert httpx.post(blocks, json={}, headers=header).status_code == 401
+            assert httpx.post(f"{url}/flow_runs/filter", json={}, headers=header).status_code == 401
+        assert httpx.post(blocks, json={}, headers=own).status_code == 200
+
+        page = {"Origin": "https://example.com"}
+        asks_first = page | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        answers = [
+            httpx.post(blocks, json={}, headers=own | page), httpx.get(f"{url}/health", headers=page),
+            httpx.options(blocks, headers=asks_first),
+        ]  # fmt: skip
+        assert [answer.headers.get("access-control-allow-origin") for answer in answers] == [None] * 3
+        assert answers[2].status_code == 400
+
+        kept = [*auth_file(open_home).parent.iterdir(), *open_home.glob("prefect.db*")]
+        assert {"server.auth", "server.json", "server.log", "users.lock", "prefect.db"} <= {file.name for file in kept}
+        assert [file for file in kept if file.stat().st_mode & 0o077] == []
+        (server,) = server_processes(open_home)
+        assert auth_file(open_home).read_text() not in " ".join(server.cmdline())
+        if os.geteuid() == 0:
+            for secret in (auth_file(open_home), Path(f"/proc/{server.pid}/environ"), open_home / "prefect.db"):
+                read = subprocess.run(["cat", str(secret)], user="nobody", group=65534, extra_groups=[], check=False)
+                assert read.returncode != 0
+
+
+async def test_events_too_are_only_its_owner_s(home: Path) -> None:
+    async def told(server: PrefectServer, door: str, token: str) -> Any:
+        address = f"{server.api_url.replace('http', 'ws', 1)}/events/{door}"
+        async with websockets.connect(address, subprotocols=[websockets.Subprotocol("prefect")]) as connection:
+            await connection.send(json.dumps({"type": "auth", "token": token}))
+            return json.loads(await connection.recv())["type"]
+
+    with here(home):
+        async with await ensure_prefect_server() as server:
+            assert server.auth_string is not None
+            for door in ("in", "out"):
+                with pytest.raises(websockets.ConnectionClosed):
+                    await told(server, door, "o9:a guess")
+                assert await told(server, door, server.auth_string) == "auth_success"
+
+
+def listening(port: int) -> socket.socket | None:
+    """Whoever that is, requests with the old string reach him."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("127.0.0.1", port))
+    return None
+
+
+async def test_on_another_port_it_lets_in_by_another_string(home: Path) -> None:
+    with here(home):
+        first = await ensure_prefect_server()
+        (server,) = server_processes(home)
+        server.kill()
+        port = int(first.api_url.rpartition(":")[2].partition("/")[0])
+        with await asyncio.to_thread(wait_until, lambda: listening(port), "the old port is free"):
+            second = await ensure_prefect_server()
+        assert (second.api_url != first.api_url, second.auth_string != first.auth_string) == (True, True)
+        for handle in (first, second):
+            await handle.close()
+        await asyncio.to_thread(wait_for_no_server, home)
+
+
 # Configured servers
 
 
 async def test_a_configured_server_is_used_as_it_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with users(home) as start:
         url = start().says("url")
-        with here(home, PREFECT_API_URL=url):
+        wanted = "set PREFECT_API_AUTH_STRING"
+        with here(home, PREFECT_API_URL=url), pytest.raises(OptimizationCoordinationError, match=wanted):
+            await ensure_prefect_server()
+        with here(home, PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=auth_file(home).read_text()):
             async with await ensure_prefect_server() as server:
                 assert (server.api_url, server.local) == (url, False)
                 assert await server.alive()

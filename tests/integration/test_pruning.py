@@ -8,29 +8,43 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import o9_testing
 import pytest
-from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect import flow, get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Completed
 from sqlalchemy import Float, Integer, LargeBinary, func, insert, inspect, select
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.flows.prune_history import prune_history
 from o9.health.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import horizon, prune
+from o9.mirror.removal import remove_flow_runs
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.store.contract_pruning import assert_counts_of_what_is_there, live
 from o9.store.contract_steps import at_work, trial
+from o9.store.leases import MIRRORED
 from o9.store.ledger import CommitStep
 from o9.store.pruning import owned
 from o9.store.record import metadata
+from o9.store.runs import Adopt, CloseRun, KnowRun
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
@@ -215,3 +229,92 @@ def test_the_horizon_is_so_many_days_back() -> None:
 
 def test_it_is_deployed_by_its_module() -> None:
     assert load_flow_from_entrypoint("o9.flows.prune_history:prune_history") is prune_history
+
+
+# Flow runs in Prefect
+
+
+@flow
+async def somebody_s() -> None:
+    """Never run."""
+
+
+async def test_flow_runs_that_o9_created_go_too_and_nobody_else_s(
+    aggregator: Any, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    store = aggregator.store
+    for name in ("old", "young"):
+        await aggregator.submit_optimization(o9_testing.new(name, objective="branin", seed=7, total_steps=2))
+        await o9_testing.ended(aggregator, name)
+    await async_wait_until(lambda: store.open_runs() == [])
+    made_old(store, "old")
+    with prefect_client_settings(o9_testing.session_server()):
+        async with get_client() as client:
+            theirs = await somebody_s_runs(client, store, "old")
+            mine = {name: run_of(store, name) for name in ("old", "young")}
+            assert await tasks_of(client, mine["old"]) > 2
+            told = await prune_history(1 / 48)
+            assert (told["optimizations"], told["flow_runs"]) == (2, 1)
+            assert await there(client, [*mine.values(), *theirs]) == {mine["young"], *theirs}
+            assert await tasks_of(client, mine["old"]) == 0
+            assert await tasks_of(client, mine["young"]) > 2
+            logs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[mine["old"]]))
+
+            async def no_log_is_left() -> bool:
+                return not await client.read_logs(log_filter=logs)
+
+            await async_wait_until(no_log_is_left)
+    assert store.pruned_runs() == []
+
+
+async def test_where_prefect_is_away_they_go_the_next_time(used: Store, caplog: pytest.LogCaptureFixture) -> None:
+    async with get_client() as client:
+        ours = await client.create_flow_run(somebody_s, tags=["o9"], state=Completed())
+        used.write(KnowRun(str(ours.id), "old", 1))
+        used.write(CloseRun(str(ours.id)))
+        await prune(used, horizon(1 / 48, utc_now()), sharpe_ratios_of)
+        away = {PREFECT_API_URL: f"http://127.0.0.1:{o9_testing.free_port()}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+        with temporary_settings(away):
+            assert await remove_flow_runs(used) == 0
+        assert used.pruned_runs() == [str(ours.id)]
+        assert [record.levelname for record in caplog.records if record.name == "o9.mirror.removal"] == ["WARNING"]
+        assert (await prune_history())["flow_runs"] == 1  # also where it deletes nothing else
+        assert await there(client, [ours.id]) == set()
+    assert used.pruned_runs() == []
+
+
+def made_old(store: Store, name: str) -> None:
+    with sqlite3.connect(store.name.removeprefix("sqlite:///")) as direct:
+        an_hour_ago = (utc_now() - timedelta(hours=1)).isoformat(timespec="microseconds")
+        direct.execute("UPDATE optimization SET completed_at = ? WHERE optimization_id = ?", (an_hour_ago, name))
+
+
+def run_of(store: Store, name: str) -> UUID:
+    (run_id,) = {row["run_id"] for row in store.prefect_states(name) if row["run_kind"] == "flow"}
+    return UUID(run_id)
+
+
+async def somebody_s_runs(client: PrefectClient, store: Store, name: str) -> set[UUID]:
+    """A run that has O9's tag, one of a deployment that was an attempt at `name`, and one that is mirrored."""
+    tagged = await client.create_flow_run(somebody_s, tags=["o9"], state=Completed())
+    deployment_id = await client.create_deployment(await client.create_flow(somebody_s), f"for {name}")
+    deployed = await client.create_flow_run_from_deployment(deployment_id, state=Completed(), tags=["o9"])
+    store.write(KnowRun(str(deployed.id), name, 2))
+    store.write(CloseRun(str(deployed.id)))
+    mirrored = await client.create_flow_run(somebody_s, tags=["o9"], state=Completed())
+    watched = o9_testing.new("watched", strategy=MIRRORED)
+    store.write(Adopt(watched, str(mirrored.id), "node", 60.0))
+    store.write(Transition("watched", S.CANCELLED, Cause.HOOK))
+    store.write(CloseRun(str(mirrored.id)))
+    made_old(store, "watched")
+    at_work(store, "newest")
+    return {tagged.id, deployed.id, mirrored.id}
+
+
+async def there(client: PrefectClient, run_ids: list[UUID]) -> set[UUID]:
+    these = FlowRunFilter(id=FlowRunFilterId(any_=run_ids))
+    return {each.id for each in await client.read_flow_runs(flow_run_filter=these)}
+
+
+async def tasks_of(client: PrefectClient, run_id: UUID) -> int:
+    return len(await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))))

@@ -52,7 +52,7 @@ def runner(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.syspath_prepend(str(tmp_path))
     with o9_testing.no_process_left() as environment:
         environment |= {
-            "PREFECT_API_URL": o9_testing.session_server().api_url,
+            **o9_testing.prefect_environment(),
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
             "O9_STORE_URL": store_url,
             "O9_ALLOWED_IMPORTS": "served_desk",

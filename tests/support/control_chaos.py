@@ -95,7 +95,7 @@ class Floor:
 
     def flow(self, optimization_id: str) -> zygote.Process:
         """A process in which Prefect's flow is called as Prefect calls it."""
-        return self._start("flow.py", optimization_id, PREFECT_API_URL=o9_testing.session_server().api_url)
+        return self._start("flow.py", optimization_id, **o9_testing.prefect_environment())
 
     def _start(self, *command: str, **more: str) -> zygote.Process:
         process: Any

@@ -114,6 +114,12 @@ def session_server() -> Any:
     return server
 
 
+def prefect_environment() -> dict[str, str]:
+    """Where processes that tests start find the session's server, and what lets them in."""
+    server = session_server()
+    return {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.auth_string}
+
+
 def without_fsync(server: Any) -> None:
     """Of a test's own PostgreSQL: what it holds need not survive the machine."""
     for setting in ("fsync", "full_page_writes", "synchronous_commit"):

@@ -189,7 +189,8 @@ class Node:
                 return
             server = await ensure_prefect_server(logger.warning)
             try:
-                if server.api_url != self._server.api_url:  # on the old one, whoever waits for it finds it by himself
+                # At the old address and let in as before, whoever waits for it finds it by himself.
+                if (server.api_url, server.auth_string) != (self._server.api_url, self._server.auth_string):
                     with prefect_client_settings(server):
                         await self.dispatcher.reconnect()
                         await self._listener.reconnect()

@@ -39,6 +39,7 @@ from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_BLOCKS_REGISTER_ON_START,
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_API_URL,
@@ -98,9 +99,8 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
 @contextmanager
 def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
     """Under this, flows run by this task or thread, their task runs, logs and events go to `server`, nowhere else."""
-    with temporary_settings(
-        {PREFECT_API_URL: server.api_url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False},
-    ):
+    own = {PREFECT_API_AUTH_STRING: server.auth_string} if server.local else {}
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False} | own):
         yield
 
 
@@ -110,6 +110,7 @@ class PrefectServer:
 
     api_url: str
     local: bool
+    auth_string: str | None = field(default=None, repr=False)  # None: a configured one's is in Prefect's settings
     _users_lock: BinaryIO | None = field(default=None, repr=False)
     _folder: Path | None = field(default=None, repr=False)
 
@@ -196,15 +197,24 @@ async def _within_reach(url: str, seconds: float) -> BaseException | None:
                 async with get_client() as client:
                     while True:
                         if (problem := await client.api_healthcheck()) is None:
+                            await client.hello()  # the health check answers everybody
                             return None
                         await asyncio.sleep(0.25)
-    except TimeoutError as error:
+    except (TimeoutError, httpx.TransportError) as error:
         return problem or error
     except httpx.InvalidURL:  # whose text may hold a part of a password
         return OptimizationCoordinationError("it is no URL such as http://127.0.0.1:4200/api")
+    except httpx.HTTPStatusError as error:
+        return error if _is_refusal(error) else None
+
+
+def _is_refusal(problem: BaseException) -> bool:
+    return isinstance(problem, httpx.HTTPStatusError) and problem.response.status_code == httpx.codes.UNAUTHORIZED
 
 
 def _unreachable(url: str, problem: BaseException) -> str:
+    if _is_refusal(problem):
+        return f"Prefect's server at {public_url(url)} wants its authentication string: set PREFECT_API_AUTH_STRING."
     return (
         f"Prefect's server at {public_url(url)} did not answer within {REACH_SECONDS:.0f} s "
         f"({type(problem).__name__}: {public_text(str(problem))}). "
@@ -264,6 +274,7 @@ def _server_environment() -> dict[str, str]:
         | configured
         | {
             "PREFECT_SERVER_API_BASE_PATH": "/api",
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",  # Prefect's own default lets pages of all sites ask
             "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
             # The process registers blocks itself, once it answers. Without the second, Prefect would note in its memo
             # that it is done, and no server of this home would ever do it.
@@ -294,18 +305,20 @@ class _Wait:
 
 
 def _find_or_start(place: _Place, wait: _Wait, report: Callable[[str], None]) -> PrefectServer:
-    place.folder.mkdir(parents=True, exist_ok=True)
+    place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as unless_found:
-        users_lock = unless_found.enter_context((place.folder / process.USERS_LOCK).open("ab"))
+        users_lock = unless_found.enter_context(process.opened(place.folder / process.USERS_LOCK))
         while not process.try_lock(users_lock, fcntl.LOCK_SH):
             wait.pause(place)  # a server that its last user left is about to be dead
         # From here on a server that is starting stays, even if its starter dies while this waits for it.
-        with (place.folder / process.START_LOCK).open("ab") as start_lock:
+        with process.opened(place.folder / process.START_LOCK) as start_lock:
             if not process.try_lock(start_lock, fcntl.LOCK_EX):
                 report("waiting for Prefect's local server, which another process is starting")
                 while not process.try_lock(start_lock, fcntl.LOCK_EX):
                     wait.pause(place)
-            server = PrefectServer(_url_once_it_answers(place, wait, report), True, users_lock, place.folder)
+            url = _url_once_it_answers(place, wait, report)
+            auth_string = (place.folder / process.AUTH).read_text()
+            server = PrefectServer(url, True, auth_string, users_lock, place.folder)
         unless_found.pop_all()
         _handles.add(server)
         return server
@@ -347,7 +360,7 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
         command += ["--database", str(place.database)]
     if place.register_blocks:
         command.append("--register-blocks")
-    with (place.folder / process.LOG).open("ab") as log:
+    with process.opened(place.folder / process.LOG) as log:
         log.truncate(0)
         server = subprocess.Popen(
             command,
@@ -374,7 +387,7 @@ def _holder(place: _Place) -> str:
 
 
 def _is_locked(path: Path) -> bool:
-    with path.open("ab") as file:
+    with process.opened(path) as file:
         return not process.try_lock(file, fcntl.LOCK_SH)
 
 

@@ -9,6 +9,8 @@ The process serves Prefect's own application on a free port of 127.0.0.1 for as 
   one.
 - `server.json` says where it listens. The port is bound before anything is imported, so a client may connect at
   once: its first request waits in the socket and is answered in the moment the application is up.
+- `server.auth` holds the string that each request must carry (Prefect's basic authentication). This file and all
+  others that the process makes, a new database among them, are its owner's alone.
 
 The first start sets up a new SQLite database by Prefect's own migrations, in a process beside this one while this one
 imports. A database that exists is left to Prefect, which checks and upgrades it in either case when it starts. The
@@ -26,6 +28,7 @@ import fcntl
 import gc
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -44,6 +47,7 @@ USERS_LOCK = "users.lock"
 START_LOCK = "start.lock"
 SERVER_LOCK = "server.lock"
 STATE = "server.json"
+AUTH = "server.auth"
 LOG = "server.log"
 
 _POLL_SECONDS = 0.25
@@ -57,13 +61,16 @@ _NOBODY_ELSE, _FAILED = 0, 3
 def serve(folder: Path, database: Path | None, register_blocks: bool, port: int) -> int:
     """Serve until nobody uses the server; the exit status. `port` is taken where it is free, else any."""
     gc.disable()  # imports allocate and hardly free: collecting meanwhile would cost half a second
+    os.umask(0o077)
     lock = (folder / SERVER_LOCK).open("ab")
     if not _locked_within(lock, _PROBE_SECONDS):
         return _NOBODY_ELSE
     watch = _UsersWatch(folder)
     watch.start()
     listener = _listener(port)
-    _publish(folder, listener.getsockname()[1])
+    bound = listener.getsockname()[1]
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = _auth_string(folder, same_port=bound == port)
+    _publish(folder, STATE, json.dumps({"pid": os.getpid(), "port": bound}))
     setup = _DatabaseSetup(database) if database is not None and not database.exists() else None
 
     import uvicorn
@@ -107,6 +114,17 @@ def _listener(port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", port), backlog=256)
     except OSError:
         return socket.create_server(("127.0.0.1", 0), backlog=256)
+
+
+def _auth_string(folder: Path, *, same_port: bool) -> str:
+    """What each request must carry.
+
+    It stays while the port does, so that flow runs under way go on with a server that takes the place of a dead one.
+    With another port there is another string, since whoever listens on the old port now is sent the old one.
+    """
+    if not (same_port and (folder / AUTH).exists()):
+        _publish(folder, AUTH, f"o9:{secrets.token_urlsafe(32)}")
+    return (folder / AUTH).read_text()
 
 
 async def _register_block_types() -> None:
@@ -162,10 +180,15 @@ def _bound_log() -> None:
         os.ftruncate(output, 0)
 
 
-def _publish(folder: Path, port: int) -> None:
-    draft = folder / f"{STATE}.{os.getpid()}"
-    draft.write_text(json.dumps({"pid": os.getpid(), "port": port}))
-    draft.replace(folder / STATE)
+def _publish(folder: Path, name: str, text: str) -> None:
+    draft = folder / f"{name}.{os.getpid()}"
+    draft.write_text(text)
+    draft.replace(folder / name)
+
+
+def opened(path: Path) -> BinaryIO:
+    """The file, to append to; its owner's alone where this creates it."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def try_lock(file: BinaryIO, kind: int) -> bool:

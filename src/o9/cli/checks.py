@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -33,6 +33,8 @@ from o9.store.store import Store
 
 LOW_DISK_BYTES, VERY_LOW_DISK_BYTES = 2**30, 100 * 2**20
 BROKEN_FASTAPI = (0, 151)  # from here on Prefect 3.8's server does not start
+# Before the one, beside the other, Prefect's scheduler fails: "Can't evaluate bulk DML statement".
+SCHEDULING_PREFECT, NEWER_SQLALCHEMY = (3, 9, 1), (2, 1)
 PURPOSES = {
     "quant": "only `o9 demo` needs it",
     "postgres": "only a store in PostgreSQL needs it",
@@ -68,10 +70,22 @@ def packages() -> Iterator[Finding]:
     for name in ("prefect", "sqlalchemy", "optuna"):
         remedy = "" if versions[name] else "pip install prefect-o9"
         yield Finding(name, _ok(versions[name]), versions[name] or "missing", remedy)
-    fastapi = versions["fastapi"] or "0"
-    if tuple(int(part) for part in fastapi.split(".")[:2] if part.isdigit()) >= BROKEN_FASTAPI:
-        detail = f"{fastapi} makes Prefect's server crash"
+    yield from known_to_fail(versions)
+
+
+def known_to_fail(versions: Mapping[str, str | None]) -> Iterator[Finding]:
+    """What is installed by name, and does not work together; pip keeps it apart unless it is told otherwise."""
+    release = {name: _release(versions[name] or "0") for name in ("prefect", "sqlalchemy", "fastapi")}
+    if release["fastapi"] >= BROKEN_FASTAPI:
+        detail = f"{versions['fastapi']} makes Prefect's server crash"
         yield Finding("fastapi", Level.PROBLEM, detail, "pip install 'fastapi<0.151'")
+    if release["sqlalchemy"] >= NEWER_SQLALCHEMY and (0,) < release["prefect"] < SCHEDULING_PREFECT:
+        detail = f"{versions['sqlalchemy']} keeps Prefect {versions['prefect']} from creating scheduled runs"
+        yield Finding("sqlalchemy", Level.PROBLEM, detail, "pip install 'sqlalchemy<2.1', or 'prefect>=3.9.1'")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def extras() -> Iterator[Finding]:
@@ -171,14 +185,16 @@ def prefect_server() -> Iterator[Finding]:
     found = look_for_servers()
     if found.configured and found.problem:
         remedy = (
-            "start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
-            "(`prefect config unset PREFECT_API_URL`) to use a local one"
+            "start it (`prefect server start`), correct PREFECT_API_URL and PREFECT_API_AUTH_STRING, or unset the "
+            "first (`prefect config unset PREFECT_API_URL`) to use a local one"
         )
-        yield Finding("prefect server", Level.PROBLEM, f"{found.configured} does not answer ({found.problem})", remedy)
+        yield Finding("prefect server", Level.PROBLEM, f"{found.configured} {found.problem}", remedy)
     elif found.configured:
         yield Finding("prefect server", Level.OK, f"{found.configured} answers")
     elif found.local:
-        yield Finding("prefect server", Level.OK, f"none is configured; the local one answers at {found.local}")
+        url, file = found.local
+        remedy = f'for Prefect\'s own commands: export PREFECT_API_URL={url} PREFECT_API_AUTH_STRING="$(cat {file})"'
+        yield Finding("prefect server", Level.OK, f"none is configured; the local one answers at {url}", remedy)
     else:
         yield Finding("prefect server", Level.OK, "none is configured; a local one starts when it is needed")
     home = next((folder for folder in (found.home, *found.home.parents) if folder.exists()), found.home)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_KEY,
+    PREFECT_API_URL,
+    PREFECT_HOME,
+)
 from sqlalchemy.engine import make_url
 
 from o9.model.urls import public_url
@@ -18,15 +28,15 @@ REACH_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class PrefectServers:
-    """configured: the URL that Prefect's settings name, or None. problem: why it does not answer, or None.
+    """configured: the URL that Prefect's settings name, or None. problem: that it does not answer, or let us in.
 
-    local: the URL of this machine's local server where one is running.
+    local: the URL of this machine's local server where one is running, and the file with what it lets people in by.
     """
 
     home: Path
     configured: str | None
     problem: str | None
-    local: str | None
+    local: tuple[str, Path] | None
 
 
 def configured_server() -> str | None:
@@ -37,8 +47,12 @@ def configured_server() -> str | None:
 def look_for_servers() -> PrefectServers:
     home = PREFECT_HOME.value().expanduser()
     configured = configured_server()
-    problem = _problem(configured) if configured else None
-    return PrefectServers(home, configured and public_url(configured), problem, _local(home))
+    problem = None
+    if configured:
+        unheard = _problem(configured)
+        problem = f"does not answer ({unheard})" if unheard else _refusal(configured)
+    local = next(((url, file) for url, file in _local_servers(home) if _problem(url) is None), None)
+    return PrefectServers(home, configured and public_url(configured), problem, local)
 
 
 def where_prefect_records() -> str:
@@ -47,7 +61,12 @@ def where_prefect_records() -> str:
         return f"{public_url(configured).removesuffix('/api')} in a browser"
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     where = str(make_url(url).database) if url.startswith("sqlite") else public_url(url)
-    return f"{where} (`prefect server start` shows it in a browser)"
+    files = sorted(
+        PREFECT_HOME.value().expanduser().glob("o9/server-*/server.auth"), key=lambda file: file.stat().st_mtime
+    )
+    # As it comes, Prefect's server answers everybody on the machine; with this it wants what O9's own local one wants.
+    guarded = f'PREFECT_SERVER_API_AUTH_STRING="$(cat {files[-1]})" ' if files else ""
+    return f"{where} (`{guarded}prefect server start` shows it in a browser)"
 
 
 def _problem(url: str) -> str | None:
@@ -60,12 +79,26 @@ def _problem(url: str) -> str | None:
         return f"{type(error).__name__}: it is no URL such as http://127.0.0.1:4200/api"
 
 
-def _local(home: Path) -> str | None:
+def _refusal(url: str) -> str | None:
+    """Whether a server that answers does so to whoever sends the configured authentication string, or none."""
+    if PREFECT_API_KEY.value():  # Prefect Cloud's way
+        return None
+    request = urllib.request.Request(f"{url.rstrip('/')}/hello")
+    if given := PREFECT_API_AUTH_STRING.value():
+        request.add_header("Authorization", f"Basic {base64.b64encode(given.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=REACH_SECONDS):
+            return None
+    except HTTPError as error:
+        return "wants another PREFECT_API_AUTH_STRING" if error.code == HTTPStatus.UNAUTHORIZED else None
+    except OSError as error:
+        return f"does not answer ({getattr(error, 'reason', error)})"
+
+
+def _local_servers(home: Path) -> Iterator[tuple[str, Path]]:
+    """The URLs of local servers that are running or were, each with the file that holds its authentication string."""
     for state in home.glob("o9/server-*/server.json"):
         try:
-            url = f"http://127.0.0.1:{json.loads(state.read_bytes())['port']}/api"
+            yield f"http://127.0.0.1:{json.loads(state.read_bytes())['port']}/api", state.with_name("server.auth")
         except (OSError, ValueError, KeyError):  # it is being written or taken away in this moment
             continue
-        if _problem(url) is None:
-            return url
-    return None

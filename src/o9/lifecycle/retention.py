@@ -37,7 +37,8 @@ Progress = Callable[[float], Awaitable[None]]
 class Removed:
     """What was deleted; how many were kept for which reason; and how long the longest transaction took.
 
-    That is with the wait for its turn, and at least as long as others had to wait for theirs.
+    That is with the wait for its turn, and at least as long as others had to wait for theirs. flow_runs: in Prefect;
+    whoever prunes without Prefect leaves them to the flow prune_history.
     """
 
     before: str
@@ -48,6 +49,7 @@ class Removed:
     notices: int = 0
     untold: int = 0
     silences: int = 0
+    flow_runs: int = 0
     kept: Counter[Because] = field(default_factory=Counter)
     longest_seconds: float = 0.0
 

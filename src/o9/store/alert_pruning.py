@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, literal, or_, select, tuple_
 
 from o9.store.alert_channels import CHANNEL_NODE
 from o9.store.alert_tables import PENDING
@@ -71,7 +71,7 @@ class PruneAlerts:
         looked_at = (
             select(*place, _is_old(self.before).label("old"))
             .join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
-            .where(ALERT.c.at < self.before, tuple_(*place) > tuple_(*done.cursor))
+            .where(ALERT.c.at < self.before, tuple_(*place) > tuple_(*map(literal, done.cursor)))
             .order_by(*place)
             .limit(self.piece)
         )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, select, tuple_
+from sqlalchemy import Connection, Select, func, literal, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
@@ -65,7 +65,7 @@ def alert_page(
     if level is not None:
         statement = statement.where(ALERT.c.level == level)
     if before is not None:
-        statement = statement.where(tuple_(ALERT.c.at, ALERT.c.alert_id) < tuple_(*before))
+        statement = statement.where(tuple_(ALERT.c.at, ALERT.c.alert_id) < tuple_(*map(literal, before)))
     return [_decoded(row) for row in connection.execute(statement).mappings()]
 
 
@@ -75,7 +75,7 @@ def open_episodes(connection: Connection, after: tuple[int, str], limit: int) ->
     From the beginning, (0, ""), these are all that fire and those whose end was not dealt with yet.
     """
     statement = (
-        _EPISODES.where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*after))
+        _EPISODES.where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*map(literal, after)))
         .order_by(ALERT.c.changed, ALERT.c.alert_id)
         .limit(limit)
     )

@@ -30,12 +30,13 @@ from o9.store.contract_steps import (
 )
 from o9.store.intents import SetIntent
 from o9.store.leadership import Lead
+from o9.store.leases import MIRRORED
 from o9.store.ledger import Amend, CommitStep
 from o9.store.outbox import Decide, Untold
 from o9.store.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
 from o9.store.rankings import RecordMetrics
 from o9.store.retry import Retry
-from o9.store.runs import CloseRun, KnowRun
+from o9.store.runs import Adopt, CloseRun, ForgetRuns, KnowRun
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
@@ -128,6 +129,32 @@ class PruningContract:
         assert store.prunable(ALL).optimizations == 2
         assert prune_all(store) == (2, {})
         assert (store.alerts.page(), store.alerts.untold(alert_id="mine")) == ([], [])
+
+    def test_which_flow_runs_were_its_attempts_is_known_until_they_are_forgotten(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        adopted = new("watched", metadata={"strategy": MIRRORED})
+        store.write(Adopt(adopted, "run of somebody", "node-1", 60.0))
+        store.write(Transition("watched", S.FAILED, Cause.HOOK))
+        store.write(CloseRun("run of somebody"))
+        for name in ("a", "b"):
+            live(store, name)
+            store.write(KnowRun(f"second run of {name}", name, 2))
+            store.write(CloseRun(f"second run of {name}"))
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        assert store.pruned_runs() == []
+        at_work(store, "runs")
+        assert prune_all(store)[0] == 2
+        mine = {"run of a", "second run of a"}
+        assert set(other.pruned_runs()) == mine  # neither of what is there nor of what was only watched
+        assert len(other.pruned_runs(limit=1)) == 1
+        put(other, "a")  # the same id once more: the runs are not its own
+        assert set(other.pruned_runs()) == mine
+        assert [other.prefect_run(run) for run in mine] == [None, None]
+        store.write(ForgetRuns(("run of a", "run of b", "no such run")))
+        assert other.pruned_runs() == ["second run of a"]
+        run = other.prefect_run("run of b")
+        assert run is not None
+        assert run["optimization_id"] == "b"
 
     def test_what_was_tried_stays_counted_and_leaves_its_sharpe_ratios(self, open_store: OpenStore) -> None:
         store = open_store()

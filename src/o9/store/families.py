@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, func, select, true, tuple_, update
+from sqlalchemy import Connection, bindparam, func, literal, select, true, tuple_, update
 
 from o9.model.states import TrialState
 from o9.store import aggregate_tables, tables
@@ -126,7 +126,7 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
             break
         last = (name, number)
         wanted.add(last)
-    data = select(*key, RETURNS.c.data).select_from(joined).where(*own, tuple_(*key) <= tuple_(*last))
+    data = select(*key, RETURNS.c.data).select_from(joined).where(*own, tuple_(*key) <= tuple_(*map(literal, last)))
     found = connection.execute(data.order_by(*key)) if wanted else ()
     kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
     return FamilyTrials(counts, kept, complete, pruned)

@@ -8,6 +8,7 @@ everything once.
 
 Ids are never given twice, and the newest change and transition stay, so that no reader's cursor is ever ahead of what
 comes. In a family what was pruned stays counted (`families.count_pruned`), in the rollups too (`rollups.count_pruned`).
+Which flow runs in Prefect were attempts at what is gone is kept until they are gone there, too (`runs.ForgetRuns`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
+    literal,
     literal_column,
     select,
     text,
@@ -45,7 +47,7 @@ from o9.store.families import RETURNS, TRIAL, SharpeRatios, count_pruned_trials
 from o9.store.ledger import CHECKPOINT
 from o9.store.record import metadata, table_of
 from o9.store.rollups import count_pruned
-from o9.store.runs import PREFECT_RUN
+from o9.store.runs import ATTEMPT, PREFECT_RUN, PRUNED
 from o9.store.transitions import DEPENDENCY, TRANSITION
 from o9.store.unit import OPTIMIZATION, UnitOfWork
 
@@ -179,6 +181,8 @@ class Prune:
                     _mark(unit, name)
                     return False
         unit.run(_AWAITING_IT, {"target": name})
+        unit.run(_KEEP_ATTEMPTS, {"target": name, "ours": ATTEMPT, "pruned": PRUNED})
+        unit.run(_OTHER_RUNS, {"target": name})
         return True
 
     def _trials(self, unit: UnitOfWork, name: str) -> int:
@@ -238,8 +242,8 @@ def outlook(connection: Connection, before: str) -> Outlook:
 
 @cache
 def owned() -> tuple[Table, ...]:
-    """All tables that hold something of an optimization, in the order in which it is deleted."""
-    apart = {OPTIMIZATION, CHANGE, CHECKPOINT, TRIAL}
+    """The tables of what is deleted with an optimization, in that order."""
+    apart = {OPTIMIZATION, CHANGE, CHECKPOINT, TRIAL, PREFECT_RUN}
     others = [table for table in metadata.sorted_tables if "optimization_id" in table.c and table not in apart]
     return (CHECKPOINT, TRIAL, *others)
 
@@ -264,7 +268,7 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
     )
     last = select(TRANSITION.c.optimization_id).order_by(TRANSITION.c.id.desc()).limit(1).scalar_subquery()
     at = OPTIMIZATION.c.completed_at
-    behind: ColumnElement[bool] = tuple_(at, own) > tuple_(*cursor) if cursor != ("", "") else true()
+    behind: ColumnElement[bool] = tuple_(at, own) > tuple_(*map(literal, cursor)) if cursor != ("", "") else true()
     return (
         select(
             *(OPTIMIZATION.c[name] for name in _READ), awaited.label("awaited"), open_run.label("open_run"),
@@ -333,3 +337,9 @@ _DELETE_RETURNS = delete(RETURNS).where(_of(RETURNS), RETURNS.c.number <= bindpa
 _DELETE_ROW = delete(OPTIMIZATION).where(_of(OPTIMIZATION))
 _DECISIONS = delete(DECISION).where(DECISION.c.alert_id.in_(select(ALERT.c.alert_id).where(_of(ALERT))))
 _AWAITING_IT = delete(DEPENDENCY).where(DEPENDENCY.c.after_id == bindparam("target"))
+_KEEP_ATTEMPTS = (
+    update(PREFECT_RUN)
+    .where(_of(PREFECT_RUN), PREFECT_RUN.c.kind == bindparam("ours"))
+    .values(optimization_id=bindparam("pruned"))
+)
+_OTHER_RUNS = delete(PREFECT_RUN).where(_of(PREFECT_RUN))  # mirrored ones, which O9 did not create

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, case, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Table, bindparam, case, func, literal, literal_column, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -23,7 +23,7 @@ from o9.store.leases import NODE
 from o9.store.ledger import CHECKPOINT, METRIC
 from o9.store.record import table_of
 from o9.store.rollups import ROLLUP, TALLY
-from o9.store.runs import PREFECT_RUN
+from o9.store.runs import PREFECT_RUN, PRUNED
 from o9.store.transitions import PREFECT_STATE, TRANSITION
 from o9.store.unit import OPTIMIZATION, Row
 
@@ -93,7 +93,7 @@ def page(
         statement = statement.where(OPTIMIZATION.c.optimization_type == optimization_type.value)
     if cursor is not None:
         at, last = _read_cursor(cursor)
-        statement = statement.where(tuple_(created, name) < tuple_(at, last))
+        statement = statement.where(tuple_(created, name) < tuple_(literal(at), literal(last)))
     rows = _rows(connection, statement)
     following = _write_cursor(rows[limit - 1]) if len(rows) > limit else None
     return Page([row_to_state(row) for row in rows[:limit]], following)
@@ -169,8 +169,15 @@ def intents(connection: Connection, optimization_id: str) -> list[Row]:
 
 
 def prefect_run(connection: Connection, run_id: str) -> Row | None:
-    found = _rows(connection, select(PREFECT_RUN).where(PREFECT_RUN.c.run_id == run_id))
+    known = (PREFECT_RUN.c.run_id == run_id, PREFECT_RUN.c.optimization_id != PRUNED)
+    found = _rows(connection, select(PREFECT_RUN).where(*known))
     return found[0] if found else None
+
+
+def pruned_runs(connection: Connection, limit: int) -> list[str]:
+    """Ids of flow runs that were attempts at what is pruned, and that Prefect may still have."""
+    statement = select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.optimization_id == PRUNED).limit(limit)
+    return list(connection.execute(statement).scalars())
 
 
 def open_runs(connection: Connection, after: str, limit: int) -> list[Row]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, literal_column, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, literal, literal_column, or_, select, tuple_, update
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
@@ -94,7 +94,7 @@ def newest_reports(connection: Connection, limit: int, before: tuple[str, str] |
     """The newest of each, newest first. `before`: only what comes behind this (`last_at`, `optimization_id`)."""
     statement = select(*_TOLD).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(_checked(limit))
     if before is not None:
-        statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*before))
+        statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*map(literal, before)))
     return _rows(connection, statement)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationConflictError
@@ -25,6 +25,7 @@ from o9.store.unit import OPTIMIZATION, UnitOfWork
 
 PREFECT_RUN = table_of(tables.PrefectRun)
 ATTEMPT = "attempt"
+PRUNED = ""  # the optimization of a run whose own is pruned; the run is still to be deleted in Prefect
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ class CloseRun:
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
         unit.connection.execute(update(PREFECT_RUN).where(PREFECT_RUN.c.run_id == self.run_id).values(is_open=0))
+
+
+@dataclass(frozen=True)
+class ForgetRuns:
+    """These runs of pruned optimizations are gone in Prefect, or were never ours to delete there."""
+
+    run_ids: tuple[str, ...]
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        pruned = (PREFECT_RUN.c.optimization_id == PRUNED, PREFECT_RUN.c.run_id.in_(self.run_ids))
+        unit.connection.execute(delete(PREFECT_RUN).where(*pruned))
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,9 @@ class Store:
     def prefect_run(self, run_id: str) -> Row | None:
         return self._read(queries.prefect_run, run_id)
 
+    def pruned_runs(self, *, limit: int = 500) -> Texts:
+        return self._read(queries.pruned_runs, limit)
+
     def open_runs(self, *, after: str = "", limit: int = 500) -> Rows:
         return self._read(queries.open_runs, after, limit)
 
