@@ -11,12 +11,12 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("timing")]
 
 
-@pytest.mark.parametrize("seconds", [20.0, pytest.param(600.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [8.0, pytest.param(600.0, marks=pytest.mark.long)])
 def test_on_sqlite(tmp_path: Path, chaos_seed: int, seconds: float) -> None:
     print(chaos_hour.hour(tmp_path, seconds=seconds, seed=chaos_seed))
 
 
-@pytest.mark.parametrize("seconds", [20.0, pytest.param(600.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [8.0, pytest.param(600.0, marks=pytest.mark.long)])
 def test_on_postgresql(tmp_path: Path, chaos_seed: int, seconds: float) -> None:
     postgres = control_scenarios.Postgres()
     try:
