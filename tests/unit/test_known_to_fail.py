@@ -12,7 +12,7 @@ from o9.cli.checks import Level, known_to_fail
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = {needed.name: needed.specifier for needed in map(Requirement, PROJECT["dependencies"])}
-WORKS: dict[str, str | None] = {"prefect": "3.9.1", "sqlalchemy": "2.0.51", "fastapi": "0.150.0"}
+WORKS: dict[str, str | None] = {"prefect": "3.9.1", "sqlalchemy": "2.0.51", "fastapi": "0.150.0", "apprise": "1.13.1"}
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,8 @@ WORKS: dict[str, str | None] = {"prefect": "3.9.1", "sqlalchemy": "2.0.51", "fas
         ({"prefect": "3.10.0", "sqlalchemy": "2.1.9"}, []),
         ({"prefect": "3.8.8", "fastapi": "0.151.0"}, ["fastapi"]),
         ({"prefect": "3.8.8", "fastapi": "1.0", "sqlalchemy": "2.2"}, ["fastapi", "sqlalchemy"]),
-        ({"prefect": None, "sqlalchemy": None, "fastapi": None}, []),
+        ({"apprise": "2.0.0"}, ["apprise"]),
+        ({"prefect": None, "sqlalchemy": None, "fastapi": None, "apprise": None}, []),
     ],
 )
 def test_what_is_known_to_fail_is_named_and_not_installed(installed: dict[str, str | None], named: list[str]) -> None:

@@ -33,6 +33,7 @@ from o9.store.store import Store
 
 LOW_DISK_BYTES, VERY_LOW_DISK_BYTES = 2**30, 100 * 2**20
 BROKEN_FASTAPI = (0, 151)  # from here on Prefect 3.8's server does not start
+BROKEN_APPRISE = (2,)  # from here on O9's channels send nothing
 # Before the one, beside the other, Prefect's scheduler fails: "Can't evaluate bulk DML statement".
 SCHEDULING_PREFECT, NEWER_SQLALCHEMY = (3, 9, 1), (2, 1)
 PURPOSES = {
@@ -75,10 +76,13 @@ def packages() -> Iterator[Finding]:
 
 def known_to_fail(versions: Mapping[str, str | None]) -> Iterator[Finding]:
     """What is installed by name, and does not work together; pip keeps it apart unless it is told otherwise."""
-    release = {name: _release(versions[name] or "0") for name in ("prefect", "sqlalchemy", "fastapi")}
+    release = {name: _release(versions[name] or "0") for name in ("prefect", "sqlalchemy", "fastapi", "apprise")}
     if release["fastapi"] >= BROKEN_FASTAPI:
         detail = f"{versions['fastapi']} makes Prefect's server crash"
         yield Finding("fastapi", Level.PROBLEM, detail, "pip install 'fastapi<0.151'")
+    if release["apprise"] >= BROKEN_APPRISE:
+        detail = f"{versions['apprise']} sends no alert"
+        yield Finding("apprise", Level.PROBLEM, detail, "pip install 'apprise<2'")
     if release["sqlalchemy"] >= NEWER_SQLALCHEMY and (0,) < release["prefect"] < SCHEDULING_PREFECT:
         detail = f"{versions['sqlalchemy']} keeps Prefect {versions['prefect']} from creating scheduled runs"
         yield Finding("sqlalchemy", Level.PROBLEM, detail, "pip install 'sqlalchemy<2.1', or 'prefect>=3.9.1'")

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 DISTRIBUTION = "prefect-o9"
 # An extra, and the distribution that it brings first of all.
 EXTRAS = {"quant": "skfolio", "postgres": "psycopg", "gp": "torch"}
-NEEDED = ("prefect", "sqlalchemy", "optuna", "fastapi", "typer", "rich")
+NEEDED = ("prefect", "sqlalchemy", "optuna", "fastapi", "apprise", "typer", "rich")
 
 
 def installed() -> dict[str, str | None]:
