@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -28,3 +29,10 @@ def test_a_module_is_short_whole_and_says_what_it_is(path: Path) -> None:
     assert text.count("\n") <= LINES
     assert not re.findall(r"\b(?:TODO|FIXME|XXX|HACK)\b|raise NotImplementedError", text)
     assert not text.strip() or text.startswith('"""')
+
+
+@pytest.mark.xdist_group("kept together")
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="all tests run in one process")
+def test_pytest_xdist_keeps_groups_together(request: pytest.FixtureRequest) -> None:
+    """It says so by the test's name; some releases of pytest make it forget."""
+    assert request.node.nodeid.endswith("@kept together")
