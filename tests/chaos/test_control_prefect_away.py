@@ -68,7 +68,7 @@ def test_the_record_agrees_with_prefect_after_its_server_was_killed(
             assert floor.ledger(name) == floor.undisturbed(name)
 
         recorded = recorded_of(floor.store, names)
-        histories, report = asyncio.run(compared(floor.store, recorded, url_of(home)))
+        histories, report = asyncio.run(compared(floor.store, recorded, client_of(home)))
         print(report)
         assert (report.errors, report.missing) == (0, [])
         assert recorded_of(floor.store, names) == histories
@@ -98,10 +98,10 @@ def recorded_of(store: Store, names: list[str]) -> Histories:
 
 
 async def compared(
-    store: Store, runs: Iterable[str], url: str
+    store: Store, runs: Iterable[str], prefect: PrefectClient
 ) -> tuple[dict[str, list[tuple[str, str, str | None]]], Report]:
     """Prefect's histories of these runs, after a reconciliation."""
-    async with PrefectClient(url) as client:
+    async with prefect as client:
         report = await reconcile(store, "the test", client=client, quiet_seconds=0.0)
         histories = {}
         for run in runs:
@@ -116,8 +116,9 @@ def server_of(home: Path) -> dict[str, object]:
     return found
 
 
-def url_of(home: Path) -> str:
-    return f"http://127.0.0.1:{server_of(home)['port']}/api"
+def client_of(home: Path) -> PrefectClient:
+    [auth] = home.glob("o9/server-*/server.auth")
+    return PrefectClient(f"http://127.0.0.1:{server_of(home)['port']}/api", auth_string=auth.read_text())
 
 
 def kill_server(home: Path) -> None:
