@@ -55,7 +55,8 @@ def hour(folder: Path, *, seconds: float, seed: int, postgres: Postgres | None =
         one = stack.enter_context(floor(folder / "floor", limit=LIMIT, url=url, **environment))
         blows = Blows(one, chance, postgres, proxy, disk)
         crowd = Crowd(one, STEPS, chance)
-        while time.monotonic() - began < seconds:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
             patiently(lambda: crowd.fill(LIMIT + 1))
             blows.strike()
             time.sleep(chance.uniform(0.0, 1.0))
