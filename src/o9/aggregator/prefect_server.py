@@ -32,10 +32,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-import httpx
 import prefect
 from prefect._internal.concurrency.services import _active_services
-from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
@@ -51,8 +49,8 @@ from prefect.settings import (
 from sqlalchemy.engine import make_url
 
 from o9.aggregator import prefect_server_process as process
+from o9.aggregator.prefect_reach import unreachable, within_reach
 from o9.model.errors import OptimizationCoordinationError
-from o9.model.urls import public_text, public_url
 
 REACH_SECONDS = 10.0
 START_SECONDS = 120.0
@@ -75,8 +73,8 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
     """
     configured = PREFECT_API_URL.value()
     if configured and not _is_local_of_this_process(configured):
-        if (problem := await _within_reach(configured, REACH_SECONDS)) is not None:
-            raise OptimizationCoordinationError(_unreachable(configured, problem))
+        if (problem := await within_reach(configured, REACH_SECONDS)) is not None:
+            raise OptimizationCoordinationError(unreachable(configured, problem, REACH_SECONDS))
         return PrefectServer(api_url=configured, local=False)
 
     loop = asyncio.get_running_loop()
@@ -122,7 +120,7 @@ class PrefectServer:
         """Whether it answers within five seconds; if not, call `ensure_prefect_server` again, then close this."""
         if self.local:
             return await asyncio.to_thread(_answers, self.api_url, _ALIVE_SECONDS)
-        return await _within_reach(self.api_url, _ALIVE_SECONDS) is None
+        return await within_reach(self.api_url, _ALIVE_SECONDS) is None
 
     async def close(self) -> None:
         """Send what Prefect's client still holds back, then let go of the server, which may end at once."""
@@ -183,44 +181,6 @@ def _forget_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
-
-
-# The configured server
-
-
-async def _within_reach(url: str, seconds: float) -> BaseException | None:
-    """None once the server at `url` answers; what is wrong if it has not within `seconds`."""
-    problem: BaseException | None = None
-    try:
-        async with asyncio.timeout(seconds):
-            with temporary_settings({PREFECT_API_URL: url}):
-                async with get_client() as client:
-                    while True:
-                        if (problem := await client.api_healthcheck()) is None:
-                            await client.hello()  # the health check answers everybody
-                            return None
-                        await asyncio.sleep(0.25)
-    except (TimeoutError, httpx.TransportError) as error:
-        return problem or error
-    except httpx.InvalidURL:  # whose text may hold a part of a password
-        return OptimizationCoordinationError("it is no URL such as http://127.0.0.1:4200/api")
-    except httpx.HTTPStatusError as error:
-        return error if _is_refusal(error) else None
-
-
-def _is_refusal(problem: BaseException) -> bool:
-    return isinstance(problem, httpx.HTTPStatusError) and problem.response.status_code == httpx.codes.UNAUTHORIZED
-
-
-def _unreachable(url: str, problem: BaseException) -> str:
-    if _is_refusal(problem):
-        return f"Prefect's server at {public_url(url)} wants its authentication string: set PREFECT_API_AUTH_STRING."
-    return (
-        f"Prefect's server at {public_url(url)} did not answer within {REACH_SECONDS:.0f} s "
-        f"({type(problem).__name__}: {public_text(str(problem))}). "
-        "Start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
-        "(`prefect config unset PREFECT_API_URL`) to use a local server."
-    )
 
 
 # The local server
