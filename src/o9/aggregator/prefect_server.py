@@ -51,6 +51,7 @@ from sqlalchemy.engine import make_url
 from o9.aggregator import prefect_server_process as process
 from o9.aggregator.prefect_reach import unreachable, within_reach
 from o9.model.errors import OptimizationCoordinationError
+from o9.model.urls import public_text
 
 REACH_SECONDS = 10.0
 START_SECONDS = 120.0
