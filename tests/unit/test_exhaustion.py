@@ -1,0 +1,43 @@
+"""What a machine runs out of costs nobody a life."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from o9.model.exhaustion import is_exhausted
+from o9.model.states import OptimizationStatus
+from o9.store.contract_steps import at_work
+from o9.store.leases import Lost
+from o9.store.store import Store
+
+
+def caused_by(cause: BaseException) -> BaseException:
+    try:
+        raise ConnectionError("all attempts failed") from cause
+    except ConnectionError as error:
+        return error
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN])
+def test_it_is_found_in_what_caused_an_error(number: int) -> None:
+    assert is_exhausted(OSError(number, "no more"))
+    assert is_exhausted(caused_by(caused_by(OSError(number, "no more"))))
+
+
+def test_other_errors_are_none() -> None:
+    circle = ValueError("a")
+    circle.__context__ = caused_by(circle)
+    for error in (None, OSError(errno.ENOENT, "no such file"), caused_by(ZeroDivisionError()), circle):
+        assert not is_exhausted(error)
+
+
+@pytest.mark.parametrize("died", [True, False])
+def test_whether_an_attempt_that_came_to_nothing_costs_a_life(store_url: str, died: bool) -> None:
+    with Store(store_url) as store:
+        claimed = at_work(store, "a")
+        assert store.write(Lost("a", claimed.fence, "node-1", died))
+        holding = store.holding("a")
+        assert holding is not None
+        assert (holding.status, holding.deaths) == (OptimizationStatus.CREATED.value, int(died))
