@@ -289,8 +289,8 @@ class Watchdog:
             if _raise_in(thread, code.coroutine) and not again:
                 logger.error("interrupted %s%s", code.what, _of_optimization(code), extra={"o9": code.ids})
         if verdict is Verdict.BLOCKED and not self._is_blocked:
-            self._is_blocked = True
             logger.error("the event loop is blocked by what cannot be interrupted: %s", _line(frame))
+            self._is_blocked = True
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
