@@ -186,12 +186,7 @@ async def test_killed_while_the_store_was_away_another_process_delivers(
     assert b'"Running"' in left.read_bytes()
     postgres.start()
     with Store(postgres.url) as store:
-        use_store(store)
-        try:
-            with prefect_client_settings(o9_testing.session_server()):
-                report = await reconcile_states()
-        finally:
-            release_store(store)
+        report = await reconciled(store)
         assert report["delivered"] == 2  # that it runs once more, and is held
         assert report["swept"] == [f"run-{run_id}"]
         assert report["errors"] == 0
@@ -202,6 +197,16 @@ async def test_killed_while_the_store_was_away_another_process_delivers(
         assert state.status.value == "failed"
         assert "its process is gone" in state.issues[0]
         assert deliver(store) == 0
+
+
+async def reconciled(store: Store) -> dict[str, Any]:
+    """What the scheduled flow reports."""
+    use_store(store)
+    try:
+        with prefect_client_settings(o9_testing.session_server()):
+            return await reconcile_states()
+    finally:
+        release_store(store)
 
 
 async def test_the_scheduled_flow_gives_the_living_time_to_renew(
@@ -221,12 +226,7 @@ async def test_the_scheduled_flow_gives_the_living_time_to_renew(
         for name in ("alive", "dead"):
             store.write(Create(new(name)))
             store.write(Claim(name, 10, -1.0, name))
-        use_store(store)
-        try:
-            with prefect_client_settings(o9_testing.session_server()):
-                report = await reconcile_states()
-        finally:
-            release_store(store)
+        report = await reconciled(store)
         assert report["swept"] == ["dead"]
         assert store.holding("alive").lease_node == "alive"
 

@@ -161,7 +161,7 @@ class Presence:
 
     def _free_the_dead(self, leases: Leases, now: float) -> None:
         nodes = self._store.nodes()
-        dead = tuple(node["node_id"] for node in nodes if lives(node) is False)
+        dead = _dead(nodes)
         lasting = {node["node_id"]: _lasts(node) for node in nodes}
         run_out = [lease for lease in self._lookout.run_out(leases, lasting, now) if lease.node != self._node]
         if dead:
@@ -177,7 +177,11 @@ class Presence:
 
 def dead_on_this_host(store: Store) -> tuple[str, ...]:
     """Nodes whose process is known to be gone: no need to wait for their leases."""
-    return tuple(node["node_id"] for node in store.nodes() if lives(node) is False)
+    return _dead(store.nodes())
+
+
+def _dead(nodes: list[Row]) -> tuple[str, ...]:
+    return tuple(node["node_id"] for node in nodes if lives(node) is False)
 
 
 def _lasts(node: Row) -> float:
