@@ -247,8 +247,9 @@ async def test_what_has_ended_below_an_objective_leaves_no_zombies(evaluator: Ma
 
     one = evaluator(start_daemons)
     await evaluate(one, {})
-    (guardian,) = children()
-    await wait_until(lambda: len(psutil.Process(guardian).children(recursive=True)) == 1)
+    guardians = [psutil.Process(child) for child in children()]  # of a busy machine's second try, too
+    assert guardians
+    await wait_until(lambda: all(len(one.children(recursive=True)) == 1 for one in guardians if one.is_running()))
 
 
 def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:

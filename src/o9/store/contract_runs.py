@@ -217,6 +217,28 @@ class PrefectRunContract:
         assert status_of(store, "a") is S.COMPLETED
         assert len(store.prefect_states("a")) == 4
 
+    def test_the_end_counts_before_the_word_that_it_ran(self, open_store: OpenStore) -> None:
+        """That it runs waits in the spool still, as the store was away when it began."""
+        store, at = open_store(), datetime(2026, 1, 1, tzinfo=UTC)
+        put(store, "a")
+        store.write(Claim("node-1", 9, 60.0, "a"))
+
+        def hear(state_id: str, source: Cause, to: S) -> Reason | None:
+            heard = RecordPrefectState("a", 1, "flow", "r", "n", state_id, "T", "N", "", at, source, to)
+            decision = store.write(heard)
+            return decision.reason if decision else None
+
+        assert hear("s1", Cause.CLAIM, S.INITIALIZING) is Reason.ALLOWED
+        assert hear("s3", Cause.HOOK, S.COMPLETED) is Reason.NOT_IN_TABLE
+        assert hear("s3", Cause.NODE, S.COMPLETED) is Reason.ALLOWED
+        assert hear("s2", Cause.HOOK, S.RUNNING) is Reason.ENDED
+        moves = store.transitions("a")
+        assert [move["to_status"] for move in moves] == ["created", "initializing", "running", "completed"]
+        state = store.get("a")
+        assert state is not None
+        began, ended = (datetime.fromisoformat(move["at"]) for move in (moves[1], moves[3]))
+        assert (state.started_at, state.execution_time) == (began, (ended - began).total_seconds())
+
     def test_a_run_that_waits_for_its_turn_is_not_at_work(self, open_store: OpenStore) -> None:
         """It is Running in Prefect, and looks for its turn; nobody holds the optimization."""
         store, at = open_store(), datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from o9.model.errors import (
     OptimizationConflictError,
@@ -217,6 +217,9 @@ class RecordPrefectState:
         decision = decide_transition(STATUSES[row["status"]], self.to)
         if decision.allowed and self.to in ACTIVE and row["lease_node"] is None and row["strategy"] != "mirrored":
             return Decision(False, Reason.NOT_HELD, "its run waits for its turn, or has lost it")
+        if seen_end and decision.reason is Reason.NOT_IN_TABLE:
+            self._catch_up(unit, row)
+            decision = decide_transition(STATUSES[row["status"]], self.to)
         unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
         if decision.allowed:
             told = Transition(
@@ -225,6 +228,14 @@ class RecordPrefectState:
             )  # fmt: skip
             move(unit, row, told)
         return decision
+
+    def _catch_up(self, unit: UnitOfWork, row: Row) -> None:
+        """It has run, though the state that says so is not here yet: while the store was away, it went to the spool."""
+        unit.flush()
+        mine = (TRANSITION.c.optimization_id == self.optimization_id) & (TRANSITION.c.attempt == self.attempt)
+        began = unit.connection.execute(select(func.min(TRANSITION.c.at)).where(mine)).scalar_one()
+        move(unit, row, Transition(self.optimization_id, OptimizationStatus.RUNNING, self.source, node=self.node))
+        unit.update(row, running_since=began, started_at=min(began, row["started_at"]))
 
 
 def existing(unit: UnitOfWork, optimization_id: str) -> Row:
