@@ -2,15 +2,12 @@
 
 Tests run in several processes (pytest-xdist), each with a Prefect home and servers of its own. Who names files or
 folders gets one process; `-n` decides otherwise.
-
-Where PYTHONDONTWRITEBYTECODE is set, the processes that tests start write bytecode all the same, into a folder of the
-test run's: else each of them, hundreds, compiles what it imports.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
+import gc
 import inspect
 import os
 import random
@@ -27,9 +24,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="o9-bytecode-")
-    atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
+# Else each of the hundreds of processes that tests start compiles what it imports of O9.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import o9_testing
 from o9_testing import PATIENCE
@@ -65,6 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(0))
             else:
                 item.add_marker(pytest.mark.skip(reason="long; O9_LONG_TESTS=1 runs it"))
+
+
+def pytest_collection_finish() -> None:
+    """Prefect and all tests are imported: to search them for garbage again and again took an eighth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)

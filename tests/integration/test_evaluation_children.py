@@ -21,7 +21,7 @@ from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wa
 from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
 from o9.strategies.children import THREAD_VARIABLES
-from o9.strategies.evaluation import Evaluator, prewarm
+from o9.strategies.evaluation import Evaluator
 from o9.strategies.output import LINE_LENGTH, LINES_PER_EVALUATION
 from o9.strategies.registry import Objective
 
@@ -167,9 +167,7 @@ async def test_a_child_is_used_again_by_the_next_optimization_in_any_event_loop(
     assert second == (first.value or 0) + 0.5
 
 
-async def test_a_warm_child_answers_at_once_and_has_nothing_heavy(evaluator: MakeEvaluator) -> None:
-    prewarm(1)
-
+async def test_a_child_has_nothing_heavy(evaluator: MakeEvaluator) -> None:
     def modules(parameters: dict[str, Any]) -> float:
         heavy = {"optuna", "numpy", "sqlalchemy", "pydantic", "prefect"} & set(sys.modules)
         return float(len(heavy))

@@ -34,8 +34,7 @@ def slow(parameters):
     return parameters["x"]
 
 def endless(parameters):
-    while True:
-        pass
+    time.sleep(10_000)
 """
 SERVE = """
 from prefect.deployments.runner import EntrypointType

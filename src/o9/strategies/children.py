@@ -254,14 +254,6 @@ class Pool:
         self._idle: list[Child] = []
         self._lock = threading.Lock()
 
-    def prewarm(self, n: int) -> None:
-        """Have at least `n` idle children; does not wait until they are up."""
-        with self._lock:
-            missing = n - len(self._idle)
-        fresh = [Child() for _ in range(missing)]
-        with self._lock:
-            self._idle += fresh
-
     def lease(self, key: str = "", *, single_threaded: bool = False) -> Child:
         """A child in the running event loop, best one that has `key` loaded."""
         wanted = THREADS if not single_threaded else SINGLE_THREADED

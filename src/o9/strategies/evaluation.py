@@ -21,7 +21,7 @@ from typing import Any
 
 from o9.model.states import TrialState
 from o9.strategies.answers import RETURNS, BadAnswer, answer_from_json, failure_text, plain_answer
-from o9.strategies.children import POOL, BrokenAnswer, Child, ChildDied
+from o9.strategies.children import BrokenAnswer, Child, ChildDied
 from o9.strategies.registry import Objective
 from o9.strategies.team import Shipment, Team
 from o9.strategies.watchdog import run_user_code
@@ -182,11 +182,6 @@ def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
 
 def _shipment(objective: Objective) -> Shipment:
     return Shipment(f"objective {objective.name!r}", objective.function, objective.locator)
-
-
-def prewarm(n: int) -> None:
-    """Start idle children until there are `n`, so that the next optimization need not wait for them."""
-    POOL.prewarm(n)
 
 
 async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
