@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,27 @@ class Answer:
 
 O9Command = Callable[..., Answer]
 O9 = ["-m", "o9.cli.main"]  # for `zygote.start`
+
+
+_EACH = """
+import sys
+from o9.cli.main import main
+for command in {commands!r}:
+    code = main(command)
+    print("ran", *command, code, *[name for name in {never!r} if name in sys.modules], file=sys.stderr)
+"""
+
+
+def run_without(never: tuple[str, ...], *commands: list[str]) -> str:
+    """What the commands print in one new process; each must succeed, and import none of `never`."""
+    script = _EACH.format(commands=commands, never=never)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    ran = [line for line in told.stderr.splitlines() if line.startswith("ran ")]
+    assert ran == [f"ran {' '.join(command)} 0" for command in commands]
+    return told.stdout
 
 
 def create(store: Store, optimization_id: str, **fields: Any) -> OptimizationState:
