@@ -226,6 +226,7 @@ def _serve(address: str, lifeline: int) -> tuple[dict[str, Any], list[int]]:
         importlib.import_module(name)
     assert threading.active_count() == 1, "a fork would lose a thread that an import started"
     gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
