@@ -179,6 +179,8 @@ def test_without_a_command_there_is_the_help_as_it_stands(o9: O9Command, words: 
         (["bogus"], "no such command 'bogus'"),
         (["show"], "missing argument 'ID'"),
         (["list", "--limit", "0"], "--limit"),
+        (["list", "--limit", str(2**63)], "--limit"),
+        (["trials", "done-1", "--limit", str(2**63)], "--limit"),
         (["list", "--status", "urgent"], "'urgent' is not one of 'created'"),
         (["list", "--nonsense"], "--nonsense"),
         (["run"], "missing argument"),
@@ -300,6 +302,15 @@ def test_doctor_shows_what_a_store_refused(o9: O9Command, filled: Path, set_o9: 
     assert str(aside) in found["detail"]
     assert "'nobody'" in found["detail"]
     assert str(aside.with_suffix(".jsonl")) in found["remedy"]
+
+
+def test_doctor_sees_that_nothing_can_be_kept(o9: O9Command, set_o9: Callable[..., None]) -> None:
+    Path("file").touch()
+    set_o9(spool_folder=Path("file/spool").absolute())
+    answer = o9("doctor", "--json")
+    assert answer.code == 1
+    (found,) = [each for each in answer.json()["findings"] if each["name"] == "spool"]
+    assert found["level"] == "problem"
 
 
 def test_doctor_and_show_know_work_whose_process_is_gone(o9: O9Command, filled: Path) -> None:

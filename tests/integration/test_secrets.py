@@ -41,6 +41,8 @@ NOWHERE = {
     "a / in the password": "postgresql://ann:x/{secret}@127.0.0.1:{port}/desk",
     "three slashes": "postgresql:///ann:{secret}@127.0.0.1/desk",
     "one slash": "postgresql:/ann:{secret}@127.0.0.1/desk",
+    "no colon": "postgresql//ann:{secret}@127.0.0.1/desk",
+    "as psql takes it": "host=127.0.0.1 user=ann password={secret}",
     "no scheme": "://ann:{secret}@127.0.0.1/desk",
     "no driver": "postgresql+none://ann:{secret}@127.0.0.1:{port}/desk",
     "another database": "mysql://ann:{secret}@127.0.0.1/desk",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
+import resource
+import shutil
+from pathlib import Path
 
 import pytest
+from numpy.random import mtrand
 
 from o9.model.exhaustion import is_exhausted
 from o9.model.states import OptimizationStatus
@@ -24,6 +29,24 @@ def caused_by(cause: BaseException) -> BaseException:
 def test_it_is_found_in_what_caused_an_error(number: int) -> None:
     assert is_exhausted(OSError(number, "no more"))
     assert is_exhausted(caused_by(caused_by(OSError(number, "no more"))))
+
+
+def test_it_is_found_where_a_library_cannot_be_loaded(tmp_path: Path) -> None:
+    library = tmp_path / Path(mtrand.__file__).name  # the other one is loaded
+    shutil.copyfile(mtrand.__file__, library)
+    extension = importlib.util.spec_from_file_location("mtrand", library)
+    assert extension is not None
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(ImportError) as refused:
+            importlib.util.module_from_spec(extension)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert is_exhausted(refused.value)
+    with pytest.raises(ImportError) as absent:
+        importlib.import_module("a_module_that_nobody_has")
+    assert not is_exhausted(absent.value)
 
 
 def test_other_errors_are_none() -> None:

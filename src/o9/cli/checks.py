@@ -24,7 +24,7 @@ from o9.cli.follow import crew_of, nobody_works_on
 from o9.cli.open_store import option_for, size_of, sqlite_path, store_url
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
 from o9.cli.words import command
-from o9.mirror.spool import SUFFIX, refused
+from o9.mirror.spool import SUFFIX, refused, spool_folder
 from o9.model.settings import STORE_BLOCK, Settings, settings
 from o9.model.states import ACTIVE
 from o9.store.engine import describe, parse_url, schema_revision, store_error
@@ -155,7 +155,13 @@ def alerts() -> Iterator[Finding]:
 
 
 def spool() -> Iterator[Finding]:
-    """What this node could not tell a store."""
+    """What this node could not tell a store, and whether it can keep what it cannot tell."""
+    folder = spool_folder().absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        detail = f"{folder} cannot be written: states of Prefect are lost while the store is away"
+        yield Finding("spool", Level.PROBLEM, shown(detail), "set O9_SPOOL_FOLDER to a folder of yours")
+        return
     for kept in refused():
         detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {failures.shortened(kept.reason)}"
         again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"

@@ -46,7 +46,9 @@ Wait = Annotated[
         help=f"Wait until it is so, {WAIT_SECONDS} seconds unless told; exits 1 if it is not so in time.",
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", min=1, max=1_000_000_000, metavar="N", help="At most so many.")
+]
 MaxConcurrent = Annotated[
     int, typer.Option("--max-concurrent", min=1, metavar="N", help="How many optimizations work at once.")
 ]

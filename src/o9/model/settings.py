@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         (),
         description="module prefixes, separated by commas, that may be named; empty: none by a request, any by others",
     )
-    lease_seconds: float = Field(30.0, ge=1.0, description="a lease's life; renewed every third of it")
+    lease_seconds: float = Field(30.0, ge=1.0, le=86_400.0, description="a lease's life; renewed every third of it")
     node_id: str = Field(default_factory=default_node_id, description="this node's name")
     retention_days: float = Field(
         0.0,

@@ -271,7 +271,7 @@ def _check_json_text(path: str, value: str) -> None:
 def _check_number(path: str, value: float) -> None:
     if isinstance(value, int):
         if not INTEGER_LIMITS[0] <= value <= INTEGER_LIMITS[1]:
-            raise OptimizationValidationError(path, f"{_shown(value)} needs more than 64 bits; give it as text")
+            raise OptimizationValidationError(path, f"{_shown(value)} needs more than 64 bits; give a smaller number")
     elif not math.isfinite(value):
         raise OptimizationValidationError(
             path, f"{value} is not a finite number; leave it out, or use null in metadata"

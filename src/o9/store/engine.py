@@ -81,7 +81,8 @@ def describe(url: URL) -> str:
     return public_url(url.render_as_string(hide_password=False))
 
 
-_MISTYPED = re.compile(r"postgres(ql)?(\+\w+)?:")
+# PostgreSQL's, as people mistype it or as its other programs write it; as a file's name it would show the password.
+_MISTYPED = re.compile(r"postgres(ql)?(\+\w+)?(:|//)|(.*\s)?password\s*=")
 
 
 def _unreadable(url: str) -> OptimizationStoreError:
