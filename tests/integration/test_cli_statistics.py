@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -52,8 +53,8 @@ def test_stats_counts_and_says_what_runs_and_waits(o9: O9Command, filled: Path) 
     told = said(o9("stats"))
     assert "4 optimizations: 1 at work, 1 waiting" in told
     assert "Of 1 that ended: 100 % completed, 0 % failed or timed out, 0 % cancelled" in told
-    assert "running 1 0." in told.partition("Now")[2]
-    assert "queued 1 0." in told.partition("Now")[2]
+    assert re.search(r"running 1 \d", told.partition("Now")[2])
+    assert re.search(r"queued 1 \d", told.partition("Now")[2])
 
 
 def test_rankings_are_the_best_first_with_ties_and_without_a_metric_their_names(o9: O9Command, filled: Path) -> None:

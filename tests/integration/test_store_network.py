@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 import zygote
+from control_scenarios import Postgres
 from o9_testing import PATIENCE
 from postgres_proxy import PostgresProxy, proxied
 
@@ -34,6 +35,16 @@ pytestmark = pytest.mark.slow
 def proxy(postgres_url: str) -> Iterator[PostgresProxy]:
     with proxied(postgres_url) as one:
         yield one
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A server of the test's own, which it may let crash."""
+    one = Postgres()
+    try:
+        yield one
+    finally:
+        one.close()
 
 
 @pytest.fixture
@@ -101,6 +112,27 @@ async def test_those_who_wait_for_what_became_of_it_are_told_once_the_server_is_
     proxy.refuses = False
     assert kinds(await waiting) == set()
     assert {1.0, 2.0} <= set(recorded(postgres_url))
+
+
+async def test_what_a_crash_of_the_server_undid_is_not_taken_for_the_transaction_that_got_its_id(
+    own_postgres: Postgres,
+) -> None:
+    own_postgres.set("wal_writer_delay", "10000")  # of what is not committed, nothing reaches the disk
+    url = own_postgres.new_url()
+    with proxied(url) as proxy, Store(proxy.url) as store, Store(url) as other:
+        put(store, "a")
+        proxy.cut_at_commit = "held"
+        waiting = asyncio.ensure_future(record(store, 1.0))
+        await asyncio.to_thread(wait_for, lambda: proxy.commits_cut)
+        await asyncio.to_thread(own_postgres.down)
+        await asyncio.to_thread(own_postgres.up)
+        proxy.refuses, proxy.swallows = True, False
+        proxy.cut()
+        for value in range(2, 6):
+            assert kinds(await record(other, float(value))) == set()
+        proxy.refuses = False
+        assert kinds(await waiting) == {StoreUnavailableError}
+        assert recorded(url) == [2.0, 3.0, 4.0, 5.0]
 
 
 # The network swallows

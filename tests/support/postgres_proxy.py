@@ -23,7 +23,8 @@ class PostgresProxy:
         ).render_as_string(hide_password=False)
         self.swallows = False
         self.refuses = False
-        self.cut_at_commit: str | None = None  # "before" it is asked, or "after" it was done: the next one, once
+        # The next one, once: "before" it is asked, "after" it was done, or "held" instead of asked: then it swallows.
+        self.cut_at_commit: str | None = None
         self.commits_cut = 0
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -63,9 +64,12 @@ class PostgresProxy:
                 if self.swallows:
                     continue
                 # "COMMIT" is what the client asks, until its driver prepares that, and what the server says of it.
-                if self.cut_at_commit == ("before" if from_client else "after") and b"COMMIT\0" in data:
+                if self.cut_at_commit in (("before", "held") if from_client else ("after",)) and b"COMMIT\0" in data:
+                    self.swallows = self.cut_at_commit == "held"
                     self.cut_at_commit = None
                     self.commits_cut += 1
+                    if self.swallows:
+                        continue
                     break
                 target.sendall(data)
         if not self.swallows:  # a network that swallows does not say that the other end is gone, either

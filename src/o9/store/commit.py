@@ -17,12 +17,13 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, repeat
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -32,6 +33,9 @@ from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnav
 from o9.store.engine import begin, busy, describe, store_error, writer_cursor
 from o9.store.statements import Statements
 from o9.store.unit import Operation, UnitOfWork
+
+if TYPE_CHECKING:
+    from o9.store.postgres import Token
 
 logger = logging.getLogger(__name__)
 GROUP_LIMIT = 500
@@ -62,6 +66,7 @@ class GroupCommit:
         self._queue: deque[_Waiting] = deque()
         self._turn = threading.Lock()
         self._connection: tuple[Connection, Any] | None = None
+        self._name, self._transactions = uuid.uuid4().hex, 0
         self._file: tuple[int, int] | None = None
         self._writer: threading.Thread | None = None
         self._writer_start = threading.Lock()
@@ -173,7 +178,7 @@ class GroupCommit:
         _refuse([*group, *behind], partial(self._explained, error))
 
     def _transaction(
-        self, connection: Connection, cursor: Any, transaction: int | None, operations: Sequence[Operation[Any]]
+        self, connection: Connection, cursor: Any, token: Token | None, operations: Sequence[Operation[Any]]
     ) -> list[Any]:
         driver, committing = connection.connection.driver_connection, False
         try:
@@ -191,14 +196,14 @@ class GroupCommit:
             committing = True
             cursor.execute("COMMIT")
         except BaseException as error:
-            unanswered = committing and transaction is not None and self._is_lost(error, driver, cursor)
+            unanswered = committing and self._is_lost(error, driver, cursor)
             self._undo()
-            if unanswered and self._is_committed(transaction):
+            if unanswered and token is not None and self._is_committed(token):
                 return answers
             raise
         return answers
 
-    def _is_committed(self, transaction: int | None) -> bool:
+    def _is_committed(self, token: Token) -> bool:
         """What became of a transaction whose COMMIT got no answer: those who wait for it wait until the server says.
 
         SQLite is never asked: a COMMIT of its that fails has done nothing.
@@ -206,11 +211,10 @@ class GroupCommit:
         from o9.store import postgres
 
         logger.warning("the store was lost during COMMIT; asking it what became of that")
-        assert transaction is not None
         for delay in chain(ASK_SECONDS, repeat(ASK_SECONDS[-1])):
             try:
                 _, cursor = self._connected()
-                committed = postgres.is_committed(cursor, transaction)
+                committed = postgres.is_committed(cursor, token)
             except Exception as error:
                 self._undo()
                 if not isinstance(self._explained(error), StoreUnavailableError):
@@ -225,8 +229,9 @@ class GroupCommit:
             time.sleep(delay)
         raise AssertionError("unreachable")
 
-    def _begun(self) -> tuple[Connection, Any, int | None]:
-        """A transaction, on a new connection where the old one was lost meanwhile: nothing was written on it yet."""
+    def _begun(self) -> tuple[Connection, Any, Token | None]:
+        """A transaction with its token, on a new connection where the old one was lost meanwhile: nothing was written
+        on it yet."""
         known = self._connection is not None
         connection, cursor = self._connected()
         if self._file is not None and self._file != _identity(self._engine):
@@ -235,14 +240,28 @@ class GroupCommit:
             )
         driver = connection.connection.driver_connection  # psycopg's error alone does not tell; its connection does
         try:
-            transaction = begin(self._engine, cursor)
+            token = self._begin(cursor, known)
         except BaseException as error:
             lost = self._is_lost(error, driver, cursor)
             self._undo()
             if known and lost:
                 return self._begun()
             raise
-        return connection, cursor, transaction
+        return connection, cursor, token
+
+    def _begin(self, cursor: Any, known: bool) -> Token | None:
+        """By the token one can tell later whether it was committed; None on SQLite, whose COMMIT always answers."""
+        if self._engine.dialect.name != "postgresql":
+            begin(self._engine, cursor)
+            return None
+        from o9.store import postgres
+
+        self._transactions += 1
+        token = postgres.Token(self._name, self._transactions)
+        postgres.begin(cursor, token=token)
+        if not known:
+            postgres.forget_writers(cursor)
+        return token
 
     def _is_lost(self, error: BaseException, driver: Any, cursor: Any) -> bool:
         dialect = self._engine.dialect

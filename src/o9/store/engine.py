@@ -146,14 +146,14 @@ def _write_ahead(connection: Connection) -> None:
         return
 
 
-def begin(engine: Engine, cursor: Any, lock_seconds: float | None = None) -> int | None:
-    """Begin a writer's transaction on a driver's cursor. Answers with what PostgreSQL calls it."""
+def begin(engine: Engine, cursor: Any, lock_seconds: float | None = None) -> None:
+    """Begin a writer's transaction on a driver's cursor."""
     if engine.dialect.name == "postgresql":
         from o9.store import postgres
 
-        return postgres.begin(cursor, lock_seconds)
-    cursor.execute("BEGIN IMMEDIATE")  # one that begins by reading and then writes could not wait its turn
-    return None
+        postgres.begin(cursor, lock_seconds)
+    else:
+        cursor.execute("BEGIN IMMEDIATE")  # one that begins by reading and then writes could not wait its turn
 
 
 def writer_cursor(engine: Engine, driver: Any) -> Any:

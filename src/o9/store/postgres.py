@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ CONNECT_SECONDS = 10
 LOCK_SECONDS = 20.0  # a writer's turn is milliseconds
 IDLE_SECONDS = 10.0  # in a transaction, between two statements
 ANSWER_SECONDS = 60.0  # of the server to one statement; longer than the longest that it is made to wait
+DAY_SECONDS = 86_400
 WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one for each database
 
 
@@ -86,8 +88,19 @@ def make_engine(url: URL) -> Engine:
     return engine
 
 
-def begin(cursor: psycopg.Cursor[Any], lock_seconds: float | None = None) -> int:
-    """Begin a transaction and take the writers' turn, in one exchange. Answers with the transaction's id.
+@dataclass(frozen=True)
+class Token:
+    """What a transaction leaves behind if it was committed: `number` in the row of its writer.
+
+    Its id says less: after a crash of the server, another transaction may be given the id of one that was lost.
+    """
+
+    writer: str
+    number: int
+
+
+def begin(cursor: psycopg.Cursor[Any], lock_seconds: float | None = None, token: Token | None = None) -> None:
+    """Begin a transaction, take the writers' turn, and write the token, in one exchange.
 
     READ COMMITTED, whatever the server's default: by a snapshot older than the turn, it would decide on what was.
     """
@@ -96,21 +109,30 @@ def begin(cursor: psycopg.Cursor[Any], lock_seconds: float | None = None) -> int
         "BEGIN ISOLATION LEVEL READ COMMITTED; "
         f"SET LOCAL lock_timeout = {int(lock * 1000)}; "
         f"SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_SECONDS * 1000)}; "
-        f"SELECT pg_advisory_xact_lock({WRITER_LOCK}); "
-        "SELECT txid_current()",
+        f"SELECT pg_advisory_xact_lock({WRITER_LOCK})" + (_WRITE_TOKEN.format(token) if token else ""),
         prepare=False,
     )
     while cursor.nextset():
         pass
-    (transaction,) = cursor.fetchone() or (0,)
-    return int(transaction)
 
 
-def is_committed(cursor: psycopg.Cursor[Any], transaction: int) -> bool | None:
-    """What became of it; None while the server has not decided."""
-    try:
-        cursor.execute("SELECT txid_status(%s)", (transaction,))
-    except psycopg.errors.InvalidParameterValue:  # in the future: the server was replaced by one that never had it
-        return False
-    (status,) = cursor.fetchone() or (None,)
-    return None if status not in ("committed", "aborted") else bool(status == "committed")
+_WRITE_TOKEN = (
+    "; INSERT INTO writer (id, number, at) VALUES ('{0.writer}', {0.number}, extract(epoch FROM now())) "
+    "ON CONFLICT (id) DO UPDATE SET number = excluded.number, at = excluded.at"
+)
+
+
+def is_committed(cursor: psycopg.Cursor[Any], token: Token) -> bool | None:
+    """What became of its transaction; None while this server cannot know, as it still takes over from another."""
+    begin(cursor)  # it has ended: it had the turn until then
+    cursor.execute(
+        "SELECT pg_is_in_recovery(), (SELECT number FROM writer WHERE id = %s)", (token.writer,), prepare=False
+    )
+    takes_over, number = cursor.fetchone() or (True, None)
+    cursor.execute("ROLLBACK")
+    return None if takes_over else bool(number == token.number)
+
+
+def forget_writers(cursor: psycopg.Cursor[Any]) -> None:
+    """Those who have written nothing for a day have nothing to ask."""
+    cursor.execute(f"DELETE FROM writer WHERE at < extract(epoch FROM now()) - {DAY_SECONDS}", prepare=False)

@@ -7,7 +7,7 @@ are ISO 8601 in UTC with microseconds, which sort as text; leases are seconds of
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, LargeBinary, Text, text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, Text, text
 from sqlmodel import Field
 
 from o9.store.record import SERIAL, Record, unbounded_texts
@@ -352,6 +352,16 @@ class Node(Record, table=True):
     heartbeat_at: float
     cursor: int = 0
     info: str = "{}"
+
+
+class Writer(Record, table=True):
+    """PostgreSQL only: the number of each writer's last transaction, which tells what became of a COMMIT"""
+
+    __tablename__ = "writer"
+
+    id: str = Field(primary_key=True)
+    number: int = Field(sa_type=BigInteger)
+    at: float
 
 
 class Change(Record, table=True):
