@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "kills"),
     [
-        pytest.param(16, 2, id="sixteen"),
+        pytest.param(10, 2, id="ten"),
         pytest.param(120, 8, id="more of them", marks=pytest.mark.long),
     ],
 )
@@ -34,7 +34,7 @@ def test_never_more_than_the_limit_and_in_the_order_of_the_queue(
 
 @pytest.mark.parametrize(
     ("count", "steps"),
-    [pytest.param(6, 10, id="six"), pytest.param(40, 20, id="forty", marks=pytest.mark.long)],
+    [pytest.param(3, 10, id="three"), pytest.param(40, 20, id="forty", marks=pytest.mark.long)],
 )
 def test_kill_9_of_aggregators_evaluations_and_flows(tmp_path: Path, chaos_seed: int, count: int, steps: int) -> None:
     figures = control_scenarios.kills(tmp_path / "floor", count=count, steps=steps, seed=chaos_seed)

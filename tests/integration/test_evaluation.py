@@ -351,7 +351,7 @@ MISBEHAVIOUR = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 async def test_each_misbehaviour_fails_its_own_trial_only(evaluator: MakeEvaluator, workers: int) -> None:
     cases = [case for bad in MISBEHAVIOUR for case in (bad, "fine")]
     outcomes = await evaluate(evaluator(misbehave, workers), *[{"case": case} for case in cases])

@@ -61,6 +61,7 @@ COMMANDS = [
     ["db", "backup", "copy.db"], ["db", "prune", "--older-than", "1", "--dry-run"],
     ["report", "-o", "one.html", "done"], ["report"], ["doctor"], ["doctor", "--json"],
 ]  # fmt: skip
+FEW = [["list"], ["submit", "one.yaml"], ["db", "check"], ["doctor"]]  # all say it by the same words
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_no_error_about_a_store_shows_its_password(
 ) -> None:
     url = NOWHERE[way].format(secret=SECRET, port=free_port())
     told = [raised(lambda: Store(url))]
-    for command in COMMANDS:
+    for command in COMMANDS if way in THERE else FEW:
         answer = o9(*command, "--store", url)
         assert answer.code == 1, said(answer)
         told.append(said(answer))
