@@ -44,10 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Twice as many as there are cores, since most tests wait most of the time; none for a few files."""
+    """More than twice as many as there are cores, since most tests wait most of the time; none for a few files."""
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return 0
-    return 2 * min(os.cpu_count() or 1, 4)
+    return 2 * min(os.cpu_count() or 1, 4) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

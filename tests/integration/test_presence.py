@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -245,6 +246,29 @@ def test_another_process_with_the_pid_of_the_dead_is_another_process(store: Stor
 
 
 # Whatever happens to it
+
+
+def test_what_the_dead_have_left_holds_up_no_renewal(store: Store, wait_until: Wait) -> None:
+    """To deliver it may take longer than a lease lasts."""
+    delivered = threading.Event()
+    presence = Presence(store, "two", 1.0, before_dead=lambda _: delivered.wait())
+    presence.start()
+    process = subprocess.Popen(["sleep", "600"])
+    store.write(Heartbeat("node-1", socket.gethostname(), process.pid, 1.0, 600.0, {PROCESS: identity(process.pid)}))
+    at_work(store, "a")
+    process.kill()
+    process.wait()
+    renewals: set[float] = set()
+
+    def renewed_for_long() -> bool:
+        renewals.update(node["heartbeat_at"] for node in store.nodes() if node["node_id"] == "two")
+        return max(renewals) - min(renewals) > 3.0
+
+    wait_until(renewed_for_long)
+    assert holding(store, "a").lease_node == "node-1"
+    delivered.set()
+    wait_until(lambda: holding(store, "a").lease_node is None)
+    presence.stop()
 
 
 def test_no_error_ends_it(store: Store, caplog: pytest.LogCaptureFixture, wait_until: Wait) -> None:

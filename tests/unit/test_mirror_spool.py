@@ -86,7 +86,7 @@ def test_every_kind_of_line_comes_back_as_it_was(folder: Path, store: Store) -> 
 
     class Recording(Store):
         def write(self, operation: Any) -> Any:
-            heard.append(operation)
+            heard.extend(operation.operations)
             return super().write(operation)
 
     said: list[Any]
@@ -108,7 +108,10 @@ def test_delivered_twice_counts_once(folder: Path, store: Store) -> None:
     assert len(store.transitions("run-r")) == 3
 
 
-def test_a_store_that_goes_away_in_the_middle_loses_nothing(folder: Path, store: Store) -> None:
+def test_a_store_that_goes_away_in_the_middle_loses_nothing(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("o9.mirror.spool.TOGETHER", 1)
     spool = Spool(store.url)
     for operation in (adoption(), state_of(0), state_of(1)):
         spool.append(operation)

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from math import inf
 from typing import Any
 
@@ -165,7 +166,7 @@ class Presence:
         lasting = {node["node_id"]: _lasts(node) for node in nodes}
         run_out = [lease for lease in self._lookout.run_out(leases, lasting, now) if lease.node != self._node]
         if dead:
-            self._before_dead(dead)
+            self._renewing_meanwhile(lambda: self._before_dead(dead))
         if not dead and not run_out:
             return
         freed = self._store.write(Sweep(self._node, dead, run_out))
@@ -173,6 +174,15 @@ class Presence:
             logger.warning("freed what the dead held: %s", ", ".join(freed))
             if self._on_freed is not None:
                 self._on_freed()
+
+    def _renewing_meanwhile(self, work: Callable[[], object]) -> None:
+        """What the dead have left may take longer than a lease lasts."""
+        with ThreadPoolExecutor(1, "o9-presence-dead") as elsewhere:
+            done = elsewhere.submit(work)
+            while not wait([done], self._look_seconds).done:
+                if time.monotonic() >= self._due_at and not self._is_stuck():
+                    self._renew()
+            done.result()
 
 
 def dead_on_this_host(store: Store) -> tuple[str, ...]:
