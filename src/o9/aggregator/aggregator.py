@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from o9.aggregator.findings import Findings
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.node import Node
-from o9.aggregator.schedules import Schedule
+from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
@@ -55,7 +55,8 @@ class OptimizationStateAggregator:
     max_concurrent_optimizations: how many run at once, over all aggregators on the store.
     monitoring_interval, health_check_interval, sync_interval: seconds.
     storage_path: the store, a path, a URL or block:NAME; left at its default, O9_STORE_URL counts.
-    schedules: flows to run at their intervals, unless another aggregator on the store does; see `schedules.IN_NODES`.
+    schedules: flows to run at their intervals, unless another aggregator on the store does. None: those that keep the
+        record (`o9.aggregator.schedules.in_nodes`), the health checks every `health_check_interval`; (): none.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class OptimizationStateAggregator:
         sync_interval: float = 5.0,
         storage_path: str = DEFAULT_STORE,
         *,
-        schedules: Sequence[Schedule] = (),
+        schedules: Sequence[Schedule] | None = None,
     ) -> None:
         intervals = {
             "monitoring_interval": monitoring_interval,
@@ -78,7 +79,7 @@ class OptimizationStateAggregator:
                 raise OptimizationValidationError(name, f"{seconds!r} is not a number of seconds above 0")
         self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
         self._interval = float(monitoring_interval)
-        self._schedules = tuple(schedules)
+        self._schedules = checked(in_nodes(health_check_interval) if schedules is None else schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
         self.coordinator.register_callback("transition", self.lifecycle_manager.be_told())
@@ -217,13 +218,18 @@ class OptimizationStateAggregator:
         return await self.coordinator.get_all_optimizations()
 
     async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]:
-        """One entry a step, oldest first; what was not measured is None."""
-        self._started()
+        """One entry a step, oldest first; what was not measured is None. Empty where there is no such optimization."""
+        if await self.get_optimization_status(optimization_id) is None:
+            return []
         return await self.monitor.get_optimization_metrics(optimization_id)
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """A health report no older than `health_check_interval` and the last change; see OptimizationHealthChecker."""
-        self._started()
+        """A health report no older than `health_check_interval` and the last change; see OptimizationHealthChecker.
+
+        None where there is no such optimization.
+        """
+        if await self.get_optimization_status(optimization_id) is None:
+            return None
         return await self.health_checker.recent_report(optimization_id)
 
     async def get_global_statistics(self) -> dict[str, Any]:
