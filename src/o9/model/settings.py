@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     )
     spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
     alerts_file: str = Field("", description="a YAML file that says who is told of which alerts, and when")
+    alerts_log: str = Field("~/.local/state/o9/alerts.log", description="where the alerts' channel `file` writes")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")
 
