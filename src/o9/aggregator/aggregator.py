@@ -18,6 +18,7 @@ from o9.aggregator.late_runs import late_runs
 from o9.aggregator.node import Node
 from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
+from o9.aggregator.suspender import Suspender
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
@@ -89,6 +90,7 @@ class OptimizationStateAggregator:
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
         self._findings = Findings(self.monitor, self.alert_system)
+        self._suspender = Suspender(self.health_checker, self._interval)
         self._rules = RuleWatch(
             self.alert_system,
             interval=min(PASS_SECONDS, 5 * self._interval),
@@ -305,7 +307,10 @@ class OptimizationStateAggregator:
             guard=self.lifecycle_manager.guard,
             schedules=self._schedules,
             on_dead=self._rules.node_died,
+            hindrance=lambda: self._suspender.hindrance,
         )
+        dispatcher = self._node.dispatcher
+        self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
         await self.coordinator.start()
         await self._rules.is_back(self._node.name)
         self.alert_system.use_node(self._node.name)
@@ -318,6 +323,7 @@ class OptimizationStateAggregator:
     async def _stop(self) -> None:
         if self._node is not None:
             node, self._node = self._node, None
+            await self._suspender.stop()
             await self.monitor.stop()
             await self._findings.stop()
             await self._rules.stop()

@@ -36,6 +36,15 @@ class Settings(BaseSettings):
         description="module prefixes, separated by commas, that may be named; empty: none by a request, any by others",
     )
     lease_seconds: float = Field(30.0, ge=1.0, description="a lease's life; renewed every third of it")
+    memory_reserve_mib: float = Field(
+        128.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="MiB of memory that stay free, else O9 suspends; 0: none",
+    )
+    disk_reserve_mib: float = Field(
+        128.0, ge=0.0, allow_inf_nan=False, description="MiB of disk that stay free, else O9 suspends; 0: none"
+    )
     node_id: str = Field(default_factory=default_node_id, description="this node's name")
     retention_days: float = Field(
         0.0,
