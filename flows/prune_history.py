@@ -14,7 +14,6 @@ from prefect.artifacts import acreate_markdown_artifact
 
 from o9.blocks.store import current_store
 from o9.flows.scheduled import SCHEDULED, progress_shown
-from o9.health.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import Removed, horizon, prune
 from o9.mirror.removal import remove_flow_runs, remove_scheduled_runs
 from o9.model.optimization import utc_now
@@ -40,6 +39,8 @@ async def prune_history(days: float | None = None) -> dict[str, Any]:
         await _remove_runs(await asyncio.to_thread(current_store), removed)
         return removed.figures()
     before = horizon(settings().retention_days if days is None else days, utc_now())
+    from o9.health.pruned import sharpe_ratios_of  # brings numpy and scipy, which no other part of a node's start needs
+
     store = await asyncio.to_thread(current_store)
     removed = await prune(store, before, sharpe_ratios_of, await progress_shown("Optimizations pruned"))
     await _remove_runs(store, removed)

@@ -13,9 +13,9 @@ from o9.lifecycle.suspension import (
     Circumstances,
     Room,
     decide_suspension,
-    first_to_go,
     free_disk_mib,
     free_memory_mib,
+    turn_to_go,
 )
 from o9.model.errors import OptimizationStateError
 from o9.model.states import Intent, SuspendedFor
@@ -90,10 +90,7 @@ def test_room_is_made_by_the_least_priority_that_began_last() -> None:
         new("last", started_at=noon + timedelta(hours=1)),
         new("urgent", started_at=noon + timedelta(hours=2), priority=3),
     ]
-    going = first_to_go(states)
-    assert going is not None
-    assert going.optimization_id == "last"
-    assert first_to_go([]) is None
+    assert [state.optimization_id for state in sorted(states, key=turn_to_go)] == ["last", "first", "urgent"]
 
 
 def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path) -> None:
@@ -170,6 +167,18 @@ def test_people_may_resume_it_or_want_it_to_stay_where_it_is(store: Store) -> No
     }  # fmt: skip
     assert not any(store.write(GoOn(name, "over", "node-1")) for name in ("resumed", "stays", "ends"))
     assert store.write(SetIntent("stays", Intent.RUN, "ann")) is S.CREATED
+
+
+@pytest.mark.parametrize(
+    ("wanted", "to"), [(Intent.RUN, S.CREATED), (Intent.CANCEL, S.CANCELLED), (Intent.TIME_OUT, S.TIMEOUT)]
+)
+def test_what_was_asked_for_while_it_was_taken_off_is_not_forgotten(store: Store, wanted: Intent, to: S) -> None:
+    fence = at_work(store, "a").fence
+    store.write(suspend("a"))
+    store.write(SetIntent("a", wanted, "ann"))
+    store.write(Transition("a", S.SUSPENDED, Cause.NODE, fence=fence))
+    assert store.write(GoOn("a", "asked for", "node-1"))
+    assert status_of(store, "a") is to
 
 
 def test_a_node_that_dies_meanwhile_leaves_it_suspended(store: Store) -> None:

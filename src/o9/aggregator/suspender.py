@@ -26,15 +26,15 @@ from o9.lifecycle.suspension import (
     Room,
     Suspension,
     decide_suspension,
-    first_to_go,
     free_disk_mib,
     free_memory_mib,
     shortage,
+    turn_to_go,
 )
 from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
-from o9.model.states import Intent, OptimizationStatus, SuspendedFor
+from o9.model.states import VERBS, Intent, OptimizationStatus, SuspendedFor
 from o9.model.trial import Trial
 from o9.store.intents import GoOn, Suspend
 from o9.store.store import Store
@@ -123,31 +123,29 @@ class Suspender:
     def _notice(self, short: Suspension | None) -> None:
         if short is not None and self._short is None:
             self._short_since = utc_now()
-            logger.error("node %s: %s", self._node, short.why)
         self._short = short
 
     async def _take_off(self, mine: list[_One], memory: Room, disk: Room) -> None:
-        may_go = [one for one in mine if one.intent is Intent.RUN]
-        leaves = any(one.intent is Intent.SUSPEND for one in mine)  # and makes room
-        first = None if leaves else first_to_go([one.state for one in may_go])
-        for one in may_go:
-            room = (memory, disk) if one.state is first else (None, None)
-            found = await self._decided(one, *room)
+        makes_room = any(one.intent is Intent.SUSPEND for one in mine)
+        for one in sorted(mine, key=lambda one: turn_to_go(one.state)):
+            if one.intent is not Intent.RUN:
+                continue
+            found = await self._decided(one, *((None, None) if makes_room else (memory, disk)))
             if found is None:
                 continue
             if await self._store.write_async(Suspend(one.name, found.reason, found.why, self._node)):
                 logger.warning("%s is suspended: %s", one.name, found.why)
+                makes_room |= found.reason in OF_THE_MACHINE
 
     async def _let_go_on(self, resting: list[_One], memory: Room, disk: Room) -> None:
-        # The last that would go comes back first.
-        for one in sorted(resting, key=lambda one: one.state.priority, reverse=True):
+        for one in sorted(resting, key=lambda one: turn_to_go(one.state), reverse=True):
             if one.intent is Intent.SUSPEND:
                 settles = one.held in OF_THE_MACHINE and time.monotonic() - self._let_go_at < SETTLE_SECONDS
                 if settles or await self._decided(one, memory, disk) is not None:
                     continue
-            elif one.intent is not Intent.RUN:  # somebody wants it to stay where it is
+            elif one.intent in (Intent.PAUSE, Intent.HOLD):  # somebody wants it to stay where it is
                 continue
-            why = f"it was suspended for {one.held.value}, which is over" if one.held else "it is to run"
+            why = f"suspended for {one.held.value}, which is over" if one.held else f"asked to {VERBS[one.intent]}"
             if await self._store.write_async(GoOn(one.name, why, self._node)):
                 logger.info("%s goes on: %s", one.name, why)
                 if one.held in OF_THE_MACHINE:
@@ -172,9 +170,10 @@ class Suspender:
 
     def _one(self, state: OptimizationState) -> _One:
         holding = self._store.holding(state.optimization_id)
-        if holding is None:  # pruned meanwhile
-            return _One(state, Intent.CANCEL, None)
-        return _One(state, Intent(holding.intent), _REASONS.get(holding.intent_by))
+        if holding is None:  # it was deleted meanwhile
+            return _One(state, Intent.HOLD, None)
+        intent = Intent(holding.intent)
+        return _One(state, intent, _REASONS.get(holding.intent_by) if intent is Intent.SUSPEND else None)
 
     def _broken_limits(self, state: OptimizationState) -> str:
         """In a thread: which of its risk limits the best trial breaks, in words."""

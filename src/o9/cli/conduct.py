@@ -177,7 +177,7 @@ async def _follow(
     while True:
         interrupts.hold()
         display.update(await aggregator.store.read_async(follower.look))
-        if follower.at_rest() or (interrupts.asked.is_set() and not pausing):
+        if follower.at_rest(pausing=pausing) or (interrupts.asked.is_set() and not pausing):
             return
         if pausing:
             await asyncio.sleep(POLL_SECONDS)

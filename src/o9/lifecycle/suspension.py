@@ -7,7 +7,7 @@ and a margin, so that it is not taken off again at once. What a person resumed i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +87,9 @@ def shortage(
     return None
 
 
-def first_to_go(states: Sequence[OptimizationState]) -> OptimizationState | None:
-    """Which one makes room: of the least priority the one that began last."""
-    return min(
-        states, key=lambda state: (state.priority, -(state.started_at or state.created_at).timestamp()), default=None
-    )
+def turn_to_go(state: OptimizationState) -> tuple[int, float]:
+    """By what they are sorted to make room: of the least priority the one that began last goes first."""
+    return state.priority, -(state.started_at or state.created_at).timestamp()
 
 
 def free_memory_mib(cgroup: Path = Path("/sys/fs/cgroup")) -> float:

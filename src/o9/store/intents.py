@@ -11,6 +11,7 @@ from o9.model.errors import OptimizationStateError
 from o9.model.states import (
     ACTIVE,
     ENDED,
+    INTENDED_END,
     VERBS,
     Intent,
     OptimizationStatus,
@@ -93,7 +94,7 @@ class Suspend:
 
 @dataclass(frozen=True)
 class GoOn:
-    """What O9 suspended is queued again: `why` it was is over."""
+    """What O9 suspended is queued again: `why` it was is over; or it comes to the end that was asked for meanwhile."""
 
     optimization_id: str
     why: str
@@ -104,16 +105,17 @@ class GoOn:
         return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it was: not where it is no longer suspended, or somebody wants something else of it."""
+        """Whether it was: not where it is no longer suspended, or somebody wants it to stay where it is."""
         row = existing(unit, self.optimization_id)
         wanted = Intent(row["intent"])
-        if row["status"] != OptimizationStatus.SUSPENDED.value or wanted not in (Intent.SUSPEND, Intent.RUN):
+        if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
             return False
         if wanted is Intent.SUSPEND:
             by = str(row["intent_by"])
             unit.update(row, intent=Intent.RUN.value, intent_by=by, intent_at=unit.now)
             record_intent(unit, row, Intent.RUN, by)
-        move(unit, row, Transition(self.optimization_id, OptimizationStatus.CREATED, Cause.NODE, self.why, self.node))
+        to = INTENDED_END.get(wanted, OptimizationStatus.CREATED)
+        move(unit, row, Transition(self.optimization_id, to, Cause.NODE, self.why, self.node))
         return True
 
 
