@@ -55,6 +55,7 @@ def test_nodes_run_all_that_recurs_and_check_health_at_their_own_interval() -> N
     every = {schedule.name: schedule.every for schedule in in_nodes(7.5)}
     own = {"check-health": timedelta(seconds=7.5), "prune-history": timedelta(hours=1)}
     assert every == recurring | own
+    assert in_nodes(1e300)  # what an interval may be
     first = sorted(schedule.after for schedule in IN_NODES)
     assert first[0] >= timedelta(seconds=10)  # a program of a few seconds runs none
     assert len(set(first)) == len(first)

@@ -63,6 +63,7 @@ SCHEDULES = (
     Schedule("o9.flows.deliver_alerts.deliver_alerts", timedelta(minutes=1)),
     Schedule("o9.flows.reconcile_states.reconcile_states", timedelta(minutes=1)),
 )
+MOST_SECONDS = 366 * 86_400.0
 # A program that ends within seconds starts none of them, and what is submitted at a node's start comes before them.
 FIRST_AFTER, APART = timedelta(seconds=10), timedelta(seconds=5)
 
@@ -72,7 +73,8 @@ def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
 
     It prunes every hour, since each of these runs leaves something in Prefect.
     """
-    own = {"check-health": timedelta(seconds=health_check_interval), "prune-history": timedelta(hours=1)}
+    check_every = timedelta(seconds=min(health_check_interval, MOST_SECONDS))
+    own = {"check-health": check_every, "prune-history": timedelta(hours=1)}
     recurring = [schedule for schedule in SCHEDULES if schedule.every is not None]
     return tuple(
         replace(schedule, every=own.get(schedule.name, schedule.every), after=FIRST_AFTER + n * APART)

@@ -130,7 +130,7 @@ class Suspender:
         for one in sorted(mine, key=lambda one: turn_to_go(one.state)):
             if one.intent is not Intent.RUN:
                 continue
-            found = await self._decided(one, *((None, None) if makes_room else (memory, disk)))
+            found = await self._decided(one, None if makes_room else memory, None if makes_room else disk)
             if found is None:
                 continue
             if await self._store.write_async(Suspend(one.name, found.reason, found.why, self._node)):
