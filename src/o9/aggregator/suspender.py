@@ -146,7 +146,7 @@ class Suspender:
             elif one.intent in (Intent.PAUSE, Intent.HOLD):  # somebody wants it to stay where it is
                 continue
             why = f"suspended for {one.held.value}, which is over" if one.held else f"asked to {VERBS[one.intent]}"
-            if await self._store.write_async(GoOn(one.name, why, self._node)):
+            if await self._store.write_async(GoOn(one.name, one.held, why, self._node)):
                 logger.info("%s goes on: %s", one.name, why)
                 if one.held in OF_THE_MACHINE:
                     self._let_go_at = time.monotonic()

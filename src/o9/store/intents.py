@@ -94,9 +94,10 @@ class Suspend:
 
 @dataclass(frozen=True)
 class GoOn:
-    """What O9 suspended is queued again: `why` it was is over; or it comes to the end that was asked for meanwhile."""
+    """What O9 suspended is queued again: its `reason` is over; or it comes to the end that was asked for meanwhile."""
 
     optimization_id: str
+    reason: SuspendedFor | None
     why: str
     node: str
 
@@ -111,7 +112,7 @@ class GoOn:
         if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
             return False
         if wanted is Intent.SUSPEND:
-            by = str(row["intent_by"])
+            by = self.reason.by if self.reason else self.node
             unit.update(row, intent=Intent.RUN.value, intent_by=by, intent_at=unit.now)
             record_intent(unit, row, Intent.RUN, by)
         to = INTENDED_END.get(wanted, OptimizationStatus.CREATED)
