@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStartTime,
     FlowRunFilterTags,
 )
+from prefect.client.schemas.objects import State
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Completed, Running
 from scheduled_flows import AT_ONCE, RAN
@@ -283,14 +284,14 @@ async def test_runs_of_schedules_are_deleted_after_a_day_and_no_others() -> None
     """By `prune_history`, with their artifacts."""
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as client:
+            runs: list[tuple[list[str], State[Any]]] = [
+                (["o9", SCHEDULED_TAG], Completed()),
+                (["o9", SCHEDULED_TAG], Running()),
+                (["o9"], Completed()),
+                ([SCHEDULED_TAG], Completed()),
+            ]
             made = [
-                (await client.create_flow_run(scheduled_flows.tick, tags=tags, state=state)).id
-                for tags, state in (
-                    (["o9", SCHEDULED_TAG], Completed()),
-                    (["o9", SCHEDULED_TAG], Running()),
-                    (["o9"], Completed()),
-                    ([SCHEDULED_TAG], Completed()),
-                )
+                (await client.create_flow_run(scheduled_flows.tick, tags=tags, state=state)).id for tags, state in runs
             ]
             for run_id in made:
                 told = ArtifactCreate(key="it-ran", type="markdown", data="# It ran", flow_run_id=run_id)

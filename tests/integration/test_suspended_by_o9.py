@@ -93,7 +93,7 @@ async def prefect_states(store: Any, name: str) -> set[str]:
     runs = {row["run_id"] for row in store.prefect_states(name) if row["run_kind"] == "flow"}
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as client:
-            return {(await client.read_flow_run(run_id)).state.name for run_id in runs}  # type: ignore[union-attr, arg-type, misc]
+            return {(await client.read_flow_run(run_id)).state.name for run_id in runs}  # type: ignore[misc]
 
 
 async def test_a_step_that_does_not_end_is_cut_off_and_evaluated_again(
