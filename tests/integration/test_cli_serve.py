@@ -91,7 +91,7 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_back_what_runs(
         for word in ("store.db", "Prefect:", *(f"{name} (every {every})" for name, every in KEPT.items())):
             assert word in served.out(0)
         wait_until(lambda: served.has_said(0, "completed after", KEPT), 90)
-        submit(store, "long", total_steps=40)  # from another process
+        submit(store, "long", total_steps=400)  # from another process
         wait_until(lambda: (state := store.get("long")) and state.completed_steps >= 2, 60)
         first.send_signal(signal.SIGINT)
         assert first.wait(30) == 0
