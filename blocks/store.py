@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import httpx
@@ -35,6 +38,7 @@ class AggregatorStore(Block):
 
 _lock = threading.Lock()
 _in_use: list[Store] = []
+_here: ContextVar[Store | None] = ContextVar("o9_store_here", default=None)
 
 
 def use_store(store: Store) -> None:
@@ -49,8 +53,20 @@ def release_store(store: Store) -> None:
             _in_use.remove(store)
 
 
+@contextmanager
+def store_here(store: Store) -> Iterator[None]:
+    """Flows that begin inside write to `store`, whichever others this process uses."""
+    token = _here.set(store)
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
 def current_store() -> Store:
     """The store in use; where none is, the one that the settings name is opened and stays open."""
+    if (here := _here.get()) is not None:
+        return here
     with _lock:
         if not _in_use:
             _in_use.append(Store(named_url(settings().store_url)))

@@ -13,7 +13,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.system import system_for
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import current_store
 from o9.flows.scheduled import SCHEDULED
@@ -33,12 +33,13 @@ async def deliver_alerts() -> dict[str, Any]:
     Returns whether this run was the one to judge and the one to decide, and how its tries ended.
 
     Where a node runs all the time, that judges and decides, and this run only sends what waits for a channel that it
-    has: the standing ones, and those of O9_ALERTS_FILE. What a program registered, only that program can send through.
+    has: the standing ones, and those of O9_ALERTS_FILE. What a program registered, only that program can send through:
+    also where its aggregator runs this flow.
     Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
     """
     forward_to_prefect()
     store = await asyncio.to_thread(current_store)
-    system = AlertNotificationSystem(store=store, resolve_block=load_block)
+    system = system_for(store, load_block)
     await system.initialize()
     judge = Judge(system)
     await judge.use(store, settings().lease_seconds)

@@ -8,6 +8,7 @@ ends is Prefect's final state and ours alike:
 | done            | Completed                                                  | completed    |
 | an error        | Failed                                                     | failed       |
 | paused          | Suspended, with a deployment; else Cancelled as `Paused`   | paused       |
+| suspended by O9 | Suspended, with a deployment; else Cancelled as `Suspended` | suspended   |
 | cancelled       | Cancelled                                                  | cancelled    |
 | out of time     | Failed as `TimedOut`                                       | timeout      |
 | its node stops  | Cancelled as `Requeued`                                    | created      |
@@ -32,7 +33,7 @@ from o9.blocks.store import current_store
 from o9.flows.presence import appear
 from o9.flows.turns import ended_state, may_be_suspended, park, wait_for_turn
 from o9.lifecycle.submission import new_optimization, submit
-from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED
+from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED, SUSPENDED
 from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
 from o9.mirror.seen import FLOW, Run, operation_for, seen_of
 from o9.model.errors import OptimizationValidationError, StaleAttemptError
@@ -133,11 +134,11 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
             if attempt.strategy is not None and attempt.strategy.kind == "steps":
                 await attempt.strategy.close()
             forget(flow_run.id)
-    if verdict in (Verdict.PAUSE, Verdict.CANCEL, Verdict.REPLACED):  # for which Prefect calls no hook
+    if verdict in (Verdict.PAUSE, Verdict.SUSPEND, Verdict.CANCEL, Verdict.REPLACED):  # for which Prefect calls no hook
         _let_go(flow_run.id)
     if verdict is Verdict.REPLACED:
         return await _taken_from(attempt)
-    if verdict is Verdict.PAUSE and may_be_suspended(flow_run):
+    if verdict in (Verdict.PAUSE, Verdict.SUSPEND) and may_be_suspended(flow_run):
         await park(attempt.store, name, flow_run)
     return results if verdict is Verdict.DONE else _END_STATES[verdict](attempt)
 
@@ -160,6 +161,11 @@ def _timed_out(attempt: Attempt) -> State[Any]:
 _END_STATES: dict[Verdict, Callable[[Attempt], State[Any]]] = {
     Verdict.PAUSE: lambda _: State(
         type=StateType.CANCELLED, name="Paused", message="paused; a resume goes on from here"
+    ),
+    Verdict.SUSPEND: lambda attempt: State(
+        type=StateType.CANCELLED,
+        name=SUSPENDED,
+        message=f"suspended by {attempt.asked_by or 'O9'}; it goes on by itself",
     ),
     Verdict.CANCEL: lambda attempt: Cancelled(message=f"cancelled through O9 {attempt.asked_by}".strip()),
     Verdict.TIME_OUT: _timed_out,

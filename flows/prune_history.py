@@ -1,4 +1,4 @@
-"""The scheduled flow that deletes what ended longer ago than it is to be kept, and its flow runs in Prefect.
+"""The scheduled flow that deletes what ended longer ago than it is to be kept, and flow runs in Prefect.
 
 Artifacts: `o9-prune-summary` (words), and a progress that belongs to the run alone.
 """
@@ -14,11 +14,11 @@ from prefect.artifacts import acreate_markdown_artifact
 
 from o9.blocks.store import current_store
 from o9.flows.scheduled import SCHEDULED, progress_shown
-from o9.health.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import Removed, horizon, prune
-from o9.mirror.removal import remove_flow_runs
+from o9.mirror.removal import remove_flow_runs, remove_scheduled_runs
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.store.store import Store
 from o9.tasks.run_logs import forward_to_prefect
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 @flow(name="prune-history", **SCHEDULED)
 async def prune_history(days: float | None = None) -> dict[str, Any]:
     """Delete what ended `days` days ago or earlier, with everything of its own; and in Prefect the flow runs that O9
-    created for what is deleted, by this run or another. Returns the figures.
+    created for what is deleted, by this run or another, and day-old ones of scheduled flows. Returns the figures.
 
     None: as many as O9_RETENTION_DAYS says; where that is 0, nothing is deleted here. Raises OptimizationStoreError
     where the store is away, OptimizationValidationError for a number of days that is none.
@@ -36,14 +36,21 @@ async def prune_history(days: float | None = None) -> dict[str, Any]:
     if days is None and not settings().retention_days:
         logger.info("O9_RETENTION_DAYS is 0: the history is kept for ever")
         removed = Removed("")
-        removed.flow_runs = await remove_flow_runs(await asyncio.to_thread(current_store))
+        await _remove_runs(await asyncio.to_thread(current_store), removed)
         return removed.figures()
     before = horizon(settings().retention_days if days is None else days, utc_now())
+    from o9.health.pruned import sharpe_ratios_of  # brings numpy and scipy, which no other part of a node's start needs
+
     store = await asyncio.to_thread(current_store)
     removed = await prune(store, before, sharpe_ratios_of, await progress_shown("Optimizations pruned"))
-    removed.flow_runs = await remove_flow_runs(store)
+    await _remove_runs(store, removed)
     await acreate_markdown_artifact(markdown(removed), key="o9-prune-summary", description="O9: pruned")
     return removed.figures()
+
+
+async def _remove_runs(store: Store, removed: Removed) -> None:
+    removed.flow_runs = await remove_flow_runs(store)
+    removed.scheduled_runs = await remove_scheduled_runs(utc_now())
 
 
 def markdown(removed: Removed) -> str:
@@ -53,7 +60,8 @@ def markdown(removed: Removed) -> str:
         f"**{removed.optimizations}** optimizations that ended before {removed.before}, with {removed.rows} rows of "
         f"theirs, **{removed.alerts}** alerts with {removed.notices} messages, {removed.untold} reasons why somebody "
         f"was not told and {removed.silences} silences, and {removed.changes} old changes of the feed; "
-        f"{removed.flow_runs} flow runs in Prefect. Counts, statistics and the number of trials in a family stay.",
+        f"{removed.flow_runs} flow runs in Prefect, and {removed.scheduled_runs} old ones of scheduled flows. Counts, "
+        "statistics and the number of trials in a family stay.",
     ]
     if removed.kept:
         lines += ["", "## Kept", "", *(f"- {count}: {why.value}" for why, count in removed.kept.items())]

@@ -40,6 +40,7 @@ class Verdict(str, Enum):
     GO_ON = "go on"
     DONE = "done"
     PAUSE = "pause"
+    SUSPEND = "suspend"
     CANCEL = "cancel"
     TIME_OUT = "time out"
     REQUEUE = "requeue"
@@ -47,7 +48,7 @@ class Verdict(str, Enum):
 
 
 # What does not wait for the step in flight to end.
-CUTS_OFF = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT}
+CUTS_OFF = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.SUSPEND: Verdict.SUSPEND}
 
 
 class Interrupted(Exception):

@@ -32,7 +32,7 @@ from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
-from o9.model.states import Intent, OptimizationStatus, TrialState
+from o9.model.states import RESTS, Intent, OptimizationStatus, TrialState
 from o9.monitor.resources import Meter
 from o9.store.ledger import AMENDABLE, Acknowledged, Amend, CommitStep, CutOff
 from o9.store.provenance import RecordProvenance
@@ -108,7 +108,7 @@ async def run_step(optimization_id: str, step: int) -> str:
         except Interrupted as interrupted:
             logger.info("step %d was cut off: %s", step, interrupted.verdict.value)
             # A trial that will be evaluated again is not one that was cut off for good.
-            again = interrupted.verdict in (Verdict.REQUEUE, Verdict.REPLACED)
+            again = interrupted.verdict in (Verdict.SUSPEND, Verdict.REQUEUE, Verdict.REPLACED)
             if not again and attempt.strategy.kind == "steps":
                 cut_off = CutOff(optimization_id, attempt.claimed.fence, attempt.strategy.interrupted())
                 await attempt.write(cut_off)
@@ -139,8 +139,8 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
     assert holding is not None
     if Intent(holding.intent) in _WISHED:
         attempt.asked_by = holding.intent_by
-    if how is Verdict.REQUEUE and holding.intent == Intent.PAUSE.value:
-        how = Verdict.PAUSE  # the pause that was asked for comes with it
+    if how is Verdict.REQUEUE and Intent(holding.intent) in RESTS:
+        how = _WISHED[Intent(holding.intent)]  # the pause that was asked for comes with it
     # Where it has that status with this attempt's fence, Prefect's UI was quicker, and the end is recorded.
     if how in _ENDS and (holding.status, holding.fence) != (_ENDS[how][0].value, attempt.claimed.fence):
         await record_end(attempt, how)
@@ -150,7 +150,7 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
 async def record_end(attempt: Attempt, how: Verdict) -> None:
     """Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns."""
     to, cause, message = _ENDS[how]
-    if cause is Cause.PERSON and attempt.asked_by:
+    if how is not Verdict.REQUEUE and attempt.asked_by:
         message += f", asked by {attempt.asked_by}"
     await attempt.write(
         Transition(
@@ -162,6 +162,7 @@ async def record_end(attempt: Attempt, how: Verdict) -> None:
 
 _ENDS = {
     Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused"),
+    Verdict.SUSPEND: (OptimizationStatus.SUSPENDED, Cause.NODE, "suspended"),
     Verdict.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
     Verdict.REQUEUE: (OptimizationStatus.CREATED, Cause.NODE, "its node could not go on; queued for the next attempt"),
 }
@@ -236,7 +237,10 @@ def verdict_on(intent: Intent, *, stopping: bool, done: bool) -> Verdict:
     return Verdict.REQUEUE if stopping else Verdict.GO_ON
 
 
-_WISHED = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.PAUSE: Verdict.PAUSE}
+_WISHED = {
+    Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.PAUSE: Verdict.PAUSE,
+    Intent.SUSPEND: Verdict.SUSPEND,
+}  # fmt: skip
 
 
 def _results(attempt: Attempt, state: OptimizationState, counted: dict[str, int]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ async def open_aggregator(store_url: str) -> AsyncIterator[Callable[..., Awaitab
     async with AsyncExitStack() as opened:
 
         async def open_one(**arguments: Any) -> OptimizationStateAggregator:
-            usual: dict[str, Any] = {"storage_path": store_url, "monitoring_interval": 0.1}
+            # Nothing on a schedule, but where a test asks for it: `schedules=None` gives what there is by default.
+            usual: dict[str, Any] = {"storage_path": store_url, "monitoring_interval": 0.1, "schedules": ()}
             made = OptimizationStateAggregator(**usual | arguments)
             return await opened.enter_async_context(made)
 

@@ -147,6 +147,14 @@ async def test_calls_before_start_name_start(store_url: str) -> None:
     await aggregator.cleanup()
 
 
+async def test_an_unknown_id_has_no_state_no_health_and_no_metrics(aggregator: OptimizationStateAggregator) -> None:
+    assert await aggregator.get_optimization_status("nobody") is None
+    assert await aggregator.get_optimization_health("nobody") is None
+    assert await aggregator.get_optimization_metrics("nobody") == []
+    answer = await aggregator.handle_api_request("/health/nobody", "GET")
+    assert (answer["success"], answer["code"]) == (False, 404)
+
+
 async def test_each_part_of_its_life_may_be_called_twice(open_aggregator: Open, store_url: str) -> None:
     await open_aggregator()  # the session's Prefect server is up
     aggregator = OptimizationStateAggregator(storage_path=store_url, monitoring_interval=0.1)

@@ -19,6 +19,7 @@ from bad_server import bad_server
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.rules import Why
 from o9.alerts.system import AlertNotificationSystem
+from o9.blocks.store import store_here
 from o9.flows.deliver_alerts import deliver_alerts
 from o9.model.errors import (
     OptimizationAlertError,
@@ -105,21 +106,47 @@ async def test_who_registered_is_told_of_what_begins_and_of_its_end(make: Make, 
     assert kept.resolved
     assert kept.resolved_at is not None
     assert (kept.metadata, kept.timestamp, kept.level) == (first.metadata, first.timestamp, AlertLevel.WARNING)
-    await async_wait_until(lambda: len([1 for event, _ in events if event == "notification"]) == 6)
+    await async_wait_until(lambda: len([1 for event, _ in events if event == "notification"]) == 10)
     assert [about.alert_id for event, about in events if event in ("alert", "resolved")] == ["a", "a"]
 
     history = await system.get_notification_history()
-    assert [entry["status"] for entry in history] == ["sent"] * 6
+    assert [entry["status"] for entry in history] == ["sent"] * 10
+    everybody = ("mine", "webhook", "log", "console", "file")
     assert {(entry["channel"], entry["kind"]) for entry in history} == {
-        (channel, kind) for channel in ("mine", "webhook", "log") for kind in ("firing", "resolved")
+        (channel, kind) for channel in everybody for kind in ("firing", "resolved")
     }
     assert [try_["outcome"] for try_ in history[0]["tries"]] == ["sent"]
     assert len(await system.get_notification_history(limit=2)) == 2
     figures = await system.get_alert_statistics()
     assert (figures["told"], figures["resolved"], figures["firing"]) == ({"warning": 1}, {"warning": 1}, {})
-    assert figures["sent"] == {"mine": 2, "webhook": 2, "log": 2}
+    assert figures["sent"] == dict.fromkeys(everybody, 2)
     assert figures["possible_doubles"] == figures["failed"] == {}
     assert figures["leader"] is not None
+
+
+async def test_log_console_and_file_are_told_by_default(
+    make: Make,
+    async_wait_until: Wait,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    set_o9: Callable[..., None],
+) -> None:
+    set_o9(alerts_log=tmp_path / "told.log")
+    system = await make()
+    await system.send_alert(alert("a"))
+
+    async def sent() -> dict[str, int]:
+        counted: dict[str, int] = (await system.get_alert_statistics())["sent"]
+        return counted
+
+    async def all_three() -> bool:
+        return await sent() == {"log": 1, "console": 1, "file": 1}
+
+    await async_wait_until(all_three)
+    assert "[WARNING] Drawdown: opt-1" in capsys.readouterr().err
+    assert "[WARNING] Drawdown: opt-1" in (tmp_path / "told.log").read_text(encoding="utf-8")
+    assert [record.levelname for record in caplog.records if record.name == "o9.alerts"] == ["WARNING"]
 
 
 async def test_a_function_is_called_once_for_each_alert_of_a_group_and_once_for_its_end(
@@ -526,11 +553,12 @@ async def test_a_channel_that_only_one_node_has_is_that_node_s(make: Make, async
     await other.stop()
     await leads.send_alert(alert("b", title="b"))
 
-    async def only_logged() -> bool:
+    async def by_the_standing_ones() -> bool:
         history = await leads.get_notification_history()
-        return [entry["channel"] for entry in history if entry["firing"] == ["b"]] == ["log"]
+        told = sorted(entry["channel"] for entry in history if entry["firing"] == ["b"])
+        return told == ["console", "file", "log"]
 
-    await async_wait_until(only_logged)
+    await async_wait_until(by_the_standing_ones)
 
 
 async def test_the_file_is_taken_when_it_changes_and_refused_when_it_is_wrong(
@@ -637,7 +665,7 @@ async def test_the_flow_delivers_where_nobody_runs(
     await source.initialize()
     await source.send_alert(alert("a"))
     nothing = {"judged": True, "led": True, "notices": 0, "sent": 0, "pending": 0, "failed": 0}
-    one = nothing | {"notices": 1, "sent": 1}
+    one = nothing | {"notices": 1, "sent": 3}  # to the log, the console and the file
     with prefect_client_settings(o9_testing.session_server()), caplog.at_level(logging.INFO):
         assert await deliver_alerts() == one
         assert await deliver_alerts() == nothing
@@ -693,3 +721,21 @@ async def test_the_monitor_says_when_a_finding_is_gone(store_url: str) -> None:
         watch.firing["stalled"] = alert_of("a", Finding("stalled", AlertLevel.ERROR, "", ""))
         await monitor.stop_monitoring("a")
         assert heard == [("resolved", True)]
+
+
+async def test_the_flow_sends_through_what_the_aggregator_of_its_process_has_registered(
+    store_url: str, quick: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    with Store(store_url) as store, caplog.at_level(logging.INFO):
+        system = AlertNotificationSystem({"log": lambda each: told.append(each.alert_id)})
+        system.register_alert_rule(lambda each: each.title != "Drill")
+        system.use(store)
+        await system.initialize()
+        for name, title in (("a", "Drawdown"), ("b", "Drill")):
+            await system.send_alert(alert(name, title=title))
+        with prefect_client_settings(o9_testing.session_server()), store_here(store):
+            assert (await deliver_alerts())["notices"] == 1
+        await system.cleanup()
+    assert told == ["a"]
+    assert "[WARNING] Drawdown" not in caplog.text

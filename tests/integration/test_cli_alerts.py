@@ -480,6 +480,7 @@ def test_a_channel_is_really_tried(o9: O9Command) -> None:
 
 def test_a_receiver_s_channels_are_all_tried(o9: O9Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("O9_ALERTS_LOG")
     answer = o9("test", "desk", "--config", "alerts.yaml")
     assert answer.code == 1
     assert answer.out == "file (~/.local/state/o9/alerts.log): sent\n"

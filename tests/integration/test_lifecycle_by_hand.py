@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from command_line import work
-from o9_testing import new
+from o9_testing import ended, new
 
 from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
@@ -185,6 +186,38 @@ async def test_initialize_asks_the_hooks(manager: OptimizationLifecycleManager) 
     assert called == ["before a", "after a", "before forbidden"]
     assert await manager.get_lifecycle_state("forbidden") is S.CREATED
     assert await states_of(manager, "forbidden") == [(None, S.CREATED)]
+
+
+# A coordinator alone
+
+
+async def test_what_nobody_will_run_is_said_at_once(
+    store_url: str, open_aggregator: Callable[..., Awaitable[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings() -> int:
+        found = [record for record in caplog.records if record.name == "o9.coordinator.coordinator"]
+        caplog.clear()
+        return len(found)
+
+    coordinator = OptimizationCoordinator()
+    with pytest.raises(OptimizationError, match="initialize"):
+        await coordinator.submit_optimization(new("a", objective="branin", total_steps=1))
+    with Store(store_url) as store:
+        coordinator.use(store)
+        await coordinator.submit_optimization(new("a", objective="branin", seed=7, total_steps=1))
+        assert warnings() == 1
+        await coordinator.pause_optimization("a")
+        assert warnings() == 0
+        await coordinator.resume_optimization("a")
+        assert warnings() == 1
+        aggregator = await open_aggregator()
+        await coordinator.submit_optimization(new("b", objective="branin", seed=7, total_steps=1))
+        assert warnings() == 0
+        for name in ("a", "b"):
+            assert (await ended(aggregator, name)).status is S.COMPLETED
+        await aggregator.cleanup()
+        await coordinator.submit_optimization(new("c", objective="branin", seed=7, total_steps=1))
+        assert warnings() == 1
 
 
 # Policies

@@ -12,13 +12,27 @@ import o9_testing
 import pytest
 import scheduled_flows
 from prefect import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterStartTime,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import State
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Completed, Running
 from scheduled_flows import AT_ONCE, RAN
 
-from o9.aggregator import scheduler
+from o9.aggregator import scheduler, schedules
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.aggregator.schedules import Schedule
+from o9.aggregator.schedules import IN_NODES, Schedule
+from o9.mirror.removal import SCHEDULED_KEPT, SCHEDULED_TAG, remove_scheduled_runs
+from o9.model.optimization import utc_now
 
 OFTEN, SELDOM = timedelta(milliseconds=50), timedelta(days=1)
 
@@ -61,9 +75,27 @@ async def test_each_runs_at_its_interval_and_a_failure_stops_no_other(
     await aggregator.stop()
     assert set(await states_of("tick")) == set(await states_of("unhurried")) == {"Completed"}
     assert set(await states_of("broken")) == {"Failed"}
-    assert "broken: failed after 0." in caplog.text
+    assert "broken: failed after " in caplog.text
     assert "ValueError: no data today; next at" in caplog.text
-    assert "tick: completed after 0." in caplog.text
+    assert "tick word='tock': completed after " in caplog.text
+
+
+async def test_two_schedules_of_one_flow_run_each_at_its_own_interval(
+    open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any]
+) -> None:
+    await open_aggregator(schedules=[schedule("tick", SELDOM, word="seldom"), schedule("tick", word="often")])
+    await async_wait_until(lambda: RAN.count("often") >= 3 and "seldom" in RAN, 30)
+    assert RAN.count("seldom") == 1
+
+
+async def test_each_of_two_stores_of_one_process_is_kept_by_its_own_aggregator(
+    open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any], store_url: str
+) -> None:
+    first = await open_aggregator(schedules=[schedule("where")])
+    second = await open_aggregator(schedules=[schedule("where")], storage_path=f"{store_url}-other")
+    urls = {first.store.url, second.store.url}
+    RAN.clear()
+    await async_wait_until(lambda: len(RAN) >= 6 and set(RAN) == urls, 30)
 
 
 async def test_a_run_is_claimed_by_one_node_and_neither_a_restart_nor_another_node_makes_it_early(
@@ -181,3 +213,97 @@ async def test_what_runs_is_not_begun_twice_where_prefect_s_server_is_replaced(
     scheduled_flows.GATE.set()
     await async_wait_until(lambda: RAN.count("unhurried") >= 2, 30)
     assert AT_ONCE[1] == 1
+
+
+# What runs by default
+
+
+ARTIFACTS = {"o9-health", "o9-health-summary", "o9-statistics", "o9-statistics-summary"}
+
+
+async def shown_in_prefect(since: datetime) -> tuple[dict[str, set[str | None]], set[str]]:
+    """Of the scheduled runs that began since then: the states by flow, and the artifacts' keys."""
+    with prefect_client_settings(o9_testing.session_server()):
+        async with get_client() as client:
+            found = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    tags=FlowRunFilterTags(all_=[SCHEDULED_TAG]), start_time=FlowRunFilterStartTime(after_=since)
+                )
+            )
+            of_these = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id for run in found]))
+            artifacts = await client.read_artifacts(artifact_filter=of_these) if found else []
+            names = {flow_id: (await client.read_flow(flow_id)).name for flow_id in {run.flow_id for run in found}}
+    states: dict[str, set[str | None]] = {}
+    for run in found:
+        states.setdefault(names[run.flow_id], set()).add(run.state_name)
+    return states, {artifact.key for artifact in artifacts if artifact.key}
+
+
+async def test_a_started_aggregator_runs_what_keeps_the_record(
+    open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "FIRST_AFTER", timedelta(0))
+    monkeypatch.setattr(schedules, "APART", timedelta(0))
+    began = utc_now()
+    aggregator = await open_aggregator(schedules=None)
+    await aggregator.submit_optimization(o9_testing.new("a", objective="branin", seed=7, total_steps=2))
+    all_completed = {each.name: {"Completed"} for each in IN_NODES}
+
+    async def all_are_shown() -> bool:
+        states, artifacts = await shown_in_prefect(began)
+        return states == all_completed and artifacts >= ARTIFACTS
+
+    await async_wait_until(all_are_shown, 60)
+
+
+async def test_without_schedules_nothing_is_run(
+    open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "FIRST_AFTER", timedelta(0))
+    began = utc_now()
+    aggregator = await open_aggregator(schedules=())
+    await aggregator.submit_optimization(o9_testing.new("a", objective="branin", seed=7, total_steps=2))
+    await o9_testing.ended(aggregator, "a")
+    assert await shown_in_prefect(began) == ({}, set())
+
+
+@pytest.mark.long
+async def test_one_that_is_left_alone_for_two_minutes(
+    open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any]
+) -> None:
+    began = utc_now()
+    await open_aggregator(schedules=None, health_check_interval=30.0)
+    await asyncio.sleep(120)
+    states, artifacts = await shown_in_prefect(began)
+    assert states.keys() == {each.name for each in IN_NODES}
+    assert all(names <= {"Completed", "Running"} for names in states.values())
+    assert artifacts >= ARTIFACTS
+
+
+async def test_runs_of_schedules_are_deleted_after_a_day_and_no_others() -> None:
+    """By `prune_history`, with their artifacts."""
+    with prefect_client_settings(o9_testing.session_server()):
+        async with get_client() as client:
+            runs: list[tuple[list[str], State[Any]]] = [
+                (["o9", SCHEDULED_TAG], Completed()),
+                (["o9", SCHEDULED_TAG], Running()),
+                (["o9"], Completed()),
+                ([SCHEDULED_TAG], Completed()),
+            ]
+            made = [
+                (await client.create_flow_run(scheduled_flows.tick, tags=tags, state=state)).id for tags, state in runs
+            ]
+            for run_id in made:
+                told = ArtifactCreate(key="it-ran", type="markdown", data="# It ran", flow_run_id=run_id)
+                await client.create_artifact(told)
+
+            async def left() -> tuple[set[Any], set[Any]]:
+                runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=made)))
+                theirs = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=made))
+                artifacts = await client.read_artifacts(artifact_filter=theirs)
+                return {run.id for run in runs}, {artifact.flow_run_id for artifact in artifacts}
+
+            await remove_scheduled_runs(utc_now())
+            assert await left() == (set(made), set(made))
+            assert await remove_scheduled_runs(utc_now() + SCHEDULED_KEPT) >= 1
+            assert await left() == (set(made[1:]), set(made[1:]))

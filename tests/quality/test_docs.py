@@ -96,8 +96,12 @@ async def main():
         async def is_open():
             return True
 
+    class feed:
+        async def age_seconds():
+            return 0.0
+
     async with OptimizationStateAggregator(monitoring_interval=0.1) as aggregator:
-        names = {"aggregator": aggregator, "coordinator": aggregator.coordinator, "exchange": exchange}
+        names = {"aggregator": aggregator, "coordinator": aggregator.coordinator, "exchange": exchange, "feed": feed}
         exec(pathlib.Path("steering.txt").read_text(), names)
         for name in ("halving", "descent"):
             state = new_optimization({"name": name, "total_steps": 12, "metadata": {"strategy": name}})
@@ -146,6 +150,7 @@ def test_the_guide_s_table_of_what_stops_an_optimization_names_prefect_s_states(
     for beginning, state in {
         "pause, with a deployment": "Suspended",
         "pause, without one": f"Cancelled, named `{mapping.PAUSED}`",
+        "O9 suspends it": f"named `{mapping.SUSPENDED}`",
         "cancel": "Cancelled",
         "timeout": "Failed, named `TimedOut`",
         "its node is stopped": f"Cancelled, named `{mapping.REQUEUED}`",
@@ -155,6 +160,7 @@ def test_the_guide_s_table_of_what_stops_an_optimization_names_prefect_s_states(
         assert row is not None, beginning
         assert state in row[1]
     assert mapping.meaning_of("flow", "CANCELLED", mapping.PAUSED, None).to is OptimizationStatus.PAUSED
+    assert mapping.meaning_of("flow", "CANCELLED", mapping.SUSPENDED, None).to is OptimizationStatus.SUSPENDED
     assert mapping.meaning_of("flow", "CANCELLED", mapping.REQUEUED, None).to is OptimizationStatus.CREATED
     assert mapping.meaning_of("flow", "FAILED", "TimedOut", None).to is OptimizationStatus.TIMEOUT
     assert mapping.meaning_of("flow", "PAUSED", "Suspended", None).to is OptimizationStatus.PAUSED

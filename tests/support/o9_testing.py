@@ -47,6 +47,7 @@ def _own_home() -> Path:
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     os.environ["O9_SPOOL_FOLDER"] = str(home / "spool")
+    os.environ["O9_ALERTS_LOG"] = str(home / "alerts.log")
     return home
 
 

@@ -6,6 +6,8 @@ import asyncio
 
 from prefect import flow
 
+from o9.blocks.store import current_store
+
 RAN: list[str] = []
 AT_ONCE: list[int] = [0, 0]  # now, and the most there ever were
 GATE = asyncio.Event()
@@ -14,6 +16,11 @@ GATE = asyncio.Event()
 @flow
 async def tick(word: str = "tick") -> None:
     RAN.append(word)
+
+
+@flow
+async def where() -> None:
+    RAN.append(current_store().url)
 
 
 @flow

@@ -654,6 +654,30 @@ async def test_the_console_is_coloured_and_worded(
     assert all(not each or each.startswith("  ") for each in rest)
 
 
+@pytest.mark.parametrize(
+    ("through_log", "same_stream", "level", "shown"),
+    [
+        (True, True, logging.WARNING, False),  # the log's line on this terminal says it
+        (False, True, logging.WARNING, True),
+        (True, False, logging.WARNING, True),
+        (True, True, logging.CRITICAL + 1, True),  # the log shows none of it
+    ],
+)
+async def test_the_console_does_not_say_twice_what_the_log_shows_there(
+    through_log: bool, same_stream: bool, level: int, shown: bool
+) -> None:
+    stream, log = Terminal(False), logging.getLogger("o9.alerts")
+    handler, before = logging.StreamHandler(stream if same_stream else Terminal(False)), log.level
+    log.addHandler(handler)
+    log.setLevel(level)
+    try:
+        await send(ConsoleChannel(lambda: stream, lambda receiver: through_log and receiver == ONE.receiver), ONE)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+    assert bool(stream.getvalue()) is shown
+
+
 async def test_a_console_that_is_closed_or_knows_few_characters(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     stream = Terminal()
     stream.close()

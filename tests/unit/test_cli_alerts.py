@@ -370,8 +370,8 @@ def test_a_channel_is_found_by_its_name_its_receiver_or_its_address() -> None:
     assert channel.name == same[1][0].name
     assert channels_for(channel.name, configuration)[0].name == "desk"
     assert [each.name for each in channels_for("console", configuration)[1]] == ["console"]
-    assert [each.name for each in channels_for("head", configuration)[1]] == ["log"]
-    assert [each.name for each in channels_for("default", Configuration())[1]] == ["log"]
+    assert [each.name for each in channels_for("head", configuration)[1]] == ["log", "console", "file"]
+    assert [each.name for each in channels_for("default", Configuration())[1]] == ["log", "console", "file"]
     for name, told in {
         "mine": "registered by a program", "ops": "has no channel",
         "consle": "did you mean console", "zz": "there are log, console, file",

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from o9.aggregator.schedules import IN_NODES, SCHEDULES, Schedule, claimant, due_at, runner_of
+from o9.aggregator.schedules import IN_NODES, SCHEDULES, Schedule, claimant, due_at, in_nodes, runner_of
+from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationValidationError
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOURLY = Schedule("a_module.hourly_flow", timedelta(hours=1))
@@ -46,9 +47,41 @@ def test_each_schedule_has_a_flow_of_its_name_that_may_run_without_parameters() 
     assert len({schedule.name for schedule in SCHEDULES}) == len(SCHEDULES)
 
 
-def test_nodes_keep_what_no_part_of_them_does_already() -> None:
-    assert {schedule.name for schedule in SCHEDULES} - {schedule.name for schedule in IN_NODES} == {
-        "optimization-lifecycle",
-        "deliver-alerts",
-        "reconcile-states",
-    }
+def test_nodes_run_all_that_recurs_and_check_health_at_their_own_interval() -> None:
+    recurring = {schedule.name: schedule.every for schedule in SCHEDULES if schedule.every is not None}
+    assert {schedule.name for schedule in IN_NODES} == recurring.keys() == {
+        "compute-statistics", "check-health", "prune-history", "deliver-alerts", "reconcile-states",
+    }  # fmt: skip
+    every = {schedule.name: schedule.every for schedule in in_nodes(7.5)}
+    own = {"check-health": timedelta(seconds=7.5), "prune-history": timedelta(hours=1)}
+    assert every == recurring | own
+    assert in_nodes(1e300)  # what an interval may be
+    first = sorted(schedule.after for schedule in IN_NODES)
+    assert first[0] >= timedelta(seconds=10)  # a program of a few seconds runs none
+    assert len(set(first)) == len(first)
+    assert first[-1] <= timedelta(minutes=1)
+
+
+def test_two_schedules_of_one_flow_have_names_and_leases_of_their_own() -> None:
+    same = ("o9.flows.check_health.check_health", timedelta(minutes=5))
+    plain, few, nightly = Schedule(*same), Schedule(*same, {"limit": 5}), Schedule(*same, name="nightly")
+    assert [each.name for each in (plain, few, nightly)] == ["check-health", "check-health limit=5", "nightly"]
+    assert len({each.lease for each in (plain, few, nightly)}) == 3
+    assert {each.flow_name for each in (plain, few, nightly)} == {"check-health"}
+    OptimizationStateAggregator(schedules=[plain, few, nightly])
+
+
+@pytest.mark.parametrize(
+    "schedules",
+    [
+        [HOURLY, Schedule("another_module.hourly_flow", timedelta(hours=2))],
+        [Schedule("a_module.a_flow", None)],
+        [Schedule("a_module.a_flow", timedelta(0))],
+        ["a_module.a_flow"],
+    ],
+    ids=["two of one name", "no interval", "an interval of 0", "no schedule"],
+)
+def test_what_cannot_be_kept_is_refused(schedules: list[Any]) -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        OptimizationStateAggregator(schedules=schedules)
+    assert refused.value.field == "schedules"

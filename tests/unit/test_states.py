@@ -249,7 +249,8 @@ class Lives(RuleBasedStateMachine):
         if model.status in ENDED:
             refused = WISHED.get(intent) is not model.status or intent not in FINAL
         else:
-            refused = is_final or (intent is Intent.HOLD and model.intent is not Intent.HOLD)
+            not_theirs = intent is Intent.SUSPEND or (intent is Intent.HOLD and model.intent is not Intent.HOLD)
+            refused = is_final or not_theirs
         if refused:
             with pytest.raises(OptimizationStateError):
                 self.store.write(SetIntent(key, intent, "ann"))

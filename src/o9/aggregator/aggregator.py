@@ -16,8 +16,9 @@ from typing import Any, Self, TypeVar
 from o9.aggregator.findings import Findings
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.node import Node
-from o9.aggregator.schedules import Schedule
+from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
+from o9.aggregator.suspender import Suspender
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
@@ -55,7 +56,8 @@ class OptimizationStateAggregator:
     max_concurrent_optimizations: how many run at once, over all aggregators on the store.
     monitoring_interval, health_check_interval, sync_interval: seconds.
     storage_path: the store, a path, a URL or block:NAME; left at its default, O9_STORE_URL counts.
-    schedules: flows to run at their intervals, unless another aggregator on the store does; see `schedules.IN_NODES`.
+    schedules: flows to run at their intervals, unless another aggregator on the store does. None: those that keep the
+        record (`o9.aggregator.schedules.in_nodes`), the health checks every `health_check_interval`; (): none.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class OptimizationStateAggregator:
         sync_interval: float = 5.0,
         storage_path: str = DEFAULT_STORE,
         *,
-        schedules: Sequence[Schedule] = (),
+        schedules: Sequence[Schedule] | None = None,
     ) -> None:
         intervals = {
             "monitoring_interval": monitoring_interval,
@@ -78,7 +80,7 @@ class OptimizationStateAggregator:
                 raise OptimizationValidationError(name, f"{seconds!r} is not a number of seconds above 0")
         self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
         self._interval = float(monitoring_interval)
-        self._schedules = tuple(schedules)
+        self._schedules = checked(in_nodes(health_check_interval) if schedules is None else schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
         self.coordinator.register_callback("transition", self.lifecycle_manager.be_told())
@@ -88,6 +90,7 @@ class OptimizationStateAggregator:
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
         self._findings = Findings(self.monitor, self.alert_system)
+        self._suspender = Suspender(self.health_checker, self._interval)
         self._rules = RuleWatch(
             self.alert_system,
             interval=min(PASS_SECONDS, 5 * self._interval),
@@ -217,13 +220,18 @@ class OptimizationStateAggregator:
         return await self.coordinator.get_all_optimizations()
 
     async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]:
-        """One entry a step, oldest first; what was not measured is None."""
-        self._started()
+        """One entry a step, oldest first; what was not measured is None. Empty where there is no such optimization."""
+        if await self.get_optimization_status(optimization_id) is None:
+            return []
         return await self.monitor.get_optimization_metrics(optimization_id)
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """A health report no older than `health_check_interval` and the last change; see OptimizationHealthChecker."""
-        self._started()
+        """A health report no older than `health_check_interval` and the last change; see OptimizationHealthChecker.
+
+        None where there is no such optimization.
+        """
+        if await self.get_optimization_status(optimization_id) is None:
+            return None
         return await self.health_checker.recent_report(optimization_id)
 
     async def get_global_statistics(self) -> dict[str, Any]:
@@ -299,7 +307,10 @@ class OptimizationStateAggregator:
             guard=self.lifecycle_manager.guard,
             schedules=self._schedules,
             on_dead=self._rules.node_died,
+            hindrance=lambda: self._suspender.hindrance,
         )
+        dispatcher = self._node.dispatcher
+        self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
         await self.coordinator.start()
         await self._rules.is_back(self._node.name)
         self.alert_system.use_node(self._node.name)
@@ -312,6 +323,7 @@ class OptimizationStateAggregator:
     async def _stop(self) -> None:
         if self._node is not None:
             node, self._node = self._node, None
+            await self._suspender.stop()
             await self.monitor.stop()
             await self._findings.stop()
             await self._rules.stop()

@@ -54,8 +54,8 @@ class Dispatcher:
     """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`.
 
     `on_trouble` is called when no flow run could be created: Prefect's server may be gone, see `reconnect`. `guard`
-    is asked before an optimization takes a status, and forbids it by raising. Nothing is claimed while `holds` says
-    that this node would not keep it.
+    is asked before an optimization takes a status, and forbids it by raising. Nothing is claimed while `hindrance`
+    says what is against it.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Dispatcher:
         observe_seconds: float,
         on_trouble: Callable[[], None],
         guard: Guard,
-        holds: Callable[[], bool],
+        hindrance: Callable[[], str],
     ) -> None:
         self._store = store
         self._node = node
@@ -79,8 +79,8 @@ class Dispatcher:
         self._observe_seconds = observe_seconds
         self._on_trouble = on_trouble
         self._guard = guard
-        self._holds = holds
-        self._held_back = False
+        self._hindrance = hindrance
+        self._held_back = ""
         self._boundary = ErrorBoundary(logger, "starting what waits")
         self._parked = ParkedRuns(store, node)
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -186,9 +186,9 @@ class Dispatcher:
             await self._begin_allowed()
 
     def _may_claim(self) -> bool:
-        held_back, self._held_back = self._held_back, not self._holds()
+        held_back, self._held_back = self._held_back, self._hindrance()
         if self._held_back and not held_back:
-            logger.error("node %s takes no work: it cannot renew its leases", self._node)
+            logger.error("node %s takes no work: %s", self._node, self._held_back)
         elif held_back and not self._held_back:
             logger.warning("node %s takes work again", self._node)
         return not self._held_back

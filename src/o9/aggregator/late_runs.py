@@ -21,7 +21,7 @@ from o9.alerts.rules import Facts
 
 LIMIT = 100
 _LATE = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])))
-_OURS = FlowFilter(name=FlowFilterName(any_=[schedule.name for schedule in SCHEDULES]))
+_OURS = FlowFilter(name=FlowFilterName(any_=[schedule.flow_name for schedule in SCHEDULES]))
 
 
 async def late_runs(now: datetime) -> list[Facts]:

@@ -34,7 +34,7 @@ LOOK_SECONDS = 1.0  # for work, for wishes from other processes, and for a serve
 class Node:
     """See the module. `limit` optimizations run at once, over all nodes; what coroutine strategies assign is looked at
     every `interval` seconds. `schedules` are the flows that it runs unless another node does. `on_dead` hears, on a
-    thread, which nodes of this host are found dead."""
+    thread, which nodes of this host are found dead. `hindrance` says why nothing new is to be started, if so."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Node:
         guard: Guard,
         schedules: Sequence[Schedule] = (),
         on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
+        hindrance: Callable[[], str] = lambda: "",
     ) -> None:
         lease_seconds = settings().lease_seconds
         self.name = _node_name()
@@ -62,7 +63,7 @@ class Node:
             observe_seconds=interval,
             on_trouble=self._look_after_prefect,
             guard=guard,
-            holds=lambda: self._presence.holds,
+            hindrance=lambda: hindrance() if self._presence.holds else "it cannot renew its leases",
         )
         # Users' code that holds the event loop is interrupted; where that cannot be, others take what is held here.
         self._watchdog = Watchdog(self._loop, give_up_seconds=lease_seconds)
@@ -93,11 +94,15 @@ class Node:
         guard: Guard,
         schedules: Sequence[Schedule] = (),
         on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
+        hindrance: Callable[[], str] = lambda: "",
     ) -> Node:
         """A node that runs; `report` is told, in words, what it waits for. Raises OptimizationError."""
         server = await ensure_prefect_server(report)
         try:
-            node = cls(store, server, limit=limit, interval=interval, guard=guard, schedules=schedules, on_dead=on_dead)
+            node = cls(
+                store, server, limit=limit, interval=interval, guard=guard, schedules=schedules, on_dead=on_dead,
+                hindrance=hindrance,
+            )  # fmt: skip
             await node._start()
         except BaseException:
             await server.close()

@@ -19,6 +19,8 @@ from prefect.client.schemas.objects import State
 from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
+from o9.blocks.store import store_here
+from o9.mirror.removal import SCHEDULED_TAG, TAG
 from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary
 from o9.model.optimization import utc_now
@@ -63,7 +65,7 @@ class Scheduler:
             await asyncio.wait(late, timeout=STOP_GRACE_SECONDS)
 
     async def _keep(self, schedule: Schedule, flow: Flow[..., Any]) -> None:
-        due = utc_now()
+        due = utc_now() + schedule.after
         while True:
             if utc_now() >= due:
                 try:
@@ -100,7 +102,7 @@ class Scheduler:
         began = utc_now()
         keeping = asyncio.create_task(self._keep_claim(claim), name=f"o9-claim-{schedule.name}")
         try:
-            with tags("o9"):
+            with tags(TAG, SCHEDULED_TAG), store_here(self._store):
                 state = await run_flow_async(flow, parameters=dict(schedule.parameters), return_type="state")
         except asyncio.CancelledError:  # cut off: whoever is next begins it anew
             await self._store.write_async(LetGo(claim.name, fence))

@@ -1,20 +1,21 @@
 """The flows that run on a schedule: one list, for aggregators that run them inside and for deployments alike.
 
-An aggregator that is given schedules claims each run through the store, by a lease (`o9.store.leadership`) that lasts
-as long as the interval: so it happens once in an interval over all nodes, and neither a restart nor a node that dies
-makes it happen early. Deployments know nothing of that; these flows do no harm when two of them meet.
+An aggregator claims each run through the store, by a lease (`o9.store.leadership`) that lasts as long as the interval:
+so it happens once in an interval over all nodes, and neither a restart nor a node that dies makes it happen early.
+Deployments know nothing of that; these flows do no harm when two of them meet, or meet what a node does all the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 
+from o9.model.errors import OptimizationValidationError
 from o9.store.unit import Row
 
 DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
@@ -26,17 +27,22 @@ class Schedule:
     """`entrypoint`: the dotted path of a flow, as a worker imports it from any folder.
 
     every: None where it runs when somebody asks for it.
-    in_nodes: False where an aggregator does the same all the time by itself.
+    name: of its own; left out, the flow's name with the parameters: `check-health`, `check-health limit=50`.
+    after: how long after its start a node looks for the first time whether it is due.
     """
 
     entrypoint: str
     every: timedelta | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    in_nodes: bool = True
+    name: str = ""
+    after: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        given = (f"{name}={value!r}" for name, value in sorted(self.parameters.items()))
+        object.__setattr__(self, "name", self.name or " ".join((self.flow_name, *given)))
 
     @property
-    def name(self) -> str:
-        """The flow's name."""
+    def flow_name(self) -> str:
         return self.entrypoint.rpartition(".")[2].replace("_", "-")
 
     @property
@@ -50,14 +56,49 @@ class Schedule:
 
 
 SCHEDULES = (
-    Schedule("o9.flows.lifecycle.optimization_lifecycle", None, in_nodes=False),
+    Schedule("o9.flows.lifecycle.optimization_lifecycle", None),
     Schedule("o9.flows.compute_statistics.compute_statistics", timedelta(minutes=5)),
     Schedule("o9.flows.check_health.check_health", timedelta(minutes=5)),
     Schedule("o9.flows.prune_history.prune_history", timedelta(days=1)),
-    Schedule("o9.flows.deliver_alerts.deliver_alerts", timedelta(minutes=1), in_nodes=False),
-    Schedule("o9.flows.reconcile_states.reconcile_states", timedelta(minutes=1), in_nodes=False),
+    Schedule("o9.flows.deliver_alerts.deliver_alerts", timedelta(minutes=1)),
+    Schedule("o9.flows.reconcile_states.reconcile_states", timedelta(minutes=1)),
 )
-IN_NODES = tuple(schedule for schedule in SCHEDULES if schedule.in_nodes and schedule.every is not None)
+MOST_SECONDS = 366 * 86_400.0
+# A program that ends within seconds starts none of them, and what is submitted at a node's start comes before them.
+FIRST_AFTER, APART = timedelta(seconds=10), timedelta(seconds=5)
+
+
+def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
+    """What an aggregator runs unless it is told otherwise: all that recur, the health checks at its own interval.
+
+    It prunes every hour, since each of these runs leaves something in Prefect.
+    """
+    check_every = timedelta(seconds=min(health_check_interval, MOST_SECONDS))
+    own = {"check-health": check_every, "prune-history": timedelta(hours=1)}
+    recurring = [schedule for schedule in SCHEDULES if schedule.every is not None]
+    return tuple(
+        replace(schedule, every=own.get(schedule.name, schedule.every), after=FIRST_AFTER + n * APART)
+        for n, schedule in enumerate(recurring)
+    )
+
+
+IN_NODES = in_nodes()
+
+
+def checked(schedules: Sequence[Schedule]) -> tuple[Schedule, ...]:
+    """Raises OptimizationValidationError for one that does not recur, and for two of one name."""
+    names = set()
+    for schedule in schedules:
+        if not isinstance(schedule, Schedule):
+            raise OptimizationValidationError("schedules", f"{schedule!r:.80} is no Schedule")
+        if schedule.every is None or schedule.every <= timedelta(0):
+            raise OptimizationValidationError("schedules", f"{schedule.name!r} has no interval; give it one in `every`")
+        if schedule.name in names:
+            raise OptimizationValidationError(
+                "schedules", f"two are called {schedule.name!r}: each run would count for both; give one a `name`"
+            )
+        names.add(schedule.name)
+    return tuple(schedules)
 
 
 def due_at(schedule: Schedule, held: Row | None, now: datetime) -> datetime:

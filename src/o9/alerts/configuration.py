@@ -3,7 +3,7 @@
 `load` reads the YAML, or refuses it with every fault in it, each with its line; `read` has its doubts, too: what is
 allowed, and likely a mistake. A text that says nothing is a fault; `{}` has the defaults. Fields that Alertmanager has
 mean what they mean there. Without a file, or without a `route`, all alerts go to the receiver `default`, which has
-every channel that is registered unless the file defines it. Pure.
+`log`, `console`, `file` and every channel that is registered, unless the file defines it. Pure.
 """
 
 from __future__ import annotations

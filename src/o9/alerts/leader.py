@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from o9.alerts.alert import Alert
 from o9.alerts.alerts_file import AlertsFile
 from o9.alerts.aside import SET_ASIDE, Aside, Fault, Unfit
+from o9.alerts.channel_reading import STANDING
 from o9.alerts.clock import Clock
 from o9.alerts.configuration import EVERY_CHANNEL
 from o9.alerts.engine import Engine
@@ -46,7 +47,6 @@ PAGES = 20  # that one tick reads; then what follows from them is told first
 WORKS_EVERY = timedelta(seconds=30)  # where there is no news
 GIVES_UP_EVERY = timedelta(hours=1)
 STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
-STANDING_CHANNEL = "log"  # what is told to every channel is told there, too
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Leader:
         named = self._file.configuration.receivers[notice.receiver].channels
         channels = [self._channel_name(name) for name in named if name != EVERY_CHANNEL]
         if EVERY_CHANNEL in named:
-            channels += [STANDING_CHANNEL, *self._store.alerts.channels_of_nodes()]
+            channels += [*STANDING, *self._store.alerts.channels_of_nodes()]
         return list(dict.fromkeys(channels))
 
     def _counted_no_more(self, now: datetime) -> list[str]:

@@ -26,7 +26,8 @@ class Reach:
 
     def __init__(self, resolve: Callable[[str], Any] | None = None) -> None:
         self._resolve = resolve
-        self._standing = standing_channels()
+        self._standing = standing_channels(lambda receiver: receiver in self._logged)
+        self._logged: frozenset[str] = frozenset()
         self._own: dict[str, Channel] = {}
         self._named: dict[str, Channel] = {}
 
@@ -57,6 +58,10 @@ class Reach:
             elif "://" in each:
                 self._named[name] = channel_of(name, each)
         found = {name: channel for name, channel in self._named.items() if name in named}
+        through_log = () if "log" in self._own else (EVERY_CHANNEL, "log")
+        self._logged = frozenset(
+            name for name, each in configuration.receivers.items() if not {*each.channels}.isdisjoint(through_log)
+        )
         return {**self._standing, **found, **self._own}
 
     def unknown(self, configuration: Configuration) -> dict[str, str]:

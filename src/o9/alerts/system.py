@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from o9.alerts import asked
 from o9.alerts.alerts_file import AlertsFile
@@ -76,6 +77,10 @@ class AlertNotificationSystem(StoreComponent):
         self._emitting: set[asyncio.Task[None]] = set()
         for name, channel in asked.channels(notification_channels).items():
             self._reach.register(name, channel)
+
+    def use(self, store: Store) -> None:
+        super().use(store)
+        _in_use[store] = self
 
     def use_node(self, node: str) -> None:
         """Lead and send under this name, by which others see that its process has died; before `start`."""
@@ -354,6 +359,17 @@ class AlertNotificationSystem(StoreComponent):
 
         if not self._home.call(begin):
             begin()
+
+
+def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotificationSystem:
+    """One that asks and sends as the one does that this process uses on `store`: by its rules, through its channels."""
+    made, used = AlertNotificationSystem(store=store, resolve_block=resolve_block), _in_use.get(store)
+    if used is not None:
+        made._reach, made._opinions = used._reach, used._opinions
+    return made
+
+
+_in_use: WeakKeyDictionary[Store, AlertNotificationSystem] = WeakKeyDictionary()
 
 
 def _statistics(store: Store) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.channel_reading import says_where
+from o9.alerts.channel_reading import STANDING, says_where
 from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
 from o9.alerts.inhibition import InhibitRule
 from o9.alerts.intervals import MONTHS, WEEKDAYS, Range, TimeInterval
@@ -161,7 +161,7 @@ def _receiver_words(receiver: Receiver, used: bool) -> list[str]:
 
 def _known(channel: str) -> str:
     if channel == EVERY_CHANNEL:
-        return "log, and every channel that a program registers"
+        return f"{', '.join(STANDING)}, and every channel that a program registers"
     if says_where(channel):
         return channel_words(channel)
     return f"{channel} (a program has to register it)"

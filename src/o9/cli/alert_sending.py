@@ -18,7 +18,6 @@ from rich.text import Text
 from o9.alerts.alert import Alert
 from o9.alerts.channel_reading import STANDING, says_where
 from o9.alerts.channels import BLOCK, Channel, Failed, FileChannel, Sent, channel_of, standing_channels
-from o9.alerts.channels.local import FILE
 from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
 from o9.alerts.messages import Messages
 from o9.alerts.notice import Notice, NoticeKind
@@ -34,6 +33,7 @@ from o9.cli.failures import DONE, ERROR
 from o9.model.errors import OptimizationError
 from o9.model.logs import configure_logging
 from o9.model.optimization import utc_now
+from o9.model.settings import settings
 from o9.model.states import AlertLevel
 
 TITLE = "Test of a channel"
@@ -95,8 +95,9 @@ def channels_for(name: str, configuration: Configuration) -> Trial:
 
 
 def _trial_of(receiver: Receiver) -> Trial:
-    own = [each for each in receiver.channels if each != EVERY_CHANNEL]
-    mine = own + ["log"] * (EVERY_CHANNEL in receiver.channels and "log" not in own)
+    mine = [each for each in receiver.channels if each != EVERY_CHANNEL]
+    if EVERY_CHANNEL in receiver.channels:
+        mine += [each for each in STANDING if each not in mine]
     if not mine:
         raise OptimizationError(f"the receiver {receiver.name!r} has no channel; give it some in `channels`")
     channels, untried = [], []
@@ -205,5 +206,5 @@ def remedy(failed: Failed) -> str:
 
 
 def _shown(channel: Channel) -> str:
-    address = FILE if isinstance(channel, FileChannel) else getattr(channel, "address", "")
+    address = settings().alerts_log if isinstance(channel, FileChannel) else getattr(channel, "address", "")
     return f"{channel.name} ({address})" if address else channel.name

@@ -144,7 +144,9 @@ async def _conduct(
     from o9.cli.prefect_side import configured_server
 
     log_through(display.console, prefect_has_pages=configured_server() is not None)
-    aggregator = OptimizationStateAggregator(max_concurrent_optimizations=max_concurrent, storage_path=url)
+    aggregator = OptimizationStateAggregator(
+        max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=()
+    )
     try:
         await aggregator.initialize()
         if check is not None:
@@ -175,7 +177,7 @@ async def _follow(
     while True:
         interrupts.hold()
         display.update(await aggregator.store.read_async(follower.look))
-        if follower.at_rest() or (interrupts.asked.is_set() and not pausing):
+        if follower.at_rest(pausing=pausing) or (interrupts.asked.is_set() and not pausing):
             return
         if pausing:
             await asyncio.sleep(POLL_SECONDS)

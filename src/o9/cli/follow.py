@@ -42,9 +42,13 @@ class Follower:
     def unfinished(self) -> list[OptimizationState]:
         return [state for state in self.states.values() if state.status not in ENDED]
 
-    def at_rest(self) -> bool:
-        """Nothing of it runs or waits to run: it has ended, or somebody has to resume it."""
-        return all(state.status in ENDED or is_parked(state) for state in self.states.values())
+    def at_rest(self, *, pausing: bool = False) -> bool:
+        """Nothing of it runs or waits to run: it has ended, or somebody has to resume it.
+
+        What O9 itself suspended goes on by itself where it runs; while all is `pausing`, it rests.
+        """
+        resting = ENDED | (PARKED if pausing else {OptimizationStatus.PAUSED})
+        return all(state.status in resting for state in self.states.values())
 
     def _changed(self) -> list[str]:
         changed: set[str] = set()

@@ -1,7 +1,7 @@
 """Submission and control: what people ask for, written down so that whoever runs optimizations hears of it.
 
-The coordinator runs nothing. An aggregator on the same store does, in this process or another. Started, it tells of
-what happens to all optimizations, on whichever node.
+The coordinator runs nothing. An aggregator on the same store does, in this process or another; where none lives, what
+is queued waits, and a warning says so. Started, it tells of what happens to all optimizations, on whichever node.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from o9.lifecycle.presence import takes_work
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
@@ -53,14 +54,15 @@ class OptimizationCoordinator(StoreComponent):
 
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably; returns its id. It starts when its turn comes."""
-        return (await submit(self.store, state, node=settings().node_id)).optimization_id
+        recorded = await submit(self.store, state, node=settings().node_id)
+        return await self._queued(recorded.optimization_id, recorded.status)
 
     async def retry_optimization(
         self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
     ) -> str:
         """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
         again = await retry(self.store, optimization_id, from_step=from_step, new_id=new_id, node=settings().node_id)
-        return again.optimization_id
+        return await self._queued(again.optimization_id, again.status)
 
     async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue what was created and held back."""
@@ -104,8 +106,20 @@ class OptimizationCoordinator(StoreComponent):
         return await self.store.read_async(self.store.policies)
 
     async def _want(self, optimization_id: str, intent: Intent, by: str) -> bool:
-        await self.store.write_async(SetIntent(optimization_id, intent, by))
+        after = await self.store.write_async(SetIntent(optimization_id, intent, by))
+        if intent is Intent.RUN:
+            await self._queued(optimization_id, after)
         return True
+
+    async def _queued(self, optimization_id: str, status: OptimizationStatus) -> str:
+        """Its id. Where it waits and nobody is there to run it, that is said at once."""
+        waits = status is OptimizationStatus.CREATED
+        if waits and not await self.store.read_async(takes_work, self.store):
+            logger.warning(
+                "%s is recorded and waits: no aggregator runs on %s; start an OptimizationStateAggregator on it, or "
+                "`o9 serve`", optimization_id, self.store.name,
+            )  # fmt: skip
+        return optimization_id
 
     async def _begin(self) -> None:
         cursor = await self.store.read_async(self.store.last_transition)

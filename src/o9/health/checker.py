@@ -159,12 +159,17 @@ class OptimizationHealthChecker(StoreComponent):
     def register_health_rule(self, rule: Rule) -> Registered:
         """Let `rule(optimization_id, report)` (sync, in a thread; or async) change each report from now on.
 
-        One that raises, takes over 30 s or leaves no valid report is named in the report's issues, and undone.
+        Where it sets `report.suspend` to a reason, an aggregator takes the optimization off until a later report has
+        none. One that raises, takes over 30 s or leaves no valid report is named in the report's issues, and undone.
         """
         if not callable(rule):
             raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called")
         self._rules.append(rule)
         return Registered()
+
+    @property
+    def has_rules(self) -> bool:
+        return bool(self._rules)
 
     def _measure(self) -> str:
         """A fingerprint of the thresholds and rules that hold now."""

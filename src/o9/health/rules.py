@@ -114,6 +114,8 @@ def _taken(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> 
             raise OptimizationValidationError(name, "it is no list")
         if strange := [one for one in told[name] if not isinstance(one, str)]:
             raise OptimizationValidationError(name, f"{strange[0]!r:.80} in it is no text")
+    if not isinstance(told["suspend"], str):
+        raise OptimizationValidationError("suspend", f"{told['suspend']!r:.80} is no text that says why")
     json.dumps(told, allow_nan=False)
     return OptimizationHealthReport.from_dict(told)
 

@@ -190,6 +190,17 @@ def dead_on_this_host(store: Store) -> tuple[str, ...]:
     return _dead(store.nodes())
 
 
+def takes_work(store: Store) -> bool:
+    """Whether an aggregator lives that starts what is queued; nodes of flows that Prefect started do not."""
+    now = store.leases().at
+
+    def is_alive(node: Row) -> bool:
+        seen = lives(node)
+        return node["heartbeat_at"] + _lasts(node) > now if seen is None else seen
+
+    return any("limit" in node["info"] and is_alive(node) for node in store.nodes())
+
+
 def _dead(nodes: list[Row]) -> tuple[str, ...]:
     return tuple(node["node_id"] for node in nodes if lives(node) is False)
 

@@ -38,7 +38,7 @@ class Removed:
     """What was deleted; how many were kept for which reason; and how long the longest transaction took.
 
     That is with the wait for its turn, and at least as long as others had to wait for theirs. flow_runs: in Prefect;
-    whoever prunes without Prefect leaves them to the flow prune_history.
+    whoever prunes without Prefect leaves them to the flow prune_history. scheduled_runs: those of scheduled flows.
     """
 
     before: str
@@ -50,6 +50,7 @@ class Removed:
     untold: int = 0
     silences: int = 0
     flow_runs: int = 0
+    scheduled_runs: int = 0
     kept: Counter[Because] = field(default_factory=Counter)
     longest_seconds: float = 0.0
 

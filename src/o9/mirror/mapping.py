@@ -27,6 +27,7 @@ from o9.store.runs import ATTEMPT
 # The names of the states in which an attempt of O9's ends that another one follows. Their type is CANCELLED, since
 # Prefect has no terminal state for them; nobody has cancelled anything.
 PAUSED = "Paused"
+SUSPENDED = "Suspended"  # of type CANCELLED; Prefect's own Suspended is of type PAUSED
 REQUEUED = "Requeued"
 REPLACED = "Replaced"
 PREFECT = "prefect"  # who wanted it, where a person pressed a button of Prefect's
@@ -156,7 +157,10 @@ def on_the_way(status: OptimizationStatus, to: OptimizationStatus | None) -> tup
 
 _WISHES = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})
 _LAYERS = re.compile(r"^((Flow|Task) run encountered an exception: )?(Optimization\w*Error: )?")
-_BY_OWN_NAME = {PAUSED: OptimizationStatus.PAUSED, REQUEUED: OptimizationStatus.CREATED, REPLACED: None}
+_BY_OWN_NAME = {
+    PAUSED: OptimizationStatus.PAUSED, SUSPENDED: OptimizationStatus.SUSPENDED, REQUEUED: OptimizationStatus.CREATED,
+    REPLACED: None,
+}  # fmt: skip
 _BY_TYPE = {
     "SCHEDULED": OptimizationStatus.INITIALIZING,
     "PENDING": OptimizationStatus.INITIALIZING,

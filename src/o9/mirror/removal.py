@@ -1,22 +1,26 @@
-"""Prefect's flow runs of what O9 has pruned: deleted in Prefect, too, so that its database does not grow for ever.
+"""Prefect's flow runs that O9 needs no more are deleted there, so that its database does not grow for ever.
 
-Only those that O9 created: attempts at optimizations, without a deployment. What a deployment's schedule or a person
-started is theirs, and so are flows that O9 only mirrors. With a flow run Prefect deletes its states, its task runs and,
-a moment later, its logs; events go by Prefect's own retention.
+Those of what is pruned, and those of scheduled flows after a day. Only what O9 created, without a deployment: what a
+deployment's schedule or a person started is theirs, and so are flows that O9 only mirrors. With a flow run Prefect
+deletes its states, its task runs and, a moment later, its logs; events go by Prefect's own retention.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
     FlowRunFilter,
     FlowRunFilterDeploymentId,
+    FlowRunFilterEndTime,
     FlowRunFilterId,
     FlowRunFilterTags,
 )
@@ -28,6 +32,8 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 PAGE = 100
 TAG = "o9"  # on every flow run that O9 creates
+SCHEDULED_TAG = "o9-schedule"  # on those of the flows that a node runs on a schedule
+SCHEDULED_KEPT = timedelta(days=1)
 
 
 async def remove_flow_runs(store: Store) -> int:
@@ -46,13 +52,47 @@ async def remove_flow_runs(store: Store) -> int:
     return removed
 
 
+async def remove_scheduled_runs(now: datetime) -> int:
+    """Delete in Prefect, with their artifacts, the runs that nodes' schedules began and that ended SCHEDULED_KEPT ago.
+
+    Says how many that were; where Prefect is away that is logged.
+    """
+    old = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG, SCHEDULED_TAG]),
+        deployment_id=_WITHOUT_DEPLOYMENT,
+        end_time=FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT),
+    )
+    removed = 0
+    try:
+        async with get_client() as client:
+            while gone := await _delete_runs(client, old, artifacts=True):
+                removed += gone
+    except (httpx.HTTPError, PrefectException) as error:
+        logger.warning("old runs of scheduled flows are left in Prefect, until the next time: %s", error)
+    return removed
+
+
+_WITHOUT_DEPLOYMENT = FlowRunFilterDeploymentId(is_null_=True)
+
+
 async def _delete(client: PrefectClient, run_ids: list[str]) -> int:
     ours = FlowRunFilter(
         id=FlowRunFilterId(any_=[UUID(run_id) for run_id in run_ids]),
         tags=FlowRunFilterTags(all_=[TAG]),
-        deployment_id=FlowRunFilterDeploymentId(is_null_=True),
+        deployment_id=_WITHOUT_DEPLOYMENT,
     )
-    found = await client.read_flow_runs(flow_run_filter=ours, limit=PAGE)
+    return await _delete_runs(client, ours)
+
+
+async def _delete_runs(client: PrefectClient, which: FlowRunFilter, *, artifacts: bool = False) -> int:
+    """The first PAGE of them."""
+    found = await client.read_flow_runs(flow_run_filter=which, limit=PAGE)
+    if found and artifacts:  # before the runs, without which nobody would find them
+        theirs = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id for run in found]))
+        while left := await client.read_artifacts(artifact_filter=theirs, limit=PAGE):
+            for artifact in left:
+                with suppress(ObjectNotFound):
+                    await client.delete_artifact(artifact.id)
     for flow_run in found:
         with suppress(ObjectNotFound):  # somebody else was quicker
             await client.delete_flow_run(flow_run.id)

@@ -167,7 +167,10 @@ class OptimizationAlert(_Record):
 
 @dataclass
 class OptimizationHealthReport(_Record):
-    """Four judgements with their scores (0.0 to 1.0), and what to do."""
+    """Four judgements with their scores (0.0 to 1.0), and what to do.
+
+    suspend: why it must not run now; a health rule sets it, and takes the optimization off by that.
+    """
 
     optimization_id: str
     timestamp: datetime
@@ -182,6 +185,7 @@ class OptimizationHealthReport(_Record):
     performance_score: float | None
     issues: list[Any] = field(default_factory=list)
     recommendations: list[Any] = field(default_factory=list)
+    suspend: str = ""
 
     @classmethod
     def _kinds(cls) -> dict[str, type]:

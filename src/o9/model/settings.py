@@ -36,6 +36,15 @@ class Settings(BaseSettings):
         description="module prefixes, separated by commas, that may be named; empty: none by a request, any by others",
     )
     lease_seconds: float = Field(30.0, ge=1.0, le=86_400.0, description="a lease's life; renewed every third of it")
+    memory_reserve_mib: float = Field(
+        128.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="MiB of memory that stay free, else O9 suspends; 0: none",
+    )
+    disk_reserve_mib: float = Field(
+        128.0, ge=0.0, allow_inf_nan=False, description="MiB of disk that stay free, else O9 suspends; 0: none"
+    )
     node_id: str = Field(default_factory=default_node_id, description="this node's name")
     retention_days: float = Field(
         0.0,
@@ -45,6 +54,7 @@ class Settings(BaseSettings):
     )
     spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
     alerts_file: str = Field("", description="a YAML file that says who is told of which alerts, and when")
+    alerts_log: str = Field("~/.local/state/o9/alerts.log", description="where the alerts' channel `file` writes")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")
 

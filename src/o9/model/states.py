@@ -69,7 +69,7 @@ class TrialState(str, Enum):
 class Intent(str, Enum):
     """What a person wants of an optimization; it rides on the answer to every step's commit.
 
-    HOLD is what one has that was created and not started yet: it is not queued.
+    HOLD is what one has that was created and not started yet: it is not queued. SUSPEND is O9's own.
     """
 
     HOLD = "hold"
@@ -77,6 +77,21 @@ class Intent(str, Enum):
     PAUSE = "pause"
     CANCEL = "cancel"
     TIME_OUT = "timeout"
+    SUSPEND = "suspend"
+
+
+class SuspendedFor(str, Enum):
+    """Why O9 itself takes an optimization off."""
+
+    MEMORY = "memory"
+    DISK = "disk"
+    RISK_LIMITS = "risk_limits"
+    HEALTH_RULE = "health_rule"
+
+    @property
+    def by(self) -> str:
+        """Who then wants it, for the record."""
+        return f"o9:{self.value}"
 
 
 # What cannot be taken back once it was asked for.
@@ -174,13 +189,18 @@ def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> 
         return Decision(False, Reason.ENDING, f"it was asked to {VERBS[held]} before, which is final")
     if wanted is Intent.HOLD:
         return Decision(False, Reason.NOT_IN_TABLE, "only a new optimization can be held back; pause it instead")
+    if wanted is Intent.SUSPEND:
+        return Decision(False, Reason.NOT_IN_TABLE, "only O9 itself suspends; pause it instead")
     return _ALLOWED
 
 
 INTENDED_END = {Intent.CANCEL: OptimizationStatus.CANCELLED, Intent.TIME_OUT: OptimizationStatus.TIMEOUT}
 VERBS = {
     Intent.HOLD: "hold", Intent.RUN: "run", Intent.PAUSE: "pause", Intent.CANCEL: "cancel", Intent.TIME_OUT: "time out",
+    Intent.SUSPEND: "suspend",
 }  # fmt: skip
+# Where an attempt's end takes it that was asked to rest.
+RESTS = {Intent.PAUSE: OptimizationStatus.PAUSED, Intent.SUSPEND: OptimizationStatus.SUSPENDED}
 
 
 def at_rest(status: OptimizationStatus, intent: Intent, *, claimed: bool) -> OptimizationStatus | None:

@@ -1,16 +1,30 @@
-"""What people want of an optimization: recorded, and done at once where it is at rest, else with its next commit."""
+"""What people want of an optimization: recorded, and done at once where it is at rest, else with its next commit.
+
+What O9 itself wants goes the same way: `Suspend` takes off what runs, and `GoOn` queues it again.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from o9.model.errors import OptimizationStateError
-from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus, Reason, at_rest, decide_intent
+from o9.model.states import (
+    ACTIVE,
+    ENDED,
+    INTENDED_END,
+    VERBS,
+    Intent,
+    OptimizationStatus,
+    Reason,
+    SuspendedFor,
+    at_rest,
+    decide_intent,
+)
 from o9.store import tables
 from o9.store.codec import free_text
 from o9.store.queue_key import queue_key
 from o9.store.record import table_of
-from o9.store.transitions import Cause, Transition, existing, move
+from o9.store.transitions import Cause, Transition, append_issue, existing, move
 from o9.store.unit import Row, UnitOfWork
 
 INTENT = table_of(tables.IntentRow)
@@ -51,6 +65,59 @@ class SetIntent:
             message = f"asked to {verb} by {self.by}"
             move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, message))
         return to or status
+
+
+@dataclass(frozen=True)
+class Suspend:
+    """O9 takes off what runs on `node`: its attempt is cut off, and it rests until `GoOn`. `issues` says `why`."""
+
+    optimization_id: str
+    reason: SuspendedFor
+    why: str
+    node: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it did: not where it no longer runs there, or somebody wants something else of it."""
+        row = existing(unit, self.optimization_id)
+        runs = OptimizationStatus(row["status"]) in ACTIVE and row["lease_node"] == self.node
+        if not runs or row["intent"] != Intent.RUN.value:
+            return False
+        unit.update(row, intent=Intent.SUSPEND.value, intent_by=self.reason.by, intent_at=unit.now)
+        record_intent(unit, row, Intent.SUSPEND, self.reason.by)
+        append_issue(unit, self.optimization_id, f"suspended: {self.why}")
+        return True
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """What O9 suspended is queued again: its `reason` is over; or it comes to the end that was asked for meanwhile."""
+
+    optimization_id: str
+    reason: SuspendedFor | None
+    why: str
+    node: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it was: not where it is no longer suspended, or somebody wants it to stay where it is."""
+        row = existing(unit, self.optimization_id)
+        wanted = Intent(row["intent"])
+        if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
+            return False
+        if wanted is Intent.SUSPEND:
+            by = self.reason.by if self.reason else self.node
+            unit.update(row, intent=Intent.RUN.value, intent_by=by, intent_at=unit.now)
+            record_intent(unit, row, Intent.RUN, by)
+        to = INTENDED_END.get(wanted, OptimizationStatus.CREATED)
+        move(unit, row, Transition(self.optimization_id, to, Cause.NODE, self.why, self.node))
+        return True
 
 
 def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:

@@ -20,8 +20,8 @@ from o9.model.errors import OptimizationCoordinationError
 from o9.model.states import (
     ACTIVE,
     ENDED,
-    FINAL_INTENTS,
     INTENDED_END,
+    RESTS,
     VERBS,
     Intent,
     OptimizationStatus,
@@ -321,8 +321,8 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
         return Transition(row["optimization_id"], belated, Cause.SWEEPER, message, swept_by) if belated else None
     evidence = evidence or f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
     issue = None
-    if intent in FINAL_INTENTS or intent is Intent.PAUSE:
-        to = INTENDED_END.get(intent, OptimizationStatus.PAUSED)
+    if (to_rest := (INTENDED_END | RESTS).get(intent)) is not None:
+        to = to_rest
         message = f"{evidence}; it was asked to {VERBS[intent]}"
     elif died and row["deaths"] >= row["max_attempts"]:
         to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} lives"

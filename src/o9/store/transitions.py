@@ -281,7 +281,7 @@ def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
         changes["prefect_run_id"] = wanted.prefect_run_id
     unit.update(row, **changes)
     if wanted.issue is not None:
-        _append_issue(unit, wanted.optimization_id, wanted.issue)
+        append_issue(unit, wanted.optimization_id, wanted.issue)
     _record(unit, row, from_status._value_, to._value_, wanted.cause, wanted.node, wanted, ended=ended)
     count_transition(unit, row, from_status._value_, to._value_, ended=ended)
 
@@ -336,7 +336,7 @@ def _record(
     unit.change(row["optimization_id"], "ended" if ended else "transition")
 
 
-def _append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:
+def append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:
     unit.flush()  # an amendment of the issues may be waiting in this unit
     where = OPTIMIZATION.c.optimization_id == optimization_id
     issues = json.loads(unit.connection.execute(select(OPTIMIZATION.c.issues).where(where)).scalar_one())

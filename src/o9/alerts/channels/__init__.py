@@ -20,9 +20,9 @@ __all__ = [
 NAME_LIMIT = 200
 
 
-def standing_channels() -> dict[str, Channel]:
-    """Those that are there from the start; a user's of the same name replaces one."""
-    return {"log": LogChannel(), "console": ConsoleChannel(), "file": FileChannel()}
+def standing_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[str, Channel]:
+    """Those that are there from the start; a user's of the same name replaces one. `logged`: see ConsoleChannel."""
+    return {"log": LogChannel(), "console": ConsoleChannel(logged=logged), "file": FileChannel()}
 
 
 def shows_the_first(channel: Channel) -> bool:

@@ -20,12 +20,13 @@ from o9.alerts.messages import Message
 from o9.alerts.notice import Notice
 from o9.alerts.text import line, moment
 from o9.model.errors import OptimizationValidationError
+from o9.model.files import private
 from o9.model.optimization import utc_now
+from o9.model.settings import settings
 from o9.model.states import AlertLevel
 
 logger = logging.getLogger("o9.alerts")
 SECONDS = 10.0
-FILE = "~/.local/state/o9/alerts.log"
 FILE_BYTES = 5 * 2**20
 FILES_KEPT = 5
 IDS_LOGGED = 10
@@ -48,22 +49,28 @@ class LogChannel:
     name = "log"
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        level = logging.INFO if message.over else _LEVELS[message.level]
         alerts = [each.alert_id for each in notice.news_first[:IDS_LOGGED]]
         ids = {"receiver": notice.receiver, "kind": notice.kind.value, "alerts": alerts}
-        logger.log(level, "%s | %s", message.title, line(message.body()), extra={"o9": ids})
+        logger.log(_level_of(message), "%s | %s", message.title, line(message.body()), extra={"o9": ids})
         return Sent()
 
 
 class ConsoleChannel:
-    """The program's stderr, as it is then; coloured where that is a terminal, unless NO_COLOR is set."""
+    """The program's stderr, as it is then; coloured where that is a terminal, unless NO_COLOR is set.
+
+    logged: whether a receiver is told through the log as well. What the program's own logging shows on the same stream
+    is not said there twice.
+    """
 
     shows_the_first = True
 
     name = "console"
 
-    def __init__(self, stream: Callable[[], TextIO] | None = None) -> None:
+    def __init__(
+        self, stream: Callable[[], TextIO] | None = None, logged: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._stream = stream or (lambda: sys.stderr)
+        self._logged = logged
         self._threads = Threads(self.name, at_once=1)
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
@@ -71,6 +78,8 @@ class ConsoleChannel:
 
     def _write(self, message: Message) -> None:
         stream = self._stream()
+        if self._logged(message.notice.receiver) and _log_is_shown_on(stream, _level_of(message)):
+            return
         title = message.title
         if stream.isatty() and not os.environ.get("NO_COLOR"):
             title = f"\x1b[1;{_ANSI_RESOLVED if message.over else _ANSI[message.level]}m{title}\x1b[0m"
@@ -81,19 +90,18 @@ class ConsoleChannel:
 
 
 class FileChannel:
-    """A file; above `most_bytes` it becomes `NAME.1`, the former `NAME.1` `NAME.2`, and so on to `kept`.
-
-    Several processes may write to it.
+    """A file (None: O9_ALERTS_LOG); above `most_bytes` it becomes `NAME.1`, the former `NAME.1` `NAME.2`, and so on to
+    `kept`. Several processes may write to it.
     """
 
     shows_the_first = True
 
     name = "file"
 
-    def __init__(self, path: str | Path = FILE, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT) -> None:
+    def __init__(self, path: str | Path | None = None, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT) -> None:
         if most_bytes < 1 or kept < 0:
             raise OptimizationValidationError("file", "most_bytes must be 1 or more, kept 0 or more")
-        self._path = Path(path).expanduser()
+        self._path = Path(path or settings().alerts_log).expanduser()
         self._most_bytes = most_bytes
         self._kept = kept
         self._threads = Threads(self.name, at_once=1)
@@ -108,7 +116,7 @@ class FileChannel:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self._path.exists() and self._path.stat().st_size + len(entry) > self._most_bytes:
                 self._rotate()
-            with open(self._path, "ab") as file:
+            with open(self._path, "ab", opener=private) as file:
                 file.write(entry)
 
     def _rotate(self) -> None:
@@ -119,6 +127,27 @@ class FileChannel:
         for newer, older in zip(reversed(old[:-1]), reversed(old[1:]), strict=True):
             if newer.exists():
                 newer.replace(older)
+
+
+def _level_of(message: Message) -> int:
+    return logging.INFO if message.over else _LEVELS[message.level]
+
+
+def _log_is_shown_on(stream: TextIO, level: int) -> bool:
+    """Whether a record of the channel `log` goes to this stream, by the handlers that the program has."""
+    if not logger.isEnabledFor(level):
+        return False
+    at: logging.Logger | None = logger
+    while at is not None:
+        if any(_bare(getattr(handler, "stream", None)) is _bare(stream) for handler in at.handlers):
+            return True
+        at = at.parent if at.propagate else None
+    return False
+
+
+def _bare(stream: object) -> object:
+    """Without what a display of Rich's puts before it."""
+    return getattr(stream, "rich_proxied_file", stream)
 
 
 def _done(write: Callable[[Message], None], message: Message) -> Sent | Failed:

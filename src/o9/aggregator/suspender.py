@@ -1,0 +1,215 @@
+"""Takes off what must not run now, and lets it go on when that is over: the one place that acts on a suspension.
+
+Contract. Owned by one event loop. What decides is `o9.lifecycle.suspension`. A node takes off only what it runs itself;
+for a shortage one at a time, and meanwhile it starts nothing new. What is suspended goes on by the node that first sees
+that nothing is against it any more; where a health rule was, only a node that has rules can see that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import inf
+from pathlib import Path
+
+from o9.health.checker import OptimizationHealthChecker
+from o9.health.facts import Facts
+from o9.health.security import risk_limits
+from o9.lifecycle.effect import Best, best_of, direction_of
+from o9.lifecycle.suspension import (
+    OF_THE_MACHINE,
+    Circumstances,
+    Room,
+    Suspension,
+    decide_suspension,
+    free_disk_mib,
+    free_memory_mib,
+    shortage,
+    turn_to_go,
+)
+from o9.model.loops import ErrorBoundary
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.settings import settings
+from o9.model.states import VERBS, Intent, OptimizationStatus, SuspendedFor
+from o9.model.trial import Trial
+from o9.store.intents import GoOn, Suspend
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+PAGE = 1_000
+LEAST_SECONDS = 0.5
+SETTLE_SECONDS = 30.0  # after one goes on, until its processes use what they need
+_REASONS = {reason.by: reason for reason in SuspendedFor}
+
+
+@dataclass(frozen=True)
+class _One:
+    """An optimization, what is wanted of it, and for what it is suspended."""
+
+    state: OptimizationState
+    intent: Intent
+    held: SuspendedFor | None
+
+    @property
+    def name(self) -> str:
+        return self.state.optimization_id
+
+
+@dataclass
+class _Ledger:
+    """The best trial of an optimization, as far as its ledger was read."""
+
+    after: int = -1
+    best: Best | None = None
+    trial: Trial | None = None
+
+
+class Suspender:
+    """It looks every `interval` seconds, at most twice a second, and asks the rules of `checker` at its interval."""
+
+    def __init__(self, checker: OptimizationHealthChecker, interval: float) -> None:
+        self._checker = checker
+        self._interval = max(interval, LEAST_SECONDS)
+        self._rules_say: dict[str, str] = {}
+        self._ledgers: dict[str, _Ledger] = {}
+        self._short: Suspension | None = None
+        self._short_since: datetime | None = None
+        self._let_go_at = -inf
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def hindrance(self) -> str:
+        """Why nothing new is to be started here; empty where nothing is against it."""
+        return self._short.why if self._short is not None else ""
+
+    def start(self, store: Store, node: str, running: Callable[[], Sequence[str]]) -> None:
+        """`running`: the ids of what this node runs."""
+        self._store, self._node, self._running = store, node, running
+        self._tasks = [
+            asyncio.create_task(_repeat(self.look, self._interval), name="o9-suspender"),
+            asyncio.create_task(_repeat(self.ask_rules, self._checker.check_interval), name="o9-suspender-rules"),
+        ]
+
+    async def stop(self) -> None:
+        """What is suspended waits for another node, or for the next start."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks, self._short = [], None
+
+    async def look(self) -> None:
+        """Once. Raises OptimizationStoreError where the store is away."""
+        memory, disk = await asyncio.to_thread(_rooms, self._store)
+        self._notice(shortage(memory, disk))
+        mine, resting = await self._store.read_async(self._read, list(self._running()))
+        known = {one.name for one in (*mine, *resting)}
+        self._ledgers = {name: ledger for name, ledger in self._ledgers.items() if name in known}
+        await self._take_off(mine, memory, disk)
+        await self._let_go_on(resting, memory, disk)
+
+    async def ask_rules(self) -> None:
+        """Once, about what this node runs and what is suspended for a rule."""
+        if not self._checker.has_rules:
+            return
+        mine, resting = await self._store.read_async(self._read, list(self._running()))
+        asked = [*mine, *(one for one in resting if one.held is SuspendedFor.HEALTH_RULE)]
+        self._rules_say = {one.name: (await self._checker.recent_report(one.name)).suspend for one in asked}
+
+    def _notice(self, short: Suspension | None) -> None:
+        if short is not None and self._short is None:
+            self._short_since = utc_now()
+        self._short = short
+
+    async def _take_off(self, mine: list[_One], memory: Room, disk: Room) -> None:
+        makes_room = any(one.intent is Intent.SUSPEND for one in mine)
+        for one in sorted(mine, key=lambda one: turn_to_go(one.state)):
+            if one.intent is not Intent.RUN:
+                continue
+            found = await self._decided(one, None if makes_room else memory, None if makes_room else disk)
+            if found is None:
+                continue
+            if await self._store.write_async(Suspend(one.name, found.reason, found.why, self._node)):
+                logger.warning("%s is suspended: %s", one.name, found.why)
+                makes_room |= found.reason in OF_THE_MACHINE
+
+    async def _let_go_on(self, resting: list[_One], memory: Room, disk: Room) -> None:
+        for one in sorted(resting, key=lambda one: turn_to_go(one.state), reverse=True):
+            if one.intent is Intent.SUSPEND:
+                settles = one.held in OF_THE_MACHINE and time.monotonic() - self._let_go_at < SETTLE_SECONDS
+                if settles or await self._decided(one, memory, disk) is not None:
+                    continue
+            elif one.intent in (Intent.PAUSE, Intent.HOLD):  # somebody wants it to stay where it is
+                continue
+            why = f"suspended for {one.held.value}, which is over" if one.held else f"asked to {VERBS[one.intent]}"
+            if await self._store.write_async(GoOn(one.name, one.held, why, self._node)):
+                logger.info("%s goes on: %s", one.name, why)
+                if one.held in OF_THE_MACHINE:
+                    self._let_go_at = time.monotonic()
+
+    async def _decided(self, one: _One, memory: Room | None, disk: Room | None) -> Suspension | None:
+        broken = ""
+        if "risk_limits" in one.state.metadata:
+            broken = await self._store.read_async(self._broken_limits, one.state)
+        seen = Circumstances(memory, disk, broken, self._rules_say.get(one.name))
+        found = decide_suspension(seen, one.held, one.state.memory_usage)
+        if found is None:
+            return None
+        despite = await self._store.read_async(self._resumed_despite, one.name)
+        return decide_suspension(seen, one.held, one.state.memory_usage, despite)
+
+    def _read(self, running: list[str]) -> tuple[list[_One], list[_One]]:
+        """In a thread: what this node runs, and what is suspended."""
+        mine = [state for name in running if (state := self._store.get(name)) is not None]
+        resting = self._store.list(status=OptimizationStatus.SUSPENDED, limit=PAGE).items
+        return [*map(self._one, mine)], [*map(self._one, resting)]
+
+    def _one(self, state: OptimizationState) -> _One:
+        holding = self._store.holding(state.optimization_id)
+        if holding is None:  # it was deleted meanwhile
+            return _One(state, Intent.HOLD, None)
+        intent = Intent(holding.intent)
+        return _One(state, intent, _REASONS.get(holding.intent_by) if intent is Intent.SUSPEND else None)
+
+    def _broken_limits(self, state: OptimizationState) -> str:
+        """In a thread: which of its risk limits the best trial breaks, in words."""
+        known = self._ledgers.setdefault(state.optimization_id, _Ledger())
+        for trial in self._store.trials(state.optimization_id, after=known.after):
+            best = best_of([trial], direction_of(state), known.best)
+            if best is not known.best:
+                known.best, known.trial = best, trial
+            known.after = trial.number
+        checks = risk_limits(Facts(state, best=known.trial))
+        return "; ".join(check.words for check in checks if check.score == 0.0)
+
+    def _resumed_despite(self, optimization_id: str) -> set[SuspendedFor]:
+        """In a thread: for what it was suspended before a person resumed it; a shortage that began later is another."""
+        despite: set[SuspendedFor] = set()
+        last: SuspendedFor | None = None
+        for row in self._store.intents(optimization_id):
+            if row["intent"] == Intent.SUSPEND.value:
+                last = _REASONS.get(row["by"])
+            elif row["intent"] == Intent.RUN.value and last is not None and row["by"] not in _REASONS:
+                since = self._short_since if last in OF_THE_MACHINE else None
+                if since is None or datetime.fromisoformat(row["at"]) >= since:
+                    despite.add(last)
+        return despite
+
+
+def _rooms(store: Store) -> tuple[Room, Room]:
+    """In a thread: of memory, and of the disk that the store is on; where that is a server's, the one of the spool."""
+    place = Path(settings().spool_folder).expanduser() if "://" in store.url else Path(store.url)
+    memory = Room(free_memory_mib(), settings().memory_reserve_mib)
+    return memory, Room(free_disk_mib(place), settings().disk_reserve_mib)
+
+
+async def _repeat(act: Callable[[], Awaitable[None]], seconds: float) -> None:
+    boundary = ErrorBoundary(logger, "looking for what must not run")
+    while True:
+        with boundary:
+            await act()
+        await asyncio.sleep(seconds)
