@@ -19,7 +19,7 @@ def members(thing: Any) -> Iterator[tuple[str, Any]]:
     """Methods and properties that O9 itself defines, inherited ones too."""
     for name, member in inspect.getmembers(thing) if inspect.isclass(thing) else ():
         function = member.fget if isinstance(member, property) else member
-        if not name.startswith("_") and inspect.isroutine(function) and function.__module__.startswith("o9."):
+        if not name.startswith("_") and inspect.isfunction(function) and function.__module__.startswith("o9."):
             yield name, function
 
 

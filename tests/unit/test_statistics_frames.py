@@ -135,8 +135,8 @@ def test_figures_history_and_rankings(store: Store) -> None:
     assert history["to_status"].tolist() == ["created", "initializing", "running", "completed"]
     assert history["from_status"].tolist()[0] is pd.NA
     assert frame(store, "transitions", "名字-🚀", limit=1)["to_status"].tolist() == ["completed"]
-    ranked = frame(store, "rankings", metric_name="performance_improvement")
-    assert ranked[["rank", "optimization_id", "value"]].values.tolist() == [[1, "名字-🚀", 0.5]]
+    ranked = frame(store, "rankings", metric_name="current_performance")
+    assert ranked[["rank", "optimization_id", "value"]].values.tolist() == [[1, "名字-🚀", 1.5]]
     counted = frame(store, "statistics").set_index(["by", "which"])
     assert counted.loc[("all", ""), ["count", "success_rate"]].tolist() == [1, 1.0]
     assert counted.loc[("status", "completed"), "count"] == 1
@@ -160,7 +160,7 @@ def test_health_and_alerts_of_all_and_of_one(store: Store) -> None:
     asyncio.run(judge())
     assert set(frame(store, "health")["optimization_id"]) == {"名字-🚀", "waiting"}
     one = frame(store, "health", "名字-🚀").iloc[0]
-    assert (one["status"], one["times"], one["completeness_score"] > 0) == ("completed", 1, True)
+    assert (one["status"], one["times"], one["completeness_score"]) == ("completed", 1, 0.0)
     assert isinstance(json.loads(one["issues"]), list)
     alerts = frame(store, "alerts").set_index("alert_id")
     assert alerts["resolved"].to_dict() == {"alert-0": False, "alert-1": True}

@@ -161,7 +161,7 @@ class OptimizationStatistics(StoreComponent):
                 case "rankings":
                     found = _rankings(self.store, str(metric_name), limit or ranking.LIMIT, None)
                 case "trends":
-                    found = _trends(self.store, time_range or DEFAULT_RANGE)["windows"]
+                    found = _trends(self.store, DEFAULT_RANGE if time_range is None else time_range)["windows"]
                 case "statistics":
                     found = rows.statistics(_global(self.store))
                 case _:
