@@ -35,7 +35,7 @@ PRINTS: dict[str, tuple[str, ...]] = {
     ),
     "performance_statistics.py": (
         r"^3 in all, 100% of what ended completed$",
-        r"^1\. reversal, seed \d: 0\.9\d+$",
+        r"^1\. reversal, seed \d: [01]\.\d+$",
         r"^ended by the hour: \[(\d+, )*[123]\]$",
         r"^days explains \d+% of the values$",
         r"completed +[01]\.\d+",
