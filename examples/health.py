@@ -20,7 +20,7 @@ SPACE = {"rule": {"type": "int", "low": 0, "high": 199}}
 
 def evaluated(returns: NDArray[np.float64]) -> Evaluation:
     """The returns are what a result is judged by; the value is their Sharpe ratio a year."""
-    return Evaluation(float(returns.mean() / returns.std() * 252**0.5), returns=returns, periods_per_year=252)
+    return Evaluation(float(returns.mean() / returns.std() * 252**0.5), returns=returns.tolist(), periods_per_year=252)
 
 
 @objective("coin flips", search_space=SPACE, data="coins")
