@@ -4,7 +4,7 @@ PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BENCHMARKS = store tracking lifecycle control scale statistics pruning verdict alerts
 
 .DEFAULT_GOAL := help
-.PHONY: help fast test check chaos bench size coverage
+.PHONY: help fast test check docs chaos bench size coverage
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ check: ## style, types, who may import whom, and the documentation's examples
 	$(PYTHON) -m mypy
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 	$(PYTHON) -m pytest -q tests/quality/test_docs.py
+
+docs: ## the API reference from the docstrings, into build/docs
+	$(PYTHON) docs/reference.py build/docs
 
 chaos: ## kills, outages and clocks that jump, in their long forms; SEED=N gives the blows of that seed
 	O9_LONG_TESTS=1 $(PYTHON) -m pytest -q tests/chaos $(if $(SEED),--chaos-seed $(SEED))

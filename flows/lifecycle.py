@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 from prefect import flow, get_client
@@ -109,9 +110,10 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
         try:
             prepared = await prepare(name)
             step, verdict = prepared["step"], Verdict(prepared["verdict"])
+            attempt.context = copy_context()
             while verdict is Verdict.GO_ON:
                 verdict = Verdict(await run_step(name, step))
-                step += 1
+                step = max(step + 1, attempt.next_step)
             if verdict is not Verdict.REPLACED:
                 results = await finalize(name, verdict.value)
         except Pause:
@@ -131,8 +133,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
                 hearing.cancel()
                 await asyncio.wait({hearing})
                 await asyncio.to_thread(watchdog.stop)
-            if attempt.strategy is not None and attempt.strategy.kind == "steps":
-                await attempt.strategy.close()
+            await attempt.close()
             forget(flow_run.id)
     if verdict in (Verdict.PAUSE, Verdict.SUSPEND, Verdict.CANCEL, Verdict.REPLACED):  # for which Prefect calls no hook
         _let_go(flow_run.id)
@@ -146,6 +147,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
 async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
     """Somebody suspended the run in Prefect, which has ended it between two tasks."""
     name = attempt.claimed.optimization_id
+    await attempt.end_reported()
     await attempt.write(SetIntent(name, Intent.PAUSE, PREFECT))
     attempt.asked_by = PREFECT
     await attempt.write(Park(name, str(flow_run.id)))

@@ -7,13 +7,14 @@ process that is given the same ticket would open its own: nothing here is needed
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from o9.lifecycle.effect import Best
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
@@ -21,10 +22,14 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
 from o9.monitor.resources import Meter
 from o9.store.leases import Claimed
+from o9.store.ledger import Acknowledged, Amend
 from o9.store.store import Store
 from o9.store.unit import Operation
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import StepAttempt
+
+if TYPE_CHECKING:
+    from o9.tasks.reported import ReportedSteps
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -49,6 +54,16 @@ class Verdict(str, Enum):
 
 # What does not wait for the step in flight to end.
 CUTS_OFF = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.SUSPEND: Verdict.SUSPEND}
+WISHED = {**CUTS_OFF, Intent.PAUSE: Verdict.PAUSE}
+
+
+def verdict_on(intent: Intent, *, stopping: bool, done: bool) -> Verdict:
+    """What is finished is done, whatever anybody wanted; then people's wishes, then the node's."""
+    if done:
+        return Verdict.DONE
+    if intent in WISHED:
+        return WISHED[intent]
+    return Verdict.REQUEUE if stopping else Verdict.GO_ON
 
 
 class Interrupted(Exception):
@@ -76,12 +91,19 @@ class Attempt:
     observe_seconds: float = 1.0
     # Asked before the optimization takes a status; forbids it by raising.
     guard: Guard | None = None
+    reported: ReportedSteps | None = None  # of a coroutine strategy, once it runs
+    next_step: int = 0  # no step before this one is left to run
+    # The flow's own: what runs through all tasks must not belong to the one that began it.
+    context: contextvars.Context | None = field(default=None, repr=False)
     _cut_off: asyncio.Future[Verdict] | None = field(default=None, repr=False)
     _wanted: Verdict | None = None
 
     async def write(self, operation: Operation[T]) -> T:
         """Durably. While the store is away, the attempt waits for it: what was computed is not to be lost."""
         return await patiently(lambda: self.store.write_async(operation), self.claimed.optimization_id)
+
+    async def amend(self, **changes: Any) -> Acknowledged:
+        return await self.write(Amend(self.claimed.optimization_id, changes, fence=self.claimed.fence))
 
     async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await patiently(lambda: self.store.read_async(query, *args, **kwargs), self.claimed.optimization_id)
@@ -118,13 +140,29 @@ class Attempt:
             raise Interrupted(self._cut_off.result() if self._cut_off.done() else Verdict.TIME_OUT)
         finally:
             self._cut_off.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
-                if not task.done():
-                    logger.warning("%s: its code swallows its cancellation; left behind", self.claimed.optimization_id)
-                    _left_behind.add(task)
-                    task.add_done_callback(_left_behind.discard)
+            await self.end(task)
+
+    async def end(self, task: asyncio.Future[Any]) -> None:
+        """Cancel `task` and wait for it, but not for users' code that swallows its cancellation."""
+        if task.done():
+            return
+        task.cancel()
+        await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+        if not task.done():
+            logger.warning("%s: its code swallows its cancellation; left behind", self.claimed.optimization_id)
+            _left_behind.add(task)
+            task.add_done_callback(_left_behind.discard)
+
+    async def end_reported(self) -> None:
+        """Cut a coroutine strategy off behind what it has assigned, if it still runs."""
+        if self.reported is not None:
+            await self.end(self.reported.running)
+
+    async def close(self) -> None:
+        """Once, however it ended: leaves nothing of its strategy at work."""
+        await self.end_reported()
+        if self.strategy is not None and self.strategy.kind == "steps":
+            await self.strategy.close()
 
 
 async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:

@@ -34,13 +34,14 @@ from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import RESTS, Intent, OptimizationStatus, TrialState
 from o9.monitor.resources import Meter
-from o9.store.ledger import AMENDABLE, Acknowledged, Amend, CommitStep, CutOff
+from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
 from o9.store.provenance import RecordProvenance
 from o9.store.transitions import Cause, Transition
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
 from o9.strategies.protocol import StepResult
-from o9.tasks.attempt import Attempt, Interrupted, Verdict, attempt_of, deadline_of
+from o9.tasks.attempt import WISHED, Attempt, Interrupted, Verdict, attempt_of, deadline_of, verdict_on
+from o9.tasks.reported import ReportedSteps
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,11 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
         # A search with a long ledger takes a while to come back to where it was.
         await asyncio.to_thread(attempt.strategy.open, state, ledger)
     if state.total_steps == 0 and attempt.strategy.total_steps:
-        await _amend(attempt, total_steps=attempt.strategy.total_steps)
+        await attempt.amend(total_steps=attempt.strategy.total_steps)
         state.total_steps = attempt.strategy.total_steps
     if attempt.best is not None and not state.optimized_parameters:  # what a retry took over from another's ledger
         value = attempt.best.value
-        await _amend(
-            attempt,
+        await attempt.amend(
             current_performance=value,
             performance_improvement=improvement(value, state.baseline_performance, direction_of(state)),
             optimized_parameters=attempt.best.parameters,
@@ -101,7 +101,7 @@ async def run_step(optimization_id: str, step: int) -> str:
         assert attempt.strategy is not None
         try:
             if attempt.strategy.kind == "coroutine":
-                return (await _run_coroutine(attempt, attempt.strategy, state)).value
+                return (await _reported_step(attempt, attempt.strategy, state, step)).value
             began = time.perf_counter()
             result = await attempt.interruptible(attempt.strategy.step(state, step, attempt.checkpoint))
             acknowledged = await _commit(attempt, state, step, result, time.perf_counter() - began)
@@ -137,10 +137,10 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
         await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
     holding = await attempt.read(store.holding, optimization_id)
     assert holding is not None
-    if Intent(holding.intent) in _WISHED:
+    if Intent(holding.intent) in WISHED:
         attempt.asked_by = holding.intent_by
     if how is Verdict.REQUEUE and Intent(holding.intent) in RESTS:
-        how = _WISHED[Intent(holding.intent)]  # the pause that was asked for comes with it
+        how = WISHED[Intent(holding.intent)]  # the pause that was asked for comes with it
     # Where it has that status with this attempt's fence, Prefect's UI was quicker, and the end is recorded.
     if how in _ENDS and (holding.status, holding.fence) != (_ENDS[how][0].value, attempt.claimed.fence):
         await record_end(attempt, how)
@@ -200,47 +200,17 @@ async def _commit(
     return acknowledged
 
 
-async def _run_coroutine(attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState) -> Verdict:
-    """A strategy that changes the state itself: what it assigned is committed as it is seen.
-
-    It hears of no wish by itself. So where people or the node want it to end, it is cut off behind the assignments
-    that were just committed; one that has ended meanwhile is done.
-    """
-    committed = state
-
-    async def observe(seen: OptimizationState) -> None:
-        nonlocal committed
-        changes = {name: value for name in _OBSERVED if (value := getattr(seen, name)) != getattr(committed, name)}
-        if "current_performance" in changes and "performance_improvement" not in changes:
-            gain = improvement(seen.current_performance, seen.baseline_performance, direction_of(seen))
-            changes["performance_improvement"] = gain
-        acknowledged = await _amend(attempt, **changes)
-        committed = seen
-        wanted = verdict_on(acknowledged.intent, stopping=attempt.stopping, done=False)
-        if wanted is not Verdict.GO_ON:
-            attempt.interrupt(wanted)
-
-    end = await attempt.interruptible(strategy.run(state, observe, attempt.observe_seconds))
-    return Verdict.PAUSE if end.pause_requested else Verdict.DONE
-
-
-# All that may be amended: what a strategy leaves in any of them, it finds there after a resume.
-_OBSERVED = tuple(sorted(AMENDABLE))
-
-
-def verdict_on(intent: Intent, *, stopping: bool, done: bool) -> Verdict:
-    """What is finished is done, whatever anybody wanted; then people's wishes, then the node's."""
-    if done:
-        return Verdict.DONE
-    if intent in _WISHED:
-        return _WISHED[intent]
-    return Verdict.REQUEUE if stopping else Verdict.GO_ON
-
-
-_WISHED = {
-    Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.PAUSE: Verdict.PAUSE,
-    Intent.SUSPEND: Verdict.SUSPEND,
-}  # fmt: skip
+async def _reported_step(attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState, step: int) -> Verdict:
+    """A strategy that changes the state itself: begun by the first of its tasks; each waits for its step's report."""
+    if attempt.reported is None:
+        attempt.reported = ReportedSteps(attempt, strategy, state)
+    try:
+        return await attempt.interruptible(attempt.reported.step(step))
+    except Interrupted:
+        await attempt.end_reported()
+        if (ended := attempt.reported.ended()) is None:
+            raise
+        return ended
 
 
 def _results(attempt: Attempt, state: OptimizationState, counted: dict[str, int]) -> dict[str, Any]:
@@ -255,10 +225,6 @@ def _results(attempt: Attempt, state: OptimizationState, counted: dict[str, int]
 
 def _reported_best(state: OptimizationState) -> Best | None:
     return Best(state.current_performance, state.optimized_parameters) if state.optimized_parameters else None
-
-
-async def _amend(attempt: Attempt, **changes: Any) -> Acknowledged:
-    return await attempt.write(Amend(attempt.claimed.optimization_id, changes, fence=attempt.claimed.fence))
 
 
 def _existing(attempt: Attempt, optimization_id: str) -> OptimizationState:

@@ -1,5 +1,6 @@
 """The documentation is held to the code: its examples run, its tables are complete."""
 
+import ast
 import os
 import re
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import o9_testing
 import pytest
 import zygote
+from command_line import filled_store
 from typer.main import get_command
 
 from o9.alerts.configuration import read
@@ -17,6 +19,7 @@ from o9.cli.main import app
 from o9.mirror import mapping
 from o9.model.settings import Settings
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus
+from o9.statistics import frames
 from o9.store.queries import Holding
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +29,9 @@ GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+[FRAMES] = [block for block in blocks(GUIDE, "python") if "statistics.frame(" in block]
 
 
 def run(folder: Path, *command: str, home: Path) -> str:
@@ -72,7 +78,7 @@ def test_the_alert_files_that_are_shown_are_such() -> None:
 def test_the_guide_s_strategies_run(tmp_path: Path, home: Path) -> None:
     strategies = [block for block in blocks(GUIDE, "python") if "register_strategy" in block]
     (tmp_path / "mine.py").write_text("\n".join(strategies), encoding="utf-8")
-    steering = [block for block in blocks(GUIDE, "python") if "register_strategy" not in block]
+    steering = [block for block in blocks(GUIDE, "python") if "register_strategy" not in block and block != FRAMES]
     (tmp_path / "steering.txt").write_text("\n".join(steering), encoding="utf-8")
     (tmp_path / "program.py").write_text(_RUN_BOTH, encoding="utf-8")
     told = run(tmp_path, "program.py", home=home).splitlines()
@@ -116,6 +122,19 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_the_guide_s_frames_are_there_in_a_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled_store()
+    await eval(compile(FRAMES, "notebook", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {})
+    assert {"completed", "failed"} <= set(capsys.readouterr().out.split())
+    assert (tmp_path / "trials.csv").read_text(encoding="utf-8").count("\n") == 1 + 6
+    table = GUIDE.partition("| frame | has |")[2].partition("\n\n")[0]
+    named = " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    assert set(re.findall(r"\w+", named)) == {*frames.KINDS}
 
 
 def test_the_guide_lists_every_setting_with_its_default() -> None:

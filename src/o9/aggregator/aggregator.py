@@ -141,6 +141,7 @@ class OptimizationStateAggregator:
 
     @property
     def is_running(self) -> bool:
+        """Whether it is started, and runs what is queued."""
         return self._node is not None
 
     @property
@@ -271,10 +272,12 @@ class OptimizationStateAggregator:
         return await self.api.handle_api_request(endpoint, method, data, client_id)
 
     async def register_node(self, node_id: str, node_info: Mapping[str, Any]) -> bool:
+        """See AsyncStateSynchronizer.register_node."""
         self._started()
         return await self.synchronizer.register_node(node_id, node_info)
 
     async def sync_optimization_state(self, optimization_id: str, target_nodes: Sequence[str] | None = None) -> bool:
+        """See AsyncStateSynchronizer.sync_optimization_state."""
         self._started()
         return await self.synchronizer.sync_optimization_state(optimization_id, target_nodes)
 

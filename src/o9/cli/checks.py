@@ -40,6 +40,7 @@ PURPOSES = {
     "quant": "only `o9 demo` needs it",
     "postgres": "only a store in PostgreSQL needs it",
     "gp": "only the sampler gp needs it",
+    "parquet": "only `o9 export --format parquet` needs it",
 }
 
 

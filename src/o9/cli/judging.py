@@ -1,16 +1,25 @@
-"""What can be typed to count, rank and judge: `stats`, `trends`, `rankings`, `health`, `report`."""
+"""What can be typed to count, rank, export and judge: `stats`, `trends`, `rankings`, `export`, `health`, `report`."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from o9.cli.options import Debug, Json, Limit, StoreUrl, days_above_zero
+from o9.model.states import OptimizationStatus, OptimizationType
 
 RANKED, MOST_RANKED = 10, 1_000
 DAYS = 7
+
+
+class Format(str, Enum):
+    """What `export` writes."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
 
 
 def add_judging(app: typer.Typer) -> None:
@@ -18,6 +27,7 @@ def add_judging(app: typer.Typer) -> None:
     app.command("stats")(stats)
     app.command("trends")(trends)
     app.command("rankings")(rankings)
+    app.command("export")(export)
     app.command("health")(health)
     app.command("report")(report)
 
@@ -67,6 +77,55 @@ def rankings(
     from o9.cli.counting import show_rankings
 
     return show_rankings(store, metric, limit, as_json=json)
+
+
+def export(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="[KIND]",
+            help="optimizations, trials, returns, metrics, transitions, health, alerts, rankings, trends, statistics.",
+        ),
+    ] = "optimizations",
+    optimization_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Of which one; trials, returns, metrics, transitions need it.")
+    ] = None,
+    file_format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format", "-f", help="By default what FILE ends in, else csv. Parquet needs the extra [parquet]."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The file, here unless given; - prints CSV."),
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="NAME", help="What rankings rank by.")] = None,
+    days: Annotated[
+        float | None,
+        typer.Option("--days", metavar="N", callback=days_above_zero, help=f"How far back trends go; {DAYS}."),
+    ] = None,
+    status: Annotated[OptimizationStatus | None, typer.Option("--status", help="Optimizations of this status.")] = None,
+    optimization_type: Annotated[
+        OptimizationType | None, typer.Option("--type", help="Optimizations of this type.")
+    ] = None,
+    limit: Limit = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Write a part of the record as CSV or Parquet.
+
+    The rows of a pandas frame, for a spreadsheet, a notebook or a program; whole, unless --limit. An earlier file of
+    that name is written over. `o9 export trials ID` writes the ledger of one.
+    """
+    from o9.cli.export import export_frame
+
+    choice = {
+        "optimization_id": optimization_id, "metric_name": metric, "status": status,
+        "optimization_type": optimization_type, "limit": limit,
+    }  # fmt: skip
+    return export_frame(store, kind, choice, days, file_format and file_format.value, output, as_json=json)
 
 
 def health(

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 DISTRIBUTION = "prefect-o9"
 # An extra, and the distribution that it brings first of all.
-EXTRAS = {"quant": "skfolio", "postgres": "psycopg", "gp": "torch"}
+EXTRAS = {"quant": "skfolio", "postgres": "psycopg", "gp": "torch", "parquet": "pyarrow"}
 NEEDED = ("prefect", "sqlalchemy", "optuna", "fastapi", "apprise", "typer", "rich")
 
 

@@ -84,9 +84,11 @@ class OptimizationLifecycleManager(StoreComponent):
         return await self._want(optimization_id, Intent.RUN, by)
 
     async def complete_optimization(self, optimization_id: str) -> bool:
+        """By hand: it has completed. Final."""
         return await self._move(optimization_id, OptimizationStatus.COMPLETED)
 
     async def fail_optimization(self, optimization_id: str, error: str | BaseException = "failed by hand") -> bool:
+        """By hand: it has failed, and `error` is the last of its issues. Final."""
         return await self._move(optimization_id, OptimizationStatus.FAILED, issue=str(error) or repr(error))
 
     async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
@@ -98,6 +100,7 @@ class OptimizationLifecycleManager(StoreComponent):
         return await self._want(optimization_id, Intent.TIME_OUT, by, OptimizationStatus.TIMEOUT)
 
     async def get_lifecycle_state(self, optimization_id: str) -> OptimizationStatus | None:
+        """Its status, also after the end; None where there is no such optimization."""
         state = await self.get_optimization_status(optimization_id)
         return state.status if state else None
 
@@ -129,6 +132,7 @@ class OptimizationLifecycleManager(StoreComponent):
             await _call(hook, event, optimization_id)
 
     async def created(self, state: OptimizationState) -> None:
+        """Call the `on_create` hooks for one that was recorded elsewhere."""
         await self._tell("on_create", state)
 
     def be_told(self) -> Callable[[Mapping[str, Any]], Any]:

@@ -159,7 +159,12 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
 
 
 def _worth_keeping(store: Store, origin: OptimizationState) -> int:
-    """How many of its first steps. With what its last ones left, only failures, a retry could but end as it did."""
+    """How many of its first steps. With what its last ones left, only failures, a retry could but end as it did.
+
+    None where it left no checkpoint: a coroutine strategy counts steps of its own.
+    """
+    if store.checkpoint(origin.optimization_id) is None:
+        return 0
     steps, fruitless = origin.completed_steps, store.fruitless_steps(origin.optimization_id)
     while steps and steps - 1 in fruitless:
         steps -= 1

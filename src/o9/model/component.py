@@ -40,25 +40,30 @@ class Component:
 
     @property
     def is_running(self) -> bool:
+        """Whether it is started."""
         return self._started
 
     async def initialize(self) -> None:
+        """Open what it works on: its questions are answered from here on."""
         if not self._initialized:
             await self._open()
             self._initialized = True
 
     async def start(self) -> None:
+        """Initialize it, and begin what it does by itself."""
         await self.initialize()
         if not self._started:
             await self._begin()
             self._started = True
 
     async def stop(self) -> None:
+        """End what it does by itself; `start` goes on."""
         if self._started:
             self._started = False
             await self._end()
 
     async def cleanup(self) -> None:
+        """Stop it, and close what `initialize` opened."""
         await self.stop()
         if self._initialized:
             self._initialized = False
@@ -75,6 +80,7 @@ class Component:
         return Registered()
 
     def has_callbacks(self, event: str) -> bool:
+        """Whether anybody is called at `event`."""
         return bool(self._callbacks.get(event))
 
     async def emit(self, event: str, *args: Any) -> None:

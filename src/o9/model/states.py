@@ -45,6 +45,8 @@ class OptimizationPriority(IntEnum):
 
 
 class AlertLevel(str, Enum):
+    """How urgent an alert is, from a remark to what cannot wait."""
+
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
@@ -52,6 +54,8 @@ class AlertLevel(str, Enum):
 
 
 class HealthStatus(str, Enum):
+    """Whether a result can be trusted; unknown where too little is known to say."""
+
     HEALTHY = "healthy"
     WARNING = "warning"
     CRITICAL = "critical"

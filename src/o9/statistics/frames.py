@@ -1,27 +1,24 @@
 """The record as pandas frames, with stable columns and dtypes, and as CSV and Parquet files.
 
-Needs `pip install 'prefect-o9[frames]'`: pandas, and pyarrow for Parquet. Moments are datetime64[us, UTC]; figures are
-float64 with NaN where unknown, counts are Int64, words are pandas' "string", with <NA> where there is none. A frame of
-nothing has the same columns and dtypes. Of trials, each parameter and each metric has a column of its own,
-`parameter.NAME` and `metric.NAME`, behind the fixed ones: float64 where all are numbers, else "string" (as JSON).
+Moments are datetime64[us, UTC]; figures are float64 with NaN where unknown, counts are Int64, words are pandas'
+"string", with <NA> where there is none; lists and mappings are words, as JSON. A frame of nothing has the same columns
+and dtypes. Of trials, each parameter and each metric has a column of its own, `parameter.NAME` and `metric.NAME`,
+behind the fixed ones: float64 where all are numbers, else "string". Parquet needs `pip install 'prefect-o9[parquet]'`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from o9.model.errors import OptimizationStatisticsError, OptimizationValidationError
 from o9.model.files import private
-from o9.model.optimization import OptimizationState
-from o9.model.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ("optimizations", "trials")
 MOMENT = "datetime64[us, UTC]"
 OPTIMIZATIONS: dict[str, str] = {
     "optimization_id": "string", "name": "string", "description": "string", "optimization_type": "string",
@@ -37,55 +34,129 @@ TRIALS: dict[str, str] = {
     "optimization_id": "string", "number": "Int64", "step": "Int64", "attempt": "Int64", "state": "string",
     "value": "float64", "error": "string", "started_at": MOMENT, "duration_seconds": "float64", "family": "string",
 }  # fmt: skip
+COLUMNS: dict[str, dict[str, str]] = {
+    "optimizations": OPTIMIZATIONS,
+    "trials": TRIALS,
+    # `series` is returns, hold_out, baseline or baseline_hold_out; a baseline is no trial's, and has no number.
+    "returns": {
+        "optimization_id": "string", "number": "Int64", "series": "string", "period": "Int64", "value": "float64",
+    },
+    # Of figures that were recorded from outside `step` is <NA>.
+    "metrics": {"optimization_id": "string", "step": "Int64", "name": "string", "value": "float64", "at": MOMENT},
+    "transitions": {
+        "optimization_id": "string", "from_status": "string", "to_status": "string", "at": MOMENT, "cause": "string",
+        "message": "string", "node": "string", "attempt": "Int64", "prefect_run_id": "string",
+    },
+    "health": {
+        "optimization_id": "string", "timestamp": MOMENT, "overall_status": "string", "validity_status": "string",
+        "completeness_status": "string", "security_status": "string", "performance_status": "string",
+        "validity_score": "float64", "completeness_score": "float64", "security_score": "float64",
+        "performance_score": "float64", "issues": "string", "recommendations": "string", "status": "string",
+        "first_at": MOMENT, "times": "Int64",
+    },
+    "alerts": {
+        "alert_id": "string", "optimization_id": "string", "level": "string", "title": "string", "message": "string",
+        "timestamp": MOMENT, "resolved": "boolean", "resolved_at": MOMENT, "metadata": "string",
+    },
+    "rankings": {
+        "rank": "Int64", "optimization_id": "string", "value": "float64", "tied": "Int64", "tied_or_more": "boolean",
+        "direction": "string", "name": "string", "optimization_type": "string", "strategy": "string",
+        "status": "string",
+    },
+    "trends": {
+        "starts": "string", "is_over": "boolean", "count": "Int64", "success_rate": "float64",
+        "mean_duration_seconds": "float64", "mean_improvement": "float64",
+    },
+    "statistics": {
+        "by": "string", "which": "string", "count": "Int64", "success_rate": "float64", "failure_rate": "float64",
+        "cancelled_rate": "float64", "mean_duration_seconds": "float64", "median_duration_seconds": "float64",
+        "mean_improvement": "float64", "median_improvement": "float64", "mean_waiting_seconds": "float64",
+    },
+}  # fmt: skip
+KINDS = tuple(COLUMNS)
+_TAKEN: dict[str, tuple[str, ...]] = {
+    "optimizations": ("status", "optimization_type", "limit"),
+    "trials": ("optimization_id", "limit"),
+    "returns": ("optimization_id", "limit"),
+    "metrics": ("optimization_id", "limit"),
+    "transitions": ("optimization_id", "limit"),
+    "health": ("optimization_id", "limit"),
+    "alerts": ("optimization_id", "limit"),
+    "rankings": ("metric_name", "limit"),
+    "trends": ("time_range",),
+    "statistics": (),
+}
+_NEEDED = dict.fromkeys(("trials", "returns", "metrics", "transitions"), "optimization_id") | {
+    "rankings": "metric_name"
+}
+FORMATS = ("csv", "parquet")
+_OWN = ("parameter.", "metric.")
 
 
-def pandas() -> Any:
-    """pandas; raises OptimizationStatisticsError, naming what to install."""
-    try:
-        import pandas as pd
-    except ModuleNotFoundError as error:
-        raise OptimizationStatisticsError("frames need pandas: pip install 'prefect-o9[frames]'") from error
-    return pd
+def check(kind: str, choice: Mapping[str, Any]) -> None:
+    """Raise OptimizationValidationError where there is no such frame, or it takes or needs another choice."""
+    if kind not in KINDS:
+        raise OptimizationValidationError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
+    given = [name for name, value in choice.items() if value is not None]
+    for name in given:
+        if name not in _TAKEN[kind]:
+            taken = " and ".join(_TAKEN[kind]) or "nothing"
+            raise OptimizationValidationError(name, f"a frame of {kind} takes {taken}; leave it out")
+    needed = _NEEDED.get(kind)
+    if needed is not None and needed not in given:
+        raise OptimizationValidationError(needed, f"a frame of {kind} needs it: which one?")
+    limit = choice.get("limit")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number above 0")
 
 
-def optimizations_frame(states: Sequence[OptimizationState]) -> pd.DataFrame:
-    """One row an optimization, in the order given."""
-    rows = [state.to_dict() | {"strategy": state.metadata.get("strategy", "default")} for state in states]
-    return _frame(rows, OPTIMIZATIONS)
+def frame_of(kind: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line a row, in the order given."""
+    own = {
+        name: None for row in rows for name in row if kind == "trials" and name.startswith(("parameter.", "metric."))
+    }
+    ordered = sorted(own, key=lambda name: (name.startswith("metric."), name))
+    return _frame(rows, COLUMNS[kind] | {name: _dtype(rows, name) for name in ordered})
 
 
-def trials_frame(optimization_id: str, trials: Sequence[Trial]) -> pd.DataFrame:
-    """One row a trial, in the order given."""
-    rows = []
-    parameters: set[str] = set()
-    metrics: set[str] = set()
-    for trial in trials:
-        fixed: dict[str, Any] = trial.to_dict() | {"optimization_id": optimization_id}
-        rows.append(
-            {name: fixed.get(name) for name in TRIALS}
-            | {f"parameter.{name}": value for name, value in trial.parameters.items()}
-            | {f"metric.{name}": value for name, value in trial.metrics.items()}
-        )
-        parameters |= trial.parameters.keys()
-        metrics |= trial.metrics.keys()
-    own = [*(f"parameter.{name}" for name in sorted(parameters)), *(f"metric.{name}" for name in sorted(metrics))]
-    return _frame(rows, TRIALS | {name: _dtype(rows, name) for name in own})
+def returns_frame(optimization_id: str, series: Iterable[tuple[int | None, str, Sequence[float]]]) -> pd.DataFrame:
+    """From the number of the trial, the name of the series and its values. There are millions of these."""
+    import pandas as pd
+
+    numbers: list[int | None] = []
+    names: list[str] = []
+    periods: list[int] = []
+    values: list[float] = []
+    for number, name, returns in series:
+        numbers += [number] * len(returns)
+        names += [name] * len(returns)
+        periods += range(len(returns))
+        values += returns
+    columns = {
+        "optimization_id": [optimization_id] * len(values), "number": numbers, "series": names, "period": periods,
+        "value": values,
+    }  # fmt: skip
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS["returns"].items()})
 
 
-def write(frame: pd.DataFrame, path: str | Path) -> Path:
-    """Write a frame to `….csv` or `….parquet`. Raises OptimizationValidationError for another ending."""
+def write(frame: pd.DataFrame, path: str | Path, file_format: str | None = None) -> Path:
+    """Write a frame as CSV or Parquet; `file_format` None: as the path ends, in `.csv` or `.parquet`.
+
+    Raises OptimizationValidationError for another ending, OptimizationStatisticsError where Parquet needs pyarrow.
+    """
     target = Path(path)
+    file_format = file_format or target.suffix.removeprefix(".")
     if not target.parent.is_dir():
         raise OptimizationValidationError("path", f"{target}: its folder does not exist; create it first")
-    if target.suffix == ".csv":
+    if file_format == "csv":
         with open(target, "w", opener=private, encoding="utf-8", newline="") as file:
             frame.to_csv(file, index=False)
-    elif target.suffix == ".parquet":
+    elif file_format == "parquet":
         try:
             content = frame.to_parquet(engine="pyarrow", index=False)
         except ImportError as error:
             raise OptimizationStatisticsError(
-                "Parquet needs pyarrow: pip install 'prefect-o9[frames]'; CSV needs nothing more"
+                "Parquet needs pyarrow: pip install 'prefect-o9[parquet]'; CSV needs nothing more"
             ) from error
         with open(target, "wb", opener=private) as binary:
             binary.write(content)
@@ -101,7 +172,8 @@ def _dtype(rows: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
-    pd = pandas()
+    import pandas as pd
+
     columns = {}
     for name, dtype in dtypes.items():
         values = [row.get(name) for row in rows]

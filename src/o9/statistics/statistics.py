@@ -7,16 +7,16 @@ Unknown ids raise OptimizationError, unknown metrics and bad arguments Optimizat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import OptimizationStatus, OptimizationType
-from o9.statistics import frames, ranking, summary
+from o9.statistics import frames, ranking, rows, summary
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.trends import trends, windows_of
 from o9.store.codec import moment
@@ -28,17 +28,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DAYS_SHOWN = 30
+DEFAULT_RANGE = timedelta(days=7)
 LOOKED_AT = 50  # of those in one status now, to say how long they have been in it
-FRAME_LIMIT = 100_000
 HISTORY_LIMIT = 100_000
 _NOW = ("created", "initializing", "running", "paused", "suspended")
 
 
 class OptimizationStatistics(StoreComponent):
-    """Durations are seconds of running; improvements are shares of the baseline (see `o9.lifecycle.effect`)."""
+    """Durations are seconds of running; improvements are shares of the baseline (see `o9.lifecycle.effect`).
+
+    By itself, `async with OptimizationStatistics("optimization_state.db") as statistics:` opens a store and closes it.
+    """
 
     def __init__(self, storage_path: str = "optimization_stats.db", *, store: Store | None = None) -> None:
         super().__init__(store, storage_path)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cleanup()
 
     async def get_global_statistics(self) -> dict[str, Any]:
         """Counts, rates, durations, improvements and waits, also by type, strategy, priority, status and day.
@@ -81,7 +91,7 @@ class OptimizationStatistics(StoreComponent):
             raise OptimizationValidationError("metrics", f"all are None; give one of {', '.join(names)}")
         await self.store.write_async(RecordMetrics(optimization_id, values, moment(metrics.timestamp)))
 
-    async def get_performance_trends(self, time_range: timedelta = timedelta(days=7)) -> dict[str, Any]:
+    async def get_performance_trends(self, time_range: timedelta = DEFAULT_RANGE) -> dict[str, Any]:
         """By hour (up to 2 days), day (up to 400) or month: count, success rate, means; each with a slope.
 
         Raises OptimizationValidationError for a range of zero or less. See `o9.statistics.trends`.
@@ -113,33 +123,66 @@ class OptimizationStatistics(StoreComponent):
         *,
         status: OptimizationStatus | str | None = None,
         optimization_type: OptimizationType | str | None = None,
-        limit: int = FRAME_LIMIT,
+        metric_name: str | None = None,
+        time_range: timedelta | None = None,
+        limit: int | None = None,
     ) -> pd.DataFrame:
-        """`frame("trials", id)`: its ledger; `frame("optimizations")`: the newest `limit`. Columns: see `frames`.
+        """A part of the record as a pandas frame, whole unless `limit`; its columns: see `o9.statistics.frames`.
 
-        Raises OptimizationStatisticsError without pandas.
+        Of one optimization: `trials`, `returns` (of its trials, one value a row; `limit` counts trials), `metrics` and
+        `transitions`. Of all, or one: `health` and `alerts`. Of all: `optimizations`, also by `status` and
+        `optimization_type`; `rankings` by `metric_name`, 1,000 at most; `trends` over `time_range`, 7 days unless
+        given; `statistics`. Raises OptimizationValidationError for what a kind does not take, naming it.
+
+        >>> async def best(store_path, optimization_id):
+        ...     async with OptimizationStatistics(store_path) as statistics:
+        ...         trials = await statistics.frame("trials", optimization_id)
+        ...     return trials.sort_values("value").iloc[-1]
         """
-        if kind not in frames.KINDS:
-            raise OptimizationValidationError("kind", f"{kind!r} is neither of {', '.join(frames.KINDS)}")
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise OptimizationValidationError("limit", f"{limit!r} is not a whole number above 0")
-        frames.pandas()
-        if kind == "trials":
-            if optimization_id is None:
-                raise OptimizationValidationError("optimization_id", "a frame of trials is of one optimization: which?")
+        choice = {
+            "optimization_id": optimization_id, "status": status, "optimization_type": optimization_type,
+            "metric_name": metric_name, "time_range": time_range, "limit": limit,
+        }  # fmt: skip
+        frames.check(kind, choice)
+        if optimization_id is not None and kind != "alerts":  # which may be about what is no optimization
             await self.existing(optimization_id)
-            trials = await self.store.read_async(self.store.trials, optimization_id, limit=limit)
-            return await self.store.read_async(frames.trials_frame, optimization_id, trials)
-        if optimization_id is not None:
-            raise OptimizationValidationError("optimization_id", "a frame of optimizations is of many; leave it out")
-        wanted = (_member("status", status, OptimizationStatus), _member("type", optimization_type, OptimizationType))
-        states = await self.store.read_async(_states, self.store, *wanted, limit)
-        return await self.store.read_async(frames.optimizations_frame, states)
+        wanted = (
+            _member("status", status, OptimizationStatus),
+            _member("optimization_type", optimization_type, OptimizationType),
+        )
+
+        def made() -> pd.DataFrame:
+            match kind:
+                case "returns":
+                    assert optimization_id is not None
+                    return frames.returns_frame(optimization_id, rows.returns(self.store, optimization_id, limit))
+                case "optimizations":
+                    found = rows.optimizations(self.store, *wanted, limit)
+                case "rankings":
+                    found = _rankings(self.store, str(metric_name), limit or ranking.LIMIT, None)
+                case "trends":
+                    found = _trends(self.store, DEFAULT_RANGE if time_range is None else time_range)["windows"]
+                case "statistics":
+                    found = rows.statistics(_global(self.store))
+                case _:
+                    found = _ROWS[kind](self.store, optimization_id, limit)
+            return frames.frame_of(kind, found)
+
+        return await self.store.read_async(made)
 
     async def export(self, path: str | Path, kind: str, optimization_id: str | None = None, **choice: Any) -> Path:
-        """Write a frame to `….csv` or `….parquet`; returns the path."""
+        """Write a `frame` to `….csv` or `….parquet`; returns the path. Parquet needs the extra [parquet]."""
         made = await self.frame(kind, optimization_id, **choice)
         return await self.store.read_async(frames.write, made, path)
+
+
+_ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "trials": rows.trials,
+    "metrics": rows.metrics,
+    "transitions": rows.transitions,
+    "health": rows.health,
+    "alerts": rows.alerts,
+}
 
 
 def _global(store: Store) -> dict[str, Any]:
@@ -203,20 +246,6 @@ def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> l
         return store.tied(metric, own, value, ranking.TIES_COUNTED + 1)
 
     return ranking.ranked(rows, limit, direction, tied)
-
-
-def _states(
-    store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, limit: int
-) -> Sequence[OptimizationState]:
-    states: list[OptimizationState] = []
-    cursor: str | None = None
-    while len(states) < limit:
-        page = store.list(status=status, optimization_type=kind, limit=min(1000, limit - len(states)), cursor=cursor)
-        states += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return states
 
 
 def _member(field: str, value: Any, kind: Callable[[Any], Any]) -> Any:

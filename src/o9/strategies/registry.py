@@ -57,6 +57,7 @@ class Objective:
 
     @cached_property
     def is_async(self) -> bool:
+        """Whether it runs in the event loop; a sync one runs in a child process."""
         return is_async(self.function)
 
     @cached_property

@@ -1,0 +1,50 @@
+"""Several nodes on one record: each sees what the other runs, and goes on with what the other leaves."""
+
+from __future__ import annotations
+
+import asyncio
+
+from o9.lifecycle.submission import new_optimization
+from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatus, objective
+
+
+@objective("carry", search_space={"weight": {"type": "float", "low": 0.0, "high": 1.0}})
+async def carry(parameters: dict[str, float]) -> float:
+    await asyncio.sleep(0.1)  # put your backtest here
+    return parameters["weight"] * (1.0 - parameters["weight"])
+
+
+def node() -> OptimizationStateAggregator:
+    """As a rule each is a process of its own, on a machine of its own; the record is then in PostgreSQL."""
+    return OptimizationStateAggregator(storage_path="examples.db", monitoring_interval=0.2, sync_interval=1.0)
+
+
+async def main() -> None:
+    async with node() as one:
+        optimization_id = await one.submit_optimization(
+            new_optimization({"name": "carry", "total_steps": 30, "metadata": {"objective": "carry", "seed": 7}})
+        )
+        while (await one.get_optimization_status(optimization_id)).completed_steps < 3:
+            await asyncio.sleep(0.05)
+
+        async with node() as other:
+            nodes = await other.synchronizer.get_nodes()
+            print(f"{len(nodes)} nodes on the record")
+            state = await other.get_optimization_status(optimization_id)
+            print(f"the other node sees it: {state.status.value}, {state.completed_steps} steps")
+
+            await one.stop()  # what runs commits its step, and waits for a node
+            while (state := await other.get_optimization_status(optimization_id)).completed_at is None:
+                await asyncio.sleep(0.1)
+            assert state.status is OptimizationStatus.COMPLETED
+            ran_on = {
+                move["attempt"]: move["node"]
+                for move in await other.lifecycle_manager.get_lifecycle_history(optimization_id)
+                if move["to_state"] is OptimizationStatus.RUNNING
+            }
+            print(f"completed by attempt {max(ran_on)}, on {len(set(ran_on.values()))} nodes")
+            numbers = [trial.number for trial in other.store.trials(optimization_id)]
+            print(f"{len(numbers)} trials, each once: {numbers == list(range(30))}")
+
+
+asyncio.run(main())

@@ -1,0 +1,135 @@
+"""What each frame holds, as rows of plain values read from the store; each in a thread.
+
+`limit` None: all. Of trials, returns and metrics the first or last ones are kept as the store's own queries keep them,
+of all else the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from o9.model.optimization import utc_now
+from o9.model.states import OptimizationStatus, OptimizationType, TrialState
+from o9.statistics.frames import TRIALS
+from o9.store.codec import moment, unpack_returns
+from o9.store.store import Store
+from o9.store.unit import Row
+
+PAGE = 1_000
+
+
+def optimizations(
+    store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, limit: int | None
+) -> list[Row]:
+    """Newest first."""
+
+    def pages() -> Iterator[Row]:
+        cursor: str | None = None
+        while True:
+            page = store.list(status=status, optimization_type=kind, limit=min(PAGE, limit or PAGE), cursor=cursor)
+            for state in page.items:
+                yield state.to_dict() | {"strategy": state.metadata.get("strategy", "default")}
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    return list(islice(pages(), limit))
+
+
+def trials(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
+    """The ledger, from its beginning."""
+    rows = []
+    for trial in store.trials(optimization_id, limit=limit):
+        fixed: Row = trial.to_dict() | {"optimization_id": optimization_id, "family": trial.family}
+        rows.append(
+            {name: fixed.get(name) for name in TRIALS}
+            | {f"parameter.{name}": value for name, value in trial.parameters.items()}
+            | {f"metric.{name}": value for name, value in trial.metrics.items()}
+        )
+    return rows
+
+
+def returns(store: Store, optimization_id: str, limit: int | None) -> Iterable[tuple[int | None, str, Sequence[float]]]:
+    """Those of the first `limit` completed trials, and what they are measured over."""
+    baseline = store.baseline(optimization_id)
+    if baseline is not None:
+        yield None, "baseline", unpack_returns(baseline.returns)
+        if baseline.hold_out is not None:
+            yield None, "baseline_hold_out", unpack_returns(baseline.hold_out)
+    completed = (trial for trial in store.trials(optimization_id) if trial.state is TrialState.COMPLETED)
+    for known in islice(completed, limit):
+        trial = store.trial(optimization_id, known.number)
+        if trial is not None and trial.returns is not None:
+            yield trial.number, "returns", trial.returns
+            if trial.hold_out_returns is not None:
+                yield trial.number, "hold_out", trial.hold_out_returns
+
+
+def metrics(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
+    """The last `limit` values, oldest first; `step` is None where one was recorded from outside."""
+    outside = store.recordings(optimization_id, limit=limit)
+    rows = [*store.metrics(optimization_id, limit=limit), *({**row, "step": None} for row in outside)]
+    rows = [{**row, "optimization_id": optimization_id} for row in rows]
+    rows.sort(key=lambda row: str(row["at"]))
+    return rows if limit is None else rows[-limit:]
+
+
+def transitions(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
+    """The last `limit`, oldest first."""
+    rows = store.transitions(optimization_id)
+    return list(rows if limit is None else rows[-limit:])
+
+
+def health(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:
+    """The newest report of each, or the history of one (of that, the newest 1,000), newest first."""
+
+    def pages() -> Iterator[Row]:
+        if optimization_id is not None:
+            yield from store.health_history(optimization_id, limit=PAGE)
+            return
+        before: tuple[str, str] | None = None
+        while page := store.health_reports(limit=PAGE, before=before):
+            yield from page
+            before = page[-1]["last_at"], page[-1]["optimization_id"]
+
+    return [{**row, **row["report"]} for row in islice(pages(), limit)]
+
+
+def alerts(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:
+    """Newest first."""
+    now = moment(utc_now())
+
+    def pages() -> Iterator[Row]:
+        before: tuple[str, str] | None = None
+        while page := store.alerts.page(optimization_id=optimization_id, limit=PAGE, before=before):
+            yield from page
+            before = page[-1]["at"], page[-1]["alert_id"]
+
+    rows = []
+    for row in islice(pages(), limit):
+        over = row["ends_at"] if row["ends_at"] and row["ends_at"] <= now else None
+        ended = row["resolved_at"] or over
+        rows.append({**row, "timestamp": row["at"], "resolved": ended is not None, "resolved_at": ended})
+    return rows
+
+
+def statistics(summary: Mapping[str, Any]) -> list[Row]:
+    """`get_global_statistics()`: what has ended, all together, and by type, strategy, priority and status."""
+    ended = sum(each["count"] for each in summary["ended"]["status"].values())
+    groups = [("all", "", {**summary, "count": ended})]
+    groups += [(by, str(name), each) for by, found in summary["ended"].items() for name, each in found.items()]
+    return [
+        {
+            "by": by,
+            "which": which,
+            **{name: each[name] for name in ("count", "success_rate", "failure_rate", "cancelled_rate")},
+            "mean_duration_seconds": each["duration_seconds"]["mean"],
+            "median_duration_seconds": each["duration_seconds"]["median"],
+            "mean_improvement": each["performance_improvement"]["mean"],
+            "median_improvement": each["performance_improvement"]["median"],
+            "mean_waiting_seconds": each["waiting_seconds"]["mean"],
+        }
+        for by, which, each in groups
+    ]
