@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -20,6 +20,8 @@ from o9.model.optimization import OptimizationHealthReport, OptimizationMetrics,
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.store import Store
+
+T = TypeVar("T")
 
 
 class StoreBackend:
@@ -98,6 +100,10 @@ class Requests:
     def ask(self, path: str, method: str = "GET", **request: Any) -> httpx.Response:
         """The whole answer, also outside of the prefix."""
         return self._runner.run(self._ask(path, method, request))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """In the event loop of this application."""
+        return self._runner.run(work)
 
     async def _ask(self, path: str, method: str, request: dict[str, Any]) -> httpx.Response:
         transport = httpx.ASGITransport(app=self.api)

@@ -60,11 +60,10 @@ async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] |
     from o9.api.server import HttpServer, listen, url_of
     from o9.cli.logs import log_lines
 
-    log_lines()
-    kept = IN_NODES if schedules is None else schedules
-    with closing(
-        listen(settings().api_host, settings().api_port)
-    ) as listener:  # before anything is started for nothing
+    # Before anything is started for nothing.
+    with closing(listen(settings().api_host, settings().api_port)) as listener:
+        log_lines()
+        kept = IN_NODES if schedules is None else schedules
         aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=kept)
         try:
             await aggregator.initialize()
