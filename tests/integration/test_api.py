@@ -232,7 +232,9 @@ async def test_what_runs_is_changed_or_deleted_only_after_it_was_cancelled(
     deleted = await answer(aggregator, "/optimizations/deleted", "DELETE", {"cancel": True})
     assert deleted == {"optimization_id": "deleted"}
     assert (await refusal(aggregator, "/optimizations/deleted"))[0] == 404
-    assert (await answer(aggregator, "/statistics"))["cancelled_optimizations"] == 2
+    statistics = await answer(aggregator, "/statistics")
+    assert (statistics["by_status"], statistics["pruned_optimizations"]) == ({"cancelled": 1}, 1)
+    assert statistics["cancelled_rate"] == 1.0
     # The id is free, and the new one starts as any other.
     await answer(aggregator, "/optimizations", "POST", FIELDS | {"optimization_id": "deleted"})
     assert (await ended(aggregator, "deleted")).status.value == "completed"

@@ -145,7 +145,8 @@ def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> 
         assert (store.trials(name), store.transitions(name)) == ([], [])
     assert api.send("/optimizations")[1]["data"]["items"] == []
     statistics = api.send("/statistics")[1]["data"]
-    assert (statistics["completed_optimizations"], statistics["cancelled_optimizations"]) == (1, 2)
+    assert (statistics["total_optimizations"], statistics["pruned_optimizations"]) == (0, 3)
+    assert statistics["success_rate"] == pytest.approx(1 / 3)  # what was counted stays counted
     assert_counts_of_what_is_there(store)
     # No reader of the record is ahead of what comes, and nobody hears of what nobody has.
     last = store.last_transition()

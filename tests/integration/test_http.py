@@ -45,10 +45,6 @@ def served(store: Store) -> Iterator[Served]:
         yield made
 
 
-def without_time(answer: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in answer.items() if key != "timestamp"}
-
-
 REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/optimizations", None),
     ("GET", "/optimizations", {"status": "completed", "limit": 1}),
@@ -113,8 +109,9 @@ def test_a_request_has_one_answer_over_http_and_in_process(
 def alike(answer: Any) -> Any:
     """An answer without what two stores cannot have in common: moments, and their own names."""
     if isinstance(answer, dict):
-        moments = ("timestamp", "store", "updated_at", "created_at", "at", "resolved_at", "execution_time", "as_of")
-        return {key: alike(value) for key, value in answer.items() if key not in moments}
+        apart = {"timestamp", "store", "at"}
+        shared = (key for key in answer if key not in apart and not key.endswith(("_at", "_seconds")))
+        return {key: alike(answer[key]) for key in shared}
     return [alike(each) for each in answer] if isinstance(answer, list) else answer
 
 

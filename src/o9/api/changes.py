@@ -78,13 +78,14 @@ async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> Non
     if is_at_work(await _holding(store, optimization_id), state) and not cancel:
         raise _at_work(state, "delete")
     if waiting := await store.read_async(store.awaiting, optimization_id):
-        raise OptimizationStateError(f"{', '.join(waiting[:10])} to run after it: cancel or delete that first")
+        raise OptimizationStateError(f"to run after it: {', '.join(waiting[:10])}; cancel or delete those first")
     if state.status not in ENDED:
         await _cancel(backend, optimization_id)
     deadline = asyncio.get_running_loop().time() + END_SECONDS
     while (why := await store.write_async(PruneOne(optimization_id, sharpe_ratios_of))) is not Because.LONG_AGO:
-        if why in _WHY_KEPT and (why is not Because.OPEN_RUN or asyncio.get_running_loop().time() > deadline):
-            raise OptimizationStateError(f"optimization {optimization_id!r} stays: {_WHY_KEPT[why]}")
+        late = asyncio.get_running_loop().time() > deadline
+        if why is not None and (late or why is not Because.OPEN_RUN):
+            raise OptimizationStateError(f"optimization {optimization_id!r} stays: {_WHY_KEPT.get(why, why.value)}")
         await asyncio.sleep(POLL_SECONDS)  # others write meanwhile
 
 

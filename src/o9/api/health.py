@@ -61,7 +61,16 @@ async def _prefect_alive(backend: Backend) -> bool:
 def _read(store: Store) -> tuple[str | None, list[Row], list[Row]]:
     """In a thread."""
     now = -store.alerts.seconds_left(0.0)
-    return store.schema(), [_node(row, now) for row in store.nodes()], store.alerts.channels()
+    tried = {row["channel"]: row for row in store.alerts.channels()}
+    offered = set(store.alerts.channels_of_nodes())
+    channels = [_channel(name, tried.get(name, {}), name in offered) for name in sorted(tried.keys() | offered)]
+    return store.schema(), [_node(row, now) for row in store.nodes()], channels
+
+
+def _channel(name: str, row: Row, offered: bool) -> dict[str, Any]:
+    """offered: whether a living node can send through it."""
+    shown = {key: row.get(key) for key in ("last_sent_at", "failing_since", "error")}
+    return {"channel": name, "offered": offered, **shown}
 
 
 def _node(row: Row, now: float) -> dict[str, Any]:

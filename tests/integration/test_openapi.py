@@ -1,0 +1,47 @@
+"""The OpenAPI document says what the API does: Schemathesis asks every operation, rightly and wrongly, over HTTP.
+
+`make openapi` asks for longer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from command_line import create, work
+from http_server import serving
+from hypothesis import HealthCheck, settings
+from store_backend import StoreBackend
+
+from o9.api.api import OptimizationAPI
+from o9.store.alerts import RaiseAlerts
+from o9.store.contract_alerts import telling
+from o9.store.store import Store
+
+EXAMPLES = 500 if os.environ.get("O9_LONG_TESTS") else 10
+# What a JSON schema cannot say of a value that it allows: names that nothing has, a cursor that no page gave.
+BEYOND_A_SCHEMA = ("cursor", "metadata", "metric_name", "status", "completed_at", "started_at", "progress")
+
+
+@pytest.fixture
+def document(store_url: str) -> Iterator[Any]:
+    with Store(store_url) as store:
+        create(store, "done")
+        work(store, "done", 2, "completed")
+        create(store, "waiting")
+        store.write(RaiseAlerts([telling("alarm", optimization_id="waiting")]))
+        api = OptimizationAPI(backend=StoreBackend(store), rate_limit="1000000/second")
+        with serving(api) as served:
+            yield schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("document")
+
+
+@schema.parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_each_operation_does_what_the_document_says(case: Any) -> None:
+    case.call_and_validate()
