@@ -122,7 +122,7 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     return refusal(str(error), code)
 
 
-async def answer_invalid(_request: Request, error: Exception) -> JSONResponse:
+async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
     """What FastAPI found wrong with a query or a body."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
@@ -130,6 +130,8 @@ async def answer_invalid(_request: Request, error: Exception) -> JSONResponse:
     if first["type"] == "json_invalid":
         return refusal(f"body: it is no JSON, from character {path[0]} on: {first['ctx']['error']}", 400)
     field = ".".join(path) or where
+    if field == "body" and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
+        return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
     if first["type"] == "extra_forbidden":
         return refusal(f"{field}: there is no such field or parameter here; /openapi.json lists them", 422)
     return refusal(f"{field}: {first['msg']}", 422)
