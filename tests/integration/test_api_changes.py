@@ -47,14 +47,14 @@ def test_before_its_first_attempt_all_may_change(api: Requests, store: Store) ->
         "parameters": {"a": 1}, "baseline_performance": 0.5,
         "metadata": {"objective": "branin", "sampler": "random", "max_attempts": 9},
     }  # fmt: skip
-    code, told = put(api, "a", changed)
+    code, answer = put(api, "a", changed)
     assert code == 200
     for name in ("name", "optimization_type", "total_steps", "parameters", "baseline_performance"):
-        assert told["data"][name] == changed[name]
-    assert told["data"]["priority"] == 4
-    assert told["data"]["metadata"]["sampler"] == "random"
-    assert isinstance(told["data"]["metadata"]["seed"], int)  # drawn, as at a submission
-    assert store.get("a").to_dict() == told["data"]
+        assert answer["data"][name] == changed[name]
+    assert answer["data"]["priority"] == 4
+    assert answer["data"]["metadata"]["sampler"] == "random"
+    assert isinstance(answer["data"]["metadata"]["seed"], int)  # drawn, as at a submission
+    assert store.get("a").to_dict() == answer["data"]
     assert store.holding("a").max_attempts == 9
     assert_counts_are_true(store)
     assert store.priorities() == [{"priority": 4, "count": 1}]
@@ -84,8 +84,8 @@ def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests) 
     warnings = api.send("/optimizations/demo")[1]["data"]["warnings"]
     assert len(warnings) == 1
     assert put(api, "demo", {"total_steps": 4})[1]["data"]["warnings"] == warnings
-    told = put(api, "demo", {"metadata": {"objective": "branin"}})[1]["data"]
-    assert (told["warnings"], told["total_steps"]) == ([], 4)
+    answer = put(api, "demo", {"metadata": {"objective": "branin"}})[1]["data"]
+    assert (answer["warnings"], answer["total_steps"]) == ([], 4)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_what_may_not_change_is_named_and_nothing_changes(
     work(store, "running", 1)
     store.write(Claim("node-1", 100, 30.0, "claimed"))
     before = store.get(name).to_dict() | {"execution_time": 0}
-    answered, told = put(api, name, fields)
-    assert (answered, field in told["error"]) == (code, True), told
+    answered, answer = put(api, name, fields)
+    assert (answered, field in answer["error"]) == (code, True), answer
     assert store.get(name).to_dict() | {"execution_time": 0} == before
 
 
@@ -148,7 +148,7 @@ def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> 
     assert (statistics["total_optimizations"], statistics["pruned_optimizations"]) == (0, 3)
     assert statistics["success_rate"] == pytest.approx(1 / 3)  # what was counted stays counted
     assert_counts_of_what_is_there(store)
-    # No reader of the record is ahead of what comes, and nobody hears of what nobody has.
+    # No reader's cursor is ahead of what comes, and the row that is left is shown to no reader.
     last = store.last_transition()
     assert store.transitions_since(0) == []
     create(store, "waiting")
@@ -159,12 +159,12 @@ def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store)
     for name in ("awaited", "run", "alarm"):
         create(store, name)
     create(store, "after", metadata={"objective": "branin", "after": ["awaited"]})
-    code, told = api.send("/optimizations/awaited", "DELETE")
-    assert (code, "after" in told["error"]) == (409, True)
+    code, answer = api.send("/optimizations/awaited", "DELETE")
+    assert (code, "after" in answer["error"]) == (409, True)
     assert store.get("awaited").status.value == "created"
     store.write(RaiseAlerts([telling("fires", optimization_id="alarm")]))
-    code, told = api.send("/optimizations/alarm", "DELETE")
-    assert (code, "resolve" in told["error"]) == (409, True)
+    code, answer = api.send("/optimizations/alarm", "DELETE")
+    assert (code, "resolve" in answer["error"]) == (409, True)
     work(store, "run", 1, "completed")
     store.write(KnowRun("run-1", "run", 1))
 

@@ -124,7 +124,7 @@ class OptimizationAPI(Component):
         self._codes[answered.code] += 1
         if answered.endpoint is not None:
             self._endpoints[f"{answered.method} {answered.endpoint.removeprefix(PREFIX)}"] += 1
-        if self.has_callbacks("request"):  # nobody who asked waits for them
+        if self.has_callbacks("request"):  # the client does not wait for them
             task = asyncio.create_task(self.emit("request", asdict(answered)), name="o9-api-callbacks")
             self._emitting.add(task)
             task.add_done_callback(self._emitting.discard)

@@ -1,4 +1,4 @@
-"""What the routes need of whoever answers for the record; the aggregator is one."""
+"""What the routes need; the aggregator has it."""
 
 from __future__ import annotations
 

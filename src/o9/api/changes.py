@@ -46,7 +46,7 @@ async def change(
 ) -> OptimizationState:
     """The state with `fields` in the place of what it has. `version`: what it was read at, None: any.
 
-    Raises OptimizationValidationError for a field that nobody may change or a value that it cannot have,
+    Raises OptimizationValidationError for a field that cannot be changed or a value that it cannot have,
     OptimizationStateError where the present state forbids it.
     """
     store = backend.store

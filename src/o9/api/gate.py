@@ -36,7 +36,7 @@ class Answered:
 
 
 class Gate:
-    """ASGI around the application. `answered` hears of every request."""
+    """ASGI around the application. `answered` is called after every request."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Gate:
             else:
                 await self._app(scope, _replayed(body or b"", receive), sending)
         except ClientDisconnect:
-            return  # nobody is there to hear the answer
+            return
         except Exception as error:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if code:
@@ -86,7 +86,7 @@ class Gate:
 
     def _refused(self, scope: Scope) -> Response | None:
         if scope["path"] != ROOT and not scope["path"].startswith(f"{ROOT}/"):
-            return None  # whether this process lives, and the documentation: for whoever watches over it
+            return None  # probes and documentation are always answered
         if not self._is_running():
             return refusal("the aggregator is not running: call start() first", 503)
         wait = self._rate_limit.seconds_to_wait(_client(scope))

@@ -1,7 +1,7 @@
 """HTTP on a loopback address of this machine, in the event loop that starts it.
 
-Whoever reaches the address may do everything, as there are no keys yet: so only loopback addresses are listened on, and
-what a page of another site sends, or a host name that only pretends to be this machine, is refused.
+There are no keys yet, so everyone who reaches the address may do everything: only loopback addresses are listened on,
+and what a page of another site sends, or a host name that only pretends to be this machine, is refused.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to whoever started it."""
+    """Leaves the signals to the program that started it."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

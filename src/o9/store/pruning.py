@@ -201,7 +201,8 @@ class PruneOne:
     """Delete of one that has ended, whenever that was, as much as `seconds` allow.
 
     Answers with LONG_AGO once it is gone, with None where something is left for the next such operation, else with why
-    it has to stay. That its end is the newest transition of all does not keep it: that row alone stays, as nobody's.
+    it has to stay. That its end is the newest transition of all does not keep it: that row alone stays, and belongs to
+    no optimization.
     """
 
     optimization_id: str
