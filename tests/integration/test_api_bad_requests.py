@@ -280,7 +280,7 @@ def test_filtered_pages_are_one_list(api: Requests, filled: list[str]) -> None:
     assert found == ["waiting", "done"]
 
 
-@pytest.mark.parametrize("path", ["trials", "transitions", "metrics"])
+@pytest.mark.parametrize("path", ["trials", "transitions"])
 def test_the_lists_of_one_are_paged(api: Requests, path: str) -> None:
     whole = api.send(f"/optimizations/done/{path}")[1]["data"]
     assert whole["next_cursor"] is None
