@@ -13,7 +13,16 @@ from pydantic import BaseModel
 from o9.api.answers import PREFIX, Page, Success, page, success
 from o9.api.backend import Backend, existing
 from o9.api.changes import change, delete
-from o9.api.parameters import BODY, CancelQuery, NoQuery, Omitted, OptimizationQuery, PageQuery
+from o9.api.parameters import (
+    OPTIMIZATION,
+    SUBMISSION,
+    CancelQuery,
+    NoQuery,
+    Omitted,
+    OptimizationQuery,
+    PageQuery,
+    body_of,
+)
 from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
@@ -43,7 +52,7 @@ class Deleted(BaseModel):
 
 
 def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
-    @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState], openapi_extra=BODY)
+    @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState], openapi_extra=body_of(SUBMISSION))
     async def create_optimization(fields: dict[str, Any], _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Submit one. The same id with the same content once more answers with the first, and creates nothing."""
         return success((await backend.submit_request(new_optimization(fields))).to_dict())
@@ -63,7 +72,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         state = await existing(backend, optimization_id)
         return success(state.to_dict(), {"ETag": f'"{holding.version}"'} if holding else None)
 
-    @app.put(ONE, response_model=Success[OptimizationState], openapi_extra=BODY)
+    @app.put(ONE, response_model=Success[OptimizationState], openapi_extra=body_of(OPTIMIZATION))
     async def update_optimization(
         optimization_id: str,
         fields: dict[str, Any],

@@ -45,7 +45,7 @@ class NoQuery(BaseModel):
 
 class PageQuery(NoQuery):
     limit: int = Field(100, ge=1, le=PAGE_LIMIT, description="How many items at most.")
-    cursor: str | Omitted = Field(None, description="The `next_cursor` of the page before.")
+    cursor: str | Omitted = Field(None, min_length=1, description="The `next_cursor` of the page before.")
 
 
 class OptimizationQuery(PageQuery):
@@ -75,7 +75,7 @@ class AlertQuery(PageQuery):
 
 
 class TrendQuery(NoQuery):
-    days: float = Field(7.0, gt=0, le=36_600, description="How far back; 0.5 is twelve hours.")
+    days: float = Field(7.0, ge=1e-3, le=36_600, description="How far back; 0.5 is twelve hours.")
 
 
 class RankingQuery(NoQuery):
@@ -120,7 +120,7 @@ _MOMENT = {"type": "string", "format": "date-time"}
 _OBJECT, _LIST, _NUMBER = {"type": "object"}, {"type": "array"}, {"type": "number"}
 _METADATA = {
     "strategy": _text(ID_LIMIT),
-    "objective": {"type": "string"},
+    "objective": _text(NAME_LIMIT, _LINE),  # which is the name, too, where there is none
     "search_space": _OBJECT,
     "direction": {"type": "string", "enum": ["maximize", "minimize"]},
     "sampler": {"type": "string"},
@@ -170,4 +170,19 @@ OPTIMIZATION: dict[str, Any] = {
         **dict.fromkeys(("cpu_usage", "memory_usage", "execution_time"), _NUMBER | {"minimum": 0}),
     },
 }
-BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": OPTIMIZATION}}}}
+# What O9 records itself a submission leaves out, or gives as it is at the beginning.
+SUBMISSION: dict[str, Any] = OPTIMIZATION | {
+    "title": "Submission",
+    "properties": OPTIMIZATION["properties"]
+    | {
+        "status": {"type": "string", "enum": [OptimizationStatus.CREATED.value]},
+        "completed_steps": {"type": "integer", "enum": [0]},
+        "started_at": {"type": "null"},
+        "completed_at": {"type": "null"},
+    },
+}
+
+
+def body_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """For the `openapi_extra` of a route."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
