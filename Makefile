@@ -4,7 +4,7 @@ PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BENCHMARKS = store tracking lifecycle control scale statistics pruning verdict alerts
 
 .DEFAULT_GOAL := help
-.PHONY: help fast test check docs chaos bench size coverage
+.PHONY: help fast test check docs chaos openapi bench size coverage
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ docs: ## the API reference from the docstrings, into build/docs
 
 chaos: ## kills, outages and clocks that jump, in their long forms; SEED=N gives the blows of that seed
 	O9_LONG_TESTS=1 $(PYTHON) -m pytest -q tests/chaos $(if $(SEED),--chaos-seed $(SEED))
+
+openapi: ## the OpenAPI document against what the API does, at length
+	O9_LONG_TESTS=1 $(PYTHON) -m pytest -q tests/integration/test_openapi.py
 
 bench: ## every benchmark in turn, to the end, also where one misses its target
 	@$(MAKE) --no-print-directory --keep-going --jobs=1 $(BENCHMARKS:%=bench-%)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from o9_testing import LINE, ended, new, shell_command, until
 
-from o9.api.app import code_of
+from o9.api.answers import code_of
 from OptimizationStateAggregator import (
-    NotYetAvailableError,
+    AlertLevel,
+    OptimizationAlert,
     OptimizationAPI,
     OptimizationAPIError,
     OptimizationConflictError,
     OptimizationError,
+    OptimizationLifecycleError,
+    OptimizationNotFoundError,
     OptimizationStateAggregator,
     OptimizationStateError,
     OptimizationStoreError,
@@ -46,7 +49,7 @@ async def refusal(
 ) -> tuple[int, str]:
     """Code and text of an answer that must be an error."""
     response = await aggregator.handle_api_request(endpoint, method, data)
-    assert response.keys() == {"success", "error", "code"}, response
+    assert response.keys() - {"versions"} == {"success", "error", "code"}, response
     assert response["success"] is False
     return response["code"], response["error"]
 
@@ -58,14 +61,19 @@ async def test_a_life_by_requests(aggregator: OptimizationStateAggregator) -> No
 
     assert (await answer(aggregator, "/optimizations/名 1"))["status"] == "completed"
     assert (await answer(aggregator, "/api/v1/optimizations"))["items"][0]["name"] == "🚀"
-    assert [trial["number"] for trial in await answer(aggregator, "/optimizations/名 1/trials")] == [0, 1, 2]
-    moves = [row["to_status"] for row in await answer(aggregator, "/optimizations/名 1/transitions")]
-    assert moves == ["created", "initializing", "running", "completed"]
+    trials = await answer(aggregator, "/optimizations/名 1/trials")
+    assert ([trial["number"] for trial in trials["items"]], trials["next_cursor"]) == ([0, 1, 2], None)
+    moves = await answer(aggregator, "/optimizations/名 1/transitions")
+    assert [row["to_status"] for row in moves["items"]] == ["created", "initializing", "running", "completed"]
     assert (await answer(aggregator, "/statistics"))["completed_optimizations"] == 1
-    assert (await answer(aggregator, "/health"))["running"] is True
+    health = await answer(aggregator, "/health")
+    assert (health["running"], health["status"], health["prefect"]["alive"]) == (True, "healthy", True)
+    assert [node["alive"] for node in health["nodes"]] == [True]
     assert (await answer(aggregator, "/alerts"))["items"] == []
     assert (await answer(aggregator, "/health/名 1"))["completeness_status"] == "healthy"
-    assert aggregator.api.get_api_stats()["by_code"] == {200: 9}
+    stats = aggregator.api.get_api_stats()
+    assert (stats["requests"], stats["by_code"]) == (9, {200: 9})
+    assert stats["by_endpoint"]["GET /optimizations/{optimization_id}"] == 1
 
     # The same once more is the same one; the same id with other content is not.
     assert (await answer(aggregator, "/optimizations", "POST", FIELDS))["status"] == "completed"
@@ -88,6 +96,8 @@ async def test_pause_and_resume(aggregator: OptimizationStateAggregator) -> None
     await until(aggregator, "long", lambda state: state.completed_steps > 0)
     await answer(aggregator, "/optimizations/long/pause", "POST")
     await until(aggregator, "long", lambda state: state.status.value == "paused")
+    assert (await refusal(aggregator, "/optimizations/long", "PUT", {"total_steps": 3}))[0] == 409
+    assert (await answer(aggregator, "/optimizations/long", "PUT", {"priority": "high"}))["priority"] == 3
     assert (await answer(aggregator, "/optimizations/long/resume", "POST"))["status"] == "created"
     await answer(aggregator, "/optimizations/long/cancel", "POST")
     await until(aggregator, "long", lambda state: state.status.value == "cancelled")
@@ -124,15 +134,22 @@ async def test_pause_and_resume(aggregator: OptimizationStateAggregator) -> None
         ("/optimizations", "POST", {"name": "a", "metadata": {"strategy": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
         ("/optimizations", "POST", {"name": "a", "metadata": {"objective": ["x"]}}, 422, "metadata.objective"),
         ("/optimizations", "POST", {"name": "a", "metadata": {"strategy": ["x"]}}, 422, "metadata.strategy"),
-        ("/statistics/trends", "GET", {"days": 0}, 422, "time_range"),
+        ("/statistics/trends", "GET", {"days": 0}, 422, "days"),
         ("/statistics/trends", "GET", {"days": "nan"}, 422, "days"),
         ("/statistics/rankings", "GET", None, 422, "metric_name"),
         ("/statistics/rankings", "GET", {"metric_name": "value"}, 422, "metric_name"),
         ("/statistics/rankings", "GET", {"metric_name": "execution_time", "limit": 0}, 422, "limit"),
-        ("/alerts/1/resolve", "POST", None, 501, "not available"),
-        ("/optimizations/ghost", "PUT", {}, 501, "not available"),
-        ("/optimizations/ghost", "DELETE", None, 501, "not available"),
-        ("/optimizations/ghost/start", "POST", None, 501, "not available"),
+        ("/statistics", "GET", {"days": 7}, 422, "days"),
+        ("/optimizations", "GET", {"family?": "x"}, 422, "family?"),
+        ("/optimizations", "GET", {"priority": "urgent"}, 422, "priority"),
+        ("/optimizations", "GET", {"created_after": "yesterday"}, 422, "created_after"),
+        ("/optimizations?q=a&q=b", "GET", None, 422, "q"),
+        ("/alerts", "GET", {"level": "loud"}, 422, "level"),
+        ("/alerts/1/resolve", "POST", None, 404, "1"),
+        ("/optimizations/ghost", "PUT", {}, 404, "ghost"),
+        ("/optimizations/ghost", "DELETE", None, 404, "ghost"),
+        ("/optimizations/ghost/start", "POST", None, 404, "ghost"),
+        ("/api/v2/optimizations", "GET", None, 404, "v1"),
     ],
 )
 async def test_asking_wrongly(
@@ -188,6 +205,169 @@ async def test_an_error_that_nobody_foresaw_is_an_answer_and_is_logged(
     assert "the secret divisor" in caplog.text
 
 
+async def test_what_was_held_back_is_started(aggregator: OptimizationStateAggregator) -> None:
+    held = new("held", objective="asked-for", total_steps=1)
+    await aggregator.lifecycle_manager.create_optimization(held)
+    assert (await answer(aggregator, "/optimizations/held/start", "POST"))["status"] == "created"
+    assert (await ended(aggregator, "held")).status.value == "completed"
+    assert (await refusal(aggregator, "/optimizations/held/start", "POST"))[0] == 409
+
+
+async def test_what_runs_is_changed_or_deleted_only_after_it_was_cancelled(
+    aggregator: OptimizationStateAggregator,
+) -> None:
+    for name in ("changed", "deleted"):
+        await aggregator.submit_optimization(new(name, objective="asked-for", total_steps=100_000))
+        await until(aggregator, name, lambda state: state.completed_steps > 0)
+    code, text = await refusal(aggregator, "/optimizations/changed", "PUT", {"description": "too long"})
+    assert (code, "running" in text) == (409, True)
+    # What could not be changed after the cancel is refused before it.
+    assert (await refusal(aggregator, "/optimizations/changed?cancel=true", "PUT", {"priority": 1}))[0] == 409
+    assert (await aggregator.get_optimization_status("changed")).status.value == "running"
+    changed = await answer(aggregator, "/optimizations/changed?cancel=true", "PUT", {"description": "too long"})
+    assert (changed["status"], changed["description"]) == ("cancelled", "too long")
+
+    code, text = await refusal(aggregator, "/optimizations/deleted", "DELETE")
+    assert (code, "running" in text) == (409, True)
+    deleted = await answer(aggregator, "/optimizations/deleted", "DELETE", {"cancel": True})
+    assert deleted == {"optimization_id": "deleted"}
+    assert (await refusal(aggregator, "/optimizations/deleted"))[0] == 404
+    statistics = await answer(aggregator, "/statistics")
+    assert (statistics["by_status"], statistics["pruned_optimizations"]) == ({"cancelled": 1}, 1)
+    assert statistics["cancelled_rate"] == 1.0
+    # The id is free, and the new one starts as any other.
+    await answer(aggregator, "/optimizations", "POST", FIELDS | {"optimization_id": "deleted"})
+    assert (await ended(aggregator, "deleted")).status.value == "completed"
+    moves = await answer(aggregator, "/optimizations/deleted/transitions")
+    assert moves["items"][0]["from_status"] is None
+
+
+async def test_alerts_are_filtered_paged_and_resolved(aggregator: OptimizationStateAggregator) -> None:
+    for number in range(5):
+        level = AlertLevel.ERROR if number % 2 else AlertLevel.INFO
+        await aggregator.send_alert(
+            OptimizationAlert(f"a{number}", f"o{number % 2}", level, f"alert {number}", "words")
+        )
+    first = await answer(aggregator, "/alerts", "GET", {"limit": 3})
+    second = await answer(aggregator, "/alerts", "GET", {"limit": 3, "cursor": first["next_cursor"]})
+    pages = [[item["alert_id"] for item in page["items"]] for page in (first, second)]
+    assert (pages, second["next_cursor"]) == ([["a4", "a3", "a2"], ["a1", "a0"]], None)
+    errors = await answer(aggregator, "/alerts", "GET", {"level": AlertLevel.ERROR})
+    assert [item["alert_id"] for item in errors["items"]] == ["a3", "a1"]
+    about = await answer(aggregator, "/alerts", "GET", {"optimization_id": "o0", "level": "info", "limit": 1})
+    assert [item["alert_id"] for item in about["items"]] == ["a4"]
+
+    resolved = await answer(aggregator, "/alerts/a3/resolve", "POST", {"by": "ana"})
+    assert (resolved["alert_id"], resolved["resolved"]) == ("a3", True)
+    assert await answer(aggregator, "/alerts/a3/resolve", "POST") == resolved
+    assert [alert.alert_id for alert in await aggregator.get_alerts() if alert.resolved] == ["a3"]
+
+
+async def test_over_the_limit_each_client_waits_for_itself(
+    open_aggregator: Callable[..., Awaitable[Any]], set_o9: Callable[..., None], async_wait_until: Callable[..., Any]
+) -> None:
+    set_o9(api_rate_limit="3/second;100/minute")
+    aggregator = await open_aggregator()
+
+    async def ask(client_id: str | None) -> Any:
+        return await aggregator.handle_api_request("/alerts", "GET", client_id=client_id)
+
+    answers = [await ask("ana") for _ in range(20)]
+    refused = [each for each in answers if not each["success"]]
+    assert refused
+    assert {(each["code"], each["retry_after"]) for each in refused} == {(429, 1)}
+    assert (await ask("ben"))["success"]
+    assert (await ask(None))["success"]
+
+    async def passes() -> bool:
+        return bool((await ask("ana"))["success"])
+
+    await async_wait_until(passes, 5)
+    assert aggregator.api.get_api_stats()["by_code"][429] >= len(refused)
+
+
+async def test_a_hundred_requests_a_minute_unless_set_otherwise(aggregator: OptimizationStateAggregator) -> None:
+    codes = [(await aggregator.handle_api_request("/alerts", "GET", client_id="ana")).get("code") for _ in range(101)]
+    assert codes == [None] * 100 + [429]
+
+
+async def test_a_handler_of_one_s_own(aggregator: OptimizationStateAggregator) -> None:
+    async def desk(data: Any, name: str) -> dict[str, Any]:
+        if name == "closed":
+            raise OptimizationAPIError("the desk is closed: come back at nine", 423)
+        return {"desk": name, "data": data, "state": await aggregator.get_optimization_status("a")}
+
+    aggregator.api.register_api_handler("/desks/{name}", "get", desk)
+    await aggregator.api.register_api_handler("desks/{name}", "POST", lambda data, name: [name, data])
+    assert await answer(aggregator, "/desks/eu", "GET", {"q": 1}) == {"desk": "eu", "data": {"q": "1"}, "state": None}
+    assert await answer(aggregator, "/desks/eu", "POST", {"limit": 5}) == ["eu", {"limit": 5}]
+    assert await answer(aggregator, "/desks/eu", "POST") == ["eu", None]
+    assert await refusal(aggregator, "/desks/closed") == (423, "the desk is closed: come back at nine")
+    assert (await refusal(aggregator, "/desks/eu", "DELETE"))[0] == 405
+    # In the place of a route of O9's own.
+    aggregator.api.register_api_handler("/statistics", "GET", lambda data: "none today")
+    assert await answer(aggregator, "/statistics") == "none today"
+    stats = aggregator.api.get_api_stats()
+    assert stats["handlers"] == ["GET /desks/{name}", "POST /desks/{name}", "GET /statistics"]
+    assert stats["by_endpoint"]["POST /desks/{name}"] == 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "method", "handler", "field"),
+    [
+        ("", "GET", print, "endpoint"),
+        ("/{a}/{a}", "GET", print, "endpoint"),
+        ("/{a:color}", "GET", print, "endpoint"),
+        (7, "GET", print, "endpoint"),
+        ("/a", "DANCE", print, "method"),
+        ("/a", "GET", "print", "handler"),
+    ],
+)
+def test_what_cannot_be_a_handler_is_refused_at_once(endpoint: Any, method: Any, handler: Any, field: str) -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        OptimizationAPI().register_api_handler(endpoint, method, handler)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"api_version": "v2"}, "api_version"),
+        ({"rate_limit": "often"}, "rate_limit"),
+        ({"rate_limit": 7}, "rate_limit"),
+    ],
+)
+def test_what_cannot_be_an_api_is_refused_at_once(arguments: Any, field: str) -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        OptimizationAPI(**arguments)
+    assert refused.value.field == field
+
+
+async def test_each_request_calls_back(
+    aggregator: OptimizationStateAggregator, async_wait_until: Callable[..., Any]
+) -> None:
+    heard: list[dict[str, Any]] = []
+    aggregator.api.register_callback("request", heard.append)
+    await answer(aggregator, "/alerts")
+    await aggregator.handle_api_request("/optimizations/ghost", "GET", client_id="ana")
+    await async_wait_until(lambda: len(heard) == 2, 5)
+    assert [(entry["method"], entry["endpoint"], entry["code"]) for entry in heard] == [
+        ("GET", "/api/v1/alerts", 200), ("GET", "/api/v1/optimizations/{optimization_id}", 404),
+    ]  # fmt: skip
+    assert ("ana" in heard[1]["client"], heard[1]["seconds"] >= 0) == (True, True)
+
+
+async def test_whether_it_lives_and_may_be_asked(store_url: str, aggregator: OptimizationStateAggregator) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert (await answer(aggregator, path))["status"]
+    assert (await answer(aggregator, "/api"))["versions"] == ["v1"]
+    other = await aggregator.handle_api_request("/api/v2/optimizations", "GET")
+    assert (other["code"], other["versions"]) == (404, ["v1"])
+    not_started = OptimizationStateAggregator(storage_path=store_url)
+    assert (await answer(not_started, "/healthz"))["status"]
+    assert (await refusal(not_started, "/readyz"))[0] == 503
+
+
 async def test_nobody_answers_before_the_start_or_alone(store_url: str) -> None:
     aggregator = OptimizationStateAggregator(storage_path=store_url)
     assert (await refusal(aggregator, "/statistics"))[0] == 503
@@ -201,7 +381,8 @@ def test_every_error_has_its_code() -> None:
         OptimizationStateError("ended"): 409,
         OptimizationStoreError("away"): 503,
         OptimizationAPIError("too much", 429): 429,
-        NotYetAvailableError("later"): 501,
+        OptimizationNotFoundError("no such thing"): 404,
+        OptimizationLifecycleError("forbidden by a hook"): 409,
         OptimizationError("other"): 500,
     }
     assert {error: code_of(error) for error in expected} == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +14,13 @@ import pytest
 from command_line import create, work
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from o9_testing import PATIENCE
 from sqlalchemy import event
 from store_backend import Requests
 
 from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationPriority, OptimizationType
+from o9.store.leases import Heartbeat
 from o9.store.store import Store
 from o9.strategies.factory import KEYS
 
@@ -64,6 +68,12 @@ def test_a_limit_that_is_none_is_named(api: Requests, path: str, limit: str) -> 
         ("/optimizations", {"cursor": base64.urlsafe_b64encode(b"[" * 40_000).decode()}, "cursor"),
         ("/statistics/rankings", {"metric_name": "sharpe\0"}, "metric_name"),
         ("/statistics/trends", {"days": "inf"}, "days"),
+        ("/optimizations", {"q": "a\0b"}, "q"),
+        ("/optimizations", {"strategy": "\0"}, "strategy"),
+        ("/optimizations", {"created_after": "0001-01-01T00:00:00+23:59"}, "created_after"),
+        ("/alerts", {"optimization_id": "\0"}, "optimization_id"),
+        ("/alerts", {"cursor": cursor([1, 2])}, "cursor"),
+        ("/optimizations/done/transitions", {"cursor": cursor([2**70])}, "cursor"),
     ],
 )
 def test_a_question_that_no_database_can_be_asked_is_refused(
@@ -123,7 +133,24 @@ BODIES = st.one_of(
     JSON,
 )
 QUERIES = st.dictionaries(
-    st.sampled_from(["limit", "after", "cursor", "days", "metric_name"]),
+    st.sampled_from(
+        [
+            "limit",
+            "cursor",
+            "days",
+            "metric_name",
+            "status",
+            "type",
+            "priority",
+            "strategy",
+            "family",
+            "q",
+            "level",
+            "created_after",
+            "optimization_id",
+            "cancel",
+        ]
+    ),
     NUMBERS.map(str) | TEXT.map(lambda text: text.encode(errors="replace").decode()) | JSON.map(cursor),
     max_size=3,
 )
@@ -132,7 +159,7 @@ ROUTES = st.sampled_from([
     "/optimizations", "/optimizations/{}", "/optimizations/{}/trials", "/optimizations/{}/metrics",
     "/optimizations/{}/transitions", "/optimizations/{}/pause", "/optimizations/{}/resume", "/optimizations/{}/cancel",
     "/optimizations/{}/start", "/statistics", "/statistics/trends", "/statistics/rankings", "/alerts",
-    "/alerts/{}/resolve", "/health", "/health/{}", "/{}",
+    "/alerts/{}/resolve", "/health", "/health/{}", "/{}", "/optimizations/{}",
 ])  # fmt: skip
 METHODS = st.sampled_from(["GET", "POST", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
 EXAMPLES = settings(
@@ -154,7 +181,16 @@ def test_no_request_is_an_error_inside_o9(api: Requests, route: str, name: str, 
     if method == "HEAD":  # has no body to look at
         method = "GET"
     code, told = api.send(route.format(name), method, query)
-    assert code in (200, 404, 405, 409, 422, 501), told
+    assert code in (200, 400, 404, 405, 409, 422), told
+
+
+@EXAMPLES
+@given(body=BODIES)
+@example(body={"metadata": []})
+@example(body={"priority": None})
+def test_no_change_is_an_error_inside_o9(api: Requests, body: Any) -> None:
+    code, told = api.send("/optimizations/waiting", "PUT", body=json.dumps(body).encode())
+    assert code in (200, 400, 409, 422), told
 
 
 def test_the_health_of_a_store_costs_the_same_at_any_size(store: Store, api: Requests) -> None:
@@ -172,3 +208,87 @@ def test_the_health_of_a_store_costs_the_same_at_any_size(store: Store, api: Req
         create(store, f"more-{number}")
     assert health() == first
     assert not [statement for statement in first if "integrity" in statement or "optimization" in statement]
+
+
+def test_what_is_not_well_is_named(store: Store, api: Requests) -> None:
+    def health() -> Any:
+        return api.send("/health")[1]["data"]
+
+    store.write(Heartbeat("here", "host", 1, 0.0, 60.0))
+    assert (health()["status"], health()["issues"]) == ("healthy", [])
+    store.write(Heartbeat("gone", "host", 1, 0.0, -1.0))
+    found = health()
+    assert {node["node_id"]: node["alive"] for node in found["nodes"]} == {"here": True, "gone": False}
+    assert (found["status"], len(found["issues"]), "gone" in found["issues"][0]) == ("warning", 1, True)
+    api.backend.prefect_answers = False
+    assert (health()["prefect"]["alive"], len(health()["issues"])) == (False, 2)
+
+
+@pytest.mark.xdist_group("timing")
+def test_health_answers_in_milliseconds(store: Store, api: Requests) -> None:
+    api.send("/health")
+    began = time.perf_counter()
+    for _ in range(20):
+        assert api.send("/health")[0] == 200
+    assert (time.perf_counter() - began) / 20 < PATIENCE * 0.05
+
+
+# Filters
+
+
+@pytest.fixture
+def filled(store: Store, api: Requests) -> list[str]:
+    kinds = {"optimization_type": OptimizationType.RISK_OPTIMIZATION, "priority": OptimizationPriority.HIGH}
+    create(store, "Risk_1", name="Größe 100%", **kinds)
+    create(store, "risk-2", metadata={"objective": "branin", "strategy": "desk:mine"}, **kinds)
+    return [state.optimization_id for state in store.list().items]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"status": "completed"}, ["done"]),
+        ({"type": "risk_optimization"}, ["risk-2", "Risk_1"]),
+        ({"priority": "high"}, ["risk-2", "Risk_1"]),
+        ({"priority": "2"}, ["waiting", "done"]),
+        ({"strategy": "desk:mine"}, ["risk-2"]),
+        ({"strategy": "default", "status": "created"}, ["Risk_1", "waiting"]),
+        ({"family": "nobody's"}, []),
+        ({"q": "RISK"}, ["risk-2", "Risk_1"]),
+        ({"q": "k_1"}, ["Risk_1"]),
+        ({"q": "100%"}, ["Risk_1"]),
+        ({"q": "%"}, ["Risk_1"]),
+        ({"q": "Größe"}, ["Risk_1"]),
+        ({"created_after": "2000-01-01T00:00:00Z", "q": "n"}, ["waiting", "done"]),
+        ({"created_after": "2999-01-01T00:00:00+01:00"}, []),
+    ],
+)
+def test_each_filter_holds(api: Requests, filled: list[str], query: dict[str, str], found: list[str]) -> None:
+    code, told = api.send("/optimizations", query=query)
+    assert (code, [item["optimization_id"] for item in told["data"]["items"]]) == (200, found)
+
+
+def test_filtered_pages_are_one_list(api: Requests, filled: list[str]) -> None:
+    found: list[str] = []
+    query = {"limit": "1", "priority": "normal"}
+    while True:
+        page = api.send("/optimizations", query=query)[1]["data"]
+        found += [item["optimization_id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert found == ["waiting", "done"]
+
+
+@pytest.mark.parametrize("path", ["trials", "transitions"])
+def test_the_lists_of_one_are_paged(api: Requests, path: str) -> None:
+    whole = api.send(f"/optimizations/done/{path}")[1]["data"]
+    assert whole["next_cursor"] is None
+    found: list[Any] = []
+    query = {"limit": "1"}
+    for _ in whole["items"]:
+        page = api.send(f"/optimizations/done/{path}", query=query)[1]["data"]
+        found += page["items"]
+        query["cursor"] = page["next_cursor"]
+    assert (found, page["next_cursor"]) == (whole["items"], None)
+    assert len(found) > 1

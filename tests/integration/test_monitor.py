@@ -304,6 +304,6 @@ async def test_cpu_and_memory_of_children_are_measured_and_those_of_the_event_lo
     assert told["resources"]["cpu_percent"] is None
     assert "node's" in told["resources"]["reason"]
     answer = await aggregator.handle_api_request("/optimizations/sync/metrics", "GET")
-    assert answer["data"] == [one.to_dict() for one in measured]
+    assert answer["data"]["items"] == [one.to_dict() for one in measured]
     missing = await aggregator.handle_api_request("/optimizations/ghost/metrics", "GET")
     assert (missing["success"], missing["code"]) == (False, 404)

@@ -143,7 +143,7 @@ def test_the_guide_lists_every_setting_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         shown = rows[name.upper()].strip("`")
         if field.default_factory is None:
-            number = isinstance(field.default, float)
+            number = isinstance(field.default, int | float)
             default = "empty" if field.default in ((), "") else f"{field.default:g}" if number else field.default
             assert shown == default
 

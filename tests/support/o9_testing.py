@@ -48,6 +48,7 @@ def _own_home() -> Path:
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     os.environ["O9_SPOOL_FOLDER"] = str(home / "spool")
     os.environ["O9_ALERTS_LOG"] = str(home / "alerts.log")
+    os.environ["O9_API_PORT"] = "0"  # `o9 serve` in several tests at once
     return home
 
 

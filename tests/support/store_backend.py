@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
-from o9.api.app import PREFIX, create_app
+from o9.alerts.system import AlertNotificationSystem
+from o9.api.answers import PREFIX
+from o9.api.api import OptimizationAPI
 from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.health.checker import OptimizationHealthChecker
+from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.lifecycle.submission import submit
-from o9.model.optimization import (
-    OptimizationAlert,
-    OptimizationHealthReport,
-    OptimizationMetrics,
-    OptimizationState,
-)
+from o9.model.optimization import OptimizationHealthReport, OptimizationMetrics, OptimizationState
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.store import Store
+
+T = TypeVar("T")
 
 
 class StoreBackend:
     """As the aggregator answers, with the same parts."""
 
     is_running = True
+    prefect_url = "http://127.0.0.1:4200/api"
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.alert_system = AlertNotificationSystem(store=store)
+        self.prefect_answers = True
+        self._lifecycle = OptimizationLifecycleManager(store=store)
         self._coordinator = OptimizationCoordinator(store=store)
         self._statistics = OptimizationStatistics(store=store)
         self._monitor = OptimizationMonitor(store=store)
@@ -41,6 +45,12 @@ class StoreBackend:
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         return await self.store.read_async(self.store.get, optimization_id)
+
+    async def prefect_alive(self) -> bool:
+        return self.prefect_answers
+
+    async def start_optimization(self, optimization_id: str) -> bool:
+        return await self._lifecycle.start_optimization(optimization_id)
 
     async def pause_optimization(self, optimization_id: str) -> bool:
         return await self._coordinator.pause_optimization(optimization_id)
@@ -66,28 +76,37 @@ class StoreBackend:
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
         return await self._health.recent_report(optimization_id)
 
-    async def get_alerts(self) -> list[OptimizationAlert]:
-        return []
-
 
 class Requests:
     """Sends requests to one application, in one event loop; a body goes as it is."""
 
-    def __init__(self, store: Store, runner: asyncio.Runner) -> None:
-        self._app = create_app(StoreBackend(store))
+    def __init__(self, store: Store, runner: asyncio.Runner, rate_limit: str = "1000000/second") -> None:
+        self.backend = StoreBackend(store)
+        self.api = OptimizationAPI(backend=self.backend, rate_limit=rate_limit)
         self._runner = runner
 
     def send(
-        self, path: str, method: str = "GET", query: Mapping[str, Any] | None = None, body: bytes | None = None
+        self,
+        path: str,
+        method: str = "GET",
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
-        """The status and the JSON of the answer."""
-        return self._runner.run(self._send(path, method, query, body))
-
-    async def _send(
-        self, path: str, method: str, query: Mapping[str, Any] | None, body: bytes | None
-    ) -> tuple[int, dict[str, Any]]:
-        transport = httpx.ASGITransport(app=self._app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://o9.invalid") as client:
-            headers = {"content-type": "application/json"}
-            answer = await client.request(method, f"{PREFIX}{path}", params=query, content=body, headers=headers)
+        """The status and the JSON of the answer to a request below the prefix."""
+        answer = self.ask(f"{PREFIX}{path}", method, params=query, content=body, headers=headers)
         return answer.status_code, answer.json()
+
+    def ask(self, path: str, method: str = "GET", **request: Any) -> httpx.Response:
+        """The whole answer, also outside of the prefix."""
+        return self._runner.run(self._ask(path, method, request))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """In the event loop of this application."""
+        return self._runner.run(work)
+
+    async def _ask(self, path: str, method: str, request: dict[str, Any]) -> httpx.Response:
+        transport = httpx.ASGITransport(app=self.api)
+        request["headers"] = {"content-type": "application/json"} | dict(request.pop("headers", None) or {})
+        async with httpx.AsyncClient(transport=transport, base_url="http://o9.invalid") as client:
+            return await client.request(method, path, **request)

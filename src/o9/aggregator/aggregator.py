@@ -156,6 +156,10 @@ class OptimizationStateAggregator:
         """Where the Prefect server that runs the flows answers."""
         return self._started().prefect_url
 
+    async def prefect_alive(self) -> bool:
+        """Whether that server answers."""
+        return await self._started().prefect_alive()
+
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably, and start it when its turn comes. Returns its id.
 

@@ -1,52 +1,133 @@
-"""Requests without a network: the same routes, the same answers."""
+"""Requests over HTTP or without a network: the same routes, the same answers."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from enum import Enum
 from typing import Any
 
 import httpx
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o9.api.app import API_VERSION, PREFIX, Backend, as_json, create_app
-from o9.model.component import Component, Registered, not_yet
+from o9.api.answers import API_VERSION, PREFIX, ROOT, VERSIONS, refusal
+from o9.api.app import READING, Handler, create_app
+from o9.api.backend import Backend
+from o9.api.gate import Answered
+from o9.api.limits import RateLimit, checked_limit
+from o9.model.component import Component, Registered
 from o9.model.errors import OptimizationAPIError, OptimizationValidationError
+from o9.model.settings import settings
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+PROBES = ("/healthz", "/readyz")
+ALONE = "this API has no aggregator that answers: ask `aggregator.api`, or give OptimizationAPI(backend=aggregator)"
 
 
 class OptimizationAPI(Component):
-    """Bound to an aggregator, which answers; alone, every request is answered with 503."""
+    """Bound to an aggregator, which answers; alone, every request is answered with 503.
 
-    def __init__(self, api_version: str = API_VERSION, *, backend: Backend | None = None) -> None:
+    rate_limit: for each client, None takes O9_API_RATE_LIMIT. It is an ASGI application, too, which `o9 serve` serves.
+
+    Event: `request(entry)` after each one, with method, path, endpoint, client, code and seconds.
+    """
+
+    events = ("request",)
+
+    def __init__(
+        self, api_version: str = API_VERSION, *, backend: Backend | None = None, rate_limit: str | None = None
+    ) -> None:
         super().__init__()
-        if api_version != API_VERSION:
-            raise OptimizationValidationError("api_version", f"{api_version!r} is not served; there is {API_VERSION!r}")
-        self._app = create_app(backend) if backend is not None else None
-        self._answers: Counter[int] = Counter()
+        if api_version not in VERSIONS:
+            served = ", ".join(VERSIONS)
+            raise OptimizationValidationError("api_version", f"there is no version {api_version!r}; there is {served}")
+        self.api_version = api_version
+        self._backend = backend
+        self._rate = settings().api_rate_limit if rate_limit is None else checked_limit(rate_limit)
+        self._limit: RateLimit | None = None
+        self._app: ASGIApp | None = None
+        self._handlers: dict[tuple[str, str], Handler] = {}
+        self._codes: Counter[int] = Counter()
+        self._endpoints: Counter[str] = Counter()
+        self._emitting: set[asyncio.Task[None]] = set()
 
     async def handle_api_request(
         self, endpoint: str, method: str, data: Any = None, client_id: str | None = None
     ) -> dict[str, Any]:
-        """Answer one request. `endpoint` with or without the prefix; `data` is the JSON body, or a GET's query."""
-        if self._app is None:
-            return _refusal(OptimizationAPIError("this API is not bound to a running aggregator", 503))
+        """Answer one request. `endpoint` with or without the prefix, and with a query where it needs one.
+
+        data: the JSON body; of GET and DELETE the query. client_id: whose rate limit it counts in; all requests without
+        one count in one.
+        """
         try:
             request = _request(endpoint, method, data)
         except OptimizationAPIError as error:
-            return _refusal(error)
-        # What a route raises unforeseen is answered, and logged, by the application itself.
-        transport = httpx.ASGITransport(app=self._app, raise_app_exceptions=False)
+            return {"success": False, "error": str(error), "code": error.code}
+        transport = httpx.ASGITransport(app=self, client=(f"client_id {client_id}" if client_id else "in process", 0))
         async with httpx.AsyncClient(transport=transport) as client:
-            response = await client.send(request)
-        self._answers[response.status_code] += 1
-        answer: dict[str, Any] = response.json()
+            answer: dict[str, Any] = (await client.send(request)).json()
         return answer
 
-    def register_api_handler(self, endpoint: str, method: str, handler: Any) -> Registered:
-        raise not_yet("an API handler of one's own")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await self._application()(scope, receive, send)
+
+    def register_api_handler(self, endpoint: str, method: str, handler: Handler) -> Registered:
+        """Answer `method` at `endpoint`, below the prefix, by `handler`, also where O9 has a route of its own.
+
+        handler(data, **placeholders), sync or async: data is the JSON body, of GET and DELETE the query as a dict. What
+        it returns is the answer's `data`; an OptimizationAPIError that it raises, the answer's code. Raises
+        OptimizationValidationError.
+        """
+        if not isinstance(endpoint, str) or not endpoint.strip("/"):
+            raise OptimizationValidationError("endpoint", f"{endpoint!r} is no path such as /desks/{{name}}")
+        if not isinstance(method, str) or method.upper() not in METHODS:
+            raise OptimizationValidationError("method", f"{method!r} is not one of {', '.join(METHODS)}")
+        if not callable(handler):
+            raise OptimizationValidationError("handler", f"{handler!r} cannot be called")
+        path = f"/{endpoint.removeprefix(PREFIX).strip('/')}"
+        try:
+            compile_path(path)
+        except (AssertionError, ValueError) as error:
+            raise OptimizationValidationError("endpoint", f"{endpoint!r}: {error}") from error
+        self._handlers[method.upper(), path] = handler
+        self._app = None  # made anew for the next request
+        return Registered()
 
     def get_api_stats(self) -> dict[str, Any]:
-        """How many requests were answered, by status code."""
-        return {"requests": sum(self._answers.values()), "by_code": dict(sorted(self._answers.items()))}
+        """How many requests were answered, by status code and by endpoint; what the limit is and who answers what."""
+        return {
+            "api_version": self.api_version,
+            "requests": sum(self._codes.values()),
+            "by_code": dict(sorted(self._codes.items())),
+            "by_endpoint": dict(sorted(self._endpoints.items())),
+            "rate_limit": self._rate,
+            "handlers": [f"{method} {path}" for method, path in self._handlers],
+        }
+
+    def _application(self) -> ASGIApp:
+        if self._backend is None:
+            return refusal(ALONE, 503)
+        if self._app is None:
+            self._limit = self._limit or RateLimit(self._rate)
+            self._app = create_app(
+                self._backend, rate_limit=self._limit, answered=self._answered, handlers=self._handlers
+            )
+        return self._app
+
+    def _answered(self, answered: Answered) -> None:
+        self._codes[answered.code] += 1
+        if answered.endpoint is not None:
+            self._endpoints[f"{answered.method} {answered.endpoint.removeprefix(PREFIX)}"] += 1
+        if self.has_callbacks("request"):  # the client does not wait for them
+            task = asyncio.create_task(self.emit("request", asdict(answered)), name="o9-api-callbacks")
+            self._emitting.add(task)
+            task.add_done_callback(self._emitting.discard)
 
 
 def _request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
@@ -54,23 +135,34 @@ def _request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
     for name, value in (("endpoint", endpoint), ("method", method)):
         if not isinstance(value, str):
             raise OptimizationAPIError(f"{name}: expected text, got {type(value).__name__}", 400)
-    path = endpoint if endpoint.startswith(PREFIX) else f"{PREFIX}/{endpoint.lstrip('/')}"
-    if {".", ".."} & set(path.partition("?")[0].split("/")):
+    path = f"/{endpoint.lstrip('/')}"
+    where = path.partition("?")[0]
+    if where not in (ROOT, *PROBES) and not where.startswith(f"{ROOT}/"):
+        path = f"{PREFIX}{path}"
+    if {".", ".."} & set(where.split("/")):
         raise OptimizationAPIError(f"endpoint: {endpoint!r} leads out of the API; there is no such endpoint", 404)
-    reads = method.upper() in ("GET", "DELETE")
+    reads = method.upper() in READING
     if reads and data is not None and not isinstance(data, Mapping):
         raise OptimizationAPIError(f"data: expected names and values for the query, got {type(data).__name__}", 422)
     try:
-        return httpx.Request(
-            method.upper(),
-            f"http://o9.invalid{path}",
-            params=data if reads else None,
-            content=None if reads or data is None else as_json(data),
-            headers={"content-type": "application/json"},
-        )
+        url = httpx.URL(f"http://o9.invalid{path}")
+        if reads and data:
+            url = url.copy_merge_params({name: _in_a_query(value) for name, value in data.items() if value is not None})
+        content = None if reads or data is None else _as_json(data)
+        return httpx.Request(method.upper(), url, content=content, headers={"content-type": "application/json"})
     except (httpx.InvalidURL, UnicodeError) as error:
         raise OptimizationAPIError(f"endpoint: {endpoint!a} cannot be part of a URL: {error}", 400) from error
 
 
-def _refusal(error: OptimizationAPIError) -> dict[str, Any]:
-    return {"success": False, "error": str(error), "code": error.code}
+def _in_a_query(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _as_json(data: Any) -> bytes:
+    """`data` as a body. Raises OptimizationAPIError where JSON cannot hold it."""
+    try:
+        return json.dumps(data, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptimizationAPIError(f"data: JSON cannot hold it: {error}", 422) from error

@@ -155,11 +155,12 @@ def submit(
 
 @app.command()
 def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, debug: Debug = False) -> int:
-    """Run what is queued, and the scheduled flows, until Ctrl-C.
+    """Run what is queued, and the scheduled flows, until Ctrl-C; answer requests over HTTP.
 
     Also what is submitted from elsewhere. Several may serve one store: the limit counts over all of them, and each
     scheduled run is claimed by one of them, once in its interval. Ctrl-C and SIGTERM end it in good order: what runs
-    then waits for the next start.
+    then waits for the next start. HTTP listens on O9_API_HOST and O9_API_PORT, 127.0.0.1 and 8420 unless set; a
+    second one on the same machine needs another port, or 0 for one that is free.
     """
     from o9.cli.serve import serve as serve_store
 

@@ -1,4 +1,4 @@
-"""`serve`: an aggregator that works the queue, and the scheduled flows, in one process until it is told to stop.
+"""`serve`: an aggregator that works the queue, the scheduled flows, and HTTP, in one process until it is told to stop.
 
 Contract. Where everything is goes to stdout once; what happens goes to the log, a line each. A first Ctrl-C or SIGTERM
 ends it in good order, with exit code 0: what runs commits its step, or is cut off after ten seconds, and waits for the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -57,22 +57,26 @@ async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] |
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.aggregator.schedules import IN_NODES
+    from o9.api.server import HttpServer, listen, url_of
     from o9.cli.logs import log_lines
 
-    log_lines()
-    kept = IN_NODES if schedules is None else schedules
-    aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=kept)
-    try:
-        await aggregator.initialize()
-        news = await aggregator.store.read_async(News, aggregator.store)
-        await unless_asked(aggregator.start(report=logger.info), interrupts.asked)
-        _announce(aggregator, max_concurrent, kept)
-        await _tell_until_asked(aggregator, news, interrupts)
-        logger.info("stopping: what runs gets ten seconds to finish its step, and then waits for the next start")
-        await aggregator.stop()
-        await _tell(aggregator, news)
-    finally:
-        await aggregator.cleanup()
+    # Before anything is started for nothing.
+    with closing(listen(settings().api_host, settings().api_port)) as listener:
+        log_lines()
+        kept = IN_NODES if schedules is None else schedules
+        aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=kept)
+        try:
+            await aggregator.initialize()
+            news = await aggregator.store.read_async(News, aggregator.store)
+            await unless_asked(aggregator.start(report=logger.info), interrupts.asked)
+            async with HttpServer(aggregator.api, listener):
+                _announce(aggregator, max_concurrent, kept, url_of(listener))
+                await _tell_until_asked(aggregator, news, interrupts)
+            logger.info("stopping: what runs gets ten seconds to finish its step, and then waits for the next start")
+            await aggregator.stop()
+            await _tell(aggregator, news)
+        finally:
+            await aggregator.cleanup()
     logger.info("stopped")
 
 
@@ -83,7 +87,9 @@ def interval(every: timedelta) -> str:
     return f"{seconds / size:g} {unit}"
 
 
-def _announce(aggregator: OptimizationStateAggregator, max_concurrent: int, schedules: Sequence[Schedule]) -> None:
+def _announce(
+    aggregator: OptimizationStateAggregator, max_concurrent: int, schedules: Sequence[Schedule], url: str
+) -> None:
     from o9.cli.prefect_side import where_prefect_records
 
     kept = ", ".join(f"{each.name} (every {interval(each.every)})" for each in schedules if each.every)
@@ -91,6 +97,7 @@ def _announce(aggregator: OptimizationStateAggregator, max_concurrent: int, sche
         f"Node:      {settings().node_id}, up to {max_concurrent} optimizations at once over all nodes",
         f"Store:     {place_of(aggregator.store)}",
         f"Prefect:   {public_url(aggregator.prefect_url)}; its record: {where_prefect_records()}",
+        f"HTTP:      {url}/api/v1, its documentation: {url}/docs",
         f"Schedules: {kept or 'none'}",
         "Ctrl-C ends it in good order: what runs then waits for the next start.",
     )

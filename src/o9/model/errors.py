@@ -1,6 +1,7 @@
 """Every error O9 raises on purpose. Each message names what was wrong and what to do next.
 
 OptimizationError
+├── OptimizationNotFoundError       no optimization or alert has that id
 ├── OptimizationStateError          a transition that the table of statuses forbids
 ├── OptimizationValidationError     bad input; also a ValueError; names the field and the remedy
 │   └── OptimizationConflictError   the same id with other content
@@ -23,6 +24,10 @@ from __future__ import annotations
 
 class OptimizationError(Exception):
     """The root: `except OptimizationError` catches all that O9 raises on purpose."""
+
+
+class OptimizationNotFoundError(OptimizationError):
+    """No optimization or alert has that id."""
 
 
 class OptimizationStateError(OptimizationError):

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_STORE = "optimization_state.db"
+DEFAULT_RATE_LIMIT = "100/minute"
 STORE_BLOCK = "block:"  # before the name of a Prefect block that holds the URL
 
 
@@ -53,6 +54,11 @@ class Settings(BaseSettings):
         description="how many days after its end an optimization is kept when the history is pruned; 0: for ever",
     )
     spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
+    api_host: str = Field("127.0.0.1", description="the loopback address or name that `o9 serve` listens on")
+    api_port: int = Field(8420, ge=0, le=65535, description="the port that `o9 serve` listens on; 0: one that is free")
+    api_rate_limit: str = Field(
+        DEFAULT_RATE_LIMIT, description="how many requests each client may send; several limits are separated by ;"
+    )
     alerts_file: str = Field("", description="a YAML file that says who is told of which alerts, and when")
     alerts_log: str = Field("~/.local/state/o9/alerts.log", description="where the alerts' channel `file` writes")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
@@ -62,6 +68,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_rate_limit")
+    @classmethod
+    def _rate_limit(cls, value: str) -> str:
+        if value != DEFAULT_RATE_LIMIT:  # commands that ask for no other one need not import it
+            from limits import parse_many
+
+            try:
+                parse_many(value)
+            except ValueError:
+                raise ValueError("not a limit such as 100/minute or 10/second;1000/hour") from None
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from o9.model.errors import OptimizationConflictError, OptimizationError
+from o9.model.errors import OptimizationConflictError, OptimizationNotFoundError
 from o9.store import alert_tables, tables
 from o9.store.alert_tables import ENDING, FIRING
 from o9.store.codec import free_text, to_json
@@ -96,7 +96,7 @@ class RaiseAlerts:
 class ResolveAlert:
     """End the episode that this alert belongs to. Answers whether it was still firing.
 
-    Raises OptimizationError where no such alert was told.
+    Raises OptimizationNotFoundError where no such alert was told.
     """
 
     alert_id: str
@@ -117,7 +117,7 @@ class ResolveAlert:
 class AcknowledgeAlert:
     """Somebody sees to the episode that this alert belongs to. Answers whether it was firing and nobody did before.
 
-    Raises OptimizationError where no such alert was told.
+    Raises OptimizationNotFoundError where no such alert was told.
     """
 
     alert_id: str
@@ -324,7 +324,7 @@ def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
     statement = select(ALERT).join_from(ALERT, told, told.c.episode == ALERT.c.alert_id)
     found = unit.connection.execute(statement.where(told.c.alert_id == alert_id)).mappings().first()
     if found is None:
-        raise OptimizationError(f"there is no alert {alert_id!r}; `o9 alerts list` lists those that there are")
+        raise OptimizationNotFoundError(f"there is no alert {alert_id!r}; `o9 alerts list` lists those that there are")
     return found
 
 

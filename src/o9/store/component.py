@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from o9.model.component import Component
-from o9.model.errors import OptimizationError
+from o9.model.errors import OptimizationError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.store.store import Store
@@ -36,10 +36,10 @@ class StoreComponent(Component):
         return await self.store.read_async(self.store.get, optimization_id)
 
     async def existing(self, optimization_id: str) -> OptimizationState:
-        """The present state; raises OptimizationError where there is none."""
+        """The present state; raises OptimizationNotFoundError where there is none."""
         state = await self.get_optimization_status(optimization_id)
         if state is None:
-            raise OptimizationError(
+            raise OptimizationNotFoundError(
                 f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
             )
         return state

@@ -17,7 +17,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -46,9 +46,9 @@ from o9.store.codec import to_json
 from o9.store.families import RETURNS, TRIAL, SharpeRatios, count_pruned_trials
 from o9.store.ledger import CHECKPOINT
 from o9.store.record import metadata, table_of
-from o9.store.rollups import count_pruned
+from o9.store.rollups import count_pruned, write_rollups
 from o9.store.runs import ATTEMPT, PREFECT_RUN, PRUNED
-from o9.store.transitions import DEPENDENCY, TRANSITION
+from o9.store.transitions import DEPENDENCY, TRANSITION, existing
 from o9.store.unit import OPTIMIZATION, UnitOfWork
 
 ALERT = table_of(alert_tables.AlertRow)
@@ -150,7 +150,7 @@ class Prune:
         for row in found:
             why = decide(_facts(row), self.before)
             if why is Because.LONG_AGO:
-                if not self._empty(unit, row["optimization_id"], done, deadline):
+                if not self.empty(unit, row["optimization_id"], done, deadline):
                     late = True
                     break
                 _delete(unit, row)
@@ -167,7 +167,7 @@ class Prune:
         done.optimizations = len(gone)
         return done
 
-    def _empty(self, unit: UnitOfWork, name: str, done: Pruned, deadline: float) -> bool:
+    def empty(self, unit: UnitOfWork, name: str, done: Pruned, deadline: float) -> bool:
         """Delete what belongs to it, a piece at a time; whether all of it is gone. Marks it where something is left."""
         dialect = unit.connection.dialect.name
         unit.run(_DECISIONS, {"target": name})
@@ -194,6 +194,47 @@ class Prune:
             unit.run(_DELETE_RETURNS, below)
             unit.run(_DELETE_TRIALS, below)
         return len(found)
+
+
+@dataclass(frozen=True)
+class PruneOne:
+    """Delete of one that has ended, whenever that was, as much as `seconds` allow.
+
+    Answers with LONG_AGO once it is gone, with None where something is left for the next such operation, else with why
+    it has to stay. That its end is the newest transition of all does not keep it: that row alone stays, and belongs to
+    no optimization.
+    """
+
+    optimization_id: str
+    sharpe_ratios: SharpeRatios
+    seconds: float = SECONDS
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Because | None:
+        deadline = time.monotonic() + self.seconds
+        existing(unit, self.optimization_id)
+        write_rollups(unit)
+        unit.flush()
+        mine = OPTIMIZATION.c.optimization_id == self.optimization_id
+        row = unit.connection.execute(_candidates(_NEVER).where(mine)).mappings().first()
+        if row is None:
+            return Because.NOT_ENDED
+        facts = _facts(row)
+        why = decide(replace(facts, moved_last=False), _NEVER)
+        if why is not Because.LONG_AGO:
+            return why
+        if facts.moved_last:
+            unit.connection.execute(delete(TRANSITION).where(TRANSITION.c.optimization_id == PRUNED))
+            newest = select(func.max(TRANSITION.c.id)).scalar_subquery()
+            unit.connection.execute(update(TRANSITION).where(TRANSITION.c.id == newest).values(optimization_id=PRUNED))
+        if not Prune(_NEVER, self.sharpe_ratios).empty(unit, self.optimization_id, Pruned(), deadline):
+            return None
+        _delete(unit, row)
+        count_pruned(unit, [row])
+        return why
 
 
 @dataclass(frozen=True)
@@ -313,6 +354,7 @@ def _delete(unit: UnitOfWork, row: Mapping[Any, Any]) -> None:
 
 
 _ENDED = frozenset(status.value for status in ENDED)
+_NEVER = "9999"  # every end was before that
 # What is decided by, and what the rollups count.
 _READ = (
     "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",

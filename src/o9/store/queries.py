@@ -1,22 +1,23 @@
-"""Reading the record. Every query here costs the same however many optimizations there are."""
+"""Reading the record. Every query here costs the same however many optimizations there are, but for one: a page that
+is filtered by what has no index (priority, strategy, family, text) reads on until it is full.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, case, func, literal, literal_column, select, tuple_
+from sqlalchemy import Connection, Table, bindparam, case, func, literal, literal_column, or_, select, tuple_
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
-from o9.model.states import OptimizationStatus, OptimizationType, TrialState
+from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.codec import row_to_state, row_to_trial
+from o9.store.cursors import read_cursor, write_cursor
 from o9.store.families import RETURNS, TRIAL
 from o9.store.intents import INTENT
 from o9.store.leases import NODE
@@ -24,7 +25,7 @@ from o9.store.ledger import CHECKPOINT, METRIC
 from o9.store.record import table_of
 from o9.store.rollups import ROLLUP, TALLY
 from o9.store.runs import PREFECT_RUN, PRUNED
-from o9.store.transitions import PREFECT_STATE, TRANSITION
+from o9.store.transitions import DEPENDENCY, PREFECT_STATE, TRANSITION
 from o9.store.unit import OPTIMIZATION, Row
 
 CHANGE = table_of(tables.Change)
@@ -37,6 +38,22 @@ class Page:
 
     items: list[OptimizationState]
     next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which optimizations a page has: those that fit all that is given. `text` is part of a name or an id, in any case.
+
+    `family` is what an optimization's trials count in, from its first trial on. `created_after` is an ISO moment.
+    """
+
+    status: OptimizationStatus | None = None
+    optimization_type: OptimizationType | None = None
+    priority: OptimizationPriority | None = None
+    strategy: str | None = None
+    family: str | None = None
+    text: str | None = None
+    created_after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,26 +93,26 @@ def holding(connection: Connection, optimization_id: str) -> Holding | None:
     return Holding(**row._mapping) if row else None
 
 
-def page(
-    connection: Connection,
-    status: OptimizationStatus | None,
-    optimization_type: OptimizationType | None,
-    limit: int,
-    cursor: str | None,
-) -> Page:
+def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> Page:
     if not 1 <= limit <= PAGE_LIMIT:
         raise OptimizationValidationError("limit", f"{limit} is not between 1 and {PAGE_LIMIT}")
     created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
     statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(limit + 1)
-    if status is not None:
-        statement = statement.where(OPTIMIZATION.c.status == status.value)
-    if optimization_type is not None:
-        statement = statement.where(OPTIMIZATION.c.optimization_type == optimization_type.value)
+    for column in ("status", "optimization_type", "priority", "strategy", "family"):
+        value = getattr(wanted, column)
+        if value is not None:
+            statement = statement.where(OPTIMIZATION.c[column] == getattr(value, "value", value))
+    if wanted.text is not None:
+        fits = [column.icontains(wanted.text, autoescape=True) for column in (OPTIMIZATION.c.name, name)]
+        statement = statement.where(or_(*fits))
+    if wanted.created_after is not None:
+        statement = statement.where(created > wanted.created_after)
     if cursor is not None:
-        at, last = _read_cursor(cursor)
-        statement = statement.where(tuple_(created, name) < tuple_(literal(at), literal(last)))
+        place = read_cursor(cursor, str, 2)
+        statement = statement.where(tuple_(created, name) < tuple_(*map(literal, place)))
     rows = _rows(connection, statement)
-    following = _write_cursor(rows[limit - 1]) if len(rows) > limit else None
+    last = rows[limit - 1] if len(rows) > limit else None
+    following = write_cursor(last["created_at"], last["optimization_id"]) if last else None
     return Page([row_to_state(row) for row in rows[:limit]], following)
 
 
@@ -148,18 +165,31 @@ def fruitless_steps(connection: Connection, optimization_id: str) -> set[int]:
     return set(connection.scalars(mine.group_by(TRIAL.c.step).having(brought == 0)))
 
 
-def transitions(connection: Connection, optimization_id: str) -> list[Row]:
-    where = TRANSITION.c.optimization_id == optimization_id
-    return _rows(connection, select(TRANSITION).where(where).order_by(TRANSITION.c.id))
+def transitions(connection: Connection, optimization_id: str, after: int, limit: int | None) -> list[Row]:
+    where = (TRANSITION.c.optimization_id == optimization_id, TRANSITION.c.id > after)
+    return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
 def transitions_since(connection: Connection, after: int, limit: int) -> list[Row]:
     """Everybody's, in commit order, behind the transition with the id `after`."""
-    return _rows(connection, select(TRANSITION).where(TRANSITION.c.id > after).order_by(TRANSITION.c.id).limit(limit))
+    where = (TRANSITION.c.id > after, TRANSITION.c.optimization_id != PRUNED)
+    return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
 def last_transition(connection: Connection) -> int:
     return int(connection.execute(select(func.max(TRANSITION.c.id))).scalar() or 0)
+
+
+def awaiting(connection: Connection, optimization_id: str) -> list[str]:
+    """The ids of those that have not ended and are to run after it."""
+    ended = [status.value for status in ENDED]
+    statement = (
+        select(DEPENDENCY.c.optimization_id)
+        .join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == DEPENDENCY.c.optimization_id)
+        .where(DEPENDENCY.c.after_id == optimization_id, OPTIMIZATION.c.status.not_in(ended))
+        .order_by(DEPENDENCY.c.optimization_id)
+    )
+    return list(connection.execute(statement).scalars())
 
 
 def intents(connection: Connection, optimization_id: str) -> list[Row]:
@@ -240,17 +270,3 @@ def last_change(connection: Connection) -> int:
 
 def _rows(connection: Connection, statement: Any) -> list[Row]:
     return [dict(row) for row in connection.execute(statement).mappings()]
-
-
-def _write_cursor(row: Mapping[Any, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([row["created_at"], row["optimization_id"]]).encode()).decode()
-
-
-def _read_cursor(cursor: str) -> Sequence[str]:
-    try:
-        at, name = map(str, json.loads(base64.urlsafe_b64decode(cursor.encode())))
-    except (ValueError, binascii.Error, TypeError, RecursionError):
-        at = name = "\0"
-    if "\0" in at + name:  # which PostgreSQL cannot be asked for
-        raise OptimizationValidationError("cursor", "not one that a page of this store gave as next_cursor")
-    return at, name

@@ -44,7 +44,7 @@ from o9.store.leases import Leases, read_leases
 from o9.store.policies import read_policies
 from o9.store.provenance import Baseline, Repetition
 from o9.store.pruning import Outlook
-from o9.store.queries import Holding, Page
+from o9.store.queries import Filter, Holding, Page
 from o9.store.rollups import Difference, Key, Sums, write_rollups
 from o9.store.unit import Operation, Row
 
@@ -116,11 +116,12 @@ class Store:
         *,
         status: OptimizationStatus | None = None,
         optimization_type: OptimizationType | None = None,
+        wanted: Filter | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page:
-        """One page, newest first; `cursor` is the `next_cursor` of the page before."""
-        return self._read(queries.page, status, optimization_type, limit, cursor)
+        """One page, newest first. `wanted` takes the place of the two; `cursor` is the page's before `next_cursor`."""
+        return self._read(queries.page, wanted or Filter(status, optimization_type), limit, cursor)
 
     def counts(self) -> Rows:
         return self._read(queries.counts)
@@ -238,8 +239,12 @@ class Store:
         """What `pruning.Prune` would delete; `before` is an ISO moment."""
         return self._read(pruning.outlook, before)
 
-    def transitions(self, optimization_id: str) -> Rows:
-        return self._read(queries.transitions, optimization_id)
+    def transitions(self, optimization_id: str, *, after: int = 0, limit: int | None = None) -> Rows:
+        """In their order, those behind the id `after`."""
+        return self._read(queries.transitions, optimization_id, after, limit)
+
+    def awaiting(self, optimization_id: str) -> Texts:
+        return self._read(queries.awaiting, optimization_id)
 
     def transitions_since(self, after: int, *, limit: int = 1000) -> Rows:
         return self._read(queries.transitions_since, after, limit)

@@ -17,6 +17,7 @@ from sqlalchemy import bindparam, func, select, update
 from o9.model.errors import (
     OptimizationConflictError,
     OptimizationError,
+    OptimizationNotFoundError,
     OptimizationStateError,
     OptimizationValidationError,
     StaleAttemptError,
@@ -241,7 +242,9 @@ class RecordPrefectState:
 def existing(unit: UnitOfWork, optimization_id: str) -> Row:
     row = unit.row(optimization_id)
     if row is None:
-        raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
+        raise OptimizationNotFoundError(
+            f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
+        )
     return row
 
 

@@ -1,0 +1,161 @@
+"""What every answer looks like, and the one table from errors to HTTP codes.
+
+Success is `{"success": true, "data", "timestamp", "api_version"}`, an error `{"success": false, "error", "code"}` with
+the HTTP status as `code`. Over the rate limit an error has `retry_after`, for a version that there is not `versions`.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from o9.model.errors import (
+    OptimizationAPIError,
+    OptimizationConflictError,
+    OptimizationLifecycleError,
+    OptimizationNotFoundError,
+    OptimizationStateError,
+    OptimizationStoreError,
+    OptimizationStrategyError,
+    OptimizationValidationError,
+)
+from o9.model.optimization import utc_now
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+VERSIONS = ("v1",)
+API_VERSION = VERSIONS[-1]
+ROOT = "/api"
+PREFIX = f"{ROOT}/{API_VERSION}"
+
+
+class Success(BaseModel, Generic[T]):
+    """An answer to a request that was carried out."""
+
+    success: Literal[True]
+    data: T
+    timestamp: datetime
+    api_version: str
+
+
+class Page(BaseModel, Generic[T]):
+    """A part of a list. `next_cursor` is the `cursor` of the next part; null: there is none."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+class Refusal(BaseModel):
+    """Why a request was not carried out, and what to do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    success: Literal[False]
+    error: str
+    code: int
+    retry_after: int | None = None
+    versions: list[str] | None = None
+
+
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+# For the OpenAPI document: what any request may be answered with.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "Malformed."},
+    403: {"model": Refusal, "description": "Sent by a page of another site, or addressed to another host."},
+    404: {"model": Refusal, "description": "There is no such thing."},
+    409: {"model": Refusal, "description": "The present state, or what is recorded, forbids it."},
+    413: {"model": Refusal, "description": "The body is larger than 1 MiB."},
+    422: {"model": Refusal, "description": "A field is out of range; the error names it."},
+    429: {"model": Refusal, "description": "Over the rate limit.", "headers": _RETRY_AFTER},
+    503: {"model": Refusal, "description": "The aggregator is not running, or the store is away."},
+}
+
+
+def success(data: Any, headers: dict[str, str] | None = None) -> JSONResponse:
+    content = {"success": True, "data": data, "timestamp": utc_now().isoformat(), "api_version": API_VERSION}
+    return JSONResponse(content, headers=headers)
+
+
+def page(items: list[Any], next_cursor: str | None) -> JSONResponse:
+    return success({"items": items, "next_cursor": next_cursor})
+
+
+def refusal(message: str, code: int, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
+    shown = message.encode(errors="backslashreplace").decode()  # what was asked may hold halves of characters
+    return JSONResponse({"success": False, "error": shown, "code": code} | more, status_code=code, headers=headers)
+
+
+def code_of(error: Exception) -> int:
+    """The HTTP status of an error."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return error.code if isinstance(error, OptimizationAPIError) else code
+    return 500
+
+
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (OptimizationAPIError, 400),
+    (OptimizationNotFoundError, 404),
+    (OptimizationConflictError, 409),
+    (OptimizationValidationError, 422),
+    (OptimizationStrategyError, 422),
+    (OptimizationStateError, 409),
+    (OptimizationLifecycleError, 409),
+    (OptimizationStoreError, 503),
+)
+
+
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    code = code_of(error)
+    if code == 500 and not request.app.state.is_running():  # it was stopped meanwhile
+        code = 503
+    elif code == 500:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return refusal(str(error), code)
+
+
+async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    """What FastAPI found wrong with a query or a body."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where, *path = map(str, first["loc"])
+    if first["type"] == "json_invalid":
+        return refusal(f"body: it is no JSON, from character {path[0]} on: {first['ctx']['error']}", 400)
+    field = ".".join(path) or where
+    if field == "body" and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
+        return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
+    if first["type"] == "extra_forbidden":
+        return refusal(f"{field}: there is no such field or parameter here; /openapi.json lists them", 422)
+    return refusal(f"{field}: {first['msg']}", 422)
+
+
+async def answer_http(request: Request, error: Exception) -> JSONResponse:
+    """What Starlette answers by itself: no such path, no such method, a body that cannot be read."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 404:
+        version = path.removeprefix(f"{ROOT}/").partition("/")[0]
+        if path.startswith(f"{ROOT}/") and version not in VERSIONS:
+            served = ", ".join(VERSIONS)
+            return refusal(f"there is no version {version!r} of this API; there is {served}", 404, versions=[*VERSIONS])
+        return refusal(f"{path}: there is no such endpoint; /openapi.json lists those that there are", 404)
+    if error.status_code == 405:
+        allowed = ", ".join(sorted(_methods_of(request)))
+        message = f"{request.method} {path}: there is no such endpoint or method; there is {allowed}"
+        return refusal(message, 405, {"Allow": allowed})
+    return refusal(f"body: {error.detail}", error.status_code)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """All that this path can be asked; Starlette names those of the first route alone."""
+    scope = dict(request.scope)
+    fitting = (route for route in request.app.routes if route.matches(scope)[0] is not Match.NONE)
+    return {method for route in fitting for method in getattr(route, "methods", None) or ()}

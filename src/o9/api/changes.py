@@ -1,0 +1,149 @@
+"""`PUT` and `DELETE` of an optimization. What an attempt works on is refused, or with `cancel` cancelled first.
+
+A change keeps the fields that it does not name. Before the first attempt it may give all that a submission may; later
+the name, the description and the priority, after the end the name and the description. Deleting is what pruning does:
+what was counted of it stays counted. What has not ended is cancelled before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from o9.api.backend import Backend, existing
+from o9.health.pruned import sharpe_ratios_of
+from o9.lifecycle.submission import prepared
+from o9.model.errors import (
+    OptimizationNotFoundError,
+    OptimizationStateError,
+    OptimizationValidationError,
+)
+from o9.model.optimization import OptimizationState
+from o9.model.settings import settings
+from o9.model.states import ACTIVE, ENDED, OptimizationStatus
+from o9.model.validation import validate_changes
+from o9.store.codec import content_hash
+from o9.store.policies import with_defaults
+from o9.store.pruning import Because, PruneOne
+from o9.store.queries import Holding
+from o9.store.replace import REPLACEABLE, SEARCH, Replace, check_changeable, check_version
+from o9.store.store import Store
+
+END_SECONDS = 20.0  # what is cancelled has ended by then, and Prefect has said so
+POLL_SECONDS = 0.05
+_AT_SUBMISSION = ("after", "retry_of", "retry_from_step")
+_WHY_KEPT = {
+    Because.AWAITED: "others are to run after it: cancel or delete those first",
+    Because.OPEN_RUN: "Prefect has not said yet how its flow run ended: ask again in a minute",
+    Because.OPEN_ALERT: "an alert of it fires, or its end is still to be sent: POST /alerts/ID/resolve ends it",
+}
+
+
+async def change(
+    backend: Backend, optimization_id: str, fields: Mapping[str, Any], *, cancel: bool, version: int | None
+) -> OptimizationState:
+    """The state with `fields` in the place of what it has. `version`: what it was read at, None: any.
+
+    Raises OptimizationValidationError for a field that cannot be changed or a value that it cannot have,
+    OptimizationStateError where the present state forbids it.
+    """
+    store = backend.store
+    before = await existing(backend, optimization_id)
+    holding = await _holding(store, optimization_id)
+    after = OptimizationState.from_dict(before.to_dict() | dict(fields))
+    changed = frozenset(name for name in fields if getattr(before, name) != getattr(after, name))
+    _check_owner(optimization_id, changed)
+    validate_changes({name: getattr(after, name) for name in changed})
+    _check_metadata(before, after)
+    check_version(optimization_id, version, holding.version)
+    ends = is_at_work(holding, before)
+    if ends and not cancel:
+        raise _at_work(before, "change")
+    check_changeable(changed, OptimizationStatus.CANCELLED if ends else before.status, holding.attempt)
+    if ends:
+        await _cancel(backend, optimization_id)
+        version = None  # which has moved on
+    if changed:
+        settled = await _settled(store, before, after) if changed & SEARCH else after
+        await store.write_async(Replace(settled, changed, content_hash(after), version))
+    return await existing(backend, optimization_id)
+
+
+async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> None:
+    """It and all that is recorded of it. Raises OptimizationStateError where the present state forbids it."""
+    store = backend.store
+    state = await existing(backend, optimization_id)
+    if is_at_work(await _holding(store, optimization_id), state) and not cancel:
+        raise _at_work(state, "delete")
+    if waiting := await store.read_async(store.awaiting, optimization_id):
+        raise OptimizationStateError(f"to run after it: {', '.join(waiting[:10])}; cancel or delete those first")
+    if state.status not in ENDED:
+        await _cancel(backend, optimization_id)
+    deadline = asyncio.get_running_loop().time() + END_SECONDS
+    while (why := await store.write_async(PruneOne(optimization_id, sharpe_ratios_of))) is not Because.LONG_AGO:
+        late = asyncio.get_running_loop().time() > deadline
+        if why is not None and (late or why is not Because.OPEN_RUN):
+            raise OptimizationStateError(f"optimization {optimization_id!r} stays: {_WHY_KEPT.get(why, why.value)}")
+        await asyncio.sleep(POLL_SECONDS)  # others write meanwhile
+
+
+def is_at_work(holding: Holding, state: OptimizationState) -> bool:
+    """Whether an attempt works on it, or is about to."""
+    return state.status in ACTIVE or holding.lease_node is not None
+
+
+async def _holding(store: Store, optimization_id: str) -> Holding:
+    found = await store.read_async(store.holding, optimization_id)
+    if found is None:
+        raise OptimizationNotFoundError(f"optimization {optimization_id!r} was deleted meanwhile")
+    return found
+
+
+def _at_work(state: OptimizationState, verb: str) -> OptimizationStateError:
+    return OptimizationStateError(
+        f"optimization {state.optimization_id!r} is {state.status.value}: pause it first, or {verb} it with "
+        "?cancel=true, which ends it for good"
+    )
+
+
+def _check_owner(optimization_id: str, changed: frozenset[str]) -> None:
+    for name in sorted(changed - REPLACEABLE):
+        remedy = "it cannot change; submit another one under the new id"
+        if name == "status":
+            remedy = f"POST /optimizations/{optimization_id}/start, pause, resume or cancel moves it"
+        elif name != "optimization_id":
+            remedy = "O9 records it; leave it out"
+        raise OptimizationValidationError(name, remedy)
+
+
+def _check_metadata(before: OptimizationState, after: OptimizationState) -> None:
+    for key in _AT_SUBMISSION:
+        if before.metadata.get(key) != after.metadata.get(key):
+            raise OptimizationStateError(f"metadata.{key}: it is fixed at submission; delete it, and submit it again")
+
+
+async def _settled(store: Store, before: OptimizationState, after: OptimizationState) -> OptimizationState:
+    """`after` as a submission of it would be: checked, with what is fixed at submission filled in."""
+    strategy = str(after.metadata.get("strategy", "default"))
+    policies = await store.read_async(store.policies)
+    metadata = with_defaults(policies, after.optimization_type.value, strategy, after.metadata)
+    new = dataclasses.replace(after, status=OptimizationStatus.CREATED, metadata=metadata, warnings=[])
+    settled = prepared(new, settings().allowed_imports)
+    if before.metadata == after.metadata:  # what was filled in at submission looks as if it had been asked for
+        settled.warnings = list(dict.fromkeys([*before.warnings, *settled.warnings]))
+    return settled
+
+
+async def _cancel(backend: Backend, optimization_id: str) -> None:
+    """Cancel it, and wait for its end."""
+    await backend.cancel_optimization(optimization_id)
+    deadline = asyncio.get_running_loop().time() + END_SECONDS
+    while (state := await existing(backend, optimization_id)).status not in ENDED:
+        if asyncio.get_running_loop().time() > deadline:
+            raise OptimizationStateError(
+                f"optimization {optimization_id!r} is still {state.status.value}: its cancel is recorded; ask again "
+                "once it has ended"
+            )
+        await asyncio.sleep(POLL_SECONDS)

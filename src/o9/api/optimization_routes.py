@@ -1,0 +1,147 @@
+"""The routes of optimizations: their record, what is asked of them, and what they tried."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Query
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from o9.api.answers import PREFIX, Page, Success, page, success
+from o9.api.backend import Backend, existing
+from o9.api.changes import change, delete
+from o9.api.parameters import (
+    OPTIMIZATION,
+    SUBMISSION,
+    CancelQuery,
+    NoQuery,
+    Omitted,
+    OptimizationQuery,
+    PageQuery,
+    body_of,
+)
+from o9.lifecycle.submission import new_optimization
+from o9.model.errors import OptimizationStateError
+from o9.model.optimization import OptimizationMetrics, OptimizationState
+from o9.model.states import TrialState
+from o9.store.cursors import read_cursor, write_cursor
+
+ONE = f"{PREFIX}/optimizations/{{optimization_id}}"
+
+
+class TrialAnswer(BaseModel):
+    """One evaluated parameter set, as the ledger keeps it."""
+
+    number: int
+    attempt: int
+    step: int
+    state: TrialState
+    parameters: dict[str, Any]
+    value: float | None
+    metrics: dict[str, Any]
+    error: str | None
+    started_at: datetime | None
+    duration_seconds: float
+
+
+class Deleted(BaseModel):
+    optimization_id: str
+
+
+def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
+    @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState], openapi_extra=body_of(SUBMISSION))
+    async def create_optimization(fields: dict[str, Any], _: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Submit one. The same id with the same content once more answers with the first, and creates nothing."""
+        return success((await backend.submit_request(new_optimization(fields))).to_dict())
+
+    @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[OptimizationState]])
+    async def list_optimizations(asked: Annotated[OptimizationQuery, Query()]) -> JSONResponse:
+        """The newest first; all filters that are given hold."""
+        store = backend.store
+        found = await store.read_async(store.list, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
+        return page([state.to_dict() for state in found.items], found.next_cursor)
+
+    @app.get(ONE, response_model=Success[OptimizationState])
+    async def get_optimization(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Its present state, also after its end. The header `ETag` is the version that `If-Match` of a PUT takes."""
+        await existing(backend, optimization_id)
+        holding = await backend.store.read_async(backend.store.holding, optimization_id)
+        state = await existing(backend, optimization_id)
+        return success(state.to_dict(), {"ETag": f'"{holding.version}"'} if holding else None)
+
+    @app.put(ONE, response_model=Success[OptimizationState], openapi_extra=body_of(OPTIMIZATION))
+    async def update_optimization(
+        optimization_id: str,
+        fields: dict[str, Any],
+        asked: Annotated[CancelQuery, Query()],
+        if_match: Annotated[str | Omitted, Header()] = None,
+    ) -> JSONResponse:
+        """Change the fields that are given. What runs is refused, or cancelled first with `cancel=true`."""
+        cancel, version = asked.cancel == "true", _version(if_match)
+        return success((await change(backend, optimization_id, fields, cancel=cancel, version=version)).to_dict())
+
+    @app.delete(ONE, response_model=Success[Deleted])
+    async def delete_optimization(optimization_id: str, asked: Annotated[CancelQuery, Query()]) -> JSONResponse:
+        """Delete it with all that is recorded of it. What runs is refused, or cancelled first with `cancel=true`."""
+        await delete(backend, optimization_id, cancel=asked.cancel == "true")
+        return success({"optimization_id": optimization_id})
+
+    @app.get(f"{ONE}/trials", response_model=Success[Page[TrialAnswer]])
+    async def list_trials(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
+        """What was tried, by number."""
+        await existing(backend, optimization_id)
+        after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else -1
+        store = backend.store
+        found = await store.read_async(store.trials, optimization_id, after=after, limit=asked.limit + 1)
+        items = [trial.to_dict() for trial in found[: asked.limit]]
+        return page(items, write_cursor(items[-1]["number"]) if len(found) > asked.limit else None)
+
+    @app.get(f"{ONE}/metrics", response_model=Success[Page[OptimizationMetrics]])
+    async def list_metrics(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
+        """One entry a step, oldest first; what was not measured is null."""
+        await existing(backend, optimization_id)
+        begin = max(0, read_cursor(asked.cursor, int, 1)[0]) if asked.cursor is not None else 0
+        found = await backend.get_optimization_metrics(optimization_id)
+        end = begin + asked.limit
+        return page([each.to_dict() for each in found[begin:end]], write_cursor(end) if len(found) > end else None)
+
+    @app.get(f"{ONE}/transitions", response_model=Success[Page[dict[str, Any]]])
+    async def list_transitions(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
+        """Every change of its status so far, with its cause."""
+        await existing(backend, optimization_id)
+        after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else 0
+        store = backend.store
+        found = await store.read_async(store.transitions, optimization_id, after=after, limit=asked.limit + 1)
+        items = found[: asked.limit]
+        return page(items, write_cursor(items[-1]["id"]) if len(found) > asked.limit else None)
+
+    _add_control(app, backend, "start", backend.start_optimization, "Queue what was held back or rests.")
+    _add_control(app, backend, "pause", backend.pause_optimization, "Finish the step that runs, and free the slot.")
+    _add_control(app, backend, "resume", backend.resume_optimization, "Queue again what rests.")
+    _add_control(app, backend, "cancel", backend.cancel_optimization, "Cut it off at once, for good; the best is kept.")
+
+
+def _add_control(
+    app: FastAPI, backend: Backend, verb: str, control: Callable[[str], Awaitable[bool]], summary: str
+) -> None:
+    async def ask(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
+        await existing(backend, optimization_id)
+        await control(optimization_id)
+        return success((await existing(backend, optimization_id)).to_dict())
+
+    app.add_api_route(
+        f"{ONE}/{verb}", ask, methods=["POST"], name=f"{verb}_optimization", description=summary,
+        response_model=Success[OptimizationState],
+    )  # fmt: skip
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if not text.isdecimal() or len(text) > 18:
+        raise OptimizationStateError("If-Match: not an ETag that GET of this optimization gave: read it again")
+    return int(text)

@@ -1,0 +1,116 @@
+"""The routes of statistics, health and alerts, and what tells whether this process lives and may be asked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from fastapi.responses import JSONResponse
+
+from o9.alerts.record import alert_of_row
+from o9.api.answers import PREFIX, ROOT, VERSIONS, Page, Success, page, success
+from o9.api.backend import Backend, existing
+from o9.api.health import system_health
+from o9.api.parameters import AlertQuery, NoQuery, RankingQuery, ResolveBody, TrendQuery
+from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
+from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
+from o9.store.alert_reads import PAGE_LIMIT
+from o9.store.cursors import read_cursor, write_cursor
+from o9.store.unit import Row
+
+
+def add_other_routes(app: FastAPI, backend: Backend) -> None:
+    _add_statistics(app, backend)
+    _add_health(app, backend)
+    _add_alerts(app, backend)
+    _add_probes(app, backend)
+
+
+def _add_statistics(app: FastAPI, backend: Backend) -> None:
+    @app.get(f"{PREFIX}/statistics", response_model=Success[dict[str, Any]])
+    async def get_statistics(_: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Counts, rates, durations and improvements over all optimizations."""
+        return success(await backend.get_global_statistics())
+
+    @app.get(f"{PREFIX}/statistics/trends", response_model=Success[dict[str, Any]])
+    async def get_trends(asked: Annotated[TrendQuery, Query()]) -> JSONResponse:
+        """Whether it gets better: windows, and slopes with their 95 % intervals."""
+        return success(await backend.get_performance_trends(timedelta(days=asked.days)))
+
+    @app.get(f"{PREFIX}/statistics/rankings", response_model=Success[Page[dict[str, Any]]])
+    async def get_rankings(asked: Annotated[RankingQuery, Query()]) -> JSONResponse:
+        """The best by a metric."""
+        return page(await backend.get_optimization_rankings(asked.metric_name, asked.limit), None)
+
+
+def _add_health(app: FastAPI, backend: Backend) -> None:
+    @app.get(f"{PREFIX}/health", response_model=Success[dict[str, Any]])
+    async def get_health(_: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Whether O9 itself is well: the store, Prefect, the nodes, the channels."""
+        return success(await system_health(backend))
+
+    @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[OptimizationHealthReport | None])
+    async def get_health_of(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Whether a result can be trusted: four scores, issues and recommendations."""
+        await existing(backend, optimization_id)
+        report = await backend.get_optimization_health(optimization_id)
+        return success(report.to_dict() if report else None)
+
+
+def _add_alerts(app: FastAPI, backend: Backend) -> None:
+    @app.get(f"{PREFIX}/alerts", response_model=Success[Page[OptimizationAlert]])
+    async def list_alerts(asked: Annotated[AlertQuery, Query()]) -> JSONResponse:
+        """Those that were sent, newest first by their own time."""
+        store = backend.store
+        before = read_cursor(asked.cursor, str, 2) if asked.cursor is not None else None
+        found = await store.read_async(
+            store.alerts.page, optimization_id=asked.optimization_id,
+            level=asked.level.value if asked.level else None, limit=min(asked.limit + 1, PAGE_LIMIT),
+            before=(before[0], before[1]) if before else None,
+        )  # fmt: skip
+        items = found[: asked.limit]
+        # One that is as full as can be may be the last one: then an empty one follows.
+        more = len(found) > asked.limit or len(found) == PAGE_LIMIT
+        following = write_cursor(items[-1]["at"], items[-1]["alert_id"]) if more else None
+        return page([_alert(row) for row in items], following)
+
+    @app.post(f"{PREFIX}/alerts/{{alert_id}}/resolve", response_model=Success[OptimizationAlert])
+    async def resolve_alert(
+        alert_id: str, _: Annotated[NoQuery, Query()], body: ResolveBody | None = None
+    ) -> JSONResponse:
+        """End the episode that it belongs to. One that was over stays as it was."""
+        await _existing_alert(backend, alert_id)
+        await backend.alert_system.resolve_alert(alert_id, (body or ResolveBody()).by)
+        return success(_alert(await _existing_alert(backend, alert_id)))
+
+
+def _add_probes(app: FastAPI, backend: Backend) -> None:
+    @app.get(ROOT, response_model=Success[dict[str, list[str]]])
+    async def get_versions() -> JSONResponse:
+        """Which versions of this API there are."""
+        return success({"versions": [*VERSIONS]})
+
+    @app.get("/healthz", response_model=Success[dict[str, str]])
+    async def lives() -> JSONResponse:
+        """This process lives."""
+        return success({"status": "alive"})
+
+    @app.get("/readyz", response_model=Success[dict[str, str]])
+    async def is_ready() -> JSONResponse:
+        """The aggregator runs, and its store answers; else 503."""
+        if not backend.is_running:
+            raise OptimizationAPIError("the aggregator is not running: call start() first", 503)
+        await backend.store.read_async(backend.store.schema)
+        return success({"status": "ready"})
+
+
+async def _existing_alert(backend: Backend, alert_id: str) -> Row:
+    row = None if "\0" in alert_id else await backend.store.read_async(backend.store.alerts.get, alert_id)
+    if row is None:
+        raise OptimizationNotFoundError(f"there is no alert {alert_id!r}; GET /alerts lists those that there are")
+    return row
+
+
+def _alert(row: Row) -> dict[str, Any]:
+    return alert_of_row(row, utc_now()).to_dict()

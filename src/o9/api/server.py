@@ -1,0 +1,127 @@
+"""HTTP on a loopback address of this machine, in the event loop that starts it.
+
+There are no keys yet, so everyone who reaches the address may do everything: only loopback addresses are listened on,
+and what a page of another site sends, or a host name that only pretends to be this machine, is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Self
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from o9.api.answers import refusal
+from o9.model.errors import OptimizationValidationError
+
+STOP_SECONDS = 5  # what is being answered gets so long
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on which requests wait until they are served. Raises OptimizationError, naming the setting."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=0 if host else socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise OptimizationValidationError("O9_API_HOST", f"{host!r} is no address of this machine: {error}") from error
+    if strangers := [place[0] for *_, place in found if not ipaddress.ip_address(place[0]).is_loopback]:
+        raise OptimizationValidationError(
+            "O9_API_HOST",
+            f"{host!r} ({strangers[0]}) can be reached by others, and this release has no keys to keep them out: "
+            "listen on 127.0.0.1, and let others in through an SSH tunnel",
+        )
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise OptimizationValidationError(
+            "O9_API_PORT",
+            f"{host} port {port} cannot be listened on ({error.strerror}); give another, or 0 for one that is free",
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+class HttpServer:
+    """Serves `app` on `listener` inside `async with`, and closes it; what is being answered then gets STOP_SECONDS."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server = _Server(
+            uvicorn.Config(
+                ThisMachineOnly(app), http="h11", ws="none", lifespan="off", log_config=None, log_level="warning",
+                access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )  # fmt: skip
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="o9-http")
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._task.done():
+            self._task.result()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._server.should_exit = True
+        await self._task
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the program that started it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class ThisMachineOnly:
+    """ASGI: refuses what browsers send for other sites (`Origin`), and for names of theirs that lead here (`Host`)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not _is_loopback(host):
+            refused = f"Host: {host!r} is not this machine's loopback address; ask http://127.0.0.1"
+        elif origin is not None and origin != f"http://{host}":
+            refused = f"Origin: pages of {origin!r} are not let in; ask from a program, or from this API's own /docs"
+        else:
+            await self._app(scope, receive, send)
+            return
+        await refusal(refused, 403)(scope, receive, send)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

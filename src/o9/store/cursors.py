@@ -1,0 +1,37 @@
+"""Where a page of a list ends, as text that a URL can carry: what `next_cursor` is made of."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, TypeVar
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.validation import INTEGER_LIMITS
+
+Place = TypeVar("Place", str, int)
+
+
+def write_cursor(*place: str | int) -> str:
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+
+
+def read_cursor(cursor: str, kind: type[Place], parts: int) -> tuple[Place, ...]:
+    """What `write_cursor` was given: so many parts, all of one kind. Raises OptimizationValidationError."""
+    try:
+        place: Any = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+    except (ValueError, binascii.Error, RecursionError):
+        place = None
+    if not isinstance(place, list) or len(place) != parts or not all(_fits(part, kind) for part in place):
+        raise OptimizationValidationError("cursor", "not one that a page of this list gave as next_cursor")
+    return tuple(place)
+
+
+def _fits(part: Any, kind: type[Place]) -> bool:
+    """Whether every database can be asked for it."""
+    if type(part) is not kind:
+        return False
+    if isinstance(part, str):
+        return "\0" not in part
+    return INTEGER_LIMITS[0] <= part <= INTEGER_LIMITS[1]

@@ -1,0 +1,89 @@
+"""Changing what was asked for: all of it before the first attempt, later only what no trial depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from o9.model.errors import OptimizationStateError
+from o9.model.optimization import OptimizationState
+from o9.model.states import ACTIVE, ENDED, OptimizationStatus
+from o9.store.codec import state_to_row
+from o9.store.queue_key import AGING_SECONDS_PER_PRIORITY
+from o9.store.rollups import TALLY, TALLY_PRIORITY
+from o9.store.transitions import DEFAULT_MAX_ATTEMPTS, STATUSES, existing
+from o9.store.unit import Row, UnitOfWork
+
+WORDS = frozenset({"name", "description"})
+SEARCH = frozenset({
+    "optimization_type", "total_steps", "parameters", "baseline_performance", "target_performance", "metadata",
+})  # fmt: skip
+REPLACEABLE = WORDS | SEARCH | {"priority"}
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Give the fields `changed` of an optimization the values that `state` has; the others stay.
+
+    `content`: the `content_hash` of what was asked for. `version`: the one that it was read at, None: any. Raises
+    OptimizationStateError, naming a field that may not change any more, and while an attempt is at work on it.
+    """
+
+    state: OptimizationState
+    changed: frozenset[str]
+    content: str
+    version: int | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.state.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = existing(unit, self.state.optimization_id)
+        self._check(row)
+        new = state_to_row(self.state)
+        changes: Row = {name: new[name] for name in self.changed}
+        changes["content_hash"] = self.content
+        if self.changed & SEARCH:  # the metadata and warnings that follow from it
+            changes |= {name: new[name] for name in ("metadata", "warnings")}
+            changes["strategy"] = str(self.state.metadata.get("strategy", "default"))
+            changes["max_attempts"] = int(self.state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS))
+        if "priority" in self.changed:
+            levels = int(row["priority"]) - int(new["priority"])
+            changes["queue_key"] = row["queue_key"] + levels * AGING_SECONDS_PER_PRIORITY
+        before = dict(row)
+        unit.update(row, **changes)
+        self._count(unit, before, row)
+        unit.change(self.state.optimization_id, "amended")
+
+    def _check(self, row: Row) -> None:
+        name, status = row["optimization_id"], STATUSES[row["status"]]
+        check_version(name, self.version, row["version"])
+        if status in ACTIVE or row["lease_expires_at"] is not None:
+            raise OptimizationStateError(f"optimization {name!r} is {status.value}: pause it, or cancel it, first")
+        check_changeable(self.changed, status, row["attempt"])
+
+    @staticmethod
+    def _count(unit: UnitOfWork, before: Row, after: Row) -> None:
+        """It counts under its new type, strategy and priority."""
+        for table, names in ((TALLY, ("optimization_type", "strategy", "status")), (TALLY_PRIORITY, ("priority",))):
+            keys = [{name: row[name] for name in names} for row in (before, after)]
+            if keys[0] != keys[1]:
+                unit.upsert_counts(table, [key | {"count": count} for key, count in zip(keys, (-1, 1), strict=True)])
+
+
+def check_version(optimization_id: str, expected: int | None, version: int) -> None:
+    """Raises OptimizationStateError where it has changed since it was read; `expected` None: whatever it is."""
+    if expected is not None and expected != version:
+        raise OptimizationStateError(
+            f"optimization {optimization_id!r} was read at version {expected} and is at {version}: read it again"
+        )
+
+
+def check_changeable(changed: frozenset[str], status: OptimizationStatus, attempt: int) -> None:
+    """Raises OptimizationStateError for a field that may not change any more after so many attempts, naming it."""
+    if status in ENDED and (fixed := changed - WORDS):
+        why = f"the optimization has ended ({status.value}); submit another one with it, under another id"
+        raise OptimizationStateError(f"{min(fixed)}: {why}")
+    if attempt and (fixed := changed & SEARCH):
+        why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
+        raise OptimizationStateError(f"{min(fixed)}: {why}")

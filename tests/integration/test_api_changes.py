@@ -1,0 +1,186 @@
+"""Changing and deleting optimizations by requests: what may still change, what is counted, what is left, on both
+databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from command_line import create, work
+from store_backend import Requests
+
+from o9.model.states import Intent, OptimizationPriority, OptimizationType
+from o9.store.alerts import RaiseAlerts
+from o9.store.contract_alerts import telling
+from o9.store.contract_pruning import assert_counts_of_what_is_there
+from o9.store.contract_steps import assert_counts_are_true
+from o9.store.intents import SetIntent
+from o9.store.leases import Claim
+from o9.store.runs import CloseRun, KnowRun
+from o9.store.store import Store
+
+
+@pytest.fixture(params=["store_url", "postgres_url"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    with Store(request.getfixturevalue(request.param)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def api(store: Store) -> Iterator[Requests]:
+    with asyncio.Runner() as runner:
+        yield Requests(store, runner)
+
+
+def put(api: Requests, name: str, fields: Any, query: str = "") -> tuple[int, dict[str, Any]]:
+    return api.send(f"/optimizations/{name}{query}", "PUT", body=json.dumps(fields).encode())
+
+
+def test_before_its_first_attempt_all_may_change(api: Requests, store: Store) -> None:
+    body = {"optimization_id": "a", "total_steps": 3, "metadata": {"objective": "branin", "seed": 1}}
+    api.send("/optimizations", "POST", body=json.dumps(body).encode())
+    changed = {
+        "name": "Größe", "optimization_type": "risk_optimization", "priority": "critical", "total_steps": 7,
+        "parameters": {"a": 1}, "baseline_performance": 0.5,
+        "metadata": {"objective": "branin", "sampler": "random", "max_attempts": 9},
+    }  # fmt: skip
+    code, answer = put(api, "a", changed)
+    assert code == 200
+    for name in ("name", "optimization_type", "total_steps", "parameters", "baseline_performance"):
+        assert answer["data"][name] == changed[name]
+    assert answer["data"]["priority"] == 4
+    assert answer["data"]["metadata"]["sampler"] == "random"
+    assert isinstance(answer["data"]["metadata"]["seed"], int)  # drawn, as at a submission
+    assert store.get("a").to_dict() == answer["data"]
+    assert store.holding("a").max_attempts == 9
+    assert_counts_are_true(store)
+    assert store.priorities() == [{"priority": 4, "count": 1}]
+    # It is queued where its new priority puts it, and read as what it is now.
+    create(store, "b", priority=OptimizationPriority.HIGH)
+    claimed = store.write(Claim("node-1", 1, 30.0))
+    assert claimed is not None
+    assert claimed.optimization_id == "a"
+    assert [
+        state.optimization_id for state in store.list(optimization_type=OptimizationType.RISK_OPTIMIZATION).items
+    ] == ["a"]
+
+
+def test_what_was_read_may_be_sent_back_and_changes_nothing(api: Requests, store: Store) -> None:
+    create(store, "done")
+    work(store, "done", 2, "completed")
+    create(store, "waiting")
+    for name in ("done", "waiting"):
+        read = api.send(f"/optimizations/{name}")[1]["data"]
+        version = store.holding(name).version
+        assert put(api, name, read)[0] == 200
+        assert store.holding(name).version == version
+
+
+def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests) -> None:
+    api.send("/optimizations", "POST", body=b'{"optimization_id": "demo"}')
+    warnings = api.send("/optimizations/demo")[1]["data"]["warnings"]
+    assert len(warnings) == 1
+    assert put(api, "demo", {"total_steps": 4})[1]["data"]["warnings"] == warnings
+    answer = put(api, "demo", {"metadata": {"objective": "branin"}})[1]["data"]
+    assert (answer["warnings"], answer["total_steps"]) == ([], 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "code", "field"),
+    [
+        ("waiting", {"name": 5}, 422, "name"),
+        ("waiting", {"bogus": 5}, 422, "bogus"),
+        ("waiting", {"priority": "urgent"}, 422, "priority"),
+        ("waiting", {"optimization_id": "other"}, 422, "optimization_id"),
+        ("waiting", {"status": "running"}, 422, "status"),
+        ("waiting", {"progress": 0.5}, 422, "progress"),
+        ("waiting", {"created_at": "2020-01-01T00:00:00Z"}, 422, "created_at"),
+        ("waiting", {"metadata": {"objective": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
+        ("waiting", {"metadata": {"objective": "branin", "sampler": "moon"}}, 422, "metadata.sampler"),
+        ("waiting", {"metadata": {"objective": "branin", "after": ["done"]}}, 409, "metadata.after"),
+        ("paused", {"total_steps": 9}, 409, "total_steps"),
+        ("paused", {"metadata": {"objective": "branin"}}, 409, "metadata"),
+        ("done", {"priority": "low"}, 409, "priority"),
+        ("done", {"parameters": {"a": 1}}, 409, "parameters"),
+        ("running", {"name": "other"}, 409, "running"),
+        ("claimed", {"name": "other"}, 409, "claimed"),
+    ],
+)
+def test_what_may_not_change_is_named_and_nothing_changes(
+    api: Requests, store: Store, name: str, fields: Any, code: int, field: str
+) -> None:
+    for each in ("waiting", "paused", "done", "running", "claimed"):
+        create(store, each, metadata={"objective": "branin", "seed": 1})
+    work(store, "paused", 1, "paused")
+    work(store, "done", 1, "completed")
+    work(store, "running", 1)
+    store.write(Claim("node-1", 100, 30.0, "claimed"))
+    before = store.get(name).to_dict() | {"execution_time": 0}
+    answered, answer = put(api, name, fields)
+    assert (answered, field in answer["error"]) == (code, True), answer
+    assert store.get(name).to_dict() | {"execution_time": 0} == before
+
+
+def test_what_rests_or_has_ended_keeps_what_its_trials_depend_on(api: Requests, store: Store) -> None:
+    for name, end in (("paused", "paused"), ("done", "completed")):
+        create(store, name)
+        work(store, name, 1, end)
+    assert put(api, "paused", {"name": "P", "description": "later", "priority": 4})[1]["data"]["priority"] == 4
+    assert put(api, "done", {"name": "D", "description": "good"})[1]["data"]["description"] == "good"
+    assert_counts_are_true(store)
+
+
+def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> None:
+    for name in ("done", "waiting", "paused"):
+        create(store, name)
+    work(store, "done", 2, "completed")
+    work(store, "paused", 1, "paused")
+    for name in ("done", "waiting", "paused"):
+        assert api.send(f"/optimizations/{name}", "DELETE")[0] == 200
+        assert api.send(f"/optimizations/{name}")[0] == 404
+        assert api.send(f"/optimizations/{name}", "DELETE")[0] == 404
+        assert (store.trials(name), store.transitions(name)) == ([], [])
+    assert api.send("/optimizations")[1]["data"]["items"] == []
+    statistics = api.send("/statistics")[1]["data"]
+    assert (statistics["total_optimizations"], statistics["pruned_optimizations"]) == (0, 3)
+    assert statistics["success_rate"] == pytest.approx(1 / 3)  # what was counted stays counted
+    assert_counts_of_what_is_there(store)
+    # No reader's cursor is ahead of what comes, and the row that is left is shown to no reader.
+    last = store.last_transition()
+    assert store.transitions_since(0) == []
+    create(store, "waiting")
+    assert [row["id"] > last for row in store.transitions_since(0)] == [True]
+
+
+def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store) -> None:
+    for name in ("awaited", "run", "alarm"):
+        create(store, name)
+    create(store, "after", metadata={"objective": "branin", "after": ["awaited"]})
+    code, answer = api.send("/optimizations/awaited", "DELETE")
+    assert (code, "after" in answer["error"]) == (409, True)
+    assert store.get("awaited").status.value == "created"
+    store.write(RaiseAlerts([telling("fires", optimization_id="alarm")]))
+    code, answer = api.send("/optimizations/alarm", "DELETE")
+    assert (code, "resolve" in answer["error"]) == (409, True)
+    work(store, "run", 1, "completed")
+    store.write(KnowRun("run-1", "run", 1))
+
+    async def closed_meanwhile() -> Any:
+        deleting = asyncio.create_task(api.api.handle_api_request("/optimizations/run", "DELETE"))
+        assert not (await asyncio.wait({deleting}, timeout=0.3))[0]
+        await store.write_async(CloseRun("run-1"))
+        return await deleting
+
+    assert api.run(closed_meanwhile())["success"]
+
+
+def test_what_runs_is_not_deleted_unasked(api: Requests, store: Store) -> None:
+    create(store, "running")
+    work(store, "running", 1)
+    assert api.send("/optimizations/running", "DELETE")[0] == 409
+    assert store.holding("running").intent == Intent.RUN.value
+    store.write(SetIntent("running", Intent.CANCEL, "ana"))
+    assert api.send("/optimizations/running", "DELETE")[0] == 409

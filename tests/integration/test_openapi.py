@@ -1,0 +1,56 @@
+"""The OpenAPI document says what the API does: Schemathesis asks every operation, rightly and wrongly, over HTTP.
+
+`make openapi` asks for longer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from command_line import create, work
+from http_server import serving
+from hypothesis import HealthCheck, settings
+from store_backend import StoreBackend
+
+from o9.api.api import OptimizationAPI
+from o9.store.alerts import RaiseAlerts
+from o9.store.codec import JSON_FIELDS
+from o9.store.contract_alerts import telling
+from o9.store.store import Store
+
+EXAMPLES = 500 if os.environ.get("O9_LONG_TESTS") else 10
+# Fields of which a JSON schema cannot say all: names that nothing has, a cursor that no page gave, a NUL or an integer
+# of more than 64 bits at any depth, and that 3.0 is no integer.
+BEYOND_A_SCHEMA = {"cursor", "metric_name", "total_steps", "completed_steps", *JSON_FIELDS}
+CONFIG = {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", 404, 409, 422]}}}
+
+
+@pytest.fixture
+def document(store_url: str) -> Iterator[Any]:
+    with Store(store_url) as store:
+        create(store, "done")
+        work(store, "done", 2, "completed")
+        create(store, "waiting")
+        store.write(RaiseAlerts([telling("alarm", optimization_id="waiting")]))
+        api = OptimizationAPI(backend=StoreBackend(store), rate_limit="1000000/second")
+        with serving(api) as served:
+            config = schemathesis.Config.from_dict(CONFIG)
+            yield schemathesis.openapi.from_url(f"{served.url}/openapi.json", config=config)
+
+
+schema = schemathesis.pytest.from_fixture("document")
+
+
+@schema.parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_each_operation_does_what_the_document_says(case: Any) -> None:
+    response = case.call()
+    case.validate_response(response)
+    if response.status_code == 422 and case.meta.generation.mode.is_positive:
+        field = re.split(r"\W", response.json()["error"])[0]
+        assert field in BEYOND_A_SCHEMA, response.json()
