@@ -87,6 +87,7 @@ class OptimizationStateAggregator:
         self.health_checker = OptimizationHealthChecker(health_check_interval)
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
+        self._following = (self.synchronizer, self.statistics, self.health_checker)
         self._findings = Findings(self.monitor, self.alert_system)
         self._rules = RuleWatch(
             self.alert_system,
@@ -301,6 +302,9 @@ class OptimizationStateAggregator:
             on_dead=self._rules.node_died,
         )
         await self.coordinator.start()
+        self.synchronizer.use_node(self._node.name)
+        for component in self._following:
+            await component.start()
         await self._rules.is_back(self._node.name)
         self.alert_system.use_node(self._node.name)
         with self._node.prefect_settings():  # blocks of the alerts' file are loaded under these
@@ -312,6 +316,8 @@ class OptimizationStateAggregator:
     async def _stop(self) -> None:
         if self._node is not None:
             node, self._node = self._node, None
+            for component in self._following:
+                await component.stop()
             await self.monitor.stop()
             await self._findings.stop()
             await self._rules.stop()
