@@ -44,6 +44,14 @@ def test_a_clock_that_is_set_takes_nobody_s_life() -> None:
         assert not living(roster, 1003.0 + jump, at=1034.0 + jump, now=33.5)
 
 
+def test_nobody_is_lost_for_not_being_seen_while_the_store_was_away() -> None:
+    roster = Roster()
+    assert living(roster, 1000.0, at=1001.0, now=0.0)
+    roster.excuse(120.0)
+    assert living(roster, 1000.0, at=1121.0, now=120.0)
+    assert not living(roster, 1000.0, at=1152.0, now=151.0)
+
+
 def test_one_whose_process_is_gone_lives_no_more_at_once() -> None:
     assert not living(Roster(), 1000.0, at=1001.0, now=0.0, may_live=False)
 

@@ -47,6 +47,10 @@ class Roster:
             node["expected"] = found.expected[name]["info"] if name in found.expected else None
         return [nodes[name] for name in sorted(nodes)]
 
+    def excuse(self, now: float) -> None:
+        """This process saw nothing for a while: others may not have been able to give a heartbeat either."""
+        self._beats = {name: (beat, now) for name, (beat, _) in self._beats.items()}
+
     def _beat(self, row: Row, at: float, now: float) -> tuple[float, float]:
         """Its last heartbeat, and when that came, by the monotonic clock."""
         beat = row["heartbeat_at"]

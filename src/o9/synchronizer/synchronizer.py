@@ -231,6 +231,8 @@ class AsyncStateSynchronizer(StoreComponent):
         if not self._waiting and now < self._due:
             return
         await self._read_on()
+        if now - self._due > settings().lease_seconds / 3:  # the store was away, or this process stood still
+            self._roster.excuse(time.monotonic())
         before, self._readers = self._readers, await self._meet()
         self._last_sync = utc_now()
         self._due = now + self.sync_interval
