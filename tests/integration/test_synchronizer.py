@@ -296,15 +296,30 @@ class NodeProcess:
                 ["node.py", url, "0.5"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 env=environment | o9_testing.prefect_environment() | {"O9_NODE_ID": name},
             )  # fmt: skip
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self._reader.join()
+        self.end_input()
+
+    def end_input(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def _read(self) -> None:
-        for line in self.process.stdout or ():
-            kind, *what = json.loads(line)
-            if kind == "answer":
-                self._answers += what
-            else:
-                self.events.append([kind, *what])
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                kind, *what = json.loads(line)
+                if kind == "answer":
+                    self._answers += what
+                else:
+                    self.events.append([kind, *what])
 
     async def call(self, wait: Wait, *call: Any) -> Any:
         assert self.process.stdin is not None
@@ -318,9 +333,13 @@ class NodeProcess:
 
 async def test_two_nodes_on_one_postgresql(tmp_path: Path, postgres_url: str, async_wait_until: Wait) -> None:
     o9_testing.session_server()
-    with o9_testing.no_process_left() as environment, Store(postgres_url) as store:
+    with o9_testing.no_process_left() as environment, Store(postgres_url) as store, ExitStack() as started:
+
+        def start(name: str) -> NodeProcess:
+            return started.enter_context(NodeProcess(tmp_path, postgres_url, name, environment))
+
         hold(store, "a")
-        one, two = (NodeProcess(tmp_path, postgres_url, name, environment) for name in ("one", "two"))
+        one, two = start("one"), start("two")
         for node in (one, two):
             await async_wait_until(lambda node=node: ["ready"] in node.events, 60)
 
@@ -366,15 +385,14 @@ async def test_two_nodes_on_one_postgresql(tmp_path: Path, postgres_url: str, as
         assert {node["node_id"] for node in told["nodes"] if node["expected"]} == {"three"}
 
         # Its next life hears what is published from then on.
-        again = NodeProcess(tmp_path, postgres_url, "two", environment)
+        again = start("two")
         await async_wait_until(lambda: ["ready"] in again.events, 60)
         await async_wait_until(lambda: ["node_joined", "two"] in one.events)
         assert await one.call(async_wait_until, "broadcast_optimization_update", "a", {"n": "new"})
         await async_wait_until(lambda: again.updates() == [{"n": "new"}])
         assert one.updates() == [*sent, {"n": "late"}, {"n": "new"}]
         for node in (one, again):
-            assert node.process.stdin is not None
-            node.process.stdin.close()
+            node.end_input()
             assert await asyncio.to_thread(node.process.wait, 60) == 0
         assert store.nodes() == []
 
