@@ -390,7 +390,7 @@ async def test_two_nodes_on_one_postgresql(tmp_path: Path, postgres_url: str, as
         await async_wait_until(lambda: ["node_joined", "two"] in one.events)
         assert await one.call(async_wait_until, "broadcast_optimization_update", "a", {"n": "new"})
         await async_wait_until(lambda: again.updates() == [{"n": "new"}])
-        assert one.updates() == [*sent, {"n": "late"}, {"n": "new"}]
+        await async_wait_until(lambda: one.updates() == [*sent, {"n": "late"}, {"n": "new"}])
         for node in (one, again):
             node.end_input()
             assert await asyncio.to_thread(node.process.wait, 60) == 0
