@@ -24,6 +24,7 @@ from o9.store.provenance import RecordProvenance
 from o9.store.rule_standings import KeepStandings
 from o9.store.silences import AddSilence
 from o9.store.store import Store
+from o9.store.synchronization import ExpectNode, Publish
 from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 
@@ -60,6 +61,8 @@ def fill(store: Store) -> None:
     store.write(Transition("名字-🚀", S.PAUSED, Cause.PERSON, "by ann"))
     put(store, "waiting")
     tell(store)
+    store.write(ExpectNode("node-2", {"host": "東京"}))
+    store.write(Publish("done", "node-1", {"regime": "慢"}))
 
 
 def tell(store: Store) -> None:

@@ -166,7 +166,8 @@ async def test_what_has_ended_or_runs_cannot_be_initialized(manager: Optimizatio
     assert await manager.get_lifecycle_history("a") == history
 
 
-async def test_initialize_asks_the_hooks(manager: OptimizationLifecycleManager) -> None:
+@pytest.mark.parametrize("register", ["register_lifecycle_hook", "register_callback"])
+async def test_initialize_asks_the_hooks(manager: OptimizationLifecycleManager, register: str) -> None:
     called: list[str] = []
 
     async def before(name: str) -> None:
@@ -174,8 +175,9 @@ async def test_initialize_asks_the_hooks(manager: OptimizationLifecycleManager) 
         if name == "forbidden":
             raise ValueError("not today")
 
-    manager.register_lifecycle_hook("before_initializing", before)
-    manager.register_lifecycle_hook("after_initializing", lambda name: called.append(f"after {name}"))
+    getattr(manager, register)("on_create", lambda state: called.append(f"created {state.optimization_id}"))
+    await getattr(manager, register)("before_initializing", before)
+    getattr(manager, register)("after_initializing", lambda name: called.append(f"after {name}"))
     for name in ("a", "forbidden"):
         await manager.create_optimization(new(name, objective="branin"))
     await manager.initialize_optimization("a")
@@ -183,7 +185,7 @@ async def test_initialize_asks_the_hooks(manager: OptimizationLifecycleManager) 
         await manager.initialize_optimization("forbidden")
     with pytest.raises(OptimizationError):
         await manager.initialize_optimization("nobody")
-    assert called == ["before a", "after a", "before forbidden"]
+    assert called == ["created a", "created forbidden", "before a", "after a", "before forbidden"]
     assert await manager.get_lifecycle_state("forbidden") is S.CREATED
     assert await states_of(manager, "forbidden") == [(None, S.CREATED)]
 

@@ -73,6 +73,10 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         tried = store.family_trials("prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
         assert_alerts_read_back(store, there=revision >= "0005")
+        expected = {name: row["info"] for name, row in store.gathering().expected.items()}
+        assert expected == ({"node-2": {"host": "東京"}} if revision >= "0009" else {})
+        published = [(row["optimization_id"], row["node"], row["update"]) for row in store.published(0).changes]
+        assert published == ([("done", "node-1", {"regime": "慢"})] if revision >= "0009" else [])
         rules = revision >= "0006"
         assert store.alerts.rule_standings() == ({("slow", "done"): '{"phase":"pending"}'} if rules else {})
         assert store.alerts.read_up_to() == ({"transition": 7} if rules else {})

@@ -23,6 +23,7 @@ from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
 from o9.store.policies import SetPolicy
 from o9.store.runs import KnowRun
 from o9.store.store import Store
+from o9.store.synchronization import Publish
 from o9.store.transitions import Cause, Transition
 
 
@@ -97,6 +98,9 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "transitions": lambda: store.transitions("b1"),
         "checkpoint": lambda: store.checkpoint("b1"),
         "changes": lambda: store.changes(3, limit=2),
+        "publish": lambda: store.write(Publish("b1", "node", {})),
+        "published": lambda: store.published(3),
+        "nodes and how far they have read": store.gathering,
         "transitions of all": lambda: store.transitions_since(3, limit=2),
         "intents": lambda: store.intents("b1"),
         "open runs": lambda: store.open_runs(after="run-0", limit=2),

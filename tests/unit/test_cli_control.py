@@ -95,9 +95,9 @@ def test_when_waiting_is_over(wish: Wish, so: set[S], never: set[S]) -> None:
 
 
 def test_nobody_works_on_what_waits_without_a_node_or_was_held_by_a_dead_one() -> None:
-    for_prefect = Crew(frozenset({"node#flows"}))
+    take_no_work = Crew(frozenset({"node#flows", "node#sync"}))
     assert nobody_works_on(S.CREATED, holding("created"), NOBODY)
-    assert nobody_works_on(S.CREATED, holding("created"), for_prefect)
+    assert nobody_works_on(S.CREATED, holding("created"), take_no_work)
     assert nobody_works_on(S.RUNNING, holding(), DEAD)
     assert nobody_works_on(S.CREATED, holding("created"), NODE) is None
     assert nobody_works_on(S.CREATED, holding("created", "hold"), NOBODY) is None

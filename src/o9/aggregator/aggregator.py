@@ -89,6 +89,7 @@ class OptimizationStateAggregator:
         self.health_checker = OptimizationHealthChecker(health_check_interval)
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
+        self._following = (self.synchronizer, self.statistics, self.health_checker)
         self._findings = Findings(self.monitor, self.alert_system)
         self._suspender = Suspender(self.health_checker, self._interval)
         self._rules = RuleWatch(
@@ -319,6 +320,9 @@ class OptimizationStateAggregator:
         dispatcher = self._node.dispatcher
         self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
         await self.coordinator.start()
+        self.synchronizer.use_node(self._node.name)
+        for component in self._following:
+            await component.start()
         await self._rules.is_back(self._node.name)
         self.alert_system.use_node(self._node.name)
         with self._node.prefect_settings():  # blocks of the alerts' file are loaded under these
@@ -331,6 +335,8 @@ class OptimizationStateAggregator:
         if self._node is not None:
             node, self._node = self._node, None
             await self._suspender.stop()
+            for component in self._following:
+                await component.stop()
             await self.monitor.stop()
             await self._findings.stop()
             await self._rules.stop()

@@ -18,7 +18,7 @@ from o9.store.store import Store
 FEED_PAGE = 1000
 POLL_SECONDS = 0.2
 PARKED = frozenset({OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED})
-FLOWS_OF_PREFECT = "#flows"  # how `o9.flows.presence` ends the names of its nodes
+TAKE_NO_WORK = ("#flows", "#sync")  # how `o9.flows.presence` and a synchronizer alone end the names of their nodes
 
 
 @dataclass
@@ -81,8 +81,8 @@ class Crew:
 
     @property
     def takes_work(self) -> bool:
-        """Is there a node that starts what is queued? Those of flows that Prefect started do not."""
-        return any(not node.endswith(FLOWS_OF_PREFECT) for node in self.alive)
+        """Is there a node that starts what is queued?"""
+        return any(not node.endswith(TAKE_NO_WORK) for node in self.alive)
 
     def lost(self, holding: Holding | None) -> str | None:
         """`its node X is gone since 12:00:00`; None where it has none, or a living one."""

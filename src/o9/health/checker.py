@@ -3,7 +3,8 @@
 Contract. The checks are pure (`validity`, `completeness`, `security`, `performance`) over what `facts` reads; nothing
 is made up: what cannot be known has the status unknown, no score (None), and its reason among the issues. So has a part
 whose own check failed: the others are judged all the same. Every report is kept in the store, with the checks behind
-it (`o9.store.reports`), as the custom rules left it. For one event loop.
+it (`o9.store.reports`), as the custom rules left it. Events follow the record: they tell of every report, whichever
+process made it. For one event loop.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.settings import settings
-from o9.model.states import ENDED
+from o9.model.states import ENDED, HealthStatus
 from o9.store.codec import moment, to_json
 from o9.store.component import StoreComponent
 from o9.store.reports import PAGE_LIMIT, KeepReport
@@ -40,13 +41,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 EVALUATION_SECONDS = 60.0
 HISTORY_SHOWN = 100
+LOOK_SECONDS = 2.0  # for reports that other processes have made
+_SEVERITY = {HealthStatus.HEALTHY: 0, HealthStatus.UNKNOWN: 0, HealthStatus.WARNING: 1, HealthStatus.CRITICAL: 2}
 
 
 class OptimizationHealthChecker(StoreComponent):
     """`check_interval`: seconds for which a report is good enough for `recent_report`.
 
     evaluation_seconds: how long evaluating the best of one optimization once more may take.
+
+    Events, while it is started: `report(report)` for each report on the store that says something new;
+    `degraded(report, before)` for those among them that are a warning or critical, and worse than the one before of the
+    same optimization (None: there was none).
     """
+
+    events = ("report", "degraded")
 
     def __init__(
         self,
@@ -61,6 +70,7 @@ class OptimizationHealthChecker(StoreComponent):
         self._thresholds = dict(THRESHOLDS)
         self._rules: list[Rule] = []
         self._evaluating = asyncio.Lock()
+        self._told = 0  # the last report that events told of
         self._one_at_a_time = asyncio.Lock()  # a large family takes seconds of processor time and hundreds of MiB
 
     def use(self, store: Store) -> None:
@@ -170,6 +180,23 @@ class OptimizationHealthChecker(StoreComponent):
     @property
     def has_rules(self) -> bool:
         return bool(self._rules)
+
+    async def _begin(self) -> None:
+        self._told = await self.store.read_async(self.store.last_health_report)
+        self._repeat(self._tell_reports, min(self.check_interval, LOOK_SECONDS), "telling of new health reports")
+
+    async def _tell_reports(self) -> None:
+        if not any(map(self.has_callbacks, self.events)):
+            self._told = await self.store.read_async(self.store.last_health_report)
+            return
+        for row in await self.store.read_async(self.store.health_reports_since, self._told):
+            report = OptimizationHealthReport.from_dict(row["report"])
+            earlier = await self.store.read_async(self.store.health_report_before, report.optimization_id, row["id"])
+            before = OptimizationHealthReport.from_dict(earlier["report"]) if earlier else None
+            self._told = row["id"]
+            await self.emit("report", report)
+            if _SEVERITY[report.overall_status] > (_SEVERITY[before.overall_status] if before else 0):
+                await self.emit("degraded", report, before)
 
     def _measure(self) -> str:
         """A fingerprint of the thresholds and rules that hold now."""

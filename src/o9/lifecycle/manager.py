@@ -12,16 +12,13 @@ interval. What other processes do with an optimization asks no hook of this one.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from o9.lifecycle.submission import retry, submit
-from o9.model.component import Registered
-from o9.model.errors import OptimizationLifecycleError, OptimizationValidationError
+from o9.model.component import CALLBACK_SECONDS, Registered, called
+from o9.model.errors import OptimizationLifecycleError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, Reason
@@ -30,12 +27,10 @@ from o9.store.intents import SetIntent
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
-logger = logging.getLogger(__name__)
 EVENTS = (
     "on_create",
     *(f"{when}_{status.value}" for when in ("before", "after") for status in OptimizationStatus),
 )
-HOOK_SECONDS = 30.0
 
 
 class OptimizationLifecycleManager(StoreComponent):
@@ -45,7 +40,6 @@ class OptimizationLifecycleManager(StoreComponent):
 
     def __init__(self, *, store: Store | None = None) -> None:
         super().__init__(store)
-        self._hooks: dict[str, list[Callable[..., Any]]] = {}
         self._is_told = False
 
     async def create_optimization(self, state: OptimizationState) -> str:
@@ -119,28 +113,30 @@ class OptimizationLifecycleManager(StoreComponent):
 
     def register_lifecycle_hook(self, event: str, hook: Callable[..., Any]) -> Registered:
         """Call `hook` (sync or async) at `event`; takes effect at once, and may be awaited."""
-        if event not in EVENTS:
-            raise OptimizationValidationError("event", f"{event!r} is not one of {', '.join(EVENTS)}")
-        if not callable(hook):
-            raise OptimizationValidationError("hook", f"{hook!r} cannot be called")
-        self._hooks.setdefault(event, []).append(hook)
-        return Registered()
+        return self.register_callback(event, hook)
 
     async def guard(self, optimization_id: str, to: OptimizationStatus) -> None:
         """Ask the `before` hooks. Raises OptimizationLifecycleError where one of them forbids it."""
-        for hook in self._hooks.get(event := f"before_{to.value}", []):
-            await _call(hook, event, optimization_id)
+        for hook in list(self._callbacks.get(event := f"before_{to.value}", ())):
+            try:
+                await called(hook, optimization_id)
+            except TimeoutError as error:
+                raise OptimizationLifecycleError(
+                    f"the hook for {event} did not end within {CALLBACK_SECONDS} s"
+                ) from error
+            except (Exception, SystemExit) as error:
+                raise OptimizationLifecycleError(f"the hook for {event} raised {error!r}") from error
 
     async def created(self, state: OptimizationState) -> None:
         """Call the `on_create` hooks for one that was recorded elsewhere."""
-        await self._tell("on_create", state)
+        await self.emit("on_create", state)
 
     def be_told(self) -> Callable[[Mapping[str, Any]], Any]:
         """From now on `after` hooks are called for the transitions that are given to what this returns."""
         self._is_told = True
 
         async def tell(transition: Mapping[str, Any]) -> None:
-            await self._tell(f"after_{transition['to_status']}", transition["optimization_id"])
+            await self.emit(f"after_{transition['to_status']}", transition["optimization_id"])
 
         return tell
 
@@ -152,7 +148,7 @@ class OptimizationLifecycleManager(StoreComponent):
             await self.guard(optimization_id, to)
         after = await self.store.write_async(SetIntent(optimization_id, intent, by))
         if after is not before.status and not self._is_told:
-            await self._tell(f"after_{after.value}", optimization_id)
+            await self.emit(f"after_{after.value}", optimization_id)
         return True
 
     async def _move(self, optimization_id: str, to: OptimizationStatus, issue: str | None = None) -> bool:
@@ -162,25 +158,5 @@ class OptimizationLifecycleManager(StoreComponent):
             Transition(optimization_id, to, Cause.PERSON, "by hand", settings().node_id, issue=issue)
         )
         if reason is Reason.ALLOWED and not self._is_told:
-            await self._tell(f"after_{to.value}", optimization_id)
+            await self.emit(f"after_{to.value}", optimization_id)
         return True
-
-    async def _tell(self, event: str, argument: Any) -> None:
-        """What has happened has happened: a hook that raises is logged, and the others are called."""
-        for hook in self._hooks.get(event, []):
-            try:
-                await _call(hook, event, argument)
-            except OptimizationLifecycleError as error:
-                logger.error("%s", error, exc_info=error.__cause__ if logger.isEnabledFor(logging.DEBUG) else None)
-
-
-async def _call(hook: Callable[..., Any], event: str, argument: Any) -> None:
-    try:
-        answer = hook(argument)
-        if inspect.isawaitable(answer):
-            async with asyncio.timeout(HOOK_SECONDS):
-                await answer
-    except TimeoutError as error:
-        raise OptimizationLifecycleError(f"the hook for {event} did not end within {HOOK_SECONDS} s") from error
-    except (Exception, SystemExit) as error:
-        raise OptimizationLifecycleError(f"the hook for {event} raised {error!r}") from error

@@ -2,8 +2,8 @@
 
 Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start`
 initializes and `cleanup` stops what that was left out for. `register_callback` takes effect at once, and what it
-returns may be awaited or not, because users write it both ways. A callback that raises, or awaits for longer than
-CALLBACK_SECONDS, is logged and disturbs nobody.
+returns may be awaited or not, because users write it both ways. A callback that raises or exits, or awaits for longer
+than CALLBACK_SECONDS, is logged and disturbs nobody.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, ClassVar
 
 from o9.model.errors import NotYetAvailableError, OptimizationValidationError
+from o9.model.loops import ErrorBoundary
 
 logger = logging.getLogger(__name__)
 CALLBACK_SECONDS = 30.0
@@ -37,6 +38,7 @@ class Component:
         self._initialized = False
         self._started = False
         self._callbacks: dict[str, list[Callable[..., Any]]] = {}
+        self._repeating: list[asyncio.Task[None]] = []
 
     @property
     def is_running(self) -> bool:
@@ -60,6 +62,11 @@ class Component:
         """End what it does by itself; `start` goes on."""
         if self._started:
             self._started = False
+            repeating, self._repeating = self._repeating, []
+            for task in repeating:
+                task.cancel()
+            if repeating:
+                await asyncio.wait(repeating)
             await self._end()
 
     async def cleanup(self) -> None:
@@ -85,14 +92,23 @@ class Component:
 
     async def emit(self, event: str, *args: Any) -> None:
         """Call the callbacks of `event` in the order of their registration."""
-        for callback in self._callbacks.get(event, []):
+        for callback in list(self._callbacks.get(event, ())):
             try:
-                answer = callback(*args)
-                if inspect.isawaitable(answer):
-                    async with asyncio.timeout(CALLBACK_SECONDS):
-                        await answer
-            except Exception:  # a user's callback must not disturb what called it
+                await called(callback, *args)
+            except (Exception, SystemExit):  # a user's callback must not disturb what called it
                 logger.exception("a callback of %s's event %r failed", type(self).__name__, event)
+
+    def _repeat(self, look: Callable[[], Awaitable[None]], seconds: float, what: str) -> None:
+        """From `_begin`: await `look` every `seconds` until `stop`. Where it raises, the log says `what` failed."""
+        boundary = ErrorBoundary(logger, what)
+
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                with boundary:
+                    await look()
+
+        self._repeating.append(asyncio.create_task(repeat(), name=f"o9-{type(self).__name__}"))
 
     async def _open(self) -> None: ...
 
@@ -101,6 +117,23 @@ class Component:
     async def _end(self) -> None: ...
 
     async def _close(self) -> None: ...
+
+
+async def called(callback: Callable[..., Any], *args: Any) -> None:
+    """Call it, and await what it answers for CALLBACK_SECONDS at most.
+
+    Raises what it raises; TimeoutError where it takes longer; RuntimeError where it was cancelled from within.
+    """
+    try:
+        answer = callback(*args)
+        if inspect.isawaitable(answer):
+            async with asyncio.timeout(CALLBACK_SECONDS):
+                await answer
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("it was cancelled from within") from error
 
 
 def not_yet(what: str) -> NotYetAvailableError:

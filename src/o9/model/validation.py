@@ -339,6 +339,7 @@ def _between(low: float, high: float) -> str:
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _check_id_text = _text(ID_LIMIT, required=True)
+validate_node_id, validate_json = _check_id_text, _json(dict)  # of (field, value)
 _NOT_IN_JSON = re.compile("[\x00\ud800-\udfff]")
 _CHECKS: dict[str, Check] = {
     "optimization_id": _check_id,

@@ -2,14 +2,15 @@
 
 Contract. What is unknown is None, with the reason beside it. Nothing here writes, but `record_optimization_metric`.
 Unknown ids raise OptimizationError, unknown metrics and bad arguments OptimizationValidationError, naming the field.
-`get_parameter_importance` and the frames read what they are asked about, and cost what that is.
+`get_parameter_importance` and the frames read what they are asked about, and cost what that is. Events follow the
+record, whichever process wrote it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +32,8 @@ DAYS_SHOWN = 30
 DEFAULT_RANGE = timedelta(days=7)
 LOOKED_AT = 50  # of those in one status now, to say how long they have been in it
 HISTORY_LIMIT = 100_000
+LOOK_SECONDS = 1.0  # for an hour that is over
+SETTLED = timedelta(seconds=10)  # after its end, a node whose clock is slow may still write to an hour
 _NOW = ("created", "initializing", "running", "paused", "suspended")
 
 
@@ -38,10 +41,24 @@ class OptimizationStatistics(StoreComponent):
     """Durations are seconds of running; improvements are shares of the baseline (see `o9.lifecycle.effect`).
 
     By itself, `async with OptimizationStatistics("optimization_state.db") as statistics:` opens a store and closes it.
+
+    Event, while it is started: `window(window)` for each hour, ten seconds after its end, also where nothing ended in
+    it. Keys: `window` ("hour"), `starts` (YYYY-MM-DDTHH, in UTC), and those of `get_performance_trends`' windows.
+    clock: says what time it is.
     """
 
-    def __init__(self, storage_path: str = "optimization_stats.db", *, store: Store | None = None) -> None:
+    events = ("window",)
+
+    def __init__(
+        self,
+        storage_path: str = "optimization_stats.db",
+        *,
+        store: Store | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         super().__init__(store, storage_path)
+        self._clock = clock
+        self._hour = datetime.min  # of which is told next
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -175,6 +192,21 @@ class OptimizationStatistics(StoreComponent):
         made = await self.frame(kind, optimization_id, **choice)
         return await self.store.read_async(frames.write, made, path)
 
+    async def _begin(self) -> None:
+        self._hour = _hour(self._clock())
+        self._repeat(self._tell_windows, LOOK_SECONDS, "telling of the hour that is over")
+
+    async def _tell_windows(self) -> None:
+        first, end = self._hour, _hour(self._clock() - SETTLED)
+        hours = [_name(first + timedelta(hours=n)) for n in range((end - first) // timedelta(hours=1))]
+        if not hours:
+            return
+        rows = await self.store.read_async(self.store.windows, "hour", hours[0], _name(end))
+        figures, self._hour = summary.by_window(rows), end
+        for starts in hours:
+            told = figures.get(starts) or summary.window_figures(())
+            await self.emit("window", {"window": "hour", "starts": starts, **told})
+
 
 _ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "trials": rows.trials,
@@ -246,6 +278,14 @@ def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> l
         return store.tied(metric, own, value, ranking.TIES_COUNTED + 1)
 
     return ranking.ranked(rows, limit, direction, tied)
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _name(hour: datetime) -> str:
+    return hour.strftime("%Y-%m-%dT%H")
 
 
 def _member(field: str, value: Any, kind: Callable[[Any], Any]) -> Any:

@@ -261,7 +261,8 @@ def nodes(connection: Connection) -> list[Row]:
 
 
 def changes(connection: Connection, after: int, limit: int) -> list[Row]:
-    return _rows(connection, select(CHANGE).where(CHANGE.c.id > after).order_by(CHANGE.c.id).limit(limit))
+    columns = [CHANGE.c[name] for name in ("id", "optimization_id", "kind", "at")]
+    return _rows(connection, select(*columns).where(CHANGE.c.id > after).order_by(CHANGE.c.id).limit(limit))
 
 
 def last_change(connection: Connection) -> int:

@@ -104,6 +104,12 @@ def reports_since(connection: Connection, after: int, limit: int) -> list[Row]:
     return _rows(connection, wanted)
 
 
+def report_before(connection: Connection, optimization_id: str, report: int) -> Row | None:
+    mine = (REPORT.c.optimization_id == optimization_id) & (REPORT.c.id < report)
+    found = _rows(connection, select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(1))
+    return found[0] if found else None
+
+
 def last_report(connection: Connection) -> int:
     return int(connection.execute(select(func.max(REPORT.c.id))).scalar() or 0)
 

@@ -12,8 +12,8 @@ Contract, tested by `o9.store.contract` on every database:
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
 The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies`,
-`retry`, `reports` and `pruning`; about alerts, those of `alerts`, `silences`, `outbox`, `rule_standings` and
-`leadership`.
+`retry`, `reports`, `synchronization` and `pruning`; about alerts, those of `alerts`, `silences`, `outbox`,
+`rule_standings` and `leadership`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from o9.store.provenance import Baseline, Repetition
 from o9.store.pruning import Outlook
 from o9.store.queries import Filter, Holding, Page
 from o9.store.rollups import Difference, Key, Sums, write_rollups
+from o9.store.synchronization import Gathering, Published, gathering, published
 from o9.store.unit import Operation, Row
 
 P = ParamSpec("P")
@@ -226,6 +227,10 @@ class Store:
     def health_reports_since(self, after: int, *, limit: int = 1000) -> Rows:
         return self._read(reports.reports_since, after, limit)
 
+    def health_report_before(self, optimization_id: str, report: int) -> Row | None:
+        """What was said of one before the report with this id."""
+        return self._read(reports.report_before, optimization_id, report)
+
     def last_health_report(self) -> int:
         return self._read(reports.last_report)
 
@@ -290,6 +295,14 @@ class Store:
 
     def last_change(self) -> int:
         return self._read(queries.last_change)
+
+    def published(self, after: int) -> Published:
+        """What nodes have published for each other behind the change `after`; a page."""
+        return self._read(published, after)
+
+    def gathering(self) -> Gathering:
+        """All nodes, also those that somebody registered by hand, and how far each has read."""
+        return self._read(gathering)
 
     def schema(self) -> str | None:
         return self._read(schema_revision)

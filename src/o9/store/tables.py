@@ -341,7 +341,10 @@ class RecordedMetric(Record, table=True):
 
 
 class Node(Record, table=True):
-    """Running aggregator processes. `pid` and `process_started` tell a neighbour on `host` that one died."""
+    """Running processes. `pid` and `process_started` tell a neighbour on `host` that one died.
+
+    `cursor` is the change that it reads next (see `o9.store.synchronization`); 0: it reads none.
+    """
 
     __tablename__ = "node"
 
@@ -350,12 +353,12 @@ class Node(Record, table=True):
     pid: int
     process_started: float
     heartbeat_at: float
-    cursor: int = 0
+    cursor: int = Field(0, sa_column=Column(SERIAL, nullable=False))
     info: str = "{}"
 
 
 class Writer(Record, table=True):
-    """PostgreSQL only: the number of each writer's last transaction, which tells what became of a COMMIT"""
+    """PostgreSQL only: the number of each writer's last transaction, which tells what became of a COMMIT."""
 
     __tablename__ = "writer"
 
@@ -364,8 +367,21 @@ class Writer(Record, table=True):
     at: float
 
 
+class ExpectedNode(Record, table=True):
+    """Nodes that somebody registered by hand, whether they run or not."""
+
+    __tablename__ = "expected_node"
+
+    node_id: str = Field(primary_key=True)
+    info: str = "{}"
+    at: str
+
+
 class Change(Record, table=True):
-    """The change feed, in commit order: writers take turns, so an id that is seen is followed only by larger ones."""
+    """The change feed, in commit order: writers take turns, so an id that is seen is followed only by larger ones.
+
+    `data` is what the nodes' callbacks hear (JSON); None: nothing.
+    """
 
     __tablename__ = "change"
 
@@ -373,6 +389,7 @@ class Change(Record, table=True):
     optimization_id: str
     kind: str
     at: str
+    data: str | None = None
 
 
 unbounded_texts()
