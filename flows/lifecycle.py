@@ -171,7 +171,9 @@ _END_STATES: dict[Verdict, Callable[[Attempt], State[Any]]] = {
     ),
     Verdict.CANCEL: lambda attempt: Cancelled(message=f"cancelled through O9 {attempt.asked_by}".strip()),
     Verdict.TIME_OUT: _timed_out,
-    Verdict.REQUEUE: lambda _: State(type=StateType.CANCELLED, name=REQUEUED, message="its node let it go; the next attempt goes on behind its last step"),
+    Verdict.REQUEUE: lambda _: State(
+        type=StateType.CANCELLED, name=REQUEUED, message="its node let it go; the next attempt goes on from here"
+    ),
 }  # fmt: skip
 
 
