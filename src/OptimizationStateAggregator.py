@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from o9.health.checker import OptimizationHealthChecker
     from o9.lifecycle.manager import OptimizationLifecycleManager
     from o9.model.errors import (
-        NotYetAvailableError,
         OptimizationAlertError,
         OptimizationAPIError,
         OptimizationConflictError,
@@ -62,7 +61,6 @@ _HOMES = {
     "o9.health.checker": ("OptimizationHealthChecker",),
     "o9.lifecycle.manager": ("OptimizationLifecycleManager",),
     "o9.model.errors": (
-        "NotYetAvailableError",
         "OptimizationAPIError",
         "OptimizationAlertError",
         "OptimizationConflictError",
@@ -107,7 +105,6 @@ __all__ = [
     "AsyncStateSynchronizer",
     "Evaluation",
     "HealthStatus",
-    "NotYetAvailableError",
     "OptimizationAPI",
     "OptimizationAPIError",
     "OptimizationAlert",

@@ -11,7 +11,6 @@ import pytest
 from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 
 from OptimizationStateAggregator import (
-    NotYetAvailableError,
     OptimizationConflictError,
     OptimizationError,
     OptimizationState,
@@ -331,8 +330,3 @@ async def test_a_callback_that_raises_disturbs_nobody(
         await ended(aggregator, name)
         await async_wait_until(lambda name=name: name in told)
     assert told == ["a", "b"]
-
-
-async def test_what_is_not_there_yet_says_so(aggregator: OptimizationStateAggregator) -> None:
-    with pytest.raises(NotYetAvailableError, match="not available in this release"):
-        await aggregator.api.register_api_handler("/x", "GET", print)

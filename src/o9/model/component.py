@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, ClassVar
 
-from o9.model.errors import NotYetAvailableError, OptimizationValidationError
+from o9.model.errors import OptimizationValidationError
 from o9.model.loops import ErrorBoundary
 
 logger = logging.getLogger(__name__)
@@ -134,8 +134,3 @@ async def called(callback: Callable[..., Any], *args: Any) -> None:
         if task is None or task.cancelling():
             raise
         raise RuntimeError("it was cancelled from within") from error
-
-
-def not_yet(what: str) -> NotYetAvailableError:
-    """The error for what the public surface names and this release does not do: better than a made-up answer."""
-    return NotYetAvailableError(f"{what} is not available in this release of O9")

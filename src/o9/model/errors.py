@@ -15,8 +15,7 @@ OptimizationError
 ├── OptimizationHealthError
 ├── OptimizationAPIError
 ├── OptimizationSyncError
-├── OptimizationAlertError
-└── NotYetAvailableError            a named feature that this release does not have; also NotImplementedError
+└── OptimizationAlertError
 """
 
 from __future__ import annotations
@@ -93,7 +92,3 @@ class OptimizationSyncError(OptimizationError):
 
 class OptimizationAlertError(OptimizationError):
     """An alert, rule or channel that cannot be taken or delivered."""
-
-
-class NotYetAvailableError(OptimizationError, NotImplementedError):
-    """A feature that the public surface names and this release does not have."""
