@@ -133,6 +133,26 @@ def test_what_rests_or_has_ended_keeps_what_its_trials_depend_on(api: Requests, 
     assert_counts_are_true(store)
 
 
+def test_limits_and_words_of_the_metadata_may_change_later(api: Requests, store: Store) -> None:
+    for name, end in (("paused", "paused"), ("done", "completed")):
+        create(store, name, metadata={"objective": "branin", "seed": 1, "risk_limits": {"drawdown": 0.2}})
+        work(store, name, 1, end)
+    asked = store.get("paused").metadata
+    changed = asked | {"risk_limits": {"drawdown": 0.5}, "tags": ["book"], "notes": "as agreed"}
+    assert put(api, "paused", {"metadata": changed})[1]["data"]["metadata"] == changed
+    assert store.get("paused").metadata == changed
+    assert put(api, "done", {"metadata": asked | {"tags": ["old"]}})[1]["data"]["metadata"]["tags"] == ["old"]
+    for name, metadata, key in (
+        ("paused", changed | {"seed": 2}, "metadata.seed"),
+        ("paused", {"risk_limits": {"drawdown": 0.9}}, "metadata.objective"),
+        ("done", asked | {"risk_limits": {"drawdown": 0.9}, "tags": ["old"]}, "metadata.risk_limits"),
+    ):
+        code, answer = put(api, name, {"metadata": metadata})
+        assert (code, key in answer["error"]) == (409, True), answer
+    assert put(api, "paused", {"metadata": 5})[0] == 422
+    assert_counts_are_true(store)
+
+
 def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> None:
     for name in ("done", "waiting", "paused"):
         create(store, name)

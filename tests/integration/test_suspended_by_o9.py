@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,15 +133,7 @@ async def test_one_at_a_time_makes_room_and_the_most_urgent_stays_longest(
         assert (await ended(aggregator, name)).status is S.COMPLETED
 
 
-def limit_drawdown(path: str, name: str, limit: float) -> None:
-    with sqlite3.connect(path) as direct:
-        change = "UPDATE optimization SET metadata = json_set(metadata, '$.risk_limits.drawdown', ?)"
-        direct.execute(f"{change} WHERE optimization_id = ?", (limit, name))
-
-
-async def test_a_broken_risk_limit_takes_it_off_until_the_limit_is_another(
-    open_aggregator: Open, store_url: str
-) -> None:
+async def test_a_broken_risk_limit_takes_it_off_until_the_limit_is_another(open_aggregator: Open) -> None:
     aggregator = await open_aggregator()
     limits = {"risk_limits": {"drawdown": 0.2}}
     await aggregator.submit_optimization(new("a", objective="suspended risky", total_steps=20, **SEED, **limits))
@@ -150,7 +141,8 @@ async def test_a_broken_risk_limit_takes_it_off_until_the_limit_is_another(
     state = await reached(aggregator, "a", "suspended")
     assert "drawdown -0.3, the limit is 0.2" in state.issues[-1]
     assert 1 <= state.completed_steps < 20
-    limit_drawdown(store_url, "a", 0.5)
+    metadata = state.metadata | {"risk_limits": {"drawdown": 0.5}}
+    assert (await aggregator.handle_api_request("/optimizations/a", "PUT", {"metadata": metadata}))["success"]
     assert (await ended(aggregator, "a")).status is S.COMPLETED
     assert reasons(aggregator.store, "a") == [("suspend", "o9:risk_limits"), ("run", "o9:risk_limits")]
     assert (await ended(aggregator, "fits")).status is S.COMPLETED

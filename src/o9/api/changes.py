@@ -1,8 +1,8 @@
 """`PUT` and `DELETE` of an optimization. What an attempt works on is refused, or with `cancel` cancelled first.
 
-A change keeps the fields that it does not name. Before the first attempt it may give all that a submission may; later
-the name, the description and the priority, after the end the name and the description. Deleting is what pruning does:
-what was counted of it stays counted. What has not ended is cancelled before that.
+A change keeps the fields that it does not name; metadata are one field. Before the first attempt it may give all that a
+submission may; later what no trial depends on (`o9.store.replace.LATER`), after the end the words. Deleting is what
+pruning does: what was counted of it stays counted. What has not ended is cancelled before that.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from o9.store.codec import content_hash
 from o9.store.policies import with_defaults
 from o9.store.pruning import Because, PruneOne
 from o9.store.queries import Holding
-from o9.store.replace import REPLACEABLE, SEARCH, Replace, check_changeable, check_version
+from o9.store.replace import LATER, REPLACEABLE, SEARCH, Replace, check_changeable, check_version, fields_of
 from o9.store.store import Store
 
 END_SECONDS = 20.0  # what is cancelled has ended by then, and Prefect has said so
 POLL_SECONDS = 0.05
+_ABSENT = object()
 _AT_SUBMISSION = ("after", "retry_of", "retry_from_step")
 _WHY_KEPT = {
     Because.AWAITED: "others are to run after it: cancel or delete those first",
@@ -53,9 +54,9 @@ async def change(
     before = await existing(backend, optimization_id)
     holding = await _holding(store, optimization_id)
     after = OptimizationState.from_dict(before.to_dict() | dict(fields))
-    changed = frozenset(name for name in fields if getattr(before, name) != getattr(after, name))
+    changed = _changed(before, after)
     _check_owner(optimization_id, changed)
-    validate_changes({name: getattr(after, name) for name in changed})
+    validate_changes({name: getattr(after, name) for name in fields_of(changed)})
     _check_metadata(before, after)
     check_version(optimization_id, version, holding.version)
     ends = is_at_work(holding, before)
@@ -66,7 +67,7 @@ async def change(
         await _cancel(backend, optimization_id)
         version = None  # which has moved on
     if changed:
-        settled = await _settled(store, before, after) if changed & SEARCH else after
+        settled = await _settled(store, before, after) if fields_of(changed - LATER) & SEARCH else after
         await store.write_async(Replace(settled, changed, content_hash(after), version))
     return await existing(backend, optimization_id)
 
@@ -108,8 +109,19 @@ def _at_work(state: OptimizationState, verb: str) -> OptimizationStateError:
     )
 
 
+def _changed(before: OptimizationState, after: OptimizationState) -> frozenset[str]:
+    """The names of the fields that differ; of the metadata, of the keys."""
+    names = {each.name for each in dataclasses.fields(before)} - {"metadata"}
+    changed = {name for name in names if getattr(before, name) != getattr(after, name)}
+    old, new = before.metadata, after.metadata
+    if not isinstance(new, Mapping):
+        return frozenset(changed | {"metadata"})
+    keys = {key for key in old.keys() | new.keys() if old.get(key, _ABSENT) != new.get(key, _ABSENT)}
+    return frozenset(changed | {f"metadata.{key}" for key in keys})
+
+
 def _check_owner(optimization_id: str, changed: frozenset[str]) -> None:
-    for name in sorted(changed - REPLACEABLE):
+    for name in sorted(fields_of(changed) - REPLACEABLE):
         remedy = "it cannot change; submit another one under the new id"
         if name == "status":
             remedy = f"POST /optimizations/{optimization_id}/start, pause, resume or cancel moves it"

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from o9.lifecycle.presence import takes_work
+from o9.lifecycle.presence import warn_if_nobody_works
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
@@ -112,13 +112,8 @@ class OptimizationCoordinator(StoreComponent):
         return True
 
     async def _queued(self, optimization_id: str, status: OptimizationStatus) -> str:
-        """Its id. Where it waits and nobody is there to run it, that is said at once."""
-        waits = status is OptimizationStatus.CREATED
-        if waits and not await self.store.read_async(takes_work, self.store):
-            logger.warning(
-                "%s is recorded and waits: no aggregator runs on %s; start an OptimizationStateAggregator on it, or "
-                "`o9 serve`", optimization_id, self.store.name,
-            )  # fmt: skip
+        if status is OptimizationStatus.CREATED:
+            await warn_if_nobody_works(self.store, optimization_id)
         return optimization_id
 
     async def _begin(self) -> None:

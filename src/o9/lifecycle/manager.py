@@ -2,7 +2,8 @@
 
 What somebody is at work on (an attempt holds it) is only asked: to pause, to be cancelled, to time out; the attempt
 carries that out. What nobody holds is moved at once. Every move goes through the store's one transition function; what
-the table forbids raises OptimizationStateError.
+the table forbids raises OptimizationStateError. What is queued while no aggregator runs on the store waits, and a
+warning says so.
 
 Hooks: `on_create(state)`; `before_<status>(id)`, which forbids the move by raising; `after_<status>(id)`. In an
 aggregator they are called around all that its own attempts do as well: a `before_initializing`, `before_running` or
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from o9.lifecycle.presence import warn_if_nobody_works
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import CALLBACK_SECONDS, Registered, called
 from o9.model.errors import OptimizationLifecycleError
@@ -52,11 +54,10 @@ class OptimizationLifecycleManager(StoreComponent):
         self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
     ) -> str:
         """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
-        created = await retry(
-            self.store, optimization_id, from_step=from_step, new_id=new_id, node=settings().node_id
-        )  # fmt: skip
-        await self.created(created)
-        return created.optimization_id
+        again = await retry(self.store, optimization_id, from_step=from_step, new_id=new_id, node=settings().node_id)
+        await self.created(again)
+        await warn_if_nobody_works(self.store, again.optimization_id)
+        return again.optimization_id
 
     async def initialize_optimization(self, optimization_id: str) -> bool:
         """By hand, without the queue: whoever calls this runs it himself."""
@@ -149,6 +150,8 @@ class OptimizationLifecycleManager(StoreComponent):
         after = await self.store.write_async(SetIntent(optimization_id, intent, by))
         if after is not before.status and not self._is_told:
             await self.emit(f"after_{after.value}", optimization_id)
+        if intent is Intent.RUN and after is OptimizationStatus.CREATED:
+            await warn_if_nobody_works(self.store, optimization_id)
         return True
 
     async def _move(self, optimization_id: str, to: OptimizationStatus, issue: str | None = None) -> bool:

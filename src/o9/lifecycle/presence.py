@@ -201,6 +201,15 @@ def takes_work(store: Store) -> bool:
     return any("limit" in node["info"] and is_alive(node) for node in store.nodes())
 
 
+async def warn_if_nobody_works(store: Store, optimization_id: str) -> None:
+    """For one that was just queued: where nobody is there to run it, that is said at once."""
+    if not await store.read_async(takes_work, store):
+        logger.warning(
+            "%s is recorded and waits: no aggregator runs on %s; start an OptimizationStateAggregator on it, or "
+            "`o9 serve`", optimization_id, store.name,
+        )  # fmt: skip
+
+
 def _dead(nodes: list[Row]) -> tuple[str, ...]:
     return tuple(node["node_id"] for node in nodes if lives(node) is False)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
@@ -96,7 +96,9 @@ async def retry(
     """
     origin = await store.read_async(store.get, optimization_id)
     if origin is None:
-        raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
+        raise OptimizationNotFoundError(
+            f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
+        )
     metadata: dict[str, Any] = {"retry_of": optimization_id}
     if from_step is not None:
         metadata["retry_from_step"] = from_step

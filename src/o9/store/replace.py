@@ -13,16 +13,18 @@ from o9.store.rollups import TALLY, TALLY_PRIORITY
 from o9.store.transitions import DEFAULT_MAX_ATTEMPTS, STATUSES, existing
 from o9.store.unit import Row, UnitOfWork
 
-WORDS = frozenset({"name", "description"})
+# Fields by their names; of the metadata its keys, `metadata.seed`.
+WORDS = frozenset({"name", "description", "metadata.tags", "metadata.notes"})
+LATER = WORDS | {"priority", "metadata.risk_limits"}  # until the end
 SEARCH = frozenset({
     "optimization_type", "total_steps", "parameters", "baseline_performance", "target_performance", "metadata",
 })  # fmt: skip
-REPLACEABLE = WORDS | SEARCH | {"priority"}
+REPLACEABLE = SEARCH | {"name", "description", "priority"}
 
 
 @dataclass(frozen=True)
 class Replace:
-    """Give the fields `changed` of an optimization the values that `state` has; the others stay.
+    """Give the fields `changed` of an optimization the values that `state` has; the others stay, metadata as a whole.
 
     `content`: the `content_hash` of what was asked for. `version`: the one that it was read at, None: any. Raises
     OptimizationStateError, naming a field that may not change any more, and while an attempt is at work on it.
@@ -41,9 +43,10 @@ class Replace:
         row = existing(unit, self.state.optimization_id)
         self._check(row)
         new = state_to_row(self.state)
-        changes: Row = {name: new[name] for name in self.changed}
+        fields = fields_of(self.changed)
+        changes: Row = {name: new[name] for name in fields}
         changes["content_hash"] = self.content
-        if self.changed & SEARCH:  # the metadata and warnings that follow from it
+        if fields & SEARCH:  # the metadata and warnings that follow from it
             changes |= {name: new[name] for name in ("metadata", "warnings")}
             changes["strategy"] = str(self.state.metadata.get("strategy", "default"))
             changes["max_attempts"] = int(self.state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS))
@@ -71,6 +74,11 @@ class Replace:
                 unit.upsert_counts(table, [key | {"count": count} for key, count in zip(keys, (-1, 1), strict=True)])
 
 
+def fields_of(changed: frozenset[str]) -> frozenset[str]:
+    """The fields to which these names belong."""
+    return frozenset(name.partition(".")[0] for name in changed)
+
+
 def check_version(optimization_id: str, expected: int | None, version: int) -> None:
     """Raises OptimizationStateError where it has changed since it was read; `expected` None: whatever it is."""
     if expected is not None and expected != version:
@@ -84,6 +92,6 @@ def check_changeable(changed: frozenset[str], status: OptimizationStatus, attemp
     if status in ENDED and (fixed := changed - WORDS):
         why = f"the optimization has ended ({status.value}); submit another one with it, under another id"
         raise OptimizationStateError(f"{min(fixed)}: {why}")
-    if attempt and (fixed := changed & SEARCH):
+    if attempt and (fixed := changed - LATER):
         why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
         raise OptimizationStateError(f"{min(fixed)}: {why}")
