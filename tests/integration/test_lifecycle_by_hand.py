@@ -190,36 +190,48 @@ async def test_initialize_asks_the_hooks(manager: OptimizationLifecycleManager, 
     assert await states_of(manager, "forbidden") == [(None, S.CREATED)]
 
 
-# A coordinator alone
+# A coordinator and a lifecycle manager alone
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> int:
+    """How often it was said since the last time that nobody runs what waits."""
+    found = [record for record in caplog.records if record.funcName == "warn_if_nobody_works"]
+    caplog.clear()
+    return len(found)
 
 
 async def test_what_nobody_will_run_is_said_at_once(
     store_url: str, open_aggregator: Callable[..., Awaitable[Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def warnings() -> int:
-        found = [record for record in caplog.records if record.name == "o9.coordinator.coordinator"]
-        caplog.clear()
-        return len(found)
-
     coordinator = OptimizationCoordinator()
     with pytest.raises(OptimizationError, match="initialize"):
         await coordinator.submit_optimization(new("a", objective="branin", total_steps=1))
     with Store(store_url) as store:
         coordinator.use(store)
         await coordinator.submit_optimization(new("a", objective="branin", seed=7, total_steps=1))
-        assert warnings() == 1
+        assert warnings(caplog) == 1
         await coordinator.pause_optimization("a")
-        assert warnings() == 0
+        assert warnings(caplog) == 0
         await coordinator.resume_optimization("a")
-        assert warnings() == 1
+        assert warnings(caplog) == 1
         aggregator = await open_aggregator()
         await coordinator.submit_optimization(new("b", objective="branin", seed=7, total_steps=1))
-        assert warnings() == 0
+        assert warnings(caplog) == 0
         for name in ("a", "b"):
             assert (await ended(aggregator, name)).status is S.COMPLETED
         await aggregator.cleanup()
         await coordinator.submit_optimization(new("c", objective="branin", seed=7, total_steps=1))
-        assert warnings() == 1
+        assert warnings(caplog) == 1
+
+
+async def test_a_manager_says_so_too(manager: OptimizationLifecycleManager, caplog: pytest.LogCaptureFixture) -> None:
+    await manager.create_optimization(new("a", objective="branin", total_steps=1))
+    assert warnings(caplog) == 0  # it is held back
+    for verb, said in (("start", 1), ("pause", 0), ("resume", 1), ("initialize", 0), ("start", 0), ("cancel", 0)):
+        assert await getattr(manager, f"{verb}_optimization")("a") is True
+        assert warnings(caplog) == said, verb
+    await manager.retry_optimization("a")
+    assert warnings(caplog) == 1
 
 
 # Policies
