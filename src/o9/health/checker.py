@@ -179,6 +179,7 @@ class OptimizationHealthChecker(StoreComponent):
 
     @property
     def has_rules(self) -> bool:
+        """Whether any rule is registered."""
         return bool(self._rules)
 
     async def _begin(self) -> None:
