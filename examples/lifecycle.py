@@ -1,17 +1,45 @@
-"""The life of an optimization: created, started, paused, resumed, completed; with hooks, and its history."""
+"""The life of an optimization: created, started, paused, resumed, completed; with hooks, and its history.
+
+Then another one that O9 itself suspends for a broken risk limit, until the limit is another.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
 from o9.lifecycle.submission import new_optimization
-from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatus, objective
+from OptimizationStateAggregator import Evaluation, OptimizationStateAggregator, OptimizationStatus, objective
 
 
 @objective("carry", search_space={"weight": {"type": "float", "low": 0.0, "high": 1.0}})
 async def carry(parameters: dict[str, float]) -> float:
     await asyncio.sleep(0.05)  # put your backtest here
     return parameters["weight"] * (1.0 - parameters["weight"])
+
+
+@objective("levered carry", search_space={"weight": {"type": "float", "low": 0.0, "high": 1.0}})
+async def levered_carry(parameters: dict[str, float]) -> Evaluation:
+    await asyncio.sleep(0.05)
+    return Evaluation(value=parameters["weight"], metrics={"drawdown": -0.3})
+
+
+async def suspended_and_resumed(aggregator: OptimizationStateAggregator) -> None:
+    metadata = {"objective": "levered carry", "seed": 7, "risk_limits": {"drawdown": 0.2}}
+    optimization_id = await aggregator.submit_optimization(
+        new_optimization({"name": "levered carry", "total_steps": 40, "metadata": metadata})
+    )
+    while (
+        state := await aggregator.get_optimization_status(optimization_id)
+    ).status is not OptimizationStatus.SUSPENDED:
+        await asyncio.sleep(0.05)
+    print(state.issues[-1])
+    # The same over HTTP, by `PUT /optimizations/{id}`: metadata are sent as a whole, as they were read.
+    changed = {"metadata": state.metadata | {"risk_limits": {"drawdown": 0.5}}}
+    answer = await aggregator.handle_api_request(f"/optimizations/{optimization_id}", "PUT", changed)
+    print(f"the limit is now {answer['data']['metadata']['risk_limits']['drawdown']}")
+    while (state := await aggregator.get_optimization_status(optimization_id)).completed_at is None:
+        await asyncio.sleep(0.05)
+    print(f"it went on by itself, and has {state.status.value} with {state.completed_steps} steps")
 
 
 async def main() -> None:
@@ -55,6 +83,8 @@ async def main() -> None:
             print(f"{before} -> {move['to_state'].value} ({move['cause']}, attempt {move['attempt']})")
         trials = aggregator.store.trials(optimization_id)
         print(f"{len(trials)} trials, each once: {[trial.number for trial in trials] == list(range(20))}")
+
+        await suspended_and_resumed(aggregator)
 
 
 asyncio.run(main())

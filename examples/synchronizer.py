@@ -1,8 +1,9 @@
-"""Several nodes on one record: each sees what the other runs, and goes on with what the other leaves."""
+"""Several nodes on one record: they tell each other of optimizations, and one goes on with what another leaves."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from o9.lifecycle.submission import new_optimization
 from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatus, objective
@@ -16,20 +17,33 @@ async def carry(parameters: dict[str, float]) -> float:
 
 def node() -> OptimizationStateAggregator:
     """As a rule each is a process of its own, on a machine of its own; the record is then in PostgreSQL."""
-    return OptimizationStateAggregator(storage_path="examples.db", monitoring_interval=0.2, sync_interval=1.0)
+    return OptimizationStateAggregator(storage_path="examples.db", monitoring_interval=0.2, sync_interval=1.5)
 
 
 async def main() -> None:
     async with node() as one:
         optimization_id = await one.submit_optimization(
-            new_optimization({"name": "carry", "total_steps": 30, "metadata": {"objective": "carry", "seed": 7}})
+            new_optimization({"name": "carry", "total_steps": 100, "metadata": {"objective": "carry", "seed": 7}})
         )
         while (await one.get_optimization_status(optimization_id)).completed_steps < 3:
             await asyncio.sleep(0.05)
 
-        async with node() as other:
+        heard: list[Any] = []
+        other = node()
+        other.synchronizer.register_callback("synced", heard.append)
+        async with other:
             nodes = await other.synchronizer.get_nodes()
             print(f"{len(nodes)} nodes on the record")
+            read = await one.sync_optimization_state(optimization_id)
+            print(f"every node has read the state: {read}")
+            for leverage in (1.5, 1.0):
+                await one.synchronizer.broadcast_optimization_update(optimization_id, {"leverage": leverage})
+            while len(heard) < 3:
+                await asyncio.sleep(0.05)
+            print(f"the other node heard, in order: {[change['update'] for change in heard]}")
+            statistics = await one.synchronizer.get_sync_statistics()
+            print(f"active nodes: {statistics['active_nodes']}, changes to publish: {statistics['queue_size']}")
+
             state = await other.get_optimization_status(optimization_id)
             print(f"the other node sees it: {state.status.value}, {state.completed_steps} steps")
 
@@ -44,7 +58,7 @@ async def main() -> None:
             }
             print(f"completed by attempt {max(ran_on)}, on {len(set(ran_on.values()))} nodes")
             numbers = [trial.number for trial in other.store.trials(optimization_id)]
-            print(f"{len(numbers)} trials, each once: {numbers == list(range(30))}")
+            print(f"{len(numbers)} trials, each once: {numbers == list(range(100))}")
 
 
 asyncio.run(main())

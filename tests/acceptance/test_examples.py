@@ -32,6 +32,9 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^- -> created \(submission, attempt 0\)$",
         r"^running -> completed \(hook, attempt 3\)$",
         r"^20 trials, each once: True$",
+        r"^suspended: the best trial has drawdown -0\.3, the limit is 0\.2$",
+        r"^the limit is now 0\.5$",
+        r"^it went on by itself, and has completed with 40 steps$",
     ),
     "performance_statistics.py": (
         r"^3 in all, 100% of what ended completed$",
@@ -47,20 +50,30 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^an edge: Sharpe ratio \d\.\d+, validity (healthy|warning)$",
     ),
     "api.py": (
-        r"^POST /optimizations: done, API v1$",
-        r"^completed: \{'x': .*\} gives 0\.\d+$",
-        r"^the first 3 trials: \[",
-        r"^completeness: healthy$",
-        r"^the best of all: 0\.\d+$",
-        r"^GET /optimizations/nothing: 404: ",
-        r"^POST /optimizations: 422: .*total_steps",
-        r"^GET /weather: 404: ",
+        *(
+            pattern
+            for door in ("over-http", "in-process")
+            for pattern in (
+                rf"^{door}: branin once more: completed, the best is 0\.\d+$",
+                r"^the first 3 trials: \[",
+                r"^completeness: healthy$",
+                r"^the best of all: 0\.\d+$",
+                r"^GET /optimizations/nothing: 404: ",
+                r"^POST /optimizations: 422: .*total_steps",
+                r"^GET /weather: 404: ",
+            )
+        ),
+        r"^both found the same: True$",
+        r"^answered: \d+ requests, refused: 4 with 404$",
     ),
     "synchronizer.py": (
         r"^2 nodes on the record$",
+        r"^every node has read the state: True$",
+        r"^the other node heard, in order: \[None, \{'leverage': 1\.5\}, \{'leverage': 1\.0\}\]$",
+        r"^active nodes: 2, changes to publish: 0$",
         r"^the other node sees it: (running|created), \d+ steps$",
         r"^completed by attempt 2, on 2 nodes$",
-        r"^30 trials, each once: True$",
+        r"^200 trials, each once: True$",
     ),
     "alerts.py": (
         r"^critical: Drawdown: the book has lost 3 % since noon$",

@@ -426,9 +426,8 @@ async def monitor(world: World) -> None:
     assert await alone.get_optimization_status("done") == await world.aggregator.get_optimization_status("done")
     assert await alone.stop_monitoring("done") is True
     assert await alone.stop_monitoring("done") is False
-    await world.aggregator.submit_optimization(
-        new("troubled", objective="surface troubled", total_steps=100_000, stop_after_failures=100_000)
-    )
+    endless = {"total_steps": 100_000, "stop_after_failures": 100_000}
+    await world.aggregator.submit_optimization(new("troubled", objective="surface troubled", **endless))
     await soon(lambda: heard)
     assert {alert.optimization_id for alert in heard} == {"troubled"}
     found = await alone.get_alerts("troubled", heard[0].level)
