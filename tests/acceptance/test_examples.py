@@ -73,7 +73,7 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^active nodes: 2, changes to publish: 0$",
         r"^the other node sees it: (running|created), \d+ steps$",
         r"^completed by attempt 2, on 2 nodes$",
-        r"^200 trials, each once: True$",
+        r"^100 trials, each once: True$",
     ),
     "alerts.py": (
         r"^critical: Drawdown: the book has lost 3 % since noon$",
