@@ -159,12 +159,12 @@ def claims(store: Store) -> dict[str, Callable[[], float]]:
     }
 
 
-def _cursor_behind(store: Store, number: int) -> str | None:
+def _cursor_behind(store: Store, number: int) -> str:
     """A cursor in the middle, had in the way that a caller has one: as the `next_cursor` of a page that ends there."""
-    from o9.store.queries import _write_cursor
+    from o9.store.cursors import write_cursor
 
     at = (BEGAN + timedelta(seconds=number)).isoformat(timespec="microseconds")
-    return _write_cursor({"created_at": at, "optimization_id": f"optimization-{number:07d}"})
+    return write_cursor(at, f"optimization-{number:07d}")
 
 
 def resident_mebibytes(path: str, prefect: bool) -> float:

@@ -261,9 +261,9 @@ async def control(world: World) -> None:
         await aggregator.submit_optimization(new(name, objective="surface", total_steps=100_000, seed=7))
         await until(aggregator, name, lambda state: state.completed_steps > 0)
         await world.steer(door, "pause", name)
-        rests = await reached(aggregator, name, "paused")
+        steps = (await reached(aggregator, name, "paused")).completed_steps
         await world.steer(door, "resume", name)
-        await until(aggregator, name, lambda state, before=rests.completed_steps: state.completed_steps > before)
+        await until(aggregator, name, lambda state: state.completed_steps > steps)  # noqa: B023
         await world.steer(door, "cancel", name)
         await reached(aggregator, name, "cancelled")
         paths.append(path_of(world.store, name))
