@@ -89,10 +89,7 @@ async def resource_management_and_batches():
         while any(state.completed_at is None for state in await aggregator.get_all_optimizations()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
-        try:
-            aggregator.alert_system.register_alert_rule(custom_alert_rule)
-        except OptimizationError as e:
-            print(f"尚不可用: {e}")
+        aggregator.alert_system.register_alert_rule(custom_alert_rule)
         status = await aggregator.get_global_statistics()
         print(f"系统状态: {status}")
         active_optimizations = await aggregator.get_all_optimizations()
