@@ -15,6 +15,7 @@ is not the one in the ledger, OptimizationStrategyError says so.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import itertools
 import logging
@@ -74,6 +75,19 @@ def _load(sampler: str) -> None:
     with _imports:
         for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
             importlib.import_module(name)
+        if sampler == "qmc":
+            _load_sobol_numbers()
+
+
+def _load_sobol_numbers() -> None:
+    """SciPy reads them from a file when they are first needed. Where it cannot, it only prints that, and draws zeros.
+
+    Raises OSError, as of a file that cannot be opened.
+    """
+    from scipy.stats.qmc import Sobol
+
+    if Sobol(1, scramble=False).random(2)[1, 0] != 0.5:
+        raise OSError(errno.EMFILE, "SciPy could not read its Sobol numbers; has this process run out of descriptors?")
 
 
 def mix(*numbers: int) -> int:
