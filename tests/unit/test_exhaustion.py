@@ -76,6 +76,31 @@ def test_without_descriptors_sobol_numbers_are_an_error_and_not_zeros() -> None:
     assert told.stdout.split() == ["True", "0.5"], told.stderr
 
 
+IN_THE_MIDDLE = """
+import errno, sys
+from o9.strategies.asking import _load
+
+class Once:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.polynomial.laguerre":
+            sys.meta_path.remove(self)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+sys.meta_path.insert(0, Once())
+try:
+    _load("tpe")
+except OSError:
+    _load("tpe")
+    print("loaded")
+"""
+
+
+@pytest.mark.slow
+def test_optuna_is_loaded_again_where_that_failed_in_the_middle() -> None:
+    told = subprocess.run([sys.executable, "-c", IN_THE_MIDDLE], capture_output=True, text=True, timeout=120)
+    assert told.stdout.split() == ["loaded"], told.stderr
+
+
 def test_other_errors_are_none() -> None:
     circle = ValueError("a")
     circle.__context__ = caused_by(circle)

@@ -19,6 +19,7 @@ import errno
 import importlib
 import itertools
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -73,8 +74,15 @@ def _load(sampler: str) -> None:
     """Import all that will be needed, one thread at a time: two that import parts of scipy.stats at once would each
     find what the other has only half loaded."""
     with _imports:
-        for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
-            importlib.import_module(name)
+        try:
+            for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
+                importlib.import_module(name)
+        except BaseException:
+            # Its parts that were loaded by then stand in the way of each later import.
+            if "optuna" not in sys.modules:
+                for name in [name for name in sys.modules if name.startswith("optuna.")]:
+                    del sys.modules[name]
+            raise
         if sampler == "qmc":
             _load_sobol_numbers()
 
