@@ -355,7 +355,7 @@ class Node(Record, table=True):
 
 
 class Writer(Record, table=True):
-    """PostgreSQL only: the number of each writer's last transaction, which tells what became of a COMMIT"""
+    """PostgreSQL only: the number of each writer's last transaction, which tells what became of a COMMIT."""
 
     __tablename__ = "writer"
 
