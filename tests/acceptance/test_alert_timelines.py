@@ -72,6 +72,7 @@ def restarting(name: str, script: Script) -> Iterator[Entry]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("alertmanager")
 @pytest.mark.parametrize("name", named("alike"))
 def test_alertmanager_tells_alike(name: str, sent: dict[str, Any]) -> None:
     mine, its = told_by_o9(name), sent[name]
@@ -84,6 +85,7 @@ def test_alertmanager_tells_alike(name: str, sent: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("alertmanager")
 @pytest.mark.parametrize("name", named("differs"))
 def test_alertmanager_still_differs_where_that_is_wanted(name: str, sent: dict[str, Any]) -> None:
     assert timeline(name)["reason"]

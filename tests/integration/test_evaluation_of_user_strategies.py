@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluations import children
+from evaluations import children, wait_until
 from o9_testing import PATIENCE
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
@@ -126,7 +126,7 @@ async def test_a_sync_step_that_hangs_is_cut_off_and_its_child_ends() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await attempt.close()
-    assert children() == []
+    await wait_until(lambda: not children())
 
 
 async def test_closing_reaches_the_users_close_and_ends_what_it_started(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_closing_reaches_the_users_close_and_ends_what_it_started(tmp_path
     await attempt.step(state, 0, None)
     await attempt.close()
     assert path.exists()
-    assert children() == []
+    await wait_until(lambda: not children())
 
 
 @pytest.mark.parametrize("here", [True, False])
@@ -282,7 +282,7 @@ async def test_a_step_whose_process_writes_what_is_no_answer_is_said(written: by
     with pytest.raises(OptimizationStrategyError, match=r"strategy 'mine'.*process"):
         await asyncio.wait_for(attempt.step(state, 0, None), 10 * PATIENCE)
     await attempt.close()
-    assert children() == []
+    await wait_until(lambda: not children())
 
 
 def test_a_number_of_steps_must_come_from_somewhere() -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -134,6 +137,7 @@ class Node:
         await self._server.close()
 
     async def _start(self) -> None:
+        self._leave_sigterm_as_it_was()
         await asyncio.to_thread(self._presence.start)
         try:
             with prefect_client_settings(self._server):  # tasks that are created inside keep these settings
@@ -146,6 +150,12 @@ class Node:
             raise
         self._tasks.append(asyncio.create_task(self._watch_server(), name="o9-watch-server"))
         self._watchdog.start()
+
+    def _leave_sigterm_as_it_was(self) -> None:
+        """While it runs flows, Prefect raises an error for SIGTERM, in whatever task that hits, and the process lives
+        on. Where nobody else handles the signal, it ends the process, as it always does."""
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            self._loop.add_signal_handler(signal.SIGTERM, _end_by_sigterm)
 
     def _on_dead(self, names: tuple[str, ...]) -> None:
         """On the presence's thread, before what they held is freed."""
@@ -214,3 +224,8 @@ def _node_name() -> str:
     """The node's name; a process's second aggregator gets one of its own, because leases are held by name."""
     number = next(_names)
     return settings().node_id if number == 1 else f"{settings().node_id}#{number}"
+
+
+def _end_by_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)

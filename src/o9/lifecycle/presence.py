@@ -145,20 +145,23 @@ class Presence:
                 self._node, jump,
             )  # fmt: skip
             self._due_at = before
-        if before >= self._due_at:
-            if self._is_stuck():
-                if not self._was_stuck:
-                    logger.error("node %s renews no lease: its event loop is blocked", self._node)
-                self._was_stuck = True
-                return
-            self._was_stuck = False
-            self._renew()
-        self._free_the_dead(leases, before)
+        if self._renew_if_due(before):
+            self._free_the_dead(leases, before)
 
-    def _renew(self) -> None:
+    def _renew_if_due(self, now: float) -> bool:
+        """False where it is due and must not be, as the event loop is blocked."""
+        if now < self._due_at:
+            return True
+        if self._is_stuck():
+            if not self._was_stuck:
+                logger.error("node %s renews no lease: its event loop is blocked", self._node)
+            self._was_stuck = True
+            return False
+        self._was_stuck = False
         began = time.monotonic()
         self._store.write(self._heartbeat)
         self._renewed_at, self._due_at = began, began + self._lease_seconds / 3
+        return True
 
     def _free_the_dead(self, leases: Leases, now: float) -> None:
         nodes = self._store.nodes()
@@ -180,8 +183,7 @@ class Presence:
         with ThreadPoolExecutor(1, "o9-presence-dead") as elsewhere:
             done = elsewhere.submit(work)
             while not wait([done], self._look_seconds).done:
-                if time.monotonic() >= self._due_at and not self._is_stuck():
-                    self._renew()
+                self._renew_if_due(time.monotonic())
             done.result()
 
 

@@ -15,9 +15,11 @@ is not the one in the ledger, OptimizationStrategyError says so.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import itertools
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -72,8 +74,28 @@ def _load(sampler: str) -> None:
     """Import all that will be needed, one thread at a time: two that import parts of scipy.stats at once would each
     find what the other has only half loaded."""
     with _imports:
-        for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
-            importlib.import_module(name)
+        try:
+            for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
+                importlib.import_module(name)
+        except BaseException:
+            # Its parts that were loaded by then stand in the way of each later import.
+            if "optuna" not in sys.modules:
+                for name in [name for name in sys.modules if name.startswith("optuna.")]:
+                    del sys.modules[name]
+            raise
+        if sampler == "qmc":
+            _load_sobol_numbers()
+
+
+def _load_sobol_numbers() -> None:
+    """SciPy reads them from a file when they are first needed. Where it cannot, it only prints that, and draws zeros.
+
+    Raises OSError, as of a file that cannot be opened.
+    """
+    from scipy.stats.qmc import Sobol
+
+    if Sobol(1, scramble=False).random(2)[1, 0] != 0.5:
+        raise OSError(errno.EMFILE, "SciPy could not read its Sobol numbers; has this process run out of descriptors?")
 
 
 def mix(*numbers: int) -> int:
