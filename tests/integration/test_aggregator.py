@@ -177,6 +177,28 @@ async def test_each_part_of_its_life_may_be_called_twice(open_aggregator: Open, 
     assert not aggregator.is_running
 
 
+@pytest.mark.parametrize("part", ["coordinator", "alert_system", "monitor"])
+async def test_a_start_that_fails_leaves_nothing_running_and_the_next_one_starts(
+    open_aggregator: Open, store_url: str, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    await open_aggregator()  # the session's Prefect server is up
+
+    async def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    aggregator = OptimizationStateAggregator(storage_path=store_url, monitoring_interval=0.1)
+    before = {task.get_name() for task in asyncio.all_tasks()}
+    with monkeypatch.context() as patched:
+        patched.setattr(getattr(aggregator, part), "start", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            await aggregator.start()
+    assert not aggregator.is_running
+    assert {task.get_name() for task in asyncio.all_tasks()} <= before
+    async with aggregator:
+        await aggregator.submit_optimization(new("a", objective="easy", total_steps=1))
+        assert (await ended(aggregator, "a")).status is OptimizationStatus.COMPLETED
+
+
 async def test_a_stop_in_the_instant_of_a_wake_comes_to_its_end(
     aggregator: OptimizationStateAggregator, async_wait_until: Callable[..., Awaitable[Any]]
 ) -> None:

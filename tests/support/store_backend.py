@@ -49,17 +49,17 @@ class StoreBackend:
     async def prefect_alive(self) -> bool:
         return self.prefect_answers
 
-    async def start_optimization(self, optimization_id: str) -> bool:
-        return await self._lifecycle.start_optimization(optimization_id)
+    async def start_optimization(self, optimization_id: str, by: str) -> bool:
+        return await self._lifecycle.start_optimization(optimization_id, by)
 
-    async def pause_optimization(self, optimization_id: str) -> bool:
-        return await self._coordinator.pause_optimization(optimization_id)
+    async def pause_optimization(self, optimization_id: str, by: str) -> bool:
+        return await self._coordinator.pause_optimization(optimization_id, by)
 
-    async def resume_optimization(self, optimization_id: str) -> bool:
-        return await self._coordinator.resume_optimization(optimization_id)
+    async def resume_optimization(self, optimization_id: str, by: str) -> bool:
+        return await self._coordinator.resume_optimization(optimization_id, by)
 
-    async def cancel_optimization(self, optimization_id: str) -> bool:
-        return await self._coordinator.cancel_optimization(optimization_id)
+    async def cancel_optimization(self, optimization_id: str, by: str) -> bool:
+        return await self._coordinator.cancel_optimization(optimization_id, by)
 
     async def get_global_statistics(self) -> dict[str, Any]:
         return await self._statistics.get_global_statistics()

@@ -112,7 +112,11 @@ class OptimizationStateAggregator:
         async with self._gate:
             await self._initialize()
             if self._node is None:
-                await self._start(report or logger.info)
+                try:
+                    await self._start(report or logger.info)
+                except BaseException:
+                    await self._stop()
+                    raise
 
     async def stop(self) -> None:
         """Take nothing more. What runs commits its step and waits for the next start; nothing is lost."""
@@ -183,21 +187,21 @@ class OptimizationStateAggregator:
         """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
         return await self._steered(self.lifecycle_manager.retry_optimization(optimization_id, from_step, new_id))
 
-    async def start_optimization(self, optimization_id: str) -> bool:
+    async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue one that was created by hand (`lifecycle_manager.create_optimization`)."""
-        return await self._steered(self.lifecycle_manager.start_optimization(optimization_id))
+        return await self._steered(self.lifecycle_manager.start_optimization(optimization_id, by))
 
-    async def cancel_optimization(self, optimization_id: str) -> bool:
+    async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Cut it off at once, for good; the best so far is kept."""
-        return await self._steered(self.lifecycle_manager.cancel_optimization(optimization_id))
+        return await self._steered(self.lifecycle_manager.cancel_optimization(optimization_id, by))
 
-    async def pause_optimization(self, optimization_id: str) -> bool:
+    async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Let the step in flight commit, then free the slot."""
-        return await self._steered(self.lifecycle_manager.pause_optimization(optimization_id))
+        return await self._steered(self.lifecycle_manager.pause_optimization(optimization_id, by))
 
-    async def resume_optimization(self, optimization_id: str) -> bool:
+    async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Wait for a slot, and go on behind the last committed step."""
-        return await self._steered(self.lifecycle_manager.resume_optimization(optimization_id))
+        return await self._steered(self.lifecycle_manager.resume_optimization(optimization_id, by))
 
     async def _taken(self, recorded: OptimizationState) -> str:
         await self.lifecycle_manager.created(recorded)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from o9.api.answers import (
@@ -28,6 +28,7 @@ from o9.api.limits import RateLimit
 from o9.api.optimization_routes import add_optimization_routes
 from o9.api.other_routes import add_other_routes
 from o9.api.parameters import each_once
+from o9.api.reference import reference_page
 from o9.model.errors import OptimizationAPIError, OptimizationError
 
 Handler = Callable[..., Any]
@@ -43,7 +44,7 @@ def create_app(
 ) -> FastAPI:
     """The application over `backend`. `handlers`, by method and path below the prefix, come before O9's own routes."""
     app = FastAPI(
-        title="O9", version=API_VERSION, redirect_slashes=False, redoc_url=None, swagger_ui_oauth2_redirect_url=None,
+        title="O9", version=API_VERSION, redirect_slashes=False, docs_url=None, redoc_url=None,
         responses=REFUSALS, dependencies=[Depends(each_once)],
     )  # fmt: skip
     app.state.is_running = lambda: backend.is_running
@@ -51,6 +52,7 @@ def create_app(
         app.add_api_route(f"{PREFIX}{path}", _route(handler), methods=[method], include_in_schema=False)
     add_optimization_routes(app, backend)
     add_other_routes(app, backend)
+    app.add_api_route("/docs", lambda: HTMLResponse(reference_page(app.openapi())), include_in_schema=False)
     app.add_exception_handler(OptimizationError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
     app.add_exception_handler(HTTPException, answer_http)

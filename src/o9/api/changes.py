@@ -150,7 +150,7 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
 
 async def _cancel(backend: Backend, optimization_id: str) -> None:
     """Cancel it, and wait for its end."""
-    await backend.cancel_optimization(optimization_id)
+    await backend.cancel_optimization(optimization_id, "api")
     deadline = asyncio.get_running_loop().time() + END_SECONDS
     while (state := await existing(backend, optimization_id)).status not in ENDED:
         if asyncio.get_running_loop().time() > deadline:

@@ -125,11 +125,11 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
 
 
 def _add_control(
-    app: FastAPI, backend: Backend, verb: str, control: Callable[[str], Awaitable[bool]], summary: str
+    app: FastAPI, backend: Backend, verb: str, control: Callable[[str, str], Awaitable[bool]], summary: str
 ) -> None:
     async def ask(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         await existing(backend, optimization_id)
-        await control(optimization_id)
+        await control(optimization_id, "api")
         return success((await existing(backend, optimization_id)).to_dict())
 
     app.add_api_route(

@@ -112,7 +112,7 @@ class ThisMachineOnly:
         if not _is_loopback(host):
             refused = f"Host: {host!r} is not this machine's loopback address; ask http://127.0.0.1"
         elif origin is not None and origin != f"http://{host}":
-            refused = f"Origin: pages of {origin!r} are not let in; ask from a program, or from this API's own /docs"
+            refused = f"Origin: pages of {origin!r} are not let in; ask from a program"
         else:
             await self._app(scope, receive, send)
             return
