@@ -189,6 +189,7 @@ def test_processes_share_one_server_that_ends_with_the_last_of_them(home: Path) 
         assert time.monotonic() - began < 15.0
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_children_of_a_killed_user_do_not_keep_the_server(home: Path) -> None:
     with users(home) as start:
         user = start("fork")
@@ -246,6 +247,7 @@ def test_a_starter_killed_in_the_first_start_leaves_nothing_and_the_next_start_w
         assert [path.name for path in tmp_path.glob(".*o9*")] == []
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_whoever_waits_when_the_starter_is_killed_uses_the_server_that_it_started(home: Path) -> None:
     with users(home) as start:
         pair = [start(), start()]
@@ -353,6 +355,7 @@ def listening(port: int) -> socket.socket | None:
     return None
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 async def test_on_another_port_it_lets_in_by_another_string(home: Path) -> None:
     with here(home):
         first = await ensure_prefect_server()
