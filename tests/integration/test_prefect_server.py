@@ -235,6 +235,7 @@ async def test_one_process_may_use_it_several_times_and_start_it_again(home: Pat
 # Deaths at start
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_a_starter_killed_in_the_first_start_leaves_nothing_and_the_next_start_works(tmp_path: Path) -> None:
     with users(tmp_path) as start:
         starter = start()
@@ -413,6 +414,7 @@ def run_alone(test: str) -> None:
 
 
 # Prefect leaves the client open with which it asks where results are stored, once a flow run (results.py, 3.8.8).
+@pytest.mark.long  # a pytest and a server of its own
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 async def test_flow_runs_land_in_its_database_without_a_refused_request(
     home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -474,6 +476,7 @@ def contents(file: Path) -> list[tuple[str, ...]]:
         return sorted(tuple(sorted(line.strip(" ,\t") for line in text.split("\n"))) for text in database.iterdump())
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_a_database_that_appears_meanwhile_is_never_replaced(tmp_path: Path) -> None:
     database = tmp_path / "prefect.db"
     setup = prefect_server_process._DatabaseSetup(database)
