@@ -157,16 +157,6 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_first_start_says_so_and_registers_blocks_behind_its_answer(tmp_path: Path) -> None:
-    with users(tmp_path) as start:
-        user = start()
-        assert "first start" in user.says("report")
-        user.says("url")
-        registered = "select count(*) from block_type where slug in ('secret', 'o9-aggregator-store')"
-        wait_until(lambda: rows(tmp_path, registered) == [(2,)], "block types are registered after the server answers")
-        user.stop()
-
-
 # Sharing
 
 
@@ -303,15 +293,25 @@ def open_home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_it_answers_nobody_but_its_owner(open_home: Path) -> None:
+def test_the_first_start_says_so_and_answers_nobody_but_its_owner(open_home: Path) -> None:
     with users(open_home) as start:
-        url = start().says("url")
-        own = lets_in(auth_file(open_home).read_text())
+        user = start()
+        assert "first start" in user.says("report")
+        url = user.says("url")
+        registered = "select count(*) from block_type where slug in ('secret', 'o9-aggregator-store')"
+        wait_until(lambda: rows(open_home, registered) == [(2,)], "block types are registered after the server answers")
+
+        auth_string = auth_file(open_home).read_text()
+        own = lets_in(auth_string)
         blocks = f"{url}/block_documents/filter"
         for header in ({}, lets_in("o9:"), lets_in("o9:a guess"), {"Authorization": "Bearer of nothing"}):
             assert httpx.post(blocks, json={}, headers=header).status_code == 401
             assert httpx.post(f"{url}/flow_runs/filter", json={}, headers=header).status_code == 401
         assert httpx.post(blocks, json={}, headers=own).status_code == 200
+        for door in ("in", "out"):
+            with pytest.raises(websockets.ConnectionClosed):
+                asyncio.run(told_at(door, url, "o9:a guess"))
+            assert asyncio.run(told_at(door, url, auth_string)) == "auth_success"
 
         page = {"Origin": "https://example.com"}
         asks_first = page | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
@@ -326,27 +326,18 @@ def test_it_answers_nobody_but_its_owner(open_home: Path) -> None:
         assert {"server.auth", "server.json", "server.log", "users.lock", "prefect.db"} <= {file.name for file in kept}
         assert [file for file in kept if file.stat().st_mode & 0o077] == []
         (server,) = server_processes(open_home)
-        assert auth_file(open_home).read_text() not in " ".join(server.cmdline())
+        assert auth_string not in " ".join(server.cmdline())
         if os.geteuid() == 0:
             for secret in (auth_file(open_home), Path(f"/proc/{server.pid}/environ"), open_home / "prefect.db"):
                 read = subprocess.run(["cat", str(secret)], user="nobody", group=65534, extra_groups=[], check=False)
                 assert read.returncode != 0
 
 
-async def test_events_too_are_only_its_owner_s(home: Path) -> None:
-    async def told(server: PrefectServer, door: str, token: str) -> Any:
-        address = f"{server.api_url.replace('http', 'ws', 1)}/events/{door}"
-        async with websockets.connect(address, subprotocols=[websockets.Subprotocol("prefect")]) as connection:
-            await connection.send(json.dumps({"type": "auth", "token": token}))
-            return json.loads(await connection.recv())["type"]
-
-    with here(home):
-        async with await ensure_prefect_server() as server:
-            assert server.auth_string is not None
-            for door in ("in", "out"):
-                with pytest.raises(websockets.ConnectionClosed):
-                    await told(server, door, "o9:a guess")
-                assert await told(server, door, server.auth_string) == "auth_success"
+async def told_at(door: str, url: str, token: str) -> Any:
+    address = f"{url.replace('http', 'ws', 1)}/events/{door}"
+    async with websockets.connect(address, subprotocols=[websockets.Subprotocol("prefect")]) as connection:
+        await connection.send(json.dumps({"type": "auth", "token": token}))
+        return json.loads(await connection.recv())["type"]
 
 
 def listening(port: int) -> socket.socket | None:
