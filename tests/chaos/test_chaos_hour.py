@@ -11,15 +11,18 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("timing")]
 
 
-@pytest.mark.parametrize("seconds", [8.0, pytest.param(600.0, marks=pytest.mark.long)])
-def test_on_sqlite(tmp_path: Path, chaos_seed: int, seconds: float) -> None:
-    print(chaos_hour.hour(tmp_path, seconds=seconds, seed=chaos_seed))
+FORMS = [(8.0, 10), pytest.param(600.0, 30, marks=pytest.mark.long)]
 
 
-@pytest.mark.parametrize("seconds", [8.0, pytest.param(600.0, marks=pytest.mark.long)])
-def test_on_postgresql(tmp_path: Path, chaos_seed: int, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "steps"), FORMS)
+def test_on_sqlite(tmp_path: Path, chaos_seed: int, seconds: float, steps: int) -> None:
+    print(chaos_hour.hour(tmp_path, seconds=seconds, seed=chaos_seed, steps=steps))
+
+
+@pytest.mark.parametrize(("seconds", "steps"), FORMS)
+def test_on_postgresql(tmp_path: Path, chaos_seed: int, seconds: float, steps: int) -> None:
     postgres = control_scenarios.Postgres()
     try:
-        print(chaos_hour.hour(tmp_path, seconds=seconds, seed=chaos_seed, postgres=postgres))
+        print(chaos_hour.hour(tmp_path, seconds=seconds, seed=chaos_seed, steps=steps, postgres=postgres))
     finally:
         postgres.close()

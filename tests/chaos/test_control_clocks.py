@@ -69,6 +69,7 @@ def is_off(at: str, by: float) -> bool:
     return abs((datetime.fromisoformat(at) - utc_now()).total_seconds() - by) < 300.0
 
 
+@pytest.mark.long  # `test_chaos_hour.py` sets clocks as well
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["an hour ahead", "an hour back"])
 def test_a_jump_in_the_middle_cuts_nothing_off(clocks: Clocks, jump: float) -> None:
     floor, steps_of = clocks.floor, {f"async {jump}": 4, f"sync {jump}": 4}
@@ -91,6 +92,7 @@ def test_a_jump_in_the_middle_cuts_nothing_off(clocks: Clocks, jump: float) -> N
         assert is_off(floor.store.transitions(name)[-1]["at"], jump), "its clock did not jump"
 
 
+@pytest.mark.long
 def test_a_timeout_is_still_one_when_the_clock_goes_back(clocks: Clocks) -> None:
     floor = clocks.floor
     floor.submit(plan("out of time", "gated", 4, timeout_seconds=2))
@@ -101,6 +103,7 @@ def test_a_timeout_is_still_one_when_the_clock_goes_back(clocks: Clocks) -> None
     assert is_off(floor.store.transitions("out of time")[-1]["at"], -HOUR), "its clock did not jump"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["an hour ahead", "an hour back"])
 def test_prefects_clock_jumps_as_well(clocks: Clocks, jump: float) -> None:
     """Its last state seems older than those before: the end that the run's own node saw counts all the same."""

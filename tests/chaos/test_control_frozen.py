@@ -70,7 +70,9 @@ def test_the_old_attempt_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
             assert_whole(store, name, STEPS)
             assert floor.ledger(name) == floor.undisturbed(name)
             since = store.transitions(name)[len(before[name]["transitions"]) :]
-            assert [(row["to_status"], row["node"]) for row in since] == [("completed", node_of(other))]
+            assert [row["to_status"] for row in since] == ["completed"]
+            # Any node may be the first to hear from Prefect that it has completed.
+            assert since[0]["node"] == node_of(other) or since[0]["cause"] in ("event", "reconciler")
             assert {trial.attempt for trial in store.trials(name)} == {1, 2}
 
         # It lives on, runs what comes next, and ends in good order.

@@ -11,6 +11,7 @@ from typing import Any
 
 import o9_testing
 import psycopg
+import pytest
 import zygote
 from control_chaos import (
     Floor,
@@ -65,6 +66,7 @@ class PostgresFloor(Floor):
             connection.execute(PROBE)
 
 
+@pytest.mark.long  # `test_chaos_hour.py` kills nodes on PostgreSQL as well
 def test_one_of_two_nodes_dies(tmp_path: Path, postgres_url: str) -> None:
     o9_testing.session_server()
     with o9_testing.no_process_left() as environment:

@@ -32,7 +32,8 @@ Histories = dict[str, list[tuple[str, str, str | None]]]  # by flow run, its sta
 LIMIT = 3
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.long  # `test_mirror_away.py` kills it as well
+@pytest.mark.parametrize("kills", [1, 8])
 def test_the_record_agrees_with_prefect_after_its_server_was_killed(
     tmp_path: Path, chaos_seed: int, kills: int
 ) -> None:

@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zygote
 from command_line import O9, O9Command, command_in, create, filled_store
 
+from o9.cli.events import News
 from o9.model.states import Intent, OptimizationStatus
 from o9.store.intents import SetIntent
 from o9.store.store import Store
@@ -99,6 +101,22 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: zyg
     _, err = watcher.communicate(timeout=20)
     assert watcher.returncode == 130
     assert err.splitlines()[-1] == "o9: stopped watching; nothing was touched"
+
+
+def test_what_happens_during_a_look_keeps_its_order(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(str(filled)) as store:
+        news, read = News(store), store.changes
+        happened: list[Any] = []
+
+        def changes(after: int, **more: int) -> Any:
+            rows = read(after, **more)
+            if not happened:
+                happened.append(store.write(SetIntent("busy-1", Intent.PAUSE, "ann")))
+                store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, "it broke", issue="it broke"))
+            return rows
+
+        monkeypatch.setattr(store, "changes", changes)
+        assert [event.get("by", event.get("to_status")) for _ in range(3) for event in news.look()] == ["ann", "failed"]
 
 
 def test_watching_all_as_json_is_a_document_a_line(filled: Path) -> None:

@@ -143,6 +143,7 @@ async def test_a_worker_in_another_folder_runs_what_prefect_yaml_deploys(
 
 
 @pytest.mark.slow
+@pytest.mark.long  # `test_suspension.py` works on what is served as well
 async def test_the_script_serves_from_another_folder_until_it_is_interrupted(
     client: PrefectClient, tmp_path: Path, async_wait_until: Callable[..., Awaitable[Any]]
 ) -> None:

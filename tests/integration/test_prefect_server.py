@@ -157,16 +157,6 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_first_start_says_so_and_registers_blocks_behind_its_answer(tmp_path: Path) -> None:
-    with users(tmp_path) as start:
-        user = start()
-        assert "first start" in user.says("report")
-        user.says("url")
-        registered = "select count(*) from block_type where slug in ('secret', 'o9-aggregator-store')"
-        wait_until(lambda: rows(tmp_path, registered) == [(2,)], "block types are registered after the server answers")
-        user.stop()
-
-
 # Sharing
 
 
@@ -189,6 +179,7 @@ def test_processes_share_one_server_that_ends_with_the_last_of_them(home: Path) 
         assert time.monotonic() - began < 15.0
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_children_of_a_killed_user_do_not_keep_the_server(home: Path) -> None:
     with users(home) as start:
         user = start("fork")
@@ -234,6 +225,7 @@ async def test_one_process_may_use_it_several_times_and_start_it_again(home: Pat
 # Deaths at start
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_a_starter_killed_in_the_first_start_leaves_nothing_and_the_next_start_works(tmp_path: Path) -> None:
     with users(tmp_path) as start:
         starter = start()
@@ -246,6 +238,7 @@ def test_a_starter_killed_in_the_first_start_leaves_nothing_and_the_next_start_w
         assert [path.name for path in tmp_path.glob(".*o9*")] == []
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_whoever_waits_when_the_starter_is_killed_uses_the_server_that_it_started(home: Path) -> None:
     with users(home) as start:
         pair = [start(), start()]
@@ -300,15 +293,25 @@ def open_home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_it_answers_nobody_but_its_owner(open_home: Path) -> None:
+def test_the_first_start_says_so_and_answers_nobody_but_its_owner(open_home: Path) -> None:
     with users(open_home) as start:
-        url = start().says("url")
-        own = lets_in(auth_file(open_home).read_text())
+        user = start()
+        assert "first start" in user.says("report")
+        url = user.says("url")
+        registered = "select count(*) from block_type where slug in ('secret', 'o9-aggregator-store')"
+        wait_until(lambda: rows(open_home, registered) == [(2,)], "block types are registered after the server answers")
+
+        auth_string = auth_file(open_home).read_text()
+        own = lets_in(auth_string)
         blocks = f"{url}/block_documents/filter"
         for header in ({}, lets_in("o9:"), lets_in("o9:a guess"), {"Authorization": "Bearer of nothing"}):
             assert httpx.post(blocks, json={}, headers=header).status_code == 401
             assert httpx.post(f"{url}/flow_runs/filter", json={}, headers=header).status_code == 401
         assert httpx.post(blocks, json={}, headers=own).status_code == 200
+        for door in ("in", "out"):
+            with pytest.raises(websockets.ConnectionClosed):
+                asyncio.run(told_at(door, url, "o9:a guess"))
+            assert asyncio.run(told_at(door, url, auth_string)) == "auth_success"
 
         page = {"Origin": "https://example.com"}
         asks_first = page | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
@@ -323,27 +326,18 @@ def test_it_answers_nobody_but_its_owner(open_home: Path) -> None:
         assert {"server.auth", "server.json", "server.log", "users.lock", "prefect.db"} <= {file.name for file in kept}
         assert [file for file in kept if file.stat().st_mode & 0o077] == []
         (server,) = server_processes(open_home)
-        assert auth_file(open_home).read_text() not in " ".join(server.cmdline())
+        assert auth_string not in " ".join(server.cmdline())
         if os.geteuid() == 0:
             for secret in (auth_file(open_home), Path(f"/proc/{server.pid}/environ"), open_home / "prefect.db"):
                 read = subprocess.run(["cat", str(secret)], user="nobody", group=65534, extra_groups=[], check=False)
                 assert read.returncode != 0
 
 
-async def test_events_too_are_only_its_owner_s(home: Path) -> None:
-    async def told(server: PrefectServer, door: str, token: str) -> Any:
-        address = f"{server.api_url.replace('http', 'ws', 1)}/events/{door}"
-        async with websockets.connect(address, subprotocols=[websockets.Subprotocol("prefect")]) as connection:
-            await connection.send(json.dumps({"type": "auth", "token": token}))
-            return json.loads(await connection.recv())["type"]
-
-    with here(home):
-        async with await ensure_prefect_server() as server:
-            assert server.auth_string is not None
-            for door in ("in", "out"):
-                with pytest.raises(websockets.ConnectionClosed):
-                    await told(server, door, "o9:a guess")
-                assert await told(server, door, server.auth_string) == "auth_success"
+async def told_at(door: str, url: str, token: str) -> Any:
+    address = f"{url.replace('http', 'ws', 1)}/events/{door}"
+    async with websockets.connect(address, subprotocols=[websockets.Subprotocol("prefect")]) as connection:
+        await connection.send(json.dumps({"type": "auth", "token": token}))
+        return json.loads(await connection.recv())["type"]
 
 
 def listening(port: int) -> socket.socket | None:
@@ -353,6 +347,7 @@ def listening(port: int) -> socket.socket | None:
     return None
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 async def test_on_another_port_it_lets_in_by_another_string(home: Path) -> None:
     with here(home):
         first = await ensure_prefect_server()
@@ -410,6 +405,7 @@ def run_alone(test: str) -> None:
 
 
 # Prefect leaves the client open with which it asks where results are stored, once a flow run (results.py, 3.8.8).
+@pytest.mark.long  # a pytest and a server of its own
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 async def test_flow_runs_land_in_its_database_without_a_refused_request(
     home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -471,6 +467,7 @@ def contents(file: Path) -> list[tuple[str, ...]]:
         return sorted(tuple(sorted(line.strip(" ,\t") for line in text.split("\n"))) for text in database.iterdump())
 
 
+@pytest.mark.long  # a server's start costs four seconds of a core
 def test_a_database_that_appears_meanwhile_is_never_replaced(tmp_path: Path) -> None:
     database = tmp_path / "prefect.db"
     setup = prefect_server_process._DatabaseSetup(database)

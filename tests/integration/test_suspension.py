@@ -160,6 +160,7 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
     assert len(ours) == len(set(ours))
 
 
+@pytest.mark.long
 async def test_one_that_prefect_starts_waits_its_turn_without_a_process(
     open_aggregator: Callable[..., Awaitable[Any]],
     prefect: Any,

@@ -1,13 +1,11 @@
 """The documentation is held to the code: its examples run, its tables are complete."""
 
 import ast
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import o9_testing
-import pytest
 import zygote
 from command_line import filled_store
 from typer.main import get_command
@@ -34,18 +32,11 @@ def blocks(text: str, language: str) -> list[str]:
 [FRAMES] = [block for block in blocks(GUIDE, "python") if "statistics.frame(" in block]
 
 
-def run(folder: Path, *command: str, home: Path) -> str:
-    environment = {**os.environ, "PREFECT_HOME": str(home)}
-    done = zygote.run(list(command), cwd=folder, env=environment)
+def run(folder: Path, *command: str) -> str:
+    o9_testing.session_server()
+    done = zygote.run(list(command), cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("prefect")
-    o9_testing.give_prefect_database(home)
-    return home
 
 
 def test_the_readme_begins_with_its_two_commands() -> None:
@@ -55,16 +46,16 @@ def test_the_readme_begins_with_its_two_commands() -> None:
     assert "pytest" in tests
 
 
-def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path, home: Path) -> None:
+def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path) -> None:
     objective, program = blocks(README, "python")
     specification, _ = blocks(README, "yaml")
     (tmp_path / "desk.py").write_text(objective, encoding="utf-8")
     (tmp_path / "crossover.yaml").write_text(specification, encoding="utf-8")
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
 
-    told = run(tmp_path, "-m", "o9.cli.main", "run", "crossover.yaml", home=home)
+    told = run(tmp_path, "-m", "o9.cli.main", "run", "crossover.yaml")
     assert "completed" in told
-    told = run(tmp_path, "program.py", home=home)
+    told = run(tmp_path, "program.py")
     assert "'fast':" in told.splitlines()[-1]
 
 
@@ -75,13 +66,13 @@ def test_the_alert_files_that_are_shown_are_such() -> None:
     assert [read(text).faults for text in files] == [()] * 3
 
 
-def test_the_guide_s_strategies_run(tmp_path: Path, home: Path) -> None:
+def test_the_guide_s_strategies_run(tmp_path: Path) -> None:
     strategies = [block for block in blocks(GUIDE, "python") if "register_strategy" in block]
     (tmp_path / "mine.py").write_text("\n".join(strategies), encoding="utf-8")
     steering = [block for block in blocks(GUIDE, "python") if "register_strategy" not in block and block != FRAMES]
     (tmp_path / "steering.txt").write_text("\n".join(steering), encoding="utf-8")
     (tmp_path / "program.py").write_text(_RUN_BOTH, encoding="utf-8")
-    told = run(tmp_path, "program.py", home=home).splitlines()
+    told = run(tmp_path, "program.py").splitlines()
     assert [line for line in told if "completed" in line] == ["halving completed True", "descent completed True"]
     assert sum(line.startswith("done: ") for line in told) == 2
     assert "Drawdown True eu has lost 3.0% since noon" in told

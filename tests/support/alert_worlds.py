@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import o9_testing
 import pytest
 
 from o9.alerts.alerts_file import AlertsFile
@@ -100,7 +102,10 @@ def world(folder: Path, time: MadeTime, configuration: str, name: str = "world")
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_text(configuration, encoding="utf-8")
-    return World(Store(str(folder / f"{name}.db")), time, AlertsFile(str(path)))
+    store = folder / f"{name}.db"
+    if not store.exists():
+        shutil.copyfile(o9_testing.empty_store(), store)
+    return World(Store(str(store)), time, AlertsFile(str(path)))
 
 
 def alert(alert_id: str, at: datetime, title: str = "Drawdown", **fields: Any) -> OptimizationAlert:

@@ -31,7 +31,6 @@ from postgres_proxy import PostgresProxy, proxied
 from o9.model.errors import StoreUnavailableError
 
 LIMIT = 5
-STEPS = 30
 LEASE_SECONDS = 9.0
 RENEWED_SECONDS = 8.0  # within which a node that is well renews its leases, and one that was hit is well
 SHORT = 3.0  # no disturbance in which nobody dies is longer: a lease that runs out would be a death of another kind
@@ -43,8 +42,10 @@ FASTER = (
 )
 
 
-def hour(folder: Path, *, seconds: float, seed: int, postgres: Postgres | None = None) -> dict[str, Any]:
-    """`seconds` of blows, then rest, until all has ended."""
+def hour(
+    folder: Path, *, seconds: float, seed: int, steps: int = 30, postgres: Postgres | None = None
+) -> dict[str, Any]:
+    """`seconds` of blows to optimizations of `steps` each, then rest, until all has ended."""
     o9_testing.session_server()
     chance, began = random.Random(seed), time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -54,7 +55,7 @@ def hour(folder: Path, *, seconds: float, seed: int, postgres: Postgres | None =
         environment = {"O9_LEASE_SECONDS": str(LEASE_SECONDS), "CHAOS_SET": FASTER}
         one = stack.enter_context(floor(folder / "floor", limit=LIMIT, url=url, **environment))
         blows = Blows(one, chance, postgres, proxy, disk)
-        crowd = Crowd(one, STEPS, chance)
+        crowd = Crowd(one, steps, chance)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             patiently(lambda: crowd.fill(LIMIT + 1))

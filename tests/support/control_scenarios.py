@@ -49,7 +49,8 @@ def many(folder: Path, *, count: int, kills: int, seed: int, limit: int = 5, sec
         plans = [
             plan(
                 f"o-{n:03}", chance.choice(["quick_sync", "quick"]), chance.randint(1, 6),
-                priority=chance.randint(1, 4), sampler="random", seed=n, trials_per_step=chance.randint(1, 2),
+                priority=chance.randint(1, 4) if n else 1, sampler="random", seed=n,
+                trials_per_step=chance.randint(1, 2),
             )
             for n in range(count)
         ]  # fmt: skip

@@ -250,7 +250,8 @@ def no_process_left(seconds: float = 10.0) -> Iterator[dict[str, str]]:
 
 
 def run_script(source: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run `source` as a script of its own in `folder`."""
+    """Run `source` as a script of its own in `folder`; the session's server serves it where it needs one."""
+    session_server()
     script = folder / "script.py"
     script.write_text(textwrap.dedent(source), encoding="utf-8")
     return zygote.run([script.name], cwd=folder, env=environment)

@@ -34,6 +34,7 @@ from typing import BinaryIO, Self
 
 import prefect
 from prefect._internal.concurrency.services import _active_services
+from prefect.context import SettingsContext, get_settings_context
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
@@ -43,6 +44,7 @@ from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_HOME,
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    Settings,
     get_current_settings,
     temporary_settings,
 )
@@ -98,9 +100,25 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
 @contextmanager
 def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
     """Under this, flows run by this task or thread, their task runs, logs and events go to `server`, nowhere else."""
-    own = {PREFECT_API_AUTH_STRING: server.auth_string} if server.local else {}
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False} | own):
+    context = get_settings_context()
+    with SettingsContext(profile=context.profile, settings=_settings_for(server, context.settings)):
         yield
+
+
+def _settings_for(server: PrefectServer, current: Settings) -> Settings:
+    global _latest_settings  # a copy takes Prefect 25 ms, and mostly the last one is asked for again
+    where = (server.api_url, server.auth_string)
+    made = _latest_settings
+    if made is None or made[0] is not current or made[1] != where:
+        own = {PREFECT_API_AUTH_STRING: server.auth_string} if server.local else {}
+        with temporary_settings(
+            {PREFECT_API_URL: server.api_url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False} | own
+        ) as settings:
+            made = _latest_settings = (current, where, settings)
+    return made[2]
+
+
+_latest_settings: tuple[Settings, tuple[str, str | None], Settings] | None = None
 
 
 @dataclass(eq=False)

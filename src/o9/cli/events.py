@@ -21,18 +21,22 @@ class News:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._transition = store.last_transition()
         self._change = store.last_change()
+        self._transition = store.last_transition()
 
     def look(self) -> list[Event]:
         wishes: Counter[str] = Counter()
+        moves = 0
         while changes := self._store.changes(self._change):
             self._change = changes[-1]["id"]
             wishes.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
-        transitions = []
-        while rows := self._store.transitions_since(self._transition):
+            moves += sum(row["kind"] in ("transition", "ended") for row in changes)
+        transitions: list[Event] = []
+        # Those that the changes tell of: before a later one there may be a wish that is only read by the next look.
+        while moves > 0 and (rows := self._store.transitions_since(self._transition, limit=min(moves, 1000))):
             self._transition = rows[-1]["id"]
             transitions += rows
+            moves -= len(rows)
         asked = [row for name, count in wishes.items() for row in self._store.intents(name)[-count:]]
         return merged(transitions, asked)
 

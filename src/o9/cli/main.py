@@ -9,8 +9,9 @@ help needs nothing but typer, and reading commands never import Prefect.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,12 +52,17 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a name in Chinese must not fail in a terminal without UTF-8
     failures.debug = False
     try:
-        code = app(args=with_wait_spelled_out(typed), prog_name="o9", standalone_mode=False)
+        code = _command()(with_wait_spelled_out(typed), prog_name="o9", standalone_mode=False)
         if sys.stdout is not None:  # closed by who called
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the outermost boundary: every error becomes a line and a code
         return failures.report(error)
+
+
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
 
 
 def with_wait_spelled_out(typed: list[str]) -> list[str]:
