@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from pydantic import ValidationError
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
@@ -25,6 +24,7 @@ from o9.cli.open_store import option_for, size_of, sqlite_path, store_url
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
 from o9.cli.words import command
 from o9.mirror.spool import SUFFIX, refused, spool_folder
+from o9.model.errors import OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, Settings, settings
 from o9.model.states import ACTIVE
 from o9.store.engine import describe, parse_url, schema_revision, store_error
@@ -108,8 +108,8 @@ def settings_in_force(given: str | None) -> Iterator[Finding]:
         remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         yield Finding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
     try:
-        in_force = Settings()
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        in_force = settings()
+    except (OptimizationValidationError, OSError, UnicodeDecodeError) as error:
         yield Finding("settings", Level.PROBLEM, failures.explain(error)[0])
         return
     for name in Settings.model_fields:

@@ -55,8 +55,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
     # By name: typer keeps these classes in places of its own that move between its releases.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         return _usage(error)
-    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
-        return _bad_settings(error), ERROR
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ERROR
     hint = "" if debug else "; run it again with --debug for the traceback"
@@ -78,14 +76,6 @@ def _usage(error: BaseException) -> tuple[str, int]:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "o9"
     return f"{message[:1].lower()}{message[1:]} (`{where} --help` says what there is)", USAGE
-
-
-def _bad_settings(error: BaseException) -> str:
-    problems = []
-    for entry in error.errors():  # type: ignore[attr-defined]
-        name = "O9_" + "_".join(str(part) for part in entry["loc"]).upper()
-        problems.append(f"{name}={entry['input']!r}: {entry['msg'].lower()}")
-    return f"{'; '.join(problems)} (correct it in the environment or in .env)"
 
 
 def _leave_broken_pipe() -> int:

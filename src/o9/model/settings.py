@@ -7,8 +7,10 @@ import socket
 from functools import cache
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from o9.model.errors import OptimizationValidationError
 
 DEFAULT_STORE = "optimization_state.db"
 DEFAULT_RATE_LIMIT = "100/minute"
@@ -89,5 +91,15 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The process's settings, read once. `settings.cache_clear()` reads them again."""
-    return Settings()
+    """The process's settings, read once. `settings.cache_clear()` reads them again.
+
+    Raises OptimizationValidationError, naming the variable.
+    """
+    try:
+        return Settings()
+    except ValidationError as refused:
+        errors = refused.errors()
+    names = [f"O9_{error['loc'][0]}".upper() for error in errors]
+    problems = [f"{error['input']!r}: {error['msg'].lower()}" for error in errors]
+    others = "".join(f"; {name}={problem}" for name, problem in zip(names[1:], problems[1:], strict=True))
+    raise OptimizationValidationError(names[0], f"{problems[0]}{others} (correct it in the environment or in .env)")
