@@ -24,6 +24,7 @@ from o9.mirror.removal import SCHEDULED_TAG, TAG
 from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary
 from o9.model.optimization import utc_now
+from o9.model.settings import settings
 from o9.store.leadership import Lead, LetGo
 from o9.store.store import Store
 
@@ -88,7 +89,9 @@ class Scheduler:
         if due > utc_now():
             self._tell(schedule, _next(due, runner_of(held), self._node))
             return due
-        claim = Lead(schedule.lease, claimant(self._node, utc_now()), schedule.every.total_seconds())
+        # While it runs, for as long as any lease: a node that is too busy to renew it every second loses it to nobody.
+        seconds = max(schedule.every.total_seconds(), settings().lease_seconds)
+        claim = Lead(schedule.lease, claimant(self._node, utc_now()), seconds)
         fence = await self._store.write_async(claim)
         if fence is None:  # another node was quicker, or the database's clock is behind
             return utc_now() + min(schedule.every, LOOK)
