@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import o9_testing
+import pytest
 import zygote
 from command_line import filled_store
 from typer.main import get_command
