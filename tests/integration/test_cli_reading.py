@@ -260,7 +260,7 @@ def test_doctor_names_problems_with_remedies_and_keeps_secrets(o9: O9Command, se
     set_o9(log_level="LOUD")
     unreadable = o9("doctor", "--store", "x.db", "--json")
     assert unreadable.code == 1
-    assert any("O9_LOG_LEVEL='LOUD'" in finding["detail"] for finding in unreadable.json()["findings"])
+    assert any("O9_LOG_LEVEL: 'LOUD'" in finding["detail"] for finding in unreadable.json()["findings"])
 
 
 def test_doctor_knows_alerts_and_counts_what_waits_to_be_written(o9: O9Command) -> None:
