@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import State
 from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
+from o9.flows.process import running_beside
 from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary
 from o9.model.optimization import utc_now
@@ -101,6 +102,7 @@ class Scheduler:
     async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: Lead, fence: int) -> datetime:
         """One flow run; answers with when to look again."""
         began = utc_now()
+        running_beside()
         keeping = asyncio.create_task(self._keep_claim(claim), name=f"o9-claim-{schedule.name}")
         try:
             with tags("o9"):

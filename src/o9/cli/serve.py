@@ -101,7 +101,6 @@ def _announce(aggregator: OptimizationStateAggregator, max_concurrent: int, sche
 
 async def _tell_until_asked(aggregator: OptimizationStateAggregator, news: News, interrupts: Interrupts) -> None:
     while not interrupts.asked.is_set():
-        interrupts.hold()
         await _tell(aggregator, news)
         with suppress(TimeoutError):
             await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
