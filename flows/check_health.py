@@ -14,11 +14,11 @@ from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from o9.blocks.store import current_store
+from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED, progress_shown
 from o9.health.checker import checker_for
 from o9.health.round import LIMIT, check_round
 from o9.health.round_report import markdown, table
-from o9.tasks.run_logs import forward_to_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ async def check_health(limit: int = LIMIT) -> dict[str, Any]:
     be made, for the next one is due to try again. Raises OptimizationHealthError where none could,
     OptimizationStoreError where the store is away, OptimizationValidationError for a limit that is none.
     """
-    forward_to_prefect()
+    run_begins()
     store = await asyncio.to_thread(current_store)
     progress = await progress_shown("Optimizations checked")
     done = await check_round(checker_for(store), limit, progress)

@@ -15,12 +15,12 @@ from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from o9.blocks.store import current_store
+from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED, progress_shown
 from o9.model.optimization import utc_now
 from o9.statistics.report import corrections_table, markdown, table
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import DAYS, Upkeep, keep_up
-from o9.tasks.run_logs import forward_to_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     A larger number mends older days as well: `days=36600` recounts all that there is, a day at a time. Raises
     OptimizationStoreError where the store is away, OptimizationValidationError for a number of days below 1.
     """
-    forward_to_prefect()
+    run_begins()
     store = await asyncio.to_thread(current_store)
     upkeep = await keep_up(store, utc_now(), days, await progress_shown("Rollups compared with the record"))
     await _publish(OptimizationStatistics(store=store), upkeep)

@@ -16,10 +16,10 @@ from prefect.runtime import flow_run
 from o9.alerts.system import system_for
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import current_store
+from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
-from o9.tasks.run_logs import forward_to_prefect
 from o9.watch.judge import Judge
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ async def deliver_alerts() -> dict[str, Any]:
     also where its aggregator runs this flow.
     Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
     """
-    forward_to_prefect()
+    run_begins()
     store = await asyncio.to_thread(current_store)
     system = system_for(store, load_block)
     await system.initialize()

@@ -32,6 +32,7 @@ from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
 from o9.flows.presence import appear
+from o9.flows.process import run_begins
 from o9.flows.turns import ended_state, may_be_suspended, park, wait_for_turn
 from o9.lifecycle.submission import new_optimization, submit
 from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED, SUSPENDED
@@ -49,7 +50,6 @@ from o9.store.runs import Park
 from o9.store.transitions import Cause, Transition
 from o9.strategies.watchdog import Watchdog
 from o9.tasks.attempt import Attempt, Verdict, find, forget, register
-from o9.tasks.run_logs import forward_to_prefect
 from o9.tasks.steps import finalize, prepare, record_end, run_step
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     assert context is not None
     assert context.flow_run is not None
     flow_run = context.flow_run
-    forward_to_prefect()
+    run_begins()
     attempt, hearing, watchdog = find(flow_run.id), None, None
     if attempt is None:
         begun = await _begin(flow_run, optimization_id, spec)

@@ -13,13 +13,13 @@ from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 
 from o9.blocks.store import current_store
+from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED, progress_shown
 from o9.lifecycle.retention import Removed, horizon, prune
 from o9.mirror.removal import remove_flow_runs, remove_scheduled_runs
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.store.store import Store
-from o9.tasks.run_logs import forward_to_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ async def prune_history(days: float | None = None) -> dict[str, Any]:
     None: as many as O9_RETENTION_DAYS says; where that is 0, nothing is deleted here. Raises OptimizationStoreError
     where the store is away, OptimizationValidationError for a number of days that is none.
     """
-    forward_to_prefect()
+    run_begins()
     if days is None and not settings().retention_days:
         logger.info("O9_RETENTION_DAYS is 0: the history is kept for ever")
         removed = Removed("")

@@ -10,13 +10,13 @@ from typing import Any
 from prefect import flow
 
 from o9.blocks.store import current_store
+from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED
 from o9.lifecycle.presence import dead_on_this_host
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
 from o9.model.settings import settings
 from o9.store.leases import Sweep
-from o9.tasks.run_logs import forward_to_prefect
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ async def reconcile_states() -> dict[str, Any]:
 
     Raises OptimizationStoreError where the store is away, PrefectAwayError where Prefect's server is.
     """
-    forward_to_prefect()
+    run_begins()
     store, node = await asyncio.to_thread(current_store), settings().node_id
     # The sweep comes last: of a flow that is only watched, its spool or Prefect may know how it ended, though nobody
     # holds it any more.

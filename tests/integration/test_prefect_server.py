@@ -331,6 +331,7 @@ def test_the_first_start_says_so_and_answers_nobody_but_its_owner(open_home: Pat
             for secret in (auth_file(open_home), Path(f"/proc/{server.pid}/environ"), open_home / "prefect.db"):
                 read = subprocess.run(["cat", str(secret)], user="nobody", group=65534, extra_groups=[], check=False)
                 assert read.returncode != 0
+        user.stop()
 
 
 async def told_at(door: str, url: str, token: str) -> Any:

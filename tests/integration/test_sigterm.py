@@ -16,7 +16,7 @@ from o9.store.store import Store
 
 pytestmark = pytest.mark.slow
 PROGRAM = """
-import asyncio, time
+import asyncio, signal, sys, time
 from o9_testing import LINE, new
 from OptimizationStateAggregator import OptimizationStateAggregator, objective
 
@@ -27,27 +27,35 @@ async def busy(parameters):  # the signal hits one of its tasks, and not the eve
         pass
     return parameters["x"]
 
-async def main():
+@objective("idle", search_space=LINE)
+async def idle(parameters):  # it hits the loop
+    await asyncio.sleep(1.0)
+    return parameters["x"]
+
+async def main(name, told):
+    if told:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with OptimizationStateAggregator(storage_path="store.db") as aggregator:
         for n in range(4):
-            await aggregator.submit_optimization(new(f"o-{n}", objective="busy", total_steps=10_000))
-        await asyncio.Event().wait()
+            await aggregator.submit_optimization(new(f"o-{n}", objective=name, total_steps=10_000))
+        await (told or asyncio.Event()).wait()
 
-asyncio.run(main())
+asyncio.run(main(sys.argv[1], asyncio.Event() if sys.argv[2:] else None))
 """
 
 
-def test_sigterm_ends_it(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("given", "code"), [(["busy"], -signal.SIGTERM), (["idle", "a handler of its own"], 0)])
+def test_sigterm_ends_it(tmp_path: Path, wait_until: Callable[..., Any], given: list[str], code: int) -> None:
     with o9_testing.no_process_left() as environment:
         environment |= {**o9_testing.prefect_environment(), "PYTHONPATH": str(Path(o9_testing.__file__).parent)}
-        process = zygote.start(["-c", PROGRAM], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        process = zygote.start(["-c", PROGRAM, *given], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
 
         def all_at_work() -> bool:
             if not (tmp_path / "store.db").exists():
                 return False
             with Store(str(tmp_path / "store.db")) as store:
-                return len([state for state in store.list().items if state.completed_steps > 2]) == 4
+                return len([state for state in store.list().items if state.completed_steps > 0]) == 4
 
         wait_until(all_at_work, 60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
+        assert process.wait(60) == code

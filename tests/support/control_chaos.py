@@ -138,7 +138,7 @@ class Floor:
         """In good order."""
         process.terminate()
         process.communicate(timeout=seconds)
-        assert process.returncode == 0, self.log()
+        assert process.returncode == 0, f"{process.returncode}\n{self.log()}"
 
     def submit(self, fields: dict[str, Any], *, hold: bool = False) -> str:
         asked = new_optimization(fields)

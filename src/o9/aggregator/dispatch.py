@@ -23,6 +23,7 @@ from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.parked import ParkedRuns
 from o9.flows.lifecycle import end_attempt, optimization_lifecycle
+from o9.flows.process import running_beside
 from o9.mirror.recorder import Tracked, record_state, track
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.exhaustion import is_exhausted
@@ -244,6 +245,7 @@ class Dispatcher:
 
     async def _run(self, tracked: Tracked, claimed: Claimed, flow_run: FlowRun) -> None:
         name, died = claimed.optimization_id, True
+        running_beside()
         try:
             state = await run_flow_async(
                 optimization_lifecycle,

@@ -152,8 +152,8 @@ class Node:
         self._watchdog.start()
 
     def _leave_sigterm_as_it_was(self) -> None:
-        """While it runs flows, Prefect raises an error for SIGTERM, in whatever task that hits, and the process lives
-        on. Where nobody else handles the signal, it ends the process, as it always does."""
+        """Where nobody handles it, it ends the process, also in the moment in which Prefect handles it
+        (`o9.flows.process`): the loop hears of it in any case."""
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             self._loop.add_signal_handler(signal.SIGTERM, _end_by_sigterm)
 

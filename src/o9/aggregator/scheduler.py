@@ -20,6 +20,7 @@ from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
 from o9.blocks.store import store_here
+from o9.flows.process import running_beside
 from o9.mirror.removal import SCHEDULED_TAG, TAG
 from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary
@@ -103,6 +104,7 @@ class Scheduler:
     async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: Lead, fence: int) -> datetime:
         """One flow run; answers with when to look again."""
         began = utc_now()
+        running_beside()
         keeping = asyncio.create_task(self._keep_claim(claim), name=f"o9-claim-{schedule.name}")
         try:
             with tags(TAG, SCHEDULED_TAG), store_here(self._store):

@@ -175,7 +175,6 @@ async def _follow(
 ) -> None:
     """Until all is at rest; or, unless it is `pausing` already, until Ctrl-C."""
     while True:
-        interrupts.hold()
         display.update(await aggregator.store.read_async(follower.look))
         if follower.at_rest(pausing=pausing) or (interrupts.asked.is_set() and not pausing):
             return

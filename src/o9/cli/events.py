@@ -31,12 +31,10 @@ class News:
             self._change = changes[-1]["id"]
             wishes.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
             moves += sum(row["kind"] in ("transition", "ended") for row in changes)
-        transitions: list[Event] = []
         # Those that the changes tell of: before a later one there may be a wish that is only read by the next look.
-        while moves > 0 and (rows := self._store.transitions_since(self._transition, limit=min(moves, 1000))):
-            self._transition = rows[-1]["id"]
-            transitions += rows
-            moves -= len(rows)
+        transitions = self._store.transitions_since(self._transition, limit=moves) if moves else []
+        if transitions:
+            self._transition = transitions[-1]["id"]
         asked = [row for name, count in wishes.items() for row in self._store.intents(name)[-count:]]
         return merged(transitions, asked)
 

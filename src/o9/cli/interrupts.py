@@ -36,12 +36,6 @@ class Interrupts:
         if self._count:
             self.asked.set()
 
-    def hold(self) -> None:
-        """Take the signals back, called now and then: a Prefect flow that starts takes SIGTERM and crashes of it."""
-        for number in SIGNALS:
-            if signal.getsignal(number) != self._handle:
-                signal.signal(number, self._handle)
-
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self

@@ -108,7 +108,6 @@ def _announce(
 
 async def _tell_until_asked(aggregator: OptimizationStateAggregator, news: News, interrupts: Interrupts) -> None:
     while not interrupts.asked.is_set():
-        interrupts.hold()
         await _tell(aggregator, news)
         with suppress(TimeoutError):
             await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
