@@ -65,9 +65,10 @@ class OptimizationLifecycleManager(StoreComponent):
 
     async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue what was created or paused; what was initialized by hand runs from now on."""
-        state = await self.existing(optimization_id)
-        if state.status is OptimizationStatus.INITIALIZING:
-            return await self._move(optimization_id, OptimizationStatus.RUNNING)
+        holding = await self.store.read_async(self.store.holding, optimization_id)
+        # What a node has a lease on its attempt prepares, and moves by itself.
+        if holding is not None and (holding.status, holding.lease_node) == (OptimizationStatus.INITIALIZING.value, None):
+            return await self._move(optimization_id, OptimizationStatus.RUNNING, version=holding.version)
         return await self._want(optimization_id, Intent.RUN, by)
 
     async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
@@ -154,11 +155,13 @@ class OptimizationLifecycleManager(StoreComponent):
             await warn_if_nobody_works(self.store, optimization_id)
         return True
 
-    async def _move(self, optimization_id: str, to: OptimizationStatus, issue: str | None = None) -> bool:
+    async def _move(
+        self, optimization_id: str, to: OptimizationStatus, issue: str | None = None, version: int | None = None
+    ) -> bool:
         await self.existing(optimization_id)
         await self.guard(optimization_id, to)
         reason = await self.store.write_async(
-            Transition(optimization_id, to, Cause.PERSON, "by hand", settings().node_id, issue=issue)
+            Transition(optimization_id, to, Cause.PERSON, "by hand", settings().node_id, version=version, issue=issue)
         )
         if reason is Reason.ALLOWED and not self._is_told:
             await self.emit(f"after_{to.value}", optimization_id)
