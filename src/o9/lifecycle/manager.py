@@ -66,8 +66,9 @@ class OptimizationLifecycleManager(StoreComponent):
     async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue what was created or paused; what was initialized by hand runs from now on."""
         holding = await self.store.read_async(self.store.holding, optimization_id)
+        initializing = OptimizationStatus.INITIALIZING.value
         # What a node has a lease on its attempt prepares, and moves by itself.
-        if holding is not None and (holding.status, holding.lease_node) == (OptimizationStatus.INITIALIZING.value, None):
+        if holding is not None and (holding.status, holding.lease_node) == (initializing, None):
             return await self._move(optimization_id, OptimizationStatus.RUNNING, version=holding.version)
         return await self._want(optimization_id, Intent.RUN, by)
 
