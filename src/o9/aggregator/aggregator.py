@@ -334,6 +334,7 @@ class OptimizationStateAggregator:
         await self._rules.start(self._node.name, self._node.prefect_alive, self._late_runs)
         self._findings.start()
         await self.monitor.start()
+        await self.api.start()
 
     async def _stop(self) -> None:
         if self._node is not None:
@@ -346,6 +347,7 @@ class OptimizationStateAggregator:
             await self._rules.stop()
             await asyncio.gather(node.stop(), self.alert_system.stop())
             await self.coordinator.stop()
+            await self.api.stop()
 
     async def _late_runs(self, now: datetime) -> list[Facts]:
         with self._started().prefect_settings():
