@@ -6,7 +6,6 @@ is queued waits, and a warning says so. Started, it tells of what happens to all
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import logging
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from o9.lifecycle.presence import warn_if_nobody_works
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
-from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, OptimizationType
@@ -50,7 +48,6 @@ class OptimizationCoordinator(StoreComponent):
             )
         self.max_concurrent_optimizations = max_concurrent_optimizations
         self._interval = interval
-        self._watching: asyncio.Task[None] | None = None
 
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably; returns its id. It starts when its turn comes."""
@@ -118,22 +115,14 @@ class OptimizationCoordinator(StoreComponent):
 
     async def _begin(self) -> None:
         cursor = await self.store.read_async(self.store.last_transition)
-        self._watching = asyncio.create_task(self._watch(cursor), name="o9-coordinator")
 
-    async def _end(self) -> None:
-        if self._watching is not None:
-            watching, self._watching = self._watching, None
-            watching.cancel()
-            await asyncio.wait({watching})
+        async def look() -> None:
+            nonlocal cursor
+            for row in await self.store.read_async(self.store.transitions_since, cursor):
+                await self._tell(row)
+                cursor = row["id"]
 
-    async def _watch(self, cursor: int) -> None:
-        boundary = ErrorBoundary(logger, "reading what has happened")
-        while True:
-            await asyncio.sleep(self._interval)
-            with boundary:
-                for row in await self.store.read_async(self.store.transitions_since, cursor):
-                    await self._tell(row)
-                    cursor = row["id"]
+        self._repeat(look, self._interval, "reading what has happened")
 
     async def _tell(self, row: Mapping[str, Any]) -> None:
         await self.emit("transition", row)

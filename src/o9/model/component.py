@@ -3,7 +3,7 @@
 Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start`
 initializes and `cleanup` stops what that was left out for. `register_callback` takes effect at once, and what it
 returns may be awaited or not, because users write it both ways. A callback that raises or exits, or awaits for longer
-than CALLBACK_SECONDS, is logged and disturbs nobody.
+than CALLBACK_SECONDS, is logged and disturbs nobody. It may stop its component, and start it again.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ class Component:
         if self._started:
             self._started = False
             repeating, self._repeating = self._repeating, []
-            for task in repeating:
+            # One of them may be what stops it, in a callback: that one ends by itself behind its look.
+            others = [task for task in repeating if task is not asyncio.current_task()]
+            for task in others:
                 task.cancel()
-            if repeating:
-                await asyncio.wait(repeating)
+            if others:
+                await asyncio.wait(others)
             await self._end()
 
     async def cleanup(self) -> None:
@@ -103,7 +105,7 @@ class Component:
         boundary = ErrorBoundary(logger, what)
 
         async def repeat() -> None:
-            while True:
+            while asyncio.current_task() in self._repeating:
                 await asyncio.sleep(seconds)
                 with boundary:
                     await look()

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import ENDED, AlertLevel, OptimizationStatus
 from o9.monitor.figures import metrics_of, snapshots
@@ -67,7 +66,6 @@ class OptimizationMonitor(StoreComponent):
         self._unwanted: set[str] = set()
         self._alerts: deque[OptimizationAlert] = deque(maxlen=KEPT_ALERTS)
         self._gate = asyncio.Lock()
-        self._looking: asyncio.Task[None] | None = None
 
     async def start_monitoring(self, optimization_id: str) -> bool:
         """Look at it at once, and from now on until it has ended. What runs is looked at without being asked for.
@@ -234,20 +232,7 @@ class OptimizationMonitor(StoreComponent):
         return read(query, *args)
 
     async def _begin(self) -> None:
-        self._looking = asyncio.create_task(self._keep_looking(), name="o9-monitor")
-
-    async def _end(self) -> None:
-        if self._looking is not None:
-            looking, self._looking = self._looking, None
-            looking.cancel()
-            await asyncio.wait({looking})
-
-    async def _keep_looking(self) -> None:
-        boundary = ErrorBoundary(logger, "looking at what runs")
-        while True:
-            await asyncio.sleep(self.check_interval)
-            with boundary:
-                await self.check()
+        self._repeat(self.check, self.check_interval, "looking at what runs")
 
 
 def alert_of(optimization_id: str, finding: Finding) -> OptimizationAlert:
