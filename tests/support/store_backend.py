@@ -12,7 +12,6 @@ import httpx
 from o9.alerts.system import AlertNotificationSystem
 from o9.api.answers import PREFIX
 from o9.api.api import OptimizationAPI
-from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.lifecycle.submission import submit
@@ -34,8 +33,7 @@ class StoreBackend:
         self.store = store
         self.alert_system = AlertNotificationSystem(store=store)
         self.prefect_answers = True
-        self._lifecycle = OptimizationLifecycleManager(store=store)
-        self._coordinator = OptimizationCoordinator(store=store)
+        self.lifecycle_manager = OptimizationLifecycleManager(store=store)
         self._statistics = OptimizationStatistics(store=store)
         self._monitor = OptimizationMonitor(store=store)
         self._health = OptimizationHealthChecker(store=store)
@@ -50,16 +48,16 @@ class StoreBackend:
         return self.prefect_answers
 
     async def start_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self._lifecycle.start_optimization(optimization_id, by)
+        return await self.lifecycle_manager.start_optimization(optimization_id, by)
 
     async def pause_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self._coordinator.pause_optimization(optimization_id, by)
+        return await self.lifecycle_manager.pause_optimization(optimization_id, by)
 
     async def resume_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self._coordinator.resume_optimization(optimization_id, by)
+        return await self.lifecycle_manager.resume_optimization(optimization_id, by)
 
     async def cancel_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self._coordinator.cancel_optimization(optimization_id, by)
+        return await self.lifecycle_manager.cancel_optimization(optimization_id, by)
 
     async def get_global_statistics(self) -> dict[str, Any]:
         return await self._statistics.get_global_statistics()

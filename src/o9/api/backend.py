@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from o9.alerts.system import AlertNotificationSystem
+from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.model.errors import OptimizationNotFoundError
 from o9.model.optimization import OptimizationHealthReport, OptimizationMetrics, OptimizationState
 from o9.store.store import Store
@@ -22,6 +23,9 @@ class Backend(Protocol):
 
     @property
     def alert_system(self) -> AlertNotificationSystem: ...
+
+    @property
+    def lifecycle_manager(self) -> OptimizationLifecycleManager: ...
 
     @property
     def prefect_url(self) -> str: ...

@@ -28,9 +28,20 @@ from o9.store.codec import content_hash
 from o9.store.policies import with_defaults
 from o9.store.pruning import Because, PruneOne
 from o9.store.queries import Holding
-from o9.store.replace import LATER, REPLACEABLE, SEARCH, Replace, check_changeable, check_version, fields_of
+from o9.store.replace import (
+    LATER,
+    REPLACEABLE,
+    SEARCH,
+    CancelAtRest,
+    ChangedMeanwhile,
+    Replace,
+    check_changeable,
+    check_version,
+    fields_of,
+)
 from o9.store.store import Store
 
+TRIES = 10  # to change what others change at the same time
 END_SECONDS = 20.0  # what is cancelled has ended by then, and Prefect has said so
 POLL_SECONDS = 0.05
 _ABSENT = object()
@@ -51,48 +62,60 @@ async def change(
     OptimizationStateError where the present state forbids it.
     """
     store = backend.store
-    before = await existing(backend, optimization_id)
-    holding = await _holding(store, optimization_id)
-    after = OptimizationState.from_dict(before.to_dict() | dict(fields))
-    changed = _changed(before, after)
-    _check_owner(optimization_id, changed)
-    validate_changes({name: getattr(after, name) for name in fields_of(changed)})
-    _check_metadata(before, after)
-    check_version(optimization_id, version, holding.version)
-    ends = is_at_work(holding, before)
-    if ends and not cancel:
-        raise _at_work(before, "change")
-    check_changeable(changed, OptimizationStatus.CANCELLED if ends else before.status, holding.attempt)
-    if ends:
-        await _cancel(backend, optimization_id)
-        version = None  # which has moved on
-    if changed:
+    await existing(backend, optimization_id)
+    for _ in range(TRIES):
+        holding = await _holding(store, optimization_id)  # before the state: that is no older than this version
+        before = await existing(backend, optimization_id)
+        check_version(optimization_id, version, holding.version)
+        ends = is_at_work(holding)
+        if ends and not cancel:
+            raise _at_work(before, "change")
+        after, changed = _asked(before, fields, exact=not holding.attempt)
+        check_changeable(changed, OptimizationStatus.CANCELLED if ends else before.status, holding.attempt)
+        fields = {name: fields[name] for name in fields_of(changed)}  # what is given as it was read is no wish
+        if ends:
+            await _cancel(backend, optimization_id)
+            version = None  # which has moved on
+            continue
+        if not changed:
+            return before
         settled = await _settled(store, before, after) if fields_of(changed - LATER) & SEARCH else after
-        await store.write_async(Replace(settled, changed, content_hash(after), version))
-    return await existing(backend, optimization_id)
+        try:
+            await store.write_async(Replace(settled, changed, content_hash(after), holding.version))
+        except ChangedMeanwhile:  # by somebody else, whose change is not to be lost
+            if version is not None:
+                raise
+        else:
+            return await existing(backend, optimization_id)
+    raise OptimizationStateError(f"optimization {optimization_id!r} is changed by others all the time: ask again")
 
 
 async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> None:
     """It and all that is recorded of it. Raises OptimizationStateError where the present state forbids it."""
     store = backend.store
     state = await existing(backend, optimization_id)
-    if is_at_work(await _holding(store, optimization_id), state) and not cancel:
+    if is_at_work(await _holding(store, optimization_id)) and not cancel:
         raise _at_work(state, "delete")
     if waiting := await store.read_async(store.awaiting, optimization_id):
         raise OptimizationStateError(f"to run after it: {', '.join(waiting[:10])}; cancel or delete those first")
+    if await store.read_async(store.has_open_alert, optimization_id):
+        raise OptimizationStateError(f"optimization {optimization_id!r} stays: {_WHY_KEPT[Because.OPEN_ALERT]}")
+    cancelled = ""
     if state.status not in ENDED:
-        await _cancel(backend, optimization_id)
+        await (_cancel if cancel else _cancel_at_rest)(backend, optimization_id)
+        cancelled = ", cancelled"
     deadline = asyncio.get_running_loop().time() + END_SECONDS
     while (why := await store.write_async(PruneOne(optimization_id, sharpe_ratios_of))) is not Because.LONG_AGO:
         late = asyncio.get_running_loop().time() > deadline
         if why is not None and (late or why is not Because.OPEN_RUN):
-            raise OptimizationStateError(f"optimization {optimization_id!r} stays: {_WHY_KEPT.get(why, why.value)}")
+            kept = _WHY_KEPT.get(why, why.value)
+            raise OptimizationStateError(f"optimization {optimization_id!r} stays{cancelled}: {kept}")
         await asyncio.sleep(POLL_SECONDS)  # others write meanwhile
 
 
-def is_at_work(holding: Holding, state: OptimizationState) -> bool:
+def is_at_work(holding: Holding) -> bool:
     """Whether an attempt works on it, or is about to."""
-    return state.status in ACTIVE or holding.lease_node is not None
+    return OptimizationStatus(holding.status) in ACTIVE or holding.lease_node is not None
 
 
 async def _holding(store: Store, optimization_id: str) -> Holding:
@@ -109,31 +132,52 @@ def _at_work(state: OptimizationState, verb: str) -> OptimizationStateError:
     )
 
 
-def _changed(before: OptimizationState, after: OptimizationState) -> frozenset[str]:
-    """The names of the fields that differ; of the metadata, of the keys."""
-    names = {each.name for each in dataclasses.fields(before)} - {"metadata"}
-    changed = {name for name in names if getattr(before, name) != getattr(after, name)}
+def _asked(
+    before: OptimizationState, fields: Mapping[str, Any], *, exact: bool
+) -> tuple[OptimizationState, frozenset[str]]:
+    """The state with `fields`, and the names of those that differ; of the metadata, of the keys. `exact`: see `_form`.
+
+    Raises OptimizationValidationError, and OptimizationStateError for what is fixed at submission.
+    """
+    after = OptimizationState.from_dict(before.to_dict() | dict(fields))
+    for each in dataclasses.fields(before):
+        if each.name not in REPLACEABLE and getattr(before, each.name) != getattr(after, each.name):
+            raise _not_theirs(before.optimization_id, each.name)
+    validate_changes({name: getattr(after, name) for name in sorted(REPLACEABLE & fields.keys())})
     old, new = before.metadata, after.metadata
-    if not isinstance(new, Mapping):
-        return frozenset(changed | {"metadata"})
-    keys = {key for key in old.keys() | new.keys() if old.get(key, _ABSENT) != new.get(key, _ABSENT)}
-    return frozenset(changed | {f"metadata.{key}" for key in keys})
-
-
-def _check_owner(optimization_id: str, changed: frozenset[str]) -> None:
-    for name in sorted(fields_of(changed) - REPLACEABLE):
-        remedy = "it cannot change; submit another one under the new id"
-        if name == "status":
-            remedy = f"POST /optimizations/{optimization_id}/start, pause, resume or cancel moves it"
-        elif name != "optimization_id":
-            remedy = "O9 records it; leave it out"
-        raise OptimizationValidationError(name, remedy)
-
-
-def _check_metadata(before: OptimizationState, after: OptimizationState) -> None:
     for key in _AT_SUBMISSION:
-        if before.metadata.get(key) != after.metadata.get(key):
+        if old.get(key) != new.get(key):
             raise OptimizationStateError(f"metadata.{key}: it is fixed at submission; delete it, and submit it again")
+    changed = {f"metadata.{key}" for key in old.keys() | new.keys() if _differ(old, new, key, exact=exact)}
+    for name in REPLACEABLE - {"metadata"}:
+        if _differ(vars(before), vars(after), name, exact=exact and name == "parameters"):
+            changed.add(name)
+    return after, frozenset(changed)
+
+
+def _not_theirs(optimization_id: str, name: str) -> OptimizationValidationError:
+    remedy = "it cannot change; submit another one under the new id"
+    if name == "status":
+        remedy = f"POST /optimizations/{optimization_id}/start, pause, resume or cancel moves it"
+    elif name != "optimization_id":
+        remedy = "O9 records it; leave it out"
+    return OptimizationValidationError(name, remedy)
+
+
+def _differ(old: Mapping[str, Any], new: Mapping[str, Any], key: str, *, exact: bool) -> bool:
+    return bool(_form(old.get(key, _ABSENT), exact=exact) != _form(new.get(key, _ABSENT), exact=exact))
+
+
+def _form(value: Any, *, exact: bool) -> Any:
+    """`value` so that true is not 1, as it is in Python; and with `exact` 1.0 is not 1 either.
+
+    An objective may count on that; but there are programs that send 1 where they have read 1.0.
+    """
+    if isinstance(value, Mapping):
+        return {key: _form(each, exact=exact) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_form(each, exact=exact) for each in value]
+    return (type(value), value) if isinstance(value, bool) or (exact and isinstance(value, float)) else value
 
 
 async def _settled(store: Store, before: OptimizationState, after: OptimizationState) -> OptimizationState:
@@ -146,6 +190,13 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
     if before.metadata == after.metadata:  # what was filled in at submission looks as if it had been asked for
         settled.warnings = list(dict.fromkeys([*before.warnings, *settled.warnings]))
     return settled
+
+
+async def _cancel_at_rest(backend: Backend, optimization_id: str) -> None:
+    """Cancel it unless an attempt works on it; one may have begun since somebody looked."""
+    await backend.lifecycle_manager.guard(optimization_id, OptimizationStatus.CANCELLED)
+    if not await backend.store.write_async(CancelAtRest(optimization_id, "api")):
+        raise _at_work(await existing(backend, optimization_id), "delete")
 
 
 async def _cancel(backend: Backend, optimization_id: str) -> None:

@@ -16,6 +16,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.store import tables
+from o9.store.alerts import ALERT, STATE_OF
 from o9.store.codec import row_to_state, row_to_trial
 from o9.store.cursors import read_cursor, write_cursor
 from o9.store.families import RETURNS, TRIAL
@@ -190,6 +191,13 @@ def awaiting(connection: Connection, optimization_id: str) -> list[str]:
         .order_by(DEPENDENCY.c.optimization_id)
     )
     return list(connection.execute(statement).scalars())
+
+
+def has_open_alert(connection: Connection, optimization_id: str) -> bool:
+    """Whether an alert of it fires, or its end was not told yet."""
+    mine = (ALERT.c.optimization_id == optimization_id, STATE_OF.c.is_open == literal_column("1"))
+    found = select(ALERT.c.alert_id).join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode).where(*mine).limit(1)
+    return connection.execute(found).first() is not None
 
 
 def intents(connection: Connection, optimization_id: str) -> list[Row]:

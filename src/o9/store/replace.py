@@ -1,4 +1,7 @@
-"""Changing what was asked for: all of it before the first attempt, later only what no trial depends on."""
+"""Changing what was asked for: all of it before the first attempt, later only what no trial depends on.
+
+Or calling it off, where no attempt works on it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from dataclasses import dataclass
 
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import OptimizationState
-from o9.model.states import ACTIVE, ENDED, OptimizationStatus
+from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store.codec import state_to_row
+from o9.store.intents import SetIntent
 from o9.store.queue_key import AGING_SECONDS_PER_PRIORITY
 from o9.store.rollups import TALLY, TALLY_PRIORITY
 from o9.store.transitions import DEFAULT_MAX_ATTEMPTS, STATUSES, existing
@@ -22,18 +26,23 @@ SEARCH = frozenset({
 REPLACEABLE = SEARCH | {"name", "description", "priority"}
 
 
+class ChangedMeanwhile(OptimizationStateError):
+    """It has changed since it was read."""
+
+
 @dataclass(frozen=True)
 class Replace:
     """Give the fields `changed` of an optimization the values that `state` has; the others stay, metadata as a whole.
 
-    `content`: the `content_hash` of what was asked for. `version`: the one that it was read at, None: any. Raises
-    OptimizationStateError, naming a field that may not change any more, and while an attempt is at work on it.
+    `content`: the `content_hash` of what was asked for. `version`: the one that `state` was made of. Raises
+    ChangedMeanwhile where it has another, and OptimizationStateError, naming a field that may not change any more, and
+    while an attempt is at work on it.
     """
 
     state: OptimizationState
     changed: frozenset[str]
     content: str
-    version: int | None = None
+    version: int
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -61,7 +70,7 @@ class Replace:
     def _check(self, row: Row) -> None:
         name, status = row["optimization_id"], STATUSES[row["status"]]
         check_version(name, self.version, row["version"])
-        if status in ACTIVE or row["lease_expires_at"] is not None:
+        if _is_at_work(row):
             raise OptimizationStateError(f"optimization {name!r} is {status.value}: pause it, or cancel it, first")
         check_changeable(self.changed, status, row["attempt"])
 
@@ -74,15 +83,37 @@ class Replace:
                 unit.upsert_counts(table, [key | {"count": count} for key, count in zip(keys, (-1, 1), strict=True)])
 
 
+@dataclass(frozen=True)
+class CancelAtRest:
+    """Cancel what no attempt works on, and none is about to. Answers whether it did."""
+
+    optimization_id: str
+    by: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        if _is_at_work(existing(unit, self.optimization_id)):
+            return False
+        SetIntent(self.optimization_id, Intent.CANCEL, self.by).apply(unit)
+        return True
+
+
+def _is_at_work(row: Row) -> bool:
+    return STATUSES[row["status"]] in ACTIVE or row["lease_expires_at"] is not None
+
+
 def fields_of(changed: frozenset[str]) -> frozenset[str]:
     """The fields to which these names belong."""
     return frozenset(name.partition(".")[0] for name in changed)
 
 
 def check_version(optimization_id: str, expected: int | None, version: int) -> None:
-    """Raises OptimizationStateError where it has changed since it was read; `expected` None: whatever it is."""
+    """Raises ChangedMeanwhile where it has changed since it was read; `expected` None: whatever it is."""
     if expected is not None and expected != version:
-        raise OptimizationStateError(
+        raise ChangedMeanwhile(
             f"optimization {optimization_id!r} was read at version {expected} and is at {version}: read it again"
         )
 

@@ -251,6 +251,9 @@ class Store:
     def awaiting(self, optimization_id: str) -> Texts:
         return self._read(queries.awaiting, optimization_id)
 
+    def has_open_alert(self, optimization_id: str) -> bool:
+        return self._read(queries.has_open_alert, optimization_id)
+
     def transitions_since(self, after: int, *, limit: int = 1000) -> Rows:
         return self._read(queries.transitions_since, after, limit)
 
