@@ -20,12 +20,30 @@ from o9.store.unit import Row
 PREFECT_SECONDS = 1.0
 
 
-async def system_health(backend: Backend) -> dict[str, Any]:
+class PrefectCheck:
+    """Whether Prefect's server answers. One question at a time, whose answer all share who ask meanwhile.
+
+    It holds a thread for longer than anybody waits for it: one for each request would take the threads by which the
+    whole process reads.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._asking: asyncio.Task[bool] | None = None
+
+    async def alive(self) -> bool:
+        """Waits for PREFECT_SECONDS at most."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._backend.prefect_alive(), name="o9-prefect-check")
+        asking = self._asking
+        answered, _ = await asyncio.wait({asking}, timeout=PREFECT_SECONDS)
+        return bool(answered) and asking.result()
+
+
+async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, Any]:
     """`status` with its `issues`; `running`, `store`, `schema`, `prefect`, `nodes` and `channels`."""
     store = backend.store
-    alive, (schema, nodes, channels) = await asyncio.gather(
-        _prefect_alive(backend), store.read_async(_read, store)
-    )  # fmt: skip
+    alive, (schema, nodes, channels) = await asyncio.gather(prefect.alive(), store.read_async(_read, store))
     issues = [
         f"the node {node['node_id']} has no heartbeat since {node['heartbeat_at']}"
         for node in nodes
@@ -48,14 +66,6 @@ async def system_health(backend: Backend) -> dict[str, Any]:
         "nodes": nodes,
         "channels": channels,
     }
-
-
-async def _prefect_alive(backend: Backend) -> bool:
-    try:
-        async with asyncio.timeout(PREFECT_SECONDS):
-            return await backend.prefect_alive()
-    except TimeoutError:
-        return False
 
 
 def _read(store: Store) -> tuple[str | None, list[Row], list[Row]]:

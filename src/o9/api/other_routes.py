@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from o9.alerts.record import alert_of_row
 from o9.api.answers import PREFIX, ROOT, VERSIONS, Page, Success, page, success
 from o9.api.backend import Backend, existing
-from o9.api.health import system_health
+from o9.api.health import PrefectCheck, system_health
 from o9.api.parameters import AlertQuery, NoQuery, RankingQuery, ResolveBody, TrendQuery
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
@@ -45,10 +45,12 @@ def _add_statistics(app: FastAPI, backend: Backend) -> None:
 
 
 def _add_health(app: FastAPI, backend: Backend) -> None:
+    prefect = PrefectCheck(backend)
+
     @app.get(f"{PREFIX}/health", response_model=Success[dict[str, Any]])
     async def get_health(_: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Whether O9 itself is well: the store, Prefect, the nodes, the channels."""
-        return success(await system_health(backend))
+        return success(await system_health(backend, prefect))
 
     @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[OptimizationHealthReport | None])
     async def get_health_of(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
