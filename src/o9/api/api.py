@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,8 +16,8 @@ import httpx
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o9.api.answers import API_VERSION, PREFIX, ROOT, VERSIONS, refusal
-from o9.api.app import READING, Handler, create_app
+from o9.api.answers import API_VERSION, PREFIX, ROOT, VERSIONS
+from o9.api.app import ALONE, READING, Handler, create_app
 from o9.api.backend import Backend
 from o9.api.gate import Answered
 from o9.api.limits import RateLimit, checked_limit
@@ -24,13 +25,14 @@ from o9.model.component import Component, Registered
 from o9.model.errors import OptimizationAPIError, OptimizationValidationError
 from o9.model.settings import settings
 
+logger = logging.getLogger(__name__)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PROBES = ("/healthz", "/readyz")
-ALONE = "this API has no aggregator that answers: ask `aggregator.api`, or give OptimizationAPI(backend=aggregator)"
+TELL_SECONDS = 1.0  # how long what is told of the last requests may take when it ends
 
 
 class OptimizationAPI(Component):
-    """Bound to an aggregator, which answers; alone, every request is answered with 503.
+    """Bound to an aggregator, which answers. Alone only handlers of one's own answer: all else is 503, and says why.
 
     rate_limit: for each client, None takes O9_API_RATE_LIMIT. It is an ASGI application, too, which `o9 serve` serves.
 
@@ -84,17 +86,20 @@ class OptimizationAPI(Component):
         it returns is the answer's `data`; an OptimizationAPIError that it raises, the answer's code. Raises
         OptimizationValidationError.
         """
-        if not isinstance(endpoint, str) or not endpoint.strip("/"):
+        below = f"/{endpoint.strip('/')}/".removeprefix(f"{PREFIX}/").strip("/") if isinstance(endpoint, str) else ""
+        if not below:
             raise OptimizationValidationError("endpoint", f"{endpoint!r} is no path such as /desks/{{name}}")
         if not isinstance(method, str) or method.upper() not in METHODS:
             raise OptimizationValidationError("method", f"{method!r} is not one of {', '.join(METHODS)}")
         if not callable(handler):
             raise OptimizationValidationError("handler", f"{handler!r} cannot be called")
-        path = f"/{endpoint.removeprefix(PREFIX).strip('/')}"
+        path = f"/{below}"
         try:
-            compile_path(path)
+            placeholders = compile_path(path)[2]
         except (AssertionError, ValueError) as error:
             raise OptimizationValidationError("endpoint", f"{endpoint!r}: {error}") from error
+        if "data" in placeholders:
+            raise OptimizationValidationError("endpoint", f"{endpoint!r}: `data` is the body; name {{data}} otherwise")
         self._handlers[method.upper(), path] = handler
         self._app = None  # made anew for the next request
         return Registered()
@@ -111,14 +116,24 @@ class OptimizationAPI(Component):
         }
 
     def _application(self) -> ASGIApp:
-        if self._backend is None:
-            return refusal(ALONE, 503)
         if self._app is None:
             self._limit = self._limit or RateLimit(self._rate)
             self._app = create_app(
                 self._backend, rate_limit=self._limit, answered=self._answered, handlers=self._handlers
             )
         return self._app
+
+    async def _begin(self) -> None:
+        if self._backend is None:
+            logger.warning("%s", ALONE)
+
+    async def _end(self) -> None:
+        telling = self._emitting - {asyncio.current_task()}  # a callback may be what ends it
+        if telling:
+            _, late = await asyncio.wait(telling, timeout=TELL_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _answered(self, answered: Answered) -> None:
         self._codes[answered.code] += 1
@@ -135,6 +150,8 @@ def _request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
     for name, value in (("endpoint", endpoint), ("method", method)):
         if not isinstance(value, str):
             raise OptimizationAPIError(f"{name}: expected text, got {type(value).__name__}", 400)
+    if method.upper() == "HEAD":  # over HTTP it has the same code, and no body that says so
+        raise OptimizationAPIError("method: an answer to HEAD says nothing; there is GET", 405)
     path = f"/{endpoint.lstrip('/')}"
     where = path.partition("?")[0]
     if where not in (ROOT, *PROBES) and not where.startswith(f"{ROOT}/"):
@@ -163,6 +180,6 @@ def _in_a_query(value: Any) -> Any:
 def _as_json(data: Any) -> bytes:
     """`data` as a body. Raises OptimizationAPIError where JSON cannot hold it."""
     try:
-        return json.dumps(data, allow_nan=False).encode()
+        return json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise OptimizationAPIError(f"data: JSON cannot hold it: {error}", 422) from error

@@ -20,6 +20,7 @@ from o9.api.answers import (
     answer_error,
     answer_http,
     answer_invalid,
+    refusal,
     success,
 )
 from o9.api.backend import Backend
@@ -32,30 +33,38 @@ from o9.api.reference import reference_page
 from o9.model.errors import OptimizationAPIError, OptimizationError
 
 Handler = Callable[..., Any]
+ALONE = (
+    "this API answers by handlers of your own only, since it has no aggregator: ask `aggregator.api`, or give "
+    "OptimizationAPI(backend=aggregator)"
+)
 READING = ("GET", "DELETE")
 
 
 def create_app(
-    backend: Backend,
+    backend: Backend | None,
     *,
     rate_limit: RateLimit,
     answered: Callable[[Answered], None],
     handlers: Mapping[tuple[str, str], Handler],
 ) -> FastAPI:
-    """The application over `backend`. `handlers`, by method and path below the prefix, come before O9's own routes."""
+    """The application over `backend`. `handlers`, by method and path below the prefix, come before O9's own routes.
+
+    None: there are none of O9's own, and whoever asks for one hears why.
+    """
     app = FastAPI(
         title="O9", version=API_VERSION, redirect_slashes=False, docs_url=None, redoc_url=None,
         responses=REFUSALS, dependencies=[Depends(each_once)],
     )  # fmt: skip
-    app.state.is_running = lambda: backend.is_running
+    app.state.is_running = lambda: backend is None or backend.is_running
     for (method, path), handler in handlers.items():
         app.add_api_route(f"{PREFIX}{path}", _route(handler), methods=[method], include_in_schema=False)
-    add_optimization_routes(app, backend)
-    add_other_routes(app, backend)
+    if backend is not None:
+        add_optimization_routes(app, backend)
+        add_other_routes(app, backend)
     app.add_api_route("/docs", lambda: HTMLResponse(reference_page(app.openapi())), include_in_schema=False)
     app.add_exception_handler(OptimizationError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
-    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(HTTPException, _answer_alone if backend is None else answer_http)
     app.add_middleware(Gate, is_running=app.state.is_running, rate_limit=rate_limit, answered=answered)
     return app
 
@@ -71,6 +80,12 @@ def _route(handler: Handler) -> Callable[[Request], Any]:
         return success(jsonable_encoder(answer))
 
     return call
+
+
+async def _answer_alone(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException) and error.status_code == 404:
+        return refusal(ALONE, 503)
+    return await answer_http(request, error)
 
 
 def _parsed(body: bytes) -> Any:
