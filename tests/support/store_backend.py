@@ -15,8 +15,7 @@ from o9.api.api import OptimizationAPI
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.lifecycle.submission import submit
-from o9.model.optimization import OptimizationHealthReport, OptimizationMetrics, OptimizationState
-from o9.monitor.monitor import OptimizationMonitor
+from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.store import Store
 
@@ -35,7 +34,6 @@ class StoreBackend:
         self.prefect_answers = True
         self.lifecycle_manager = OptimizationLifecycleManager(store=store)
         self._statistics = OptimizationStatistics(store=store)
-        self._monitor = OptimizationMonitor(store=store)
         self._health = OptimizationHealthChecker(store=store)
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
@@ -67,9 +65,6 @@ class StoreBackend:
 
     async def get_optimization_rankings(self, metric_name: str, limit: int) -> list[dict[str, Any]]:
         return await self._statistics.get_optimization_rankings(metric_name, limit)
-
-    async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]:
-        return await self._monitor.get_optimization_metrics(optimization_id)
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
         return await self._health.recent_report(optimization_id)

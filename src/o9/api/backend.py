@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from o9.alerts.system import AlertNotificationSystem
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.model.errors import OptimizationNotFoundError
-from o9.model.optimization import OptimizationHealthReport, OptimizationMetrics, OptimizationState
+from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.store.store import Store
 
 
@@ -49,8 +49,6 @@ class Backend(Protocol):
     async def get_performance_trends(self, time_range: timedelta) -> dict[str, Any]: ...
 
     async def get_optimization_rankings(self, metric_name: str, limit: int) -> list[dict[str, Any]]: ...
-
-    async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]: ...
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None: ...
 

@@ -27,6 +27,7 @@ from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
 from o9.model.states import TrialState
+from o9.monitor.pages import START, metrics_page
 from o9.store.cursors import read_cursor, write_cursor
 
 ONE = f"{PREFIX}/optimizations/{{optimization_id}}"
@@ -102,11 +103,11 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     @app.get(f"{ONE}/metrics", response_model=Success[Page[OptimizationMetrics]])
     async def list_metrics(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
         """One entry a step, oldest first; what was not measured is null."""
-        await existing(backend, optimization_id)
-        begin = max(0, read_cursor(asked.cursor, int, 1)[0]) if asked.cursor is not None else 0
-        found = await backend.get_optimization_metrics(optimization_id)
-        end = begin + asked.limit
-        return page([each.to_dict() for each in found[begin:end]], write_cursor(end) if len(found) > end else None)
+        state = await existing(backend, optimization_id)
+        step, trial = read_cursor(asked.cursor, int, 2) if asked.cursor is not None else START
+        store = backend.store
+        found, following = await store.read_async(metrics_page, store, state, (step, trial), asked.limit)
+        return page([each.to_dict() for each in found], write_cursor(*following) if following else None)
 
     @app.get(f"{ONE}/transitions", response_model=Success[Page[dict[str, Any]]])
     async def list_transitions(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:

@@ -15,6 +15,7 @@ from o9.lifecycle.effect import BEST, CPU, MEMORY, STEP_SECONDS, TRIALS, Directi
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
+from o9.model.validation import COUNT_LIMIT
 from o9.store.codec import row_to_trial
 from o9.store.families import TRIAL
 from o9.store.ledger import METRIC
@@ -133,9 +134,29 @@ def read_news(
     return steps, _read_trials(connection, optimization_id, after_trial, WINDOW_TRIALS)
 
 
-def _read_steps(connection: Connection, optimization_id: str, first: int) -> list[Step]:
+def read_steps(
+    connection: Connection, optimization_id: str, first: int, last: int, trial: int
+) -> tuple[list[Step], list[Trial], int]:
+    """What there is to say of the steps `first` to `last`: a window as of the first, and all up to the last.
+
+    trial: the number of the first one's first trial, or one before; answered with that of the trial behind them. Of
+    their trials no more than MOST_TRIALS. Oldest first.
+    """
+    trial = min(max(0, trial), COUNT_LIMIT)
+    mine, number = TRIAL.c.optimization_id == optimization_id, TRIAL.c.number
+    later = select(number).where(mine, number >= trial, TRIAL.c.step > last).order_by(number).limit(1)
+    behind = connection.execute(later).scalar()
+    end = trial + MOST_TRIALS if behind is None else min(behind, trial + MOST_TRIALS)
+    statement = select(TRIAL).where(mine, number >= trial - WINDOW_TRIALS, number < end).order_by(number)
+    trials = [row_to_trial(dict(row)) for row in connection.execute(statement).mappings()]
+    steps = _read_steps(connection, optimization_id, first - WINDOW_STEPS, last)
+    return steps, trials, trial if behind is None else behind
+
+
+def _read_steps(connection: Connection, optimization_id: str, first: int, last: int = COUNT_LIMIT) -> list[Step]:
     """Those from number `first` on, oldest first. Steps are counted without a gap, so that this bounds how many."""
-    where = (METRIC.c.optimization_id == optimization_id) & METRIC.c.name.in_(NAMES) & (METRIC.c.step >= first)
+    where = (METRIC.c.optimization_id == optimization_id) & METRIC.c.name.in_(NAMES)
+    where &= METRIC.c.step.between(first, last)
     columns = (METRIC.c.step, METRIC.c.name, METRIC.c.value, METRIC.c.at)
     figures: dict[int, dict[str, float]] = {}
     moments: dict[int, str] = {}
