@@ -268,6 +268,8 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         # FULL flushes the disk at each commit, NORMAL at each checkpoint of the write-ahead log.
         cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
         cursor.close()
+        # SQLite's own knows but the letters of ASCII; PostgreSQL's knows all.
+        connection.create_function("lower", 1, lambda text: text and str(text).lower(), deterministic=True)
 
     return engine
 
