@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from o9_testing import LINE, ended, new, shell_command, until
 
+from o9.api import api
 from o9.api.answers import code_of
 from OptimizationStateAggregator import (
     AlertLevel,
@@ -108,6 +110,7 @@ async def test_pause_and_resume(aggregator: OptimizationStateAggregator) -> None
     [
         ("/nothing", "GET", None, 404, "no such endpoint"),
         ("/statistics", "POST", None, 405, "no such endpoint or method"),
+        ("/statistics", "HEAD", None, 405, "HEAD"),
         ("/optimizations/a/b/c", "GET", None, 404, "no such endpoint"),
         ("/../../docs", "GET", None, 404, "leads out"),
         ("http://elsewhere/statistics", "GET", None, 404, "no such endpoint"),
@@ -298,7 +301,7 @@ async def test_a_handler_of_one_s_own(aggregator: OptimizationStateAggregator) -
         return {"desk": name, "data": data, "state": await aggregator.get_optimization_status("a")}
 
     aggregator.api.register_api_handler("/desks/{name}", "get", desk)
-    await aggregator.api.register_api_handler("desks/{name}", "POST", lambda data, name: [name, data])
+    await aggregator.api.register_api_handler("api/v1/desks/{name}", "POST", lambda data, name: [name, data])
     assert await answer(aggregator, "/desks/eu", "GET", {"q": 1}) == {"desk": "eu", "data": {"q": "1"}, "state": None}
     assert await answer(aggregator, "/desks/eu", "POST", {"limit": 5}) == ["eu", {"limit": 5}]
     assert await answer(aggregator, "/desks/eu", "POST") == ["eu", None]
@@ -316,7 +319,9 @@ async def test_a_handler_of_one_s_own(aggregator: OptimizationStateAggregator) -
     ("endpoint", "method", "handler", "field"),
     [
         ("", "GET", print, "endpoint"),
+        ("/api/v1/", "GET", print, "endpoint"),
         ("/{a}/{a}", "GET", print, "endpoint"),
+        ("/{data}", "GET", print, "endpoint"),
         ("/{a:color}", "GET", print, "endpoint"),
         (7, "GET", print, "endpoint"),
         ("/a", "DANCE", print, "method"),
@@ -344,7 +349,7 @@ def test_what_cannot_be_an_api_is_refused_at_once(arguments: Any, field: str) ->
 
 
 async def test_each_request_calls_back(
-    aggregator: OptimizationStateAggregator, async_wait_until: Callable[..., Any]
+    aggregator: OptimizationStateAggregator, async_wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[dict[str, Any]] = []
     aggregator.api.register_callback("request", heard.append)
@@ -355,6 +360,25 @@ async def test_each_request_calls_back(
         ("GET", "/api/v1/alerts", 200), ("GET", "/api/v1/optimizations/{optimization_id}", 404),
     ]  # fmt: skip
     assert ("ana" in heard[1]["client"], heard[1]["seconds"] >= 0) == (True, True)
+
+    # With the aggregator all that ends, whichever callback ends it.
+    async def ends(entry: dict[str, Any]) -> None:
+        await aggregator.cleanup()
+        heard.clear()
+
+    async def hangs(entry: dict[str, Any]) -> None:
+        if entry["path"].endswith("/statistics"):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(api, "TELL_SECONDS", 0.05)
+    aggregator.api.register_callback("request", hangs)
+    aggregator.api.register_callback("request", ends)
+    await answer(aggregator, "/statistics")
+    await answer(aggregator, "/alerts")
+    await async_wait_until(lambda: not heard, 20)
+    assert not aggregator.api.is_running
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    assert names.count("o9-api-callbacks") <= 1  # the one that ended it may still be on its way out
 
 
 async def test_whether_it_lives_and_may_be_asked(store_url: str, aggregator: OptimizationStateAggregator) -> None:
@@ -372,6 +396,24 @@ async def test_nobody_answers_before_the_start_or_alone(store_url: str) -> None:
     aggregator = OptimizationStateAggregator(storage_path=store_url)
     assert (await refusal(aggregator, "/statistics"))[0] == 503
     assert (await OptimizationAPI().handle_api_request("/statistics", "GET"))["code"] == 503
+
+
+async def test_alone_it_answers_by_its_own_handlers_and_says_what_it_lacks(
+    async_wait_until: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    alone, heard = OptimizationAPI(rate_limit="3/minute"), list[tuple[str, int]]()
+    alone.register_callback("request", lambda entry: heard.append((entry["path"], entry["code"])))
+    alone.register_api_handler("/desks/{name}", "GET", lambda data, name: name)
+    await alone.start()
+    assert "backend=aggregator" in caplog.text
+    paths = ("/desks/eu", "/statistics", "/healthz", "/desks/eu", "/desks/eu")
+    answers = [await alone.handle_api_request(path, "GET") for path in paths]
+    assert [each.get("code", 200) for each in answers] == [200, 503, 503, 200, 429]
+    assert (answers[0]["data"], "backend=aggregator" in answers[1]["error"]) == ("eu", True)
+    stats = alone.get_api_stats()
+    assert (stats["by_code"], stats["by_endpoint"]["GET /desks/{name}"]) == ({200: 2, 429: 1, 503: 2}, 2)
+    await alone.cleanup()
+    assert len(heard) == len(paths)
 
 
 def test_every_error_has_its_code() -> None:

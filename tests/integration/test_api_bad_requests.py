@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +16,10 @@ from command_line import create, work
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from o9_testing import PATIENCE
-from sqlalchemy import event
+from sqlalchemy import event, text
 from store_backend import Requests
 
+from o9.api import health
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationType
 from o9.store.leases import Heartbeat
@@ -178,9 +180,11 @@ def test_no_submission_is_an_error_inside_o9(api: Requests, body: Any) -> None:
 @EXAMPLES
 @given(route=ROUTES, name=IDS, method=METHODS, query=QUERIES)
 def test_no_request_is_an_error_inside_o9(api: Requests, route: str, name: str, method: str, query: Any) -> None:
-    if method == "HEAD":  # has no body to look at
-        method = "GET"
-    code, told = api.send(route.format(name), method, query)
+    if method == "HEAD":  # over HTTP it has no body to look at
+        told = api.run(api.api.handle_api_request(route.format(name), method, query))
+        code = told["code"]
+    else:
+        code, told = api.send(route.format(name), method, query)
     assert code in (200, 400, 404, 405, 409, 422), told
 
 
@@ -191,6 +195,36 @@ def test_no_request_is_an_error_inside_o9(api: Requests, route: str, name: str, 
 def test_no_change_is_an_error_inside_o9(api: Requests, body: Any) -> None:
     code, told = api.send("/optimizations/waiting", "PUT", body=json.dumps(body).encode())
     assert code in (200, 400, 409, 422), told
+
+
+def test_a_body_is_no_larger_in_process_than_over_http(api: Requests) -> None:
+    body = {"optimization_id": "large", "metadata": {"objective": "branin", "notes": "名" * 200_000}}
+    assert api.send("/optimizations", "POST", body=json.dumps(body, ensure_ascii=False).encode())[0] == 200
+    answer = api.run(api.api.handle_api_request("/optimizations", "POST", body))
+    assert answer["success"], answer
+
+
+def test_a_prefect_that_hangs_keeps_nothing_else_from_being_read(
+    api: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, asked = threading.Event(), []
+
+    async def hangs() -> bool:
+        asked.append(1)
+        return await asyncio.to_thread(over.wait, 60)
+
+    async def ask() -> list[Any]:
+        requests = [api.api.handle_api_request("/health", "GET") for _ in range(50)]
+        return await asyncio.wait_for(asyncio.gather(*requests), PATIENCE * 5)
+
+    monkeypatch.setattr(health, "PREFECT_SECONDS", 0.05)
+    monkeypatch.setattr(api.backend, "prefect_alive", hangs)
+    try:
+        answers = api.run(ask())
+    finally:
+        over.set()
+    assert {answer["data"]["prefect"]["alive"] for answer in answers} == {False}
+    assert len(asked) == 1
 
 
 def test_the_health_of_a_store_costs_the_same_at_any_size(store: Store, api: Requests) -> None:
@@ -259,6 +293,7 @@ def filled(store: Store, api: Requests) -> list[str]:
         ({"q": "100%"}, ["Risk_1"]),
         ({"q": "%"}, ["Risk_1"]),
         ({"q": "Größe"}, ["Risk_1"]),
+        ({"q": "GRÖ"}, ["Risk_1"]),
         ({"created_after": "2000-01-01T00:00:00Z", "q": "n"}, ["waiting", "done"]),
         ({"created_after": "2999-01-01T00:00:00+01:00"}, []),
     ],
@@ -292,3 +327,25 @@ def test_the_lists_of_one_are_paged(api: Requests, path: str) -> None:
         query["cursor"] = page["next_cursor"]
     assert (found, page["next_cursor"]) == (whole["items"], None)
     assert len(found) > 1
+
+
+def test_metrics_are_paged_from_the_first_step_to_the_last(api: Requests, store: Store) -> None:
+    steps = 10_100  # more than the monitor looks at
+    with store._engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO metric (optimization_id, name, step, value, at) WITH RECURSIVE n(i) AS "
+                "(SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :steps) "
+                "SELECT 'done', 'step_seconds', i, i, '2026-01-01T00:00:00+00:00' FROM n"
+            ),
+            {"steps": steps},
+        )
+    found: list[float] = []
+    query: dict[str, Any] = {"limit": 1000}
+    while True:
+        page = api.send("/optimizations/done/metrics", query=query)[1]["data"]
+        found += [item["execution_time"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert found == [float(step) for step in range(steps)]

@@ -12,15 +12,18 @@ import pytest
 from command_line import create, work
 from store_backend import Requests
 
-from o9.model.states import Intent, OptimizationPriority, OptimizationType
+from o9.api import changes
+from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.alerts import RaiseAlerts
 from o9.store.contract_alerts import telling
 from o9.store.contract_pruning import assert_counts_of_what_is_there
 from o9.store.contract_steps import assert_counts_are_true
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim
+from o9.store.ledger import Amend
 from o9.store.runs import CloseRun, KnowRun
 from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
 
 
 @pytest.fixture(params=["store_url", "postgres_url"])
@@ -86,6 +89,45 @@ def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests) 
     assert put(api, "demo", {"total_steps": 4})[1]["data"]["warnings"] == warnings
     answer = put(api, "demo", {"metadata": {"objective": "branin"}})[1]["data"]
     assert (answer["warnings"], answer["total_steps"]) == ([], 4)
+
+
+def test_what_another_has_changed_meanwhile_is_not_lost(
+    api: Requests, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(store, "a", metadata={"objective": "branin", "seed": 1})
+    meanwhile = [Amend("a", {"metadata": {"objective": "branin", "seed": 1, "notes": "of another"}})]
+    read = store.policies
+
+    def policies() -> Any:  # which are read between the state and the change
+        if meanwhile:
+            store.write(meanwhile.pop())
+        return read()
+
+    monkeypatch.setattr(store, "policies", policies)
+    answer = put(api, "a", {"total_steps": 7})[1]["data"]
+    assert (answer["total_steps"], answer["metadata"]["notes"]) == (7, "of another")
+    meanwhile.append(Amend("a", {"description": "of another"}))
+    tag = {"If-Match": f'"{store.holding("a").version}"'}
+    assert api.send("/optimizations/a", "PUT", body=b'{"total_steps": 9}', headers=tag)[0] == 409
+    assert (store.get("a").total_steps, store.get("a").description) == (7, "of another")
+
+
+def test_true_is_another_value_than_one(api: Requests, store: Store) -> None:
+    def text(value: Any) -> str:
+        return json.dumps(value, sort_keys=True)
+
+    metadata = {"objective": "branin", "seed": 1, "direction": "minimize", "notes": [0, {"on": 1}]}
+    create(store, "a", total_steps=1, parameters={"flag": 1, "fee": 1.0}, metadata=metadata)
+    code, answer = put(api, "a", {"total_steps": True})
+    assert (code, "total_steps" in answer["error"]) == (422, True)
+    fields = {"parameters": {"flag": True, "fee": 1}, "metadata": metadata | {"notes": [False, {"on": True}]}}
+    answer = put(api, "a", fields)[1]["data"]
+    assert text({name: answer[name] for name in fields}) == text(fields)
+    # Later an integer is as good as the number that it is: some programs send no other for 1.0.
+    create(store, "b", parameters={"flag": 1, "fee": 1.0})
+    work(store, "b", 1, "paused")
+    assert put(api, "b", {"name": "B", "parameters": {"flag": 1, "fee": 1}})[1]["data"]["name"] == "B"
+    assert put(api, "b", {"name": "C", "parameters": {"flag": True, "fee": 1.0}})[0] == 409
 
 
 @pytest.mark.parametrize(
@@ -183,8 +225,10 @@ def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store)
     assert (code, "after" in answer["error"]) == (409, True)
     assert store.get("awaited").status.value == "created"
     store.write(RaiseAlerts([telling("fires", optimization_id="alarm")]))
-    code, answer = api.send("/optimizations/alarm", "DELETE")
-    assert (code, "resolve" in answer["error"]) == (409, True)
+    for query in ("", "?cancel=true"):
+        code, answer = api.send(f"/optimizations/alarm{query}", "DELETE")
+        assert (code, "resolve" in answer["error"]) == (409, True)
+    assert store.get("alarm").status.value == "created"
     work(store, "run", 1, "completed")
     store.write(KnowRun("run-1", "run", 1))
 
@@ -204,3 +248,39 @@ def test_what_runs_is_not_deleted_unasked(api: Requests, store: Store) -> None:
     assert store.holding("running").intent == Intent.RUN.value
     store.write(SetIntent("running", Intent.CANCEL, "ana"))
     assert api.send("/optimizations/running", "DELETE")[0] == 409
+    # Nor what begins while the hooks are asked.
+    create(store, "waiting")
+    hooks = api.backend.lifecycle_manager
+    hooks.register_lifecycle_hook("before_cancelled", lambda name: store.write(Claim("node-1", 100, 30.0, name)))
+    code, answer = api.send("/optimizations/waiting", "DELETE")
+    assert (code, "cancel=true" in answer["error"]) == (409, True)
+    assert store.holding("waiting").intent == Intent.RUN.value
+
+
+def test_a_delete_that_cannot_wait_any_longer_says_what_it_has_done(
+    api: Requests, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "END_SECONDS", 0.1)
+    create(store, "a")
+    work(store, "a", 1, "paused")
+    store.write(KnowRun("run-1", "a", 1))
+    code, answer = api.send("/optimizations/a", "DELETE")
+    assert (code, "cancelled" in answer["error"]) == (409, True)
+    assert store.get("a").status.value == "cancelled"
+    store.write(CloseRun("run-1"))
+    assert api.send("/optimizations/a", "DELETE")[0] == 200
+
+
+def test_start_leaves_alone_what_a_node_prepares(api: Requests, store: Store) -> None:
+    create(store, "a")
+    claimed = store.write(Claim("node-1", 100, 30.0, "a"))
+    assert claimed is not None
+    store.write(Transition("a", OptimizationStatus.INITIALIZING, Cause.HOOK, fence=claimed.fence))
+    assert api.send("/optimizations/a/start", "POST")[1]["data"]["status"] == "initializing"
+    # What is moved by hand is moved as it was when somebody looked.
+    create(store, "b")
+    manager = api.backend.lifecycle_manager
+    api.run(manager.initialize_optimization("b"))
+    manager.register_lifecycle_hook("before_running", lambda name: store.write(SetIntent(name, Intent.PAUSE, "ana")))
+    assert api.send("/optimizations/b/start", "POST")[0] == 409
+    assert store.get("b").status.value == "paused"

@@ -115,7 +115,18 @@ async def test_an_aggregator_starts_what_tells(aggregator: Any, async_wait_until
     await aggregator.lifecycle_manager.create_optimization(new("a", objective="branin"))
     await aggregator.get_optimization_health("a")
     await async_wait_until(lambda: "a" in heard)
-    parts = (aggregator.statistics, aggregator.health_checker, aggregator.synchronizer)
+    parts = (
+        aggregator.statistics, aggregator.health_checker, aggregator.synchronizer, aggregator.coordinator,
+        aggregator.monitor, aggregator.api,
+    )  # fmt: skip
     assert all(part.is_running for part in parts)
-    await aggregator.stop()
+    stopped = list[str]()
+
+    async def stop(row: Any) -> None:
+        await aggregator.stop()
+        stopped.append(row["to_status"])
+
+    aggregator.coordinator.register_callback("transition", stop)
+    await aggregator.cancel_optimization("a")
+    await async_wait_until(lambda: stopped)
     assert not any(part.is_running for part in parts)

@@ -127,12 +127,15 @@ def test_every_route_answers_on_each_database(served: Served) -> None:
 
 @pytest.mark.parametrize("store", ["store_url"], indirect=True)
 def test_a_version_that_was_read_long_ago_changes_nothing(served: Served) -> None:
-    def put(tag: str, name: str) -> httpx.Response:
-        return served.ask("/api/v1/optimizations/waiting", "PUT", json={"name": name}, headers={"If-Match": tag})
+    def put(tag: str, name: str, **others: Any) -> httpx.Response:
+        fields = others | {"name": name}
+        return served.ask("/api/v1/optimizations/waiting", "PUT", json=fields, headers={"If-Match": tag})
 
-    tag = served.ask("/api/v1/optimizations/waiting").headers["etag"]
-    assert put(tag, "first").status_code == 200
+    read = served.ask("/api/v1/optimizations/waiting")
+    tag, all_of_it = read.headers["etag"], read.json()["data"]
+    assert put(tag, "first", **all_of_it).status_code == 200
     assert put(tag, "second").status_code == 409
+    assert put(tag, "second", **all_of_it).status_code == 409
     assert put("moon", "second").status_code == 409
     assert put("*", "third").json()["data"]["name"] == "third"
 

@@ -21,11 +21,14 @@ class Clockwork(Component):
 
     def __init__(self, wrong: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.looks = 0
+        self.looks = self.ends = 0
         self.wrong = wrong
 
     async def _begin(self) -> None:
         self._repeat(self._look, 0.01, "looking")
+
+    async def _end(self) -> None:
+        self.ends += 1
 
     async def _look(self) -> None:
         self.looks += 1
@@ -96,6 +99,42 @@ async def test_looks_go_on_after_an_error_and_end_with_a_stop(async_wait_until: 
     await clockwork.start()
     looks = clockwork.looks
     await async_wait_until(lambda: clockwork.looks > looks)
+    await clockwork.cleanup()
+
+
+def running() -> int:
+    return len([task for task in asyncio.all_tasks() if task.get_name() == "o9-Clockwork"])
+
+
+async def test_a_callback_may_stop_what_calls_it(async_wait_until: Wait) -> None:
+    clockwork, heard = Clockwork(), list[int]()
+
+    async def stops(tick: int) -> None:
+        await clockwork.stop()
+        await asyncio.sleep(0)  # where an aggregator goes on with its next component
+        heard.append(tick)
+
+    clockwork.register_callback("tick", stops)
+    for ends in (1, 2):
+        await clockwork.start()
+        await async_wait_until(lambda: running() == 0)
+        assert (heard, clockwork.ends, clockwork.is_running) == ([1, 2][:ends], ends, False)
+    await clockwork.cleanup()
+    assert clockwork.ends == 2
+
+
+async def test_a_callback_may_start_again_what_calls_it(async_wait_until: Wait) -> None:
+    clockwork = Clockwork()
+
+    async def restarts(tick: int) -> None:
+        if tick == 1:
+            await clockwork.stop()
+            await clockwork.start()
+
+    clockwork.register_callback("tick", restarts)
+    await clockwork.start()
+    await async_wait_until(lambda: clockwork.looks > 2)
+    assert (clockwork.ends, running()) == (1, 1)
     await clockwork.cleanup()
 
 
