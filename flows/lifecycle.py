@@ -8,7 +8,7 @@ ends is Prefect's final state and ours alike:
 | done            | Completed                                                  | completed    |
 | an error        | Failed                                                     | failed       |
 | paused          | Suspended, with a deployment; else Cancelled as `Paused`   | paused       |
-| suspended by O9 | Suspended, with a deployment; else Cancelled as `Suspended` | suspended   |
+| suspended by O9 | Cancelled as `Suspended`                                   | suspended    |
 | cancelled       | Cancelled                                                  | cancelled    |
 | out of time     | Failed as `TimedOut`                                       | timeout      |
 | its node stops  | Cancelled as `Requeued`                                    | created      |
@@ -139,7 +139,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
         _let_go(flow_run.id)
     if verdict is Verdict.REPLACED:
         return await _taken_from(attempt)
-    if verdict in (Verdict.PAUSE, Verdict.SUSPEND) and may_be_suspended(flow_run):
+    if verdict is Verdict.PAUSE and may_be_suspended(flow_run):
         await park(attempt.store, name, flow_run)
     return results if verdict is Verdict.DONE else _END_STATES[verdict](attempt)
 

@@ -32,8 +32,9 @@ from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
-from o9.model.states import RESTS, Intent, OptimizationStatus, TrialState
+from o9.model.states import Intent, OptimizationStatus, TrialState
 from o9.monitor.resources import Meter
+from o9.store.intents import Requeue
 from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
 from o9.store.provenance import RecordProvenance
 from o9.store.transitions import Cause, Transition
@@ -139,32 +140,27 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
     assert holding is not None
     if Intent(holding.intent) in WISHED:
         attempt.asked_by = holding.intent_by
-    if how is Verdict.REQUEUE and Intent(holding.intent) in RESTS:
-        how = WISHED[Intent(holding.intent)]  # the pause that was asked for comes with it
-    # Where it has that status with this attempt's fence, Prefect's UI was quicker, and the end is recorded.
-    if how in _ENDS and (holding.status, holding.fence) != (_ENDS[how][0].value, attempt.claimed.fence):
+    if how is Verdict.REQUEUE or how in _ENDS:
         await record_end(attempt, how)
     return results
 
 
 async def record_end(attempt: Attempt, how: Verdict) -> None:
     """Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns."""
+    name, fence, run_id = attempt.claimed.optimization_id, attempt.claimed.fence, str(_flow_run_id())
+    if how is Verdict.REQUEUE:
+        await attempt.write(Requeue(name, fence, "its node could not go on", attempt.node, run_id))
+        return
     to, cause, message = _ENDS[how]
-    if how is not Verdict.REQUEUE and attempt.asked_by:
+    if attempt.asked_by:
         message += f", asked by {attempt.asked_by}"
-    await attempt.write(
-        Transition(
-            attempt.claimed.optimization_id, to, cause, message, attempt.node, fence=attempt.claimed.fence,
-            prefect_run_id=str(_flow_run_id()),
-        )
-    )  # fmt: skip
+    await attempt.write(Transition(name, to, cause, message, attempt.node, fence=fence, prefect_run_id=run_id))
 
 
 _ENDS = {
     Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused"),
     Verdict.SUSPEND: (OptimizationStatus.SUSPENDED, Cause.NODE, "suspended"),
     Verdict.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
-    Verdict.REQUEUE: (OptimizationStatus.CREATED, Cause.NODE, "its node could not go on; queued for the next attempt"),
 }
 
 

@@ -1,17 +1,22 @@
 """What people want of an optimization: recorded, and done at once where it is at rest, else with its next commit.
 
-What O9 itself wants goes the same way: `Suspend` takes off what runs, and `GoOn` queues it again.
+What O9 itself wants goes the same way: `Suspend` takes off what runs, and `GoOn` queues it again. `Requeue` ends an
+attempt by what is wanted then.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import Connection, select
+
 from o9.model.errors import OptimizationStateError
+from o9.model.optimization import OptimizationState
 from o9.model.states import (
     ACTIVE,
     ENDED,
     INTENDED_END,
+    RESTS,
     VERBS,
     Intent,
     OptimizationStatus,
@@ -21,11 +26,11 @@ from o9.model.states import (
     decide_intent,
 )
 from o9.store import tables
-from o9.store.codec import free_text
+from o9.store.codec import free_text, row_to_state
 from o9.store.queue_key import queue_key
 from o9.store.record import table_of
 from o9.store.transitions import Cause, Transition, append_issue, existing, move
-from o9.store.unit import Row, UnitOfWork
+from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
 
 INTENT = table_of(tables.IntentRow)
 
@@ -118,6 +123,57 @@ class GoOn:
         to = INTENDED_END.get(wanted, OptimizationStatus.CREATED)
         move(unit, row, Transition(self.optimization_id, to, Cause.NODE, self.why, self.node))
         return True
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """An attempt ends unfinished: its optimization is queued again, or comes to the end that was asked for meanwhile.
+
+    Else nobody would take up what waits and is not to run.
+    """
+
+    optimization_id: str
+    fence: int
+    why: str
+    node: str
+    prefect_run_id: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        """Raises StaleAttemptError where another attempt holds it."""
+        row = existing(unit, self.optimization_id)
+        wanted = Intent(row["intent"])
+        to = (INTENDED_END | RESTS).get(wanted, OptimizationStatus.CREATED)
+        queued = to is OptimizationStatus.CREATED
+        then = "queued for the next attempt" if queued else f"it was asked to {VERBS[wanted]}"
+        Transition(
+            self.optimization_id, to, Cause.NODE, f"{self.why}; {then}", self.node, self.fence,
+            prefect_run_id=self.prefect_run_id,
+        ).apply(unit)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """One that O9 has taken off, and who wants what of it."""
+
+    state: OptimizationState
+    intent: Intent
+    by: str
+
+
+def suspended(connection: Connection) -> list[Suspended]:
+    """All that are suspended, but for those that somebody wants to stay where they are."""
+    columns = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "intent", "intent_by")]
+    stay = [Intent.PAUSE.value, Intent.HOLD.value]
+    found = connection.execute(
+        select(*columns).where(
+            OPTIMIZATION.c.status == OptimizationStatus.SUSPENDED.value, OPTIMIZATION.c.intent.not_in(stay)
+        )
+    )
+    return [Suspended(row_to_state(row), Intent(row["intent"]), row["intent_by"]) for row in found.mappings()]
 
 
 def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
