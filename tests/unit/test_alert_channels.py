@@ -655,19 +655,21 @@ async def test_the_console_is_coloured_and_worded(
 
 
 @pytest.mark.parametrize(
-    ("through_log", "same_stream", "level", "shown"),
+    ("through_log", "same_stream", "level", "handled", "shown"),
     [
-        (True, True, logging.WARNING, False),  # the log's line on this terminal says it
-        (False, True, logging.WARNING, True),
-        (True, False, logging.WARNING, True),
-        (True, True, logging.CRITICAL + 1, True),  # the log shows none of it
+        (True, True, logging.WARNING, logging.CRITICAL, False),  # the log's line on this terminal says it
+        (False, True, logging.WARNING, logging.NOTSET, True),
+        (True, False, logging.WARNING, logging.NOTSET, True),
+        (True, True, logging.CRITICAL + 1, logging.NOTSET, True),  # the log shows none of it
+        (True, True, logging.WARNING, logging.CRITICAL + 1, True),
     ],
 )
 async def test_the_console_does_not_say_twice_what_the_log_shows_there(
-    through_log: bool, same_stream: bool, level: int, shown: bool
+    through_log: bool, same_stream: bool, level: int, handled: int, shown: bool
 ) -> None:
     stream, log = Terminal(False), logging.getLogger("o9.alerts")
     handler, before = logging.StreamHandler(stream if same_stream else Terminal(False)), log.level
+    handler.setLevel(handled)
     log.addHandler(handler)
     log.setLevel(level)
     try:

@@ -139,7 +139,8 @@ def _log_is_shown_on(stream: TextIO, level: int) -> bool:
         return False
     at: logging.Logger | None = logger
     while at is not None:
-        if any(_bare(getattr(handler, "stream", None)) is _bare(stream) for handler in at.handlers):
+        there = (each for each in at.handlers if _bare(getattr(each, "stream", None)) is _bare(stream))
+        if any(level >= handler.level for handler in there):
             return True
         at = at.parent if at.propagate else None
     return False
