@@ -61,8 +61,8 @@ def decide_suspension(
     held: for what it is suspended now. needs_mib: the memory of its processes when they last ran. despite: reasons in
     spite of which a person resumed it.
     """
-    found = shortage(seen.memory, seen.disk, held, needs_mib)
-    if found is not None and found.reason not in despite:
+    found = shortage(seen.memory, seen.disk, held, needs_mib, despite)
+    if found is not None:
         return found
     if seen.broken_limits and SuspendedFor.RISK_LIMITS not in despite:
         return Suspension(SuspendedFor.RISK_LIMITS, seen.broken_limits)
@@ -72,14 +72,18 @@ def decide_suspension(
 
 
 def shortage(
-    memory: Room | None, disk: Room | None, held: SuspendedFor | None = None, needs_mib: float = 0.0
+    memory: Room | None,
+    disk: Room | None,
+    held: SuspendedFor | None = None,
+    needs_mib: float = 0.0,
+    despite: Collection[SuspendedFor] = (),
 ) -> Suspension | None:
-    """What the machine is short of."""
+    """What the machine is short of, beside what is in `despite`."""
     for reason, room, needs, setting in (
         (SuspendedFor.MEMORY, memory, needs_mib, "O9_MEMORY_RESERVE_MIB"),
         (SuspendedFor.DISK, disk, 0.0, "O9_DISK_RESERVE_MIB"),
     ):
-        if room is None or not room.kept:
+        if room is None or not room.kept or reason in despite:
             continue
         if room.free < (room.kept * MARGIN + needs if held in OF_THE_MACHINE else room.kept):
             free = f"{room.free:.0f} MiB of {reason.value} are free"
