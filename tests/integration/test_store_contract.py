@@ -103,6 +103,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "nodes and how far they have read": store.gathering,
         "transitions of all": lambda: store.transitions_since(3, limit=2),
         "intents": lambda: store.intents("b1"),
+        "suspended": store.suspended,
         "open runs": lambda: store.open_runs(after="run-0", limit=2),
         "known states": lambda: store.known_states("b1"),
         "family": lambda: store.family_trials("f", "b1"),

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,10 @@ from prefect import get_client
 
 from o9.aggregator import suspender
 from o9.aggregator.prefect_server import prefect_client_settings
+from o9.model.states import Intent, SuspendedFor, TrialState
+from o9.model.trial import Trial
+from o9.store.intents import SetIntent, Suspend
+from o9.strategies.protocol import StepResult
 from OptimizationStateAggregator import Evaluation, OptimizationStatus, objective
 
 S = OptimizationStatus
@@ -187,9 +196,15 @@ async def feed_is_fresh(optimization_id: str, report: Any) -> None:
     report.suspend = "".join(STALE)
 
 
-async def test_a_health_rule_takes_it_off_until_it_says_so_no_more(open_aggregator: Open, stale: list[str]) -> None:
+async def test_a_health_rule_takes_it_off_until_it_says_so_no_more(
+    open_aggregator: Open, stale: list[str], store_url: str
+) -> None:
     aggregator = await open_aggregator(health_check_interval=0.3)
     await aggregator.health_checker.register_health_rule(feed_is_fresh)
+    await aggregator.submit_optimization(new("damaged", objective="suspended slow", total_steps=60, **SEED))
+    await reached(aggregator, "damaged", "suspended")
+    with contextlib.closing(sqlite3.connect(store_url)) as connection, connection:
+        connection.execute("UPDATE health_report SET report = '{' WHERE optimization_id = 'damaged'")
     await aggregator.submit_optimization(new("a", objective="suspended slow", total_steps=60, **SEED))
     state = await reached(aggregator, "a", "suspended")
     assert state.issues[-1].endswith("the feed is stale")
@@ -198,6 +213,44 @@ async def test_a_health_rule_takes_it_off_until_it_says_so_no_more(open_aggregat
     stale.clear()
     assert (await ended(aggregator, "a")).status is S.COMPLETED
     assert reasons(aggregator.store, "a") == [("suspend", "o9:health_rule"), ("run", "o9:health_rule")]
+
+
+WISHES: dict[str, Callable[[], Any]] = {}
+
+
+class RunsOut:
+    """Its first step makes the wish for its optimization and fails at once, before anybody can hear of that."""
+
+    total_steps = 1
+
+    async def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
+        if (wish := WISHES.pop(state.optimization_id, None)) is not None:
+            wish()
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return StepResult([Trial(0, step, TrialState.COMPLETED, {}, 1.0)], {})
+
+
+async def test_what_was_asked_for_comes_with_a_shortage_that_ends_the_attempt(open_aggregator: Open) -> None:
+    aggregator = await open_aggregator()
+    store = aggregator.store
+    wishes: list[Suspend | SetIntent] = [
+        Suspend("suspended", SuspendedFor.MEMORY, "99 MiB of memory are free", aggregator._node.name),
+        SetIntent("paused", Intent.PAUSE, "ann"),
+        SetIntent("cancelled", Intent.CANCEL, "ann"),
+        SetIntent("timeout", Intent.TIME_OUT, "ann"),
+    ]
+    aggregator.coordinator.register_strategy("runs out", RunsOut)
+    for wish in wishes:
+        WISHES[wish.optimization_id] = partial(store.write, wish)
+        await aggregator.submit_optimization(new(wish.optimization_id, strategy="runs out"))
+    for name in ("paused", "cancelled", "timeout"):
+        await reached(aggregator, name, name)
+    await aggregator.resume_optimization("paused")
+    for name in ("suspended", "paused"):
+        assert (await ended(aggregator, name)).status is S.COMPLETED
+        assert path_of(store, name) == [
+            "created", "initializing", "running", name, "created", "initializing", "running", "completed",
+        ]  # fmt: skip
 
 
 async def test_what_one_aggregator_suspended_the_next_one_lets_go_on(

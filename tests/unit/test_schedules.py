@@ -55,7 +55,11 @@ def test_nodes_run_all_that_recurs_and_check_health_at_their_own_interval() -> N
     every = {schedule.name: schedule.every for schedule in in_nodes(7.5)}
     own = {"check-health": timedelta(seconds=7.5), "prune-history": timedelta(hours=1)}
     assert every == recurring | own
-    assert in_nodes(1e300)  # what an interval may be
+    for interval in (1e-7, 1e300):  # what an interval may be
+        (checks,) = (schedule.every for schedule in in_nodes(interval) if schedule.name == "check-health")
+        assert checks is not None
+        assert timedelta(seconds=0.5) <= checks <= timedelta(days=366)
+        OptimizationStateAggregator(health_check_interval=interval)
     first = sorted(schedule.after for schedule in IN_NODES)
     assert first[0] >= timedelta(seconds=10)  # a program of a few seconds runs none
     assert len(set(first)) == len(first)

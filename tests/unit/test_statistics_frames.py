@@ -19,8 +19,10 @@ from o9.model.errors import OptimizationError, OptimizationStatisticsError, Opti
 from o9.model.optimization import OptimizationAlert, OptimizationMetrics, utc_now
 from o9.model.states import AlertLevel, TrialState
 from o9.model.states import OptimizationStatus as S
+from o9.statistics import rows
 from o9.statistics.frames import COLUMNS, MOMENT, OPTIMIZATIONS, TRIALS
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store.contract_reports import keep, said
 from o9.store.contract_steps import at_work, put, trial
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
@@ -144,7 +146,8 @@ def test_figures_history_and_rankings(store: Store) -> None:
     assert (trends["count"].sum(), trends["is_over"].tolist()[-1]) == (1, False)
 
 
-def test_health_and_alerts_of_all_and_of_one(store: Store) -> None:
+def test_health_and_alerts_of_all_and_of_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "PAGE", 1)
     filled(store)
 
     async def judge() -> None:
@@ -158,8 +161,10 @@ def test_health_and_alerts_of_all_and_of_one(store: Store) -> None:
         await alerts.resolve_alert("alert-1")
 
     asyncio.run(judge())
+    keep(store, said("名字-🚀"))
     assert set(frame(store, "health")["optimization_id"]) == {"名字-🚀", "waiting"}
-    one = frame(store, "health", "名字-🚀").iloc[0]
+    assert frame(store, "health", "名字-🚀", limit=1)["overall_status"].tolist() == ["healthy"]
+    _, one = (row for _, row in frame(store, "health", "名字-🚀").iterrows())
     assert (one["status"], one["times"], one["completeness_score"]) == ("completed", 1, 0.0)
     assert isinstance(json.loads(one["issues"]), list)
     alerts = frame(store, "alerts").set_index("alert_id")

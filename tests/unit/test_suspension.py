@@ -81,6 +81,9 @@ def test_what_a_person_resumed_is_left_alone_by_that_reason_only(reason: Suspend
     }  # fmt: skip
     for other, seen in against.items():
         assert (decide_suspension(seen, despite={reason}) is None) is (other is reason)
+    found = decide_suspension(Circumstances(LITTLE, LITTLE, "broken", "stale"), despite={reason})
+    assert found is not None
+    assert found.reason is (DISK if reason is MEMORY else MEMORY)
 
 
 def test_room_is_made_by_the_least_priority_that_began_last() -> None:
@@ -166,6 +169,7 @@ def test_people_may_resume_it_or_want_it_to_stay_where_it_is(store: Store) -> No
         "resumed": S.CREATED, "stays": S.SUSPENDED, "ends": S.CANCELLED,
     }  # fmt: skip
     assert not any(store.write(GoOn(name, MEMORY, "over", "node-1")) for name in ("resumed", "stays", "ends"))
+    assert store.suspended() == []
     assert store.write(SetIntent("stays", Intent.RUN, "ann")) is S.CREATED
 
 
@@ -177,6 +181,7 @@ def test_what_was_asked_for_while_it_was_taken_off_is_not_forgotten(store: Store
     store.write(suspend("a"))
     store.write(SetIntent("a", wanted, "ann"))
     store.write(Transition("a", S.SUSPENDED, Cause.NODE, fence=fence))
+    assert [(each.state, each.intent, each.by) for each in store.suspended()] == [(store.get("a"), wanted, "ann")]
     assert store.write(GoOn("a", None, "asked for", "node-1"))
     assert status_of(store, "a") is to
 

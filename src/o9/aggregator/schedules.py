@@ -16,6 +16,7 @@ from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 
 from o9.model.errors import OptimizationValidationError
+from o9.model.loops import LEAST_SECONDS
 from o9.store.unit import Row
 
 DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
@@ -73,7 +74,7 @@ def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
 
     It prunes every hour, since each of these runs leaves something in Prefect.
     """
-    check_every = timedelta(seconds=min(health_check_interval, MOST_SECONDS))
+    check_every = timedelta(seconds=min(max(health_check_interval, LEAST_SECONDS), MOST_SECONDS))
     own = {"check-health": check_every, "prune-history": timedelta(hours=1)}
     recurring = [schedule for schedule in SCHEDULES if schedule.every is not None]
     return tuple(

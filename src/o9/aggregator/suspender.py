@@ -31,17 +31,15 @@ from o9.lifecycle.suspension import (
     shortage,
     turn_to_go,
 )
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import LEAST_SECONDS, ErrorBoundary
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
-from o9.model.states import VERBS, Intent, OptimizationStatus, SuspendedFor
+from o9.model.states import VERBS, Intent, SuspendedFor
 from o9.model.trial import Trial
 from o9.store.intents import GoOn, Suspend
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-PAGE = 1_000
-LEAST_SECONDS = 0.5
 SETTLE_SECONDS = 30.0  # after one goes on, until its processes use what they need
 _REASONS = {reason.by: reason for reason in SuspendedFor}
 
@@ -53,6 +51,10 @@ class _One:
     state: OptimizationState
     intent: Intent
     held: SuspendedFor | None
+
+    @classmethod
+    def of(cls, state: OptimizationState, intent: Intent, by: str) -> _One:
+        return cls(state, intent, _REASONS.get(by) if intent is Intent.SUSPEND else None)
 
     @property
     def name(self) -> str:
@@ -74,7 +76,9 @@ class Suspender:
     def __init__(self, checker: OptimizationHealthChecker, interval: float) -> None:
         self._checker = checker
         self._interval = max(interval, LEAST_SECONDS)
+        self._rules_interval = max(checker.check_interval, LEAST_SECONDS)
         self._rules_say: dict[str, str] = {}
+        self._asking: dict[str, ErrorBoundary] = {}
         self._ledgers: dict[str, _Ledger] = {}
         self._short: Suspension | None = None
         self._short_since: datetime | None = None
@@ -91,7 +95,7 @@ class Suspender:
         self._store, self._node, self._running = store, node, running
         self._tasks = [
             asyncio.create_task(_repeat(self.look, self._interval), name="o9-suspender"),
-            asyncio.create_task(_repeat(self.ask_rules, self._checker.check_interval), name="o9-suspender-rules"),
+            asyncio.create_task(_repeat(self.ask_rules, self._rules_interval), name="o9-suspender-rules"),
         ]
 
     async def stop(self) -> None:
@@ -118,7 +122,13 @@ class Suspender:
             return
         mine, resting = await self._store.read_async(self._read, list(self._running()))
         asked = [*mine, *(one for one in resting if one.held is SuspendedFor.HEALTH_RULE)]
-        self._rules_say = {one.name: (await self._checker.recent_report(one.name)).suspend for one in asked}
+        for one in asked:
+            what = f"asking the health rules about {one.name}"
+            with self._asking.setdefault(one.name, ErrorBoundary(logger, what)):
+                self._rules_say[one.name] = (await self._checker.recent_report(one.name)).suspend
+        for name in self._asking.keys() - {one.name for one in asked}:
+            del self._asking[name]
+            self._rules_say.pop(name, None)
 
     def _notice(self, short: Suspension | None) -> None:
         if short is not None and self._short is None:
@@ -143,8 +153,6 @@ class Suspender:
                 settles = one.held in OF_THE_MACHINE and time.monotonic() - self._let_go_at < SETTLE_SECONDS
                 if settles or await self._decided(one, memory, disk) is not None:
                     continue
-            elif one.intent in (Intent.PAUSE, Intent.HOLD):  # somebody wants it to stay where it is
-                continue
             why = f"suspended for {one.held.value}, which is over" if one.held else f"asked to {VERBS[one.intent]}"
             if await self._store.write_async(GoOn(one.name, one.held, why, self._node)):
                 logger.info("%s goes on: %s", one.name, why)
@@ -164,16 +172,12 @@ class Suspender:
 
     def _read(self, running: list[str]) -> tuple[list[_One], list[_One]]:
         """In a thread: what this node runs, and what is suspended."""
-        mine = [state for name in running if (state := self._store.get(name)) is not None]
-        resting = self._store.list(status=OptimizationStatus.SUSPENDED, limit=PAGE).items
-        return [*map(self._one, mine)], [*map(self._one, resting)]
-
-    def _one(self, state: OptimizationState) -> _One:
-        holding = self._store.holding(state.optimization_id)
-        if holding is None:  # it was deleted meanwhile
-            return _One(state, Intent.HOLD, None)
-        intent = Intent(holding.intent)
-        return _One(state, intent, _REASONS.get(holding.intent_by) if intent is Intent.SUSPEND else None)
+        mine = []
+        for name in running:
+            state, holding = self._store.get(name), self._store.holding(name)
+            if state is not None and holding is not None:  # else it was deleted meanwhile
+                mine.append(_One.of(state, Intent(holding.intent), holding.intent_by))
+        return mine, [_One.of(each.state, each.intent, each.by) for each in self._store.suspended()]
 
     def _broken_limits(self, state: OptimizationState) -> str:
         """In a thread: which of its risk limits the best trial breaks, in words."""

@@ -25,6 +25,7 @@ from o9.health.rules import Rule, apply_rule, name_of
 from o9.health.security import security
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.loops import LEAST_SECONDS
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, HealthStatus
@@ -184,7 +185,8 @@ class OptimizationHealthChecker(StoreComponent):
 
     async def _begin(self) -> None:
         self._told = await self.store.read_async(self.store.last_health_report)
-        self._repeat(self._tell_reports, min(self.check_interval, LOOK_SECONDS), "telling of new health reports")
+        interval = max(LEAST_SECONDS, min(self.check_interval, LOOK_SECONDS))
+        self._repeat(self._tell_reports, interval, "telling of new health reports")
 
     async def _tell_reports(self) -> None:
         if not any(map(self.has_callbacks, self.events)):

@@ -7,6 +7,8 @@ from types import TracebackType
 
 from o9.model.errors import OptimizationError
 
+LEAST_SECONDS = 0.5  # between two looks, however small the interval that a user gives
+
 
 class ErrorBoundary:
     """Around each pass of a loop that must outlive every error: `with boundary:`.

@@ -83,11 +83,14 @@ def transitions(store: Store, optimization_id: str, limit: int | None) -> list[R
 
 
 def health(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:
-    """The newest report of each, or the history of one (of that, the newest 1,000), newest first."""
+    """The newest report of each, or all of one, newest first."""
 
     def pages() -> Iterator[Row]:
         if optimization_id is not None:
-            yield from store.health_history(optimization_id, limit=PAGE)
+            last: int | None = None
+            while page := store.health_history(optimization_id, limit=PAGE, before=last):
+                yield from page
+                last = page[-1]["id"]
             return
         before: tuple[str, str] | None = None
         while page := store.health_reports(limit=PAGE, before=before):

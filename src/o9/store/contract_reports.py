@@ -45,6 +45,7 @@ class ReportContract:
         assert (oldest["times"], oldest["report"]["issues"]) == (2, ["性能 🚀", "a lone ? surrogate, and \0"])
         assert oldest["report"]["validity_score"] is None
         assert store.health_history("a", limit=1) == [newest]
+        assert store.health_history("a", before=newest["id"]) == [oldest]
         # What is said of an optimization changes nothing of it.
         assert store.holding("a").version == 0  # type: ignore[union-attr]
         with refused(OptimizationError, "'ghost'"):

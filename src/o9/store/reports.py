@@ -84,10 +84,14 @@ def latest_report(connection: Connection, optimization_id: str) -> Row | None:
     return _decoded(found) if found else None
 
 
-def report_history(connection: Connection, optimization_id: str, limit: int) -> list[Row]:
-    """What was said of one, newest first: `report`, `first_at`, `last_at`, `times`, `status`, `as_of`."""
+def report_history(connection: Connection, optimization_id: str, limit: int, before: int | None = None) -> list[Row]:
+    """What was said of one, newest first: `report`, `first_at`, `last_at`, `times`, `status`, `as_of`.
+
+    before: only what comes behind the report with this id.
+    """
     mine = REPORT.c.optimization_id == optimization_id
-    return _rows(connection, select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(_checked(limit)))
+    statement = select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(_checked(limit))
+    return _rows(connection, statement if before is None else statement.where(REPORT.c.id < before))
 
 
 def newest_reports(connection: Connection, limit: int, before: tuple[str, str] | None) -> list[Row]:
@@ -142,7 +146,9 @@ def _latest(*columns: Any) -> Select[Any]:
     return select(*columns).where(mine).order_by(REPORT.c.id.desc()).limit(1)
 
 
-_TOLD = [REPORT.c[name] for name in ("optimization_id", "first_at", "last_at", "times", "status", "as_of", "report")]
+_TOLD = [
+    REPORT.c[name] for name in ("id", "optimization_id", "first_at", "last_at", "times", "status", "as_of", "report")
+]
 
 
 def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:

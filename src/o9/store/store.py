@@ -35,7 +35,7 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import families, figures, provenance, pruning, queries, reports
+from o9.store import families, figures, intents, provenance, pruning, queries, reports
 from o9.store.alert_record import AlertRecord
 from o9.store.commit import GroupCommit
 from o9.store.engine import Durability, busy, describe, open_engine, schema_revision, store_error
@@ -58,6 +58,7 @@ Texts = list[str]
 Attempts = list[Ran]
 Totals = list[tuple[Key, Sums]]
 Differences = list[Difference]
+Resting = list[intents.Suspended]
 
 
 class Store:
@@ -217,8 +218,9 @@ class Store:
         """The newest report of one, with its checks."""
         return self._read(reports.latest_report, optimization_id)
 
-    def health_history(self, optimization_id: str, *, limit: int = 100) -> Rows:
-        return self._read(reports.report_history, optimization_id, limit)
+    def health_history(self, optimization_id: str, *, limit: int = 100, before: int | None = None) -> Rows:
+        """What was said of one, newest first; `before` is the id of the last report seen."""
+        return self._read(reports.report_history, optimization_id, limit, before)
 
     def health_reports(self, *, limit: int = 100, before: tuple[str, str] | None = None) -> Rows:
         """The newest report of each, newest first; `before` is `last_at` and `optimization_id` of the last one seen."""
@@ -262,6 +264,10 @@ class Store:
 
     def intents(self, optimization_id: str) -> Rows:
         return self._read(queries.intents, optimization_id)
+
+    def suspended(self) -> Resting:
+        """All but those that somebody wants to stay where they are."""
+        return self._read(intents.suspended)
 
     def policies(self) -> dict[str, dict[str, Any]]:
         return self._read(read_policies)
