@@ -33,7 +33,7 @@ from scheduled_flows import AT_ONCE, RAN
 from o9.aggregator import scheduler, schedules
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.schedules import IN_NODES, Schedule
-from o9.mirror.removal import SCHEDULED_KEPT, SCHEDULED_TAG, remove_scheduled_runs
+from o9.mirror.removal import SCHEDULED_KEPT, SCHEDULED_TAG, UNENDED_KEPT, remove_scheduled_runs
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 
@@ -68,9 +68,10 @@ async def test_each_runs_at_its_interval_and_a_failure_stops_no_other(
     open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "o9.aggregator.scheduler")
-    kept = [schedule("tick", word="tock"), schedule("broken"), schedule("unhurried")]
-    aggregator = await open_aggregator(schedules=kept)
-    await async_wait_until(lambda: RAN.count("tock") >= 3 and RAN.count("broken") >= 3, 30)
+    flows = ("broken", "exits", "cancelled_within", "unhurried")
+    aggregator = await open_aggregator(schedules=[schedule("tick", word="tock"), *map(schedule, flows)])
+    often = ("tock", "broken", "exits", "cancelled within")
+    await async_wait_until(lambda: all(RAN.count(word) >= 3 for word in often), 30)
     assert RAN.count("unhurried") == 1
     scheduled_flows.GATE.set()
     await async_wait_until(lambda: RAN.count("unhurried: done") >= 3, 30)
@@ -78,7 +79,9 @@ async def test_each_runs_at_its_interval_and_a_failure_stops_no_other(
     await aggregator.stop()
     assert set(await states_of("tick")) == set(await states_of("unhurried")) == {"Completed"}
     assert set(await states_of("broken")) == {"Failed"}
+    assert set(await states_of("exits")) == set(await states_of("cancelled-within")) == {"Crashed"}
     assert re.search(r"broken: failed after \d+\.\d s: ", caplog.text)
+    assert re.search(r"exits: crashed after \d+\.\d s: SystemExit\(3\); next at", caplog.text)
     assert "ValueError: no data today; next at" in caplog.text
     assert re.search(r"tick word='tock': completed after \d+\.\d s; ", caplog.text)
 
@@ -288,7 +291,7 @@ async def test_one_that_is_left_alone_for_two_minutes(
 
 
 async def test_runs_of_schedules_are_deleted_after_a_day_and_no_others() -> None:
-    """By `prune_history`, with their artifacts."""
+    """By `prune_history`, with their artifacts; and after a week those whose node was killed."""
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as client:
             runs: list[tuple[list[str], State[Any]]] = [
@@ -314,3 +317,5 @@ async def test_runs_of_schedules_are_deleted_after_a_day_and_no_others() -> None
             assert await left() == (set(made), set(made))
             assert await remove_scheduled_runs(utc_now() + SCHEDULED_KEPT) >= 1
             assert await left() == (set(made[1:]), set(made[1:]))
+            assert await remove_scheduled_runs(utc_now() + UNENDED_KEPT) >= 1
+            assert await left() == (set(made[2:]), set(made[2:]))

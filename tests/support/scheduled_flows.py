@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from prefect import flow
 
@@ -27,6 +28,20 @@ async def where() -> None:
 async def broken() -> None:
     RAN.append("broken")
     raise ValueError("no data today\nat all")
+
+
+@flow
+async def exits() -> None:
+    RAN.append("exits")
+    sys.exit(3)
+
+
+@flow
+async def cancelled_within() -> None:
+    RAN.append("cancelled within")
+    awaited = asyncio.get_running_loop().create_future()
+    awaited.cancel()
+    await awaited
 
 
 @flow

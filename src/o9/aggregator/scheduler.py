@@ -16,7 +16,9 @@ from typing import Any
 
 from prefect import Flow, tags
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectSignal
 from prefect.flow_engine import run_flow_async
+from prefect.states import Crashed
 
 from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
 from o9.blocks.store import store_here
@@ -109,9 +111,13 @@ class Scheduler:
         try:
             with tags(TAG, SCHEDULED_TAG), store_here(self._store):
                 state = await run_flow_async(flow, parameters=dict(schedule.parameters), return_type="state")
-        except asyncio.CancelledError:  # cut off: whoever is next begins it anew
-            await self._store.write_async(LetGo(claim.name, fence))
-            raise
+        except (asyncio.CancelledError, SystemExit, PrefectSignal) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                await self._store.write_async(LetGo(claim.name, fence))  # cut off: whoever is next begins it anew
+                raise
+            # Prefect lets these through, having recorded the end: the flow exits, or what it awaits was cancelled.
+            state = Crashed(message=repr(error))
         except Exception:  # what the flow itself raises becomes its state: this is Prefect's, or its server is away
             logger.exception("%s could not be run; trying again in %s", schedule.name, LOOK)
             await self._store.write_async(LetGo(claim.name, fence))

@@ -1,8 +1,9 @@
 """Prefect's flow runs that O9 needs no more are deleted there, so that its database does not grow for ever.
 
-Those of what is pruned, and those of scheduled flows after a day. Only what O9 created, without a deployment: what a
-deployment's schedule or a person started is theirs, and so are flows that O9 only mirrors. With a flow run Prefect
-deletes its states, its task runs and, a moment later, its logs; events go by Prefect's own retention.
+Those of what is pruned, and those of scheduled flows: a day after their end, or a week after their start where a node
+that was killed has left them without an end. Only what O9 created, without a deployment: what a deployment's schedule
+or a person started is theirs, and so are flows that O9 only mirrors. With a flow run Prefect deletes its states, its
+task runs and, a moment later, its logs; events go by Prefect's own retention.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -22,6 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterDeploymentId,
     FlowRunFilterEndTime,
     FlowRunFilterId,
+    FlowRunFilterStartTime,
     FlowRunFilterTags,
 )
 from prefect.exceptions import ObjectNotFound, PrefectException
@@ -34,6 +37,7 @@ PAGE = 100
 TAG = "o9"  # on every flow run that O9 creates
 SCHEDULED_TAG = "o9-schedule"  # on those of the flows that a node runs on a schedule
 SCHEDULED_KEPT = timedelta(days=1)
+UNENDED_KEPT = timedelta(days=7)  # no run of theirs takes so long
 
 
 async def remove_flow_runs(store: Store) -> int:
@@ -53,26 +57,29 @@ async def remove_flow_runs(store: Store) -> int:
 
 
 async def remove_scheduled_runs(now: datetime) -> int:
-    """Delete in Prefect, with their artifacts, the runs that nodes' schedules began and that ended SCHEDULED_KEPT ago.
+    """Delete in Prefect, with their artifacts, the runs that nodes' schedules began and that ended SCHEDULED_KEPT ago,
+    or began UNENDED_KEPT ago.
 
     Says how many that were; where Prefect is away that is logged.
     """
-    old = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG, SCHEDULED_TAG]),
-        deployment_id=_WITHOUT_DEPLOYMENT,
-        end_time=FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT),
-    )
+    ended = FlowRunFilter(end_time=FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT), **_OF_SCHEDULES)
+    left_behind = FlowRunFilter(start_time=FlowRunFilterStartTime(before_=now - UNENDED_KEPT), **_OF_SCHEDULES)
     removed = 0
     try:
         async with get_client() as client:
-            while gone := await _delete_runs(client, old, artifacts=True):
-                removed += gone
+            for old in (ended, left_behind):
+                while gone := await _delete_runs(client, old, artifacts=True):
+                    removed += gone
     except (httpx.HTTPError, PrefectException) as error:
         logger.warning("old runs of scheduled flows are left in Prefect, until the next time: %s", error)
     return removed
 
 
 _WITHOUT_DEPLOYMENT = FlowRunFilterDeploymentId(is_null_=True)
+_OF_SCHEDULES: dict[str, Any] = {
+    "tags": FlowRunFilterTags(all_=[TAG, SCHEDULED_TAG]),
+    "deployment_id": _WITHOUT_DEPLOYMENT,
+}
 
 
 async def _delete(client: PrefectClient, run_ids: list[str]) -> int:
