@@ -19,6 +19,7 @@ from o9.store.store import Store
 from OptimizationStateAggregator import (
     OptimizationError,
     OptimizationLifecycleError,
+    OptimizationStateAggregator,
     OptimizationStateError,
     OptimizationStatus,
     OptimizationValidationError,
@@ -188,6 +189,20 @@ async def test_initialize_asks_the_hooks(manager: OptimizationLifecycleManager, 
     assert called == ["created a", "created forbidden", "before a", "after a", "before forbidden"]
     assert await manager.get_lifecycle_state("forbidden") is S.CREATED
     assert await states_of(manager, "forbidden") == [(None, S.CREATED)]
+
+
+async def test_hooks_of_an_aggregator_that_is_not_started_are_called(store_url: str) -> None:
+    called: list[str] = []
+    aggregator = OptimizationStateAggregator(storage_path=store_url)
+    manager = aggregator.lifecycle_manager
+    for event in ("after_initializing", "after_cancelled"):
+        manager.register_lifecycle_hook(event, lambda name, event=event: called.append(f"{event} {name}"))
+    await aggregator.initialize()
+    await manager.create_optimization(new("a", objective="branin"))
+    await manager.initialize_optimization("a")
+    await manager.cancel_optimization("a")
+    await aggregator.cleanup()
+    assert called == ["after_initializing a", "after_cancelled a"]
 
 
 # A coordinator and a lifecycle manager alone

@@ -255,6 +255,8 @@ async def test_what_is_refused(store: Store, join: Join) -> None:
         ("update.x", lambda: one.broadcast_optimization_update("a", {"x": float("nan")})),
         ("update.x", lambda: one.broadcast_optimization_update("a", {"x": "\0"})),
         ("node_id", lambda: one.register_node(" ", {})),
+        ("node_id", lambda: one.unregister_node(7)),  # type: ignore[arg-type]
+        ("node_id", lambda: one.unregister_node("\0")),
         ("node_info", lambda: one.register_node("x", None)),  # type: ignore[arg-type]
         ("node_info.x", lambda: one.register_node("x", {"x": {1}})),
     ]

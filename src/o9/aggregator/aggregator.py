@@ -57,7 +57,8 @@ class OptimizationStateAggregator:
     monitoring_interval, health_check_interval, sync_interval: seconds.
     storage_path: the store, a path, a URL or block:NAME; left at its default, O9_STORE_URL counts.
     schedules: flows to run at their intervals, unless another aggregator on the store does. None: those that keep the
-        record (`o9.aggregator.schedules.in_nodes`), the health checks every `health_check_interval`; (): none.
+        record (`o9.aggregator.schedules.in_nodes`), the health checks every `health_check_interval`, at most twice a
+        second; (): none.
     """
 
     def __init__(
@@ -83,7 +84,8 @@ class OptimizationStateAggregator:
         self._schedules = checked(in_nodes(health_check_interval) if schedules is None else schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
-        self.coordinator.register_callback("transition", self.lifecycle_manager.be_told())
+        told = self.lifecycle_manager.be_told(lambda: self.coordinator.is_running)
+        self.coordinator.register_callback("transition", told)
         self.monitor = OptimizationMonitor(monitoring_interval)
         self.statistics = OptimizationStatistics()
         self.health_checker = OptimizationHealthChecker(health_check_interval)

@@ -42,7 +42,7 @@ class OptimizationLifecycleManager(StoreComponent):
 
     def __init__(self, *, store: Store | None = None) -> None:
         super().__init__(store)
-        self._is_told = False
+        self._is_told: Callable[[], bool] = lambda: False
 
     async def create_optimization(self, state: OptimizationState) -> str:
         """Record a new optimization; returns its id. It is not queued before `start_optimization`."""
@@ -134,9 +134,12 @@ class OptimizationLifecycleManager(StoreComponent):
         """Call the `on_create` hooks for one that was recorded elsewhere."""
         await self.emit("on_create", state)
 
-    def be_told(self) -> Callable[[Mapping[str, Any]], Any]:
-        """From now on `after` hooks are called for the transitions that are given to what this returns."""
-        self._is_told = True
+    def be_told(self, is_told: Callable[[], bool]) -> Callable[[Mapping[str, Any]], Any]:
+        """`after` hooks are called for the transitions that are given to what this returns.
+
+        While `is_told` says so, they are called for no others.
+        """
+        self._is_told = is_told
 
         async def tell(transition: Mapping[str, Any]) -> None:
             await self.emit(f"after_{transition['to_status']}", transition["optimization_id"])
@@ -150,7 +153,7 @@ class OptimizationLifecycleManager(StoreComponent):
         if before.status is not to:
             await self.guard(optimization_id, to)
         after = await self.store.write_async(SetIntent(optimization_id, intent, by))
-        if after is not before.status and not self._is_told:
+        if after is not before.status and not self._is_told():
             await self.emit(f"after_{after.value}", optimization_id)
         if intent is Intent.RUN and after is OptimizationStatus.CREATED:
             await warn_if_nobody_works(self.store, optimization_id)
@@ -164,6 +167,6 @@ class OptimizationLifecycleManager(StoreComponent):
         reason = await self.store.write_async(
             Transition(optimization_id, to, Cause.PERSON, "by hand", settings().node_id, version=version, issue=issue)
         )
-        if reason is Reason.ALLOWED and not self._is_told:
+        if reason is Reason.ALLOWED and not self._is_told():
             await self.emit(f"after_{to.value}", optimization_id)
         return True

@@ -110,8 +110,10 @@ class AsyncStateSynchronizer(StoreComponent):
     async def unregister_node(self, node_id: str) -> bool:
         """Expect it no more, and forget what a dead node had announced. Returns whether it was known.
 
-        Raises OptimizationSyncError for one that runs: it leaves when it is stopped.
+        Raises OptimizationSyncError for one that runs: it leaves when it is stopped; OptimizationValidationError for
+        what is no id.
         """
+        validate_node_id("node_id", node_id)
         if any(node["node_id"] == node_id and node["living"] for node in await self.get_nodes()):
             raise OptimizationSyncError(f"node {node_id!r} runs: stop it, and it leaves by itself")
         return await self.store.write_async(ForgetNode(node_id))
