@@ -19,6 +19,7 @@ from sqlalchemy import create_engine
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.store import engine
+from o9.store.contract_reports import keep, said
 from o9.store.contract_steps import at_work, new, put, record_of, trial
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
@@ -30,6 +31,19 @@ def refusal(url: str) -> str:
     with pytest.raises(OptimizationStoreError) as refused:
         Store(url)
     return str(refused.value)
+
+
+def test_a_read_that_fails_half_way_holds_none_behind_it_to_the_past(store_url: str) -> None:
+    with Store(store_url) as store:
+        for name in ("a", "b"):
+            put(store, name)
+            keep(store, said(name))
+        with contextlib.closing(sqlite3.connect(store_url)) as connection, connection:
+            connection.execute("UPDATE health_report SET report = '{' WHERE optimization_id = 'b'")
+        with pytest.raises(ValueError, match="column 2") as kept:
+            store.health_reports()
+        put(store, "c")
+        assert (store.get("c") is not None, kept.value is not None) == (True, True)
 
 
 def test_a_folder(tmp_path: Path) -> None:

@@ -347,7 +347,12 @@ class Store:
     def _read(self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with self._engine.connect() as connection:
-                return query(connection, *args, **kwargs)
+                try:
+                    return query(connection, *args, **kwargs)
+                except Exception:
+                    if connection.dialect.name == "sqlite":
+                        connection.invalidate()  # as long as rows are left unread, it shows the past
+                    raise
         except DBAPIError as error:
             raise store_error(error.orig, self._engine.url) from error
         except PoolTimeoutError as error:
