@@ -25,7 +25,7 @@ from o9.alerts.notice import Notice
 from o9.alerts.simulation import Entry, Script, apply, for_people, load_script, simulate, written
 
 FILES = sorted((Path(__file__).parent / "timelines").glob("*.yaml"))
-PUNCTUAL_SECONDS = 0.7  # events lie a second and more from the moments at which anything is told
+EARLY_SECONDS, LATE_SECONDS = 0.5, 1.9  # a busy machine is late; a group's next look is two seconds away and more
 
 
 @cache
@@ -75,13 +75,8 @@ def restarting(name: str, script: Script) -> Iterator[Entry]:
 @pytest.mark.xdist_group("alertmanager")
 @pytest.mark.parametrize("name", named("alike"))
 def test_alertmanager_tells_alike(name: str, sent: dict[str, Any]) -> None:
-    mine, its = told_by_o9(name), sent[name]
-    assert {receiver: contents(messages) for receiver, messages in its.items()} == {
-        receiver: contents(messages) for receiver, messages in mine.items()
-    }
-    for receiver, messages in mine.items():
-        for own, other in zip(in_order(messages), in_order(its[receiver]), strict=True):
-            assert abs(own.after - other.after) < PUNCTUAL_SECONDS, (receiver, own, other)
+    mine = told_by_o9(name)
+    assert on_time(sent[name], mine) == mine
 
 
 @pytest.mark.slow
@@ -89,8 +84,8 @@ def test_alertmanager_tells_alike(name: str, sent: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", named("differs"))
 def test_alertmanager_still_differs_where_that_is_wanted(name: str, sent: dict[str, Any]) -> None:
     assert timeline(name)["reason"]
-    mine = {receiver: contents(messages) for receiver, messages in told_by_o9(name).items()}
-    assert mine != {receiver: contents(messages) for receiver, messages in sent[name].items()}
+    mine = told_by_o9(name)
+    assert on_time(sent[name], mine) != mine
 
 
 @pytest.fixture(scope="module")
@@ -112,17 +107,23 @@ def told_by_o9(name: str) -> dict[str, list[Message]]:
             after = (entry.at - script.start).total_seconds()
             message = Message(after, labels_of(entry.what.firing), labels_of(entry.what.resolved))
             found.setdefault(entry.what.receiver, []).append(message)
-    return found
+    return {receiver: in_order(messages) for receiver, messages in found.items()}
 
 
 def labels_of(alerts: tuple[Alert, ...]) -> frozenset[frozenset[tuple[str, str]]]:
     return frozenset(frozenset(alert.labels.items()) for alert in alerts)
 
 
-def contents(messages: list[Message]) -> list[Message]:
-    """Without the times: in their order, those of one second in any."""
-    return [replace(message, after=0.0) for message in in_order(messages)]
+def on_time(its: dict[str, list[Message]], mine: dict[str, list[Message]]) -> dict[str, list[Message]]:
+    """Alertmanager's messages, with the times at which O9 tells the same where they came about then."""
+
+    def planned(each: Message, own: list[Message]) -> Message:
+        alike = (other for other in own if replace(other, after=each.after) == each)
+        moments = (other.after for other in alike if -EARLY_SECONDS < each.after - other.after < LATE_SECONDS)
+        return replace(each, after=next(moments, each.after))
+
+    return {receiver: in_order([planned(each, mine.get(receiver, [])) for each in its[receiver]]) for receiver in its}
 
 
 def in_order(messages: list[Message]) -> list[Message]:
-    return sorted(messages, key=lambda each: (round(each.after), sorted(map(sorted, each.firing | each.resolved))))
+    return sorted(messages, key=lambda each: (each.after, sorted(map(sorted, each.firing | each.resolved))))

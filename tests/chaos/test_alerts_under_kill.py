@@ -64,11 +64,15 @@ def assert_all_is_told(tmp_path: Path, nodes: Nodes, alerts: int, wait_until: Ca
 
 def all_is_told(store: Store, alerts: int) -> bool:
     """Every alert is in the last message of its group, and no message waits."""
-    rows = store.alerts.notifications(limit=1000)
     last: dict[str, int] = {}
-    for row in rows:
-        last.setdefault(row["group_key"], row["firing_count"])
-    return sum(last.values()) == alerts and not any(row["status"] == "pending" for row in rows)
+    before = None
+    while len(last) < GROUPS and (rows := store.alerts.notifications(limit=1000, before=before)):
+        before = rows[-1]["id"]
+        if any(row["status"] == "pending" for row in rows):
+            return False
+        for row in rows:
+            last.setdefault(row["group_key"], row["firing_count"])
+    return sum(last.values()) == alerts
 
 
 def assert_arrived(store: Store, alerts: int, told: list[dict[str, Any]]) -> dict[str, int]:

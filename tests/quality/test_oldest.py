@@ -35,7 +35,8 @@ def oldest(name: str) -> str:
 def test_the_core_runs_on_the_oldest_that_is_declared(tmp_path: Path) -> None:
     venv.create(tmp_path / "environment", with_pip=True)
     python = str(tmp_path / "environment" / "bin" / "python")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PREFECT_", "O9_"))}
+    ours = ("PYTHON", "PREFECT_", "O9_", "PYTEST_", "TESTS_")  # the last holds a database of the newest Prefect
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     versions = [oldest("prefect"), oldest("sqlalchemy")]
 
     def run(*arguments: str) -> str:

@@ -421,6 +421,7 @@ ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
 TRICKY = st.text(st.sampled_from("*_`~[]()<>#+-=|!\\&\"'@:/ \n\r\t{}%1.)a中\u202e\u0301"), max_size=60)
 
 
+@pytest.mark.slow
 @given(
     ANYTHING | TRICKY,
     ANYTHING | TRICKY,

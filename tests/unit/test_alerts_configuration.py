@@ -225,7 +225,7 @@ route:
         ),
         ("route: {\n", "line 2: this is no YAML: expected the node content, but found '<stream end>'"),
         ("a\nb: \0", "line 2: the character U+0000 is not allowed here"),
-        ("[" * 5000, "line 1: it is nested too deeply"),
+        pytest.param("[" * 5000, "line 1: it is nested too deeply", id="deep", marks=pytest.mark.slow),
         (
             "just text",
             "line 1: expected a mapping with route, receivers, inhibit_rules, time_intervals, …, found 'just text'",

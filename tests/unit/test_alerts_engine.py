@@ -36,6 +36,7 @@ def second(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
+@pytest.mark.slow
 @many(300)
 @given(EITHER, steps)
 def test_restarts_at_every_instant_change_nothing(name: str, steps: list[Step]) -> None:

@@ -74,7 +74,10 @@ def test_what_never_fired_cannot_end() -> None:
         ("happens: [{at: 0s, suppress: '', for: 1h}]", "there are no matchers and no pattern"),
         ("happens: [{at: 0s, silence: [title=A], for: 1h}]", "happens[0].silence: expected text, found a list"),
         ("happens: &h [*h]", "happens[0]: expected a mapping with at, fires"),
-        ("happens: [&a {at: 0s, fires: {title: A}}" + ", *a" * 15_000 + "]", "more than 20,000 parts; shorten it"),
+        pytest.param(
+            "happens: [&a {at: 0s, fires: {title: A}}" + ", *a" * 15_000 + "]", "more than 20,000 parts; shorten it",
+            id="long", marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_happen_is_one_fault_with_its_place(text: str, told: str) -> None:

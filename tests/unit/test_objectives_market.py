@@ -215,6 +215,7 @@ def test_trend_weights_by_hand() -> None:
 
 @pytest.mark.parametrize("estimator", BUILTIN["sp500_portfolio"].search_space["estimator"]["choices"])
 @pytest.mark.parametrize("measure", ["variance", "cvar"])
+@pytest.mark.slow
 def test_every_estimator_gives_weights_within_its_limits(estimator: str, measure: str) -> None:
     covariances = BUILTIN["sp500_portfolio"].search_space["covariance"]["choices"]
     for covariance in covariances if measure == "variance" else covariances[:1]:

@@ -78,13 +78,18 @@ def _load(sampler: str) -> None:
             for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
                 importlib.import_module(name)
         except BaseException:
-            # Its parts that were loaded by then stand in the way of each later import.
-            if "optuna" not in sys.modules:
-                for name in [name for name in sys.modules if name.startswith("optuna.")]:
-                    del sys.modules[name]
+            _remove_orphans()
             raise
         if sampler == "qmc":
             _load_sobol_numbers()
+
+
+def _remove_orphans() -> None:
+    """Forget the modules whose package is not loaded: of a package whose import failed in the middle, the parts that
+    were loaded by then stand in the way of each later import."""
+    for name in sorted(sys.modules):  # a package before its parts
+        if "." in name and name.rpartition(".")[0] not in sys.modules:
+            del sys.modules[name]
 
 
 def _load_sobol_numbers() -> None:
