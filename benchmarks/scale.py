@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 from measure import ROUNDS, Pair, Result, compare, heading, note, verdict
 
+from o9.api.health import store_health
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.leases import Claim, Heartbeat, Lost
@@ -132,6 +133,7 @@ def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
         ),
         "list, from the middle": partial(repeated, lambda: store.list(limit=100, cursor=cursor), 5),
         "global counts": partial(repeated, store.counts, 50),
+        "what `/health` reads": partial(repeated, lambda: store_health(store), 20),
         "claim the first of the queue, and give it back": partial(repeated, claimed, 20),
     }
 

@@ -34,18 +34,16 @@ async def main() -> None:
                 }
             )
         )
-        while True:
+        status = ""
+        while status not in ("completed", "failed"):
             await asyncio.sleep(0.2)
             [now] = await aggregator.monitor.get_monitoring_data(optimization_id, limit=1)
-            progress, effect = now["progress"], now["effect"]
+            status, progress, effect = now["status"], now["progress"], now["effect"]
             left = progress["remaining_seconds"]
             print(
-                f"{now['status']}: {progress['completed_steps']} of {progress['total_steps']} steps,",
+                f"{status}: {progress['completed_steps']} of {progress['total_steps']} steps,",
                 f"best {effect['current']}, {'unknown' if left is None else f'{left:.1f} s'} left",
             )
-            state = await aggregator.get_optimization_status(optimization_id)
-            if state.completed_at is not None:
-                break
         for finding in now["findings"]:
             print(f"found {finding['name']}: {finding['remedy']}")
         metrics = await aggregator.get_optimization_metrics(optimization_id)

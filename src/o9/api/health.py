@@ -43,7 +43,7 @@ class PrefectCheck:
 async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, Any]:
     """`status` with its `issues`; `running`, `store`, `schema`, `prefect`, `nodes` and `channels`."""
     store = backend.store
-    alive, (schema, nodes, channels) = await asyncio.gather(prefect.alive(), store.read_async(_read, store))
+    alive, (schema, nodes, channels) = await asyncio.gather(prefect.alive(), store.read_async(store_health, store))
     issues = [
         f"the node {node['node_id']} has no heartbeat since {node['heartbeat_at']}"
         for node in nodes
@@ -68,8 +68,8 @@ async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, An
     }
 
 
-def _read(store: Store) -> tuple[str | None, list[Row], list[Row]]:
-    """In a thread."""
+def store_health(store: Store) -> tuple[str | None, list[Row], list[Row]]:
+    """The schema's revision, the nodes and the channels; in a thread."""
     now = -store.alerts.seconds_left(0.0)
     tried = {row["channel"]: row for row in store.alerts.channels()}
     offered = set(store.alerts.channels_of_nodes())
