@@ -2,11 +2,17 @@
 
 import ast
 import re
+import signal
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import o9_testing
 import pytest
+import zygote
+from command_line import O9
 
 pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -85,3 +91,63 @@ def test_the_best_practices_and_the_custom_strategy(told: str) -> None:
     assert statistics["by_strategy"] == {"custom": 1, "default": 2}
     assert "活跃任务: 3" in lines
     assert lines[-1] == "未解决告警: 0"
+
+
+def test_the_two_examples_over_http(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    """The same programs as requests to `o9 serve`, started as a process in an empty folder."""
+    out = tmp_path / "out"
+    with o9_testing.no_process_left() as environment, out.open("w") as written:
+        environment |= {**o9_testing.prefect_environment(), "O9_API_PORT": "0", "O9_API_RATE_LIMIT": "100000/minute"}
+        server = zygote.start([*O9, "serve"], cwd=tmp_path, env=environment, stdout=written, stderr=written)
+        try:
+            wait_until(lambda: "Ctrl-C ends it" in out.read_text() or server.poll() is not None, 60)
+            url = re.search(r"^HTTP: +(\S+),", out.read_text(), re.MULTILINE)[1]  # type: ignore[index]
+            with httpx.Client(base_url=url, timeout=60) as client:
+                _over_http(client, wait_until)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 0
+        finally:
+            if server.poll() is None:
+                server.kill()
+                server.wait()
+
+
+def _over_http(client: httpx.Client, wait_until: Callable[..., Any]) -> None:
+    def ask(path: str, **body: Any) -> Any:
+        answer = client.post(path, json=body) if body else client.get(path)
+        assert answer.is_success, answer.text
+        return answer.json()["data"]
+
+    def status(name: str) -> Any:
+        return ask(f"/optimizations/{name}")
+
+    objective = {"metadata": {"objective": "branin"}}
+    names = ["opt_basic_001", *(f"opt_advanced_{number:03d}" for number in range(5))]
+    ask("/optimizations", optimization_id=names[0], name="基础优化示例", optimization_type="parameter_tuning",
+        priority="normal", **objective)  # fmt: skip
+    for number, name in enumerate(names[1:]):
+        ask("/optimizations", optimization_id=name, name=f"高级优化任务 {number}",
+            description=f"演示高级功能的第{number + 1}个任务", optimization_type="strategy_optimization",
+            priority="normal" if number % 2 else "high", total_steps=20, baseline_performance=0.7,
+            target_performance=0.9, **objective)  # fmt: skip
+    wait_until(lambda: len(ask("/optimizations?status=completed")["items"]) == len(names), 60)
+
+    assert {status(name)["progress"] for name in names} == {1.0}
+    statistics = ask("/statistics")
+    assert (statistics["total_optimizations"], statistics["by_status"]) == (6, {"completed": 6})
+    assert statistics["by_type"] == {"parameter_tuning": 1, "strategy_optimization": 5}
+    healths = [ask(f"/health/{name}")["overall_status"] for name in names]
+    assert (len(healths), healths.count("healthy")) == (6, 0)
+    # Whoever misses the target of 0.9, or ends below the baseline of 0.7, is told of by a rule.
+    limits = {"target_missed": 0.9, "worse_than_baseline": 0.7}
+    missed = {
+        (name, rule)
+        for name in names[1:]
+        for rule, limit in limits.items()
+        if status(name)["current_performance"] < limit
+    }
+
+    def alerts() -> set[tuple[str, str]]:
+        return {(each["optimization_id"], each["metadata"].get("rule")) for each in ask("/alerts")["items"]}
+
+    wait_until(lambda: {each for each in alerts() if each[1] in limits} == missed, 60)
