@@ -184,7 +184,7 @@ def test_another_configuration_takes_over_what_is_open(one: World, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_path: Path, time: MadeTime) -> None:
-    """Thirty to sixty messages of an hour in which alerts come, go, flap, and are silenced and inhibited."""
+    """Some twenty to sixty messages of an hour in which alerts come, go, flap, and are silenced and inhibited."""
     told, untold = [], []
     for dies in (False, True):
         time.now = START
@@ -202,7 +202,7 @@ def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_pat
             told.append(played.told())
             untold.append({row[:3] for row in played.untold()})
         assert (played.lives > 50) is dies
-    assert len(told[0]) > 20
+    assert len(told[0]) > 10
     assert told[0] == told[1]
     assert untold[0] == untold[1]
 
