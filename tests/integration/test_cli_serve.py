@@ -82,7 +82,7 @@ def submit(store: Store, name: str, **fields: Any) -> None:
 
 
 @pytest.mark.slow
-def test_it_works_the_queue_keeps_the_schedules_and_hands_back_what_runs(
+def test_it_works_the_queue_keeps_the_schedules_and_hands_what_runs_to_the_next(
     served: Served, wait_until: Callable[..., Any]
 ) -> None:
     with Store(str(served.folder / "store.db")) as store:
@@ -93,37 +93,25 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_back_what_runs(
         wait_until(lambda: served.has_said(0, "completed after", KEPT), 90)
         submit(store, "long", total_steps=400)  # from another process
         wait_until(lambda: (state := store.get("long")) and state.completed_steps >= 2, 60)
+        second = served.start()  # beside the first: it runs nothing that the first has just run
+        wait_until(lambda: served.has_said(1, "next at ", SELDOM), 60)
+        assert not any(f"{name}: completed after" in served.said(1) for name in SELDOM)
         first.send_signal(signal.SIGINT)
         assert first.wait(30) == 0
         assert served.said(0).endswith("stopped")
-        state = store.get("long")
-        assert state is not None
-        assert state.status.value == "created"
-        done = state.completed_steps
         assert "running → created (node)" in served.said(0)
         assert "paused" not in served.said(0)
         assert {line["level"] for line in served.log(0)} == {"INFO"}
+        assert [served.said(0).count(f"{name}: completed after") for name in SELDOM] == [1, 1]
 
-        second = served.start()
+        done = store.get("long").completed_steps
         wait_until(lambda: (state := store.get("long")) and state.completed_steps > done + 1, 60)
         assert o9_testing.path_of(store, "long")[-3:] == ["created", "initializing", "running"]
-        wait_until(lambda: served.has_said(1, "next at ", SELDOM), 60)  # they ran a moment ago
-        assert not any(f"{name}: completed after" in served.said(1) for name in SELDOM)
         told = [line for line in served.log(1) if line.get("optimization") == "long"]
         assert any(line["message"] == "initializing → running (hook)" for line in told)
         second.send_signal(signal.SIGTERM)
         assert second.wait(30) == 0
         assert o9_testing.path_of(store, "long")[-1] == "created"
-
-
-@pytest.mark.slow
-def test_two_on_one_store_run_a_schedule_once(served: Served, wait_until: Callable[..., Any]) -> None:
-    served.start()
-    wait_until(lambda: served.has_said(0, "completed after", KEPT), 90)
-    served.start()
-    wait_until(lambda: served.has_said(1, "next at ", SELDOM), 60)
-    said = served.said(0) + served.said(1)
-    assert [said.count(f"{name}: completed after") for name in SELDOM] == [1, 1]
 
 
 def test_an_interval_reads_in_its_largest_unit() -> None:
