@@ -174,6 +174,16 @@ async def test_worse_than_its_own_last_runs(store: Store, watch: Watch) -> None:
     assert told(store) == [("worse_than_usual", "last", False)]
 
 
+async def test_worse_than_last_runs_that_were_all_the_same(store: Store, watch: Watch) -> None:
+    judge = await watch()
+    for number in range(6):
+        complete(store, f"run-{number}", 0.5, name="nightly")
+    complete(store, "as ever", 0.5 - 1e-9, name="nightly")
+    complete(store, "last", 0.1, name="nightly")
+    await judge.look()
+    assert told(store) == [("worse_than_usual", "last", False)]
+
+
 async def test_an_attempt_that_died_is_told_until_the_optimization_completes(store: Store, watch: Watch) -> None:
     judge = await watch()
     at_work(store, "a", lease_seconds=-1.0)

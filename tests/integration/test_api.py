@@ -307,11 +307,14 @@ async def test_a_handler_of_one_s_own(aggregator: OptimizationStateAggregator) -
     assert await answer(aggregator, "/desks/eu", "POST") == ["eu", None]
     assert await refusal(aggregator, "/desks/closed") == (423, "the desk is closed: come back at nine")
     assert (await refusal(aggregator, "/desks/eu", "DELETE"))[0] == 405
+    aggregator.api.register_api_handler("/figures", "GET", lambda data: {"sharpe": float("nan")})
+    code, error = await refusal(aggregator, "/figures")
+    assert (code, "/figures" in error) == (500, True)
     # In the place of a route of O9's own.
     aggregator.api.register_api_handler("/statistics", "GET", lambda data: "none today")
     assert await answer(aggregator, "/statistics") == "none today"
     stats = aggregator.api.get_api_stats()
-    assert stats["handlers"] == ["GET /desks/{name}", "POST /desks/{name}", "GET /statistics"]
+    assert stats["handlers"] == ["GET /desks/{name}", "POST /desks/{name}", "GET /figures", "GET /statistics"]
     assert stats["by_endpoint"]["POST /desks/{name}"] == 2
 
 

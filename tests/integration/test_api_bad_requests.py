@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy import event, text
 from store_backend import Requests
 
 from o9.api import health
+from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationType
 from o9.store.leases import Heartbeat
@@ -103,7 +105,11 @@ def test_nothing_has_an_id_that_cannot_be_stored(api: Requests, path: str) -> No
         (b'{"name": "\\ud800"}', 422, "name"),
         (b'{"\\ud800": 1}', 422, "no such field"),
         (b'{"total_steps": ' + b"9" * 5_000 + b"}", 400, "body"),
-        (b"\xff", 400, "body"),
+        (b"\xff", 400, "utf-8"),
+        (b'{"name": "a", "total_steps": 1, "name": "b"}', 422, "name"),
+        (b'{"metadata": {"objective": "branin", "seed": 1, "seed": 2}}', 422, "seed"),
+        (b'{"metadata": {"risk_limits": {"drawdown": "20%"}}}', 422, "metadata.risk_limits.drawdown"),
+        (b'{"metadata": {"risk_limits": [0.2]}}', 422, "metadata.risk_limits"),
         (b"[" * 100_000, 400, "body"),
         (nested(200), 422, "name"),
         (nested(900), 422, "OptimizationState"),
@@ -253,8 +259,13 @@ def test_what_is_not_well_is_named(store: Store, api: Requests) -> None:
     found = health()
     assert {node["node_id"]: node["alive"] for node in found["nodes"]} == {"here": True, "gone": False}
     assert (found["status"], len(found["issues"]), "gone" in found["issues"][0]) == ("warning", 1, True)
+    # It lives, and yet it has not written its heartbeat: its disk may be full.
+    store.write(Heartbeat("late", "host", os.getpid(), 0.0, -1.0, {PROCESS: identity(os.getpid())}))
+    found = health()
+    assert [node["alive"] for node in found["nodes"] if node["node_id"] == "late"] == [True]
+    assert (len(found["issues"]), "late" in found["issues"][1]) == (2, True)
     api.backend.prefect_answers = False
-    assert (health()["prefect"]["alive"], len(health()["issues"])) == (False, 2)
+    assert (health()["prefect"]["alive"], len(health()["issues"])) == (False, 3)
 
 
 # Filters

@@ -127,8 +127,6 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where, *path = map(str, first["loc"])
-    if first["type"] == "json_invalid":
-        return refusal(f"body: it is no JSON, from character {path[0]} on: {first['ctx']['error']}", 400)
     field = ".".join(path) or where
     if field == "body" and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
         return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
@@ -151,7 +149,7 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
         allowed = ", ".join(sorted(_methods_of(request)))
         message = f"{request.method} {path}: there is no such endpoint or method; there is {allowed}"
         return refusal(message, 405, {"Allow": allowed})
-    return refusal(f"body: {error.detail}", error.status_code)
+    return refusal(str(error.detail), error.status_code)
 
 
 def _methods_of(request: Request) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from o9.api.answers import (
     success,
 )
 from o9.api.backend import Backend
+from o9.api.bodies import ReadRoute, parsed
 from o9.api.gate import Answered, Gate
 from o9.api.limits import RateLimit
 from o9.api.optimization_routes import add_optimization_routes
@@ -55,6 +55,7 @@ def create_app(
         title="O9", version=API_VERSION, redirect_slashes=False, docs_url=None, redoc_url=None,
         responses=REFUSALS, dependencies=[Depends(each_once)],
     )  # fmt: skip
+    app.router.route_class = ReadRoute
     app.state.is_running = lambda: backend is None or backend.is_running
     for (method, path), handler in handlers.items():
         app.add_api_route(f"{PREFIX}{path}", _route(handler), methods=[method], include_in_schema=False)
@@ -73,11 +74,16 @@ def _route(handler: Handler) -> Callable[[Request], Any]:
     """A user's handler as an endpoint."""
 
     async def call(request: Request) -> JSONResponse:
-        data = dict(request.query_params) if request.method in READING else _parsed(await request.body())
+        data = dict(request.query_params) if request.method in READING else parsed(await request.body())
         answer = handler(data, **request.path_params)
         if inspect.isawaitable(answer):
             answer = await answer
-        return success(jsonable_encoder(answer))
+        try:
+            return success(jsonable_encoder(answer))
+        except (ValueError, TypeError) as error:
+            why = f"the answer of its handler {getattr(handler, '__name__', handler)!s} is no JSON: {error}"
+            remedy = "answer text, finite numbers, booleans, None, lists and dicts of them (numpy: .item(), .tolist())"
+            raise OptimizationAPIError(f"{request.url.path}: {why}; {remedy}", 500) from error
 
     return call
 
@@ -86,10 +92,3 @@ async def _answer_alone(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException) and error.status_code == 404:
         return refusal(ALONE, 503)
     return await answer_http(request, error)
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except (ValueError, RecursionError) as error:
-        raise OptimizationAPIError(f"body: it is no JSON: {error}", 400) from error

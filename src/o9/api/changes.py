@@ -71,7 +71,7 @@ async def change(
         if ends and not cancel:
             raise _at_work(before, "change")
         after, changed = _asked(before, fields, exact=not holding.attempt)
-        check_changeable(changed, OptimizationStatus.CANCELLED if ends else before.status, holding.attempt)
+        check_changeable(changed, before.status, holding.attempt, cancels=ends)
         fields = {name: fields[name] for name in fields_of(changed)}  # what is given as it was read is no wish
         if ends:
             await _cancel(backend, optimization_id)

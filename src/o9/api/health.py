@@ -50,6 +50,11 @@ async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, An
         if not node["alive"]
     ]
     issues += [
+        f"the node {node['node_id']} lives, but its last heartbeat was written at {node['heartbeat_at']}: see its log"
+        for node in nodes
+        if node["alive"] and node["late"]
+    ]
+    issues += [
         f"the channel {each['channel']} fails since {each['failing_since']}"
         for each in channels
         if each["failing_since"]
@@ -86,11 +91,12 @@ def _channel(name: str, row: Row, offered: bool) -> dict[str, Any]:
 def _node(row: Row, now: float) -> dict[str, Any]:
     """now: by the store's clock, as the heartbeat is."""
     living = lives(row)
-    lasts = float(row["info"].get("lease_seconds", settings().lease_seconds))
+    late = row["heartbeat_at"] + float(row["info"].get("lease_seconds", settings().lease_seconds)) <= now
     return {
         "node_id": row["node_id"],
         "host": row["host"],
         "pid": row["pid"],
         "heartbeat_at": datetime.fromtimestamp(row["heartbeat_at"], UTC).isoformat(),
-        "alive": row["heartbeat_at"] + lasts > now if living is None else living,
+        "alive": not late if living is None else living,
+        "late": late,
     }

@@ -198,6 +198,16 @@ def _moment(*, optional: bool = False) -> Check:
     return check
 
 
+def _limits(field: str, value: Any) -> None:
+    """A number for each name, or None: a limit that cannot be read would never be broken."""
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not value:
+        raise _wrong_type(field, 'a dict such as {"drawdown": 0.2}', value)
+    for name, limit in value.items():
+        _number()(f"{field}.{name}", limit)
+
+
 def _json(kind: type[dict[str, Any]] | type[list[Any]]) -> Check:
     """A check for a dict or list of what JSON can hold, of at most JSON_LIMIT_BYTES as JSON."""
 
@@ -393,4 +403,5 @@ _METADATA_CHECKS: dict[str, Check] = {
     "after": _ids,
     "retry_of": _check_id,
     "retry_from_step": _integer(0, COUNT_LIMIT),
+    "risk_limits": _limits,
 }

@@ -34,6 +34,7 @@ GIVEN_UP = timedelta(days=1).total_seconds()
 TOLD_PAGE = 500
 LABEL_LIMIT = 120
 NORMAL = 1.4826  # deviations of a normal distribution in a median of deviations
+LEAST_DEVIATION = 0.001  # of the value: less is no news
 _FLAGS = {S.COMPLETED: "completed", S.FAILED: "failed", S.TIMEOUT: "timed_out", S.CANCELLED: "cancelled"}
 _NUMBERS = (
     "progress", "total_steps", "completed_steps", "current_performance", "baseline_performance", "target_performance",
@@ -100,7 +101,8 @@ def state_figures(state: OptimizationState) -> dict[str, float | None]:
 def worse_than_usual(state: OptimizationState, before: Sequence[float]) -> float | None:
     """How many usual deviations it is below the middle of the last runs; 0 where any of them was as bad.
 
-    None with fewer than LEAST_RUNS of them. Where they all were the same, what is worse is infinitely so.
+    None with fewer than LEAST_RUNS of them. A usual deviation is at least LEAST_DEVIATION of what they came to: with
+    one seed and the same data they all come to the same.
     """
     if len(before) < LEAST_RUNS or not state.optimized_parameters:
         return None
@@ -109,7 +111,7 @@ def worse_than_usual(state: OptimizationState, before: Sequence[float]) -> float
         return 0.0
     middle = median(before)
     deviation = NORMAL * median(abs(other - middle) for other in before)
-    return abs(value - middle) / deviation if deviation else float("inf")
+    return abs(value - middle) / max(deviation, LEAST_DEVIATION * max(abs(middle), abs(value)))
 
 
 def last_runs(store: Store, state: OptimizationState) -> list[float]:
