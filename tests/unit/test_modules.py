@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("src", "flows", "tasks", "blocks") for path in (ROOT / room).rglob("*.py"))
-LINES = 400
+LINES = 600
 
 
 def test_there_are_sources() -> None:
