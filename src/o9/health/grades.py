@@ -1,0 +1,109 @@
+"""The words of a verdict: grades, reasons, and what is kept of one. No numpy: any surface may import it.
+
+Contract. Values only. `o9.health.verdict.judge` makes a `Verdict`, the check `validity.verdict` keeps it as JSON in its
+evidence, and every surface reads it back with `verdict_of`, so that all say the same. Nothing here decides. Sharpe
+ratios are annual where `annual` is true, else per period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+VERDICT = "validity.verdict"  # the check that holds it
+
+
+class Grade(str, Enum):
+    """What may be believed of a result."""
+
+    VOID = "void"
+    LOST = "lost"
+    CONFIRMED = "confirmed"
+    PLAUSIBLE = "plausible"
+    UNPROVEN = "unproven"
+
+
+class Reason(str, Enum):
+    """Why a result has its grade: a code, whose text stands in one table (`o9.health.wording`)."""
+
+    # void
+    LOOK_AHEAD = "look_ahead"
+    NOT_REPEATABLE = "not_repeatable"
+    VALUE_DOES_NOT_FIT = "value_does_not_fit"
+    # lost
+    HOLD_OUT_NEGATIVE = "hold_out_negative"
+    HOLD_OUT_BELOW_FORECAST = "hold_out_below_forecast"
+    # confirmed
+    HOLD_OUT_AND_FAMILY = "hold_out_and_family"
+    HOLD_OUT_AND_PLACEBO = "hold_out_and_placebo"
+    # plausible
+    FAMILY = "family"
+    PLACEBO = "placebo"
+    # unproven: the first that applies
+    NO_TRIALS = "no_trials"
+    NO_RETURNS = "no_returns"
+    NO_BASELINE = "no_baseline"
+    ADAPTIVE_SEARCH = "adaptive_search"
+    HOLD_OUT_UNCERTAIN = "hold_out_uncertain"
+    LIKELY_LUCK = "likely_luck"
+    NO_FAMILY_TEST = "no_family_test"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The live Sharpe ratio to expect over `years`: its mean, and an interval that holds it with probability 0.8.
+
+    claimed: in sample, over the baseline where there is one; held_out: of the hold-out; None without one.
+    hidden_crash: skewness or a concave payoff hints at losses that no return has shown yet, and the interval is too
+        narrow then.
+    """
+
+    mean: float
+    low: float
+    high: float
+    claimed: float
+    held_out: float | None
+    years: float
+    annual: bool
+    hidden_crash: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One result, shown alike everywhere.
+
+    headline: one short sentence, the reason in plain words. words: the finding with its figures, two or three
+        sentences. errors: how often this rule is wrong, as `benchmarks/verdict.py` measured it; "" where nothing was
+        decided. remedy: what to do next; "" for nothing.
+    score: 0 to 1, what `validity` makes of it; None for unknown.
+    figures: what the rule looked at, by name, JSON values; what is unknown is missing or None.
+    """
+
+    grade: Grade
+    reason: Reason
+    headline: str
+    words: str
+    errors: str = ""
+    remedy: str = ""
+    score: float | None = None
+    forecast: Forecast | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the inverse of `from_dict`."""
+        return asdict(self) | {"grade": self.grade.value, "reason": self.reason.value, "figures": dict(self.figures)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
+        forecast = data.get("forecast")
+        known = {**data, "grade": Grade(data["grade"]), "reason": Reason(data["reason"])}
+        return cls(**known | {"forecast": Forecast(**forecast) if forecast else None})
+
+
+def verdict_of(checks: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    """The verdict in a stored report's checks; None where none was made."""
+    check = next((each for each in checks if each["name"] == VERDICT), None)
+    found = check["evidence"].get("verdict") if check else None
+    return Verdict.from_dict(found) if isinstance(found, Mapping) else None
