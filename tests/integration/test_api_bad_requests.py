@@ -87,6 +87,14 @@ def test_a_question_that_no_database_can_be_asked_is_refused(
     assert field in told["error"]
 
 
+@pytest.mark.parametrize(
+    ("query", "field"), [({"status": "foo"}, "status"), ({"priority": "9"}, "priority"), ({"strategy": ""}, "strategy")]
+)
+def test_a_query_is_named_as_it_was_typed(api: Requests, query: dict[str, str], field: str) -> None:
+    code, told = api.send("/optimizations", query=query)
+    assert (code, told["error"].partition(":")[0]) == (422, field)
+
+
 @pytest.mark.parametrize("path", ["/optimizations/a\0b", "/optimizations/\0/trials", "/health/\0", "/optimizations/\0"])
 def test_nothing_has_an_id_that_cannot_be_stored(api: Requests, path: str) -> None:
     assert api.send(quote(path))[0] == 404

@@ -175,6 +175,15 @@ def test_what_rests_or_has_ended_keeps_what_its_trials_depend_on(api: Requests, 
     assert_counts_are_true(store)
 
 
+def test_metadata_that_are_not_whole_say_what_is_missing(api: Requests, store: Store) -> None:
+    for name, end in (("done", "completed"), ("begun", "paused")):
+        create(store, name, metadata={"objective": "branin", "seed": 1})
+        work(store, name, 2, end)
+        code, answer = put(api, name, {"metadata": {"objective": "branin", "notes": "n"}})
+        assert code == 409
+        assert answer["error"].startswith("metadata.seed: it is missing here")
+
+
 def test_limits_and_words_of_the_metadata_may_change_later(api: Requests, store: Store) -> None:
     for name, end in (("paused", "paused"), ("done", "completed")):
         create(store, name, metadata={"objective": "branin", "seed": 1, "risk_limits": {"drawdown": 0.2}})

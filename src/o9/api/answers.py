@@ -127,7 +127,8 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where, *path = map(str, first["loc"])
-    field = ".".join(path) or where
+    # Of a query, what follows the name is Pydantic's own: the type that did not fit.
+    field = (path[0] if where == "query" else ".".join(path)) if path else where
     if field == "body" and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
         return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
     if first["type"] == "extra_forbidden":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
+
+from o9.api.parameters import refuse_repeated
+from o9.model.errors import OptimizationValidationError
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -39,8 +41,8 @@ def parsed(body: bytes) -> Any:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise HTTPException(422, f"{twice}: it is given more than once; give it once")
-    return fields
+    try:
+        refuse_repeated([name for name, _ in pairs])
+    except OptimizationValidationError as error:
+        raise HTTPException(422, str(error)) from error
+    return dict(pairs)

@@ -32,6 +32,7 @@ from o9.store.replace import (
     LATER,
     REPLACEABLE,
     SEARCH,
+    WORDS,
     CancelAtRest,
     ChangedMeanwhile,
     Replace,
@@ -71,7 +72,13 @@ async def change(
         if ends and not cancel:
             raise _at_work(before, "change")
         after, changed = _asked(before, fields, exact=not holding.attempt)
-        check_changeable(changed, before.status, holding.attempt, cancels=ends)
+        _check_whole(before, after, changed, holding.attempt)
+        if ends and (fixed := changed - WORDS):
+            raise OptimizationStateError(
+                f"{min(fixed)}: ?cancel=true would end the optimization, which is {before.status.value}, before this "
+                "change; submit another one with it, under another id"
+            )
+        check_changeable(changed, before.status, holding.attempt)
         fields = {name: fields[name] for name in fields_of(changed)}  # what is given as it was read is no wish
         if ends:
             await _cancel(backend, optimization_id)
@@ -153,6 +160,14 @@ def _asked(
         if _differ(vars(before), vars(after), name, exact=exact and name == "parameters"):
             changed.add(name)
     return after, frozenset(changed)
+
+
+def _check_whole(before: OptimizationState, after: OptimizationState, changed: frozenset[str], attempt: int) -> None:
+    """Raises OptimizationStateError for metadata that lack a key which may not change any more: likely forgotten."""
+    fixed = changed - (WORDS if before.status in ENDED else LATER)
+    left_out = sorted(key for key in before.metadata if f"metadata.{key}" in fixed and key not in after.metadata)
+    if left_out and (attempt or before.status in ENDED):
+        raise OptimizationStateError(f"metadata.{left_out[0]}: it is missing here; send the metadata whole")
 
 
 def _not_theirs(optimization_id: str, name: str) -> OptimizationValidationError:

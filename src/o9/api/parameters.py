@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -31,10 +33,14 @@ Omitted = SkipJsonSchema[None]  # a query has no null
 
 def each_once(request: Request) -> None:
     """A dependency of every route: of a parameter that is given twice one would be ignored."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in names:
-        if names.count(name) > 1:
-            raise OptimizationValidationError(name, "it is given more than once; give it once")
+    refuse_repeated([name for name, _ in request.query_params.multi_items()])
+
+
+def refuse_repeated(names: Sequence[str]) -> None:
+    """Raise OptimizationValidationError for a name that is there more than once."""
+    if len(set(names)) < len(names):
+        [(twice, _)] = Counter(names).most_common(1)
+        raise OptimizationValidationError(twice, "it is given more than once; give it once")
 
 
 class NoQuery(BaseModel):

@@ -118,18 +118,12 @@ def check_version(optimization_id: str, expected: int | None, version: int) -> N
         )
 
 
-def check_changeable(
-    changed: frozenset[str], status: OptimizationStatus, attempt: int, *, cancels: bool = False
-) -> None:
-    """Raises OptimizationStateError for a field that may not change any more after so many attempts, naming it.
-
-    `cancels`: it is to be cancelled before that.
-    """
-    if (cancels or status in ENDED) and (fixed := changed - WORDS):
-        why = f"the optimization has ended ({status.value})"
-        if cancels:
-            why = f"?cancel=true would end the optimization, which is {status.value}, before this change"
-        raise OptimizationStateError(f"{min(fixed)}: {why}; submit another one with it, under another id")
+def check_changeable(changed: frozenset[str], status: OptimizationStatus, attempt: int) -> None:
+    """Raises OptimizationStateError for a field that may not change any more after so many attempts, naming it."""
+    if status in ENDED and (fixed := changed - WORDS):
+        raise OptimizationStateError(
+            f"{min(fixed)}: the optimization has ended ({status.value}); submit another one with it, under another id"
+        )
     if attempt and (fixed := changed - LATER):
         why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
         raise OptimizationStateError(f"{min(fixed)}: {why}")
