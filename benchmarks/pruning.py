@@ -13,6 +13,7 @@ import asyncio
 import multiprocessing
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from multiprocessing.queues import Queue
@@ -26,11 +27,14 @@ from o9.lifecycle.retention import prune
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus
 from o9.store.codec import moment
-from o9.store.contract_steps import at_work, trial
 from o9.store.ledger import Amend, CommitStep
 from o9.store.pruning import owned
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "store_contract"))
+
+from contract_steps import at_work, trial
 
 STEPS, A_STEP, PERIODS = 20, 5, 252
 PAUSE_SECONDS = 0.002

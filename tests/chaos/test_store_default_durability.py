@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from contract_steps import assert_counts_are_true, new, trial
 
 from o9.model.settings import Settings
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_steps import assert_counts_are_true, new, trial
 from o9.store.engine import CHECKPOINT_PAGES
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep

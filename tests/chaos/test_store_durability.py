@@ -22,10 +22,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from contract_steps import assert_counts_are_true, at_work, new, put, status_of, trial
 
 from o9.model.errors import OptimizationStoreError
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_steps import assert_counts_are_true, at_work, new, put, status_of, trial
 from o9.store.leases import Claim, Sweep
 from o9.store.ledger import CommitStep
 from o9.store.store import Store

@@ -6,6 +6,7 @@ python tests/data/make_store.py
 from __future__ import annotations
 
 import sqlite3
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, Telling
-from o9.store.contract_steps import at_work, put, trial
 from o9.store.leadership import Lead, LetGo
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
@@ -26,6 +26,10 @@ from o9.store.silences import AddSilence
 from o9.store.store import Store
 from o9.store.synchronization import ExpectNode, Publish
 from o9.store.transitions import Cause, RecordPrefectState, Transition
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "store_contract"))
+
+from contract_steps import at_work, put, trial
 
 
 def fill(store: Store) -> None:

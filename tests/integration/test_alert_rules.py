@@ -12,6 +12,7 @@ from typing import Any
 import o9_testing
 import psutil
 import pytest
+from contract_steps import at_work, put, sweep, trial
 from o9_testing import LINE, ended, new
 from prefect import get_client
 from prefect.client.schemas.objects import State, StateType
@@ -27,7 +28,6 @@ from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.store.contract_steps import at_work, put, sweep, trial
 from o9.store.leadership import Lead
 from o9.store.leases import NODE, Claim, Claimed, Heartbeat, Leave
 from o9.store.ledger import CommitStep

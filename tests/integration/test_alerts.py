@@ -15,6 +15,7 @@ from typing import Any
 import o9_testing
 import pytest
 from bad_server import bad_server
+from contract_steps import at_work
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.rules import Why
@@ -32,7 +33,6 @@ from o9.model.states import AlertLevel
 from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
 from o9.monitor.monitor import alert_of
-from o9.store.contract_steps import at_work
 from o9.store.leadership import Lead
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from bad_server import bad_server
+from contract_alerts import telling
+from contract_outbox import decided, notice
 
 from o9.alerts.channels import Failed, FunctionChannel, Sent, channel_of
 from o9.alerts.configuration import Configuration, load
@@ -21,8 +23,6 @@ from o9.alerts.record import MAY_BE_DOUBLE, notice_in
 from o9.alerts.templating import Form
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
-from o9.store.contract_alerts import telling
-from o9.store.contract_outbox import decided, notice
 from o9.store.leadership import Lead
 from o9.store.outbox import Decide, EndTry
 from o9.store.store import Store

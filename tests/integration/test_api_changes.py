@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from command_line import create, work
+from contract_alerts import telling
+from contract_pruning import assert_counts_of_what_is_there
+from contract_steps import assert_counts_are_true
 from store_backend import Requests
 
 from o9.api import changes
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.alerts import RaiseAlerts
-from o9.store.contract_alerts import telling
-from o9.store.contract_pruning import assert_counts_of_what_is_there
-from o9.store.contract_steps import assert_counts_are_true
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim
 from o9.store.ledger import Amend

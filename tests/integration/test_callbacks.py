@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from contract_steps import at_work
 from o9_testing import new
 
 from o9.health.checker import OptimizationHealthChecker
@@ -14,7 +15,6 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store.contract_steps import at_work
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import o9_testing
 import pytest
+from contract_reports import said
+from contract_steps import at_work, put, trial
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.flows import load_flow_from_entrypoint
@@ -24,8 +26,6 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
 from o9.objectives.functions import branin
-from o9.store.contract_reports import said
-from o9.store.contract_steps import at_work, put, trial
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import O9, O9Command, command_in, create, filled_store, run_without
+from contract_alerts import telling
 
 from o9.cli import escape
 from o9.lifecycle.processes import PROCESS, identity
@@ -20,7 +21,6 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.alerts import RaiseAlerts, ResolveAlert
-from o9.store.contract_alerts import telling
 from o9.store.leases import Heartbeat
 from o9.store.migrations import HEAD
 from o9.store.store import Store

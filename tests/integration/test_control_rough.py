@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract_steps import put
 from o9_testing import LINE, ended, new, reached, until
 
 from o9.model.errors import StoreUnavailableError
-from o9.store.contract_steps import put
 from o9.store.store import Store
 from OptimizationStateAggregator import OptimizationStatus, objective
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import o9_testing
 import pytest
+from contract_steps import at_work, new
 from o9_testing import LINE
 
 from o9.health import checker as checker_module
@@ -27,7 +28,6 @@ from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
 from o9.store import families
 from o9.store.codec import unpack_returns
-from o9.store.contract_steps import at_work, new
 from o9.store.ledger import Amend, CommitStep
 from o9.store.retry import Retry
 from o9.store.store import Store

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contract_steps import at_work
 from o9_testing import LINE
 
 from o9.health import again, checker
@@ -19,7 +20,6 @@ from o9.model.settings import settings
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.store.contract_steps import at_work
 from o9.store.ledger import CommitStep
 from o9.store.provenance import RecordProvenance
 from o9.store.store import Store

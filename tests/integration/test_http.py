@@ -15,6 +15,7 @@ import o9_testing
 import pytest
 import zygote
 from command_line import O9, O9Command, command_in, create, work
+from contract_alerts import telling
 from http_server import Served, serving
 from store_backend import StoreBackend
 
@@ -23,7 +24,6 @@ from o9.api.server import listen, url_of
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import settings
 from o9.store.alerts import RaiseAlerts
-from o9.store.contract_alerts import telling
 from o9.store.store import Store
 
 NEW = {"optimization_id": "new", "name": "N", "metadata": {"objective": "branin", "seed": 1}}

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from contract_steps import at_work
 from sqlalchemy import update
 
 from o9.alerts.builtin_rules import BUILT_IN
@@ -14,7 +15,6 @@ from o9.alerts.rules import Turn
 from o9.alerts.system import AlertNotificationSystem
 from o9.lifecycle.presence import Presence
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.store.contract_steps import at_work
 from o9.store.leases import NODE, Heartbeat
 from o9.store.store import Store
 from o9.watch.rule_watch import RuleWatch

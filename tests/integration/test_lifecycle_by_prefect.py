@@ -13,12 +13,12 @@ from typing import Any
 import o9_testing
 import pytest
 import zygote
+from contract_steps import sweep
 from o9_testing import LINE, new, path_of
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.states import Intent
-from o9.store.contract_steps import sweep
 from o9.store.intents import SetIntent
 from o9.store.store import Store
 

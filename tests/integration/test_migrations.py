@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from contract_steps import assert_counts_are_true, put, status_of, trial
 
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store.codec import pack_returns
-from o9.store.contract_steps import assert_counts_are_true, put, status_of, trial
 from o9.store.leadership import Lead
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
@@ -127,13 +127,14 @@ def test_one_process_opens_many_new_stores_at_once(tmp_path: Path) -> None:
 def test_processes_open_a_new_store_at_once(database: str, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(database)
     program = (
-        "import sys; from o9.store.store import Store; from o9.store.contract_steps import put\n"
+        "import sys; sys.path = sys.argv.pop().split('\\n')\n"
+        "from o9.store.store import Store; from contract_steps import put\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "with Store(sys.argv[1]) as store: put(store, sys.argv[2])"
     )
     openers = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", program, url, f"a{n}"],
+            [sys.executable, "-W", "error", "-c", program, url, f"a{n}", "\n".join(sys.path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for n in range(3)

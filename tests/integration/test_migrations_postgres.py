@@ -17,12 +17,12 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from contract_steps import assert_counts_are_true, put, status_of, trial
 from psycopg import sql
 
 from o9.model.errors import OptimizationStoreError
 from o9.model.states import OptimizationStatus as S
 from o9.store import engine
-from o9.store.contract_steps import assert_counts_are_true, put, status_of, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE, run

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from contract_steps import at_work, put, trial
 from o9_testing import LINE, ended, new
 from sqlalchemy import event
 
 from o9.model.states import TrialState
 from o9.monitor.window import WINDOW_STEPS, WINDOW_TRIALS
-from o9.store.contract_steps import at_work, put, trial
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition

@@ -9,13 +9,13 @@ from typing import Any
 
 import psutil
 import pytest
+from contract_steps import at_work
 
 from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.rules import Facts, alert_of
 from o9.alerts.system import AlertNotificationSystem
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
-from o9.store.contract_steps import at_work
 from o9.store.leases import Heartbeat, Leave
 from o9.store.store import Store
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import schemathesis
 from command_line import create, work
+from contract_alerts import telling
 from http_server import serving
 from hypothesis import HealthCheck, settings
 from store_backend import StoreBackend
@@ -22,7 +23,6 @@ from o9.api.api import OptimizationAPI
 from o9.model.optimization import OptimizationState
 from o9.store.alerts import RaiseAlerts
 from o9.store.codec import JSON_FIELDS
-from o9.store.contract_alerts import telling
 from o9.store.replace import REPLACEABLE
 from o9.store.store import Store
 

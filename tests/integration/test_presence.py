@@ -27,11 +27,11 @@ import psutil
 import pytest
 import zygote
 from clock_shim import ClockShim
+from contract_steps import at_work, put
 
 from o9.lifecycle.presence import Presence, dead_on_this_host
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
-from o9.store.contract_steps import at_work, put
 from o9.store.leases import Claim, Heartbeat
 from o9.store.queries import Holding
 from o9.store.store import Store

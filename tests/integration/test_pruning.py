@@ -15,6 +15,8 @@ from uuid import UUID
 
 import o9_testing
 import pytest
+from contract_pruning import assert_counts_of_what_is_there, live
+from contract_steps import at_work, trial
 from prefect import flow, get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
@@ -38,8 +40,6 @@ from o9.mirror.removal import remove_flow_runs
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_pruning import assert_counts_of_what_is_there, live
-from o9.store.contract_steps import at_work, trial
 from o9.store.leases import MIRRORED
 from o9.store.ledger import CommitStep
 from o9.store.pruning import owned

@@ -10,6 +10,7 @@ from typing import Any
 
 import o9_testing
 import pytest
+from contract_steps import at_work
 from o9_testing import LINE
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -20,7 +21,6 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.flows.compute_statistics import compute_statistics
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_steps import at_work
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 from OptimizationStateAggregator import objective

@@ -15,12 +15,12 @@ from typing import Any
 import o9_testing
 import psycopg
 import pytest
+from contract_reports import keep, said
+from contract_steps import at_work, new, put, record_of, trial
 from sqlalchemy import create_engine
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.store import engine
-from o9.store.contract_reports import keep, said
-from o9.store.contract_steps import at_work, new, put, record_of, trial
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Create

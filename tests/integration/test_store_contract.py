@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from contract import StoreContract
+from contract_alerts import telling
+from contract_outbox import notice
+from contract_steps import OpenStore, at_work, put, sweep, trial
 from sqlalchemy import event
 
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.store.alerts import LapseAlerts, RaiseAlerts, ResolveAlert
-from o9.store.contract import StoreContract
-from o9.store.contract_alerts import telling
-from o9.store.contract_outbox import notice
-from o9.store.contract_steps import OpenStore, at_work, put, sweep, trial
 from o9.store.leadership import Lead
 from o9.store.leases import Claim, Heartbeat
 from o9.store.ledger import CommitStep

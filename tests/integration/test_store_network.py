@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 import zygote
+from contract_steps import put, wait_for
 from control_scenarios import Postgres
 from o9_testing import PATIENCE
 from postgres_proxy import PostgresProxy, proxied
@@ -23,7 +24,6 @@ from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
 from o9.store import postgres
 from o9.store.codec import moment
-from o9.store.contract_steps import put, wait_for
 from o9.store.rankings import RecordMetrics
 from o9.store.store import Store
 from o9.store.unit import UnitOfWork

@@ -22,12 +22,12 @@ from typing import Any
 
 import psutil
 import pytest
+from contract_steps import new, wait_for
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
-from o9.store.contract_steps import new, wait_for
 from o9.strategies.coroutine import run_coroutine
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.registry import Objective, ResolvedStrategy, StrategyKind

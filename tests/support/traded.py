@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from contract_steps import at_work
 from numpy.typing import NDArray
 
 from o9.lifecycle.effect import improvement
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
-from o9.store.contract_steps import at_work
 from o9.store.ledger import Amend, CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition

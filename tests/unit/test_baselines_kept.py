@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 import pytest
+from contract_steps import new
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Evaluation, Trial
-from o9.store.contract_steps import new
 from o9.strategies import registry
 from o9.strategies.factory import create_strategy
 from o9.strategies.protocol import StepResult

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from contract_steps import at_work
 from numpy.random import mtrand
 
 from o9.model.exhaustion import is_exhausted
 from o9.model.states import OptimizationStatus
-from o9.store.contract_steps import at_work
 from o9.store.leases import Lost
 from o9.store.store import Store
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from contract_steps import new
+
 from o9.model.provenance import Ran
-from o9.store.contract_steps import new
 from o9.strategies import registry
 from o9.strategies.factory import provenance_of, search_space_of
 from o9.strategies.fingerprints import code_fingerprint

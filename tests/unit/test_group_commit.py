@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from contract_steps import put, status_of
 
 from o9.model.errors import OptimizationStateError, OptimizationStoreError
 from o9.model.states import OptimizationStatus as S
 from o9.store.commit import GROUP_LIMIT
-from o9.store.contract_steps import put, status_of
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 from o9.store.unit import UnitOfWork

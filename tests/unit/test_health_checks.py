@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from contract_steps import new
 
 from o9.health.checks import THRESHOLDS, Check, overall_status, part_score, part_status, report_of, unknown
 from o9.health.completeness import completeness
@@ -22,7 +23,6 @@ from o9.model.provenance import Ran
 from o9.model.states import HealthStatus, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
-from o9.store.contract_steps import new
 from o9.store.families import FamilyTrials
 from o9.store.queries import Holding
 from o9.strategies.search_space import SearchSpace

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contract_steps import new
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,6 @@ from o9.model.optimization import (
 )
 from o9.model.states import AlertLevel, HealthStatus, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import JSON_LIMIT_BYTES, validate_changes, validate_new
-from o9.store.contract_steps import new
 from o9.store.store import Store
 from o9.store.transitions import Create
 

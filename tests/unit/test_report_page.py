@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contract_steps import put
 from traded import CHINESE, PARAMETER, noise, trade
 
 from o9.health.checker import OptimizationHealthChecker
@@ -27,7 +28,6 @@ from o9.report import words
 from o9.report.facts import read_all
 from o9.report.page import script_json
 from o9.report.writing import file_name, report_of, report_of_all, write
-from o9.store.contract_steps import put
 from o9.store.store import Store
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=alert(1)>{{ 7 * 7 }}\u202egnp.exe"

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from contract_steps import new, sweep, trial
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,7 +20,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_steps import new, sweep, trial
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Lost
 from o9.store.ledger import CommitStep

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from contract_reports import keep, said
+from contract_steps import at_work, put, trial
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.health.checker import OptimizationHealthChecker
@@ -22,8 +24,6 @@ from o9.model.states import OptimizationStatus as S
 from o9.statistics import rows
 from o9.statistics.frames import COLUMNS, MOMENT, OPTIMIZATIONS, TRIALS
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store.contract_reports import keep, said
-from o9.store.contract_steps import at_work, put, trial
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition

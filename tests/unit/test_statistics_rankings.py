@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from contract_steps import at_work, put, trial
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, utc_now
@@ -13,7 +14,6 @@ from o9.model.states import OptimizationStatus as S
 from o9.statistics.ranking import TIES_COUNTED
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import keep_up
-from o9.store.contract_steps import at_work, put, trial
 from o9.store.ledger import Amend, CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition

@@ -21,6 +21,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from contract_pruning import plain_sharpe_ratios, whole
+from contract_steps import at_work, put, sweep, trial
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -31,8 +33,6 @@ from o9.statistics.summary import global_summary
 from o9.statistics.upkeep import HOURS_SURE, keep_up
 from o9.store import unit
 from o9.store.codec import unpack_returns
-from o9.store.contract_pruning import plain_sharpe_ratios, whole
-from o9.store.contract_steps import at_work, put, sweep, trial
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Lost
 from o9.store.ledger import Amend, CommitStep

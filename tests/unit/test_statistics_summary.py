@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from contract_steps import at_work, new, put, trial
 
 from o9.model.errors import OptimizationError
 from o9.model.optimization import utc_now
@@ -18,7 +19,6 @@ from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.summary import queue_for, standing_for
 from o9.statistics.upkeep import keep_up
 from o9.store import unit
-from o9.store.contract_steps import at_work, new, put, trial
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.store import Store

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from contract_steps import at_work, intent_of, new, put, status_of, sweep
 
 from o9.lifecycle.suspension import (
     Circumstances,
@@ -20,7 +21,6 @@ from o9.lifecycle.suspension import (
 from o9.model.errors import OptimizationStateError
 from o9.model.states import Intent, SuspendedFor
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_steps import at_work, intent_of, new, put, status_of, sweep
 from o9.store.intents import GoOn, SetIntent, Suspend
 from o9.store.leases import Claim
 from o9.store.store import Store

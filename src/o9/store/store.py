@@ -1,6 +1,6 @@
 """The store: one durable record of every optimization, in SQLite or PostgreSQL.
 
-Contract, tested by `o9.store.contract` on every database:
+Contract, tested by `tests/store_contract` on every database:
 
 - Thread-safe. One `Store` for a process and URL; any thread may read and write. Writing blocks until durable
   (`write`), or does so without blocking the event loop (`write_async`).

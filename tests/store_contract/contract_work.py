@@ -1,6 +1,6 @@
 """The part of the contract that is about work: the ledger, claims and leases, the sweep, and Prefect's states.
 
-See `o9.store.contract` for how to run it.
+See `contract` for how to run it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from contract_steps import OpenStore, at_work, intent_of, put, record_of, refused, status_of, sweep, trial
+
 from o9.model.errors import (
     OptimizationCoordinationError,
     OptimizationError,
@@ -22,7 +24,6 @@ from o9.model.errors import (
     StaleAttemptError,
 )
 from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
-from o9.store.contract_steps import OpenStore, at_work, intent_of, put, record_of, refused, status_of, sweep, trial
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim, Claimed, Heartbeat, Leave, Lost, Sweep
 from o9.store.ledger import Amend, CommitStep

@@ -1,4 +1,4 @@
-"""Steps that the tests of `o9.store.contract` are written in."""
+"""Steps that the tests of `contract` are written in."""
 
 from __future__ import annotations
 

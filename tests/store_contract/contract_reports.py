@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from contract_steps import OpenStore, at_work, new, put, refused, trial
+
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
-from o9.store.contract_steps import OpenStore, at_work, new, put, refused, trial
 from o9.store.ledger import Amend, CommitStep
 from o9.store.reports import KeepReport
 from o9.store.store import Store

@@ -1,6 +1,6 @@
 """The part of the contract that is about runs: retries, steps that are sent twice, and flow runs of Prefect's.
 
-See `o9.store.contract` for how to run it.
+See `contract` for how to run it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 import struct
 from datetime import UTC, datetime
 from typing import Any
+
+from contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
 
 from o9.model.errors import (
     OptimizationConflictError,
@@ -22,7 +24,6 @@ from o9.model.errors import (
 from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
-from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
 from o9.store.families import INHERITED
 from o9.store.intents import SetIntent
 from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat

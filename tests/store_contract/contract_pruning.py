@@ -9,15 +9,9 @@ from datetime import UTC, datetime
 from statistics import fmean, stdev
 from typing import Any
 
-from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.states import Intent, TrialState
-from o9.model.states import OptimizationStatus as S
-from o9.model.trial import Trial
-from o9.store.alerts import RaiseAlerts, ResolveAlert
-from o9.store.codec import pack_returns, unpack_returns
-from o9.store.contract_alerts import telling
-from o9.store.contract_reports import keep, said
-from o9.store.contract_steps import (
+from contract_alerts import telling
+from contract_reports import keep, said
+from contract_steps import (
     OpenStore,
     assert_counts_are_true,
     at_work,
@@ -28,6 +22,13 @@ from o9.store.contract_steps import (
     together,
     trial,
 )
+
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.states import Intent, TrialState
+from o9.model.states import OptimizationStatus as S
+from o9.model.trial import Trial
+from o9.store.alerts import RaiseAlerts, ResolveAlert
+from o9.store.codec import pack_returns, unpack_returns
 from o9.store.intents import SetIntent
 from o9.store.leadership import Lead
 from o9.store.leases import MIRRORED

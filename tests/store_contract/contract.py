@@ -14,7 +14,7 @@ What is demanded, by the part that demands it:
 
 - here: a status changes only where the table allows it, and whole (transition, change, counts) or not; what fails
   disturbs no neighbour; writes share transactions; the change feed is in commit order; pages are stable.
-- `o9.store.contract_work`: the ledger (steps in order, numbers once, floats bit for bit), leases, Prefect's states.
+- `contract_work`: the ledger (steps in order, numbers once, floats bit for bit), leases, Prefect's states.
 - `contract_control`, `contract_runs`: wishes, limits, order; retries. `contract_judging`, `contract_reports`,
   `contract_pruning`: what was tried, said; what goes for good. `contract_alerts`, `contract_outbox`: alerts, sending.
 
@@ -31,22 +31,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from o9.model.errors import (
-    OptimizationConflictError,
-    OptimizationError,
-    OptimizationStateError,
-    OptimizationStoreError,
-    OptimizationValidationError,
-    StaleAttemptError,
-)
-from o9.model.optimization import OptimizationState
-from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
-from o9.store.contract_alerts import AlertContract
-from o9.store.contract_control import ControlContract
-from o9.store.contract_judging import JudgingContract
-from o9.store.contract_pruning import PruningContract
-from o9.store.contract_reports import ReportContract
-from o9.store.contract_steps import (
+from contract_alerts import AlertContract
+from contract_control import ControlContract
+from contract_judging import JudgingContract
+from contract_pruning import PruningContract
+from contract_reports import ReportContract
+from contract_steps import (
     OpenStore,
     assert_counts_are_true,
     at_work,
@@ -58,7 +48,18 @@ from o9.store.contract_steps import (
     together,
     trial,
 )
-from o9.store.contract_work import LeaseContract, LedgerContract
+from contract_work import LeaseContract, LedgerContract
+
+from o9.model.errors import (
+    OptimizationConflictError,
+    OptimizationError,
+    OptimizationStateError,
+    OptimizationStoreError,
+    OptimizationValidationError,
+    StaleAttemptError,
+)
+from o9.model.optimization import OptimizationState
+from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim
 from o9.store.ledger import Amend, CommitStep

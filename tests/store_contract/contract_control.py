@@ -1,6 +1,6 @@
 """The part of the contract that is about control: what people want, limits, the order of the queue, waiting for others.
 
-Runs of Prefect's, retries and steps that are sent twice are in `o9.store.contract_runs`. See `o9.store.contract` for
+Runs of Prefect's, retries and steps that are sent twice are in `contract_runs`. See `contract` for
 how to run it.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from contract_runs import RunContract
+from contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
+from contract_work import in_threads
 from sqlalchemy import select
 
 from o9.model.errors import OptimizationCoordinationError, OptimizationStateError, OptimizationValidationError
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.codec import moment
-from o9.store.contract_runs import RunContract
-from o9.store.contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
-from o9.store.contract_work import in_threads
 from o9.store.intents import SetIntent
 from o9.store.leases import DEFAULT_LIMIT, Claim, Claimed, Heartbeat, Leave, Lost, Sweep
 from o9.store.ledger import CommitStep

@@ -7,14 +7,15 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from contract_outbox import OutboxContract, begin, end, notice
+from contract_steps import OpenStore, refused
+
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.store.alert_pruning import PruneAlerts, PrunedAlerts
 from o9.store.alert_reads import Episode
 from o9.store.alerts import AcknowledgeAlert, LapseAlerts, RaiseAlerts, ResolveAlert, Telling, Told
 from o9.store.codec import moment
-from o9.store.contract_outbox import OutboxContract, begin, end, notice
-from o9.store.contract_steps import OpenStore, refused
 from o9.store.leadership import Lead
 from o9.store.outbox import Decide, Untold
 from o9.store.silences import AddSilence, EndSilence

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from contract_steps import OpenStore, refused
 from sqlalchemy import event
 
 from o9.model.errors import StaleAttemptError
 from o9.store.alert_channels import KeepChannels, LeaveChannels
 from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
-from o9.store.contract_steps import OpenStore, refused
 from o9.store.leadership import Lead, LetGo
 from o9.store.notices import NewNotice
 from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold

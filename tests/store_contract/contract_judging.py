@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from contract_steps import OpenStore, at_work, new, trial
+
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
-from o9.store.contract_steps import OpenStore, at_work, new, trial
 from o9.store.families import INHERITED
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep, CutOff
