@@ -621,7 +621,7 @@ async def alert_system(world: World) -> None:
         async def recorded() -> bool:
             counts = await alone.get_alert_statistics()
             history = await alone.get_notification_history(limit=100)
-            untold = {entry["alert_id"] for entry in history if entry["status"] == "untold"}
+            untold = {entry["alert_id"] for entry in history if entry["status"] == "suppressed"}
             sent = [entry["status"] for entry in history].count("sent")
             return (counts["sent"], sent, untold) == (dict.fromkeys(told, 1), len(told), {"remark", "silent"})
 

@@ -98,7 +98,7 @@ def assert_arrived(store: Store, alerts: int, told: list[dict[str, Any]]) -> dic
         name for name, count in taken_over.items() if count
     }, "not every message that may be a double says so"
     counted = {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}
-    assert counted["told", "warning"] == alerts
+    assert counted["received", "warning"] == alerts
     possible = counted.get((POSSIBLE_DOUBLE, "mine"), 0)
     assert possible == sum(taken_over.values())
     doubles = sum(arrived.values()) - len(arrived)

@@ -18,7 +18,7 @@ from bad_server import bad_server
 from contract_steps import at_work
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.alerts.rules import Why
+from o9.alerts.reasons import Why, ended_by_rule
 from o9.alerts.system import AlertNotificationSystem
 from o9.blocks.store import store_here
 from o9.flows.deliver_alerts import deliver_alerts
@@ -118,7 +118,7 @@ async def test_who_registered_is_told_of_what_begins_and_of_its_end(make: Make, 
     assert [try_["outcome"] for try_ in history[0]["tries"]] == ["sent"]
     assert len(await system.get_notification_history(limit=2)) == 2
     figures = await system.get_alert_statistics()
-    assert (figures["told"], figures["resolved"], figures["firing"]) == ({"warning": 1}, {"warning": 1}, {})
+    assert (figures["received"], figures["resolved"], figures["firing"]) == ({"warning": 1}, {"warning": 1}, {})
     assert figures["sent"] == dict.fromkeys(everybody, 2)
     assert figures["possible_doubles"] == figures["failed"] == {}
     assert figures["leader"] is not None
@@ -174,15 +174,15 @@ async def test_that_time_has_passed_mends_nothing_and_nobody_is_told_so(make: Ma
     for name in ("lapses", "mended"):
         await system.send_alert(alert(name, title=name))
     await async_wait_until(lambda: len(told) == 2)
-    await system.resolve_alert("lapses", f"the rule failed: {Why.LAPSED.value}")
+    await system.resolve_alert("lapses", ended_by_rule("failed", Why.EXPIRED))
     await async_wait_until(system.store.alerts.untold)
-    await system.resolve_alert("mended", f"the rule failed: {Why.MENDED.value}")
+    await system.resolve_alert("mended", ended_by_rule("failed", Why.FIXED))
 
     await async_wait_until(lambda: ("mended", True) in told)
     assert told[2:] == [("mended", True)]
     history = await system.get_notification_history()
-    untold = [(row["alert_id"], row["reason"]) for row in history if row["status"] == "untold"]
-    assert untold == [("lapses", "its time has passed, and nothing says that it was mended")]
+    untold = [(row["alert_id"], row["reason"]) for row in history if row["status"] == "suppressed"]
+    assert untold == [("lapses", "expired")]
 
 
 async def test_what_is_not_sent_again_ends_by_itself(make: Make, async_wait_until: Wait) -> None:
@@ -217,7 +217,7 @@ async def test_one_id_is_one_alert(make: Make) -> None:
     first = alert("a")
     answers = await asyncio.gather(*[each.send_alert(first) for each in (system, system, other)])
     assert answers == ["a"] * 3
-    assert (await system.get_alert_statistics())["told"] == {"warning": 1}
+    assert (await system.get_alert_statistics())["received"] == {"warning": 1}
     together = [alert("a", message="another"), alert("b", title="b"), alert("c", metadata={"x": float("nan")})]
     wrong, good, bad = await asyncio.gather(*[system.send_alert(each) for each in together], return_exceptions=True)
     assert isinstance(wrong, OptimizationConflictError)
@@ -249,10 +249,10 @@ async def test_rules_drop_and_the_history_says_so(make: Make, async_wait_until: 
     assert await system.send_alert(alert("b", title="fire")) == "b"
     await async_wait_until(lambda: told == ["fire"])
     assert [each.alert_id for each in await system.get_alerts()] == ["b"]
-    (dropped,) = [each for each in await system.get_notification_history() if each["status"] == "untold"]
-    assert (dropped["alert_id"], dropped["reason"]) == ("a", "dropped by a rule")
+    (dropped,) = [each for each in await system.get_notification_history() if each["status"] == "suppressed"]
+    assert (dropped["alert_id"], dropped["reason"]) == ("a", "dropped_by_rule")
     assert dropped["by"].endswith("no_drill")
-    assert (await system.get_alert_statistics())["untold"] == {"dropped by a rule": 1}
+    assert (await system.get_alert_statistics())["suppressed"] == {"dropped_by_rule": 1}
 
 
 async def test_what_a_rule_sends_goes_out_without_waiting_for_that_rule(make: Make, async_wait_until: Wait) -> None:
@@ -280,7 +280,7 @@ async def test_suppressed_is_not_told_until_it_is_lifted(make: Make, async_wait_
     await async_wait_until(lambda: told == ["b"])
 
     async def held() -> bool:
-        entries = [each for each in await system.get_notification_history() if each["status"] == "untold"]
+        entries = [each for each in await system.get_notification_history() if each["status"] == "suppressed"]
         return sorted((each["alert_id"], each["reason"]) for each in entries) == [
             (f"a{number}", "silenced") for number in range(3)
         ]
@@ -614,7 +614,7 @@ async def test_the_same_on_postgresql(postgres_url: str, quick: Path, async_wait
         await asyncio.gather(*(nodes[n % 2].resolve_alert(f"a{n}") for n in range(30)))
         await async_wait_until(lambda: {name for name, over in told if over} == {f"a{n}" for n in range(30)})
         figures = await nodes[0].get_alert_statistics()
-    assert (figures["told"], figures["resolved"], figures["firing"]) == ({"warning": 30}, {"warning": 30}, {})
+    assert (figures["received"], figures["resolved"], figures["firing"]) == ({"warning": 30}, {"warning": 30}, {})
     assert figures["possible_doubles"] == {}
 
 

@@ -11,8 +11,8 @@ import pytest
 from alert_worlds import START, MadeTime, World, alert, tell, world
 
 from o9.alerts.alert import Labels
-from o9.alerts.aside import SET_ASIDE
 from o9.alerts.look import Look
+from o9.alerts.reasons import Reason
 from o9.alerts.routing import Route, routes_of
 from o9.alerts.silences import Silences
 from o9.cli.alert_reading import with_standing
@@ -104,11 +104,11 @@ def test_an_alert_that_raises_is_set_aside_and_tried_again(
     tell(one.store, alert("bad", START, optimization_id="opt-poison"), alert("a", START), alert("b", START, "Stalled"))
     assert sorted(after(one, 30)) == [["a"], ["b"]]  # also its own group goes on without it
     ((alert_id, _, reason, by, _),) = one.untold()
-    assert (alert_id, reason) == ("bad", SET_ASIDE)
+    assert (alert_id, reason) == ("bad", Reason.QUARANTINED.value)
     assert by.startswith("ZeroDivisionError: poison; tried again from 2026-03-02T09:0")
     assert caplog.text.count("bad set aside until") == 1
     assert "Traceback" in caplog.text
-    assert held(one) == {"bad": [SET_ASIDE], "a": [], "b": []}
+    assert held(one) == {"bad": [Reason.QUARANTINED.value], "a": [], "b": []}
     # What comes later goes on too, while the pauses grow; it is told of once.
     tell(one.store, alert("c", one.time.now, "Node down"))
     assert after(one, 3_600) == [["c"]]
@@ -127,14 +127,14 @@ def test_a_group_that_raises_is_set_aside_with_all_that_is_in_it(
         one.store, *(alert(f"a{n}", START, optimization_id=f"opt-{n}") for n in range(5)), alert("b", START, "Stalled")
     )
     assert after(one, 30) == [["b"]]
-    assert {row[:3] for row in one.untold()} == {(f"a{n}", "default", SET_ASIDE) for n in range(5)}
+    assert {row[:3] for row in one.untold()} == {(f"a{n}", "default", Reason.QUARANTINED.value) for n in range(5)}
     assert "a0, a1, a2 and 2 more set aside until" in caplog.text
     one.store.write(ResolveAlert("a4", "ann"))
     tell(one.store, alert("a5", one.time.now, optimization_id="opt-5"), alert("b1", one.time.now, "Stalled"))
     assert [each for each in after(one, 600) if "b" not in each[0]] == []
     poison.strong = False
     assert after(one, 3_600) == [["a0", "a1", "a2", "a3", "a5"]]
-    assert ("a4", "default", "over before anybody was told") in {row[:3] for row in one.untold()}
+    assert ("a4", "default", "never_notified") in {row[:3] for row in one.untold()}
 
 
 def test_the_next_leader_tries_at_once(one: World, poison: Poison) -> None:
@@ -173,7 +173,7 @@ def test_rows_that_cannot_be_read_stop_nobody(one: World, caplog: pytest.LogCapt
     tell(one.store, alert("b1", one.time.now, "Node down", optimization_id="opt-2"))
     # Of the group nobody knows any more who was told: so everybody is, again.
     assert sorted(after(one, 90)) == [["a"], ["b", "b1"]]
-    assert [row[:3] for row in one.untold()] == [("bad", "", SET_ASIDE)]
+    assert [row[:3] for row in one.untold()] == [("bad", "", Reason.QUARANTINED.value)]
     assert f"the group {of_a} of alerts begins anew, its state cannot be read: KeyError" in caplog.text
 
 

@@ -110,14 +110,14 @@ def test_list_has_what_fires_newest_first_and_who_was_told(o9: O9Command) -> Non
     assert list(found)[-2:] == ["drawdown-20260131", "evil-1"]
     assert len(found) == 15
     silenced = found["memory-1"]
-    assert silenced["told"] == []
-    ((why),) = silenced["untold"]
+    assert silenced["notified"] == []
+    ((why),) = silenced["suppressed"]
     assert (why["receiver"], why["reason"]) == ("ops", "silenced")
-    (told,) = found["evil-1"]["told"]
+    (told,) = found["evil-1"]["notified"]
     assert (told["receiver"], told["status"]) == ("desk", "sent")
     assert [channel["status"] for channel in told["channels"]] == ["sent", "pending"]
     assert found["evil-1"]["acknowledged_by"] == "李雷"
-    assert found["node-11"]["told"][0]["receiver"] == "ops", "it is not among the ten that the log names"
+    assert found["node-11"]["notified"][0]["receiver"] == "ops", "it is not among the ten that the log names"
     text = o9("list")
     assert "not sent yet)" in text.out
     assert "acknowledged by 李雷" in text.out
@@ -136,7 +136,7 @@ def test_list_narrows(o9: O9Command) -> None:
     assert len(ids("--limit", "3")) == 3
     assert ids("--all", "--limit", "16")[-1] == "over-1"
     over = o9("list", "--resolved", "--json").json()[0]
-    assert (over["resolved_by"], over["told"]) == ("bob", None)
+    assert (over["resolved_by"], over["notified"]) == ("bob", None)
     assert "by bob" in o9("list", "--all").out
     limited = o9("list", "--limit", "2")
     assert "the newest 2; there are more: --limit N shows them" in limited.err
@@ -170,7 +170,7 @@ def test_show_has_the_whole_story(o9: O9Command) -> None:
     ):  # fmt: skip
         assert told in text, told
     document = o9("show", "drawdown-20260131", "--json").json()
-    assert (document["alert_id"], document["times"]) == ("drawdown-20260131", 2)
+    assert (document["alert_id"], document["count"]) == ("drawdown-20260131", 2)
     ((first),) = document["notices"]
     assert [send["channel"].split("-")[0] for send in first["sends"]] == ["file", "json"]
     assert first["sends"][1]["tries"][0]["error"] == "connection refused"
@@ -180,7 +180,7 @@ def test_show_says_why_nobody_was_told(o9: O9Command) -> None:
     document = o9("show", "memory-1", "--json").json()
     (silence,) = o9("silences", "--json").json()
     assert document["notices"] == []
-    assert [(why["reason"], why["by"]) for why in document["untold"]] == [("silenced", silence["silence_id"])]
+    assert [(why["reason"], why["by"]) for why in document["suppressed"]] == [("silenced", silence["silence_id"])]
     assert silence["silence_id"] in o9("show", "memory-1").out
 
 
@@ -209,7 +209,7 @@ def test_an_unknown_alert_is_told_with_near_ones(o9: O9Command, wrong: str, hint
 
 def test_history_has_what_was_sent_and_what_was_not(o9: O9Command) -> None:
     entries = o9("history", "--json").json()
-    assert {entry["status"] for entry in entries} == {"sent", "pending", "untold"}
+    assert {entry["status"] for entry in entries} == {"sent", "pending", "suppressed"}
     assert [entry["at"] for entry in entries] == sorted((entry["at"] for entry in entries), reverse=True)
     text = o9("history")
     assert "not told: silenced" in text.out
@@ -335,12 +335,12 @@ def test_check_warns_of_what_is_likely_a_mistake_beside_what_the_file_means(o9: 
         assert told in err
     answer = o9("check", "doubtful.yaml", "--json")
     assert (answer.code, answer.json()["valid"], answer.json()["faults"], answer.err) == (0, True, [], "")
-    assert [(doubt["line"], doubt["field"]) for doubt in answer.json()["doubts"]] == [
+    assert [(doubt["line"], doubt["field"]) for doubt in answer.json()["warnings"]] == [
         (4, "route.routes[0].matchers[0]"), (4, "route.routes[0].matchers[1]"), (6, "receivers[0].channels[0]"),
     ]  # fmt: skip
     Path("doubtful.yaml").write_text(DOUBTFUL + "flaping: false", encoding="utf-8")
     faulty = o9("check", "doubtful.yaml", "--json")
-    assert (faulty.code, faulty.json()["doubts"], len(faulty.json()["faults"])) == (1, [], 1)
+    assert (faulty.code, faulty.json()["warnings"], len(faulty.json()["faults"])) == (1, [], 1)
 
 
 def test_a_silence_warns_of_labels_that_no_alert_has(o9: O9Command) -> None:
@@ -351,7 +351,7 @@ def test_a_silence_warns_of_labels_that_no_alert_has(o9: O9Command) -> None:
     )
     assert "warning" not in o9("silence", "desk=asia", "level=CRITICAL", "--for", "1h").err
     told = o9("silence", "rule=fialed", "--for", "1h", "--json")
-    assert told.json()["doubts"] == ["no alert so far is of the rule 'fialed'; did you mean `failed`?"]
+    assert told.json()["warnings"] == ["no alert so far is of the rule 'fialed'; did you mean `failed`?"]
     for wrong in ("level=warn", "level=info, level=error"):
         refused = o9("silence", wrong, "--for", "1h")
         assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
@@ -431,8 +431,8 @@ def test_simulate_tells_who_would_be_told_and_why_not(o9: O9Command, monkeypatch
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     entries = o9("simulate", "script.yaml", "--config", "alerts.yaml", "--json").json()
     assert [(entry["what"], entry.get("receiver")) for entry in entries] == [
-        ("fires", None), ("told", "desk"), ("silence", None), ("fires", None), ("not told", "desk"),
-        ("resolved", None), ("told", "desk"),
+        ("fires", None), ("notified", "desk"), ("silence", None), ("fires", None), ("suppressed", "desk"),
+        ("resolved", None), ("notified", "desk"),
     ]  # fmt: skip
     assert entries[4]["reason"] == "silenced"
     text = o9("simulate", "script.yaml", "--config", "alerts.yaml")

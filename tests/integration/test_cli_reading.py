@@ -271,7 +271,7 @@ def test_doctor_knows_alerts_and_counts_what_waits_to_be_written(o9: O9Command) 
         (told,) = [each["detail"] for each in o9("doctor", "--json").json()["findings"] if each["name"] == "store"]
     size = float(told.partition(f"schema {HEAD}, ")[2].partition(" MiB")[0])
     assert size >= 3.0
-    assert told.endswith("; 2 alerts were told, 1 fire")
+    assert told.endswith("; 2 alerts were received, 1 fire")
 
 
 def test_doctor_looks_at_the_file_of_alerts(o9: O9Command, set_o9: Callable[..., None]) -> None:

@@ -293,7 +293,7 @@ def end(row: Row, **how: Any) -> EndTry:
 
 
 def counts(store: Store) -> dict[tuple[str, str], int]:
-    levels = ("told", "begun")
+    levels = ("received", "begun")
     return {(row["what"], row["name"]): row["count"] for row in store.alerts.counts() if row["what"] not in levels}
 
 

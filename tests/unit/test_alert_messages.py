@@ -169,7 +169,7 @@ def test_what_is_over_says_so_and_asks_for_nothing() -> None:
     ("sample", "first"),
     [
         ("flapping", "It changed 6 times in 10 min; nothing is told until it is quiet."),
-        ("escalation", "Nobody acknowledged it for 30 min."),
+        ("escalation", "Not acknowledged for 30 min."),
     ],
 )
 def test_why_it_is_told_stands_first_where_that_is_the_news(sample: str, first: str) -> None:

@@ -14,7 +14,8 @@ from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.conditions import Reading, condition_of, reading
 from o9.alerts.configuration import load, read
 from o9.alerts.figures import INSTANTS, Scope
-from o9.alerts.rules import AFTER_INSTANT, Board, Facts, Rule, Standing, Why, decide, told_by_rule, written
+from o9.alerts.reasons import Why
+from o9.alerts.rules import AFTER_INSTANT, Board, Facts, Rule, Standing, decide, told_by_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -134,7 +135,7 @@ def test_pending_firing_over(fields: dict[str, Any], readings: list[Reading | No
 
 
 _SHORT = {
-    Why.QUIET: "quiet", Why.BEGINS: "begins", Why.LASTS: "lasts", Why.LET_GO: "let-go", Why.FIRES: "fires",
+    Why.QUIET: "quiet", Why.BEGINS: "begins", Why.LASTS: "lasts", Why.TOO_SHORT: "let-go", Why.FIRES: "fires",
     Why.GOES_ON: "on", Why.BETWEEN: "between", Why.UNKNOWN: "unknown", Why.LINGERS: "lingers", Why.CLEAR: "clear",
     Why.GONE: "gone",
 }  # fmt: skip
@@ -185,14 +186,14 @@ def test_an_instant_fires_for_a_while_and_ends_by_itself() -> None:
     assert began.alert.timestamp == START - MINUTE
     assert board.pass_time(START + AFTER_INSTANT - MINUTE) == []
     (over,) = board.pass_time(START + AFTER_INSTANT)
-    assert (over.ended, over.why) == (began.alert.alert_id, Why.LAPSED)
+    assert (over.ended, over.why) == (began.alert.alert_id, Why.EXPIRED)
 
 
 def test_what_is_put_right_ends_the_alert() -> None:
     board = Board([OF["failed"], OF["validity_critical"]])
     board.take(Scope.END, [Facts(name, {"failed": 1.0}, {}, name) for name in ("a", "b")], START)
     board.take(Scope.REPORT, [Facts("a", GOOD_REPORT | {"validity_critical": 1.0}, {}, "a")], START)
-    assert [(turn.rule, turn.key, turn.why) for turn in board.mend("a")] == [("failed", "a", Why.MENDED)]
+    assert [(turn.rule, turn.key, turn.why) for turn in board.mend("a")] == [("failed", "a", Why.FIXED)]
     assert set(board.firing()) == {("failed", "b"), ("validity_critical", "a")}
 
 

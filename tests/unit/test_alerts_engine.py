@@ -18,7 +18,7 @@ from o9.alerts.configuration import Configuration, load
 from o9.alerts.engine import Engine
 from o9.alerts.memory import Kept, Snapshot
 from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.stages import Reason
+from o9.alerts.reasons import Reason
 from o9.model.states import AlertLevel
 
 EITHER = st.sampled_from(["plain", "full"])
@@ -218,7 +218,7 @@ def test_a_receiver_that_hears_no_more_of_an_alert_is_on_the_record() -> None:
     player.until(START + second(6))
     player.configure(load("route: {receiver: desk}\nreceivers: [{name: desk, channels: [console]}]"))
     (held,) = player.engine.drain().held
-    assert (held.receiver, held.decision.reason) == ("head", Reason.HEARS_NO_MORE)
+    assert (held.receiver, held.decision.reason) == ("head", Reason.NOT_ROUTED)
 
 
 def test_an_alert_told_over_and_over_is_one_alert() -> None:
@@ -239,7 +239,7 @@ def test_the_end_of_what_was_never_told_is_noted() -> None:
     engine = Engine(PLAIN)
     engine.take([alert(0, START, ends_at=START)], START)
     changes = engine.drain()
-    assert [held.decision.reason for held in changes.held] == [Reason.OVER_BEFORE_TOLD]
+    assert [held.decision.reason for held in changes.held] == [Reason.NEVER_NOTIFIED]
     assert changes.closed == (alert(0, START).alert_id,)
     assert engine.due() is None
 
@@ -250,11 +250,11 @@ def test_of_what_lapses_nobody_is_told_and_it_begins_anew_as_news() -> None:
     told = {name for notice in engine.advance(START + second(5)) for name in _names(notice.firing)}
     assert told == {alert(0, START).fingerprint, alert(4, START).fingerprint}
     ends_at = START + second(20)
-    engine.take([replace(alert(0, START, ends_at=ends_at), lapsed=True), alert(4, START, ends_at=ends_at)], ends_at)
+    engine.take([replace(alert(0, START, ends_at=ends_at), expired=True), alert(4, START, ends_at=ends_at)], ends_at)
     engine = Engine.restored(PLAIN, engine.snapshot(), ends_at)
     (notice,) = engine.advance(START + second(30))
     assert (_names(notice.resolved), notice.firing) == ({alert(4, START).fingerprint}, ())
-    assert [held.decision.reason for held in engine.drain().held] == [Reason.LAPSED]
+    assert [held.decision.reason for held in engine.drain().held] == [Reason.EXPIRED]
     assert engine.due() is None
     engine.take([alert(0, START + second(40), alert_id="again")], START + second(40))
     (notice,) = engine.advance(START + second(50))
@@ -332,7 +332,7 @@ def test_what_ends_by_its_time_before_anybody_was_told_is_done_with() -> None:
     engine.advance(START + second(5))
     changes = engine.drain()
     assert changes.closed == ("1-090030",)
-    assert [held.decision.reason for held in changes.held] == [Reason.OVER_BEFORE_TOLD]
+    assert [held.decision.reason for held in changes.held] == [Reason.NEVER_NOTIFIED]
 
 
 def test_what_is_over_and_in_no_group_after_a_restart_is_done_with() -> None:

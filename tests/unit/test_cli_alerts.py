@@ -107,7 +107,7 @@ def test_any_alert_fits_any_width_and_keeps_its_id(title: str, width: int) -> No
     assert "李雷" in told
     full = drawn(*alert_view(page(listed, notices=[notice()], untold=[untold()]), width, NOON), width=width)
     assert "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab" in full
-    history = [notice() | send() | {"status": "sent"}, untold() | {"status": "untold"}]
+    history = [notice() | send() | {"status": "sent"}, untold() | {"status": "suppressed"}]
     drawn(history_view(history, {"a-1": title}, width), width=width)
     silence = {
         "silence_id": "5f1c2d3eaaaa4bbb8ccc1234567890ab", "matchers": "", "pattern": title, "author": title[:20],
@@ -144,7 +144,7 @@ def test_a_pattern_says_what_it_is_looked_for_in(pattern: str, told: str) -> Non
             "desk (mail: failed)",
         ),
         (Standing((), (untold(),)), "ops: silenced (5f1c2d3eaaaa…)"),
-        (Standing((), (untold("outside active intervals", "", "desk"),)), "desk: outside active intervals"),
+        (Standing((), (untold("not_active", "", "desk"),)), "desk: outside active time intervals"),
         (
             Standing((Told("ops", "", "sent"),), (untold("inhibited", "Store away"),)),
             "ops; ops: now inhibited (Store away)",
@@ -182,7 +182,7 @@ def test_columns_that_say_nothing_are_not_there() -> None:
     ("fields", "told"),
     [
         ({"resolved_at": moment(NOON), "resolved_by": "ann"}, "by ann"),
-        ({"resolved_at": moment(NOON), "resolved_by": "nobody told of it again"}, "nobody told of it again"),
+        ({"resolved_at": moment(NOON), "resolved_by": "o9:not_repeated"}, "not repeated by its source"),
         ({"ends_at": moment(NOON)}, _local(NOON)),
     ],
 )

@@ -22,8 +22,6 @@ LABELS_LIMIT = 64
 NAME_LIMIT = 200
 VALUE_LIMIT = 10_000
 
-LAPSED = "its time has passed, and nothing says that it was mended"
-
 Labels = Mapping[str, str]
 
 
@@ -43,8 +41,8 @@ class Alert:
     """`ends_at` is only when it counts as over unless its source tells of it again (`resolve_timeout`)."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
-    lapsed: bool = False
-    """It is over by the time alone: LAPSED."""
+    expired: bool = False
+    """It ended only because time passed."""
 
     def __post_init__(self) -> None:
         if not self.fingerprint:

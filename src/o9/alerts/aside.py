@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from o9.alerts.alert import Alert
 
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
-SET_ASIDE = "set aside, by a mistake of O9's own"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from o9.alerts.channels.outcome import failed
 from o9.alerts.configuration import Configuration
 from o9.alerts.messages import SHOWN, Messages
 from o9.alerts.notice import Notice
+from o9.alerts.reasons import Reason
 from o9.alerts.record import notice_in
-from o9.alerts.stages import Failure, Reason
+from o9.alerts.stages import Failure
 from o9.lifecycle.presence import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now

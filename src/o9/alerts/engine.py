@@ -35,9 +35,10 @@ from o9.alerts.inhibition import Inhibition, Inhibitions
 from o9.alerts.look import Look
 from o9.alerts.memory import Changes, Held, Kept, Known, Place, Snapshot
 from o9.alerts.notice import Notice
+from o9.alerts.reasons import Reason
 from o9.alerts.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.silences import Silence, Silences
-from o9.alerts.stages import GOES_ON, Decision, Reason
+from o9.alerts.stages import GOES_ON, Decision
 
 _SWEPT_EVERY = timedelta(minutes=1)
 PutOff = Mapping[str, datetime]
@@ -272,7 +273,7 @@ class Engine:
         for place in known.places:
             group = place.group
             if group is None or alert.fingerprint not in group.told:
-                over = Decision(Reason.OVER_BEFORE_TOLD)
+                over = Decision(Reason.NEVER_NOTIFIED)
                 self._held.append(Held(alert, place.route.receiver, place.key, over, now))
                 if group is not None:
                     group.take_out(alert.fingerprint)
@@ -326,7 +327,7 @@ class Engine:
                     self._reschedule(heir.group)
                     self._changed.add(heir.group.key)
                 if not heirs:
-                    gone = Decision(Reason.HEARS_NO_MORE)
+                    gone = Decision(Reason.NOT_ROUTED)
                     self._held.append(Held(known.alert, group.receiver, group.key, gone, now))
             group.take_out(name)
 

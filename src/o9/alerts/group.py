@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.alerts.alert import Alert
+from o9.alerts.reasons import Reason
 from o9.alerts.routing import Grouping, Route
-from o9.alerts.stages import Reason
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class Group:
             "number": self.number,
             "firing": sorted(self.firing),
             "at": _text(self.at),
-            "told": _by_moment(self.told),
+            "notified": _by_moment(self.told),
             "flapping": _by_moment(self.flapping),
             "lingering": sorted(self.lingering),
             "escalated": sorted(self.escalated),
@@ -155,15 +155,26 @@ class Group:
             number=state["number"],
             firing=set(state["firing"]),
             at=_moment(state["at"]),
-            told={name: datetime.fromisoformat(at) for at, names in state["told"] for name in names},
+            told={name: datetime.fromisoformat(at) for at, names in notified_in(state) for name in names},
             flapping={name: datetime.fromisoformat(at) for at, names in state["flapping"] for name in names},
             lingering=set(state["lingering"]),
             escalated=set(state["escalated"]),
             escalate_at=_moment(state["escalate_at"]),
-            held={name: (Reason(reason), by) for reason, by, names in state["held"] for name in names},
+            held={name: (reason, by) for reason, by, names in held_in(state) for name in names},
             receiver=state.get("receiver", route.receiver),
             audience=state.get("audience", ""),
         )
+
+
+def notified_in(state: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Of a stored state: each moment, with the fingerprints that the receiver was notified of then."""
+    found: list[tuple[str, list[str]]] = state["notified"] if "notified" in state else state["told"]
+    return found
+
+
+def held_in(state: Mapping[str, Any]) -> list[tuple[Reason, str, list[str]]]:
+    """Of a stored state: each decision that holds alerts back, with their fingerprints."""
+    return [(Reason.of(reason), by, names) for reason, by, names in state["held"]]
 
 
 def first_look(route: Route, alert: Alert, now: datetime) -> datetime:

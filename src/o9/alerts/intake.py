@@ -15,6 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from o9.alerts.opinions import Opinions, is_judging
+from o9.alerts.reasons import Reason
 from o9.alerts.record import telling_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -25,7 +26,6 @@ from o9.store.store import Store
 
 BATCH = 4_000
 AT_ONCE = 250  # of a list, before whatever else runs in the loop has its turn
-DROPPED = "dropped by a rule"
 
 Answer = Told | OptimizationError | None
 """What became of an alert: None where a rule dropped it, an error where it was refused."""
@@ -121,7 +121,9 @@ class Intake:
         writing = self._store.write_async(RaiseAlerts(kept))
         if dropped:
             at = moment(utc_now())
-            untold = [Untold(tellings[place].alert_id, "", DROPPED, rule, at) for place, rule in dropped.items()]
+            untold = [
+                Untold(tellings[place].alert_id, "", Reason.DROPPED.value, rule, at) for place, rule in dropped.items()
+            ]
             await self._store.write_async(RecordUntold(untold))
         told = iter(await writing)
         return [None if place in dropped else next(told) for place in range(len(tellings))]

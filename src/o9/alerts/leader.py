@@ -19,13 +19,14 @@ from datetime import datetime, timedelta
 
 from o9.alerts.alert import Alert
 from o9.alerts.alerts_file import AlertsFile
-from o9.alerts.aside import SET_ASIDE, Aside, Fault, Unfit
+from o9.alerts.aside import Aside, Fault, Unfit
 from o9.alerts.channel_reading import STANDING
 from o9.alerts.clock import Clock
 from o9.alerts.configuration import EVERY_CHANNEL
 from o9.alerts.engine import Engine
 from o9.alerts.memory import Changes, Kept, Snapshot
 from o9.alerts.notice import Notice
+from o9.alerts.reasons import Reason
 from o9.alerts.record import UNREADABLE, alert_in, groups_in, kept_of, new_notice, silence_or_none, untold
 from o9.alerts.stages import TRIED_FOR, duration
 from o9.lifecycle.leading import Leading
@@ -207,8 +208,9 @@ class Leader:
                 which, more, moment(until), fault.words, exc_info=fault.error if is_first else None,
             )  # fmt: skip
             if is_first:
+                quarantined = Reason.QUARANTINED.value
                 words = f"{fault.words}; tried again from {moment(until)} on"
-                held = [Untold(each, fault.receiver, SET_ASIDE, words, moment(now)) for each in fault.alert_ids]
+                held = [Untold(each, fault.receiver, quarantined, words, moment(now)) for each in fault.alert_ids]
                 self._store.write(RecordUntold(held))
 
     def _give_up(self, now: datetime) -> None:

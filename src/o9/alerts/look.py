@@ -15,7 +15,8 @@ from o9.alerts.configuration import Receiver
 from o9.alerts.group import Group
 from o9.alerts.memory import Held, Known
 from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.stages import GOES_ON, Decision, Reason, Told, duration
+from o9.alerts.reasons import Reason
+from o9.alerts.stages import GOES_ON, Decision, Told, duration
 
 _TELLS = {
     Reason.FIRST: NoticeKind.FIRING,
@@ -52,7 +53,7 @@ class Look:
     def regular(self) -> None:
         """What the group's receiver is told, as each `group_interval`."""
         firing, ended, flapping = self._sorted()
-        over = [alert for alert in ended if not alert.lapsed]
+        over = [alert for alert in ended if not alert.expired]
         if self._receivers[self._group.route.receiver].channels:
             self._tell(firing, over)
             self._tell_flapping(flapping)
@@ -61,8 +62,8 @@ class Look:
                 self._hold(alert, Decision(Reason.NO_CHANNEL))
         self._tell_escalated_over(over)
         for alert in ended:
-            if alert.lapsed:
-                self._hold(alert, Decision(Reason.LAPSED))
+            if alert.expired:
+                self._hold(alert, Decision(Reason.EXPIRED))
             self._group.take_out(alert.fingerprint)
             self.changed = True
         self.done += ended
@@ -81,7 +82,7 @@ class Look:
             if known.firing and not known.acknowledged_by and self._decided(known.alert) is GOES_ON
         ]
         if alerts:
-            reason = f"{Reason.NOT_ACKNOWLEDGED.value} for {duration(after)}"
+            reason = f"{Reason.NOT_ACKNOWLEDGED.text} for {duration(after)}"
             self._notice(NoticeKind.ESCALATION, alerts, [], reason, group.route.escalate_to)
             group.escalated.update(alert.fingerprint for alert in alerts)
         before = group.escalate_at
@@ -122,7 +123,7 @@ class Look:
         kind = _TELLS.get(decision.reason)
         if not receiver.send_resolved:
             for alert in known_over:
-                self._hold(alert, Decision(Reason.RESOLVED_NOT_WANTED))
+                self._hold(alert, Decision(Reason.RESOLVED_NOT_SENT))
         if decision.reason is Reason.ACKNOWLEDGED:
             for alert in firing:
                 by = self._alerts[alert.fingerprint].acknowledged_by
@@ -131,7 +132,7 @@ class Look:
             return
         new = firing if kind is NoticeKind.FIRING else []
         new = [alert for alert in new if group.is_news(alert.fingerprint)]
-        self._notice(kind, firing, known_over if receiver.send_resolved else [], decision.reason.value, new=new)
+        self._notice(kind, firing, known_over if receiver.send_resolved else [], decision.reason.text, new=new)
         group.at = now
         group.firing = {alert.fingerprint for alert in firing}
         for alert in firing:
@@ -148,7 +149,7 @@ class Look:
                 news.append((alert, decision.by))
         if not news:
             return
-        reason = f"{Reason.FLAPS.value}: {news[0][1]}" + (f", and {len(news) - 1} more" if len(news) > 1 else "")
+        reason = f"{Reason.FLAPS.text}: {news[0][1]}" + (f", and {len(news) - 1} more" if len(news) > 1 else "")
         firing = [alert for alert, _ in news if self._alerts[alert.fingerprint].firing]
         over = [alert for alert, _ in news if not self._alerts[alert.fingerprint].firing]
         self._notice(NoticeKind.FLAPPING, firing, over, reason, new=firing)
@@ -161,7 +162,7 @@ class Look:
         group = self._group
         alerts = [alert for alert in over if alert.fingerprint in group.escalated]
         if alerts and self._receivers[group.route.escalate_to].send_resolved:
-            self._notice(NoticeKind.RESOLVED, [], alerts, Reason.ALL_RESOLVED.value, group.route.escalate_to)
+            self._notice(NoticeKind.RESOLVED, [], alerts, Reason.ALL_RESOLVED.text, group.route.escalate_to)
 
     def _notice(
         self,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from o9.alerts.alert import LAPSED, Alert, fingerprint_of, labels_of
+from o9.alerts.alert import Alert, fingerprint_of, labels_of
 from o9.alerts.configuration import Configuration
 from o9.alerts.flapping import Damping, changes_of, kept
 from o9.alerts.group import Group
 from o9.alerts.matchers import parse, written
 from o9.alerts.memory import Held, Kept
 from o9.alerts.notice import Notice, NoticeKind
+from o9.alerts.reasons import is_expired, reason_code
 from o9.alerts.silences import Silence
 from o9.alerts.view import CLOCKS_DIFFER
 from o9.model.errors import OptimizationValidationError
@@ -92,7 +93,7 @@ def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fir
         bool(episode.expected_end) and episode.resolved_at is None,
         metadata or {},
         episode.fingerprint,
-        not fires and (episode.resolved_by or "").endswith(LAPSED),
+        not fires and is_expired(episode.resolved_by),
     )
 
 
@@ -198,7 +199,7 @@ def untold(held: Held) -> Untold:
 
 
 def history(store: Store, limit: int) -> list[Row]:
-    """Notifications (sent, pending, failed) and reasons why not (untold), newest first, as programs get them.
+    """Notifications (sent, pending, failed) and reasons why not (suppressed), newest first, as programs get them.
 
     `limit` is 1 to 1000; raises OptimizationValidationError. In a thread, where there is an event loop.
     """
@@ -206,8 +207,13 @@ def history(store: Store, limit: int) -> list[Row]:
         {"at": row["created_at"]} | {name: row[name] for name in _SENT}
         for row in store.alerts.notifications(limit=limit)
     ]
-    reasons = [{**row, "status": "untold"} for row in store.alerts.untold(limit=limit)]
+    reasons = [{**row, "status": "suppressed"} for row in suppressed(store.alerts.untold(limit=limit))]
     return sorted([*sent, *reasons], key=lambda entry: str(entry["at"]), reverse=True)[:limit]
+
+
+def suppressed(rows: Iterable[Row]) -> list[Row]:
+    """Why receivers were not notified, with the reasons' codes."""
+    return [row | {"reason": reason_code(row["reason"])} for row in rows]
 
 
 def add_silence(silence: Silence) -> AddSilence:

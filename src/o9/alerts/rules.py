@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from o9.alerts.alert import LAPSED, digest
+from o9.alerts.alert import digest
 from o9.alerts.conditions import Condition, Figures, Reading, reading
 from o9.alerts.figures import INSTANTS, PLACEHOLDER, Scope, Unit, is_figure, placeholders, quantity_of
+from o9.alerts.reasons import Why
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 
@@ -83,25 +84,6 @@ class Phase(str, Enum):
     FIRING = "firing"
 
 
-class Why(str, Enum):
-    """Why a rule does what it does with a subject."""
-
-    QUIET = "its condition does not hold"
-    BEGINS = "its condition holds, and has to last"
-    LASTS = "its condition has not lasted long enough yet"
-    LET_GO = "its condition did not last long enough"
-    FIRES = "its condition has lasted long enough"
-    GOES_ON = "its condition still holds"
-    BETWEEN = "its condition does not hold, and it is not clear yet"
-    UNKNOWN = "it is not known whether its condition holds"
-    LINGERS = "it is clear, and fires for a while yet"
-    CLEAR = "it is clear"
-    LAPSED = LAPSED
-    GONE = "there is nothing more to look at"
-    NO_RULE = "there is no such rule any more"
-    MENDED = "what it was about has been put right"
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a rule stands to a subject. `clear_since` while it lingers; `alert_id` once it fires."""
@@ -153,14 +135,14 @@ def decide(rule: Rule, known: Standing | None, now_reads: Reading | None, now: d
         return replace(known, clear_since=since), Why.LINGERS
     if now_reads is None:
         return None, Why.GONE
-    return None, Why.LAPSED if rule.scope in INSTANTS else Why.CLEAR
+    return None, Why.EXPIRED if rule.scope in INSTANTS else Why.CLEAR
 
 
 def _not_firing(
     rule: Rule, known: Standing | None, now_reads: Reading | None, now: datetime
 ) -> tuple[Standing | None, Why]:
     if now_reads is not Reading.HOLDS:
-        return None, Why.QUIET if known is None else Why.LET_GO
+        return None, Why.QUIET if known is None else Why.TOO_SHORT
     since = now if known is None else min(known.since, now)  # a clock that is set back
     if now - since < rule.lasts:
         return Standing(Phase.PENDING, since), Why.BEGINS if known is None else Why.LASTS
@@ -246,7 +228,7 @@ class Board:
         """What happened to this subject, in these scopes, has been put right."""
         wanted = set(scopes)
         places = [place for place in self._standings if place[1] == key and self._rules[place[0]].scope in wanted]
-        return [turn for place in places for turn in self._put(place, None, Why.MENDED)]
+        return [turn for place in places for turn in self._put(place, None, Why.FIXED)]
 
     def keys(self, scope: Scope) -> tuple[str, ...]:
         """Of which subjects of a scope something fires, or is about to."""

@@ -29,7 +29,7 @@ def samples() -> dict[str, Notice]:
         "flapping": _notice(
             NoticeKind.FLAPPING, (one,), reason="it changed 6 times in 10 min; nothing is told until it is quiet"
         ),
-        "escalation": _notice(NoticeKind.ESCALATION, (one,), reason="nobody acknowledged it for 30 min"),
+        "escalation": _notice(NoticeKind.ESCALATION, (one,), reason="not acknowledged for 30 min"),
         "repeat": _notice(NoticeKind.REPEAT, (one,), reason="it still fires after 4 h"),
     }
 

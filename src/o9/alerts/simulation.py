@@ -134,7 +134,7 @@ def columns(script: Script, entry: Entry) -> tuple[str, str, str]:
         column, text = f"→ {what.receiver}", _notice(what)
     elif isinstance(what, Held):
         by = f": {what.decision.by}" if what.decision.by else ""
-        column, text = f"✗ {what.receiver}", f"{named(what.alert)} ({what.decision.reason.value}{by})"
+        column, text = f"✗ {what.receiver}", f"{named(what.alert)} ({what.decision.reason.text}{by})"
     else:
         column, text = what.what, _happened(what)
     return _time(script, entry.at), line(column), line(text)

@@ -13,48 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 
-from o9.alerts.alert import LAPSED, Alert
+from o9.alerts.alert import Alert
 from o9.alerts.flapping import Damping, flaps, kept
 from o9.alerts.inhibition import Inhibition, Inhibitions
 from o9.alerts.intervals import TimeIntervals, holding, none_holds
+from o9.alerts.reasons import Reason
 from o9.alerts.routing import Route
 from o9.alerts.silences import Silences
-
-
-class Reason(str, Enum):
-    """Why somebody is told, is told later, or is not told."""
-
-    GOES_ON = "goes on"
-    # Of one alert: it is suppressed.
-    INHIBITED = "inhibited"
-    SILENCED = "silenced"
-    MUTED = "mute interval"
-    NOT_ACTIVE = "outside active intervals"
-    FLAPPING = "flapping"
-    # Of one alert: it needs no message any more.
-    OVER_BEFORE_TOLD = "over before anybody was told"
-    RESOLVED_NOT_WANTED = "the receiver wants no resolved messages"
-    LAPSED = LAPSED
-    NO_CHANNEL = "the receiver has no channel"
-    HEARS_NO_MORE = "another configuration, by which the receiver hears no more of it"
-    # Of a group.
-    GROUP_WAIT = "waits for others (group_wait)"
-    GROUP_INTERVAL = "waits for group_interval"
-    NOTHING_NEW = "told already"
-    ACKNOWLEDGED = "acknowledged: no repeats"
-    FIRST = "first message of the group"
-    NEW_ALERTS = "new alerts in the group"
-    SOME_RESOLVED = "some are resolved"
-    ALL_RESOLVED = "resolved"
-    REPEATED = "still firing (repeat_interval)"
-    FLAPS = "flaps"
-    NOT_ACKNOWLEDGED = "nobody acknowledged it"
-    # Of a message on its channel.
-    THROTTLED = "throttled"
-    TRIED_AGAIN = "tried again"
-    GIVEN_UP = "given up"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from o9.alerts.intake import Intake
 from o9.alerts.leader import LEASE
 from o9.alerts.opinions import Opinions, Rule
 from o9.alerts.reach import Reach
+from o9.alerts.reasons import reason_code
 from o9.alerts.record import MESSAGE_LIMIT, add_silence, alert_of_row, history
 from o9.alerts.running import Running
 from o9.alerts.silences import new_silence
@@ -217,17 +218,19 @@ class AlertNotificationSystem(StoreComponent):
         """What was sent, and why what was not, newest first; `limit` is 1 to 1000.
 
         `status`: sent, pending, failed (all three with their `tries`, whose `outcome` is sent, failed, unknown where it
-        may have arrived, possible_double where it was sent again after that, None while it goes on), or untold: then
-        with the `alert_id` that somebody was not told of, the `reason`, and what it was `by`.
+        may have arrived, possible_double where it was sent again after that, None while it goes on), or suppressed:
+        then with the `alert_id` that somebody was not notified of, the `reason` (a code of `o9.alerts.reasons.Reason`),
+        and what it was `by`.
         """
         return await self.store.read_async(history, self.store, limit)
 
     async def get_alert_statistics(self) -> dict[str, Any]:
         """Counts over all time, and what fires now.
 
-        `told`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several that were told may be one that
-        began. `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived,
-        and after which it was sent again: no answer came in time, or the node died or was stopped. `untold`: by reason.
+        `received`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several may be one that began.
+        `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived,
+        and after which it was sent again: no answer came in time, or the node died or was stopped. `suppressed`: by
+        reason.
         `channels`: how each does. `leader`: the node that decides; None where nobody does.
         """
         return await self.store.read_async(_statistics, self.store)
@@ -372,14 +375,20 @@ def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotifi
 _in_use: WeakKeyDictionary[Store, AlertNotificationSystem] = WeakKeyDictionary()
 
 
+_ONCE_COUNTED_AS = {"told": "received", "untold": "suppressed"}  # before 0.1.0
+
+
 def _statistics(store: Store) -> dict[str, Any]:
     """In a thread."""
     counted: dict[str, dict[str, int]] = {
-        name: {} for name in ("told", "begun", "resolved", "acknowledged", "sent", "failed", "untold")
+        name: {} for name in ("received", "begun", "resolved", "acknowledged", "sent", "failed", "suppressed")
     }
     counted["possible_double"] = {}
     for row in store.alerts.counts():
-        counted.setdefault(row["what"], {})[row["name"]] = row["count"]
+        what = str(row["what"])
+        counts = counted.setdefault(_ONCE_COUNTED_AS.get(what, what), {})
+        name = reason_code(row["name"]) if counts is counted["suppressed"] else row["name"]
+        counts[name] = counts.get(name, 0) + row["count"]
     held = store.alerts.leader(LEASE)
     leads = held is not None and held["node"] is not None and store.alerts.seconds_left(held["expires_at"]) > 0
     counted["possible_doubles"] = counted.pop("possible_double")

@@ -97,8 +97,8 @@ def silence_alerts(
                 "ends_at": silence.ends_at.isoformat(),
                 "author": silence.author,
                 "comment": silence.comment,
-                "fits": [alert.alert_id for alert in fitting],
-                "doubts": doubts,
+                "matches": [alert.alert_id for alert in fitting],
+                "warnings": doubts,
             }
         )
         return DONE

@@ -40,7 +40,7 @@ def check_file(path: Path, *, as_json: bool) -> int:
     faults, doubts = _faults_in(found), _harmless(found.doubts)
     if as_json:
         meant = None if faults else configuration_document(configuration)
-        told = {"faults": [asdict(each) for each in faults], "doubts": [asdict(each) for each in doubts]}
+        told = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in doubts]}
         write_json({"file": str(path), "valid": not faults, **told, "configuration": meant})
         return ERROR if faults else DONE
     if not faults:
@@ -161,13 +161,13 @@ def _document(entry: Entry) -> Mapping[str, Any]:
     at, what = entry.at.isoformat(), entry.what
     if isinstance(what, Notice):
         return {
-            "at": at, "what": "told", "receiver": what.receiver, "kind": what.kind.value, "reason": what.reason,
+            "at": at, "what": "notified", "receiver": what.receiver, "kind": what.kind.value, "reason": what.reason,
             "group_labels": dict(what.group_labels), "firing": [dict(alert.labels) for alert in what.firing],
             "resolved": [dict(alert.labels) for alert in what.resolved],
         }  # fmt: skip
     if isinstance(what, Held):
         return {
-            "at": at, "what": "not told", "receiver": what.receiver, "reason": what.decision.reason.value,
+            "at": at, "what": "suppressed", "receiver": what.receiver, "reason": what.decision.reason.value,
             "by": what.decision.by, "alert": dict(what.alert.labels),
         }  # fmt: skip
     happened: dict[str, Any] = {"at": at, "what": what.what, "by": what.author, "note": what.note}

@@ -16,9 +16,10 @@ from typing import Any
 
 from rich.text import Text
 
-from o9.alerts.aside import SET_ASIDE
+from o9.alerts.group import held_in, notified_in
 from o9.alerts.leader import LEASE
-from o9.alerts.record import history
+from o9.alerts.reasons import Reason
+from o9.alerts.record import history, suppressed
 from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.escape import shown
@@ -101,14 +102,14 @@ def show_alert(url: str | None, alert_id: str, *, as_json: bool) -> int:
             labels=labels,
             metadata=metadata,
             notices=store.alerts.notices_about(episode.alert_id, labels, since),
-            untold=store.alerts.untold(alert_id=episode.alert_id, limit=PAGE_LIMIT),
+            untold=suppressed(store.alerts.untold(alert_id=episode.alert_id, limit=PAGE_LIMIT)),
             waits=not _somebody_decides(store),
             known=bool(episode.optimization_id) and store.get(episode.optimization_id) is not None,
             store=place_of(store),
             option=option_for(url),
         )
     if as_json:
-        told = {"metadata": metadata, "notices": page.notices, "untold": page.untold}
+        told = {"metadata": metadata, "notices": page.notices, "suppressed": page.untold}
         write_json(_document(listed, now) | told | {"acknowledged_at": row["acknowledged_at"]})
         return DONE
     console = results()
@@ -185,12 +186,12 @@ def with_standing(store: Store, episodes: list[Episode]) -> list[Listed]:
     asked = {episode.fingerprint for episode in episodes}
     for key, (_, text) in store.alerts.groups().items():
         state = json.loads(text)
-        for _, names in state["told"]:
+        for _, names in notified_in(state):
             for name in asked.intersection(names):
                 told.setdefault(name, []).append((key, state["number"]))
-        for reason, by, names in state["held"]:
+        for reason, by, names in held_in(state):
             for name in asked.intersection(names):
-                held.setdefault(name, set()).add((reason, by))
+                held.setdefault(name, set()).add((reason.value, by))
     groups = {each for names in told.values() for each in names}
     last = [(key, number - back) for key, number in groups for back in range(LAST_NOTICES)]
     notices: dict[str, list[Row]] = {}
@@ -207,8 +208,8 @@ def with_standing(store: Store, episodes: list[Episode]) -> list[Listed]:
         now_held = held.get(episode.fingerprint, set())
         why = [
             row
-            for row in untold.get(episode.alert_id, {}).values()
-            if (row["reason"], row["by"]) in now_held or (row["reason"] == SET_ASIDE and not mine)
+            for row in suppressed(untold.get(episode.alert_id, {}).values())
+            if (row["reason"], row["by"]) in now_held or (row["reason"] == Reason.QUARANTINED.value and not mine)
         ]
         listed.append(Listed(episode, Standing(tuple(by_receiver.values()), tuple(why))))
     return listed
@@ -265,11 +266,11 @@ def _channels(row: Row) -> tuple[dict[str, Any], ...]:
 
 
 def _named_in(entry: Row) -> Iterable[str]:
-    return [entry["alert_id"]] if entry["status"] == "untold" else [*entry["firing"][:1], *entry["resolved"][:1]]
+    return [entry["alert_id"]] if entry["status"] == "suppressed" else [*entry["firing"][:1], *entry["resolved"][:1]]
 
 
 def _document(listed: Listed, now: datetime) -> dict[str, Any]:
-    """`told` and `untold` are null where it is over: `alerts show` has them."""
+    """`notified` and `suppressed` are null where it is over: `alerts show` has them."""
     episode = listed.episode
     over, standing = over_at(episode, now), listed.standing
     return {
@@ -285,7 +286,7 @@ def _document(listed: Listed, now: datetime) -> dict[str, Any]:
         "resolved_at": over,
         "resolved_by": episode.resolved_by,
         "acknowledged_by": episode.acknowledged_by,
-        "times": episode.times,
-        "told": None if over else [asdict(each) for each in standing.told],
-        "untold": None if over else [dict(each) for each in standing.held],
+        "count": episode.times,
+        "notified": None if over else [asdict(each) for each in standing.told],
+        "suppressed": None if over else [dict(each) for each in standing.held],
     }

@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from o9.alerts.reasons import ended_by_text, reason_text
 from o9.alerts.record import alert_in, silence_in
 from o9.alerts.text import cut, duration, figure
 from o9.alerts.view import UNTITLED, labelled
@@ -159,7 +160,8 @@ def standing_words(standing: Standing, *, short: bool = False) -> Text:
 
 def why_not(row: Row) -> str:
     """`silenced (3f2a9c)`, `inhibited (Store away)`"""
-    return shown(f"{row['reason']} ({row['by']})" if row["by"] else str(row["reason"]))
+    text = reason_text(row["reason"])
+    return shown(f"{text} ({row['by']})" if row["by"] else text)
 
 
 def alert_view(page: Shown, width: int, now: datetime) -> list[RenderableType]:
@@ -186,7 +188,7 @@ def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) 
     table.columns[0].no_wrap = True
     for entry in entries:
         at = words.moment(datetime.fromisoformat(entry["at"]))
-        if entry["status"] == "untold":
+        if entry["status"] == "suppressed":
             what = Text(cut(_title(titles.get(entry["alert_id"], entry["alert_id"])), TITLE_SHOWN))
             outcome = Text("not told: ", style="yellow").append(why_not(entry), style="default")
         else:
@@ -369,13 +371,8 @@ def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool =
 def _ended(episode: Episode, now: datetime, *, short: bool = False) -> Text:
     ended = _over(episode, now)
     assert ended is not None
-    by = f", {shown(_by(episode.resolved_by))}" if episode.resolved_by else ""
+    by = f", {shown(ended_by_text(episode.resolved_by))}" if episode.resolved_by else ""
     return Text((_short(ended, now) if short else words.moment(ended)) + by)
-
-
-def _by(ender: str) -> str:
-    """`by ann`; what nobody ended says so itself."""
-    return ender if ender in ("nobody told of it again", "its end") else f"by {ender}"
 
 
 def _and_more(entry: Row) -> str:

@@ -243,8 +243,8 @@ def _counted(store: Store) -> str:
     for row in store.counts():
         tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
     counts = [f"{count} {status}" for status, count in sorted(tally.items())]
-    if told := sum(row["count"] for row in store.alerts.counts() if row["what"] == "told"):
-        counts.append(f"{told:,} alerts were told, {sum(store.alerts.firing().values()):,} fire")
+    if told := sum(row["count"] for row in store.alerts.counts() if row["what"] in ("received", "told")):
+        counts.append(f"{told:,} alerts were received, {sum(store.alerts.firing().values()):,} fire")
     return ", ".join(counts) or "nothing in it"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from o9.lifecycle import series
 from o9.model.states import AlertLevel, TrialState
 from o9.monitor.window import Window
+from o9.strategies.answers import NAN
 from o9.strategies.parameters import CategoricalParameter, Parameter
 
 
@@ -134,14 +135,10 @@ def failing_trials(window: Window) -> Finding | None:
     )
 
 
-# What `o9.strategies.answers` says of an answer that is no number; NaN and infinity are told apart.
-_NAN_SAID = ("the objective returned nan", " is nan;", " nan; leave out")
-
-
 def nan_values(window: Window) -> Finding | None:
     """An objective answered NaN, as value, metric or return: it computed with data that it did not have."""
     failed = [trial for trial in window.trials if trial.state is TrialState.FAILED]
-    numbers = [trial.number for trial in failed if any(said in _first_line(trial.error) for said in _NAN_SAID)]
+    numbers = [trial.number for trial in failed if (trial.error or "").startswith(NAN)]
     if not numbers:
         return None
     return Finding(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -42,7 +43,26 @@ ALERT_TALLY = table_of(alert_tables.AlertTally)
 CHANGE = table_of(tables.Change)
 STATE_OF = ALERT.alias("state")
 CONTENT = ("optimization_id", "level", "title", "message", "metadata")
-NOT_TOLD_AGAIN = "nobody told of it again"
+
+
+class EndedBy(str, Enum):
+    """Who ended an episode where no person did: what `resolved_by` holds then."""
+
+    NOT_REPEATED = "o9:not_repeated"
+    END_REACHED = "o9:end_reached"
+    SOURCE = "o9:source"
+
+    @property
+    def stored_as(self) -> tuple[str, str]:
+        """Its code, and the text that releases before 0.1.0 wrote."""
+        return self.value, _ONCE_STORED[self]
+
+
+_ONCE_STORED = {
+    EndedBy.NOT_REPEATED: "nobody told of it again",
+    EndedBy.END_REACHED: "its end",
+    EndedBy.SOURCE: "who told it",
+}
 _STATE = (
     "starts_at", "ends_at", "expected_end", "latest", "last_told_at", "times", "resolved_at", "resolved_by", "changed",
     "is_open",
@@ -189,7 +209,7 @@ class _Batch:
         else:
             row |= {"episode": firing["alert_id"], "labels": "{}", "ends_at": None, "expected_end": 0}
             self._goes_on(firing, told, told.alert_id)
-        self._add("told", told.level)
+        self._add("received", told.level)
         self._new[told.alert_id] = self._known[told.alert_id] = row
         return Told(row["episode"], began=row is firing, ended=self._ended(firing, told))
 
@@ -220,7 +240,7 @@ class _Batch:
                 self._goes_on(firing, told, firing["latest"])
             return Told(firing["alert_id"], began=False, ended=self._ended(firing, told))
         over = self._new.get(known["episode"]) or known
-        if firing is None and not is_over and over["resolved_by"] == NOT_TOLD_AGAIN:
+        if firing is None and not is_over and over["resolved_by"] in EndedBy.NOT_REPEATED.stored_as:
             self._revive(known["episode"], told)
         elif not is_over and over["resolved_at"] is not None and told.at > max(over["resolved_at"], known["at"]):
             return OptimizationConflictError(
@@ -250,7 +270,7 @@ class _Batch:
         """End the episode where the telling says that it is over by now."""
         if told.ends_at is None or told.ends_at > self._unit.now or firing["resolved_at"] is not None:
             return False
-        self._end(firing, told.ends_at, "who told it")
+        self._end(firing, told.ends_at, EndedBy.SOURCE.value)
         return True
 
     def _end(self, firing: Row, at: str, by: str) -> None:
@@ -335,7 +355,7 @@ def _write_states(unit: UnitOfWork, rows: Iterable[Row]) -> None:
 
 
 def _ender(row: Mapping[Any, Any]) -> str:
-    return NOT_TOLD_AGAIN if row["expected_end"] else "its end"
+    return str((EndedBy.NOT_REPEATED if row["expected_end"] else EndedBy.END_REACHED).value)
 
 
 def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:

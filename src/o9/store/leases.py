@@ -308,17 +308,18 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
     `row` counts this death already. A node that left in good order did not die, and costs nobody an attempt.
     """
     status, intent = OptimizationStatus(row["status"]), Intent(row["intent"])
+    cause = Cause.SWEEPER if died else Cause.SHUTDOWN
     if row["strategy"] == MIRRORED:
         # Whoever ran that flow is gone; O9 cannot run it again.
         to = INTENDED_END.get(intent, OptimizationStatus.FAILED)
         message = evidence or f"its process is gone ({holder})"
         return None if status in ENDED else Transition(
-            row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=message
+            row["optimization_id"], to, cause, message, swept_by, issue=message
         )  # fmt: skip
     if status not in ACTIVE:
         belated = at_rest(status, intent, claimed=False) if status is OptimizationStatus.CREATED else None
         message = f"asked to {VERBS[intent]} before it began; node {holder} is gone"
-        return Transition(row["optimization_id"], belated, Cause.SWEEPER, message, swept_by) if belated else None
+        return Transition(row["optimization_id"], belated, cause, message, swept_by) if belated else None
     evidence = evidence or f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
     issue = None
     if (to_rest := (INTENDED_END | RESTS).get(intent)) is not None:
@@ -330,7 +331,7 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
     else:
         to, message = OptimizationStatus.CREATED, f"{evidence}; queued for the next attempt"
     ran_until = row["updated_at"] if died else None
-    return Transition(row["optimization_id"], to, Cause.SWEEPER, message, swept_by, issue=issue, ran_until=ran_until)
+    return Transition(row["optimization_id"], to, cause, message, swept_by, issue=issue, ran_until=ran_until)
 
 
 def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool, evidence: str = "") -> list[str]:

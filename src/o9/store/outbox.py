@@ -271,7 +271,7 @@ class GiveUp:
 def record_untold(unit: UnitOfWork, untold: Sequence[Untold]) -> None:
     for each in untold:
         unit.insert(DECISION, each._asdict())
-    count_events(unit, Counter(("untold", each.reason) for each in untold))
+    count_events(unit, Counter(("suppressed", each.reason) for each in untold))
 
 
 def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:

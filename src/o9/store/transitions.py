@@ -57,6 +57,8 @@ class Cause(str, Enum):
     RECONCILER = "reconciler"
     PERSON = "person"
     SWEEPER = "sweeper"
+    SHUTDOWN = "shutdown"
+    """Its node shut down in good order: what it ran did not die."""
     STRATEGY = "strategy"
     NODE = "node"
     DEPENDENCY = "dependency"

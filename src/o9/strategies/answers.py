@@ -24,6 +24,7 @@ TRACEBACK_FRAMES = 8
 _HERE = os.path.dirname(__file__)
 RETURNS = ("returns", "hold_out_returns", "baseline_returns", "baseline_hold_out_returns")
 _SAME_PERIODS = {"baseline_returns": "returns", "baseline_hold_out_returns": "hold_out_returns"}
+NAN = "NaN: "  # begins the error of an answer with a NaN in it, as its class begins any other
 EXPECTED = "an objective returns one finite number or an Evaluation"
 
 
@@ -89,8 +90,12 @@ def storable(text: str, length: int = ERROR_LENGTH) -> str:
 def _result(value: Any) -> float:
     number = _number(value, "returned")
     if not math.isfinite(number):
-        raise BadAnswer(f"the objective returned {number}; {EXPECTED}")
+        raise BadAnswer(f"{_mark(number)}the objective returned {number}; {EXPECTED}")
     return number
+
+
+def _mark(number: float) -> str:
+    return NAN if math.isnan(number) else ""
 
 
 def _number(value: Any, said: str) -> float:
@@ -142,7 +147,9 @@ def _returns(name: str, values: Any) -> array[float] | None:
     if not math.isfinite(sum(numbers)):  # of one that is not finite no sum is
         for index, number in enumerate(numbers):
             if not math.isfinite(number):
-                raise BadAnswer(f"the objective gave {name} of which number {index} is {number}; {expected}")
+                raise BadAnswer(
+                    f"{_mark(number)}the objective gave {name} of which number {index} is {number}; {expected}"
+                )
     return numbers
 
 
@@ -183,7 +190,9 @@ def _metrics(metrics: Any) -> dict[str, float]:
             raise BadAnswer(f"the objective gave a metric named {_show(name)}; a name is text of 1 to 200 characters")
         plain[name] = _number(value, f"gave as metric {name!r}")
         if not math.isfinite(plain[name]):
-            raise BadAnswer(f"the objective gave as metric {name!r} {plain[name]}; leave out what is not finite")
+            raise BadAnswer(
+                f"{_mark(plain[name])}the objective gave as metric {name!r} {plain[name]}; leave out what is not finite"
+            )
     return plain
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from o9.alerts.channel_reading import STANDING
 from o9.alerts.figures import INSTANTS, Scope
 from o9.alerts.reach import channel_name
+from o9.alerts.reasons import ended_by_rule
 from o9.alerts.rules import Board, Facts, Rule, Turn
 from o9.alerts.system import AlertNotificationSystem
 from o9.lifecycle.leading import Leading
@@ -279,7 +280,7 @@ class Judge:
     async def end(self, turn: Turn) -> None:
         """Tell that it is over."""
         try:
-            await self._alerts.resolve_alert(turn.ended, f"the rule {turn.rule}: {turn.why.value}")
+            await self._alerts.resolve_alert(turn.ended, ended_by_rule(turn.rule, turn.why))
         except OptimizationStoreError:
             raise
         except OptimizationError as error:  # dropped by a user's rule, or pruned

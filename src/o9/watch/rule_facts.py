@@ -40,14 +40,13 @@ _NUMBERS = (
     "progress", "total_steps", "completed_steps", "current_performance", "baseline_performance", "target_performance",
     "performance_improvement", "cpu_usage", "memory_usage", "execution_time",
 )  # fmt: skip
-_LEFT_IN_ORDER = re.compile(r"attempt \d+ ended with node ")
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt)\b")
 
 
 def died(row: Row) -> bool:
     """Whether this transition is the death of an attempt that another one follows."""
-    swept = row["cause"] == Cause.SWEEPER.value and row["to_status"] == S.CREATED.value
-    return swept and row["from_status"] != S.CREATED.value and not _LEFT_IN_ORDER.match(row["message"])
+    swept: bool = row["cause"] == Cause.SWEEPER.value and row["to_status"] == S.CREATED.value
+    return swept and row["from_status"] != S.CREATED.value
 
 
 def ended(row: Row) -> bool:

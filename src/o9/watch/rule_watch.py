@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
 from o9.alerts.figures import Scope
-from o9.alerts.rules import Facts, Rule, Turn, Why
+from o9.alerts.reasons import Why
+from o9.alerts.rules import Facts, Rule, Turn
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import OptimizationStoreError
 from o9.model.optimization import utc_now
@@ -54,7 +55,7 @@ class RuleWatch:
         """
         rules = {rule.name for rule in self._alerts.configuration.rules if rule.scope is Scope.NODE_DEATH}
         for name, rule in await self._store.read_async(deaths_told, self._store, node, rules):
-            await self._judge.end(Turn(rule, node, Why.MENDED, ended=name))
+            await self._judge.end(Turn(rule, node, Why.FIXED, ended=name))
 
     async def start(
         self,

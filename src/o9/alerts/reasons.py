@@ -1,0 +1,146 @@
+"""Why alerts are sent, held back or over: codes, which programs compare and stores hold, each with its text for people.
+
+`of` also reads the texts that releases before 0.1.0 stored in their place. Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Self
+
+from o9.store.alerts import EndedBy
+
+_RULE = "o9:rule:"  # with the rule's name and a Why, in `resolved_by`
+
+
+class _Coded(str, Enum):
+    """A code, its text, and the texts that were stored in its place."""
+
+    text: str
+    stored: tuple[str, ...]
+
+    def __new__(cls, code: str, text: str, *stored: str) -> Self:
+        made = str.__new__(cls, code)
+        made._value_ = code
+        made.text = text
+        made.stored = stored
+        return made
+
+    @classmethod
+    def of(cls, stored: str) -> Self:
+        """By its code, or a text that was stored in its place. Raises ValueError for what is neither."""
+        for each in cls:
+            if stored == each.value or stored == each.text or stored in each.stored:
+                return each
+        raise ValueError(f"{stored!r:.80} is no {cls.__name__}")
+
+
+class Reason(_Coded):
+    """Why a receiver is notified, is notified later, or is not notified."""
+
+    GOES_ON = "goes_on", "goes on"
+    # Of one alert: it is suppressed.
+    INHIBITED = "inhibited", "inhibited"
+    SILENCED = "silenced", "silenced"
+    MUTED = "muted", "muted by a time interval", "mute interval"
+    NOT_ACTIVE = "not_active", "outside active time intervals", "outside active intervals"
+    FLAPPING = "flapping", "flapping"
+    QUARANTINED = "quarantined", "quarantined after an internal error", "set aside, by a mistake of O9's own"
+    DROPPED = "dropped_by_rule", "dropped by a rule"
+    # Of one alert: it needs no message any more.
+    NEVER_NOTIFIED = "never_notified", "resolved before anyone was notified", "over before anybody was told"
+    RESOLVED_NOT_SENT = (
+        "resolved_not_sent", "the receiver takes no resolved messages", "the receiver wants no resolved messages",
+    )  # fmt: skip
+    EXPIRED = (
+        "expired", "expired without being resolved", "its time has passed, and nothing says that it was mended",
+    )  # fmt: skip
+    NO_CHANNEL = "no_channel", "the receiver has no channel"
+    NOT_ROUTED = (
+        "not_routed", "the configuration no longer routes it to this receiver",
+        "another configuration, by which the receiver hears no more of it",
+    )  # fmt: skip
+    # Of a group.
+    GROUP_WAIT = "group_wait", "waits for others (group_wait)"
+    GROUP_INTERVAL = "group_interval", "waits for group_interval"
+    NOTHING_NEW = "nothing_new", "already notified", "told already"
+    ACKNOWLEDGED = "acknowledged", "acknowledged: no repeats"
+    FIRST = "first", "first message of the group"
+    NEW_ALERTS = "new_alerts", "new alerts in the group"
+    SOME_RESOLVED = "some_resolved", "some are resolved"
+    ALL_RESOLVED = "all_resolved", "resolved"
+    REPEATED = "repeated", "still firing (repeat_interval)"
+    FLAPS = "flaps", "flaps"
+    NOT_ACKNOWLEDGED = "not_acknowledged", "not acknowledged", "nobody acknowledged it"
+    # Of a message on its channel.
+    THROTTLED = "throttled", "throttled"
+    TRIED_AGAIN = "tried_again", "tried again"
+    GIVEN_UP = "given_up", "given up"
+
+
+class Why(_Coded):
+    """Why a rule does what it does with a subject."""
+
+    QUIET = "quiet", "its condition does not hold"
+    BEGINS = "begins", "its condition holds, and has to last"
+    LASTS = "lasts", "its condition has not lasted long enough yet"
+    TOO_SHORT = "too_short", "its condition did not last long enough"
+    FIRES = "fires", "its condition has lasted long enough"
+    GOES_ON = "goes_on", "its condition still holds"
+    BETWEEN = "between", "its condition does not hold, and it is not clear yet"
+    UNKNOWN = "unknown", "it is not known whether its condition holds"
+    LINGERS = "lingers", "it is clear, and keeps firing for a while"
+    CLEAR = "clear", "it is clear"
+    EXPIRED = "expired", Reason.EXPIRED.text, *Reason.EXPIRED.stored
+    GONE = "gone", "its subject is gone"
+    NO_RULE = "no_rule", "the rule was removed"
+    FIXED = "fixed", "it was fixed", "what it was about has been put right"
+
+
+_ENDED_BY = {
+    EndedBy.NOT_REPEATED: "not repeated by its source",
+    EndedBy.END_REACHED: "its end was reached",
+    EndedBy.SOURCE: "by its source",
+}
+
+
+def ended_by_rule(rule: str, why: Why) -> str:
+    """What `resolved_by` holds where a rule ended an alert."""
+    return f"{_RULE}{rule}:{why.value}"
+
+
+def is_expired(resolved_by: str | None) -> bool:
+    """Whether an alert ended only because time passed: nothing says that its problem is solved."""
+    given = resolved_by or ""
+    if given.startswith(_RULE):
+        return given.endswith(f":{Why.EXPIRED.value}")
+    return given.endswith(Why.EXPIRED.stored)
+
+
+def ended_by_text(resolved_by: str) -> str:
+    """`by ann`; `by the rule failed: it is clear`."""
+    if resolved_by.startswith(_RULE):
+        rule, _, why = resolved_by.removeprefix(_RULE).rpartition(":")
+        return f"by the rule {rule}: {_text_of(Why, why)}"
+    known = next((each for each in EndedBy if resolved_by in each.stored_as), None)
+    return f"by {resolved_by}" if known is None else _ENDED_BY[known]
+
+
+def reason_text(stored: str) -> str:
+    """The text of a reason as a store or a document holds it; as it stands where this release does not know it."""
+    return _text_of(Reason, stored)
+
+
+def reason_code(stored: str) -> str:
+    """The code of a reason that a store holds."""
+    try:
+        return str(Reason.of(stored).value)
+    except ValueError:
+        return stored
+
+
+def _text_of(codes: type[_Coded], stored: str) -> str:
+    try:
+        return codes.of(stored).text
+    except ValueError:
+        return stored
