@@ -13,6 +13,7 @@ from pathlib import Path
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
+from o9.model.trial import Output
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, Telling
 from o9.store.leadership import Lead, LetGo
 from o9.store.leases import Claim
@@ -47,7 +48,7 @@ def fill(store: Store) -> None:
     first = trial(
         0, parameters={"fast": 5, "slow": 50.5}, value=1.5, metrics={"turnover": 3.1}, duration_seconds=0.25,
         returns=(0.01, -0.02, 5e-324), periods_per_year=252.0, family="prices-2022", hold_out_returns=(0.03, -0.01),
-        baseline_returns=(0.0, 0.0, 0.01),
+        baseline_returns=(0.0, 0.0, 0.01), dates=(0.0, 86_400.0, 172_800.0), output=Output("慢\n", 3),
     )  # fmt: skip
     store.write(RecordProvenance("done", Ran(1, "crossover", "c1", "prices-2022", '{"fast":{}}')))
     second = trial(1, step=1, state=TrialState.FAILED, value=None, error="ZeroDivisionError: division by zero")

@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 
 from contract_steps import OpenStore, at_work, new, trial
+from sqlalchemy import func, select
 
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.model.trial import Trial
+from o9.model.trial import Output, Trial
+from o9.store.calendars import CALENDAR
 from o9.store.codec import pack_returns
 from o9.store.families import INHERITED
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep, CutOff
+from o9.store.outputs import TOTAL_BYTES
 from o9.store.provenance import Baseline, RecordProvenance, RecordRepetition
 from o9.store.retry import Retry
 from o9.store.store import Store
@@ -100,6 +103,45 @@ class JudgingContract:
         store.write(Retry(Create(new("from the beginning")), "a", 0))
         assert store.provenance("from the beginning") == []
         assert store.baseline("from the beginning") is None
+
+    def test_equal_dates_are_kept_once_and_a_retry_has_them(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fence = at_work(store, "a", total_steps=2).fence
+        days = (0.0, 86_400.0)
+        same = [
+            trial(n, returns=(0.1, n / 8), dates=days, hold_out_returns=(0.3,), hold_out_dates=(9e9,)) for n in (0, 1)
+        ]
+        other = trial(2, step=1, returns=(0.1, 0.2), dates=(0.0, 3600.5))
+        store.write(CommitStep("a", fence, 0, same, {}))
+        store.write(CommitStep("a", fence, 1, [other], {}))
+        kept = [store.trial("a", number) for number in range(3)]
+        dates = [(one.dates, one.hold_out_dates) for one in kept if one]
+        assert dates == [(days, (9e9,)), (days, (9e9,)), ((0.0, 3600.5), None)]
+        with store._engine.connect() as connection:
+            assert connection.execute(select(func.count()).select_from(CALENDAR)).scalar() == 3
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        store.write(Retry(Create(new("again")), "a", 1))
+        taken_over = store.trial("again", 1)
+        assert taken_over is not None
+        assert taken_over.dates == days
+
+    def test_what_is_printed_is_kept_by_trial_up_to_a_bound(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fence = at_work(store, "a", total_steps=2).fence
+        printed = [trial(0, output=Output("慢\0\n")), trial(1), trial(2, output=Output("x", 7))]
+        store.write(CommitStep("a", fence, 0, printed, {}, output=Output("step\n")))
+        half = "é" * (TOTAL_BYTES // 4)
+        later = [trial(number, step=1, output=Output(half)) for number in (3, 4, 5)]
+        store.write(CutOff("a", fence, later))
+        first = [(row["step"], row["number"], row["text"], row["cut"]) for row in store.outputs("a", limit=3)]
+        assert first == [(0, -1, "step\n", 0), (0, 0, "慢\ufffd\n", 0), (0, 2, "x", 7)]
+        rest = store.outputs("a", after=(0, 2))
+        assert [row["text"] == half for row in rest] == [True, False, False]
+        assert rest[2]["text"] == ""
+        kept = sum(len(row["text"].encode()) for row in store.outputs("a"))
+        assert 0 <= TOTAL_BYTES - kept < 2
+        assert sum(row["cut"] for row in rest) == 3 * len(half.encode()) - (kept - len("step\n慢\ufffd\nx".encode()))
+        assert [row["step"] for row in store.outputs("a", number=4)] == [1]
 
     def test_what_each_attempt_ran_and_the_last_repetition(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -20,6 +20,7 @@ from o9.health.repeated import (
     same,
 )
 from o9.health.unknown import Unknown
+from o9.model.dates import seconds_of
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.strategies.evaluation import Outcome
@@ -27,6 +28,7 @@ from o9.strategies.evaluation import Outcome
 DAYS = 500
 MARKET = np.random.default_rng(3).normal(0.0005, 0.01, DAYS)
 DATES = tuple(map(str, np.datetime64("2020-01-01") + np.arange(DAYS)))
+SECONDS = tuple(seconds_of(DATES))
 
 
 def honest(periods: int | None = None) -> np.ndarray:
@@ -76,7 +78,10 @@ def for_a_week(periods: int | None = None) -> np.ndarray:
 
 def outcome(returns: Any, *, value: float = 1.0, number: int = 7, **fields: Any) -> Outcome:
     kept = None if returns is None else tuple(map(float, returns))
-    standard: dict[str, Any] = {"returns": kept, "dates": None if kept is None else DATES[: len(kept)]}
+    standard: dict[str, Any] = {
+        "returns": kept,
+        "dates": None if kept is None else SECONDS[: len(kept)],
+    }
     return Outcome(number, TrialState.COMPLETED, value, **(standard | fields))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from o9.health.checks import Check, unknown
 from o9.health.facts import Facts
 from o9.health.unknown import Unknown
+from o9.model.dates import iso_date
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
 from o9.strategies.evaluation import Outcome
@@ -192,7 +193,7 @@ def _apart(best: Trial, outcome: Outcome) -> str:
 def _day(outcome: Outcome, place: int) -> str:
     if outcome.dates is None or place >= len(outcome.dates):
         return f"period {place}"
-    return outcome.dates[place]
+    return iso_date(outcome.dates[place])
 
 
 def _line(outcome: Outcome) -> str:

@@ -27,7 +27,9 @@ class Evaluation:
         what the returns are beyond as much of the baseline as they hold (their beta to it), and not what they are over
         zero. The same for all parameters: those of the first trial are kept.
     baseline_hold_out_returns: the baseline's in the periods of `hold_out_returns`.
-    dates: of `returns`, one each, to name the day on which an objective looks ahead; a Series brings them along.
+    dates: of `returns`, one each, or of those and then of `hold_out_returns`: dates, datetimes, datetime64 or ISO
+        texts, in order, each once. A pandas Series brings them along. They give plots a calendar, and say when a
+        hold-out begins.
     """
 
     value: float
@@ -42,12 +44,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What users' code printed and logged, as text; `cut` bytes of it are not kept."""
+
+    text: str
+    cut: int = 0
+
+
+@dataclass(frozen=True)
 class Trial:
     """One evaluated parameter set, as the ledger keeps it.
 
     `number` counts from 0 within the optimization, `step` from 0; `value` is None unless the state is completed.
     `family` names the trials that count together when a result is deflated. The returns are those of an `Evaluation`.
-    Of the baseline's, a step's first are kept, once for each optimization; a trial that is read has none.
+    Of the baseline's, a step's first are kept, once for each optimization; a trial that is read has none. `dates` and
+    `hold_out_dates` are seconds since 1970 (`o9.model.dates`); equal ones are stored once for each optimization.
+    `output` is read on its own (`store.outputs`).
     """
 
     number: int
@@ -66,6 +78,9 @@ class Trial:
     hold_out_returns: tuple[float, ...] | None = None
     baseline_returns: tuple[float, ...] | None = None
     baseline_hold_out_returns: tuple[float, ...] | None = None
+    dates: tuple[float, ...] | None = None
+    hold_out_dates: tuple[float, ...] | None = None
+    output: Output | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that `o9 trials --json` prints; returns are read on their own, being long."""

@@ -106,7 +106,13 @@ def trial_to_row(optimization_id: str, attempt: int, trial: Trial) -> dict[str, 
     }
 
 
-def row_to_trial(row: Mapping[Any, Any], returns: Mapping[Any, Any] | None = None) -> Trial:
+def row_to_trial(
+    row: Mapping[Any, Any],
+    returns: Mapping[Any, Any] | None = None,
+    calendars: tuple[bytes | None, bytes | None] = (None, None),
+) -> Trial:
+    """`calendars`: packed dates of the returns, and of the hold-out's."""
+    dates, hold_out_dates = (None if data is None else unpack_returns(data) for data in calendars)
     return Trial(
         number=row["number"],
         step=row["step"],
@@ -122,6 +128,8 @@ def row_to_trial(row: Mapping[Any, Any], returns: Mapping[Any, Any] | None = Non
         returns=unpack_returns(returns["data"]) if returns else None,
         periods_per_year=returns["periods_per_year"] if returns else None,
         hold_out_returns=unpack_returns(returns["hold_out"]) if returns and returns["hold_out"] is not None else None,
+        dates=dates,
+        hold_out_dates=hold_out_dates,
     )
 
 

@@ -14,11 +14,13 @@ from sqlalchemy import select
 
 from o9.model.errors import OptimizationStateError, OptimizationValidationError, StaleAttemptError
 from o9.model.states import ACTIVE, INTENDED_END, Intent, OptimizationStatus
-from o9.model.trial import Trial
+from o9.model.trial import Output, Trial
 from o9.model.validation import validate_changes
 from o9.store import tables
+from o9.store.calendars import keep_calendar
 from o9.store.codec import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.families import INHERITED, RETURNS, TRIAL, join_family
+from o9.store.outputs import keep_output
 from o9.store.provenance import keep_baseline
 from o9.store.record import table_of
 from o9.store.transitions import existing
@@ -47,7 +49,8 @@ class CommitStep:
     """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
 
     `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
-    of one core) and `memory_usage` (MiB) are None where they were not measured: what the state says of them stays. The
+    of one core) and `memory_usage` (MiB) are None where they were not measured: what the state says of them stays.
+    `output` is what the strategy printed outside of its trials. The
     same step once more by the same attempt, whose connection broke before it heard the answer, is acknowledged and
     written once.
     """
@@ -64,6 +67,7 @@ class CommitStep:
     optimized_parameters: Mapping[str, Any] | None = None
     cpu_usage: float | None = None
     memory_usage: float | None = None
+    output: Output | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -148,9 +152,12 @@ class CommitStep:
                         "periods_per_year": trial.periods_per_year,
                         "data": pack_returns(trial.returns),
                         "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
+                        "calendar": keep_calendar(unit, self.optimization_id, trial.dates),
+                        "hold_out_calendar": keep_calendar(unit, self.optimization_id, trial.hold_out_dates),
                     },
                 )
         keep_baseline(unit, self.optimization_id, self.trials)
+        keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
 
 
 @dataclass(frozen=True)
@@ -213,6 +220,8 @@ class CutOff:
         join_family(unit, row, new)
         for trial in new:
             unit.insert(TRIAL, trial)
+        for step in sorted({trial.step for trial in self.trials}):
+            keep_output(unit, self.optimization_id, step, [trial for trial in self.trials if trial.step == step])
         unit.change(self.optimization_id, "step")
 
 

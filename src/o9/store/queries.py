@@ -17,6 +17,7 @@ from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus, Opt
 from o9.model.trial import Trial
 from o9.store import tables
 from o9.store.alerts import ALERT, STATE_OF
+from o9.store.calendars import calendar
 from o9.store.codec import row_to_state, row_to_trial
 from o9.store.cursors import read_cursor, write_cursor
 from o9.store.families import RETURNS, TRIAL
@@ -147,8 +148,11 @@ def trial_with_returns(connection: Connection, optimization_id: str, number: int
         found = connection.execute(select(table).where(key)).mappings().first()
         return dict(found) if found else None
 
-    row = one(TRIAL)
-    return row_to_trial(row, one(RETURNS)) if row else None
+    row, returns = one(TRIAL), one(RETURNS)
+    if row is None or returns is None:
+        return row_to_trial(row) if row else None
+    calendars = [calendar(connection, optimization_id, returns[name]) for name in ("calendar", "hold_out_calendar")]
+    return row_to_trial(row, returns, (calendars[0], calendars[1]))
 
 
 def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]:

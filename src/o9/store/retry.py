@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Table, func, insert, literal, select, true
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
+from o9.store.calendars import CALENDAR
 from o9.store.codec import row_to_state
 from o9.store.families import INHERITED, RETURNS, TRIAL
 from o9.store.ledger import CHECKPOINT, METRIC
@@ -63,6 +64,7 @@ class Retry:
         kept = select(TRIAL.c.number).where(TRIAL.c.optimization_id == self.origin_id, TRIAL.c.step < self.steps)
         _copy(unit, TRIAL, name, TRIAL.c.step < self.steps, self.origin_id)
         _copy(unit, RETURNS, name, RETURNS.c.number.in_(kept), self.origin_id)
+        _copy(unit, CALENDAR, name, true(), self.origin_id)
         _copy(unit, BASELINE, name, true(), self.origin_id)
         last = select(func.max(PROVENANCE.c.attempt)).where(PROVENANCE.c.optimization_id == self.origin_id)
         _copy(unit, PROVENANCE, name, PROVENANCE.c.attempt == last.scalar_subquery(), self.origin_id)

@@ -35,7 +35,7 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import families, figures, intents, provenance, pruning, queries, reports
+from o9.store import families, figures, intents, outputs, provenance, pruning, queries, reports
 from o9.store.alert_record import AlertRecord
 from o9.store.commit import GroupCommit
 from o9.store.engine import Durability, busy, describe, open_engine, schema_revision, store_error
@@ -191,6 +191,12 @@ class Store:
     def trial(self, optimization_id: str, number: int) -> Trial | None:
         """One trial with its returns."""
         return self._read(queries.trial_with_returns, optimization_id, number)
+
+    def outputs(
+        self, optimization_id: str, *, number: int | None = None, after: tuple[int, int] = (-1, -1), limit: int = 1000
+    ) -> Rows:
+        """What users' code printed: `step`, `number` (-1: of no trial), `text`, and how many bytes are `cut`."""
+        return self._read(outputs.outputs, optimization_id, number, after, limit)
 
     def trial_counts(self, optimization_id: str) -> dict[str, int]:
         return self._read(queries.trial_counts, optimization_id)

@@ -151,7 +151,7 @@ class TrialRow(Record, table=True):
 class TrialReturns(Record, table=True):
     """A trial's returns, little-endian float64; apart from the ledger, which stays quick to read.
 
-    `hold_out` are those on data that had no part in the choice.
+    `hold_out` are those on data that had no part in the choice. `calendar` and `hold_out_calendar` are digests.
     """
 
     __tablename__ = "trial_returns"
@@ -161,6 +161,34 @@ class TrialReturns(Record, table=True):
     periods_per_year: float | None = None
     data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     hold_out: bytes | None = Field(None, sa_column=Column(LargeBinary, nullable=True))
+    calendar: str | None = None
+    hold_out_calendar: str | None = None
+
+
+class Calendar(Record, table=True):
+    """The dates of returns, in seconds since 1970 as little-endian float64: equal ones once for each optimization."""
+
+    __tablename__ = "calendar"
+
+    optimization_id: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class TrialOutput(Record, table=True):
+    """What users' code printed and logged in a trial, or, with number -1, in a step outside of its trials.
+
+    `cut` bytes of it are not kept. `total` bytes are kept of the optimization's up to here.
+    """
+
+    __tablename__ = "trial_output"
+
+    optimization_id: str = Field(primary_key=True)
+    step: int = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    text: str
+    cut: int = Field(0, sa_type=BigInteger)
+    total: int = Field(0, sa_type=BigInteger)
 
 
 class BaselineReturns(Record, table=True):

@@ -16,15 +16,19 @@ import os
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+from o9.model.dates import index_of, seconds_of
 
 ERROR_LENGTH = 4_000
 SUMMARY_LENGTH = 1_000
 TRACEBACK_FRAMES = 8
 _HERE = os.path.dirname(__file__)
 RETURNS = ("returns", "hold_out_returns", "baseline_returns", "baseline_hold_out_returns")
+SERIES = (*RETURNS, "dates", "hold_out_dates")
 _SAME_PERIODS = {"baseline_returns": "returns", "baseline_hold_out_returns": "hold_out_returns"}
 NAN = "NaN: "  # begins the error of an answer with a NaN in it, as its class begins any other
+Numbers: TypeAlias = "array[float]"
 EXPECTED = "an objective returns one finite number or an Evaluation"
 
 
@@ -32,19 +36,16 @@ class BadAnswer(Exception):
     """The objective returned something that is no result."""
 
 
-def plain_answer(answer: Any, *, dated: bool = False) -> dict[str, Any]:
-    """The fields of an Evaluation as plain values; returns as arrays of float64. Raises BadAnswer.
-
-    `dated` gives its dates too, as texts; they are of use only where something is to be dated.
-    """
+def plain_answer(answer: Any) -> dict[str, Any]:
+    """The fields of an Evaluation as plain values; returns and dates as arrays of float64. Raises BadAnswer."""
     # Where the module was never imported, nothing can be an instance of its class.
     model = sys.modules.get("o9.model.trial")
     if model is None or not isinstance(answer, model.Evaluation):
         return {"value": _result(answer)}
     return {
         "value": _result(answer.value),
-        **_all_returns(answer),
-        **_when(answer, dated),
+        **(returns := _all_returns(answer)),
+        **_dates(answer, returns["returns"], returns["hold_out_returns"]),
         "periods_per_year": _periods(answer.periods_per_year),
         "metrics": _metrics(answer.metrics),
         "data_fingerprint": _name(answer.data_fingerprint),
@@ -56,8 +57,7 @@ def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
     try:
         return {
             "value": _result(data["value"]),
-            **{name: numbers_of(texts, data[name]) for name in RETURNS if data.get(name) is not None},
-            "dates": None if data.get("dates") is None else [str(date) for date in data["dates"]],
+            **{name: numbers_of(texts, data[name]) for name in SERIES if data.get(name) is not None},
             "periods_per_year": _periods(data.get("periods_per_year")),
             "metrics": _metrics(data.get("metrics", {})),
             "data_fingerprint": _name(data.get("data_fingerprint")),
@@ -153,32 +153,31 @@ def _returns(name: str, values: Any) -> array[float] | None:
     return numbers
 
 
-def _when(answer: Any, dated: bool) -> dict[str, list[str] | None]:
-    """The dates where they are asked for; else only whether they fit, which a run is to say and not a later check."""
-    if dated:
-        return {"dates": _dates(answer.dates, answer.returns)}
-    if answer.dates is not None and answer.returns is not None and hasattr(answer.dates, "__len__"):
-        _same_length(len(answer.dates), len(answer.returns))
-    return {}
+def _dates(answer: Any, returns: Numbers | None, hold_out: Numbers | None) -> dict[str, Numbers | None]:
+    """Those that were given, for the returns alone or for the hold-out too; else those of the Series."""
+    if returns is None:
+        return {}
+    given = answer.dates
+    dates = _seconds("dates", index_of(answer.returns) if given is None else given)
+    if dates is not None and given is not None and hold_out and len(dates) == len(returns) + len(hold_out):
+        return {"dates": dates[: len(returns)], "hold_out_dates": dates[len(returns) :]}
+    _same_length("dates", dates, "returns", returns)
+    later = _seconds("dates of hold_out_returns", index_of(answer.hold_out_returns))
+    return {"dates": dates, "hold_out_dates": later}
 
 
-def _same_length(dates: int, returns: int) -> None:
-    if dates != returns:
-        raise BadAnswer(f"the objective gave {dates} dates and {returns} returns; give one for each")
-
-
-def _dates(dates: Any, returns: Any) -> list[str] | None:
-    """One text for each return; those of a pandas Series where none are given by themselves."""
-    index = getattr(returns, "index", None)
-    labels = index if dates is None and index is not None and not callable(index) else dates
-    if labels is None or returns is None:
+def _seconds(name: str, labels: Any) -> Numbers | None:
+    if labels is None:
         return None
     try:
-        texts = [storable(str(label), 40).removesuffix(" 00:00:00") for label in labels]
+        return seconds_of(labels)
     except Exception as error:
-        raise BadAnswer(f"the objective gave dates that cannot be read: {error}; give one for each return") from error
-    _same_length(len(texts), len(returns))
-    return texts
+        raise BadAnswer(f"the objective gave {name} of which {storable(str(error), 300)}") from error
+
+
+def _same_length(name: str, dates: Numbers | None, of: str, returns: Numbers) -> None:
+    if dates is not None and len(dates) != len(returns):
+        raise BadAnswer(f"the objective gave {len(dates)} {name} and {len(returns)} {of}; give one for each")
 
 
 def _metrics(metrics: Any) -> dict[str, float]:

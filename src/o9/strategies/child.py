@@ -97,7 +97,7 @@ def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...
     return ("ok",)
 
 
-def evaluate(key: str, parameters: dict[str, Any], dated: bool = False, periods: int | None = None) -> tuple[Any, ...]:
+def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None) -> tuple[Any, ...]:
     """Run a loaded objective: ("value", started, duration, answer) or ("failed", started, duration, text, worn).
 
     `periods`: as if its data ended with so many returns.
@@ -107,7 +107,7 @@ def evaluate(key: str, parameters: dict[str, Any], dated: bool = False, periods:
     started, clock = time.time(), time.perf_counter()
     try:
         truncated = {} if periods is None else {"periods": periods}
-        answer = plain_answer(_loaded[key](parameters, **truncated), dated=dated)
+        answer = plain_answer(_loaded[key](parameters, **truncated))
     except BaseException as error:  # noqa: BLE001 - whatever an objective raises is an answer, sys.exit too
         worn_out = isinstance(error, MemoryError)
         return ("failed", started, time.perf_counter() - clock, failure_text(error), worn_out)

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any
 
 from o9.model.states import TrialState
-from o9.strategies.answers import RETURNS, BadAnswer, answer_from_json, failure_text, plain_answer
+from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text, plain_answer
 from o9.strategies.children import BrokenAnswer, Child, ChildDied
 from o9.strategies.registry import Objective
 from o9.strategies.team import Shipment, Team
@@ -44,7 +44,8 @@ class Outcome:
     baseline_hold_out_returns: tuple[float, ...] | None = None
     periods_per_year: float | None = None
     data_fingerprint: str | None = None
-    dates: tuple[str, ...] | None = None
+    dates: tuple[float, ...] | None = None
+    hold_out_dates: tuple[float, ...] | None = None
     error: str | None = None
     started_at: datetime | None = None
     duration_seconds: float = 0.0
@@ -98,7 +99,7 @@ class Evaluator:
         return [outcomes[number] for number in numbers]
 
     async def evaluate_again(self, number: int, parameters: Mapping[str, Any], periods: int | None = None) -> Outcome:
-        """Trial `number` once more, with dates; `periods`: on data that end with so many returns.
+        """Trial `number` once more; `periods`: on data that end with so many returns.
 
         For an objective that is `truncatable`, where there are `periods`.
         """
@@ -123,8 +124,7 @@ class Evaluator:
             what = f"objective {self._objective.name!r} (trial {number})"
             own = copy.deepcopy(dict(parameters))
             answer = plain_answer(
-                await run_user_code(what, self._objective.function, own, **(again.keywords if again else {})),
-                dated=again is not None,
+                await run_user_code(what, self._objective.function, own, **(again.keywords if again else {}))
             )
         except BaseException as error:
             # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
@@ -156,7 +156,7 @@ class Evaluator:
         self, child: Child, key: str, number: int, parameters: Mapping[str, Any], again: _Again | None
     ) -> tuple[Outcome, _Child]:
         started, clock = time.time(), time.perf_counter()
-        request = ("evaluate", key, dict(parameters), *((True, again.periods) if again else ()))
+        request = ("evaluate", key, dict(parameters), *((again.periods,) if again else ()))
         try:
             reply = await self._team.exchange(child, *request, label=f"trial {number}")
             return _read(number, reply)
@@ -197,16 +197,15 @@ async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
 
 
 def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> Outcome:
-    returns: dict[str, Any] = {name: tuple(answer[name]) for name in RETURNS if answer.get(name) is not None}
+    series: dict[str, Any] = {name: tuple(answer[name]) for name in SERIES if answer.get(name) is not None}
     return Outcome(
         number,
         TrialState.COMPLETED,
         value=answer["value"],
         metrics=answer.get("metrics", {}),
-        **returns,
+        **series,
         periods_per_year=answer.get("periods_per_year"),
         data_fingerprint=answer.get("data_fingerprint"),
-        dates=None if answer.get("dates") is None else tuple(answer["dates"]),
         started_at=datetime.fromtimestamp(started, UTC),
         duration_seconds=duration,
     )

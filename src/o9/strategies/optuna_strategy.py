@@ -179,6 +179,8 @@ class OptunaStrategy:
             hold_out_returns=outcome.hold_out_returns,
             baseline_returns=baseline,
             baseline_hold_out_returns=baseline_hold_out,
+            dates=outcome.dates,
+            hold_out_dates=outcome.hold_out_dates,
         )
 
     def _baseline_once(self, number: int, outcome: Outcome) -> tuple[Returns, Returns]:

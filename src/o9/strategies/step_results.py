@@ -19,7 +19,7 @@ from typing import Any
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.strategies.answers import RETURNS, numbers_of
+from o9.strategies.answers import SERIES, numbers_of
 from o9.strategies.protocol import StepResult
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -64,7 +64,7 @@ def step_from_json(answer: Sequence[Any], what: str) -> StepResult:
 
 def _trial_to_json(trial: Trial, what: str) -> dict[str, Any]:
     fields = {field.name: getattr(trial, field.name) for field in dataclasses.fields(Trial)}
-    for name in RETURNS:
+    for name in SERIES:
         if fields[name] is not None:
             values = fields[name]
             try:
@@ -78,7 +78,7 @@ def _trial_to_json(trial: Trial, what: str) -> dict[str, Any]:
 
 
 def _trial_from_json(data: Any, texts: Sequence[Any]) -> Trial:
-    returns = {name: tuple(numbers_of(texts, data[name])) for name in RETURNS if data[name] is not None}
+    returns = {name: tuple(numbers_of(texts, data[name])) for name in SERIES if data[name] is not None}
     started_at = None if data["started_at"] is None else datetime.fromisoformat(data["started_at"])
     return Trial(**data | returns | {"state": TrialState(data["state"]), "started_at": started_at})
 
@@ -117,6 +117,12 @@ def _check_trial(trial: Any, what: str) -> None:
         raise OptimizationStrategyError(
             f"{what}: trial {number} has hold_out_returns or baseline_returns and no returns; give those beside them"
         )
+    for dates, returns in (("dates", "returns"), ("hold_out_dates", "hold_out_returns")):
+        given, periods = getattr(trial, dates), getattr(trial, returns)
+        if given is not None and (periods is None or len(given) != len(periods)):
+            raise OptimizationStrategyError(
+                f"{what}: trial {number} has {dates} that are not one for each of {returns}"
+            )
     _check_json(trial.parameters, f"{what}: the parameters of trial {number}")
     _check_numbers(trial.metrics, f"{what}: the metrics of trial {number}")
 
