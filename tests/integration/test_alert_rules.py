@@ -17,12 +17,14 @@ from o9_testing import LINE, ended, new
 from prefect import get_client
 from prefect.client.schemas.objects import State, StateType
 from sqlalchemy import event, update
+from verdicts import FORECAST, keep_verdict, verdict
 
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.figures import QUANTITIES, Scope, Unit, is_figure, quantity_of
 from o9.alerts.rules import Facts
 from o9.alerts.system import AlertNotificationSystem
+from o9.health.grades import Grade
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -36,6 +38,7 @@ from o9.store.rule_standings import KeepStandings
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 from o9.watch.judge import RULES
+from o9.watch.rule_facts import report_facts
 from o9.watch.rule_watch import RuleWatch
 from OptimizationStateAggregator import OptimizationHealthReport, OptimizationStateAggregator, objective
 
@@ -343,6 +346,37 @@ def report(store: Store, name: str, checks: list[dict[str, Any]], validity: str 
     said = fields | {"validity_status": validity, "overall_status": validity, "timestamp": utc_now()}
     made = OptimizationHealthReport.from_dict({"optimization_id": name, **said, "issues": [str(checks)]})
     store.write(KeepReport(made, checks, state))
+
+
+@pytest.mark.parametrize(("grade", "rule"), [(Grade.LOST, "verdict_lost"), (Grade.VOID, "verdict_void")])
+async def test_a_result_that_was_lost_or_void_is_told_once_by_its_grade(
+    store: Store, watch: Watch, grade: Grade, rule: str
+) -> None:
+    complete(store, "a")
+    at_work(store, "runs")
+    judge = await watch()
+    keep_verdict(store, "runs", verdict(grade))
+    keep_verdict(store, "a", verdict(grade))
+    await judge.look()
+    assert told(store) == [(rule, "a", False)]
+    assert f"the headline of {grade.value}" in store.alerts.page()[0]["message"]
+    keep_verdict(store, "a", verdict(Grade.CONFIRMED))
+    await judge.look()
+    assert told(store) == [(rule, "a", True)]
+
+
+async def test_a_rule_may_ask_for_the_grade_and_the_forecast(store: Store) -> None:
+    complete(store, "a")
+    keep_verdict(store, "a", verdict(Grade.UNPROVEN))
+    (row,) = store.health_reports_since(0)
+    facts = report_facts(store, row)
+    assert facts is not None
+    grades = {name: value for name, value in facts.figures.items() if name.startswith("verdict_")}
+    assert grades == {f"verdict_{grade.value}": float(grade is Grade.UNPROVEN) for grade in Grade}
+    assert [facts.figures[name] for name in ("forecast", "forecast_low", "forecast_high")] == [
+        FORECAST.mean, FORECAST.low, FORECAST.high,
+    ]  # fmt: skip
+    assert facts.figures.keys() <= QUANTITIES[Scope.REPORT].keys()
 
 
 async def test_what_reports_say_holds_until_the_next_one(store: Store, watch: Watch) -> None:

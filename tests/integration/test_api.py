@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from o9_testing import LINE, ended, new, shell_command, until
+from verdicts import keep_verdict, verdict
 
 from o9.api import api
 from o9.api.answers import code_of
+from o9.health.grades import Grade
 from OptimizationStateAggregator import (
     AlertLevel,
     OptimizationAlert,
@@ -54,6 +56,22 @@ async def refusal(
     assert response.keys() - {"versions"} == {"success", "error", "code"}, response
     assert response["success"] is False
     return response["code"], response["error"]
+
+
+async def test_what_is_listed_has_its_grade_which_may_be_sent_back(aggregator: OptimizationStateAggregator) -> None:
+    await answer(aggregator, "/optimizations", "POST", FIELDS)
+    await ended(aggregator, "名 1")
+    assert (await answer(aggregator, "/optimizations/名 1"))["grade"] is None
+    keep_verdict(aggregator.store, "名 1", verdict(Grade.LOST))
+    read = await answer(aggregator, "/optimizations/名 1")
+    (listed,) = (await answer(aggregator, "/optimizations"))["items"]
+    assert read["grade"] == listed["grade"] == "lost"
+    changed = await answer(aggregator, "/optimizations/名 1", "PUT", read | {"name": "renamed"})
+    assert changed["name"] == "renamed"
+    code, error = await refusal(aggregator, "/optimizations/名 1", "PUT", read | {"grade": "confirmed"})
+    assert (code, error.partition(":")[0]) == (422, "grade")
+    told = await answer(aggregator, "/health/名 1")
+    assert (told["grade"] is None) == (told["verdict"] is None)
 
 
 async def test_a_life_by_requests(aggregator: OptimizationStateAggregator) -> None:

@@ -58,7 +58,7 @@ def test_list_json_has_the_fields_and_reads_every_page(o9: O9Command) -> None:
             create(store, f"many-{number}")
     found = o9("list", "--json").json()
     assert len({one["optimization_id"] for one in found}) == 603
-    assert set(found[0]) == set(OptimizationState.__dataclass_fields__)
+    assert set(found[0]) == {*OptimizationState.__dataclass_fields__, "grade"}
 
 
 def test_show_tells_the_whole_story(o9: O9Command, filled: Path) -> None:

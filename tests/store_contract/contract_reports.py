@@ -14,7 +14,7 @@ from o9.model.optimization import OptimizationHealthReport, OptimizationState, u
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
 from o9.store.ledger import Amend, CommitStep
-from o9.store.reports import KeepReport
+from o9.store.reports import VERDICT_CHECK, KeepReport
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
@@ -69,6 +69,25 @@ class ReportContract:
             before = rows[-1]["last_at"], rows[-1]["optimization_id"]
         assert seen == ["a0", "a6", "a5", "a4", "a3", "a2", "a1"]
         assert store.health_reports()[0]["report"]["issues"] == ["worse"]
+
+    def test_the_verdicts_of_many_are_read_at_once(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name in ("a", "b", "c", "d"):
+            put(store, name)
+        held = {"grade": "lost", "headline": "横截面"}
+        checks = [{"name": "validity.other", "evidence": {}}, {"name": VERDICT_CHECK, "evidence": {"verdict": held}}]
+        keep(store, said("a"), checks=checks)
+        keep(store, said("b"), checks=checks)
+        keep(store, said("b", issues=["newer"]), checks=checks[:1])
+        keep(store, said("c"), checks=[{"name": VERDICT_CHECK, "evidence": {}}])
+        found = store.health_verdicts(["a", "b", "c", "d", "ghost"])
+        assert found == {
+            "a": {"status": "created", "verdict": held},
+            "b": {"status": "created", "verdict": None},
+            "c": {"status": "created", "verdict": None},
+        }
+        assert store.health_verdicts([]) == {}
+        assert [row["verdict"] for row in store.health_history("b")] == [None, held]
 
     def test_every_end_is_due_until_a_report_of_it_was_kept(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -28,6 +28,7 @@ OF = {rule.name: rule for rule in BUILT_IN}
 ENDED: dict[str, float | None] = {"completed": 1.0, "failed": 0.0, "timed_out": 0.0, "current_performance": 1.5}
 GOOD_REPORT: dict[str, float | None] = {
     "completed": 1.0, "validity_critical": 0.0, "look_ahead_found": 0.0, "risk_limits_broken": 0.0,
+    "verdict_void": 0.0, "verdict_lost": 0.0,
 }  # fmt: skip
 # By rule: what happens, and what nearly does.
 CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
@@ -44,6 +45,14 @@ CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
     "validity_critical": (
         GOOD_REPORT | {"validity_critical": 1.0},
         GOOD_REPORT | {"validity_critical": 1.0, "completed": 0.0},
+    ),
+    "verdict_void": (
+        GOOD_REPORT | {"validity_critical": 1.0, "verdict_void": 1.0},
+        GOOD_REPORT | {"verdict_void": 1.0, "completed": 0.0},
+    ),
+    "verdict_lost": (
+        GOOD_REPORT | {"validity_critical": 1.0, "verdict_lost": 1.0},
+        GOOD_REPORT | {"verdict_lost": 1.0, "completed": 0.0},
     ),
     "look_ahead_found": (GOOD_REPORT | {"validity_critical": 1.0, "look_ahead_found": 1.0}, GOOD_REPORT),
     "risk_limit_broken": (GOOD_REPORT | {"risk_limits_broken": 1.0}, GOOD_REPORT),
@@ -96,7 +105,7 @@ def test_what_is_told_can_be_sent(name: str) -> None:
     """A valid alert with its rule's label, whose words name all that they want to."""
     made, (happens, _) = OF[name], CASES[name]
     about = {each: each for each in ("node", "schedule", "channel")}  # what their facts are labelled with
-    words = {each: each for each in ("name", "detail", "host", "validity", "look_ahead", "risk")}
+    words = {each: each for each in ("name", "detail", "host", "validity", "look_ahead", "risk", "verdict")}
     figures: dict[str, float | None] = dict.fromkeys(
         ("execution_time", "baseline_performance", "target_performance", "trials", "silent_seconds", "queued"), 1.0
     )  # fmt: skip

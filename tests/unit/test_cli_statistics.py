@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as some
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from verdicts import check_of, verdict
 
 from o9.cli.bars import bar, fitted, sparkline
-from o9.cli.health_views import health_view, reports_view, verdict_line
+from o9.cli.health_views import health_line, health_view, reports_view, result_lines
 from o9.cli.statistics_views import metrics_view, ranked_by, rankings_view, statistics_view, trends_view
 from o9.health.checks import THRESHOLDS, Check, report_of, unknown
+from o9.health.grades import Grade, verdict_of
+from o9.health.verdict_words import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.statistics.summary import by_window, global_summary, queue_for, standing_for
@@ -286,7 +289,7 @@ def test_the_metrics_that_can_be_ranked_are_listed_o9_s_own_first() -> None:
 
 # Health
 
-LUCK = Check("validity.luck", 0.31, "luck's words", "do not trade on it", True, {"verdict": "overfit"})
+LOST = check_of(verdict(Grade.LOST, score=0.31, remedy="do not trade on it"))
 
 
 def state(name: str = "Trend") -> OptimizationState:
@@ -311,14 +314,17 @@ BASELESS = unknown("performance.baseline", "no baseline", "give one", essential=
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", AWKWARD)
 def test_a_judgement_begins_with_its_verdict_and_has_each_check_with_its_remedy_once(width: int, name: str) -> None:
-    told = judged(LUCK, WHOLE, SAFE, BASELESS, width=width, name=name)
+    told = judged(LOST, WHOLE, SAFE, BASELESS, width=width, name=name)
     flat = " ".join(told.split())
-    assert "The search is fitted to its data. Critical for its validity (0.31)" in flat
-    assert flat.index("Critical") < flat.index("validity 0.31")
-    assert "luck 0.31 luck's words → do not trade on it" in flat
+    made = verdict_of([LOST.to_dict()])
+    assert f"result: {headline(made)}" in flat
+    assert "health: critical, for its validity (0.31)" in flat
+    assert flat.index("result:") < flat.index("health:") < flat.index("validity 0.31")
+    assert flat.count(forecast_sentence(made)[1:]) == flat.count("Alpha over the baseline") == 1
+    assert "verdict 0.31 the result above" in flat
     assert "steps 1.00 all 3 steps are there" in flat
     assert "baseline unknown no baseline → give one" in flat
-    assert flat.count("do not trade on it") == flat.count("give one") == 1
+    assert flat.count("o not trade on it") == flat.count("give one") == 1
     assert "never shown" not in flat
     assert "Issues" not in flat
     assert "Recommendations" not in flat
@@ -332,20 +338,21 @@ def test_what_a_rule_has_added_is_told_behind_the_checks() -> None:
 
 
 def test_a_healthy_and_an_unknown_one_say_so() -> None:
-    real = Check("validity.luck", 0.99, "real", "", True, {"verdict": "real"})
+    real = check_of(verdict(Grade.CONFIRMED))
     good = Check("performance.baseline", 1.0, "better")
     healthy = report_of("x", NOON, [real, WHOLE, SAFE, good], THRESHOLDS)
-    assert verdict_line(healthy, [real.to_dict()]).plain == "The result is more than luck. Healthy"
+    assert health_line(healthy).plain == "health: healthy"
     none = report_of("x", NOON, [WHOLE, SAFE, BASELESS], THRESHOLDS)
-    line = "Whether the result is more than luck is unknown. Unknown in its validity and performance"
-    assert verdict_line(none, []).plain == line
+    line = "health: unknown, as its validity and performance cannot be known; all that is known is good"
+    assert health_line(none).plain == line
+    assert words_of(*result_lines(None)) == "result: not judged yet"
 
 
 def test_a_list_of_reports_keeps_ids_whole() -> None:
-    reports = [report_of(f"横截面排序-{n}", NOON, [LUCK, WHOLE, SAFE, BASELESS], THRESHOLDS) for n in range(2)]
+    reports = [report_of(f"横截面排序-{n}", NOON, [LOST, WHOLE, SAFE, BASELESS], THRESHOLDS) for n in range(2)]
     for width in WIDTHS:
-        told = drawn(reports_view(reports, width), width=width)
-        assert [line.split()[:2] for line in told.splitlines()[2:]] == [
-            [f"横截面排序-{n}", "critical"] for n in range(2)
-        ]
-        assert ("validity" in told) == (width >= 120 or width == 200)
+        told = drawn(reports_view(reports, width, {reports[0].optimization_id: verdict(Grade.LOST)}), width=width)
+        rows = [line.split() for line in told.splitlines()[2:]]
+        assert [row[0] for row in rows] == [f"横截面排序-{n}" for n in range(2)]
+        assert (rows[0][2:4], rows[1][1:3]) == (["lost", "critical"], ["-", "critical"])
+        assert ("validity" in told) == (width == 200)

@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from contract_reports import keep, said
 from contract_steps import at_work, put, trial
+from verdicts import FORECAST, keep_verdict, verdict
 
 from o9.alerts.system import AlertNotificationSystem
 from o9.health.checker import OptimizationHealthChecker
+from o9.health.grades import Grade
 from o9.model.errors import OptimizationError, OptimizationStatisticsError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, OptimizationMetrics, utc_now
 from o9.model.states import AlertLevel, TrialState
@@ -144,6 +146,19 @@ def test_figures_history_and_rankings(store: Store) -> None:
     assert counted.loc[("status", "completed"), "count"] == 1
     trends = frame(store, "trends", time_range=timedelta(hours=3))
     assert (trends["count"].sum(), trends["is_over"].tolist()[-1]) == (1, False)
+
+
+def test_health_has_the_verdict_and_its_forecast(store: Store) -> None:
+    for name in ("lost", "unproven"):
+        put(store, name)
+    keep_verdict(store, "unproven", verdict(Grade.UNPROVEN, forecast=None))
+    keep_verdict(store, "lost", verdict(Grade.LOST))
+    rows = frame(store, "health").set_index("optimization_id")
+    lost, unproven = rows.loc["lost"], rows.loc["unproven"]
+    assert (lost["grade"], lost["reason"], unproven["grade"]) == ("lost", "hold_out_negative", "unproven")
+    figures = ["forecast", "forecast_low", "forecast_high", "claimed", "held_out"]
+    assert lost[figures].tolist() == [FORECAST.mean, FORECAST.low, FORECAST.high, FORECAST.claimed, FORECAST.held_out]
+    assert unproven[figures].isna().all()
 
 
 def test_health_and_alerts_of_all_and_of_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

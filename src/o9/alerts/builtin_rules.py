@@ -78,8 +78,21 @@ def _health() -> Iterator[Rule]:
     """What health reports say; each holds until the next report."""
     yield _rule(
         "validity_critical", "Validity critical", Scope.REPORT, AlertLevel.ERROR,
-        "completed == 1 and validity_critical == 1 and look_ahead_found == 0",
+        "completed == 1 and validity_critical == 1 and look_ahead_found == 0 and verdict_void == 0 "
+        "and verdict_lost == 0",
         "its result is not to be trusted: {validity}",
+        "do not trade on it; `o9 health {optimization}` has what that rests on",
+    )  # fmt: skip
+    yield _rule(
+        "verdict_void", "Result void", Scope.REPORT, AlertLevel.WARNING,
+        "completed == 1 and verdict_void == 1 and look_ahead_found == 0",
+        "the result of {name} is void: {verdict}",
+        "correct the objective and submit it again; `o9 health {optimization}` has what was found",
+    )  # fmt: skip
+    yield _rule(
+        "verdict_lost", "Result lost out of sample", Scope.REPORT, AlertLevel.WARNING,
+        "completed == 1 and verdict_lost == 1 and look_ahead_found == 0",
+        "the result of {name} did not hold on data that the search never saw: {verdict}",
         "do not trade on it; `o9 health {optimization}` has what that rests on",
     )  # fmt: skip
     yield _rule(

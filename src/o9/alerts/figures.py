@@ -126,6 +126,8 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.REPORT: {
         "validity_score": SHARE, "completeness_score": SHARE, "security_score": SHARE, "performance_score": SHARE,
         "completed": FLAG, "validity_critical": FLAG, "look_ahead_found": FLAG, "risk_limits_broken": COUNT,
+        "verdict_void": FLAG, "verdict_lost": FLAG, "verdict_unproven": FLAG, "verdict_plausible": FLAG,
+        "verdict_confirmed": FLAG, "forecast": NUMBER, "forecast_low": NUMBER, "forecast_high": NUMBER,
     },
     Scope.FINDING: {},
     Scope.NODE: {"silent_seconds": SECONDS, "silent_leases": MEASURE},
@@ -154,7 +156,8 @@ LABELS: Mapping[Scope, tuple[str, ...]] = {
 }  # fmt: skip
 WORDS: Mapping[Scope, tuple[str, ...]] = {
     Scope.OPTIMIZATION: ("name",), Scope.END: ("name", "detail"), Scope.DEATH: ("name", "detail"),
-    Scope.REPORT: ("name", "validity", "look_ahead", "risk"), Scope.NODE: ("host",), Scope.NODE_DEATH: ("host",),
+    Scope.REPORT: ("name", "validity", "look_ahead", "risk", "verdict"),
+    Scope.NODE: ("host",), Scope.NODE_DEATH: ("host",),
     Scope.THIS_NODE: ("detail",), Scope.CHANNEL: ("detail",),
 }  # fmt: skip
 

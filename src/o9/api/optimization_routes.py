@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -23,8 +24,10 @@ from o9.api.parameters import (
     PageQuery,
     body_of,
 )
+from o9.health.grades import Grade, Verdict
+from o9.health.kept import kept_verdict, kept_verdicts
 from o9.lifecycle.submission import new_optimization
-from o9.model.errors import OptimizationStateError
+from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
 from o9.model.states import TrialState
 from o9.monitor.pages import START, metrics_page
@@ -48,6 +51,13 @@ class TrialAnswer(BaseModel):
     duration_seconds: float
 
 
+@dataclass
+class JudgedOptimization(OptimizationState):
+    """grade: what may be believed of its best, by the last health report of its present status; null: not judged."""
+
+    grade: Grade | None = None
+
+
 class Deleted(BaseModel):
     optimization_id: str
 
@@ -58,20 +68,23 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         """Submit one. The same id with the same content once more answers with the first, and creates nothing."""
         return success((await backend.submit_request(new_optimization(fields))).to_dict())
 
-    @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[OptimizationState]])
+    @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[JudgedOptimization]])
     async def list_optimizations(asked: Annotated[OptimizationQuery, Query()]) -> JSONResponse:
         """The newest first; all filters that are given hold."""
         store = backend.store
         found = await store.read_async(store.list, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
-        return page([state.to_dict() for state in found.items], found.next_cursor)
+        verdicts = await store.read_async(kept_verdicts, store, found.items)
+        items = [state.to_dict() | _grade(verdicts.get(state.optimization_id)) for state in found.items]
+        return page(items, found.next_cursor)
 
-    @app.get(ONE, response_model=Success[OptimizationState])
+    @app.get(ONE, response_model=Success[JudgedOptimization])
     async def get_optimization(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Its present state, also after its end. The header `ETag` is the version that `If-Match` of a PUT takes."""
         await existing(backend, optimization_id)
         holding = await backend.store.read_async(backend.store.holding, optimization_id)
         state = await existing(backend, optimization_id)
-        return success(state.to_dict(), {"ETag": f'"{holding.version}"'} if holding else None)
+        verdict = await backend.store.read_async(kept_verdict, backend.store, state)
+        return success(state.to_dict() | _grade(verdict), {"ETag": f'"{holding.version}"'} if holding else None)
 
     @app.put(ONE, response_model=Success[OptimizationState], openapi_extra=body_of(OPTIMIZATION))
     async def update_optimization(
@@ -82,6 +95,8 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     ) -> JSONResponse:
         """Change the fields that are given. What runs is refused, or cancelled first with `cancel=true`."""
         cancel, version = asked.cancel == "true", _version(if_match)
+        if "grade" in fields:
+            fields = await _without_grade(backend, optimization_id, fields)
         return success((await change(backend, optimization_id, fields, cancel=cancel, version=version)).to_dict())
 
     @app.delete(ONE, response_model=Success[Deleted])
@@ -137,6 +152,19 @@ def _add_control(
         f"{ONE}/{verb}", ask, methods=["POST"], name=f"{verb}_optimization", description=summary,
         response_model=Success[OptimizationState],
     )  # fmt: skip
+
+
+def _grade(verdict: Verdict | None) -> dict[str, str | None]:
+    return {"grade": verdict.grade.value if verdict else None}
+
+
+async def _without_grade(backend: Backend, optimization_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """What GET answers may be sent back as it was read."""
+    state = await existing(backend, optimization_id)
+    verdict = await backend.store.read_async(kept_verdict, backend.store, state)
+    if fields["grade"] != _grade(verdict)["grade"]:
+        raise OptimizationValidationError("grade", "it is what the last health report says; leave it out")
+    return {name: value for name, value in fields.items() if name != "grade"}
 
 
 def _version(if_match: str | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -13,11 +14,21 @@ from o9.api.answers import PREFIX, ROOT, VERSIONS, Page, Success, page, success
 from o9.api.backend import Backend, existing
 from o9.api.health import PrefectCheck, system_health
 from o9.api.parameters import AlertQuery, NoQuery, RankingQuery, ResolveBody, TrendQuery
+from o9.health.grades import Grade, Verdict, verdict_of
+from o9.health.verdict_words import document
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
 from o9.store.alert_reads import PAGE_LIMIT
 from o9.store.cursors import read_cursor, write_cursor
 from o9.store.unit import Row
+
+
+@dataclass
+class JudgedReport(OptimizationHealthReport):
+    """grade and verdict: what may be believed of the best, with the forecast; null where it was not judged."""
+
+    grade: Grade | None = None
+    verdict: Verdict | None = None
 
 
 def add_other_routes(app: FastAPI, backend: Backend) -> None:
@@ -52,12 +63,15 @@ def _add_health(app: FastAPI, backend: Backend) -> None:
         """Whether O9 itself is well: the store, Prefect, the nodes, the channels."""
         return success(await system_health(backend, prefect))
 
-    @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[OptimizationHealthReport | None])
+    @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[JudgedReport | None])
     async def get_health_of(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Whether a result can be trusted: four scores, issues and recommendations."""
+        """Whether a result can be trusted: the verdict on it, four scores, issues and recommendations."""
         await existing(backend, optimization_id)
         report = await backend.get_optimization_health(optimization_id)
-        return success(report.to_dict() if report else None)
+        store = backend.store
+        kept = await store.read_async(store.health_report, optimization_id)
+        verdict = verdict_of(kept["checks"]) if kept else None
+        return success(report.to_dict() | document(verdict) if report else None)
 
 
 def _add_alerts(app: FastAPI, backend: Backend) -> None:

@@ -20,13 +20,13 @@ from o9.cli import words
 from o9.cli.batch import import_from_here
 from o9.cli.console import emit, results
 from o9.cli.escape import shown
-from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted, shortened
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted, one_line, shortened
 from o9.cli.follow import POLL_SECONDS, Follower, is_parked
 from o9.cli.interrupts import Interrupts
 from o9.cli.open_store import existing_store, option_for, store_url
 from o9.cli.progress import Display
 from o9.cli.reading import read_record
-from o9.cli.views import Record, summary_view
+from o9.cli.views import Record, results_view, summary_view
 from o9.model.errors import OptimizationStateError
 from o9.model.settings import DEFAULT_STORE
 from o9.model.states import ENDED, OptimizationStatus
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.model.optimization import OptimizationState
 
+EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
 FAREWELL = "left at once; what is recorded stays, and `o9 run --resume ID` goes on with what ran"
 # Submits or resumes, and answers with the ids to follow.
 Begin = Callable[["OptimizationStateAggregator", Display], Awaitable[list[str]]]
@@ -90,7 +91,7 @@ def conclude(url: str | None, conducted: Conducted) -> int:
     with existing_store(url) as store:
         records = [read_record(store, name) for name in conducted.ids]
     console = results()
-    emit(console, Text(), summary_view(records, console.width), Text())
+    emit(console, Text(), *results_view(records), summary_view(records, console.width), Text())
     emit(console, *_what_went_wrong(records))
     emit(console, *(Text(line) for line in what_next(records, option_for(url), console.width)))
     return exit_code(records, conducted.interrupted)
@@ -154,13 +155,16 @@ async def _conduct(
         await unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
         follower = Follower(aggregator.store, await begin(aggregator, display))
         await _follow(aggregator, follower, display, interrupts)
+        interrupted = interrupts.asked.is_set()
         if interrupts.terminated:
             display.say("stopping: what runs gets ten seconds to finish its step, and then waits for its next attempt")
             await aggregator.stop()
             await aggregator.store.read_async(follower.look)
-        elif interrupts.asked.is_set():
+        elif interrupted:
             await _pause(aggregator, follower, display, interrupts)
-        return Conducted(list(follower.states), interrupts.asked.is_set())
+        else:
+            await _judge(aggregator, follower, display, interrupts)
+        return Conducted(list(follower.states), interrupted)
     finally:
         await aggregator.cleanup()
 
@@ -183,6 +187,33 @@ async def _follow(
         else:
             with suppress(TimeoutError):
                 await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
+
+
+async def _judge(
+    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
+) -> None:
+    """Judge what has completed, unless that was done; Ctrl-C leaves the rest to `o9 health`."""
+    done = [state for state in follower.states.values() if state.status is OptimizationStatus.COMPLETED]
+    if not done:
+        return
+    display.waiting_for("judging what was found")
+    asked = asyncio.ensure_future(interrupts.asked.wait())
+    try:
+        for state in done:
+            judging = asyncio.ensure_future(
+                aggregator.health_checker.judge_ended(
+                    state.optimization_id, seconds=EVALUATION_SECONDS, allowed_imports=None
+                )
+            )
+            await asyncio.wait({judging, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not judging.done():
+                judging.cancel()
+                await asyncio.wait({judging})
+                return
+            if (error := judging.exception()) is not None:
+                display.say(shown(f"{state.optimization_id} could not be judged: {one_line(str(error))}"))
+    finally:
+        asked.cancel()
 
 
 async def _pause(

@@ -16,6 +16,8 @@ from o9.cli.reading import LIST_LIMIT, PAGE_WIDTH
 from o9.cli.views import list_view
 from o9.cli.words import aligned, command
 from o9.health.checker import OptimizationHealthChecker
+from o9.health.grades import Verdict, verdict_of
+from o9.health.verdict_words import document
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import ENDED, HealthStatus
 from o9.store.store import Store
@@ -34,7 +36,7 @@ def judge_optimization(url: str | None, optimization_id: str, *, evaluate: bool,
         state = existing_optimization(store, optimization_id)
         report, checks = asyncio.run(_judged(store, optimization_id, evaluate))
     if as_json:
-        write_json(report.to_dict() | {"checks": checks})
+        write_json(report.to_dict() | document(verdict_of(checks)) | {"checks": checks})
     else:
         console = results()
         console.width = min(console.width, PAGE_WIDTH)
@@ -53,11 +55,13 @@ def list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
         console, wanted = results(), limit or LIST_LIMIT
         read = limit if as_json else wanted + 1
         reports = asyncio.run(OptimizationHealthChecker(store=store).get_all_health_reports(read))
+        rows = store.health_verdicts([report.optimization_id for report in reports])
+        judged = {name: Verdict.from_dict(row["verdict"]) for name, row in rows.items() if row["verdict"]}
         if as_json:
-            write_json([report.to_dict() for report in reports])
+            write_json([report.to_dict() | document(judged.get(report.optimization_id)) for report in reports])
             return DONE
         if reports:
-            emit(console, reports_view(reports[:wanted], console.width))
+            emit(console, reports_view(reports[:wanted], console.width, judged))
             if len(reports) > wanted:
                 say(f"the newest {wanted}; there are more: --limit N shows them")
             return DONE

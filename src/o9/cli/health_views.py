@@ -1,4 +1,4 @@
-"""What `health` looks like: the verdict first, then each part with its checks. Pure: from reports to renderables.
+"""What `health` looks like: the result first, then each part with its checks. Pure: from reports to renderables.
 
 Contract. Fits 60 columns and more. A remedy stands beneath the check that it is for; what a report says beside its
 checks, because a rule has said it, comes last. Nothing is said twice.
@@ -19,44 +19,43 @@ from o9.cli.bars import bar
 from o9.cli.console import plain_table
 from o9.cli.escape import shown
 from o9.health.checks import PARTS
-from o9.health.validity import LUCK
-from o9.health.verdict import Verdict
+from o9.health.grades import VERDICT, Verdict, verdict_of
+from o9.health.verdict_words import NOT_JUDGED, paragraphs
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import HealthStatus
 
 BAR_WIDTH = 20
 PART_WIDTH = max(map(len, PARTS)) + 2
 NAME_WIDTH = 34  # of a check; longer ones are folded
-ROOM_FOR_SCORES = 72  # what a list of reports needs beside the ids, to show the parts and whole moments
+ROOM_FOR_SCORES = 84  # what a list of reports needs beside the ids, to show the parts and whole moments
 _COLOURS = {
     HealthStatus.HEALTHY: "green",
     HealthStatus.WARNING: "yellow",
     HealthStatus.CRITICAL: "red",
     HealthStatus.UNKNOWN: "dim",
 }
-_VERDICTS = {
-    Verdict.REAL.value: "The result is more than luck",
-    Verdict.LUCK.value: "The result cannot be told from luck",
-    Verdict.OVERFIT.value: "The search is fitted to its data",
-}
-_UNDECIDED = "Whether the result is more than luck is unknown"
 Check = Mapping[str, Any]
 
 
-def verdict_line(report: OptimizationHealthReport, checks: Sequence[Check]) -> Text:
-    """`The result cannot be told from luck. Critical for its validity (0.31)`"""
-    luck = next((check for check in checks if check["name"] == LUCK), None)
-    told = _VERDICTS.get(luck["evidence"].get("verdict", ""), _UNDECIDED) if luck else _UNDECIDED
+def result_lines(verdict: Verdict | None) -> list[RenderableType]:
+    """`result: ✓ CONFIRMED: held out, it earned 0.62 a year`, and below it what that rests on."""
+    if verdict is None:
+        return [Text(f"result: {NOT_JUDGED}", style="bold")]
+    line = Text("result: ", style="bold").append_text(words.result(verdict))
+    return [line, *(Padding(Text(shown(text)), (0, 0, 0, 2)) for text in paragraphs(verdict))]
+
+
+def health_line(report: OptimizationHealthReport) -> Text:
+    """`health: critical, for its performance (0.00)`: the weakest of four scores, of which the result is one."""
     status, scores = report.overall_status, {part: getattr(report, f"{part}_score") for part in PARTS}
     unknown = [part for part, score in scores.items() if score is None]
-    if status is HealthStatus.UNKNOWN:
-        why = f" in its {' and '.join(unknown)}"
-    elif status is HealthStatus.HEALTHY:
-        why = ""
-    else:
+    why = ""
+    if status is HealthStatus.UNKNOWN and len(unknown) < len(PARTS):
+        why = f", as its {' and '.join(unknown)} cannot be known; all that is known is good"
+    elif status in (HealthStatus.WARNING, HealthStatus.CRITICAL):
         weakest = min((part for part in PARTS if scores[part] is not None), key=lambda part: scores[part])
-        why = f" for its {weakest} ({scores[weakest]:.2f})"
-    return Text.assemble((f"{told}. ", "bold"), (status.value.capitalize(), f"bold {_COLOURS[status]}"), why)
+        why = f", for its {weakest} ({scores[weakest]:.2f})"
+    return Text.assemble(("health: ", "bold"), (status.value, f"bold {_COLOURS[status]}"), why)
 
 
 def health_view(
@@ -64,7 +63,8 @@ def health_view(
 ) -> list[RenderableType]:
     """The page of `o9 health ID`."""
     names = dict.fromkeys(filter(None, (state.name, state.optimization_id)))
-    page: list[RenderableType] = [Text("  ".join(map(shown, names))), verdict_line(report, checks), Text()]
+    page: list[RenderableType] = [Text("  ".join(map(shown, names)))]
+    page += [*result_lines(verdict_of(checks)), health_line(report), Text()]
     width = min(NAME_WIDTH, max((len(_short(check)) for check in checks), default=0))
     troubled = {str(issue).partition(": ")[0] for issue in report.issues}
     for part in PARTS:
@@ -80,16 +80,22 @@ def health_view(
     return page[:-1]
 
 
-def reports_view(reports: Sequence[OptimizationHealthReport], width: int) -> Table:
-    """The last report of each, the newest first. On a narrow terminal the parts give way, never an id."""
+def reports_view(
+    reports: Sequence[OptimizationHealthReport], width: int, verdicts: Mapping[str, Verdict] | None = None
+) -> Table:
+    """The last report of each, the newest first. On a narrow terminal the parts give way, never an id.
+
+    verdicts: by id, of those that were judged.
+    """
     ids = max(words.width_of(shown(report.optimization_id)) for report in reports)
     parts = PARTS if width >= ids + ROOM_FOR_SCORES else ()
-    table = plain_table("id", "health", *parts, "judged", right=parts)
+    table = plain_table("id", "result", "health", *parts, "judged", right=parts)
     for report in reports:
         status = report.overall_status
         scores = [_score(getattr(report, f"{part}_score"), getattr(report, f"{part}_status")) for part in parts]
         table.add_row(
             Text(shown(report.optimization_id)),
+            words.grade((verdicts or {}).get(report.optimization_id)),
             Text(status.value, style=_COLOURS[status]),
             *scores,
             words.moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
@@ -114,9 +120,10 @@ def _checks_of(checks: Sequence[Check], width: int, troubled: Collection[str]) -
     table.add_column(width=len("unknown"), justify="right")
     table.add_column()
     for check in checks:
-        told = Text(shown(check["unknown"] or check["words"]))
+        said_above = check["name"] == VERDICT and verdict_of([check]) is not None
+        told = Text("the result above" if said_above else shown(check["unknown"] or check["words"]))
         is_issue = check["name"] in troubled
-        if is_issue and check["remedy"]:
+        if is_issue and check["remedy"] and not said_above:
             told.append(f"\n→ {shown(check['remedy'])}", style="italic")
         score = Text("unknown" if check["score"] is None else f"{check['score']:.2f}")
         score.stylize("dim" if check["score"] is None else "yellow" if is_issue else "green")

@@ -14,6 +14,9 @@ from o9.cli.follow import crew_of, is_watched
 from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
 from o9.cli.views import Record, list_view, record_view, trials_view
 from o9.cli.words import command
+from o9.health.grades import Verdict
+from o9.health.kept import kept_verdict, kept_verdicts
+from o9.health.verdict_words import document
 from o9.lifecycle.effect import direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, OptimizationStatus, OptimizationType
@@ -38,15 +41,17 @@ def list_optimizations(
         wanted = limit or LIST_LIMIT
         found = _newest_first(store, status, kind, PAGE if as_json else min(PAGE, wanted + 1))
         if as_json:
-            write_json_list(state.to_dict() for state in islice(found, limit))
+            write_json_list(state.to_dict() | {"grade": _grade(verdict)} for state, verdict in islice(found, limit))
             return 0
-        newest = list(islice(found, wanted))
+        judged = list(islice(found, wanted))
+        newest = [state for state, _ in judged]
         console = results()
         if not newest:
             say("none is so" if status or kind else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
             return 0
         lost = _lost(store, newest)
-        emit(console, list_view(newest, console.width, lost))
+        verdicts = {state.optimization_id: verdict for state, verdict in judged if verdict is not None}
+        emit(console, list_view(newest, console.width, lost, verdicts))
         if lost:
             stuck = [state for state in newest if state.optimization_id in lost]
             ours = [state.optimization_id for state in stuck if not is_watched(state)]
@@ -102,23 +107,28 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
         crew=crew_of(store),
         store=place_of(store),
         option=option,
+        verdict=kept_verdict(store, state),
     )
 
 
 def record_document(record: Record) -> dict[str, Any]:
     """The state's fields, and beside them what only the store knows."""
     holding = record.holding
-    return record.state.to_dict() | {
-        "intent": holding.intent if holding else None,
-        "unmet": holding.unmet if holding else None,
-        "attempt": holding.attempt if holding else None,
-        "held_by": holding.lease_node if holding else None,
-        "prefect_run_id": holding.prefect_run_id if holding else None,
-        "best_trial": record.best.number if record.best else None,
-        "trial_counts": record.trial_counts,
-        "transitions": record.transitions,
-        "intents": record.asked,
-    }
+    return (
+        record.state.to_dict()
+        | {
+            "intent": holding.intent if holding else None,
+            "unmet": holding.unmet if holding else None,
+            "attempt": holding.attempt if holding else None,
+            "held_by": holding.lease_node if holding else None,
+            "prefect_run_id": holding.prefect_run_id if holding else None,
+            "best_trial": record.best.number if record.best else None,
+            "trial_counts": record.trial_counts,
+            "transitions": record.transitions,
+            "intents": record.asked,
+        }
+        | document(record.verdict)
+    )
 
 
 def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
@@ -127,6 +137,10 @@ def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
     while page := store.trials(optimization_id, after=after, limit=PAGE):
         yield from page
         after = page[-1].number
+
+
+def _grade(verdict: Verdict | None) -> str | None:
+    return verdict.grade.value if verdict else None
 
 
 def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
@@ -140,11 +154,13 @@ def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
 
 def _newest_first(
     store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, page_size: int
-) -> Iterator[OptimizationState]:
+) -> Iterator[tuple[OptimizationState, Verdict | None]]:
+    """Each with its verdict, which is read with its page."""
     cursor = None
     while True:
         page = store.list(status=status, optimization_type=kind, limit=page_size, cursor=cursor)
-        yield from page.items
+        verdicts = kept_verdicts(store, page.items)
+        yield from ((state, verdicts.get(state.optimization_id)) for state in page.items)
         cursor = page.next_cursor
         if cursor is None:
             return

@@ -16,6 +16,8 @@ from o9.cli.console import plain_table
 from o9.cli.escape import shown
 from o9.cli.events import Event, merged, wish
 from o9.cli.follow import Crew, is_parked, is_watched
+from o9.health.grades import Verdict
+from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus
@@ -24,6 +26,7 @@ from o9.store.queries import Holding
 
 WIDE = 118  # from here on, everything fits beside each other
 NARROWEST_REST = 40  # what a list needs beside the ids
+MOST_RESULTS = 10  # of which each has its reason; more have their grades in the table
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,24 @@ class Record:
     crew: Crew = field(default_factory=Crew)
     store: str = ""
     option: str = ""
+    verdict: Verdict | None = None
 
 
-def list_view(states: Sequence[OptimizationState], width: int, lost: Collection[str] = ()) -> Table:
+def list_view(
+    states: Sequence[OptimizationState],
+    width: int,
+    lost: Collection[str] = (),
+    verdicts: Mapping[str, Verdict] | None = None,
+) -> Table:
     """Newest first, as given. On a narrow terminal the type and the time give way, then the name; never an id.
 
-    lost: ids of those that nobody works on, whatever their status says.
+    lost: ids of those that nobody works on, whatever their status says. verdicts: by id, of those that were judged;
+    without any there is no column for them.
     """
     wide = width >= WIDE
-    table = plain_table("id", "name", *(["type"] if wide else []), "status", "steps", "best", right=("steps", "best"))
+    judged = ["result"] if verdicts else []
+    headings = ("id", "name", *(["type"] if wide else []), "status", "steps", "best", *judged)
+    table = plain_table(*headings, right=("steps", "best"))
     if wide:
         table.add_column("created")
     for state in states:
@@ -58,6 +70,7 @@ def list_view(states: Sequence[OptimizationState], width: int, lost: Collection[
             words.status(state.status, doubtful=state.optimization_id in lost),
             words.steps(state),
             words.number(words.best_value(state)),
+            *([words.grade(verdicts.get(state.optimization_id))] if verdicts else []),
             *([words.moment(state.created_at)] if wide else []),
         )
     longest = max(words.width_of(shown(state.optimization_id)) for state in states)
@@ -95,13 +108,16 @@ def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[T
 def summary_view(records: Sequence[Record], width: int) -> Table:
     """How each of a run came out. On a narrow terminal the baseline gives way to the improvement over it."""
     wide = width >= WIDE
-    headings = ["id", "status", "best", *(["baseline"] if wide else []), "improvement", "trials", "time"]
+    judged = any(record.verdict for record in records)
+    headings = ["id", "status", *(["result"] if judged else []), "best", *(["baseline"] if wide else [])]
+    headings += ["improvement", "trials", "time"]
     table = plain_table(*headings, right=("best", "baseline", "improvement", "trials", "time"))
     for record in records:
         state = record.state
         table.add_row(
             Text(shown(state.optimization_id)),
             words.status(state.status),
+            *([words.grade(record.verdict)] if judged else []),
             words.number(words.best_value(state)),
             *([words.baseline(state)] if wide else []),
             words.improvement(state),
@@ -111,13 +127,28 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
     return table
 
 
+def results_view(records: Sequence[Record]) -> list[RenderableType]:
+    """What may be believed of each: its grade and the reason first; of a single one also what that rests on."""
+    judged = [record for record in records if record.verdict is not None]
+    if not judged or len(judged) > MOST_RESULTS:
+        return []
+    page: list[RenderableType] = []
+    for record in judged:
+        assert record.verdict is not None
+        line = words.result(record.verdict)
+        page.append(line if len(records) == 1 else Text(f"{words.title(record.state)}  ").append_text(line))
+        below = paragraphs(record.verdict) if len(records) == 1 else [forecast_sentence(record.verdict)]
+        page += [_indented(text) for text in below if text]
+    return [*page, Text()]
+
+
 def record_view(record: Record, width: int) -> list[RenderableType]:
     """The page of `o9 show`."""
     state = record.state
     page: list[RenderableType] = [Text(words.title(state), style="bold")]
     if state.description:
         page += [Text(shown(line)) for line in state.description.splitlines()]
-    page += [Text(), _facts(record), Text()]
+    page += [Text(), *results_view([record]), _facts(record), Text()]
     for title, entries, style in (("Issues", state.issues, "red"), ("Warnings", state.warnings, "yellow")):
         if entries:
             page += [
@@ -185,6 +216,9 @@ def _facts(record: Record) -> Table:
     row("best", _result(record))
     if state.optimized_parameters:
         row("parameters", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in state.optimized_parameters.items()))
+    if record.verdict is None and record.trial_counts and state.status in ENDED:
+        judge = words.command("health", [state.optimization_id], record.option)
+        row("result", f"{NOT_JUDGED}; `{judge}` judges it")
     if record.trial_counts:
         row("trials", words.of_trials(record.trial_counts))
     if holding and holding.prefect_run_id:

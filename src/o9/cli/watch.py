@@ -16,7 +16,7 @@ from o9.cli.follow import POLL_SECONDS, Follower, crew_of, is_parked, nobody_wor
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.progress import Display
 from o9.cli.reading import read_record, record_document
-from o9.cli.views import summary_view
+from o9.cli.views import results_view, summary_view
 from o9.cli.words import aligned, command
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
@@ -43,7 +43,7 @@ def watch_optimization(url: str | None, optimization_id: str, *, as_json: bool) 
             write_json(record_document(record))
         else:
             console = results()
-            emit(console, Text(), summary_view([record], console.width), Text())
+            emit(console, Text(), *results_view([record]), summary_view([record], console.width), Text())
             shows = (command("show", [optimization_id], option_for(url)), "the result and its history")
             emit(console, *map(Text, aligned([shows], console.width)))
     return DONE if record.state.status is OptimizationStatus.COMPLETED else NOT_COMPLETED

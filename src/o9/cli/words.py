@@ -13,6 +13,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from o9.cli.escape import shown
+from o9.health.grades import Grade, Verdict
+from o9.health.verdict_words import GRADES, marked
 from o9.lifecycle.effect import Direction, is_better
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
@@ -32,6 +34,14 @@ _STYLES = {
     OptimizationStatus.FAILED: "red",
     OptimizationStatus.CANCELLED: "magenta",
     OptimizationStatus.TIMEOUT: "red",
+}
+
+_GRADES = {
+    Grade.CONFIRMED: "green",
+    Grade.PLAUSIBLE: "cyan",
+    Grade.UNPROVEN: "yellow",
+    Grade.LOST: "red",
+    Grade.VOID: "red",
 }
 
 
@@ -83,6 +93,20 @@ def value_of(value: Any) -> str:
 def status(value: OptimizationStatus, *, doubtful: bool = False) -> Text:
     """`running?` where the record says so and nobody is there to run it."""
     return Text(f"{value.value}?" if doubtful else value.value, style="yellow" if doubtful else _STYLES[value])
+
+
+def grade(verdict: Verdict | None) -> Text:
+    """`✓ confirmed`"""
+    if verdict is None:
+        return Text(NOTHING, style="dim")
+    return Text(f"{GRADES[verdict.grade].mark} {verdict.grade.value}", style=_GRADES[verdict.grade])
+
+
+def result(verdict: Verdict) -> Text:
+    """`✓ CONFIRMED: held out, it earned 0.62 a year`"""
+    return Text(f"{marked(verdict)}: ", style=f"bold {_GRADES[verdict.grade]}").append(
+        shown(verdict.headline), style="bold"
+    )
 
 
 def title(state: OptimizationState) -> str:

@@ -10,6 +10,7 @@ What cannot be evaluated here is kept with the reason, and tried again the next 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,17 +38,23 @@ _OPT_IN = (
 
 
 async def evaluate_again(
-    store: Store, state: OptimizationState, *, seconds: float, allowed_imports: tuple[str, ...] | None
+    store: Store,
+    state: OptimizationState,
+    *,
+    seconds: float,
+    allowed_imports: tuple[str, ...] | None,
+    most_seconds_each: float = math.inf,
 ) -> None:
     """Evaluate the best of one that has ended once more, unless that was done; takes `seconds` at most.
 
-    Nothing is done for one that runs, or has no best. `allowed_imports` None: whoever asks runs code on the spot
+    Nothing is done, and nothing kept, for one that runs, that has no best, or whose best took longer than
+    `most_seconds_each` in its trial. `allowed_imports` None: whoever asks runs code on the spot
     anyway, and any import path is followed unless O9_ALLOWED_IMPORTS is set.
     """
     if state.status not in ENDED:
         return
     best = (await store.read_async(read_best, store, state))[1]
-    if best is None:
+    if best is None or best.duration_seconds > most_seconds_each:
         return
     kept = await store.read_async(store.repetition, state.optimization_id)
     try:

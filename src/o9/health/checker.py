@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary
 from o9.health.checks import PARTS, THRESHOLDS, Check, report_of, unknown
 from o9.health.completeness import completeness
 from o9.health.facts import Facts, read_facts
+from o9.health.grades import Verdict
+from o9.health.kept import kept_verdict
 from o9.health.performance import performance
 from o9.health.rules import Rule, apply_rule, name_of
 from o9.health.security import security
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 EVALUATION_SECONDS = 60.0
+EVALUATIONS = 10  # that once more takes at most: twice on all data, and on eight that end earlier
 HISTORY_SHOWN = 100
 LOOK_SECONDS = 2.0  # for reports that other processes have made
 _SEVERITY = {HealthStatus.HEALTHY: 0, HealthStatus.UNKNOWN: 0, HealthStatus.WARNING: 1, HealthStatus.CRITICAL: 2}
@@ -119,6 +122,35 @@ class OptimizationHealthChecker(StoreComponent):
             if (utc_now() - report.timestamp).total_seconds() < self.check_interval:
                 return report
         return await self.check_optimization_health(optimization_id)
+
+    async def judge_ended(
+        self, optimization_id: str, *, seconds: float, allowed_imports: tuple[str, ...] | None
+    ) -> OptimizationHealthReport:
+        """Judge one that has just ended, unless a report of how it is now was kept: then that is the answer.
+
+        Its best is evaluated once more where EVALUATIONS of it are done within `seconds`, by what it took before.
+        `allowed_imports`: as for `o9.health.again.evaluate_again`. Raises OptimizationError where there is none.
+        """
+        state = await self.existing(optimization_id)
+        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        if kept is not None and _is_of(kept, state) and kept["judged_by"] == self._measure():
+            return OptimizationHealthReport.from_dict(kept["report"])
+        from o9.health.again import evaluate_again  # brings numpy
+
+        async with self._evaluating:
+            each = seconds / EVALUATIONS
+            await evaluate_again(
+                self.store, state, seconds=seconds, allowed_imports=allowed_imports, most_seconds_each=each
+            )
+        return await self.check_optimization_health(optimization_id)
+
+    async def get_verdict(self, optimization_id: str) -> Verdict | None:
+        """What may be believed of its best, by the last report of its present status; None where there is none.
+
+        Raises OptimizationError where there is no such optimization.
+        """
+        state = await self.existing(optimization_id)
+        return await self.store.read_async(kept_verdict, self.store, state)
 
     async def get_health_report(self, optimization_id: str) -> OptimizationHealthReport | None:
         """The last report, whoever made it; None where there is none yet.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from o9.health.checker import OptimizationHealthChecker
+from o9.health.grades import Verdict, verdict_of
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
@@ -27,9 +28,13 @@ Progress = Callable[[float], Awaitable[None]]
 
 @dataclass
 class Round:
-    """What was checked. `failures`: why, by id; `more_due`: there were more that have ended than `limit`."""
+    """What was checked. `verdicts`: by id, of those that were judged. `failures`: why, by id.
+
+    more_due: there were more that have ended than `limit`.
+    """
 
     reports: list[OptimizationHealthReport] = field(default_factory=list)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
     under_way: int = 0
     ended: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -43,7 +48,7 @@ class Round:
         return counts
 
     def figures(self) -> dict[str, Any]:
-        """All but the reports, which the store has."""
+        """All but the reports and verdicts, which the store has."""
         return {
             "checked": len(self.reports),
             "under_way": self.under_way,
@@ -69,6 +74,9 @@ async def check_round(
         report = await _checked(checker, name, done, evaluate=number > len(running))
         if report is not None:
             done.reports.append(report)
+            kept = await store.read_async(store.health_report, name)
+            if kept is not None and (verdict := verdict_of(kept["checks"])) is not None:
+                done.verdicts[name] = verdict
             done.under_way += number <= len(running)
             done.ended += number > len(running)
         if progress is not None:

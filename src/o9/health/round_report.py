@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 from o9.health.checks import PARTS
+from o9.health.grades import Verdict
 from o9.health.round import WORST_FIRST, Round
+from o9.health.verdict_words import forecast_sentence, headline
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 
@@ -20,6 +22,7 @@ def table(done: Round) -> list[dict[str, Any]]:
     return [
         {
             "optimization": report.optimization_id,
+            "result": headline(done.verdicts.get(report.optimization_id)),
             "overall": report.overall_status.value,
             **{part: _score(getattr(report, f"{part}_score")) for part in PARTS},
             "issues": len(report.issues),
@@ -47,7 +50,7 @@ def markdown(done: Round) -> str:
     if ill:
         lines += ["", "## The worst first", ""]
         for report in ill[:TOLD]:
-            lines += _told(report)
+            lines += _told(report, done.verdicts.get(report.optimization_id))
         lines += _beyond(len(ill))
     return "\n".join(lines) + "\n"
 
@@ -56,9 +59,12 @@ def worst_first(reports: list[OptimizationHealthReport]) -> list[OptimizationHea
     return sorted(reports, key=lambda report: (WORST_FIRST.index(report.overall_status), _weakest(report)))
 
 
-def _told(report: OptimizationHealthReport) -> list[str]:
+def _told(report: OptimizationHealthReport, verdict: Verdict | None) -> list[str]:
     scores = ", ".join(f"{part} {_score(getattr(report, f'{part}_score'))}" for part in PARTS)
     lines = [f"- **{_plain(report.optimization_id)}** is {report.overall_status.value} ({scores})"]
+    if verdict is not None:
+        told = filter(None, (headline(verdict), forecast_sentence(verdict)))
+        lines.append(f"  - result: {_plain('; '.join(told))}")
     lines += [f"  - {_plain(str(issue))}" for issue in report.issues[:ISSUES_TOLD]]
     if len(report.issues) > ISSUES_TOLD:
         lines.append(f"  - and {len(report.issues) - ISSUES_TOLD} more")

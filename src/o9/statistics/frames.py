@@ -52,7 +52,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "completeness_status": "string", "security_status": "string", "performance_status": "string",
         "validity_score": "float64", "completeness_score": "float64", "security_score": "float64",
         "performance_score": "float64", "issues": "string", "recommendations": "string", "status": "string",
-        "first_at": MOMENT, "times": "Int64",
+        "first_at": MOMENT, "times": "Int64", "grade": "string", "reason": "string", "headline": "string",
+        "forecast": "float64", "forecast_low": "float64", "forecast_high": "float64", "claimed": "float64",
+        "held_out": "float64",
     },
     "alerts": {
         "alert_id": "string", "optimization_id": "string", "level": "string", "title": "string", "message": "string",

@@ -97,7 +97,18 @@ def health(store: Store, optimization_id: str | None, limit: int | None) -> list
             yield from page
             before = page[-1]["last_at"], page[-1]["optimization_id"]
 
-    return [{**row, **row["report"]} for row in islice(pages(), limit)]
+    return [{**row, **row["report"], **_verdict(row["verdict"])} for row in islice(pages(), limit)]
+
+
+def _verdict(found: Mapping[str, Any] | None) -> Row:
+    """The columns of a verdict, as a report keeps it."""
+    if found is None:
+        return {}
+    forecast = found["forecast"] or {}
+    columns = {"forecast": "mean", "forecast_low": "low", "forecast_high": "high"}
+    columns |= {"claimed": "claimed", "held_out": "held_out"}
+    row: Row = {name: found[name] for name in ("grade", "reason", "headline")}
+    return row | {column: forecast.get(name) for column, name in columns.items()}
 
 
 def alerts(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:

@@ -26,6 +26,7 @@ from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
 
 REPORT = table_of(tables.HealthReportRow)
 PAGE_LIMIT = 1_000
+VERDICT_CHECK = "validity.verdict"  # the check whose evidence holds the verdict, as `o9.health.grades` writes it
 _RUNS = OptimizationStatus.RUNNING.value
 _UNDER_WAY = (_RUNS, OptimizationStatus.PAUSED.value, OptimizationStatus.SUSPENDED.value)
 _NEWEST_FIRST = (REPORT.c.last_at.desc(), REPORT.c.optimization_id.desc())
@@ -85,7 +86,7 @@ def latest_report(connection: Connection, optimization_id: str) -> Row | None:
 
 
 def report_history(connection: Connection, optimization_id: str, limit: int, before: int | None = None) -> list[Row]:
-    """What was said of one, newest first: `report`, `first_at`, `last_at`, `times`, `status`, `as_of`.
+    """What was said of one, newest first: `report`, `verdict`, `first_at`, `last_at`, `times`, `status`, `as_of`.
 
     before: only what comes behind the report with this id.
     """
@@ -112,6 +113,26 @@ def report_before(connection: Connection, optimization_id: str, report: int) -> 
     mine = (REPORT.c.optimization_id == optimization_id) & (REPORT.c.id < report)
     found = _rows(connection, select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(1))
     return found[0] if found else None
+
+
+def latest_verdicts(connection: Connection, optimization_ids: Sequence[str]) -> dict[str, Row]:
+    """Of those that have a report: `verdict` in the newest (JSON; None where it has none), and the `status` judged.
+
+    One query for each PAGE_LIMIT ids.
+    """
+    found: dict[str, Row] = {}
+    columns = (REPORT.c.optimization_id, REPORT.c.status, REPORT.c.checks)
+    for start in range(0, len(optimization_ids), PAGE_LIMIT):
+        page = list(optimization_ids[start : start + PAGE_LIMIT])
+        statement = select(*columns).where(_IS_LATEST, REPORT.c.optimization_id.in_(page))
+        for row in connection.execute(statement):
+            found[row.optimization_id] = {"status": row.status, "verdict": verdict_in(json.loads(row.checks))}
+    return found
+
+
+def verdict_in(checks: Sequence[Mapping[str, Any]]) -> Any:
+    """The verdict among the checks of a report, as JSON; None where it has none."""
+    return next((check["evidence"].get("verdict") for check in checks if check["name"] == VERDICT_CHECK), None)
 
 
 def last_report(connection: Connection) -> int:
@@ -147,7 +168,8 @@ def _latest(*columns: Any) -> Select[Any]:
 
 
 _TOLD = [
-    REPORT.c[name] for name in ("id", "optimization_id", "first_at", "last_at", "times", "status", "as_of", "report")
+    REPORT.c[name]
+    for name in ("id", "optimization_id", "first_at", "last_at", "times", "status", "as_of", "report", "checks")
 ]
 
 
@@ -161,6 +183,7 @@ def _decoded(found: Mapping[Any, Any]) -> Row:
     row["report"] = json.loads(row["report"]) | {"timestamp": row["last_at"]}
     if "checks" in row:
         row["checks"] = json.loads(row["checks"])
+        row["verdict"] = verdict_in(row["checks"])
     return row
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -223,6 +223,10 @@ class Store:
     def health_report(self, optimization_id: str) -> Row | None:
         """The newest report of one, with its checks."""
         return self._read(reports.latest_report, optimization_id)
+
+    def health_verdicts(self, optimization_ids: Sequence[str]) -> dict[str, Row]:
+        """`verdict` and `status` of the newest report of each that has one."""
+        return self._read(reports.latest_verdicts, optimization_ids)
 
     def health_history(self, optimization_id: str, *, limit: int = 100, before: int | None = None) -> Rows:
         """What was said of one, newest first; `before` is the id of the last report seen."""

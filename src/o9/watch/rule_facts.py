@@ -15,6 +15,8 @@ from typing import Any
 
 from o9.alerts.figures import Scope
 from o9.alerts.rules import Facts
+from o9.health.grades import Grade, verdict_of
+from o9.health.verdict_words import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.presence import dead_on_this_host
 from o9.model.optimization import OptimizationState
@@ -155,12 +157,21 @@ def report_facts(store: Store, row: Row) -> Facts | None:
         "risk_limits_broken": float(len(bad["security.risk_limits"])),
     }
     figures |= {name: report[name] for name in report if name.endswith("_score")}
+    verdict = verdict_of(checks)
+    figures |= {f"verdict_{grade.value}": float(verdict is not None and verdict.grade is grade) for grade in Grade}
+    forecast = verdict.forecast if verdict else None
+    figures |= {
+        "forecast": forecast.mean if forecast else None,
+        "forecast_low": forecast.low if forecast else None,
+        "forecast_high": forecast.high if forecast else None,
+    }
     doubts = [check for check in checks if check["name"].startswith("validity.") and (check["score"] or 0.0) < 1.0]
     weakest = sorted((check for check in doubts if check["score"] is not None), key=lambda check: float(check["score"]))
     words = {
         "validity": _said(weakest[:1]),
         "look_ahead": _said(bad["validity.look_ahead"]),
         "risk": _said(bad["security.risk_limits"]),
+        "verdict": verdict.headline if verdict else NOT_JUDGED,
     }
     made = _of_optimization(state, figures, "", row["last_at"])
     return Facts(made.key, figures, made.labels, made.optimization_id, {**made.words, **words}, made.at)
