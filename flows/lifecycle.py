@@ -34,7 +34,8 @@ from o9.blocks.store import current_store
 from o9.flows.presence import appear
 from o9.flows.process import run_begins
 from o9.flows.turns import ended_state, may_be_suspended, park, wait_for_turn
-from o9.lifecycle.submission import new_optimization, submit
+from o9.lifecycle.control import control_of
+from o9.lifecycle.submission import new_optimization
 from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED, SUSPENDED
 from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
 from o9.mirror.seen import FLOW, Run, operation_for, seen_of
@@ -202,7 +203,7 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
         optimization_id = known["optimization_id"]  # it was suspended, and is back
     elif spec is not None:
         state = new_optimization(spec)
-        await submit(store, state, node=node, allowed_imports=settings().allowed_imports, hold=True)
+        await control_of(store).submit(state, allowed_imports=settings().allowed_imports, hold=True)
         optimization_id = state.optimization_id
     assert optimization_id is not None
     claimed = await wait_for_turn(store, optimization_id, flow_run, node)

@@ -12,6 +12,7 @@ from prefect import flow
 from o9.blocks.store import current_store
 from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED
+from o9.lifecycle.control import control_of
 from o9.lifecycle.presence import dead_on_this_host
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
@@ -32,7 +33,7 @@ async def reconcile_states() -> dict[str, Any]:
     # The sweep comes last: of a flow that is only watched, its spool or Prefect may know how it ended, though nobody
     # holds it any more.
     delivered = await asyncio.to_thread(deliver, store)
-    report = await reconcile(store, node)
+    report = await reconcile(store, node, request=control_of(store).request)
     report.delivered = delivered
     dead = await store.read_async(dead_on_this_host, store)
     run_out = (await store.read_async(store.leases)).run_out

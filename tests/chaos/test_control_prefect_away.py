@@ -22,6 +22,7 @@ import pytest
 from control_chaos import KINDS, assert_completed, assert_whole, has_ended, plan_of, wait_for
 from prefect.client.orchestration import PrefectClient
 
+from o9.lifecycle.control import control_of
 from o9.mirror.reconciler import Report, reconcile
 from o9.store.store import Store
 
@@ -103,7 +104,7 @@ async def compared(
 ) -> tuple[dict[str, list[tuple[str, str, str | None]]], Report]:
     """Prefect's histories of these runs, after a reconciliation."""
     async with prefect as client:
-        report = await reconcile(store, "the test", client=client, quiet_seconds=0.0)
+        report = await reconcile(store, "the test", request=control_of(store).request, client=client, quiet_seconds=0.0)
         histories = {}
         for run in runs:
             states = await client.read_flow_run_states(UUID(run))

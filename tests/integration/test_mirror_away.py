@@ -29,6 +29,7 @@ from prefect.states import Cancelling, Pending, Running
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.blocks.store import release_store, use_store
 from o9.flows.reconcile_states import reconcile_states
+from o9.lifecycle.control import control_of
 from o9.mirror.events import EventListener
 from o9.mirror.spool import deliver
 from o9.store.leases import Claim, Heartbeat, Leases
@@ -275,10 +276,9 @@ async def test_prefect_s_server_is_killed_and_comes_back(
     prefect_server: Any, store_url: str, async_wait_until: Callable[..., Awaitable[Any]]
 ) -> None:
     pid = await asyncio.to_thread(prefect_server)
-    heard: list[str] = []
     here = {PREFECT_API_URL: prefect_server.url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}
     with Store(store_url) as store, temporary_settings(here):
-        listener = EventListener(store, "listening", heard.append)
+        listener = EventListener(store, "listening", request=control_of(store).request)
         await listener.start()
         await listener.connected()
         async with get_client() as client:
@@ -294,5 +294,5 @@ async def test_prefect_s_server_is_killed_and_comes_back(
         await asyncio.wait_for(listener.connected(), 30)
         async with get_client() as client:
             await client.set_flow_run_state(flow_run.id, Cancelling())
-            await async_wait_until(lambda: heard == ["a"], 20)
+            await async_wait_until(lambda: store.holding("a").intent == "cancel", 20)
         await listener.stop()

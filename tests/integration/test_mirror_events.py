@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Paused, Pending, Running, Suspended
 
 from o9.aggregator.prefect_server import prefect_client_settings
+from o9.lifecycle.control import control_of
 from o9.mirror import recorder
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import PrefectAwayError, reconcile
@@ -49,7 +50,7 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 class Heard(list[str]):
-    """What `on_heard` was called with, and the listener that calls it."""
+    """The ids of which somebody wanted something, and the listener that heard it."""
 
     listener: EventListener
 
@@ -57,7 +58,12 @@ class Heard(list[str]):
 @pytest.fixture
 async def heard(store: Store, client: PrefectClient) -> AsyncIterator[Heard]:
     heard = Heard()
-    heard.listener = EventListener(store, "listening", heard.append)
+
+    async def request(name: str, intent: Intent, by: str) -> None:
+        await control_of(store).request(name, intent, by)
+        heard.append(name)
+
+    heard.listener = EventListener(store, "listening", request=request)
     await heard.listener.start()
     await heard.listener.connected()
     yield heard
@@ -91,7 +97,14 @@ def names(store: Store, name: str) -> list[str]:
 
 
 async def reconciled(store: Store, client: PrefectClient, quiet_seconds: float = 0.0) -> Any:
-    return await reconcile(store, "reconciling", client=client, settle_seconds=0.0, quiet_seconds=quiet_seconds)
+    return await reconcile(
+        store,
+        "reconciling",
+        request=control_of(store).request,
+        client=client,
+        settle_seconds=0.0,
+        quiet_seconds=quiet_seconds,
+    )
 
 
 Wait = Callable[..., Awaitable[Any]]
@@ -342,7 +355,7 @@ async def test_prefect_is_away(store: Store) -> None:
     store.write(KnowRun(str(uuid4()), "a", 1))
     away = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(away), pytest.raises(PrefectAwayError, match="does not answer, nothing was compared"):
-        await reconcile(store, "reconciling")
+        await reconcile(store, "reconciling", request=control_of(store).request)
 
 
 async def test_a_stop_while_the_server_still_sends_is_no_wait(store: Store, client: PrefectClient) -> None:
@@ -354,7 +367,7 @@ async def test_a_stop_while_the_server_still_sends_is_no_wait(store: Store, clie
             await client.set_flow_run_state(flow_run.id, state)
     took = []
     for pause in (0.0, 0.02, 0.04, 0.06, 0.08):
-        listener = EventListener(store, "listening", lambda name: None)
+        listener = EventListener(store, "listening", request=control_of(store).request)
         await listener.start()
         await listener.connected()
         await asyncio.sleep(pause)

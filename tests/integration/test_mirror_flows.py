@@ -21,6 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.states import Cancelling
 
 from o9.aggregator.prefect_server import prefect_client_settings
+from o9.lifecycle.control import control_of
 from o9.lifecycle.presence import dead_on_this_host
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import Report, reconcile
@@ -217,7 +218,8 @@ def ours(store: Store, run_id: str) -> Histories:
 
 
 async def reconciled(store: Store, client: PrefectClient, **seconds: float) -> Report:
-    return await reconcile(store, "test", client=client, **{"settle_seconds": 0.0, "quiet_seconds": 0.0} | seconds)
+    at_once = {"settle_seconds": 0.0, "quiet_seconds": 0.0}
+    return await reconcile(store, "test", request=control_of(store).request, client=client, **at_once | seconds)
 
 
 async def all_written(client: PrefectClient, run_id: str) -> None:
@@ -370,7 +372,7 @@ async def test_one_that_is_cancelled_in_prefect(
     async_wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
     """By Prefect's own runner, which ends the process, on a deployment."""
-    listener = EventListener(store, "test", lambda name: None)
+    listener = EventListener(store, "test", request=control_of(store).request)
     await listener.start()
     await listener.connected()
     try:
@@ -406,7 +408,7 @@ async def test_the_listener_records_what_tasks_do(
     client: PrefectClient,
     async_wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
-    listener = EventListener(store, "test", lambda name: None)
+    listener = EventListener(store, "test", request=control_of(store).request)
     await listener.start()
     await listener.connected()
     try:

@@ -21,6 +21,7 @@ from store_backend import Requests
 
 from o9.aggregator import prefect_server
 from o9.cli.prefect_side import where_prefect_records
+from o9.lifecycle.control import control_of
 from o9.mirror.reconciler import reconcile
 from o9.model.errors import OptimizationError
 from o9.model.logs import configure_logging
@@ -177,7 +178,7 @@ def test_no_word_about_prefects_server_shows_its_password(
         told = [said(o9("doctor")), said(o9("doctor", "--json")), where_prefect_records()]
         told.append(raised(lambda: asyncio.run(prefect_server.ensure_prefect_server())))
         if "{" in place:  # else Prefect's client itself cannot be made
-            told.append(raised(lambda: asyncio.run(reconcile(store, "node"))))
+            told.append(raised(lambda: asyncio.run(reconcile(store, "node", request=control_of(store).request))))
     with temporary_settings({PREFECT_API_URL: None, PREFECT_API_DATABASE_CONNECTION_URL: database}):
         told.append(where_prefect_records())
     for text in (*told, logged.getvalue()):

@@ -12,9 +12,10 @@ from command_line import filled_store
 from typer.main import get_command
 
 from o9.alerts.configuration import read
-from o9.cli.control import Wish, answer_to
+from o9.cli.control import answer_to
 from o9.cli.follow import Crew
 from o9.cli.main import app
+from o9.lifecycle.control import Verb
 from o9.mirror import mapping
 from o9.model.settings import Settings
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus
@@ -184,9 +185,9 @@ def test_the_guide_s_examples_of_control_say_what_the_commands_say() -> None:
     waiting = replace(held, status="created", intent="run", attempt=0, lease_node=None)
     crew = Crew(frozenset({"node"}))
     for wish, before, after in (
-        (Wish.PAUSE, running, OptimizationStatus.RUNNING),
-        (Wish.PAUSE, waiting, OptimizationStatus.PAUSED),
-        (Wish.RESUME, replace(running, intent="pause"), OptimizationStatus.RUNNING),
-        (Wish.CANCEL, waiting, OptimizationStatus.CANCELLED),
+        (Verb.PAUSE, running, OptimizationStatus.RUNNING),
+        (Verb.PAUSE, waiting, OptimizationStatus.PAUSED),
+        (Verb.RESUME, replace(running, intent="pause"), OptimizationStatus.RUNNING),
+        (Verb.CANCEL, waiting, OptimizationStatus.CANCELLED),
     ):
         assert answer_to(wish, "x", before, after, crew)[1] in told

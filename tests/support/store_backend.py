@@ -14,7 +14,6 @@ from o9.api.answers import PREFIX
 from o9.api.api import OptimizationAPI
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.lifecycle.submission import submit
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.store import Store
@@ -37,7 +36,7 @@ class StoreBackend:
         self._health = OptimizationHealthChecker(store=store)
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
-        return await submit(self.store, state, allowed_imports=())
+        return await self.lifecycle_manager.control.submit(state, allowed_imports=())
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         return await self.store.read_async(self.store.get, optimization_id)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from o9.cli.control import Outcome, Wish, answer_to, carried_out, queue_outlook
+from o9.cli.control import Outcome, answer_to, carried_out, queue_outlook
 from o9.cli.escape import shown
 from o9.cli.events import event_line, merged
 from o9.cli.follow import Crew, nobody_works_on
 from o9.cli.main import with_wait_spelled_out
 from o9.cli.submit import submitted_line
 from o9.cli.words import cause, command
+from o9.lifecycle.control import Verb
 from o9.lifecycle.submission import new_optimization
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.queries import Holding
@@ -66,12 +67,12 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
 def test_what_is_said_is_what_is_true(
     wish: str, before: Holding, after: str, crew: Crew, outcome: str, told: str
 ) -> None:
-    found, text = answer_to(Wish(wish), "alpha", before, S(after), crew)
+    found, text = answer_to(Verb(wish), "alpha", before, S(after), crew)
     assert (found, told in text) == (Outcome(outcome), True), text
 
 
 def test_every_wish_has_an_answer_whatever_the_status() -> None:
-    for wish in Wish:
+    for wish in Verb:
         for status in S:
             for crew in (NODE, NOBODY, DEAD):
                 for intent in ("hold", "run", "pause", "cancel", "timeout"):
@@ -83,13 +84,13 @@ def test_every_wish_has_an_answer_whatever_the_status() -> None:
 @pytest.mark.parametrize(
     ("wish", "so", "never"),
     [
-        (Wish.PAUSE, {S.PAUSED, S.SUSPENDED}, ENDED),
-        (Wish.CANCEL, {S.CANCELLED}, ENDED - {S.CANCELLED}),
-        (Wish.RESUME, {S.INITIALIZING, S.RUNNING, S.COMPLETED, S.FAILED, S.TIMEOUT}, {S.CANCELLED}),
-        (Wish.START, {S.INITIALIZING, S.RUNNING, S.COMPLETED, S.FAILED, S.TIMEOUT}, {S.CANCELLED}),
+        (Verb.PAUSE, {S.PAUSED, S.SUSPENDED}, ENDED),
+        (Verb.CANCEL, {S.CANCELLED}, ENDED - {S.CANCELLED}),
+        (Verb.RESUME, {S.INITIALIZING, S.RUNNING, S.COMPLETED, S.FAILED, S.TIMEOUT}, {S.CANCELLED}),
+        (Verb.START, {S.INITIALIZING, S.RUNNING, S.COMPLETED, S.FAILED, S.TIMEOUT}, {S.CANCELLED}),
     ],
 )
-def test_when_waiting_is_over(wish: Wish, so: set[S], never: set[S]) -> None:
+def test_when_waiting_is_over(wish: Verb, so: set[S], never: set[S]) -> None:
     assert {status for status in S if carried_out(wish, status)} == so
     assert {status for status in S if carried_out(wish, status) is None} == never
 

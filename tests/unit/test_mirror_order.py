@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from o9.lifecycle.control import control_of
 from o9.mirror import recorder
 from o9.mirror.seen import FLOW, TASK, Run, Seen
 from o9.mirror.taking import take
@@ -64,7 +65,8 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
         forget = data.draw(st.booleans())
         while heard:
             size = data.draw(st.integers(1, len(heard)))
-            loop.run(take(store, "node", [(run, seen) for seen in heard[:size]], Cause.EVENT))
+            together = [(run, seen) for seen in heard[:size]]
+            loop.run(take(store, "node", together, Cause.EVENT, request=control_of(store).request))
             heard = heard[size:]
             if forget:
                 recorder._recorded.clear()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from o9.aggregator.findings import Findings
 from o9.aggregator.late_runs import late_runs
@@ -27,8 +27,8 @@ from o9.blocks.store import release_store, use_store
 from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.flows.presence import depart
 from o9.health.checker import OptimizationHealthChecker
+from o9.lifecycle.control import Verb
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.lifecycle.submission import submit
 from o9.mirror.outlet import close_outlet
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import (
@@ -47,7 +47,6 @@ from o9.synchronizer.synchronizer import AsyncStateSynchronizer
 from o9.watch.rule_watch import PASS_SECONDS, RuleWatch
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class OptimizationStateAggregator:
@@ -84,8 +83,9 @@ class OptimizationStateAggregator:
         self._schedules = checked(in_nodes(health_check_interval) if schedules is None else schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
-        told = self.lifecycle_manager.be_told(lambda: self.coordinator.is_running)
-        self.coordinator.register_callback("transition", told)
+        self._control = self.coordinator.control = self.lifecycle_manager.control
+        self._control.follows_record = lambda: self.coordinator.is_running
+        self.coordinator.register_callback("transition", self.lifecycle_manager.recorded)
         self.monitor = OptimizationMonitor(monitoring_interval)
         self.statistics = OptimizationStatistics()
         self.health_checker = OptimizationHealthChecker(health_check_interval)
@@ -173,53 +173,40 @@ class OptimizationStateAggregator:
         Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id that is taken.
         """
         self._started()
-        recorded = await submit(self.store, state, node=settings().node_id)
-        return await self._taken(recorded)
+        return (await self._control.submit(state)).optimization_id
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
         """The same for one that came from outside: it may name only the import paths that the operator allowed."""
         self._started()
-        recorded = await submit(self.store, state, node=settings().node_id, allowed_imports=settings().allowed_imports)
-        await self._taken(recorded)
-        return recorded
+        return await self._control.submit(state, allowed_imports=settings().allowed_imports)
 
     async def retry_optimization(
         self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
     ) -> str:
         """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
-        return await self._steered(self.lifecycle_manager.retry_optimization(optimization_id, from_step, new_id))
+        self._started()
+        return (await self._control.retry(optimization_id, from_step, new_id)).optimization_id
 
     async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue one that was created by hand (`lifecycle_manager.create_optimization`)."""
-        return await self._steered(self.lifecycle_manager.start_optimization(optimization_id, by))
+        return await self._carry_out(Verb.START, optimization_id, by)
 
     async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Cut it off at once, for good; the best so far is kept."""
-        return await self._steered(self.lifecycle_manager.cancel_optimization(optimization_id, by))
+        return await self._carry_out(Verb.CANCEL, optimization_id, by)
 
     async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Let the step in flight commit, then free the slot."""
-        return await self._steered(self.lifecycle_manager.pause_optimization(optimization_id, by))
+        return await self._carry_out(Verb.PAUSE, optimization_id, by)
 
     async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Wait for a slot, and go on behind the last committed step."""
-        return await self._steered(self.lifecycle_manager.resume_optimization(optimization_id, by))
+        return await self._carry_out(Verb.RESUME, optimization_id, by)
 
-    async def _taken(self, recorded: OptimizationState) -> str:
-        await self.lifecycle_manager.created(recorded)
-        self._started().dispatcher.wake()
-        return recorded.optimization_id
-
-    async def _steered(self, wish: Coroutine[Any, Any, T]) -> T:
-        """Do it, and let the dispatcher hear of it at once."""
-        try:
-            node = self._started()
-        except OptimizationError:
-            wish.close()
-            raise
-        answer = await wish
-        node.dispatcher.wake()
-        return answer
+    async def _carry_out(self, verb: Verb, optimization_id: str, by: str) -> bool:
+        self._started()
+        await self._control.carry_out(verb, optimization_id, by)
+        return True
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         """The present state, also after the end; None where there is no such optimization."""
@@ -318,12 +305,13 @@ class OptimizationStateAggregator:
             report,
             limit=self.coordinator.max_concurrent_optimizations,
             interval=self._interval,
-            guard=self.lifecycle_manager.guard,
+            control=self._control,
             schedules=self._schedules,
             on_dead=self._rules.node_died,
             hindrance=lambda: self._suspender.hindrance,
         )
         dispatcher = self._node.dispatcher
+        self._control.wake = dispatcher.wake
         self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
         await self.coordinator.start()
         self.synchronizer.use_node(self._node.name)
@@ -341,6 +329,7 @@ class OptimizationStateAggregator:
     async def _stop(self) -> None:
         if self._node is not None:
             node, self._node = self._node, None
+            self._control.wake = None
             await self._suspender.stop()
             for component in self._following:
                 await component.stop()

@@ -19,6 +19,7 @@ from o9.aggregator.dispatch import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
 from o9.aggregator.scheduler import Scheduler
 from o9.aggregator.schedules import Schedule
+from o9.lifecycle.control import Control
 from o9.lifecycle.presence import Presence
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
@@ -27,7 +28,6 @@ from o9.model.loops import ErrorBoundary
 from o9.model.settings import settings
 from o9.store.store import Store
 from o9.strategies.watchdog import Watchdog
-from o9.tasks.attempt import Guard
 
 logger = logging.getLogger(__name__)
 RECONCILE_SECONDS = 30.0
@@ -46,7 +46,7 @@ class Node:
         *,
         limit: int,
         interval: float,
-        guard: Guard,
+        control: Control,
         schedules: Sequence[Schedule] = (),
         on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
         hindrance: Callable[[], str] = lambda: "",
@@ -55,6 +55,7 @@ class Node:
         self.name = _node_name()
         self._store = store
         self._server = server
+        self._control = control
         self._tell_dead = on_dead
         self._loop = asyncio.get_running_loop()
         self.dispatcher = Dispatcher(
@@ -65,7 +66,7 @@ class Node:
             interval=min(interval, LOOK_SECONDS),
             observe_seconds=interval,
             on_trouble=self._look_after_prefect,
-            guard=guard,
+            guard=control.guard,
             hindrance=lambda: hindrance() if self._presence.holds else "it cannot renew its leases",
         )
         # Users' code that holds the event loop is interrupted; where that cannot be, others take what is held here.
@@ -79,7 +80,7 @@ class Node:
             is_stuck=lambda: self._watchdog.is_blocked,
             before_dead=self._on_dead,
         )
-        self._listener = EventListener(store, self.name, lambda _: self.dispatcher.wake())
+        self._listener = EventListener(store, self.name, request=control.request)
         self._scheduler = Scheduler(store, self.name, schedules)
         self._reconcile_now = asyncio.Event()
         self._replacing = ErrorBoundary(logger, "finding another Prefect server")
@@ -94,7 +95,7 @@ class Node:
         *,
         limit: int,
         interval: float,
-        guard: Guard,
+        control: Control,
         schedules: Sequence[Schedule] = (),
         on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
         hindrance: Callable[[], str] = lambda: "",
@@ -103,7 +104,7 @@ class Node:
         server = await ensure_prefect_server(report)
         try:
             node = cls(
-                store, server, limit=limit, interval=interval, guard=guard, schedules=schedules, on_dead=on_dead,
+                store, server, limit=limit, interval=interval, control=control, schedules=schedules, on_dead=on_dead,
                 hindrance=hindrance,
             )  # fmt: skip
             await node._start()
@@ -175,9 +176,7 @@ class Node:
             with boundary:
                 await asyncio.to_thread(deliver, self._store)
                 if await self._store.read_async(self._store.open_runs, limit=1):
-                    report = await reconcile(self._store, self.name)
-                    if report.heard:
-                        self.dispatcher.wake()
+                    report = await reconcile(self._store, self.name, request=self._control.request)
                     logger.debug("%s", report)
             try:
                 async with asyncio.timeout(RECONCILE_SECONDS):

@@ -33,7 +33,6 @@ from o9.store.replace import (
     REPLACEABLE,
     SEARCH,
     WORDS,
-    CancelAtRest,
     ChangedMeanwhile,
     Replace,
     check_changeable,
@@ -209,8 +208,7 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
 
 async def _cancel_at_rest(backend: Backend, optimization_id: str) -> None:
     """Cancel it unless an attempt works on it; one may have begun since somebody looked."""
-    await backend.lifecycle_manager.guard(optimization_id, OptimizationStatus.CANCELLED)
-    if not await backend.store.write_async(CancelAtRest(optimization_id, "api")):
+    if not await backend.lifecycle_manager.control.cancel_at_rest(optimization_id, "api"):
         raise _at_work(await existing(backend, optimization_id), "delete")
 
 

@@ -14,7 +14,7 @@ from o9.cli.failures import DONE
 from o9.cli.follow import crew_of, is_watched
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.words import aligned, command
-from o9.lifecycle.submission import retry
+from o9.lifecycle.control import control_of
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
@@ -31,7 +31,7 @@ def retry_optimization(
             raise OptimizationError(f"{optimization_id}: O9 only watched this flow; run it again in Prefect")
         if new_id is not None and store.get(new_id) is not None:
             raise OptimizationError(f"there is an optimization {new_id!r} already; give --id another, or leave it out")
-        state = asyncio.run(retry(store, optimization_id, from_step=from_step, new_id=new_id))
+        state = asyncio.run(control_of(store).retry(optimization_id, from_step, new_id))
         if as_json:
             write_json(state.to_dict())
             return DONE

@@ -1,13 +1,14 @@
 """`pause`, `resume`, `cancel`, `start`: record what a person wants; whoever runs the optimization carries it out.
 
-Contract. What is at rest is moved at once, by the store; what runs hears of the wish through the store, in whichever
-process that is. `answer_to` is pure, and says what is true then, never more: a wish is not yet the deed. Asking for
+Contract. What is at rest is moved at once, by the store; what runs hears of it through the store, in whichever
+process that is. `answer_to` is pure, and says what is true then, never more. Asking for
 what is so already, or was asked for already, is no error. Each id is answered for itself; one that is unknown or
 forbids it makes the exit code 1 and keeps nothing from the others. Nothing here imports Prefect.
 """
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import socket
@@ -24,28 +25,15 @@ from o9.cli.failures import DONE, ERROR, Interrupted, one_line
 from o9.cli.follow import PARKED, POLL_SECONDS, Crew, crew_of, is_watched
 from o9.cli.open_store import existing_store, option_for, unknown_id
 from o9.cli.words import command
+from o9.lifecycle.control import Verb, control_of
 from o9.model.errors import OptimizationStateError
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
-from o9.store.intents import SetIntent
 from o9.store.queries import Holding
 from o9.store.store import Store
 
 
-class Wish(str, Enum):
-    """What can be asked for; the values are the commands."""
-
-    PAUSE = "pause"
-    RESUME = "resume"
-    CANCEL = "cancel"
-    START = "start"
-
-    @property
-    def intent(self) -> Intent:
-        return {Wish.PAUSE: Intent.PAUSE, Wish.CANCEL: Intent.CANCEL}.get(self, Intent.RUN)
-
-
 class Outcome(str, Enum):
-    """What became of a wish."""
+    """What became of it."""
 
     DONE = "done"
     ASKED = "asked"
@@ -56,7 +44,7 @@ class Outcome(str, Enum):
     NOT_IN_TIME = "not in time"
 
 
-_BECOMES = {Wish.PAUSE: "paused", Wish.CANCEL: "cancelled"}
+_BECOMES = {Verb.PAUSE: "paused", Verb.CANCEL: "cancelled"}
 FINE = frozenset({Outcome.DONE, Outcome.ASKED, Outcome.ALREADY})
 
 
@@ -71,22 +59,22 @@ class Answer:
     message: str
 
 
-def control(url: str | None, ids: Sequence[str], wish: Wish, *, wait_seconds: float | None, as_json: bool) -> int:
+def control(url: str | None, ids: Sequence[str], verb: Verb, *, wait_seconds: float | None, as_json: bool) -> int:
     """Ask, say what will happen, and wait for it where that is wanted."""
     with existing_store(url) as store:
         option, answers = option_for(url), []
         for name in dict.fromkeys(ids):
-            answers.append(_ask(store, name, wish, option))
+            answers.append(_ask(store, name, verb, option))
             _tell(answers[-1], as_json=as_json)
         if wait_seconds is not None:
-            answers = _wait(store, answers, wish, wait_seconds, as_json=as_json)
+            answers = _wait(store, answers, verb, wait_seconds, as_json=as_json)
     if as_json:
         write_json([asdict(answer) for answer in answers])
     return DONE if all(Outcome(answer.outcome) in FINE for answer in answers) else ERROR
 
 
 def answer_to(
-    wish: Wish,
+    verb: Verb,
     name: str,
     before: Holding,
     after: OptimizationStatus,
@@ -95,13 +83,13 @@ def answer_to(
     *,
     watched: bool = False,
 ) -> tuple[Outcome, str]:
-    """What `wish` has done or will do. `before`: what was known when it was asked; `after`: the status since."""
+    """What `verb` has done or will do. `before`: what was known when it was asked; `after`: the status since."""
     status = OptimizationStatus(before.status)
-    if after in ENDED or (wish is Wish.PAUSE and after in PARKED):
-        return _at_rest(wish, before, status, after)
+    if after in ENDED or (verb is Verb.PAUSE and after in PARKED):
+        return _at_rest(verb, before, status, after)
     lost = crew.lost(before)
-    known = before.intent == wish.intent.value
-    if wish.intent is Intent.RUN:
+    known = before.intent == verb.intent.value
+    if verb.intent is Intent.RUN:
         if after is OptimizationStatus.CREATED and before.lease_node is None:
             return _queued(name, before, status, crew, option)
         goes = "it goes on" if known else "it goes on: the pause that was asked for is taken back"
@@ -113,18 +101,18 @@ def answer_to(
         none = "" if crew.takes_work else ", and none runs now"
         return outcome, f"{after.value}; O9 only watches it: an aggregator asks Prefect to cancel it{none}"
     if lost:
-        return outcome, f"{after.value}, but {lost}; it will be {_BECOMES[wish]} when an aggregator runs"
-    if wish is Wish.CANCEL:
+        return outcome, f"{after.value}, but {lost}; it will be {_BECOMES[verb]} when an aggregator runs"
+    if verb is Verb.CANCEL:
         return outcome, f"{_working(after)}; its step is being cut off, the best so far is kept"
     step = "its step" if after is OptimizationStatus.RUNNING else "its first step"
     return outcome, f"{_working(after)}; it will pause when {step} is committed"
 
 
-def carried_out(wish: Wish, status: OptimizationStatus) -> bool | None:
+def carried_out(verb: Verb, status: OptimizationStatus) -> bool | None:
     """Is it so? None: it never will be."""
-    if wish is Wish.PAUSE:
+    if verb is Verb.PAUSE:
         return None if status in ENDED else status in PARKED
-    if wish is Wish.CANCEL:
+    if verb is Verb.CANCEL:
         return status is OptimizationStatus.CANCELLED or (None if status in ENDED else False)
     return None if status is OptimizationStatus.CANCELLED else status in ACTIVE or status in ENDED
 
@@ -149,7 +137,7 @@ def who() -> str:
     return f"o9, {user}@{socket.gethostname()}"
 
 
-def _at_rest(wish: Wish, before: Holding, status: OptimizationStatus, after: OptimizationStatus) -> tuple[Outcome, str]:
+def _at_rest(verb: Verb, before: Holding, status: OptimizationStatus, after: OptimizationStatus) -> tuple[Outcome, str]:
     if status is OptimizationStatus.SUSPENDED and after is status:
         return Outcome.ALREADY, "suspended; it stays so until somebody resumes it"
     if status is after:
@@ -158,7 +146,7 @@ def _at_rest(wish: Wish, before: Holding, status: OptimizationStatus, after: Opt
         return Outcome.DONE, f"{after.value}; nobody was at work on it"
     if before.attempt == 0:
         return Outcome.DONE, f"{after.value}; it had not begun"
-    return Outcome.DONE, f"{after.value}; {'the best so far is kept' if wish is Wish.CANCEL else 'it was waiting'}"
+    return Outcome.DONE, f"{after.value}; {'the best so far is kept' if verb is Verb.CANCEL else 'it was waiting'}"
 
 
 def _queued(name: str, before: Holding, status: OptimizationStatus, crew: Crew, option: str) -> tuple[Outcome, str]:
@@ -174,24 +162,24 @@ def _working(status: OptimizationStatus) -> str:
     return "running" if status is OptimizationStatus.RUNNING else "about to start"
 
 
-def _ask(store: Store, name: str, wish: Wish, option: str) -> Answer:
+def _ask(store: Store, name: str, verb: Verb, option: str) -> Answer:
     state, before = store.get(name), store.holding(name)
     if state is None or before is None:
-        return Answer(name, wish.value, Outcome.UNKNOWN.value, None, unknown_id(store, name))
+        return Answer(name, verb.value, Outcome.UNKNOWN.value, None, unknown_id(store, name))
     watched = is_watched(state)
-    if watched and wish is not Wish.CANCEL:  # that one Prefect can be asked for
-        text = f"{name}: O9 only watches this flow; {wish.value} its run {before.prefect_run_id} in Prefect"
-        return Answer(name, wish.value, Outcome.REFUSED.value, before.status, text)
+    if watched and verb is not Verb.CANCEL:  # that one Prefect can be asked for
+        text = f"{name}: O9 only watches this flow; {verb.value} its run {before.prefect_run_id} in Prefect"
+        return Answer(name, verb.value, Outcome.REFUSED.value, before.status, text)
     try:
-        after = store.write(SetIntent(name, wish.intent, who()))
+        after = asyncio.run(control_of(store).carry_out(verb, name, who()))
     except OptimizationStateError as error:
         text = one_line(str(error)).removeprefix(f"optimization {name!r}: ")
-        return Answer(name, wish.value, Outcome.REFUSED.value, _status_of(store, name).value, f"{name}: {text}")
-    outcome, text = answer_to(wish, name, before, after, crew_of(store), option, watched=watched)
-    return Answer(name, wish.value, outcome.value, after.value, f"{name}: {text}")
+        return Answer(name, verb.value, Outcome.REFUSED.value, _status_of(store, name).value, f"{name}: {text}")
+    outcome, text = answer_to(verb, name, before, after, crew_of(store), option, watched=watched)
+    return Answer(name, verb.value, outcome.value, after.value, f"{name}: {text}")
 
 
-def _wait(store: Store, answers: Sequence[Answer], wish: Wish, seconds: float, *, as_json: bool) -> list[Answer]:
+def _wait(store: Store, answers: Sequence[Answer], verb: Verb, seconds: float, *, as_json: bool) -> list[Answer]:
     """Until each that was asked is as wanted, or the time is over."""
     deadline = time.monotonic() + seconds
     done = dict(enumerate(answers))
@@ -202,7 +190,7 @@ def _wait(store: Store, answers: Sequence[Answer], wish: Wish, seconds: float, *
             for index in list(open_ends):
                 asked = answers[index]
                 status = _status_of(store, asked.optimization_id)
-                so = carried_out(wish, status)
+                so = carried_out(verb, status)
                 if so is False and in_time:
                     continue
                 open_ends.remove(index)

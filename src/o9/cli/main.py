@@ -265,10 +265,11 @@ def start(ids: Ids, wait: Wait = None, store: StoreUrl = None, json: Json = Fals
     return _control("start", ids, wait, store, json)
 
 
-def _control(wish: str, ids: list[str], wait: float | None, store: str | None, json: bool) -> int:
-    from o9.cli.control import Wish, control
+def _control(verb: str, ids: list[str], wait: float | None, store: str | None, json: bool) -> int:
+    from o9.cli.control import control
+    from o9.lifecycle.control import Verb
 
-    return control(store, ids, Wish(wish), wait_seconds=wait, as_json=json)
+    return control(store, ids, Verb(verb), wait_seconds=wait, as_json=json)
 
 
 @app.command()

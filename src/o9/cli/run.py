@@ -12,7 +12,7 @@ from o9.cli.failures import one_line
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.progress import Display
 from o9.cli.words import command
-from o9.lifecycle.submission import submit
+from o9.lifecycle.control import control_of
 from o9.model.errors import OptimizationError, OptimizationStateError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
@@ -33,7 +33,7 @@ def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int
         # The same id with other content is refused before anything new is recorded.
         for state in states:
             if store.get(state.optimization_id) is not None:
-                await submit(store, state)
+                await control_of(store).submit(state)
 
     return conclude(url, conduct(url, begin, max_concurrent, check))
 

@@ -13,7 +13,7 @@ from o9.cli.escape import shown
 from o9.cli.follow import PARKED
 from o9.cli.open_store import option_for, place_of, store_url
 from o9.cli.words import aligned, command
-from o9.lifecycle.submission import submit
+from o9.lifecycle.control import control_of
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.queries import Holding
@@ -61,7 +61,7 @@ def submitted_line(state: OptimizationState, holding: Holding, option: str, *, k
 async def _record(store: Store, states: Sequence[OptimizationState], known: set[str], hold: bool) -> None:
     # Those first that are known: the same id with other content is refused before anything new is recorded.
     for state in sorted(states, key=lambda state: state.optimization_id not in known):
-        await submit(store, state, hold=hold)
+        await control_of(store).submit(state, hold=hold)
 
 
 def _queued(held: dict[str, Holding]) -> list[str]:

@@ -11,15 +11,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from o9.lifecycle.presence import warn_if_nobody_works
-from o9.lifecycle.submission import retry, submit
+from o9.lifecycle.control import Control, Verb
 from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
-from o9.model.settings import settings
-from o9.model.states import Intent, OptimizationStatus, OptimizationType
+from o9.model.states import OptimizationStatus, OptimizationType
 from o9.store.component import StoreComponent
-from o9.store.intents import SetIntent
 from o9.store.policies import ALL, SetPolicy
 from o9.store.store import Store
 from o9.strategies.registry import register_strategy, strategy_names
@@ -48,34 +45,37 @@ class OptimizationCoordinator(StoreComponent):
             )
         self.max_concurrent_optimizations = max_concurrent_optimizations
         self._interval = interval
+        self.control = Control(self)
 
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably; returns its id. It starts when its turn comes."""
-        recorded = await submit(self.store, state, node=settings().node_id)
-        return await self._queued(recorded.optimization_id, recorded.status)
+        return (await self.control.submit(state)).optimization_id
 
     async def retry_optimization(
         self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
     ) -> str:
         """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
-        again = await retry(self.store, optimization_id, from_step=from_step, new_id=new_id, node=settings().node_id)
-        return await self._queued(again.optimization_id, again.status)
+        return (await self.control.retry(optimization_id, from_step, new_id)).optimization_id
 
     async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue what was created and held back."""
-        return await self._want(optimization_id, Intent.RUN, by)
+        await self.control.carry_out(Verb.START, optimization_id, by)
+        return True
 
     async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """The step in flight is cut off; the best so far is kept. Final."""
-        return await self._want(optimization_id, Intent.CANCEL, by)
+        await self.control.carry_out(Verb.CANCEL, optimization_id, by)
+        return True
 
     async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """The step in flight finishes and is committed; then the slot is free."""
-        return await self._want(optimization_id, Intent.PAUSE, by)
+        await self.control.carry_out(Verb.PAUSE, optimization_id, by)
+        return True
 
     async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """It waits for its turn, and goes on behind the last committed step."""
-        return await self._want(optimization_id, Intent.RUN, by)
+        await self.control.carry_out(Verb.RESUME, optimization_id, by)
+        return True
 
     async def get_all_optimizations(self) -> list[OptimizationState]:
         """All of them, newest first."""
@@ -101,17 +101,6 @@ class OptimizationCoordinator(StoreComponent):
     async def get_optimization_policies(self) -> dict[str, dict[str, Any]]:
         """All policies by name."""
         return await self.store.read_async(self.store.policies)
-
-    async def _want(self, optimization_id: str, intent: Intent, by: str) -> bool:
-        after = await self.store.write_async(SetIntent(optimization_id, intent, by))
-        if intent is Intent.RUN:
-            await self._queued(optimization_id, after)
-        return True
-
-    async def _queued(self, optimization_id: str, status: OptimizationStatus) -> str:
-        if status is OptimizationStatus.CREATED:
-            await warn_if_nobody_works(self.store, optimization_id)
-        return optimization_id
 
     async def _begin(self) -> None:
         cursor = await self.store.read_async(self.store.last_transition)

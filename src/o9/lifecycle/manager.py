@@ -17,17 +17,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from o9.lifecycle.presence import warn_if_nobody_works
-from o9.lifecycle.submission import retry, submit
-from o9.model.component import CALLBACK_SECONDS, Registered, called
-from o9.model.errors import OptimizationLifecycleError
+from o9.lifecycle.control import Control, Verb
+from o9.model.component import Registered
 from o9.model.optimization import OptimizationState
-from o9.model.settings import settings
-from o9.model.states import Intent, OptimizationStatus, Reason
+from o9.model.states import Intent, OptimizationStatus
 from o9.store.component import StoreComponent
-from o9.store.intents import SetIntent
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 EVENTS = (
     "on_create",
@@ -42,59 +37,57 @@ class OptimizationLifecycleManager(StoreComponent):
 
     def __init__(self, *, store: Store | None = None) -> None:
         super().__init__(store)
-        self._is_told: Callable[[], bool] = lambda: False
+        self.control = Control(self)
 
     async def create_optimization(self, state: OptimizationState) -> str:
         """Record a new optimization; returns its id. It is not queued before `start_optimization`."""
-        created = await submit(self.store, state, node=settings().node_id, hold=True)
-        await self.created(created)
-        return created.optimization_id
+        return (await self.control.submit(state, hold=True)).optimization_id
 
     async def retry_optimization(
         self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
     ) -> str:
         """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
-        again = await retry(self.store, optimization_id, from_step=from_step, new_id=new_id, node=settings().node_id)
-        await self.created(again)
-        await warn_if_nobody_works(self.store, again.optimization_id)
-        return again.optimization_id
+        return (await self.control.retry(optimization_id, from_step, new_id)).optimization_id
 
     async def initialize_optimization(self, optimization_id: str) -> bool:
         """By hand, without the queue: whoever calls this runs it himself."""
-        return await self._move(optimization_id, OptimizationStatus.INITIALIZING)
+        await self.control.move(optimization_id, OptimizationStatus.INITIALIZING)
+        return True
 
     async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue what was created or paused; what was initialized by hand runs from now on."""
-        holding = await self.store.read_async(self.store.holding, optimization_id)
-        initializing = OptimizationStatus.INITIALIZING.value
-        # What a node has a lease on its attempt prepares, and moves by itself.
-        if holding is not None and (holding.status, holding.lease_node) == (initializing, None):
-            return await self._move(optimization_id, OptimizationStatus.RUNNING, version=holding.version)
-        return await self._want(optimization_id, Intent.RUN, by)
+        await self.control.carry_out(Verb.START, optimization_id, by)
+        return True
 
     async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """The step in flight finishes and is committed."""
-        return await self._want(optimization_id, Intent.PAUSE, by, OptimizationStatus.PAUSED)
+        await self.control.carry_out(Verb.PAUSE, optimization_id, by)
+        return True
 
     async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """It waits for its turn again, and goes on behind the last committed step."""
-        return await self._want(optimization_id, Intent.RUN, by)
+        await self.control.carry_out(Verb.RESUME, optimization_id, by)
+        return True
 
     async def complete_optimization(self, optimization_id: str) -> bool:
         """By hand: it has completed. Final."""
-        return await self._move(optimization_id, OptimizationStatus.COMPLETED)
+        await self.control.move(optimization_id, OptimizationStatus.COMPLETED)
+        return True
 
     async def fail_optimization(self, optimization_id: str, error: str | BaseException = "failed by hand") -> bool:
         """By hand: it has failed, and `error` is the last of its issues. Final."""
-        return await self._move(optimization_id, OptimizationStatus.FAILED, issue=str(error) or repr(error))
+        await self.control.move(optimization_id, OptimizationStatus.FAILED, issue=str(error) or repr(error))
+        return True
 
     async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """The step in flight is cut off; the best so far is kept. Final."""
-        return await self._want(optimization_id, Intent.CANCEL, by, OptimizationStatus.CANCELLED)
+        await self.control.carry_out(Verb.CANCEL, optimization_id, by)
+        return True
 
     async def timeout_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """The step in flight is cut off. Final."""
-        return await self._want(optimization_id, Intent.TIME_OUT, by, OptimizationStatus.TIMEOUT)
+        await self.control.request(optimization_id, Intent.TIME_OUT, by)
+        return True
 
     async def get_lifecycle_state(self, optimization_id: str) -> OptimizationStatus | None:
         """Its status, also after the end; None where there is no such optimization."""
@@ -118,55 +111,6 @@ class OptimizationLifecycleManager(StoreComponent):
         """Call `hook` (sync or async) at `event`; takes effect at once, and may be awaited."""
         return self.register_callback(event, hook)
 
-    async def guard(self, optimization_id: str, to: OptimizationStatus) -> None:
-        """Ask the `before` hooks. Raises OptimizationLifecycleError where one of them forbids it."""
-        for hook in list(self._callbacks.get(event := f"before_{to.value}", ())):
-            try:
-                await called(hook, optimization_id)
-            except TimeoutError as error:
-                raise OptimizationLifecycleError(
-                    f"the hook for {event} did not end within {CALLBACK_SECONDS} s"
-                ) from error
-            except (Exception, SystemExit) as error:
-                raise OptimizationLifecycleError(f"the hook for {event} raised {error!r}") from error
-
-    async def created(self, state: OptimizationState) -> None:
-        """Call the `on_create` hooks for one that was recorded elsewhere."""
-        await self.emit("on_create", state)
-
-    def be_told(self, is_told: Callable[[], bool]) -> Callable[[Mapping[str, Any]], Any]:
-        """`after` hooks are called for the transitions that are given to what this returns.
-
-        While `is_told` says so, they are called for no others.
-        """
-        self._is_told = is_told
-
-        async def tell(transition: Mapping[str, Any]) -> None:
-            await self.emit(f"after_{transition['to_status']}", transition["optimization_id"])
-
-        return tell
-
-    async def _want(
-        self, optimization_id: str, intent: Intent, by: str, to: OptimizationStatus = OptimizationStatus.CREATED
-    ) -> bool:
-        before = await self.existing(optimization_id)
-        if before.status is not to:
-            await self.guard(optimization_id, to)
-        after = await self.store.write_async(SetIntent(optimization_id, intent, by))
-        if after is not before.status and not self._is_told():
-            await self.emit(f"after_{after.value}", optimization_id)
-        if intent is Intent.RUN and after is OptimizationStatus.CREATED:
-            await warn_if_nobody_works(self.store, optimization_id)
-        return True
-
-    async def _move(
-        self, optimization_id: str, to: OptimizationStatus, issue: str | None = None, version: int | None = None
-    ) -> bool:
-        await self.existing(optimization_id)
-        await self.guard(optimization_id, to)
-        reason = await self.store.write_async(
-            Transition(optimization_id, to, Cause.PERSON, "by hand", settings().node_id, version=version, issue=issue)
-        )
-        if reason is Reason.ALLOWED and not self._is_told():
-            await self.emit(f"after_{to.value}", optimization_id)
-        return True
+    async def recorded(self, transition: Mapping[str, Any]) -> None:
+        """Call the `after` hooks for a transition that was read from the record."""
+        await self.emit(f"after_{transition['to_status']}", transition["optimization_id"])

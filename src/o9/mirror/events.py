@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from websockets.exceptions import WebSocketException
 from o9.mirror.mapping import may_be_a_wish
 from o9.mirror.recorder import is_recorded
 from o9.mirror.seen import FLOW, Run, Seen, seen_in
-from o9.mirror.taking import take
+from o9.mirror.taking import Request, take
 from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
 from o9.store.store import Store
 from o9.store.transitions import Cause
@@ -50,12 +50,12 @@ class _Known:
 
 
 class EventListener:
-    """`on_heard(optimization_id)` is called, in the event loop, after what somebody wanted was recorded."""
+    """`request` records what somebody wants, see `o9.mirror.taking`."""
 
-    def __init__(self, store: Store, node: str, on_heard: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, node: str, *, request: Request) -> None:
         self._store = store
         self._node = node
-        self._on_heard = on_heard
+        self._request = request
         self._listening: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._runs: OrderedDict[str, _Known] = OrderedDict()
@@ -178,9 +178,8 @@ class EventListener:
         known.run = Run.of_row(row) if row else None
         if known.run is None:
             return len(heard) if time.monotonic() >= known.until else 0
-        taken = await take(self._store, self._node, [(known.run, seen) for seen in heard], Cause.EVENT)
-        if taken.intents:
-            self._on_heard(known.run.optimization_id)
+        found = [(known.run, seen) for seen in heard]
+        await take(self._store, self._node, found, Cause.EVENT, request=self._request)
         return len(heard)
 
     def _forget(self, flow_run_id: str, count: int) -> None:

@@ -24,7 +24,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed
 
 from o9.mirror.seen import FLOW, SUBFLOW, TASK, TERMINAL, Run, Seen, seen_of
-from o9.mirror.taking import Taken, take
+from o9.mirror.taking import Request, Taken, take
 from o9.mirror.verdicts import Because, RunView, Verdict, verdict_on
 from o9.model.errors import OptimizationCoordinationError, OptimizationError
 from o9.model.optimization import utc_now
@@ -80,6 +80,7 @@ async def reconcile(
     store: Store,
     node: str,
     *,
+    request: Request,
     client: PrefectClient | None = None,
     settle_seconds: float = SETTLE_SECONDS,
     quiet_seconds: float = QUIET_SECONDS,
@@ -92,13 +93,13 @@ async def reconcile(
     if client is None:
         async with get_client() as own:
             return await reconcile(
-                store, node, client=own, settle_seconds=settle_seconds, quiet_seconds=quiet_seconds
+                store, node, request=request, client=own, settle_seconds=settle_seconds, quiet_seconds=quiet_seconds
             )  # fmt: skip
     if (problem := await client.api_healthcheck()) is not None:
         where, why = public_url(str(client.api_url)), public_text(str(problem))
         raise PrefectAwayError(f"Prefect's server at {where} does not answer, nothing was compared: {why}")
     report, after = Report(), ""
-    work = _Work(store, node, client, settle_seconds, quiet_seconds, report)
+    work = _Work(store, node, request, client, settle_seconds, quiet_seconds, report)
     while rows := await store.read_async(store.open_runs, after=after, limit=PAGE):
         after = rows[-1]["run_id"]
         await work.page(rows)
@@ -107,10 +108,18 @@ async def reconcile(
 
 class _Work:
     def __init__(
-        self, store: Store, node: str, client: PrefectClient, settle: float, quiet: float, report: Report
+        self,
+        store: Store,
+        node: str,
+        request: Request,
+        client: PrefectClient,
+        settle: float,
+        quiet: float,
+        report: Report,
     ) -> None:
         self._store = store
         self._node = node
+        self._request = request
         self._client = client
         self._settle = timedelta(seconds=settle)
         self._quiet = timedelta(seconds=quiet)
@@ -198,7 +207,7 @@ class _Work:
             heard += await self._of_tasks(run, flow_run.id, known, over)
             if over:  # only now: one that is mirrored itself has said so by now, and its states are its own
                 heard += await self._of_subflows(run, flow_run.id, known)
-        return await take(self._store, self._node, heard, Cause.RECONCILER)
+        return await take(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
 
     async def _of_tasks(self, run: Run, flow_run_id: UUID, known: set[str], over: bool) -> list[tuple[Run, Seen]]:
         """While the flow runs only tasks whose present state is not known: each history is a request of its own."""
@@ -243,7 +252,6 @@ class _Work:
         logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, verdict.set_to, verdict.because.value)
         self._report.crashed += verdict.set_to == "CRASHED"
         self._report.cancelled += verdict.set_to != "CRASHED"
-        taken = await take(
-            self._store, self._node, await self._history(run, FLOW, flow_run, flow_run.id), Cause.RECONCILER
-        )  # fmt: skip
+        heard = await self._history(run, FLOW, flow_run, flow_run.id)
+        taken = await take(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
         self._report.states += taken.states

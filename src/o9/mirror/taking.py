@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from o9.mirror.mapping import PREFECT, Standing, Why, may_be_a_wish, on_the_way, wish_of
 from o9.mirror.recorder import is_recorded, remember
 from o9.mirror.seen import FLOW, Run, Seen, operation_for
-from o9.model.errors import OptimizationError, OptimizationStateError, StaleAttemptError
+from o9.model.errors import OptimizationError, OptimizationLifecycleError, OptimizationStateError, StaleAttemptError
 from o9.model.states import Intent, OptimizationStatus
 from o9.store.codec import moment
-from o9.store.intents import SetIntent
 from o9.store.leases import MIRRORED
 from o9.store.runs import LostRun
 from o9.store.store import Store
@@ -36,7 +36,11 @@ class Taken:
         return self
 
 
-async def take(store: Store, node: str, heard: Sequence[tuple[Run, Seen]], source: Cause) -> Taken:
+# Records what somebody wants: (optimization id, intent, by). `o9.lifecycle.control.Control.request` is one.
+Request = Callable[[str, Intent, str], Awaitable[Any]]
+
+
+async def take(store: Store, node: str, heard: Sequence[tuple[Run, Seen]], source: Cause, *, request: Request) -> Taken:
     """Record the states of one optimization's runs that are missing, oldest first. Raises OptimizationError."""
     new = [(run, seen) for run, seen in heard if not is_recorded(seen.state_id)]
     if not new:
@@ -53,7 +57,7 @@ async def take(store: Store, node: str, heard: Sequence[tuple[Run, Seen]], sourc
         if _is_to_be_weighed(seen):
             await _record(store, node, telling, source)  # what is older goes first
             telling = []
-            taken += await _weigh(store, node, run, seen, heard, source)
+            taken += await _weigh(store, node, run, seen, heard, source, request)
         else:
             telling.append((run, seen))
     await _record(store, node, telling, source)
@@ -76,7 +80,7 @@ def _is_to_be_weighed(seen: Seen) -> bool:
 
 
 async def _weigh(
-    store: Store, node: str, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]], source: Cause
+    store: Store, node: str, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]], source: Cause, request: Request
 ) -> Taken:
     holding = await store.read_async(store.holding, run.optimization_id)
     if holding is None:
@@ -92,9 +96,12 @@ async def _weigh(
     wish = wish_of(standing, seen.state_type, seen.state_name)
     if wish.intent is not None:
         try:
-            await store.write_async(SetIntent(run.optimization_id, wish.intent, PREFECT))
+            await request(run.optimization_id, wish.intent, PREFECT)
         except OptimizationStateError:
             wish = replace(wish, intent=None)  # it has ended, or is about to, since it was read
+        except OptimizationLifecycleError as error:
+            logger.warning("what was asked of %s in Prefect is not done: %s", run.optimization_id, error)
+            wish = replace(wish, intent=None)
     if wish.lost:
         evidence = f"Prefect says that its flow run crashed: {seen.message or 'no reason given'}"
         await store.write_async(LostRun(run.run_id, run.optimization_id, run.attempt, node, evidence))

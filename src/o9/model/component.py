@@ -92,9 +92,13 @@ class Component:
         """Whether anybody is called at `event`."""
         return bool(self._callbacks.get(event))
 
+    def callbacks_of(self, event: str) -> list[Callable[..., Any]]:
+        """Those of `event`, in the order of their registration."""
+        return list(self._callbacks.get(event, ()))
+
     async def emit(self, event: str, *args: Any) -> None:
         """Call the callbacks of `event` in the order of their registration."""
-        for callback in list(self._callbacks.get(event, ())):
+        for callback in self.callbacks_of(event):
             try:
                 await called(callback, *args)
             except (Exception, SystemExit):  # a user's callback must not disturb what called it

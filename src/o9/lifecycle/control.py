@@ -1,0 +1,157 @@
+"""The one door through which an optimization is submitted, started, paused, resumed, cancelled, timed out and retried.
+
+Contract. The aggregator, the coordinator, the lifecycle manager, the API, the command line and what a person does in
+Prefect all come here: the same verb gives the same result, calls the same hooks and raises the same errors. An attempt
+at work carries out what is asked of it; what nobody works on is moved at once. Asking for what is so already is no
+error. The hooks are the callbacks of `component`; those of other processes are not called.
+
+Raises OptimizationNotFoundError for an unknown id, OptimizationStateError where the present state forbids it,
+OptimizationLifecycleError where a `before` hook does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from o9.lifecycle.presence import warn_if_nobody_works
+from o9.lifecycle.submission import retry, submit
+from o9.model.component import CALLBACK_SECONDS, called
+from o9.model.errors import OptimizationLifecycleError
+from o9.model.optimization import OptimizationState
+from o9.model.settings import settings
+from o9.model.states import Intent, OptimizationStatus, Reason
+from o9.store.component import StoreComponent
+from o9.store.intents import SetIntent
+from o9.store.replace import CancelAtRest
+from o9.store.store import Store
+from o9.store.transitions import Cause, Transition
+
+
+class Verb(str, Enum):
+    """What a person asks for; the values are the names of commands and routes."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    START = "start"
+
+    @property
+    def intent(self) -> Intent:
+        return {Verb.PAUSE: Intent.PAUSE, Verb.CANCEL: Intent.CANCEL}.get(self, Intent.RUN)
+
+
+# The status that an intent leads to, and whose `before` hooks are asked.
+_LEADS_TO = {
+    Intent.RUN: OptimizationStatus.CREATED, Intent.PAUSE: OptimizationStatus.PAUSED,
+    Intent.CANCEL: OptimizationStatus.CANCELLED, Intent.TIME_OUT: OptimizationStatus.TIMEOUT,
+}  # fmt: skip
+
+
+def control_of(store: Store) -> Control:
+    """For a process that has no hooks, and says by itself whether anybody runs what it queues."""
+    return Control(StoreComponent(store), warns=False)
+
+
+class Control:
+    """`wake` is set by whoever runs what is queued in this process. Where it is not, and no other process does either,
+    the log warns of what is queued, unless `warns` is False. While `follows_record` answers True, the `after` hooks are
+    called by whoever reads the record, and not here.
+    """
+
+    def __init__(self, component: StoreComponent, *, warns: bool = True) -> None:
+        self._component = component
+        self._warns = warns
+        self.wake: Callable[[], None] | None = None
+        self.follows_record: Callable[[], bool] = lambda: False
+
+    async def submit(
+        self, state: OptimizationState, *, hold: bool = False, allowed_imports: tuple[str, ...] | None = None
+    ) -> OptimizationState:
+        """Record it, durably; returns what was recorded. See `o9.lifecycle.submission.submit`."""
+        recorded = await submit(
+            self._component.store, state, node=settings().node_id, allowed_imports=allowed_imports, hold=hold
+        )
+        return await self._created(recorded, hold=hold)
+
+    async def retry(self, optimization_id: str, from_step: int | None, new_id: str | None) -> OptimizationState:
+        """Record it once more, under a new id. See `o9.lifecycle.submission.retry`."""
+        node = settings().node_id
+        return await self._created(
+            await retry(self._component.store, optimization_id, from_step=from_step, new_id=new_id, node=node)
+        )
+
+    async def carry_out(self, verb: Verb, optimization_id: str, by: str) -> OptimizationStatus:
+        """The status afterwards. START moves what was initialized by hand to running; else it is the same as RESUME."""
+        store = self._component.store
+        if verb is Verb.START:
+            holding = await store.read_async(store.holding, optimization_id)
+            initializing = OptimizationStatus.INITIALIZING.value
+            # What a node has a lease on its attempt prepares, and moves by itself.
+            if holding is not None and (holding.status, holding.lease_node) == (initializing, None):
+                await self.move(optimization_id, OptimizationStatus.RUNNING, version=holding.version)
+                return OptimizationStatus.RUNNING
+        return await self.request(optimization_id, verb.intent, by)
+
+    async def request(self, optimization_id: str, intent: Intent, by: str) -> OptimizationStatus:
+        """Record what `by` wants; returns the status afterwards."""
+        before, to = await self._component.existing(optimization_id), _LEADS_TO[intent]
+        if before.status is not to:
+            await self.guard(optimization_id, to)
+        after = await self._component.store.write_async(SetIntent(optimization_id, intent, by))
+        if after is not before.status:
+            await self._moved(optimization_id, after)
+        if intent is Intent.RUN and after is OptimizationStatus.CREATED:
+            await self._queued(optimization_id)
+        elif self.wake is not None:
+            self.wake()
+        return after
+
+    async def cancel_at_rest(self, optimization_id: str, by: str) -> bool:
+        """Cancel it unless an attempt works on it, or is about to; returns whether it was cancelled."""
+        await self.guard(optimization_id, OptimizationStatus.CANCELLED)
+        cancelled = await self._component.store.write_async(CancelAtRest(optimization_id, by))
+        if cancelled:
+            await self._moved(optimization_id, OptimizationStatus.CANCELLED)
+        return cancelled
+
+    async def move(
+        self, optimization_id: str, to: OptimizationStatus, *, issue: str | None = None, version: int | None = None
+    ) -> None:
+        """By hand, without the queue."""
+        await self._component.existing(optimization_id)
+        await self.guard(optimization_id, to)
+        node = settings().node_id
+        reason = await self._component.store.write_async(
+            Transition(optimization_id, to, Cause.PERSON, "by hand", node, version=version, issue=issue)
+        )
+        if reason is Reason.ALLOWED:
+            await self._moved(optimization_id, to)
+
+    async def guard(self, optimization_id: str, to: OptimizationStatus) -> None:
+        """Ask the `before` hooks. Raises OptimizationLifecycleError where one of them forbids it."""
+        for hook in self._component.callbacks_of(event := f"before_{to.value}"):
+            try:
+                await called(hook, optimization_id)
+            except TimeoutError as error:
+                raise OptimizationLifecycleError(
+                    f"the hook for {event} did not end within {CALLBACK_SECONDS} s"
+                ) from error
+            except (Exception, SystemExit) as error:
+                raise OptimizationLifecycleError(f"the hook for {event} raised {error!r}") from error
+
+    async def _created(self, recorded: OptimizationState, *, hold: bool = False) -> OptimizationState:
+        await self._component.emit("on_create", recorded)
+        if not hold and recorded.status is OptimizationStatus.CREATED:
+            await self._queued(recorded.optimization_id)
+        return recorded
+
+    async def _moved(self, optimization_id: str, to: OptimizationStatus) -> None:
+        if not self.follows_record():
+            await self._component.emit(f"after_{to.value}", optimization_id)
+
+    async def _queued(self, optimization_id: str) -> None:
+        if self.wake is not None:
+            self.wake()
+        elif self._warns:
+            await warn_if_nobody_works(self._component.store, optimization_id)
