@@ -203,7 +203,8 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
         optimization_id = known["optimization_id"]  # it was suspended, and is back
     elif spec is not None:
         state = new_optimization(spec)
-        await control_of(store).submit(state, allowed_imports=settings().allowed_imports, hold=True)
+        allowed = settings().allowed_imports
+        await control_of(store).submit(state, allowed_imports=allowed, hold=True, must_name=True)
         optimization_id = state.optimization_id
     assert optimization_id is not None
     claimed = await wait_for_turn(store, optimization_id, flow_run, node)

@@ -23,9 +23,9 @@ from o9.api import health
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationType
+from o9.model.validation import METADATA as KEYS
 from o9.store.leases import Heartbeat
 from o9.store.store import Store
-from o9.strategies.factory import KEYS
 
 DATABASES = ["store_url", "postgres_url"]
 
@@ -105,6 +105,9 @@ def test_nothing_has_an_id_that_cannot_be_stored(api: Requests, path: str) -> No
     [
         (b'{"metadata": {"objective": ["x"]}}', 422, "metadata.objective"),
         (b'{"metadata": {"objective": {"x": 1}}}', 422, "metadata.objective"),
+        (b'{"metadata": {"objektive": "branin"}}', 422, "metadata.objektive"),
+        (b'{"metadata": {"objective": "branin", "dirction": "minimize"}}', 422, "metadata.dirction"),
+        (b'{"name": "names nothing"}', 422, "metadata.objective"),
         (b'{"metadata": {"objective": "branin", "seed": 1' + b"0" * 30 + b"}}", 422, "metadata.seed"),
         (b'{"metadata": {"objective": "branin", "note": NaN}}', 422, "metadata.note"),
         (b'{"total_steps": 1' + b"0" * 30 + b"}", 422, "total_steps"),
@@ -140,7 +143,7 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-METADATA = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4)
+METADATA = st.dictionaries(st.sampled_from([*KEYS]), JSON, max_size=4)
 BODIES = st.one_of(
     st.dictionaries(st.sampled_from([*OptimizationState.__dataclass_fields__]), JSON, max_size=5),
     METADATA.map(lambda metadata: {"metadata": {"objective": "branin"} | metadata}),

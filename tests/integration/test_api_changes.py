@@ -16,6 +16,7 @@ from contract_steps import assert_counts_are_true
 from store_backend import Requests
 
 from o9.api import changes
+from o9.lifecycle.submission import new_optimization, submit
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.alerts import RaiseAlerts
 from o9.store.intents import SetIntent
@@ -82,13 +83,23 @@ def test_what_was_read_may_be_sent_back_and_changes_nothing(api: Requests, store
         assert store.holding(name).version == version
 
 
-def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests) -> None:
-    api.send("/optimizations", "POST", body=b'{"optimization_id": "demo"}')
+def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests, store: Store) -> None:
+    asyncio.run(submit(store, new_optimization({"optimization_id": "demo"})))
     warnings = api.send("/optimizations/demo")[1]["data"]["warnings"]
     assert len(warnings) == 1
     assert put(api, "demo", {"total_steps": 4})[1]["data"]["warnings"] == warnings
     answer = put(api, "demo", {"metadata": {"objective": "branin"}})[1]["data"]
     assert (answer["warnings"], answer["total_steps"]) == ([], 4)
+    assert "demonstration" not in answer["metadata"]
+
+
+def test_a_key_that_there_is_not_is_refused(api: Requests, store: Store) -> None:
+    create(store, "a", metadata={"objective": "branin", "of an older release": 1})
+    kept = {"objective": "branin", "of an older release": 1}
+    assert put(api, "a", {"metadata": kept | {"seed": 3}})[0] == 200
+    for metadata, field in (({"sede": 1}, "metadata.sede"), ({"risk_limits": {"x": "y"}}, "metadata.risk_limits.x")):
+        code, answer = put(api, "a", {"metadata": kept | metadata})
+        assert (code, answer["error"].partition(":")[0]) == (422, field)
 
 
 def test_what_another_has_changed_meanwhile_is_not_lost(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from o9.model.optimization import OptimizationState, utc_now
+from o9.model.optimization import OptimizationState, strategy_of, utc_now
 from o9.model.states import (
     ENDED,
     TRANSITIONS,
@@ -151,9 +151,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
 def assert_counts_are_true(store: Store) -> None:
     """The global counts equal a recount of all; every ending is in the rollups once."""
     states = store.list(limit=1000).items
-    recount = Counter(
-        (s.optimization_type.value, s.metadata.get("strategy", "default"), s.status.value) for s in states
-    )
+    recount = Counter((s.optimization_type.value, strategy_of(s.metadata), s.status.value) for s in states)
     counted = {(row["optimization_type"], row["strategy"], row["status"]): row["count"] for row in store.counts()}
     assert counted == dict(recount)
     ended = Counter(state.status.value for state in states if state.status in ENDED)

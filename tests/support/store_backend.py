@@ -36,7 +36,7 @@ class StoreBackend:
         self._health = OptimizationHealthChecker(store=store)
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
-        return await self.lifecycle_manager.control.submit(state, allowed_imports=())
+        return await self.lifecycle_manager.control.submit(state, allowed_imports=(), must_name=True)
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         return await self.store.read_async(self.store.get, optimization_id)

@@ -8,7 +8,9 @@ import pytest
 
 from o9.cli.batch import read_batch
 from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationType
+from o9.strategies.registry import register_strategy
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +28,7 @@ def refusal(text: str | bytes) -> str:
     with pytest.raises(OptimizationError) as caught:
         read_batch([write(text)])
     message = str(caught.value)
-    assert message.startswith("batch.yaml")
-    assert "\n" not in message
+    assert all(line.startswith("batch.yaml") for line in message.split("\n"))
     return message
 
 
@@ -62,7 +63,11 @@ def test_names_in_any_script_stay_and_ids_are_plain(name: str, stem: str) -> Non
 
 
 def test_a_file_without_a_name_or_objective_is_called_after_itself() -> None:
-    (state,) = read_batch([write("total_steps: 3", "evening run.yaml")])
+    async def evening(optimization: OptimizationState) -> None:
+        """Nothing to do."""
+
+    register_strategy("of-the-evening", evening)
+    (state,) = read_batch([write("metadata: {strategy: of-the-evening}", "evening run.yaml")])
     assert state.name == "evening run"
     assert state.optimization_id.startswith("evening-run-")
 
@@ -132,6 +137,43 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
 )
 def test_what_cannot_be_submitted_is_refused_by_place(text: str | bytes, told: str) -> None:
     assert told in refusal(text)
+
+
+def test_all_faults_of_all_entries_are_told_at_once_each_with_its_line() -> None:
+    text = """
+- nmae: first
+  total_steps: -1
+  metadata:
+    objective: branin
+    dirction: minimize
+    sede: 7
+    pruner: median
+    notes: free
+    tags: [desk, 3]
+- metadata:
+    objektive: branin
+    sampler: magic
+    direction: up
+    total_steps: 3
+"""
+    places = [line.partition(" (")[2].split(": ")[:2] for line in refusal(text).split("\n")]
+    assert sorted(places) == sorted(
+        [line, field]
+        for line, field in [
+            ("line 2)", "nmae"), ("line 3)", "total_steps"), ("line 6)", "metadata.dirction"),
+            ("line 7)", "metadata.sede"), ("line 8)", "metadata.pruner"), ("line 12)", "metadata.objektive"),
+            ("line 13)", "metadata.sampler"), ("line 14)", "metadata.direction"), ("line 15)", "metadata.total_steps"),
+            ("line 11)", "metadata.objective"),
+        ]
+    )  # fmt: skip
+    assert "did you mean direction?" in refusal(text)
+    both = "metadata: {objective: brainn, sampler: magic, strategy: optuna, sede: 1}"
+    assert [line.split(": ")[1] for line in refusal(both).split("\n")] == ["metadata.sede", "metadata.objective"]
+
+
+def test_a_file_names_what_to_optimize() -> None:
+    for text in ("name: a", "metadata: {strategy: optuna, seed: 1}", "metadata: {objective: ~}"):
+        assert "metadata.objective: it is missing" in refusal(text)
 
 
 def test_the_line_is_that_of_the_field_in_its_entry() -> None:

@@ -364,14 +364,3 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def test_only_an_optimization_is_submitted(given: Any) -> None:
     with pytest.raises(OptimizationValidationError, match="expected an OptimizationState"):
         validate_new(given)
-
-
-def test_a_misspelt_key_of_the_metadata_is_warned_of() -> None:
-    from o9.strategies.factory import settle
-
-    state = OptimizationState(
-        "a", "a", "", OptimizationType.PARAMETER_TUNING, OptimizationStatus.CREATED, OptimizationPriority.NORMAL,
-        datetime.now(UTC), datetime.now(UTC), metadata={"smapler": "grid", "desk": "rates"},
-    )  # fmt: skip
-    slips = [warning for warning in settle(state).warnings if "means nothing" in warning]
-    assert slips == ["metadata.smapler means nothing to O9; did you mean metadata.sampler?"]

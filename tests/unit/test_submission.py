@@ -1,13 +1,21 @@
-"""The order of a batch, and what a retry takes over: the pure parts of submission."""
+"""What a submission may hold, whoever submits; the order of a batch; what a retry takes over."""
 
+import asyncio
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from o9.lifecycle.submission import in_order, new_optimization
+from o9.coordinator.coordinator import OptimizationCoordinator
+from o9.lifecycle.manager import OptimizationLifecycleManager
+from o9.lifecycle.submission import in_order, new_optimization, submit
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
+from o9.statistics.statistics import OptimizationStatistics
+from o9.store.queries import Filter
+from o9.store.store import Store
+from o9.strategies.registry import register_strategy
 
 
 def batch(**after: str) -> list[OptimizationState]:
@@ -79,3 +87,79 @@ def test_what_is_no_list_of_ids_is_left_to_the_validation(after: Any) -> None:
     odd = state("x")
     odd.metadata["after"] = after
     assert names(in_order([odd, state("a")])) == ["x", "a"]
+
+
+def fields_refused(store: Store, metadata: dict[str, Any], **options: Any) -> list[str]:
+    """The fields that a submission with these metadata is refused for; nothing is recorded then."""
+    state = new_optimization({"optimization_id": "refused", "metadata": metadata})
+    with pytest.raises(OptimizationValidationError) as refusal:
+        asyncio.run(submit(store, state, **options))
+    assert store.get("refused") is None
+    return [fault.field for fault in refusal.value.faults]
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with Store(store_url) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("metadata", "refused"),
+    [
+        ({"objektive": "branin"}, ["objektive"]),
+        ({"objective": "branin", "dirction": "minimize", "sede": 1}, ["dirction", "sede"]),
+        ({"objective": "branin", "direction": "up", "seed": -1, "n_jobs": 4}, ["direction", "seed", "n_jobs"]),
+        ({"objective": "branin", "seed": 1.5, "stop_after_failures": 0}, ["seed", "stop_after_failures"]),
+        ({"objective": "branin", "trial_timeout_seconds": 0, "market_neutral": 1}, ["market_neutral",
+          "trial_timeout_seconds"]),
+        ({"objective": "branin", "sampler": "tpee", "search_space": {"x": 1}}, ["search_space.x", "sampler"]),
+        ({"total_steps": 3}, ["total_steps"]),
+        ({f"key {n}": n for n in range(100)}, [f"key {n}" for n in range(20)]),
+    ],
+)  # fmt: skip
+def test_what_metadata_cannot_hold_is_refused_all_at_once(
+    store: Store, metadata: dict[str, Any], refused: list[str]
+) -> None:
+    assert fields_refused(store, metadata) == [f"metadata.{key}" for key in refused]
+
+
+def test_python_refuses_an_unknown_key_at_each_of_its_doors(store: Store) -> None:
+    state = new_optimization({"optimization_id": "a", "metadata": {"objective": "branin", "smapler": "grid"}})
+    doors = (
+        OptimizationCoordinator(store=store).submit_optimization,
+        OptimizationLifecycleManager(store=store).create_optimization,
+    )
+    for door in doors:
+        with pytest.raises(OptimizationValidationError) as refusal:
+            asyncio.run(door(state))
+        assert refusal.value.field == "metadata.smapler"
+    assert store.get("a") is None
+
+
+def test_a_strategy_may_declare_keys_of_its_own(store: Store) -> None:
+    async def of_the_desk(optimization: OptimizationState) -> None:
+        """Nothing to do."""
+
+    register_strategy("of-the-desk", of_the_desk, metadata=("desk",))
+    metadata = {"strategy": "of-the-desk", "desk": "rates", "notes": {"free": 1}, "tags": ["a"]}
+    asyncio.run(submit(store, new_optimization({"optimization_id": "declared", "metadata": metadata}), must_name=True))
+    assert store.get("declared").metadata == metadata
+    assert fields_refused(store, metadata | {"book": 1}) == ["metadata.book"]
+    with pytest.raises(OptimizationValidationError):
+        register_strategy("of-the-desk", of_the_desk, metadata="desk")
+
+
+def test_what_names_nothing_is_a_demonstration_or_refused(store: Store) -> None:
+    assert fields_refused(store, {"seed": 1}, must_name=True) == ["metadata.objective"]
+    asyncio.run(submit(store, new_optimization({"optimization_id": "shown"})))
+    assert store.get("shown").metadata["demonstration"] is True
+    asyncio.run(submit(store, new_optimization({"optimization_id": "own", "metadata": {"objective": "branin"}})))
+    assert "demonstration" not in store.get("own").metadata
+    found = store.list(wanted=Filter(strategy="demonstration")).items
+    assert [state.optimization_id for state in found] == ["shown"]
+    statistics = OptimizationStatistics(store=store)
+    told = asyncio.run(statistics.get_global_statistics())
+    assert {name: sum(by.values()) if isinstance(by, dict) else by for name, by in told["by_strategy"].items()} == {
+        "demonstration": 1, "default": 1,
+    }  # fmt: skip

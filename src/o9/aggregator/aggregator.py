@@ -176,9 +176,10 @@ class OptimizationStateAggregator:
         return (await self._control.submit(state)).optimization_id
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
-        """The same for one that came from outside: it may name only the import paths that the operator allowed."""
+        """The same for one that came from outside: it has to name an objective or a strategy, and import
+        paths only where the operator allowed them."""
         self._started()
-        return await self._control.submit(state, allowed_imports=settings().allowed_imports)
+        return await self._control.submit(state, allowed_imports=settings().allowed_imports, must_name=True)
 
     async def retry_optimization(
         self, optimization_id: str, from_step: int | None = None, new_id: str | None = None

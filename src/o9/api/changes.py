@@ -23,7 +23,7 @@ from o9.model.errors import (
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
-from o9.model.validation import validate_changes
+from o9.model.validation import validate_changes, validate_metadata
 from o9.store.codec import content_hash
 from o9.store.policies import with_defaults
 from o9.store.pruning import Because, PruneOne
@@ -45,7 +45,7 @@ TRIES = 10  # to change what others change at the same time
 END_SECONDS = 20.0  # what is cancelled has ended by then, and Prefect has said so
 POLL_SECONDS = 0.05
 _ABSENT = object()
-_AT_SUBMISSION = ("after", "retry_of", "retry_from_step")
+_AT_SUBMISSION = ("after", "retry_of", "retry_from_step", "placebo_of")
 _WHY_KEPT = {
     Because.AWAITED: "others are to run after it: cancel or delete those first",
     Because.OPEN_RUN: "Prefect has not said yet how its flow run ended: ask again in a minute",
@@ -151,6 +151,8 @@ def _asked(
             raise _not_theirs(before.optimization_id, each.name)
     validate_changes({name: getattr(after, name) for name in sorted(REPLACEABLE & fields.keys())})
     old, new = before.metadata, after.metadata
+    if old != new:
+        validate_metadata(before.optimization_id, new)
     for key in _AT_SUBMISSION:
         if old.get(key) != new.get(key):
             raise OptimizationStateError(f"metadata.{key}: it is fixed at submission; delete it, and submit it again")
@@ -200,7 +202,7 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
     policies = await store.read_async(store.policies)
     metadata = with_defaults(policies, after.optimization_type.value, strategy, after.metadata)
     new = dataclasses.replace(after, status=OptimizationStatus.CREATED, metadata=metadata, warnings=[])
-    settled = prepared(new, settings().allowed_imports)
+    settled = prepared(new, settings().allowed_imports, must_name=True, older=before.metadata.keys())
     if before.metadata == after.metadata:  # what was filled in at submission looks as if it had been asked for
         settled.warnings = list(dict.fromkeys([*before.warnings, *settled.warnings]))
     return settled

@@ -19,6 +19,7 @@ from o9.model.validation import (
     DESCRIPTION_LIMIT,
     ID_LIMIT,
     INTEGER_LIMITS,
+    METADATA,
     NAME_LIMIT,
     STEP_LIMIT,
 )
@@ -124,7 +125,8 @@ _ID = "^[^\\s/\\x00-\\x1f\\x7f-\\x9f]([^/\\x00-\\x1f\\x7f-\\x9f]*[^\\s/\\x00-\\x
 _COUNT = {"type": "integer", "minimum": 0, "maximum": COUNT_LIMIT}
 _MOMENT = {"type": "string", "format": "date-time"}
 _OBJECT, _LIST, _NUMBER = {"type": "object"}, {"type": "array"}, {"type": "number"}
-_METADATA = {
+_SECONDS = {"type": ["number", "null"], "minimum": 1e-3}
+_SHAPES: dict[str, Any] = {
     "strategy": _text(ID_LIMIT),
     "objective": _text(NAME_LIMIT, _LINE),  # which is the name, too, where there is none
     "search_space": _OBJECT,
@@ -133,12 +135,18 @@ _METADATA = {
     "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": INTEGER_LIMITS[1]},
     "trials_per_step": {"type": "integer", "minimum": 1, "maximum": 10_000},
     "family": _text(NAME_LIMIT),
-    "timeout_seconds": {"type": ["number", "null"], "minimum": 1e-3},
+    "timeout_seconds": _SECONDS,
+    "trial_timeout_seconds": _SECONDS,
+    "stop_after_failures": {"type": ["integer", "null"], "minimum": 1, "maximum": COUNT_LIMIT},
+    "market_neutral": {"type": "boolean"},
+    "demonstration": {"type": "boolean"},
+    "placebo_of": {"type": "string"},
     "max_attempts": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
     "after": {"type": "array", "items": {"type": "string"}},
     "retry_of": {"type": "string"},
     "retry_from_step": _COUNT,
 }
+_METADATA = {name: _SHAPES.get(name, {}) | {"description": key.meaning} for name, key in METADATA.items()}
 # What an optimization is made of, for the OpenAPI document; `o9.model.validation` checks it.
 OPTIMIZATION: dict[str, Any] = {
     "type": "object",
@@ -161,7 +169,7 @@ OPTIMIZATION: dict[str, Any] = {
         "parameters": _OBJECT | {"description": "Given to the objective in every trial, beneath the suggested ones."},
         "metadata": {
             "type": "object",
-            "description": "What to optimize; other keys are kept as they are.",
+            "description": "What to optimize. Other keys are refused, unless its strategy declares them.",
             "properties": _METADATA,
         },
         **dict.fromkeys(("created_at", "updated_at"), _MOMENT),

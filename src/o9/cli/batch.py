@@ -1,8 +1,8 @@
 """From YAML to optimizations ready to submit: one mapping, or a list of them, with OptimizationState's field names.
 
-Contract. Either everything in all files can be submitted, or an error names the file, the line, the entry and the
-field, and nothing has been submitted. Values are read as YAML 1.2 does, as JSON would: `1e-3` is a number, `no` and
-`2026-01-31` are text. Import paths may name modules of the current directory.
+Contract. Either everything in all files can be submitted, or an error has a line for each fault, which names the file,
+the line, the entry and the field, and nothing has been submitted. Values are read as YAML 1.2 does, as JSON would:
+`1e-3` is a number, `no` and `2026-01-31` are text. Import paths may name modules of the current directory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from o9.cli.failures import one_line
 from o9.lifecycle.submission import in_order, new_optimization, prepared
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
+from o9.model.validation import METADATA
 
 LIMIT_BYTES = 5 * 2**20
 EXPANDED_LIMIT = 1_000_000  # nodes, once aliases are written out
@@ -43,13 +44,16 @@ class Entry:
 def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
     """The optimizations of all files, each checked as at its submission, and behind those that it is to run after."""
     import_from_here()
-    entries = [entry for path in paths for entry in _entries(path)]
-    _refuse_duplicates(entries)
+    faults: list[str] = []
+    entries = [entry for path in paths for entry in _entries(path, faults)]
+    _refuse_duplicates(entries, faults)
     for entry in entries:
         try:
-            prepared(entry.state)
+            prepared(entry.state, must_name=True)
         except OptimizationValidationError as error:
-            raise _at(error, entry.where, entry.lines) from error
+            faults += _placed(error, entry.where, entry.lines)
+    if faults:
+        raise OptimizationError("\n".join(dict.fromkeys(faults)))
     return in_order([entry.state for entry in entries])
 
 
@@ -59,19 +63,22 @@ def import_from_here() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def _entries(path: str) -> Iterator[Entry]:
+def _entries(path: str, faults: list[str]) -> Iterator[Entry]:
     root = _parse(path)
     if isinstance(root, MappingNode):
-        yield _entry(root, path, path)
+        nodes = [(root, path)]
     elif isinstance(root, SequenceNode) and root.value:
-        for index, node in enumerate(root.value, start=1):
-            yield _entry(node, path, f"{path}, entry {index}")
+        nodes = [(node, f"{path}, entry {index}") for index, node in enumerate(root.value, start=1)]
     else:
         what = "an empty list" if isinstance(root, SequenceNode) else "a single value"
         raise OptimizationError(f"{path} holds {what}; give a mapping of fields, or a list of such mappings")
+    for node, where in nodes:
+        if (entry := _entry(node, path, where, faults)) is not None:
+            yield entry
 
 
-def _entry(node: Node, path: str, where: str) -> Entry:
+def _entry(node: Node, path: str, where: str, faults: list[str]) -> Entry | None:
+    """None for one that cannot be made, which is among the `faults` then."""
     line = node.start_mark.line + 1
     if not isinstance(node, MappingNode):
         raise OptimizationError(f"{where} (line {line}): expected a mapping of fields such as `name: …`")
@@ -82,19 +89,22 @@ def _entry(node: Node, path: str, where: str) -> Entry:
         content: dict[str, Any] = _Loader.construct(node)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag such as !!int on what is none
         raise OptimizationError(f"{where} (line {line}): {_yaml_problem(error)}") from error
+    for name in [name for name in content if name not in FIELDS]:
+        faults += _placed(OptimizationValidationError(str(name), _unknown_field(str(name))), where, lines)
+        del content[name]
     try:
-        _refuse_unknown(content)
         return Entry(new_optimization(_with_id(content, path)), where, lines)
     except OptimizationValidationError as error:
-        raise _at(error, where, lines) from error
+        faults += _placed(error, where, lines)
+        return None
 
 
-def _refuse_unknown(content: dict[Any, Any]) -> None:
-    for name in content:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(str(name), FIELDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(FIELDS)}"
-            raise OptimizationValidationError(str(name), f"there is no such field; {hint}")
+def _unknown_field(name: str) -> str:
+    if name in METADATA:
+        return "there is no such field; it belongs under metadata"
+    near = difflib.get_close_matches(name, FIELDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(FIELDS)}"
+    return f"there is no such field; {hint}"
 
 
 def _with_id(content: dict[str, Any], path: str) -> dict[str, Any]:
@@ -114,23 +124,24 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:32].strip("-")
 
 
-def _refuse_duplicates(entries: Sequence[Entry]) -> None:
+def _refuse_duplicates(entries: Sequence[Entry], faults: list[str]) -> None:
     seen: dict[str, Entry] = {}
     for entry in entries:
         name = entry.state.optimization_id
         if name in seen:
             problem = f"{name!r} is in {seen[name].where} already; give each its own, or leave it out"
-            raise _at(OptimizationValidationError("optimization_id", problem), entry.where, entry.lines)
-        seen[name] = entry
+            faults += _placed(OptimizationValidationError("optimization_id", problem), entry.where, entry.lines)
+        seen.setdefault(name, entry)
 
 
-def _at(error: OptimizationValidationError, where: str, lines: dict[str, int]) -> OptimizationError:
-    """The same error with its place: the line of the field, or of what holds it."""
-    field = error.field
-    while field and field not in lines:
-        field = field.rpartition(".")[0] if "[" not in field else field.rpartition("[")[0]
-    place = f"{where} (line {lines[field]})" if field else where
-    return OptimizationError(f"{place}: {one_line(str(error))}")
+def _placed(error: OptimizationValidationError, where: str, lines: dict[str, int]) -> Iterator[str]:
+    """A line for each fault, with its place: the line of the field, or of what holds it."""
+    for fault in error.faults:
+        field = fault.field
+        while field and field not in lines:
+            field = field.rpartition(".")[0] if "[" not in field else field.rpartition("[")[0]
+        place = f"{where} (line {lines[field]})" if field else where
+        yield f"{place}: {one_line(str(fault))}"
 
 
 def _parse(path: str) -> Node:

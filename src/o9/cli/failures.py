@@ -29,9 +29,10 @@ def report(error: BaseException) -> int:
         print(public_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     try:
         sys.stdout.flush()
+        lines = "\n".join(f"o9: {shown(line)}" for line in message.splitlines() or [""])
         # A command that was typed without its subcommand is answered by what there is, as it stands.
         is_help = type(error).__name__ == "NoArgsIsHelpError"
-        print(error.format_message() if is_help else f"o9: {shown(message)}", file=sys.stderr)  # type: ignore[attr-defined]
+        print(error.format_message() if is_help else lines, file=sys.stderr)  # type: ignore[attr-defined]
     except BrokenPipeError:
         return _leave_broken_pipe()
     return code
@@ -48,8 +49,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "interrupted", INTERRUPTED
     if isinstance(error, Interrupted):
         return str(error), INTERRUPTED
-    if isinstance(error, OptimizationError):
-        return one_line(str(error)), ERROR
+    if isinstance(error, OptimizationError):  # a line for each of several faults
+        return "\n".join(one_line(line) for line in str(error).splitlines()), ERROR
     if isinstance(error, SystemExit):
         return f"the code that was run called sys.exit({error.code!r}); an objective has to return a value", ERROR
     # By name: typer keeps these classes in places of its own that move between its releases.

@@ -19,7 +19,7 @@ from o9.cli.follow import Crew, is_parked, is_watched
 from o9.health.grades import Verdict
 from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import DEMONSTRATION, OptimizationState, strategy_of
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus
 from o9.model.trial import Trial
 from o9.store.queries import Holding
@@ -65,7 +65,7 @@ def list_view(
     for state in states:
         table.add_row(
             Text(shown(state.optimization_id)),
-            Text(shown(state.name), no_wrap=True, overflow="ellipsis"),
+            Text(shown(_name(state)), no_wrap=True, overflow="ellipsis"),
             *([state.optimization_type.value] if wide else []),
             words.status(state.status, doubtful=state.optimization_id in lost),
             words.steps(state),
@@ -77,6 +77,10 @@ def list_view(
     for index, column in enumerate(table.columns):
         column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
     return table
+
+
+def _name(state: OptimizationState) -> str:
+    return f"{state.name} (demonstration)" if strategy_of(state.metadata) == DEMONSTRATION else state.name
 
 
 def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[Trial], width: int) -> Table:
@@ -228,9 +232,11 @@ def _facts(record: Record) -> Table:
 
 
 def _objective(state: OptimizationState) -> str:
-    strategy = state.metadata.get("strategy", "default")
+    strategy = strategy_of(state.metadata)
     parts = [str(state.metadata.get("objective", "the demonstration of its type"))]
-    if strategy not in ("default", "optuna"):
+    if strategy == DEMONSTRATION:
+        parts[0] += " (a demonstration: nothing to optimize was named)"
+    elif strategy not in ("default", "optuna"):
         return f"strategy {strategy}"
     parts.append(str(state.metadata.get("direction", "maximize")))
     parts.append(f"sampler {state.metadata.get('sampler', 'tpe')}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o9.lifecycle.control import Control, Verb
@@ -81,9 +81,12 @@ class OptimizationCoordinator(StoreComponent):
         """All of them, newest first."""
         return await self.all_states()
 
-    def register_strategy(self, name: str, strategy: Any) -> Registered:
-        """A class with `step()`, or a coroutine function that changes the state; found by `metadata["strategy"]`."""
-        register_strategy(name, strategy)
+    def register_strategy(self, name: str, strategy: Any, *, metadata: Sequence[str] = ()) -> Registered:
+        """A class with `step()`, or a coroutine function that changes the state; found by `metadata["strategy"]`.
+
+        `metadata`: keys of its own there.
+        """
+        register_strategy(name, strategy, metadata=metadata)
         return Registered()
 
     def set_optimization_policy(self, name: str, config: Mapping[str, Any]) -> Registered:

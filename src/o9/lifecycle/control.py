@@ -66,11 +66,17 @@ class Control:
         self.follows_record: Callable[[], bool] = lambda: False
 
     async def submit(
-        self, state: OptimizationState, *, hold: bool = False, allowed_imports: tuple[str, ...] | None = None
+        self,
+        state: OptimizationState,
+        *,
+        hold: bool = False,
+        allowed_imports: tuple[str, ...] | None = None,
+        must_name: bool = False,
     ) -> OptimizationState:
         """Record it, durably; returns what was recorded. See `o9.lifecycle.submission.submit`."""
+        node = settings().node_id
         recorded = await submit(
-            self._component.store, state, node=settings().node_id, allowed_imports=allowed_imports, hold=hold
+            self._component.store, state, node=node, allowed_imports=allowed_imports, hold=hold, must_name=must_name
         )
         return await self._created(recorded, hold=hold)
 

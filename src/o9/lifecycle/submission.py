@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Any
 
-from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
+from o9.model.errors import Faults, OptimizationNotFoundError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.model.validation import validate_new
+from o9.model.validation import unknown_keys, validate_new
 from o9.store.codec import content_hash
 from o9.store.policies import with_defaults
 from o9.store.retry import Retry
 from o9.store.store import Store
 from o9.store.transitions import Create
-from o9.strategies.factory import settle
+from o9.strategies.factory import declared_keys, names_nothing, settle
+
+UNKNOWN_TOLD = 20
 
 
 def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
@@ -44,14 +47,45 @@ def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
     return OptimizationState.from_dict(defaults | dict(fields))
 
 
-def prepared(state: OptimizationState, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
+def prepared(
+    state: OptimizationState,
+    allowed_imports: tuple[str, ...] | None = None,
+    *,
+    must_name: bool = False,
+    older: Collection[str] = (),
+) -> OptimizationState:
     """A copy of `state` that can run: checked, with what must be fixed at submission filled in.
 
     `allowed_imports` are the module prefixes that may be named. None: whoever submits runs code on the spot anyway, and
-    may name any, unless O9_ALLOWED_IMPORTS is set. Raises OptimizationValidationError, naming the field and the remedy.
+    may name any, unless O9_ALLOWED_IMPORTS is set. `must_name`: it has to name an objective or a strategy, as all that
+    comes from a file or a request. `older`: keys of its metadata that were recorded before. Raises
+    OptimizationValidationError with all faults, each naming the field and the remedy.
     """
-    validate_new(state)
-    return settle(state, allowed_imports=allowed_imports)
+    faults, settled = Faults(), state
+    with faults:
+        validate_new(state)
+    if isinstance(state, OptimizationState) and isinstance(state.metadata, dict):
+        for fault in _faults_of_metadata(state, allowed_imports, must_name, older):
+            faults.add(fault)
+        if all(field.startswith("metadata.") for field in faults.fields):
+            with faults:
+                settled = settle(state, allowed_imports=allowed_imports)
+    faults.refuse()
+    return settled
+
+
+def _faults_of_metadata(
+    state: OptimizationState, allowed_imports: tuple[str, ...] | None, must_name: bool, older: Collection[str]
+) -> Iterator[OptimizationValidationError]:
+    try:
+        declared = declared_keys(state, allowed_imports)
+        unnamed = must_name and "retry_of" not in state.metadata and names_nothing(state, allowed_imports)
+    except OptimizationValidationError as error:
+        yield error
+        return
+    yield from islice(unknown_keys(state.metadata, (*declared, *older)), UNKNOWN_TOLD)
+    if unnamed:
+        yield OptimizationValidationError("metadata.objective", "it is missing: name what to optimize, or a strategy")
 
 
 async def submit(
@@ -61,22 +95,29 @@ async def submit(
     node: str = "",
     allowed_imports: tuple[str, ...] | None = None,
     hold: bool = False,
+    must_name: bool = False,
 ) -> OptimizationState:
     """Record a new optimization, durably; it waits for its turn from then on, or with `hold` for its start.
 
     The same id with the same content answers with the first one. `metadata["after"]` names those that must complete
     first, `metadata["retry_of"]` one that ended and is to run again, from the checkpoint behind its step
-    `metadata["retry_from_step"]`. Raises OptimizationValidationError, and OptimizationConflictError for the same id
-    with other content.
+    `metadata["retry_from_step"]`. `must_name`: as in `prepared`. Raises OptimizationValidationError with all faults,
+    and OptimizationConflictError for the same id with other content.
     """
-    validate_new(state)
-    asked, steps = state, 0
+    try:
+        validate_new(state)
+    except OptimizationValidationError:
+        prepared(state, allowed_imports, must_name=must_name)  # which raises with all that is wrong
+        raise
+    asked, steps, older = state, 0, frozenset[str]()
     if "retry_of" in state.metadata:
         state, steps = await store.read_async(_again, store, state)
+        older = frozenset(state.metadata.keys() - asked.metadata.keys())
     strategy = str(state.metadata.get("strategy", "default"))
     policies = await store.read_async(store.policies)
     filled = with_defaults(policies, state.optimization_type.value, strategy, state.metadata)
-    settled = prepared(dataclasses.replace(state, metadata=filled), allowed_imports)
+    new = dataclasses.replace(state, metadata=filled)
+    settled = prepared(new, allowed_imports, must_name=must_name, older=older)
     create = Create(settled, node, content_hash(asked), hold)
     if "retry_of" in asked.metadata:
         recorded, _ = await store.write_async(Retry(create, asked.metadata["retry_of"], steps))

@@ -20,6 +20,8 @@ OptimizationError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OptimizationError(Exception):
     """The root: `except OptimizationError` catches all that O9 raises on purpose."""
@@ -34,12 +36,52 @@ class OptimizationStateError(OptimizationError):
 
 
 class OptimizationValidationError(OptimizationError, ValueError):
-    """Bad input. `field` is the dotted path of what is wrong, for example ``metadata.search_space.fast``."""
+    """Bad input. `field` is the dotted path of what is wrong, for example ``metadata.search_space.fast``.
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
+    `others`: what else is wrong with the same input. The message has a line for each.
+    """
+
+    def __init__(self, field: str, problem: str, *, others: Sequence[OptimizationValidationError] = ()) -> None:
+        super().__init__("\n".join([f"{field}: {problem}", *map(str, others)]))
         self.field = field
         self.problem = problem
+        self.others = tuple(others)
+
+    @property
+    def faults(self) -> tuple[OptimizationValidationError, ...]:
+        """Each fault alone, this one first."""
+        return (OptimizationValidationError(self.field, self.problem), *self.others)
+
+
+class Faults:
+    """Collects faults, to tell all of them at once: `with faults:` keeps what is raised inside, of each field once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, OptimizationValidationError] = {}
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, OptimizationValidationError) or isinstance(error, OptimizationConflictError):
+            return False
+        for fault in error.faults:
+            self.add(fault)
+        return True
+
+    def add(self, fault: OptimizationValidationError) -> None:
+        self._found.setdefault(fault.field, fault)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that have one."""
+        return tuple(self._found)
+
+    def refuse(self) -> None:
+        """Raise OptimizationValidationError with all that was found, if anything was."""
+        if self._found:
+            first, *others = self._found.values()
+            raise OptimizationValidationError(first.field, first.problem, others=others)
 
 
 class OptimizationConflictError(OptimizationValidationError):

@@ -109,6 +109,12 @@ class OptimizationState(_Record):
         return _STATE_KINDS
 
 
+def strategy_of(metadata: Mapping[str, Any]) -> str:
+    """The name under which lists and statistics have it; a demonstration stands apart from what was asked for."""
+    return DEMONSTRATION if metadata.get(DEMONSTRATION) is True else str(metadata.get("strategy", "default"))
+
+
+DEMONSTRATION = "demonstration"  # as a key of the metadata, and as the name of a strategy
 _STATE_KINDS: dict[str, type] = {
     "optimization_type": OptimizationType,
     "status": OptimizationStatus,

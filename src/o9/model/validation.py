@@ -1,23 +1,26 @@
 """What a submission may hold. Each refusal is an OptimizationValidationError that names the field and the remedy.
 
-`validate_new` checks everything about a new optimization that needs no strategy: objectives, samplers and search
-spaces are judged by `o9.strategies`. `validate_changes` checks values that are to replace fields of one that is
-there. What passes is stored and read back as it was, with tuples as lists. Nothing is changed or corrected.
+`validate_new` checks everything about a new optimization that needs no strategy, and tells all faults at once:
+objectives, samplers and search spaces are judged by `o9.strategies`. `METADATA` are the keys that there are.
+`validate_changes` checks values that are to replace fields of one that is there. What passes is stored and read back as
+it was, with tuples as lists. Nothing is changed or corrected.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, OptimizationState, as_utc
 from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType
 
@@ -38,22 +41,70 @@ TIMEOUT_LIMIT_SECONDS = 10 * 366 * 86_400.0
 Check = Callable[[str, Any], None]
 
 
+@dataclass(frozen=True)
+class Key:
+    """A key of the metadata. `meaning` reads on after its name; `check` None: it is free, or the strategy checks it."""
+
+    meaning: str
+    check: Check | None = None
+
+
 def validate_new(state: OptimizationState) -> None:
-    """Raise OptimizationValidationError for the first thing that keeps `state` from being submitted."""
+    """Raise OptimizationValidationError for all that keeps `state` from being submitted, whatever its strategy."""
     if not isinstance(state, OptimizationState):
         raise OptimizationValidationError(
             "optimization",
             f"expected an OptimizationState, got {type(state).__name__}; from_dict() makes one of fields",
         )
-    validate_changes({name: getattr(state, name) for name in _CHECKS})
-    _validate_life(state)
-    for name, check in _METADATA_CHECKS.items():
-        if name in state.metadata:
-            check(f"metadata.{name}", state.metadata[name])
-    if "retry_from_step" in state.metadata and "retry_of" not in state.metadata:
-        raise OptimizationValidationError("metadata.retry_from_step", "of which one? name it in metadata.retry_of")
-    if state.optimization_id in state.metadata.get("after", ()):
-        raise OptimizationValidationError("metadata.after", "it cannot wait for itself; take its own id out")
+    faults = Faults()
+    for name, check in _CHECKS.items():
+        with faults:
+            check(name, getattr(state, name))
+    _validate_life(state, faults)
+    if isinstance(state.metadata, dict):
+        with faults:
+            validate_metadata(state.optimization_id, state.metadata)
+    faults.refuse()
+
+
+def unknown_keys(metadata: Mapping[str, Any], declared: Collection[str] = ()) -> Iterator[OptimizationValidationError]:
+    """A fault for each key of the metadata that means nothing; `declared` are those of a user's strategy."""
+    known = [*METADATA, *declared]
+    for key in metadata:
+        if key not in known:
+            yield OptimizationValidationError(
+                f"metadata.{key!s:.60}", f"there is no such key; {_remedy_of_key(key, known)}"
+            )
+
+
+def _remedy_of_key(key: str, known: Sequence[str]) -> str:
+    if key in _CHECKS and key != "metadata":
+        return "it is a field of its own: put it beside metadata"
+    if key in _ELSEWHERE:
+        return f"here that is {_ELSEWHERE[key]}"
+    if near := difflib.get_close_matches(str(key), known, 1, 0.7):
+        return f"did you mean {near[0]}?"
+    return (
+        "what an objective or a strategy is to know goes into parameters; notes and tags are free; a strategy of your "
+        "own may declare keys: register_strategy(name, …, metadata=(…,))"
+    )
+
+
+def validate_metadata(optimization_id: str, metadata: Mapping[str, Any]) -> None:
+    """Raise OptimizationValidationError for all values that known keys cannot have."""
+    faults = Faults()
+    for name, key in METADATA.items():
+        if name in metadata and key.check is not None:
+            with faults:
+                key.check(f"metadata.{name}", metadata[name])
+    if "retry_from_step" in metadata and "retry_of" not in metadata:
+        faults.add(
+            OptimizationValidationError("metadata.retry_from_step", "of which one? name it in metadata.retry_of")
+        )
+    after = metadata.get("after")
+    if isinstance(after, list | tuple) and optimization_id in after:
+        faults.add(OptimizationValidationError("metadata.after", "it cannot wait for itself; take its own id out"))
+    faults.refuse()
 
 
 def validate_changes(changes: Mapping[str, Any]) -> None:
@@ -77,16 +128,16 @@ def validate_alert(alert: OptimizationAlert) -> None:
         check(name, getattr(alert, name))
 
 
-def _validate_life(state: OptimizationState) -> None:
+def _validate_life(state: OptimizationState, faults: Faults) -> None:
     if state.status is not OptimizationStatus.CREATED:
-        raise OptimizationValidationError(
-            "status", f"a new optimization is created, not {state.status.value}; leave the rest of its life to O9"
-        )
+        problem = f"a new optimization is created, not {state.status.value}; leave the rest of its life to O9"
+        faults.add(OptimizationValidationError("status", problem))
     if state.completed_steps:
-        raise OptimizationValidationError("completed_steps", "a new optimization has completed none; leave it at 0")
+        problem = "a new optimization has completed none; leave it at 0"
+        faults.add(OptimizationValidationError("completed_steps", problem))
     for name in ("started_at", "completed_at"):
         if getattr(state, name) is not None:
-            raise OptimizationValidationError(name, "O9 records it when it happens; leave it out")
+            faults.add(OptimizationValidationError(name, "O9 records it when it happens; leave it out"))
 
 
 def _text(limit: int, *, lines: bool = False, required: bool = False) -> Check:
@@ -174,6 +225,16 @@ def _integer(low: int, high: int, *, optional: bool = False) -> Check:
 def _flag(field: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise _wrong_type(field, "True or False", value)
+
+
+def _choice(*known: str) -> Check:
+    def check(field: str, value: Any) -> None:
+        if value not in known:
+            near = difflib.get_close_matches(str(value), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise OptimizationValidationError(field, f"{_shown(value)} is not one of {', '.join(known)}{hint}")
+
+    return check
 
 
 def _one_of(kind: type[Enum]) -> Check:
@@ -392,16 +453,37 @@ _ALERT_CHECKS: dict[str, Check] = {
     "resolved_at": _moment(optional=True),
     "metadata": _json(dict),
 }
-# The names are columns of their own, in indexes that hold no long texts.
-_METADATA_CHECKS: dict[str, Check] = {
-    "strategy": _text(ID_LIMIT, required=True),
-    "family": _text(NAME_LIMIT),
-    "seed": _integer(0, INTEGER_LIMITS[1], optional=True),
-    "timeout_seconds": _number(1e-3, TIMEOUT_LIMIT_SECONDS, optional=True),
-    "max_attempts": _integer(1, 1_000_000),
-    "trials_per_step": _integer(1, 10_000),
-    "after": _ids,
-    "retry_of": _check_id,
-    "retry_from_step": _integer(0, COUNT_LIMIT),
-    "risk_limits": _limits,
+# Every key that metadata may have. The names are columns of their own, in indexes that hold no long texts. What only
+# the built-in strategy reads, and its objective, sampler and search space, `o9.strategies.plan` checks.
+METADATA: dict[str, Key] = {
+    "strategy": Key("who says what to try next", _text(ID_LIMIT, required=True)),
+    "objective": Key("what is optimized, by a registered name or an import path"),
+    "search_space": Key("the parameters to search"),
+    "direction": Key("maximize or minimize", _choice("maximize", "minimize")),
+    "sampler": Key("how the built-in strategy samples"),
+    "seed": Key("of the sampler", _integer(0, INTEGER_LIMITS[1], optional=True)),
+    "trials_per_step": Key("how many trials a step evaluates", _integer(1, 10_000)),
+    "family": Key("whose trials count together", _text(NAME_LIMIT)),
+    "hold_out": Key("the part of the data that the search never sees"),
+    "score": Key("what is computed of returns that come without a value"),
+    "market_neutral": Key("whether its returns are to be judged without a baseline", _flag),
+    "risk_limits": Key("metrics of the best trial above which it is suspended", _limits),
+    "timeout_seconds": Key("of running, over all attempts", _number(1e-3, TIMEOUT_LIMIT_SECONDS, optional=True)),
+    "trial_timeout_seconds": Key("of one trial", _number(1e-3, TIMEOUT_LIMIT_SECONDS, optional=True)),
+    "stop_after_failures": Key("failed trials in a row that end it early", _integer(1, COUNT_LIMIT, optional=True)),
+    "max_attempts": Key("lives after a death", _integer(1, 1_000_000)),
+    "after": Key("those that must complete before it is queued", _ids),
+    "retry_of": Key("the one that ended and is run again", _check_id),
+    "retry_from_step": Key("behind which step of that it begins", _integer(0, COUNT_LIMIT)),
+    "placebo_of": Key("the one whose search it repeats on data without an edge", _check_id),
+    "demonstration": Key("written by O9: nothing to optimize was named", _flag),
+    "tags": Key("free"),
+    "notes": Key("free"),
+}
+# What other tools call it.
+_ELSEWHERE = {
+    "n_trials": "total_steps, beside metadata, times metadata.trials_per_step",
+    "n_jobs": "metadata.trials_per_step",
+    "timeout": "metadata.timeout_seconds",
+    "pruner": "nothing: each trial is evaluated whole",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from o9.health.unknown import Unknown
 from o9.health.validity import unpacked
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
 from o9.report import life_plots, luck_plots, search_plots, words
@@ -106,7 +106,7 @@ def article(found: OneFacts, now: datetime) -> Article:
 def _made_of(found: OneFacts) -> list[tuple[str, str]]:
     """What was asked for, and how it was searched."""
     state = found.state
-    strategy = str(state.metadata.get("strategy", "default"))
+    strategy = strategy_of(state.metadata)
     told = [("Strategy", strategy)] if strategy not in ("default", "optuna") else []
     for title, key in (("Objective", "objective"), ("Sampler", "sampler"), ("Seed", "seed"), ("Retry of", "retry_of")):
         if state.metadata.get(key) is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from o9.model.optimization import utc_now
+from o9.model.optimization import strategy_of, utc_now
 from o9.model.states import OptimizationStatus, OptimizationType, TrialState
 from o9.statistics.frames import TRIALS
 from o9.store.codec import moment, unpack_returns
@@ -30,7 +30,7 @@ def optimizations(
         while True:
             page = store.list(status=status, optimization_type=kind, limit=min(PAGE, limit or PAGE), cursor=cursor)
             for state in page.items:
-                yield state.to_dict() | {"strategy": state.metadata.get("strategy", "default")}
+                yield state.to_dict() | {"strategy": strategy_of(state.metadata)}
             cursor = page.next_cursor
             if cursor is None:
                 return

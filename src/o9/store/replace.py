@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o9.model.errors import OptimizationStateError
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store.codec import state_to_row
 from o9.store.intents import SetIntent
@@ -57,7 +57,7 @@ class Replace:
         changes["content_hash"] = self.content
         if fields & SEARCH:  # the metadata and warnings that follow from it
             changes |= {name: new[name] for name in ("metadata", "warnings")}
-            changes["strategy"] = str(self.state.metadata.get("strategy", "default"))
+            changes["strategy"] = strategy_of(self.state.metadata)
             changes["max_attempts"] = int(self.state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS))
         if "priority" in self.changed:
             levels = int(row["priority"]) - int(new["priority"])

@@ -22,7 +22,7 @@ from o9.model.errors import (
     OptimizationValidationError,
     StaleAttemptError,
 )
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.states import (
     ACTIVE,
     ENDED,
@@ -104,7 +104,7 @@ class Create:
         row = _DEFAULTS | state_to_row(state) | {
             "updated_at": unit.now,
             "content_hash": digest,
-            "strategy": str(state.metadata.get("strategy", "default")),
+            "strategy": strategy_of(state.metadata),
             "max_attempts": int(state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS)),
             "intent": (Intent.HOLD if self.hold else Intent.RUN).value,
             "queue_key": queue_key(unit.now, state.priority),

@@ -10,14 +10,13 @@ process started. Errors name the field: `metadata.strategy`, `metadata.objective
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import DEMONSTRATION, OptimizationState
 from o9.model.provenance import Ran
 from o9.model.trial import Trial
 from o9.objectives.catalogue import DEMONSTRATIONS, demonstration_warning
@@ -81,22 +80,36 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
 
     A seed is drawn where the built-in strategy has none, so that every ledger can be had again; the objective's own
     direction is written down. Where neither an objective nor a search space is given, the demonstration objective of
-    its type takes their place, and `warnings` says so. No Optuna is imported, no process started.
+    its type takes their place, marked by `metadata.demonstration`, and `warnings` says so. No Optuna is imported, no
+    process started.
     """
     metadata = dict(state.metadata)
-    warnings = [*state.warnings, *_misspelt(metadata)]
+    warnings = list(state.warnings)
     strategy = _strategy(state, allowed_imports)
     if strategy.kind is StrategyKind.STEPS:
         step_count(strategy, state)
     if strategy.kind is StrategyKind.OPTUNA:
         if metadata.get("objective") is None and metadata.get("search_space") is None:
-            metadata["objective"] = DEMONSTRATIONS[state.optimization_type]
+            metadata |= {"objective": DEMONSTRATIONS[state.optimization_type], DEMONSTRATION: True}
             warnings.append(demonstration_warning(metadata["objective"]))
         if metadata.get("seed") is None:
             metadata["seed"] = secrets.randbits(SEED_BITS)
         settled = dataclasses.replace(state, metadata=metadata)
         metadata["direction"] = make_plan(settled, _objective(settled, allowed_imports)).direction
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
+
+
+def names_nothing(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> bool:
+    """Whether it leaves to O9 what to optimize: neither an objective nor a strategy of the user's own.
+
+    Raises OptimizationValidationError for a strategy that is unknown.
+    """
+    return _strategy(state, allowed_imports).kind is StrategyKind.OPTUNA and state.metadata.get("objective") is None
+
+
+def declared_keys(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The keys of metadata that its strategy reads beside those that all may have."""
+    return _strategy(state, allowed_imports).metadata
 
 
 def provenance_of(state: OptimizationState, attempt: int) -> Ran:
@@ -146,29 +159,6 @@ def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> Search
         pass  # not known here
     recorded = ran[-1].search_space if ran else ""
     return SearchSpace.parse(json.loads(recorded)) if recorded else None
-
-
-def _misspelt(metadata: Mapping[str, Any]) -> list[str]:
-    """Metadata is free, so an unknown key is no error; one that is nearly a known one is likely a slip."""
-    slips = ((key, difflib.get_close_matches(key, KEYS, 1, 0.8)) for key in metadata if key not in KEYS)
-    return [f"metadata.{key} means nothing to O9; did you mean metadata.{near[0]}?" for key, near in slips if near]
-
-
-KEYS = (
-    "strategy",
-    "objective",
-    "search_space",
-    "direction",
-    "sampler",
-    "seed",
-    "trials_per_step",
-    "family",
-    "timeout_seconds",
-    "max_attempts",
-    "after",
-    "retry_of",
-    "retry_from_step",
-)
 
 
 def _strategy(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> ResolvedStrategy:

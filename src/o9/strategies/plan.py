@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.strategies.parameters import CategoricalParameter, is_int
 from o9.strategies.registry import Objective
@@ -43,20 +43,31 @@ class Plan:
 def make_plan(state: OptimizationState, objective: Objective) -> Plan:
     """Read the state's metadata, with the objective's own defaults beneath."""
     metadata = state.metadata
-    space = _search_space(metadata.get("search_space"), objective)
-    sampler = _one_of(metadata.get("sampler", "tpe"), SAMPLERS, "metadata.sampler")
+    faults = Faults()
+    with faults:
+        space = _search_space(metadata.get("search_space"), objective)
+    with faults:
+        sampler = _one_of(metadata.get("sampler", "tpe"), SAMPLERS, "metadata.sampler")
+    with faults:
+        trials_per_step = _trials_per_step(metadata.get("trials_per_step", objective.trials_per_step))
+    with faults:
+        direction = _direction(metadata.get("direction", objective.direction or "maximize"))
+    with faults:
+        seed = _seed(metadata.get("seed"))
+    with faults:
+        family = _family(metadata.get("family"))
+    faults.refuse()
     _check_sampler(sampler, space)
-    trials_per_step = _trials_per_step(metadata.get("trials_per_step", objective.trials_per_step))
     total_trials = space.grid_size() if sampler == "grid" else None
     return Plan(
         space=space,
-        direction=_direction(metadata.get("direction", objective.direction or "maximize")),
+        direction=direction,
         sampler=sampler,
-        seed=_seed(metadata.get("seed")),
+        seed=seed,
         trials_per_step=trials_per_step,
         total_steps=_total_steps(state.total_steps, objective, trials_per_step, total_trials),
         total_trials=total_trials,
-        family=_family(metadata.get("family")),
+        family=family,
     )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache, cached_property
@@ -25,6 +25,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
+from o9.model.optimization import DEMONSTRATION
 from o9.model.trial import fingerprint
 from o9.objectives.catalogue import BUILTIN, BuiltinObjective
 from o9.strategies.import_paths import ImportPathError, find, module_of
@@ -86,11 +87,12 @@ class StrategyKind(str, Enum):
 
 @dataclass(frozen=True)
 class ResolvedStrategy:
-    """A strategy and how it is written. `target` is None for the built-in one."""
+    """A strategy and how it is written. `target` is None for the built-in one. `metadata`: keys of its own."""
 
     name: str
     kind: StrategyKind
     target: Any = None
+    metadata: tuple[str, ...] = ()
 
 
 _objectives: dict[str, Objective] = {}
@@ -137,12 +139,19 @@ def objective(
     return register
 
 
-def register_strategy(name: str, thing: Any) -> None:
-    """Register a class or an instance with `step()`, or a coroutine function that takes the optimization."""
+def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) -> None:
+    """Register a class or an instance with `step()`, or a coroutine function that takes the optimization.
+
+    `metadata`: keys that it reads from the metadata, beside those that O9 knows (`o9.model.validation.METADATA`).
+    """
     _check_name(name, "strategy")
-    if name in BUILT_IN_STRATEGIES:
+    if name in (*BUILT_IN_STRATEGIES, DEMONSTRATION):
         raise OptimizationStrategyError(f"strategy {name!r} is built in; register yours under another name")
-    _strategies[name] = _classify(name, thing)
+    if isinstance(metadata, str) or not all(isinstance(key, str) and key for key in metadata):
+        raise OptimizationValidationError(
+            "metadata", f'expected names of keys such as ("desk",), got {metadata!r:.100}'
+        )
+    _strategies[name] = replace(_classify(name, thing), metadata=tuple(metadata))
 
 
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
@@ -168,7 +177,12 @@ def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = Non
     if name in BUILT_IN_STRATEGIES:
         return ResolvedStrategy("optuna", StrategyKind.OPTUNA)
     found = _find(name, "strategy", STRATEGIES_GROUP, _strategies, allowed_imports)
-    return found if isinstance(found, ResolvedStrategy) else _classify(name, found[0])
+    if isinstance(found, ResolvedStrategy):
+        return found
+    for known in list(_strategies.values()):  # what was declared goes with it, whatever it is called here
+        if known.target is found[0]:
+            return replace(known, name=name)
+    return _classify(name, found[0])
 
 
 def objective_names() -> list[str]:

@@ -19,7 +19,7 @@ from o9.health.grades import Grade, verdict_of
 from o9.health.verdict_words import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.presence import dead_on_this_host
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
 from o9.store.store import Store
@@ -323,7 +323,7 @@ def _of_optimization(
     labels: Mapping[str, str] | None = None,
 ) -> Facts:
     name = state.optimization_id
-    strategy = str(state.metadata.get("strategy", "default"))
+    strategy = strategy_of(state.metadata)
     return Facts(
         name,
         figures,
