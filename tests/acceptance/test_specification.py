@@ -88,7 +88,7 @@ def test_the_best_practices_and_the_custom_strategy(told: str) -> None:
     assert "暂停: 50%" in lines
     statistics = ast.literal_eval(re.search(r"^系统状态: (.*)$", told, re.MULTILINE)[1])  # type: ignore[index]
     assert statistics["by_status"] == {"completed": 3}
-    assert statistics["by_strategy"] == {"custom": 1, "default": 2}
+    assert statistics["by_strategy"] == {"custom": 1, "demonstration": 2}
     assert "活跃任务: 3" in lines
     assert lines[-1] == "未解决告警: 0"
 
