@@ -249,7 +249,12 @@ async def submission(world: World) -> None:
     assert await world.code("GET", "/optimizations/nobody") == 404
     with pytest.raises(OptimizationError):
         await aggregator.submit_optimization(new("by-python", objective="surface", total_steps=4))
-    assert await world.code("POST", "/optimizations", {"optimization_id": "by-python"}) == 409
+    assert (
+        await world.code(
+            "POST", "/optimizations", {"optimization_id": "by-python", "metadata": {"objective": "branin"}}
+        )
+        == 409
+    )
 
 
 @covers("OptimizationStateAggregator", "pause_optimization resume_optimization cancel_optimization")
