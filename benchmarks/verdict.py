@@ -28,8 +28,9 @@ from measure import machine
 from scipy.signal import lfilter
 
 from o9.health.evidence import examine
+from o9.health.grades import Grade
 from o9.health.unknown import Unknown
-from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, Verdict, judge
+from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, judge
 
 DAYS, FRESH_DAYS, STRATEGIES, DAYS_A_YEAR = 2_520, 504, 200, 252
 DAILY_VOLATILITY = 0.01
@@ -78,13 +79,15 @@ def judged(family: Family, edge: float, seed: list[int]) -> dict[str, bool]:
     returns[:, planted] += edge / math.sqrt(DAYS_A_YEAR) * DAILY_VOLATILITY
     past, future = returns[:DAYS], returns[DAYS:]
     best = int((past.mean(axis=0) / past.std(axis=0)).argmax())
-    evidence = examine(list(past.T), out_of_sample=future[:, best], periods_per_year=DAYS_A_YEAR, seed=seed[-1])
-    verdict = judge(evidence).verdict
+    evidence = examine(
+        list(past.T), out_of_sample=future[:, best], periods_per_year=DAYS_A_YEAR, market_neutral=True, seed=seed[-1]
+    )
+    verdict = judge(evidence).grade
     p_value, ratio = evidence.p_value, evidence.deflated
     return {
-        "real": verdict is Verdict.REAL,
-        "luck": verdict is Verdict.LUCK,
-        "overfit": verdict is Verdict.OVERFIT,
+        "confirmed": verdict is Grade.CONFIRMED,
+        "unproven": verdict is Grade.UNPROVEN,
+        "lost": verdict is Grade.LOST,
         "family test": not isinstance(p_value, Unknown) and p_value <= FAMILY_LEVEL,
         "DSR": not isinstance(ratio, Unknown) and ratio > DEFLATED_LEVEL,
     }
@@ -95,10 +98,10 @@ def measure(name: str, edge: float, families: int, seed: int) -> bool:
     # The same noise with and without the edge: the two lines of a kind differ by the edge alone.
     results = [judged(FAMILIES[name], edge, [seed, list(FAMILIES).index(name), i]) for i in range(families)]
     share = {key: sum(result[key] for result in results) / families for key in results[0]}
-    rate = share["real"]
+    rate = share["confirmed"]
     met, target = held(edge, rate, families)
     error = math.sqrt(rate * (1 - rate) / families)
-    figures = " ".join(f"{share[key]:11.1%}" for key in ("luck", "overfit", "family test", "DSR"))
+    figures = " ".join(f"{share[key]:11.1%}" for key in ("unproven", "lost", "family test", "DSR"))
     print(f"{name:15} {edge:5.1f} {rate:8.1%} ±{error:5.1%} {figures}   {target}", flush=True)
     return met
 
@@ -121,9 +124,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     print(f"{chosen.families} families of {STRATEGIES} strategies over {DAYS:,} days, a line; ± one standard error")
-    print(
-        f"{'returns':15} {'edge':>5} {'real':>8}  {'':5} {'luck':>11} {'overfit':>11} {'family test':>11} {'DSR':>11}"
-    )
+    print(f"{'returns':15} {'edge':>5} {'confirmed':>9} {'unproven':>16} {'lost':>11} {'family test':>11} {'DSR':>4}")
     began = time.perf_counter()
     met = [measure(name, edge, chosen.families, chosen.seed) for name in chosen.kinds for edge in chosen.edges]
     print(f"\n{machine()}. {time.perf_counter() - began:.0f} s. {'All targets met.' if all(met) else 'Missed.'}")

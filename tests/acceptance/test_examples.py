@@ -46,8 +46,8 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^written: trials\.csv$",
     ),
     "health.py": (
-        r"^coin flips: Sharpe ratio \d\.\d+, validity critical$",
-        r"^an edge: Sharpe ratio \d\.\d+, validity (healthy|warning)$",
+        r"^coin flips: Sharpe ratio \d\.\d+, (lost|unproven): ",
+        r"^an edge: Sharpe ratio \d\.\d+, confirmed: ",
     ),
     "api.py": (
         *(

@@ -21,6 +21,7 @@ from o9.health import checker as checker_module
 from o9.health import rules
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.facts import read_facts
+from o9.health.grades import VERDICT, Grade, Reason, Verdict, verdict_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus, TrialState
@@ -65,9 +66,13 @@ def finished(
     family: str = "f",
     failed: int = 0,
     metrics: Any = None,
+    hold_out: Any = None,
     **fields: Any,
 ) -> list[Trial]:
-    """An optimization that completed with one step: a trial for each of `series`, and `failed` ones behind them."""
+    """An optimization that completed with one step: a trial for each of `series`, and `failed` ones behind them.
+
+    hold_out: the returns out of sample of each.
+    """
     usual: dict[str, Any] = {"metadata": {"search_space": LINE}, "total_steps": 1, "baseline_performance": 0.01}
     claimed = at_work(store, name, **usual | fields)
     parameters = [{"x": number / max(1, len(series) + failed)} for number in range(len(series) + failed)]
@@ -79,6 +84,7 @@ def finished(
             Trial(
                 number, 0, TrialState.COMPLETED, parameters[number], value, metrics=metrics or {}, family=family,
                 returns=kept, periods_per_year=252.0,
+                hold_out_returns=None if hold_out is None else tuple(map(float, hold_out)),
             )
         )  # fmt: skip
     for number in range(len(series), len(series) + failed):
@@ -104,16 +110,22 @@ async def evidence(health: OptimizationHealthChecker, name: str, check: str) -> 
     return next(one for one in await health.get_health_checks(name) if one["name"] == check)
 
 
-async def test_pure_noise_is_critical_although_its_best_looks_splendid(health: OptimizationHealthChecker) -> None:
+def verdict_in(checks: list[dict[str, Any]]) -> Verdict:
+    found = verdict_of(checks)
+    assert found is not None
+    return found
+
+
+async def test_pure_noise_is_a_warning_although_its_best_looks_splendid(health: OptimizationHealthChecker) -> None:
     trials = finished(health.store, "noise", noise(200))
     assert max(trial.value or 0.0 for trial in trials) > 1.0
     report = await health.check_optimization_health("noise")
-    assert (report.validity_status, report.overall_status) == (CRITICAL, CRITICAL)
-    assert report.validity_score <= 0.5  # type: ignore[operator]
+    assert (report.validity_status, report.overall_status) == (HealthStatus.WARNING, HealthStatus.WARNING)
     assert (report.completeness_status, report.security_status) == (HEALTHY, HEALTHY)
-    assert any(advice.startswith("validity.luck: do not trade") for advice in report.recommendations)
-    legs = (await evidence(health, "noise", "validity.luck"))["evidence"]["legs"]
-    assert legs["deflated"] < 0.5
+    assert any(advice.startswith(f"{VERDICT}: do not trade") for advice in report.recommendations)
+    verdict = verdict_in(await health.get_health_checks("noise"))
+    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, Reason.LIKELY_LUCK)
+    assert verdict.figures["deflated"] < 0.5
 
 
 async def test_a_planted_edge_passes(health: OptimizationHealthChecker) -> None:
@@ -121,12 +133,35 @@ async def test_a_planted_edge_passes(health: OptimizationHealthChecker) -> None:
     for near in range(70, 131):  # a plateau: neighbours of trial 100 share most of its edge
         series[near] = 0.6 * series[near] + 0.8 * series[100] + 0.01 * 2.5 / np.sqrt(252)
     series[100] = series[100] - series[100].mean() + 0.01 * 3.5 / np.sqrt(252)
-    finished(health.store, "edge", series)
+    hold_out = noise(1, seed=8)[0]
+    hold_out += 0.01 * 3.0 / np.sqrt(252) - hold_out.mean()
+    finished(health.store, "edge", series, hold_out=hold_out, metadata={"search_space": LINE, "market_neutral": True})
     report = await health.check_optimization_health("edge")
     assert report.validity_status is HEALTHY, report.issues
-    assert report.validity_score > 0.95  # type: ignore[operator]
-    luck = (await evidence(health, "edge", "validity.luck"))["evidence"]
-    assert (luck["counted"], luck["kept"], luck["verdict"]) == (200, 200, "real")
+    verdict = verdict_in(await health.get_health_checks("edge"))
+    assert (verdict.grade, verdict.reason) == (Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY)
+    assert (verdict.figures["counted"], verdict.figures["kept"], verdict.figures["adaptive"]) == (200, 200, True)
+    assert verdict.forecast is not None
+    assert verdict.forecast.held_out == pytest.approx(3.0, abs=0.05)
+
+
+async def test_a_search_that_follows_results_proves_nothing_by_itself(health: OptimizationHealthChecker) -> None:
+    series = noise(20)
+    series[7] = series[7] - series[7].mean() + 0.01 * 3.5 / np.sqrt(252)
+    neutral: dict[str, Any] = {"search_space": LINE, "market_neutral": True}
+    for name, metadata, reason in (
+        ("random", {"sampler": "random"}, Reason.FAMILY),
+        ("default", {}, Reason.ADAPTIVE_SEARCH),
+        ("cmaes", {"sampler": "cmaes"}, Reason.ADAPTIVE_SEARCH),
+        ("own", {"sampler": "random", "strategy": "mine"}, Reason.ADAPTIVE_SEARCH),
+    ):
+        finished(health.store, name, series, family=name, metadata=neutral | metadata)
+        await health.check_optimization_health(name)
+        assert verdict_in(await health.get_health_checks(name)).reason is reason
+    # Trials of the family that another search chose are in the test, too.
+    finished(health.store, "follows", noise(5, seed=3), family="random", metadata=neutral)
+    await health.check_optimization_health("random")
+    assert verdict_in(await health.get_health_checks("random")).reason is Reason.ADAPTIVE_SEARCH
 
 
 async def test_an_edge_that_stands_alone_in_its_space_is_a_warning(health: OptimizationHealthChecker) -> None:
@@ -136,8 +171,9 @@ async def test_an_edge_that_stands_alone_in_its_space_is_a_warning(health: Optim
     report = await health.check_optimization_health("edge")
     assert report.validity_status is HealthStatus.WARNING
     assert "a peak" in named(report, "validity.neighbours")
-    luck = await evidence(health, "edge", "validity.luck")
-    assert (luck["evidence"]["best_trial"], luck["score"] > 0.95) == (17, True)
+    assert verdict_in(await health.get_health_checks("edge")).figures["sharpe"] == pytest.approx(
+        3.5 / 252**0.5, abs=0.01
+    )
 
 
 async def test_the_whole_family_counts_and_what_was_taken_over_does_not(health: OptimizationHealthChecker) -> None:
@@ -152,7 +188,7 @@ async def test_the_whole_family_counts_and_what_was_taken_over_does_not(health: 
     assert first is not None
     assert unpack_returns(found.returns["one", 0]) == first.returns
     await health.check_optimization_health("one")
-    assert (await evidence(health, "one", "validity.luck"))["evidence"]["counted"] == 58
+    assert verdict_in(await health.get_health_checks("one")).figures["counted"] == 58
 
 
 def test_families_on_postgresql(postgres_url: str) -> None:
@@ -216,13 +252,14 @@ async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: Op
         for number, one in enumerate(series)
     ]  # fmt: skip
     store.write(CommitStep("over the market", claimed.fence, 0, trials, {}))
-    for name, real in (("over zero", True), ("over the market", False)):
-        await health.check_optimization_health(name)
-        luck = await evidence(health, name, "validity.luck")
-        assert (luck["evidence"]["verdict"] == "real", luck["evidence"]["over_baseline"]) == (real, not real)
-        outside = await evidence(health, name, "validity.out_of_sample")
-        assert (outside["score"] is None) is real
-    assert outside["evidence"]["observations_out_of_sample"] == 200
+    await health.check_optimization_health("over zero")
+    verdict = verdict_in(await health.get_health_checks("over zero"))
+    assert (verdict.reason, verdict.figures["hold_out_observations"]) == (Reason.NO_BASELINE, None)
+    await health.check_optimization_health("over the market")
+    verdict = verdict_in(await health.get_health_checks("over the market"))
+    assert verdict.grade in {Grade.LOST, Grade.UNPROVEN}
+    assert verdict.reason is not Reason.NO_BASELINE
+    assert (verdict.figures["over_baseline"], verdict.figures["hold_out_observations"]) == (True, 200)
 
 
 async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
@@ -234,9 +271,9 @@ async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
     finished(health.store, "a", series)
     assert not health.store.family_trials("f", "a").complete
     await health.check_optimization_health("a")
-    luck = await evidence(health, "a", "validity.luck")
-    assert (luck["evidence"]["best_trial"], luck["evidence"]["counted"], luck["evidence"]["kept"]) == (25, 30, 11)
-    assert "Only the first" in luck["words"]
+    figures = verdict_in(await health.get_health_checks("a")).figures
+    assert (figures["counted"], figures["kept"]) == (30, 11)
+    assert figures["sharpe"] == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -255,14 +292,15 @@ async def test_what_cannot_be_judged_is_unknown(
     report = await health.check_optimization_health("a")
     assert (report.validity_status, report.validity_score) == (UNKNOWN, None)
     assert report.overall_status is not HEALTHY
-    assert reason in named(report, "validity.luck")
+    assert reason in named(report, VERDICT).lower()
 
 
 async def test_one_trial(health: OptimizationHealthChecker) -> None:
     finished(health.store, "a", [noise(1)[0] + 0.004])
     report = await health.check_optimization_health("a")
-    assert report.validity_status is HEALTHY
-    assert (await evidence(health, "a", "validity.luck"))["evidence"]["counted"] == 1
+    assert report.validity_status is HealthStatus.WARNING
+    verdict = verdict_in(await health.get_health_checks("a"))
+    assert (verdict.reason, verdict.figures["counted"]) == (Reason.NO_BASELINE, 1)
 
 
 async def test_unknown_ids_are_refused_and_no_report_is_none(health: OptimizationHealthChecker) -> None:
@@ -343,7 +381,7 @@ async def test_rules_change_reports_and_can_do_no_harm(
         ("hangs_too", "took over 0.2 s"), ("spoils", "validity_score"), ("unstorable", "a report that is none"),
     ):  # fmt: skip
         assert any(word in issue and what in issue for issue in report.issues), word
-    assert named(report, "validity.luck")
+    assert named(report, VERDICT)
     with pytest.raises(OptimizationValidationError, match="cannot be called"):
         health.register_health_rule(None)  # type: ignore[arg-type]
 

@@ -15,10 +15,11 @@ from contract_steps import new
 from o9.health.checks import THRESHOLDS, Check, overall_status, part_score, part_status, report_of, unknown
 from o9.health.completeness import completeness
 from o9.health.facts import Facts, family_of
+from o9.health.grades import Grade, Reason, verdict_of
 from o9.health.performance import performance
 from o9.health.security import security
 from o9.health.unknown import Unknown
-from o9.health.validity import evidence_of, luck, validity
+from o9.health.validity import validity
 from o9.model.provenance import Ran
 from o9.model.states import HealthStatus, OptimizationStatus, TrialState
 from o9.model.trial import Trial
@@ -395,7 +396,13 @@ def test_the_best_has_its_place_in_the_family(keys: list[tuple[str, int]], place
 
 def test_validity_without_trials_or_returns_is_unknown() -> None:
     assert isinstance(part_score(validity(facts(trials=[], best=None)), "validity"), Unknown)
-    assert isinstance(luck(None, None, evidence_of(None, None)).score, Unknown)
     bare = trial(0, family="f")
     family = family_of(bare, "a", FamilyTrials({"completed": 1}, {}, True))
-    assert isinstance(luck(bare, family, evidence_of(bare, family)).score, Unknown)
+    for best, its_family, reason in (
+        (None, None, Reason.NO_TRIALS), (bare, family, Reason.NO_RETURNS),
+    ):  # fmt: skip
+        found = validity(facts(trials=[bare], best=best, family=its_family))
+        assert isinstance(part_score(found, "validity"), Unknown)
+        verdict = verdict_of([each.to_dict() for each in found])
+        assert verdict is not None
+        assert (verdict.grade, verdict.reason, verdict.score) == (Grade.UNPROVEN, reason, None)

@@ -1,7 +1,8 @@
-"""The verdict: what each leg says, which one decides, and what is said where something is missing."""
+"""The verdict: which rule decides, what is said where something is missing, and evidence from families."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,14 +14,19 @@ from hypothesis import strategies as st
 
 from o9.health.evidence import examine
 from o9.health.family import FamilyTest
+from o9.health.forecast import Mixture
+from o9.health.grades import Grade, Placebo, Reason, Verdict
 from o9.health.moments import Moments
 from o9.health.overfitting import BacktestOverfitting, probabilistic_sharpe_ratio
 from o9.health.unknown import Unknown
-from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, Evidence, Verdict, judge
+from o9.health.verdict import FAMILY_LEVEL, RULES, WITH_HOLD_OUT, Evidence, judge
+from o9.health.wording import HEADLINES, REMEDIES
 from o9.store.families import PrunedTrials
 
 DAYS = 2_520
 NONE = Unknown("not given")
+BETTER = [Grade.VOID, Grade.LOST, Grade.UNPROVEN, Grade.PLAUSIBLE, Grade.CONFIRMED]
+ADAPTIVE, BLIND = {"adaptive": True}, {"adaptive": False}
 
 
 def noise(trials: int = 200, periods: int = DAYS, seed: int = 0) -> Any:
@@ -28,8 +34,9 @@ def noise(trials: int = 200, periods: int = DAYS, seed: int = 0) -> Any:
 
 
 def with_edge(annual_sharpe: float, trials: int = 200, seed: int = 0) -> Any:
+    """The edge is what trial 17 shows, too."""
     returns = noise(trials, seed=seed)
-    returns[17] += annual_sharpe / math.sqrt(252) * 0.01
+    returns[17] += annual_sharpe / math.sqrt(252) * 0.01 - returns[17].mean()
     return returns
 
 
@@ -45,8 +52,12 @@ def split(pbo: float, loss: float) -> BacktestOverfitting:
     return BacktestOverfitting(pbo, some, some, some, loss, None, 200, DAYS, 0, 16)
 
 
+def held_out(annual_sharpe: float, years: float = 5.0) -> dict[str, Any]:
+    return {"out_of_sample": Moments(round(252 * years), annual_sharpe / math.sqrt(252), 0.0, 3.0)}
+
+
 def known(**changes: Any) -> Evidence:
-    """Splendid evidence; what a test needs is changed."""
+    """A family whose best shows 1.9 a year over a baseline, of which 1.5 is expected to last; nothing was held out."""
     splendid = Evidence(
         counted=200,
         kept=200,
@@ -57,61 +68,214 @@ def known(**changes: Any) -> Evidence:
         effective=150.0,
         family=test_of(0.001),
         overfitting=split(0.02, 0.05),
-        out_of_sample=Moments(504, 0.11, 0.0, 3.0),
+        out_of_sample=NONE,
+        over_benchmark=True,
+        beta=0.69,
         periods_per_year=252,
+        claim=Mixture((1.0,), (1.5,), (0.05,)),
     )
     return replace(splendid, **changes)
+
+
+def graded(**changes: Any) -> tuple[Grade, Reason]:
+    verdict = judge(known(**changes))
+    return verdict.grade, verdict.reason
+
+
+# --- which rule decides -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "grade", "reason"),
+    [
+        ({"void": Reason.LOOK_AHEAD} | held_out(1.5), Grade.VOID, Reason.LOOK_AHEAD),
+        ({"void": Reason.NOT_REPEATABLE}, Grade.VOID, Reason.NOT_REPEATABLE),
+        ({"void": Reason.VALUE_DOES_NOT_FIT, "best": NONE}, Grade.VOID, Reason.VALUE_DOES_NOT_FIT),
+        (held_out(-0.1), Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
+        (held_out(0.0, years=0.1), Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
+        # A mute one: luck is expected to give the best more than it has.
+        (held_out(-1.5) | {"luck": 0.2, "family": test_of(0.9)}, Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
+        # At most 0.68 is seen in 5 of 100 where 1.5 ± √(0.05 + 1/5) is expected.
+        (held_out(0.6), Grade.LOST, Reason.HOLD_OUT_BELOW_FORECAST),
+        (held_out(0.75), Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | ADAPTIVE, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | {"family": test_of(WITH_HOLD_OUT)}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | {"family": test_of(0.21)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
+        (held_out(1.0) | {"over_benchmark": False}, Grade.UNPROVEN, Reason.NO_BASELINE),
+        (
+            held_out(1.0) | {"over_benchmark": False, "market_neutral": True},
+            Grade.CONFIRMED,
+            Reason.HOLD_OUT_AND_FAMILY,
+        ),
+        (
+            held_out(1.0) | {"over_benchmark": False, "placebo": Placebo(0.05, 19)},
+            Grade.CONFIRMED,
+            Reason.HOLD_OUT_AND_PLACEBO,
+        ),
+        (held_out(1.0) | {"family": NONE, "placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, Reason.NO_FAMILY_TEST),
+        # Look by look it takes more: 0.75 over five years is above zero with 0.953, 1.0 with 0.987.
+        (held_out(0.75) | {"looks": 2}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        (held_out(1.0) | {"looks": 3}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | {"looks": 4}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        # Serial correlation leaves less in it.
+        (held_out(1.0) | {"variance_ratio": 2.0}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        # 1.9 a year is told from zero after 0.75 years: half a year is too short, and one is not.
+        (held_out(1.0, years=0.5) | BLIND, Grade.PLAUSIBLE, Reason.FAMILY),
+        (held_out(1.0, years=1.0) | BLIND, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        (BLIND, Grade.PLAUSIBLE, Reason.FAMILY),
+        (BLIND | {"family": test_of(FAMILY_LEVEL)}, Grade.PLAUSIBLE, Reason.FAMILY),
+        (BLIND | {"family": test_of(FAMILY_LEVEL + 1e-6)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
+        (BLIND | {"over_benchmark": False}, Grade.UNPROVEN, Reason.NO_BASELINE),
+        (BLIND | {"over_benchmark": False, "market_neutral": True}, Grade.PLAUSIBLE, Reason.FAMILY),
+        (ADAPTIVE, Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH),
+        (ADAPTIVE | {"counted": 1, "kept": 1}, Grade.PLAUSIBLE, Reason.FAMILY),  # one trial was not chosen
+        ({"placebo": Placebo(0.05, 19), "over_benchmark": False}, Grade.PLAUSIBLE, Reason.PLACEBO),
+        ({"placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
+        ({"placebo": Placebo(0.1, 9)}, Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH),  # too few to be told
+        ({"family": test_of(0.5), "deflated": 0.99}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
+        ({"family": NONE}, Grade.UNPROVEN, Reason.NO_FAMILY_TEST),
+        ({"best": NONE, "family": NONE}, Grade.UNPROVEN, Reason.NO_RETURNS),
+        ({"best": NONE, "family": NONE, "counted": 0}, Grade.UNPROVEN, Reason.NO_TRIALS),
+        # These decide nothing.
+        (BLIND | {"overfitting": split(0.9, 0.9), "deflated": 0.1}, Grade.PLAUSIBLE, Reason.FAMILY),
+        ({"overfitting": split(0.0, 0.0), "deflated": 0.999}, Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH),
+    ],
+)  # fmt: skip
+def test_the_first_rule_that_applies_decides(changes: dict[str, Any], grade: Grade, reason: Reason) -> None:
+    verdict = judge(known(**changes))
+    assert (verdict.grade, verdict.reason) == (grade, reason)
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+
+
+def test_every_reason_has_its_words_and_a_score_that_goes_with_its_grade() -> None:
+    assert {reason for _, reason, _ in RULES} == set(Reason) == set(HEADLINES) == set(REMEDIES)
+    assert all(bool(REMEDIES[reason]) != (grade is Grade.CONFIRMED) for grade, reason, _ in RULES)
+    scores = [judge(known(**each)).score for each in (
+        {"void": Reason.LOOK_AHEAD}, held_out(-1), {}, BLIND, held_out(1.5),
+    )]  # fmt: skip
+    assert scores == sorted(scores)  # type: ignore[type-var]
+    assert judge(known(family=NONE)).score is None
+
+
+def test_a_void_result_has_no_forecast_and_a_hold_out_moves_it() -> None:
+    assert judge(known(void=Reason.LOOK_AHEAD)).forecast is None
+    assert judge(known(periods_per_year=None, claim=NONE)).forecast is None
+    before, lost, good = (judge(known(**each)).forecast for each in ({}, held_out(-1.0), held_out(2.0)))
+    assert before is not None
+    assert lost is not None
+    assert good is not None
+    assert lost.mean < before.mean < good.mean
+    assert before.held_out is None
+    assert lost.held_out == pytest.approx(-1.0)
+    assert before.claimed == pytest.approx(0.12 * math.sqrt(252))
+    assert all(each.low < each.mean < each.high for each in (before, lost, good))
+
+
+def test_figures_say_what_was_looked_at_and_why_something_is_missing() -> None:
+    figures = judge(known(**held_out(0.75), looks=2, placebo=Placebo(0.1, 9))).figures
+    assert (figures["looks"], figures["hold_out_level"]) == (2, 0.975)
+    assert figures["hold_out_above_zero"] == pytest.approx(0.953, abs=1e-3)
+    assert (figures["placebo_p_value"], figures["placebo_runs"]) == (0.1, 9)
+    assert (figures["pbo"], figures["deflated"], figures["beta"]) == (0.02, 0.99, 0.69)
+    assert figures["track_record_needed"] == pytest.approx(190, abs=1)
+    missing = judge(known(family=NONE)).figures
+    assert (missing["p_value"], missing["looks"]) == (None, None)
+    assert missing["unknown"] == {"p_value": "not given", "hold_out_sharpe": "not given"}
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+cases = st.fixed_dictionaries(
+    {
+        "family": st.one_of(st.just(NONE), st.floats(0.001, 1.0).map(test_of)),
+        "over_benchmark": st.booleans(),
+        "market_neutral": st.booleans(),
+        "adaptive": st.booleans(),
+        "looks": st.integers(1, 20),
+        "placebo": st.one_of(st.none(), st.builds(Placebo, st.floats(0.01, 1.0), st.integers(1, 99))),
+        "variance_ratio": st.floats(0.5, 3.0),
+        "claim": st.one_of(
+            st.just(NONE), st.builds(lambda m, v: Mixture((1.0,), (m,), (v,)), st.floats(-1, 3), st.floats(0, 1))
+        ),
+        "void": st.sampled_from([None, None, None, Reason.NOT_REPEATABLE]),
+        "best": st.one_of(st.just(NONE), st.floats(-0.1, 0.3).map(lambda sharpe: Moments(DAYS, sharpe, 0.0, 3.0))),
+        "counted": st.integers(0, 300),
+    }
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases, st.floats(-0.3, 0.3), st.floats(0.0, 0.3), st.integers(30, 3_000), st.floats(-1.0, 1.0))
+def test_a_worse_hold_out_never_gives_a_better_grade(
+    case: dict[str, Any], sharpe: float, less: float, periods: int, skewness: float
+) -> None:
+    good, bad = (Moments(periods, each, skewness, 5.0) for each in (sharpe, sharpe - less))
+    grades = [judge(known(**case, out_of_sample=each)).grade for each in (bad, good)]
+    assert BETTER.index(grades[0]) <= BETTER.index(grades[1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases, st.integers(1, 20), st.one_of(st.none(), st.floats(-0.1, 0.3)), st.integers(30, 3_000))
+def test_more_looks_never_give_a_better_grade(
+    case: dict[str, Any], more: int, sharpe: float | None, periods: int
+) -> None:
+    fresh = NONE if sharpe is None else Moments(periods, sharpe, 0.0, 3.0)
+    few = judge(known(**case, out_of_sample=fresh))
+    many = judge(known(**case | {"looks": case["looks"] + more}, out_of_sample=fresh))
+    assert BETTER.index(many.grade) <= BETTER.index(few.grade)
 
 
 # --- the whole rule, on families ----------------------------------------------------------------------------------
 
 
-def test_two_hundred_worthless_strategies_are_not_real_although_the_best_looks_splendid() -> None:
-    evidence = examine(list(noise()), periods_per_year=252)
+def test_two_hundred_worthless_strategies_prove_nothing_although_the_best_looks_splendid() -> None:
+    evidence = examine(list(noise()), periods_per_year=252, adaptive=False, market_neutral=True)
     assert isinstance(evidence.best, Moments)
     assert evidence.best.annual_sharpe(252) > 0.7
     assert isinstance(evidence.deflated, float)
     assert evidence.deflated < 0.9
-    judgement = judge(evidence)
-    assert judgement.verdict in {Verdict.LUCK, Verdict.OVERFIT}
-    assert judgement.score is not None
+    verdict = judge(evidence)
+    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, Reason.LIKELY_LUCK)
+    assert verdict.forecast is not None
+    assert verdict.forecast.mean < 0.25
 
 
-def test_a_planted_edge_passes() -> None:
-    judgement = judge(examine(list(with_edge(2.0)), periods_per_year=252))
-    assert (judgement.verdict, judgement.decided_by) == (Verdict.REAL, "family_test")
-    assert "so it is more than luck" in judgement.words
-    assert "a year from 2,520 returns" in judgement.words
-    assert judgement.errs
+def test_a_planted_edge_is_plausible_and_confirmed_with_a_hold_out() -> None:
+    plain = {"periods_per_year": 252, "adaptive": False, "market_neutral": True}
+    verdict = judge(examine(list(with_edge(2.0)), **plain))  # type: ignore[arg-type]
+    assert (verdict.grade, verdict.reason) == (Grade.PLAUSIBLE, Reason.FAMILY)
+    fresh = noise(1, 1_260, seed=9)[0]
+    fresh += 1.7 / math.sqrt(252) * 0.01 - fresh.mean()
+    confirmed = judge(examine(list(with_edge(2.0)), out_of_sample=fresh, **plain))  # type: ignore[arg-type]
+    assert (confirmed.grade, confirmed.reason) == (Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY)
+    assert confirmed.forecast is not None
+    assert confirmed.forecast.mean > 1.0
+    assert confirmed.forecast.claimed == pytest.approx(2.0, abs=0.05)
 
 
 def test_the_more_that_were_tried_the_less_it_says() -> None:
     """The same returns; the others failed or were thrown away."""
     returns = list(with_edge(1.5, trials=20))
-    few, many = examine(returns), examine(returns, counted=50_000)
-    assert judge(few).verdict is Verdict.REAL
-    assert judge(many).verdict is Verdict.LUCK
-    assert "The returns of 49,980 of 50,000 trials are not there" in judge(many).words
+    few, many = (examine(returns, counted=n, adaptive=False, market_neutral=True) for n in (20, 50_000))
+    assert judge(few).grade is Grade.PLAUSIBLE
+    assert judge(many).reason is Reason.LIKELY_LUCK
     assert many.p_value > few.p_value  # type: ignore[operator]
     assert many.luck > few.luck  # type: ignore[operator]
     assert many.deflated < few.deflated  # type: ignore[operator]
 
 
-def test_an_edge_in_sample_only_is_overfit() -> None:
+def test_an_edge_in_sample_only_is_lost() -> None:
     returns = with_edge(4.0)
     fresh = noise(1, 504, seed=9)[0] - 0.001
-    judgement = judge(examine(list(returns), out_of_sample=fresh, periods_per_year=252))
-    assert (judgement.verdict, judgement.decided_by) == (Verdict.OVERFIT, "hold_out")
-    assert "Out of sample the Sharpe ratio is -" in judgement.words
+    verdict = judge(examine(list(returns), out_of_sample=fresh, periods_per_year=252))
+    assert (verdict.grade, verdict.reason) == (Grade.LOST, Reason.HOLD_OUT_NEGATIVE)
 
 
 def test_a_rising_market_is_no_edge_over_itself() -> None:
     market = noise(1, seed=5)[0] + 0.002
     returns = noise(30) * 0.3 + market
-    assert judge(examine(list(returns))).verdict is Verdict.REAL
-    over = judge(examine(list(returns), benchmark=market))
-    assert over.verdict is not Verdict.REAL
-    assert "over the baseline" in str(over.legs)
+    assert judge(examine(list(returns), adaptive=False)).reason is Reason.NO_BASELINE
+    assert judge(examine(list(returns), adaptive=False, benchmark=market)).reason is Reason.LIKELY_LUCK
 
 
 def test_trials_without_returns_count_and_change_nothing_else() -> None:
@@ -126,14 +290,14 @@ def test_trials_without_returns_count_and_change_nothing_else() -> None:
 
 def test_another_trial_than_the_best_can_be_judged() -> None:
     returns = list(with_edge(2.0, trials=20))
-    assert judge(examine(returns, best=17)).verdict is Verdict.REAL
-    assert judge(examine(returns, best=3)).verdict is not Verdict.REAL
+    for best, grade in ((17, Grade.PLAUSIBLE), (3, Grade.UNPROVEN)):
+        assert judge(examine(returns, best=best, adaptive=False, market_neutral=True)).grade is grade
     with pytest.raises(ValueError, match="no series 99"):
         examine(returns, best=99)
 
 
 def test_one_trial_alone_is_judged_without_the_luck_of_choice() -> None:
-    evidence = examine([with_edge(2.0)[17]])
+    evidence = examine([with_edge(2.0)[17]], market_neutral=True)
     assert evidence.luck == 0.0
     assert isinstance(evidence.best, Moments)
     alone = probabilistic_sharpe_ratio(
@@ -143,50 +307,21 @@ def test_one_trial_alone_is_judged_without_the_luck_of_choice() -> None:
         kurtosis=evidence.best.kurtosis,
     )
     assert evidence.deflated == pytest.approx(alone)
-    assert judge(evidence).verdict is Verdict.REAL
+    assert judge(evidence).grade is Grade.PLAUSIBLE
     assert "at least two" in str(evidence.overfitting)
 
 
-# --- which leg decides ------------------------------------------------------------------------------------------------
+# --- what is missing --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("changes", "verdict", "decided_by"),
-    [
-        ({}, Verdict.REAL, "family_test"),
-        ({"family": test_of(FAMILY_LEVEL)}, Verdict.REAL, "family_test"),
-        ({"family": test_of(FAMILY_LEVEL + 1e-6)}, Verdict.LUCK, "family_test"),
-        ({"family": test_of(0.5), "deflated": 0.99}, Verdict.LUCK, "family_test"),
-        ({"deflated": 0.1}, Verdict.REAL, "family_test"),
-        ({"family": NONE}, Verdict.REAL, "deflated"),
-        ({"family": NONE, "deflated": DEFLATED_LEVEL}, Verdict.LUCK, "deflated"),
-        ({"family": NONE, "deflated": NONE}, Verdict.UNKNOWN, "none"),
-        ({"overfitting": split(0.6, 0.6)}, Verdict.OVERFIT, "split_sample"),
-        ({"overfitting": split(0.6, 0.6), "family": NONE, "deflated": NONE}, Verdict.OVERFIT, "split_sample"),
-        ({"overfitting": split(0.9, 0.1)}, Verdict.REAL, "family_test"),  # a plateau of equals
-        ({"overfitting": split(0.1, 0.9)}, Verdict.REAL, "family_test"),
-        ({"overfitting": NONE, "out_of_sample": NONE}, Verdict.REAL, "family_test"),
-        ({"out_of_sample": Moments(504, -0.05, 0.0, 3.0)}, Verdict.OVERFIT, "hold_out"),
-        ({"out_of_sample": Moments(20, -0.05, 0.0, 3.0)}, Verdict.REAL, "family_test"),  # too short to contradict
-        ({"out_of_sample": Moments(504, 0.02, 0.0, 3.0)}, Verdict.REAL, "family_test"),  # less, but no contradiction
-        ({"out_of_sample": Moments(504, -0.05, 0.0, 3.0), "luck": 0.2}, Verdict.REAL, "family_test"),
-    ],
-)
-def test_the_first_leg_that_speaks_decides(changes: dict[str, Any], verdict: Verdict, decided_by: str) -> None:
-    judgement = judge(known(**changes))
-    assert (judgement.verdict, judgement.decided_by) == (verdict, decided_by)
-    assert [leg.name for leg in judgement.legs] == ["hold_out", "split_sample", "family_test", "deflated"]
-    assert (judgement.score is None) == (verdict is Verdict.UNKNOWN)
-
-
-def test_unknown_is_said_with_all_its_reasons() -> None:
-    judgement = judge(examine([None, None], counted=200))
-    assert judgement.verdict is Verdict.UNKNOWN
-    assert judgement.score is None
-    assert "none of 2 trials has usable returns" in judgement.words
-    ragged = judge(examine([[0.1, 0.2, 0.3], [0.1, 0.2]]))
-    assert ragged.verdict is Verdict.UNKNOWN
-    assert "2 different lengths" in ragged.words
+def test_what_cannot_be_judged_has_its_reason() -> None:
+    for evidence, why in (
+        (examine([None, None], counted=200), "none of 2 trials has usable returns"),
+        (examine([[0.1, 0.2, 0.3], [0.1, 0.2]]), "2 different lengths"),
+    ):
+        verdict = judge(evidence)
+        assert (verdict.grade, verdict.reason, verdict.score) == (Grade.UNPROVEN, Reason.NO_RETURNS, None)
+        assert why in verdict.figures["unknown"]["sharpe"]
 
 
 @pytest.mark.parametrize(
@@ -240,14 +375,17 @@ def test_a_count_below_the_series_is_refused() -> None:
         max_size=5,
     ),
     st.integers(0, 5),
+    st.sampled_from([None, 12.0, 252.0]),
 )
-def test_whatever_comes_there_is_a_verdict(returns: list[Any], more: int) -> None:
-    evidence = examine(returns, counted=len(returns) + more, blocks=4, replications=50)
-    judgement = judge(evidence)
-    assert judgement.words
-    assert judgement.score is None or 0 <= judgement.score <= 1
-    for leg in judgement.legs:
-        assert isinstance(leg.value, Unknown) or math.isfinite(leg.value)
+def test_whatever_comes_there_is_a_verdict(returns: list[Any], more: int, year: float | None) -> None:
+    fresh = next((each for each in returns if each), None)
+    evidence = examine(
+        returns, counted=len(returns) + more, out_of_sample=fresh, periods_per_year=year, blocks=4, replications=50
+    )
+    verdict = judge(evidence)
+    assert verdict.headline
+    assert verdict.score is None or 0 <= verdict.score <= 1
+    json.dumps(verdict.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("size", [1e16, 1e150, 1e154, 1e307])
@@ -258,19 +396,17 @@ def test_a_series_that_is_none_of_returns_is_a_luckless_try(size: float, capfd: 
     assert (evidence.counted, evidence.kept) == (40, 39)
     without = [None if position == 3 else one for position, one in enumerate(series)]
     assert evidence == examine(without, periods_per_year=252)
-    judgement = judge(evidence)
-    assert judgement.verdict is Verdict.LUCK
-    assert "The returns of 1 of 40 trials are not there" in judgement.words
+    assert judge(evidence).reason is Reason.LIKELY_LUCK
     itself = judge(examine(list(series), best=3))
-    assert itself.verdict is Verdict.UNKNOWN
-    assert "the trial to be judged cannot be: 1 of 600 returns are beyond" in itself.words
+    assert itself.reason is Reason.NO_RETURNS
+    assert "the trial to be judged cannot be: 1 of 600 returns are beyond" in itself.figures["unknown"]["sharpe"]
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("scale", [1e153, 1e155, 1e200, 1e307])
 def test_noise_at_a_scale_that_no_returns_have_is_unknown(scale: float) -> None:
     series = np.random.default_rng(2).normal(0.0, 1.0, (40, 600)) * scale
-    assert judge(examine(list(series))).verdict is Verdict.UNKNOWN
+    assert judge(examine(list(series))).reason is Reason.NO_RETURNS
 
 
 def test_a_benchmark_that_is_none_of_returns_and_figures_that_are_not_finite_are_unknown() -> None:

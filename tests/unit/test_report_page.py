@@ -123,16 +123,15 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
     trade(store, "trend-1", noise(600), 60, name=CHINESE, failing=2, baseline=market, target_performance=9.0)
     page = checked(report_of(store, ["trend-1"]))
     body = page.text.partition("Optimization report")[2]
-    order = [CHINESE, "NOT PROVEN", "What the verdict rests on", "Key figures", "Health", "History of the trials",
+    order = [CHINESE, "UNPROVEN", "Key figures", "Health", "History of the trials",
              "Which parameters mattered", "The value along each parameter", "Equity curve and drawdown of the best",
              "Sharpe ratios of all trials, and luck", "Does choosing the best help later?", "Timeline",
              "The best parameters", "What went wrong", "How this was computed"]  # fmt: skip
     places = [body.index(title) for title in order]
     assert places == sorted(places)
     has(
-        page, "Decided by", "How often this is wrong", "Do not trade on it", "Hold-out returns",
-        "Family test: probability of luck", "decides", "not reached", "60 2 failed",
-        "over the baseline, of which it holds",
+        page, "Luck can explain this result.", "Do not trade on it", "Live Sharpe ratio", "not reached", "60 2 failed",
+        "alpha over the baseline, beta",
         "Deflated Sharpe ratio", "Track record needed, above luck", "Backtest needed", "ValueError: no data",
         PARAMETER, "In sample, 2.4 years: the best turned 1 into",
     )  # fmt: skip
@@ -142,7 +141,7 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
 def test_what_is_not_known_is_said_in_its_place(store: Store) -> None:
     put(store, "waiting", name="Not begun")
     page = checked(report_of(store, ["waiting"]))
-    has(page, "UNKNOWN", "The ledger has no trials", "nothing has succeeded yet", "no baseline_performance is given")
+    has(page, "UNPROVEN", "The ledger has no trials", "nothing has succeeded yet", "no baseline_performance is given")
     assert page.text.count("Not drawn.") == 6
     assert len(page.plots) == 1  # of its life
 
@@ -162,7 +161,7 @@ def test_what_is_not_known_is_said_in_its_place(store: Store) -> None:
 def test_poor_returns_are_unknown_with_the_reason(store: Store, returns: Any, told: str) -> None:
     trade(store, "poor", returns, 40)
     page = checked(report_of(store, ["poor"]))
-    has(page, "UNKNOWN", told, "The best value", "History of the trials")
+    has(page, "UNPROVEN", told, "The best value", "History of the trials")
     assert "nan" not in json.dumps(page.plots).lower().replace("finance", "")
 
 
@@ -194,7 +193,7 @@ def test_several_optimizations_share_a_page_and_one_plotly(store: Store) -> None
     assert [attributes["id"] for tag, attributes in page.elements if tag == "article"] == ["o1", "o2"]
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == ["#o1", "#o2"]
-    has(page, "2 optimizations", "甲", "乙", "Not distinguishable from luck, so far")
+    has(page, "2 optimizations", "甲", "乙", "Not shown to be more than luck, so far")
 
 
 def test_an_id_that_is_not_there_is_an_error(store: Store) -> None:
@@ -230,7 +229,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
     text = await store.read_async(report_of_all, store)
     page = checked(text)
     has(
-        page, "4 optimizations; 1 is created.", "50.0%", "NOT PROVEN", "not judged yet", CHINESE,
+        page, "4 optimizations; 1 is created.", "50.0%", "UNPROVEN", "not judged yet", CHINESE,
         "Waiting for a slot: 1, the longest for",
         "Improvement on the baseline", "All that has ended did so in one hour", "parameter tuning",
     )  # fmt: skip

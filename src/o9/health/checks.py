@@ -29,7 +29,7 @@ WARNING_SHARE = WARNING_FROM / HEALTHY_FROM
 
 @dataclass(frozen=True)
 class Check:
-    """`name` begins with its part: `validity.luck`. `words` is the finding with its figures, `remedy` what to do.
+    """`name` begins with its part: `validity.verdict`. `words` is the finding with its figures, `remedy` what to do.
 
     essential: without it nothing can be said of its part.
     """

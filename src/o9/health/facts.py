@@ -7,8 +7,9 @@ state that changes meanwhile is read again, a few times.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from o9.health.grades import Placebo
 from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
@@ -21,6 +22,7 @@ from o9.store.queries import Holding
 from o9.store.store import Store
 from o9.store.unit import Row
 from o9.strategies.factory import search_space_of
+from o9.strategies.plan import is_adaptive
 from o9.strategies.search_space import SearchSpace
 
 MOST_TRIALS = 50_000  # of one optimization; what comes behind them is not looked at, and the checks say so
@@ -35,6 +37,9 @@ class Family:
     counts: every trial ever tried, by state. Without a name it is this optimization alone.
     baseline: what the best's optimization has to be measured over.
     pruned: what is left of those trials whose optimizations were pruned; `counts` has them.
+    adaptive: one of the searches whose trials are there chose trials by their results.
+    market_neutral: the best's optimization declares so. looks: how often a hold-out of the family was evaluated.
+    placebo: what came of the same search on data without an edge.
     """
 
     name: str
@@ -44,6 +49,10 @@ class Family:
     complete: bool = True
     baseline: Baseline | None = None
     pruned: PrunedTrials = NOTHING_PRUNED
+    adaptive: bool = True
+    market_neutral: bool = False
+    looks: int = 1
+    placebo: Placebo | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         state=state,
         trials=trials,
         best=best,
-        family=family_of(best, name, store.family_trials(best.family, name), store.baseline(name)) if best else None,
+        family=_family(store, state, best) if best else None,
         transitions=transitions,
         steps=frozenset(figures) | frozenset(trial.step for trial in trials),
         holding=holding,
@@ -134,6 +143,15 @@ def read_best(store: Store, state: OptimizationState) -> tuple[Sequence[Trial], 
     return trials, store.trial(state.optimization_id, found.number)
 
 
+def _family(store: Store, state: OptimizationState, best: Trial) -> Family:
+    name = state.optimization_id
+    found = store.family_trials(best.family, name)
+    return replace(
+        family_of(best, name, found, store.baseline(name)),
+        market_neutral=state.metadata.get("market_neutral") is True,
+    )
+
+
 def family_of(best: Trial, optimization_id: str, found: FamilyTrials, baseline: Baseline | None = None) -> Family:
     """With the place of the best's returns among them, which are added where the bound left them out.
 
@@ -149,4 +167,5 @@ def family_of(best: Trial, optimization_id: str, found: FamilyTrials, baseline: 
             own = pack_returns(best.returns)
             judged = next((place for place, one in enumerate(series) if one == own), len(series))
             series += [own] if judged == len(series) else []
-    return Family(best.family, found.counts, series, judged, found.complete, baseline, found.pruned)
+    adaptive = not found.searches or any(is_adaptive(*search) for search in found.searches)
+    return Family(best.family, found.counts, series, judged, found.complete, baseline, found.pruned, adaptive)

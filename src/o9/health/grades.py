@@ -41,14 +41,25 @@ class Reason(str, Enum):
     # plausible
     FAMILY = "family"
     PLACEBO = "placebo"
-    # unproven: the first that applies
+    # unproven
     NO_TRIALS = "no_trials"
     NO_RETURNS = "no_returns"
-    NO_BASELINE = "no_baseline"
-    ADAPTIVE_SEARCH = "adaptive_search"
-    HOLD_OUT_UNCERTAIN = "hold_out_uncertain"
-    LIKELY_LUCK = "likely_luck"
     NO_FAMILY_TEST = "no_family_test"
+    LIKELY_LUCK = "likely_luck"
+    NO_BASELINE = "no_baseline"
+    HOLD_OUT_UNCERTAIN = "hold_out_uncertain"
+    ADAPTIVE_SEARCH = "adaptive_search"
+
+
+@dataclass(frozen=True)
+class Placebo:
+    """The same search on data without an edge, `runs` times.
+
+    p_value: (1 + those whose best is at least as good) / (runs + 1).
+    """
+
+    p_value: float
+    runs: int
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -21,6 +22,7 @@ from o9.health.moments import ROUNDING, Floats, matrix_of
 from o9.health.unknown import Unknown
 
 EULER_MASCHERONI = 0.5772156649015329
+EXACT_BELOW = 10  # trials
 # Two out-of-sample Sharpe ratios per period this close are equal: sums in another order differ by about 1e-13.
 TIE = 1e-9
 SPLITS_AT_ONCE = 512  # bounds the memory: five matrices of so many splits by trials
@@ -57,12 +59,13 @@ class BacktestOverfitting:
 def expected_maximum_sharpe(trials: float, variance: float = 1.0) -> float | Unknown:
     """The best Sharpe ratio to expect of `trials` worthless, independent ones whose ratios have this variance.
 
-    √V · [(1-g)·Φ⁻¹(1 - 1/N) + g·Φ⁻¹(1 - 1/(N·e))], g Euler's constant. Source: Bailey and López de Prado 2014 (The
-    Deflated Sharpe Ratio), eq. 1. One trial has no luck of choice: 0. The approximation falls below 0 for an N just
-    above 1, and is 0 there.
+    √V · [(1-g)·Φ⁻¹(1 - 1/N) + g·Φ⁻¹(1 - 1/(N·e))], g Euler's constant, from N = 10 on. Source: Bailey and López de
+    Prado 2014 (The Deflated Sharpe Ratio), eq. 1. Below 10 the approximation is up to 8 % off: there it is the mean of
+    the largest of N normals, √V · ∫ x dΦ(x)^N, which an effective N that is not whole has too. One trial has no luck
+    of choice: 0.
 
-    >>> round(expected_maximum_sharpe(100), 4)
-    2.5306
+    >>> round(expected_maximum_sharpe(100), 4), round(expected_maximum_sharpe(2), 4)
+    (2.5306, 0.5642)
     """
     if not (math.isfinite(trials) and trials >= 1):
         return Unknown(f"{trials:g} trials have no best one")
@@ -70,10 +73,21 @@ def expected_maximum_sharpe(trials: float, variance: float = 1.0) -> float | Unk
         return Unknown(f"a variance of {variance:g} between the trials' Sharpe ratios is impossible")
     if trials == 1:
         return 0.0
+    if trials < EXACT_BELOW:
+        density, below = _normal_grid()
+        return math.sqrt(variance) * max(float(trials * (density @ below ** (trials - 1))), 0.0)
     # -Φ⁻¹(1/N) is Φ⁻¹(1 - 1/N) without the loss of digits at a large N.
     luck = (1 - EULER_MASCHERONI) * -_NORMAL.inv_cdf(1 / trials)
     luck += EULER_MASCHERONI * -_NORMAL.inv_cdf(1 / (trials * math.e))
-    return math.sqrt(variance) * max(luck, 0.0)
+    return math.sqrt(variance) * luck
+
+
+@cache
+def _normal_grid() -> tuple[Floats, Floats]:
+    """x·φ(x)·dx and Φ(x) from -10 to 10: by the trapezoidal rule, exact to 12 digits for such smooth functions."""
+    points = np.linspace(-10.0, 10.0, 1001)
+    density = points * np.exp(-(points**2) / 2) / math.sqrt(2 * math.pi) * (points[1] - points[0])
+    return density, np.array([_NORMAL.cdf(point) for point in points.tolist()])
 
 
 def probabilistic_sharpe_ratio(
@@ -124,7 +138,8 @@ def minimum_track_record_length(
         return spread
     if not (math.isfinite(benchmark) and sharpe > benchmark):
         return Unknown(f"a Sharpe ratio of {sharpe:.4g} is not above {benchmark:.4g}: no record shows that it is")
-    return 1 + spread * (_NORMAL.inv_cdf(confidence) / (sharpe - benchmark)) ** 2
+    ratio = _finite(_NORMAL.inv_cdf(confidence) / (sharpe - benchmark))
+    return ratio if isinstance(ratio, Unknown) else 1 + spread * ratio
 
 
 def minimum_backtest_length(trials: float, target_sharpe: float) -> float | Unknown:
@@ -136,7 +151,7 @@ def minimum_backtest_length(trials: float, target_sharpe: float) -> float | Unkn
     if not (math.isfinite(target_sharpe) and target_sharpe > 0):
         return Unknown(f"a target of {target_sharpe:g} is reached by luck at any length; give one above 0")
     luck = expected_maximum_sharpe(trials)
-    return luck if isinstance(luck, Unknown) else (luck / target_sharpe) ** 2
+    return luck if isinstance(luck, Unknown) else _finite(luck / target_sharpe)
 
 
 def probability_of_backtest_overfitting(returns: ArrayLike, blocks: int = 16) -> BacktestOverfitting | Unknown:
@@ -190,6 +205,12 @@ def adjust_p_values(p_values: Sequence[float] | Floats, method: str) -> Floats |
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(_ADJUSTMENTS[method](p[order]), 1.0)
     return adjusted
+
+
+def _finite(root: float) -> float | Unknown:
+    """Its square: a length that only a number of this size can tell is none."""
+    square = root * root
+    return square if math.isfinite(square) else Unknown("the Sharpe ratio is too near to its benchmark")
 
 
 def _spread(sharpe: float, skewness: float, kurtosis: float) -> float | Unknown:

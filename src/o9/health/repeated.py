@@ -21,6 +21,7 @@ import numpy as np
 
 from o9.health.checks import Check, unknown
 from o9.health.facts import Facts
+from o9.health.grades import Reason
 from o9.health.unknown import Unknown
 from o9.model.dates import iso_date
 from o9.model.states import ENDED, TrialState
@@ -73,7 +74,7 @@ def same(best: Trial | Outcome, outcome: Outcome) -> bool:
     """Are its value and its returns those of `best`, within the tolerance?"""
     if outcome.value is None or best.value is None or (outcome.returns is None) != (best.returns is None):
         return False
-    if abs(outcome.value - best.value) > TOLERANCE * max(abs(outcome.value), abs(best.value)):
+    if _differs(outcome.value, best.value):
         return False
     if outcome.returns is None or best.returns is None:
         return True
@@ -97,6 +98,7 @@ def repeatable(best: Trial, outcomes: Sequence[Outcome], changed: str) -> Check:
         returns = "value and returns" if best.returns is not None else "value"
         return Check(REPEATABLE, 1.0, f"trial {best.number} has the same {returns} again", evidence=known)
     words = f"trial {best.number}, the best, {_apart(best, first)}"
+    known["value_differs"] = _value_differs(best, first)
     if not same(first, last):
         return Check(REPEATABLE, NOT_REPEATABLE, f"{words}, and another each time", _SEED_IT, evidence=known)
     if changed:
@@ -176,8 +178,28 @@ def _leak(whole: Outcome, leaks: Sequence[Leak], compared: int) -> Check:
     return Check(LOOK_AHEAD, 0.0, words, remedy, evidence=known)
 
 
+def void_of(checks: Sequence[Check]) -> Reason | None:
+    """Why nothing can be believed of the best, by its repetition; None where nothing speaks against it."""
+    found = {check.name: check for check in checks if isinstance(check.score, float) and check.score < 1.0}
+    if LOOK_AHEAD in found:
+        return Reason.LOOK_AHEAD
+    if REPEATABLE not in found:
+        return None
+    differs = found[REPEATABLE].evidence.get("value_differs", True)
+    return Reason.NOT_REPEATABLE if differs else Reason.VALUE_DOES_NOT_FIT
+
+
+def _value_differs(best: Trial, outcome: Outcome) -> bool:
+    """By more than the tolerance; else the returns do."""
+    return best.value is None or outcome.value is None or _differs(best.value, outcome.value)
+
+
+def _differs(one: float, other: float) -> bool:
+    return abs(one - other) > TOLERANCE * max(abs(one), abs(other))
+
+
 def _apart(best: Trial, outcome: Outcome) -> str:
-    if outcome.value != best.value:
+    if _value_differs(best, outcome):
         return f"had the value {best.value:.10g} and has {outcome.value:.10g} now"
     place = first_difference(best.returns or (), outcome.returns or ())
     if place is None:

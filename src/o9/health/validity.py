@@ -1,38 +1,64 @@
 """Is the result real? The best trial judged among all that were ever tried on its objective and data. Pure.
 
-Contract. `validity.luck` is what `o9.health.verdict.judge` says, and the part is unknown without it; what stands beside
-it (`o9.health.beside`, what lies around the best in its search space) can only take away.
+Contract. `validity.verdict` is what `o9.health.verdict.judge` says, whole in its evidence, and the part is unknown
+without it. Its score follows from the grade: VOID and LOST are critical, UNPROVEN and PLAUSIBLE are warnings, CONFIRMED
+is healthy; where there was nothing to judge it is unknown. What stands beside it (what lies around the best in its
+search space, what came of evaluating it once more) can only take away.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from o9.health.beside import beside
 from o9.health.checks import Check, unknown
 from o9.health.evidence import examine
 from o9.health.facts import Facts, Family
+from o9.health.grades import VERDICT, Grade, Verdict
 from o9.health.moments import Floats
 from o9.health.neighbours import Terrain, neighbourhood
-from o9.health.repeated import kept
+from o9.health.repeated import kept, void_of
 from o9.health.unknown import Unknown
-from o9.health.verdict import Evidence, Judgement, Verdict, judge
+from o9.health.verdict import Evidence, judge
 from o9.model.trial import Trial
 
-LUCK, NEIGHBOURS = "validity.luck", "validity.neighbours"
-# What is not called real is believed no more than a coin, however near to the line it came.
-NOT_REAL_AT_MOST = 0.5
+NEIGHBOURS = "validity.neighbours"
 PEAK = 0.7  # below the threshold: a warning, by itself no verdict
-_GIVE_RETURNS = "let the objective answer Evaluation(value, returns=…, periods_per_year=…)"
 
 
 def validity(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[Check]:
     """All checks of the part; `evidence` is that of `evidence_of`, where somebody has it already."""
+    verdict = verdict_on(facts, evidence)
     if not facts.trials:
-        why, remedy = "the ledger has no trials", "let the strategy report what it evaluates as trials, with returns"
-        return [unknown(LUCK, why, remedy, essential=True)]
+        return [verdict_check(verdict)]
+    return [verdict_check(verdict), neighbours(facts), *kept(facts)]
+
+
+def verdict_on(facts: Facts, evidence: Evidence | Unknown | None = None) -> Verdict:
+    """The verdict on the best of `facts`; `evidence` as for `validity`."""
     known = evidence_of(facts.best, facts.family) if evidence is None else evidence
-    return [luck(facts.best, facts.family, known), *beside(known), neighbours(facts), *kept(facts)]
+    if not facts.trials:
+        known = Unknown("the ledger has no trials")
+    if isinstance(known, Unknown):
+        counted = _counted(facts.family) if facts.best is not None and facts.family is not None else 0
+        known = Evidence.nothing(counted, known)
+    repeated = kept(facts)
+    verdict = judge(replace(known, void=void_of(repeated) or known.void))
+    against = [check for check in repeated if isinstance(check.score, float) and check.score < 1.0]
+    notes = [check.words for check in against] if verdict.grade is Grade.VOID else []
+    if facts.best is not None and facts.family is not None:
+        notes += _notes(facts.best, facts.family)
+    return replace(verdict, words=" ".join(filter(None, (verdict.words, *map(_sentence, notes)))))
+
+
+def verdict_check(verdict: Verdict) -> Check:
+    """The verdict as a check: what every surface reads back with `o9.health.grades.verdict_of`."""
+    words = f"{verdict.grade.value.upper()}: {verdict.headline} {verdict.words}".rstrip()
+    told = {"verdict": verdict.to_dict()}
+    if verdict.score is None:
+        return unknown(VERDICT, f"{verdict.headline} {verdict.words}".rstrip(), verdict.remedy, essential=True, **told)
+    return Check(VERDICT, verdict.score, words, verdict.remedy, True, told)
 
 
 def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown:
@@ -51,6 +77,10 @@ def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown
         out_of_sample_benchmark=unpacked(baseline.hold_out) if baseline and baseline.hold_out is not None else None,
         periods_per_year=best.periods_per_year,
         pruned=family.pruned,
+        adaptive=family.adaptive,
+        market_neutral=family.market_neutral,
+        looks=family.looks,
+        placebo=family.placebo,
     )
 
 
@@ -67,32 +97,6 @@ def misfit(best: Trial, family: Family) -> str:
 def unpacked(returns: bytes) -> Floats:
     """A view of what the store has packed."""
     return np.frombuffer(returns, dtype="<f8")
-
-
-def luck(best: Trial | None, family: Family | None, evidence: Evidence | Unknown) -> Check:
-    """Is the best more than luck, given how many were tried?"""
-    if best is None or family is None or isinstance(evidence, Unknown):
-        remedy = "look at the trials' errors" if best is None else _GIVE_RETURNS
-        why = evidence if isinstance(evidence, Unknown) else Unknown("no trial has completed")
-        return unknown(LUCK, why, remedy, essential=True)
-    judgement, wrong = judge(evidence), misfit(best, family)
-    told = {
-        "family": family.name, "counted": evidence.counted, "by_state": dict(family.counts),
-        "kept": len(family.series), "best_trial": best.number, "over_baseline": evidence.over_benchmark,
-        "beta": evidence.beta, "pruned": family.pruned.count, "verdict": judgement.verdict.value,
-        "decided_by": judgement.decided_by, "errs": judgement.errs,
-        "legs": {
-            leg.name: leg.value.reason if isinstance(leg.value, Unknown) else leg.value for leg in judgement.legs
-        },
-    }  # fmt: skip
-    if judgement.score is None:
-        return unknown(LUCK, judgement.words, _remedy(judgement), essential=True, **told)
-    words = f"{judgement.verdict.value} (by {judgement.decided_by}). {judgement.words}"
-    if wrong:
-        words += f" It is judged over zero and not over its baseline: {wrong}."
-    if not family.complete:
-        words += f" Only the first {len(family.series):,} returns of the family were looked at."
-    return Check(LUCK, _score(judgement), words, _remedy(judgement), True, told)
 
 
 def neighbours(facts: Facts) -> Check:
@@ -116,16 +120,14 @@ def _counted(family: Family) -> int:
     return max(sum(family.counts.values()), len(family.series))
 
 
-def _score(judgement: Judgement) -> float:
-    assert judgement.score is not None
-    score = min(1.0, max(0.0, judgement.score))
-    return score if judgement.verdict is Verdict.REAL else min(score, NOT_REAL_AT_MOST)
+def _notes(best: Trial, family: Family) -> list[str]:
+    """What limits the verdict."""
+    wrong = misfit(best, family)
+    notes = [f"It is judged over zero and not over its baseline: {wrong}"] if wrong else []
+    if not family.complete:
+        notes.append(f"Only the first {len(family.series):,} returns of the family were looked at")
+    return notes
 
 
-def _remedy(judgement: Judgement) -> str:
-    return {
-        Verdict.REAL: "",
-        Verdict.LUCK: "do not trade on it: try fewer variants on more data, or test the best on data not used so far",
-        Verdict.OVERFIT: "do not trade on it: the search is fitted to its data; fewer parameters, more data",
-        Verdict.UNKNOWN: "keep the returns of all trials, of one length and over the same periods",
-    }[judgement.verdict]
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}".rstrip(".") + "."

@@ -1,66 +1,64 @@
-"""Is the best of a family of trials real? One pure function, `judge`, from what is known to a verdict in words.
+"""What may be believed of the best of a family of trials? One pure function, `judge`, from evidence to a `Verdict`.
 
-Contract. Pure. `judge` never raises for poor evidence: what is unknown stays unknown, and a verdict that needs it says
-so. The rule, the first leg that speaks decides:
+Contract. Pure. `judge` never raises for poor evidence: what is unknown stays unknown, and a rule that needs it does not
+apply. `RULES` is the whole rule, the first that applies decides; a worse hold-out or more looks at it never give a
+better grade.
 
-    hold_out       returns that had no part in the choice contradict the claim                      overfit
-    split_sample   chosen in one half it falls below the median in the other, and loses money       overfit
-    family_test    chance makes the best of such a family look so good with p ≤ 0.04                real
-    family_test    … with p > 0.04                                                                  luck
-    deflated       without a family test: the deflated Sharpe ratio is above 0.95                   real
-    deflated       … is not                                                                         luck
-    none           neither is known                                                                 unknown
+    VOID       the objective looks ahead, does not repeat itself, or gives returns that do not fit its value
+    LOST       hold-out Sharpe ratio ≤ 0, or less than the forecast from the sample alone makes likely (5 %)
+    CONFIRMED  family p ≤ 0.2, a hold-out above zero at 5 % / looks, and a baseline or a market-neutral strategy;
+               or placebo p ≤ 0.05 and such a hold-out
+    PLAUSIBLE  no hold-out, or one that is too short to tell: family p ≤ 0.04, a search that does not look at results,
+               and a baseline or a market-neutral strategy; or placebo p ≤ 0.05
+    UNPROVEN   the rest
 
-Why two legs: the deflated Sharpe ratio is what the field expects to see, and too shy to decide; the family test holds
-its level under dependence. `benchmarks/verdict.py` measures the figures in `ERRORS`.
+The family test treats its trials as fixed in advance. A search that follows results (TPE, CMA-ES) makes its p-value too
+small, by how much no formula on the trials tells; only data that it never saw, or the same search on data without an
+edge, can. Deflated Sharpe ratio, probability of backtest overfitting and minimum track record are among the figures and
+decide nothing. `benchmarks/verdict.py` measures how often each grade is wrong.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
+from functools import cached_property
+from typing import Any, TypeVar
 
 from o9.health.family import FamilyTest, p_value_of_all
+from o9.health.forecast import Mixture, forecast_of
+from o9.health.grades import Forecast, Grade, Placebo, Reason, Verdict
 from o9.health.moments import Floats, Moments
-from o9.health.overfitting import BacktestOverfitting, probabilistic_sharpe_ratio
+from o9.health.overfitting import (
+    BacktestOverfitting,
+    minimum_backtest_length,
+    minimum_track_record_length,
+    probabilistic_sharpe_ratio,
+)
 from o9.health.unknown import Unknown
+from o9.health.wording import ERRORS, REMEDIES, headline_of, words_of
 
 # A little under 0.05: resampling is a trifle bold, and the whole rule is to err in at most 5 of 100 worthless families.
 FAMILY_LEVEL = 0.04
+WITH_HOLD_OUT = 0.2  # of the family test, where a hold-out has the last word
+HOLD_OUT_LEVEL = 0.05  # of a hold-out, over all looks at those of the family
+PLACEBO_LEVEL = 0.05
+LEAST_PLACEBO_RUNS = 19  # fewer cannot give a p-value of PLACEBO_LEVEL
+BELOW_FORECAST = 0.05
 DEFLATED_LEVEL = 0.95
 OVERFITTING_LEVEL = 0.5
-CONTRADICTION_LEVEL = 0.05
-# As measured by `python benchmarks/verdict.py`: families of 200 over 2,520 days and four kinds of returns, one of them
-# in the second figure with a true annual Sharpe ratio of 1.5.
-_MEASURED = (
-    "Of 100 families of 200 worthless strategies over ten years, {false} are called real by this rule; of 100 in which "
-    "one has a true annual Sharpe ratio of 1.5, {found} are found."
-)
-ERRORS = {
-    "hold_out": "Of 100 real edges fewer than 5 are contradicted like this.",
-    "split_sample": "Of 100 families of 200 in which one has a true annual Sharpe ratio of 1.5 over ten years, fewer "
-    "than 5 are called overfit; of weaker edges more.",
-    "family_test": _MEASURED.format(false="at most 5", found="at least 85"),
-    "deflated": _MEASURED.format(false="at most 2", found="57 to 78")
-    + " Returns that depend on the day before were not allowed for in its formula.",
-}
-
-
-class Verdict(str, Enum):
-    """What is to be believed of the best trial of a family."""
-
-    REAL = "real"
-    LUCK = "not distinguishable from luck"
-    OVERFIT = "overfit"
-    UNKNOWN = "unknown"
+# What `validity` makes of a grade: critical, critical, a warning, a warning, healthy.
+SCORES = {Grade.VOID: 0.0, Grade.LOST: 0.3, Grade.UNPROVEN: 0.7, Grade.PLAUSIBLE: 0.78, Grade.CONFIRMED: 1.0}
+T = TypeVar("T")
+_UNKNOWN = frozenset({Reason.NO_TRIALS, Reason.NO_RETURNS, Reason.NO_FAMILY_TEST})
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What is known of a family, and of the trial chosen from it.
 
-    counted: every trial ever tried on this objective and data, the failed and cancelled ones too.
+    counted: every trial ever tried on this objective and data, the failed and cancelled ones too; 0: none completed.
     kept: how many of them have returns that took part in what follows.
     best: of the chosen trial's returns in sample, over the benchmark where there is one.
     luck: the Sharpe ratio per period that luck gives the best of `counted` (`expected_maximum_sharpe`).
@@ -71,6 +69,14 @@ class Evidence:
         as an edge. beta: how much of the baseline the chosen trial holds, which is taken off.
     periods_per_year: to tell annual figures; None tells them per period.
     sharpes: the kept ones' Sharpe ratios per period, over the benchmark where there is one.
+    claim: the chosen trial's true annual Sharpe ratio were its edge to live on, from the sample alone.
+    variance_ratio: of the trials' mean first autocorrelation (`o9.health.forecast`).
+    hidden_crash: skewness or a concave payoff hints at losses that no return has shown.
+    void: why nothing can be believed, where that is known.
+    adaptive: the search chose trials by the results of others, or it is not known that it did not.
+    market_neutral: declared so: zero is the baseline.
+    looks: how often a hold-out of this family was evaluated, this time included.
+    placebo: the same search on data without an edge.
     """
 
     counted: int
@@ -87,6 +93,19 @@ class Evidence:
     beta: float | None = None
     periods_per_year: float | None = None
     sharpes: Floats | Unknown = field(default=Unknown("they were not computed"), compare=False, repr=False)
+    claim: Mixture | Unknown = field(default=Unknown("it was not computed"))
+    variance_ratio: float = 1.0
+    hidden_crash: bool = False
+    void: Reason | None = None
+    adaptive: bool = True
+    market_neutral: bool = False
+    looks: int = 1
+    placebo: Placebo | None = None
+
+    @classmethod
+    def nothing(cls, counted: int, why: Unknown, **given: Any) -> Evidence:
+        """Of a family whose returns say nothing; `given`: what is known all the same."""
+        return cls(counted, 0, why, why, why, why, why, why, why, why, sharpes=why, claim=why, **given)
 
     @property
     def p_value(self) -> float | Unknown:
@@ -97,182 +116,203 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Leg:
-    """One way to look at it: what it measured, where it draws the line, and what it says by itself.
+class Findings:
+    """What the rules look at. An unknown figure is None, and no rule that needs it applies."""
 
-    `says` is None where it has nothing to say against or for; `words` is a sentence for a person.
-    """
+    evidence: Evidence
 
-    name: str
-    value: float | Unknown
-    threshold: float
-    says: Verdict | None
-    words: str
+    @property
+    def p(self) -> float | None:
+        return known(self.evidence.p_value)
 
+    @property
+    def hold_out(self) -> Moments | None:
+        return known(self.evidence.out_of_sample)
 
-@dataclass(frozen=True)
-class Judgement:
-    """`decided_by` names the leg; `words` say what that means, `errs` how often this rule is wrong, both ways.
+    @property
+    def searched(self) -> bool:
+        """Were trials chosen by results? One trial was not."""
+        return self.evidence.adaptive and self.evidence.counted > 1
 
-    score: by the leg that decided, 0 to 1, how little chance explains the claim: 1 - p, or the deflated Sharpe ratio,
-        or 1 - PBO, or the chance that the hold-out leaves the claim. Not comparable between legs; None for unknown.
-    """
+    @property
+    def has_zero(self) -> bool:
+        """Is zero what the strategy without an edge earns?"""
+        return self.evidence.over_benchmark or self.evidence.market_neutral
 
-    verdict: Verdict
-    decided_by: str
-    score: float | None
-    words: str
-    errs: str
-    legs: tuple[Leg, ...]
+    @property
+    def level(self) -> float:
+        """The probability that the hold-out must be above zero with."""
+        return 1 - HOLD_OUT_LEVEL / max(self.evidence.looks, 1)
 
-
-def judge(evidence: Evidence) -> Judgement:
-    """The verdict; see the module for the rule."""
-    legs = (hold_out(evidence), split_sample(evidence), family_test(evidence), deflated(evidence))
-    against = next((leg for leg in legs[:2] if leg.says is Verdict.OVERFIT), None)
-    speaks = next((leg for leg in legs[2:] if leg.says is not None), None)
-    decisive = against or speaks
-    if decisive is None or decisive.says is None or isinstance(decisive.value, Unknown):
-        why = "; ".join(f"{leg.name}: {leg.value.reason}" for leg in legs[2:] if isinstance(leg.value, Unknown))
-        words = f"Whether this is more than luck is unknown. {why}."
-        return Judgement(Verdict.UNKNOWN, "none", None, words, "Nothing was decided.", legs)
-    return Judgement(
-        verdict=decisive.says,
-        decided_by=decisive.name,
-        score=decisive.value if decisive.name in _CONFIDENCES else 1.0 - decisive.value,
-        words=" ".join(filter(None, (decisive.words, _cost_of_what_is_missing(evidence)))),
-        errs=ERRORS[decisive.name],
-        legs=legs,
-    )
-
-
-def hold_out(evidence: Evidence) -> Leg:
-    """Do returns that had no part in the choice leave anything of what was claimed?
-
-    Claimed is what is left of the Sharpe ratio in sample after the luck of the best: if all of that luck was had. It is
-    contradicted where the probability of at least that much, seen out of sample, is below 0.05. A real edge, whose
-    claim is then too modest, is contradicted in fewer than 5 of 100.
-    """
-
-    def leg(value: float | Unknown, says: Verdict | None, words: str) -> Leg:
-        return Leg("hold_out", value, CONTRADICTION_LEVEL, says, words)
-
-    best, fresh, luck = evidence.best, evidence.out_of_sample, evidence.luck
-    for known in (fresh, best, luck):
-        if isinstance(known, Unknown):
-            return leg(known, None, f"Out of sample: {known}.")
-    assert not isinstance(best, Unknown)
-    assert not isinstance(fresh, Unknown)
-    assert not isinstance(luck, Unknown)
-    shown, said = _told(fresh.sharpe, evidence), _told(best.sharpe, evidence)
-    claim = best.sharpe - luck
-    if claim <= 0:
-        return leg(Unknown("nothing is claimed beyond luck"), None, f"Out of sample {shown}; in sample {said}.")
-    left = probabilistic_sharpe_ratio(
-        fresh.sharpe,
-        observations=fresh.observations,
-        skewness=fresh.skewness,
-        kurtosis=fresh.kurtosis,
-        benchmark=claim,
-    )
-    if isinstance(left, Unknown):
-        return leg(left, None, f"Out of sample: {left}.")
-    if left < CONTRADICTION_LEVEL:
-        return leg(
-            left,
-            Verdict.OVERFIT,
-            f"Out of sample the Sharpe ratio is {shown}; in sample it was {said}, of which {_told(claim, evidence)} "
-            f"should remain even if all luck is taken off. That much is left with probability {left:.3f}.",
+    @cached_property
+    def above_zero(self) -> float | None:
+        """The probability that the hold-out's true Sharpe ratio is above zero; serial correlation takes from it."""
+        if self.hold_out is None:
+            return None
+        return known(
+            probabilistic_sharpe_ratio(
+                self.hold_out.sharpe,
+                observations=max(2.0, self.hold_out.observations / max(1.0, self.evidence.variance_ratio)),
+                skewness=self.hold_out.skewness,
+                kurtosis=self.hold_out.kurtosis,
+            )
         )
-    return leg(left, None, f"Out of sample the Sharpe ratio is {shown}, in sample {said}: no contradiction.")
+
+    @cached_property
+    def measured(self) -> tuple[float, float] | None:
+        """The hold-out's annual Sharpe ratio, and the variance of its error."""
+        year = self.evidence.periods_per_year
+        if self.hold_out is None or year is None:
+            return None
+        sharpe = self.hold_out.sharpe
+        shape = 1 - self.hold_out.skewness * sharpe + (self.hold_out.kurtosis - 1) * sharpe**2 / 4
+        if not shape > 0:
+            return None
+        return sharpe * math.sqrt(year), self.evidence.variance_ratio * shape * year / self.hold_out.observations
+
+    @cached_property
+    def as_forecast(self) -> float | None:
+        """How probable at most such a hold-out is, were the edge to live on; the forecast knows the sample alone."""
+        claim = known(self.evidence.claim)
+        if claim is None or self.measured is None:
+            return None
+        return claim.cdf(*self.measured)
+
+    @cached_property
+    def track_record(self) -> float | None:
+        """Periods until the Sharpe ratio in sample, if it is true, is told from zero with 95 %."""
+        best = known(self.evidence.best)
+        if best is None:
+            return None
+        return known(
+            minimum_track_record_length(
+                best.sharpe, confidence=1 - HOLD_OUT_LEVEL, skewness=best.skewness, kurtosis=best.kurtosis
+            )
+        )
+
+    @property
+    def confirms(self) -> bool:
+        return self.above_zero is not None and self.above_zero >= self.level
+
+    @property
+    def is_mute(self) -> bool:
+        """No hold-out, or one over which not even all of the claim could be told from zero."""
+        if self.hold_out is None:
+            return True
+        return self.track_record is None or self.hold_out.observations < self.track_record
+
+    @property
+    def beats_placebo(self) -> bool:
+        return self.evidence.placebo is not None and self.evidence.placebo.p_value <= PLACEBO_LEVEL
+
+    @property
+    def fails_placebo(self) -> bool:
+        placebo = self.evidence.placebo
+        return placebo is not None and placebo.runs >= LEAST_PLACEBO_RUNS and placebo.p_value > PLACEBO_LEVEL
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        claim, best, year = known(self.evidence.claim), known(self.evidence.best), self.evidence.periods_per_year
+        if claim is None or best is None or year is None or self.evidence.void:
+            return None
+        return forecast_of(
+            claim,
+            claimed=best.annual_sharpe(year),
+            ratio=self.evidence.variance_ratio,
+            held_out=self.measured,
+            hidden_crash=self.evidence.hidden_crash,
+        )
 
 
-def split_sample(evidence: Evidence) -> Leg:
-    """Did choosing the best in one half of the time help in the other half?"""
+Rule = Callable[[Findings], bool]
+RULES: tuple[tuple[Grade, Reason, Rule], ...] = (
+    (Grade.VOID, Reason.LOOK_AHEAD, lambda found: found.evidence.void is Reason.LOOK_AHEAD),
+    (Grade.VOID, Reason.NOT_REPEATABLE, lambda found: found.evidence.void is Reason.NOT_REPEATABLE),
+    (Grade.VOID, Reason.VALUE_DOES_NOT_FIT, lambda found: found.evidence.void is not None),
+    (Grade.LOST, Reason.HOLD_OUT_NEGATIVE, lambda found: found.hold_out is not None and found.hold_out.sharpe <= 0),
+    (Grade.LOST, Reason.HOLD_OUT_BELOW_FORECAST, lambda found: _at_most(found.as_forecast, BELOW_FORECAST)),
+    (
+        Grade.CONFIRMED,
+        Reason.HOLD_OUT_AND_FAMILY,
+        lambda found: found.confirms and found.has_zero and _at_most(found.p, WITH_HOLD_OUT),
+    ),
+    (Grade.CONFIRMED, Reason.HOLD_OUT_AND_PLACEBO, lambda found: found.confirms and found.beats_placebo),
+    (
+        Grade.PLAUSIBLE,
+        Reason.FAMILY,
+        lambda found: found.is_mute and found.has_zero and not found.searched and _at_most(found.p, FAMILY_LEVEL),
+    ),
+    (Grade.PLAUSIBLE, Reason.PLACEBO, lambda found: found.is_mute and found.beats_placebo),
+    (Grade.UNPROVEN, Reason.NO_TRIALS, lambda found: not found.evidence.counted),
+    (Grade.UNPROVEN, Reason.NO_RETURNS, lambda found: known(found.evidence.best) is None),
+    (Grade.UNPROVEN, Reason.NO_FAMILY_TEST, lambda found: found.p is None),
+    (Grade.UNPROVEN, Reason.LIKELY_LUCK, lambda found: not _at_most(found.p, WITH_HOLD_OUT)),
+    (Grade.UNPROVEN, Reason.NO_BASELINE, lambda found: not found.has_zero),
+    (Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN, lambda found: found.hold_out is not None and not found.confirms),
+    (Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH, lambda found: found.searched and not found.fails_placebo),
+    (Grade.UNPROVEN, Reason.LIKELY_LUCK, lambda _: True),
+)
 
-    def leg(value: float | Unknown, says: Verdict | None, words: str) -> Leg:
-        return Leg("split_sample", value, OVERFITTING_LEVEL, says, words)
 
-    found = evidence.overfitting
-    if isinstance(found, Unknown):
-        return leg(found, None, f"Probability of backtest overfitting: {found}.")
-    told = (
-        f"Over {len(found.logits):,} ways to split the time in two, the best of one half was below the median of the "
-        f"other in {found.pbo:.0%}, and lost in {found.probability_of_loss:.0%}"
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict; see the module for the rule."""
+    found = Findings(evidence)
+    grade, reason = next((grade, reason) for grade, reason, applies in RULES if applies(found))
+    figures = figures_of(found)
+    return Verdict(
+        grade=grade,
+        reason=reason,
+        headline=headline_of(reason),
+        words=words_of(reason, figures),
+        errors=ERRORS.get(reason, ""),
+        remedy=REMEDIES[reason],
+        score=None if reason in _UNKNOWN else SCORES[grade],
+        forecast=found.forecast,
+        figures=figures,
     )
-    # All equally good trials have a high PBO too; only where the choice also loses money is it harmful.
-    if found.pbo >= OVERFITTING_LEVEL and found.probability_of_loss >= OVERFITTING_LEVEL:
-        return leg(found.pbo, Verdict.OVERFIT, f"{told}: choosing by the past did not help, it is fitted to noise.")
-    return leg(found.pbo, None, f"{told}.")
 
 
-def family_test(evidence: Evidence) -> Leg:
-    """Is the best better than the benchmark beyond the luck of choosing it?"""
-
-    def leg(value: float | Unknown, says: Verdict | None, words: str) -> Leg:
-        return Leg("family_test", value, FAMILY_LEVEL, says, words)
-
-    p = evidence.p_value
-    if isinstance(p, Unknown):
-        return leg(p, None, f"Hansen's test of the family: {p}.")
-    told = (
-        f"{_best(evidence)}: among {evidence.counted:,} trials without any edge the best looks as good as this with "
-        f"probability {p:.3f}"
-    )
-    if p <= FAMILY_LEVEL:
-        return leg(p, Verdict.REAL, f"{told}, so it is more than luck.")
-    return leg(p, Verdict.LUCK, f"{told}, which is not rare enough (at most {FAMILY_LEVEL}) to tell it from luck.")
-
-
-def deflated(evidence: Evidence) -> Leg:
-    """Is the Sharpe ratio above what luck gives the best of so many?"""
-
-    def leg(value: float | Unknown, says: Verdict | None, words: str) -> Leg:
-        return Leg("deflated", value, DEFLATED_LEVEL, says, words)
-
-    ratio, luck = evidence.deflated, evidence.luck
-    if isinstance(ratio, Unknown) or isinstance(luck, Unknown):
-        unknown = ratio if isinstance(ratio, Unknown) else Unknown("what luck gives is unknown")
-        return leg(unknown, None, f"Deflated Sharpe ratio: {unknown}.")
-    told = (
-        f"{_best(evidence)}; luck alone gives the best of {evidence.counted:,} trials {_told(luck, evidence)}. It is "
-        f"truly above that with probability {ratio:.3f} (deflated Sharpe ratio{_effective(evidence)})"
-    )
-    if ratio > DEFLATED_LEVEL:
-        return leg(ratio, Verdict.REAL, f"{told}, so it is more than luck.")
-    return leg(ratio, Verdict.LUCK, f"{told}, which is not enough (above {DEFLATED_LEVEL}) to tell it from luck.")
+def figures_of(found: Findings) -> dict[str, Any]:
+    """All that is known, JSON values by name. Sharpe ratios are per period; `unknown` has why others are missing."""
+    evidence = found.evidence
+    best, split = known(evidence.best), known(evidence.overfitting)
+    year = evidence.periods_per_year
+    backtest = minimum_backtest_length(_tries(evidence), best.annual_sharpe(year)) if best and year else None
+    told = {
+        "counted": evidence.counted, "kept": evidence.kept, "effective": known(evidence.effective),
+        "adaptive": found.searched, "over_baseline": evidence.over_benchmark, "beta": evidence.beta,
+        "market_neutral": evidence.market_neutral, "periods_per_year": year,
+        "sharpe": best.sharpe if best else None, "observations": best.observations if best else None,
+        "p_value": found.p, "p_value_of_kept": getattr(evidence.family, "p_value", None),
+        "hold_out_sharpe": found.hold_out.sharpe if found.hold_out else None,
+        "hold_out_observations": found.hold_out.observations if found.hold_out else None,
+        "hold_out_above_zero": found.above_zero, "hold_out_level": found.level if found.hold_out else None,
+        "hold_out_as_forecast": found.as_forecast, "looks": evidence.looks if found.hold_out else None,
+        "placebo_p_value": evidence.placebo.p_value if evidence.placebo else None,
+        "placebo_runs": evidence.placebo.runs if evidence.placebo else None,
+        "luck": known(evidence.luck), "deflated": known(evidence.deflated),
+        "deflated_effective": known(evidence.deflated_effective),
+        "pbo": split.pbo if split else None, "probability_of_loss": split.probability_of_loss if split else None,
+        "track_record_needed": found.track_record,
+        "backtest_years_needed": None if backtest is None else known(backtest),
+        "hidden_crash": evidence.hidden_crash,
+    }  # fmt: skip
+    why = {
+        "sharpe": evidence.best, "p_value": evidence.p_value, "hold_out_sharpe": evidence.out_of_sample,
+        "deflated": evidence.deflated, "pbo": evidence.overfitting, "forecast": evidence.claim,
+    }  # fmt: skip
+    return told | {"unknown": {name: each.reason for name, each in why.items() if isinstance(each, Unknown)}}
 
 
-# Legs whose value is itself the confidence in the claim; of the others it is one minus the value.
-_CONFIDENCES = frozenset({"hold_out", "deflated"})
+def known(figure: T | Unknown) -> T | None:
+    return None if isinstance(figure, Unknown) else figure
 
 
-def _best(evidence: Evidence) -> str:
-    if isinstance(evidence.best, Unknown):
-        return "The best Sharpe ratio is unknown"
-    over = "" if evidence.beta is None else f" over the baseline (of which it holds {evidence.beta:.2f})"
-    shown = _told(evidence.best.sharpe, evidence)
-    return f"The best Sharpe ratio{over} is {shown} from {evidence.best.observations:,} returns"
+def _tries(evidence: Evidence) -> float:
+    """Independent ones, for the formula is for those; all, where it is not known how many that are."""
+    effective = known(evidence.effective)
+    return evidence.counted if effective is None else effective
 
 
-def _told(sharpe: float, evidence: Evidence) -> str:
-    if evidence.periods_per_year is None:
-        return f"{sharpe:.4f} a period"
-    return f"{sharpe * math.sqrt(evidence.periods_per_year):.2f} a year"
-
-
-def _effective(evidence: Evidence) -> str:
-    if isinstance(evidence.effective, Unknown) or isinstance(evidence.deflated_effective, Unknown):
-        return ""
-    return f"; {evidence.deflated_effective:.3f} if correlated trials count as {evidence.effective:,.0f}"
-
-
-def _cost_of_what_is_missing(evidence: Evidence) -> str:
-    """What it costs that not every trial's returns are there; nothing where they are."""
-    missing = evidence.counted - evidence.kept
-    if missing <= 0 or isinstance(evidence.family, Unknown):
-        return ""
-    return (
-        f"The returns of {missing:,} of {evidence.counted:,} trials are not there; they count as luckless independent "
-        f"tries, which raises the probability of luck from {evidence.family.p_value:.3f} to {evidence.p_value:.3f}."
-    )
+def _at_most(figure: float | None, level: float) -> bool:
+    return figure is not None and figure <= level

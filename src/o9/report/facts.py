@@ -16,9 +16,10 @@ from typing import Any
 from o9.health.checker import checks_of
 from o9.health.checks import Check
 from o9.health.facts import Facts, read_facts
+from o9.health.grades import Verdict
 from o9.health.unknown import Unknown
-from o9.health.validity import evidence_of
-from o9.health.verdict import Evidence, Judgement, judge
+from o9.health.validity import evidence_of, verdict_on
+from o9.health.verdict import Evidence
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.statistics.importance import MOST_TRIALS, importance
@@ -35,7 +36,7 @@ SHORTEST_TREND, LONGEST_TREND = timedelta(days=2), timedelta(days=90)
 
 @dataclass(frozen=True)
 class OneFacts:
-    """One optimization: the record, what health makes of it, and what the judgement of its best rests on.
+    """One optimization: the record, what health makes of it, and what the verdict on its best rests on.
 
     counts: trials by state, all of them. waited_seconds: in the queue, before its first attempt.
     """
@@ -43,7 +44,7 @@ class OneFacts:
     facts: Facts
     checks: Sequence[Check]
     evidence: Evidence | Unknown
-    judgement: Judgement | Unknown
+    verdict: Verdict
     importance: Mapping[str, Any]
     counts: Mapping[str, int]
     waited_seconds: float | None
@@ -78,7 +79,7 @@ def read_one(store: Store, optimization_id: str) -> OneFacts:
         facts=facts,
         checks=checks_of(facts, evidence),
         evidence=evidence,
-        judgement=evidence if isinstance(evidence, Unknown) else judge(evidence),
+        verdict=verdict_on(facts, evidence),
         importance=importance(facts.trials[:MOST_TRIALS]),
         counts=store.trial_counts(optimization_id),
         waited_seconds=row["waited_seconds"] if row else None,

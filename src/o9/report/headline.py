@@ -1,4 +1,4 @@
-"""What a reader sees first: the verdict in words, the legs that it rests on, four scores, key figures. Pure.
+"""What a reader sees first: the verdict in words, four scores, key figures. Pure.
 
 Contract. Nothing is decided here: `o9.health` decides, this words it. What is not known says so, with the reason.
 """
@@ -10,27 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from o9.health.checks import PARTS, THRESHOLDS, Check, part_score, part_status
+from o9.health.grades import VERDICT, Grade, Verdict, verdict_of
 from o9.health.moments import Moments
 from o9.health.overfitting import minimum_backtest_length, minimum_track_record_length
 from o9.health.unknown import Unknown
-from o9.health.validity import LUCK
-from o9.health.verdict import Evidence, Judgement, Verdict
+from o9.health.verdict import Evidence
+from o9.health.verdict_words import GRADES, forecast_sentence
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, HealthStatus
 from o9.report import words
 
 TRACK_RECORD_CONFIDENCE = 0.95
-# Title, and what the rule of `o9.health.verdict` makes of the value, by the leg's name.
-_LEGS = {
-    "hold_out": ("Hold-out returns", "below {:g} they contradict the claim: overfit"),
-    "split_sample": (
-        "Split sample: probability of backtest overfitting",
-        "from {:g} on, where the choice also loses: overfit",
-    ),
-    "family_test": ("Family test: probability of luck", "up to {:g}: real; above: luck"),
-    "deflated": ("Deflated Sharpe ratio", "above {:g}: real; else luck. Decides where there is no family test"),
-}
 
 
 @dataclass(frozen=True)
@@ -43,33 +34,23 @@ class Spoken:
     tone: str
 
 
-SPOKEN = {
-    Verdict.REAL: Spoken("REAL", "More than luck", "✓", "real"),
-    Verdict.LUCK: Spoken("NOT PROVEN", "Not distinguishable from luck", "≈", "luck"),
-    Verdict.OVERFIT: Spoken("OVERFIT", "Fitted to its data", "✕", "overfit"),
-    Verdict.UNKNOWN: Spoken("UNKNOWN", "Whether this is more than luck is not known", "?", "unknown"),
-}
+_TONES = {
+    Grade.VOID: "overfit", Grade.LOST: "overfit", Grade.CONFIRMED: "real", Grade.PLAUSIBLE: "luck",
+    Grade.UNPROVEN: "unknown",
+}  # fmt: skip
+SPOKEN = {grade: Spoken(known.word, known.meaning, known.mark, _TONES[grade]) for grade, known in GRADES.items()}
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The banner: the verdict, the finding itself, what decided, how often that is wrong, and what to do."""
+    """The banner: the grade, the reason, the finding itself, the forecast, how often that is wrong, and what to do."""
 
     spoken: Spoken
+    reason: str
     because: str
-    decided_by: str
-    errs: str
+    forecast: str
+    errors: str
     remedy: str
-
-
-@dataclass(frozen=True)
-class LegRow:
-    title: str
-    value: str
-    line: str
-    says: str
-    words: str
-    decides: bool
 
 
 @dataclass(frozen=True)
@@ -101,41 +82,21 @@ class Figure:
     note: str = ""
 
 
-def headline(checks: Sequence[Check], judgement: Judgement | Unknown) -> Headline:
-    """checks: with `validity.luck`, if it could be made; judgement: what it rests on, or why nothing was judged."""
-    check = next((each for each in checks if each.name == LUCK), None)
-    remedy = words.sentence(check.remedy) if check else ""
-    if isinstance(judgement, Unknown):
-        return Headline(SPOKEN[Verdict.UNKNOWN], _bare(judgement.reason), "", "", remedy)
-    title = _LEGS[judgement.decided_by][0] if judgement.decided_by in _LEGS else ""
-    errs = judgement.errs if title else ""
-    # The words of the check, for they say besides what was left out.
-    because = check.words if check else judgement.words
-    because = because.removeprefix(f"{judgement.verdict.value} (by {judgement.decided_by}). ")
-    return Headline(SPOKEN[judgement.verdict], _bare(because), title, errs, remedy)
+def headline(verdict: Verdict) -> Headline:
+    return Headline(
+        spoken=SPOKEN[verdict.grade],
+        reason=verdict.headline,
+        because=verdict.words,
+        forecast=words.sentence(forecast_sentence(verdict)),
+        errors=verdict.errors,
+        remedy=words.sentence(verdict.remedy),
+    )
 
 
-def spoken_of(checks: Sequence[Mapping[str, Any]]) -> Spoken:
-    """The verdict in a stored report's checks."""
-    luck = next((check for check in checks if check["name"] == LUCK), None)
-    said = luck["evidence"].get("verdict") if luck else None
-    return next((SPOKEN[verdict] for verdict in Verdict if verdict.value == said), SPOKEN[Verdict.UNKNOWN])
-
-
-def leg_rows(judgement: Judgement | Unknown) -> list[LegRow]:
-    if isinstance(judgement, Unknown):
-        return []
-    rows = []
-    for leg in judgement.legs:
-        title, line = _LEGS.get(leg.name, (leg.name, "{:g}"))
-        known = not isinstance(leg.value, Unknown)
-        says = SPOKEN[leg.says].word if leg.says else "no objection" if known else "unknown"
-        value = words.ratio(leg.value) if not isinstance(leg.value, Unknown) else "unknown"
-        told = leg.words
-        if isinstance(leg.value, Unknown) and leg.value.reason not in told:
-            told += f" {words.sentence(leg.value.reason)}"
-        rows.append(LegRow(title, value, line.format(leg.threshold), says, told, leg.name == judgement.decided_by))
-    return rows
+def spoken_of(checks: Sequence[Mapping[str, Any]]) -> Spoken | None:
+    """The grade in a stored report's checks; None where there is none."""
+    verdict = verdict_of(checks)
+    return SPOKEN[verdict.grade] if verdict else None
 
 
 def scores(checks: Sequence[Check]) -> list[Score]:
@@ -152,7 +113,7 @@ def scores(checks: Sequence[Check]) -> list[Score]:
 
 def _check_row(check: Check, threshold: float) -> CheckRow:
     title = check.name.partition(".")[2].replace("_", " ")
-    told = "The verdict above." if check.name == LUCK and check.evidence.get("verdict") else _bare(check.words)
+    told = "The verdict above." if check.name == VERDICT else _bare(check.words)
     if isinstance(check.score, Unknown):
         return CheckRow(title, "unknown", told, words.sentence(check.remedy))
     remedy = words.sentence(check.remedy) if check.score < threshold else ""
@@ -200,7 +161,7 @@ def trust_figures(evidence: Evidence | Unknown) -> list[Figure]:
     if isinstance(best, Unknown):
         found.append(Figure("Sharpe ratio of the best", "unknown", best.reason))
     else:
-        over = ", over zero" if evidence.beta is None else f", over the baseline, of which it holds {evidence.beta:.2f}"
+        over = ", over zero" if evidence.beta is None else f", alpha over the baseline, beta {evidence.beta:.2f}"
         note = f"{unit}{over}, from {best.observations:,} returns"
         found.append(Figure("Sharpe ratio of the best", words.ratio(best.sharpe * scale), note))
     note = "the probability that it is truly above what luck gives" if not isinstance(luck, Unknown) else ""

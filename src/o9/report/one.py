@@ -18,10 +18,8 @@ from o9.report.facts import OneFacts
 from o9.report.headline import (
     Figure,
     Headline,
-    LegRow,
     Score,
     headline,
-    leg_rows,
     performance_figures,
     scores,
     trust_figures,
@@ -46,7 +44,6 @@ class Article:
     made_of: Sequence[tuple[str, str]]
     so_far: str
     headline: Headline
-    legs: Sequence[LegRow]
     scores: Sequence[Score]
     performance: Sequence[Figure]
     trust: Sequence[Figure]
@@ -81,8 +78,7 @@ def article(found: OneFacts, now: datetime) -> Article:
         name=words.shortened(state.name or state.optimization_id, LONGEST_NAME),
         made_of=_made_of(found),
         so_far="" if state.status in ENDED else ", so far",
-        headline=headline(found.checks, found.judgement),
-        legs=leg_rows(found.judgement),
+        headline=headline(found.verdict),
         scores=scores(found.checks),
         performance=performance_figures(state, facts.value, found.counts),
         trust=trust_figures(found.evidence),

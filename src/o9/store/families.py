@@ -8,6 +8,7 @@ over is not counted twice. What is pruned leaves its Sharpe ratio behind, as mom
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, bindparam, func, literal, select, true, tuple
 from o9.model.states import TrialState
 from o9.store import aggregate_tables, tables
 from o9.store.record import table_of
-from o9.store.unit import Row, UnitOfWork
+from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
 
 TRIAL = table_of(tables.TrialRow)
 RETURNS = table_of(tables.TrialReturns)
@@ -52,12 +53,15 @@ class FamilyTrials:
     `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, or
     `FAMILY_LOOKED_AT` trials, it is not `complete`: it has the first ones by optimization and number, chosen without a
     look at their values; `counts` has them all, those too that are pruned.
+
+    searches: strategy and sampler, as their metadata name them ("" for none), of the optimizations that `returns` has.
     """
 
     counts: dict[str, int]
     returns: dict[tuple[str, int], bytes]
     complete: bool
     pruned: PrunedTrials = NOTHING_PRUNED
+    searches: frozenset[tuple[str, str]] = frozenset()
 
 
 def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
@@ -129,7 +133,7 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
     data = select(*key, RETURNS.c.data).select_from(joined).where(*own, tuple_(*key) <= tuple_(*map(literal, last)))
     found = connection.execute(data.order_by(*key)) if wanted else ()
     kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
-    return FamilyTrials(counts, kept, complete, pruned)
+    return FamilyTrials(counts, kept, complete, pruned, _searches(connection, {name for name, _ in wanted}))
 
 
 def count_pruned_trials(
@@ -155,6 +159,12 @@ def count_pruned_trials(
         }  # fmt: skip
     for each in sums.values():
         unit.run(_COUNT_PRUNED, each)
+
+
+def _searches(connection: Connection, optimization_ids: set[str]) -> frozenset[tuple[str, str]]:
+    asked = select(OPTIMIZATION.c.metadata).where(OPTIMIZATION.c.optimization_id.in_(optimization_ids))
+    found = [json.loads(row.metadata) for row in connection.execute(asked)] if optimization_ids else []
+    return frozenset((str(each.get("strategy", "")), str(each.get("sampler", ""))) for each in found)
 
 
 def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:

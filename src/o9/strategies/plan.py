@@ -19,6 +19,7 @@ from o9.strategies.registry import Objective
 from o9.strategies.search_space import SearchSpace
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2")
+BLIND_SAMPLERS = frozenset({"random", "grid", "qmc"})  # those that do not look at results
 DIRECTIONS = ("maximize", "minimize")
 DEFAULT_TRIALS = 100
 LARGEST_SEED = 2**63 - 1  # what every store's integer holds
@@ -69,6 +70,14 @@ def make_plan(state: OptimizationState, objective: Objective) -> Plan:
         total_trials=total_trials,
         family=family,
     )
+
+
+def is_adaptive(strategy: str, sampler: str) -> bool:
+    """Does a search choose trials by the results of others? Yes where it is not known that it does not.
+
+    strategy, sampler: as the metadata name them; "" for none.
+    """
+    return strategy not in ("", "default", "optuna") or sampler not in BLIND_SAMPLERS
 
 
 def _direction(value: Any) -> Literal["minimize", "maximize"]:

@@ -1,0 +1,198 @@
+"""The verdict in words: for each reason a headline, what the figures say, a remedy, how often it is wrong. Pure.
+
+Contract. Nothing is decided here. Words come from `Verdict.figures` alone, so that they say nothing that the figures do
+not. `ERRORS` states what `benchmarks/verdict.py` measured, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from o9.health.grades import Reason
+
+Figures = Mapping[str, Any]
+
+HEADLINES = {
+    Reason.LOOK_AHEAD: "The objective looks ahead",
+    Reason.NOT_REPEATABLE: "Evaluated again, the best has another value",
+    Reason.VALUE_DOES_NOT_FIT: "The returns do not fit the value",
+    Reason.HOLD_OUT_NEGATIVE: "Nothing of the edge is left on the held-out data",
+    Reason.HOLD_OUT_BELOW_FORECAST: "The held-out data fall short of the forecast",
+    Reason.HOLD_OUT_AND_FAMILY: "The held-out data confirm the edge",
+    Reason.HOLD_OUT_AND_PLACEBO: "The held-out data and the placebo runs confirm the edge",
+    Reason.FAMILY: "More than luck in sample, not confirmed on held-out data",
+    Reason.PLACEBO: "Better than the same search on data without an edge, not confirmed on held-out data",
+    Reason.NO_TRIALS: "There is nothing to judge",
+    Reason.NO_RETURNS: "There are no returns to judge",
+    Reason.NO_FAMILY_TEST: "The family cannot be tested",
+    Reason.LIKELY_LUCK: "Luck can explain this result",
+    Reason.NO_BASELINE: "Without a baseline, the market's own rise can explain this result",
+    Reason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
+    Reason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
+}
+_HOLD_OUT = "set metadata.hold_out, so that data which no trial has seen can confirm it"
+_DROP = "do not trade on it: try fewer variants, on more data"
+REMEDIES = {
+    Reason.LOOK_AHEAD: "do not trade on it: let each day's position follow from data up to that day alone",
+    Reason.NOT_REPEATABLE: "do not trade on it: seed every random choice, and read data that do not change",
+    Reason.VALUE_DOES_NOT_FIT: "do not trade on it: compute the value from the returns that the objective gives",
+    Reason.HOLD_OUT_NEGATIVE: _DROP,
+    Reason.HOLD_OUT_BELOW_FORECAST: _DROP,
+    Reason.HOLD_OUT_AND_FAMILY: "",
+    Reason.HOLD_OUT_AND_PLACEBO: "",
+    Reason.FAMILY: _HOLD_OUT,
+    Reason.PLACEBO: _HOLD_OUT,
+    Reason.NO_TRIALS: "see the errors of the trials",
+    Reason.NO_RETURNS: "let the objective return Evaluation(value, returns=…, periods_per_year=…), all of one length",
+    Reason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
+    Reason.LIKELY_LUCK: f"{_DROP}, or hold data out",
+    Reason.NO_BASELINE: "give Evaluation(…, baseline_returns=…), or declare metadata.market_neutral",
+    Reason.HOLD_OUT_UNCERTAIN: "hold out more data, or continue on paper until it is told from zero",
+    Reason.ADAPTIVE_SEARCH: "set metadata.hold_out, or run the same search on data without an edge: `o9 placebo ID`",
+}
+# Percent, as measured by `benchmarks/verdict.py`; edges are annual Sharpe ratios over ten years in sample.
+MEASURED = {
+    "confirmed without an edge": "1.3",
+    "confirmed without an edge, adaptive": "3.1",
+    "confirmed dead": "3 to 4",
+    "confirmed 1.0 / 1.5 / 2.0 with five years": "37 / 94 / 99",
+    "confirmed 1.0 / 1.5 / 2.0 with two years": "20 / 67 / 89",
+    "plausible without an edge": "2 to 5",
+}
+_CONFIRMED = (
+    f"Measured: CONFIRMED are {MEASURED['confirmed without an edge']} % of families without an edge "
+    f"({MEASURED['confirmed without an edge, adaptive']} % after adaptive search) and {MEASURED['confirmed dead']} % "
+    "of edges that died after the sample; of lasting edges of 1.0 / 1.5 / 2.0 a year "
+    f"{MEASURED['confirmed 1.0 / 1.5 / 2.0 with five years']} % with five years held out."
+)
+ERRORS = {
+    Reason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
+    Reason.HOLD_OUT_AND_PLACEBO: _CONFIRMED,
+    Reason.FAMILY: f"Measured: of families without an edge, {MEASURED['plausible without an edge']} % pass this test.",
+    Reason.PLACEBO: "By construction at most 5 % of searches without an edge pass this test.",
+}
+
+
+def headline_of(reason: Reason) -> str:
+    return f"{HEADLINES[reason]}."
+
+
+def words_of(reason: Reason, figures: Figures) -> str:
+    """The finding with its figures: what was claimed, and what speaks for the reason."""
+    return " ".join(filter(None, (say(figures) for say in _SAID[reason])))
+
+
+def sharpe(figures: Figures, name: str = "sharpe") -> str:
+    """A Sharpe ratio of the figures, a year where that is known."""
+    value, year = figures[name], figures["periods_per_year"]
+    return f"{value:.4f} a period" if year is None else f"{value * math.sqrt(year):.2f} a year"
+
+
+def _claim(figures: Figures) -> str:
+    if figures["sharpe"] is None:
+        return ""
+    of = "The only trial has" if figures["counted"] == 1 else f"The best of {figures['counted']:,} trials has"
+    if figures["beta"] is None:
+        return f"{of} a Sharpe ratio of {sharpe(figures)} in sample."
+    return f"{of} in sample: alpha over the baseline {sharpe(figures)} (Sharpe ratio), beta {figures['beta']:.2f}."
+
+
+def _family(figures: Figures) -> str:
+    p = figures["p_value"]
+    if p is None:
+        return ""
+    told = f"Without any edge, the best of such a family looks as good with probability {p:.3f}"
+    missing = figures["counted"] - figures["kept"]
+    if missing > 0:
+        told += f"; the {missing:,} trials without returns count as independent trials without edge"
+        told += f" ({figures['p_value_of_kept']:.3f} without them)"
+    return f"{told}."
+
+
+def _hold_out(figures: Figures) -> str:
+    if figures["hold_out_sharpe"] is None:
+        return ""
+    told = f"Held out: {sharpe(figures, 'hold_out_sharpe')} over {_length(figures)}"
+    if figures["hold_out_above_zero"] is not None:
+        told += f", above zero with probability {figures['hold_out_above_zero']:.3f}"
+    if figures["looks"] > 1:
+        told += f" (needed: {figures['hold_out_level']:.3f}, because this is look {figures['looks']} at held-out data)"
+    return f"{told}."
+
+
+def _lost(figures: Figures) -> str:
+    return f"Held out: {sharpe(figures, 'hold_out_sharpe')} over {_length(figures)}."
+
+
+def _below(figures: Figures) -> str:
+    seen = figures["hold_out_as_forecast"]
+    return f"If the edge had lasted, so little would be seen with probability {seen:.3f}."
+
+
+def _uncertain(figures: Figures) -> str:
+    told, needed = _hold_out(figures), figures["track_record_needed"]
+    return f"{told} Needed: {figures['hold_out_level']:.3f}." if figures["looks"] == 1 and needed else told
+
+
+def _placebo(figures: Figures) -> str:
+    if figures["placebo_p_value"] is None:
+        return ""
+    runs, p = figures["placebo_runs"], figures["placebo_p_value"]
+    return f"Of {runs:,} placebo runs, {round(p * (runs + 1)) - 1:,} were at least as good (p = {p:.3f})."
+
+
+def _adaptive(_: Figures) -> str:
+    return "The sampler chose trials by the results of others, for which this probability does not allow."
+
+
+def _none_held_out(figures: Figures) -> str:
+    if figures["hold_out_sharpe"] is None:
+        return f"Held out: {figures['unknown'].get('hold_out_sharpe', 'nothing')}."
+    return f"{_hold_out(figures)} That is too short to tell: even all of the claim needs {_needed(figures)}."
+
+
+def _zero(_: Figures) -> str:
+    return "It is measured over zero, where the market's own rise counts as an edge."
+
+
+def _why(name: str) -> Callable[[Figures], str]:
+    def say(figures: Figures) -> str:
+        reason = figures["unknown"].get(name, "")
+        return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+    return say
+
+
+def _length(figures: Figures) -> str:
+    return _periods(figures["hold_out_observations"], figures["periods_per_year"])
+
+
+def _needed(figures: Figures) -> str:
+    needed = figures["track_record_needed"]
+    return "more than any record" if needed is None else _periods(math.ceil(needed), figures["periods_per_year"])
+
+
+def _periods(count: int, year: float | None) -> str:
+    return f"{count:,} returns" if year is None else f"{count / year:.1f} years"
+
+
+_SAID: dict[Reason, tuple[Callable[[Figures], str], ...]] = {
+    Reason.LOOK_AHEAD: (_claim,),
+    Reason.NOT_REPEATABLE: (_claim,),
+    Reason.VALUE_DOES_NOT_FIT: (_claim,),
+    Reason.HOLD_OUT_NEGATIVE: (_claim, _lost),
+    Reason.HOLD_OUT_BELOW_FORECAST: (_claim, _lost, _below),
+    Reason.HOLD_OUT_AND_FAMILY: (_claim, _family, _hold_out),
+    Reason.HOLD_OUT_AND_PLACEBO: (_claim, _placebo, _hold_out),
+    Reason.FAMILY: (_claim, _family, _none_held_out),
+    Reason.PLACEBO: (_claim, _placebo, _none_held_out),
+    Reason.NO_TRIALS: (_why("sharpe"),),
+    Reason.NO_RETURNS: (_why("sharpe"),),
+    Reason.NO_FAMILY_TEST: (_claim, _why("p_value"), _hold_out),
+    Reason.LIKELY_LUCK: (_claim, _family, _placebo, _hold_out),
+    Reason.NO_BASELINE: (_claim, _family, _zero, _hold_out),
+    Reason.HOLD_OUT_UNCERTAIN: (_claim, _family, _uncertain),
+    Reason.ADAPTIVE_SEARCH: (_claim, _family, _adaptive, _placebo),
+}
