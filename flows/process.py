@@ -15,8 +15,12 @@ from typing import Any
 
 from prefect.utilities.engine import is_prefect_sigterm_handler_installed
 
-from o9.tasks.run_logs import forward_to_prefect
+from o9.tasks.run_logs import forward_to_prefect, keep_engine_off_console
 
+FLOWS = frozenset({
+    "optimization-lifecycle", "check-health", "compute-statistics", "deliver-alerts", "prune-history",
+    "reconcile-states",
+})  # fmt: skip
 _beside: ContextVar[bool] = ContextVar("o9-beside", default=False)
 _handled_before: Any = None
 
@@ -25,6 +29,7 @@ def running_beside() -> None:
     """The flows that the caller's task runs from here on leave SIGTERM to whoever handles it now."""
     global _handled_before
     _beside.set(True)
+    keep_engine_off_console(FLOWS)
     if not is_prefect_sigterm_handler_installed():  # it is, for a moment, where another flow begins
         _handled_before = signal.getsignal(signal.SIGTERM)
 

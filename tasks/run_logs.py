@@ -1,5 +1,8 @@
 """O9's own log records in Prefect's run logs: what is logged inside a flow or task run is shown with that run.
 
+What Prefect's engine says of each run of O9's flows ("Finished in state Completed()") stays in its record, and off the
+console: in a notebook it would bury what matters. O9_LOG_LEVEL=DEBUG shows it.
+
 Contract. `forward_to_prefect` may be called again and then does nothing. What is logged outside of a run goes nowhere
 near Prefect. Prefect's settings (PREFECT_LOGGING_TO_API_ENABLED and the like) count.
 """
@@ -22,6 +25,29 @@ class _RunLogHandler(APILogHandler):
         # Prefect's own handler warns of each record that belongs to no run.
         if TaskRunContext.get() is not None or FlowRunContext.get() is not None:
             super().emit(record)
+
+
+def keep_engine_off_console(flows: frozenset[str]) -> None:
+    """From now on, for the flows of these names. May be called again."""
+    if settings().log_level == "DEBUG":
+        return
+    for handler in logging.getLogger().handlers:
+        if hasattr(handler, "console") and not any(isinstance(each, _NotOfEngine) for each in handler.filters):
+            handler.addFilter(_NotOfEngine(flows))
+
+
+class _NotOfEngine(logging.Filter):
+    def __init__(self, flows: frozenset[str]) -> None:
+        super().__init__()
+        self._flows = flows
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "flow_name", None) not in self._flows:
+            return True
+        return not str(record.msg).startswith(_ENGINE_SAYS)
+
+
+_ENGINE_SAYS = ("Finished in state", "Beginning flow run", "Beginning subflow run", "Created task run", "View at")
 
 
 def forward_to_prefect() -> None:

@@ -189,6 +189,7 @@ async def _commit(
             optimized_parameters=best.parameters if best else None,
             cpu_usage=usage.get(CPU),
             memory_usage=usage.get(MEMORY),
+            output=result.output,
         )
     )
     # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.

@@ -33,6 +33,7 @@ from OptimizationStateAggregator import (
 
 @objective("asked-for", search_space=LINE)
 async def asked_for(parameters: dict[str, float]) -> float:
+    print("said")
     return parameters["x"]
 
 
@@ -83,6 +84,12 @@ async def test_a_life_by_requests(aggregator: OptimizationStateAggregator) -> No
     assert (await answer(aggregator, "/api/v1/optimizations"))["items"][0]["name"] == "🚀"
     trials = await answer(aggregator, "/optimizations/名 1/trials")
     assert ([trial["number"] for trial in trials["items"]], trials["next_cursor"]) == ([0, 1, 2], None)
+    logs = await answer(aggregator, "/optimizations/名 1/logs?limit=2")
+    assert logs["items"] == [{"step": n, "trial": n, "text": "said\n", "cut": 0} for n in range(2)]
+    rest = await answer(aggregator, "/optimizations/名 1/logs", data={"cursor": logs["next_cursor"]})
+    assert ([entry["trial"] for entry in rest["items"]], rest["next_cursor"]) == ([2], None)
+    one = await answer(aggregator, "/optimizations/名 1/logs?trial=1")
+    assert [entry["trial"] for entry in one["items"]] == [1]
     moves = await answer(aggregator, "/optimizations/名 1/transitions")
     assert [row["to_status"] for row in moves["items"]] == ["created", "initializing", "running", "completed"]
     assert (await answer(aggregator, "/statistics"))["completed_optimizations"] == 1

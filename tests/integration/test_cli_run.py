@@ -98,7 +98,7 @@ def steps_of(name: str) -> int:
     return state.completed_steps if state else 0
 
 
-def test_run_waits_shows_progress_and_says_what_to_type_next() -> None:
+def test_run_waits_shows_progress_and_says_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
     told = o9("run", write(entry("one", name="抛物线 🚀"), entry("two")))
     assert told.returncode == 0, told.stderr
     assert [line.split()[:2] for line in told.stdout.splitlines()[3:5]] == [["one", "completed"], ["two", "completed"]]
@@ -106,9 +106,22 @@ def test_run_waits_shows_progress_and_says_what_to_type_next() -> None:
     assert "o9 trials one" in told.stdout
     assert "抛物线 🚀  completed  3/3" in told.stderr
     assert "\x1b" not in told.stdout + told.stderr
-    assert "said by the objective" not in told.stdout + told.stderr
+    said = [line for line in told.stderr.splitlines() if "said by the objective" in line]
+    assert sorted(said) == sorted(
+        f"{name}, trial {n}: said by the objective" for name in ("抛物线 🚀", "two") for n in range(3)
+    )
+    assert "said by the objective" not in told.stdout
     assert statuses() == {"one": "completed", "two": "completed"}
     assert len(ledger("one")) == 3
+    assert main(["logs", "one"]) == 0
+    assert capsys.readouterr().out == "".join(f"trial {number}: said by the objective\n" for number in range(3))
+    assert main(["logs", "one", "--trial", "2"]) == 0
+    assert capsys.readouterr().out == "said by the objective\n"
+    assert main(["logs", "one", "--trial", "2", "--json"]) == 0
+    printed = [{"step": 2, "trial": 2, "text": "said by the objective\n", "cut": 0}]
+    assert json.loads(capsys.readouterr().out) == printed
+    assert main(["logs", "one", "--trial", "7"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_what_it_searched_is_recorded_and_its_best_was_evaluated_once_more_at_its_end() -> None:

@@ -22,7 +22,7 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
 from o9.strategies.children import THREAD_VARIABLES
 from o9.strategies.evaluation import Evaluator
-from o9.strategies.output import LINE_LENGTH, LINES_PER_EVALUATION
+from o9.strategies.output import KEPT_BYTES, LINE_LENGTH, LINES_PER_EVALUATION
 from o9.strategies.registry import Objective
 
 
@@ -65,6 +65,30 @@ async def test_floods_of_print_are_bounded(evaluator: MakeEvaluator, caplog: pyt
     assert len(caplog.records) == LINES_PER_EVALUATION + 1
     assert max(len(record.getMessage()) for record in caplog.records) <= LINE_LENGTH + len("trial 0: ")
     assert re.search(r"printed \d+ bytes more, not shown", caplog.records[-1].getMessage())
+
+
+async def test_what_is_printed_is_kept_by_trial_in_order_and_a_flood_holds_nothing_up(evaluator: MakeEvaluator) -> None:
+    def talks(parameters: dict[str, Any]) -> float:
+        import logging
+
+        print("first")
+        logging.getLogger("desk").info("second")
+        print("third", file=sys.stderr)
+        if parameters["n"] == 1:
+            sys.stdout.flush()
+            for _ in range(100):
+                os.write(1, bytes(range(256)) * 4096)
+        if parameters["n"] == 2:
+            os._exit(3)
+        return 1.0
+
+    one = evaluator(talks, workers=2)
+    outcomes = await evaluate(one, {"n": 0}, {"n": 1}, {"n": 2})
+    assert [outcome.value for outcome in outcomes] == [1.0, 1.0, None]
+    said = "first\nINFO desk: second\nthird\n"
+    assert [one.printed[number].text[: len(said)] for number in range(3)] == [said] * 3
+    assert (one.printed[0].cut, one.printed[2].cut) == (0, 0)
+    assert len(one.printed[1].text.encode()) <= KEPT_BYTES < 100_000_000 < one.printed[1].cut
 
 
 # How code and surroundings get there

@@ -67,7 +67,7 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         assert (whole.returns, whole.periods_per_year) == ((0.01, -0.02, 5e-324), 252.0)
         dated = revision >= "0010"
         assert whole.dates == ((0.0, 86_400.0, 172_800.0) if dated else None)
-        printed = [{"step": 0, "number": 0, "text": "慢\n", "cut": 3}]
+        printed = [{"step": 0, "number": 0, "trial": 0, "text": "慢\n", "cut": 3}]
         assert store.outputs("done") == (printed if dated else [])
         judged = revision >= "0004"
         assert whole.hold_out_returns == ((0.03, -0.01) if judged else None)

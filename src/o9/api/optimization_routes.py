@@ -18,6 +18,7 @@ from o9.api.parameters import (
     OPTIMIZATION,
     SUBMISSION,
     CancelQuery,
+    LogQuery,
     NoQuery,
     Omitted,
     OptimizationQuery,
@@ -32,6 +33,7 @@ from o9.model.optimization import OptimizationMetrics, OptimizationState
 from o9.model.states import TrialState
 from o9.monitor.pages import START, metrics_page
 from o9.store.cursors import read_cursor, write_cursor
+from o9.store.outputs import OF_NO_TRIAL
 
 ONE = f"{PREFIX}/optimizations/{{optimization_id}}"
 
@@ -56,6 +58,15 @@ class JudgedOptimization(OptimizationState):
     """grade: what may be believed of its best, by the last health report of its present status; null: not judged."""
 
     grade: Grade | None = None
+
+
+class LogAnswer(BaseModel):
+    """What users' code printed and logged. `trial` is null where it belongs to none; `cut` bytes of it are not kept."""
+
+    step: int
+    trial: int | None
+    text: str
+    cut: int
 
 
 class Deleted(BaseModel):
@@ -114,6 +125,19 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         found = await store.read_async(store.trials, optimization_id, after=after, limit=asked.limit + 1)
         items = [trial.to_dict() for trial in found[: asked.limit]]
         return page(items, write_cursor(items[-1]["number"]) if len(found) > asked.limit else None)
+
+    @app.get(f"{ONE}/logs", response_model=Success[Page[LogAnswer]])
+    async def list_logs(optimization_id: str, asked: Annotated[LogQuery, Query()]) -> JSONResponse:
+        """What its objective printed and logged, by trial: the first 64 KiB of each."""
+        await existing(backend, optimization_id)
+        step, number = read_cursor(asked.cursor, int, 2) if asked.cursor is not None else (-1, OF_NO_TRIAL)
+        store, limit = backend.store, asked.limit + 1
+        found = await store.read_async(
+            store.outputs, optimization_id, number=asked.trial, after=(step, number), limit=limit
+        )
+        items = [{name: row[name] for name in LogAnswer.model_fields} for row in found[: asked.limit]]
+        last = found[asked.limit - 1] if len(found) > asked.limit else None
+        return page(items, write_cursor(last["step"], last["number"]) if last else None)
 
     @app.get(f"{ONE}/metrics", response_model=Success[Page[OptimizationMetrics]])
     async def list_metrics(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:

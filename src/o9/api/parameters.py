@@ -55,6 +55,10 @@ class PageQuery(NoQuery):
     cursor: str | Omitted = Field(None, min_length=1, description="The `next_cursor` of the page before.")
 
 
+class LogQuery(PageQuery):
+    trial: int | Omitted = Field(None, ge=0, le=COUNT_LIMIT, description="Of this trial alone.")
+
+
 class OptimizationQuery(PageQuery):
     status: OptimizationStatus | Omitted = None
     type: OptimizationType | Omitted = None

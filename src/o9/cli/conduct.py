@@ -144,7 +144,7 @@ async def _conduct(
     from o9.cli.logs import log_through
     from o9.cli.prefect_side import configured_server
 
-    log_through(display.console, prefect_has_pages=configured_server() is not None)
+    log_through(display.console, display.whose, prefect_has_pages=configured_server() is not None)
     aggregator = OptimizationStateAggregator(
         max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=()
     )

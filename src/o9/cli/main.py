@@ -213,6 +213,23 @@ def trials(
 
 
 @app.command()
+def logs(
+    optimization_id: Id,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="Of this trial alone.")] = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Show what its objective printed and logged.
+
+    Of each trial the first 64 KiB are kept, of an optimization 16 MiB.
+    """
+    from o9.cli.logs import print_logs
+
+    return print_logs(store, optimization_id, trial, as_json=json)
+
+
+@app.command()
 def watch(
     optimization_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="An optimization's id; none: follow all of them.")

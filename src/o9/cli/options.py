@@ -34,7 +34,7 @@ StoreUrl = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show debug logs and tracebacks.")]
+Debug = Annotated[bool, typer.Option("--debug", "-v", callback=_set_debug, help="Show debug logs and tracebacks.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An optimization's id, as `o9 list` shows it.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of optimizations, as `o9 list` shows them.")]
 Wait = Annotated[

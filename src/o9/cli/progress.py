@@ -114,6 +114,13 @@ class Display:
     def say(self, text: str) -> None:
         emit(self.console, Text(text))
 
+    def whose(self, optimization_id: str) -> str:
+        """What to say before what this one prints: nothing where it is the only one."""
+        if len(self._states) == 1 and self._states[0].optimization_id == optimization_id:
+            return ""
+        titles = (words.title(state) for state in self._states if state.optimization_id == optimization_id)
+        return next(titles, optimization_id)
+
     def waiting_for(self, text: str) -> None:
         """What it waits for now, said with a spinner until `update` or the next call; a line where there is none."""
         if self._live.is_started:

@@ -43,7 +43,10 @@ def keep_output(
 def outputs(
     connection: Connection, optimization_id: str, number: int | None, after: tuple[int, int], limit: int
 ) -> list[Row]:
-    """By step and number, those behind `after` (step, number); of trial `number` alone, where it is given."""
+    """By step and number, those behind `after` (step, number); of trial `number` alone, where it is given.
+
+    `trial` is None where `number` says that it belongs to none.
+    """
     columns = [OUTPUT.c[name] for name in ("step", "number", "text", "cut")]
     place = (OUTPUT.c.step, OUTPUT.c.number)
     statement = select(*columns).where(
@@ -51,7 +54,8 @@ def outputs(
     )
     if number is not None:
         statement = statement.where(OUTPUT.c.number == number)
-    return [dict(row) for row in connection.execute(statement.order_by(*place).limit(limit)).mappings()]
+    rows = connection.execute(statement.order_by(*place).limit(limit)).mappings()
+    return [dict(row) | {"trial": None if row["number"] == OF_NO_TRIAL else row["number"]} for row in rows]
 
 
 def _bounded(text: str, room: int) -> tuple[str, int]:

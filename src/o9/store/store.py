@@ -195,7 +195,7 @@ class Store:
     def outputs(
         self, optimization_id: str, *, number: int | None = None, after: tuple[int, int] = (-1, -1), limit: int = 1000
     ) -> Rows:
-        """What users' code printed: `step`, `number` (-1: of no trial), `text`, and how many bytes are `cut`."""
+        """What users' code printed, by step and trial; see `o9.store.outputs`."""
         return self._read(outputs.outputs, optimization_id, number, after, limit)
 
     def trial_counts(self, optimization_id: str) -> dict[str, int]:

@@ -94,6 +94,7 @@ def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...
         return ("missing", error.name or "", failure_text(error))
     except BaseException as error:  # noqa: BLE001 - whatever a user's module raises is an answer, sys.exit too
         return ("failed", failure_text(error))
+    _show_records()
     return ("ok",)
 
 
@@ -104,6 +105,7 @@ def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None) -
     """
     from o9.strategies.answers import failure_text, plain_answer
 
+    _show_records()
     started, clock = time.time(), time.perf_counter()
     try:
         truncated = {} if periods is None else {"periods": periods}
@@ -151,6 +153,13 @@ _OPERATIONS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "create": create,
     "call": call,
 }
+
+
+def _show_records() -> None:
+    """Where users' code logs and has said nothing of how: what it logs from INFO on is printed."""
+    logging = sys.modules.get("logging")
+    if logging is not None and not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
 def _flush() -> None:

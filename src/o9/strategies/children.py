@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from o9.model.errors import OptimizationStrategyError
+from o9.model.trial import Output
 from o9.strategies.child import LENGTH_BYTES
 from o9.strategies.output import PrintedLines
 
@@ -101,6 +102,7 @@ class Child:
         self._incoming = bytearray()
         self._answer: asyncio.Future[list[Any]] | None = None
         self._lines = PrintedLines("an evaluation process")
+        self.printed: Output | None = None  # during the last exchange
         self._asked_in = contextvars.copy_context()
         self._watch: asyncio.TimerHandle
 
@@ -139,7 +141,7 @@ class Child:
             self._answer = None
             if not self.killed:
                 self._on_printed()
-            self._lines.end()
+            self.printed = self._lines.end()
 
     def kill(self) -> None:
         """End it and everything that it started, now. Waiting for the ends is left to a thread."""

@@ -20,8 +20,10 @@ from enum import Enum
 from typing import Any
 
 from o9.model.states import TrialState
+from o9.model.trial import Output
 from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text, plain_answer
 from o9.strategies.children import BrokenAnswer, Child, ChildDied
+from o9.strategies.output import PrintedLines, captured
 from o9.strategies.registry import Objective
 from o9.strategies.team import Shipment, Team
 from o9.strategies.watchdog import run_user_code
@@ -85,10 +87,12 @@ class Evaluator:
         self._workers = workers
         self._team = Team(single_threaded=workers > 1 if single_threaded is None else single_threaded)
         self._shipment: Shipment | None = None
+        self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also where it was cut off
 
     async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[Outcome]:
         """Evaluate all, and answer in their order. Cancelling it kills what is in flight."""
         outcomes: dict[int, Outcome] = {}
+        self.printed = {}
         queue = iter(list(zip(numbers, parameters, strict=True)))
         work = self._work_here if self._objective.is_async else self._work_in_a_child
         workers = min(self._workers, len(numbers))
@@ -120,18 +124,21 @@ class Evaluator:
         started, clock = time.time(), time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
+        lines = PrintedLines("")
         try:
             what = f"objective {self._objective.name!r} (trial {number})"
             own = copy.deepcopy(dict(parameters))
-            answer = plain_answer(
-                await run_user_code(what, self._objective.function, own, **(again.keywords if again else {}))
-            )
+            with captured(f"trial {number}") as lines:
+                given = await run_user_code(what, self._objective.function, own, **(again.keywords if again else {}))
+            answer = plain_answer(given)
         except BaseException as error:
             # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
             if ours or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
             return _failed(number, failure_text(error), started, time.perf_counter() - clock)
+        finally:
+            self._keep(number, lines.end())
         return _completed(number, answer, started, time.perf_counter() - clock)
 
     async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, Outcome], again: _Again | None = None) -> None:
@@ -164,7 +171,13 @@ class Evaluator:
             text, left = f"the objective's answer cannot be read: {error}", _Child.WORN_OUT
         except ChildDied as error:
             text, left = f"the objective did not survive: {error}", _Child.DIED
+        finally:
+            self._keep(number, child.printed)
         return _failed(number, text, started, time.perf_counter() - clock), left
+
+    def _keep(self, number: int, output: Output | None) -> None:
+        if output is not None:
+            self.printed[number] = output
 
 
 def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:

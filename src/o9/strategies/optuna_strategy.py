@@ -105,6 +105,7 @@ class OptunaStrategy:
             dataclasses.replace(
                 trial,
                 error="cut off before its step was committed",
+                output=self._evaluator.printed.get(trial.number),
                 duration_seconds=(now - trial.started_at).total_seconds() if trial.started_at else 0.0,
             )
             for trial in self._in_flight
@@ -181,6 +182,7 @@ class OptunaStrategy:
             baseline_hold_out_returns=baseline_hold_out,
             dates=outcome.dates,
             hold_out_dates=outcome.hold_out_dates,
+            output=self._evaluator.printed.get(planned.number),
         )
 
     def _baseline_once(self, number: int, outcome: Outcome) -> tuple[Returns, Returns]:

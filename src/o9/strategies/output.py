@@ -1,16 +1,31 @@
-"""What users' code prints in a child process, as log lines: bounded in length, in number and in volume.
+"""What users' code prints and logs: as log lines, and kept as text; both bounded.
 
 Contract. Bytes in, lines to the logger `o9.objective`; what is over the limits is counted and said at the end, never
-logged. One instance serves one evaluation.
+logged. What is kept is bounded by itself (KEPT_BYTES). One instance serves one evaluation. A line that is written over
+by a carriage return, as progress bars do, counts as it was in the end.
+
+Child processes print into a pipe. In the event loop, `captured` takes what one task, and what it starts, writes to
+`sys.stdout` and `sys.stderr`; the loggers' records as far as their levels let them through. `pass_on(False)` keeps that
+from the streams themselves, for a program that shows the log lines.
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from o9.model.trial import Output
+from o9.model.urls import public_text
 
 LINES_PER_EVALUATION = 200
 LINE_LENGTH = 2_000
+KEPT_BYTES = 64 << 10
 LOGGER = logging.getLogger("o9.objective")
 # Escape sequences and carriage returns would let printed text forge or hide lines of a log.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -24,25 +39,29 @@ class PrintedLines:
         self._pending = bytearray()
         self._logged = 0
         self._dropped_bytes = 0
+        self._kept: list[str] = []
+        self._room = KEPT_BYTES
+        self._cut = 0
 
     def feed(self, data: bytes) -> None:
         """Take what was printed next."""
-        if self._logged >= LINES_PER_EVALUATION:
+        if self._logged >= LINES_PER_EVALUATION and self._room <= 0:
             self._dropped_bytes += len(data)
+            self._cut += len(data)
             return
         self._pending += data
-        *lines, rest = self._pending.split(b"\n")
+        *lines, rest = map(_last_written, self._pending.split(b"\n"))
         if len(rest) > LINE_LENGTH:
             lines.append(rest)
             rest = bytearray()
-        self._pending = bytearray(rest)
+        self._pending = rest
         for line in lines:
-            self._log(line)
+            self._take(line)
 
-    def end(self) -> None:
-        """Log what is left, and how much was not shown."""
+    def end(self) -> Output | None:
+        """Log what is left, and how much was not shown. What is kept; None where nothing was printed."""
         if self._pending:
-            self._log(self._pending)
+            self._take(self._pending)
             self._pending = bytearray()
         if self._dropped_bytes:
             LOGGER.warning(
@@ -52,12 +71,121 @@ class PrintedLines:
                 LINES_PER_EVALUATION,
                 LINE_LENGTH,
             )
+            self._dropped_bytes = 0
+        if not self._kept and not self._cut:
+            return None
+        return Output("".join(self._kept), self._cut)
 
-    def _log(self, line: bytes | bytearray) -> None:
+    def _take(self, line: bytes | bytearray) -> None:
+        text = _CONTROL.sub("�", line.decode("utf-8", "replace").rstrip())
+        self._keep(public_text(text) + "\n")
         if self._logged >= LINES_PER_EVALUATION:
             self._dropped_bytes += len(line) + 1
             return
         self._logged += 1
-        self._dropped_bytes += max(0, len(line) - LINE_LENGTH)
-        text = line[:LINE_LENGTH].decode("utf-8", "replace").rstrip()
-        LOGGER.info("%s: %s", self._label, _CONTROL.sub("�", text))
+        self._dropped_bytes += max(0, len(text) - LINE_LENGTH)
+        LOGGER.info("%s: %s", self._label, text[:LINE_LENGTH])
+
+    def _keep(self, text: str) -> None:
+        data = text.encode()
+        kept = data[: max(0, self._room)].decode(errors="ignore")
+        self._cut += len(data) - len(kept.encode())
+        self._room -= len(data)
+        if kept:
+            self._kept.append(kept)
+
+
+def _last_written(line: bytearray) -> bytearray:
+    """What the last carriage return in it leaves of a line; one at its end ends the line, or begins it anew."""
+    return line[line.rfind(b"\r", 0, len(line.rstrip(b"\r"))) + 1 :]
+
+
+def pass_on(wanted: bool) -> None:
+    """Whether what is captured in the event loop goes to the streams, too; it does from the beginning."""
+    _Stream.passes_on = wanted
+
+
+@contextmanager
+def captured(label: str) -> Iterator[PrintedLines]:
+    """What is printed and logged inside, in this task."""
+    lines = PrintedLines(label)
+    _streams.take()
+    token = _lines.set(lines)
+    try:
+        yield lines
+    finally:
+        _lines.reset(token)
+        _streams.give_back()
+        lines.end()
+
+
+_lines: contextvars.ContextVar[PrintedLines | None] = contextvars.ContextVar("o9_printed_lines", default=None)
+
+
+def _feed(text: str) -> bool:
+    """Whether somebody captures here. What is logged of the text is not captured again."""
+    lines = _lines.get()
+    if lines is None:
+        return False
+    token = _lines.set(None)
+    try:
+        lines.feed(text.encode("utf-8", "backslashreplace"))
+    finally:
+        _lines.reset(token)
+    return True
+
+
+class _Stream:
+    """In the place of `sys.stdout` or `sys.stderr` while anybody captures."""
+
+    passes_on = True
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def write(self, text: str) -> int:
+        if _feed(text) and not self.passes_on:
+            return len(text)
+        return int(self.inner.write(text) or len(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class _Records(logging.Handler):
+    """Of the root logger while anybody captures; what handlers write into the captured streams comes from these."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("o9."):
+            _feed(self.format(record) + "\n")
+
+
+class _Streams:
+    """Replaced while anybody captures; what others put in their place meanwhile stays."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._records = _Records()
+        self._records.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def take(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                for name in ("stdout", "stderr"):
+                    if (stream := getattr(sys, name)) is not None and not isinstance(stream, _Stream):
+                        setattr(sys, name, _Stream(stream))
+                logging.getLogger().addHandler(self._records)
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for name in ("stdout", "stderr"):
+                    if isinstance(stream := getattr(sys, name), _Stream):
+                        setattr(sys, name, stream.inner)
+                logging.getLogger().removeHandler(self._records)
+
+
+_streams = _Streams()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from o9.model.optimization import OptimizationState
-from o9.model.trial import Trial
+from o9.model.trial import Output, Trial
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class StepResult:
     metrics: figures of this step for the time series, by name.
     best_value, best_parameters: the best so far; None where the strategy keeps no trials of its own
     (O9 then takes them from the ledger).
+    output: what the strategy printed outside of its trials; O9 fills it in where the strategy is sync.
     """
 
     trials: Sequence[Trial] = ()
@@ -35,6 +36,7 @@ class StepResult:
     metrics: dict[str, float] = field(default_factory=dict)
     best_value: float | None = None
     best_parameters: dict[str, Any] | None = None
+    output: Output | None = None
 
 
 @runtime_checkable

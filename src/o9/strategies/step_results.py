@@ -50,7 +50,7 @@ def step_to_json(result: Any, what: str) -> dict[str, Any]:
     _check_shape(result, what)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(StepResult)}
     trials = [_trial_to_json(trial, what) for trial in result.trials]
-    return fields | {"trials": trials, "done": bool(result.done), "metrics": dict(result.metrics)}
+    return fields | {"output": None, "trials": trials, "done": bool(result.done), "metrics": dict(result.metrics)}
 
 
 def step_from_json(answer: Sequence[Any], what: str) -> StepResult:
@@ -74,7 +74,12 @@ def _trial_to_json(trial: Trial, what: str) -> dict[str, Any]:
                     f"{what}: the {name} of trial {trial.number} are no numbers: {error}"
                 ) from error
     started_at = None if trial.started_at is None else trial.started_at.isoformat()
-    return fields | {"state": trial.state.value, "started_at": started_at, "metrics": dict(trial.metrics)}
+    return fields | {
+        "output": None,
+        "state": trial.state.value,
+        "started_at": started_at,
+        "metrics": dict(trial.metrics),
+    }
 
 
 def _trial_from_json(data: Any, texts: Sequence[Any]) -> Trial:

@@ -7,6 +7,7 @@ by its own death or by a cut-off, is killed and never given back.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import importlib
 import pickle
@@ -170,7 +171,9 @@ class Hosted:
             await self._ask("create", shipment.key)
         assert self._shipment is not None
         answer = await self._ask("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
-        return step_from_json(answer, self._what) if method == "step" else None
+        if method != "step":
+            return None
+        return dataclasses.replace(step_from_json(answer, self._what), output=self._child.printed)
 
     async def close(self) -> None:
         """End the child: it holds the user's object and whatever that has started."""
