@@ -1,7 +1,7 @@
 """O9's own log records in Prefect's run logs: what is logged inside a flow or task run is shown with that run.
 
 What Prefect's engine says of each run of O9's flows ("Finished in state Completed()") stays in its record, and off the
-console: in a notebook it would bury what matters. O9_LOG_LEVEL=DEBUG shows it.
+console: in a notebook it would bury what matters. O9_LOG_LEVEL=DEBUG, or `o9 -v`, shows it.
 
 Contract. `forward_to_prefect` may be called again and then does nothing. What is logged outside of a run goes nowhere
 near Prefect. Prefect's settings (PREFECT_LOGGING_TO_API_ENABLED and the like) count.
@@ -29,7 +29,7 @@ class _RunLogHandler(APILogHandler):
 
 def keep_engine_off_console(flows: frozenset[str]) -> None:
     """From now on, for the flows of these names. May be called again."""
-    if settings().log_level == "DEBUG":
+    if settings().log_level == "DEBUG" or ROOT.isEnabledFor(logging.DEBUG):
         return
     for handler in logging.getLogger().handlers:
         if hasattr(handler, "console") and not any(isinstance(each, _NotOfEngine) for each in handler.filters):

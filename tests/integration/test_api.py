@@ -99,7 +99,7 @@ async def test_a_life_by_requests(aggregator: OptimizationStateAggregator) -> No
     assert (await answer(aggregator, "/alerts"))["items"] == []
     assert (await answer(aggregator, "/health/名 1"))["completeness_status"] == "healthy"
     stats = aggregator.api.get_api_stats()
-    assert (stats["requests"], stats["by_code"]) == (9, {200: 9})
+    assert (stats["requests"], stats["by_code"]) == (12, {200: 12})
     assert stats["by_endpoint"]["GET /optimizations/{optimization_id}"] == 1
 
     # The same once more is the same one; the same id with other content is not.
