@@ -120,8 +120,8 @@ class Child:
             self._loop.remove_writer(self._requests)
         self._loop = None
 
-    async def exchange(self, *request: Any, label: str = "an evaluation process") -> list[Any]:
-        """Send a request and wait for its answer. What is printed meanwhile is logged under `label`."""
+    async def exchange(self, *request: Any, label: str | None = "an evaluation process") -> list[Any]:
+        """Send a request and wait for its answer. What is printed meanwhile is logged under `label`, if any."""
         assert self._loop is not None, "a child is attached before it is asked"
         self._outgoing = _frame(request)
         answer: asyncio.Future[list[Any]] = self._loop.create_future()

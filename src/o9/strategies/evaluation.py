@@ -128,7 +128,7 @@ class Evaluator:
         try:
             what = f"objective {self._objective.name!r} (trial {number})"
             own = copy.deepcopy(dict(parameters))
-            with captured(f"trial {number}") as lines:
+            with captured(_label(number, again)) as lines:
                 given = await run_user_code(what, self._objective.function, own, **(again.keywords if again else {}))
             answer = plain_answer(given)
         except BaseException as error:
@@ -165,7 +165,7 @@ class Evaluator:
         started, clock = time.time(), time.perf_counter()
         request = ("evaluate", key, dict(parameters), *((again.periods,) if again else ()))
         try:
-            reply = await self._team.exchange(child, *request, label=f"trial {number}")
+            reply = await self._team.exchange(child, *request, label=_label(number, again))
             return _read(number, reply)
         except BrokenAnswer as error:
             text, left = f"the objective's answer cannot be read: {error}", _Child.WORN_OUT
@@ -178,6 +178,10 @@ class Evaluator:
     def _keep(self, number: int, output: Output | None) -> None:
         if output is not None:
             self.printed[number] = output
+
+
+def _label(number: int, again: _Again | None) -> str | None:
+    return f"trial {number}" if again is None else None
 
 
 def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:

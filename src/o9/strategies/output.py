@@ -32,9 +32,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 class PrintedLines:
-    """Cuts a stream of bytes into log lines. `label` says whose they are."""
+    """Cuts a stream of bytes into log lines. `label` says whose they are; None: they are nothing new, and not logged."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str | None) -> None:
         self._label = label
         self._pending = bytearray()
         self._logged = 0
@@ -63,7 +63,7 @@ class PrintedLines:
         if self._pending:
             self._take(self._pending)
             self._pending = bytearray()
-        if self._dropped_bytes:
+        if self._dropped_bytes and self._label is not None:
             LOGGER.warning(
                 "%s: printed %d bytes more, not shown (the limit is %d lines of %d characters for each evaluation)",
                 self._label,
@@ -84,7 +84,8 @@ class PrintedLines:
             return
         self._logged += 1
         self._dropped_bytes += max(0, len(text) - LINE_LENGTH)
-        LOGGER.info("%s: %s", self._label, text[:LINE_LENGTH])
+        if self._label is not None:
+            LOGGER.info("%s: %s", self._label, text[:LINE_LENGTH])
 
     def _keep(self, text: str) -> None:
         data = text.encode()
@@ -106,7 +107,7 @@ def pass_on(wanted: bool) -> None:
 
 
 @contextmanager
-def captured(label: str) -> Iterator[PrintedLines]:
+def captured(label: str | None) -> Iterator[PrintedLines]:
     """What is printed and logged inside, in this task."""
     lines = PrintedLines(label)
     _streams.take()

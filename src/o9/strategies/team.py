@@ -68,7 +68,7 @@ class Team:
         """It is done for now."""
         self._resting.append(child)
 
-    async def exchange(self, child: Child, *request: Any, label: str) -> list[Any]:
+    async def exchange(self, child: Child, *request: Any, label: str | None) -> list[Any]:
         """As Child.exchange; whatever keeps it from an answer, a cut-off too, kills the child."""
         return await self._guarded(child, child.exchange(*request, label=label))
 
