@@ -32,7 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 class PrintedLines:
-    """Cuts a stream of bytes into log lines. `label` says whose they are; None: they are nothing new, and not logged."""
+    """Cuts a stream of bytes into log lines. `label` says whose they are; None: they are not logged."""
 
     def __init__(self, label: str | None) -> None:
         self._label = label
