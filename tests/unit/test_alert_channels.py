@@ -44,6 +44,7 @@ from o9.alerts.channels import (
     LogChannel,
     Sent,
     channel_of,
+    show_only,
     standing_channels,
 )
 from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, failure_of
@@ -623,6 +624,21 @@ async def test_the_log_has_one_record_a_notice_at_its_level(caplog: pytest.LogCa
     assert not any("\n" in record.getMessage() for record in caplog.records)
     assert "[CRITICAL] Drawdown limit breached: momentum-us | The best trial has lost 23.4%" in caplog.text
     assert caplog.records[1].__dict__["o9"]["alerts"] == [each.alert_id for each in MANY.firing[:10]]
+
+
+async def test_a_program_shows_only_the_alerts_that_are_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "o9.alerts")
+    ours, stream = MANY.firing[3], io.StringIO()
+    show_only(lambda alert: alert.alert_id == ours.alert_id)
+    try:
+        for channel in (LogChannel(), ConsoleChannel(lambda: stream)):
+            assert await send(channel, ONE) == await send(channel, MANY) == Sent()
+    finally:
+        show_only(None)
+    [record] = caplog.records
+    assert record.__dict__["o9"]["alerts"] == [ours.alert_id]
+    assert ours.title in record.getMessage()
+    assert (MANY.firing[0].title in stream.getvalue(), ours.title in stream.getvalue()) == (False, True)
 
 
 class Terminal(io.StringIO):

@@ -128,8 +128,10 @@ def test_nothing_is_claimed_before_anything_succeeded() -> None:
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_progress_fits_the_terminal_and_aligns_wide_characters(width: int) -> None:
     states = [state(name, current_performance=0.98765, optimized_parameters={"a": 1}) for name in AWKWARD]
-    lines = drawn(progress_table(states, width, 24), width).splitlines()
+    left = {one.optimization_id: "about 40 min left" for one in states[:2]}
+    lines = drawn(progress_table(states, width, 24, left=left), width).splitlines()
     assert len(lines) == 3
+    assert ["about 40 min left" in line for line in lines] == [width >= 80, width >= 80, False]
     assert all(cell_len(line) <= width for line in lines)
     assert len({cell_len(line[: line.index("running")]) for line in lines}) == 1
     assert all("12/40" in line and "0.9877" in line and "12.3 s" in line for line in lines)
@@ -157,6 +159,7 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_for_each_change_and_no_con
 
 def test_a_progress_line_says_what_is_known() -> None:
     assert progress_line(state(current_performance=1.0)) == "Trend  running  12/40  best 1.0000  12.3 s"
+    assert progress_line(state(), "about 3 min left").endswith("12.3 s  about 3 min left")
     fresh = state(status="created", total_steps=0, completed_steps=0, execution_time=0.0)
     assert progress_line(fresh) == "Trend  created"
 

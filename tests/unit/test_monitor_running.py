@@ -46,14 +46,15 @@ def window(
 
 
 def test_stalled_is_silence_that_is_long_for_its_own_steps() -> None:
-    finding = stalled(window(times=[2.0] * 20, quiet=10.1))
+    finding = stalled(window(times=[20.0] * 20, quiet=100.1))
     assert finding is not None
     assert (finding.name, finding.level) == ("stalled", AlertLevel.ERROR)
     assert finding.evidence == pytest.approx(
-        {"quiet_seconds": 10.1, "limit_seconds": 10.0, "usual_seconds": 2.0, "step_times": 19}
+        {"quiet_seconds": 100.1, "limit_seconds": 100.0, "usual_seconds": 20.0, "step_times": 19}
     )
-    assert stalled(window(times=[2.0] * 20, quiet=9.9)) is None
-    assert stalled(window(times=[0.02] * 20, quiet=0.2)), "the same with steps of a hundredth"
+    assert stalled(window(times=[20.0] * 20, quiet=99.9)) is None
+    assert stalled(window(times=[0.02] * 20, quiet=29.9)) is None, "quick steps get half a minute, too"
+    assert stalled(window(times=[0.02] * 20, quiet=30.1)) is not None
     assert stalled(window(times=[200.0] * 20, quiet=100.0)) is None
 
 
@@ -65,7 +66,7 @@ def test_steps_of_very_different_lengths_are_given_more_time() -> None:
 
 
 def test_one_pause_between_two_steps_does_not_hide_a_stall() -> None:
-    assert stalled(window(times=[2.0] * 10 + [86_400.0] + [2.0] * 9, quiet=11.0)) is not None
+    assert stalled(window(times=[2.0] * 10 + [86_400.0] + [2.0] * 9, quiet=31.0)) is not None
 
 
 @pytest.mark.parametrize("status", [S.PAUSED, S.CREATED, S.COMPLETED, S.INITIALIZING])
@@ -111,6 +112,8 @@ def test_slower_is_twice_its_own_past_beyond_chance() -> None:
     assert finding.evidence["ratio"] == pytest.approx(2.5, rel=0.05)
     assert slower_than_before(window(times=usual + [1.8 * time for time in usual[:10]])) is None
     assert slower_than_before(window(times=[*usual, *usual[:6], 60.0, 60.0, 60.0, 60.0])) is None, "a few outliers"
+    quick = [time / 100 for time in usual]
+    assert slower_than_before(window(times=quick + [2.5 * time for time in quick[:10]])) is None, "milliseconds"
     assert slower_than_before(window(times=usual[:9] + [10.0] * 10)) is None, "too short a past"
     two_kinds = [1.0, 1.0, 10.0, 1.0, 10.0] * 4
     assert slower_than_before(window(times=[*two_kinds, *[1.0, 10.0, 10.0, 1.0, 10.0] * 2])) is None, "by chance"

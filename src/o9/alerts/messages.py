@@ -81,6 +81,10 @@ class Message:
         self._faults: dict[str, str] = {}
         self._views: dict[Detail, View] = {}
 
+    def about(self, notice: Notice) -> Message:
+        """The same for part of what the notice is about."""
+        return Message(notice, self._templates, self._link)
+
     @cached_property
     def level(self) -> AlertLevel:
         """The worst of what fires; of what is over, where nothing does."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -28,13 +29,15 @@ from o9.cli.progress import Display
 from o9.cli.reading import read_record
 from o9.cli.views import Record, results_view, summary_view
 from o9.model.errors import OptimizationStateError
-from o9.model.settings import DEFAULT_STORE
+from o9.model.optimization import utc_now
+from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.store import Store
 from o9.tasks.attempt import anything_left_behind
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.alerts.alert import Alert
     from o9.model.optimization import OptimizationState
 
 EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
@@ -141,9 +144,12 @@ async def _conduct(
 ) -> Conducted:
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.alerts.channels import show_only
     from o9.cli.logs import log_through
     from o9.cli.prefect_side import configured_server
 
+    ours: set[str] = set()
+    show_only(_alerts_of(ours, utc_now()))
     log_through(display.console, display.whose, prefect_has_pages=configured_server() is not None)
     aggregator = OptimizationStateAggregator(
         max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=()
@@ -153,7 +159,9 @@ async def _conduct(
         if check is not None:
             await check(aggregator.store)
         await unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
-        follower = Follower(aggregator.store, await begin(aggregator, display))
+        ids = await begin(aggregator, display)
+        ours.update(ids)
+        follower = Follower(aggregator.store, ids)
         await _follow(aggregator, follower, display, interrupts)
         interrupted = interrupts.asked.is_set()
         if interrupts.terminated:
@@ -167,6 +175,17 @@ async def _conduct(
         return Conducted(list(follower.states), interrupted)
     finally:
         await aggregator.cleanup()
+        show_only(None)
+
+
+def _alerts_of(ours: Container[str], since: datetime) -> Callable[[Alert], bool]:
+    """Of these optimizations, and of this process, from then on. All others are in `o9 alerts list`."""
+
+    def wanted(alert: Alert) -> bool:
+        mine = alert.optimization_id in ours or alert.labels.get("node") == settings().node_id
+        return mine and alert.starts_at >= since
+
+    return wanted
 
 
 async def _follow(

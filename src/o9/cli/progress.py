@@ -21,6 +21,7 @@ from rich.text import Text
 
 from o9.cli import words
 from o9.cli.console import emit, messages
+from o9.cli.time_left import Course, in_words
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
 
@@ -31,23 +32,31 @@ NARROWEST_BAR, WIDEST_BAR = 8, 30
 
 
 def progress_table(
-    states: Sequence[OptimizationState], width: int, height: int, extra_seconds: Mapping[str, float] | None = None
+    states: Sequence[OptimizationState],
+    width: int,
+    height: int,
+    extra_seconds: Mapping[str, float] | None = None,
+    left: Mapping[str, str] | None = None,
 ) -> RenderableType:
-    """One row for each: name, status, bar, steps, best value, elapsed. What does not fit is counted below.
+    """One row for each: name, status, bar, steps, best value, elapsed, time left. What does not fit is counted below.
 
-    extra_seconds: time that has passed, for those that run, since their state was read.
+    extra_seconds: time that has passed, for those that run, since their state was read. left: in words, where known.
     """
     shown = visible(states, max(1, height - 3))
     extra = extra_seconds or {}
     names = max((words.width_of(words.title(state)) for state in shown), default=0)
     steps = max((len(words.steps(state)) for state in shown), default=0)
     fixed = STATUS_WIDTH + steps + VALUE_WIDTH + TIME_WIDTH + 5
+    left_width = max((len(text) + 1 for text in (left or {}).values()), default=0)
+    if fixed + left_width + 12 + NARROWEST_BAR > width:  # no room for it
+        left, left_width = {}, 0
+    fixed += left_width
     name_width = min(names, max(12, width - fixed - NARROWEST_BAR))
     table = Table.grid(padding=(0, 1))
     table.add_column(width=name_width, no_wrap=True, overflow="ellipsis")
     table.add_column(width=STATUS_WIDTH, no_wrap=True)
     table.add_column(width=max(NARROWEST_BAR, min(WIDEST_BAR, width - fixed - name_width)))
-    for column in (steps, VALUE_WIDTH, TIME_WIDTH):
+    for column in (steps, VALUE_WIDTH, TIME_WIDTH, max(0, left_width - 1)):
         table.add_column(width=column, no_wrap=True, justify="right")
     for state in shown:
         value, seconds = words.best_value(state), state.execution_time + extra.get(state.optimization_id, 0.0)
@@ -58,6 +67,7 @@ def progress_table(
             words.steps(state),
             "" if value is None else words.number(value),
             words.duration(seconds) if seconds else "",
+            (left or {}).get(state.optimization_id, ""),
         )
     hidden = [state for state in states if all(state is not other for other in shown)]
     return Group(table, Text(_counted(hidden), style="dim")) if hidden else table
@@ -72,8 +82,8 @@ def visible(states: Sequence[OptimizationState], room: int) -> list[Optimization
     return [states[index] for index in sorted(chosen)]
 
 
-def progress_line(state: OptimizationState) -> str:
-    """`Trend following  running  12/40  best 1.0234  12.3 s`"""
+def progress_line(state: OptimizationState, left: str = "") -> str:
+    """`Trend following  running  12/40  best 1.0234  12.3 s  about 30 s left`"""
     value = words.best_value(state)
     parts = [
         words.title(state),
@@ -81,7 +91,7 @@ def progress_line(state: OptimizationState) -> str:
         words.steps(state) if state.total_steps or state.completed_steps else "",
     ]
     parts += [f"best {words.number(value)}" if value is not None else ""]
-    parts += [words.duration(state.execution_time) if state.execution_time else ""]
+    parts += [words.duration(state.execution_time) if state.execution_time else "", left]
     return "  ".join(part for part in parts if part)
 
 
@@ -93,6 +103,7 @@ class Display:
         self._states: Sequence[OptimizationState] = ()
         self._read_at: dict[str, tuple[OptimizationState, float]] = {}
         self._waiting = ""
+        self._courses: dict[str, Course] = {}
         self._said: dict[str, tuple[str, int, float]] = {}
         self._live = Live(
             get_renderable=self._render, console=self.console, refresh_per_second=REDRAWS_PER_SECOND, transient=False
@@ -136,16 +147,26 @@ class Display:
             known = self._read_at.get(state.optimization_id)
             if known is None or known[0] is not state:
                 self._read_at[state.optimization_id] = (state, now)
+            if state.status is OptimizationStatus.RUNNING:
+                self._courses.setdefault(state.optimization_id, Course()).see(now, state.completed_steps)
+            else:
+                self._courses.pop(state.optimization_id, None)
         if not self._live.is_started:
             self._say_lines(now)
 
     def _say_lines(self, now: float) -> None:
+        left = self._left(now)
         for state in self._states:
             status, steps, at = self._said.get(state.optimization_id, ("", -1, 0.0))
             changed = status != state.status.value
             if changed or (steps != state.completed_steps and now - at >= LINE_SECONDS):
                 self._said[state.optimization_id] = (state.status.value, state.completed_steps, now)
-                self.say(f"{datetime.now():%H:%M:%S}  {progress_line(state)}")
+                self.say(f"{datetime.now():%H:%M:%S}  {progress_line(state, left.get(state.optimization_id, ''))}")
+
+    def _left(self, now: float) -> dict[str, str]:
+        totals = {state.optimization_id: state.total_steps for state in self._states}
+        courses = ((name, course) for name, course in self._courses.items() if name in totals)
+        return {name: text for name, course in courses if (text := in_words(course.left(now, totals[name])))}
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = []
@@ -153,7 +174,7 @@ class Display:
             now = time.monotonic()
             running = OptimizationStatus.RUNNING
             extra = {name: now - at for name, (state, at) in self._read_at.items() if state.status is running}
-            parts.append(progress_table(self._states, self.console.width, self.console.height, extra))
+            parts.append(progress_table(self._states, self.console.width, self.console.height, extra, self._left(now)))
         if self._waiting:
             parts.append(Spinner("dots", Text(self._waiting)))
         return Group(*parts)

@@ -46,6 +46,7 @@ def growth(readings: Sequence[float]) -> Growth | None:
 SLOWER_STEPS = 10
 SLOWER_FACTOR = 2.0
 SLOWER_Z = 3.0
+SLOWER_SECONDS = 1.0  # below it, whatever else the machine does looks like a slowdown
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ class Slowdown:
 
 
 def slowdown(times: Sequence[float]) -> Slowdown | None:
-    """Twice as long or more in the last SLOWER_STEPS as in those before, beyond chance."""
+    """Twice as long or more in the last SLOWER_STEPS as in those before, beyond chance, and SLOWER_SECONDS or more."""
     before, lately = times[:-SLOWER_STEPS], times[-SLOWER_STEPS:]
     if len(before) < SLOWER_STEPS:
         return None
     usual, now = median(before), median(lately)
     _, z = series.larger_later(before, lately)
-    if now < SLOWER_FACTOR * usual or usual <= 0 or z < SLOWER_Z:
+    if now < max(SLOWER_SECONDS, SLOWER_FACTOR * usual) or usual <= 0 or z < SLOWER_Z:
         return None
     return Slowdown(usual, now, z, len(before))

@@ -16,6 +16,7 @@ from o9.monitor.window import Window
 
 STALL_FACTOR = 5.0
 STALL_DEVIATIONS = 4.0
+STALL_SECONDS = 30.0  # at least: of what is over sooner, nobody need hear
 
 
 def find_problems(window: Window) -> list[Finding]:
@@ -28,7 +29,8 @@ def stalled(window: Window) -> Finding | None:
     """Nothing was written for much longer than its steps take, by the clock from commit to commit.
 
     The limit is the median of the last RECENT_STEPS of those times, times the larger of STALL_FACTOR and
-    exp(STALL_DEVIATIONS deviations of their logarithms): the more they vary, the longer it waits.
+    exp(STALL_DEVIATIONS deviations of their logarithms), and at least STALL_SECONDS: the more they vary, the longer it
+    waits.
     """
     state = window.state
     times = [time for time in times_between([step.at for step in window.steps]) if time > 0][-RECENT_STEPS:]
@@ -36,7 +38,8 @@ def stalled(window: Window) -> Finding | None:
         return None
     quiet = (window.now - max(state.updated_at, window.steps[-1].at)).total_seconds()
     usual = median(times)
-    limit = usual * max(STALL_FACTOR, math.exp(STALL_DEVIATIONS * series.deviation([math.log(t) for t in times])))
+    varied = math.exp(STALL_DEVIATIONS * series.deviation([math.log(t) for t in times]))
+    limit = max(STALL_SECONDS, usual * max(STALL_FACTOR, varied))
     if quiet <= limit:
         return None
     return Finding(

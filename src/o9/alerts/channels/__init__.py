@@ -8,14 +8,14 @@ from typing import Any
 
 from o9.alerts.channel_reading import BLOCK
 from o9.alerts.channels.apprise_url import AppriseChannel
-from o9.alerts.channels.local import ConsoleChannel, FileChannel, LogChannel
+from o9.alerts.channels.local import ConsoleChannel, FileChannel, LogChannel, show_only
 from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.channels.own import BlockChannel, FunctionChannel
 from o9.model.errors import OptimizationValidationError
 
 __all__ = [
     "BLOCK", "AppriseChannel", "BlockChannel", "Channel", "ConsoleChannel", "Failed", "FileChannel", "FunctionChannel",
-    "LogChannel", "Sent", "channel_of", "shows_the_first", "standing_channels",
+    "LogChannel", "Sent", "channel_of", "show_only", "shows_the_first", "standing_channels",
 ]  # fmt: skip
 NAME_LIMIT = 200
 

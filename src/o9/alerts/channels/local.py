@@ -11,9 +11,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from o9.alerts.alert import Alert
 from o9.alerts.channels.outcome import Failed, Sent, failure_of
 from o9.alerts.channels.threads import Threads
 from o9.alerts.messages import Message
@@ -30,6 +32,29 @@ SECONDS = 10.0
 FILE_BYTES = 5 * 2**20
 FILES_KEPT = 5
 IDS_LOGGED = 10
+
+_here: Callable[[Alert], bool] | None = None
+
+
+def show_only(wanted: Callable[[Alert], bool] | None) -> None:
+    """What the log and the console of this process show, of all that goes through them; None: everything.
+
+    For a program that a person watches: what else happens in the store is not its matter. All of it counts as sent.
+    """
+    global _here
+    _here = wanted
+
+
+def _shown_here(message: Message) -> Message | None:
+    if _here is None:
+        return message
+    notice = message.notice
+    firing, resolved = (tuple(filter(_here, alerts)) for alerts in (notice.firing, notice.resolved))
+    if not firing and not resolved:
+        return None
+    known = sum(map(_here, notice.firing[len(notice.new) :]))
+    return message.about(replace(notice, firing=firing, resolved=resolved, known=known))
+
 
 _LEVELS = {
     AlertLevel.INFO: logging.INFO,
@@ -49,6 +74,9 @@ class LogChannel:
     name = "log"
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        if (shown := _shown_here(message)) is None:
+            return Sent()
+        message, notice = shown, shown.notice
         alerts = [each.alert_id for each in notice.news_first[:IDS_LOGGED]]
         ids = {"receiver": notice.receiver, "kind": notice.kind.value, "alerts": alerts}
         logger.log(_level_of(message), "%s | %s", message.title, line(message.body()), extra={"o9": ids})
@@ -74,7 +102,9 @@ class ConsoleChannel:
         self._threads = Threads(self.name, at_once=1)
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await self._threads.outcome(lambda: _done(self._write, message), SECONDS)
+        if (shown := _shown_here(message)) is None:
+            return Sent()
+        return await self._threads.outcome(lambda: _done(self._write, shown), SECONDS)
 
     def _write(self, message: Message) -> None:
         stream = self._stream()

@@ -1,0 +1,58 @@
+"""How long what runs will take from here, by what was seen of it since it was first looked at. Pure.
+
+Contract. Only steps that were seen to end count: what a resumed run did before, and the start of its processes, do not.
+A pause among them is drawn in as an outlier. None as long as too little was seen to say.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean
+
+from o9.lifecycle.series import without_outliers
+
+LEAST_STEPS = 3
+LEAST_SECONDS = 1.0
+LOOKS_KEPT = 200
+
+
+@dataclass
+class Course:
+    """The steps of one optimization by the moments, in seconds, in which they were seen to be done."""
+
+    seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
+
+    def see(self, now: float, completed: int) -> None:
+        if not self.seen or completed != self.seen[-1][1]:
+            self.seen.append((now, completed))
+
+    def left(self, now: float, total: int) -> float | None:
+        """Seconds until `total` steps are done."""
+        counted = list(self.seen)[1:]  # the first is no step's end: it began before
+        if len(counted) < 2 or not total:
+            return None
+        (began, first), (ended, last) = counted[0], counted[-1]
+        if last - first < LEAST_STEPS or ended - began < LEAST_SECONDS:
+            return None
+        times = [(after - before) / (later - earlier) for (before, earlier), (after, later) in pairwise(counted)]
+        steps = [later - earlier for (_, earlier), (_, later) in pairwise(counted)]
+        usual = without_outliers(times)
+        a_step = fmean(usual, weights=steps)
+        return max(0.0, (total - last) * a_step - min(now - ended, a_step))
+
+
+def in_words(seconds: float | None) -> str:
+    """`about 40 s left`, `about 3 min left`, `about 2.5 h left`; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return "a few s left"
+    if seconds < 90:
+        return f"about {round(seconds, -1):.0f} s left"
+    if seconds < 90 * 60:
+        return f"about {seconds / 60:.0f} min left"
+    if seconds < 48 * 3600:
+        return f"about {seconds / 3600:.1f} h left"
+    return f"about {seconds / 86_400:.0f} days left"
