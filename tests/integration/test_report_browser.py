@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def test_a_report_is_whole_and_legible_and_asks_for_nothing(
     assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {pages[name].as_uri()}
     assert complaints == []
     assert seen["wide"] <= seen["window"] <= width
-    expected = {"chinese": 9, "hostile": 9, "held": 1, "both": 18, "all": 1}[name]
+    expected = {"chinese": 10, "hostile": 10, "held": 1, "both": 20, "all": 1}[name]
     assert len(seen["plots"]) == expected
     for plot in seen["plots"]:
         assert plot["drawn"], plot
@@ -182,7 +183,7 @@ def test_a_report_is_whole_and_legible_and_asks_for_nothing(
         assert plot["svg"] == pytest.approx([plot["wide"], plot["high"]], abs=1), plot
         assert plot["wide"] <= width, plot
     assert seen["smallest"] >= 11
-    assert sum("Not drawn." in reason for reason in seen["missing"]) == {"held": 6, "all": 1}.get(name, 0)
+    assert sum("Not drawn." in reason for reason in seen["missing"]) == {"held": 7, "all": 1}.get(name, 0)
     assert seen["pwned"]
     assert (seen["scripts"], seen["pictures"], seen["sharing"]) == (3, 0, 0)
     if name in ("chinese", "hostile"):
@@ -200,8 +201,30 @@ def test_without_scripts_it_is_read_all_the_same(browser: webdriver.Chrome, page
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     assert not hidden
-    for sentence in (CHINESE, "Plots need JavaScript", "The best value", "Decided by", "turned 1 into", "Key figures"):
+    for sentence in (
+        CHINESE,
+        "Plots need JavaScript",
+        "The best value",
+        "What to expect of it",
+        "turned 1 into",
+        "Key figures",
+    ):
         assert sentence in told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext; on Debian: apt-get install poppler-utils")
+def test_printed_as_soon_as_it_is_loaded_it_has_every_plot(pages: dict[str, Path], tmp_path: Path) -> None:
+    printed = tmp_path / "report.pdf"
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [str(CHROMIUM), *FLAGS, "--disable-dev-shm-usage", profile, f"--print-to-pdf={printed}"]
+    subprocess.run([*command, pages["both"].as_uri()], check=True, capture_output=True, timeout=120)
+    told = subprocess.run(["pdftotext", str(printed), "-"], check=True, capture_output=True, text=True).stdout
+    for title in (
+        "Sharpe ratio a year", "claimed in sample", "trial", "share of the variance of ranks", "stop", "years",
+        "below high", "trials", "rank out of sample (logit)", "splits",
+    ):  # fmt: skip
+        assert told.splitlines().count(title) >= 2, title
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])

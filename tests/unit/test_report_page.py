@@ -123,7 +123,8 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
     trade(store, "trend-1", noise(600), 60, name=CHINESE, failing=2, baseline=market, target_performance=9.0)
     page = checked(report_of(store, ["trend-1"]))
     body = page.text.partition("Optimization report")[2]
-    order = [CHINESE, "UNPROVEN", "Key figures", "Health", "History of the trials",
+    order = [CHINESE, "UNPROVEN", "What to expect of it", "What the verdict rests on", "Key figures", "Health",
+             "History of the trials",
              "Which parameters mattered", "The value along each parameter", "Equity curve and drawdown of the best",
              "Sharpe ratios of all trials, and luck", "Does choosing the best help later?", "Timeline",
              "The best parameters", "What went wrong", "How this was computed"]  # fmt: skip
@@ -131,18 +132,18 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
     assert places == sorted(places)
     has(
         page, "Luck can explain this result.", "Do not trade on it", "Live Sharpe ratio", "not reached", "60 2 failed",
-        "alpha over the baseline, beta",
-        "Deflated Sharpe ratio", "Track record needed, above luck", "Backtest needed", "ValueError: no data",
+        "Alpha over the baseline, beta",
+        "Deflated Sharpe ratio", "Track record needed", "Backtest needed", "ValueError: no data",
         PARAMETER, "In sample, 2.4 years: the best turned 1 into",
     )  # fmt: skip
-    assert len(page.plots) == 9
+    assert len(page.plots) == 10
 
 
 def test_what_is_not_known_is_said_in_its_place(store: Store) -> None:
     put(store, "waiting", name="Not begun")
     page = checked(report_of(store, ["waiting"]))
     has(page, "UNPROVEN", "The ledger has no trials", "nothing has succeeded yet", "no baseline_performance is given")
-    assert page.text.count("Not drawn.") == 6
+    assert page.text.count("Not drawn.") == 7
     assert len(page.plots) == 1  # of its life
 
 

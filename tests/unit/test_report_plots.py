@@ -310,7 +310,7 @@ def test_the_deflated_threshold_is_where_the_deflated_ratio_is_95_percent(edge: 
     plot = drawn(sharpe_distribution(evidence))
     assert sum(plot.data[0]["y"]) == 60
     assert [trace["name"].partition(":")[0] for trace in plot.data[1:]] == [
-        "best", "what luck gives the best", "what the best needs for 95%",
+        "best", "what luck gives the best", "deflated to 0.95",
     ]  # fmt: skip
     assert ("a year" if year else "a period") in plot.finding
     assert "140 trials more, which count, are not there" in plot.note

@@ -50,7 +50,7 @@ def test_a_sharpe_ratio_has_two_decimals_and_no_minus_before_a_zero(value: float
 
 def test_what_stands_below_the_headline_leaves_out_what_there_is_not() -> None:
     made = verdict()
-    assert [text[:8] for text in paragraphs(made)] == ["Alpha ov", "Forecast", "Wrong in", "Test it "]
+    assert [text[:8] for text in paragraphs(made)] == ["Alpha ov", "Forecast", "Wrong in", "What to "]
     assert paragraphs(replace(made, errors="", remedy="", forecast=None)) == [made.words]
 
 

@@ -71,7 +71,11 @@ def sharpe(value: float) -> str:
 def paragraphs(verdict: Verdict) -> list[str]:
     """What stands below the headline, in this order: the finding, the forecast, the rule's errors, what to do."""
     forecast = forecast_sentence(verdict)
-    return [each for each in (verdict.words, _sentence(forecast), verdict.errors, _sentence(verdict.remedy)) if each]
+    return [each for each in (verdict.words, _sentence(forecast), verdict.errors, _to_do(verdict)) if each]
+
+
+def _to_do(verdict: Verdict) -> str:
+    return f"What to do: {verdict.remedy.rstrip('.')}." if verdict.remedy else ""
 
 
 def document(verdict: Verdict | None) -> dict[str, Any]:

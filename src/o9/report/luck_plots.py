@@ -40,9 +40,9 @@ def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
         finding += f"what luck alone gives the best is {luck}."
     else:
         lines.append(("what luck gives the best", luck * scale, PURPLE, "dash"))
-        lines.append((f"what the best needs for {DEFLATED_LEVEL:.0%}", needed * scale, ORANGE, "dot"))
-        finding += f"luck alone is expected to give the best {words.ratio(luck * scale)}, and it would have to reach "
-        finding += f"{words.ratio(needed * scale)} to be believed with {DEFLATED_LEVEL:.0%} after deflation."
+        lines.append((f"deflated to {DEFLATED_LEVEL:g}", needed * scale, ORANGE, "dot"))
+        finding += f"luck alone is expected to give the best {words.ratio(luck * scale)}. The deflated Sharpe ratio, "
+        finding += f"which decides nothing, is above {DEFLATED_LEVEL:g} from {words.ratio(needed * scale)} on."
     counts, edges = np.histogram(sharpes * scale, bins=_bins(len(sharpes)))
     bars = _bars(counts, edges, [SKY] * len(counts), "trials", "Sharpe ratio")
     places = [*edges.tolist(), *(at for _, at, _, _ in lines)]

@@ -17,14 +17,12 @@ from o9.report.equity_plot import equity
 from o9.report.facts import OneFacts
 from o9.report.headline import (
     Figure,
-    Headline,
     Score,
-    headline,
     performance_figures,
     scores,
-    trust_figures,
 )
 from o9.report.plot import Plot
+from o9.report.verdict_section import Banner, Ground, banner, forecast_plot, grounds
 from o9.store.unit import Row
 from o9.strategies.parameters import CategoricalParameter, Parameter
 
@@ -43,10 +41,11 @@ class Article:
     name: str
     made_of: Sequence[tuple[str, str]]
     so_far: str
-    headline: Headline
+    banner: Banner
+    grounds: Sequence[Ground]
+    forecast: Drawn
     scores: Sequence[Score]
     performance: Sequence[Figure]
-    trust: Sequence[Figure]
     counts: Mapping[str, int]
     history: Drawn
     history_note: str
@@ -78,10 +77,11 @@ def article(found: OneFacts, now: datetime) -> Article:
         name=words.shortened(state.name or state.optimization_id, LONGEST_NAME),
         made_of=_made_of(found),
         so_far="" if state.status in ENDED else ", so far",
-        headline=headline(found.verdict),
+        banner=banner(found.verdict),
+        grounds=grounds(found.verdict),
+        forecast=forecast_plot(found.verdict),
         scores=scores(found.checks),
         performance=performance_figures(state, facts.value, found.counts),
-        trust=trust_figures(found.evidence),
         counts=found.counts,
         history=search_plots.history(facts.trials, facts.direction, facts.bests),
         history_note=_history_note(found),

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from o9.health.grades import verdict_of
 from o9.health.unknown import Unknown
 from o9.model.optimization import OptimizationState
 from o9.report import life_plots, words
 from o9.report.facts import AllFacts
-from o9.report.headline import Figure, Spoken, spoken_of
+from o9.report.headline import Figure
 from o9.report.plot import Plot
+from o9.report.verdict_section import Spoken, spoken
 from o9.statistics.trends import FIGURES
 from o9.store.unit import Row
 
@@ -161,9 +163,10 @@ def _ranking(metric: str, rows: Sequence[Mapping[str, Any]]) -> Ranking:
 def _newest(state: OptimizationState, report: Row | None) -> Newest:
     reached = bool(state.current_performance or state.optimized_parameters)
     gained = reached and bool(state.baseline_performance)
+    verdict = verdict_of(report["checks"]) if report and report["status"] == state.status.value else None
     return Newest(
         state=state,
-        spoken=spoken_of(report["checks"]) if report else None,
+        spoken=spoken(verdict.grade) if verdict else None,
         judged=words.moment(report["last_at"]) if report else "",
         best=words.number(state.current_performance) if reached else words.NOTHING,
         improvement=words.share(state.performance_improvement, sign=True) if gained else words.NOTHING,
