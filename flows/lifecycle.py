@@ -51,7 +51,7 @@ from o9.store.runs import Park
 from o9.store.transitions import Cause, Transition
 from o9.strategies.watchdog import Watchdog
 from o9.tasks.attempt import Attempt, Verdict, find, forget, register
-from o9.tasks.steps import finalize, prepare, record_end, run_step
+from o9.tasks.steps import finalize, hold_out, prepare, record_end, run_step
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
@@ -115,6 +115,8 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
             while verdict is Verdict.GO_ON:
                 verdict = Verdict(await run_step(name, step))
                 step = max(step + 1, attempt.next_step)
+            if verdict is Verdict.DONE and attempt.holds_out:
+                verdict = Verdict(await hold_out(name))
             if verdict is not Verdict.REPLACED:
                 results = await finalize(name, verdict.value)
         except Pause:

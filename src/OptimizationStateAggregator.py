@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from o9.monitor.monitor import OptimizationMonitor
     from o9.statistics.statistics import OptimizationStatistics
     from o9.strategies.protocol import StepResult
-    from o9.strategies.registry import objective, register_strategy
+    from o9.strategies.registry import objective, register_score, register_strategy
     from o9.synchronizer.synchronizer import AsyncStateSynchronizer
 
     __version__: str
@@ -94,7 +94,7 @@ _HOMES = {
     "o9.monitor.monitor": ("OptimizationMonitor",),
     "o9.statistics.statistics": ("OptimizationStatistics",),
     "o9.strategies.protocol": ("StepResult",),
-    "o9.strategies.registry": ("objective", "register_strategy"),
+    "o9.strategies.registry": ("objective", "register_score", "register_strategy"),
     "o9.synchronizer.synchronizer": ("AsyncStateSynchronizer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -137,6 +137,7 @@ __all__ = [
     "Trial",
     "TrialState",
     "objective",
+    "register_score",
     "register_strategy",
 ]
 

@@ -98,6 +98,11 @@ class Attempt:
     _cut_off: asyncio.Future[Verdict] | None = field(default=None, repr=False)
     _wanted: Verdict | None = None
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether the best is to be evaluated on periods held out, behind the last step."""
+        return self.strategy is not None and self.strategy.kind == "steps" and self.strategy.holds_out
+
     async def write(self, operation: Operation[T]) -> T:
         """Durably. While the store is away, the attempt waits for it: what was computed is not to be lost."""
         return await patiently(lambda: self.store.write_async(operation), self.claimed.optimization_id)

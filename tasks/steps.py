@@ -34,6 +34,7 @@ from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
 from o9.monitor.resources import Meter
+from o9.store.hold_outs import KeepHoldOut
 from o9.store.intents import Requeue
 from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
 from o9.store.provenance import RecordProvenance
@@ -116,6 +117,38 @@ async def run_step(optimization_id: str, step: int) -> str:
             return interrupted.verdict.value
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
     return verdict_on(acknowledged.intent, stopping=attempt.stopping, done=done).value
+
+
+@task(name="hold-out", **_MIRRORED)
+async def hold_out(optimization_id: str) -> str:
+    """Evaluate the best on the periods held out, and keep what it earned there. Returns a Verdict's value.
+
+    Where that fails, the results say why, and the optimization completes without it.
+    """
+    attempt = _attempt()
+    store, strategy, best = attempt.store, attempt.strategy, attempt.best
+    assert strategy is not None
+    assert strategy.kind == "steps"
+    if best is None or best.number is None:
+        return Verdict.DONE.value
+    state = await attempt.read(_existing, attempt, optimization_id)
+    trial = await attempt.read(store.trial, optimization_id, best.number)
+    assert trial is not None
+    if trial.hold_out_returns is not None:  # kept before this attempt
+        return Verdict.DONE.value
+    try:
+        found = await attempt.interruptible(strategy.held_out(state, trial, attempt.checkpoint or {}))
+    except Interrupted as interrupted:
+        return interrupted.verdict.value
+    if found.returns is None:
+        logger.warning("the hold-out of %s could not be evaluated: %s", state.name, found.error)
+        await attempt.amend(results={**state.results, "hold_out_error": found.error})
+    else:
+        fence, best_number = attempt.claimed.fence, trial.number
+        await attempt.write(
+            KeepHoldOut(optimization_id, fence, best_number, found.returns, found.baseline, found.dates)
+        )
+    return Verdict.DONE.value
 
 
 @task(name="finalize", **_MIRRORED)

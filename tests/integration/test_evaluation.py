@@ -82,7 +82,7 @@ BAD_ANSWERS: dict[str, tuple[Callable[[], Any], str]] = {
     "-inf": (lambda: -float("inf"), "returned -inf"),
     "list": (lambda: [1.0], "returned [1.0] (list)"),
     "too large": (lambda: 10**400, "float() of it failed"),
-    "evaluation of None": (lambda: Evaluation(None), "returned None"),  # type: ignore[arg-type]
+    "evaluation of nothing": (lambda: Evaluation(), "neither a value nor returns"),
     "nan in returns": (lambda: Evaluation(1.0, [0.0, float("nan")]), "number 1 is nan"),
     "text as returns": (lambda: Evaluation(1.0, "abc"), "gave returns as 'abc'"),  # type: ignore[arg-type]
     "text in returns": (lambda: Evaluation(1.0, ["a"]), "returns that are no numbers"),  # type: ignore[list-item]

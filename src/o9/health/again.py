@@ -64,6 +64,8 @@ async def evaluate_again(
             await _keep(store, state, best, "", _unknown(str(error)))
         return
     try:
+        if objective.truncatable and state.metadata.get("hold_out") is not None and best.returns is not None:
+            evaluator.periods = len(best.returns)  # the periods held out stay out of it
         code = code_fingerprint(objective.function)
         if kept is not None and (kept.number, kept.code) == (best.number, code) and code:
             return

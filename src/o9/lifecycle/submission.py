@@ -215,5 +215,15 @@ def _worth_keeping(store: Store, origin: OptimizationState) -> int:
 
 
 # What the ledger depends on: another value, and what was inherited would not be this search's own.
-_KEPT = ("strategy", "objective", "search_space", "direction", "sampler", "seed", "trials_per_step")
+_KEPT = (
+    "strategy",
+    "objective",
+    "search_space",
+    "direction",
+    "sampler",
+    "seed",
+    "trials_per_step",
+    "hold_out",
+    "score",
+)
 _OF_THE_FIRST_ALONE = ("after", "retry_of", "retry_from_step")

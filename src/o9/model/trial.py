@@ -15,7 +15,8 @@ from o9.model.states import TrialState
 class Evaluation:
     """An objective's whole answer for one parameter set.
 
-    value: what is maximized or minimized.
+    value: what is maximized or minimized. None: O9 computes it from `returns`, by `metadata.score`; that is how
+        `metadata.hold_out` can keep the last part of them from the search.
     returns: one number a period, simple returns (0.01 for one per cent), those that the value comes from; a plain
         sequence, a one-dimensional array or a pandas Series. It lets O9 doubt a Sharpe ratio.
     periods_per_year: how many of those periods a year has, 252 for trading days.
@@ -32,7 +33,7 @@ class Evaluation:
         hold-out begins.
     """
 
-    value: float
+    value: float | None = None
     returns: Sequence[float] | None = None
     periods_per_year: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)

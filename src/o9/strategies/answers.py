@@ -37,13 +37,16 @@ class BadAnswer(Exception):
 
 
 def plain_answer(answer: Any) -> dict[str, Any]:
-    """The fields of an Evaluation as plain values; returns and dates as arrays of float64. Raises BadAnswer."""
+    """The fields of an Evaluation as plain values; returns and dates as arrays of float64. Raises BadAnswer.
+
+    The value is None where the objective leaves it to O9 (`o9.strategies.measured`).
+    """
     # Where the module was never imported, nothing can be an instance of its class.
     model = sys.modules.get("o9.model.trial")
     if model is None or not isinstance(answer, model.Evaluation):
         return {"value": _result(answer)}
     return {
-        "value": _result(answer.value),
+        "value": None if answer.value is None else _result(answer.value),
         **(returns := _all_returns(answer)),
         **_dates(answer, returns["returns"], returns["hold_out_returns"]),
         "periods_per_year": _periods(answer.periods_per_year),
@@ -56,7 +59,9 @@ def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
     """The plain answer that a child sent; `texts` are what came behind it. Raises BadAnswer for what is none."""
     try:
         return {
-            "value": _result(data["value"]),
+            "value": None if data["value"] is None else _result(data["value"]),
+            "scored": data.get("scored") is True,
+            "total": None if data.get("total") is None else int(data["total"]),
             **{name: numbers_of(texts, data[name]) for name in SERIES if data.get(name) is not None},
             "periods_per_year": _periods(data.get("periods_per_year")),
             "metrics": _metrics(data.get("metrics", {})),

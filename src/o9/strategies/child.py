@@ -98,18 +98,22 @@ def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...
     return ("ok",)
 
 
-def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None) -> tuple[Any, ...]:
-    """Run a loaded objective: ("value", started, duration, answer) or ("failed", started, duration, text, worn).
+def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, whole: bool = False) -> tuple[Any, ...]:
+    """Run a loaded objective: ("value", started, duration, answer), ("failed", started, duration, text, worn), or
+    ("refused", text), which ends the run.
 
-    `periods`: as if its data ended with so many returns.
+    `periods`: as if its data ended with so many returns. `whole`: nothing is cut off as held out, or scored.
     """
-    from o9.strategies.answers import failure_text, plain_answer
+    from o9.strategies.answers import failure_text
+    from o9.strategies.measured import Refused, measured_of
 
     _show_records()
     started, clock = time.time(), time.perf_counter()
     try:
-        truncated = {} if periods is None else {"periods": periods}
-        answer = plain_answer(_loaded[key](parameters, **truncated))
+        thing = measured_of(_loaded[key])
+        answer = thing.plain(thing.call(parameters, periods), periods=periods, whole=whole)
+    except Refused as error:
+        return ("refused", str(error))
     except BaseException as error:  # noqa: BLE001 - whatever an objective raises is an answer, sys.exit too
         worn_out = isinstance(error, MemoryError)
         return ("failed", started, time.perf_counter() - clock, failure_text(error), worn_out)

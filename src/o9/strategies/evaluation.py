@@ -19,10 +19,12 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Output
-from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text, plain_answer
+from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text
 from o9.strategies.children import BrokenAnswer, Child, ChildDied
+from o9.strategies.measured import Measure, Measured, Refused
 from o9.strategies.output import PrintedLines, captured
 from o9.strategies.registry import Objective
 from o9.strategies.team import Shipment, Team
@@ -34,7 +36,11 @@ EVALUATION_TRIES = 3  # of a trial whose process dies
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one evaluation ended: completed with a value, or failed with an error."""
+    """How one evaluation ended: completed with a value, or failed with an error.
+
+    total: how many returns there were before a hold-out was cut off here; None where nothing was cut.
+    scored: O9 made the value of the returns.
+    """
 
     number: int
     state: TrialState
@@ -48,20 +54,23 @@ class Outcome:
     data_fingerprint: str | None = None
     dates: tuple[float, ...] | None = None
     hold_out_dates: tuple[float, ...] | None = None
+    total: int | None = None
+    scored: bool = False
     error: str | None = None
     started_at: datetime | None = None
     duration_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class _Again:
-    """An evaluation for the sake of comparing; see `Evaluator.evaluate_again`."""
+class _How:
+    """periods: on data that end with so many returns. whole: nothing is held out. quiet: not as a trial of a step."""
 
-    periods: int | None
+    periods: int | None = None
+    whole: bool = False
+    quiet: bool = False
 
-    @property
-    def keywords(self) -> dict[str, Any]:
-        return {} if self.periods is None else {"periods": self.periods}
+    def label(self, number: int) -> str | None:
+        return None if self.quiet else f"trial {number}"
 
 
 _Queue = Iterator[tuple[int, Mapping[str, Any]]]
@@ -79,11 +88,22 @@ class Evaluator:
     """Evaluates an objective, up to `workers` parameter sets at a time.
 
     `single_threaded` tells the numerical libraries in the children to use one thread each, unless the environment
-    says otherwise; for trials side by side.
+    says otherwise; for trials side by side. `measure` makes the values; `periods` is what a truncatable objective is
+    called with once it is known how many come before a hold-out.
     """
 
-    def __init__(self, objective: Objective, *, workers: int = 1, single_threaded: bool | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        workers: int = 1,
+        single_threaded: bool | None = None,
+        measure: Measure | None = None,
+    ) -> None:
+        self.periods: int | None = None
         self._objective = objective
+        self._measured = Measured(objective.function, measure or Measure(), objective.truncatable)
+        self._is_plain = measure is None or measure == Measure()
         self._workers = workers
         self._team = Team(single_threaded=workers > 1 if single_threaded is None else single_threaded)
         self._shipment: Shipment | None = None
@@ -97,9 +117,9 @@ class Evaluator:
         work = self._work_here if self._objective.is_async else self._work_in_a_child
         workers = min(self._workers, len(numbers))
         if workers <= 1:
-            await work(queue, outcomes)
+            await work(queue, outcomes, _How(periods=self.periods))
         else:
-            await _together([work(queue, outcomes) for _ in range(workers)])
+            await _together([work(queue, outcomes, _How(periods=self.periods)) for _ in range(workers)])
         return [outcomes[number] for number in numbers]
 
     async def evaluate_again(self, number: int, parameters: Mapping[str, Any], periods: int | None = None) -> Outcome:
@@ -107,20 +127,27 @@ class Evaluator:
 
         For an objective that is `truncatable`, where there are `periods`.
         """
-        outcomes: dict[int, Outcome] = {}
-        work = self._work_here if self._objective.is_async else self._work_in_a_child
-        await work(iter([(number, parameters)]), outcomes, _Again(periods))
-        return outcomes[number]
+        return await self._evaluate_one(number, parameters, _How(periods or self.periods, quiet=True))
+
+    async def evaluate_whole(self, number: int, parameters: Mapping[str, Any]) -> Outcome:
+        """Trial `number` once more on all data, those too that are held out; its value says nothing then."""
+        return await self._evaluate_one(number, parameters, _How(whole=True, quiet=True))
 
     async def close(self) -> None:
         """Give the children back to the pool. None stays busy."""
         await self._team.close()
 
-    async def _work_here(self, queue: _Queue, outcomes: dict[int, Outcome], again: _Again | None = None) -> None:
-        for number, parameters in queue:
-            outcomes[number] = await self._await_objective(number, parameters, again)
+    async def _evaluate_one(self, number: int, parameters: Mapping[str, Any], how: _How) -> Outcome:
+        outcomes: dict[int, Outcome] = {}
+        work = self._work_here if self._objective.is_async else self._work_in_a_child
+        await work(iter([(number, parameters)]), outcomes, how)
+        return outcomes[number]
 
-    async def _await_objective(self, number: int, parameters: Mapping[str, Any], again: _Again | None) -> Outcome:
+    async def _work_here(self, queue: _Queue, outcomes: dict[int, Outcome], how: _How) -> None:
+        for number, parameters in queue:
+            outcomes[number] = await self._await_objective(number, parameters, how)
+
+    async def _await_objective(self, number: int, parameters: Mapping[str, Any], how: _How) -> Outcome:
         started, clock = time.time(), time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
@@ -128,9 +155,11 @@ class Evaluator:
         try:
             what = f"objective {self._objective.name!r} (trial {number})"
             own = copy.deepcopy(dict(parameters))
-            with captured(_label(number, again)) as lines:
-                given = await run_user_code(what, self._objective.function, own, **(again.keywords if again else {}))
-            answer = plain_answer(given)
+            with captured(how.label(number)) as lines:
+                given = await run_user_code(what, self._measured.call, own, how.periods)
+            answer = self._measured.plain(given, periods=how.periods, whole=how.whole)
+        except Refused as error:
+            raise OptimizationStrategyError(f"objective {self._objective.name!r}: {error}") from error
         except BaseException as error:
             # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
@@ -141,14 +170,14 @@ class Evaluator:
             self._keep(number, lines.end())
         return _completed(number, answer, started, time.perf_counter() - clock)
 
-    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, Outcome], again: _Again | None = None) -> None:
-        self._shipment = shipment = self._shipment or _shipment(self._objective)
+    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, Outcome], how: _How) -> None:
+        self._shipment = shipment = self._shipment or self._new_shipment()
         child: Child | None = None
         for number, parameters in queue:
             for left in reversed(range(EVALUATION_TRIES)):
                 if child is None:
                     child = await self._team.join(shipment)
-                outcomes[number], state = await self._ask(child, shipment.key, number, parameters, again)
+                outcomes[number], state = await self._ask(child, shipment.key, number, parameters, how)
                 if state is not _Child.READY:
                     child.kill()
                     child = None
@@ -160,12 +189,15 @@ class Evaluator:
             self._team.rest(child)
 
     async def _ask(
-        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], again: _Again | None
+        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], how: _How
     ) -> tuple[Outcome, _Child]:
         started, clock = time.time(), time.perf_counter()
-        request = ("evaluate", key, dict(parameters), *((again.periods,) if again else ()))
+        request = ("evaluate", key, dict(parameters), how.periods, how.whole)
         try:
-            reply = await self._team.exchange(child, *request, label=_label(number, again))
+            reply = await self._team.exchange(child, *request, label=how.label(number))
+            match reply:
+                case ["refused", str(text)]:
+                    raise OptimizationStrategyError(f"objective {self._objective.name!r}: {text}")
             return _read(number, reply)
         except BrokenAnswer as error:
             text, left = f"the objective's answer cannot be read: {error}", _Child.WORN_OUT
@@ -179,9 +211,12 @@ class Evaluator:
         if output is not None:
             self.printed[number] = output
 
-
-def _label(number: int, again: _Again | None) -> str | None:
-    return f"trial {number}" if again is None else None
+    def _new_shipment(self) -> Shipment:
+        objective = self._objective
+        what = f"objective {objective.name!r}"
+        if self._is_plain:
+            return Shipment(what, objective.function, objective.locator)
+        return Shipment(what, self._measured, module=getattr(objective.function, "__module__", None))
 
 
 def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
@@ -195,10 +230,6 @@ def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
     except (BadAnswer, OSError, OverflowError, ValueError) as error:
         raise BrokenAnswer(reply, error) from error
     raise BrokenAnswer(reply, "it is not what an evaluation answers")
-
-
-def _shipment(objective: Objective) -> Shipment:
-    return Shipment(f"objective {objective.name!r}", objective.function, objective.locator)
 
 
 async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
@@ -223,6 +254,8 @@ def _completed(number: int, answer: dict[str, Any], started: float, duration: fl
         **series,
         periods_per_year=answer.get("periods_per_year"),
         data_fingerprint=answer.get("data_fingerprint"),
+        total=answer.get("total"),
+        scored=answer.get("scored", False),
         started_at=datetime.fromtimestamp(started, UTC),
         duration_seconds=duration,
     )

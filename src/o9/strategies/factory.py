@@ -24,6 +24,8 @@ from o9.strategies.children import processors
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.fingerprints import code_fingerprint
+from o9.strategies.hold_out import HeldOut
+from o9.strategies.measured import Measure
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
 from o9.strategies.plan import Plan, make_plan
 from o9.strategies.protocol import StepResult
@@ -32,8 +34,10 @@ from o9.strategies.registry import (
     ResolvedStrategy,
     StrategyKind,
     resolve_objective,
+    resolve_score,
     resolve_strategy,
 )
+from o9.strategies.scores import Score
 from o9.strategies.search_space import SearchSpace
 from o9.strategies.user_steps import UserSteps, step_count
 
@@ -55,6 +59,13 @@ class StepAttempt(Protocol):
     def interrupted(self) -> tuple[Trial, ...]:
         """After a step was cut off: its trials, as cancelled ones, as far as they are known."""
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether `held_out` has anything to do."""
+
+    async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
+        """Behind the last step: the best once more, on the periods that no trial was evaluated on."""
+
     async def close(self) -> None:
         """Once, however the attempt ended: leaves no process of this attempt busy."""
 
@@ -68,7 +79,7 @@ def create_strategy(
         case StrategyKind.OPTUNA:
             objective = _objective(state, allowed_imports)
             plan = make_plan(state, objective)
-            return OptunaStrategy(plan, objective, _evaluator(objective, plan))
+            return OptunaStrategy(plan, objective, _evaluator(objective, plan, allowed_imports))
         case StrategyKind.STEPS:
             return UserSteps(strategy, step_count(strategy, state))
         case StrategyKind.COROUTINE:
@@ -86,6 +97,7 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
     metadata = dict(state.metadata)
     warnings = list(state.warnings)
     strategy = _strategy(state, allowed_imports)
+    _check_judging(metadata, strategy)
     if strategy.kind is StrategyKind.STEPS:
         step_count(strategy, state)
     if strategy.kind is StrategyKind.OPTUNA:
@@ -95,7 +107,9 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
         if metadata.get("seed") is None:
             metadata["seed"] = secrets.randbits(SEED_BITS)
         settled = dataclasses.replace(state, metadata=metadata)
-        metadata["direction"] = make_plan(settled, _objective(settled, allowed_imports)).direction
+        plan = make_plan(settled, _objective(settled, allowed_imports))
+        metadata["direction"] = plan.direction
+        _score_function(plan, allowed_imports)
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
 
 
@@ -141,7 +155,7 @@ def evaluator_of(
     if strategy.kind is not StrategyKind.OPTUNA:
         raise OptimizationValidationError("metadata.strategy", f"strategy {strategy.name!r} evaluates by itself")
     objective = _objective(state, allowed_imports)
-    return objective, _evaluator(objective, make_plan(state, objective))
+    return objective, _evaluator(objective, make_plan(state, objective), allowed_imports)
 
 
 def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> SearchSpace | None:
@@ -181,8 +195,31 @@ def _objective(state: OptimizationState, allowed_imports: tuple[str, ...] | None
         raise OptimizationValidationError("metadata.objective", str(error)) from error
 
 
-def _evaluator(objective: Objective, plan: Plan) -> Evaluator:
+def _check_judging(metadata: Mapping[str, Any], strategy: ResolvedStrategy) -> None:
+    """What says how the result is judged, whatever the strategy is."""
+    for name in ("hold_out", "score"):
+        if metadata.get(name) is not None and strategy.kind is not StrategyKind.OPTUNA:
+            raise OptimizationValidationError(
+                f"metadata.{name}",
+                f"strategy {strategy.name!r} evaluates by itself: leave it out, and let its trials have "
+                "hold_out_returns of their own",
+            )
+
+
+def _score_function(plan: Plan, allowed_imports: tuple[str, ...] | None) -> Score | None:
+    try:
+        return resolve_score(plan.score, allowed_imports=allowed_imports) if plan.score else None
+    except OptimizationStrategyError as error:
+        raise OptimizationValidationError("metadata.score", str(error)) from error
+
+
+def _evaluator(objective: Objective, plan: Plan, allowed_imports: tuple[str, ...] | None) -> Evaluator:
     # An async objective waits more than it computes; a sync one needs a processor to itself. How many threads a
     # library uses decides how it rounds, so that follows from the plan and not from the machine.
     limit = plan.trials_per_step if objective.is_async else processors()
-    return Evaluator(objective, workers=min(plan.trials_per_step, limit), single_threaded=plan.trials_per_step > 1)
+    return Evaluator(
+        objective,
+        workers=min(plan.trials_per_step, limit),
+        single_threaded=plan.trials_per_step > 1,
+        measure=Measure(plan.score, _score_function(plan, allowed_imports), plan.hold_out),
+    )

@@ -15,7 +15,7 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -27,9 +27,12 @@ from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.strategies.asking import Asker, make_asker
 from o9.strategies.evaluation import Evaluator, Outcome
+from o9.strategies.hold_out import FIELD as HOLD_OUT
+from o9.strategies.hold_out import CutError, HeldOut, HoldOut
 from o9.strategies.plan import Plan
 from o9.strategies.protocol import StepResult
 from o9.strategies.registry import Objective
+from o9.strategies.scores import DEFAULT, SCORES
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -53,6 +56,7 @@ class OptunaStrategy:
         self._trials = 0
         self._best: Trial | None = None
         self._baseline: tuple[Returns, Returns] | None = None
+        self._cut: tuple[int, int] | None = None  # how many returns come before the hold-out, and how many there are
         self._asker: Asker | None = None
         self._seed = 0
         self._stepping = False
@@ -87,7 +91,7 @@ class OptunaStrategy:
             Trial(number, step, TrialState.CANCELLED, chosen, started_at=began, family=self._family(None))
             for number, chosen in zip(numbers, asked, strict=True)
         ]
-        outcomes = await self._evaluator.evaluate([state.parameters | chosen for chosen in asked], list(numbers))
+        outcomes = await self._evaluate([state.parameters | chosen for chosen in asked], list(numbers))
         trials = [self._trial(planned, outcome) for planned, outcome in zip(self._in_flight, outcomes, strict=True)]
         asker.tell([trial.value for trial in trials])
         for trial in trials:
@@ -97,6 +101,30 @@ class OptunaStrategy:
         self._last = (step, self._result(trials))
         self._stepping = False
         return self._last[1]
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether `held_out` has anything to do."""
+        return self._plan.hold_out is not None
+
+    async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
+        """Behind the last step: the best once more, on the periods that no trial was evaluated on.
+
+        `best` is the trial with its returns, `checkpoint` that of the last step.
+        """
+        cut = self._cut or checkpoint.get("cut")
+        if cut is None:
+            return HeldOut(error="where the hold-out begins is not known")
+        before, total = cut
+        whole = await self._evaluator.evaluate_whole(best.number, state.parameters | best.parameters)
+        if whole.state is not TrialState.COMPLETED:
+            return HeldOut(error=f"the best failed on all periods: {(whole.error or '').partition(chr(10))[0]}")
+        if whole.returns is None or len(whole.returns) != total:
+            return HeldOut(error=f"on all periods the best has {len(whole.returns or ())} returns, not {total}")
+        baseline, dates = (
+            None if series is None else series[before:] for series in (whole.baseline_returns, whole.dates)
+        )
+        return HeldOut(whole.returns[before:], baseline, dates)
 
     def interrupted(self) -> tuple[Trial, ...]:
         """The trials of a step that was cut off, as cancelled ones; none where no step was."""
@@ -122,6 +150,7 @@ class OptunaStrategy:
             raise OptimizationStrategyError("the ledger has trials and there is no checkpoint: the record is not whole")
         self._seed = self._plan.seed if self._plan.seed is not None else self._drawn_seed(checkpoint)
         self._compare(checkpoint)
+        self._cut = tuple(checkpoint["cut"]) if checkpoint.get("cut") else None
         try:
             asker = make_asker(self._plan, self._seed)
             asker.resume(self._ledger)
@@ -129,6 +158,67 @@ class OptunaStrategy:
             raise OptimizationStrategyError(f"{error}. {_version_changes(checkpoint)}") from error
         self._ledger = ()
         return asker
+
+    async def _evaluate(self, parameters: list[dict[str, Any]], numbers: list[int]) -> list[Outcome]:
+        """Without a look at what is held out."""
+        hold_out = self._plan.hold_out
+        failed: dict[int, Outcome] = {}
+        if hold_out is not None and self._objective.truncatable:
+            if self._cut is None:
+                failed = await self._find_cut(hold_out, parameters, numbers)
+            self._evaluator.periods = self._cut[0] if self._cut else None
+        left = {number: chosen for number, chosen in zip(numbers, parameters, strict=True) if number not in failed}
+        found = await self._evaluator.evaluate(list(left.values()), list(left))
+        outcomes = failed | {outcome.number: outcome for outcome in found}
+        return [self._agreeing(outcomes[number]) for number in numbers]
+
+    async def _find_cut(
+        self, hold_out: HoldOut, parameters: list[dict[str, Any]], numbers: list[int]
+    ) -> dict[int, Outcome]:
+        """Evaluate on all periods until one succeeds, to see how many there are; those that failed have failed."""
+        failed: dict[int, Outcome] = {}
+        for number, chosen in zip(numbers, parameters, strict=True):
+            whole = await self._evaluator.evaluate_whole(number, chosen)
+            if whole.state is not TrialState.COMPLETED:
+                failed[number] = whole
+                continue
+            if whole.returns is None:
+                raise OptimizationStrategyError(
+                    f"{HOLD_OUT} is set, and objective {self._objective.name!r} gives no returns: let it give "
+                    "Evaluation(…, returns=…)"
+                )
+            total = len(whole.returns)
+            try:
+                self._cut = hold_out.before(total, whole.periods_per_year, whole.dates), total
+            except CutError as error:
+                raise OptimizationStrategyError(str(error)) from error
+            break
+        return failed
+
+    def _agreeing(self, outcome: Outcome) -> Outcome:
+        """The outcome, failed where its periods are not those of the trials before it: it is cut at another place."""
+        if outcome.scored and self._plan.direction == "minimize" and (self._plan.score or DEFAULT) in SCORES:
+            raise OptimizationStrategyError(
+                f"metadata.direction is minimize, and objective {self._objective.name!r} gives no value; of the score "
+                f"{self._plan.score or DEFAULT!r}, which takes its place, more is better: leave metadata.direction out"
+            )
+        if outcome.total is None or outcome.returns is None:
+            return outcome
+        cut = len(outcome.returns), outcome.total
+        self._cut = self._cut or cut
+        if cut == self._cut:
+            return outcome
+        error = (
+            f"it has {outcome.total} returns, {cut[0]} of them before the hold-out, and the first trial had "
+            f"{self._cut[1]} and {self._cut[0]}: give as many for all parameters, over the same periods"
+        )
+        return Outcome(
+            outcome.number,
+            TrialState.FAILED,
+            error=error,
+            started_at=outcome.started_at,
+            duration_seconds=outcome.duration_seconds,
+        )
 
     def _drawn_seed(self, checkpoint: dict[str, Any]) -> int:
         return int(checkpoint["seed"]) if "seed" in checkpoint else secrets.randbits(SEED_BITS)
@@ -151,6 +241,9 @@ class OptunaStrategy:
             "search_space": self._plan.space.digest(),
             "trials": self._trials,
             "versions": dict(_versions()),
+            "score": self._plan.score,
+            "hold_out": self._plan.hold_out.to_json() if self._plan.hold_out else None,
+            "cut": list(self._cut) if self._cut else None,
         }
 
     def _result(self, trials: list[Trial]) -> StepResult:
@@ -224,6 +317,8 @@ _FIXED = {
     "trials_per_step": "metadata.trials_per_step",
     "search_space": "metadata.search_space (by its digest)",
     "trials": "the number of trials in the ledger",
+    "score": "metadata.score",
+    "hold_out": "metadata.hold_out",
 }
 
 

@@ -14,8 +14,11 @@ from typing import Any, Literal
 
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import OptimizationState
+from o9.strategies.hold_out import FIELD as HOLD_OUT
+from o9.strategies.hold_out import HoldOut, parse_hold_out
 from o9.strategies.parameters import CategoricalParameter, is_int
 from o9.strategies.registry import Objective
+from o9.strategies.scores import SCORES
 from o9.strategies.search_space import SearchSpace
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2")
@@ -29,7 +32,10 @@ LARGEST_TRIALS_PER_STEP = 10_000
 
 @dataclass(frozen=True)
 class Plan:
-    """`seed` is None where none was given. `total_trials` is set where the sampler runs out of sets to try."""
+    """`seed` is None where none was given. `total_trials` is set where the sampler runs out of sets to try.
+
+    score: what makes a value of returns; "" where nothing was asked for.
+    """
 
     space: SearchSpace
     direction: Literal["minimize", "maximize"]
@@ -39,6 +45,8 @@ class Plan:
     total_steps: int
     total_trials: int | None
     family: str | None
+    hold_out: HoldOut | None = None
+    score: str = ""
 
 
 def make_plan(state: OptimizationState, objective: Objective) -> Plan:
@@ -57,6 +65,10 @@ def make_plan(state: OptimizationState, objective: Objective) -> Plan:
         seed = _seed(metadata.get("seed"))
     with faults:
         family = _family(metadata.get("family"))
+    with faults:
+        hold_out = _hold_out(metadata.get("hold_out"), objective)
+    with faults:
+        score = _score(metadata.get("score"), metadata.get("direction", objective.direction))
     faults.refuse()
     _check_sampler(sampler, space)
     total_trials = space.grid_size() if sampler == "grid" else None
@@ -69,6 +81,8 @@ def make_plan(state: OptimizationState, objective: Objective) -> Plan:
         total_steps=_total_steps(state.total_steps, objective, trials_per_step, total_trials),
         total_trials=total_trials,
         family=family,
+        hold_out=hold_out,
+        score=score,
     )
 
 
@@ -139,6 +153,29 @@ def _total_steps(value: Any, objective: Objective, trials_per_step: int, total_t
             "total_steps", f"the grid has {total_trials:,} points; give the number of steps, or make the grid coarser"
         )
     return math.ceil(total_trials / trials_per_step)
+
+
+def _hold_out(value: Any, objective: Objective) -> HoldOut | None:
+    hold_out = parse_hold_out(value)
+    if hold_out is not None and objective.gives_value and not objective.truncatable:
+        raise OptimizationValidationError(
+            HOLD_OUT,
+            f"objective {objective.name!r} gives a value that may know the periods held out, and cannot be truncated: "
+            "leave metadata.hold_out out",
+        )
+    return hold_out
+
+
+def _score(value: Any, direction: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not value:
+        raise OptimizationValidationError("metadata.score", f"expected the name of a score, got {value!r:.60}")
+    if value in SCORES and direction == "minimize":
+        raise OptimizationValidationError(
+            "metadata.direction", f"more is better of the score {value!r}; leave metadata.direction out"
+        )
+    return value
 
 
 def _family(value: Any) -> str | None:

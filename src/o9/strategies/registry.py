@@ -1,8 +1,9 @@
-"""Objectives and strategies, found by name.
+"""Objectives, strategies and scores, found by name.
 
-Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`); what
-O9 brings along (`o9.objectives.catalogue`, and the strategy `optuna`, also called `default`); the entry points of the
-group `o9.objectives` or `o9.strategies`; and, where it has a colon, the import path `package.module:name`.
+Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`,
+`register_score`); what O9 brings along (`o9.objectives.catalogue`, the strategy `optuna`, also called `default`, and
+`o9.strategies.scores`); the entry points of the group `o9.objectives`, `o9.strategies` or `o9.scores`; and, where it
+has a colon, the import path `package.module:name`.
 
 `allowed_imports` are the module prefixes that an import path may name; empty, it may name none. Other modules are not
 imported, and what an allowed one merely holds, being defined elsewhere, is refused unless it was registered. Who calls
@@ -29,9 +30,11 @@ from o9.model.optimization import DEMONSTRATION
 from o9.model.trial import fingerprint
 from o9.objectives.catalogue import BUILTIN, BuiltinObjective
 from o9.strategies.import_paths import ImportPathError, find, module_of
+from o9.strategies.scores import SCORES, Score
 
 OBJECTIVES_GROUP = "o9.objectives"
 STRATEGIES_GROUP = "o9.strategies"
+SCORES_GROUP = "o9.scores"
 BUILT_IN_STRATEGIES = ("default", "optuna")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,7 +45,8 @@ class Objective:
     """A function to optimize, with the defaults that its author gave.
 
     `locator` is `module:name` where a fresh process can import the function by it; None where it has to be shipped.
-    `total_steps` 0 leaves their number to the strategy. `truncatable`: see `objective`.
+    `total_steps` 0 leaves their number to the strategy. `truncatable`: see `objective`. gives_value: it is known that
+    its answers have a value, which O9 is not left to compute.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Objective:
     total_steps: int = 0
     trials_per_step: int = 1
     truncatable: bool = False
+    gives_value: bool = False
 
     @cached_property
     def is_async(self) -> bool:
@@ -97,6 +102,7 @@ class ResolvedStrategy:
 
 _objectives: dict[str, Objective] = {}
 _strategies: dict[str, ResolvedStrategy] = {}
+_scores: dict[str, Score] = {}
 
 
 def objective(
@@ -112,7 +118,8 @@ def objective(
 
     `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. `truncatable` lets O9 look for a
     look-ahead: the function takes a keyword `periods` too, None by default; with a number it computes as if its data
-    ended with that many returns, closes nothing at their end, and gives exactly those. One whose decisions then end a
+    ended with that many returns, closes nothing at their end, and gives exactly those. So can `metadata.hold_out` keep
+    the last part of the data from the search. One whose decisions then end a
     day before its returns is also seen to forget a shift.
 
     >>> @objective("parabola", search_space={"x": {"type": "float", "low": -1, "high": 1}})
@@ -152,6 +159,40 @@ def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) ->
             "metadata", f'expected names of keys such as ("desk",), got {metadata!r:.100}'
         )
     _strategies[name] = replace(_classify(name, thing), metadata=tuple(metadata))
+
+
+def register_score(name: str, function: Score) -> None:
+    """Let `metadata.score` name `function(returns, periods_per_year)`, which makes a value of an objective's returns.
+
+    returns: simple returns a period before the hold-out, as a numpy array of float64; periods_per_year: None where the
+    objective does not say. It gives one finite number; what it raises makes that trial failed. It runs where the
+    objective does.
+    """
+    _check_name(name, "score")
+    if name in SCORES:
+        raise OptimizationStrategyError(f"score {name!r} is built in; register yours under another name")
+    if not callable(function) or is_async(function):
+        raise OptimizationStrategyError(
+            f"score {name!r}: expected a function(returns, periods_per_year), got {type(function).__name__}"
+        )
+    _scores[name] = function
+
+
+def resolve_score(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Score | None:
+    """The function of this name; None for a built-in one, which every process has. Raises as `resolve_objective`."""
+    _check_is_name(name, "score")
+    if name in SCORES:
+        return None
+    found = _find(name, "score", SCORES_GROUP, _scores, allowed_imports)
+    target: Score = found[0] if isinstance(found, tuple) else found
+    if not callable(target):
+        raise OptimizationStrategyError(f"score {name!r} is not a function but {type(target).__name__}")
+    return target
+
+
+def score_names() -> list[str]:
+    """Every name that can be resolved without an import path."""
+    return sorted({*_scores, *SCORES, *_entry_points(SCORES_GROUP)})
 
 
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
@@ -248,7 +289,8 @@ def _allowed_on_this_machine() -> tuple[str, ...] | None:
 
 def _is_registered(target: Any) -> bool:
     functions = [known.function for known in list(_objectives.values())]
-    return any(known is target for known in (*functions, *(known.target for known in list(_strategies.values()))))
+    strategies = [known.target for known in list(_strategies.values())]
+    return any(known is target for known in (*functions, *strategies, *list(_scores.values())))
 
 
 def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...] | None = None) -> tuple[Any, str]:
@@ -274,11 +316,12 @@ def _from_catalogue(entry: BuiltinObjective) -> Objective:
         total_steps=entry.total_steps,
         trials_per_step=entry.trials_per_step,
         truncatable=entry.truncatable,
+        gives_value=True,
     )
 
 
 def _unknown(name: str, what: str, group: str) -> str:
-    known = objective_names() if group == OBJECTIVES_GROUP else strategy_names()
+    known = {OBJECTIVES_GROUP: objective_names, STRATEGIES_GROUP: strategy_names, SCORES_GROUP: score_names}[group]()
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (

@@ -103,9 +103,11 @@ class Shipment:
     Raises OptimizationStrategyError where it can be sent in no way.
     """
 
-    def __init__(self, what: str, thing: Any, locator: str | None = None) -> None:
+    def __init__(self, what: str, thing: Any, locator: str | None = None, module: str | None = None) -> None:
+        """`module`: where the users' code in `thing` is from, if that is not where `thing` is."""
         self._what = what
         self._thing = thing
+        self._module = module or getattr(thing, "__module__", None)
         self._locator = locator
         self._pickled = None if self._locator else self._pickle()
         content = self._pickled or str(self._locator).encode()
@@ -114,7 +116,7 @@ class Shipment:
     async def load(self, child: Child) -> None:
         """Make `child` have it under `key`."""
         reply = await child.exchange("load", self.key, self._locator, self._pickled, label=self._what)
-        module = getattr(self._thing, "__module__", None)
+        module = self._module
         if reply[0] == "missing" and module in sys.modules and f"{module}.".startswith(f"{reply[1]}."):
             # The parent has the module and the child cannot import it: a notebook's, a test's, or one loaded from a
             # file. Then its code is sent.

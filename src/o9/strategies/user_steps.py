@@ -9,13 +9,14 @@ raises, is an OptimizationStrategyError that names the strategy.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.trial import Trial
 from o9.strategies.answers import failure_text
+from o9.strategies.hold_out import HeldOut
 from o9.strategies.protocol import StepResult
 from o9.strategies.registry import ResolvedStrategy
 from o9.strategies.step_results import check_result
@@ -55,6 +56,14 @@ class UserSteps:
     def interrupted(self) -> tuple[Trial, ...]:
         """Nothing: what a user's step was evaluating is known only to itself."""
         return ()
+
+    @property
+    def holds_out(self) -> bool:
+        """Never: it evaluates by itself."""
+        return False
+
+    async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
+        raise OptimizationStrategyError(f"{self._what} evaluates by itself, and nothing is held out")
 
     async def close(self) -> None:
         """Close the strategy if it has been started and wants to be, and end its child."""

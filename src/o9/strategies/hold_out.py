@@ -1,0 +1,130 @@
+"""`metadata.hold_out`: which of an objective's periods no sampler may see. Pure; runs in child processes too.
+
+Contract. `parse_hold_out` checks what somebody typed and names the field; `HoldOut.before` says how many periods come
+before the cut, and raises CutError, with the remedy, where that cannot be known or leaves too few on one side.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from o9.model.dates import second_of
+from o9.model.errors import OptimizationValidationError
+
+FIELD = "metadata.hold_out"
+LEAST_PERIODS = 10  # on each side of the cut
+_YEARS = re.compile(r"(\d+(?:\.\d+)?)\s*y(?:ears?)?")
+_EXPECTED = (
+    "expected a share between 0 and 1 (0.3), the first day of the hold-out ('2019-01-01'), or years ('3y'); "
+    "as a mapping: {share: 0.3}, {date: '2019-01-01'} or {years: 3}"
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the best and its baseline earned on the periods held out, which `dates` are of; or `error`, why that is not known."""
+
+    returns: tuple[float, ...] | None = None
+    baseline: tuple[float, ...] | None = None
+    dates: tuple[float, ...] | None = None
+    error: str = ""
+
+
+class CutError(Exception):
+    """These periods cannot be cut as `metadata.hold_out` says; says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """The last part of the periods: a share of them, those from a day on (ISO), or the last years. One is given."""
+
+    share: float | None = None
+    since: str | None = None
+    years: float | None = None
+
+    def before(self, periods: int, periods_per_year: float | None, dates: Sequence[float] | None) -> int:
+        """How many of `periods` come before the cut. `dates`: of each period, seconds since 1970 in order."""
+        if self.since is not None:
+            before = self._before_day(dates)
+        elif self.years is not None:
+            if periods_per_year is None:
+                raise CutError(
+                    f"{FIELD} gives years, and the objective says not how many periods a year has: give "
+                    "Evaluation(…, periods_per_year=252), or a share"
+                )
+            before = periods - round(self.years * periods_per_year)
+        else:
+            before = periods - int(periods * (self.share or 0.0))
+        if not LEAST_PERIODS <= before <= periods - LEAST_PERIODS:
+            before = min(max(0, before), periods)
+            raise CutError(
+                f"{FIELD} leaves {before:,} of {periods:,} periods to search on and {periods - before:,} held out; "
+                f"each side needs at least {LEAST_PERIODS}"
+            )
+        return before
+
+    def to_json(self) -> dict[str, float | str]:
+        """What is kept of it in a checkpoint."""
+        given = {"share": self.share, "date": self.since, "years": self.years}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _before_day(self, dates: Sequence[float] | None) -> int:
+        if dates is None:
+            raise CutError(
+                f"{FIELD} is a date, and the objective gives no dates: give Evaluation(…, dates=…), one for each "
+                "return, returns as a pandas Series with its index, or a share"
+            )
+        return bisect_left(dates, second_of(self.since))
+
+
+def parse_hold_out(raw: Any) -> HoldOut | None:
+    """None for none. Raises OptimizationValidationError, naming the field."""
+    if raw is None:
+        return None
+    if isinstance(raw, Mapping):
+        if len(raw) != 1 or (key := next(iter(raw))) not in ("share", "date", "years"):
+            raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {dict(raw)!r:.80}")
+        value = raw[key]
+        if key == "share":
+            return _share(value)
+        return _since(value) if key == "date" else _years(value)
+    if isinstance(raw, (str, date)):
+        found = _YEARS.fullmatch(raw.strip()) if isinstance(raw, str) else None
+        return _years(float(found[1])) if found else _since(raw)
+    return _share(raw)
+
+
+def _share(value: Any) -> HoldOut:
+    if not _is_number(value) or not 0 < value < 1:
+        raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {value!r:.80}")
+    return HoldOut(share=float(value))
+
+
+def _since(value: Any) -> HoldOut:
+    text = value.isoformat()[:10] if isinstance(value, date) else value
+    if not isinstance(text, str) or _day(text) is None:
+        raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {value!r:.80}")
+    return HoldOut(since=text)
+
+
+def _years(value: Any) -> HoldOut:
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {value!r:.80}")
+    return HoldOut(years=float(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _day(text: str) -> str | None:
+    try:
+        return date.fromisoformat(text).isoformat() if len(text) == 10 else None
+    except ValueError:
+        return None
