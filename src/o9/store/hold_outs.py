@@ -19,7 +19,8 @@ from o9.store.unit import UnitOfWork
 
 @dataclass(frozen=True)
 class KeepHoldOut:
-    """By the attempt that holds the optimization: `returns` of trial `number`, its baseline's if it has one, and their dates."""
+    """By the attempt that holds the optimization: `returns` of trial `number`, its baseline's if it has one, and the
+    dates of both."""
 
     optimization_id: str
     fence: int

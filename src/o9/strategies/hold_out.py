@@ -28,7 +28,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the best and its baseline earned on the periods held out, which `dates` are of; or `error`, why that is not known."""
+    """What the best and its baseline earned on the periods held out, and the dates; or `error`, why it is not known."""
 
     returns: tuple[float, ...] | None = None
     baseline: tuple[float, ...] | None = None
