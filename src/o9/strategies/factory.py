@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
