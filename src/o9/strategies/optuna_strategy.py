@@ -168,7 +168,9 @@ class OptunaStrategy:
                 failed = await self._find_cut(hold_out, parameters, numbers)
             self._evaluator.periods = self._cut[0] if self._cut else None
         left = {number: chosen for number, chosen in zip(numbers, parameters, strict=True) if number not in failed}
+        printed = {number: self._evaluator.printed[number] for number in failed if number in self._evaluator.printed}
         found = await self._evaluator.evaluate(list(left.values()), list(left))
+        self._evaluator.printed |= printed
         outcomes = failed | {outcome.number: outcome for outcome in found}
         return [self._agreeing(outcomes[number]) for number in numbers]
 
