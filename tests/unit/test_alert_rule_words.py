@@ -98,8 +98,8 @@ rules:
   - {name: d/e, when: queued > 1}
   - {name: " f", when: queued > 1}
   - {name: "g\\nh", when: queued > 1}
-  - {name: i, when: queued == 5, clear: queued == 5}
-  - {name: j, when: queued > 5 or queued < 3, clear: queued > 6}
+  - {name: i, when: queued > 5, clear: queued > 6}
+  - {name: j, when: queued < 3, clear: queued > 2}
   - {name: k, when: died == 1, scope: END, level: fatal}
   - {name: l, when: queued > 1, level: CRITICAL, labels: {desk: ""}}
 """
@@ -116,8 +116,8 @@ def test_what_could_not_be_told_is_refused_by_its_field() -> None:
         (5, "labels.rule", "the rule's own `name` says it"), (5, "labels.title", "the rule's own `title` says it"),
         (6, "labels.strategy", "O9 sets it"), (7, "name", "take '-' instead of '/'"),
         (8, "name", "no blanks around it"), (9, "name", "printable text of 1 to 150"),
-        (10, "clear", "it holds only where `when: queued == 5` does, too"),
-        (11, "clear", "it holds only where `when: queued > 5 or queued < 3` does, too"),
+        (10, "clear", "it looks the same way as `when: queued > 5`"),
+        (11, "clear", "between its limit and that of `when: queued < 3` both hold"),
         (12, "scope", "no scope is called 'END'; did you mean `each end`?"),
     ]  # fmt: skip
     assert [(line, field) for line, field, _ in faults] == [(line, field) for line, field, _ in expected]

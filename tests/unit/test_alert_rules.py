@@ -285,7 +285,7 @@ rules:
   - {name: d, when: failure_rate > soon}
   - {name: e, when: failure_rate > 0.2, clear: failure_rate < 0.3}
   - {name: f, when: failure_rate > 0.2, clear: failure_rate > 0.1}
-  - {name: g, when: queued > 1 and failure_rate > 0.2 or queued > 5}
+  - {name: g, when: 1 < queued < 5}
   - {name: h, when: queued > 1, scope: each type}
   - {name: i}
   - {name: failed, for: 10m}
@@ -307,7 +307,7 @@ def test_every_fault_has_its_line_and_its_field() -> None:
         (5, "when", ANY("'soon' is no number, share or duration")),
         (6, "clear", ANY("both hold; clear begins at 0.2")),
         (7, "clear", ANY("such as `failure_rate < 0.2`")),
-        (8, "when", ANY("take one of them")),
+        (8, "when", ANY("is no comparison")),
         (9, "when", ANY("`scope: global` has it")),
         (10, "", ANY("`when` is missing")),
         (11, "for", ANY("without a length")),

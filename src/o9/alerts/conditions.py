@@ -1,20 +1,19 @@
 """Conditions over figures, as people write them: `failure_rate > 20% and last_hour.ended >= 10`.
 
-A condition is one comparison, or several that are joined by `and` or by `or`. A limit is a number, a share in percent,
-or a duration, which means its seconds, and has to suit the figure's unit; what could never hold, and what holds
-whatever happens, is refused. `o9.alerts.figures` has the figures of each scope. A figure that is not known makes a
-condition unknown, not false. Pure.
+A condition is a comparison, or several joined by `and` and `or`, with parentheses. A limit is a number, a share in
+percent, or a duration, which means its seconds; it has to suit the figure's unit and lie within its bounds.
+`o9.alerts.figures` has the figures of each scope. An unknown figure makes a condition unknown, not false. Pure.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 
 from o9.alerts.figures import FLAG, QUANTITIES, Quantity, Scope, Unit, is_figure, quantity_of
 from o9.alerts.reading import span_of
@@ -25,10 +24,11 @@ Figures = Mapping[str, float | None]
 class Reading(str, Enum):
     """What the figures say of a rule."""
 
-    HOLDS = "its condition holds"
-    BETWEEN = "its condition does not hold, and it is not clear yet"
-    CLEAR = "it is clear"
-    UNKNOWN = "a figure of it is not known"
+    HOLDS = "holds"
+    BETWEEN = "between"
+    """Its condition does not hold, and it is not clear yet."""
+    CLEAR = "clear"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +42,47 @@ class Comparison:
         value = figures.get(self.figure)
         return None if value is None or math.isnan(value) else _SIGNS[self.sign](value, self.limit)
 
+    def comparisons(self) -> Iterator[Comparison]:
+        yield self
+
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """All of `parts`, or with `either` one of them; `text` is how it was written."""
+class Joined:
+    """By `and`, or with `either` by `or`."""
 
-    text: str
-    parts: tuple[Comparison, ...]
+    parts: tuple[Comparison | Joined, ...]
     either: bool = False
 
     def holds(self, figures: Figures) -> bool | None:
         """None where what is not known decides."""
         answers = [part.holds(figures) for part in self.parts]
-        decides = self.either  # one such answer is enough
-        if decides in answers:
-            return decides
-        return None if None in answers else not decides
+        if self.either in answers:  # one such answer is enough
+            return self.either
+        return None if None in answers else not self.either
+
+    def comparisons(self) -> Iterator[Comparison]:
+        for part in self.parts:
+            yield from part.comparisons()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`text` is how it was written."""
+
+    text: str
+    expression: Comparison | Joined
+
+    def holds(self, figures: Figures) -> bool | None:
+        """None where what is not known decides."""
+        return self.expression.holds(figures)
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        return tuple(self.expression.comparisons())
 
     @property
     def figures(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(part.figure for part in self.parts))
+        return tuple(dict.fromkeys(each.figure for each in self.comparisons))
 
 
 def reading(when: Condition, clear: Condition | None, figures: Figures) -> Reading:
@@ -77,43 +98,32 @@ def reading(when: Condition, clear: Condition | None, figures: Figures) -> Readi
 
 def condition_of(text: str, scope: Scope) -> Condition:
     """What is written in `text`. Raises ValueError, with the remedy."""
-    pieces = _JOINT.split(text.strip())
-    joints = {joint.lower() for joint in pieces[1::2]}
-    if len(joints) > 1:
-        raise ValueError("it joins by `and` and by `or`; take one of them, and write another rule for the rest")
-    parts = tuple(_comparison(piece.strip(), scope) for piece in pieces[::2])
-    made = Condition(text.strip(), parts, joints == {"or"})
-    if (figure := _settled(made, scope)) is not None:
-        raise ValueError(
-            f"it always holds: each `{figure}` is some of this; join by `and`"
-            if made.either
-            else f"it never holds: no `{figure}` is all of this at once; join by `or`, or write two rules"
-        )
-    return made
+    return Condition(text.strip(), _expression(_parsed(text, scope), scope, text))
 
 
-def contradiction(when: Condition, clear: Condition, scope: Scope) -> str | None:
-    """Why `clear` cannot belong to `when`, where that can be seen: where they are about the same figure; else None."""
-    if when.figures != clear.figures or len(when.figures) > 1:
+def contradiction(when: Condition, clear: Condition) -> str | None:
+    """Why `clear` cannot belong to `when`, where both are one comparison of the same figure; else None."""
+    first, second = when.expression, clear.expression
+    if not isinstance(first, Comparison) or not isinstance(second, Comparison) or first.figure != second.figure:
         return None
-    if len(when.parts) == len(clear.parts) == 1 and (why := _not_opposite(when, clear)) is not None:
-        return why
-    (figure,) = when.figures
-    values = _values(quantity_of(figure, scope), (*when.parts, *clear.parts))
-    if not any(clear.holds({figure: value}) and not when.holds({figure: value}) for value in values):
-        return f"it holds only where `when: {when.text}` does, too, and what holds is not clear; take the other side"
+    if first.sign[0] not in "<>" or second.sign[0] not in "<>":
+        return None
+    if first.sign[0] == second.sign[0]:
+        other = f"`{first.figure} {first.sign.translate(_MIRRORED)} {first.limit:g}`"
+        return f"it looks the same way as `when: {when.text}`; clear is the other side, such as {other}"
+    if second.limit > first.limit if first.sign[0] == ">" else second.limit < first.limit:
+        return f"between its limit and that of `when: {when.text}` both hold; clear begins at {first.limit:g} or beyond"
     return None
 
 
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
+_WRITTEN: dict[type[ast.cmpop], str] = {
+    ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!=",
+}  # fmt: skip
 _MIRRORED = str.maketrans("<>", "><")
-_JOINT = re.compile(r"\s+(and|or)\s+", re.IGNORECASE)
-_COMPARISON = re.compile(r"([^\s<>=!]+)\s*(>=|<=|==|!=|>|<)\s*([^\s<>=!]+(?:\s+%)?)")
-_SWAPPED = re.compile(r"=([<>])")
-_WORD = re.compile(r"[\w.]+")
-_ASSIGNMENT = re.compile(r"([^\s<>=!]+)\s*=\s*([^\s<>=!]+)")
+_WORD = re.compile(r"[^\s<>=!()]+(?:\s+%)?")
 _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)")
 _WRITTEN_AS = {
     Unit.SHARE: ("20%", "0.2"), Unit.PERCENT: ("80%", "80"), Unit.SECONDS: ("10m", "1h30m", "90"), Unit.COUNT: ("10",),
@@ -126,23 +136,48 @@ _TAKES = {
 }  # fmt: skip
 
 
-def _comparison(text: str, scope: Scope) -> Comparison:
-    found = _COMPARISON.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r:.80} is no comparison; {_rewritten(text, scope)}")
-    figure, sign, told = found.groups()
-    if figure[0] in "0123456789.+-" and is_figure(told, scope):
-        raise ValueError(f"the figure comes first; write it as `{told} {sign.translate(_MIRRORED)} {figure}`")
+def _parsed(text: str, scope: Scope) -> ast.expr:
+    """As Python would read it, were each figure and limit, which are no Python, a name in brackets."""
+
+    def word(found: re.Match[str]) -> str:
+        return found[0].lower() if found[0].lower() in ("and", "or") else f"_[{found[0]!r}]"
+
+    try:
+        return ast.parse(_WORD.sub(word, text.strip()), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError(f"{text.strip()!r:.80} is no comparison; {_rewritten(text.strip(), scope)}") from None
+
+
+def _expression(node: ast.expr, scope: Scope, text: str) -> Comparison | Joined:
+    if isinstance(node, ast.BoolOp):
+        return Joined(tuple(_expression(each, scope, text) for each in node.values), isinstance(node.op, ast.Or))
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        sign = _WRITTEN.get(type(node.ops[0]))
+        left, right = _word(node.left), _word(node.comparators[0])
+        if sign and left and right:
+            return _comparison(left, sign, right, scope)
+    raise ValueError(f"{text.strip()!r:.80} is no comparison; {_rewritten(text.strip(), scope)}")
+
+
+def _word(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.value, ast.Name):
+        return str(node.slice.value)
+    return None
+
+
+def _comparison(figure: str, sign: str, given: str, scope: Scope) -> Comparison:
+    if figure[0] in "0123456789.+-" and is_figure(given, scope):
+        raise ValueError(f"the figure comes first; write it as `{given} {sign.translate(_MIRRORED)} {figure}`")
     quantity = quantity_of(figure, scope)
-    if is_figure(told, scope):
-        raise ValueError(f"`{told}` is a figure, too; a figure is compared with a number, a share or a duration only")
-    limit, unit = _limit(told, figure, quantity)
+    if is_figure(given, scope):
+        raise ValueError(f"`{given}` is a figure, too; a figure is compared with a number, a share or a duration only")
+    limit, unit = _limit(given, figure, quantity)
     if unit not in _TAKES[quantity.unit]:
-        raise ValueError(f"{_unit_of(figure, quantity)}, and {told!r:.80} is {unit.value}; {_written_as(quantity)}")
+        raise ValueError(f"{_unit_of(figure, quantity)}, and {given!r:.80} is {unit.value}; {_written_as(quantity)}")
     if unit is Unit.SHARE and quantity.unit is not Unit.PERCENT:
         limit /= 100
     made = Comparison(figure, sign, limit)
-    _check_bounds(made, quantity, told)
+    _check_bounds(made, quantity, given)
     return made
 
 
@@ -152,15 +187,12 @@ def _rewritten(text: str, scope: Scope) -> str:
         return "comparisons are joined by `and` or by `or`"
     if " for " in text:
         return "how long it has to hold stands in the rule's own field `for`"
-    straight = _SWAPPED.sub(r"\1=", text)
-    if assigned := _ASSIGNMENT.fullmatch(straight):
-        straight = f"{assigned[1]} == {assigned[2]}"
-    if straight == text or not _COMPARISON.fullmatch(straight):
-        known = [name for name in (*_WORD.findall(text), *QUANTITIES[scope]) if is_figure(name, scope)]
-        straight = (
-            f"{known[0]} > {_WRITTEN_AS[quantity_of(known[0], scope).unit][0]}" if known else "failure_rate > 20%"
-        )
-    return f"write it as `{straight}`"
+    straight = re.sub(r"(?<![<>=!])=(?![=<>])", "==", re.sub(r"=([<>])", r"\1=", text))
+    if straight != text:
+        return f"write it as `{straight}`"
+    known = [name for name in (*_WORD.findall(text), *QUANTITIES[scope]) if is_figure(name, scope)]
+    example = f"{known[0]} > {_WRITTEN_AS[quantity_of(known[0], scope).unit][0]}" if known else "failure_rate > 20%"
+    return f"write it as `{example}`"
 
 
 def _unit_of(figure: str, quantity: Quantity) -> str:
@@ -187,13 +219,16 @@ def _limit(text: str, figure: str, quantity: Quantity) -> tuple[float, Unit]:
     return limit, Unit.SHARE if found[2] else Unit.NUMBER
 
 
-def _check_bounds(part: Comparison, quantity: Quantity, told: str) -> None:
+def _check_bounds(part: Comparison, quantity: Quantity, given: str) -> None:
     """Raises ValueError where no value of the quantity makes it true, or where each does."""
-    answers = {part.holds({part.figure: value}) for value in _values(quantity, [part])}
+    limit, low, high = part.limit, quantity.low, quantity.high
+    within, equality = low <= limit <= high, part.sign in ("==", "!=")
+    if equality and within and (quantity.unit is not Unit.COUNT or limit.is_integer()):
+        return
+    answers = {part.sign == "!="} if equality else {part.holds({part.figure: end}) for end in (low, high)}
     if len(answers) == 2:
         return
-    limit, low, high = part.limit, quantity.low, quantity.high
-    if low <= limit <= high and part.sign in ("==", "!="):
+    if within and equality:
         lies = "is a whole number"
     elif quantity == FLAG:
         lies = "is 0 or 1"
@@ -203,46 +238,7 @@ def _check_bounds(part: Comparison, quantity: Quantity, told: str) -> None:
         lies = f"lies between {low:.0%} and {high:.0%}"
     else:
         lies = f"lies between {low:g} and {high:g}"
-    percent = quantity.unit is Unit.SHARE and 1 < limit <= 100 and "%" not in told
-    remedy = f"; did you mean `{part.figure} {part.sign} {told}%`?" if percent else ""
+    percent = quantity.unit is Unit.SHARE and 1 < limit <= 100 and "%" not in given
+    remedy = f"; did you mean `{part.figure} {part.sign} {given}%`?" if percent else ""
     holds = "always holds" if True in answers else "never holds"
-    raise ValueError(f"`{part.figure} {part.sign} {told}` {holds}: `{part.figure}` {lies}{remedy}")
-
-
-def _settled(condition: Condition, scope: Scope) -> str | None:
-    """The figure, if there is one, by which alone it is false (or with `either` true) whatever its value is."""
-    for figure in condition.figures:
-        of_it = replace(condition, parts=tuple(part for part in condition.parts if part.figure == figure))
-        answers = {of_it.holds({figure: value}) for value in _values(quantity_of(figure, scope), of_it.parts)}
-        if answers == {condition.either}:
-            return figure
-    return None
-
-
-def _values(quantity: Quantity, parts: Iterable[Comparison]) -> list[float]:
-    """Of its values the limits of `parts`, and one of each stretch between them: no other is answered differently."""
-    low, high = quantity.low, quantity.high
-    edges = sorted({low, high, *(part.limit for part in parts if low <= part.limit <= high)})
-    if quantity.unit is not Unit.COUNT:
-        return [*edges, *(left / 2 + right / 2 for left, right in pairwise(edges))]
-    around = {near for edge in edges if math.isfinite(edge) for near in _whole_around(edge)}
-    return [value for value in (*around, math.inf) if low <= value <= high]
-
-
-def _whole_around(limit: float) -> tuple[float, ...]:
-    return float(math.ceil(limit)) - 1, float(math.floor(limit)), float(math.ceil(limit)), float(math.floor(limit)) + 1
-
-
-def _not_opposite(when: Condition, clear: Condition) -> str | None:
-    above, below = when.parts[0], clear.parts[0]
-    if above.sign[0] not in "<>" or below.sign[0] not in "<>":
-        return None
-    if above.sign[0] == below.sign[0]:
-        return f"it looks the same way as `when: {when.text}`; clear is the other side, such as {_other_side(above)}"
-    if (below.limit > above.limit) if above.sign[0] == ">" else (below.limit < above.limit):
-        return f"between its limit and that of `when: {when.text}` both hold; clear begins at {above.limit:g} or beyond"
-    return None
-
-
-def _other_side(part: Comparison) -> str:
-    return f"`{part.figure} {part.sign.translate(_MIRRORED)} {part.limit:g}`"
+    raise ValueError(f"`{part.figure} {part.sign} {given}` {holds}: `{part.figure}` {lies}{remedy}")

@@ -2,7 +2,7 @@
 
 Contract. `Secrets` holds what is secret in a channel's address; it shows itself to nobody. `redacted` is what every
 text about a channel goes through before anybody sees it: an error's, a server's answer, a line of a log. While code
-runs `guarded`, what any library logs in that thread or task is redacted as it is logged, whoever reads it. Apprise's
+runs `guarded`, what Apprise and the HTTP libraries log in that thread or task is redacted, whoever reads it. Apprise's
 own `url(privacy=True)` is not enough: it shows a webhook's path, and the headers that a URL adds.
 
 A password and a service's private tokens are hidden whatever their length (those of one to three characters where they
@@ -19,7 +19,6 @@ import html
 import json
 import logging
 import re
-import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -101,8 +100,7 @@ def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
 
 @contextmanager
 def guarded(secrets: Secrets) -> Iterator[None]:
-    """Redact what is logged in this thread or task meanwhile."""
-    _listen()
+    """Redact what the LIBRARIES log in this thread or task meanwhile."""
     before = _guard.set(secrets)
     try:
         yield
@@ -110,39 +108,20 @@ def guarded(secrets: Secrets) -> Iterator[None]:
         _guard.reset(before)
 
 
-def discreet(record: logging.LogRecord) -> bool:
-    """A filter for the logger of a library that logs addresses in threads of its own: none of its DEBUG lines passes.
-
-    Those are whole URLs and their parts one by one.
-    """
-    if record.levelno < logging.INFO:
+def _redact(record: logging.LogRecord) -> bool:
+    """A filter. Apprise's DEBUG lines, which are whole URLs and their parts one by one, never pass."""
+    secrets = _guard.get()
+    if record.name == "apprise" and record.levelno < logging.INFO:
         return False
-    _clean(record, _guard.get() or NONE_KNOWN)
+    if secrets is not None or record.name == "apprise":  # which also sends in threads of its own
+        _clean(record, secrets or NONE_KNOWN)
     return True
 
 
 _guard: ContextVar[Secrets | None] = ContextVar("o9_guarded_secrets", default=None)
-_lock = threading.Lock()
-_listening = False
-
-
-def _listen() -> None:
-    """Put the guard before the making of log records, once in a process."""
-    global _listening
-    with _lock:
-        if _listening:
-            return
-        make = logging.getLogRecordFactory()
-
-        def guard(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            record = make(*args, **kwargs)
-            secrets = _guard.get()
-            if secrets is not None:
-                _clean(record, secrets)
-            return record
-
-        logging.setLogRecordFactory(guard)
-        _listening = True
+LIBRARIES = ("apprise", "httpx", "urllib3.connectionpool", "urllib3.util.retry")  # whose loggers name addresses
+for _name in LIBRARIES:
+    logging.getLogger(_name).addFilter(_redact)
 
 
 def _clean(record: logging.LogRecord, secrets: Secrets) -> None:

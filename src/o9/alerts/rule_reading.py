@@ -83,7 +83,7 @@ def _rule(reader: Reader, item: Node, found: Mapping[str, Node], name: str, base
         made = replace(base, when=when or base.when, clear=clear or (None if when else base.clear))
         if when and "message" not in found:
             made = replace(made, says="")
-    if made.when is not None and clear is not None and (wrong := contradiction(made.when, clear, scope)) is not None:
+    if made.when is not None and clear is not None and (wrong := contradiction(made.when, clear)) is not None:
         reader.fault(found["clear"], wrong)
     return replace(made, **given)
 

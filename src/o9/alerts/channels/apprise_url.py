@@ -1,9 +1,8 @@
 """Any service that Apprise knows, by its URL.
 
 Contract. The URL is a secret: nothing that this channel shows, raises, logs or answers holds more of it than the scheme
-and the host. Apprise itself says only whether a send succeeded. Why it did not is what its plugin had at hand when it
-complained to its logger: the HTTP answer, with its status and Retry-After, or the error that was raised. Where it had
-neither, the reason is what it complained of, and whether to try again is not known: then it is tried again.
+and the host. Apprise itself says only whether a send succeeded. The reason of a failure is the error that its plugin
+was handling when it logged, else what it logged; the send is tried again unless the error says that it cannot succeed.
 
 Each send has a plugin of its own, since plugins keep state. A URL of several targets is one channel: if one of them
 fails, all are told again.
@@ -25,11 +24,11 @@ from markdown_it import MarkdownIt
 from markupsafe import escape
 from pydantic import SecretStr
 
-from o9.alerts.channels.outcome import Answer, Failed, Sent, answer_in, failed, failure_of, failure_of_answer
+from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of
 from o9.alerts.channels.threads import Threads
 from o9.alerts.messages import TITLE_LIMIT, Message
 from o9.alerts.notice import Notice
-from o9.alerts.redaction import Secrets, discreet, guarded, host_in, is_host, parts_of, redacted
+from o9.alerts.redaction import Secrets, guarded, host_in, is_host, parts_of, redacted
 from o9.alerts.templating import Form, markdown_text
 from o9.alerts.text import line, size
 from o9.model.errors import OptimizationValidationError
@@ -39,7 +38,6 @@ from o9.model.states import AlertLevel
 SECONDS = 30.0
 READ_SECONDS = 15.0  # for an answer, where the URL has no `rto`; Apprise's 4 s make doubles of what is only slow
 URL_LIMIT = 8_000
-logging.getLogger("apprise").addFilter(discreet)  # Prefect's blocks log through it, too
 _SPARE = 10  # units that Apprise puts between a title and a body
 
 _KINDS = {
@@ -100,12 +98,10 @@ class AppriseChannel:
 
 
 class _Complaints(logging.Handler):
-    """What a plugin says to its logger, and what it has at hand then."""
+    """What a plugin says to its logger, and the error that it is handling then."""
 
     def __init__(self, plugin: NotifyBase) -> None:
         super().__init__(logging.WARNING)
-        self._plugin = plugin
-        self._answer: Answer | None = None
         self._error: BaseException | None = None
         self._said = ""
         listening = logging.Logger("apprise", logging.WARNING)
@@ -117,25 +113,11 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self._said = record.getMessage()
         self._error = sys.exc_info()[1] or self._error
-        self._answer = self._at_hand() or self._answer
 
     def failure(self, secrets: Secrets) -> Failed:
-        now = utc_now()
-        if self._answer is not None:
-            return failure_of_answer(self._answer, secrets, now=now)
         if self._error is not None:
-            return failure_of(self._error, secrets, now=now)
+            return failure_of(self._error, secrets, now=utc_now())
         return failed(self._said or "Apprise could not send it, and does not say why", secrets)
-
-    def _at_hand(self) -> Answer | None:
-        """The HTTP answer among the variables of the plugin's method that complains."""
-        frame = sys._getframe(1)
-        while frame is not None:
-            if frame.f_locals.get("self") is self._plugin:
-                answers = (answer_in(each) for each in frame.f_locals.values() if hasattr(each, "status_code"))
-                return next((each for each in answers if each is not None), None)
-            frame = frame.f_back  # type: ignore[assignment]
-        return None
 
 
 def _plugin(name: str, url: str) -> NotifyBase:

@@ -7,7 +7,6 @@ send that was cut off or whose answer was lost has arrived is unknown, and its r
 
 from __future__ import annotations
 
-import json
 import re
 import smtplib
 import ssl
@@ -66,47 +65,35 @@ def failed(
 
 
 def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: datetime) -> Failed:
-    """What an exception of a channel means: an HTTP answer that it carries, SMTP's codes, the network's errors."""
+    """What an exception of a channel means: an HTTP response that it carries, SMTP's codes, the network's errors."""
     for each in _chain(error):
         if isinstance(each, smtplib.SMTPException):
             return _of_smtp(each, secrets)
-        if (answer := answer_in(each)) is not None:
-            return failure_of_answer(answer, secrets, now=now)
+        if (answered := _of_http(each, secrets, now)) is not None:
+            return answered
     innermost = _innermost(error)
     return failed(_words(innermost), secrets, in_doubt=_in_doubt(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer, as far as it matters."""
+def _of_http(error: BaseException, secrets: Secrets, now: datetime) -> Failed | None:
+    """Of an error that carries an HTTP response: requests', httpx', aiohttp's or urllib's.
 
-    status: int
-    retry_after: str | None = None
-    body: str = ""
-
-
-def answer_in(thing: Any) -> Answer | None:
-    """The answer that `thing` is or carries: one of requests, httpx, aiohttp or urllib."""
-    if isinstance(thing, BaseException):
-        answer = getattr(thing, "response", None)
-        thing = answer if answer is not None else thing
-    status = next((code for name in ("status_code", "status", "code") if _is_code(code := getattr(thing, name, 0))), 0)
-    header = getattr(getattr(thing, "headers", None), "get", None)
+    By the status: 4xx is permanent unless it says otherwise, all else may pass.
+    """
+    carried = getattr(error, "response", None)
+    response: Any = error if carried is None else carried
+    codes = (getattr(response, name, 0) for name in ("status_code", "status", "code"))
+    status = next((code for code in codes if isinstance(code, int) and 100 <= code <= 599), 0)
+    header = getattr(getattr(response, "headers", None), "get", None)
     if not status or header is None:
         return None
     try:
-        body = getattr(thing, "text", "")
-    except (OSError, RuntimeError):  # of an answer whose body nobody has read
+        body = str(getattr(response, "text", ""))
+    except (OSError, RuntimeError):  # of a response whose body nobody has read
         body = ""
-    return Answer(status, header("Retry-After"), body if isinstance(body, str) else "")
-
-
-def failure_of_answer(answer: Answer, secrets: Secrets = NONE_KNOWN, *, now: datetime) -> Failed:
-    """By the status: 4xx is permanent unless it says otherwise, all else may pass."""
-    status = answer.status
-    reason = f"HTTP {status}" + (f": {said}" if (said := _said(answer.body)) else "")
+    reason = f"HTTP {status}" + (f": {body}" if body and not body.lstrip().startswith("<") else "")
     permanent = 400 <= status < 500 and status not in PASSES
-    return failed(reason, secrets, retry_after=_asked_to_wait(answer, now), permanent=permanent)
+    return failed(reason, secrets, retry_after=_asked_to_wait(header("Retry-After"), now), permanent=permanent)
 
 
 def _of_smtp(error: smtplib.SMTPException, secrets: Secrets) -> Failed:
@@ -121,44 +108,19 @@ def _of_smtp(error: smtplib.SMTPException, secrets: Secrets) -> Failed:
     return failed(_words(error), secrets, permanent=permanent, in_doubt=not permanent and _in_doubt(error))
 
 
-def _asked_to_wait(answer: Answer, now: datetime) -> timedelta | None:
-    seconds = _seconds(answer.retry_after, now) if answer.retry_after else _in_body(answer.body)
-    return None if seconds is None else min(max(timedelta(0), timedelta(seconds=seconds)), LONGEST_WAIT)
-
-
-def _seconds(told: str, now: datetime) -> float | None:
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", told.strip()):
-        return float(told)
-    try:
-        until = parsedate_to_datetime(told)
-    except ValueError:
+def _asked_to_wait(retry_after: str | None, now: datetime) -> timedelta | None:
+    """Seconds, or a date."""
+    if not retry_after:
         return None
-    return ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
-
-
-def _in_body(body: str) -> float | None:
-    """Where Discord and Telegram tell it, too."""
-    document = _document(body)
-    told = document.get("retry_after", (document.get("parameters") or {}).get("retry_after"))
-    return float(told) if isinstance(told, (int, float)) and 0 <= told < 1e9 else None
-
-
-def _document(body: str) -> dict[str, Any]:
-    try:
-        document = json.loads(body[:10_000])
-    except (ValueError, RecursionError):
-        return {}
-    parameters = document.get("parameters") if isinstance(document, dict) else None
-    return document if isinstance(document, dict) and isinstance(parameters, dict | None) else {}
-
-
-def _said(body: str) -> str:
-    """What a service says in its answer, where that is for people to read."""
-    document = _document(body)
-    for name in ("error_description", "description", "message", "error", "detail", "reason"):
-        if isinstance(said := document.get(name), str) and said.strip():
-            return said
-    return "" if body.lstrip()[:1] in ("<", "{", "[") else body
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", retry_after.strip()):
+        asked = timedelta(seconds=float(retry_after))
+    else:
+        try:
+            until = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        asked = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now
+    return min(max(timedelta(0), asked), LONGEST_WAIT)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -201,7 +163,3 @@ def _in_doubt(error: BaseException) -> bool:
 
 def _text(said: bytes | str) -> str:
     return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-
-
-def _is_code(code: Any) -> bool:
-    return isinstance(code, int) and not isinstance(code, bool) and 100 <= code <= 599

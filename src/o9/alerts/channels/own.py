@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ from typing import Any
 from pydantic import Secret, SecretStr
 
 from o9.alerts.alert import optimization_alert_of
-from o9.alerts.channels.outcome import Answer, Failed, Sent, failed, failure_of, failure_of_answer
+from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of
 from o9.alerts.channels.threads import AT_ONCE, Busy, LeftBehind, NotBack, Threads
 from o9.alerts.messages import Message
 from o9.alerts.notice import Notice, NoticeKind
@@ -147,13 +146,10 @@ class BlockChannel:
 
 
 def _failure_of_block(error: Exception, secrets: Secrets) -> Failed:
-    """Prefect's blocks raise with what Apprise logged: its status, and no word of Retry-After."""
+    """Prefect's blocks raise with what Apprise logged."""
     log = getattr(error, "log", None)
     if not isinstance(log, str):
         return failure_of(error, secrets, now=utc_now())
-    status = re.search(r"error=(\d{3})\b", log)
-    if status:
-        return failure_of_answer(Answer(int(status[1])), secrets, now=utc_now())
     return failed(log or "Prefect's block could not send, and does not say why", secrets)
 
 
