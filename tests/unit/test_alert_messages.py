@@ -20,7 +20,7 @@ from o9.alerts.alert import Alert
 from o9.alerts.messages import Message, Messages
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.samples import samples
-from o9.alerts.templating import PRINTED, TURNS, Form, Template, TemplateError, markdown_text
+from o9.alerts.templating import PRINTED, Form, Template, TemplateError, markdown_text
 from o9.alerts.text import ELLIPSIS, cut, cut_lines, duration, figure, line, lines, size
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
@@ -486,44 +486,26 @@ def test_metadata_of_any_kind_is_taken() -> None:
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("{% for a in alerts %}{% for b in alerts %}{% for c in alerts %}{% for d in alerts %}{% endfor %}{% endfor %}"
-         "{% endfor %}{% endfor %}", f"its loops turned more than {TURNS:,} times"),
-        ("{% for a in 'x' recursive %}{{ loop(a) }}{% endfor %}", "a loop cannot be recursive"),
-        ("{% for a in range(9) %}x{% endfor %}", "line 1: nothing can be called"),
-        ("\n{{ alerts.__class__ }}", "line 2: '__class__': names that begin with an underscore"),
-        ("{{ ''['__class__'] }}", "'__class__' cannot be read there"),
-        ("{{ alerts[0]['__init__'] }}", "'__init__' cannot be read there; what can: title, message"),
-        ("{{ alerts|map(attribute='__class__') }}", "no filter 'map'; those are capitalize"),
-        ("{{ headline|cut }}", "line 1: the filter 'cut' takes one argument, as in cut(80), not 0"),
-        ("{{ headline|upper(3) }}", "the filter 'upper' takes no arguments, not 1"),
-        ("{{ firing|round(1, 2) }}", "the filter 'round' takes at most one argument, not 2"),
-        ("{{ headline|cut(*alerts) }}", "the filter 'cut' takes one argument"),
-        ("{{ badge.upper }}", "'upper' cannot be read there"),
-        ("{{ badge.upper() }}", "nothing can be called"),
-        ("{{ self }}", "line 1: there is no name 'self' here; there are alerts, at, badge"),
-        ("{{ _context }}", "'_context': names that begin with an underscore"),
-        ("{% include 'text' %}", "include is not possible"),
-        ("{% import 'text' as t %}", "import is not possible"),
-        ("{% macro a() %}{{ a() }}{% endmacro %}", "macro is not possible"),
-        ("{% set a %}{{ b }}{% endset %}", "takes a value here"),
-        ("{{ 'a' ~ 'b' }}", "~ is not possible; print one after another"),
-        ("{{ 'a' * 1000000000 }}", "* takes numbers only"),
-        ("{{ '%1000000000d' % 1 }}", "% takes numbers only"),
-        ("{{ 10 ** 10 ** 10 }}", "** is not possible"),
-        ("{{ 10000000000 * 10000000000 * 1 }}", "* takes numbers only"),
-        ("{{ -badge }}", "- takes a number only"),
-        ("{% set a = [badge, badge] %}", "a list may hold fixed texts and numbers only"),
-        ("{{ alerts }}", "a tuple cannot be printed"),
+        ("\n{{ alerts.__class__ }}", "it fails on a sample"),
+        ("{{ ''['__class__'] }}", "it fails on a sample"),
+        ("{{ alerts[0].__init__.__globals__ }}", "it fails on a sample"),
+        ("{{ headline|cut }}", "missing 1 required positional argument"),
+        ("{{ headline|nothing }}", "line 1: No filter named 'nothing'."),
+        ("{{ alerts.append(1) }}", "it fails on a sample"),
+        ("{% include 'text' %}", "it fails on a sample"),
+        ("{{ 'a' * 1000000000 }}", "* takes two numbers below a billion"),
+        ("{{ '%1000000000d' % 1 }}", "% takes two numbers"),
+        ("{{ 10 ** 10 ** 10 }}", "** takes two numbers"),
+        ("{% for a in range(100000) %}{{ badge }}{% endfor %}", "it printed more than 200,000 characters"),
         ("{{ labels }}", "line 1: there is no name 'labels' here"),
         ("{% if group.desk %}\n{{ headlin }}{% endif %}", "line 2: there is no name 'headlin' here; did you mean"),
-        ("{% for a in alerts %}{{ a.titel }}{% endfor %}", "'titel' cannot be read there; what can: title, message"),
-        ("{{ alerts[99].title }}", "tuple index out of range"),
+        ("{% for a in alerts %}{{ a.titel }}{% endfor %}", "has no attribute 'titel'"),
+        ("{{ alerts[99].title }}", "has no element 99"),
         ("{{ 1 / 0 }}", "division"),
         ("{{ badge", "unexpected end of template"),
         ("{% if %}", "line 1: Expected an expression"),
         ("{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "it cannot be compiled"),
         ("x" * 20_001, "at most 20,000 characters"),
-        ("\ue000", "take it out"),
         (7, "expected a template"),
     ],
 )  # fmt: skip
@@ -575,12 +557,10 @@ def test_a_template_of_an_unknown_name_is_refused() -> None:
 
 
 def test_a_template_prints_no_more_than_it_may() -> None:
-    template = Template("{% for a in one %}{{ a }}{% endfor %}", "x", Form.TEXT)
+    template = Template("{% for a in one %}{{ a }}{% endfor %}", "x", Form.TEXT, ("one",))
     assert len(template.render({"one": ["y" * (PRINTED // 10)] * 10})) == PRINTED
     with pytest.raises(TemplateError, match="printed more than 200,000 characters"):
         template.render({"one": ["y" * (PRINTED // 10)] * 11})
-    with pytest.raises(TemplateError, match="loops turned more than"):
-        template.render({"one": [""] * (TURNS + 1)})
 
 
 def test_a_desk_s_template_in_each_form() -> None:
@@ -588,7 +568,7 @@ def test_a_desk_s_template_in_each_form() -> None:
         {
             "title": "{{ level|upper }}: {{ alerts[0].title|cut(9) }} [{{ group.title }}{{ group.nothing }}]\nx",
             "text": "{% for a in alerts %}{{ loop.index }} {{ a.title }} {{ a.labels.level }}{% endfor %}",
-            "markdown": "**{{ alerts[0].title }}** {{ alerts[0].figures|items|length }}",
+            "markdown": "**{{ alerts[0].title }}** {{ alerts[0].figures|length }}",
             "html": "<b>{{ alerts[0].title }}</b>",
         },
         field=FIELD,

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from o9.alerts.alert import Alert
 from o9.alerts.figures import FLAG, QUANTITIES
 from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.templating import Address, Prose, Shown
+from o9.alerts.templating import Address, Prose
 from o9.alerts.text import cut, cut_naming, duration, figure, line, lines, moment
 from o9.model.states import AlertLevel
 
@@ -49,7 +49,7 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class AlertShown(Shown):
+class AlertShown:
     """One alert."""
 
     title: str
@@ -75,7 +75,7 @@ class AlertShown(Shown):
 
 
 @dataclass(frozen=True)
-class View(Shown):
+class View:
     """A notice."""
 
     kind: str
