@@ -202,7 +202,7 @@ def remedy(failed: Failed) -> str:
         return "the service refuses it for good: correct the address, its credentials or who it is for"
     if failed.retry_after is not None:
         return f"the service asks to wait {duration(failed.retry_after)}; try it again then"
-    return "it may pass: look whether the address is right and its host can be reached from here, and try it again"
+    return "check the address, its credentials, and that its host can be reached from here; then try again"
 
 
 def _shown(channel: Channel) -> str:
