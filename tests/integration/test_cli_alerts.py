@@ -360,7 +360,7 @@ def test_a_silence_warns_of_labels_that_no_alert_has(o9: O9Command) -> None:
 
 def test_what_a_template_does_wrong_is_told_with_its_field(o9: O9Command) -> None:
     Path("bad.yaml").write_text(
-        "templates:\n  text: '{% for a in range(9) %}x{% endfor %}'\n  title: '{{ titel }}'\n"
+        "templates:\n  text: '{{ 1 / 0 }}'\n  title: '{{ titel }}'\n"
         "receivers:\n- name: default\n  templates:\n    html: '{{ alerts.__class__ }}'\n",
         encoding="utf-8",
     )
