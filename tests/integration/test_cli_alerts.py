@@ -148,8 +148,8 @@ def test_list_narrows(o9: O9Command) -> None:
 def test_every_page_fits(o9: O9Command, width: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", width)
     for arguments in (
-        ["list", "--all"], ["history"], ["silences"], ["show", "evil-1"], ["show", "node-11"], ["show", "over-1"],
-        ["check", "alerts.yaml"],
+        ["list", "--all"], ["history"], ["silence", "list"], ["show", "evil-1"], ["show", "node-11"], ["show", "over-1"],
+        ["config", "check", "alerts.yaml"],
     ):  # fmt: skip
         answer = o9(*arguments)
         assert answer.code == 0
@@ -178,7 +178,7 @@ def test_show_has_the_whole_story(o9: O9Command) -> None:
 
 def test_show_says_why_nobody_was_told(o9: O9Command) -> None:
     document = o9("show", "memory-1", "--json").json()
-    (silence,) = o9("silences", "--json").json()
+    (silence,) = o9("silence", "list", "--json").json()
     assert document["notices"] == []
     assert [(why["reason"], why["by"]) for why in document["suppressed"]] == [("silenced", silence["silence_id"])]
     assert silence["silence_id"] in o9("show", "memory-1").out
@@ -238,25 +238,27 @@ def test_alerts_are_acknowledged_and_resolved_each_for_itself(o9: O9Command) -> 
 
 
 def test_a_silence_is_made_listed_and_ended(o9: O9Command) -> None:
-    answer = o9("silence", 'title=~"Draw.*"', "level=critical", "--for", "2h", "--comment", "why 🚀", "--by", "ann")
+    answer = o9(
+        "silence", "add", 'title=~"Draw.*"', "level=critical", "--for", "2h", "--comment", "why 🚀", "--by", "ann"
+    )
     name = answer.out.strip()
     assert answer.code == 0
     assert "it fits one alert that fires now: Drawdown limit breached" in " ".join(answer.err.split())
-    assert "nothing that fires now fits it" in o9("silence", "title=Drawdwon", "--for", "1h").err
-    (silence,) = [each for each in o9("silences", "--json").json() if each["silence_id"] == name]
+    assert "nothing that fires now fits it" in o9("silence", "add", "title=Drawdwon", "--for", "1h").err
+    (silence,) = [each for each in o9("silence", "list", "--json").json() if each["silence_id"] == name]
     assert (silence["matchers"], silence["comment"], silence["author"]) == (
         '{title=~"Draw.*",level="critical"}', "why 🚀", "ann",
     )  # fmt: skip
     lasts = datetime.fromisoformat(silence["ends_at"]) - datetime.fromisoformat(silence["starts_at"])
     assert lasts == timedelta(hours=2)
-    assert "why 🚀" in o9("silences").out
-    later = o9("silence", "title=x", "--for", "1h", "--from", "2090-01-01T00:00:00+00:00", "--json").json()
+    assert "why 🚀" in o9("silence", "list").out
+    later = o9("silence", "add", "title=x", "--for", "1h", "--from", "2090-01-01T00:00:00+00:00", "--json").json()
     assert datetime.fromisoformat(later["starts_at"]) == datetime(2090, 1, 1, tzinfo=UTC)
-    near = o9("expire", name[:6])
+    near = o9("silence", "expire", name[:6])
     assert (near.code, f"did you mean {name}?" in near.err) == (1, True)
-    assert o9("expire", name).code == 0
-    assert "over already" in o9("expire", name).out
-    assert name not in o9("silences").out
+    assert o9("silence", "expire", name).code == 0
+    assert "over already" in o9("silence", "expire", name).out
+    assert name not in o9("silence", "list").out
 
 
 @pytest.mark.parametrize(
@@ -264,19 +266,19 @@ def test_a_silence_is_made_listed_and_ended(o9: O9Command) -> None:
     [["--for", "2h"], ["", "--for", "2h"], ["title=x"], ["title=x", "--for", "-1"], ['title=~".*"', "--for", "2h"]],
 )
 def test_a_silence_of_nothing_everything_or_never_is_refused(o9: O9Command, wrong: list[str]) -> None:
-    answer = o9("silence", *wrong)
+    answer = o9("silence", "add", *wrong)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert len(o9("silences", "--json").json()) == 1
+    assert len(o9("silence", "list", "--json").json()) == 1
 
 
 # Files
 
 
 def test_check_tells_what_a_file_means(o9: O9Command) -> None:
-    answer = o9("check", "alerts.yaml", "--json")
+    answer = o9("config", "check", "alerts.yaml", "--json")
     assert answer.json()["valid"]
     assert answer.json()["configuration"]["route"]["routes"][0]["receiver"] == "ops"
-    assert "json://127.0.0.1:" in o9("check", "alerts.yaml").out
+    assert "json://127.0.0.1:" in o9("config", "check", "alerts.yaml").out
 
 
 BAD = f"""
@@ -292,14 +294,14 @@ receivers:
 
 def test_check_has_every_fault_with_its_line(o9: O9Command) -> None:
     Path("bad.yaml").write_text(BAD, encoding="utf-8")
-    answer = o9("check", "bad.yaml")
+    answer = o9("config", "check", "bad.yaml")
     assert answer.code == 1
     assert [line.split(": ")[:2] for line in answer.out.splitlines()] == [
         ["bad.yaml:3", "route.reciever"], ["bad.yaml:4", "route.group_wait"], ["bad.yaml:5", "route.receiver"],
         ["bad.yaml:8", "receivers[1].name"],
     ]  # fmt: skip
     assert answer.err == "o9: bad.yaml has 4 faults\n"
-    told = o9("check", "bad.yaml", "--json")
+    told = o9("config", "check", "bad.yaml", "--json")
     assert (told.code, [fault["line"] for fault in told.json()["faults"]]) == (1, [3, 4, 5, 8])
 
 
@@ -307,7 +309,7 @@ def test_check_asks_apprise_about_addresses(o9: O9Command) -> None:
     Path("bad.yaml").write_text(
         f"receivers:\n  - name: default\n    channels: ['nosuch://{SECRET}']\n", encoding="utf-8"
     )
-    answer = o9("check", "bad.yaml")
+    answer = o9("config", "check", "bad.yaml")
     assert answer.code == 1
     assert answer.out.startswith("bad.yaml:3: receivers[0].channels[0]: Apprise does not take")
 
@@ -323,7 +325,7 @@ receivers:
 
 def test_check_warns_of_what_is_likely_a_mistake_beside_what_the_file_means(o9: O9Command) -> None:
     Path("doubtful.yaml").write_text(DOUBTFUL, encoding="utf-8")
-    answer = o9("check", "doubtful.yaml")
+    answer = o9("config", "check", "doubtful.yaml")
     assert (answer.code, "Routes" in answer.out) == (0, True)
     err = " ".join(answer.err.split())
     assert err.count("doubtful.yaml:") == err.count(" warning: ") == 3
@@ -333,27 +335,27 @@ def test_check_warns_of_what_is_likely_a_mistake_beside_what_the_file_means(o9: 
         ":6: warning: receivers[0].channels[0]: did you mean `console`? A program has to register 'consol'",
     ):
         assert told in err
-    answer = o9("check", "doubtful.yaml", "--json")
+    answer = o9("config", "check", "doubtful.yaml", "--json")
     assert (answer.code, answer.json()["valid"], answer.json()["faults"], answer.err) == (0, True, [], "")
     assert [(doubt["line"], doubt["field"]) for doubt in answer.json()["warnings"]] == [
         (4, "route.routes[0].matchers[0]"), (4, "route.routes[0].matchers[1]"), (6, "receivers[0].channels[0]"),
     ]  # fmt: skip
     Path("doubtful.yaml").write_text(DOUBTFUL + "flaping: false", encoding="utf-8")
-    faulty = o9("check", "doubtful.yaml", "--json")
+    faulty = o9("config", "check", "doubtful.yaml", "--json")
     assert (faulty.code, faulty.json()["warnings"], len(faulty.json()["faults"])) == (1, [], 1)
 
 
 def test_a_silence_warns_of_labels_that_no_alert_has(o9: O9Command) -> None:
-    answer = o9("silence", "dekc=asia", "--for", "1h")
+    answer = o9("silence", "add", "dekc=asia", "--for", "1h")
     assert answer.code == 0
     assert " ".join(answer.err.split()).startswith(
         "o9: warning: no alert so far has the label 'dekc', and O9 sets none of that name; did you mean `desk`?"
     )
-    assert "warning" not in o9("silence", "desk=asia", "level=CRITICAL", "--for", "1h").err
-    told = o9("silence", "rule=fialed", "--for", "1h", "--json")
+    assert "warning" not in o9("silence", "add", "desk=asia", "level=CRITICAL", "--for", "1h").err
+    told = o9("silence", "add", "rule=fialed", "--for", "1h", "--json")
     assert told.json()["warnings"] == ["no alert so far is of the rule 'fialed'; did you mean `failed`?"]
     for wrong in ("level=warn", "level=info, level=error"):
-        refused = o9("silence", wrong, "--for", "1h")
+        refused = o9("silence", "add", wrong, "--for", "1h")
         assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
         assert "MATCHER" in refused.err
 
@@ -364,13 +366,15 @@ def test_what_a_template_does_wrong_is_told_with_its_field(o9: O9Command) -> Non
         "receivers:\n- name: default\n  templates:\n    html: '{{ alerts.__class__ }}'\n",
         encoding="utf-8",
     )
-    told = o9("check", "bad.yaml", "--json")
+    told = o9("config", "check", "bad.yaml", "--json")
     assert (told.code, [(fault["line"], fault["field"]) for fault in told.json()["faults"]]) == (
         1, [(2, "templates.text"), (3, "templates.title"), (7, "receivers[0].templates.html")],
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [["check"], ["simulate"], ["simulate", "script.yaml", "--config"]])
+@pytest.mark.parametrize(
+    "command", [["config", "check"], ["config", "simulate"], ["config", "simulate", "script.yaml", "--config"]]
+)
 def test_what_is_no_file_is_said_in_a_line(o9: O9Command, command: list[str]) -> None:
     Path("script.yaml").write_text("happens: [{at: 0s, fires: {title: A}}]", encoding="utf-8")
     Path("bytes").write_bytes(b"\xff\xfe\x00")
@@ -379,7 +383,9 @@ def test_what_is_no_file_is_said_in_a_line(o9: O9Command, command: list[str]) ->
         assert (answer.code, answer.out, told in answer.err, answer.err.count("\n")) == (1, "", True, 1)
 
 
-@pytest.mark.parametrize("command", [["check"], ["simulate"], ["simulate", "script.yaml", "--config"]])
+@pytest.mark.parametrize(
+    "command", [["config", "check"], ["config", "simulate"], ["config", "simulate", "script.yaml", "--config"]]
+)
 def test_where_no_file_is_named_that_is_said(o9: O9Command, command: list[str]) -> None:
     answer = o9(*command, "")
     assert (answer.code, answer.out, "no file is named" in answer.err) == (2, "", True)
@@ -388,31 +394,31 @@ def test_where_no_file_is_named_that_is_said(o9: O9Command, command: list[str]) 
 def test_of_thousands_of_faults_a_hundred_are_printed(o9: O9Command) -> None:
     rules = "".join(f"  - {{name: r{number}, when: bad{number} > 1}}\n" for number in range(1_200))
     Path("many.yaml").write_text(f"rules:\n{rules}", encoding="utf-8")
-    answer = o9("check", "many.yaml")
+    answer = o9("config", "check", "many.yaml")
     assert (answer.code, answer.out.count("many.yaml:"), "many.yaml:101:" in answer.out) == (1, 100, True)
     assert " ".join(answer.err.split()) == "o9: many.yaml has 1,200 faults; these are the first 100, --json has all"
-    assert len(o9("check", "many.yaml", "--json").json()["faults"]) == 1_200
+    assert len(o9("config", "check", "many.yaml", "--json").json()["faults"]) == 1_200
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
-    answer = o9("simulate", "script.yaml", "--config", "many.yaml")
+    answer = o9("config", "simulate", "script.yaml", "--config", "many.yaml")
     assert (answer.code, answer.err.splitlines()[-1], answer.err.count("line ")) == (1, "  and 1,100 more", 100)
 
 
 def test_a_file_that_says_nothing_is_a_fault(o9: O9Command) -> None:
     for text in ("", "# route: {receiver: desk}\n", "null"):
         Path("empty.yaml").write_text(text, encoding="utf-8")
-        answer = o9("check", "empty.yaml")
+        answer = o9("config", "check", "empty.yaml")
         assert (answer.code, answer.out) == (
             1, "empty.yaml:1: it says nothing at all; write `{}` where O9's defaults are meant\n",
         )  # fmt: skip
     Path("empty.yaml").write_text("{}", encoding="utf-8")
-    assert o9("check", "empty.yaml").code == 0
+    assert o9("config", "check", "empty.yaml").code == 0
 
 
 def test_a_file_that_is_none_holds_up_no_command(o9: O9Command, set_o9: Callable[..., None]) -> None:
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     os.mkfifo("pipe.yaml")
     set_o9(alerts_file="pipe.yaml")
-    for command in (["simulate", "script.yaml"], ["test", "log"]):
+    for command in (["config", "simulate", "script.yaml"], ["config", "test", "log"]):
         answer = o9(*command)
         assert (answer.code, answer.out, "no regular file: 'pipe.yaml'" in answer.err) == (1, "", True)
 
@@ -429,29 +435,29 @@ until: 10m
 
 def test_simulate_tells_who_would_be_told_and_why_not(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
-    entries = o9("simulate", "script.yaml", "--config", "alerts.yaml", "--json").json()
+    entries = o9("config", "simulate", "script.yaml", "--config", "alerts.yaml", "--json").json()
     assert [(entry["what"], entry.get("receiver")) for entry in entries] == [
         ("fires", None), ("notified", "desk"), ("silence", None), ("fires", None), ("suppressed", "desk"),
         ("resolved", None), ("notified", "desk"),
     ]  # fmt: skip
     assert entries[4]["reason"] == "silenced"
-    text = o9("simulate", "script.yaml", "--config", "alerts.yaml")
+    text = o9("config", "simulate", "script.yaml", "--config", "alerts.yaml")
     assert "→ desk" in text.out
     assert "Mem\\x1b[2Jory" in text.out
     assert "by alerts.yaml: 2 messages; 1 time somebody was not told" in text.err
-    own = o9("simulate", "script.yaml")
+    own = o9("config", "simulate", "script.yaml")
     assert "→ default" in own.out
     assert "by O9's own configuration" in own.err
 
 
 def test_simulate_says_all_faults_of_a_script_and_of_a_configuration(o9: O9Command) -> None:
     Path("script.yaml").write_text("happens: [{at: x, fires: {}}, {at: 1s}]", encoding="utf-8")
-    answer = o9("simulate", "script.yaml")
+    answer = o9("config", "simulate", "script.yaml")
     assert answer.code == 1
     assert answer.err.splitlines()[0] == "o9: script.yaml has 2 faults:"
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     Path("bad.yaml").write_text(BAD, encoding="utf-8")
-    answer = o9("simulate", "script.yaml", "--config", "bad.yaml")
+    answer = o9("config", "simulate", "script.yaml", "--config", "bad.yaml")
     assert (answer.code, answer.err.splitlines()[0]) == (1, "o9: bad.yaml has 4 faults:")
 
 
@@ -462,15 +468,15 @@ def test_a_channel_is_really_tried(o9: O9Command) -> None:
     hooks = HookServer()
     try:
         address = f"json://user:{SECRET}@127.0.0.1:{hooks.port}/{SECRET}"
-        answer = o9("test", address)
+        answer = o9("config", "test", address)
         assert (answer.code, answer.err) == (0, "")
         assert answer.out.endswith(f"(json://127.0.0.1:{hooks.port}): sent\n")
         assert json.loads(hooks.received[0].body)["title"] == "[INFO] Test of a channel"
         hooks.answers = [Answered(404), Answered(429)]
-        answer = o9("test", address)
+        answer = o9("config", "test", address)
         assert (answer.code, answer.out) == (1, "")
         assert "error=404" in answer.err
-        (told,) = o9("test", address, "--json").json()
+        (told,) = o9("config", "test", address, "--json").json()
         assert (told["outcome"], told["permanent"]) == ("failed", False)
         assert "error=429" in told["reason"]
     finally:
@@ -480,24 +486,24 @@ def test_a_channel_is_really_tried(o9: O9Command) -> None:
 def test_a_receiver_s_channels_are_all_tried(o9: O9Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("O9_ALERTS_LOG")
-    answer = o9("test", "desk", "--config", "alerts.yaml")
+    answer = o9("config", "test", "desk", "--config", "alerts.yaml")
     assert answer.code == 1
     assert answer.out == "file (~/.local/state/o9/alerts.log): sent\n"
     assert "connection refused" in answer.err
     assert "Test of a channel" in (tmp_path / ".local/state/o9/alerts.log").read_text(encoding="utf-8")
     assert "is registered by a program" not in answer.err
-    answer = o9("test", "dsk", "--config", "alerts.yaml")
+    answer = o9("config", "test", "dsk", "--config", "alerts.yaml")
     assert (answer.code, "did you mean desk?" in answer.err) == (1, True)
 
 
 def test_what_only_a_program_has_is_left_out_and_named(o9: O9Command) -> None:
     Path("mixed.yaml").write_text("receivers: [{name: desk, channels: [py, log]}]", encoding="utf-8")
-    answer = o9("test", "desk", "--config", "mixed.yaml")
+    answer = o9("config", "test", "desk", "--config", "mixed.yaml")
     assert (answer.code, answer.out) == (0, "log: sent\n")
     assert "o9: py: left out: the channel 'py' is registered by a program" in " ".join(answer.err.split())
-    told = o9("test", "desk", "--config", "mixed.yaml", "--json").json()
+    told = o9("config", "test", "desk", "--config", "mixed.yaml", "--json").json()
     assert [(each["channel"], each["outcome"]) for each in told] == [("log", "sent"), ("py", "left out")]
-    answer = o9("test", "py", "--config", "mixed.yaml")
+    answer = o9("config", "test", "py", "--config", "mixed.yaml")
     assert (answer.code, "can only be tried there" in " ".join(answer.err.split())) == (1, True)
 
 
@@ -506,8 +512,8 @@ def test_what_only_a_program_has_is_left_out_and_named(o9: O9Command) -> None:
 
 def test_a_store_that_is_not_there_is_never_made(o9: O9Command) -> None:
     for command in (
-        ["list"], ["show", "x"], ["ack", "x"], ["resolve", "x"], ["history"], ["silences"], ["expire", "x"],
-        ["silence", "title=x", "--for", "1h"],
+        ["list"], ["show", "x"], ["ack", "x"], ["resolve", "x"], ["history"], ["silence", "list"], ["silence", "expire", "x"],
+        ["silence", "add", "title=x", "--for", "1h"],
     ):  # fmt: skip
         answer = o9(*command, "--store", "nix.db")
         assert (answer.code, "does not exist" in answer.err) == (1, True)
@@ -520,9 +526,9 @@ def test_an_empty_store_says_so(o9: O9Command) -> None:
     assert o9("list", *option).err == "nothing fires; --all shows what is over\n"
     assert o9("list", "--all", *option).err == "nothing fires or is over\n"
     assert "nobody was told of anything yet" in o9("history", *option).err
-    assert "nothing is silenced" in o9("silences", *option).err
-    for command in ("list", "history", "silences"):
-        assert o9(command, "--json", *option).json() == []
+    assert "nothing is silenced" in o9("silence", "list", *option).err
+    for command in (["list"], ["history"], ["silence", "list"]):
+        assert o9(*command, "--json", *option).json() == []
 
 
 def test_the_same_is_read_from_postgresql(world: Path, postgres_url: str, o9: O9Command) -> None:
@@ -539,8 +545,8 @@ def test_neither_prefect_nor_the_channels_are_imported(o9: O9Command) -> None:
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     Path("plain.yaml").write_text("receivers: [{name: default, channels: [log]}]", encoding="utf-8")
     commands = [
-        ["list", "--all"], ["show", "evil-1"], ["history"], ["silences"], ["ack", "memory-1"], ["resolve", "memory-1"],
-        ["silence", "title=x", "--for", "1h"], ["simulate", "script.yaml"], ["check", "plain.yaml"],
+        ["list", "--all"], ["show", "evil-1"], ["history"], ["silence", "list"], ["ack", "memory-1"], ["resolve", "memory-1"],
+        ["silence", "add", "title=x", "--for", "1h"], ["config", "simulate", "script.yaml"], ["config", "check", "plain.yaml"],
     ]  # fmt: skip
     run_without(("prefect", "apprise", "requests"), *[["alerts", *each] for each in commands])
 

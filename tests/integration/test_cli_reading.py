@@ -276,7 +276,7 @@ def test_doctor_knows_alerts_and_counts_what_waits_to_be_written(o9: O9Command) 
 
 def test_doctor_looks_at_the_file_of_alerts(o9: O9Command, set_o9: Callable[..., None]) -> None:
     Path("alerts.yaml").write_text("route: {receiver: nobody, group_wait: soon}\n", encoding="utf-8")
-    lists = "2 faults → `o9 alerts check alerts.yaml` lists them"
+    lists = "2 faults → `o9 alerts config check alerts.yaml` lists them"
     for file, said in (("alerts.yaml", lists), ("gone.yaml", "gone.yaml: No such file")):
         set_o9(alerts_file=file)
         answer = o9("doctor")

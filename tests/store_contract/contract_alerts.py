@@ -294,7 +294,7 @@ class AlertContract(OutboxContract):
         assert ids(store.alerts.silences(), "silence_id") == ["later"]
         with refused(OptimizationConflictError, "silence_id", "'later'"):
             store.write(AddSilence("later", now, now + hour))
-        with refused(OptimizationError, "'ghost'", "o9 alerts silences"):
+        with refused(OptimizationError, "'ghost'", "o9 alerts silence list"):
             store.write(EndSilence("ghost", "bob"))
         assert [row["kind"] for row in store.changes(0)] == ["silence"] * 4
         assert ids(store.alerts.changed_silences(0, limit=2), "silence_id") == ["past", "later"]

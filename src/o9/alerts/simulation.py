@@ -1,4 +1,4 @@
-"""`o9 alerts simulate`: a script of alerts played against a configuration, and who would be told what, and why not.
+"""`o9 alerts config simulate`: a script of alerts against a configuration: who would be notified of what, and why not.
 
     start: 2026-01-05 09:00:00+00:00      # optional; it matters where there are time intervals
     until: 2h                             # optional; an hour after the last thing that happens

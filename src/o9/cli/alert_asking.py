@@ -105,7 +105,7 @@ def silence_alerts(
     print(silence.silence_id)
     span = f"{'' if silence.starts_at <= now else f'from {moment(silence.starts_at)} '}until {moment(silence.ends_at)}"
     say(shown(f"{silence} is silent {span}; {fits(fitting)}"))
-    say(f"`{command('alerts expire', [silence.silence_id], option_for(url))}` ends it before")
+    say(f"`{command('alerts silence expire', [silence.silence_id], option_for(url))}` ends it before")
     return DONE
 
 
@@ -217,7 +217,7 @@ def _expired(store: Store, name: str, by: str) -> Answer:
         known = [row["silence_id"] for row in store.alerts.silences()]
         near = [each for each in known if name and each.startswith(name)] + difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
-        message = f"there is no silence {name!r} in {store.name}; {hint or '`o9 alerts silences` shows them'}"
+        message = f"there is no silence {name!r} in {store.name}; {hint or '`o9 alerts silence list` lists them'}"
         return Answer(name, Outcome.UNKNOWN.value, message)
     if not stood:
         return Answer(name, Outcome.ALREADY.value, f"{name}: over already")

@@ -30,7 +30,7 @@ ALWAYS = "everything else"
 
 
 def configuration_view(configuration: Configuration, width: int) -> list[RenderableType]:
-    """The page of `o9 alerts check`."""
+    """The page of `o9 alerts config check`."""
     used = {name for route in configuration.route.walk() for name in (route.receiver, route.escalate_to) if name}
     page: list[RenderableType] = [Text("Routes", style="bold"), _tree(configuration.route)]
     receivers = [each for each in configuration.receivers.values() if each.name in used or len(each.channels) > 0]

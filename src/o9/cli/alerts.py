@@ -12,7 +12,13 @@ from o9.model.states import AlertLevel
 
 MOST_OF_HISTORY = 1_000
 
-alerts = typer.Typer(help="See, answer, silence and try out alerts.", no_args_is_help=True, rich_markup_mode=None)
+alerts = typer.Typer(
+    help="List, acknowledge, silence and configure alerts.", no_args_is_help=True, rich_markup_mode=None
+)
+silence = typer.Typer(help="Silence alerts for a while.", no_args_is_help=True, rich_markup_mode=None)
+config = typer.Typer(help="Check and try out a configuration of alerts.", no_args_is_help=True, rich_markup_mode=None)
+alerts.add_typer(silence, name="silence")
+alerts.add_typer(config, name="config")
 
 
 def _file(text: str) -> Path:
@@ -23,41 +29,39 @@ def _file(text: str) -> Path:
 
 
 AlertIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of alerts, as `o9 alerts list` shows them.")]
-By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who says so; you, unless told.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Name of the person.  [default: you]")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
         parser=_file,
         metavar="FILE",
-        help="The alerts' configuration.  [env: O9_ALERTS_FILE; default: O9's own]",
+        help="The alerts' configuration.  [env: O9_ALERTS_FILE; default: the built-in one]",
     ),
 ]
 
 
 @alerts.command("list")
 def list_(
-    level: Annotated[
-        AlertLevel | None, typer.Option("--level", case_sensitive=False, help="Only those of this level.")
-    ] = None,
+    level: Annotated[AlertLevel | None, typer.Option("--level", case_sensitive=False, help="Filter by level.")] = None,
     optimization: Annotated[
-        str | None, typer.Option("--optimization", metavar="ID", help="Only those about this optimization.")
+        str | None, typer.Option("--optimization", metavar="ID", help="Filter by optimization.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what is over.")] = False,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Only what is over.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include resolved alerts.")] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="List resolved alerts only.")] = False,
     limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """List what fires, newest first.
+    """List firing alerts, newest first.
 
-    With who was told, or why not. The newest 50, unless --limit or --json.
+    Shows who was notified of each, or why not. The newest 50, unless --limit or --json.
     """
     from o9.cli.alert_reading import list_alerts
 
     if everything and resolved:
-        raise typer.BadParameter("--all has what --resolved has, and what fires: give one of them")
+        raise typer.BadParameter("--all includes what --resolved lists: give one of them")
     return list_alerts(store, level, optimization, limit, everything=everything, resolved=resolved, as_json=json)
 
 
@@ -68,7 +72,7 @@ def show(
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Show one alert: who was told when, and why somebody was not."""
+    """Show one alert: who was notified when, and why others were not."""
     from o9.cli.alert_reading import show_alert
 
     return show_alert(store, alert_id, as_json=json)
@@ -76,9 +80,9 @@ def show(
 
 @alerts.command()
 def ack(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
-    """Say that you see to it.
+    """Acknowledge alerts.
 
-    Nobody is reminded of it any more, and it is not escalated.
+    An acknowledged alert is neither repeated nor escalated.
     """
     from o9.cli.alert_asking import acknowledge_alerts
 
@@ -87,74 +91,22 @@ def ack(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False
 
 @alerts.command()
 def resolve(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
-    """Say that it is over."""
+    """Resolve alerts."""
     from o9.cli.alert_asking import resolve_alerts
 
     return resolve_alerts(store, ids, by, as_json=json)
 
 
 @alerts.command()
-def silence(
-    matchers: Annotated[
-        list[str], typer.Argument(metavar="MATCHER", help="""Such as 'title="Drawdown"' or 'level=~"info|warning"'.""")
-    ],
-    lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 90s, 30m, 2h, 1d12h.")],
-    begins: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="MOMENT", help="Since when, in local time: '2026-01-31 18:00'; now, unless told."
-        ),
-    ] = None,
-    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Why.")] = "",
-    by: By = None,
-    store: StoreUrl = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> int:
-    """Tell nobody of what fits all matchers, for a while.
-
-    They are Alertmanager's: = != =~ !~ on labels; a level in any case. Prints the silence's id, and says what that
-    fires now it fits. Refuses what no alert can have, and warns of labels and rules that none had so far.
-    """
-    from o9.cli.alert_asking import silence_alerts
-
-    return silence_alerts(store, matchers, lasts, begins, comment=comment, by=by, as_json=json)
-
-
-@alerts.command()
-def silences(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
-    """List the silences that hold, or will."""
-    from o9.cli.alert_reading import show_silences
-
-    return show_silences(store, as_json=json)
-
-
-@alerts.command()
-def expire(
-    ids: Annotated[
-        list[str], typer.Argument(metavar="ID", help="Ids of silences, as `o9 alerts silences` shows them.")
-    ],
-    by: By = None,
-    store: StoreUrl = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> int:
-    """End silences before their time."""
-    from o9.cli.alert_asking import expire_silences
-
-    return expire_silences(store, ids, by, as_json=json)
-
-
-@alerts.command()
 def history(
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, max=MOST_OF_HISTORY, metavar="N", help="At most so many.")
+        int | None, typer.Option("--limit", "-n", min=1, max=MOST_OF_HISTORY, metavar="N", help="At most N entries.")
     ] = None,
     store: StoreUrl = None,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """List what was sent, and what was not and why.
+    """List notifications, and why others were suppressed.
 
     Newest first: the newest 50, or 1000 with --json, unless --limit.
     """
@@ -163,7 +115,91 @@ def history(
     return show_history(store, limit, as_json=json)
 
 
-@alerts.command("test")
+@silence.command()
+def add(
+    matchers: Annotated[
+        list[str], typer.Argument(metavar="MATCHER", help="""Such as 'title="Drawdown"' or 'level=~"info|warning"'.""")
+    ],
+    lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 90s, 30m, 2h, 1d12h.")],
+    begins: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Start, in local time: '2026-01-31 18:00'.  [default: now]"),
+    ] = None,
+    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Reason.")] = "",
+    by: By = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Silence alerts that match all matchers.
+
+    Matchers are Alertmanager's: = != =~ !~ on labels; the case of a level does not matter. Prints the silence's id, and
+    the firing alerts that it matches. Refuses matchers that no alert can match, and warns of unknown labels and rules.
+    """
+    from o9.cli.alert_asking import silence_alerts
+
+    return silence_alerts(store, matchers, lasts, begins, comment=comment, by=by, as_json=json)
+
+
+@silence.command("list")
+def list_silences(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
+    """List active and future silences."""
+    from o9.cli.alert_reading import show_silences
+
+    return show_silences(store, as_json=json)
+
+
+@silence.command()
+def expire(
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID", help="Ids of silences, as `o9 alerts silence list` shows them.")
+    ],
+    by: By = None,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """End silences early."""
+    from o9.cli.alert_asking import expire_silences
+
+    return expire_silences(store, ids, by, as_json=json)
+
+
+@config.command()
+def check(
+    file: Annotated[Path, typer.Argument(parser=_file, metavar="FILE", help="The alerts' configuration.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Show what a configuration means, or all its faults.
+
+    Each fault (of the first hundred) has its line, its field and the remedy; exits 1 if there is any. Warns of likely
+    mistakes: unknown labels, rules and channels, and routes that no alert reaches.
+    """
+    from o9.cli.alert_files import check_file
+
+    return check_file(file, as_json=json)
+
+
+@config.command()
+def simulate(
+    script: Annotated[Path, typer.Argument(parser=_file, metavar="FILE", help="What happens when: `happens`, a list.")],
+    config: ConfigFile = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Simulate alerts: who would be notified of what, and why others would not.
+
+    Prints a timeline at once, and sends nothing. An entry of FILE is such as {at: 90s, fires: {title: Drawdown, level:
+    critical}}; besides fires there are resolved, acknowledged, silence and suppress. What cannot happen is refused: an
+    end of an alert that never fired, a time outside the script's.
+    """
+    from o9.cli.alert_files import simulate_file
+
+    return simulate_file(script, config, as_json=json)
+
+
+@config.command("test")
 def try_(
     channel: Annotated[
         str,
@@ -176,45 +212,11 @@ def try_(
     json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Send a test message, really.
+    """Send a test message through a channel.
 
-    Says what became of it; exits 1 if it was not sent. Of an address only the host is shown. Of a receiver all channels
-    are tried; one that a program registers can only be tried there: it is named as left out, and is no failure.
+    Shows whether it was sent; exits 1 if not. Only the host of an address is shown. Of a receiver all channels are
+    tried; one that a program registers is skipped, since it can only be tried there.
     """
     from o9.cli.alert_sending import try_channel
 
     return try_channel(channel, config, as_json=json)
-
-
-@alerts.command()
-def check(
-    file: Annotated[Path, typer.Argument(parser=_file, metavar="FILE", help="The alerts' configuration.")],
-    json: Json = False,
-    debug: Debug = False,
-) -> int:
-    """Say what a configuration means, or all its faults.
-
-    Each fault (of the first hundred) with its line, its field and the remedy; exits 1 if there is any. Warns of what is
-    likely a mistake: labels, rules and channels that nothing known has, routes that no alert gets to.
-    """
-    from o9.cli.alert_files import check_file
-
-    return check_file(file, as_json=json)
-
-
-@alerts.command()
-def simulate(
-    script: Annotated[Path, typer.Argument(parser=_file, metavar="FILE", help="What happens when: `happens`, a list.")],
-    config: ConfigFile = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> int:
-    """Play alerts, and say who would be told what, and why not.
-
-    A timeline, at once and without sending anything. An entry of FILE is such as {at: 90s, fires: {title: Drawdown,
-    level: critical}}; beside fires there are resolved, acknowledged, silence and suppress. What could not happen is
-    refused: an end of what never fired, a time outside of the script's.
-    """
-    from o9.cli.alert_files import simulate_file
-
-    return simulate_file(script, config, as_json=json)

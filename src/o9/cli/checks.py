@@ -150,7 +150,7 @@ def alerts() -> Iterator[Finding]:
     if not file:
         return
     faults = faults_of(Path(file).expanduser())
-    remedy = f"`o9 alerts check {shlex.quote(file)}` lists them" if faults else ""
+    remedy = f"`o9 alerts config check {shlex.quote(file)}` lists them" if faults else ""
     told = f"{file} has {faults} fault{'s' if faults > 1 else ''}" if faults else f"{file} has no fault"
     yield Finding("alerts", _ok(not faults), told, remedy)
 

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     api_rate_limit: str = Field(
         DEFAULT_RATE_LIMIT, description="how many requests each client may send; several limits are separated by ;"
     )
-    alerts_file: str = Field("", description="a YAML file that says who is told of which alerts, and when")
+    alerts_file: str = Field("", description="a YAML file that says who is notified of which alerts, and when")
     alerts_log: str = Field("~/.local/state/o9/alerts.log", description="where the alerts' channel `file` writes")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")

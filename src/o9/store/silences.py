@@ -61,7 +61,7 @@ class EndSilence:
         where = SILENCE.c.silence_id == self.silence_id
         found = unit.connection.execute(select(SILENCE).where(where)).mappings().first()
         if found is None:
-            raise OptimizationError(f"there is no silence {self.silence_id!r}; `o9 alerts silences` shows them")
+            raise OptimizationError(f"there is no silence {self.silence_id!r}; `o9 alerts silence list` lists them")
         if found["ended_at"] is not None or found["ends_at"] <= unit.now:
             return False
         values = {"ended_at": unit.now, "ended_by": free_text(self.by), "changed": tell_change(unit, "silence")}
