@@ -148,8 +148,8 @@ def test_list_narrows(o9: O9Command) -> None:
 def test_every_page_fits(o9: O9Command, width: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", width)
     for arguments in (
-        ["list", "--all"], ["history"], ["silence", "list"], ["show", "evil-1"], ["show", "node-11"], ["show", "over-1"],
-        ["config", "check", "alerts.yaml"],
+        ["list", "--all"], ["history"], ["silence", "list"], ["show", "evil-1"], ["show", "node-11"],
+        ["show", "over-1"], ["config", "check", "alerts.yaml"],
     ):  # fmt: skip
         answer = o9(*arguments)
         assert answer.code == 0
@@ -512,8 +512,8 @@ def test_what_only_a_program_has_is_left_out_and_named(o9: O9Command) -> None:
 
 def test_a_store_that_is_not_there_is_never_made(o9: O9Command) -> None:
     for command in (
-        ["list"], ["show", "x"], ["ack", "x"], ["resolve", "x"], ["history"], ["silence", "list"], ["silence", "expire", "x"],
-        ["silence", "add", "title=x", "--for", "1h"],
+        ["list"], ["show", "x"], ["ack", "x"], ["resolve", "x"], ["history"], ["silence", "list"],
+        ["silence", "expire", "x"], ["silence", "add", "title=x", "--for", "1h"],
     ):  # fmt: skip
         answer = o9(*command, "--store", "nix.db")
         assert (answer.code, "does not exist" in answer.err) == (1, True)
@@ -545,8 +545,9 @@ def test_neither_prefect_nor_the_channels_are_imported(o9: O9Command) -> None:
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     Path("plain.yaml").write_text("receivers: [{name: default, channels: [log]}]", encoding="utf-8")
     commands = [
-        ["list", "--all"], ["show", "evil-1"], ["history"], ["silence", "list"], ["ack", "memory-1"], ["resolve", "memory-1"],
-        ["silence", "add", "title=x", "--for", "1h"], ["config", "simulate", "script.yaml"], ["config", "check", "plain.yaml"],
+        ["list", "--all"], ["show", "evil-1"], ["history"], ["silence", "list"], ["ack", "memory-1"],
+        ["resolve", "memory-1"], ["silence", "add", "title=x", "--for", "1h"],
+        ["config", "simulate", "script.yaml"], ["config", "check", "plain.yaml"],
     ]  # fmt: skip
     run_without(("prefect", "apprise", "requests"), *[["alerts", *each] for each in commands])
 
