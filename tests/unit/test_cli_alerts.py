@@ -403,4 +403,4 @@ def test_what_several_receivers_name_is_tried_for_none_of_them() -> None:
 def test_what_to_do_follows_from_how_it_failed() -> None:
     assert "correct the address" in remedy(Failed("HTTP 404", permanent=True))
     assert "asks to wait 90 s" in remedy(Failed("HTTP 429", retry_after=timedelta(seconds=90)))
-    assert "try it again" in remedy(Failed("connection refused"))
+    assert "try again" in remedy(Failed("connection refused"))
