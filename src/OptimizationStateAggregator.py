@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         OptimizationType,
         TrialState,
     )
-    from o9.model.trial import Evaluation, Trial
+    from o9.model.trial import Evaluation, Infeasible, Trial
     from o9.monitor.monitor import OptimizationMonitor
     from o9.statistics.statistics import OptimizationStatistics
     from o9.strategies.protocol import StepResult
@@ -90,7 +90,7 @@ _HOMES = {
         "OptimizationType",
         "TrialState",
     ),
-    "o9.model.trial": ("Evaluation", "Trial"),
+    "o9.model.trial": ("Evaluation", "Infeasible", "Trial"),
     "o9.monitor.monitor": ("OptimizationMonitor",),
     "o9.statistics.statistics": ("OptimizationStatistics",),
     "o9.strategies.protocol": ("StepResult",),
@@ -105,6 +105,7 @@ __all__ = [
     "AsyncStateSynchronizer",
     "Evaluation",
     "HealthStatus",
+    "Infeasible",
     "OptimizationAPI",
     "OptimizationAPIError",
     "OptimizationAlert",

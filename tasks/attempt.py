@@ -17,6 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from o9.lifecycle.effect import Best
+from o9.lifecycle.streak import Streak
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
@@ -84,6 +85,7 @@ class Attempt:
     strategy: StepAttempt | CoroutineAttempt | None = None
     checkpoint: dict[str, Any] | None = None
     best: Best | None = None
+    streak: Streak = field(default_factory=Streak)
     deadline: float | None = None  # by the monotonic clock: the wall's may jump
     stopping: bool = False
     meter: Meter | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
@@ -28,11 +29,13 @@ from o9.lifecycle.effect import (
     improvement,
     is_better,
 )
+from o9.lifecycle.streak import is_hopeless, streak_of
 from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus, TrialState
+from o9.model.trial import Trial
 from o9.monitor.resources import Meter
 from o9.store.hold_outs import KeepHoldOut
 from o9.store.intents import Requeue
@@ -70,6 +73,7 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     ledger = await attempt.read(store.trials, optimization_id) if state.completed_steps else []
     attempt.checkpoint = await attempt.read(store.checkpoint, optimization_id) if state.completed_steps else None
     attempt.best = best_of(ledger, direction_of(state)) or _reported_best(state)
+    attempt.streak = streak_of(ledger)
     attempt.deadline = deadline_of(state)
     if attempt.strategy.kind == "steps":
         # A search with a long ledger takes a while to come back to where it was.
@@ -90,6 +94,7 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     assert holding is not None
     # It may have died between its last step and its end; and what somebody wanted since the claim needs no step.
     done = bool(state.total_steps and state.completed_steps >= state.total_steps)
+    done = done or is_hopeless(attempt.streak, state.metadata)
     verdict = verdict_on(Intent(holding.intent), stopping=attempt.stopping, done=done)
     return {"step": state.completed_steps, "total_steps": state.total_steps, "verdict": verdict.value}
 
@@ -112,10 +117,10 @@ async def run_step(optimization_id: str, step: int) -> str:
             # A trial that will be evaluated again is not one that was cut off for good.
             again = interrupted.verdict in (Verdict.SUSPEND, Verdict.REQUEUE, Verdict.REPLACED)
             if not again and attempt.strategy.kind == "steps":
-                cut_off = CutOff(optimization_id, attempt.claimed.fence, attempt.strategy.interrupted())
-                await attempt.write(cut_off)
+                await _keep(attempt, state, attempt.strategy.interrupted())
             return interrupted.verdict.value
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
+    done = done or is_hopeless(attempt.streak, state.metadata)
     return verdict_on(acknowledged.intent, stopping=attempt.stopping, done=done).value
 
 
@@ -166,6 +171,11 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
         first = (await attempt.read(store.trials, optimization_id, limit=1))[0]
         raise OptimizationStrategyError(
             f"none of the {sum(counted.values())} trials succeeded; the first one said: {first.error}"
+        )
+    if how is Verdict.DONE and is_hopeless(attempt.streak, state.metadata):
+        raise OptimizationStrategyError(
+            f"ended early after {attempt.streak.failures} failed trials in a row; the first of them said: "
+            f"{attempt.streak.first_error}"
         )
     if how is Verdict.DONE and attempt.guard is not None:
         await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
@@ -227,7 +237,26 @@ async def _commit(
     )
     # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.
     attempt.best, attempt.checkpoint = best, dict(result.checkpoint)
+    attempt.streak = streak_of(result.trials, attempt.streak)
     return acknowledged
+
+
+async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
+    """Write what a step that was cut off for good had come to."""
+    direction = direction_of(state)
+    best = best_of(trials, direction, attempt.best)
+    is_new = best is not None and best is not attempt.best
+    await attempt.write(
+        CutOff(
+            state.optimization_id,
+            attempt.claimed.fence,
+            trials,
+            performance=best.value if best and is_new else None,
+            improvement=improvement(best.value, state.baseline_performance, direction) if best and is_new else None,
+            optimized_parameters=best.parameters if best and is_new else None,
+        )
+    )
+    attempt.best = best
 
 
 async def _reported_step(attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState, step: int) -> Verdict:

@@ -26,7 +26,7 @@ from o9.store.store import Store
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 OBJECTIVES = """
 import time
-from OptimizationStateAggregator import objective
+from OptimizationStateAggregator import Infeasible, objective
 
 @objective("crossover-of-desk", search_space={"x": {"type": "float", "low": -5, "high": 5}})
 def crossover(parameters):
@@ -42,6 +42,15 @@ def slow(parameters):
 
 def broken(parameters):
     raise ValueError("the exchange was closed")
+
+def sometimes_late(parameters):
+    time.sleep(600 if parameters["x"] > 2 else 0.05)
+    return parameters["x"]
+
+def half(parameters):
+    if parameters["x"] > 0:
+        raise Infeasible("x > 0")
+    return parameters["x"]
 """
 
 
@@ -145,6 +154,47 @@ def test_what_does_not_complete_is_code_3_and_says_why_once() -> None:
     assert not any(said in told.stderr for said in ("Beginning flow run", "Finished in state", "View at"))
     assert "Traceback" not in told.stdout + told.stderr
     assert statuses() == {"good": "completed", "bad": "failed"}
+
+
+def test_what_hangs_fails_or_cannot_be_does_not_end_like_the_rest() -> None:
+    def with_metadata(name: str, objective: str, steps: int, **metadata: Any) -> dict[str, Any]:
+        one = entry(name, objective, steps)
+        return one | {"metadata": one["metadata"] | metadata}
+
+    batch = write(
+        with_metadata("late", "sometimes_late", 3, trials_per_step=4, trial_timeout_seconds=0.8),
+        with_metadata("cut", "sometimes_late", 1, trials_per_step=8, timeout_seconds=4),
+        with_metadata("doomed", "broken", 50, trials_per_step=3),
+        with_metadata("impatient", "broken", 50, stop_after_failures=2),
+        with_metadata("half", "half", 20, sampler="tpe"),
+    )
+    told = o9("run", batch)
+    assert told.returncode == 3, told.stderr
+    assert statuses() == {
+        "late": "completed", "cut": "timeout", "doomed": "failed", "impatient": "failed", "half": "completed",
+    }  # fmt: skip
+    for trial in ledger("late"):
+        assert trial.state.value == ("failed" if trial.parameters["x"] > 2 else "completed")
+    finished = [trial for trial in ledger("cut") if trial.state.value == "completed"]
+    best = max((trial.value or 0.0 for trial in finished), default=0.0)
+    hung = [trial for trial in ledger("cut") if trial.parameters["x"] > 2]
+    assert finished, "what had finished before the step was cut off is not in the ledger"
+    assert {trial.state.value for trial in hung} == {"cancelled"}
+    assert [len(ledger(name)) for name in ("cut", "doomed", "impatient")] == [8, 12, 2]
+    with Store("optimization_state.db") as store:
+        assert store.get("cut").current_performance == best
+        assert store.get("cut").results["best_value"] == best
+        for name in ("doomed", "impatient"):
+            assert "the exchange was closed" in store.get(name).issues[-1]
+        counts = store.trial_counts("half")
+        assert counts.keys() == {"completed", "infeasible"}
+        family = ledger("half")[0].family
+        assert store.family_trials(family, "half").counts == {"completed": counts["completed"]}
+    shown = o9("show", "half")
+    assert f"{counts['infeasible']} infeasible" in shown.stdout
+    trials = json.loads(o9("trials", "half", "--json").stdout)
+    reasons = {trial["error"] for trial in trials if trial["state"] == "infeasible"}
+    assert reasons == {"x > 0"}
 
 
 def test_ctrl_c_pauses_and_resume_goes_on_to_the_same_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from o9_testing import PATIENCE
 
 from o9.model.dates import iso_dates
 from o9.model.states import TrialState
-from o9.model.trial import Evaluation
+from o9.model.trial import Evaluation, Infeasible
 from o9.strategies.answers import ERROR_LENGTH
 
 
@@ -468,3 +468,61 @@ async def test_async_objectives_are_cut_off(evaluator: MakeEvaluator, workers: i
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cut == list(range(workers))
+
+
+# What cannot be, and what takes too long
+
+
+def infeasible(parameters: dict[str, Any]) -> Any:
+    match parameters["case"]:
+        case "raised":
+            raise Infeasible("fast >= slow")
+        case "no reason":
+            raise Infeasible
+        case "returned":
+            return Evaluation(feasible=False)
+        case "with figures":
+            return Evaluation(float("nan"), returns=[], feasible=False)
+        case "no flag":
+            return Evaluation(1.0, feasible="yes")  # type: ignore[arg-type]
+        case "no value":
+            return Evaluation()
+    return 1.0
+
+
+async def infeasible_async(parameters: dict[str, Any]) -> Any:
+    return infeasible(parameters)
+
+
+@pytest.mark.parametrize("objective", [infeasible, infeasible_async])
+async def test_what_cannot_be_is_no_failure(evaluator: MakeEvaluator, objective: Callable[..., Any]) -> None:
+    cases = ["raised", "no reason", "returned", "with figures", "no flag", "no value", "good"]
+    outcomes = await evaluate(evaluator(objective), *[{"case": case} for case in cases])
+    assert [outcome.state for outcome in outcomes] == [
+        *[TrialState.INFEASIBLE] * 4, TrialState.FAILED, TrialState.FAILED, TrialState.COMPLETED,
+    ]  # fmt: skip
+    assert outcomes[0].error == "fast >= slow"
+    assert all(outcome.error and outcome.value is None for outcome in outcomes[:6])
+
+
+def late(parameters: dict[str, Any]) -> float:
+    time.sleep(parameters["seconds"])
+    return 1.0
+
+
+async def late_async(parameters: dict[str, Any]) -> float:
+    await asyncio.sleep(parameters["seconds"])
+    return 1.0
+
+
+@pytest.mark.parametrize("objective", [late, late_async])
+async def test_a_trial_that_takes_too_long_is_cut_off_alone(
+    evaluator: MakeEvaluator, objective: Callable[..., Any]
+) -> None:
+    one = evaluator(objective, workers=2, timeout_seconds=0.4)
+    began = time.monotonic()
+    outcomes = await evaluate(one, *[{"seconds": seconds} for seconds in (60, 0, 60, 0.05)])
+    assert time.monotonic() - began < 10
+    assert [outcome.state.value for outcome in outcomes] == ["failed", "completed", "failed", "completed"]
+    assert "trial_timeout_seconds" in str(outcomes[0].error)
+    assert outcomes[0].duration_seconds >= 0.4

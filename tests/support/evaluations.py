@@ -23,8 +23,11 @@ async def evaluators() -> AsyncIterator[MakeEvaluator]:
     """A maker of evaluators; at the end all are closed, the pool is empty, and no child is left."""
     made: list[Evaluator] = []
 
-    def make(function: Callable[..., Any], workers: int = 1, locator: str | None = None) -> Evaluator:
-        made.append(Evaluator(Objective("tested", function, locator=locator), workers=workers))
+    def make(
+        function: Callable[..., Any], workers: int = 1, locator: str | None = None, timeout_seconds: float | None = None
+    ) -> Evaluator:
+        one = Objective("tested", function, locator=locator)
+        made.append(Evaluator(one, workers=workers, timeout_seconds=timeout_seconds))
         return made[-1]
 
     yield make

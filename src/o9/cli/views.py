@@ -20,7 +20,7 @@ from o9.health.grades import Verdict
 from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import DEMONSTRATION, OptimizationState, strategy_of
-from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus
+from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.queries import Holding
 
@@ -103,10 +103,13 @@ def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[T
             words.number(trial.value),
             words.duration(trial.duration_seconds),
             Text(told),
-            style="bold green" if is_best else "" if trial.value is not None else "red",
+            style="bold green" if is_best else _STYLES.get(trial.state, "red"),
             end_section=outside and is_best,
         )
     return table
+
+
+_STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
 
 
 def summary_view(records: Sequence[Record], width: int) -> Table:

@@ -55,14 +55,14 @@ def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool
     """Of the best completed trial of one optimization.
 
     Neighbours lie between 0.03 and 0.15 away; at least five are needed. A failed neighbour, or one whose value is not
-    finite, counts as the worst there can be: a cliff is no plateau. A cancelled one says nothing. Trials whose
-    parameters do not belong to `space` are left out.
+    finite, counts as the worst there can be: a cliff is no plateau. A cancelled or infeasible one says nothing.
+    Trials whose parameters do not belong to `space` are left out.
     """
     sign = 1.0 if maximize else -1.0
     values = {
         trial.number: sign * trial.value if _good(trial) and trial.value is not None else -math.inf
         for trial in trials
-        if trial.state is not TrialState.CANCELLED and space.contains(trial.parameters)
+        if trial.state in (TrialState.COMPLETED, TrialState.FAILED) and space.contains(trial.parameters)
     }
     known = {trial.number: trial for trial in trials if trial.number in values}
     good = [number for number in known if _good(known[number])]

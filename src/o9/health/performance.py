@@ -55,7 +55,7 @@ def target(facts: Facts) -> list[Check]:
 
 def failures(facts: Facts) -> list[Check]:
     """The share of the trials that succeeded; left out where there are none."""
-    tried = [trial for trial in facts.trials if trial.state is not TrialState.CANCELLED]
+    tried = [trial for trial in facts.trials if trial.state in (TrialState.COMPLETED, TrialState.FAILED)]
     if not tried:
         return []
     failed = [trial for trial in tried if trial.state is TrialState.FAILED]

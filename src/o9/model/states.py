@@ -67,6 +67,7 @@ class TrialState(str, Enum):
 
     COMPLETED = "completed"
     FAILED = "failed"
+    INFEASIBLE = "infeasible"
     CANCELLED = "cancelled"
 
 

@@ -11,12 +11,20 @@ from typing import Any
 from o9.model.states import TrialState
 
 
+class Infeasible(Exception):
+    """Raised by an objective for parameters that cannot be, `raise Infeasible("fast >= slow")`, which is no failure.
+
+    The sampler learns that they are worse than any other. No alert follows, and they are no try of the family.
+    """
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """An objective's whole answer for one parameter set.
 
     value: what is maximized or minimized. None: O9 computes it from `returns`, by `metadata.score`; that is how
         `metadata.hold_out` can keep the last part of them from the search.
+    feasible: False is the same as raising `Infeasible`; it needs no value.
     returns: one number a period, simple returns (0.01 for one per cent), those that the value comes from; a plain
         sequence, a one-dimensional array or a pandas Series. It lets O9 doubt a Sharpe ratio.
     periods_per_year: how many of those periods a year has, 252 for trading days.
@@ -42,6 +50,7 @@ class Evaluation:
     baseline_returns: Sequence[float] | None = None
     baseline_hold_out_returns: Sequence[float] | None = None
     dates: Iterable[Any] | None = None
+    feasible: bool = True
 
 
 @dataclass(frozen=True)

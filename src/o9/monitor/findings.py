@@ -119,8 +119,9 @@ FAILING_BADLY = 0.5
 
 
 def failing_trials(window: Window) -> Finding | None:
-    """A fifth or more of the newest trials failed, and at least five of them; cancelled ones do not count."""
-    trials = [trial for trial in window.trials if trial.state is not TrialState.CANCELLED]
+    """A fifth or more of the newest trials failed, and at least five of them; cancelled and infeasible ones do not
+    count."""
+    trials = [trial for trial in window.trials if trial.state in (TrialState.COMPLETED, TrialState.FAILED)]
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     if len(failed) < FAILING_TRIALS or len(failed) < FAILING_SHARE * len(trials):
         return None

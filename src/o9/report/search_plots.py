@@ -73,7 +73,8 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
     if lost:
         drawn = "" if len(lost) <= MOST_FAILED else f", of which {MOST_FAILED} are marked"
         notes.append(
-            f"{words.count(len(lost), 'trial')} without a value (failed or cancelled){drawn} at the lower edge"
+            f"{words.count(len(lost), 'trial')} without a value (failed, infeasible or cancelled){drawn}"
+            " at the lower edge"
         )
     y = axis(f"value ({'less' if direction == 'minimize' else 'more'} is better)", range=all_significant(axis_range))
     return Plot(
@@ -239,7 +240,7 @@ def _without_value(lost: Sequence[int], at: float) -> list[dict[str, Any]]:
     return [
         {
             "type": "scatter", "mode": "markers", "name": "no value", "x": kept, "y": [significant(at)] * len(kept),
-            "marker": mark, "hovertemplate": "trial %{x}: failed or cancelled<extra></extra>",
+            "marker": mark, "hovertemplate": "trial %{x}: failed, infeasible or cancelled<extra></extra>",
         }
     ]  # fmt: skip
 

@@ -31,6 +31,7 @@ FAMILY_LOOKED_AT = 10_000
 # Of packed returns of trials, and their baseline's: a Sharpe ratio a period of each that can be judged.
 SharpeRatios = Callable[[Sequence[bytes], bytes | None], Sequence[float]]
 _COMPLETED = TrialState.COMPLETED.value
+_NO_TRY = TrialState.INFEASIBLE.value  # what cannot be was never a try
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,15 @@ def write_families(unit: UnitOfWork) -> None:
 
 
 def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
-    """What was ever tried in `family`, across optimizations; without a name, in `optimization_id` alone."""
+    """What was ever tried in `family`, across optimizations; without a name, in `optimization_id` alone.
+
+    Infeasible trials were not.
+    """
     pruned = NOTHING_PRUNED
     if family:
         mine = TRIAL.c.family == family
-        tally = connection.execute(select(FAMILY_TALLY).where(FAMILY_TALLY.c.family == family)).mappings().all()
+        told = FAMILY_TALLY.c.family == family, FAMILY_TALLY.c.state != _NO_TRY
+        tally = connection.execute(select(FAMILY_TALLY).where(*told)).mappings().all()
         counts = {str(row["state"]): int(row["count"]) for row in tally}
         pruned = PrunedTrials(
             sum(row["pruned"] for row in tally),
@@ -110,7 +115,8 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
         mine = (TRIAL.c.family == "") & (TRIAL.c.optimization_id == optimization_id)
         # Not by the index of families: all trials that have none are one family there.
         nameless = (TRIAL.c.optimization_id == optimization_id) & (func.coalesce(TRIAL.c.family, "") == "")
-        states = select(TRIAL.c.state, func.count()).where(nameless, TRIAL.c.attempt != INHERITED)
+        tries = nameless, TRIAL.c.attempt != INHERITED, TRIAL.c.state != _NO_TRY
+        states = select(TRIAL.c.state, func.count()).where(*tries)
         counts = {state: int(count) for state, count in connection.execute(states.group_by(TRIAL.c.state))}
     completed = (mine, TRIAL.c.state == _COMPLETED)
     key = (TRIAL.c.optimization_id, TRIAL.c.number)

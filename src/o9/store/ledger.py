@@ -107,7 +107,8 @@ class CommitStep:
         if self.metrics:
             changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
         join_family(unit, row, trials)
-        self._write_trials(unit, trials)
+        _write_trials(unit, self.optimization_id, list(zip(self.trials, trials, strict=True)))
+        keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
         for name, value in self.metrics.items():
             if math.isfinite(value):
                 unit.insert(
@@ -139,25 +140,6 @@ class CommitStep:
         return found == to_json(dict(self.checkpoint)) and written == {
             tuple(row[column.name] for column in columns) for row in sent
         }
-
-    def _write_trials(self, unit: UnitOfWork, rows: list[Row]) -> None:
-        for trial, row in zip(self.trials, rows, strict=True):
-            unit.insert(TRIAL, row)
-            if trial.returns is not None:
-                unit.insert(
-                    RETURNS,
-                    {
-                        "optimization_id": self.optimization_id,
-                        "number": trial.number,
-                        "periods_per_year": trial.periods_per_year,
-                        "data": pack_returns(trial.returns),
-                        "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
-                        "calendar": keep_calendar(unit, self.optimization_id, trial.dates),
-                        "hold_out_calendar": keep_calendar(unit, self.optimization_id, trial.hold_out_dates),
-                    },
-                )
-        keep_baseline(unit, self.optimization_id, self.trials)
-        keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
 
 
 @dataclass(frozen=True)
@@ -197,11 +179,17 @@ class Amend:
 
 @dataclass(frozen=True)
 class CutOff:
-    """The trials of a step that was cut off for good: the ledger holds every trial ever begun."""
+    """The trials of a step that was cut off for good: the ledger holds every trial ever begun.
+
+    `performance`, `improvement` and `optimized_parameters` are given where one of them had finished, and is the best.
+    """
 
     optimization_id: str
     fence: int
     trials: Sequence[Trial]
+    performance: float | None = None
+    improvement: float | None = None
+    optimized_parameters: Mapping[str, Any] | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -216,13 +204,39 @@ class CutOff:
             TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.number.in_(numbers)
         )
         known = set(unit.connection.execute(written).scalars())  # told once more, where the answer was lost on its way
-        new = [trial for trial in trials if trial["number"] not in known]
-        join_family(unit, row, new)
-        for trial in new:
-            unit.insert(TRIAL, trial)
-        for step in sorted({trial.step for trial in self.trials}):
-            keep_output(unit, self.optimization_id, step, [trial for trial in self.trials if trial.step == step])
+        new = [pair for pair in zip(self.trials, trials, strict=True) if pair[0].number not in known]
+        join_family(unit, row, [written for _, written in new])
+        _write_trials(unit, self.optimization_id, new)
+        if self.trials:
+            keep_output(unit, self.optimization_id, self.trials[0].step, [trial for trial, _ in new])
+        if self.performance is not None and self.optimized_parameters is not None:
+            unit.update(
+                row,
+                current_performance=real(self.performance),
+                performance_improvement=real(self.improvement or 0.0),
+                optimized_parameters=to_json(dict(self.optimized_parameters)),
+            )
         unit.change(self.optimization_id, "step")
+
+
+def _write_trials(unit: UnitOfWork, optimization_id: str, trials: Sequence[tuple[Trial, Row]]) -> None:
+    """Each with its row."""
+    for trial, row in trials:
+        unit.insert(TRIAL, row)
+        if trial.returns is not None:
+            unit.insert(
+                RETURNS,
+                {
+                    "optimization_id": optimization_id,
+                    "number": trial.number,
+                    "periods_per_year": trial.periods_per_year,
+                    "data": pack_returns(trial.returns),
+                    "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
+                    "calendar": keep_calendar(unit, optimization_id, trial.dates),
+                    "hold_out_calendar": keep_calendar(unit, optimization_id, trial.hold_out_dates),
+                },
+            )
+    keep_baseline(unit, optimization_id, [trial for trial, _ in trials])
 
 
 def held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:

@@ -37,14 +37,19 @@ class BadAnswer(Exception):
 
 
 def plain_answer(answer: Any) -> dict[str, Any]:
-    """The fields of an Evaluation as plain values; returns and dates as arrays of float64. Raises BadAnswer.
+    """The fields of an Evaluation as plain values; returns and dates as arrays of float64.
 
-    The value is None where the objective leaves it to O9 (`o9.strategies.measured`).
+    The value is None where the objective leaves it to O9 (`o9.strategies.measured`). Raises BadAnswer, and Infeasible
+    for one that is not feasible.
     """
     # Where the module was never imported, nothing can be an instance of its class.
     model = sys.modules.get("o9.model.trial")
     if model is None or not isinstance(answer, model.Evaluation):
         return {"value": _result(answer)}
+    if answer.feasible is not True:
+        if str(answer.feasible) != "False":  # which a bool of numpy is called, too
+            raise BadAnswer(f"the objective gave feasible {_show(answer.feasible)}; it is True or False")
+        raise model.Infeasible("its evaluation is not feasible")
     return {
         "value": None if answer.value is None else _result(answer.value),
         **(returns := _all_returns(answer)),
@@ -74,6 +79,14 @@ def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
 def numbers_of(texts: Sequence[Any], place: Any) -> array[float]:
     """The array that a child wrote as text number `place`. Raises LookupError, TypeError or ValueError for none."""
     return array("d", binascii.a2b_base64(texts[place], strict_mode=True))
+
+
+def infeasible_text(error: BaseException) -> str | None:
+    """Why the parameters cannot be, where that is what `error` says."""
+    model = sys.modules.get("o9.model.trial")
+    if model is None or not isinstance(error, model.Infeasible):
+        return None
+    return storable(_message(error).strip() or "no reason given", SUMMARY_LENGTH)
 
 
 def failure_text(error: BaseException) -> str:

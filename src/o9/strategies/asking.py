@@ -19,6 +19,7 @@ import errno
 import importlib
 import itertools
 import logging
+import math
 import sys
 import threading
 import warnings
@@ -41,10 +42,14 @@ _filters = threading.Lock()  # the warning filters are the process's, and saving
 _imports = threading.Lock()
 # What Optuna imports only when a sampler first needs it.
 _IMPORTED_LATE = {"cmaes": ("cmaes", "scipy.stats"), "qmc": ("scipy.stats.qmc",), "gp": ("torch", "scipy.stats")}
-Told = float | None  # a value, or None for a trial that failed
+# A value; None for a trial that failed. One that is infeasible is the worst there can be: infinite, which every sampler
+# ranks, or clips to what it has seen.
+Told = float | None
 
 
 class Asker(Protocol):
+    direction: Direction
+
     def ask(self, count: int) -> list[dict[str, Any]]:
         """The next `count` parameter sets; fewer where there are no more."""
 
@@ -61,9 +66,9 @@ def make_asker(plan: Plan, seed: int) -> Asker:
         _load(plan.sampler)
     match plan.sampler:
         case "grid":
-            return GridAsker(plan.space)
+            return GridAsker(plan.space, plan.direction)
         case "random":
-            return RandomAsker(plan.space, seed)
+            return RandomAsker(plan.space, plan.direction, seed)
         case "tpe":
             return HistoryAsker(plan.space, plan.direction, lambda number: _sampler("tpe", mix(seed, number)))
         case _:
@@ -113,7 +118,8 @@ def mix(*numbers: int) -> int:
 class GridAsker:
     """Point n of the grid is trial n. No sampler is needed for that, and no grid is ever held in memory."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, direction: Direction) -> None:
+        self.direction = direction
         self._space = space
         self._size = space.grid_size()
         self._next = 0
@@ -135,7 +141,8 @@ class GridAsker:
 class RandomAsker:
     """Optuna's random sampler without a study: it never looks at one, and keeping one costs more than sampling."""
 
-    def __init__(self, space: SearchSpace, seed: int) -> None:
+    def __init__(self, space: SearchSpace, direction: Direction, seed: int) -> None:
+        self.direction = direction
         self._space = space
         self._distributions = space.distributions()
         self._sampler: Any = _reseedable_random_sampler()
@@ -169,6 +176,7 @@ class _StudyAsker:
     """An Optuna study in memory, asked and told."""
 
     def __init__(self, space: SearchSpace, direction: Direction) -> None:
+        self.direction = direction
         self._space = space
         self._distributions = space.distributions()
         self._study = _quiet_study(direction)
@@ -218,7 +226,7 @@ class HistoryAsker(_StudyAsker):
 
         for trial in ledger:
             _check_contained(self._space, trial)
-            value = _told(trial)
+            value = told_of(trial, self.direction)
             self._study.add_trial(
                 create_trial(
                     state=OptunaState.FAIL if value is None else OptunaState.COMPLETE,
@@ -259,10 +267,13 @@ def _ask_again(asker: Asker, trials: Sequence[Trial]) -> None:
                 f"trial {trial.number} of the ledger has the parameters {trial.parameters}, and the same seed now "
                 f"gives {parameters}: the optimization cannot go on as it began"
             )
-    asker.tell([_told(trial) for trial in trials])
+    asker.tell([told_of(trial, asker.direction) for trial in trials])
 
 
-def _told(trial: Trial) -> Told:
+def told_of(trial: Trial, direction: Direction) -> Told:
+    """What a sampler is told of a trial."""
+    if trial.state is TrialState.INFEASIBLE:
+        return -math.inf if direction == "maximize" else math.inf
     return trial.value if trial.state is TrialState.COMPLETED else None
 
 
@@ -282,6 +293,7 @@ def _sampler(name: str, seed: int) -> BaseSampler:
         case "tpe":
             return samplers.TPESampler(seed=seed)
         case "gp":
+            warnings.filterwarnings("ignore", "Clip non-finite values")  # which is what is to happen to infeasible ones
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
         case "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)

@@ -99,12 +99,12 @@ def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...
 
 
 def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, whole: bool = False) -> tuple[Any, ...]:
-    """Run a loaded objective: ("value", started, duration, answer), ("failed", started, duration, text, worn), or
-    ("refused", text), which ends the run.
+    """Run a loaded objective: ("value", started, duration, answer), ("infeasible", started, duration, reason),
+    ("failed", started, duration, text, worn), or ("refused", text), which ends the run.
 
     `periods`: as if its data ended with so many returns. `whole`: nothing is cut off as held out, or scored.
     """
-    from o9.strategies.answers import failure_text
+    from o9.strategies.answers import failure_text, infeasible_text
     from o9.strategies.measured import Refused, measured_of
 
     _show_records()
@@ -115,8 +115,11 @@ def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, w
     except Refused as error:
         return ("refused", str(error))
     except BaseException as error:  # noqa: BLE001 - whatever an objective raises is an answer, sys.exit too
+        duration = time.perf_counter() - clock
+        if (reason := infeasible_text(error)) is not None:
+            return ("infeasible", started, duration, reason)
         worn_out = isinstance(error, MemoryError)
-        return ("failed", started, time.perf_counter() - clock, failure_text(error), worn_out)
+        return ("failed", started, duration, failure_text(error), worn_out)
     return ("value", started, time.perf_counter() - clock, answer)
 
 

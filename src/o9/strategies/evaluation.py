@@ -2,7 +2,8 @@
 
 Contract. An Evaluator serves one attempt, in one event loop, one `evaluate` at a time, and is closed at its end. An
 objective that raises, answers nonsense, exits, crashes or is killed makes its own trial failed, with the error as
-text, and so does one whose child writes what is no answer; the others go on. Cancelling the task that awaits `evaluate`
+text, and so does one whose child writes what is no answer, and one that takes longer than it may; the others go on.
+What has finished is in `finished` also where `evaluate` was cut off. Cancelling the task that awaits `evaluate`
 is how an evaluation is cut off: the children in flight are killed with their process groups at once. Outcomes come in
 the order of the numbers given, whatever finished first. OptimizationStrategyError is raised only where no trial could
 succeed: the objective cannot be sent to a child or loaded there.
@@ -22,7 +23,7 @@ from typing import Any
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Output
-from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text
+from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text, infeasible_text
 from o9.strategies.children import BrokenAnswer, Child, ChildDied
 from o9.strategies.measured import Measure, Measured, Refused
 from o9.strategies.output import PrintedLines, captured
@@ -36,7 +37,7 @@ EVALUATION_TRIES = 3  # of a trial whose process dies
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one evaluation ended: completed with a value, or failed with an error.
+    """How one evaluation ended: completed with a value, failed with an error, or infeasible with a reason (`error`).
 
     total: how many returns there were before a hold-out was cut off here; None where nothing was cut.
     scored: O9 made the value of the returns.
@@ -76,6 +77,10 @@ class _How:
 _Queue = Iterator[tuple[int, Mapping[str, Any]]]
 
 
+class _TooLong(Exception):
+    """An evaluation took longer than it may."""
+
+
 class _Child(Enum):
     """What an evaluation left its child as."""
 
@@ -89,7 +94,8 @@ class Evaluator:
 
     `single_threaded` tells the numerical libraries in the children to use one thread each, unless the environment
     says otherwise; for trials side by side. `measure` makes the values; `periods` is what a truncatable objective is
-    called with once it is known how many come before a hold-out.
+    called with once it is known how many come before a hold-out. One that takes longer than `timeout_seconds` is cut
+    off, and has failed.
     """
 
     def __init__(
@@ -99,19 +105,22 @@ class Evaluator:
         workers: int = 1,
         single_threaded: bool | None = None,
         measure: Measure | None = None,
+        timeout_seconds: float | None = None,
     ) -> None:
         self.periods: int | None = None
         self._objective = objective
         self._measured = Measured(objective.function, measure or Measure(), objective.truncatable)
         self._is_plain = measure is None or measure == Measure()
         self._workers = workers
+        self._timeout_seconds = timeout_seconds
+        self.finished: Mapping[int, Outcome] = {}  # of those given last, by number
         self._team = Team(single_threaded=workers > 1 if single_threaded is None else single_threaded)
         self._shipment: Shipment | None = None
         self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also where it was cut off
 
     async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[Outcome]:
         """Evaluate all, and answer in their order. Cancelling it kills what is in flight."""
-        outcomes: dict[int, Outcome] = {}
+        self.finished = outcomes = dict[int, Outcome]()
         self.printed = {}
         queue = iter(list(zip(numbers, parameters, strict=True)))
         work = self._work_here if self._objective.is_async else self._work_in_a_child
@@ -156,19 +165,41 @@ class Evaluator:
             what = f"objective {self._objective.name!r} (trial {number})"
             own = copy.deepcopy(dict(parameters))
             with captured(how.label(number)) as lines:
-                given = await run_user_code(what, self._measured.call, own, how.periods)
+                given = await self._in_time(run_user_code(what, self._measured.call, own, how.periods))
             answer = self._measured.plain(given, periods=how.periods, whole=how.whole)
         except Refused as error:
             raise OptimizationStrategyError(f"objective {self._objective.name!r}: {error}") from error
+        except _TooLong:
+            return _failed(number, self._too_long(), started, time.perf_counter() - clock)
         except BaseException as error:
             # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
             if ours or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
+            if (reason := infeasible_text(error)) is not None:
+                return _without_value(number, TrialState.INFEASIBLE, reason, started, time.perf_counter() - clock)
             return _failed(number, failure_text(error), started, time.perf_counter() - clock)
         finally:
             self._keep(number, lines.end())
         return _completed(number, answer, started, time.perf_counter() - clock)
+
+    async def _in_time(self, calling: Coroutine[Any, Any, Any]) -> Any:
+        """What it gives; raises _TooLong. One that swallows its cancellation is left behind."""
+        if self._timeout_seconds is None:
+            return await calling
+        task = asyncio.ensure_future(calling)
+        try:
+            await asyncio.wait({task}, timeout=self._timeout_seconds)
+            if task.done():
+                return task.result()
+            raise _TooLong
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+
+    def _too_long(self) -> str:
+        return f"cut off after {self._timeout_seconds:g} s, its metadata.trial_timeout_seconds"
 
     async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, Outcome], how: _How) -> None:
         self._shipment = shipment = self._shipment or self._new_shipment()
@@ -194,11 +225,14 @@ class Evaluator:
         started, clock = time.time(), time.perf_counter()
         request = ("evaluate", key, dict(parameters), how.periods, how.whole)
         try:
-            reply = await self._team.exchange(child, *request, label=how.label(number))
+            async with asyncio.timeout(self._timeout_seconds):
+                reply = await self._team.exchange(child, *request, label=how.label(number))
             match reply:
                 case ["refused", str(text)]:
                     raise OptimizationStrategyError(f"objective {self._objective.name!r}: {text}")
             return _read(number, reply)
+        except TimeoutError:
+            text, left = self._too_long(), _Child.WORN_OUT
         except BrokenAnswer as error:
             text, left = f"the objective's answer cannot be read: {error}", _Child.WORN_OUT
         except ChildDied as error:
@@ -225,6 +259,8 @@ def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
         match reply:
             case ["value", float(began), float(duration), answer, *texts]:
                 return _completed(number, answer_from_json(answer, texts), began, duration), _Child.READY
+            case ["infeasible", float(began), float(duration), str(reason)]:
+                return _without_value(number, TrialState.INFEASIBLE, reason, began, duration), _Child.READY
             case ["failed", float(began), float(duration), str(text), bool(worn_out)]:
                 return _failed(number, text, began, duration), _Child.WORN_OUT if worn_out else _Child.READY
     except (BadAnswer, OSError, OverflowError, ValueError) as error:
@@ -262,9 +298,13 @@ def _completed(number: int, answer: dict[str, Any], started: float, duration: fl
 
 
 def _failed(number: int, error: str, started: float, duration: float) -> Outcome:
+    return _without_value(number, TrialState.FAILED, error, started, duration)
+
+
+def _without_value(number: int, state: TrialState, error: str, started: float, duration: float) -> Outcome:
     return Outcome(
         number,
-        TrialState.FAILED,
+        state,
         error=error,
         started_at=datetime.fromtimestamp(started, UTC),
         duration_seconds=duration,

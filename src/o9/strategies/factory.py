@@ -222,4 +222,5 @@ def _evaluator(objective: Objective, plan: Plan, allowed_imports: tuple[str, ...
         workers=min(plan.trials_per_step, limit),
         single_threaded=plan.trials_per_step > 1,
         measure=Measure(plan.score, _score_function(plan, allowed_imports), plan.hold_out),
+        timeout_seconds=plan.trial_timeout_seconds,
     )

@@ -25,7 +25,7 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.strategies.asking import Asker, make_asker
+from o9.strategies.asking import Asker, make_asker, told_of
 from o9.strategies.evaluation import Evaluator, Outcome
 from o9.strategies.hold_out import FIELD as HOLD_OUT
 from o9.strategies.hold_out import CutError, HeldOut, HoldOut
@@ -93,7 +93,7 @@ class OptunaStrategy:
         ]
         outcomes = await self._evaluate([state.parameters | chosen for chosen in asked], list(numbers))
         trials = [self._trial(planned, outcome) for planned, outcome in zip(self._in_flight, outcomes, strict=True)]
-        asker.tell([trial.value for trial in trials])
+        asker.tell([told_of(trial, self._plan.direction) for trial in trials])
         for trial in trials:
             self._consider(trial)
         self._trials += len(trials)
@@ -127,10 +127,12 @@ class OptunaStrategy:
         return HeldOut(whole.returns[before:], baseline, dates)
 
     def interrupted(self) -> tuple[Trial, ...]:
-        """The trials of a step that was cut off, as cancelled ones; none where no step was."""
-        now = datetime.now(UTC)
+        """The trials of a step that was cut off: as they ended, or as cancelled ones; none where no step was."""
+        now, finished = datetime.now(UTC), self._evaluator.finished
         return tuple(
-            dataclasses.replace(
+            self._trial(trial, finished[trial.number])
+            if trial.number in finished
+            else dataclasses.replace(
                 trial,
                 error="cut off before its step was committed",
                 output=self._evaluator.printed.get(trial.number),

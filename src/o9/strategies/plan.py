@@ -47,6 +47,7 @@ class Plan:
     family: str | None
     hold_out: HoldOut | None = None
     score: str = ""
+    trial_timeout_seconds: float | None = None
 
 
 def make_plan(state: OptimizationState, objective: Objective) -> Plan:
@@ -83,6 +84,7 @@ def make_plan(state: OptimizationState, objective: Objective) -> Plan:
         family=family,
         hold_out=hold_out,
         score=score,
+        trial_timeout_seconds=metadata.get("trial_timeout_seconds"),
     )
 
 
