@@ -155,6 +155,13 @@ async def test_a_step_that_is_cut_off_leaves_cancelled_trials() -> None:
         ({"sampler": ["tpe"]}, "metadata.sampler", "not one of"),
         ({"sampler": "grid", "search_space": SPACE}, "metadata.search_space.stop.step", "grid sampler needs a step"),
         ({"sampler": "cmaes", "search_space": {"side": SPACE["side"]}}, "metadata.sampler", "searches numbers"),
+        ({"sampler": "cmaes", "search_space": SPACE}, "metadata.sampler", "side is categorical"),
+        ({"sampler": "cmaes", "search_space": {"x": SPACE["x"]}}, "metadata.sampler", "two parameters"),
+        (
+            {"sampler": "cmaes", "search_space": {"x": SPACE["x"], "y": {"type": "int", "low": 3, "high": 3}}},
+            "metadata.sampler",
+            "two parameters",
+        ),
         ({"seed": -1}, "metadata.seed", "from 0 to"),
         ({"seed": True}, "metadata.seed", "got True"),
         ({"seed": "7"}, "metadata.seed", "got '7'"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
-from o9.model.trial import Trial
+from o9.model.trial import Infeasible, Trial
 from o9.strategies.factory import create_strategy
 from o9.strategies.optuna_strategy import OptunaStrategy
 from o9.strategies.registry import objective
@@ -26,16 +26,19 @@ GRID: dict[str, Any] = {
     "fast": {"type": "int", "low": 2, "high": 11},
 }
 GP: dict[str, Any] = {"x": SPACE["x"], "fast": {"type": "int", "low": 2, "high": 6}}
+NUMBERS: dict[str, Any] = {name: axis for name, axis in SPACE.items() if name != "side"}
 Row = tuple[int, int, str, str, float | None, str | None]
 
 
 def register_objective() -> None:
-    """`uneven`: a best value, failures among the trials, and data with a name."""
+    """`uneven`: a best value, failures and what cannot be among the trials, and data with a name."""
 
     @objective("uneven", data="prices-v1")
     async def uneven(parameters: dict[str, Any]) -> float:
         if parameters["fast"] % 7 == 3:
             raise ValueError(f"no data for {parameters['fast']}")
+        if parameters["fast"] % 9 in (4, 5):
+            raise Infeasible("no such window")
         sides = {"long": 3.0, "both": 1.0}
         return float(
             -((parameters.get("x", 0.0) - 2.0) ** 2)
@@ -48,7 +51,7 @@ def register_objective() -> None:
 
 def make_state(total_steps: int = 0, parameters: dict[str, Any] | None = None, **metadata: Any) -> OptimizationState:
     now = datetime.now(UTC)
-    space = {"grid": GRID, "gp": GP}.get(str(metadata.get("sampler")), SPACE)
+    space = {"grid": GRID, "gp": GP, "cmaes": NUMBERS}.get(str(metadata.get("sampler")), SPACE)
     return OptimizationState(
         "id",
         "name",

@@ -199,6 +199,12 @@ def test_cancelled_trials_are_no_failures() -> None:
     assert failing_trials(dataclasses.replace(seen, trials=trials)) is not None, "5 of the 25 that were evaluated"
 
 
+def test_infeasible_trials_are_no_failures() -> None:
+    seen = window([1.0] * 20 + ["E: x"] * 20)
+    trials = [dataclasses.replace(t, state=TrialState.INFEASIBLE) if t.error else t for t in seen.trials]
+    assert failing_trials(dataclasses.replace(seen, trials=trials)) is None
+
+
 def said_of(answer: Any) -> str:
     with pytest.raises(BadAnswer) as refused:
         plain_answer(answer)

@@ -16,6 +16,7 @@ import dataclasses
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -128,17 +129,18 @@ class OptunaStrategy:
 
     def interrupted(self) -> tuple[Trial, ...]:
         """The trials of a step that was cut off: as they ended, or as cancelled ones; none where no step was."""
-        now, finished = datetime.now(UTC), self._evaluator.finished
-        return tuple(
-            self._trial(trial, finished[trial.number])
-            if trial.number in finished
-            else dataclasses.replace(
-                trial,
-                error="cut off before its step was committed",
-                output=self._evaluator.printed.get(trial.number),
-                duration_seconds=(now - trial.started_at).total_seconds() if trial.started_at else 0.0,
-            )
-            for trial in self._in_flight
+        return tuple(self._interrupted(trial) for trial in self._in_flight)
+
+    def _interrupted(self, planned: Trial) -> Trial:
+        if (outcome := self._evaluator.finished.get(planned.number)) is not None:
+            with suppress(OptimizationStrategyError):  # which ends the run, and the run has ended
+                return self._trial(planned, self._agreeing(outcome))
+        began = planned.started_at
+        return dataclasses.replace(
+            planned,
+            error="cut off before its step was committed",
+            output=self._evaluator.printed.get(planned.number),
+            duration_seconds=(datetime.now(UTC) - began).total_seconds() if began else 0.0,
         )
 
     async def close(self) -> None:

@@ -117,9 +117,21 @@ def _check_sampler(sampler: str, space: SearchSpace) -> None:
         raise OptimizationValidationError(
             "metadata.sampler", "gp needs PyTorch, which is not installed: pip install 'prefect-o9[gp]'"
         )
-    if sampler == "cmaes" and all(isinstance(parameter, CategoricalParameter) for parameter in space.parameters):
+    if sampler == "cmaes":
+        _check_cmaes(space)
+
+
+def _check_cmaes(space: SearchSpace) -> None:
+    """It samples at random, without a word, what is no number, and everything where there is but one number."""
+    chosen = [parameter.name for parameter in space.parameters if isinstance(parameter, CategoricalParameter)]
+    if chosen:
         raise OptimizationValidationError(
-            "metadata.sampler", "cmaes searches numbers, and the search space has none; take tpe"
+            "metadata.sampler", f"cmaes searches numbers alone, and {', '.join(chosen)} is categorical; take tpe"
+        )
+    varied = [parameter.name for parameter in space.parameters if parameter.grid_size() != 1]
+    if len(varied) < 2:
+        raise OptimizationValidationError(
+            "metadata.sampler", f"cmaes needs two parameters that vary, and there is {varied or 'none'}; take tpe"
         )
 
 
