@@ -73,7 +73,7 @@ async def test_a_sampler_learns_where_nothing_can_be() -> None:
     async def left_half(parameters: dict[str, Any]) -> float:
         if parameters["x"] > 0:
             raise Infeasible("x > 0")
-        return parameters["y"]
+        return float(parameters["y"])
 
     for sampler in ("tpe", "cmaes"):
         state = make_state(sampler=sampler, objective="left-half", search_space=space, seed=3)
