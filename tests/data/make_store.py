@@ -15,6 +15,7 @@ from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Output
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, Telling
+from o9.store.hold_outs import CountLook
 from o9.store.leadership import Lead, LetGo
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
@@ -60,6 +61,7 @@ def fill(store: Store) -> None:
         )
         store.write(commit)
     store.write(Transition("done", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
+    store.write(CountLook("done", 0))
     at_work(store, "broken", optimization_type=OptimizationType.RISK_OPTIMIZATION)
     store.write(Transition("broken", S.FAILED, Cause.HOOK, issue="no trial succeeded"))
     at_work(store, "名字-🚀", name="双均线")

@@ -15,6 +15,7 @@ from o9.model.trial import Output, Trial
 from o9.store.calendars import CALENDAR
 from o9.store.codec import pack_returns
 from o9.store.families import INHERITED
+from o9.store.hold_outs import CountLook, KeepHoldOut
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep, CutOff
 from o9.store.outputs import TOTAL_BYTES
@@ -155,6 +156,38 @@ class JudgingContract:
         found = store.repetition("a")
         assert found is not None
         assert (found.number, found.code, found.checks) == (4, "c2", '["x"]')
+
+    def test_looks_at_held_out_data_are_counted_over_a_family(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fence = at_work(store, "a", total_steps=2).fence
+        store.write(CommitStep("a", fence, 0, [trial(0, family="f", returns=(0.1, 0.2)), trial(1, family="f")], {}))
+        assert (store.looks("f", "a"), store.look_of("a", 0)) == (0, 0)
+        kept = KeepHoldOut("a", fence, 0, (0.3, 0.4), dates=(0.0, 86_400.0))
+        assert [store.write(kept) for _ in range(2)] == [1, 1]  # the answer was lost on its way
+        found = store.trial("a", 0)
+        assert found is not None
+        assert (found.returns, found.hold_out_returns, found.hold_out_dates) == (
+            (0.1, 0.2),
+            (0.3, 0.4),
+            (0.0, 86_400.0),
+        )
+        assert store.write(CountLook("a", 1)) == 0  # it has no hold-out
+        for name, family, hold_out, look in (
+            ("b", "f", (0.3, 0.5), 2),
+            ("c", "f", (0.3, 0.4), 1),
+            ("d", "g", (0.3, 0.4), 1),
+        ):
+            fence = at_work(store, name).fence
+            given = trial(0, family=family, returns=(0.1, 0.2), hold_out_returns=hold_out)
+            store.write(CommitStep(name, fence, 0, [given], {}))
+            assert store.looks(family, name) == (2 if name == "c" else 1 if name == "b" else 0)
+            assert [store.write(CountLook(name, 0)) for _ in range(2)] == [look, look]
+        assert [store.looks(family, "") for family in ("f", "g")] == [2, 1]
+        assert [store.look_of(name, 0) for name in "abcd"] == [1, 2, 1, 1]
+        for name in ("e", "f"):  # without a family each counts alone
+            fence = at_work(store, name).fence
+            store.write(CommitStep(name, fence, 0, [trial(0, returns=(0.1,), hold_out_returns=(0.2,))], {}))
+            assert store.write(CountLook(name, 0)) == 1
 
 
 def assert_families_are_true(store: Store, optimization_ids: Iterable[str]) -> None:

@@ -1,7 +1,8 @@
 """What the checks look at: one optimization as the store has it, and its family.
 
 Contract. `read_facts` is the only reading of this room's checks; it blocks. What belongs together is read together: a
-state that changes meanwhile is read again, a few times.
+state that changes meanwhile is read again, a few times. The hold-out of the best is read once the optimization has
+ended, and that is counted as a look (`o9.store.hold_outs`): a best that changes yet is not judged by it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from o9.health.grades import Placebo
+from o9.health.placebo import placebo_of
 from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
 from o9.model.settings import settings
+from o9.model.states import ENDED
 from o9.model.trial import Trial
 from o9.store.codec import pack_returns
 from o9.store.families import NOTHING_PRUNED, FamilyTrials, PrunedTrials
+from o9.store.hold_outs import CountLook
 from o9.store.provenance import Baseline, Repetition
 from o9.store.queries import Holding
 from o9.store.store import Store
@@ -101,6 +105,8 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
     name = state.optimization_id
     for _ in range(READ_AGAIN):
         trials, best = read_best(store, state)
+        if best is not None and state.status not in ENDED:
+            best = replace(best, hold_out_returns=None, hold_out_dates=None)
         metrics = store.metrics(name)
         transitions = store.transitions(name)
         after = store.get(name)
@@ -146,9 +152,14 @@ def read_best(store: Store, state: OptimizationState) -> tuple[Sequence[Trial], 
 def _family(store: Store, state: OptimizationState, best: Trial) -> Family:
     name = state.optimization_id
     found = store.family_trials(best.family, name)
+    if best.hold_out_returns is not None and not store.look_of(name, best.number):
+        store.write(CountLook(name, best.number))
+    placebos, maximize = store.placebos(name).finished, direction_of(state) == "maximize"
     return replace(
         family_of(best, name, found, store.baseline(name)),
         market_neutral=state.metadata.get("market_neutral") is True,
+        looks=max(1, store.looks(best.family, name)),
+        placebo=None if best.value is None else placebo_of(best.value, placebos, maximize=maximize),
     )
 
 

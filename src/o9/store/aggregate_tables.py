@@ -104,4 +104,36 @@ class FamilyTally(Record, table=True):
     sharpe_square_sum: float = 0.0
 
 
+class HoldOutLook(Record, table=True):
+    """Append-only: each series of returns on held-out data that anybody in a family has seen, by its hash.
+
+    `look` counts from 1 within the family. What is pruned stays counted, so `seen_by` may be an optimization that is
+    gone.
+    """
+
+    __tablename__ = "hold_out_look"
+
+    family: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    look: int
+    seen_by: str
+    trial: int
+    at: str
+
+
+class PlaceboRun(Record, table=True):
+    """`run_id` is the same search as `optimization_id` on data without an edge, its `number`-th, from 1 on.
+
+    `value`: of its best trial, once it has ended. It is kept when the run is pruned.
+    """
+
+    __tablename__ = "placebo_run"
+    __table_args__ = (Index("ix_placebo_run_run", "run_id", unique=True),)
+
+    optimization_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    run_id: str
+    value: float | None = None
+
+
 unbounded_texts()

@@ -35,12 +35,13 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import families, figures, intents, outputs, provenance, pruning, queries, reports
+from o9.store import families, figures, hold_outs, intents, outputs, placebos, provenance, pruning, queries, reports
 from o9.store.alert_record import AlertRecord
 from o9.store.commit import GroupCommit
 from o9.store.engine import Durability, busy, describe, open_engine, schema_revision, store_error
 from o9.store.families import FamilyTrials
 from o9.store.leases import Leases, read_leases
+from o9.store.placebos import PlaceboRuns
 from o9.store.policies import read_policies
 from o9.store.provenance import Baseline, Repetition
 from o9.store.pruning import Outlook
@@ -207,6 +208,18 @@ class Store:
     def family_trials(self, family: str, optimization_id: str) -> FamilyTrials:
         """Counts by state over all optimizations, and the returns up to a bound; costs the same at any size."""
         return self._read(families.family_trials, family, optimization_id)
+
+    def looks(self, family: str, optimization_id: str) -> int:
+        """How often held-out data of a family were looked at, over all optimizations; without a name, in this one."""
+        return self._read(hold_outs.looks, family, optimization_id)
+
+    def look_of(self, optimization_id: str, number: int) -> int:
+        """The number of the look at this trial's hold-out in its family; 0 where nobody has looked."""
+        return self._read(hold_outs.look_of, optimization_id, number)
+
+    def placebos(self, optimization_id: str) -> PlaceboRuns:
+        """The same search as its own, on data whose edge was destroyed."""
+        return self._read(placebos.placebos, optimization_id)
 
     def baseline(self, optimization_id: str) -> Baseline | None:
         """What its trials are measured over."""

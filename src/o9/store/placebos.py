@@ -1,0 +1,78 @@
+"""Placebo runs: the same search as another's, on data whose edge was destroyed.
+
+Contract. Which run is whose is recorded in the transaction that creates it, so that none is run twice. What its best
+reached is kept when it has ended, and stays when the run is pruned; with the optimization it goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, literal, select, update
+
+from o9.model.optimization import OptimizationState
+from o9.store import aggregate_tables
+from o9.store.codec import real
+from o9.store.record import table_of
+from o9.store.transitions import Create
+from o9.store.unit import OPTIMIZATION, UnitOfWork
+
+PLACEBO = table_of(aggregate_tables.PlaceboRun)
+
+
+@dataclass(frozen=True)
+class CreatePlacebo:
+    """Record `create.state` as placebo `number` of `origin_id`."""
+
+    create: Create
+    origin_id: str
+    number: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.create.targets
+
+    def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
+        """The state as recorded, and whether it is new."""
+        recorded, is_new = self.create.apply(unit)
+        row = {"optimization_id": self.origin_id, "number": self.number, "run_id": recorded.optimization_id}
+        unit.insert(PLACEBO, row | {"value": None}, ignore_known=True)
+        return recorded, is_new
+
+
+@dataclass(frozen=True)
+class KeepPlacebo:
+    """What the best of the placebo run `run_id` has reached."""
+
+    run_id: str
+    value: float
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        changed = update(PLACEBO).where(PLACEBO.c.run_id == self.run_id).values(value=real(self.value))
+        unit.connection.execute(changed)
+
+
+@dataclass(frozen=True)
+class PlaceboRuns:
+    """By number: the runs' ids, and what each reached; None for one that has not ended, or without a best."""
+
+    run_ids: dict[int, str]
+    values: dict[int, float | None]
+
+    @property
+    def finished(self) -> list[float]:
+        """What those that have ended reached, by number."""
+        return [value for _, value in sorted(self.values.items()) if value is not None]
+
+
+def placebos(connection: Connection, optimization_id: str) -> PlaceboRuns:
+    rows = connection.execute(select(PLACEBO).where(PLACEBO.c.optimization_id == optimization_id)).all()
+    return PlaceboRuns({row.number: row.run_id for row in rows}, {row.number: row.value for row in rows})
+
+
+def is_placebo() -> ColumnElement[bool]:
+    """Whether a row of `optimization` is a placebo run."""
+    return select(literal(1)).where(PLACEBO.c.run_id == OPTIMIZATION.c.optimization_id).exists()
