@@ -14,6 +14,7 @@ from o9_testing import LINE
 
 from o9.health import again, checker
 from o9.health.checker import OptimizationHealthChecker
+from o9.health.grades import Grade, Reason, Verdict, verdict_of
 from o9.model.errors import OptimizationStrategyError
 from o9.model.provenance import Ran
 from o9.model.settings import settings
@@ -62,6 +63,11 @@ def chance(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluat
     return Evaluation(float(drawn.sum()), drawn.tolist())
 
 
+def misfit(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluation:
+    """The value has nothing to do with the returns."""
+    return Evaluation(1.0, chance(parameters, periods=periods).returns)
+
+
 def hangs(parameters: dict[str, Any]) -> float:
     time.sleep(1000)
     return 1.0
@@ -90,7 +96,7 @@ def brief(parameters: dict[str, Any], *, periods: int | None = None) -> Evaluati
 
 @pytest.fixture(scope="module", autouse=True)
 def objectives() -> Iterator[None]:
-    for function in (honest, tomorrow, honest_async, chance, brief):
+    for function in (honest, tomorrow, honest_async, chance, misfit, brief):
         objective(f"again-{function.__name__}", truncatable=True)(function)
     for plain_one in (hangs, swallows, breaks, plain):
         objective(f"again-{plain_one.__name__}")(plain_one)
@@ -126,6 +132,12 @@ async def checks(health: OptimizationHealthChecker, name: str, *, evaluate: bool
     return {check["name"]: check for check in await health.get_health_checks(name)}
 
 
+def verdict_in(found: dict[str, dict[str, Any]]) -> Verdict:
+    verdict = verdict_of(list(found.values()))
+    assert verdict is not None
+    return verdict
+
+
 async def test_a_planted_leak_is_found_and_dated_and_its_honest_twin_passes(
     health: OptimizationHealthChecker,
 ) -> None:
@@ -144,6 +156,9 @@ async def test_a_planted_leak_is_found_and_dated_and_its_honest_twin_passes(
     assert report is not None
     assert report.validity_status.value == "critical"
     assert any(f"{LOOK_AHEAD}: it looks ahead" in issue for issue in report.issues)
+    verdict = verdict_in(found)
+    assert (verdict.grade, verdict.reason, verdict.forecast) == (Grade.VOID, Reason.LOOK_AHEAD, None)
+    assert verdict_in(await checks(health, "honest")).grade is not Grade.VOID
 
 
 async def test_it_is_evaluated_once_and_only_when_asked(
@@ -178,6 +193,14 @@ async def test_another_value_each_time_is_critical_and_no_leak(health: Optimizat
     assert (found[REPEATABLE]["score"], found[LOOK_AHEAD]["score"]) == (0.5, None)
     assert "another each time" in found[REPEATABLE]["words"]
     assert "cannot be told from chance" in found[LOOK_AHEAD]["words"]
+    assert (verdict_in(found).grade, verdict_in(found).reason) == (Grade.VOID, Reason.NOT_REPEATABLE)
+
+
+async def test_the_same_value_with_other_returns_does_not_fit_them(health: OptimizationHealthChecker) -> None:
+    ended(health.store, "misfit", misfit({}))
+    found = await checks(health, "misfit")
+    assert found[REPEATABLE]["score"] == 0.5
+    assert (verdict_in(found).grade, verdict_in(found).reason) == (Grade.VOID, Reason.VALUE_DOES_NOT_FIT)
 
 
 @pytest.mark.parametrize(
