@@ -62,9 +62,9 @@ def unit(found: Forecast) -> str:
     return "a year" if found.annual else "a period"
 
 
-def sharpe(value: float) -> str:
-    """Two decimals, with a real minus; none before a zero."""
-    shown = f"{value:.2f}"
+def sharpe(value: float, decimals: int = 2) -> str:
+    """With a real minus; none before a zero."""
+    shown = f"{value:.{decimals}f}"
     return shown.removeprefix("-") if float(shown) == 0 else shown.replace("-", "\u2212")
 
 

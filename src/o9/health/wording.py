@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from o9.health.grades import Reason
+from o9.health.verdict_words import sharpe as signed
 
 Figures = Mapping[str, Any]
 
@@ -62,10 +63,10 @@ MEASURED = {
     "plausible without an edge": "2 to 5",
 }
 _CONFIRMED = (
-    f"Measured: CONFIRMED are {MEASURED['confirmed without an edge']} % of families without an edge "
-    f"({MEASURED['confirmed without an edge, adaptive']} % after adaptive search) and {MEASURED['confirmed dead']} % "
-    "of edges that died after the sample; of lasting edges of 1.0 / 1.5 / 2.0 a year "
-    f"{MEASURED['confirmed 1.0 / 1.5 / 2.0 with five years']} % with five years held out."
+    f"Measured: {MEASURED['confirmed without an edge']} % of families without an edge are CONFIRMED "
+    f"({MEASURED['confirmed without an edge, adaptive']} % after an adaptive search), and {MEASURED['confirmed dead']} % "
+    "of edges that died after the sample. Of lasting edges of 1.0 / 1.5 / 2.0 a year, "
+    f"{MEASURED['confirmed 1.0 / 1.5 / 2.0 with five years']} % are found with five years held out."
 )
 ERRORS = {
     Reason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
@@ -87,16 +88,16 @@ def words_of(reason: Reason, figures: Figures) -> str:
 def sharpe(figures: Figures, name: str = "sharpe") -> str:
     """A Sharpe ratio of the figures, a year where that is known."""
     value, year = figures[name], figures["periods_per_year"]
-    return f"{value:.4f} a period" if year is None else f"{value * math.sqrt(year):.2f} a year"
+    return f"{signed(value, 4)} a period" if year is None else f"{signed(value * math.sqrt(year))} a year"
 
 
 def _claim(figures: Figures) -> str:
     if figures["sharpe"] is None:
         return ""
-    of = "The only trial has" if figures["counted"] == 1 else f"The best of {figures['counted']:,} trials has"
+    of = "the only trial" if figures["counted"] == 1 else f"the best of {figures['counted']:,} trials"
     if figures["beta"] is None:
-        return f"{of} a Sharpe ratio of {sharpe(figures)} in sample."
-    return f"{of} in sample: alpha over the baseline {sharpe(figures)} (Sharpe ratio), beta {figures['beta']:.2f}."
+        return f"In sample, {of} has a Sharpe ratio of {sharpe(figures)}."
+    return f"In sample, {of} has alpha over the baseline {sharpe(figures)} (Sharpe ratio), beta {figures['beta']:.2f}."
 
 
 def _family(figures: Figures) -> str:
@@ -128,7 +129,7 @@ def _lost(figures: Figures) -> str:
 
 def _below(figures: Figures) -> str:
     seen = figures["hold_out_as_forecast"]
-    return f"If the edge had lasted, so little would be seen with probability {seen:.3f}."
+    return f"If the edge had lasted, a hold-out this low would have a probability of {seen:.3f}."
 
 
 def _uncertain(figures: Figures) -> str:
@@ -150,7 +151,7 @@ def _adaptive(_: Figures) -> str:
 def _none_held_out(figures: Figures) -> str:
     if figures["hold_out_sharpe"] is None:
         return f"Held out: {figures['unknown'].get('hold_out_sharpe', 'nothing')}."
-    return f"{_hold_out(figures)} That is too short to tell: even all of the claim needs {_needed(figures)}."
+    return f"{_hold_out(figures)} That is too short to tell: all of the claim needs {_needed(figures)}."
 
 
 def _zero(_: Figures) -> str:
