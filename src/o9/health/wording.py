@@ -64,8 +64,8 @@ MEASURED = {
 }
 _CONFIRMED = (
     f"Measured: {MEASURED['confirmed without an edge']} % of families without an edge are CONFIRMED "
-    f"({MEASURED['confirmed without an edge, adaptive']} % after an adaptive search), and {MEASURED['confirmed dead']} % "
-    "of edges that died after the sample. Of lasting edges of 1.0 / 1.5 / 2.0 a year, "
+    f"({MEASURED['confirmed without an edge, adaptive']} % after an adaptive search), and "
+    f"{MEASURED['confirmed dead']} % of edges that died after the sample. Of lasting edges of 1.0 / 1.5 / 2.0 a year, "
     f"{MEASURED['confirmed 1.0 / 1.5 / 2.0 with five years']} % are found with five years held out."
 )
 ERRORS = {
