@@ -42,7 +42,7 @@ from o9.mirror.seen import FLOW, Run, operation_for, seen_of
 from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
 from o9.model.ids import bound
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import ErrorBoundary, periodic
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.intents import SetIntent
@@ -103,7 +103,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
         if not isinstance(begun, Attempt):
             return begun
         attempt = begun
-        hearing = asyncio.create_task(_hear_wishes(attempt))
+        hearing = asyncio.create_task(_hear_intents(attempt))
         watchdog = Watchdog(asyncio.get_running_loop(), give_up_seconds=settings().lease_seconds)
         watchdog.start()
     name, verdict, results = attempt.claimed.optimization_id, Verdict.GO_ON, None
@@ -248,16 +248,16 @@ _WAY_TO_WORK = {
 }
 
 
-async def _hear_wishes(attempt: Attempt) -> None:
+async def _hear_intents(attempt: Attempt) -> None:
     """Cut the attempt off when somebody wants its end: no aggregator listens for a flow that Prefect started."""
     store, name = attempt.store, attempt.claimed.optimization_id
-    boundary = ErrorBoundary(logger, f"reading what is wanted of {name}")
-    while True:
-        await asyncio.sleep(HEAR_SECONDS)
-        with boundary:
-            holding = await store.read_async(store.holding, name)
-            if holding is not None:
-                attempt.hear(Intent(holding.intent))
+
+    async def hear() -> None:
+        holding = await store.read_async(store.holding, name)
+        if holding is not None:
+            attempt.hear(Intent(holding.intent))
+
+    await periodic(hear, HEAR_SECONDS, ErrorBoundary(logger, f"reading what is wanted of {name}"))
 
 
 def end_attempt(flow_run_id: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from o9.lifecycle.effect import Best
 from o9.lifecycle.streak import Streak
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
+from o9.model.loops import Backoff, retried
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
 from o9.monitor.resources import Meter
@@ -37,7 +37,7 @@ P = ParamSpec("P")
 Guard = Callable[[str, OptimizationStatus], Awaitable[None]]
 logger = logging.getLogger(__name__)
 CUT_OFF_SECONDS = 7.0  # longer than strategies give to what they cut off
-AGAIN_SECONDS = (0.2, 0.5, 1.0, 2.0)
+STORE_BACKOFF = Backoff(0.2, 2.0)
 
 
 class Verdict(str, Enum):
@@ -174,13 +174,11 @@ class Attempt:
 
 async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
     """The answer of `access` to the store, as soon as that can be reached. Any other failure is raised at once."""
-    for tries in itertools.count():
-        try:
-            return await access()
-        except StoreUnavailableError as error:
-            logger.log(logging.DEBUG if tries else logging.WARNING, "%s waits for the store: %s", name, error)
-            await asyncio.sleep(AGAIN_SECONDS[min(tries, len(AGAIN_SECONDS) - 1)])
-    raise AssertionError("unreachable")
+
+    def waits(error: Exception, failures: int) -> None:
+        logger.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s waits for the store: %s", name, error)
+
+    return await retried(access, StoreUnavailableError, STORE_BACKOFF, waits)
 
 
 _live: dict[str, Attempt] = {}

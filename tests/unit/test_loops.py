@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import Backoff, ErrorBoundary, periodic, retried
 
 logger = logging.getLogger("o9.test")
 
@@ -67,3 +67,59 @@ async def test_a_loop_that_is_cancelled_ends(boundary: ErrorBoundary) -> None:
     with suppress(asyncio.CancelledError):
         await running
     assert running.cancelled()
+
+
+async def test_a_loop_outlives_an_error_and_comes_sooner_when_it_is_woken(boundary: ErrorBoundary) -> None:
+    passes, wake = asyncio.Queue[int](), asyncio.Event()
+
+    async def act() -> None:
+        passes.put_nowait(passes.qsize())
+        raise ValueError("odd")
+
+    loop = asyncio.create_task(periodic(act, 3600.0, boundary, at_once=True, wake=wake))
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await passes.get()
+            wake.set()
+    loop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+
+
+async def test_a_loop_waits_first_unless_it_is_to_begin_at_once(boundary: ErrorBoundary) -> None:
+    passed = asyncio.Event()
+
+    async def act() -> None:
+        passed.set()
+
+    loop = asyncio.create_task(periodic(act, 3600.0, boundary))
+    await asyncio.sleep(0)
+    assert not passed.is_set()
+    loop.cancel()
+    loop = asyncio.create_task(periodic(act, 3600.0, boundary, at_once=True))
+    async with asyncio.timeout(10):
+        await passed.wait()
+    loop.cancel()
+
+
+def test_each_pause_is_twice_the_one_before_up_to_the_longest() -> None:
+    assert [Backoff(0.5, 3.0).pause(failures) for failures in range(1, 6)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert Backoff(0.5, 3.0).pause(10**6) == 3.0
+
+
+async def test_what_fails_for_now_is_tried_again_and_another_failure_is_raised() -> None:
+    errors: list[Exception] = [StoreUnavailableError("away"), StoreUnavailableError("away"), ValueError("odd")]
+    noted: list[int] = []
+
+    async def access() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    def note(error: Exception, failures: int) -> None:
+        noted.append(failures)
+
+    with pytest.raises(ValueError, match="odd"):
+        await retried(access, StoreUnavailableError, Backoff(0.0, 0.0), note)
+    assert noted == [1, 2]
+    assert await retried(access, StoreUnavailableError, Backoff(0.0, 0.0), note) == "done"

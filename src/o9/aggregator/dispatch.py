@@ -27,7 +27,7 @@ from o9.flows.process import running_beside
 from o9.mirror.recorder import Tracked, record_state, track
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.exhaustion import is_exhausted
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import Backoff, ErrorBoundary, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
 from o9.store.leases import Claim, Claimed, Forbid, GiveBack, Lost
@@ -138,7 +138,9 @@ class Dispatcher:
     async def _connect(self) -> None:
         self._client = await get_client().__aenter__()
         # A task keeps the settings that were in force where it was created, and so do the flow runs it starts.
-        self._loop_task = asyncio.create_task(self._loop(), name="o9-dispatch")
+        # What was claimed has been given back, and the queue must go on whatever failed.
+        passing = periodic(self._pass, self._interval, self._boundary, at_once=True, wake=self._awake)
+        self._loop_task = asyncio.create_task(passing, name="o9-dispatch")
 
     async def _disconnect(self) -> None:
         if self._loop_task is None or self._client is None:
@@ -149,23 +151,17 @@ class Dispatcher:
         await self._client.__aexit__(None, None, None)
         self._client = None
 
-    async def _loop(self) -> None:
-        while True:
-            self._awake.clear()
-            with self._boundary:  # what was claimed has been given back, and the queue must go on whatever this was
-                await self._start_waiting()
-                await self._hear_wishes()
-            if self._boundary.error is not None:
-                self._unheard = True
-                if not isinstance(self._boundary.error, OptimizationStoreError):
-                    self._on_trouble()
-                await asyncio.sleep(self._interval)
-            try:
-                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
-                async with asyncio.timeout(self._interval):
-                    await self._awake.wait()
-            except TimeoutError:
-                continue
+    async def _pass(self) -> None:
+        if self._boundary.error is not None:  # of the pass before
+            await asyncio.sleep(self._interval)
+        try:
+            await self._start_waiting()
+            await self._hear_intents()
+        except Exception as error:
+            self._unheard = True
+            if not isinstance(error, OptimizationStoreError):
+                self._on_trouble()
+            raise
 
     async def _start_waiting(self) -> None:
         if self._unheard:
@@ -276,32 +272,36 @@ class Dispatcher:
 
     async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
         """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
-        boundary = ErrorBoundary(logger, f"giving {claimed} back")
-        while True:
-            with boundary:
-                return await self._store.write_async(Lost(claimed.optimization_id, claimed.fence, self._node, died))
-            await asyncio.sleep(self._interval)
+        lost = Lost(claimed.optimization_id, claimed.fence, self._node, died)
+        note = ErrorBoundary(logger, f"giving {claimed} back").note
+        pauses = Backoff(self._interval, self._interval)
+        return await retried(lambda: self._store.write_async(lost), Exception, pauses, note)
 
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None
-        for attempt in range(1, CREATION_TRIES + 1):
-            try:
-                return await self._client.create_flow_run(
-                    optimization_lifecycle,
-                    name=f"{claimed.optimization_id} attempt {claimed.attempt}",
-                    parameters={"optimization_id": claimed.optimization_id},
-                    tags=["o9"],
-                )
-            except (httpx.HTTPStatusError, httpx.TransportError, PrefectException) as error:
-                if attempt == CREATION_TRIES:
-                    raise OptimizationCoordinationError(
-                        f"Prefect's server would not create a flow run for {claimed.optimization_id!r}: "
-                        f"{public_text(str(error))}"
-                    ) from error
-                await asyncio.sleep(CREATION_PAUSE_SECONDS)
-        raise AssertionError("unreachable")
+        client = self._client
+        refusals = (httpx.HTTPStatusError, httpx.TransportError, PrefectException)
 
-    async def _hear_wishes(self) -> None:
+        def refused(error: Exception, failures: int) -> None:
+            if failures == CREATION_TRIES:
+                raise OptimizationCoordinationError(
+                    f"Prefect's server would not create a flow run for {claimed.optimization_id!r}: "
+                    f"{public_text(str(error))}"
+                ) from error
+
+        return await retried(
+            lambda: client.create_flow_run(
+                optimization_lifecycle,
+                name=f"{claimed.optimization_id} attempt {claimed.attempt}",
+                parameters={"optimization_id": claimed.optimization_id},
+                tags=["o9"],
+            ),
+            refusals,
+            Backoff(CREATION_PAUSE_SECONDS, CREATION_PAUSE_SECONDS),
+            refused,
+        )
+
+    async def _hear_intents(self) -> None:
         """Other processes write intents into the store; the change feed tells of them."""
         if not self._running and not self._asking:
             self._cursor = await self._store.read_async(self._store.last_change)

@@ -15,7 +15,7 @@ from datetime import timedelta
 from o9.alerts.rules import told_by_rule
 from o9.alerts.system import AlertNotificationSystem
 from o9.model.errors import OptimizationConflictError, OptimizationError
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import ErrorBoundary, periodic
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.monitor.monitor import OptimizationMonitor
 
@@ -35,7 +35,10 @@ class Findings:
         monitor.register_callback("resolved", self._on_gone)
 
     def start(self) -> None:
-        self._repeating = asyncio.create_task(self._repeat(), name="o9-findings")
+        boundary = ErrorBoundary(logger, "sending what was found as alerts")
+        self._repeating = asyncio.create_task(
+            periodic(self._repeat, AGAIN.total_seconds(), boundary), name="o9-findings"
+        )
 
     async def stop(self) -> None:
         """What is found then is over when nobody has found it for OVER_AFTER."""
@@ -61,12 +64,8 @@ class Findings:
                 logger.warning("could not end the alert %s; it ends by itself: %s", alert.title, error)
 
     async def _repeat(self) -> None:
-        boundary = ErrorBoundary(logger, "telling of what was found")
-        while True:
-            await asyncio.sleep(AGAIN.total_seconds())
-            with boundary:
-                for alert in list(self._found.values()):
-                    await self._tell(replace(alert, timestamp=utc_now()))
+        for alert in list(self._found.values()):
+            await self._tell(replace(alert, timestamp=utc_now()))
 
     async def _tell(self, alert: OptimizationAlert) -> None:
         try:

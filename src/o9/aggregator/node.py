@@ -24,7 +24,7 @@ from o9.lifecycle.presence import Presence
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import ErrorBoundary, periodic
 from o9.model.settings import settings
 from o9.store.store import Store
 from o9.strategies.watchdog import Watchdog
@@ -145,11 +145,16 @@ class Node:
                 await self.dispatcher.start()
                 await self._listener.start()
                 self._scheduler.start()
-                self._tasks.append(asyncio.create_task(self._reconcile(), name="o9-reconcile"))
+                boundary = ErrorBoundary(logger, "comparing the record with Prefect")
+                reconciling = periodic(
+                    self._reconcile, RECONCILE_SECONDS, boundary, at_once=True, wake=self._reconcile_now
+                )
+                self._tasks.append(asyncio.create_task(reconciling, name="o9-reconcile"))
         except BaseException:
             await asyncio.to_thread(self._presence.stop)
             raise
-        self._tasks.append(asyncio.create_task(self._watch_server(), name="o9-watch-server"))
+        watching = periodic(self._watch_server, LOOK_SECONDS, ErrorBoundary(logger, "looking after Prefect's server"))
+        self._tasks.append(asyncio.create_task(watching, name="o9-watch-server"))
         self._watchdog.start()
 
     def _leave_sigterm_as_it_was(self) -> None:
@@ -170,27 +175,13 @@ class Node:
 
     async def _reconcile(self) -> None:
         """Compare with Prefect at the start, from time to time, and when somebody has died."""
-        boundary = ErrorBoundary(logger, "comparing the record with Prefect")
-        while True:
-            self._reconcile_now.clear()
-            with boundary:
-                await asyncio.to_thread(deliver, self._store)
-                if await self._store.read_async(self._store.open_runs, limit=1):
-                    report = await reconcile(self._store, self.name, request=self._control.request)
-                    logger.debug("%s", report)
-            try:
-                async with asyncio.timeout(RECONCILE_SECONDS):
-                    await self._reconcile_now.wait()
-            except TimeoutError:
-                continue
+        await asyncio.to_thread(deliver, self._store)
+        if await self._store.read_async(self._store.open_runs, limit=1):
+            logger.debug("%s", await reconcile(self._store, self.name, request=self._control.request))
 
     async def _watch_server(self) -> None:
-        boundary = ErrorBoundary(logger, "looking after Prefect's server")
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            with boundary:
-                if self._server.gone():
-                    self._look_after_prefect()
+        if self._server.gone():
+            self._look_after_prefect()
 
     def _look_after_prefect(self) -> None:
         if self._caretaker is None or self._caretaker.done():

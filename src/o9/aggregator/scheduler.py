@@ -25,7 +25,7 @@ from o9.blocks.store import store_here
 from o9.flows.process import running_beside
 from o9.mirror.removal import SCHEDULED_TAG, TAG
 from o9.model.errors import OptimizationStoreError
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import ErrorBoundary, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.store.leadership import Lead, LetGo
@@ -107,7 +107,10 @@ class Scheduler:
         """One flow run; answers with when to look again."""
         began = utc_now()
         running_beside()
-        keeping = asyncio.create_task(self._keep_claim(claim), name=f"o9-claim-{schedule.name}")
+        # While a run takes longer than its interval, no other node may begin the next.
+        boundary = ErrorBoundary(logger, f"keeping the claim of {claim.name}")
+        renew = periodic(lambda: self._store.write_async(claim), claim.lease_seconds / 2, boundary)
+        keeping = asyncio.create_task(renew, name=f"o9-claim-{schedule.name}")
         try:
             with tags(TAG, SCHEDULED_TAG), store_here(self._store):
                 state = await run_flow_async(flow, parameters=dict(schedule.parameters), return_type="state")
@@ -134,14 +137,6 @@ class Scheduler:
         level = logging.INFO if state.is_completed() else logging.ERROR
         self._tell(schedule, f"{how}{why}; {_next(due)}", level)
         return due
-
-    async def _keep_claim(self, claim: Lead) -> None:
-        """While a run takes longer than its interval, no other node may begin the next."""
-        boundary = ErrorBoundary(logger, f"keeping the claim of {claim.name}")
-        while True:
-            await asyncio.sleep(claim.lease_seconds / 2)
-            with boundary:
-                await self._store.write_async(claim)
 
     def _tell(self, schedule: Schedule, text: str, level: int = logging.INFO) -> None:
         if self._told.get(schedule.name) != text:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
@@ -31,7 +31,7 @@ from o9.lifecycle.suspension import (
     shortage,
     turn_to_go,
 )
-from o9.model.loops import LEAST_SECONDS, ErrorBoundary
+from o9.model.loops import LEAST_SECONDS, ErrorBoundary, periodic
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import VERBS, Intent, SuspendedFor
@@ -94,8 +94,11 @@ class Suspender:
         """`running`: the ids of what this node runs."""
         self._store, self._node, self._running = store, node, running
         self._tasks = [
-            asyncio.create_task(_repeat(self.look, self._interval), name="o9-suspender"),
-            asyncio.create_task(_repeat(self.ask_rules, self._rules_interval), name="o9-suspender-rules"),
+            asyncio.create_task(
+                periodic(act, seconds, ErrorBoundary(logger, "looking for what must not run"), at_once=True),
+                name="o9-suspender",
+            )
+            for act, seconds in ((self.look, self._interval), (self.ask_rules, self._rules_interval))
         ]
 
     async def stop(self) -> None:
@@ -209,11 +212,3 @@ def _rooms(store: Store) -> tuple[Room, Room]:
     place = Path(settings().spool_folder).expanduser() if "://" in store.url else Path(store.url)
     memory = Room(free_memory_mib(), settings().memory_reserve_mib)
     return memory, Room(free_disk_mib(place), settings().disk_reserve_mib)
-
-
-async def _repeat(act: Callable[[], Awaitable[None]], seconds: float) -> None:
-    boundary = ErrorBoundary(logger, "looking for what must not run")
-    while True:
-        with boundary:
-            await act()
-        await asyncio.sleep(seconds)

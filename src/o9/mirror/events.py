@@ -28,6 +28,7 @@ from o9.mirror.recorder import is_recorded
 from o9.mirror.seen import FLOW, Run, Seen, seen_in
 from o9.mirror.taking import Request, take
 from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
+from o9.model.loops import Backoff
 from o9.store.store import Store
 from o9.store.transitions import Cause
 
@@ -36,7 +37,7 @@ GATHER_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
 AGAIN_SECONDS = 2.0  # after the store was away
 FOREIGN_SECONDS = 5.0
-RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+RECONNECT = Backoff(0.2, 5.0)
 REMEMBERED_RUNS = 10_000
 WAITING_LIMIT = 10_000  # states kept while the store is away; the reconciler takes those beyond
 
@@ -110,8 +111,8 @@ class EventListener:
                 level = logging.DEBUG if failures else logging.WARNING
                 logger.log(level, "lost Prefect's events, connecting again: %s", error or type(error).__name__)
             self._connected.clear()
-            await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
             failures += 1
+            await asyncio.sleep(RECONNECT.pause(failures))
 
     async def _hear(self, event: Any) -> None:
         found = seen_in(event)

@@ -18,12 +18,13 @@ from typing import Any
 
 from o9.mirror.spool import Spool, deliver, store_key
 from o9.model.errors import OptimizationStoreError, StaleAttemptError
+from o9.model.loops import Backoff
 from o9.store.store import Store
 from o9.store.unit import Operation
 
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 2.0
-RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # the last one again and again
+RETRY = Backoff(0.5, 5.0)
 
 
 class Outlet:
@@ -105,10 +106,10 @@ class Outlet:
 
     def _help(self) -> None:
         """Open the store, and deliver, as often as it takes."""
-        tries = 0
+        failures = 0
         while not self._helped():
-            pause, tries = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)], tries + 1
-            if self._leave.wait(pause):
+            failures += 1
+            if self._leave.wait(RETRY.pause(failures)):
                 return
 
     def _helped(self) -> bool:

@@ -1,12 +1,18 @@
-"""What keeps a loop going: whatever one pass raises is logged, and the next pass comes."""
+"""What loops have in common: one that repeats, an error boundary around each pass, and pauses between tries."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
+from typing import TypeVar
 
 from o9.model.errors import OptimizationError
 
+T = TypeVar("T")
 LEAST_SECONDS = 0.5  # between two looks, however small the interval that a user gives
 
 
@@ -32,14 +38,76 @@ class ErrorBoundary:
         if error is not None and not isinstance(error, Exception):
             return False
         if error is not None:
-            self._tell(error)
+            self.note(error)
         self.error = error
         return error is not None
 
-    def _tell(self, error: Exception) -> None:
+    def note(self, error: Exception, failures: int = 1) -> None:
+        """Log it as that of a pass; the same kind as the one before only at DEBUG."""
         if type(error) is type(self.error):
             self._logger.debug("%s still fails: %s", self._what, error)
         elif isinstance(error, OptimizationError):
             self._logger.warning("%s failed, trying again: %s", self._what, error)
         else:
             self._logger.error("%s failed, trying again: %r", self._what, error, exc_info=error)
+        self.error = error
+
+
+async def periodic(
+    act: Callable[[], Awaitable[object]],
+    seconds: float,
+    boundary: ErrorBoundary,
+    *,
+    at_once: bool = False,
+    wake: asyncio.Event | None = None,
+) -> None:
+    """Await `act` every `seconds` until this is cancelled; sooner where `wake` is set, and first with `at_once`.
+
+    What it raises goes to `boundary`.
+    """
+    while True:
+        if at_once:
+            if wake is not None:
+                wake.clear()
+            with boundary:
+                await act()
+        at_once = True
+        if wake is None:
+            await asyncio.sleep(seconds)
+        else:
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await wake.wait()
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Pauses between tries, in seconds: each twice the one before, from `first` to `most`."""
+
+    first: float
+    most: float
+
+    def pause(self, failures: int) -> float:
+        """After so many failures in a row, 1 or more."""
+        return min(self.most, self.first * 2 ** min(failures - 1, 30))
+
+
+async def retried(
+    access: Callable[[], Awaitable[T]],
+    error: type[Exception] | tuple[type[Exception], ...],
+    backoff: Backoff,
+    on_failure: Callable[[Exception, int], object],
+) -> T:
+    """What `access` answers, as often as it raises `error`; any other failure is raised at once.
+
+    `on_failure` is called with the error, and how many there have been, before each pause.
+    """
+    failures = 0
+    while True:
+        try:
+            return await access()
+        except error as failure:
+            failures += 1
+            on_failure(failure, failures)
+        await asyncio.sleep(backoff.pause(failures))
