@@ -37,7 +37,8 @@ from o9.flows.turns import ended_state, may_be_suspended, park, wait_for_turn
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import new_optimization
 from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED, SUSPENDED
-from o9.mirror.recorder import Tracked, mirror_flow_state, track, untrack
+from o9.mirror.recorder import mirror_flow_state
+from o9.mirror.run_registry import RUNS, LiveRun
 from o9.mirror.seen import FLOW, Run, operation_for, seen_of
 from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
@@ -50,30 +51,27 @@ from o9.store.leases import Claimed, Lost
 from o9.store.runs import Park
 from o9.store.transitions import Cause, Transition
 from o9.strategies.watchdog import Watchdog
-from o9.tasks.attempt import Attempt, Verdict, find, forget, register
+from o9.tasks.attempt import Attempt, Verdict
 from o9.tasks.steps import finalize, hold_out, prepare, record_end, run_step
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
 
 
-_claimed_here: dict[Any, Attempt] = {}
-
-
 async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
     """The state hook of ends. A crashed run that Prefect started is queued again: its process may live on, and would
     keep its lease for ever."""
     await mirror_flow_state(flow, flow_run, state)
-    attempt = _claimed_here.get(flow_run.id)
-    if attempt is not None:
-        _let_go(flow_run.id)
-        if state.is_crashed():
-            await attempt.store.write_async(Lost(attempt.claimed.optimization_id, attempt.claimed.fence, attempt.node))
+    live = _ends_here(flow_run.id)
+    if live is not None and state.is_crashed():
+        claimed = live.work.claimed
+        await live.work.store.write_async(Lost(claimed.optimization_id, claimed.fence, live.work.node))
 
 
-def _let_go(flow_run_id: Any) -> None:
-    if _claimed_here.pop(flow_run_id, None) is not None:
-        untrack(flow_run_id)
+def _ends_here(flow_run_id: Any) -> LiveRun | None:
+    """The end of a run that Prefect started; the dispatcher sees to the end of its own."""
+    live = RUNS.find(flow_run_id)
+    return RUNS.end(flow_run_id) if live is not None and live.by_prefect else None
 
 
 @flow(
@@ -97,8 +95,10 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     assert context.flow_run is not None
     flow_run = context.flow_run
     run_begins()
-    attempt, hearing, watchdog = find(flow_run.id), None, None
-    if attempt is None:
+    live, hearing, watchdog = RUNS.find(flow_run.id), None, None
+    if live is not None:
+        attempt: Attempt = live.work
+    else:
         begun = await _begin(flow_run, optimization_id, spec)
         if not isinstance(begun, Attempt):
             return begun
@@ -137,9 +137,8 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
                 await asyncio.wait({hearing})
                 await asyncio.to_thread(watchdog.stop)
             await attempt.close()
-            forget(flow_run.id)
-    if verdict in (Verdict.PAUSE, Verdict.SUSPEND, Verdict.CANCEL, Verdict.REPLACED):  # for which Prefect calls no hook
-        _let_go(flow_run.id)
+    if verdict not in (Verdict.DONE, Verdict.TIME_OUT):  # for the others Prefect calls no hook
+        _ends_here(flow_run.id)
     if verdict is Verdict.REPLACED:
         return await _taken_from(attempt)
     if verdict is Verdict.PAUSE and may_be_suspended(flow_run):
@@ -155,7 +154,7 @@ async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
     attempt.asked_by = PREFECT
     await attempt.write(Park(name, str(flow_run.id)))
     await record_end(attempt, Verdict.PAUSE)
-    _let_go(flow_run.id)
+    _ends_here(flow_run.id)
 
 
 def _timed_out(attempt: Attempt) -> State[Any]:
@@ -213,10 +212,8 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
     if not isinstance(claimed, Claimed):
         return claimed
     attempt = Attempt(store, claimed, node)
-    register(flow_run.id, attempt)
-    _claimed_here[flow_run.id] = attempt
+    attempt.register(flow_run.id, by_prefect=True)
     await _catch_up(attempt, flow_run)
-    track(flow_run.id, Tracked(store, claimed.optimization_id, claimed.attempt, node))
     return attempt
 
 
@@ -258,9 +255,3 @@ async def _hear_intents(attempt: Attempt) -> None:
             attempt.hear(Intent(holding.intent))
 
     await periodic(hear, HEAR_SECONDS, ErrorBoundary(logger, f"reading what is wanted of {name}"))
-
-
-def end_attempt(flow_run_id: Any) -> None:
-    """Forget a flow run that has ended in this process."""
-    forget(flow_run_id)
-    untrack(flow_run_id)

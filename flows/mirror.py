@@ -27,9 +27,9 @@ from prefect import Flow, get_client
 from prefect.exceptions import PrefectException
 
 from o9.blocks.store import current_store, current_url
-from o9.flows.presence import appear, node_name, unwatch, watch
+from o9.flows.presence import appear, node_name
 from o9.mirror.outlet import Outlet, close_outlets, outlet_at
-from o9.mirror.recorder import is_recorded, remember
+from o9.mirror.run_registry import RUNS, LiveRun
 from o9.mirror.seen import FLOW, TERMINAL, Run, Seen, operation_for, seen_of
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
@@ -164,16 +164,17 @@ class _Watched:
     run: Run
     adopt: Adopt
     earlier: concurrent.futures.Future[list[Seen]]
+    over: bool = False
 
 
-_at_work: dict[str, _Watched] = {}
 # Prefect's runner calls the hooks for these in a process of its own, some of them with a state that Prefect never had.
 _TOLD_BY_OTHERS = frozenset({"CANCELLING", "CRASHED"})
 
 
 async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
     seen, node = seen_of(FLOW, flow_run, state), node_name()
-    watched = _at_work.get(seen.run_id)
+    live = RUNS.find(seen.run_id)
+    watched = live.work if live is not None and isinstance(live.work, _Watched) and not live.work.over else None
     if watched is None and seen.state_type in _TOLD_BY_OTHERS:
         return  # the run was at work elsewhere; what happened to it comes with Prefect's events, or by the reconciler
     outlet = outlet_at(await asyncio.to_thread(current_url), _open_present)
@@ -188,13 +189,13 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
         watched.earlier = _history(flow_run)  # it runs once more: what was between no hook has said
         await outlet.write(watched.adopt)  # where it had rested, nobody holds it
     for each in _to_tell(told, seen):
-        if not is_recorded(each.state_id):
+        if not RUNS.is_recorded(each.state_id):
             await outlet.write(operation_for(each, watched.run, Cause.HOOK, node))
-            remember(each.state_id)
+            RUNS.remember(each.state_id)
     if seen.state_type in TERMINAL:
-        _at_work.pop(seen.run_id, None)
+        watched.over = True
         if not outlet.is_away:
-            unwatch(seen.run_id)
+            RUNS.end(seen.run_id)
 
 
 async def _begin(words: _Words, flow: Any, flow_run: Any, outlet: Outlet, node: str) -> _Watched:
@@ -209,8 +210,7 @@ async def _begin(words: _Words, flow: Any, flow_run: Any, outlet: Outlet, node: 
         await outlet.write(Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "begun", node))
     except OptimizationStateError as error:
         logger.debug("flow run %s was begun before, by another process: %s", flow_run.name, error)
-    _at_work[run.run_id] = watched
-    watch(run.run_id)
+    RUNS.begin(run.run_id, LiveRun(watched, unrecorded=True))
     return watched
 
 

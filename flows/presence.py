@@ -11,6 +11,7 @@ import logging
 import threading
 
 from o9.lifecycle.presence import Presence
+from o9.mirror.run_registry import RUNS
 from o9.mirror.spool import deliver
 from o9.model.errors import OptimizationError
 from o9.model.settings import settings
@@ -19,7 +20,6 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 _present: dict[Store, Presence] = {}
-_watched: set[str] = set()
 
 
 def appear(store: Store) -> str:
@@ -41,16 +41,6 @@ def node_name() -> str:
     return f"{settings().node_id}#flows"
 
 
-def watch(run_id: str) -> None:
-    """A flow run is at work here of which only Prefect will know how it ended, should this process end first."""
-    _watched.add(run_id)
-
-
-def unwatch(run_id: str) -> None:
-    """How it ended is recorded."""
-    _watched.discard(run_id)
-
-
 def depart(store: Store) -> None:
     """Before `store` is closed: what this process's flows still hold waits for another."""
     with _lock:
@@ -60,7 +50,7 @@ def depart(store: Store) -> None:
 
 
 def _depart_from_all() -> None:
-    if _watched:
+    if any(run.unrecorded for run in RUNS):
         return  # to leave in good order would be to say that they failed: Prefect says how, or their leases run out
     for store in list(_present):
         try:

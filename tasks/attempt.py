@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from o9.lifecycle.effect import Best
 from o9.lifecycle.streak import Streak
+from o9.mirror.run_registry import RUNS, LiveRun, Tracked
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
 from o9.model.loops import Backoff, retried
 from o9.model.optimization import OptimizationState
@@ -105,6 +106,11 @@ class Attempt:
         """Whether the best is to be evaluated on periods held out, behind the last step."""
         return self.strategy is not None and self.strategy.kind == "steps" and self.strategy.holds_out
 
+    def register(self, flow_run_id: Any, *, by_prefect: bool = False) -> None:
+        """It is this flow run, whose states are recorded from now on."""
+        tracked = Tracked(self.store, self.claimed.optimization_id, self.claimed.attempt, self.node)
+        RUNS.begin(flow_run_id, LiveRun(self, tracked, by_prefect))
+
     async def write(self, operation: Operation[T]) -> T:
         """Durably. While the store is away, the attempt waits for it: what was computed is not to be lost."""
         return await patiently(lambda: self.store.write_async(operation), self.claimed.optimization_id)
@@ -157,8 +163,8 @@ class Attempt:
         await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
         if not task.done():
             logger.warning("%s: its code swallows its cancellation; left behind", self.claimed.optimization_id)
-            _left_behind.add(task)
-            task.add_done_callback(_left_behind.discard)
+            RUNS.left_behind.add(task)
+            task.add_done_callback(RUNS.left_behind.discard)
 
     async def end_reported(self) -> None:
         """Cut a coroutine strategy off behind what it has assigned, if it still runs."""
@@ -181,32 +187,17 @@ async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
     return await retried(access, StoreUnavailableError, STORE_BACKOFF, waits)
 
 
-_live: dict[str, Attempt] = {}
-_left_behind: set[asyncio.Future[Any]] = set()
-
-
 def anything_left_behind() -> bool:
     """Whether users' code runs on in this process's event loops that would not let itself be cancelled."""
-    return bool(_left_behind)
-
-
-def register(flow_run_id: Any, attempt: Attempt) -> None:
-    _live[str(flow_run_id)] = attempt
-
-
-def forget(flow_run_id: Any) -> None:
-    _live.pop(str(flow_run_id), None)
-
-
-def find(flow_run_id: Any) -> Attempt | None:
-    return _live.get(str(flow_run_id))
+    return bool(RUNS.left_behind)
 
 
 def attempt_of(flow_run_id: Any) -> Attempt:
-    attempt = find(flow_run_id)
-    if attempt is None:
+    """Raises OptimizationCoordinationError where the flow run has none in this process."""
+    live = RUNS.find(flow_run_id)
+    if live is None or not isinstance(live.work, Attempt):
         raise OptimizationCoordinationError(f"flow run {flow_run_id} has no attempt in this process")
-    return attempt
+    return live.work
 
 
 def deadline_of(state: OptimizationState) -> float | None:

@@ -18,9 +18,9 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Paused, Pe
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.lifecycle.control import control_of
-from o9.mirror import recorder
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import PrefectAwayError, reconcile
+from o9.mirror.run_registry import RUNS
 from o9.model.states import Intent
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim
@@ -196,12 +196,12 @@ async def test_what_hooks_have_recorded_costs_no_write(
     run_id = await attempt(store, client, "a", Running())
     await async_wait_until(lambda: len(names(store, "a")) == 2)
     for state in await client.read_flow_run_states(run_id):
-        assert recorder.is_recorded(str(state.id))
+        assert RUNS.is_recorded(str(state.id))
     writes: list[Any] = []
     store.write_async, original = lambda operation: writes.append(operation) or original(operation), store.write_async  # type: ignore[method-assign, func-returns-value]
     other = await attempt(store, client, "b", Running())
     for state in await client.read_flow_run_states(other):
-        recorder.remember(str(state.id))
+        RUNS.remember(str(state.id))
     await client.set_flow_run_state(run_id, Completed())
     await async_wait_until(lambda: status(store, "a") == "completed")
     await asyncio.sleep(1.0)

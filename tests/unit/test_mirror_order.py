@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from o9.lifecycle.control import control_of
-from o9.mirror import recorder
+from o9.mirror.run_registry import RUNS
 from o9.mirror.seen import FLOW, TASK, Run, Seen
 from o9.mirror.taking import take
 from o9.model.optimization import OptimizationState, utc_now
@@ -57,7 +57,7 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
     @given(st.data())
     @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     def check(data: st.DataObject) -> None:
-        recorder._recorded.clear()
+        RUNS._recorded.clear()
         name = f"a{next(numbers)}"
         store.write(Adopt(mirrored(name), name, "node", 30.0))
         states, run = life(name, end), Run(name, name, 1, "mirrored")
@@ -69,7 +69,7 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
             loop.run(take(store, "node", together, Cause.EVENT, request=control_of(store).request))
             heard = heard[size:]
             if forget:
-                recorder._recorded.clear()
+                RUNS._recorded.clear()
         state = store.get(name)
         assert state is not None
         assert state.status.value == end

@@ -22,9 +22,10 @@ from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.parked import ParkedRuns
-from o9.flows.lifecycle import end_attempt, optimization_lifecycle
+from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.process import running_beside
-from o9.mirror.recorder import Tracked, record_state, track
+from o9.mirror.recorder import record_state
+from o9.mirror.run_registry import RUNS, Tracked
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.exhaustion import is_exhausted
 from o9.model.loops import Backoff, ErrorBoundary, periodic, retried
@@ -34,7 +35,7 @@ from o9.store.leases import Claim, Claimed, Forbid, GiveBack, Lost
 from o9.store.runs import CloseRun, KnowRun
 from o9.store.store import Store
 from o9.store.transitions import Cause
-from o9.tasks.attempt import CUTS_OFF, Attempt, Guard, Verdict, patiently, register
+from o9.tasks.attempt import CUTS_OFF, Attempt, Guard, Verdict, patiently
 
 logger = logging.getLogger(__name__)
 # A busy Prefect server says 503 for a moment; its client's own way of waiting starts with two seconds.
@@ -233,9 +234,8 @@ class Dispatcher:
         known = self._store.write_async(KnowRun(str(flow_run.id), claimed.optimization_id, claimed.attempt))
         await record_state(tracked, "flow", flow_run, flow_run.state, Cause.CLAIM)
         await known
-        track(flow_run.id, tracked)
         attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._observe_seconds, guard=self._guard)
-        register(flow_run.id, attempt)
+        attempt.register(flow_run.id)
         task = asyncio.create_task(self._run(tracked, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
         self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)
 
@@ -259,7 +259,7 @@ class Dispatcher:
                 died = False
                 await asyncio.sleep(EXHAUSTED_SECONDS)  # its slot is held meanwhile: the next attempt would end alike
         finally:
-            end_attempt(flow_run.id)
+            RUNS.end(flow_run.id)
         # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
         try:
             if await self._give_back(claimed, died=died):

@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL
 from websockets.exceptions import WebSocketException
 
 from o9.mirror.mapping import may_be_a_wish
-from o9.mirror.recorder import is_recorded
+from o9.mirror.run_registry import RUNS
 from o9.mirror.seen import FLOW, Run, Seen, seen_in
 from o9.mirror.taking import Request, take
 from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
@@ -116,7 +116,7 @@ class EventListener:
 
     async def _hear(self, event: Any) -> None:
         found = seen_in(event)
-        if found is None or is_recorded(found[1].state_id):
+        if found is None or RUNS.is_recorded(found[1].state_id):
             return
         flow_run_id, seen = found
         wish = may_be_a_wish(seen.run_kind, seen.state_type, seen.state_name)

@@ -1,64 +1,23 @@
 """Prefect's states into the store: the one way in, for hooks, events and the reconciler alike.
 
-A flow run is mirrored once somebody has said whose it is (`track`). The hooks below go on any flow and task;
+A flow run is mirrored once the registry of runs says whose it is. The hooks below go on any flow and task;
 they never raise into what they watch, and what they cannot write waits in the spool.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 from o9.mirror.mapping import PAUSED, REPLACED, REQUEUED, is_own_rest
 from o9.mirror.outlet import outlet_of
+from o9.mirror.run_registry import RUNS, Tracked
 from o9.mirror.seen import FLOW, TASK, Run, Seen, operation_for, seen_of
 from o9.model.errors import OptimizationError
 from o9.model.states import Decision
-from o9.store.store import Store
 from o9.store.transitions import Cause, RecordPrefectState
 
 logger = logging.getLogger(__name__)
-REMEMBERED_STATES = 20_000
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """Which attempt a flow run is."""
-
-    store: Store
-    optimization_id: str
-    attempt: int
-    node: str
-
-
-_tracked: dict[str, Tracked] = {}
-_recorded: OrderedDict[str, None] = OrderedDict()
-
-
-def track(flow_run_id: Any, tracked: Tracked) -> None:
-    """From now on, states of this flow run and of its task runs are recorded."""
-    _tracked[str(flow_run_id)] = tracked
-
-
-def untrack(flow_run_id: Any) -> None:
-    _tracked.pop(str(flow_run_id), None)
-
-
-def tracked_run(flow_run_id: Any) -> Tracked | None:
-    return _tracked.get(str(flow_run_id))
-
-
-def is_recorded(state_id: str) -> bool:
-    """Whether this process knows that the state is recorded, or on its way; saves a write, no more."""
-    return state_id in _recorded
-
-
-def remember(state_id: str) -> None:
-    _recorded[state_id] = None
-    if len(_recorded) > REMEMBERED_STATES:
-        _recorded.popitem(last=False)
 
 
 async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source: Cause) -> Decision | None:
@@ -103,9 +62,10 @@ async def mirror_task_state(task: Any, task_run: Any, state: Any) -> None:
 
 
 async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
-    tracked = tracked_run(flow_run_id)
-    if tracked is None:
+    live = RUNS.find(flow_run_id)
+    if live is None or live.tracked is None:
         return
+    tracked = live.tracked
     seen = seen_of(kind, run, state)
     try:
         decision = await outlet_of(tracked.store).write(_operation(tracked, seen, run, Cause.HOOK))
@@ -121,7 +81,7 @@ def _operation(tracked: Tracked, seen: Seen, run: Any, source: Cause, *, moves: 
 
 
 def _recorded_as(seen: Seen, source: Cause, decision: Decision | None) -> None:
-    remember(seen.state_id)
+    RUNS.remember(seen.state_id)
     logger.debug(
         "%s run %s is %s in Prefect, heard from the %s: %s",
         seen.run_kind,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from o9.mirror.mapping import PREFECT, Standing, Why, may_be_a_wish, on_the_way, wish_of
-from o9.mirror.recorder import is_recorded, remember
+from o9.mirror.run_registry import RUNS
 from o9.mirror.seen import FLOW, Run, Seen, operation_for
 from o9.model.errors import OptimizationError, OptimizationLifecycleError, OptimizationStateError, StaleAttemptError
 from o9.model.states import Intent, OptimizationStatus
@@ -42,14 +42,14 @@ Request = Callable[[str, Intent, str], Awaitable[Any]]
 
 async def take(store: Store, node: str, heard: Sequence[tuple[Run, Seen]], source: Cause, *, request: Request) -> Taken:
     """Record the states of one optimization's runs that are missing, oldest first. Raises OptimizationError."""
-    new = [(run, seen) for run, seen in heard if not is_recorded(seen.state_id)]
+    new = [(run, seen) for run, seen in heard if not RUNS.is_recorded(seen.state_id)]
     if not new:
         return Taken()
     name = new[0][0].optimization_id
     known = await store.read_async(store.known_states, name)
     for _, seen in new:
         if seen.state_id in known:
-            remember(seen.state_id)
+            RUNS.remember(seen.state_id)
     new = sorted(((run, seen) for run, seen in new if seen.state_id not in known), key=lambda pair: pair[1].at)
     taken = Taken()
     telling: list[tuple[Run, Seen]] = []
@@ -70,7 +70,7 @@ async def _record(store: Store, node: str, telling: Sequence[tuple[Run, Seen]], 
     answers = [store.write_async(operation_for(seen, run, source, node)) for run, seen in telling]
     for (_, seen), answer in zip(telling, answers, strict=True):
         await answer
-        remember(seen.state_id)
+        RUNS.remember(seen.state_id)
 
 
 def _is_to_be_weighed(seen: Seen) -> bool:
@@ -109,7 +109,7 @@ async def _weigh(
     if standing.newest and (holding.lease_node is not None or run.owner == MIRRORED):
         await _catch_up(store, operation, standing.status, holding.fence)
     await store.write_async(operation)
-    remember(seen.state_id)
+    RUNS.remember(seen.state_id)
     return Taken(intents=[wish.intent] if wish.intent else [], why=[wish.why])
 
 
