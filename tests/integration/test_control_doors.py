@@ -21,6 +21,7 @@ from o9.model.states import Intent
 from o9.store.store import Store
 from o9.store.transitions import Cause
 from OptimizationStateAggregator import (
+    OptimizationError,
     OptimizationLifecycleError,
     OptimizationNotFoundError,
     OptimizationStateAggregator,
@@ -163,3 +164,31 @@ async def test_every_submission_calls_the_hooks(open_aggregator: Open) -> None:
     await aggregator.cancel_optimization("a")
     retried = [await part.retry_optimization("a") for part in (aggregator, aggregator.coordinator)]
     assert created == ["a", "b", "c", *retried]
+
+
+async def test_a_call_from_another_event_loop_says_how_to_come_here_and_changes_nothing(open_aggregator: Open) -> None:
+    aggregator = await open_aggregator(max_concurrent_optimizations=1)
+    await asyncio.to_thread(at_work, aggregator.store, "a")
+    here = asyncio.get_running_loop()
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: aggregator.pause_optimization("a"),
+        lambda: aggregator.coordinator.pause_optimization("a"),
+        lambda: aggregator.lifecycle_manager.cancel_optimization("a"),
+        lambda: aggregator.submit_optimization(new("b", objective="branin")),
+        aggregator.coordinator.stop,
+        aggregator.cleanup,
+    ]
+    for call in calls:
+
+        async def elsewhere(call: Callable[[], Awaitable[Any]] = call) -> None:
+            with pytest.raises(OptimizationError, match="run_coroutine_threadsafe"):
+                await call()
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+    holding = aggregator.store.holding("a")
+    assert (holding.intent, aggregator.store.get("b"), aggregator.is_running) == ("run", None, True)
+
+    def from_a_thread() -> bool:
+        return asyncio.run_coroutine_threadsafe(aggregator.pause_optimization("a"), here).result(30)
+
+    assert await asyncio.to_thread(from_a_thread)

@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
-import re
 import signal
 import subprocess
 import sys
@@ -32,10 +30,10 @@ from o9.strategies.coroutine import run_coroutine
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.registry import Objective, ResolvedStrategy, StrategyKind
 from o9.strategies.user_steps import UserSteps
-from o9.strategies.watchdog import Verdict, Watchdog, decide, run_user_code
+from o9.strategies.watchdog import Watchdog, run_user_code
 
 WARN, GIVE_UP = 0.1, 0.3
-LONG = 3.0  # of work: what is not interrupted ends by then, so that a broken watchdog fails its test and hangs nothing
+LONG = 3.0  # of work: it ends by then, so that a broken watchdog fails its test and hangs nothing
 HANGS = 60.0  # by the clock: what has not happened by then never will
 
 
@@ -60,159 +58,88 @@ def hold(seconds: float = LONG) -> None:
         pass
 
 
-async def holds(*_: Any) -> float:
-    hold()
-    return 1.0
+async def holds() -> None:
+    hold(2 * GIVE_UP)
 
 
-async def test_an_async_objective_that_never_awaits_fails_its_trial_alone(
+async def test_whose_code_it_is_and_where_is_named_and_nothing_is_interrupted(
     watchdog: Watchdog, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def objective(parameters: dict[str, Any]) -> float:
         await asyncio.sleep(0)
         if parameters["x"] == 1:
-            hold()
+            hold(2 * GIVE_UP)
         return float(parameters["x"])
 
-    evaluator = Evaluator(Objective("tested", objective))
-    began = time.thread_time()
+    evaluator, observer = Evaluator(Objective("tested", objective)), Observer(watchdog)
+    observer.start()
     with bound(optimization="opt-7"):
         outcomes = await evaluator.evaluate([{"x": x} for x in range(3)], range(3))
     await evaluator.close()
-    assert time.thread_time() - began < LONG / 2
-    assert [outcome.state for outcome in outcomes] == [TrialState.COMPLETED, TrialState.FAILED, TrialState.COMPLETED]
-    error = outcomes[1].error
-    assert error is not None
-    assert re.search(
-        r"objective 'tested' \(trial 1\) held the event loop for \d+ s without awaiting: let it await", error
-    )
-    assert "hold()" in error  # with the lines of the user's code
-    assert "strategies/watchdog.py" not in error
-
-    def said() -> list[logging.LogRecord]:
-        return [record for record in caplog.records if record.name == "o9.strategies.watchdog"]
-
-    await until(lambda: len(said()) >= 2)  # it says that it interrupted when it has
-    warning, interrupted = said()[:2]
-    assert (warning.levelname, interrupted.levelname) == ("WARNING", "ERROR")
-    who = "objective 'tested' (trial 1) of optimization 'opt-7' holds the event loop"
-    for words in (who, f"{__file__}:", "in hold: "):
-        assert words in warning.getMessage()
-    assert getattr(warning, "o9", {}) == {"optimization": "opt-7"}
+    observer.join()
+    assert observer.blocked_seconds >= GIVE_UP
+    assert [outcome.state for outcome in outcomes] == [TrialState.COMPLETED] * 3
+    said = [record for record in caplog.records if record.name == "o9.strategies.watchdog"]
+    assert [record.levelname for record in said[:2]] == ["WARNING", "ERROR"]
+    for record in said[:2]:
+        for words in ("objective 'tested' (trial 1) of optimization 'opt-7'", f"{__file__}:", "in hold: "):
+            assert words in record.getMessage()
+        assert getattr(record, "o9", {}) == {"optimization": "opt-7"}
     await settled(watchdog)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "steps"])
-async def test_a_strategy_that_never_awaits_fails_its_optimization(watchdog: Watchdog, kind: str) -> None:
+async def test_a_strategy_that_never_awaits_is_named(
+    watchdog: Watchdog, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
     class Steps:
         total_steps = 1
 
         async def step(self, *_: Any) -> None:
-            hold()
+            hold(2 * WARN)
+
+    async def greedy(_: OptimizationState) -> None:
+        hold(2 * WARN)
 
     async def observe(_: OptimizationState) -> None:
         pass
 
-    ticks = 0
-
-    async def another() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
-
-    other = asyncio.create_task(another())
     running: Awaitable[Any]
     if kind == "steps":
         running = UserSteps(ResolvedStrategy("greedy", StrategyKind.STEPS, Steps), 1).step(new("a"), 0, None)
     else:
-        running = run_coroutine(holds, new("a"), observe, 0.05, name="greedy")
-    with pytest.raises(OptimizationStrategyError, match=r"strategy 'greedy'.* held the event loop for \d+ s") as failed:
+        running = run_coroutine(greedy, new("a"), observe, 0.05, name="greedy")
+    with contextlib.suppress(OptimizationStrategyError):  # a step has to return something
         await running
-    before = ticks
-    await until(lambda: ticks > before + 3)  # the loop goes on
-    other.cancel()
-    assert kind == "steps" or "hold()" in str(failed.value)
-    await settled(watchdog)
-
-
-async def keeps_exceptions() -> None:
-    deadline = time.thread_time() + LONG
-    while time.thread_time() < deadline:
-        with contextlib.suppress(Exception):
-            hold(0.01)
-
-
-async def keeps_everything_once() -> None:
-    try:
-        hold()
-    except BaseException:  # noqa: BLE001 - what is tested
-        hold()
-
-
-async def in_a_group() -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(asyncio.sleep(HANGS))
-        await asyncio.sleep(0)
-        hold()
-
-
-@pytest.mark.parametrize("function", [keeps_exceptions, keeps_everything_once, in_a_group])
-async def test_what_swallows_exceptions_ends_as_well(
-    watchdog: Watchdog, function: Callable[[], Awaitable[None]]
-) -> None:
-    began = time.thread_time()
-    with pytest.raises(OptimizationStrategyError, match="this held the event loop"):
-        await run_user_code("this", function)
-    assert time.thread_time() - began < LONG / 2
-    await settled(watchdog)
-
-
-@pytest.mark.parametrize("goes_on", [True, False])
-async def test_what_blocks_in_c_is_known_as_blocked_and_fails_when_it_returns(
-    watchdog: Watchdog, caplog: pytest.LogCaptureFixture, goes_on: bool
-) -> None:
-    observer = Observer(watchdog)
-
-    async def blocks() -> None:
-        await asyncio.sleep(0)
-        assert not watchdog.is_blocked
-        observer.start()
-        if goes_on:
-            observer.block()
-        else:  # it returns, and the interpreter has had no chance to raise anything in it
-            for _ in iter(observer.block, True):
-                pass
-
-    with pytest.raises(OptimizationStrategyError, match="this held the event loop for"):
-        await run_user_code("this", blocks)
-    observer.join()
-    assert observer.blocked_seconds >= GIVE_UP
-    said = [record.levelname for record in caplog.records]
-    assert said.count("ERROR") == 2  # interrupted, and blocked; each once
+    said = [record.getMessage() for record in caplog.records]
+    assert any("strategy 'greedy'" in message and "in hold: " in message for message in said)
     await settled(watchdog)
 
 
 @pytest.mark.parametrize("how", ["works", "blocks in C"])
-async def test_what_is_no_users_code_is_never_interrupted(
-    watchdog: Watchdog, caplog: pytest.LogCaptureFixture, how: str
+@pytest.mark.parametrize("users", [True, False])
+async def test_what_holds_the_loop_for_too_long_is_known_as_blocked_until_it_goes_on(
+    watchdog: Watchdog, caplog: pytest.LogCaptureFixture, how: str, users: bool
 ) -> None:
     observer = Observer(watchdog)
-    await asyncio.sleep(0)
-    assert not watchdog.is_blocked
-    observer.start()
-    if how == "works":
+
+    async def holds() -> str:
+        await asyncio.sleep(0)
+        assert not watchdog.is_blocked
+        observer.start()
         deadline = time.thread_time() + LONG
+        if how == "blocks in C":
+            observer.block()
         while observer.is_alive() and time.thread_time() < deadline:
             pass
-    else:
-        observer.block()  # raises nothing
+        return "whole"
+
+    assert await (run_user_code("this", holds) if users else holds()) == "whole"
     observer.join()
-    assert observer.blocked_seconds > 0.0
-    said = [record.getMessage() for record in caplog.records]
-    assert any("something holds the event loop" in message and __file__ in message for message in said)
-    assert any("blocked by what cannot be interrupted" in message for message in said)
-    assert not any("interrupted this" in message for message in said)
+    assert observer.blocked_seconds >= GIVE_UP
+    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.levelname for record in said[:2]] == ["WARNING", "ERROR"]
+    assert all(record.getMessage().startswith("this" if users else "something") for record in said[:2])
     await settled(watchdog)
 
 
@@ -228,9 +155,7 @@ async def test_what_awaits_is_left_alone(watchdog: Watchdog, caplog: pytest.LogC
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
 
-async def test_many_that_hold_it_in_turn_are_not_interrupted(
-    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_many_that_hold_it_in_turn_do_not_block_it(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     async def a_while() -> None:
         await asyncio.sleep(0)
         hold(GIVE_UP / 2)
@@ -258,74 +183,13 @@ async def test_a_wait_for_a_cpu_does_not_count(caplog: pytest.LogCaptureFixture)
         try:
             assert await run_user_code("this", honest) > GIVE_UP
             assert not [record for record in caplog.records if record.levelno > logging.WARNING]
-            began = time.thread_time()
-            with pytest.raises(OptimizationStrategyError, match="this held the event loop"):
-                await run_user_code("this", holds)
-            assert time.thread_time() - began < LONG / 2
+            observer = Observer(watchdog)
+            observer.start()
+            await run_user_code("this", holds)
+            observer.join()
+            assert observer.blocked_seconds >= GIVE_UP
         finally:
             watchdog.stop()
-
-
-async def test_what_ends_before_it_is_interrupted_is_left_alone(
-    watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on, has_ended = threading.Lock(), threading.Event()
-    go_on.acquire()
-
-    def decide_late(held: float, **limits: Any) -> tuple[Verdict, bool]:
-        verdict, again = decide(held, **limits)
-        if verdict is Verdict.INTERRUPT:
-            go_on.release()
-            assert has_ended.wait(HANGS)
-        return verdict, again
-
-    monkeypatch.setattr("o9.strategies.watchdog.decide", decide_late)
-
-    async def blocks() -> str:
-        await asyncio.sleep(0)
-        assert go_on.acquire(timeout=HANGS)
-        return "whole"
-
-    assert await run_user_code("this", blocks) == "whole"
-    has_ended.set()
-    hold(GIVE_UP)  # nothing is raised here instead
-    await settled(watchdog)
-
-
-async def test_an_interruption_hits_users_code_or_nothing() -> None:
-    """Code that returns or awaits at the very moment: the loop lives, and no callback of the loop's own breaks."""
-    loop = asyncio.get_running_loop()
-    broken: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: broken.append(context))
-    watchdog = Watchdog(loop, 0.002, 0.004)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)  # the watchdog looks when it is due, and not only at every fifth millisecond
-    watchdog.start()
-    chance = random.Random(5)
-    ends = {"returned": 0, "interrupted": 0}
-
-    async def around_the_limit(seconds: float) -> str:
-        hold(seconds)
-        await asyncio.sleep(0)
-        hold(seconds / 2)
-        return "returned"
-
-    async def one(seconds: float) -> None:
-        try:
-            ends[await run_user_code("this", around_the_limit, seconds)] += 1
-        except OptimizationStrategyError:
-            ends["interrupted"] += 1
-
-    try:
-        for _ in range(60):
-            both = asyncio.gather(*[one(chance.uniform(0.002, 0.012)) for _ in range(2)])
-            await asyncio.wait_for(both, HANGS)
-    finally:
-        watchdog.stop()
-        sys.setswitchinterval(interval)
-    assert broken == []
-    assert sum(ends.values()) == 120
-    assert min(ends.values()) > 0
 
 
 async def test_it_may_start_and_stop_at_any_time() -> None:

@@ -55,7 +55,6 @@ from o9.alerts.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
 from o9.alerts.samples import samples
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
-from o9.strategies.watchdog import Watchdog
 
 NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
 ONE, MANY, OVER = samples()["one alert"], samples()["a group of 14"], samples()["resolved"]
@@ -565,21 +564,6 @@ async def test_a_coroutine_that_cancels_itself_has_failed() -> None:
         raise asyncio.CancelledError
 
     assert await send(channel_of("desk", give_up)) == Failed("RuntimeError: it cancelled itself")
-
-
-async def test_a_coroutine_that_holds_the_loop_is_interrupted() -> None:
-    async def hold(alert: OptimizationAlert) -> None:
-        while True:
-            pass
-
-    watchdog = Watchdog(asyncio.get_running_loop(), warn_seconds=10, give_up_seconds=0.2)
-    watchdog.start()
-    try:
-        outcome = await send(FunctionChannel("desk", hold, seconds=20))
-    finally:
-        await asyncio.to_thread(watchdog.stop)
-    assert isinstance(outcome, Failed)
-    assert outcome.reason.startswith("it held the event loop; let it await, or make it a plain function")
 
 
 # Blocks

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from o9.model.errors import OptimizationStoreError, StoreUnavailableError
-from o9.model.loops import Backoff, ErrorBoundary, periodic, retried
+from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
+from o9.model.loops import Backoff, ErrorBoundary, check_loop, periodic, retried
 
 logger = logging.getLogger("o9.test")
 
@@ -123,3 +123,15 @@ async def test_what_fails_for_now_is_tried_again_and_another_failure_is_raised()
         await retried(access, StoreUnavailableError, Backoff(0.0, 0.0), note)
     assert noted == [1, 2]
     assert await retried(access, StoreUnavailableError, Backoff(0.0, 0.0), note) == "done"
+
+
+async def test_a_call_from_another_event_loop_is_told_how_to_come_here() -> None:
+    here = asyncio.get_running_loop()
+    check_loop(None, "it")
+    check_loop(here, "it")
+
+    async def elsewhere() -> None:
+        check_loop(here, "it")
+
+    with pytest.raises(OptimizationError, match="run_coroutine_threadsafe"):
+        await asyncio.to_thread(asyncio.run, elsewhere())

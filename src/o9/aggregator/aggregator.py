@@ -1,7 +1,7 @@
 """The façade: one object that opens the record, finds Prefect, runs what waits, and answers for all of it.
 
-Owned by one event loop. Several aggregators, in one process or many, may share a store; the limit on what runs
-at once counts for all of them.
+It belongs to the event loop that starts it. Several aggregators, in one process or many, may share a store; the limit
+on what runs at once counts for all of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from o9.lifecycle.control import Verb
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.mirror.outlet import close_outlet
 from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.loops import check_loop
 from o9.model.optimization import (
     OptimizationAlert,
     OptimizationHealthReport,
@@ -102,6 +103,7 @@ class OptimizationStateAggregator:
         self.api = OptimizationAPI(backend=self)
         self._store: Store | None = None
         self._node: Node | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._gate = asyncio.Lock()
 
     async def initialize(self) -> None:
@@ -312,7 +314,8 @@ class OptimizationStateAggregator:
             hindrance=lambda: self._suspender.hindrance,
         )
         dispatcher = self._node.dispatcher
-        self._control.wake = dispatcher.wake
+        self._control.run_by(dispatcher.wake)
+        self._loop = asyncio.get_running_loop()
         self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
         await self.coordinator.start()
         self.synchronizer.use_node(self._node.name)
@@ -329,8 +332,9 @@ class OptimizationStateAggregator:
 
     async def _stop(self) -> None:
         if self._node is not None:
+            check_loop(self._loop, "the aggregator")
             node, self._node = self._node, None
-            self._control.wake = None
+            self._control.run_by(None)
             await self._suspender.stop()
             for component in self._following:
                 await component.stop()
@@ -348,4 +352,5 @@ class OptimizationStateAggregator:
     def _started(self) -> Node:
         if self._node is None:
             raise OptimizationError("the aggregator is not running: call `await aggregator.start()` first")
+        check_loop(self._loop, "the aggregator")
         return self._node

@@ -11,6 +11,7 @@ OptimizationLifecycleError where a `before` hook does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from enum import Enum
 
@@ -18,6 +19,7 @@ from o9.lifecycle.presence import warn_if_nobody_works
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import CALLBACK_SECONDS, called
 from o9.model.errors import OptimizationLifecycleError
+from o9.model.loops import check_loop
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, Reason
@@ -54,16 +56,29 @@ def control_of(store: Store) -> Control:
 
 
 class Control:
-    """`wake` is set by whoever runs what is queued in this process. Where it is not, and no other process does either,
-    the log warns of what is queued, unless `warns` is False. While `follows_record` answers True, the `after` hooks are
-    called by whoever reads the record, and not here.
+    """Where no process runs what is queued, the log warns of it, unless `warns` is False.
+
+    While `follows_record` answers True, the `after` hooks are called by whoever reads the record.
     """
 
     def __init__(self, component: StoreComponent, *, warns: bool = True) -> None:
         self._component = component
         self._warns = warns
-        self.wake: Callable[[], None] | None = None
+        self._wake: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.follows_record: Callable[[], bool] = lambda: False
+
+    def run_by(self, wake: Callable[[], None] | None) -> None:
+        """What is queued runs in this process from now on, and is begun at once where `wake` is called; None: no more.
+
+        Meanwhile all calls belong to this event loop: another one gets an OptimizationError.
+        """
+        self._wake, self._loop = wake, asyncio.get_running_loop() if wake else None
+
+    @property
+    def _store(self) -> Store:
+        check_loop(self._loop, "the aggregator")
+        return self._component.store
 
     async def submit(
         self,
@@ -76,7 +91,7 @@ class Control:
         """Record it, durably; returns what was recorded. See `o9.lifecycle.submission.submit`."""
         node = settings().node_id
         recorded = await submit(
-            self._component.store, state, node=node, allowed_imports=allowed_imports, hold=hold, must_name=must_name
+            self._store, state, node=node, allowed_imports=allowed_imports, hold=hold, must_name=must_name
         )
         return await self._created(recorded, hold=hold)
 
@@ -84,12 +99,12 @@ class Control:
         """Record it once more, under a new id. See `o9.lifecycle.submission.retry`."""
         node = settings().node_id
         return await self._created(
-            await retry(self._component.store, optimization_id, from_step=from_step, new_id=new_id, node=node)
+            await retry(self._store, optimization_id, from_step=from_step, new_id=new_id, node=node)
         )
 
     async def carry_out(self, verb: Verb, optimization_id: str, by: str) -> OptimizationStatus:
         """The status afterwards. START moves what was initialized by hand to running; else it is the same as RESUME."""
-        store = self._component.store
+        store = self._store
         if verb is Verb.START:
             holding = await store.read_async(store.holding, optimization_id)
             initializing = OptimizationStatus.INITIALIZING.value
@@ -101,22 +116,24 @@ class Control:
 
     async def request(self, optimization_id: str, intent: Intent, by: str) -> OptimizationStatus:
         """Record what `by` wants; returns the status afterwards."""
-        before, to = await self._component.existing(optimization_id), _LEADS_TO[intent]
+        store, to = self._store, _LEADS_TO[intent]
+        before = await self._component.existing(optimization_id)
         if before.status is not to:
             await self.guard(optimization_id, to)
-        after = await self._component.store.write_async(SetIntent(optimization_id, intent, by))
+        after = await store.write_async(SetIntent(optimization_id, intent, by))
         if after is not before.status:
             await self._moved(optimization_id, after)
         if intent is Intent.RUN and after is OptimizationStatus.CREATED:
             await self._queued(optimization_id)
-        elif self.wake is not None:
-            self.wake()
+        elif self._wake is not None:
+            self._wake()
         return after
 
     async def cancel_at_rest(self, optimization_id: str, by: str) -> bool:
         """Cancel it unless an attempt works on it, or is about to; returns whether it was cancelled."""
+        store = self._store
         await self.guard(optimization_id, OptimizationStatus.CANCELLED)
-        cancelled = await self._component.store.write_async(CancelAtRest(optimization_id, by))
+        cancelled = await store.write_async(CancelAtRest(optimization_id, by))
         if cancelled:
             await self._moved(optimization_id, OptimizationStatus.CANCELLED)
         return cancelled
@@ -125,10 +142,11 @@ class Control:
         self, optimization_id: str, to: OptimizationStatus, *, issue: str | None = None, version: int | None = None
     ) -> None:
         """By hand, without the queue."""
+        store = self._store
         await self._component.existing(optimization_id)
         await self.guard(optimization_id, to)
         node = settings().node_id
-        reason = await self._component.store.write_async(
+        reason = await store.write_async(
             Transition(optimization_id, to, Cause.PERSON, "by hand", node, version=version, issue=issue)
         )
         if reason is Reason.ALLOWED:
@@ -157,7 +175,7 @@ class Control:
             await self._component.emit(f"after_{to.value}", optimization_id)
 
     async def _queued(self, optimization_id: str) -> None:
-        if self.wake is not None:
-            self.wake()
+        if self._wake is not None:
+            self._wake()
         elif self._warns:
-            await warn_if_nobody_works(self._component.store, optimization_id)
+            await warn_if_nobody_works(self._store, optimization_id)

@@ -2,8 +2,9 @@
 
 Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start`
 initializes and `cleanup` stops what that was left out for. `register_callback` takes effect at once, and what it
-returns may be awaited or not, because users write it both ways. A callback that raises or exits, or awaits for longer
-than CALLBACK_SECONDS, is logged and disturbs nobody. It may stop its component, and start it again.
+returns may be awaited or not, because users write it both ways. A component that is started belongs to the event loop
+that started it: `stop` and `cleanup` raise OptimizationError in another one. A callback that raises or exits, or awaits
+for longer than CALLBACK_SECONDS, is logged and disturbs nobody. It may stop its component, and start it again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, ClassVar
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.loops import ErrorBoundary
+from o9.model.loops import ErrorBoundary, check_loop
 
 logger = logging.getLogger(__name__)
 CALLBACK_SECONDS = 30.0
@@ -39,6 +40,7 @@ class Component:
         self._started = False
         self._callbacks: dict[str, list[Callable[..., Any]]] = {}
         self._repeating: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it was started
 
     @property
     def is_running(self) -> bool:
@@ -56,11 +58,12 @@ class Component:
         await self.initialize()
         if not self._started:
             await self._begin()
-            self._started = True
+            self._started, self._loop = True, asyncio.get_running_loop()
 
     async def stop(self) -> None:
         """End what it does by itself; `start` goes on."""
         if self._started:
+            check_loop(self._loop, type(self).__name__)
             self._started = False
             repeating, self._repeating = self._repeating, []
             # One of them may be what stops it, in a callback: that one ends by itself behind its look.

@@ -1,4 +1,4 @@
-"""What loops have in common: one that repeats, an error boundary around each pass, and pauses between tries."""
+"""What loops have in common: to repeat, to outlive errors, to pause between tries, and to be in one event loop."""
 
 from __future__ import annotations
 
@@ -79,6 +79,15 @@ async def periodic(
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await wake.wait()
+
+
+def check_loop(owner: asyncio.AbstractEventLoop | None, what: str) -> None:
+    """Raises OptimizationError where the caller's event loop is not the one that `what` belongs to, and that lives."""
+    if owner is not None and not owner.is_closed() and asyncio.get_running_loop() is not owner:
+        raise OptimizationError(
+            f"{what} belongs to the event loop that started it: from another one, call it by "
+            "asyncio.run_coroutine_threadsafe(…, loop)"
+        )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from o9.alerts.messages import Message
 from o9.alerts.notice import Notice, NoticeKind
 from o9.alerts.redaction import Secrets, guarded, host_in, parts_of
 from o9.alerts.templating import Form
-from o9.model.errors import OptimizationStrategyError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.strategies.registry import is_async
 from o9.strategies.watchdog import run_user_code
@@ -73,8 +72,6 @@ class FunctionChannel:
                     answer = await self._awaited(lambda: answer)
         except NotBack as error:
             return error.failure
-        except OptimizationStrategyError:
-            return failed("it held the event loop; let it await, or make it a plain function, which has its own thread")
         except Exception as error:  # noqa: BLE001 - a user's function: whatever it raises is the answer
             return failure_of(error, now=utc_now())
         return failed("it returned False") if answer is False else Sent()
