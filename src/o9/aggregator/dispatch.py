@@ -24,6 +24,7 @@ from prefect.flow_engine import run_flow_async
 from o9.aggregator.parked import ParkedRuns
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.process import running_beside
+from o9.mirror.outlet import outlet_of
 from o9.mirror.recorder import record_state
 from o9.mirror.run_registry import RUNS, Tracked
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
@@ -250,7 +251,9 @@ class Dispatcher:
                 return_type="state",
             )
             if isinstance(state, State):
-                await patiently(lambda: record_state(tracked, "flow", flow_run, state, Cause.NODE), name)
+                # Mostly its hook has recorded it; what waits in the spool has not reached the store yet.
+                if outlet_of(self._store).is_away or not RUNS.is_recorded(str(state.id)):
+                    await patiently(lambda: record_state(tracked, "flow", flow_run, state, Cause.NODE), name)
                 if state.is_final():
                     await patiently(lambda: self._store.write_async(CloseRun(str(flow_run.id))), name)
         except Exception as error:  # whatever ended the flow, the optimization must not be stuck
