@@ -16,6 +16,7 @@ from typing import Any, Self
 from o9.aggregator.findings import Findings
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.node import Node
+from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server
 from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
 from o9.aggregator.suspender import Suspender
@@ -27,7 +28,7 @@ from o9.blocks.store import release_store, use_store
 from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.flows.presence import depart
 from o9.health.checker import OptimizationHealthChecker
-from o9.lifecycle.control import Verb
+from o9.lifecycle.control import Control, ControlVerbs
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.mirror.outlet import close_outlet
 from o9.model.errors import OptimizationError, OptimizationValidationError
@@ -50,7 +51,7 @@ from o9.watch.rule_watch import PASS_SECONDS, RuleWatch
 logger = logging.getLogger(__name__)
 
 
-class OptimizationStateAggregator:
+class OptimizationStateAggregator(ControlVerbs):
     """Runs optimizations as Prefect flows and keeps their record.
 
     max_concurrent_optimizations: how many run at once, over all aggregators on the store.
@@ -84,7 +85,8 @@ class OptimizationStateAggregator:
         self._schedules = checked(in_nodes(health_check_interval) if schedules is None else schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
-        self._control = self.coordinator.control = self.lifecycle_manager.control
+        self._control = self.lifecycle_manager.control
+        self.coordinator.use_control(self._control)
         self._control.follows_record = lambda: self.coordinator.is_running
         self.coordinator.register_callback("transition", self.lifecycle_manager.recorded)
         self.monitor = OptimizationMonitor(monitoring_interval)
@@ -154,6 +156,12 @@ class OptimizationStateAggregator:
         return self._node is not None
 
     @property
+    def control(self) -> Control:
+        """Where its verbs are carried out; raises OptimizationError while it is not started."""
+        self._started()
+        return self._control
+
+    @property
     def store(self) -> Store:
         """The open store; raises OptimizationError before `initialize()`."""
         if self._store is None:
@@ -174,42 +182,12 @@ class OptimizationStateAggregator:
 
         Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id that is taken.
         """
-        self._started()
-        return (await self._control.submit(state)).optimization_id
+        return (await self.control.submit(state)).optimization_id
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
-        """The same for one that came from outside: it has to name an objective or a strategy, and import
-        paths only where the operator allowed them."""
-        self._started()
-        return await self._control.submit(state, allowed_imports=settings().allowed_imports, must_name=True)
-
-    async def retry_optimization(
-        self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
-    ) -> str:
-        """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
-        self._started()
-        return (await self._control.retry(optimization_id, from_step, new_id)).optimization_id
-
-    async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """Queue one that was created by hand (`lifecycle_manager.create_optimization`)."""
-        return await self._carry_out(Verb.START, optimization_id, by)
-
-    async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """Cut it off at once, for good; the best so far is kept."""
-        return await self._carry_out(Verb.CANCEL, optimization_id, by)
-
-    async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """Let the step in flight commit, then free the slot."""
-        return await self._carry_out(Verb.PAUSE, optimization_id, by)
-
-    async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """Wait for a slot, and go on behind the last committed step."""
-        return await self._carry_out(Verb.RESUME, optimization_id, by)
-
-    async def _carry_out(self, verb: Verb, optimization_id: str, by: str) -> bool:
-        self._started()
-        await self._control.carry_out(verb, optimization_id, by)
-        return True
+        """The same for one that came from outside: it has to name an objective or a strategy, and may name only
+        the import paths that the operator allowed."""
+        return await self.control.submit(state, allowed_imports=settings().allowed_imports, must_name=True)
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         """The present state, also after the end; None where there is no such optimization."""
@@ -303,17 +281,13 @@ class OptimizationStateAggregator:
 
     async def _start(self, report: Callable[[str], None]) -> None:
         await self._rules.use(self.store, settings().lease_seconds)
-        self._node = await Node.begin(
-            self.store,
-            report,
-            limit=self.coordinator.max_concurrent_optimizations,
-            interval=self._interval,
-            control=self._control,
-            schedules=self._schedules,
-            on_dead=self._rules.node_died,
-            hindrance=lambda: self._suspender.hindrance,
-        )
-        dispatcher = self._node.dispatcher
+        server = await ensure_prefect_server(report)
+        try:
+            node = await self._started_node(server)
+        except BaseException:
+            await server.close()
+            raise
+        self._node, dispatcher = node, node.dispatcher
         self._control.run_by(dispatcher.wake)
         self._loop = asyncio.get_running_loop()
         self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
@@ -329,6 +303,20 @@ class OptimizationStateAggregator:
         self._findings.start()
         await self.monitor.start()
         await self.api.start()
+
+    async def _started_node(self, server: PrefectServer) -> Node:
+        node = Node(
+            self.store,
+            server,
+            limit=self.coordinator.max_concurrent_optimizations,
+            interval=self._interval,
+            control=self._control,
+            schedules=self._schedules,
+            on_dead=self._rules.node_died,
+            hindrance=lambda: self._suspender.hindrance,
+        )
+        await node.start()
+        return node
 
     async def _stop(self) -> None:
         if self._node is not None:

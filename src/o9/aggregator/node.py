@@ -69,7 +69,7 @@ class Node:
             guard=control.guard,
             hindrance=lambda: hindrance() if self._presence.holds else "it cannot renew its leases",
         )
-        # Users' code that holds the event loop is interrupted; where that cannot be, others take what is held here.
+        # Where the event loop is held for so long, other nodes take over what is held here.
         self._watchdog = Watchdog(self._loop, give_up_seconds=lease_seconds)
         self._presence = Presence(
             store,
@@ -86,32 +86,6 @@ class Node:
         self._replacing = ErrorBoundary(logger, "finding another Prefect server")
         self._tasks: list[asyncio.Task[None]] = []
         self._caretaker: asyncio.Task[None] | None = None
-
-    @classmethod
-    async def begin(
-        cls,
-        store: Store,
-        report: Callable[[str], None],
-        *,
-        limit: int,
-        interval: float,
-        control: Control,
-        schedules: Sequence[Schedule] = (),
-        on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
-        hindrance: Callable[[], str] = lambda: "",
-    ) -> Node:
-        """A node that runs; `report` is told, in words, what it waits for. Raises OptimizationError."""
-        server = await ensure_prefect_server(report)
-        try:
-            node = cls(
-                store, server, limit=limit, interval=interval, control=control, schedules=schedules, on_dead=on_dead,
-                hindrance=hindrance,
-            )  # fmt: skip
-            await node._start()
-        except BaseException:
-            await server.close()
-            raise
-        return node
 
     @property
     def prefect_url(self) -> str:
@@ -137,7 +111,8 @@ class Node:
         await asyncio.to_thread(self._watchdog.stop)
         await self._server.close()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Raises OptimizationError; the server is closed by `stop` alone."""
         self._leave_sigterm_as_it_was()
         await asyncio.to_thread(self._presence.start)
         try:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from o9.lifecycle.control import Control, Verb
+from o9.lifecycle.control import Control, ControlVerbs
 from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
@@ -24,7 +24,7 @@ from o9.strategies.registry import register_strategy, strategy_names
 logger = logging.getLogger(__name__)
 
 
-class OptimizationCoordinator(StoreComponent):
+class OptimizationCoordinator(ControlVerbs, StoreComponent):
     """Events: `optimization_<status>(state)` for each status that an optimization comes to, and `transition(row)`.
 
     `state` is as it is when the callback is called; events come in the order of the record.
@@ -45,37 +45,20 @@ class OptimizationCoordinator(StoreComponent):
             )
         self.max_concurrent_optimizations = max_concurrent_optimizations
         self._interval = interval
-        self.control = Control(self)
+        self._control = Control(self)
+
+    @property
+    def control(self) -> Control:
+        """Where its verbs are carried out."""
+        return self._control
+
+    def use_control(self, control: Control) -> None:
+        """Carry out its verbs there, with the hooks of that one."""
+        self._control = control
 
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably; returns its id. It starts when its turn comes."""
         return (await self.control.submit(state)).optimization_id
-
-    async def retry_optimization(
-        self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
-    ) -> str:
-        """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
-        return (await self.control.retry(optimization_id, from_step, new_id)).optimization_id
-
-    async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """Queue what was created and held back."""
-        await self.control.carry_out(Verb.START, optimization_id, by)
-        return True
-
-    async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """The step in flight is cut off; the best so far is kept. Final."""
-        await self.control.carry_out(Verb.CANCEL, optimization_id, by)
-        return True
-
-    async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """The step in flight finishes and is committed; then the slot is free."""
-        await self.control.carry_out(Verb.PAUSE, optimization_id, by)
-        return True
-
-    async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """It waits for its turn, and goes on behind the last committed step."""
-        await self.control.carry_out(Verb.RESUME, optimization_id, by)
-        return True
 
     async def get_all_optimizations(self) -> list[OptimizationState]:
         """All of them, newest first."""

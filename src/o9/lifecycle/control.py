@@ -12,6 +12,7 @@ OptimizationLifecycleError where a `before` hook does.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
 
@@ -179,3 +180,38 @@ class Control:
             self._wake()
         elif self._warns:
             await warn_if_nobody_works(self._store, optimization_id)
+
+
+class ControlVerbs(ABC):
+    """The verbs as methods of what has a `control`."""
+
+    @property
+    @abstractmethod
+    def control(self) -> Control:
+        """Where its verbs are carried out."""
+
+    async def retry_optimization(
+        self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
+    ) -> str:
+        """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
+        return (await self.control.retry(optimization_id, from_step, new_id)).optimization_id
+
+    async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """Queue what was created and held back, or paused; what was initialized by hand runs from now on."""
+        await self.control.carry_out(Verb.START, optimization_id, by)
+        return True
+
+    async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """The step in flight finishes and is committed; then the slot is free."""
+        await self.control.carry_out(Verb.PAUSE, optimization_id, by)
+        return True
+
+    async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """It waits for its turn, and goes on behind the last committed step."""
+        await self.control.carry_out(Verb.RESUME, optimization_id, by)
+        return True
+
+    async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
+        """The step in flight is cut off at once, for good; the best so far is kept."""
+        await self.control.carry_out(Verb.CANCEL, optimization_id, by)
+        return True

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from o9.lifecycle.control import Control, Verb
+from o9.lifecycle.control import Control, ControlVerbs
 from o9.model.component import Registered
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
@@ -30,43 +30,27 @@ EVENTS = (
 )
 
 
-class OptimizationLifecycleManager(StoreComponent):
+class OptimizationLifecycleManager(ControlVerbs, StoreComponent):
     """See the module. Each moving method answers True, or raises; what is so already is True as well."""
 
     events = EVENTS
 
     def __init__(self, *, store: Store | None = None) -> None:
         super().__init__(store)
-        self.control = Control(self)
+        self._control = Control(self)
+
+    @property
+    def control(self) -> Control:
+        """Where its verbs are carried out."""
+        return self._control
 
     async def create_optimization(self, state: OptimizationState) -> str:
         """Record a new optimization; returns its id. It is not queued before `start_optimization`."""
         return (await self.control.submit(state, hold=True)).optimization_id
 
-    async def retry_optimization(
-        self, optimization_id: str, from_step: int | None = None, new_id: str | None = None
-    ) -> str:
-        """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
-        return (await self.control.retry(optimization_id, from_step, new_id)).optimization_id
-
     async def initialize_optimization(self, optimization_id: str) -> bool:
         """By hand, without the queue: whoever calls this runs it himself."""
         await self.control.move(optimization_id, OptimizationStatus.INITIALIZING)
-        return True
-
-    async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """Queue what was created or paused; what was initialized by hand runs from now on."""
-        await self.control.carry_out(Verb.START, optimization_id, by)
-        return True
-
-    async def pause_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """The step in flight finishes and is committed."""
-        await self.control.carry_out(Verb.PAUSE, optimization_id, by)
-        return True
-
-    async def resume_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """It waits for its turn again, and goes on behind the last committed step."""
-        await self.control.carry_out(Verb.RESUME, optimization_id, by)
         return True
 
     async def complete_optimization(self, optimization_id: str) -> bool:
@@ -77,11 +61,6 @@ class OptimizationLifecycleManager(StoreComponent):
     async def fail_optimization(self, optimization_id: str, error: str | BaseException = "failed by hand") -> bool:
         """By hand: it has failed, and `error` is the last of its issues. Final."""
         await self.control.move(optimization_id, OptimizationStatus.FAILED, issue=str(error) or repr(error))
-        return True
-
-    async def cancel_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """The step in flight is cut off; the best so far is kept. Final."""
-        await self.control.carry_out(Verb.CANCEL, optimization_id, by)
         return True
 
     async def timeout_optimization(self, optimization_id: str, by: str = "python") -> bool:

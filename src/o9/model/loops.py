@@ -99,7 +99,7 @@ class Backoff:
 
     def pause(self, failures: int) -> float:
         """After so many failures in a row, 1 or more."""
-        return min(self.most, self.first * 2 ** min(failures - 1, 30))
+        return min(self.most, self.first * 2.0 ** min(failures - 1, 30))
 
 
 async def retried(
