@@ -74,6 +74,13 @@ def doors(aggregator: OptimizationStateAggregator, url: str, capsys: pytest.Capt
     return {name: of(part) for name, part in parts.items()} | {"api": api, "command line": command_line}
 
 
+async def busy(open_aggregator: Open, url: str, name: str) -> OptimizationStateAggregator:
+    """An aggregator whose only slot is taken by `name`, which another node works on."""
+    with Store(url) as store:
+        await asyncio.to_thread(at_work, store, name)
+    return await open_aggregator(max_concurrent_optimizations=1)
+
+
 async def prepare(aggregator: OptimizationStateAggregator, what: str, name: str) -> None:
     if what == "running":
         await asyncio.to_thread(at_work, aggregator.store, name)
@@ -93,8 +100,7 @@ async def prepare(aggregator: OptimizationStateAggregator, what: str, name: str)
 async def test_every_door_and_every_verb(
     open_aggregator: Open, store_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    aggregator = await open_aggregator(max_concurrent_optimizations=1)
-    await asyncio.to_thread(at_work, aggregator.store, "takes-the-only-slot")
+    aggregator = await busy(open_aggregator, store_url, "takes-the-only-slot")
     called: list[tuple[str, str]] = []
     for status in ("created", "running", "paused", "cancelled"):
         event = f"before_{status}"
@@ -123,8 +129,7 @@ async def test_every_door_and_every_verb(
 async def test_a_hook_forbids_at_every_door(
     open_aggregator: Open, store_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    aggregator = await open_aggregator(max_concurrent_optimizations=1)
-    await asyncio.to_thread(at_work, aggregator.store, "a")
+    aggregator = await busy(open_aggregator, store_url, "a")
 
     def forbid(name: str) -> None:
         raise RuntimeError("the market is closed")
@@ -151,9 +156,8 @@ async def heard(store: Store, request: Callable[[str, Intent, str], Awaitable[An
     await take(store, "node", [(Run(f"run-{name}", name, 1), seen)], Cause.EVENT, request=request)
 
 
-async def test_every_submission_calls_the_hooks(open_aggregator: Open) -> None:
-    aggregator = await open_aggregator(max_concurrent_optimizations=1)
-    await asyncio.to_thread(at_work, aggregator.store, "takes-the-only-slot")
+async def test_every_submission_calls_the_hooks(open_aggregator: Open, store_url: str) -> None:
+    aggregator = await busy(open_aggregator, store_url, "takes-the-only-slot")
     created: list[str] = []
     aggregator.lifecycle_manager.register_lifecycle_hook(
         "on_create", lambda state: created.append(state.optimization_id)
@@ -166,9 +170,10 @@ async def test_every_submission_calls_the_hooks(open_aggregator: Open) -> None:
     assert created == ["a", "b", "c", *retried]
 
 
-async def test_a_call_from_another_event_loop_says_how_to_come_here_and_changes_nothing(open_aggregator: Open) -> None:
-    aggregator = await open_aggregator(max_concurrent_optimizations=1)
-    await asyncio.to_thread(at_work, aggregator.store, "a")
+async def test_a_call_from_another_event_loop_says_how_to_come_here_and_changes_nothing(
+    open_aggregator: Open, store_url: str
+) -> None:
+    aggregator = await busy(open_aggregator, store_url, "a")
     here = asyncio.get_running_loop()
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: aggregator.pause_optimization("a"),
