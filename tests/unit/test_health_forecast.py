@@ -78,7 +78,7 @@ def test_there_is_always_a_finite_interval(
     sharpes: list[float], years: float, ratio: float, correlation: float, held_out: tuple[float, float] | None
 ) -> None:
     claim = edge(sharpes, 0, years=years, ratio=ratio, correlation=correlation)
-    found = forecast_of(claim, claimed=sharpes[0], ratio=ratio, held_out=held_out, hidden_crash=False)
+    found = forecast_of(claim, claimed=sharpes[0], ratio=ratio, held_out=held_out)
     assert found.low < found.high
     assert found.low <= found.mean <= found.high or abs(found.mean) < 10
     assert all(math.isfinite(each) for each in (found.low, found.mean, found.high))
@@ -98,7 +98,7 @@ def test_the_interval_holds_what_is_realised_in_about_eight_of_ten(edges: str) -
         lives = truth[best] * (rng.random() > 0.25)
         held, lived = lives + rng.normal(0, math.sqrt(1 / 5), 2)
         claim = edge(seen, best)
-        found = forecast_of(claim, claimed=seen[best], ratio=1.0, held_out=(held, 1 / 5), hidden_crash=False)
+        found = forecast_of(claim, claimed=seen[best], ratio=1.0, held_out=(held, 1 / 5))
         inside += found.low <= lived <= found.high
     assert 0.74 <= inside / 400 <= 0.9
 
@@ -108,9 +108,7 @@ def test_serial_correlation_widens_it() -> None:
     assert variance_ratio(0.2) == pytest.approx(1.5)
     assert variance_ratio(-0.2) == pytest.approx(1 / 1.5)
     assert math.isfinite(variance_ratio(1.0))
-    narrow, wide = (
-        forecast_of(TWO, claimed=1.0, ratio=ratio, held_out=None, hidden_crash=False) for ratio in (1.0, 2.0)
-    )
+    narrow, wide = (forecast_of(TWO, claimed=1.0, ratio=ratio) for ratio in (1.0, 2.0))
     assert wide.high - wide.low > narrow.high - narrow.low
     assert narrow.years == LIVE_YEARS
 

@@ -169,6 +169,9 @@ def test_a_void_result_has_no_forecast_and_a_hold_out_moves_it() -> None:
     assert lost.held_out == pytest.approx(-1.0)
     assert before.claimed == pytest.approx(0.12 * math.sqrt(252))
     assert all(each.low < each.mean < each.high for each in (before, lost, good))
+    blind = judge(known(**BLIND)).forecast
+    assert blind is not None
+    assert [each.too_high for each in (before, lost, blind)] == [True, False, False]
 
 
 def test_figures_say_what_was_looked_at_and_why_something_is_missing() -> None:

@@ -115,12 +115,18 @@ def edge_of(
 
 
 def forecast_of(
-    claim: Mixture, *, claimed: float, ratio: float, held_out: tuple[float, float] | None, hidden_crash: bool
+    claim: Mixture,
+    *,
+    claimed: float,
+    ratio: float,
+    held_out: tuple[float, float] | None = None,
+    hidden_crash: bool = False,
+    adaptive: bool = False,
 ) -> Forecast:
     """The Sharpe ratio to expect over LIVE_YEARS.
 
     claim: of `edge_of`. claimed: in sample, annual. held_out: that of the hold-out, annual, and its variance; None
-    without one.
+    without one. adaptive: the search followed its results; what a hold-out says is free of that.
     """
     known = claim.mortal()
     if held_out is not None:
@@ -135,6 +141,7 @@ def forecast_of(
         years=LIVE_YEARS,
         annual=True,
         hidden_crash=hidden_crash,
+        too_high=adaptive and held_out is None,
     )
 
 

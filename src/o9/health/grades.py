@@ -69,6 +69,7 @@ class Forecast:
     claimed: in sample, over the baseline where there is one; held_out: of the hold-out; None without one.
     hidden_crash: skewness or a concave payoff hints at losses that no return has shown yet, and the interval is too
         narrow then.
+    too_high: the search followed its results, for which the forecast does not allow, and nothing was held out.
     """
 
     mean: float
@@ -79,6 +80,7 @@ class Forecast:
     years: float
     annual: bool
     hidden_crash: bool = False
+    too_high: bool = False
 
 
 @dataclass(frozen=True)

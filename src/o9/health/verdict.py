@@ -221,6 +221,7 @@ class Findings:
             ratio=self.evidence.variance_ratio,
             held_out=self.measured,
             hidden_crash=self.evidence.hidden_crash,
+            adaptive=self.searched,
         )
 
 

@@ -50,6 +50,7 @@ def forecast_sentence(verdict: Verdict | None) -> str:
         return ""
     said = f"forecast {sharpe(found.mean)} {unit(found)} ({interval(found)}); claimed {sharpe(found.claimed)}"
     said += f"; held out {sharpe(found.held_out)}" if found.held_out is not None else "; nothing held out"
+    said += "; too high, as the search followed its results" if found.too_high else ""
     return said + ("; a crash that no return has shown yet is not in it" if found.hidden_crash else "")
 
 

@@ -94,6 +94,8 @@ def forecast_plot(verdict: Verdict) -> Plot | Unknown:
     )  # fmt: skip
     note = f"The bar is the interval that is to hold the Sharpe ratio of the next {found.years:g} years with a "
     note += "probability of 80 %, the edge's death included."
+    if found.too_high:
+        note += " It is too high: the search followed its results, and nothing was held out."
     if found.hidden_crash:
         note += " These returns look like premiums for a risk that they have hardly shown: then it is too narrow."
     return Plot(
