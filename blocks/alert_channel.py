@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.blocks.core import Block
 from prefect.exceptions import PrefectException
 from pydantic import Field, SecretStr
 
-from o9.alerts.channels import AppriseChannel
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.urls import public_text
+
+if TYPE_CHECKING:
+    from o9.alerts.channels import AppriseChannel
 
 
 class AlertChannel(Block):
@@ -28,6 +30,8 @@ class AlertChannel(Block):
 
     def to_channel(self, name: str) -> AppriseChannel:
         """The channel `name`. Raises OptimizationValidationError for a URL that Apprise does not take."""
+        from o9.alerts.channels import AppriseChannel  # it loads Apprise
+
         return AppriseChannel(name, self.url)
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import httpx
 
 from o9.alerts.system import AlertNotificationSystem
-from o9.api.answers import PREFIX
 from o9.api.api import OptimizationAPI
+from o9.api.versions import PREFIX
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.model.optimization import OptimizationHealthReport, OptimizationState

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from o9.api.versions import API_VERSION, ROOT, VERSIONS
 from o9.model.errors import (
     OptimizationAPIError,
     OptimizationConflictError,
@@ -31,10 +32,6 @@ from o9.model.optimization import utc_now
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-VERSIONS = ("v1",)
-API_VERSION = VERSIONS[-1]
-ROOT = "/api"
-PREFIX = f"{ROOT}/{API_VERSION}"
 
 
 class Success(BaseModel, Generic[T]):

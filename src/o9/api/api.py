@@ -10,20 +10,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-from starlette.routing import compile_path
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o9.api.answers import API_VERSION, PREFIX, ROOT, VERSIONS
-from o9.api.app import ALONE, READING, Handler, create_app
-from o9.api.backend import Backend
-from o9.api.gate import Answered
-from o9.api.limits import RateLimit, checked_limit
+from o9.api.versions import ALONE, API_VERSION, PREFIX, READING, ROOT, VERSIONS, Handler
 from o9.model.component import Component, Registered
 from o9.model.errors import OptimizationAPIError, OptimizationValidationError
 from o9.model.settings import settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from o9.api.backend import Backend
+    from o9.api.gate import Answered
+    from o9.api.limits import RateLimit
 
 logger = logging.getLogger(__name__)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -50,7 +51,11 @@ class OptimizationAPI(Component):
             raise OptimizationValidationError("api_version", f"there is no version {api_version!r}; there is {served}")
         self.api_version = api_version
         self._backend = backend
-        self._rate = settings().api_rate_limit if rate_limit is None else checked_limit(rate_limit)
+        if rate_limit is not None:
+            from o9.api.limits import checked_limit  # whoever serves nothing need not load it
+
+            checked_limit(rate_limit)
+        self._rate = rate_limit or settings().api_rate_limit
         self._limit: RateLimit | None = None
         self._app: ASGIApp | None = None
         self._handlers: dict[tuple[str, str], Handler] = {}
@@ -93,6 +98,8 @@ class OptimizationAPI(Component):
             raise OptimizationValidationError("method", f"{method!r} is not one of {', '.join(METHODS)}")
         if not callable(handler):
             raise OptimizationValidationError("handler", f"{handler!r} cannot be called")
+        from starlette.routing import compile_path
+
         path = f"/{below}"
         try:
             placeholders = compile_path(path)[2]
@@ -117,6 +124,9 @@ class OptimizationAPI(Component):
 
     def _application(self) -> ASGIApp:
         if self._app is None:
+            from o9.api.app import create_app  # FastAPI: a third of a second that only requests are worth
+            from o9.api.limits import RateLimit
+
             self._limit = self._limit or RateLimit(self._rate)
             self._app = create_app(
                 self._backend, rate_limit=self._limit, answered=self._answered, handlers=self._handlers

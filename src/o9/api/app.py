@@ -12,16 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from o9.api.answers import (
-    API_VERSION,
-    PREFIX,
-    REFUSALS,
-    answer_error,
-    answer_http,
-    answer_invalid,
-    refusal,
-    success,
-)
+from o9.api.answers import REFUSALS, answer_error, answer_http, answer_invalid, refusal, success
 from o9.api.backend import Backend
 from o9.api.bodies import ReadRoute, parsed
 from o9.api.gate import Answered, Gate
@@ -30,14 +21,8 @@ from o9.api.optimization_routes import add_optimization_routes
 from o9.api.other_routes import add_other_routes
 from o9.api.parameters import each_once
 from o9.api.reference import reference_page
+from o9.api.versions import ALONE, API_VERSION, PREFIX, READING, Handler
 from o9.model.errors import OptimizationAPIError, OptimizationError
-
-Handler = Callable[..., Any]
-ALONE = (
-    "this API answers by handlers of your own only, since it has no aggregator: ask `aggregator.api`, or give "
-    "OptimizationAPI(backend=aggregator)"
-)
-READING = ("GET", "DELETE")
 
 
 def create_app(

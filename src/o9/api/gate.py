@@ -15,8 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from o9.api.answers import ROOT, refusal
+from o9.api.answers import refusal
 from o9.api.limits import BODY_LIMIT_BYTES, RateLimit
+from o9.api.versions import ROOT
 
 logger = logging.getLogger(__name__)
 LONGEST_LENGTH = 12  # digits

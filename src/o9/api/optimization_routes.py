@@ -11,7 +11,7 @@ from fastapi import FastAPI, Header, Query
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from o9.api.answers import PREFIX, Page, Success, page, success
+from o9.api.answers import Page, Success, page, success
 from o9.api.backend import Backend, existing
 from o9.api.changes import change, delete
 from o9.api.parameters import (
@@ -25,6 +25,7 @@ from o9.api.parameters import (
     PageQuery,
     body_of,
 )
+from o9.api.versions import PREFIX
 from o9.health.grades import Grade, Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
 from o9.lifecycle.submission import new_optimization

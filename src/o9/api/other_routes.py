@@ -10,10 +10,11 @@ from fastapi import FastAPI, Query
 from fastapi.responses import JSONResponse
 
 from o9.alerts.record import alert_of_row
-from o9.api.answers import PREFIX, ROOT, VERSIONS, Page, Success, page, success
+from o9.api.answers import Page, Success, page, success
 from o9.api.backend import Backend, existing
 from o9.api.health import PrefectCheck, system_health
 from o9.api.parameters import AlertQuery, NoQuery, RankingQuery, ResolveBody, TrendQuery
+from o9.api.versions import PREFIX, ROOT, VERSIONS
 from o9.health.grades import Grade, Verdict, verdict_of
 from o9.health.verdict_words import document
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError

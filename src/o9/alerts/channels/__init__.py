@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from o9.alerts.channel_reading import BLOCK
-from o9.alerts.channels.apprise_url import AppriseChannel
 from o9.alerts.channels.local import ConsoleChannel, FileChannel, LogChannel, show_only
 from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.channels.own import BlockChannel, FunctionChannel
+from o9.alerts.redaction import discreet
 from o9.model.errors import OptimizationValidationError
+
+if TYPE_CHECKING:
+    from o9.alerts.channels.apprise_url import AppriseChannel
 
 __all__ = [
     "BLOCK", "AppriseChannel", "BlockChannel", "Channel", "ConsoleChannel", "Failed", "FileChannel", "FunctionChannel",
     "LogChannel", "Sent", "channel_of", "show_only", "shows_the_first", "standing_channels",
 ]  # fmt: skip
 NAME_LIMIT = 200
+logging.getLogger("apprise").addFilter(discreet)  # Prefect's blocks log through it, too
+
+
+def __getattr__(name: str) -> Any:
+    """Apprise is imported where there is a URL to send to."""
+    if name != "AppriseChannel":
+        raise AttributeError(name)
+    from o9.alerts.channels.apprise_url import AppriseChannel
+
+    return AppriseChannel
 
 
 def standing_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[str, Channel]:
@@ -46,6 +60,8 @@ def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None
             raise OptimizationValidationError(field, "blocks cannot be loaded here; give the block itself, or its URL")
         what = resolve(what.removeprefix(BLOCK))
     if isinstance(what, str):
+        from o9.alerts.channels.apprise_url import AppriseChannel
+
         return AppriseChannel(name, what)
     if inspect.isclass(what):
         raise OptimizationValidationError(field, f"{what.__name__} is a class; give an instance of it")
