@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import os
 import re
@@ -17,10 +18,13 @@ from typing import Any
 
 import pytest
 from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wait_until
+from o9_testing import PATIENCE
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
+from o9.strategies import evaluation
 from o9.strategies.children import THREAD_VARIABLES
+from o9.strategies.cores import Cores
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.output import KEPT_BYTES, LINE_LENGTH, LINES_PER_EVALUATION
 from o9.strategies.registry import Objective
@@ -89,6 +93,42 @@ async def test_what_is_printed_is_kept_by_trial_in_order_and_a_flood_holds_nothi
     assert [one.printed[number].text[: len(said)] for number in range(3)] == [said] * 3
     assert (one.printed[0].cut, one.printed[2].cut) == (0, 0)
     assert len(one.printed[1].text.encode()) <= KEPT_BYTES < 100_000_000 < one.printed[1].cut
+
+
+# Processors
+
+
+async def test_evaluators_share_the_processors_and_what_hangs_keeps_none(
+    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(parameters: dict[str, Any]) -> Evaluation:
+        import time
+
+        began = time.time()
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        return Evaluation(1.0, metrics={"began": began, "ended": time.time()})
+
+    def hangs(parameters: dict[str, Any]) -> float:
+        import time
+
+        time.sleep(600)
+        return 1.0
+
+    monkeypatch.setattr(evaluation, "CORES", Cores(1))
+    several = [evaluator(busy, workers=2) for _ in range(3)]
+    found = await asyncio.gather(*(evaluate(one, {}, {}) for one in several))
+    spans = sorted((o.metrics["began"], o.metrics["ended"]) for outcomes in found for o in outcomes)
+    assert len(spans) == 6
+    assert all(after[0] >= before[1] for before, after in itertools.pairwise(spans))
+
+    hanging = asyncio.create_task(evaluate(evaluator(hangs), {}))
+    await asyncio.sleep(0)
+    (outcome,) = await asyncio.wait_for(evaluate(several[0], {}), 30 * PATIENCE)
+    assert outcome.value == 1.0
+    hanging.cancel()
+    await asyncio.wait({hanging})
 
 
 # How code and surroundings get there
@@ -210,8 +250,11 @@ async def test_a_child_that_died_idle_is_replaced(evaluator: MakeEvaluator) -> N
     assert second.value != first.value
 
 
-async def test_idle_children_beyond_the_processors_are_ended(evaluator: MakeEvaluator) -> None:
+async def test_idle_children_beyond_the_processors_are_ended(
+    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = (os.cpu_count() or 1) + 3
+    monkeypatch.setattr(evaluation, "CORES", Cores(many))
     one = evaluator(lambda parameters: time.sleep(0.3) or 1.0, workers=many)  # type: ignore[func-returns-value]
     await evaluate(one, *[{}] * many)
     assert len(children()) >= many

@@ -411,3 +411,15 @@ def test_counts_by_status_and_trends() -> None:
     assert rate.finding == "2026-01-07, a day that is not over: 70.0% completed."
     assert drawn(trend("mean_improvement", told)).note == "Its slope is unknown: 5 are needed."
     assert reason(trend("mean_duration_seconds", told)) == "nothing that tells it has ended in this time"
+
+
+def test_with_dates_the_curve_has_a_calendar() -> None:
+    days = [86_400.0 * day for day in (1, 2, 5)]
+    plot = drawn(equity([0.1, 0.1], periods_per_year=252, hold_out=[0.1], dates=days[:2], hold_out_dates=days[2:]))
+    assert plot.data[0]["x"] == ["1969-12-31", "1970-01-02", "1970-01-03", "1970-01-06"]
+    assert plot.layout["xaxis"]["type"] == "date"
+    assert plot.layout["shapes"][0]["x0"] == "1970-01-03"
+    assert "no dates" not in plot.note
+    for dates, later in ((days[:2], None), (days[1:], days[:1]), (None, days[2:])):
+        plain = drawn(equity([0.1, 0.1], hold_out=[0.1], dates=dates, hold_out_dates=later))
+        assert (plain.data[0]["x"], plain.layout["shapes"][0]["x0"]) == ([0, 1, 2, 3], 2)

@@ -56,7 +56,7 @@ class PageQuery(NoQuery):
 
 
 class LogQuery(PageQuery):
-    trial: int | Omitted = Field(None, ge=0, le=COUNT_LIMIT, description="Of this trial alone.")
+    trial: Annotated[int, Field(ge=0, le=COUNT_LIMIT)] | Omitted = Field(None, description="Of this trial alone.")
 
 
 class OptimizationQuery(PageQuery):

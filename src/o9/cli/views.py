@@ -86,11 +86,14 @@ def _name(state: OptimizationState) -> str:
 def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[Trial], width: int) -> Table:
     """The trials in order, the best marked with a star and put first where it is not among them."""
     numbers = ("trial", "step", "value", "time")
-    table = plain_table("", "trial", "step", "state", "value", "time", "parameters", right=numbers)
-    for heading in table.columns[:-1]:
-        heading.no_wrap = True
     outside = best is not None and all(trial.number != best.number for trial in trials)
-    for trial in [best, *trials] if best is not None and outside else trials:
+    listed = [best, *trials] if best is not None and outside else trials
+    measured = any(trial.metrics for trial in listed)
+    own = ["metrics"] if measured else []
+    table = plain_table("", "trial", "step", "state", "value", "time", "parameters", *own, right=numbers)
+    for heading in table.columns[:6]:
+        heading.no_wrap = True
+    for trial in listed:
         is_best = best is not None and trial.number == best.number
         told = words.parameters(trial.parameters)
         if trial.error:
@@ -103,6 +106,7 @@ def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[T
             words.number(trial.value),
             words.duration(trial.duration_seconds),
             Text(told),
+            *([Text(words.parameters(trial.metrics) if trial.metrics else "")] if measured else []),
             style="bold green" if is_best else _STYLES.get(trial.state, "red"),
             end_section=outside and is_best,
         )
@@ -223,6 +227,8 @@ def _facts(record: Record) -> Table:
     row("best", _result(record))
     if state.optimized_parameters:
         row("parameters", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in state.optimized_parameters.items()))
+    if record.best is not None and record.best.metrics:
+        row("metrics", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in record.best.metrics.items()))
     if record.verdict is None and record.trial_counts and state.status in ENDED:
         judge = words.command("health", [state.optimization_id], record.option)
         row("result", f"{NOT_JUDGED}; `{judge}` judges it")

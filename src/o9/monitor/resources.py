@@ -16,7 +16,6 @@ reading a few files under /proc takes. What is measured, and what is not:
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ import psutil
 
 from o9.lifecycle.effect import CPU, MEMORY
 from o9.strategies.optuna_strategy import OptunaStrategy
+from o9.strategies.process_tree import tree
 from o9.strategies.team import Hosted, Team
 from o9.strategies.user_steps import UserSteps
 
@@ -81,7 +81,7 @@ def read(tops: Iterable[int], now: float) -> Reading | None:
     cpu_seconds = memory = 0.0
     try:
         for top in tops:
-            for process in _tree(top):
+            for process in tree(top):
                 with process.oneshot():
                     times = process.cpu_times()
                     memory += process.memory_info().rss
@@ -105,18 +105,3 @@ def team_of(strategy: object) -> Team | None:
 
 def pids_of(team: Team) -> list[int]:
     return [child.process.pid for child in team._all if child.usable()]
-
-
-def _tree(top: int) -> list[psutil.Process]:
-    """The process and all below it. Linux lists children by thread; elsewhere every process has to be looked at."""
-    if not os.path.exists(f"/proc/{top}/task/{top}/children"):
-        process = psutil.Process(top)
-        return [process, *process.children(recursive=True)]
-    found, open_ends = [], [top]
-    while open_ends:
-        pid = open_ends.pop()
-        found.append(psutil.Process(pid))
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                open_ends += map(int, file.read().split())
-    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from o9.health.moments import Floats
 from o9.health.unknown import Unknown
+from o9.model.dates import iso_dates
 from o9.report import words
 from o9.report.plot import BLUE, GREY, LEGEND_ABOVE, Plot, axis, layout
 from o9.report.thinning import all_significant, extremes_kept, significant
@@ -32,10 +34,13 @@ def equity(
     hold_out: ArrayLike | None = None,
     baseline: ArrayLike | None = None,
     baseline_hold_out: ArrayLike | None = None,
+    dates: Sequence[float] | None = None,
+    hold_out_dates: Sequence[float] | None = None,
 ) -> Plot | Unknown:
     """The equity curve and the drawdown of the best, beside the baseline where that has returns of the same periods.
 
-    The hold-out returns, on data that had no part in the choice, go on behind a line where the others end.
+    The hold-out returns, on data that had no part in the choice, go on behind a line where the others end. With dates
+    (seconds since 1970) of all that is drawn, it is drawn over those.
     """
     inside = _usable(best, "the best trial has no returns")
     if isinstance(inside, Unknown):
@@ -51,7 +56,9 @@ def equity(
         return Unknown("its returns are so large that even their sum is no number")
     levels = np.concatenate([curve.level for curve in curves])
     logarithmic = not summed and bool(levels.max() > LOGARITHMIC_FROM * levels.min())
-    notes = [*_how(summed=summed, logarithmic=logarithmic, years=periods_per_year is not None)]
+    calendar = _calendar(lines[0], dates, hold_out_dates)
+    over = "dates" if calendar else "years" if periods_per_year else "periods"
+    notes = [*_how(summed=summed, logarithmic=logarithmic, over=over)]
     if lines[0].outside is not None:
         notes.append(f"behind the line, {len(lines[0].outside):,} returns on data that had no part in the choice")
     elif hold_out is not None and isinstance(outside, Unknown):
@@ -62,20 +69,21 @@ def equity(
     if drawn < there:
         notes.append(f"{drawn:,} of {there:,} points are drawn, the highest and the lowest of each stretch among them")
     per_year = periods_per_year or 1.0
+    places = calendar or all_significant(place / per_year for place in range(there))
     shares = "" if summed else ".0%"
     scale: dict[str, Any] = {"type": "log", "tickvals": _ticks(levels)} if logarithmic else {}
     return Plot(
         _in_words(lines, periods_per_year, summed=summed),
         # Backwards, so that the best lies above the baseline.
-        [trace for curve in reversed(curves) for trace in curve.traces(per_year)],
+        [trace for curve in reversed(curves) for trace in curve.traces(places)],
         layout(
-            axis("years" if periods_per_year else "periods", anchor="y2"),
+            axis("", anchor="y2", type="date") if calendar else axis(over, anchor="y2"),
             axis("sum of returns" if summed else "growth of 1", domain=[0.38, 1], **scale),
             yaxis2=axis("below high", domain=[0, 0.3], tickformat=shares, rangemode="tozero", nticks=4),
             hovermode="x unified",
             showlegend=len(curves) > 1,
             legend=LEGEND_ABOVE | {"traceorder": "reversed"},
-            **_boundary(len(inside) / per_year if lines[0].outside is not None else None),
+            **_boundary(places[len(inside)] if lines[0].outside is not None else None),
         ),
         " ".join(map(words.sentence, notes)),
         "tall",
@@ -106,9 +114,9 @@ class _Curve:
     fall: Floats
     shown: list[int]
 
-    def traces(self, per_year: float) -> list[dict[str, Any]]:
+    def traces(self, places: Sequence[float | str]) -> list[dict[str, Any]]:
         name, colour = self.line.name, self.line.colour
-        x = all_significant(place / per_year for place in self.shown)
+        x = [places[place] for place in self.shown]
         common = {"type": "scatter", "mode": "lines", "legendgroup": name, "x": x}
         filled = {"fill": "tozeroy", "fillcolor": "rgba(47,127,193,.18)"} if name == "best" else {}
         level = {
@@ -215,10 +223,10 @@ def _long(periods: int, per_year: float | None) -> str:
     return f"{periods / per_year:,.1f} years" if per_year else words.count(periods, "period")
 
 
-def _how(*, summed: bool, logarithmic: bool, years: bool) -> list[str]:
+def _how(*, summed: bool, logarithmic: bool, over: str) -> list[str]:
     told = "added up, since one of them leaves nothing to compound" if summed else "compounded"
-    over = "years" if years else "periods"
-    notes = [f"the returns are {told}; drawn over {over} from the start, since the record holds no dates"]
+    where = "" if over == "dates" else f"; drawn over {over} from the start, since the record holds no dates"
+    notes = [f"the returns are {told}{where}"]
     return [*notes, "the scale is logarithmic: equal steps are equal gains"] if logarithmic else notes
 
 
@@ -233,11 +241,21 @@ def _ticks(levels: Floats) -> list[float]:
     return all_significant(inside[:: math.ceil(len(inside) / MOST_TICKS)])
 
 
-def _boundary(at: float | None) -> dict[str, Any]:
+def _calendar(line: _Line, dates: Sequence[float] | None, later: Sequence[float] | None) -> list[str]:
+    """The moment of each point, the first of them a usual period before the first return; empty where one is not known,
+    or where the hold-out does not lie behind the rest."""
+    days = [*(dates or ()), *((later or ()) if line.outside is not None else ())]
+    if len(days) != len(line.whole) or len(days) < 2 or any(after <= before for before, after in pairwise(days)):
+        return []
+    usual = float(np.median(np.diff(days)))
+    return list(iso_dates([days[0] - usual, *days]))
+
+
+def _boundary(at: float | str | None) -> dict[str, Any]:
     """Where the hold-out begins."""
     if at is None:
         return {}
-    x, line = significant(at), {"color": GREY, "width": 1, "dash": "dot"}
+    x, line = at if isinstance(at, str) else significant(at), {"color": GREY, "width": 1, "dash": "dot"}
     told = {"text": "hold-out", "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 11}}
     return {
         "shapes": [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}],

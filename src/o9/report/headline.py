@@ -71,8 +71,13 @@ def _bare(told: str) -> str:
     return words.sentence(told.removeprefix("unknown: "))
 
 
-def performance_figures(state: OptimizationState, value: float | None, counts: Mapping[str, int]) -> list[Figure]:
-    """What was reached, against what, with how many trials in what time."""
+METRICS_SHOWN = 12
+
+
+def performance_figures(
+    state: OptimizationState, value: float | None, counts: Mapping[str, int], metrics: Mapping[str, float]
+) -> list[Figure]:
+    """What was reached, against what, with how many trials in what time; and the best trial's own metrics."""
     best = Figure("Best value", words.number(value) if value is not None else "none", _against(state, value))
     figures = [best]
     if state.baseline_performance and value is not None:
@@ -90,7 +95,8 @@ def performance_figures(state: OptimizationState, value: float | None, counts: M
     steps = f"{state.completed_steps:,}" + (f" of {state.total_steps:,}" if state.total_steps else "")
     still = "" if state.status in ENDED else ", so far"
     figures.append(Figure("Worked", words.duration(state.execution_time or None), f"{steps} steps{still}"))
-    return figures
+    own = [Figure(words.shortened(name, 40), words.number(metrics[name]), "of the best trial") for name in metrics]
+    return figures + own[:METRICS_SHOWN]
 
 
 def _against(state: OptimizationState, value: float | None) -> str:

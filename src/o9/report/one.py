@@ -81,7 +81,7 @@ def article(found: OneFacts, now: datetime) -> Article:
         grounds=grounds(found.verdict),
         forecast=forecast_plot(found.verdict),
         scores=scores(found.checks),
-        performance=performance_figures(state, facts.value, found.counts),
+        performance=performance_figures(state, facts.value, found.counts, best.metrics if best else {}),
         counts=found.counts,
         history=search_plots.history(facts.trials, facts.direction, facts.bests),
         history_note=_history_note(found),
@@ -134,6 +134,8 @@ def _equity(found: OneFacts) -> Drawn:
         hold_out=best.hold_out_returns,
         baseline=unpacked(baseline.returns) if baseline else None,
         baseline_hold_out=unpacked(baseline.hold_out) if baseline and baseline.hold_out is not None else None,
+        dates=best.dates,
+        hold_out_dates=best.hold_out_dates,
     )
 
 

@@ -29,6 +29,7 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Output
 from o9.strategies.child import LENGTH_BYTES
 from o9.strategies.output import PrintedLines
+from o9.strategies.process_tree import cpu_seconds
 
 CHUNK = 1 << 18
 # A process that forked keeps our pipes open after its end, so that the end has to be looked for.
@@ -160,6 +161,10 @@ class Child:
             threading.Thread(target=self._see_it_end, name="o9-reaper", daemon=True).start()
         else:
             _kill_group(self.process.pid)  # a guardian that somebody killed has left it
+
+    def cpu_seconds(self) -> float | None:
+        """What it has used of processors, with all that it started; None where that cannot be told."""
+        return None if self.killed else cpu_seconds(self.process.pid)
 
     def usable(self) -> bool:
         """Is it alive, as far as can be seen?"""

@@ -25,6 +25,7 @@ from o9.model.states import TrialState
 from o9.model.trial import Output
 from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text, infeasible_text
 from o9.strategies.children import BrokenAnswer, Child, ChildDied
+from o9.strategies.cores import CORES
 from o9.strategies.measured import Measure, Measured, Refused
 from o9.strategies.output import PrintedLines, captured
 from o9.strategies.registry import Objective
@@ -90,7 +91,7 @@ class _Child(Enum):
 
 
 class Evaluator:
-    """Evaluates an objective, up to `workers` parameter sets at a time.
+    """Evaluates an objective, up to `workers` parameter sets at a time, as far as the processors of the node allow.
 
     `single_threaded` tells the numerical libraries in the children to use one thread each, unless the environment
     says otherwise; for trials side by side. `measure` makes the values; `periods` is what a truncatable objective is
@@ -204,18 +205,23 @@ class Evaluator:
     async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, Outcome], how: _How) -> None:
         self._shipment = shipment = self._shipment or self._new_shipment()
         child: Child | None = None
+
+        def used() -> float | None:
+            return None if child is None else child.cpu_seconds()
+
         for number, parameters in queue:
-            for left in reversed(range(EVALUATION_TRIES)):
-                if child is None:
-                    child = await self._team.join(shipment)
-                outcomes[number], state = await self._ask(child, shipment.key, number, parameters, how)
-                if state is not _Child.READY:
-                    child.kill()
-                    child = None
-                # Killed by somebody, or for want of memory: the ledger must not depend on that. One that kills its
-                # process itself does so each time.
-                if state is not _Child.DIED or not left:
-                    break
+            async with CORES.hold(self, used):
+                for left in reversed(range(EVALUATION_TRIES)):
+                    if child is None:
+                        child = await self._team.join(shipment)
+                    outcomes[number], state = await self._ask(child, shipment.key, number, parameters, how)
+                    if state is not _Child.READY:
+                        child.kill()
+                        child = None
+                    # Killed by somebody, or for want of memory: the ledger must not depend on that. One that kills its
+                    # process itself does so each time.
+                    if state is not _Child.DIED or not left:
+                        break
         if child is not None:
             self._team.rest(child)
 

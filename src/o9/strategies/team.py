@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationStrategyError
 from o9.strategies.children import POOL, Child, ChildDied, tell_context
+from o9.strategies.cores import CORES
 from o9.strategies.step_results import step_from_json
 
 T = TypeVar("T")
@@ -172,9 +173,11 @@ class Hosted:
             self._child = await self._team.join(shipment)
             await self._ask("create", shipment.key)
         assert self._shipment is not None
-        answer = await self._ask("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
         if method != "step":
+            await self._ask("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
             return None
+        async with CORES.hold(self, self._child.cpu_seconds):
+            answer = await self._ask("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
         return dataclasses.replace(step_from_json(answer, self._what), output=self._child.printed)
 
     async def close(self) -> None:
