@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from o9.alerts.channel_reading import BLOCK
 from o9.alerts.channels.local import ConsoleChannel, FileChannel, LogChannel, show_only
 from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.channels.own import BlockChannel, FunctionChannel
-from o9.alerts.redaction import discreet
 from o9.model.errors import OptimizationValidationError
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ __all__ = [
     "LogChannel", "Sent", "channel_of", "show_only", "shows_the_first", "standing_channels",
 ]  # fmt: skip
 NAME_LIMIT = 200
-logging.getLogger("apprise").addFilter(discreet)  # Prefect's blocks log through it, too
 
 
 def __getattr__(name: str) -> Any:
