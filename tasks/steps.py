@@ -41,6 +41,7 @@ from o9.store.hold_outs import KeepHoldOut
 from o9.store.intents import Requeue
 from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
 from o9.store.provenance import RecordProvenance
+from o9.store.rankings import BEST_METRICS
 from o9.store.transitions import Cause, Transition
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
@@ -166,6 +167,10 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
     if attempt.strategy is not None and attempt.strategy.kind == "coroutine":
         attempt.best = _reported_best(state)  # it has gone on since the attempt began
     results = _results(attempt, state, counted)
+    if attempt.best is not None and attempt.best.number is not None:
+        best = await attempt.read(store.trial, optimization_id, attempt.best.number)
+        if best is not None and best.metrics:
+            results[BEST_METRICS] = best.metrics
     await attempt.write(Amend(optimization_id, {"results": results}, fence=attempt.claimed.fence, ending=True))
     if how is Verdict.DONE and counted and not counted.get(TrialState.COMPLETED.value):
         first = (await attempt.read(store.trials, optimization_id, limit=1))[0]

@@ -20,6 +20,7 @@ import zygote
 from command_line import O9
 
 from o9.cli.main import main
+from o9.model.dates import iso_dates
 from o9.model.trial import Trial
 from o9.store.store import Store
 
@@ -35,6 +36,15 @@ def crossover(parameters):
 def quick(parameters):
     print("said by the objective")
     return -(parameters["x"] - 1) ** 2
+
+def measured(parameters):
+    import numpy as np
+    import pandas as pd
+    from OptimizationStateAggregator import Evaluation
+
+    days = pd.date_range("1990-01-02", periods=60, freq="B")
+    returns = pd.Series(np.random.default_rng(1).normal(parameters["x"] / 1000, 0.01, 60), days)
+    return Evaluation(parameters["x"], returns, 252, metrics={"turnover": round(parameters["x"], 3)})
 
 def slow(parameters):
     time.sleep(0.05)
@@ -357,3 +367,30 @@ def test_what_a_run_need_not_load_is_not_loaded_before_its_first_trial() -> None
     heavy = "{'fastapi', 'uvicorn', 'apprise', 'optuna', 'pandas', 'scipy'}"
     code = f"import sys, o9.cli.run, o9.aggregator.aggregator; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_metrics_and_dates_are_shown_ranked_and_exported(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*command: str) -> str:
+        assert main(list(command)) == 0, command
+        return capsys.readouterr().out
+
+    told = o9("run", write(entry("one", "measured"), entry("two", "measured", steps=2)))
+    assert told.returncode == 0, told.stderr
+    best = max(ledger("one"), key=lambda trial: trial.value or 0.0)
+    turnover = best.metrics["turnover"]
+    assert f"turnover = {turnover:.4g}" in printed("show", "one")
+    assert all(f"turnover={trial.metrics['turnover']:.4g}" in printed("trials", "one") for trial in ledger("one"))
+    assert "metric.turnover" in printed("export", "trials", "one", "-o", "-").splitlines()[0]
+    ranked = json.loads(printed("rankings", "turnover", "--json"))
+    first = ranked[0]
+    assert (first["optimization_id"], first["family"], first["rank"]) == ("one", "desk:measured", 1)
+    assert ranked[0]["value"] == turnover
+    assert "turnover of desk:measured" in printed("rankings", "turnover")
+    with Store("optimization_state.db") as store:
+        kept = store.trial("one", best.number)
+    assert kept is not None
+    assert iso_dates(kept.dates or ())[::59] == ("1990-01-02", "1990-03-26")
+    printed("report", "one", "-o", "report.html")
+    page = Path("report.html").read_text()
+    assert "1990-03-26" in page
+    assert "turnover" in page

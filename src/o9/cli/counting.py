@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import groupby
 
 from o9.cli.console import emit, results, say, write_json
 from o9.cli.escape import shown
@@ -17,6 +18,7 @@ from o9.cli.statistics_views import metrics_view, ranked_by, rankings_view, stat
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store.rankings import within
 from o9.store.store import Store
 
 PAGE_WIDTH = 120
@@ -62,7 +64,9 @@ def show_rankings(url: str | None, metric: str | None, limit: int, *, as_json: b
         say(shown(f"nothing has a {metric} yet"))
     else:
         console = results()
-        emit(console, *rankings_view(metric, rows, min(console.width, PAGE_WIDTH)))
+        for family, of_one in groupby(rows, lambda row: row.get("family")):
+            title = metric if family is None else shown(within(metric, family))
+            emit(console, *rankings_view(title, list(of_one), min(console.width, PAGE_WIDTH)))
     return DONE
 
 

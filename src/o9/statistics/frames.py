@@ -63,7 +63,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "rankings": {
         "rank": "Int64", "optimization_id": "string", "value": "float64", "tied": "Int64", "tied_or_more": "boolean",
         "direction": "string", "name": "string", "optimization_type": "string", "strategy": "string",
-        "status": "string",
+        "status": "string", "family": "string",
     },
     "trends": {
         "starts": "string", "is_over": "boolean", "count": "Int64", "success_rate": "float64",

@@ -22,7 +22,7 @@ from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.trends import trends, windows_of
 from o9.store.codec import moment
 from o9.store.component import StoreComponent
-from o9.store.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics
+from o9.store.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics, families_of, within
 from o9.store.store import Store
 
 if TYPE_CHECKING:
@@ -124,6 +124,9 @@ class OptimizationStatistics(StoreComponent):
         "minimize"; None: each optimization's own for what its objective gives, less is better for times and resources,
         more for all else. Those that run are ranked as `compute_statistics` last found them. Ties share a rank; `tied`
         says how many have it, and is counted to 100 (`tied_or_more`).
+
+        What objectives measured themselves (`Evaluation.metrics`, of the best trial) is ranked within each family: the
+        best `limit` of one, then those of the next; `family` says which.
         """
         return await self.store.read_async(_rankings, self.store, metric_name, limit, direction)
 
@@ -272,7 +275,14 @@ def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> l
     for own in (MAXIMIZE, MINIMIZE):
         rows += store.ranked(metric, own, limit, largest_first=ranking.largest_first(own, direction))
     if not rows and metric not in STATE_FIGURES:
-        raise ranking.unknown_metric(metric, store.ranked_metrics())
+        recorded = store.ranked_metrics()
+        families = families_of(metric, recorded)
+        if not families:
+            raise ranking.unknown_metric(metric, recorded)
+        for family in families:
+            found = _rankings(store, within(metric, family), limit, direction)
+            rows += [row | {"family": family} for row in found]
+        return rows
 
     def tied(own: str, value: float) -> int:
         return store.tied(metric, own, value, ranking.TIES_COUNTED + 1)

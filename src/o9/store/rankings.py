@@ -34,12 +34,15 @@ STATE_FIGURES: dict[str, str | None] = {
     "cpu_usage": MINIMIZE,
     "memory_usage": MINIMIZE,
 }
+BEST_METRICS = "best_metrics"  # of an optimization's results: what its best trial's objective measured
+_OF = " of "
 _OF_THE_OBJECTIVE = frozenset({"best_value"})  # metrics of steps that are values of the objective
 _READ = select(
     *(OPTIMIZATION.c[name] for name in (
         "optimization_id", "optimization_type", "strategy", "priority", "started_at", "completed_at",
         "completed_steps", "current_performance", "performance_improvement", "baseline_performance",
         "optimized_parameters", "execution_time", "waited_seconds", "cpu_usage", "memory_usage", "metrics", "metadata",
+        "results", "family",
     ))
 )  # fmt: skip
 
@@ -63,7 +66,24 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
         "memory_usage": row["memory_usage"] > 0.0,
     }
     found |= {name: (way or own, real(row[name])) for name, way in STATE_FIGURES.items() if has[name]}
+    of_the_best = json.loads(row["results"]).get(BEST_METRICS)
+    if row["family"] and isinstance(of_the_best, dict):
+        found |= {
+            within(name, row["family"]): (MAXIMIZE, real(value))
+            for name, value in of_the_best.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        }
     return found
+
+
+def within(metric: str, family: str) -> str:
+    """What the best trial's own metric is ranked by: over other objectives or data it says nothing."""
+    return f"{metric}{_OF}{family}"
+
+
+def families_of(metric: str, recorded: Iterable[str]) -> list[str]:
+    """In which families `metric` is ranked, of all names that are."""
+    return sorted(name.removeprefix(metric + _OF) for name in recorded if name.startswith(metric + _OF))
 
 
 def measured(row: Mapping[Any, Any]) -> bool:
