@@ -32,7 +32,7 @@ from measure import ROUNDS, Pair, Result, compare, heading, note, verdict
 from o9.api.health import store_health
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.leases import Claim, Heartbeat, Lost
+from o9.store.leases import AbandonClaim, Claim, Heartbeat
 from o9.store.policies import SetPolicy
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, Transition
@@ -114,7 +114,7 @@ def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
     def claimed() -> None:
         taken = store.write(claim)
         assert taken is not None
-        store.write(Lost(taken.optimization_id, taken.fence, "node"))
+        store.write(AbandonClaim(taken.optimization_id, taken.fence, "node"))
 
     return {
         "get": partial(repeated, lambda: store.get(f"optimization-{middle:07d}"), 50),
@@ -147,7 +147,7 @@ def claims(store: Store) -> dict[str, Callable[[], float]]:
     def given_back(optimization_id: str | None = None) -> None:
         taken = store.write(Claim("node", None, 3600.0, optimization_id))
         assert taken is not None
-        store.write(Lost(taken.optimization_id, taken.fence, "node"))
+        store.write(AbandonClaim(taken.optimization_id, taken.fence, "node"))
 
     def ended() -> None:
         taken = store.write(Claim("node", None, 3600.0))
@@ -190,10 +190,10 @@ async def idle(path: str, prefect: bool) -> None:
         print(psutil.Process(os.getpid()).memory_info().rss / 2**20, flush=True)
         await aggregator.cleanup()
         return
-    from o9.lifecycle.presence import Presence
+    from o9.lifecycle.heartbeat import NodeHeartbeat
 
     with Store(path) as store:
-        presence = Presence(store, "idle", 30.0)
+        presence = NodeHeartbeat(store, "idle", 30.0)
         presence.start()
         await asyncio.sleep(2.0)
         print(psutil.Process(os.getpid()).memory_info().rss / 2**20, flush=True)

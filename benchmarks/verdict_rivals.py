@@ -22,7 +22,7 @@ REACH = NORMAL.inv_cdf(0.9)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedState:
     """sharpes: of all trials in sample, the best one's is `claimed`. effective: independent trials that they amount to.
     parameters: how many were searched; None where there were none."""
 
@@ -33,12 +33,12 @@ class Seen:
     parameters: int | None
 
 
-def naive(seen: Seen) -> float:
+def naive(seen: ObservedState) -> float:
     """No discount."""
     return seen.claimed
 
 
-def sric(seen: Seen) -> float:
+def sric(seen: ObservedState) -> float:
     """SR - k/(T·SR), not below 0. Source: Paulsen and Söhl 2020 (Noise fit, estimation error and a Sharpe information
     criterion).
 
@@ -52,7 +52,7 @@ def sric(seen: Seen) -> float:
     return max(seen.claimed - spent / (seen.years * seen.claimed), 0.0)
 
 
-def harvey_liu(seen: Seen) -> float:
+def harvey_liu(seen: ObservedState) -> float:
     """The Sharpe ratio whose own p-value is the adjusted one (BHY over all trials). Source: Harvey and Liu 2015
     (Backtesting)."""
     if seen.claimed <= 0:
@@ -64,7 +64,7 @@ def harvey_liu(seen: Seen) -> float:
     return -NORMAL.inv_cdf(min(max(best, 1e-300), 1.0) / 2) / root if best < 1 else 0.0
 
 
-RIVALS: dict[str, Callable[[Seen], float]] = {"naive": naive, "SRIC": sric, "Harvey-Liu": harvey_liu}
+RIVALS: dict[str, Callable[[ObservedState], float]] = {"naive": naive, "SRIC": sric, "Harvey-Liu": harvey_liu}
 
 
 def interval(

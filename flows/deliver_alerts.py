@@ -1,4 +1,4 @@
-"""The scheduled flow that judges the rules of alerts, decides who is told, and tells them, where no aggregator runs.
+"""The scheduled flow that evaluates alert rules, decides who is notified, and notifies, where no aggregator runs.
 
 What only a process that runs all the time can see, it does not: what the monitor finds, nodes that are silent, and
 whether Prefect or the store is away.
@@ -45,7 +45,7 @@ async def deliver_alerts() -> dict[str, Any]:
     await judge.use(store, settings().lease_seconds)
     try:
         judged = await judge.look(f"{settings().node_id}/rules-{flow_run.id}", utc_now())
-    finally:  # what cannot be judged does not hold back what is to be told
+    finally:  # what cannot be judged does not hold back notifications
         await judge.leave()
         delivered = await system.deliver_once()
     done = {"judged": judged, **delivered}

@@ -31,15 +31,15 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
-from o9.flows.presence import appear
+from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
+from o9.flows.membership import join_store
 from o9.flows.process import run_begins
-from o9.flows.turns import ended_state, may_be_suspended, park, wait_for_turn
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import new_optimization
-from o9.mirror.mapping import PREFECT, REPLACED, REQUEUED, SUSPENDED
+from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED
+from o9.mirror.observed_state import FLOW, Run, observed_state, operation_for
 from o9.mirror.recorder import mirror_flow_state
 from o9.mirror.run_registry import RUNS, LiveRun
-from o9.mirror.seen import FLOW, Run, operation_for, seen_of
 from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
 from o9.model.ids import bound
@@ -47,8 +47,8 @@ from o9.model.loops import ErrorBoundary, periodic
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.intents import SetIntent
-from o9.store.leases import Claimed, Lost
-from o9.store.runs import Park
+from o9.store.leases import AbandonClaim, Claimed
+from o9.store.runs import SetSuspendedRun
 from o9.store.transitions import Cause, Transition
 from o9.strategies.watchdog import Watchdog
 from o9.tasks.attempt import Attempt, Verdict
@@ -65,7 +65,7 @@ async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
     live = _ends_here(flow_run.id)
     if live is not None and state.is_crashed():
         claimed = live.work.claimed
-        await live.work.store.write_async(Lost(claimed.optimization_id, claimed.fence, live.work.node))
+        await live.work.store.write_async(AbandonClaim(claimed.optimization_id, claimed.fence, live.work.node))
 
 
 def _ends_here(flow_run_id: Any) -> LiveRun | None:
@@ -142,7 +142,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     if verdict is Verdict.REPLACED:
         return await _taken_from(attempt)
     if verdict is Verdict.PAUSE and may_be_suspended(flow_run):
-        await park(attempt.store, name, flow_run)
+        await suspend_until_resumed(attempt.store, name, flow_run)
     return results if verdict is Verdict.DONE else _END_STATES[verdict](attempt)
 
 
@@ -152,7 +152,7 @@ async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
     await attempt.end_reported()
     await attempt.write(SetIntent(name, Intent.PAUSE, PREFECT))
     attempt.asked_by = PREFECT
-    await attempt.write(Park(name, str(flow_run.id)))
+    await attempt.write(SetSuspendedRun(name, str(flow_run.id)))
     await record_end(attempt, Verdict.PAUSE)
     _ends_here(flow_run.id)
 
@@ -198,7 +198,7 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
     if (optimization_id is None) == (spec is None):
         raise OptimizationValidationError("optimization_id", "give either an optimization_id or a spec")
     store = await asyncio.to_thread(current_store)
-    node = await asyncio.to_thread(appear, store)
+    node = await asyncio.to_thread(join_store, store)
     known = await store.read_async(store.prefect_run, str(flow_run.id))
     if known is not None:
         optimization_id = known["optimization_id"]  # it was suspended, and is back
@@ -208,7 +208,7 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
         await control_of(store).submit(state, allowed_imports=allowed, hold=True, must_name=True)
         optimization_id = state.optimization_id
     assert optimization_id is not None
-    claimed = await wait_for_turn(store, optimization_id, flow_run, node)
+    claimed = await wait_for_admission(store, optimization_id, flow_run, node)
     if not isinstance(claimed, Claimed):
         return claimed
     attempt = Attempt(store, claimed, node)
@@ -226,8 +226,8 @@ async def _catch_up(attempt: Attempt, flow_run: FlowRun) -> None:
     # What came before it was suspended is another attempt's, and moves this one no more.
     suspended = max((n for n, state in enumerate(states) if state.is_paused()), default=-1)
     for n, state in enumerate(states):
-        seen = seen_of(FLOW, flow_run, state)
-        await attempt.write(operation_for(seen, run, Cause.RECONCILER, attempt.node, moves=n > suspended))
+        observed = observed_state(FLOW, flow_run, state)
+        await attempt.write(operation_for(observed, run, Cause.RECONCILER, attempt.node, moves=n > suspended))
     holding = await attempt.read(attempt.store.holding, name)
     assert holding is not None
     for status in _WAY_TO_WORK.get(OptimizationStatus(holding.status), ()):  # the event stream may have been quicker

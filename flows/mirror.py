@@ -7,7 +7,7 @@
 Contract. The flow stays the same object and does the same: O9 adds hooks, which never raise into it. Each of its runs
 is the optimization `run-<flow run id>`, begun at its first hook; the states of its tasks come from Prefect's event
 stream or from the reconciler. Where the store is away, states wait in the spool; the first hook of a process waits for
-a store that hangs `o9.mirror.outlet.PATIENCE_SECONDS` at most, and later ones not at all.
+a store that hangs `o9.mirror.spooling_writer.PATIENCE_SECONDS` at most, and later ones not at all.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from prefect import Flow, get_client
 from prefect.exceptions import PrefectException
 
 from o9.blocks.store import current_store, current_url
-from o9.flows.presence import appear, node_name
-from o9.mirror.outlet import Outlet, close_outlets, outlet_at
+from o9.flows.membership import join_store, node_name
+from o9.mirror.observed_state import FLOW, TERMINAL, ObservedState, Run, observed_state, operation_for
 from o9.mirror.run_registry import RUNS, LiveRun
-from o9.mirror.seen import FLOW, TERMINAL, Run, Seen, operation_for, seen_of
+from o9.mirror.spooling_writer import SpoolingWriter, close_writers, writer_at
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Flow[..., Any])
 ASK_PREFECT_SECONDS = 2.0
 _MARK = "o9_mirrors"
-# What stands by the process's name is given back by presence at exit; before that, what waits must be told.
-atexit.register(close_outlets)
+# At exit the heartbeat releases what the process holds; before that, what waits must be delivered.
+atexit.register(close_writers)
 
 
 @overload
@@ -163,73 +163,73 @@ class _Watched:
 
     run: Run
     adopt: Adopt
-    earlier: concurrent.futures.Future[list[Seen]]
+    earlier: concurrent.futures.Future[list[ObservedState]]
     over: bool = False
 
 
 # Prefect's runner calls the hooks for these in a process of its own, some of them with a state that Prefect never had.
-_TOLD_BY_OTHERS = frozenset({"CANCELLING", "CRASHED"})
+_FROM_OUTSIDE = frozenset({"CANCELLING", "CRASHED"})
 
 
 async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
-    seen, node = seen_of(FLOW, flow_run, state), node_name()
-    live = RUNS.find(seen.run_id)
+    observed, node = observed_state(FLOW, flow_run, state), node_name()
+    live = RUNS.find(observed.run_id)
     watched = live.work if live is not None and isinstance(live.work, _Watched) and not live.work.over else None
-    if watched is None and seen.state_type in _TOLD_BY_OTHERS:
+    if watched is None and observed.state_type in _FROM_OUTSIDE:
         return  # the run was at work elsewhere; what happened to it comes with Prefect's events, or by the reconciler
-    outlet = outlet_at(await asyncio.to_thread(current_url), _open_present)
-    told: list[Seen] = []
+    writer = writer_at(await asyncio.to_thread(current_url), _open_joined)
+    history: list[ObservedState] = []
     if watched is None:
-        watched = await _begin(words, flow, flow_run, outlet, node)
-    elif seen.state_type in _TOLD_BY_OTHERS:
-        told = await _answer(_history(flow_run))
-    elif seen.state_type in TERMINAL:
-        told = await _answer(watched.earlier)
+        watched = await _begin(words, flow, flow_run, writer, node)
+    elif observed.state_type in _FROM_OUTSIDE:
+        history = await _answer(_history(flow_run))
+    elif observed.state_type in TERMINAL:
+        history = await _answer(watched.earlier)
     else:
         watched.earlier = _history(flow_run)  # it runs once more: what was between no hook has said
-        await outlet.write(watched.adopt)  # where it had rested, nobody holds it
-    for each in _to_tell(told, seen):
+        await writer.write(watched.adopt)  # where it had rested, nobody holds it
+    for each in _to_record(history, observed):
         if not RUNS.is_recorded(each.state_id):
-            await outlet.write(operation_for(each, watched.run, Cause.HOOK, node))
+            await writer.write(operation_for(each, watched.run, Cause.HOOK, node))
             RUNS.remember(each.state_id)
-    if seen.state_type in TERMINAL:
+    if observed.state_type in TERMINAL:
         watched.over = True
-        if not outlet.is_away:
-            RUNS.end(seen.run_id)
+        if not writer.is_away:
+            RUNS.end(observed.run_id)
 
 
-async def _begin(words: _Words, flow: Any, flow_run: Any, outlet: Outlet, node: str) -> _Watched:
+async def _begin(words: _Words, flow: Any, flow_run: Any, writer: SpoolingWriter, node: str) -> _Watched:
     """Make the run an optimization that this process holds. What it went through so far is asked for meanwhile."""
     run = Run(str(flow_run.id), f"run-{flow_run.id}", 1, MIRRORED)
     name = free_text(f"{flow.name} / {flow_run.name}")  # Prefect takes characters that no text in PostgreSQL can hold
     optimization = words.optimization(run.optimization_id, name[:500])
     adopt = Adopt(optimization, run.run_id, node, settings().lease_seconds)
     watched = _Watched(run, adopt, _history(flow_run))
-    await outlet.write(adopt)
+    await writer.write(adopt)
     try:
-        await outlet.write(Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "begun", node))
+        await writer.write(Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "begun", node))
     except OptimizationStateError as error:
         logger.debug("flow run %s was begun before, by another process: %s", flow_run.name, error)
     RUNS.begin(run.run_id, LiveRun(watched, unrecorded=True))
     return watched
 
 
-def _history(flow_run: Any) -> concurrent.futures.Future[list[Seen]]:
+def _history(flow_run: Any) -> concurrent.futures.Future[list[ObservedState]]:
     """What Prefect has recorded of the run, asked on a thread: the flow waits for no request of ours."""
-    answer: concurrent.futures.Future[list[Seen]] = concurrent.futures.Future()
+    answer: concurrent.futures.Future[list[ObservedState]] = concurrent.futures.Future()
     context = contextvars.copy_context()  # Prefect's settings are in it
 
     def ask() -> None:
         try:
             answer.set_result(context.run(asyncio.run, _states_so_far(flow_run)))
-        except Exception as error:  # noqa: BLE001 - told to whoever waits
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
             answer.set_exception(error)
 
     threading.Thread(target=ask, name="o9-history", daemon=True).start()
     return answer
 
 
-async def _answer(history: concurrent.futures.Future[list[Seen]]) -> list[Seen]:
+async def _answer(history: concurrent.futures.Future[list[ObservedState]]) -> list[ObservedState]:
     try:
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(history)), ASK_PREFECT_SECONDS)
     except (TimeoutError, httpx.HTTPError, PrefectException, RuntimeError) as error:
@@ -237,20 +237,20 @@ async def _answer(history: concurrent.futures.Future[list[Seen]]) -> list[Seen]:
         return []
 
 
-async def _states_so_far(flow_run: Any) -> list[Seen]:
+async def _states_so_far(flow_run: Any) -> list[ObservedState]:
     async with get_client() as client:
-        return [seen_of(FLOW, flow_run, state) for state in await client.read_flow_run_states(flow_run.id)]
+        return [observed_state(FLOW, flow_run, state) for state in await client.read_flow_run_states(flow_run.id)]
 
 
-def _to_tell(told: list[Seen], seen: Seen) -> list[Seen]:
-    """What Prefect told, and what the hook was called with, where that is a state of Prefect's."""
-    is_told = any(each.state_id == seen.state_id for each in told)
-    made_up = bool(told) and seen.state_type in _TOLD_BY_OTHERS
-    return told if is_told or made_up else [*told, seen]
+def _to_record(history: list[ObservedState], observed: ObservedState) -> list[ObservedState]:
+    """What Prefect has, and what the hook was called with, where that is a state of Prefect's."""
+    is_known = any(each.state_id == observed.state_id for each in history)
+    made_up = bool(history) and observed.state_type in _FROM_OUTSIDE
+    return history if is_known or made_up else [*history, observed]
 
 
-def _open_present() -> Store:
+def _open_joined() -> Store:
     """The store, on which this process has said that it lives: its leases are renewed from now on."""
     store = current_store()
-    appear(store)
+    join_store(store)
     return store

@@ -3,7 +3,7 @@
 Its logs reach Prefect, and SIGTERM goes back to whoever handled it. While it runs a flow, Prefect handles the signal by
 an error, which is raised in whatever the main thread does then. That is right in a process of the flow's own. A node
 says by `running_beside` that its process is not one; there the signal is Prefect's only for the moment in which its
-server is told that the run begins.
+server hears that the run begins.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from o9.blocks.store import current_store
 from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED
 from o9.lifecycle.control import control_of
-from o9.lifecycle.presence import dead_on_this_host
+from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
 from o9.model.settings import settings

@@ -21,12 +21,12 @@ SHOWN_STEP = 0.01  # each move is a request to Prefect's server
 async def progress_shown(description: str) -> Callable[[float], Awaitable[None]]:
     """A progress artifact of the run that is at work; what is answered moves it, 0 to 1."""
     artifact = await acreate_progress_artifact(progress=0.0, description=description)
-    told = 0.0
+    shown = 0.0
 
     async def move(share: float) -> None:
-        nonlocal told
-        if share >= told + SHOWN_STEP or share >= 1.0 > told:
-            told = share
+        nonlocal shown
+        if share >= shown + SHOWN_STEP or share >= 1.0 > shown:
+            shown = share
             await aupdate_progress_artifact(artifact, progress=100.0 * share)
 
     return move

@@ -56,15 +56,15 @@ class Verdict(str, Enum):
 
 # What does not wait for the step in flight to end.
 CUTS_OFF = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.SUSPEND: Verdict.SUSPEND}
-WISHED = {**CUTS_OFF, Intent.PAUSE: Verdict.PAUSE}
+INTENDED = {**CUTS_OFF, Intent.PAUSE: Verdict.PAUSE}
 
 
 def verdict_on(intent: Intent, *, stopping: bool, done: bool) -> Verdict:
-    """What is finished is done, whatever anybody wanted; then people's wishes, then the node's."""
+    """What is finished is done, whatever anybody wants; then people's intents count, then the node's."""
     if done:
         return Verdict.DONE
-    if intent in WISHED:
-        return WISHED[intent]
+    if intent in INTENDED:
+        return INTENDED[intent]
     return Verdict.REQUEUE if stopping else Verdict.GO_ON
 
 

@@ -28,7 +28,7 @@ MOST_AT_ONCE = 100  # steps; a task costs Prefect some 30 ms, and a strategy may
 class ReportedSteps:
     """Begins the coroutine. Owned by the event loop of its attempt; one task waits at a time.
 
-    It hears of no wish by itself. So where people or the node want it to end, the attempt is interrupted behind the
+    It reads no intent by itself. Where people or the node want it to end, the attempt is interrupted behind the
     assignments that were just committed.
     """
 

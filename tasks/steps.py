@@ -46,7 +46,7 @@ from o9.store.transitions import Cause, Transition
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
 from o9.strategies.protocol import StepResult
-from o9.tasks.attempt import WISHED, Attempt, Interrupted, Verdict, attempt_of, deadline_of, verdict_on
+from o9.tasks.attempt import INTENDED, Attempt, Interrupted, Verdict, attempt_of, deadline_of, verdict_on
 from o9.tasks.reported import ReportedSteps
 
 logger = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
         await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
     holding = await attempt.read(store.holding, optimization_id)
     assert holding is not None
-    if Intent(holding.intent) in WISHED:
+    if Intent(holding.intent) in INTENDED:
         attempt.asked_by = holding.intent_by
     if how is Verdict.REQUEUE or how in _ENDS:
         await record_end(attempt, how)

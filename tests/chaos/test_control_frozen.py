@@ -15,7 +15,7 @@ import o9_testing
 import pytest
 from control_chaos import Floor, assert_whole, node_of, plan, wait_for
 
-from o9.mirror.mapping import REPLACED
+from o9.mirror.interpretation import REPLACED
 
 pytestmark = pytest.mark.slow
 STEPS = 4

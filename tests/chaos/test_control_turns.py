@@ -19,8 +19,9 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
     """That its flow run is Running in Prefect says nothing of the optimization, which nobody holds."""
     o9_testing.session_server()
     seconds = {
-        "o9.flows.turns.LOOK_SECONDS": 0.1,
-        "o9.aggregator.parked.CALLED_SECONDS": 1.0 if dies else 60.0,  # a dead one is called in vain for so long
+        "o9.flows.admission.LOOK_SECONDS": 0.1,
+        # A dead one is called in vain for so long.
+        "o9.aggregator.suspended_runs.CALLED_SECONDS": 1.0 if dies else 60.0,
     }
     with control_chaos.floor(tmp_path / "floor", limit=1, CHAOS_SET=json.dumps(seconds)) as floor:
         store = floor.store

@@ -16,7 +16,7 @@ from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Output
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, Telling
 from o9.store.hold_outs import CountLook
-from o9.store.leadership import Lead, LetGo
+from o9.store.leadership import AcquireLeadership, ReleaseLeadership
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
@@ -81,15 +81,15 @@ def tell(store: Store) -> None:
     store.write(RaiseAlerts([fires, over]))
     store.write(AcknowledgeAlert("fires", "ann"))
     store.write(AddSilence("s1", datetime(2026, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), pattern="x"))
-    fence = store.write(Lead("alerts", "node-1", 600.0))
+    fence = store.write(AcquireLeadership("alerts", "node-1", 600.0))
     assert fence is not None
     told = [NewNotice("g", number, "default", "firing", "new", at, labels, ["fires"], [], ["log"]) for number in (1, 2)]
     untold = [Untold("over", "default", "silenced", "s1", at)]
     store.write(Decide("alerts", fence, store.last_change(), {"g": (at, '{"n":2}')}, {}, told, untold))
     store.write(BeginTry("log", "node-1", 600.0))
     store.write(EndTry(1, 1, "node-1"))
-    store.write(LetGo("alerts", fence))
-    judges = store.write(Lead("alert rules", "node-1", 600.0))
+    store.write(ReleaseLeadership("alerts", fence))
+    judges = store.write(AcquireLeadership("alert rules", "node-1", 600.0))
     assert judges is not None
     standing = '{"phase":"pending"}'
     store.write(KeepStandings("alert rules", judges, {("slow", "done"): standing}, {"transition": 7}))

@@ -30,7 +30,7 @@ from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.leases import NODE, Claim, Claimed, Heartbeat, Leave
 from o9.store.ledger import CommitStep
 from o9.store.reports import KeepReport
@@ -315,7 +315,7 @@ async def test_what_an_old_judge_believes_is_not_written(store: Store, watch: Wa
     judge = await watch(node="first")
     held = store.alerts.leader(RULES)
     assert held is not None
-    assert store.write(Lead(RULES, "second", 600.0, ("first",))) == held["fence"] + 1
+    assert store.write(AcquireLeadership(RULES, "second", 600.0, ("first",))) == held["fence"] + 1
     with pytest.raises(StaleAttemptError):
         store.write(KeepStandings(RULES, held["fence"], {("a", "b"): "{}"}))
     fail(store, "a")
@@ -326,7 +326,7 @@ async def test_what_an_old_judge_believes_is_not_written(store: Store, watch: Wa
 @pytest.mark.parametrize("database", ["store_url", "postgres_url"])
 def test_standings_read_back(database: str, request: pytest.FixtureRequest) -> None:
     with Store(request.getfixturevalue(database)) as store:
-        fence = store.write(Lead(RULES, "node", 600.0))
+        fence = store.write(AcquireLeadership(RULES, "node", 600.0))
         assert fence is not None
         kept: dict[tuple[str, str], str | None] = {("慢", "a\x00"): "1", ("r", "b"): "2", ("r", "c"): "3"}
         store.write(KeepStandings(RULES, fence, kept, {"transition": 2**40}))
@@ -455,7 +455,7 @@ async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None
     judge = await watch("rules: [{name: schedule_missed, when: late_seconds > 0}]", schedules=schedules)
     await judge.look()
     assert told(store) == [("schedule_missed", "check-health", False)]
-    store.write(Lead("schedule check-health", "node at now", 300.0))
+    store.write(AcquireLeadership("schedule check-health", "node at now", 300.0))
     judge._itself.late = []
     await judge.look()
     assert told(store) == [("schedule_missed", "check-health", True)]

@@ -33,7 +33,7 @@ from o9.model.states import AlertLevel
 from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
 from o9.monitor.monitor import alert_of
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 from o9.watch.judge import RULES, Judge
@@ -675,7 +675,7 @@ async def test_the_flow_delivers_where_nobody_runs(
         assert await deliver_alerts() == one
         assert "OSError: no prices" in caplog.text
         assert await deliver_alerts() == nothing
-        source.store.write(Lead(RULES, "an aggregator", 60.0))
+        source.store.write(AcquireLeadership(RULES, "an aggregator", 60.0))
         assert await deliver_alerts() == nothing | {"judged": False}
         await source.send_alert(alert("b", title="Stalled"))
         monkeypatch.setattr(Judge, "look", unfit)

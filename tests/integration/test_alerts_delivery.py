@@ -23,7 +23,7 @@ from o9.alerts.record import MAY_BE_DOUBLE, notice_in
 from o9.alerts.templating import Form
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.outbox import Decide, EndTry
 from o9.store.store import Store
 
@@ -315,7 +315,7 @@ async def test_a_function_hears_only_of_the_news_and_of_all_that_it_missed(
         notice(4)._replace(firing=["n0", "n2", "n3"], known=3, resolved=["n1"]),
         notice(5)._replace(firing=["n0", "n2", "n3"], known=3, kind="repeat"),
     ]
-    fence = store.write(Lead("alerts", "one", 600.0))
+    fence = store.write(AcquireLeadership("alerts", "one", 600.0))
     assert fence is not None
     for each in told:
         store.write(Decide("alerts", fence, 0, notices=[each]))

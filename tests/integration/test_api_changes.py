@@ -22,7 +22,7 @@ from o9.store.alerts import RaiseAlerts
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim
 from o9.store.ledger import Amend
-from o9.store.runs import CloseRun, KnowRun
+from o9.store.runs import CloseRun, RegisterRun
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
@@ -250,7 +250,7 @@ def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store)
         assert (code, "resolve" in answer["error"]) == (409, True)
     assert store.get("alarm").status.value == "created"
     work(store, "run", 1, "completed")
-    store.write(KnowRun("run-1", "run", 1))
+    store.write(RegisterRun("run-1", "run", 1))
 
     async def closed_meanwhile() -> Any:
         deleting = asyncio.create_task(api.api.handle_api_request("/optimizations/run", "DELETE"))
@@ -283,7 +283,7 @@ def test_a_delete_that_cannot_wait_any_longer_says_what_it_has_done(
     monkeypatch.setattr(changes, "END_SECONDS", 0.1)
     create(store, "a")
     work(store, "a", 1, "paused")
-    store.write(KnowRun("run-1", "a", 1))
+    store.write(RegisterRun("run-1", "a", 1))
     code, answer = api.send("/optimizations/a", "DELETE")
     assert (code, "cancelled" in answer["error"]) == (409, True)
     assert store.get("a").status.value == "cancelled"

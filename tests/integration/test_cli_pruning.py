@@ -14,7 +14,7 @@ import pytest
 from command_line import O9Command, command_in, create, filled_store, work
 
 from o9.model.optimization import utc_now
-from o9.store.runs import CloseRun, KnowRun
+from o9.store.runs import CloseRun, RegisterRun
 from o9.store.store import Store
 
 DAY = "1.5"
@@ -83,7 +83,7 @@ def test_the_plan_and_the_deed_as_json(o9: O9Command, filled: Path) -> None:
     assert (planned["optimizations"], planned["by_status"]) == (2, {"completed": 1, "failed": 1})
     assert planned["first_ended"] < planned["last_ended"] < planned["before"]
     with Store(str(filled)) as store:
-        store.write(KnowRun("run-9", "failed-1", 1))
+        store.write(RegisterRun("run-9", "failed-1", 1))
     done = o9("db", "prune", "--older-than", DAY, "--yes", "--json").json()
     assert (done["optimizations"], done["kept"], done["deleted"]["kept"]) == (1, {"open_run": 1}, {"open_run": 1})
     with Store(str(filled)) as store:

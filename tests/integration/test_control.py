@@ -387,7 +387,7 @@ async def test_a_node_that_cannot_renew_its_leases_takes_no_work(
     aggregator = await open_aggregator()
     with contextlib.closing(sqlite3.connect(store_url)) as connection:
         connection.execute("CREATE TRIGGER no BEFORE UPDATE ON node BEGIN SELECT RAISE(ABORT, 'no renewal'); END")
-        dispatcher = "o9.aggregator.dispatch"
+        dispatcher = "o9.aggregator.dispatcher"
         await async_wait_until(lambda: any(record.name == dispatcher for record in caplog.records))
         await aggregator.submit_optimization(new("a", objective="control easy", total_steps=1))
         silent = silence(aggregator.store)
@@ -446,9 +446,9 @@ async def test_callbacks_tell_of_every_status(aggregator: Any, async_wait_until:
 async def test_no_thread_of_an_aggregator_outlives_it(open_aggregator: Open) -> None:
     def threads() -> list[str]:
         names = (thread.name for thread in threading.enumerate())
-        return sorted(name for name in names if name in ("o9-watchdog", "o9-presence"))
+        return sorted(name for name in names if name in ("o9-watchdog", "o9-heartbeat"))
 
     aggregator = await open_aggregator()
-    assert threads() == ["o9-presence", "o9-watchdog"]
+    assert threads() == ["o9-heartbeat", "o9-watchdog"]
     await aggregator.cleanup()
     assert threads() == []

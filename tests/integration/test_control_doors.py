@@ -14,8 +14,8 @@ from o9_testing import new
 
 from o9.cli.control import control
 from o9.lifecycle.control import Verb, control_of
-from o9.mirror.seen import FLOW, Run, Seen
-from o9.mirror.taking import take
+from o9.mirror.ingest import ingest
+from o9.mirror.observed_state import FLOW, ObservedState, Run
 from o9.model.optimization import utc_now
 from o9.model.states import Intent
 from o9.store.store import Store
@@ -152,8 +152,8 @@ async def test_a_hook_forbids_at_every_door(
 async def heard(store: Store, request: Callable[[str, Intent, str], Awaitable[Any]], name: str, state: str) -> None:
     """Prefect's event stream says that the run of `name` has come to `state`."""
     kind, state_name = state.split()
-    seen = Seen(FLOW, f"run-{name}", "run", str(uuid4()), kind, state_name, "", utc_now())
-    await take(store, "node", [(Run(f"run-{name}", name, 1), seen)], Cause.EVENT, request=request)
+    seen = ObservedState(FLOW, f"run-{name}", "run", str(uuid4()), kind, state_name, "", utc_now())
+    await ingest(store, "node", [(Run(f"run-{name}", name, 1), seen)], Cause.EVENT, request=request)
 
 
 async def test_every_submission_calls_the_hooks(open_aggregator: Open, store_url: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from o9.alerts.builtin_rules import BUILT_IN
 from o9.alerts.rules import Turn
 from o9.alerts.system import AlertNotificationSystem
-from o9.lifecycle.presence import Presence
+from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.store.leases import NODE, Heartbeat
 from o9.store.store import Store
@@ -25,7 +25,7 @@ from o9.watch.self_watch import SelfWatch
 def _just_started(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1, 1_000))
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 100)
-    for module in ("watch.judge", "watch.self_watch", "lifecycle.presence"):
+    for module in ("watch.judge", "watch.self_watch", "lifecycle.heartbeat"):
         monkeypatch.setattr(f"o9.{module}.time", clock)
 
 
@@ -72,7 +72,7 @@ async def test_what_this_node_finds_is_told_at_once() -> None:
 def test_a_lease_that_ran_out_has_a_while_to_be_renewed(store_url: str) -> None:
     with Store(store_url) as store:
         claimed = at_work(store, "held", lease_seconds=-1.0)
-        Presence(store, "node", 30.0)._look()
+        NodeHeartbeat(store, "node", 30.0)._look()
         holding = store.holding("held")
         assert holding is not None
         assert holding.fence == claimed.fence

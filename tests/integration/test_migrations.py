@@ -19,7 +19,7 @@ from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store.codec import pack_returns
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
@@ -115,7 +115,7 @@ def assert_alerts_read_back(store: Store, *, there: bool) -> None:
     assert [(row["status"], len(row["tries"])) for row in store.alerts.notifications()] == [("pending", 0), ("sent", 1)]
     assert store.alerts.untold(alert_id="over")[0]["by"] == "s1"
     assert store.alerts.groups() == {"g": (fires["at"], '{"n":2}')}
-    assert store.write(Lead("alerts", "node", 60.0)) == 2
+    assert store.write(AcquireLeadership("alerts", "node", 60.0)) == 2
     again = store.write(BeginTry("log", "node", 60.0))
     assert isinstance(again, dict)
     assert (again["number"], again["firing"], again["labels"]) == (2, ["fires"], {"title": "慢"})

@@ -33,7 +33,7 @@ from o9.lifecycle.control import control_of
 from o9.mirror.events import EventListener
 from o9.mirror.spool import deliver
 from o9.store.leases import Claim, Heartbeat, Leases
-from o9.store.runs import KnowRun
+from o9.store.runs import RegisterRun
 from o9.store.store import Store
 from o9.store.transitions import Create
 
@@ -285,7 +285,7 @@ async def test_prefect_s_server_is_killed_and_comes_back(
             store.write(Create(new("a")))
             store.write(Claim("node", 10, 300.0, "a"))
             flow_run = await client.create_flow_run(somebody_s, state=Pending())
-            store.write(KnowRun(str(flow_run.id), "a", 1))
+            store.write(RegisterRun(str(flow_run.id), "a", 1))
             await client.set_flow_run_state(flow_run.id, Running())
             await async_wait_until(lambda: store.get("a").status.value == "running")
         os.kill(pid, signal.SIGKILL)

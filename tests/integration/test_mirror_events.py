@@ -24,7 +24,7 @@ from o9.mirror.run_registry import RUNS
 from o9.model.states import Intent
 from o9.store.intents import SetIntent
 from o9.store.leases import Claim
-from o9.store.runs import Adopt, KnowRun, Park
+from o9.store.runs import Adopt, RegisterRun, SetSuspendedRun
 from o9.store.store import Store
 from o9.store.transitions import Create
 
@@ -80,7 +80,7 @@ async def attempt(store: Store, client: PrefectClient, name: str, *states: State
 
 async def begun(store: Store, client: PrefectClient, name: str, attempt: int, *states: State[Any]) -> UUID:
     flow_run = await client.create_flow_run(somebody_s, state=Pending())
-    store.write(KnowRun(str(flow_run.id), name, attempt))
+    store.write(RegisterRun(str(flow_run.id), name, attempt))
     for state in states or (Running(),):
         await client.set_flow_run_state(flow_run.id, state, force=True)
     return flow_run.id
@@ -156,7 +156,7 @@ async def test_a_resume_in_prefect_queues_what_is_parked(
     from o9.model.states import OptimizationStatus
     from o9.store.transitions import Cause, Transition
 
-    store.write(Park("a", str(run_id)))
+    store.write(SetSuspendedRun("a", str(run_id)))
     store.write(Transition("a", OptimizationStatus.PAUSED, Cause.PERSON))
     await client.set_flow_run_state(run_id, State(type=StateType.SCHEDULED, name="Resuming"), force=True)
     await async_wait_until(lambda: heard == ["a", "a"], WITHIN_SECONDS)
@@ -259,11 +259,13 @@ async def test_the_reconciler_hears_the_same_afterwards(store: Store, client: Pr
         "history": ("running", []),
     }
     assert names(store, "history") == ["Pending", "Running", "Paused", "Running"]
-    assert str(report).startswith("5 open runs compared with Prefect, 16 states were missing, 2 closed; wishes heard")
+    assert str(report).startswith(
+        "5 open runs compared with Prefect, 16 states were missing, 2 closed; intents of people"
+    )
 
 
 async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Store, client: PrefectClient) -> None:
-    from o9.store.leases import Lost
+    from o9.store.leases import AbandonClaim
 
     alive = await attempt(store, client, "alive")
     swept = await attempt(store, client, "swept")
@@ -272,10 +274,10 @@ async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Sto
     dropped = await attempt(store, client, "dropped")
     await reconciled(store, client)
     for name in ("swept", "replaced", "parked", "dropped"):
-        assert store.write(Lost(name, 1, "node"))
+        assert store.write(AbandonClaim(name, 1, "node"))
     store.write(Claim("node", 10, 300.0, "replaced"))
     for name, run_id in (("parked", parked), ("dropped", dropped)):
-        store.write(Park(name, str(run_id)))
+        store.write(SetSuspendedRun(name, str(run_id)))
     store.write(SetIntent("dropped", Intent.CANCEL, "ann"))
 
     early = await reconciled(store, client, quiet_seconds=3600.0)
@@ -352,7 +354,7 @@ async def test_what_one_raises_stops_nobody_else(
 async def test_prefect_is_away(store: Store) -> None:
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    store.write(KnowRun(str(uuid4()), "a", 1))
+    store.write(RegisterRun(str(uuid4()), "a", 1))
     away = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(away), pytest.raises(PrefectAwayError, match="does not answer, nothing was compared"):
         await reconcile(store, "reconciling", request=control_of(store).request)

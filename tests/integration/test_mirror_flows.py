@@ -22,7 +22,7 @@ from prefect.states import Cancelling
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.lifecycle.control import control_of
-from o9.lifecycle.presence import dead_on_this_host
+from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import Report, reconcile
 from o9.store.leases import Sweep

@@ -44,7 +44,7 @@ from o9.store.leases import MIRRORED
 from o9.store.ledger import CommitStep
 from o9.store.pruning import owned
 from o9.store.record import metadata
-from o9.store.runs import Adopt, CloseRun, KnowRun
+from o9.store.runs import Adopt, CloseRun, RegisterRun
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
 
@@ -270,7 +270,7 @@ async def test_flow_runs_that_o9_created_go_too_and_nobody_else_s(
 async def test_where_prefect_is_away_they_go_the_next_time(used: Store, caplog: pytest.LogCaptureFixture) -> None:
     async with get_client() as client:
         ours = await client.create_flow_run(somebody_s, tags=["o9"], state=Completed())
-        used.write(KnowRun(str(ours.id), "old", 1))
+        used.write(RegisterRun(str(ours.id), "old", 1))
         used.write(CloseRun(str(ours.id)))
         await prune(used, horizon(1 / 48, utc_now()), sharpe_ratios_of)
         away = {PREFECT_API_URL: f"http://127.0.0.1:{o9_testing.free_port()}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
@@ -299,7 +299,7 @@ async def somebody_s_runs(client: PrefectClient, store: Store, name: str) -> set
     tagged = await client.create_flow_run(somebody_s, tags=["o9"], state=Completed())
     deployment_id = await client.create_deployment(await client.create_flow(somebody_s), f"for {name}")
     deployed = await client.create_flow_run_from_deployment(deployment_id, state=Completed(), tags=["o9"])
-    store.write(KnowRun(str(deployed.id), name, 2))
+    store.write(RegisterRun(str(deployed.id), name, 2))
     store.write(CloseRun(str(deployed.id)))
     mirrored = await client.create_flow_run(somebody_s, tags=["o9"], state=Completed())
     watched = o9_testing.new("watched", strategy=MIRRORED)

@@ -16,12 +16,12 @@ from sqlalchemy import event
 
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.store.alerts import LapseAlerts, RaiseAlerts, ResolveAlert
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.leases import Claim, Heartbeat
 from o9.store.ledger import CommitStep
 from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
 from o9.store.policies import SetPolicy
-from o9.store.runs import KnowRun
+from o9.store.runs import RegisterRun
 from o9.store.store import Store
 from o9.store.synchronization import Publish
 from o9.store.transitions import Cause, Transition
@@ -83,7 +83,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         fence = at_work(store, f"b{n}").fence
         store.write(CommitStep(f"b{n}", fence, 0, [trial(i, family="f", returns=(0.1, 0.2)) for i in range(3)], {}))
         put(store, f"c{n}", metadata={"after": ["b0"]})
-        store.write(KnowRun(f"run-{n}", f"b{n}", 1))
+        store.write(RegisterRun(f"run-{n}", f"b{n}", 1))
     store.write(SetPolicy("default", {"max_concurrent_optimizations": 9}))
     store.write(Heartbeat("node", "host", 1, 1.0, 60.0, {"limit": 9}))
     tell_alerts(store)
@@ -153,7 +153,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
 
 def tell_alerts(store: Store) -> None:
     store.write(RaiseAlerts([telling(f"a{n}", title=f"a{n}") for n in range(3)]))
-    fence = store.write(Lead("alerts", "node", 60.0))
+    fence = store.write(AcquireLeadership("alerts", "node", 60.0))
     assert fence is not None
     told = [notice(number) for number in (1, 2)]
     store.write(Decide("alerts", fence, 0, notices=told, untold=[Untold("a1", "r", "silenced", "s", "2026")]))

@@ -16,7 +16,7 @@ from o9.cli.control import answer_to
 from o9.cli.follow import Crew
 from o9.cli.main import app
 from o9.lifecycle.control import Verb
-from o9.mirror import mapping
+from o9.mirror import interpretation
 from o9.model.settings import Settings
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus
 from o9.statistics import frames
@@ -161,21 +161,26 @@ def test_the_guide_s_table_of_commands_is_the_command_line_s() -> None:
 def test_the_guide_s_table_of_what_stops_an_optimization_names_prefect_s_states() -> None:
     for beginning, state in {
         "pause, with a deployment": "Suspended",
-        "pause, without one": f"Cancelled, named `{mapping.PAUSED}`",
-        "O9 suspends it": f"named `{mapping.SUSPENDED}`",
+        "pause, without one": f"Cancelled, named `{interpretation.PAUSED}`",
+        "O9 suspends it": f"named `{interpretation.SUSPENDED}`",
         "cancel": "Cancelled",
         "timeout": "Failed, named `TimedOut`",
-        "its node is stopped": f"Cancelled, named `{mapping.REQUEUED}`",
+        "its node is stopped": f"Cancelled, named `{interpretation.REQUEUED}`",
         "its node dies": "Crashed",
     }.items():
         row = re.search(rf"^\| {beginning}.*?\|.*?\| (.*?) \|", GUIDE, re.MULTILINE)
         assert row is not None, beginning
         assert state in row[1]
-    assert mapping.meaning_of("flow", "CANCELLED", mapping.PAUSED, None).to is OptimizationStatus.PAUSED
-    assert mapping.meaning_of("flow", "CANCELLED", mapping.SUSPENDED, None).to is OptimizationStatus.SUSPENDED
-    assert mapping.meaning_of("flow", "CANCELLED", mapping.REQUEUED, None).to is OptimizationStatus.CREATED
-    assert mapping.meaning_of("flow", "FAILED", "TimedOut", None).to is OptimizationStatus.TIMEOUT
-    assert mapping.meaning_of("flow", "PAUSED", "Suspended", None).to is OptimizationStatus.PAUSED
+    assert interpretation.meaning_of("flow", "CANCELLED", interpretation.PAUSED, None).to is OptimizationStatus.PAUSED
+    assert (
+        interpretation.meaning_of("flow", "CANCELLED", interpretation.SUSPENDED, None).to
+        is OptimizationStatus.SUSPENDED
+    )
+    assert (
+        interpretation.meaning_of("flow", "CANCELLED", interpretation.REQUEUED, None).to is OptimizationStatus.CREATED
+    )
+    assert interpretation.meaning_of("flow", "FAILED", "TimedOut", None).to is OptimizationStatus.TIMEOUT
+    assert interpretation.meaning_of("flow", "PAUSED", "Suspended", None).to is OptimizationStatus.PAUSED
 
 
 def test_the_guide_s_examples_of_control_say_what_the_commands_say() -> None:

@@ -16,7 +16,7 @@ from o9.store.alert_pruning import PruneAlerts, PrunedAlerts
 from o9.store.alert_reads import Episode
 from o9.store.alerts import AcknowledgeAlert, LapseAlerts, RaiseAlerts, ResolveAlert, Telling, Told
 from o9.store.codec import moment
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.outbox import Decide, Untold
 from o9.store.silences import AddSilence, EndSilence
 from o9.store.store import Store
@@ -245,7 +245,7 @@ class AlertContract(OutboxContract):
         for name in ("over1", "open2"):
             store.write(ResolveAlert(name, "ann"))
         store.write(RaiseAlerts([telling("future", title="f", at=datetime(9000, 1, 1, tzinfo=UTC), ends=1)]))
-        fence = store.write(Lead("alerts", "one", 600.0))
+        fence = store.write(AcquireLeadership("alerts", "one", 600.0))
         assert fence is not None
         told = [notice(1), notice(2), notice(1, "h")]
         held = [Untold("over0", "r", "silenced", "s", at(n)) for n in range(5)]

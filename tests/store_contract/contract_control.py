@@ -22,7 +22,7 @@ from o9.model.errors import OptimizationCoordinationError, OptimizationStateErro
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.codec import moment
 from o9.store.intents import SetIntent
-from o9.store.leases import DEFAULT_LIMIT, Claim, Claimed, Heartbeat, Leave, Lost, Sweep
+from o9.store.leases import DEFAULT_LIMIT, AbandonClaim, Claim, Claimed, Heartbeat, Leave, Sweep
 from o9.store.ledger import CommitStep
 from o9.store.policies import ALL, LIMIT, SetPolicy
 from o9.store.store import Store
@@ -98,7 +98,7 @@ class IntentContract:
             ("alive", "node-1", 1)
         }
         assert store.write(Sweep("node-3", dead_nodes=("node-2",))) == ["dead"]
-        assert store.write(Lost("again", 1, "node-5"))
+        assert store.write(AbandonClaim("again", 1, "node-5"))
         store.write(Claim("node-5", 9, -1.0, "again"))
         store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))
         assert store.write(Sweep("node-3", run_out=leases.run_out)) == ["lost"]

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from o9.model.errors import StaleAttemptError
 from o9.store.alert_channels import KeepChannels, LeaveChannels
 from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
-from o9.store.leadership import Lead, LetGo
+from o9.store.leadership import AcquireLeadership, ReleaseLeadership
 from o9.store.notices import NewNotice
 from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
 from o9.store.store import Store
@@ -26,22 +26,22 @@ class OutboxContract:
     def test_one_node_leads_until_its_lease_runs_out(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         assert store.alerts.leader("alerts") is None
-        assert store.write(Lead("alerts", "one", 600.0)) == 1
-        assert other.write(Lead("alerts", "two", 600.0)) is None
-        assert other.write(Lead("else", "two", 600.0)) == 1
-        assert store.write(Lead("alerts", "one", -1.0)) == 1  # kept, and run out
-        assert other.write(Lead("alerts", "two", 600.0)) == 2
-        assert store.write(Lead("alerts", "one", 600.0)) is None
-        assert store.write(Lead("alerts", "one", 600.0, dead_nodes=["two"])) == 3
-        store.write(LetGo("alerts", 2))  # whose lease is gone
+        assert store.write(AcquireLeadership("alerts", "one", 600.0)) == 1
+        assert other.write(AcquireLeadership("alerts", "two", 600.0)) is None
+        assert other.write(AcquireLeadership("else", "two", 600.0)) == 1
+        assert store.write(AcquireLeadership("alerts", "one", -1.0)) == 1  # kept, and run out
+        assert other.write(AcquireLeadership("alerts", "two", 600.0)) == 2
+        assert store.write(AcquireLeadership("alerts", "one", 600.0)) is None
+        assert store.write(AcquireLeadership("alerts", "one", 600.0, dead_nodes=["two"])) == 3
+        store.write(ReleaseLeadership("alerts", 2))  # whose lease is gone
         assert other.alerts.leader("alerts")["node"] == "one"  # type: ignore[index]
-        store.write(LetGo("alerts", 3))
-        assert other.write(Lead("alerts", "two", 600.0)) == 4
+        store.write(ReleaseLeadership("alerts", 3))
+        assert other.write(AcquireLeadership("alerts", "two", 600.0)) == 4
 
     def test_a_decision_is_written_whole_by_the_leader_alone(self, open_store: OpenStore) -> None:
         store = open_store()
-        store.write(Lead("alerts", "one", -1.0))
-        store.write(Lead("alerts", "two", 600.0))
+        store.write(AcquireLeadership("alerts", "one", -1.0))
+        store.write(AcquireLeadership("alerts", "two", 600.0))
         store.write(RaiseAlerts([_telling("a"), _telling("b"), _telling("c")]))
         cursor = store.last_change()
         late, whole = (
@@ -274,7 +274,7 @@ def notice(number: int, group_key: str = "g", channels: Sequence[str] = ("log",)
 
 def decided(open_store: OpenStore, notices: Sequence[NewNotice]) -> Store:
     store = open_store()
-    fence = store.write(Lead("alerts", "one", 600.0))
+    fence = store.write(AcquireLeadership("alerts", "one", 600.0))
     assert fence is not None
     store.write(Decide("alerts", fence, 0, notices=notices))
     return store

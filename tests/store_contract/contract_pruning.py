@@ -30,14 +30,14 @@ from o9.model.trial import Trial
 from o9.store.alerts import RaiseAlerts, ResolveAlert
 from o9.store.codec import pack_returns, unpack_returns
 from o9.store.intents import SetIntent
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.leases import MIRRORED
 from o9.store.ledger import Amend, CommitStep
 from o9.store.outbox import Decide, Untold
 from o9.store.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
 from o9.store.rankings import RecordMetrics
 from o9.store.retry import Retry
-from o9.store.runs import Adopt, CloseRun, ForgetRuns, KnowRun
+from o9.store.runs import Adopt, CloseRun, ForgetRuns, RegisterRun
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
@@ -86,7 +86,7 @@ class PruningContract:
         store.write(Transition("awaited before", S.COMPLETED, Cause.HOOK))
         put(store, "waits", metadata={"after": ["awaited", "awaited before", "runs"]})
         store.write(Transition("awaited", S.COMPLETED, Cause.HOOK))
-        store.write(KnowRun("run-1", "open run", 1))
+        store.write(RegisterRun("run-1", "open run", 1))
         for name in ("first", "open run", "free"):
             store.write(Transition(name, S.CANCELLED, Cause.HOOK))
         store.write(Transition("young", S.FAILED, Cause.HOOK))
@@ -124,7 +124,7 @@ class PruningContract:
         assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})
         store.write(ResolveAlert("mine", "ann"))
         assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})  # nobody was told of its end yet
-        store.write(Lead("alerts", "node-1", 600.0))
+        store.write(AcquireLeadership("alerts", "node-1", 600.0))
         untold = [Untold("mine", "default", "silenced", "s1", "2026-01-01T00:00:00.000000+00:00")]
         store.write(Decide("alerts", 1, store.last_change(), untold=untold, closed=["mine"]))
         assert store.prunable(ALL).optimizations == 2
@@ -139,7 +139,7 @@ class PruningContract:
         store.write(CloseRun("run of somebody"))
         for name in ("a", "b"):
             live(store, name)
-            store.write(KnowRun(f"second run of {name}", name, 2))
+            store.write(RegisterRun(f"second run of {name}", name, 2))
             store.write(CloseRun(f"second run of {name}"))
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
         assert store.pruned_runs() == []
@@ -274,7 +274,7 @@ class PruningContract:
 def live(store: Store, name: str) -> None:
     """At work, with something of everything that a store keeps of an optimization."""
     fence = at_work(store, name, total_steps=2).fence
-    store.write(KnowRun(f"run of {name}", name, 1))
+    store.write(RegisterRun(f"run of {name}", name, 1))
     at = datetime(2026, 1, 1, tzinfo=UTC)
     store.write(
         RecordPrefectState(

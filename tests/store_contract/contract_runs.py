@@ -29,7 +29,7 @@ from o9.store.intents import SetIntent
 from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat
 from o9.store.ledger import CommitStep, CutOff
 from o9.store.retry import Retry
-from o9.store.runs import Adopt, Begin, CloseRun, HandOver, KnowRun, LostRun, Park, Turn
+from o9.store.runs import Admission, Adopt, Begin, CloseRun, HandOver, LostRun, RegisterRun, SetSuspendedRun
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
@@ -160,8 +160,8 @@ class PrefectRunContract:
         store, other = open_store(), open_store()
         for n in range(5):
             put(store, f"a{n}")
-            store.write(KnowRun(f"run-{n}", f"a{n}", 1))
-        store.write(KnowRun("run-3", "a3", 2))  # resumed: the same run is one more attempt
+            store.write(RegisterRun(f"run-{n}", f"a{n}", 1))
+        store.write(RegisterRun("run-3", "a3", 2))  # resumed: the same run is one more attempt
         store.write(Claim("node-1", 9, 60.0, "a3"))
         known = other.prefect_run("run-3")
         assert known is not None
@@ -175,7 +175,7 @@ class PrefectRunContract:
         assert seen == ["run-0", "run-2", "run-3", "run-4"]
         found = {row["run_id"]: row for row in other.open_runs()}["run-3"]
         assert (found["status"], found["lease_node"], found["current_attempt"]) == ("created", "node-1", 1)
-        store.write(KnowRun("run-1", "a1", 2))
+        store.write(RegisterRun("run-1", "a1", 2))
         assert [row["run_id"] for row in other.open_runs(limit=2)] == ["run-0", "run-1"]
 
     def test_transitions_and_states_of_all(self, open_store: OpenStore) -> None:
@@ -247,7 +247,7 @@ class PrefectRunContract:
         put(store, "a")
         assert store.write(Claim("node-1", 1, 60.0, "first")) is not None
         store.write(Heartbeat("node-1", "host", 1, 0.0, 60.0, {"limit": 1}))
-        assert store.write(Begin("a", "r", "node-2", 60.0)) == (Turn.NO_ROOM, None)
+        assert store.write(Begin("a", "r", "node-2", 60.0)) == (Admission.NO_ROOM, None)
         for state_id, to in (("s1", S.INITIALIZING), ("s2", S.RUNNING)):
             decision = store.write(
                 RecordPrefectState("a", 0, "flow", "r", "n", state_id, "T", "N", "", at, Cause.EVENT, to)
@@ -304,14 +304,14 @@ class PrefectRunContract:
         store, other = open_store(), open_store()
         claimed = parked(store, "a")
         assert not store.write(HandOver("a", claimed.fence - 1, "run-a", 60.0))
-        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Turn.CALLED, None)  # not handed over yet
+        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Admission.CALLED, None)  # not handed over yet
         assert store.write(HandOver("a", claimed.fence, "run-a", 60.0))
         put(store, "b")
         assert store.write(Claim("node-1", 1, 60.0)) is None  # the reservation is a slot
-        assert other.write(Begin("a", "run-b", "node-2", 60.0)) == (Turn.HELD, None)
+        assert other.write(Begin("a", "run-b", "node-2", 60.0)) == (Admission.HELD, None)
         taken = Claimed("a", claimed.attempt, claimed.fence + 1)
-        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Turn.TAKEN, taken)
-        assert other.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.HELD, None)
+        assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Admission.TAKEN, taken)
+        assert other.write(Begin("a", "run-a", "node-3", 60.0)) == (Admission.HELD, None)
         holding = store.holding("a")
         assert holding is not None
         assert (holding.lease_node, holding.parked_run_id) == ("node-2", None)
@@ -330,12 +330,12 @@ class PrefectRunContract:
         assert (holding.status, holding.deaths, holding.lease_node) == ("created", 0, None)
         again = store.write(Claim("node-2", 1, 60.0))
         assert again == Claimed("a", claimed.attempt + 1, claimed.fence + 2, "run-a")
-        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.CALLED, None)  # claimed for it anew
+        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Admission.CALLED, None)  # claimed for it anew
         assert store.write(HandOver("a", again.fence, "run-a", 60.0))
         store.write(SetIntent("a", Intent.CANCEL, "ann"))
         assert status_of(store, "a") is S.CREATED  # whoever takes it up sees to it
         store.write(Transition("a", S.CANCELLED, Cause.EVENT))
-        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Turn.ENDED, None)
+        assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Admission.ENDED, None)
 
 
 class RunContract(RetryContract, TwiceContract, PrefectRunContract):
@@ -365,9 +365,9 @@ def parked(store: Store, name: str) -> Claimed:
     fence = at_work(store, name).fence
     store.write(SetIntent(name, Intent.PAUSE, "ann"))
     store.write(Transition(name, S.PAUSED, Cause.HOOK, fence=fence))
-    store.write(Park(name, "run-gone"))
-    store.write(Park(name, None))
-    store.write(Park(name, f"run-{name}"))
+    store.write(SetSuspendedRun(name, "run-gone"))
+    store.write(SetSuspendedRun(name, None))
+    store.write(SetSuspendedRun(name, f"run-{name}"))
     assert store.write(SetIntent(name, Intent.RUN, "ann")) is S.CREATED
     claimed = store.write(Claim("node-1", 1, 60.0))
     assert claimed == Claimed(name, 2, 2, f"run-{name}")

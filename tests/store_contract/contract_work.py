@@ -25,7 +25,7 @@ from o9.model.errors import (
 )
 from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
 from o9.store.intents import SetIntent
-from o9.store.leases import Claim, Claimed, Heartbeat, Leave, Lost, Sweep
+from o9.store.leases import AbandonClaim, Claim, Claimed, Heartbeat, Leave, Sweep
 from o9.store.ledger import Amend, CommitStep
 from o9.store.queue_key import queue_key
 from o9.store.store import Store
@@ -175,7 +175,7 @@ class LedgerContract:
         for operation in late:
             with refused(StaleAttemptError, "'a'", str(old.fence)):
                 store.write(operation)
-        assert store.write(Lost("a", old.fence, "node-1")) is False
+        assert store.write(AbandonClaim("a", old.fence, "node-1")) is False
         assert record_of(store, "a") == before
 
     def test_an_attempt_that_was_stopped_commits_nothing(self, open_store: OpenStore) -> None:
@@ -224,7 +224,7 @@ class LeaseContract:
         first = [claimed for claimed in claims if claimed is not None]
         assert (len(claims), len(first)) == (16, 3)
         for claimed in first:
-            assert handles[1].write(Lost(claimed.optimization_id, claimed.fence, "node"))
+            assert handles[1].write(AbandonClaim(claimed.optimization_id, claimed.fence, "node"))
         held: set[str] = set()
         done: list[str] = []
         most: list[int] = []
@@ -265,15 +265,15 @@ class LeaseContract:
         first = store.write(Claim("node-1", 1, 60.0))
         assert first is not None
         assert store.write(Claim("node-1", 1, 60.0)) is None
-        assert store.write(Lost("a", first.fence, "node-1"))
-        assert not store.write(Lost("a", first.fence, "node-1"))
+        assert store.write(AbandonClaim("a", first.fence, "node-1"))
+        assert not store.write(AbandonClaim("a", first.fence, "node-1"))
         second = store.write(Claim("node-2", 1, 60.0))
         assert second is not None
         assert (second.attempt, second.fence > first.fence) == (2, True)
-        assert not store.write(Lost("a", first.fence, "node-1"))
+        assert not store.write(AbandonClaim("a", first.fence, "node-1"))
         store.write(SetIntent("a", Intent.CANCEL, "ann"))
         assert status_of(store, "a") is S.CREATED  # claimed: its attempt is to see to it
-        assert store.write(Lost("a", second.fence, "node-1"))
+        assert store.write(AbandonClaim("a", second.fence, "node-1"))
         assert status_of(store, "a") is S.CANCELLED
 
     def test_a_heartbeat_renews_what_lives(self, open_store: OpenStore) -> None:

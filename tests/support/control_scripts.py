@@ -86,7 +86,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from o9.mirror import seen
+from o9.mirror import observed_state
 from o9.model import optimization
 from OptimizationStateAggregator import OptimizationStateAggregator
 
@@ -114,13 +114,13 @@ def jump(shift):
         return replace(found, at=found.at + by(prefect)) if found.at >= jumped_at else found
 
     def wrong_in(true):
-        def seen_in(event):
+        def observed_in(event):
             about = true(event)
             return about and (about[0], wrong(about[1]))
-        return seen_in
+        return observed_in
 
-    instead(seen.seen_of, lambda true: lambda *about: wrong(true(*about)))
-    instead(seen.seen_in, wrong_in)
+    instead(observed_state.observed_state, lambda true: lambda *about: wrong(true(*about)))
+    instead(observed_state.observed_in, wrong_in)
 
 async def main(limit, url):
     stop = asyncio.Event()

@@ -16,7 +16,7 @@ from numpy.random import mtrand
 
 from o9.model.exhaustion import is_exhausted
 from o9.model.states import OptimizationStatus
-from o9.store.leases import Lost
+from o9.store.leases import AbandonClaim
 from o9.store.store import Store
 
 
@@ -113,7 +113,7 @@ def test_other_errors_are_none() -> None:
 def test_whether_an_attempt_that_came_to_nothing_costs_a_life(store_url: str, died: bool) -> None:
     with Store(store_url) as store:
         claimed = at_work(store, "a")
-        assert store.write(Lost("a", claimed.fence, "node-1", died))
+        assert store.write(AbandonClaim("a", claimed.fence, "node-1", died))
         holding = store.holding("a")
         assert holding is not None
         assert (holding.status, holding.deaths) == (OptimizationStatus.CREATED.value, int(died))

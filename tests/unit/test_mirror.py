@@ -2,7 +2,7 @@
 
 import pytest
 
-from o9.mirror.mapping import Meaning, Standing, Why, Wish, may_be_a_wish, meaning_of, on_the_way, wish_of
+from o9.mirror.interpretation import Interpretation, Meaning, RunStatus, Why, interpret, may_ask, meaning_of, on_the_way
 from o9.model.states import Intent, OptimizationStatus
 
 S = OptimizationStatus
@@ -52,56 +52,58 @@ def test_a_failure_says_why() -> None:
     assert meaning_of("flow", "CRASHED", "Crashed", "killed", "mirrored").issue == "the flow run crashed: killed"
 
 
-ACTIVE = Standing("attempt", S.RUNNING, attempt=2, run_attempt=2)
-PAUSED = Standing("attempt", S.PAUSED, attempt=2, run_attempt=2)
-PARKED = Standing("attempt", S.PAUSED, attempt=2, run_attempt=1, parked=True)
-MIRRORED = Standing("mirrored", S.RUNNING, attempt=1, run_attempt=1)
+ACTIVE = RunStatus("attempt", S.RUNNING, attempt=2, run_attempt=2)
+PAUSED = RunStatus("attempt", S.PAUSED, attempt=2, run_attempt=2)
+PARKED = RunStatus("attempt", S.PAUSED, attempt=2, run_attempt=1, suspended=True)
+MIRRORED = RunStatus("mirrored", S.RUNNING, attempt=1, run_attempt=1)
 
 
 @pytest.mark.parametrize(
-    ("standing", "state", "wish"),
+    ("run_status", "state", "read"),
     [
-        (ACTIVE, "CANCELLING Cancelling", Wish(Why.CANCEL, Intent.CANCEL)),
-        (ACTIVE, "CANCELLED Cancelled", Wish(Why.CANCEL, Intent.CANCEL, moves=True)),
-        (ACTIVE, "PAUSED Paused", Wish(Why.PAUSE, Intent.PAUSE)),
-        (ACTIVE, "PAUSED Suspended", Wish(Why.PAUSE, Intent.PAUSE)),
-        (ACTIVE, "CRASHED Crashed", Wish(Why.LOST, lost=True)),
-        (ACTIVE, "SCHEDULED Scheduled", Wish(Why.TELLS, moves=True)),
-        (ACTIVE, "CANCELLED Paused", Wish(Why.OWN_REST)),
-        (ACTIVE, "CANCELLED Requeued", Wish(Why.OWN_REST)),
-        (PAUSED, "PAUSED Suspended", Wish(Why.RESTS)),
-        (PAUSED, "CRASHED Crashed", Wish(Why.RESTS)),
-        (PARKED, "SCHEDULED Resuming", Wish(Why.RESUME, Intent.RUN)),
-        (PARKED, "CANCELLED Cancelled", Wish(Why.CANCEL, Intent.CANCEL, moves=True)),
-        (MIRRORED, "CANCELLING Cancelling", Wish(Why.CANCEL, Intent.CANCEL)),
-        (MIRRORED, "CANCELLED Cancelled", Wish(Why.TELLS, moves=True)),
-        (MIRRORED, "PAUSED Paused", Wish(Why.TELLS, moves=True)),
-        (MIRRORED, "CRASHED Crashed", Wish(Why.TELLS, moves=True)),
+        (ACTIVE, "CANCELLING Cancelling", Interpretation(Why.CANCEL, Intent.CANCEL)),
+        (ACTIVE, "CANCELLED Cancelled", Interpretation(Why.CANCEL, Intent.CANCEL, moves=True)),
+        (ACTIVE, "PAUSED Paused", Interpretation(Why.PAUSE, Intent.PAUSE)),
+        (ACTIVE, "PAUSED Suspended", Interpretation(Why.PAUSE, Intent.PAUSE)),
+        (ACTIVE, "CRASHED Crashed", Interpretation(Why.LOST, lost=True)),
+        (ACTIVE, "SCHEDULED Scheduled", Interpretation(Why.FACT, moves=True)),
+        (ACTIVE, "CANCELLED Paused", Interpretation(Why.OWN_REST)),
+        (ACTIVE, "CANCELLED Requeued", Interpretation(Why.OWN_REST)),
+        (PAUSED, "PAUSED Suspended", Interpretation(Why.RESTS)),
+        (PAUSED, "CRASHED Crashed", Interpretation(Why.RESTS)),
+        (PARKED, "SCHEDULED Resuming", Interpretation(Why.RESUME, Intent.RUN)),
+        (PARKED, "CANCELLED Cancelled", Interpretation(Why.CANCEL, Intent.CANCEL, moves=True)),
+        (MIRRORED, "CANCELLING Cancelling", Interpretation(Why.CANCEL, Intent.CANCEL)),
+        (MIRRORED, "CANCELLED Cancelled", Interpretation(Why.FACT, moves=True)),
+        (MIRRORED, "PAUSED Paused", Interpretation(Why.FACT, moves=True)),
+        (MIRRORED, "CRASHED Crashed", Interpretation(Why.FACT, moves=True)),
     ],
 )
-def test_what_a_state_heard_from_outside_means(standing: Standing, state: str, wish: Wish) -> None:
+def test_what_a_state_heard_from_outside_means(run_status: RunStatus, state: str, read: Interpretation) -> None:
     state_type, state_name = state.split()
-    assert wish_of(standing, state_type, state_name) == wish
-    assert may_be_a_wish("flow", state_type, state_name)
-    assert not may_be_a_wish("task", state_type, state_name)
+    assert interpret(run_status, state_type, state_name) == read
+    assert may_ask("flow", state_type, state_name)
+    assert not may_ask("task", state_type, state_name)
 
 
 @pytest.mark.parametrize("state", ["CANCELLING Cancelling", "CANCELLED Cancelled", "PAUSED Paused", "CRASHED Crashed"])
 def test_what_comes_too_late_moves_nothing(state: str) -> None:
     state_type, state_name = state.split()
-    ended = Standing("attempt", S.COMPLETED, 2, 2)
-    replaced = Standing("attempt", S.RUNNING, 3, 2)
-    history = Standing("attempt", S.RUNNING, 2, 2, newest=False)
-    assert wish_of(ended, state_type, state_name) == Wish(Why.ENDED)
+    ended = RunStatus("attempt", S.COMPLETED, 2, 2)
+    replaced = RunStatus("attempt", S.RUNNING, 3, 2)
+    history = RunStatus("attempt", S.RUNNING, 2, 2, newest=False)
+    assert interpret(ended, state_type, state_name) == Interpretation(Why.ENDED)
     # Somebody asked a run to end whose worker was quicker than O9's ears: he meant the optimization.
-    late = Wish(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Wish(Why.REPLACED)
-    assert wish_of(replaced, state_type, state_name) == late
-    assert wish_of(history, state_type, state_name) == Wish(Why.HISTORY)
+    late = Interpretation(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Interpretation(Why.REPLACED)
+    assert interpret(replaced, state_type, state_name) == late
+    assert interpret(history, state_type, state_name) == Interpretation(Why.HISTORY)
 
 
 def test_a_schedule_is_a_resumption_only_of_what_is_parked_and_paused() -> None:
-    assert wish_of(Standing("attempt", S.CREATED, 2, 1, parked=True), "SCHEDULED", "Resuming") == Wish(Why.TELLS)
-    assert wish_of(PAUSED, "SCHEDULED", "Resuming").intent is None
+    assert interpret(RunStatus("attempt", S.CREATED, 2, 1, suspended=True), "SCHEDULED", "Resuming") == Interpretation(
+        Why.FACT
+    )
+    assert interpret(PAUSED, "SCHEDULED", "Resuming").intent is None
 
 
 @pytest.mark.parametrize(

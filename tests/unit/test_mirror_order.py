@@ -12,9 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from o9.lifecycle.control import control_of
+from o9.mirror.ingest import ingest
+from o9.mirror.observed_state import FLOW, TASK, ObservedState, Run
 from o9.mirror.run_registry import RUNS
-from o9.mirror.seen import FLOW, TASK, Run, Seen
-from o9.mirror.taking import take
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.runs import Adopt
@@ -40,11 +40,11 @@ def mirrored(name: str) -> OptimizationState:
     )  # fmt: skip
 
 
-def life(name: str, end: str) -> list[Seen]:
+def life(name: str, end: str) -> list[ObservedState]:
     states = [(FLOW, name, state) for state in LIVES[end]]
     states[2:2] = [(TASK, f"{name}-task", state) for state in LIVES["completed"]]
     return [
-        Seen(kind, run, run, f"{name}-{number}", *state.split(), "", BEGAN + timedelta(seconds=number))  # type: ignore[call-arg, arg-type]
+        ObservedState(kind, run, run, f"{name}-{number}", *state.split(), "", BEGAN + timedelta(seconds=number))  # type: ignore[call-arg, arg-type]
         for number, (kind, run, state) in enumerate(states)
     ]
 
@@ -65,8 +65,8 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
         forget = data.draw(st.booleans())
         while heard:
             size = data.draw(st.integers(1, len(heard)))
-            together = [(run, seen) for seen in heard[:size]]
-            loop.run(take(store, "node", together, Cause.EVENT, request=control_of(store).request))
+            together = [(run, observed) for observed in heard[:size]]
+            loop.run(ingest(store, "node", together, Cause.EVENT, request=control_of(store).request))
             heard = heard[size:]
             if forget:
                 RUNS._recorded.clear()
@@ -77,7 +77,7 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
         assert path[:1] + path[-1:] == ["created", end]
         assert all(before != after for before, after in pairwise(path))
         recorded = [(row["run_id"], row["state_id"], row["state_name"]) for row in store.prefect_states(name)]
-        assert recorded == [(seen.run_id, seen.state_id, seen.state_name) for seen in states]
+        assert recorded == [(observed.run_id, observed.state_id, observed.state_name) for observed in states]
 
     with Store(store_url) as store, asyncio.Runner() as loop:
         check()

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import zygote
 
-from o9.mirror.outlet import Outlet
-from o9.mirror.seen import FLOW, Run, Seen, operation_for
+from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.spool import Spool, deliver, refused
+from o9.mirror.spooling_writer import SpoolingWriter
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
@@ -57,7 +57,7 @@ def adoption() -> Adopt:
 def state_of(number: int) -> RecordPrefectState:
     at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
     state_type, name = NAMES[number].split() if number < len(NAMES) else ("RUNNING", f"Running {number}")
-    return operation_for(Seen(FLOW, "r", "r", f"s{number}", state_type, name, "", at), RUN, Cause.HOOK, "node")
+    return operation_for(ObservedState(FLOW, "r", "r", f"s{number}", state_type, name, "", at), RUN, Cause.HOOK, "node")
 
 
 def recorded(store: Store) -> list[str]:
@@ -320,7 +320,7 @@ def test_stores_do_not_get_each_other_s(folder: Path, store: Store, tmp_path: Pa
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> float:
     """The seconds that a store which hangs is waited for."""
-    monkeypatch.setattr("o9.mirror.outlet.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("o9.mirror.spooling_writer.PATIENCE_SECONDS", 0.2)
     return 0.2
 
 
@@ -328,12 +328,12 @@ def test_while_something_waits_the_new_goes_behind_it(
     folder: Path, store: Store, patience: float, wait_until: Callable[..., Any]
 ) -> None:
     """A store that hangs: the first write waits a little, those behind it not at all, and the order holds."""
-    outlet = Outlet(store.url, lambda: store)
+    writer = SpoolingWriter(store.url, lambda: store)
 
     async def write(*operations: Any) -> float:
         began = time.monotonic()
         for operation in operations:
-            await outlet.write(operation)
+            await writer.write(operation)
         return time.monotonic() - began
 
     assert asyncio.run(write(adoption(), state_of(0))) < 1.0
@@ -345,7 +345,7 @@ def test_while_something_waits_the_new_goes_behind_it(
     assert recorded(store) == ["s0"]
     other.execute("COMMIT")
     other.close()
-    wait_until(lambda: not outlet.is_away)
+    wait_until(lambda: not writer.is_away)
     assert asyncio.run(write(state_of(30))) < 1.0
     assert recorded(store) == [f"s{number}" for number in range(31)]
     assert list(folder.iterdir()) == []
@@ -355,16 +355,16 @@ def test_a_store_that_cannot_be_opened_yet(
     folder: Path, store_url: str, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     missing = tmp_path / "mount" / "store.db"
-    outlet = Outlet(str(missing), lambda: Store(str(missing)))
+    writer = SpoolingWriter(str(missing), lambda: Store(str(missing)))
 
     async def write(*operations: Any) -> None:
         for operation in operations:
-            await outlet.write(operation)
+            await writer.write(operation)
 
     asyncio.run(write(adoption(), state_of(0), state_of(1)))
-    assert outlet.is_away
+    assert writer.is_away
     missing.parent.mkdir()
-    wait_until(lambda: not outlet.is_away)
+    wait_until(lambda: not writer.is_away)
     asyncio.run(write(state_of(2)))
     with Store(str(missing)) as store:
         assert recorded(store) == ["s0", "s1", "s2"]
@@ -373,39 +373,39 @@ def test_a_store_that_cannot_be_opened_yet(
 def test_one_that_is_refused_does_not_keep_the_others_waiting(
     folder: Path, store: Store, patience: float, wait_until: Callable[..., Any]
 ) -> None:
-    outlet = Outlet(store.url, lambda: store)
+    writer = SpoolingWriter(store.url, lambda: store)
 
     async def write(*operations: Any) -> None:
         for operation in operations:
-            await outlet.write(operation)
+            await writer.write(operation)
 
     asyncio.run(write(adoption()))
     with contextlib.closing(sqlite3.connect(store.url)) as connection:
         connection.execute(NOT_THIS_ONE)
         asyncio.run(write(state_of(0), state_of(1)))
-        wait_until(lambda: not outlet.is_away)
+        wait_until(lambda: not writer.is_away)
         asyncio.run(write(state_of(2)))
         assert recorded(store) == ["s1", "s2"]
     assert [json.loads(line)["state"]["state_id"] for line in lines_kept(folder)] == ["s0"]
 
 
 def test_at_the_end_a_last_try(folder: Path, store: Store, patience: float) -> None:
-    outlet = Outlet(store.url, lambda: store)
+    writer = SpoolingWriter(store.url, lambda: store)
     other = sqlite3.connect(store.url, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    asyncio.run(outlet.write(adoption()))
+    asyncio.run(writer.write(adoption()))
     other.execute("COMMIT")
     other.close()
-    outlet.close()
+    writer.close()
     assert store.get("run-r") is not None
 
 
 def test_what_the_operation_itself_raises_reaches_the_caller(folder: Path, store: Store) -> None:
-    outlet = Outlet(store.url, lambda: store)
+    writer = SpoolingWriter(store.url, lambda: store)
     with pytest.raises(Exception, match="no optimization 'run-r'") as raised:
-        asyncio.run(outlet.write(state_of(0)))
+        asyncio.run(writer.write(state_of(0)))
     assert not isinstance(raised.value, OptimizationStoreError)
-    assert not outlet.is_away
+    assert not writer.is_away
 
 
 def test_a_forked_child_leaves_its_parent_s_file_alone(folder: Path, store: Store) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prefect import flow, task
 
-from o9.flows.mirror import _to_tell, mirror_states
-from o9.mirror.seen import FLOW, Seen
+from o9.flows.mirror import _to_record, mirror_states
+from o9.mirror.observed_state import FLOW, ObservedState
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationPriority, OptimizationType
@@ -110,16 +110,16 @@ def test_only_a_flow_can_be_mirrored(what: Any) -> None:
     assert refused.value.field == "flow"
 
 
-def seen(state_id: str, state_type: str) -> Seen:
-    return Seen(FLOW, "r", "r", state_id, state_type, state_type.capitalize(), "", utc_now())
+def seen(state_id: str, state_type: str) -> ObservedState:
+    return ObservedState(FLOW, "r", "r", state_id, state_type, state_type.capitalize(), "", utc_now())
 
 
-def test_a_state_that_prefect_never_had_is_not_told() -> None:
+def test_a_state_that_prefect_never_had_is_not_recorded() -> None:
     pending, running = seen("1", "PENDING"), seen("2", "RUNNING")
     cancelling, crashed = seen("3", "CANCELLING"), seen("4", "CRASHED")
-    assert _to_tell([], running) == [running]
-    assert _to_tell([pending], running) == [pending, running], "Prefect may answer a moment late"
-    assert _to_tell([pending, running], running) == [pending, running]
-    assert _to_tell([pending, running], cancelling) == [pending, running]
-    assert _to_tell([pending, running, crashed], crashed) == [pending, running, crashed]
-    assert _to_tell([], crashed) == [crashed], "Prefect is away"
+    assert _to_record([], running) == [running]
+    assert _to_record([pending], running) == [pending, running], "Prefect may answer a moment late"
+    assert _to_record([pending, running], running) == [pending, running]
+    assert _to_record([pending, running], cancelling) == [pending, running]
+    assert _to_record([pending, running, crashed], crashed) == [pending, running, crashed]
+    assert _to_record([], crashed) == [crashed], "Prefect is away"

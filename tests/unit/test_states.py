@@ -21,7 +21,7 @@ from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
 from o9.store.intents import SetIntent
-from o9.store.leases import Claim, Lost
+from o9.store.leases import AbandonClaim, Claim
 from o9.store.ledger import CommitStep
 from o9.store.store import Store
 from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
@@ -147,7 +147,7 @@ class Lives(RuleBasedStateMachine):
             assert len(self.store.trials(key)) == model.steps
         for key, model in self.model.items():
             if model.leased:
-                self.store.write(Lost(key, self.fence(key), "node"))
+                self.store.write(AbandonClaim(key, self.fence(key), "node"))
             state = self.store.get(key)
             if state is not None and state.status not in ENDED:
                 wish = model.intent if model.intent in FINAL else Intent.CANCEL
@@ -279,7 +279,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def lose(self) -> None:
         key = next(key for key, m in self.model.items() if m.leased)
-        assert self.store.write(Lost(key, self.fence(key), "node"))
+        assert self.store.write(AbandonClaim(key, self.fence(key), "node"))
         self.lost(key)
 
     def lost(self, key: str) -> None:

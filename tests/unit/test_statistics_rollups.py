@@ -34,7 +34,7 @@ from o9.statistics.upkeep import HOURS_SURE, keep_up
 from o9.store import unit
 from o9.store.codec import unpack_returns
 from o9.store.intents import SetIntent
-from o9.store.leases import Claim, Lost
+from o9.store.leases import AbandonClaim, Claim
 from o9.store.ledger import Amend, CommitStep
 from o9.store.pruning import Prune
 from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Key, Sums, bucket_centre, bucket_of, quantile
@@ -128,7 +128,7 @@ class History:
     def kill(self, key: str, number: int, value: float) -> None:
         holding = self.store.holding(key)
         if number % 2 and holding is not None:
-            self.store.write(Lost(key, holding.fence, "node"))
+            self.store.write(AbandonClaim(key, holding.fence, "node"))
         else:
             sweep(self.store, "node")
 

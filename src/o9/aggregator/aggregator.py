@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from o9.aggregator.findings import Findings
 from o9.aggregator.late_runs import late_runs
+from o9.aggregator.monitor_alerts import MonitorAlerts
 from o9.aggregator.node import Node
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server
 from o9.aggregator.schedules import Schedule, checked, in_nodes
@@ -26,11 +26,11 @@ from o9.api.api import OptimizationAPI
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import release_store, use_store
 from o9.coordinator.coordinator import OptimizationCoordinator
-from o9.flows.presence import depart
+from o9.flows.membership import leave_store
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.control import Control, ControlVerbs
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.mirror.outlet import close_outlet
+from o9.mirror.spooling_writer import close_writer
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.loops import check_loop
 from o9.model.optimization import (
@@ -95,7 +95,7 @@ class OptimizationStateAggregator(ControlVerbs):
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
         self._following = (self.synchronizer, self.statistics, self.health_checker)
-        self._findings = Findings(self.monitor, self.alert_system)
+        self._monitor_alerts = MonitorAlerts(self.monitor, self.alert_system)
         self._suspender = Suspender(self.health_checker, self._interval)
         self._rules = RuleWatch(
             self.alert_system,
@@ -114,7 +114,7 @@ class OptimizationStateAggregator(ControlVerbs):
             await self._initialize()
 
     async def start(self, report: Callable[[str], None] | None = None) -> None:
-        """Ready to run optimizations when it returns. `report` is told, in words, what it waits for."""
+        """Ready to run optimizations when it returns. `report` is called with what this waits for, in words."""
         async with self._gate:
             await self._initialize()
             if self._node is None:
@@ -137,8 +137,8 @@ class OptimizationStateAggregator(ControlVerbs):
                 store, self._store = self._store, None
                 await self.alert_system.cleanup()
                 release_store(store)
-                await asyncio.to_thread(depart, store)
-                await asyncio.to_thread(close_outlet, store)
+                await asyncio.to_thread(leave_store, store)
+                await asyncio.to_thread(close_writer, store)
                 await asyncio.to_thread(store.close)
 
     async def __aenter__(self) -> Self:
@@ -230,7 +230,7 @@ class OptimizationStateAggregator(ControlVerbs):
         return await self.statistics.get_optimization_rankings(metric_name, limit)
 
     async def send_alert(self, alert: OptimizationAlert) -> str | None:
-        """Record it, durably; who is told, and when, the alert system decides. Returns its episode's id.
+        """Record it, durably; the alert system decides who is notified, and when. Returns its episode's id.
 
         Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id with other content.
         """
@@ -300,7 +300,7 @@ class OptimizationStateAggregator(ControlVerbs):
         with self._node.prefect_settings():  # blocks of the alerts' file are loaded under these
             await self.alert_system.start()
         await self._rules.start(self._node.name, self._node.prefect_alive, self._late_runs)
-        self._findings.start()
+        self._monitor_alerts.start()
         await self.monitor.start()
         await self.api.start()
 
@@ -327,7 +327,7 @@ class OptimizationStateAggregator(ControlVerbs):
             for component in self._following:
                 await component.stop()
             await self.monitor.stop()
-            await self._findings.stop()
+            await self._monitor_alerts.stop()
             await self._rules.stop()
             await asyncio.gather(node.stop(), self.alert_system.stop())
             await self.coordinator.stop()

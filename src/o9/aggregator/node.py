@@ -1,4 +1,4 @@
-"""One running node: its Prefect server, its sign of life, what it runs, and its ears for what Prefect does.
+"""One running node: its Prefect server, its heartbeat, its dispatcher, and its listener to Prefect's events.
 
 Owned by one event loop. `start` returns when it is ready to run optimizations; `stop` leaves nothing behind. A Prefect
 server that dies is found again or replaced, and what runs notices that for itself.
@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from o9.aggregator.dispatch import Dispatcher
+from o9.aggregator.dispatcher import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
 from o9.aggregator.scheduler import Scheduler
 from o9.aggregator.schedules import Schedule
 from o9.lifecycle.control import Control
-from o9.lifecycle.presence import Presence
+from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
@@ -31,7 +31,7 @@ from o9.strategies.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 RECONCILE_SECONDS = 30.0
-LOOK_SECONDS = 1.0  # for work, for wishes from other processes, and for a server that has died
+LOOK_SECONDS = 1.0  # for work, for intents from other processes, and for a server that has died
 
 
 class Node:
@@ -56,7 +56,7 @@ class Node:
         self._store = store
         self._server = server
         self._control = control
-        self._tell_dead = on_dead
+        self._report_dead = on_dead
         self._loop = asyncio.get_running_loop()
         self.dispatcher = Dispatcher(
             store,
@@ -67,11 +67,11 @@ class Node:
             observe_seconds=interval,
             on_trouble=self._look_after_prefect,
             guard=control.guard,
-            hindrance=lambda: hindrance() if self._presence.holds else "it cannot renew its leases",
+            hindrance=lambda: hindrance() if self._heartbeat.holds else "it cannot renew its leases",
         )
         # Where the event loop is held for so long, other nodes take over what is held here.
         self._watchdog = Watchdog(self._loop, give_up_seconds=lease_seconds)
-        self._presence = Presence(
+        self._heartbeat = NodeHeartbeat(
             store,
             self.name,
             lease_seconds,
@@ -107,14 +107,14 @@ class Node:
         await asyncio.wait(helpers)
         await self._listener.stop()
         await asyncio.gather(self._scheduler.stop(), self.dispatcher.stop())
-        await asyncio.to_thread(self._presence.stop)
+        await asyncio.to_thread(self._heartbeat.stop)
         await asyncio.to_thread(self._watchdog.stop)
         await self._server.close()
 
     async def start(self) -> None:
         """Raises OptimizationError; the server is closed by `stop` alone."""
         self._leave_sigterm_as_it_was()
-        await asyncio.to_thread(self._presence.start)
+        await asyncio.to_thread(self._heartbeat.start)
         try:
             with prefect_client_settings(self._server):  # tasks that are created inside keep these settings
                 await self.dispatcher.start()
@@ -126,7 +126,7 @@ class Node:
                 )
                 self._tasks.append(asyncio.create_task(reconciling, name="o9-reconcile"))
         except BaseException:
-            await asyncio.to_thread(self._presence.stop)
+            await asyncio.to_thread(self._heartbeat.stop)
             raise
         watching = periodic(self._watch_server, LOOK_SECONDS, ErrorBoundary(logger, "looking after Prefect's server"))
         self._tasks.append(asyncio.create_task(watching, name="o9-watch-server"))
@@ -139,12 +139,12 @@ class Node:
             self._loop.add_signal_handler(signal.SIGTERM, _end_by_sigterm)
 
     def _on_dead(self, names: tuple[str, ...]) -> None:
-        """On the presence's thread, before what they held is freed."""
-        self._tell_dead(names)
+        """On the heartbeat's thread, before what they held is freed."""
+        self._report_dead(names)
         deliver(self._store)
 
     def _on_freed(self) -> None:
-        """On the presence's thread: somebody died. What he held waits, and Prefect believes that it runs."""
+        """On the heartbeat's thread: somebody died. What he held waits, and Prefect believes that it runs."""
         self._loop.call_soon_threadsafe(self.dispatcher.wake)
         self._loop.call_soon_threadsafe(self._reconcile_now.set)
 

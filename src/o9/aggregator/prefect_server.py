@@ -68,7 +68,7 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
     """Return a Prefect server that answers: the configured one, or this machine's local one, started if need be.
 
     Args:
-        report: is told in plain words, in the caller's event loop, what this waits for.
+        report: is called, in the caller's event loop, with what this waits for, in words.
 
     Raises:
         OptimizationCoordinationError: the configured server cannot be reached, or the local one does not start; the
@@ -82,13 +82,13 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
 
     loop = asyncio.get_running_loop()
 
-    def tell(text: str) -> None:
+    def pass_on(text: str) -> None:
         if report is not None and not wait.abandoned.is_set():
             loop.call_soon_threadsafe(report, text)
 
     wait = _Wait(START_SECONDS)
     place = _Place.from_settings()
-    work = loop.run_in_executor(None, _find_or_start, place, wait, tell)
+    work = loop.run_in_executor(None, _find_or_start, place, wait, pass_on)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

@@ -28,7 +28,7 @@ from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
-from o9.store.leadership import Lead, LetGo
+from o9.store.leadership import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Scheduler:
         self._kept = [(schedule, schedule.load()) for schedule in schedules]
         self._keeping: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[datetime]] = {}
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin; or go on with the server that Prefect's settings name now. What runs notices that for itself."""
@@ -90,11 +90,11 @@ class Scheduler:
         held = await self._store.read_async(self._store.alerts.leader, schedule.lease)
         due = due_at(schedule, held, utc_now())
         if due > utc_now():
-            self._tell(schedule, _next(due, runner_of(held), self._node))
+            self._log(schedule, _next(due, runner_of(held), self._node))
             return due
         # While it runs, for as long as any lease: a node that is too busy to renew it every second loses it to nobody.
         seconds = max(schedule.every.total_seconds(), settings().lease_seconds)
-        claim = Lead(schedule.lease, claimant(self._node, utc_now()), seconds)
+        claim = AcquireLeadership(schedule.lease, claimant(self._node, utc_now()), seconds)
         fence = await self._store.write_async(claim)
         if fence is None:  # another node was quicker, or the database's clock is behind
             return utc_now() + min(schedule.every, LOOK)
@@ -103,7 +103,7 @@ class Scheduler:
         run.add_done_callback(lambda _: self._running.pop(schedule.name))
         return await asyncio.shield(run)
 
-    async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: Lead, fence: int) -> datetime:
+    async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: AcquireLeadership, fence: int) -> datetime:
         """One flow run; answers with when to look again."""
         began = utc_now()
         running_beside()
@@ -117,13 +117,15 @@ class Scheduler:
         except (asyncio.CancelledError, SystemExit, PrefectSignal) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                await self._store.write_async(LetGo(claim.name, fence))  # cut off: whoever is next begins it anew
+                await self._store.write_async(
+                    ReleaseLeadership(claim.name, fence)
+                )  # cut off: whoever is next begins it anew
                 raise
             # Prefect lets these through, having recorded the end: the flow exits, or what it awaits was cancelled.
             state = Crashed(message=repr(error))
         except Exception:  # what the flow itself raises becomes its state: this is Prefect's, or its server is away
             logger.exception("%s could not be run; trying again in %s", schedule.name, LOOK)
-            await self._store.write_async(LetGo(claim.name, fence))
+            await self._store.write_async(ReleaseLeadership(claim.name, fence))
             return utc_now() + LOOK
         finally:
             keeping.cancel()
@@ -135,12 +137,12 @@ class Scheduler:
         how = f"{state.name} after {(now - began).total_seconds():.1f} s".lower()
         why = f": {state.message.splitlines()[0]}" if state.message and not state.is_completed() else ""
         level = logging.INFO if state.is_completed() else logging.ERROR
-        self._tell(schedule, f"{how}{why}; {_next(due)}", level)
+        self._log(schedule, f"{how}{why}; {_next(due)}", level)
         return due
 
-    def _tell(self, schedule: Schedule, text: str, level: int = logging.INFO) -> None:
-        if self._told.get(schedule.name) != text:
-            self._told[schedule.name] = text
+    def _log(self, schedule: Schedule, text: str, level: int = logging.INFO) -> None:
+        if self._logged.get(schedule.name) != text:
+            self._logged[schedule.name] = text
             logger.log(level, "%s: %s", schedule.name, text)
 
 

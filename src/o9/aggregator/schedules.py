@@ -70,7 +70,7 @@ FIRST_AFTER, APART = timedelta(seconds=10), timedelta(seconds=5)
 
 
 def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
-    """What an aggregator runs unless it is told otherwise: all that recur, the health checks at its own interval.
+    """What an aggregator runs by default: all that recur, the health checks at its own interval.
 
     It prunes every hour, since each of these runs leaves something in Prefect.
     """

@@ -27,7 +27,7 @@ from o9.alerts.notice import Notice
 from o9.alerts.reasons import Reason
 from o9.alerts.record import notice_in
 from o9.alerts.stages import Failure
-from o9.lifecycle.presence import dead_on_this_host
+from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
 from o9.store.alert_channels import KeepChannels, LeaveChannels

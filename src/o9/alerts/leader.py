@@ -29,13 +29,13 @@ from o9.alerts.notice import Notice
 from o9.alerts.reasons import Reason
 from o9.alerts.record import UNREADABLE, alert_in, groups_in, kept_of, new_notice, silence_or_none, untold
 from o9.alerts.stages import TRIED_FOR, duration
-from o9.lifecycle.leading import Leading
+from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
 from o9.store.alert_reads import Episode
 from o9.store.alerts import LapseAlerts
 from o9.store.codec import moment, to_json
-from o9.store.leadership import Lead
+from o9.store.leadership import AcquireLeadership
 from o9.store.outbox import Decide, GiveUp, RecordUntold, Untold
 from o9.store.store import Store
 
@@ -78,7 +78,7 @@ class Leader:
         self._file = file
         self._channel_name = channel_name
         self._clock = clock or Clock()
-        self._leading = Leading(store, LEASE, lease_seconds)
+        self._leading = Leadership(store, LEASE, lease_seconds)
         self._ticked_at = 0.0
         self._engine: Engine | None = None
         self._after = (0, "")
@@ -120,7 +120,7 @@ class Leader:
             self._forget()  # what the engine decided may not be written: the next one is made of what is
             raise
 
-    def renewal(self) -> Lead | None:
+    def renewal(self) -> AcquireLeadership | None:
         """What keeps the lease while a tick takes its time; give the answer to `renewed`. From any thread.
 
         None: this node does not lead, or its tick hangs, and somebody else is to lead.
@@ -140,12 +140,12 @@ class Leader:
         """Let somebody else lead at once."""
         self._leaving = False
         self._forget()
-        if (going := self._leading.let_go()) is not None:
+        if (going := self._leading.release()) is not None:
             self._store.write(going)
 
     def _lead(self) -> bool:
         before = self._leading.fence
-        leads = self._leading.lead(self._node)
+        leads = self._leading.acquire(self._node)
         if self._leading.fence != before:
             self._engine = None
         return leads

@@ -18,7 +18,7 @@ from o9.store.store import Store
 FEED_PAGE = 1000
 POLL_SECONDS = 0.2
 PARKED = frozenset({OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED})
-TAKE_NO_WORK = ("#flows", "#sync")  # how `o9.flows.presence` and a synchronizer alone end the names of their nodes
+TAKE_NO_WORK = ("#flows", "#sync")  # how `o9.flows.membership` and a synchronizer alone end the names of their nodes
 
 
 @dataclass

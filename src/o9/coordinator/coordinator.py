@@ -1,7 +1,7 @@
-"""Submission and control: what people ask for, written down so that whoever runs optimizations hears of it.
+"""Submission and control: what people ask for is recorded, and the processes that run optimizations read it.
 
 The coordinator runs nothing. An aggregator on the same store does, in this process or another; where none lives, what
-is queued waits, and a warning says so. Started, it tells of what happens to all optimizations, on whichever node.
+is queued waits, and a warning says so. Started, it emits events for what happens to all optimizations, on any node.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         async def look() -> None:
             nonlocal cursor
             for row in await self.store.read_async(self.store.transitions_since, cursor):
-                await self._tell(row)
+                await self._emit_for(row)
                 cursor = row["id"]
 
         self._repeat(look, self._interval, "reading what has happened")
 
-    async def _tell(self, row: Mapping[str, Any]) -> None:
+    async def _emit_for(self, row: Mapping[str, Any]) -> None:
         await self.emit("transition", row)
         event = f"optimization_{row['to_status']}"
         if self.has_callbacks(event):

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
 
-from o9.lifecycle.presence import warn_if_nobody_works
+from o9.lifecycle.heartbeat import warn_if_nobody_works
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import CALLBACK_SECONDS, called
 from o9.model.errors import OptimizationLifecycleError

@@ -18,7 +18,7 @@ JUMP_SECONDS = 1.0
 
 
 class Lookout:
-    """Told of every look at the leases. `lease_seconds`: for how long nobody may look before it must begin anew."""
+    """Is given every reading of the leases. `lease_seconds`: for how long nobody may look before it must begin anew."""
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease_seconds = lease_seconds
@@ -48,7 +48,7 @@ class Lookout:
 
 
 class StoreClock:
-    """Told of every reading of the store's clock; notices when that has jumped."""
+    """Is given every reading of the store's clock; notices when that has jumped."""
 
     def __init__(self) -> None:
         self._ahead: tuple[float, float] | None = None

@@ -1,7 +1,7 @@
-"""Which process a node is, told apart from every other one, on this machine and elsewhere.
+"""Which process a node is, distinguished from every other one, on this machine and elsewhere.
 
 A host's name and a pid are not enough: containers share both, and a pid is used again. Neither is the time of a
-process's start, which follows the wall clock when that is set. Linux tells three things that together no other process
+process's start, which follows the wall clock when that is set. Linux gives three things that together no other process
 has: the boot, the PID namespace, and the start in ticks since that boot.
 """
 
@@ -16,7 +16,7 @@ PROCESS = "process"  # in a node's `info`
 
 
 def identity(pid: int) -> str | None:
-    """Of the process that has this pid here and now; None where the system does not tell."""
+    """Of the process that has this pid here and now; None where the system does not say."""
     here = _boot_and_namespace()
     started = _started(pid) if here else None
     return f"{here} {started}" if started else None
@@ -25,7 +25,7 @@ def identity(pid: int) -> str | None:
 def lives(node: Row) -> bool | None:
     """Whether the process that announced itself as `node` (a row of the store) lives.
 
-    None where that cannot be told from here, and only its lease decides: it is of another machine, boot or PID
+    None where that cannot be known from here, and only its lease decides: it is of another machine, boot or PID
     namespace, or the system does not say.
     """
     here, (there, _, started) = _boot_and_namespace(), str(node["info"].get(PROCESS, "")).rpartition(" ")

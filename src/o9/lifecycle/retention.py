@@ -68,7 +68,7 @@ def horizon(days: float, now: datetime, field: str = "days") -> str:
 
 
 async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress: Progress | None = None) -> Removed:
-    """Delete what ended before the ISO moment `before`, alerts that were over and what was told of them before that,
+    """Delete what ended before the ISO moment `before`, alerts that were over and their notifications before that,
     and the changes of the feed that are older.
     """
     removed = Removed(before)

@@ -1,1 +1,1 @@
-"""Prefect's states into ours: each taken once, in Prefect's own order."""
+"""Prefect's states into ours: each ingested once, in Prefect's own order."""

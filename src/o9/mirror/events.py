@@ -1,7 +1,7 @@
 """Prefect's event stream into the store: what people do in Prefect's UI, and the states that no hook reports.
 
 Contract. Owned by one event loop. It reconnects by itself for as long as it takes; what it missed meanwhile is the
-reconciler's. A state that may be somebody's wish (cancelled, paused, resumed) is taken at once; the others half a
+reconciler's. A state that may carry an intent (cancelled, paused, resumed) is ingested at once; the others half a
 second later and together, when the run's own hooks have recorded most of them. Idle it costs nothing. A run that the
 store does not know is somebody else's: asked for during the first FOREIGN_SECONDS, since its first hook may be about to
 make it known, and then no more, until it begins to run again or somebody wants something of it.
@@ -23,10 +23,10 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 from websockets.exceptions import WebSocketException
 
-from o9.mirror.mapping import may_be_a_wish
+from o9.mirror.ingest import Request, ingest
+from o9.mirror.interpretation import may_ask
+from o9.mirror.observed_state import FLOW, ObservedState, Run, observed_in
 from o9.mirror.run_registry import RUNS
-from o9.mirror.seen import FLOW, Run, Seen, seen_in
-from o9.mirror.taking import Request, take
 from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
 from o9.model.loops import Backoff
 from o9.store.store import Store
@@ -51,7 +51,7 @@ class _Known:
 
 
 class EventListener:
-    """`request` records what somebody wants, see `o9.mirror.taking`."""
+    """`request` records what somebody wants, see `o9.mirror.ingest`."""
 
     def __init__(self, store: Store, node: str, *, request: Request) -> None:
         self._store = store
@@ -60,7 +60,7 @@ class EventListener:
         self._listening: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._runs: OrderedDict[str, _Known] = OrderedDict()
-        self._waiting: dict[str, list[Seen]] = {}
+        self._waiting: dict[str, list[ObservedState]] = {}
         self._count = 0
         self._taking: dict[str, asyncio.Task[None]] = {}
 
@@ -115,17 +115,17 @@ class EventListener:
             await asyncio.sleep(RECONNECT.pause(failures))
 
     async def _hear(self, event: Any) -> None:
-        found = seen_in(event)
+        found = observed_in(event)
         if found is None or RUNS.is_recorded(found[1].state_id):
             return
-        flow_run_id, seen = found
-        wish = may_be_a_wish(seen.run_kind, seen.state_type, seen.state_name)
-        begins = wish or (seen.run_kind == FLOW and seen.state_type == "RUNNING")
+        flow_run_id, observed = found
+        asks = may_ask(observed.run_kind, observed.state_type, observed.state_name)
+        begins = asks or (observed.run_kind == FLOW and observed.state_type == "RUNNING")
         if self._is_foreign(flow_run_id, begins) or self._count >= WAITING_LIMIT:
             return
-        self._waiting.setdefault(flow_run_id, []).append(seen)
+        self._waiting.setdefault(flow_run_id, []).append(observed)
         self._count += 1
-        self._take_soon(flow_run_id, at_once=wish)
+        self._take_soon(flow_run_id, at_once=asks)
 
     def _is_foreign(self, flow_run_id: str, begins: bool) -> bool:
         known = self._runs.get(flow_run_id)
@@ -171,7 +171,7 @@ class EventListener:
         if self._taking.get(flow_run_id) is me:
             del self._taking[flow_run_id]
 
-    async def _take_now(self, flow_run_id: str, heard: list[Seen]) -> int:
+    async def _take_now(self, flow_run_id: str, heard: list[ObservedState]) -> int:
         """How many of them are done with: none while nobody has said yet whose the run is."""
         known = self._runs.get(flow_run_id) or _Known(None, 0.0)
         # Asked again for each batch: an attempt that was suspended and resumed is the next one, on the same run.
@@ -179,8 +179,8 @@ class EventListener:
         known.run = Run.of_row(row) if row else None
         if known.run is None:
             return len(heard) if time.monotonic() >= known.until else 0
-        found = [(known.run, seen) for seen in heard]
-        await take(self._store, self._node, found, Cause.EVENT, request=self._request)
+        found = [(known.run, observed) for observed in heard]
+        await ingest(self._store, self._node, found, Cause.EVENT, request=self._request)
         return len(heard)
 
     def _forget(self, flow_run_id: str, count: int) -> None:

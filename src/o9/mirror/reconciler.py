@@ -2,7 +2,7 @@
 
 Contract. Every run that is open in the store is looked at; what one of them raises is logged and does not stop the
 others. It may run at any time, beside everything else and beside itself on another node. Nothing that lives is ended:
-see `o9.mirror.verdicts`. Raises PrefectAwayError where Prefect does not answer at all.
+see `o9.mirror.decisions`. Raises PrefectAwayError where Prefect does not answer at all.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed
 
-from o9.mirror.seen import FLOW, SUBFLOW, TASK, TERMINAL, Run, Seen, seen_of
-from o9.mirror.taking import Request, Taken, take
-from o9.mirror.verdicts import Because, RunView, Verdict, verdict_on
+from o9.mirror.decisions import RunDecision, RunReason, RunView, decide_run
+from o9.mirror.ingest import Ingested, Request, ingest
+from o9.mirror.observed_state import FLOW, SUBFLOW, TASK, TERMINAL, ObservedState, Run, observed_state
 from o9.model.errors import OptimizationCoordinationError, OptimizationError
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
@@ -68,7 +68,7 @@ class Report:
             f"{self.crashed} set to Crashed" * bool(self.crashed),
             f"{self.cancelled} cancelled in Prefect" * bool(self.cancelled),
             f"{len(self.missing)} that Prefect has no more: {', '.join(self.missing)}" * bool(self.missing),
-            f"wishes heard for {', '.join(self.heard)}" * bool(self.heard),
+            f"intents of people for {', '.join(self.heard)}" * bool(self.heard),
             f"freed what the dead held: {', '.join(self.swept)}" * bool(self.swept),
             f"{self.delivered} states delivered from the spool" * bool(self.delivered),
             f"{self.errors} could not be compared, see the log" * bool(self.errors),
@@ -144,19 +144,19 @@ class _Work:
             logger.exception("could not compare the flow run %s with Prefect", row["run_id"])
 
     async def _one(self, row: dict[str, Any], flow_run: FlowRun | None) -> None:
-        run, taken = Run.of_row(row), Taken()
+        run, ingested = Run.of_row(row), Ingested()
         if flow_run is not None:
-            taken = await self._take_missing(run, flow_run)
-            self._report.states += taken.states
-            if taken.intents:
+            ingested = await self._take_missing(run, flow_run)
+            self._report.states += ingested.states
+            if ingested.intents:
                 self._report.heard.append(run.optimization_id)
-        verdict = verdict_on(await self._view(row, flow_run, fresh=taken.states > 0))
-        if verdict.because is Because.GONE:
+        decision = decide_run(await self._view(row, flow_run, fresh=ingested.states > 0))
+        if decision.because is RunReason.GONE:
             self._report.missing.append(run.run_id)
-        if verdict.set_to is not None:
+        if decision.set_to is not None:
             assert flow_run is not None
-            await self._tell_prefect(run, flow_run, verdict)
-        if verdict.close:
+            await self._set_in_prefect(run, flow_run, decision)
+        if decision.close:
             await self._store.write_async(CloseRun(run.run_id))
             self._report.closed += 1
 
@@ -176,7 +176,7 @@ class _Work:
             status=status,
             intent=Intent(row["intent"]),
             leased=row["lease_node"] is not None,
-            parked=row["parked_run_id"] == row["run_id"],
+            suspended=row["parked_run_id"] == row["run_id"],
             prefect_type=state.type.value if state else None,
             settled=not mirrored or state is None or utc_now() - state.timestamp >= self._settle,
         )
@@ -190,7 +190,7 @@ class _Work:
         return RunView(**vars(view) | {"quiet": quiet, "holder_lives": lives})
 
     async def _holder_lives(self, name: str) -> bool:
-        """Whether the node that recorded this flow's last move by itself still gives signs of life."""
+        """Whether the node that recorded this flow's last move by itself still gives a heartbeat."""
         moves = await self._store.read_async(self._store.transitions, name)
         holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
         nodes = await self._store.read_async(self._store.nodes)
@@ -199,7 +199,7 @@ class _Work:
         alive = (node for node in nodes if newest - node["heartbeat_at"] <= 2 * settings().lease_seconds)
         return any(node["node_id"] == holder for node in alive)
 
-    async def _take_missing(self, run: Run, flow_run: FlowRun) -> Taken:
+    async def _take_missing(self, run: Run, flow_run: FlowRun) -> Ingested:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
         known = await self._store.read_async(self._store.known_states, run.optimization_id)
         heard = await self._history(run, FLOW, flow_run, flow_run.id)
@@ -207,9 +207,11 @@ class _Work:
             heard += await self._of_tasks(run, flow_run.id, known, over)
             if over:  # only now: one that is mirrored itself has said so by now, and its states are its own
                 heard += await self._of_subflows(run, flow_run.id, known)
-        return await take(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
+        return await ingest(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
 
-    async def _of_tasks(self, run: Run, flow_run_id: UUID, known: set[str], over: bool) -> list[tuple[Run, Seen]]:
+    async def _of_tasks(
+        self, run: Run, flow_run_id: UUID, known: set[str], over: bool
+    ) -> list[tuple[Run, ObservedState]]:
         """While the flow runs only tasks whose present state is not known: each history is a request of its own."""
         tasks, offset = [], 0
         mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
@@ -219,8 +221,8 @@ class _Work:
         histories = await asyncio.gather(*(self._history(run, TASK, task_run, task_run.id) for task_run in tasks))
         return [pair for history in histories for pair in history]
 
-    async def _of_subflows(self, run: Run, flow_run_id: UUID, known: set[str]) -> list[tuple[Run, Seen]]:
-        heard: list[tuple[Run, Seen]] = []
+    async def _of_subflows(self, run: Run, flow_run_id: UUID, known: set[str]) -> list[tuple[Run, ObservedState]]:
+        heard: list[tuple[Run, ObservedState]] = []
         mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
         offset = 0
         while page := await self._client.read_flow_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
@@ -232,26 +234,26 @@ class _Work:
                     heard += await self._of_subflows(run, subflow.id, known)
         return heard
 
-    async def _history(self, run: Run, kind: str, of: Any, run_id: UUID) -> list[tuple[Run, Seen]]:
+    async def _history(self, run: Run, kind: str, of: Any, run_id: UUID) -> list[tuple[Run, ObservedState]]:
         async with self._turns:
             if kind == TASK:
                 states = await self._client.read_task_run_states(run_id)
             else:
                 states = await self._client.read_flow_run_states(run_id)
-        return [(run, seen_of(kind, of, state)) for state in states]
+        return [(run, observed_state(kind, of, state)) for state in states]
 
-    async def _tell_prefect(self, run: Run, flow_run: FlowRun, verdict: Verdict) -> None:
-        message = f"O9: {verdict.because.value} (optimization {run.optimization_id}, attempt {run.attempt})"
+    async def _set_in_prefect(self, run: Run, flow_run: FlowRun, decision: RunDecision) -> None:
+        message = f"O9: {decision.because.value} (optimization {run.optimization_id}, attempt {run.attempt})"
         state: State[Any]
-        if verdict.set_to == "CANCELLING":
+        if decision.set_to == "CANCELLING":
             state = State(type=StateType.CANCELLING, message=message)
         else:
-            state = (Cancelled if verdict.set_to == "CANCELLED" else Crashed)(message=message)
+            state = (Cancelled if decision.set_to == "CANCELLED" else Crashed)(message=message)
         # One that is only asked to end does it by Prefect's rules; the others are dead, whatever the rules say.
-        await self._client.set_flow_run_state(flow_run.id, state, force=verdict.set_to != "CANCELLING")
-        logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, verdict.set_to, verdict.because.value)
-        self._report.crashed += verdict.set_to == "CRASHED"
-        self._report.cancelled += verdict.set_to != "CRASHED"
+        await self._client.set_flow_run_state(flow_run.id, state, force=decision.set_to != "CANCELLING")
+        logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, decision.set_to, decision.because.value)
+        self._report.crashed += decision.set_to == "CRASHED"
+        self._report.cancelled += decision.set_to != "CRASHED"
         heard = await self._history(run, FLOW, flow_run, flow_run.id)
-        taken = await take(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
-        self._report.states += taken.states
+        ingested = await ingest(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
+        self._report.states += ingested.states

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from o9.mirror.mapping import PAUSED, REPLACED, REQUEUED, is_own_rest
-from o9.mirror.outlet import outlet_of
+from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, is_own_rest
+from o9.mirror.observed_state import FLOW, TASK, ObservedState, Run, observed_state, operation_for
 from o9.mirror.run_registry import RUNS, Tracked
-from o9.mirror.seen import FLOW, TASK, Run, Seen, operation_for, seen_of
+from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationError
 from o9.model.states import Decision
 from o9.store.transitions import Cause, RecordPrefectState
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source: Cause) -> Decision | None:
     """Write one state of a flow or task run (Prefect's client objects). Raises OptimizationError."""
-    seen = seen_of(kind, run, state)
-    # An end that O9 itself chose was recorded before it was told to Prefect; somebody may have resumed it since.
-    moves = not is_own_rest(seen.state_type, seen.state_name)
-    decision = await tracked.store.write_async(_operation(tracked, seen, run, source, moves=moves))
-    _recorded_as(seen, source, decision)
+    observed = observed_state(kind, run, state)
+    # An end that O9 itself chose was recorded before Prefect heard of it; somebody may have resumed it since.
+    moves = not is_own_rest(observed.state_type, observed.state_name)
+    decision = await tracked.store.write_async(_operation(tracked, observed, run, source, moves=moves))
+    _recorded_as(observed, source, decision)
     return decision
 
 
@@ -66,27 +66,29 @@ async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
     if live is None or live.tracked is None:
         return
     tracked = live.tracked
-    seen = seen_of(kind, run, state)
+    observed = observed_state(kind, run, state)
     try:
-        decision = await outlet_of(tracked.store).write(_operation(tracked, seen, run, Cause.HOOK))
+        decision = await writer_of(tracked.store).write(_operation(tracked, observed, run, Cause.HOOK))
     except OptimizationError:
         logger.exception("state %s of the %s run %s could not be recorded", state.name, kind, run.id)
     else:
-        _recorded_as(seen, Cause.HOOK, decision)
+        _recorded_as(observed, Cause.HOOK, decision)
 
 
-def _operation(tracked: Tracked, seen: Seen, run: Any, source: Cause, *, moves: bool = True) -> RecordPrefectState:
+def _operation(
+    tracked: Tracked, observed: ObservedState, run: Any, source: Cause, *, moves: bool = True
+) -> RecordPrefectState:
     mine = Run(str(run.id), tracked.optimization_id, tracked.attempt)
-    return operation_for(seen, mine, source, tracked.node, moves=moves)
+    return operation_for(observed, mine, source, tracked.node, moves=moves)
 
 
-def _recorded_as(seen: Seen, source: Cause, decision: Decision | None) -> None:
-    RUNS.remember(seen.state_id)
+def _recorded_as(observed: ObservedState, source: Cause, decision: Decision | None) -> None:
+    RUNS.remember(observed.state_id)
     logger.debug(
         "%s run %s is %s in Prefect, heard from the %s: %s",
-        seen.run_kind,
-        seen.run_name,
-        seen.state_name,
+        observed.run_kind,
+        observed.run_name,
+        observed.state_name,
         source.value,
         decision.reason.value if decision else "recorded",
     )

@@ -41,7 +41,7 @@ _unreadable: set[Path] = set()  # said in the log
 
 
 def deliver(store: Store) -> int:
-    """Tell `store` what this node's dead processes could not; returns how many lines it took. Blocks.
+    """Deliver to `store` what dead processes of this node left behind; returns the number of lines. Blocks.
 
     A file that cannot be read is said in the log, and left. Raises OptimizationStoreError where the store is away or
     closed: nothing is lost then.
@@ -107,7 +107,7 @@ class Spool:
             self._size += len(line)
 
     def deliver(self, store: Store) -> int:
-        """Tell the store what waits, in order; returns how many lines. Raises OptimizationStoreError where it is away.
+        """Deliver what waits, in order; returns how many lines. Raises OptimizationStoreError for a store that is away.
 
         What is appended meanwhile is delivered, too. Threads take turns.
         """
@@ -116,7 +116,7 @@ class Spool:
             while lines := self._waiting():
                 path, waiting = lines
                 for some in _parts(waiting):
-                    _tell_together(store, some, path)
+                    _deliver_together(store, some, path)
                     delivered += len(some)
                     with self._lock:
                         if self._path != path:
@@ -184,7 +184,7 @@ def _deliver_left_behind(path: Path, store: Store) -> int:
             return 0
         lines = list(_lines(file))
         for some in _parts(lines):
-            _tell_together(store, some, path)
+            _deliver_together(store, some, path)
         path.unlink(missing_ok=True)
         if lines:
             logger.warning("delivered %d states that a dead process had left in %s", len(lines), path)
@@ -198,8 +198,8 @@ def _parts(lines: list[bytes]) -> Iterator[list[bytes]]:
         yield lines[first : first + TOGETHER]
 
 
-def _tell_together(store: Store, lines: list[bytes], path: Path) -> None:
-    """In one transaction: a busy process needs a tenth of a second for each. What stands in the way is told alone.
+def _deliver_together(store: Store, lines: list[bytes], path: Path) -> None:
+    """In one transaction: a busy process needs a tenth of a second for each. A line that fails is delivered alone.
 
     Raises OptimizationStoreError where the store is away or closed.
     """
@@ -209,10 +209,10 @@ def _tell_together(store: Store, lines: list[bytes], path: Path) -> None:
             alone = lines[taken : taken + 1]
         except StoreUnavailableError:
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, told alone each line shows whether it is its own
+        except Exception:  # noqa: BLE001 - whatever it is, alone, each line shows whether the fault is its own
             taken, alone = 0, lines
         for line in alone:
-            _tell(store, line, path)
+            _deliver_one(store, line, path)
         lines = lines[taken + len(alone) :]
 
 
@@ -235,7 +235,7 @@ class _Together:
         return len(self.operations)
 
 
-def _tell(store: Store, line: bytes, path: Path) -> None:
+def _deliver_one(store: Store, line: bytes, path: Path) -> None:
     """Raises OptimizationStoreError where the store is away or closed."""
     try:
         content = json.loads(line)

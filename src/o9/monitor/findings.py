@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from o9.lifecycle import series
+from o9.lifecycle import robust_statistics
 from o9.model.states import AlertLevel, TrialState
 from o9.monitor.window import Window
 from o9.strategies.answers import NAN
@@ -45,7 +45,7 @@ def plateaued(window: Window) -> Finding | None:
 
     Random search does so one time in four, and always in the end: it is a hint, not a fault.
     """
-    bests, spread = window.bests, series.spread(window.values)
+    bests, spread = window.bests, robust_statistics.spread(window.values)
     since = int(len(bests) * (1 - PLATEAU_SHARE))
     steps = [step for step in window.steps if step.best is not None][since + 1 :]
     trials = sum(trial.state is TrialState.COMPLETED and trial.step >= steps[0].number for trial in window.trials) \
@@ -77,7 +77,7 @@ def diverging(window: Window) -> Finding | None:
     if window.order_means_nothing or len(values) < LEAST_VALUES:
         return None
     half, third = len(values) // 2, len(values) // 3
-    better, z = series.larger_later(values[:half], values[half:])
+    better, z = robust_statistics.larger_later(values[:half], values[half:])
     thirds = [median(values[n * third : (n + 1) * third]) for n in range(3)]
     if better > DIVERGING_SHARE or z > -DIVERGING_Z or not thirds[0] > thirds[1] > thirds[2]:
         return None
@@ -100,7 +100,7 @@ def oscillating(window: Window) -> Finding | None:
     values = window.values
     if window.order_means_nothing or len(values) < LEAST_VALUES:
         return None
-    period, share, chance = series.rhythm(values)
+    period, share, chance = robust_statistics.rhythm(values)
     if chance >= OSCILLATING_CHANCE or share < OSCILLATING_SHARE:
         return None
     return Finding(

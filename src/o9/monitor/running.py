@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from o9.lifecycle import series
-from o9.lifecycle.course import growth, slowdown
+from o9.lifecycle import robust_statistics
 from o9.lifecycle.effect import MEMORY, TRIALS
+from o9.lifecycle.trend_detection import growth, slowdown
 from o9.model.states import AlertLevel, OptimizationStatus
 from o9.monitor.findings import OF_THE_SEARCH, Finding
 from o9.monitor.progress import LEAST_STEPS, RECENT_STEPS, times_between
@@ -38,7 +38,7 @@ def stalled(window: Window) -> Finding | None:
         return None
     quiet = (window.now - max(state.updated_at, window.steps[-1].at)).total_seconds()
     usual = median(times)
-    varied = math.exp(STALL_DEVIATIONS * series.deviation([math.log(t) for t in times]))
+    varied = math.exp(STALL_DEVIATIONS * robust_statistics.deviation([math.log(t) for t in times]))
     limit = max(STALL_SECONDS, usual * max(STALL_FACTOR, varied))
     if quiet <= limit:
         return None

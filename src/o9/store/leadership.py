@@ -21,7 +21,7 @@ LEASE = table_of(alert_tables.Lease)
 
 
 @dataclass(frozen=True)
-class Lead:
+class AcquireLeadership:
     """Take the lease called `name`, or keep it; answers with the fence, or None while another node holds it.
 
     `dead_nodes`: those of which it is known without waiting that they hold nothing any more.
@@ -50,7 +50,7 @@ class Lead:
 
 
 @dataclass(frozen=True)
-class LetGo:
+class ReleaseLeadership:
     """Give the lease back, where it is still held with this fence."""
 
     name: str

@@ -164,7 +164,7 @@ def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
 
 
 @dataclass(frozen=True)
-class Lost:
+class AbandonClaim:
     """A claim of this node's came to nothing (no flow run, or one that died): as if the node had, for this one only.
 
     died: whether that costs the optimization a life.
@@ -186,7 +186,7 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Forbid:
+class RejectClaim:
     """What was claimed is not to start: it is paused, and `issues` says why. A resume tries again."""
 
     optimization_id: str
@@ -210,7 +210,7 @@ class Forbid:
 
 
 @dataclass(frozen=True)
-class GiveBack:
+class ReleaseClaims:
     """Free what `node` holds beside `kept`: claims whose answer it never heard. Answers with their ids."""
 
     node: str

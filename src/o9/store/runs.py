@@ -29,7 +29,7 @@ PRUNED = ""  # the optimization of a run whose own is pruned; the run is still t
 
 
 @dataclass(frozen=True)
-class KnowRun:
+class RegisterRun:
     """A flow run of Prefect's is an attempt at an optimization; a resumed run is one more attempt."""
 
     run_id: str
@@ -110,7 +110,7 @@ class Adopt:
             lease_node=self.node,
             lease_expires_at=database_now(unit) + self.lease_seconds,
         )
-        KnowRun(self.run_id, name, 1, MIRRORED).apply(unit)
+        RegisterRun(self.run_id, name, 1, MIRRORED).apply(unit)
         return Claimed(name, 1, 1)
 
 
@@ -138,7 +138,7 @@ class LostRun:
 
 
 @dataclass(frozen=True)
-class Park:
+class SetSuspendedRun:
     """The next attempt is this run of Prefect's, once it is resumed; None: it is a new run again."""
 
     optimization_id: str
@@ -174,7 +174,7 @@ class HandOver:
         return True
 
 
-class Turn(str, Enum):
+class Admission(str, Enum):
     """Why a run that has started may go on, or may not."""
 
     TAKEN = "it is this run's turn"
@@ -203,10 +203,10 @@ class Begin:
     def targets(self) -> tuple[str, ...]:
         return (self.optimization_id,)
 
-    def apply(self, unit: UnitOfWork) -> tuple[Turn, Claimed | None]:
+    def apply(self, unit: UnitOfWork) -> tuple[Admission, Claimed | None]:
         row = existing(unit, self.optimization_id)
         if OptimizationStatus(row["status"]) in ENDED:
-            return Turn.ENDED, None
+            return Admission.ENDED, None
         if row["lease_node"] == _holder(self.run_id):
             unit.update(
                 row,
@@ -215,11 +215,11 @@ class Begin:
                 lease_expires_at=database_now(unit) + self.lease_seconds,
                 parked_run_id=None,
             )
-            return self._known(unit, Turn.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
+            return self._known(unit, Admission.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
         if OptimizationStatus(row["status"]) in ACTIVE:
-            return Turn.HELD, None
+            return Admission.HELD, None
         if row["lease_node"] is not None:
-            return Turn.CALLED if row["parked_run_id"] == self.run_id else Turn.HELD, None
+            return Admission.CALLED if row["parked_run_id"] == self.run_id else Admission.HELD, None
         if Intent(row["intent"]) not in FINAL_INTENTS:
             SetIntent(self.optimization_id, Intent.RUN, self.by).apply(unit)
         claimed = None
@@ -227,13 +227,15 @@ class Begin:
             claimed = Claim(self.node, None, self.lease_seconds, self.optimization_id).apply(unit)
         unit.update(row, parked_run_id=None if claimed else self.run_id)
         if claimed:
-            return self._known(unit, Turn.TAKEN, claimed)
-        return self._known(unit, Turn.WAITS if row["unmet"] else Turn.NO_ROOM, None)
+            return self._known(unit, Admission.TAKEN, claimed)
+        return self._known(unit, Admission.WAITS if row["unmet"] else Admission.NO_ROOM, None)
 
-    def _known(self, unit: UnitOfWork, turn: Turn, claimed: Claimed | None) -> tuple[Turn, Claimed | None]:
+    def _known(
+        self, unit: UnitOfWork, admission: Admission, claimed: Claimed | None
+    ) -> tuple[Admission, Claimed | None]:
         attempt = existing(unit, self.optimization_id)["attempt"]
-        KnowRun(self.run_id, self.optimization_id, attempt).apply(unit)
-        return turn, claimed
+        RegisterRun(self.run_id, self.optimization_id, attempt).apply(unit)
+        return admission, claimed
 
 
 def _holder(run_id: str) -> str:

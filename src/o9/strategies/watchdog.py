@@ -9,8 +9,8 @@ with the line that holds the loop, and with the user's code that this line belon
 until the loop ticks again: whoever renews this process's leases is to stop then. Nothing is interrupted.
 
 What counts is time in which the loop's thread ran or blocked. On Linux, time in which it was ready to run and had no
-CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel tells of such a
-wait when it is over; until then it counts. Where the system does not tell (macOS, Linux without scheduler statistics),
+CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel reports that
+wait when it is over; until then it counts. Where the system does not say (macOS, Linux without scheduler statistics),
 all time counts, and so does time that a hypervisor takes. A wait for the interpreter's lock counts, as it looks like a
 wait for any other lock; not so one for the watchdog itself, which may have the lock and no CPU.
 
@@ -73,7 +73,7 @@ class Held:
 
 
 def cpu_seconds(native_id: int | None) -> tuple[float, float]:
-    """How long this thread of the process has run, and waited for a CPU; zeros where the system does not tell."""
+    """How long this thread of the process has run, and waited for a CPU; zeros where the system does not say."""
     try:
         with open(f"/proc/self/task/{native_id}/schedstat") as file:
             ran, queued, _ = file.read().split()

@@ -24,7 +24,7 @@ def gather(store: Store) -> tuple[Gathering, dict[str, bool]]:
 
 
 class Roster:
-    """Told of every look at the nodes."""
+    """Is given every reading of the nodes."""
 
     def __init__(self) -> None:
         self._beats: dict[str, tuple[float, float]] = {}

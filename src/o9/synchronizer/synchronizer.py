@@ -1,4 +1,4 @@
-"""Nodes that share one store tell each other of optimizations through its change feed, and see each other come and go.
+"""Nodes that share one store publish optimizations through its change feed, and see each other join and leave.
 
 Contract. A node hears what is published while it is started: every change once, in the order of the record, whichever
 node published it. How far it has read is kept beside its heartbeat; `sync_optimization_state` waits for that. A look
@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from o9.lifecycle.presence import Presence
+from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.mirror.spool import deliver
 from o9.model.errors import OptimizationStoreError, OptimizationSyncError, OptimizationValidationError
 from o9.model.optimization import utc_now
@@ -64,7 +64,7 @@ class AsyncStateSynchronizer(StoreComponent):
         self._waiting = 0  # for other nodes to read
         self._looked = asyncio.Condition()
         self._node: str | None = None
-        self._presence: Presence | None = None
+        self._heartbeat: NodeHeartbeat | None = None
         self._cursor = 0
         self._due = -math.inf
         self._roster = Roster()
@@ -143,9 +143,9 @@ class AsyncStateSynchronizer(StoreComponent):
         The record of the optimization is not changed. Raises OptimizationValidationError for what JSON cannot hold,
         OptimizationError where there is no such optimization.
         """
-        told = dict(update) if isinstance(update, Mapping) else update
-        validate_json("update", told)
-        await self._publish(optimization_id, told)
+        published = dict(update) if isinstance(update, Mapping) else update
+        validate_json("update", published)
+        await self._publish(optimization_id, published)
         self._counted["broadcasts"] += 1
         return True
 
@@ -201,11 +201,11 @@ class AsyncStateSynchronizer(StoreComponent):
 
     async def _begin(self) -> None:
         if self._node is None:
-            presence = Presence(
+            heartbeat = NodeHeartbeat(
                 self.store, self.node_id, settings().lease_seconds, before_dead=lambda _: deliver(self.store)
             )
-            await asyncio.to_thread(presence.start)
-            self._presence = presence
+            await asyncio.to_thread(heartbeat.start)
+            self._heartbeat = heartbeat
         try:
             self._cursor = await self.store.read_async(self.store.last_change)
             self._readers = await self._meet()
@@ -213,20 +213,22 @@ class AsyncStateSynchronizer(StoreComponent):
             await self._leave()
             raise
         self._due = time.monotonic() + self.sync_interval
-        self._repeat(self._turn, min(self.sync_interval, CONFIRM_SECONDS), "reading what nodes tell each other")
+        self._repeat(self._turn, min(self.sync_interval, CONFIRM_SECONDS), "reading what nodes publish")
 
     async def _end(self) -> None:
         try:
-            if self._presence is None:
+            if self._heartbeat is None:
                 await self.store.write_async(ReadNext(self.node_id, 0))
             await self._leave()
         except OptimizationStoreError as error:
-            logger.warning("could not take leave; this node is lost when its lease runs out: %s", error)
+            logger.warning(
+                "could not leave the store in good order; this node is lost when its lease runs out: %s", error
+            )
 
     async def _leave(self) -> None:
-        if self._presence is not None:
-            presence, self._presence = self._presence, None
-            await asyncio.to_thread(presence.stop)
+        if self._heartbeat is not None:
+            heartbeat, self._heartbeat = self._heartbeat, None
+            await asyncio.to_thread(heartbeat.stop)
 
     async def _turn(self) -> None:
         now = time.monotonic()
@@ -247,19 +249,19 @@ class AsyncStateSynchronizer(StoreComponent):
             await self.emit("node_lost", before[name] | {"living": False})
 
     async def _read_on(self) -> None:
-        """Tell of what was published since the last look. What cannot be told of now is read again."""
+        """Emit what was published since the last look. What cannot be emitted now is read again."""
         while True:
             found = await self.store.read_async(self.store.published, self._cursor)
             for change in found.changes:
-                told = await self._told(change)
+                synced = await self._synced(change)
                 self._cursor = change["id"]
                 self._counted["heard"] += 1
-                await self.emit("synced", told)
+                await self.emit("synced", synced)
             self._cursor = found.read_to
             if found.is_all:
                 return
 
-    async def _told(self, change: Row) -> dict[str, Any]:
+    async def _synced(self, change: Row) -> dict[str, Any]:
         name = change["optimization_id"]
         return {
             "optimization_id": name,

@@ -23,7 +23,7 @@ from o9.alerts.reach import channel_name
 from o9.alerts.reasons import ended_by_rule
 from o9.alerts.rules import Board, Facts, Rule, Turn
 from o9.alerts.system import AlertNotificationSystem
-from o9.lifecycle.leading import Leading
+from o9.lifecycle.leadership import Leadership
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus
@@ -76,7 +76,7 @@ class Judge:
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Judge what is in `store`; where nobody ever did, from now on."""
         self._store = store
-        self._leading = Leading(store, RULES, lease_seconds)
+        self._leading = Leadership(store, RULES, lease_seconds)
         self._statistics = OptimizationStatistics(store=store)
         self._lease_seconds = lease_seconds
         self._from = {
@@ -104,7 +104,7 @@ class Judge:
                     pass
             except StaleAttemptError as error:
                 logger.warning("%s", error)
-                self._leading.let_go()  # it is somebody else's
+                self._leading.release()  # it is somebody else's
                 self._board = None
                 judges = False
             except BaseException:
@@ -116,7 +116,7 @@ class Judge:
     async def leave(self) -> None:
         """Let somebody else judge at once."""
         self._board = None
-        if (going := self._leading.let_go()) is not None:
+        if (going := self._leading.release()) is not None:
             try:
                 await self._store.write_async(going)
             except OptimizationError as error:
@@ -130,7 +130,7 @@ class Judge:
     def _lead(self, node: str) -> bool:
         """In a thread."""
         before = self._leading.fence
-        leads = self._leading.lead(node)
+        leads = self._leading.acquire(node)
         if self._leading.fence != before:
             self._board = None
         return leads

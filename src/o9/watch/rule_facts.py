@@ -18,7 +18,7 @@ from o9.alerts.rules import Facts
 from o9.health.grades import Grade, verdict_of
 from o9.health.verdict_words import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
-from o9.lifecycle.presence import dead_on_this_host
+from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates

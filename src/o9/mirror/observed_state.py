@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from o9.mirror.mapping import meaning_of
+from o9.mirror.interpretation import meaning_of
 from o9.store.runs import ATTEMPT
 from o9.store.transitions import Cause, RecordPrefectState
 
@@ -18,7 +18,7 @@ _KINDS = {"prefect.flow-run.": FLOW, "prefect.task-run.": TASK}
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedState:
     """`run_kind` is FLOW for the run that an optimization is, SUBFLOW and TASK for what that one started."""
 
     run_kind: str
@@ -45,15 +45,17 @@ class Run:
         return cls(row["run_id"], row["optimization_id"], row["attempt"], row["kind"])
 
 
-def seen_of(run_kind: str, run: Any, state: Any) -> Seen:
+def observed_state(run_kind: str, run: Any, state: Any) -> ObservedState:
     """Of Prefect's client objects."""
     name = state.name or state.type.value.capitalize()
     message = state.message or ""
-    return Seen(run_kind, str(run.id), run.name or "", str(state.id), state.type.value, name, message, state.timestamp)
+    return ObservedState(
+        run_kind, str(run.id), run.name or "", str(state.id), state.type.value, name, message, state.timestamp
+    )
 
 
-def seen_in(event: Any) -> tuple[str, Seen] | None:
-    """What an event of Prefect's tells, and of which flow run; None where it tells of no state.
+def observed_in(event: Any) -> tuple[str, ObservedState] | None:
+    """The state in an event of Prefect's, and its flow run; None where the event has no state.
 
     The event's id is the state's id, of flow runs (server/models/events.py) and of task runs (utilities/engine) alike.
     """
@@ -66,7 +68,7 @@ def seen_in(event: Any) -> tuple[str, Seen] | None:
     if flow_run_id is None:
         return None
     at = about.get("prefect.state-timestamp")
-    return flow_run_id, Seen(
+    return flow_run_id, ObservedState(
         run_kind=_KINDS[prefix],
         run_id=run_id,
         run_name=about.get("prefect.resource.name") or "",
@@ -78,20 +80,24 @@ def seen_in(event: Any) -> tuple[str, Seen] | None:
     )
 
 
-def operation_for(seen: Seen, run: Run, source: Cause, node: str, *, moves: bool = True) -> RecordPrefectState:
+def operation_for(
+    observed: ObservedState, run: Run, source: Cause, node: str, *, moves: bool = True
+) -> RecordPrefectState:
     """The write that records it; with `moves` False it is only kept."""
-    meaning = meaning_of(seen.run_kind, seen.state_type, seen.state_name, seen.message or None, run.owner)
+    meaning = meaning_of(
+        observed.run_kind, observed.state_type, observed.state_name, observed.message or None, run.owner
+    )
     return RecordPrefectState(
         optimization_id=run.optimization_id,
         attempt=run.attempt,
-        run_kind=seen.run_kind,
-        run_id=seen.run_id,
-        run_name=seen.run_name,
-        state_id=seen.state_id,
-        state_type=seen.state_type,
-        state_name=seen.state_name,
-        message=seen.message,
-        at=seen.at,
+        run_kind=observed.run_kind,
+        run_id=observed.run_id,
+        run_name=observed.run_name,
+        state_id=observed.state_id,
+        state_type=observed.state_type,
+        state_name=observed.state_name,
+        message=observed.message,
+        at=observed.at,
         source=source,
         to=meaning.to if moves else None,
         issue=meaning.issue if moves else None,

@@ -1,6 +1,6 @@
-"""What one node does for all who share a store: a lease, taken where nobody has it, and kept while it is used.
+"""Leader election: what one node does for all that share a store, by a lease that it renews while it leads.
 
-Contract. `lead` blocks, and is called by one thread at a time. What a leader writes carries its `fence`, so that the
+Contract. `acquire` blocks, and is called by one thread at a time. What a leader writes carries its `fence`, so that the
 store refuses it where another node has taken over.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 
-from o9.lifecycle.presence import dead_on_this_host
-from o9.store.leadership import Lead, LetGo
+from o9.lifecycle.heartbeat import dead_on_this_host
+from o9.store.leadership import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 
 
-class Leading:
+class Leadership:
     """`fence` is set while this node leads, by what it knows; another fence is another leadership."""
 
     def __init__(self, store: Store, lease: str, lease_seconds: float) -> None:
@@ -23,7 +23,7 @@ class Leading:
         self._renew_at = 0.0
         self.fence: int | None = None
 
-    def lead(self, node: str) -> bool:
+    def acquire(self, node: str) -> bool:
         """Whether `node` leads: renewed every third of the lease; taken where nobody has it."""
         if self.fence is not None and time.monotonic() < self._renew_at:
             return True
@@ -36,22 +36,22 @@ class Leading:
             if held is not None and others and self._store.alerts.seconds_left(held["expires_at"]) > 0:
                 return False
         began = time.monotonic()
-        self.fence = self._store.write(Lead(self._lease, node, self._lease_seconds, dead))
+        self.fence = self._store.write(AcquireLeadership(self._lease, node, self._lease_seconds, dead))
         self._renew_at = began + self._lease_seconds / 3
         return self.fence is not None
 
-    def renewal(self, node: str) -> Lead:
+    def renewal(self, node: str) -> AcquireLeadership:
         """What keeps the lease where somebody else writes it; give the answer to `renewed`."""
-        return Lead(self._lease, node, self._lease_seconds)
+        return AcquireLeadership(self._lease, node, self._lease_seconds)
 
     def renewed(self, fence: int | None) -> None:
         self._renew_at = time.monotonic() + self._lease_seconds / 3 if fence == self.fence else 0.0
 
     def doubt(self) -> None:
-        """Ask the store at the next `lead`."""
+        """Ask the store at the next `acquire`."""
         self._renew_at = 0.0
 
-    def let_go(self) -> LetGo | None:
-        """This node leads no more; what lets somebody else do so at once. None: it did not lead."""
+    def release(self) -> ReleaseLeadership | None:
+        """This node leads no more; the write that lets another one do so at once. None: it did not lead."""
         fence, self.fence = self.fence, None
-        return None if fence is None else LetGo(self._lease, fence)
+        return None if fence is None else ReleaseLeadership(self._lease, fence)

@@ -29,7 +29,7 @@ import zygote
 from clock_shim import ClockShim
 from contract_steps import at_work, put
 
-from o9.lifecycle.presence import Presence, dead_on_this_host
+from o9.lifecycle.heartbeat import NodeHeartbeat, dead_on_this_host
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
 from o9.store.leases import Claim, Heartbeat
@@ -43,7 +43,7 @@ HOUR = 3600
 # STORE NODE LEASE: waits for a line, appears, holds the optimization of its own name, and says so.
 HOLDER = """
 import logging, sys
-from o9.lifecycle.presence import Presence
+from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.states import OptimizationStatus
 from o9.store.leases import Claim
 from o9.store.store import Store
@@ -53,7 +53,7 @@ logging.basicConfig()
 url, node, lease = sys.argv[1], sys.argv[2], float(sys.argv[3])
 store = Store(url)
 sys.stdin.readline()
-presence = Presence(store, node, lease)
+presence = NodeHeartbeat(store, node, lease)
 presence.start()
 if claimed := store.write(Claim(node, 9, lease)):
     for status in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
@@ -251,7 +251,7 @@ def test_another_process_with_the_pid_of_the_dead_is_another_process(store: Stor
 def test_what_the_dead_have_left_holds_up_no_renewal(store: Store, wait_until: Wait) -> None:
     """To deliver it may take longer than a lease lasts."""
     delivered = threading.Event()
-    presence = Presence(store, "two", 1.0, before_dead=lambda _: delivered.wait())
+    presence = NodeHeartbeat(store, "two", 1.0, before_dead=lambda _: delivered.wait())
     presence.start()
     process = subprocess.Popen(["sleep", "600"])
     store.write(Heartbeat("node-1", socket.gethostname(), process.pid, 1.0, 600.0, {PROCESS: identity(process.pid)}))
@@ -279,7 +279,7 @@ def test_no_error_ends_it(store: Store, caplog: pytest.LogCaptureFixture, wait_u
         if faults:
             raise faults.pop()
 
-    presence = Presence(store, "two", 1.0, before_dead=before_dead)
+    presence = NodeHeartbeat(store, "two", 1.0, before_dead=before_dead)
     presence.start()
     process = subprocess.Popen(["sleep", "600"])
     store.write(Heartbeat("node-1", socket.gethostname(), process.pid, 1.0, 600.0, {PROCESS: identity(process.pid)}))
@@ -293,7 +293,7 @@ def test_no_error_ends_it(store: Store, caplog: pytest.LogCaptureFixture, wait_u
     assert holding(store, "mine").lease_node == "two"
     assert presence.holds
     presence.stop()
-    told = [record for record in caplog.records if record.name == "o9.lifecycle.presence" and record.exc_info]
+    told = [record for record in caplog.records if record.name == "o9.lifecycle.heartbeat" and record.exc_info]
     assert [(record.levelno, record.exc_info[0]) for record in told if record.exc_info] == [
         (logging.ERROR, ValueError), (logging.ERROR, OSError),
     ] * 2  # fmt: skip
@@ -305,7 +305,7 @@ def test_nobody_is_taken_for_dead_while_nobody_could_renew(store: Store, store_u
     with ExitStack() as all_end:
         for node in nodes:
             mine = all_end.enter_context(Store(store_url))
-            presence = Presence(mine, node, 3.0)
+            presence = NodeHeartbeat(mine, node, 3.0)
             presence.start()
             all_end.callback(presence.stop)
             put(store, node)
@@ -324,12 +324,12 @@ def test_nobody_is_taken_for_dead_while_nobody_could_renew(store: Store, store_u
 
 USED_UP = """
 import os, resource, sys, time
-from o9.lifecycle.presence import Presence
+from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.store.leases import Claim
 from o9.store.store import Store
 
 store = Store(sys.argv[1])
-presence = Presence(store, "node", 1.0)
+presence = NodeHeartbeat(store, "node", 1.0)
 presence.start()
 store.write(Claim("node", 9, 1.0))
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,7 +1,7 @@
 """The way of a process's states into one store: straight, or through the spool while the store is away.
 
 Contract. `write` never raises because of the store, and holds its caller up by PATIENCE_SECONDS at most, once: as soon
-as the store has failed or has not answered in time, everything goes straight to the spool, until a thread of the outlet
+as the store has failed or has not answered in time, everything goes straight to the spool, until a thread of the writer
 has delivered all of it. So the order holds. Any event loop and thread may call it.
 """
 
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 2.0
 RETRY = Backoff(0.5, 5.0)
 
 
-class Outlet:
+class SpoolingWriter:
     """For the store at `url`, which `open_store` opens (on a thread; it may block, and raise OptimizationError)."""
 
     def __init__(self, url: str, open_store: Callable[[], Store]) -> None:
@@ -72,7 +72,7 @@ class Outlet:
         """Deliver what waits, if that takes no longer than `seconds`; the rest is left to others on this node."""
         self._leave.set()
         if self._store is not None and len(self._spool):
-            last = threading.Thread(target=self._last_try, name="o9-outlet-last", daemon=True)
+            last = threading.Thread(target=self._last_try, name="o9-spooling-writer-last", daemon=True)
             last.start()
             last.join(seconds)
         self._spool.close()
@@ -83,8 +83,8 @@ class Outlet:
 
     def _went_away(self, why: str) -> None:
         with self._lock:
-            told, self._away = self._away, True
-        if not told:
+            known, self._away = self._away, True
+        if not known:
             logger.warning("the store is away, its states go to the spool: %s", why)
 
     def _keep(self, operation: Operation[Any]) -> None:
@@ -101,7 +101,7 @@ class Outlet:
     def _call_helper(self) -> None:
         with self._lock:
             if self._helper is None and not self._leave.is_set():
-                self._helper = threading.Thread(target=self._help, name="o9-outlet", daemon=True)
+                self._helper = threading.Thread(target=self._help, name="o9-spooling-writer", daemon=True)
                 self._helper.start()
 
     def _help(self) -> None:
@@ -146,49 +146,49 @@ def _look_at(answer: asyncio.Future[Any]) -> None:
         logger.debug("a write that may have been waited for no more failed: %s", error)
 
 
-_outlets: dict[str, Outlet] = {}
+_writers: dict[str, SpoolingWriter] = {}
 _guard = threading.Lock()
 
 
-def outlet_of(store: Store) -> Outlet:
+def writer_of(store: Store) -> SpoolingWriter:
     """The one of an open store."""
-    return outlet_at(store.url, lambda: store, store)
+    return writer_at(store.url, lambda: store, store)
 
 
-def outlet_at(url: str, open_store: Callable[[], Store], store: Store | None = None) -> Outlet:
+def writer_at(url: str, open_store: Callable[[], Store], store: Store | None = None) -> SpoolingWriter:
     """The one for the store at `url`, which is not open yet, or may be. Raises OptimizationStoreError for no URL."""
     key = store_key(url)
     with _guard:
-        outlet = _outlets.get(key)
-        if outlet is None:
-            outlet = _outlets[key] = Outlet(url, open_store)
+        writer = _writers.get(key)
+        if writer is None:
+            writer = _writers[key] = SpoolingWriter(url, open_store)
         if store is not None:
-            outlet.use(store)
-        return outlet
+            writer.use(store)
+        return writer
 
 
-def close_outlet(store: Store) -> None:
+def close_writer(store: Store) -> None:
     """Before `store` is closed: deliver what waits, or leave it to others."""
     with _guard:
-        outlet = _outlets.pop(store_key(store.url), None)
-    if outlet is not None:
-        outlet.close()
+        writer = _writers.pop(store_key(store.url), None)
+    if writer is not None:
+        writer.close()
 
 
 @atexit.register
-def close_outlets() -> None:
+def close_writers() -> None:
     """At the end of the process, before anything says that it has left: a last try to deliver what waits."""
-    for key in list(_outlets):
-        _outlets.pop(key).close()
+    for key in list(_writers):
+        _writers.pop(key).close()
 
 
 def _forget_parent() -> None:
     """A forked child has none of its parent's threads, and must not hold its locks."""
     global _guard
     _guard = threading.Lock()
-    for outlet in _outlets.values():
-        outlet.disown()
-    _outlets.clear()
+    for writer in _writers.values():
+        writer.disown()
+    _writers.clear()
 
 
 os.register_at_fork(after_in_child=_forget_parent)

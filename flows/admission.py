@@ -1,4 +1,4 @@
-"""A flow run that Prefect started waits for its turn, or rests, without holding a worker where that can be.
+"""Admission of flow runs that Prefect started: they wait, or rest, without holding a worker where that is possible.
 
 With a deployment the run suspends itself: its process ends, Prefect shows Suspended, and the same run comes back when
 it is resumed, by O9 when its turn has come, or by a person in Prefect's UI. Prefect suspends neither a run without a
@@ -20,7 +20,7 @@ from o9.model.errors import OptimizationCoordinationError
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
 from o9.store.leases import Claimed
-from o9.store.runs import Begin, Park, Turn
+from o9.store.runs import Admission, Begin, SetSuspendedRun
 from o9.store.store import Store
 from o9.tasks.attempt import patiently
 
@@ -28,48 +28,48 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 
 
-async def wait_for_turn(store: Store, optimization_id: str, flow_run: FlowRun, node: str) -> Claimed | State[Any]:
+async def wait_for_admission(store: Store, optimization_id: str, flow_run: FlowRun, node: str) -> Claimed | State[Any]:
     """The claim, once it is this run's turn; an end state where the optimization has ended.
 
     Leaves the flow by Prefect's own way out where the run is suspended until then. Raises
     OptimizationCoordinationError where another run works on it.
     """
     begin = Begin(optimization_id, str(flow_run.id), node, settings().lease_seconds)
-    told = False
+    logged = False
     while True:
-        turn, claimed = await patiently(lambda: store.write_async(begin), optimization_id)
+        admission, claimed = await patiently(lambda: store.write_async(begin), optimization_id)
         if claimed is not None:
             return claimed
         holding = await store.read_async(store.holding, optimization_id)
         assert holding is not None
-        if turn is Turn.ENDED:
-            return ended_state(OptimizationStatus(holding.status), f"{turn.value}: {holding.status}")
-        if turn is Turn.HELD:
+        if admission is Admission.ENDED:
+            return ended_state(OptimizationStatus(holding.status), f"{admission.value}: {holding.status}")
+        if admission is Admission.HELD:
             raise OptimizationCoordinationError(
                 f"optimization {optimization_id!r} does not wait for a start: it is {holding.status}, "
                 f"held by {holding.lease_node}"
             )
-        if turn is Turn.CALLED:
+        if admission is Admission.CALLED:
             await asyncio.sleep(LOOK_SECONDS)
             continue
         if may_be_suspended(flow_run):
-            logger.info("%s: %s; suspended until its turn comes", optimization_id, turn.value)
+            logger.info("%s: %s; suspended until its turn comes", optimization_id, admission.value)
             await _suspend(flow_run)
-        if not told:
-            logger.info("%s: %s; waiting", optimization_id, turn.value)
-            told = True
+        if not logged:
+            logger.info("%s: %s; waiting", optimization_id, admission.value)
+            logged = True
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def park(store: Store, optimization_id: str, flow_run: FlowRun) -> None:
+async def suspend_until_resumed(store: Store, optimization_id: str, flow_run: FlowRun) -> None:
     """Suspend the run of an optimization that was paused: a resume brings this same run back.
 
     Returns where Prefect will not suspend it; then the next attempt is a new run.
     """
     run_id = str(flow_run.id)
-    await patiently(lambda: store.write_async(Park(optimization_id, run_id)), optimization_id)
+    await patiently(lambda: store.write_async(SetSuspendedRun(optimization_id, run_id)), optimization_id)
     await _suspend(flow_run)
-    await patiently(lambda: store.write_async(Park(optimization_id, None)), optimization_id)
+    await patiently(lambda: store.write_async(SetSuspendedRun(optimization_id, None)), optimization_id)
 
 
 def may_be_suspended(flow_run: FlowRun) -> bool:

@@ -1,6 +1,6 @@
-"""Where a course of figures goes: does memory grow, does work get slower? Pure; the figures are in the order of time.
+"""Trends of a series of figures: does memory grow, does work get slower? Pure; the figures are in the order of time.
 
-What is beyond its own past is told, None where it is not, or where there are too few figures to say.
+The trend where there is one beyond chance; None where there is none, or where there are too few figures to say.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from o9.lifecycle import series
+from o9.lifecycle import robust_statistics
 
 GROWING_READINGS = 10
 GROWING_TAU = 0.7
@@ -36,8 +36,8 @@ def growth(readings: Sequence[float]) -> Growth | None:
     """
     if len(readings) < GROWING_READINGS:
         return None
-    tau, slope, half = series.concordance(readings), series.slope(readings), len(readings) // 2
-    grown, later = slope * (len(readings) - 1), series.slope(readings[-half:]) * (half - 1)
+    tau, slope, half = robust_statistics.concordance(readings), robust_statistics.slope(readings), len(readings) // 2
+    grown, later = slope * (len(readings) - 1), robust_statistics.slope(readings[-half:]) * (half - 1)
     if tau < GROWING_TAU or grown < GROWING_SHARE * readings[0] or later < GROWING_LATER * grown:
         return None
     return Growth(readings[0], readings[-1], slope, tau, len(readings))
@@ -65,7 +65,7 @@ def slowdown(times: Sequence[float]) -> Slowdown | None:
     if len(before) < SLOWER_STEPS:
         return None
     usual, now = median(before), median(lately)
-    _, z = series.larger_later(before, lately)
+    _, z = robust_statistics.larger_later(before, lately)
     if now < max(SLOWER_SECONDS, SLOWER_FACTOR * usual) or usual <= 0 or z < SLOWER_Z:
         return None
     return Slowdown(usual, now, z, len(before))

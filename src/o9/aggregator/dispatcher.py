@@ -21,19 +21,19 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow_async
 
-from o9.aggregator.parked import ParkedRuns
+from o9.aggregator.suspended_runs import SuspendedRuns
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.process import running_beside
-from o9.mirror.outlet import outlet_of
 from o9.mirror.recorder import record_state
 from o9.mirror.run_registry import RUNS, Tracked
+from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.exhaustion import is_exhausted
 from o9.model.loops import Backoff, ErrorBoundary, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
-from o9.store.leases import Claim, Claimed, Forbid, GiveBack, Lost
-from o9.store.runs import CloseRun, KnowRun
+from o9.store.leases import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
+from o9.store.runs import CloseRun, RegisterRun
 from o9.store.store import Store
 from o9.store.transitions import Cause
 from o9.tasks.attempt import CUTS_OFF, Attempt, Guard, Verdict, patiently
@@ -85,7 +85,7 @@ class Dispatcher:
         self._hindrance = hindrance
         self._held_back = ""
         self._boundary = ErrorBoundary(logger, "starting what waits")
-        self._parked = ParkedRuns(store, node)
+        self._suspended_runs = SuspendedRuns(store, node)
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._allowed: deque[Claimed] = deque()
         self._running: dict[str, _Running] = {}
@@ -169,7 +169,7 @@ class Dispatcher:
         if self._unheard:
             # A claim may have been written whose answer was lost on its way: nobody runs what it holds.
             kept = (*self._running, *self._asking, *(claimed.optimization_id for claimed in self._allowed))
-            await self._store.write_async(GiveBack(self._node, kept))
+            await self._store.write_async(ReleaseClaims(self._node, kept))
             self._unheard = False
         await self._begin_allowed()
         if not self._may_claim():
@@ -177,7 +177,7 @@ class Dispatcher:
         while claimed := await self._store.write_async(Claim(self._node, self._limit, self._lease_seconds)):
             logger.debug("claimed %s", claimed)
             if claimed.parked_run_id is not None:
-                await self._resume_parked(claimed)
+                await self._resume_suspended(claimed)
                 continue
             name = claimed.optimization_id
             self._asking[name] = asyncio.create_task(self._ask(claimed), name=f"o9-ask-{name}")
@@ -203,7 +203,7 @@ class Dispatcher:
             raise
         except OptimizationError as error:
             logger.warning("%s is paused: %s", name, error)
-            forbid = Forbid(name, claimed.fence, self._node, str(error))
+            forbid = RejectClaim(name, claimed.fence, self._node, str(error))
             await patiently(lambda: self._store.write_async(forbid), name)
         else:
             self._allowed.append(claimed)
@@ -220,10 +220,10 @@ class Dispatcher:
                 await self._give_back(claimed)
                 raise
 
-    async def _resume_parked(self, claimed: Claimed) -> None:
+    async def _resume_suspended(self, claimed: Claimed) -> None:
         assert self._client is not None
         try:
-            await self._parked.resume(self._client, claimed)
+            await self._suspended_runs.resume(self._client, claimed)
         except BaseException:
             await self._give_back(claimed)
             raise
@@ -232,7 +232,7 @@ class Dispatcher:
         tracked = Tracked(self._store, claimed.optimization_id, claimed.attempt, self._node)
         assert flow_run.state is not None
         # Together: one transaction takes both.
-        known = self._store.write_async(KnowRun(str(flow_run.id), claimed.optimization_id, claimed.attempt))
+        known = self._store.write_async(RegisterRun(str(flow_run.id), claimed.optimization_id, claimed.attempt))
         await record_state(tracked, "flow", flow_run, flow_run.state, Cause.CLAIM)
         await known
         attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._observe_seconds, guard=self._guard)
@@ -252,7 +252,7 @@ class Dispatcher:
             )
             if isinstance(state, State):
                 # Mostly its hook has recorded it; what waits in the spool has not reached the store yet.
-                if outlet_of(self._store).is_away or not RUNS.is_recorded(str(state.id)):
+                if writer_of(self._store).is_away or not RUNS.is_recorded(str(state.id)):
                     await patiently(lambda: record_state(tracked, "flow", flow_run, state, Cause.NODE), name)
                 if state.is_final():
                     await patiently(lambda: self._store.write_async(CloseRun(str(flow_run.id))), name)
@@ -275,7 +275,7 @@ class Dispatcher:
 
     async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
         """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
-        lost = Lost(claimed.optimization_id, claimed.fence, self._node, died)
+        lost = AbandonClaim(claimed.optimization_id, claimed.fence, self._node, died)
         note = ErrorBoundary(logger, f"giving {claimed} back").note
         pauses = Backoff(self._interval, self._interval)
         return await retried(lambda: self._store.write_async(lost), Exception, pauses, note)
@@ -305,7 +305,7 @@ class Dispatcher:
         )
 
     async def _hear_intents(self) -> None:
-        """Other processes write intents into the store; the change feed tells of them."""
+        """Other processes write intents into the store; the change feed names them."""
         if not self._running and not self._asking:
             self._cursor = await self._store.read_async(self._store.last_change)
             return

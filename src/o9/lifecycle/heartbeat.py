@@ -1,4 +1,4 @@
-"""A node's sign of life: a thread that renews its leases, finds the dead, and frees what they held.
+"""A node's heartbeat: a thread that renews its leases, finds the dead, and frees what they held.
 
 A thread, because a strategy that blocks the event loop must not cost the node its leases. It needs nothing but
 the store. It outlives every error; leases that it could not renew meanwhile are lost, as they must be.
@@ -29,8 +29,8 @@ from o9.store.unit import Row
 logger = logging.getLogger(__name__)
 
 
-class Presence:
-    """`start` announces the node and frees what the dead on this host held; then there are three signs of life a lease,
+class NodeHeartbeat:
+    """`start` announces the node and frees what the dead on this host held; then there are three heartbeats a lease,
     and a look for the dead every LOOK_SECONDS.
 
     `on_freed` is called, on the thread, when work was freed and waits for somebody. `info` is what the others may know
@@ -77,13 +77,13 @@ class Presence:
         """Raises OptimizationStoreError where the store cannot be written.
 
         OptimizationCoordinationError where a living process has the node's name. Waits for as long as a lease where
-        only that can tell.
+        only that decides.
         """
         if self._thread is not None:
             return
         self._succeed()
         self._look()
-        self._thread = threading.Thread(target=self._run, name="o9-presence", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="o9-heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -180,7 +180,7 @@ class Presence:
 
     def _renewing_meanwhile(self, work: Callable[[], object]) -> None:
         """What the dead have left may take longer than a lease lasts."""
-        with ThreadPoolExecutor(1, "o9-presence-dead") as elsewhere:
+        with ThreadPoolExecutor(1, "o9-heartbeat-dead") as elsewhere:
             done = elsewhere.submit(work)
             while not wait([done], self._look_seconds).done:
                 self._renew_if_due(time.monotonic())

@@ -6,12 +6,12 @@
 | Running, Retrying                      | running                             | running                            |
 | Paused, Suspended                      | paused                              | paused                             |
 | Completed, Failed, Cancelled, TimedOut | the same                            | the same                           |
-| Crashed                                | nothing: a life is lost, see `Wish` | failed, with the crash in `issues` |
+| Crashed                                | nothing: it costs a life           | failed, with the crash in `issues` |
 | Cancelling, AwaitingRetry              | nothing yet: what follows decides   | nothing yet                        |
 
-Only a flow run's states move an optimization; those of its task runs and subflows are recorded. `meaning_of` is for who
-hears it from the run itself. Who hears it from outside, while the run may be alive, asks `wish_of` first: what a person
-did in Prefect is a wish that the attempt carries out, not something that has happened.
+Only a flow run's states move an optimization; those of its task runs and subflows are recorded. `meaning_of` is
+for the run's own hooks. Events and histories of a run that may be alive go through `interpret` first: what a person did
+in Prefect is an intent, which the attempt carries out, and has not happened yet.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def is_own_rest(state_type: str, state_name: str) -> bool:
 class Why(str, Enum):
     """Why a state that was heard from outside is taken as it is."""
 
-    TELLS = "it tells what has happened"
+    FACT = "it has happened"
     ENDED = "the optimization has ended"
     REPLACED = "another attempt has taken over"
     HISTORY = "the run has gone on since"
-    OWN_REST = "O9 has recorded this end before it told Prefect"
+    OWN_REST = "O9 has recorded this end before Prefect heard of it"
     RESTS = "the optimization rests already"
     CANCEL = "somebody cancelled it in Prefect"
     PAUSE = "somebody paused it in Prefect"
@@ -81,7 +81,7 @@ class Why(str, Enum):
 
 
 @dataclass(frozen=True)
-class Wish:
+class Interpretation:
     """What to do about a state. It is recorded in any case; where `moves` is False, it moves nothing.
 
     intent: what somebody wants by it. lost: the attempt has lost its life.
@@ -94,53 +94,57 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How an optimization stands to one of its runs: `attempt` is the present one, `run_attempt` the run's.
+class RunStatus:
+    """One run of an optimization, and the optimization itself: `attempt` is the present one, `run_attempt` the run's.
 
-    parked: the run is Suspended in Prefect and will be the next attempt. newest: Prefect has no later state of it.
+    suspended: the run is Suspended in Prefect and will be the next attempt. newest: Prefect has no later state of it.
     """
 
     owner: str
     status: OptimizationStatus
     attempt: int
     run_attempt: int
-    parked: bool = False
+    suspended: bool = False
     newest: bool = True
 
 
-def may_be_a_wish(run_kind: str, state_type: str, state_name: str) -> bool:
-    """Whether `wish_of` has to be asked; all other states only tell."""
+def may_ask(run_kind: str, state_type: str, state_name: str) -> bool:
+    """Whether the state may carry an intent, which `interpret` finds; the others are facts."""
     return run_kind == "flow" and (
-        state_type in _WISHES or (state_type == "SCHEDULED" and state_name != "AwaitingRetry")
+        state_type in _ASKING or (state_type == "SCHEDULED" and state_name != "AwaitingRetry")
     )
 
 
-def wish_of(standing: Standing, state_type: str, state_name: str) -> Wish:
-    """What a state of a flow run means that O9 heard from Prefect's events or history."""
-    if standing.status in ENDED:
-        return Wish(Why.ENDED)
-    if standing.owner == MIRRORED:
+def interpret(run: RunStatus, state_type: str, state_name: str) -> Interpretation:
+    """What a state from Prefect's events or history means for a flow run."""
+    if run.status in ENDED:
+        return Interpretation(Why.ENDED)
+    if run.owner == MIRRORED:
         # Prefect cancels it; who asked for what belongs into the record all the same.
-        return Wish(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Wish(Why.TELLS, moves=True)
-    if standing.run_attempt != standing.attempt and not standing.parked:
+        return (
+            Interpretation(Why.CANCEL, Intent.CANCEL)
+            if state_type == "CANCELLING"
+            else Interpretation(Why.FACT, moves=True)
+        )
+    if run.run_attempt != run.attempt and not run.suspended:
         # Only a person asks a run to end; its worker may have killed it before O9 heard, and the next attempt begun.
-        return Wish(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Wish(Why.REPLACED)
-    if not may_be_a_wish("flow", state_type, state_name):
-        return Wish(Why.TELLS, moves=True)
-    if not standing.newest:
-        return Wish(Why.HISTORY)
+        return Interpretation(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Interpretation(Why.REPLACED)
+    if not may_ask("flow", state_type, state_name):
+        return Interpretation(Why.FACT, moves=True)
+    if not run.newest:
+        return Interpretation(Why.HISTORY)
     if is_own_rest(state_type, state_name):
-        return Wish(Why.OWN_REST)
+        return Interpretation(Why.OWN_REST)
     if state_type in ("CANCELLING", "CANCELLED"):
-        return Wish(Why.CANCEL, Intent.CANCEL, moves=state_type == "CANCELLED")
+        return Interpretation(Why.CANCEL, Intent.CANCEL, moves=state_type == "CANCELLED")
     if state_type == "PAUSED":
-        return Wish(Why.PAUSE, Intent.PAUSE) if standing.status in ACTIVE else Wish(Why.RESTS)
-    if state_type == "SCHEDULED" and standing.parked:
-        rests = standing.status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
-        return Wish(Why.RESUME, Intent.RUN) if rests else Wish(Why.TELLS)
+        return Interpretation(Why.PAUSE, Intent.PAUSE) if run.status in ACTIVE else Interpretation(Why.RESTS)
+    if state_type == "SCHEDULED" and run.suspended:
+        rests = run.status in (OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)
+        return Interpretation(Why.RESUME, Intent.RUN) if rests else Interpretation(Why.FACT)
     if state_type == "CRASHED":
-        return Wish(Why.LOST, lost=True) if standing.status in ACTIVE else Wish(Why.RESTS)
-    return Wish(Why.TELLS, moves=True)
+        return Interpretation(Why.LOST, lost=True) if run.status in ACTIVE else Interpretation(Why.RESTS)
+    return Interpretation(Why.FACT, moves=True)
 
 
 def on_the_way(status: OptimizationStatus, to: OptimizationStatus | None) -> tuple[OptimizationStatus, ...]:
@@ -155,7 +159,7 @@ def on_the_way(status: OptimizationStatus, to: OptimizationStatus | None) -> tup
     return tuple(step for step in way[passed + 1 :] if step is not to)
 
 
-_WISHES = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})
+_ASKING = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})
 _LAYERS = re.compile(r"^((Flow|Task) run encountered an exception: )?(Optimization\w*Error: )?")
 _BY_OWN_NAME = {
     PAUSED: OptimizationStatus.PAUSED, SUSPENDED: OptimizationStatus.SUSPENDED, REQUEUED: OptimizationStatus.CREATED,

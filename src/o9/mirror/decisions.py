@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from o9.mirror.seen import TERMINAL
+from o9.mirror.observed_state import TERMINAL
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.leases import MIRRORED
 
 
-class Because(str, Enum):
+class RunReason(str, Enum):
     GONE = "Prefect has it no more"
     OVER = "it has ended"
     SETTLING = "it has just ended, and Prefect may not know all of its tasks yet"
     ALIVE = "its attempt is at work"
-    PARKED = "it waits in Prefect until it is resumed"
+    SUSPENDED = "it waits in Prefect until it is resumed"
     RESTS = "the flow that is watched rests"
     HOLDER_LIVES = "its process lives, though its lease was lost"
     RECENT = "it may be about to end by itself"
@@ -31,7 +31,7 @@ class RunView:
     """What is known of one run. `prefect_type` is the type of its present state, None where Prefect has no such run.
 
     leased: somebody holds the optimization. settled: nothing more is to come after its last state. quiet: nothing has
-    happened to the optimization for a while. holder_lives: the process that ran it gives signs of life.
+    happened to the optimization for a while. holder_lives: the process that ran it gives a heartbeat.
     """
 
     owner: str
@@ -40,7 +40,7 @@ class RunView:
     status: OptimizationStatus
     intent: Intent
     leased: bool
-    parked: bool
+    suspended: bool
     prefect_type: str | None
     settled: bool = True
     quiet: bool = True
@@ -48,40 +48,40 @@ class RunView:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`set_to` is the type of the state that Prefect is to be told; None: what it believes is right."""
+class RunDecision:
+    """`set_to` is the type of the state to set in Prefect; None: its present state is right."""
 
-    because: Because
+    because: RunReason
     close: bool = False
     set_to: str | None = None
 
 
-def verdict_on(run: RunView) -> Verdict:
+def decide_run(run: RunView) -> RunDecision:
     """A run that is alive in Prefect and dead in truth is ended there; one that may be alive is never touched."""
     if run.prefect_type is None:
-        return Verdict(Because.GONE, close=True)
+        return RunDecision(RunReason.GONE, close=True)
     if run.prefect_type in TERMINAL:
-        return Verdict(Because.OVER, close=True) if run.settled else Verdict(Because.SETTLING)
+        return RunDecision(RunReason.OVER, close=True) if run.settled else RunDecision(RunReason.SETTLING)
     if run.status in ENDED:
         return _left_behind(run)
-    if run.parked:
-        return Verdict(Because.PARKED)
+    if run.suspended:
+        return RunDecision(RunReason.SUSPENDED)
     if run.attempt != run.current_attempt:
-        return Verdict(Because.REPLACED, set_to="CRASHED")
+        return RunDecision(RunReason.REPLACED, set_to="CRASHED")
     if run.owner == MIRRORED:
         if run.intent is Intent.CANCEL and run.prefect_type != "CANCELLING":
-            return Verdict(Because.WANTED_CANCELLED, set_to="CANCELLING")
-        return Verdict(Because.ALIVE if run.leased else Because.RESTS)
+            return RunDecision(RunReason.WANTED_CANCELLED, set_to="CANCELLING")
+        return RunDecision(RunReason.ALIVE if run.leased else RunReason.RESTS)
     if run.leased:
-        return Verdict(Because.ALIVE)
-    return Verdict(Because.SWEPT, set_to="CRASHED") if run.quiet else Verdict(Because.RECENT)
+        return RunDecision(RunReason.ALIVE)
+    return RunDecision(RunReason.SWEPT, set_to="CRASHED") if run.quiet else RunDecision(RunReason.RECENT)
 
 
-def _left_behind(run: RunView) -> Verdict:
+def _left_behind(run: RunView) -> RunDecision:
     if run.holder_lives:
-        return Verdict(Because.HOLDER_LIVES)
+        return RunDecision(RunReason.HOLDER_LIVES)
     if not run.quiet:
-        return Verdict(Because.RECENT)
-    if run.status is OptimizationStatus.CANCELLED or run.parked:
-        return Verdict(Because.CANCELLED, set_to="CANCELLED")
-    return Verdict(Because.ENDED, set_to="CRASHED")
+        return RunDecision(RunReason.RECENT)
+    if run.status is OptimizationStatus.CANCELLED or run.suspended:
+        return RunDecision(RunReason.CANCELLED, set_to="CANCELLED")
+    return RunDecision(RunReason.ENDED, set_to="CRASHED")

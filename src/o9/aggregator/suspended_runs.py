@@ -1,4 +1,4 @@
-"""Runs of Prefect's that are suspended until it is their turn: the claim is handed over, and the run resumed."""
+"""Runs of Prefect's that are suspended until they are admitted: the claim is handed over, and the run resumed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 
-from o9.store.leases import Claimed, Lost
-from o9.store.runs import HandOver, Park
+from o9.store.leases import AbandonClaim, Claimed
+from o9.store.runs import HandOver, SetSuspendedRun
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ RESERVED_SECONDS = 300.0
 CALLED_SECONDS = 15.0
 
 
-class ParkedRuns:
+class SuspendedRuns:
     """Belongs to one dispatcher. `client` is asked for anew each time, since Prefect's server may be replaced."""
 
     def __init__(self, store: Store, node: str) -> None:
@@ -28,7 +28,7 @@ class ParkedRuns:
         self._called: set[str] = set()
 
     async def resume(self, client: PrefectClient, claimed: Claimed) -> None:
-        """Make the parked run the attempt; where there is none any more, the next attempt is a new run.
+        """Make the suspended run the attempt; where there is none any more, the next attempt is a new run.
 
         Raises httpx's errors where Prefect does not answer; the claim is to be given back then.
         """
@@ -51,8 +51,8 @@ class ParkedRuns:
         elif kind != "RUNNING" or run_id in self._called:
             # Ended, deleted, or called before without an answer: its process is gone.
             logger.warning("the flow run %s that was to run %s is %s; a new one will", run_id, name, kind.lower())
-            await self._store.write_async(Park(name, None))
-            await self._store.write_async(Lost(name, claimed.fence, self._node))
+            await self._store.write_async(SetSuspendedRun(name, None))
+            await self._store.write_async(AbandonClaim(name, claimed.fence, self._node))
             return
         if kind == "RUNNING":
             self._called.add(run_id)

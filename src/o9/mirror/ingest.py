@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from o9.mirror.mapping import PREFECT, Standing, Why, may_be_a_wish, on_the_way, wish_of
+from o9.mirror.interpretation import PREFECT, RunStatus, Why, interpret, may_ask, on_the_way
+from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.run_registry import RUNS
-from o9.mirror.seen import FLOW, Run, Seen, operation_for
 from o9.model.errors import OptimizationError, OptimizationLifecycleError, OptimizationStateError, StaleAttemptError
 from o9.model.states import Intent, OptimizationStatus
 from o9.store.codec import moment
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Taken:
+class Ingested:
     """What came of it: how many states were new, and what somebody wanted by them."""
 
     states: int = 0
     intents: list[Intent] = field(default_factory=list)
     why: list[Why] = field(default_factory=list)
 
-    def __iadd__(self, other: Taken) -> Taken:
+    def __iadd__(self, other: Ingested) -> Ingested:
         self.states += other.states
         self.intents += other.intents
         self.why += other.why
@@ -40,77 +40,87 @@ class Taken:
 Request = Callable[[str, Intent, str], Awaitable[Any]]
 
 
-async def take(store: Store, node: str, heard: Sequence[tuple[Run, Seen]], source: Cause, *, request: Request) -> Taken:
+async def ingest(
+    store: Store, node: str, heard: Sequence[tuple[Run, ObservedState]], source: Cause, *, request: Request
+) -> Ingested:
     """Record the states of one optimization's runs that are missing, oldest first. Raises OptimizationError."""
-    new = [(run, seen) for run, seen in heard if not RUNS.is_recorded(seen.state_id)]
+    new = [(run, observed) for run, observed in heard if not RUNS.is_recorded(observed.state_id)]
     if not new:
-        return Taken()
+        return Ingested()
     name = new[0][0].optimization_id
     known = await store.read_async(store.known_states, name)
-    for _, seen in new:
-        if seen.state_id in known:
-            RUNS.remember(seen.state_id)
-    new = sorted(((run, seen) for run, seen in new if seen.state_id not in known), key=lambda pair: pair[1].at)
-    taken = Taken()
-    telling: list[tuple[Run, Seen]] = []
-    for run, seen in new:
-        if _is_to_be_weighed(seen):
-            await _record(store, node, telling, source)  # what is older goes first
-            telling = []
-            taken += await _weigh(store, node, run, seen, heard, source, request)
+    for _, observed in new:
+        if observed.state_id in known:
+            RUNS.remember(observed.state_id)
+    new = sorted(
+        ((run, observed) for run, observed in new if observed.state_id not in known), key=lambda pair: pair[1].at
+    )
+    ingested = Ingested()
+    facts: list[tuple[Run, ObservedState]] = []
+    for run, observed in new:
+        if _needs_interpretation(observed):
+            await _record(store, node, facts, source)  # what is older goes first
+            facts = []
+            ingested += await _weigh(store, node, run, observed, heard, source, request)
         else:
-            telling.append((run, seen))
-    await _record(store, node, telling, source)
-    taken.states = len(new)
-    return taken
+            facts.append((run, observed))
+    await _record(store, node, facts, source)
+    ingested.states = len(new)
+    return ingested
 
 
-async def _record(store: Store, node: str, telling: Sequence[tuple[Run, Seen]], source: Cause) -> None:
+async def _record(store: Store, node: str, facts: Sequence[tuple[Run, ObservedState]], source: Cause) -> None:
     # All before the first answer: one transaction takes them.
-    answers = [store.write_async(operation_for(seen, run, source, node)) for run, seen in telling]
-    for (_, seen), answer in zip(telling, answers, strict=True):
+    answers = [store.write_async(operation_for(observed, run, source, node)) for run, observed in facts]
+    for (_, observed), answer in zip(facts, answers, strict=True):
         await answer
-        RUNS.remember(seen.state_id)
+        RUNS.remember(observed.state_id)
 
 
-def _is_to_be_weighed(seen: Seen) -> bool:
+def _needs_interpretation(observed: ObservedState) -> bool:
     """Whether it depends on how the optimization stands what the state means."""
-    tells_of_work = seen.run_kind == FLOW and seen.state_type in ("RUNNING", "COMPLETED")
-    return tells_of_work or may_be_a_wish(seen.run_kind, seen.state_type, seen.state_name)
+    is_work = observed.run_kind == FLOW and observed.state_type in ("RUNNING", "COMPLETED")
+    return is_work or may_ask(observed.run_kind, observed.state_type, observed.state_name)
 
 
 async def _weigh(
-    store: Store, node: str, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]], source: Cause, request: Request
-) -> Taken:
+    store: Store,
+    node: str,
+    run: Run,
+    observed: ObservedState,
+    heard: Sequence[tuple[Run, ObservedState]],
+    source: Cause,
+    request: Request,
+) -> Ingested:
     holding = await store.read_async(store.holding, run.optimization_id)
     if holding is None:
         raise OptimizationError(f"there is no optimization {run.optimization_id!r} any more")
-    standing = Standing(
+    run_status = RunStatus(
         owner=run.owner,
         status=OptimizationStatus(holding.status),
         attempt=holding.attempt,
         run_attempt=run.attempt,
-        parked=holding.parked_run_id == run.run_id,
-        newest=await _is_newest(store, run, seen, heard),
+        suspended=holding.parked_run_id == run.run_id,
+        newest=await _is_newest(store, run, observed, heard),
     )
-    wish = wish_of(standing, seen.state_type, seen.state_name)
-    if wish.intent is not None:
+    read = interpret(run_status, observed.state_type, observed.state_name)
+    if read.intent is not None:
         try:
-            await request(run.optimization_id, wish.intent, PREFECT)
+            await request(run.optimization_id, read.intent, PREFECT)
         except OptimizationStateError:
-            wish = replace(wish, intent=None)  # it has ended, or is about to, since it was read
+            read = replace(read, intent=None)  # it has ended, or is about to, since it was read
         except OptimizationLifecycleError as error:
             logger.warning("what was asked of %s in Prefect is not done: %s", run.optimization_id, error)
-            wish = replace(wish, intent=None)
-    if wish.lost:
-        evidence = f"Prefect says that its flow run crashed: {seen.message or 'no reason given'}"
+            read = replace(read, intent=None)
+    if read.lost:
+        evidence = f"Prefect says that its flow run crashed: {observed.message or 'no reason given'}"
         await store.write_async(LostRun(run.run_id, run.optimization_id, run.attempt, node, evidence))
-    operation = operation_for(seen, run, source, node, moves=wish.moves)
-    if standing.newest and (holding.lease_node is not None or run.owner == MIRRORED):
-        await _catch_up(store, operation, standing.status, holding.fence)
+    operation = operation_for(observed, run, source, node, moves=read.moves)
+    if run_status.newest and (holding.lease_node is not None or run.owner == MIRRORED):
+        await _catch_up(store, operation, run_status.status, holding.fence)
     await store.write_async(operation)
-    RUNS.remember(seen.state_id)
-    return Taken(intents=[wish.intent] if wish.intent else [], why=[wish.why])
+    RUNS.remember(observed.state_id)
+    return Ingested(intents=[read.intent] if read.intent else [], why=[read.why])
 
 
 async def _catch_up(store: Store, operation: RecordPrefectState, status: OptimizationStatus, fence: int) -> None:
@@ -129,10 +139,12 @@ async def _catch_up(store: Store, operation: RecordPrefectState, status: Optimiz
             return
 
 
-async def _is_newest(store: Store, run: Run, seen: Seen, heard: Sequence[tuple[Run, Seen]]) -> bool:
+async def _is_newest(
+    store: Store, run: Run, observed: ObservedState, heard: Sequence[tuple[Run, ObservedState]]
+) -> bool:
     """Whether nothing later is known of this flow run, from the store or from what was heard together with it."""
-    if any(other.run_kind == FLOW and other.run_id == seen.run_id and other.at > seen.at for _, other in heard):
+    if any(other.run_kind == FLOW and other.run_id == observed.run_id and other.at > observed.at for _, other in heard):
         return False
     rows = await store.read_async(store.prefect_states, run.optimization_id)
-    at = moment(seen.at)
-    return all(row["run_id"] != seen.run_id or row["at"] <= at for row in rows)
+    at = moment(observed.at)
+    return all(row["run_id"] != observed.run_id or row["at"] <= at for row in rows)

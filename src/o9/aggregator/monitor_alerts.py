@@ -1,8 +1,8 @@
-"""What the monitor finds is told as alerts: again and again while it is found, and ended when it is gone.
+"""Sends what the monitor finds as alerts: repeatedly while it is found, and resolved when it is gone.
 
-Contract. Owned by one event loop. Each node's monitor finds the same, and tells it under an id of its own; equal labels
+Contract. Owned by one event loop. Each node's monitor finds the same, and sends it under an id of its own; equal labels
 make one alert of that. A finding whose node dies is over after OVER_AFTER, unless another node finds it, too. What a
-person has resolved is not told again before it was gone. What the alerts' file says of the rule of its name counts.
+person has resolved is not sent again before it was gone. What the alerts' file says of the rule of its name counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AGAIN = timedelta(minutes=1)
 OVER_AFTER = timedelta(minutes=5)
 
 
-class Findings:
+class MonitorAlerts:
     """Listens to `monitor` from now on; `start` and `stop` go with the alert system's."""
 
     def __init__(self, monitor: OptimizationMonitor, alerts: AlertNotificationSystem) -> None:
@@ -54,23 +54,23 @@ class Findings:
             return
         alert = told_by_rule(rule, alert)
         self._found[alert.alert_id] = alert
-        await self._tell(alert)
+        await self._send(alert)
 
     async def _on_gone(self, alert: OptimizationAlert) -> None:
         if self._found.pop(alert.alert_id, None) is not None:
             try:
                 await self._alerts.resolve_alert(alert.alert_id, "monitor")
             except OptimizationError as error:
-                logger.warning("could not end the alert %s; it ends by itself: %s", alert.title, error)
+                logger.warning("could not resolve the alert %s; it expires by itself: %s", alert.title, error)
 
     async def _repeat(self) -> None:
         for alert in list(self._found.values()):
-            await self._tell(replace(alert, timestamp=utc_now()))
+            await self._send(replace(alert, timestamp=utc_now()))
 
-    async def _tell(self, alert: OptimizationAlert) -> None:
+    async def _send(self, alert: OptimizationAlert) -> None:
         try:
             await self._alerts.send_alert(alert, resolve_timeout=OVER_AFTER)
         except OptimizationConflictError:  # it was resolved meanwhile
             self._found.pop(alert.alert_id, None)
         except OptimizationError as error:
-            logger.warning("could not tell of %s; trying again in %s: %s", alert.title, AGAIN, error)
+            logger.warning("could not send the alert %s; trying again in %s: %s", alert.title, AGAIN, error)

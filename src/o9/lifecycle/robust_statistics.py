@@ -23,7 +23,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The standard deviation as the median absolute deviation tells it: half of the values may be outliers."""
+    """The standard deviation estimated by the median absolute deviation: half of the values may be outliers."""
     centre = median(values)
     return NORMAL_MAD * median(abs(value - centre) for value in values)
 
