@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import pty
@@ -20,6 +21,8 @@ import zygote
 from command_line import O9
 
 from o9.cli.main import main
+from o9.health.grades import Grade, Reason, Verdict
+from o9.health.verdict_words import GRADES, forecast_sentence, headline
 from o9.model.dates import iso_dates
 from o9.model.trial import Trial
 from o9.store.store import Store
@@ -61,6 +64,24 @@ def half(parameters):
     if parameters["x"] > 0:
         raise Infeasible("x > 0")
     return parameters["x"]
+"""
+DOUBTFUL = """
+import numpy as np
+from OptimizationStateAggregator import Evaluation, objective
+
+MARKET = np.random.default_rng(1).normal(0.0002, 0.01, 300)
+
+def evaluation(returns):
+    return Evaluation(float(returns.mean() / returns.std()), returns=returns, periods_per_year=252)
+
+@objective("ahead", truncatable=True)
+def ahead(parameters, *, periods=None):
+    known, days = MARKET[:periods], parameters["days"] + 1
+    return evaluation(np.sign([known[i : i + days].sum() for i in range(len(known))]) * known)
+
+@objective("dice")
+def dice(parameters):
+    return evaluation(np.random.default_rng().normal(0.0, 0.01, 300))
 """
 
 
@@ -120,7 +141,10 @@ def steps_of(name: str) -> int:
 def test_run_waits_shows_progress_and_says_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
     told = o9("run", write(entry("one", name="抛物线 🚀"), entry("two")))
     assert told.returncode == 0, told.stderr
-    assert [line.split()[:2] for line in told.stdout.splitlines()[3:5]] == [["one", "completed"], ["two", "completed"]]
+    rows = [line.split()[:4] for line in told.stdout.splitlines() if line.startswith(("one ", "two "))]
+    assert rows == [["one", "completed", "?", "unproven"], ["two", "completed", "?", "unproven"]]
+    assert told.stdout.count("UNPROVEN") == 2  # before the table, with the reason
+    assert told.stdout.index("UNPROVEN") < told.stdout.index("completed")
     assert "o9 show one" in told.stdout
     assert "o9 trials one" in told.stdout
     assert "抛物线 🚀  completed  3/3" in told.stderr
@@ -152,6 +176,24 @@ def test_what_it_searched_is_recorded_and_its_best_was_evaluated_once_more_at_it
     assert known["security.search_space"]["score"] == 1.0, known["security.search_space"]
     assert known["validity.neighbours"]["score"] is not None, known["validity.neighbours"]
     assert known["validity.repeatable"]["score"] == 1.0, known["validity.repeatable"]
+
+
+def test_what_is_void_is_told_at_once_and_everywhere() -> None:
+    Path("doubtful.py").write_text(DOUBTFUL)
+    space = {"days": {"type": "int", "low": 1, "high": 9}}
+    entries = [
+        {"optimization_id": name, "name": name, "total_steps": 2,
+         "metadata": {"objective": f"doubtful:{name}", "search_space": space, "sampler": "random", "seed": 1}}
+        for name in ("ahead", "dice")
+    ]  # fmt: skip
+    told = o9("run", write(*entries))
+    assert told.returncode == 0, told.stderr
+    for name, reason in (("ahead", Reason.LOOK_AHEAD), ("dice", Reason.NOT_REPEATABLE)):
+        made = Verdict.from_dict(answered("show", name)["verdict"])
+        assert (made.grade, made.reason, made.forecast) == (Grade.VOID, reason, None)
+        assert f"{name}  {headline(made)}" in told.stdout
+        assert answered("health", name)["verdict"] == made.to_dict()
+    assert {one["grade"] for one in answered("list")} == {"void"}
 
 
 def test_what_does_not_complete_is_code_3_and_says_why_once() -> None:
@@ -322,7 +364,7 @@ def test_a_prefect_server_that_is_away_is_one_line() -> None:
     assert statuses() == {}
 
 
-def test_the_demonstration() -> None:
+def test_the_demonstration_says_the_same_of_each_strategy_everywhere() -> None:
     told = o9("demo", "--small", "--seed", "5")
     assert told.returncode == 0, told.stderr
     assert "Equal weight (baseline)" in told.stdout
@@ -332,6 +374,26 @@ def test_the_demonstration() -> None:
     assert f"The report:       {Path('o9-report-demo.html').absolute()}" in told.stdout
     assert Path("o9-report-demo.html").read_text(encoding="utf-8").count("<article") == 4
     assert sorted(statuses().values()) == ["completed"] * 4
+    said, page = _flat(told.stdout), _flat(html.unescape(Path("o9-report-demo.html").read_text(encoding="utf-8")))
+    for name in statuses():
+        shown, judged = answered("show", name), answered("health", name)
+        assert shown["verdict"] == judged["verdict"]
+        made = Verdict.from_dict(shown["verdict"])
+        assert made.forecast is not None
+        for text in (headline(made), made.words, forecast_sentence(made)[1:]):
+            assert _flat(text) in said, (name, text)
+        for text in (GRADES[made.grade].word, made.headline, made.words, forecast_sentence(made)[1:]):
+            assert _flat(text) in page, (name, text)
+
+
+def answered(*command: str) -> Any:
+    told = o9(*command, "--json")
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def o9_wait(condition: Callable[[], bool], process: zygote.Process, seconds: float = 60.0) -> None:

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CORE = (
-    "tests/integration/test_cli_run.py::test_the_demonstration",
+    "tests/integration/test_cli_run.py::test_the_demonstration_says_the_same_of_each_strategy_everywhere",
     "tests/integration/test_schedules.py",
     "tests/integration/test_mirror_flows.py",
     "tests/integration/test_prefect_server.py",

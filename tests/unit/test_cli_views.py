@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from verdicts import verdict
 
 from o9.cli import words
 from o9.cli.demo import demo_view
 from o9.cli.progress import Display, progress_line, progress_table, visible
-from o9.cli.views import Record, list_view, record_view, summary_view, trials_view
+from o9.cli.views import Record, list_view, record_view, results_view, summary_view, trials_view
+from o9.health.verdict_words import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
@@ -164,30 +166,40 @@ def test_a_progress_line_says_what_is_known() -> None:
     assert progress_line(fresh) == "Trend  created"
 
 
+DAYS = ("1994 to 2013", "2013 to 2022")
+
+
 def test_the_demonstration_says_what_was_searched_for_where_that_is_no_sharpe_ratio() -> None:
-    whose: dict[str, Any] = {"trials": 1, "reading": "fine"}
     rows = [
-        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"strategy": name, "figure": figure})  # type: ignore[arg-type]
+        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | {"trials": 1, "strategy": name, "figure": figure})  # type: ignore[arg-type]
         for name, figure in (("Trend", "sharpe"), ("Risk limits", "calmar"))
     ]
-    drawn_rows = "".join(drawn(part) for part in demo_view(rows, "a", "b"))
+    drawn_rows = "".join(drawn(part) for part in demo_view(rows, [], {}, DAYS))
     assert "Risk limits *" in drawn_rows
     assert "Trend *" not in drawn_rows
     assert "Searched for the best Calmar ratio" in drawn_rows
-    assert "*" not in "".join(drawn(part) for part in demo_view(rows[:1], "a", "b"))
+    assert "*" not in "".join(drawn(part) for part in demo_view(rows[:1], [], {}, DAYS))
 
 
-def test_the_demonstration_reads_like_a_manager_s_table() -> None:
-    whose: dict[str, Any] = {"optimization_id": "a", "strategy": "Trend", "figure": "sharpe", "reading": "fine"}
-    row = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__, 0.5) | whose | {"trials": 9})
-    unknown = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | whose | {"trials": 0, "strategy": "Broken"})  # type: ignore[arg-type]
-    text = "".join(drawn(part) for part in demo_view([row, unknown], "1994 to 2013", "2013 to 2022"))
+def test_the_demonstration_has_each_result_first_and_its_figures_in_a_table() -> None:
+    whose: dict[str, Any] = {"optimization_id": "a", "strategy": "Trend", "figure": "sharpe", "trials": 9}
+    row = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__, 0.5) | whose)
+    other: dict[str, Any] = {"optimization_id": "b", "strategy": "Broken", "figure": "sharpe", "trials": 0}
+    nothing: dict[str, Any] = dict.fromkeys(DemoRow.__dataclass_fields__)
+    unknown, made = DemoRow(**nothing | other), verdict()
+    records = [
+        Record(state("Trend", "completed", optimization_id="a"), verdict=made),
+        Record(state("Broken", "failed")),
+    ]
+    page = demo_view([row, unknown], results_view(records), {"a": made}, DAYS)
+    text = "".join(drawn(part) for part in page)
     assert all(cell_len(line) <= 80 for line in text.splitlines())
-    lines = text.splitlines()
-    assert any(line.split() == ["Trend", "9", "0.50", "0.50", "0.50", "50", "%", "0.5"] for line in lines)
-    assert any(line.split() == ["Broken", "0", "-", "-", "-", "-", "-"] for line in lines)
-    assert any(line.startswith("Equal weight (baseline)") for line in lines)
-    assert any(line.startswith("Buy and hold") for line in lines)
+    assert " ".join(text.split()).startswith(f"Trend {headline(made)} {made.words}")
+    assert forecast_sentence(made)[1:] in " ".join(text.split())
+    lines = [line.split() for line in text.splitlines()]
+    assert ["Trend", "9", "0.50", "0.50", "1.32", "0.50", "0.41"] in lines
+    assert ["Broken", "0", "-", "-", "-", "-", "-"] in lines
+    assert {"Equal", "Buy"} <= {line[0] for line in lines if line}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from o9.objectives.market.figures import (
 )
 from o9.objectives.market.prices import Floats
 from o9.objectives.market.rolling import VOLATILITY_FLOOR, rolling_mean, rolling_volatility
-from o9.objectives.market.walk_forward import FOLDS, WARM_UP_DAYS, reselected, split_days
+from o9.objectives.market.walk_forward import FOLDS, WARM_UP_DAYS, split_days
 
 
 def random_closes(days: int, stocks: int, seed: int = 0) -> Floats:
@@ -172,18 +172,3 @@ def test_folds_cover_the_in_sample_days_without_overlap(days: int) -> None:
 def test_too_few_days_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
         split_days(3000)
-
-
-def test_reselection_follows_the_past_alone() -> None:
-    split = split_days(8313)
-    generator = np.random.default_rng(0)
-    returns = generator.normal(0, 0.01, (split.holdout - split.start, 3))
-    edges = [fold.start - split.start for fold in split.folds]
-    returns[: edges[1], 1] += 0.002  # the second is best in the first fold, and the third from then on
-    returns[edges[1] :, 2] += 0.010
-    walked = reselected(returns, split)
-    assert len(walked) == len(returns) - edges[1]
-    assert np.array_equal(walked[: edges[2] - edges[1]], returns[edges[1] : edges[2], 1])
-    assert np.array_equal(walked[edges[2] - edges[1] :], returns[edges[2] :, 2])
-    with pytest.raises(ValueError, match="in-sample days"):
-        reselected(returns[1:], split)

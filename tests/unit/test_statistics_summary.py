@@ -82,6 +82,14 @@ def test_an_empty_store_says_nothing_it_does_not_know(store: Store) -> None:
     }  # fmt: skip
 
 
+def test_of_values_that_are_alike_the_quantiles_are_that_value(store: Store, clock: Clock) -> None:
+    for name in ("a", "b", "c"):
+        life(store, clock, name, 100, 0.37, S.COMPLETED)
+    for what, value in (("duration_seconds", 100.0), ("performance_improvement", 0.37)):
+        figures = told(store)[what]
+        assert [figures[name] for name in ("p10", "median", "p90")] == [pytest.approx(value, rel=1e-12)] * 3
+
+
 def test_the_figures_are_what_was_done(store: Store, clock: Clock) -> None:
     high, risk = OptimizationPriority.HIGH, OptimizationType.RISK_OPTIMIZATION
     life(store, clock, "a", 100, 0.5, S.COMPLETED)

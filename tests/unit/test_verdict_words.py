@@ -41,6 +41,13 @@ def test_the_forecast_gives_what_is_expected_claimed_and_held_out() -> None:
     assert forecast_sentence(replace(made, forecast=None)) == forecast_sentence(None) == ""
 
 
+def test_over_zero_the_forecast_says_that_the_market_is_in_it() -> None:
+    plain = forecast_sentence(verdict(figures={"over_baseline": True}))
+    assert forecast_sentence(verdict(figures={"over_baseline": False})) == f"{plain}; the market's own rise included"
+    neutral = verdict(figures={"over_baseline": False, "market_neutral": True})
+    assert forecast_sentence(neutral) == plain
+
+
 @pytest.mark.parametrize(
     ("value", "shown"), [(0.004, "0.00"), (-0.004, "0.00"), (-0.006, "\u22120.01"), (12.345, "12.35"), (0.0, "0.00")]
 )

@@ -17,7 +17,7 @@ from o9.cli.escape import shown
 from o9.cli.events import Event, merged, wish
 from o9.cli.follow import Crew, is_parked, is_watched
 from o9.health.grades import Verdict
-from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs
+from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs, sentence
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import DEMONSTRATION, OptimizationState, strategy_of
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
@@ -148,7 +148,9 @@ def results_view(records: Sequence[Record]) -> list[RenderableType]:
         assert record.verdict is not None
         line = words.result(record.verdict)
         page.append(line if len(records) == 1 else Text(f"{words.title(record.state)}  ").append_text(line))
-        below = paragraphs(record.verdict) if len(records) == 1 else [forecast_sentence(record.verdict)]
+        below = paragraphs(record.verdict)
+        if len(records) > 1:
+            below = [record.verdict.words, sentence(forecast_sentence(record.verdict))]
         page += [_indented(text) for text in below if text]
     return [*page, Text()]
 

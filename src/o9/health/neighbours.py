@@ -116,6 +116,9 @@ def _good(trial: Trial) -> bool:
 def _words(terrain: Terrain, kept: float, best: int, neighbours: int) -> str:
     if kept == -math.inf:
         return f"Trial {best} stands alone: most of its {neighbours} neighbours failed."
+    if kept <= -0.005:  # it would read as less than nothing
+        below = f"{neighbours} neighbours of trial {best} are worse than the median trial"
+        return f"{below}: a peak, a small change of the parameters loses all of it."
     share = f"{neighbours} neighbours of trial {best} keep {kept:.0%} of its advantage over the median trial"
     if terrain is Terrain.PLATEAU:
         return f"{share}: a plateau, small changes of the parameters do little harm."

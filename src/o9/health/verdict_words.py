@@ -51,6 +51,8 @@ def forecast_sentence(verdict: Verdict | None) -> str:
     said = f"forecast {sharpe(found.mean)} {unit(found)} ({interval(found)}); claimed {sharpe(found.claimed)}"
     said += f"; held out {sharpe(found.held_out)}" if found.held_out is not None else "; nothing held out"
     said += "; too high, as the search followed its results" if found.too_high else ""
+    if verdict and verdict.figures.get("over_baseline") is False and not verdict.figures.get("market_neutral"):
+        said += "; the market's own rise included"
     return said + ("; a crash that no return has shown yet is not in it" if found.hidden_crash else "")
 
 
@@ -72,7 +74,7 @@ def sharpe(value: float, decimals: int = 2) -> str:
 def paragraphs(verdict: Verdict) -> list[str]:
     """What stands below the headline, in this order: the finding, the forecast, the rule's errors, what to do."""
     forecast = forecast_sentence(verdict)
-    return [each for each in (verdict.words, _sentence(forecast), verdict.errors, _to_do(verdict)) if each]
+    return [each for each in (verdict.words, sentence(forecast), verdict.errors, _to_do(verdict)) if each]
 
 
 def _to_do(verdict: Verdict) -> str:
@@ -90,7 +92,8 @@ def markdown(verdict: Verdict) -> str:
     return f"**{marked(verdict)}**: {_plain(verdict.headline)}\n\n{below}"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital first and a stop at the end."""
     return f"{text[0].upper()}{text[1:]}{'' if text[-1] in '.!?' else '.'}" if text else ""
 
 

@@ -97,7 +97,8 @@ def _claim(figures: Figures) -> str:
     of = "the only trial" if figures["counted"] == 1 else f"the best of {figures['counted']:,} trials"
     if figures["beta"] is None:
         return f"In sample, {of} has a Sharpe ratio of {sharpe(figures)}."
-    return f"In sample, {of} has alpha over the baseline {sharpe(figures)} (Sharpe ratio), beta {figures['beta']:.2f}."
+    alpha = f"alpha over the baseline {sharpe(figures)} (Sharpe ratio), beta {signed(figures['beta'])}"
+    return f"In sample, {of} has {alpha}."
 
 
 def _family(figures: Figures) -> str:

@@ -1,43 +1,35 @@
 """The demonstration on real prices: four optimizations to run side by side, and how to read what came out.
 
 Contract. `demo_optimizations` gives states ready to submit, with ids that no other call gives; `demo_table` turns
-their ends into rows of plain data. Nothing here submits, waits or prints. Needs the extra `quant`.
+their ends into rows of plain data. What may be believed of them is not said here: their objectives give returns that
+the search never saw, and those of equal weight, and the verdict of `o9.health` is made of them as of any other. Nothing
+here submits, waits or prints. Needs the extra `quant`.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus
 from o9.model.trial import Trial
 from o9.objectives.catalogue import BUILTIN
-from o9.objectives.market.baselines import baseline_figures, baseline_returns
-from o9.objectives.market.figures import sharpe_ratio
+from o9.objectives.market.baselines import baseline_figures
 from o9.objectives.market.prices import sp500
-from o9.objectives.market.walk_forward import reselected, split_days
 
 # A target of a quarter above equal weight: worth the trouble, and not out of reach.
 TARGET_OVER_BASELINE = 1.25
-# Two standard errors: below that, a difference of Sharpe ratios is what chance gives.
-CLEAR_Z = 2.0
 
 
 @dataclass(frozen=True)
 class DemoRow:
     """One line of the final table. A figure that is not known is None.
 
-    Sharpe ratios are annual and net of costs; `turnover` is a year's trades over the capital, purchases and sales
-    together, in sample; drawdowns are fractions lost from the last high. `figure` is what was optimized, `sharpe` or
-    `calmar`. `walk_forward_sharpe` is that of switching, at each fold but the first of the in-sample years, to the best
-    parameters until then; `walk_forward_equal_weight_sharpe` is equal weight's in those years. The former flatters
-    a little, see `reselected`.
+    Sharpe ratios are annual, net of costs and over zero, of the days in sample and of those held out; `figure` is what
+    was optimized, `sharpe` or `calmar`.
     """
 
     optimization_id: str
@@ -45,17 +37,11 @@ class DemoRow:
     trials: int
     figure: str
     in_sample_sharpe: float | None
-    out_of_sample_sharpe: float | None
+    held_out_sharpe: float | None
     equal_weight_sharpe: float | None
-    out_of_sample_equal_weight_sharpe: float | None
+    held_out_equal_weight_sharpe: float | None
     buy_and_hold_sharpe: float | None
-    out_of_sample_buy_and_hold_sharpe: float | None
-    out_of_sample_max_drawdown: float | None
-    out_of_sample_equal_weight_max_drawdown: float | None
-    turnover: float | None
-    walk_forward_sharpe: float | None
-    walk_forward_equal_weight_sharpe: float | None
-    reading: str
+    held_out_buy_and_hold_sharpe: float | None
 
 
 def demo_optimizations(seed: int, small: bool = False, *, now: datetime | None = None) -> list[OptimizationState]:
@@ -71,47 +57,12 @@ def demo_optimizations(seed: int, small: bool = False, *, now: datetime | None =
 
 
 def demo_table(
-    states: Sequence[OptimizationState],
-    best_trials: Mapping[str, Trial | None],
-    ledgers: Mapping[str, Sequence[Trial]] | None = None,
+    states: Sequence[OptimizationState], best_trials: Mapping[str, Trial | None], trials: Mapping[str, int]
 ) -> list[DemoRow]:
-    """A row for each state, in their order.
-
-    best_trials: by optimization id. ledgers: all trials with their returns, by optimization id; without them
-    the two `walk_forward_` figures are None, and `trials` is the steps done times the trials of a step.
-    """
+    """A row for each state, in their order. `best_trials` and how many `trials` there are, by optimization id."""
     return [
-        _row(state, best_trials.get(state.optimization_id), (ledgers or {}).get(state.optimization_id))
-        for state in states
+        _row(state, best_trials.get(state.optimization_id), trials.get(state.optimization_id, 0)) for state in states
     ]
-
-
-def reading(metrics: Mapping[str, float], figure: str) -> str:
-    """What the best trial's figures say, in one sentence. `figure` is what was optimized: `sharpe` or `calmar`."""
-    names = (figure, f"equal_weight_{figure}", f"out_of_sample_{figure}", f"out_of_sample_equal_weight_{figure}")
-    if not all(name in metrics for name in names):
-        return "cannot be judged: a figure of it or of equal weight is undefined"
-    inside, inside_equal, outside, outside_equal = (metrics[name] for name in names)
-    ahead, title = outside - outside_equal, figure.capitalize()
-    against = f"{title} {outside:.2f} against {outside_equal:.2f}"
-    if inside <= inside_equal:
-        tail = (
-            f"ahead of it afterwards ({against}), which nothing in sample foretold"
-            if ahead > 0
-            else f"nor afterwards ({against})"
-        )
-        return f"no better than equal weight in sample, {tail}"
-    if ahead <= 0:
-        return f"did not hold out of sample: {against} of equal weight"
-    return f"beat equal weight out of sample by {ahead:.2f} ({against}), {_doubt(metrics, figure)}"
-
-
-def _doubt(metrics: Mapping[str, float], figure: str) -> str:
-    if figure != "sharpe":
-        return "but a largest drawdown is one event: weak evidence"
-    return (
-        "more than chance gives" if metrics.get("out_of_sample_z", 0.0) > CLEAR_Z else "still within what chance gives"
-    )
 
 
 @dataclass(frozen=True)
@@ -199,38 +150,17 @@ def _state(
     )
 
 
-def _row(state: OptimizationState, best: Trial | None, ledger: Sequence[Trial] | None) -> DemoRow:
-    figure = next((p.figure for p in _PLANS if p.objective == state.metadata.get("objective")), "sharpe")
+def _row(state: OptimizationState, best: Trial | None, trials: int) -> DemoRow:
     metrics = best.metrics if best is not None else {}
-    walked, walked_equal = _walk_forward_sharpes(ledger or ())
-    counted = state.completed_steps * int(state.metadata.get("trials_per_step", 1))
     return DemoRow(
         optimization_id=state.optimization_id,
         strategy=state.name,
-        trials=counted if ledger is None else len(ledger),
-        figure=figure,
+        trials=trials,
+        figure=next((p.figure for p in _PLANS if p.objective == state.metadata.get("objective")), "sharpe"),
         in_sample_sharpe=metrics.get("sharpe"),
-        out_of_sample_sharpe=metrics.get("out_of_sample_sharpe"),
+        held_out_sharpe=metrics.get("out_of_sample_sharpe"),
         equal_weight_sharpe=metrics.get("equal_weight_sharpe"),
-        out_of_sample_equal_weight_sharpe=metrics.get("out_of_sample_equal_weight_sharpe"),
+        held_out_equal_weight_sharpe=metrics.get("out_of_sample_equal_weight_sharpe"),
         buy_and_hold_sharpe=metrics.get("buy_and_hold_sharpe"),
-        out_of_sample_buy_and_hold_sharpe=metrics.get("out_of_sample_buy_and_hold_sharpe"),
-        out_of_sample_max_drawdown=metrics.get("out_of_sample_max_drawdown"),
-        out_of_sample_equal_weight_max_drawdown=metrics.get("out_of_sample_equal_weight_max_drawdown"),
-        turnover=metrics.get("turnover"),
-        walk_forward_sharpe=walked,
-        walk_forward_equal_weight_sharpe=walked_equal,
-        reading=f"no trial to judge: it ended {state.status.value}" if best is None else reading(metrics, figure),
+        held_out_buy_and_hold_sharpe=metrics.get("out_of_sample_buy_and_hold_sharpe"),
     )
-
-
-def _walk_forward_sharpes(ledger: Sequence[Trial]) -> tuple[float | None, float | None]:
-    """Of switching to the best until then, and of equal weight on the same days."""
-    series = [trial.returns for trial in ledger if trial.returns is not None]
-    if not series:
-        return None, None
-    prices = sp500()
-    split = split_days(len(prices.closes))
-    walked = sharpe_ratio(reselected(np.array(series, dtype=np.float64).T, split))
-    equal = sharpe_ratio(baseline_returns(prices, "equal_weight")[0][split.folds[1].start - split.start :])
-    return (walked if math.isfinite(walked) else None), equal

@@ -15,6 +15,7 @@ from o9.health.moments import Floats
 from o9.health.overfitting import BacktestOverfitting
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, OVERFITTING_LEVEL, Evidence
+from o9.health.verdict_words import sharpe
 from o9.report import words
 from o9.report.plot import BLUE, ORANGE, PURPLE, SKY, Plot, axis, layout, range_around
 from o9.report.thinning import all_significant, significant
@@ -35,14 +36,14 @@ def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
     lines: list[tuple[str, float, str, str]] = [("best", shown, BLUE, "solid")]
     over = " over the baseline" if evidence.over_benchmark else ""
     finding = f"Of {words.count(evidence.counted, 'trial')} the best has a Sharpe ratio{over} of "
-    finding += f"{words.ratio(shown)} {unit}; "
+    finding += f"{sharpe(shown)} {unit}; "
     if isinstance(luck, Unknown) or isinstance(needed, Unknown):
         finding += f"what luck alone gives the best is {luck}."
     else:
         lines.append(("what luck gives the best", luck * scale, PURPLE, "dash"))
         lines.append((f"deflated to {DEFLATED_LEVEL:g}", needed * scale, ORANGE, "dot"))
-        finding += f"luck alone is expected to give the best {words.ratio(luck * scale)}. The deflated Sharpe ratio, "
-        finding += f"which decides nothing, is above {DEFLATED_LEVEL:g} from {words.ratio(needed * scale)} on."
+        finding += f"luck alone is expected to give the best {sharpe(luck * scale)}. The deflated Sharpe ratio, "
+        finding += f"which decides nothing, is above {DEFLATED_LEVEL:g} from {sharpe(needed * scale)} on."
     counts, edges = np.histogram(sharpes * scale, bins=_bins(len(sharpes)))
     bars = _bars(counts, edges, [SKY] * len(counts), "trials", "Sharpe ratio")
     places = [*edges.tolist(), *(at for _, at, _, _ in lines)]
@@ -99,7 +100,7 @@ def deflated_threshold(evidence: Evidence) -> float | Unknown:
 
 def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[str, Any]:
     """A line across the bars, told in the legend, where two that are close do not overlap."""
-    told = f"{name}: {words.ratio(at)}"
+    told = f"{name}: {sharpe(at)}"
     return {
         "type": "scatter", "mode": "lines", "name": told, "x": [significant(at)] * 2, "y": [0, significant(top * 1.06)],
         "line": {"color": colour, "width": 2.5, "dash": dash}, "hovertemplate": f"{told}<extra></extra>",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from o9.health.grades import Forecast, Grade, Verdict
@@ -69,11 +69,15 @@ def banner(verdict: Verdict) -> Banner:
 
 
 def grounds(verdict: Verdict) -> list[Ground]:
-    """What the rule looked at, and below it what the field expects to see beside a Sharpe ratio and decides nothing."""
+    """What the rule looked at, and below it what the field expects to see beside a Sharpe ratio and decides nothing.
+
+    Of what is void nothing decides: it comes from a backtest that is at fault.
+    """
     if not verdict.figures:
         return []
     found = _Figures(verdict.figures)
-    return [*_deciding(found), *_beside(found)]
+    rows = [*_deciding(found), *_beside(found)]
+    return rows if verdict.grade is not Grade.VOID else [replace(row, decides=False) for row in rows]
 
 
 def forecast_plot(verdict: Verdict) -> Plot | Unknown:
@@ -169,7 +173,7 @@ def _in_sample(found: _Figures) -> Ground:
     if found["sharpe"] is None:
         return Ground("Sharpe ratio in sample", "unknown", found.why("sharpe"), True)
     if found["beta"] is not None:
-        over = f"alpha over the baseline, beta {found['beta']:.2f}"
+        over = f"alpha over the baseline, beta {sharpe(found['beta'])}"
     elif found["market_neutral"]:
         over = "over zero, as it is declared market-neutral"
     else:
@@ -181,7 +185,7 @@ def _in_sample(found: _Figures) -> Ground:
 def _search(found: _Figures) -> Ground:
     how = "chosen by the results of others" if found["adaptive"] else "not chosen by results"
     reading = f"{how}; all that were ever tried on this objective and data count"
-    if found["effective"] is not None:
+    if found["effective"] is not None and round(found["effective"]) < found["counted"]:
         reading += f"; correlated as they are, they amount to {found['effective']:,.0f} independent ones"
     if missing := (found["counted"] or 0) - (found["kept"] or 0):
         reading += f"; the returns of {missing:,} are not there"
@@ -201,6 +205,8 @@ def _hold_out(found: _Figures) -> Ground:
 
 
 def _beside(found: _Figures) -> Iterator[Ground]:
+    if found["counted"] == 1:  # nothing was chosen
+        return
     if found["deflated"] is None:
         yield Ground("Deflated Sharpe ratio", "unknown", found.why("deflated"), False)
     else:

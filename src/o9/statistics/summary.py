@@ -217,5 +217,7 @@ def _summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
 
 def _distribution(count: int, total: float, histogram: Mapping[str, int], reason: str) -> dict[str, Any]:
     told: dict[str, Any] = {"count": count, "mean": total / count if count else None}
+    if count and sum(map(bool, histogram.values())) == 1:  # as near as its bucket, and exact where all are alike
+        return told | dict.fromkeys(QUANTILES, told["mean"])
     told |= zip(QUANTILES, quantiles(histogram, tuple(QUANTILES.values())), strict=True)
     return told if count else told | {"reason": reason}

@@ -11,8 +11,6 @@ The days are cut once, for every objective alike, so that all are read against t
 - The hold-out runs on with the same parameters and positions. Its figures are honest for a parameter set that was
   chosen by its value; choosing by them would make them in-sample figures.
 - Whatever is fitted is refitted as time goes on, each fit from the days before it.
-- `reselected` answers the question that no single parameter set can: what would somebody have earned who, at the
-  beginning of each fold, switched to the parameter set that had been best until then?
 """
 
 from __future__ import annotations
@@ -21,9 +19,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-
-from o9.objectives.market.figures import sharpe_ratio
-from o9.objectives.market.prices import Floats
 
 WARM_UP_DAYS = 1_009  # closes: 1,008 returns, four years, the longest lookback of any objective here
 HOLDOUT_SHARE = 0.30
@@ -63,23 +58,3 @@ def split_days(days: int) -> Split:
     edges = np.linspace(WARM_UP_DAYS, holdout, FOLDS + 1).astype(int).tolist()
     folds = tuple(slice(first, last) for first, last in pairwise(edges))
     return Split(WARM_UP_DAYS, holdout, days, folds)
-
-
-def reselected(returns: Floats, split: Split) -> Floats:
-    """Daily returns of switching, at the beginning of each fold but the first, to the best column until then.
-
-    returns: shape (in-sample days, parameter sets), as in `Evaluation.returns`. Best is the highest Sharpe ratio over
-    all folds before; of equals the first. The costs of switching are not charged. Covers the second to the last fold.
-
-    It flatters where a sampler proposed the columns after seeing values of the whole in-sample time (TPE does, a random
-    or grid search does not): which parameter sets are there to choose from then knows of the later folds.
-    """
-    if returns.shape[0] != split.holdout - split.start:
-        raise ValueError(f"expected {split.holdout - split.start} in-sample days, got {returns.shape[0]}")
-    earned = []
-    for fold in split.folds[1:]:
-        past = returns[: fold.start - split.start]
-        ratios = np.array([sharpe_ratio(column) for column in past.T])
-        best = int(np.argmax(np.nan_to_num(ratios, nan=-np.inf)))
-        earned.append(returns[fold.start - split.start : fold.stop - split.start, best])
-    return np.concatenate(earned)
