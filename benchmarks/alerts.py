@@ -28,10 +28,10 @@ from typing import Any
 import psutil
 from measure import Pair, Result, compare, heading, note, verdict
 
-from o9.alerts.channels import Failed, Sent
-from o9.alerts.intake import BATCH
-from o9.alerts.redaction import redacted
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.channels.outcome import Failed, Sent
+from o9.alerts.channels.redaction import redacted
+from o9.alerts.service.ingest import BATCH
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.store.engine import CHECKPOINT_PAGES, WRITER_CACHE_KIB

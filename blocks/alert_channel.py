@@ -13,7 +13,7 @@ from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.urls import public_text
 
 if TYPE_CHECKING:
-    from o9.alerts.channels import AppriseChannel
+    from o9.alerts.channels.apprise import AppriseChannel
 
 
 class AlertChannel(Block):
@@ -30,7 +30,7 @@ class AlertChannel(Block):
 
     def to_channel(self, name: str) -> AppriseChannel:
         """The channel `name`. Raises OptimizationValidationError for a URL that Apprise does not take."""
-        from o9.alerts.channels import AppriseChannel  # it loads Apprise
+        from o9.alerts.channels.apprise import AppriseChannel
 
         return AppriseChannel(name, self.url)
 

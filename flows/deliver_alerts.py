@@ -13,14 +13,14 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from o9.alerts.system import system_for
+from o9.alerts.rules.evaluator import Judge
+from o9.alerts.service.system import system_for
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import current_store
 from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
-from o9.watch.judge import Judge
 
 logger = logging.getLogger(__name__)
 

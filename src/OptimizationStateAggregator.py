@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
-    from o9.alerts.system import AlertNotificationSystem
+    from o9.alerts.service.system import AlertNotificationSystem
     from o9.api.api import OptimizationAPI
     from o9.coordinator.coordinator import OptimizationCoordinator
     from o9.health.checker import OptimizationHealthChecker
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "o9.aggregator.aggregator": ("OptimizationStateAggregator",),
-    "o9.alerts.system": ("AlertNotificationSystem",),
+    "o9.alerts.service.system": ("AlertNotificationSystem",),
     "o9.api.api": ("OptimizationAPI",),
     "o9.coordinator.coordinator": ("OptimizationCoordinator",),
     "o9.health.checker": ("OptimizationHealthChecker",),

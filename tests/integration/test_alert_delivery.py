@@ -21,12 +21,13 @@ import pytest
 from alert_servers import Answered, HookServer, MailServer, Received
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.alerts.channels import Channel, Failed, Sent, channel_of
-from o9.alerts.channels.apprise_url import AppriseChannel
-from o9.alerts.messages import Messages
-from o9.alerts.notice import Notice
-from o9.alerts.samples import samples
-from o9.alerts.templating import Form
+from o9.alerts.channels.apprise import AppriseChannel
+from o9.alerts.channels.outcome import Channel, Failed, Sent
+from o9.alerts.channels.registry import channel_of
+from o9.alerts.messages.render import Messages
+from o9.alerts.messages.samples import samples
+from o9.alerts.messages.templating import Form
+from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
 
 ONE, MANY, OVER = samples()["one alert"], samples()["a group of 14"], samples()["resolved"]

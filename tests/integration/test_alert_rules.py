@@ -21,9 +21,12 @@ from verdicts import FORECAST, keep_verdict, verdict
 
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.alerts.figures import QUANTITIES, Scope, Unit, is_figure, quantity_of
-from o9.alerts.rules import Facts
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.rules.evaluator import RULES
+from o9.alerts.rules.facts import report_facts
+from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
+from o9.alerts.rules.rules import Facts
+from o9.alerts.rules.service import RuleWatch
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
@@ -37,9 +40,6 @@ from o9.store.reports import KeepReport
 from o9.store.rule_standings import KeepStandings
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
-from o9.watch.judge import RULES
-from o9.watch.rule_facts import report_facts
-from o9.watch.rule_watch import RuleWatch
 from OptimizationStateAggregator import OptimizationHealthReport, OptimizationStateAggregator, objective
 
 HOUR = timedelta(hours=1)
@@ -62,7 +62,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("o9.watch.rule_watch.utc_now", lambda: made.now)
+    monkeypatch.setattr("o9.alerts.rules.service.utc_now", lambda: made.now)
     return made
 
 

@@ -18,8 +18,9 @@ from bad_server import bad_server
 from contract_steps import at_work
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.alerts.reasons import Why, ended_by_rule
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.pipeline.reasons import Why, ended_by_rule
+from o9.alerts.rules.evaluator import RULES, Judge
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.blocks.store import store_here
 from o9.flows.deliver_alerts import deliver_alerts
 from o9.model.errors import (
@@ -36,7 +37,6 @@ from o9.monitor.monitor import alert_of
 from o9.store.leadership import AcquireLeadership
 from o9.store.store import Store
 from o9.store.transitions import Cause, Transition
-from o9.watch.judge import RULES, Judge
 
 Wait = Callable[..., Awaitable[Any]]
 QUICK = "route: {receiver: default, group_wait: 0s, group_interval: 100ms, repeat_interval: 1h}\n"
@@ -61,7 +61,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_o9: Callable[...,
     path = tmp_path / "alerts.yaml"
     path.write_text(QUICK, encoding="utf-8")
     set_o9(alerts_file=path, lease_seconds=1)
-    monkeypatch.setattr("o9.alerts.stages.FIRST_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(milliseconds=20))
     return path
 
 
@@ -564,7 +564,7 @@ async def test_a_channel_that_only_one_node_has_is_that_node_s(make: Make, async
 async def test_the_file_is_taken_when_it_changes_and_refused_when_it_is_wrong(
     make: Make, quick: Path, async_wait_until: Wait, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o9.alerts.running.MISSING_SECONDS", 3600.0)
+    monkeypatch.setattr("o9.alerts.service.worker.MISSING_SECONDS", 3600.0)
     told: list[str] = []
     system = await make({"mine": lambda each: told.append(each.alert_id), "desk": lambda each: told.append("desk")})
     write(quick, "route:\n  receiver: nobody\n")
@@ -578,7 +578,7 @@ async def test_the_file_is_taken_when_it_changes_and_refused_when_it_is_wrong(
     await system.send_alert(alert("b", title="b"))
     await async_wait_until(lambda: sorted(told) == ["a", "desk", "desk"])
     assert "which no node has" not in caplog.text, "not at once: a program registers its own after the start"
-    monkeypatch.setattr("o9.alerts.running.MISSING_SECONDS", 1.0)
+    monkeypatch.setattr("o9.alerts.service.worker.MISSING_SECONDS", 1.0)
     system.register_notification_channel("other", lambda each: None)  # looks again
     await async_wait_until(lambda: "'default' names the channel 'nowhere', which no node has" in caplog.text)
     # It waits for whoever has it.
@@ -626,7 +626,7 @@ async def test_a_storm_is_a_handful_of_messages(make: Make, async_wait_until: Wa
         name = "mine"
 
         async def send(self, message: Any, notice: Any) -> Any:
-            from o9.alerts.channels import Sent
+            from o9.alerts.channels.outcome import Sent
 
             told.append(message.title)
             return Sent()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from alert_worlds import START, MadeTime, World, alert, tell, world
 
-from o9.alerts.alert import Labels
-from o9.alerts.look import Look
-from o9.alerts.reasons import Reason
-from o9.alerts.routing import Route, routes_of
-from o9.alerts.silences import Silences
+from o9.alerts.pipeline.alert import Labels
+from o9.alerts.pipeline.flush import Look
+from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.routing import Route, routes_of
+from o9.alerts.pipeline.silences import Silences
 from o9.cli.alert_reading import with_standing
 from o9.store.alerts import ResolveAlert
 
@@ -54,7 +54,7 @@ class Poison:
                 self.drink()
             return routes_of(route, labels)
 
-        self._patch.setattr("o9.alerts.engine.routes_of", routed)
+        self._patch.setattr("o9.alerts.pipeline.engine.routes_of", routed)
 
     def in_looking_at(self, optimization_id: str) -> None:
         muting = Silences.muting

@@ -14,13 +14,15 @@ from bad_server import bad_server
 from contract_alerts import telling
 from contract_outbox import decided, notice
 
-from o9.alerts.channels import Failed, FunctionChannel, Sent, channel_of
-from o9.alerts.configuration import Configuration, load
-from o9.alerts.delivery import Delivery
-from o9.alerts.messages import Message
-from o9.alerts.notice import Notice
-from o9.alerts.record import MAY_BE_DOUBLE, notice_in
-from o9.alerts.templating import Form
+from o9.alerts.channels.outcome import Failed, Sent
+from o9.alerts.channels.registry import channel_of
+from o9.alerts.channels.user_channels import FunctionChannel
+from o9.alerts.config.schema import Configuration, load
+from o9.alerts.messages.render import Message
+from o9.alerts.messages.templating import Form
+from o9.alerts.pipeline.notice import Notice
+from o9.alerts.service.delivery import Delivery
+from o9.alerts.service.repository import MAY_BE_DOUBLE, notice_in
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
 from o9.store.leadership import AcquireLeadership
@@ -48,7 +50,7 @@ class Scripted:
 
 @pytest.fixture
 def store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr("o9.alerts.stages.FIRST_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(milliseconds=20))
     with Store(store_url) as opened:
         opened.write(RaiseAlerts([telling("a", title="慢"), telling("b", title="gone")]))
         yield opened
@@ -138,8 +140,8 @@ async def test_a_channel_that_breaks_its_contract_fails_like_any_other(
 async def test_one_that_hangs_holds_up_itself_alone(
     store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o9.alerts.delivery.STOP_GRACE_SECONDS", 0.1)
-    monkeypatch.setattr("o9.alerts.stages.FIRST_PAUSE", timedelta(minutes=1))
+    monkeypatch.setattr("o9.alerts.service.delivery.STOP_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(minutes=1))
     decided(lambda: store, [notice(n, channels=("hangs", "log")) for n in (1, 2)])
     released = threading.Event()
     quick = Scripted()
@@ -175,7 +177,7 @@ async def test_a_message_that_cannot_be_made_holds_up_no_other(
             raise KeyError("level")
         return notice_in(row, episodes)
 
-    monkeypatch.setattr("o9.alerts.delivery.notice_in", made)
+    monkeypatch.setattr("o9.alerts.service.delivery.notice_in", made)
     delivery = deliver({"log": channel})
     await delivery.idle()
     assert [group for group, *_ in channel.sent] == ["g"]
@@ -272,7 +274,7 @@ async def test_a_store_that_is_away_hears_of_the_end_when_it_is_back(
     store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decided(lambda: store, [notice(1)])
-    monkeypatch.setattr("o9.alerts.delivery.STORE_AWAY_SECONDS", 0.01)
+    monkeypatch.setattr("o9.alerts.service.delivery.STORE_AWAY_SECONDS", 0.01)
     away, write = [3], store.write_async
 
     def write_async(operation: Any) -> Any:
@@ -298,7 +300,7 @@ async def test_what_is_over_by_now_fired_when_it_was_decided(store: Store, deliv
 async def test_a_function_hears_only_of_the_news_and_of_all_that_it_missed(
     store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o9.alerts.stages.TRIED_FOR", timedelta(milliseconds=50))
+    monkeypatch.setattr("o9.alerts.pipeline.stages.TRIED_FOR", timedelta(milliseconds=50))
     names = [f"n{number}" for number in range(4)]
     store.write(RaiseAlerts([telling(name, title=name) for name in names]))
     heard: list[str] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import OptimizationStoreError
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from alert_worlds import START, MadeTime, World, alert, play, script, tell, world
 
-from o9.alerts.alert import Alert
-from o9.alerts.engine import Engine
-from o9.alerts.leader import AT_ONCE
-from o9.alerts.record import add_silence, telling_of
-from o9.alerts.silences import Silence
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.engine import Engine
+from o9.alerts.pipeline.silences import Silence
+from o9.alerts.service.leader import AT_ONCE
+from o9.alerts.service.repository import add_silence, telling_of
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
 from o9.store.codec import moment

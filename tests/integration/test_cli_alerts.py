@@ -18,7 +18,7 @@ from alert_servers import Answered, HookServer
 from command_line import O9, O9Command, command_in, run_without
 from o9_testing import free_port
 
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.store.store import Store
 

@@ -11,9 +11,9 @@ import psutil
 import pytest
 from contract_steps import at_work
 
-from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.rules import Facts, alert_of
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.rules.rules import Facts, alert_of
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
 from o9.store.leases import Heartbeat, Leave

@@ -16,7 +16,7 @@ import pytest
 from command_line import command_in
 from sqlalchemy import func, select
 
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import prune
 from o9.model.optimization import OptimizationAlert, utc_now

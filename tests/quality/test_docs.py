@@ -11,7 +11,7 @@ import zygote
 from command_line import filled_store
 from typer.main import get_command
 
-from o9.alerts.configuration import read
+from o9.alerts.config.schema import read
 from o9.cli.control import answer_to
 from o9.cli.follow import Crew
 from o9.cli.main import app

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from o9.alerts.alert import Alert
-from o9.alerts.configuration import Configuration, load
-from o9.alerts.engine import Engine
-from o9.alerts.matchers import parse
-from o9.alerts.memory import Held, Snapshot
-from o9.alerts.notice import Notice
-from o9.alerts.silences import Silence
+from o9.alerts.config.schema import Configuration, load
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.engine import Engine
+from o9.alerts.pipeline.engine_state import Held, Snapshot
+from o9.alerts.pipeline.matchers import parse
+from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.silences import Silence
 from o9.model.states import AlertLevel
 
 START = datetime(2026, 1, 5, 9, 0, 30, tzinfo=UTC)

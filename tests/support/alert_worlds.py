@@ -13,12 +13,12 @@ from typing import Any
 import o9_testing
 import pytest
 
-from o9.alerts.alerts_file import AlertsFile
-from o9.alerts.clock import Clock
-from o9.alerts.leader import Leader
-from o9.alerts.reach import channel_name
-from o9.alerts.record import add_silence, telling_of
-from o9.alerts.silences import Silence
+from o9.alerts.channels.registry import channel_name
+from o9.alerts.config.loader import AlertsFile
+from o9.alerts.pipeline.clock import Clock
+from o9.alerts.pipeline.silences import Silence
+from o9.alerts.service.leader import Leader
+from o9.alerts.service.repository import add_silence, telling_of
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
@@ -39,7 +39,7 @@ class MadeTime:
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> MadeTime:
         for name in ("o9.store.unit.now_text", "o9.store.alert_record.now_text"):
             monkeypatch.setattr(name, lambda: moment(self.now))
-        for name in ("o9.alerts.leader.utc_now", "o9.alerts.record.utc_now"):
+        for name in ("o9.alerts.service.leader.utc_now", "o9.alerts.service.repository.utc_now"):
             monkeypatch.setattr(name, lambda: self.now)
         return self
 

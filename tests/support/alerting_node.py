@@ -15,10 +15,10 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from o9.alerts.channels import Sent
-from o9.alerts.messages import Message
-from o9.alerts.notice import Notice
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.channels.outcome import Sent
+from o9.alerts.messages.render import Message
+from o9.alerts.pipeline.notice import Notice
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert
 
 GROUPS = 20

@@ -28,9 +28,9 @@ from typing import Any
 import o9_testing
 import yaml
 
-from o9.alerts.matchers import parse
-from o9.alerts.silences import Silence
-from o9.alerts.simulation import Happening, Script
+from o9.alerts.pipeline.matchers import parse
+from o9.alerts.pipeline.silences import Silence
+from o9.alerts.pipeline.simulation import Happening, Script
 
 LABEL = "timeline"
 BINARY = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.api.versions import PREFIX
 from o9.health.checker import OptimizationHealthChecker

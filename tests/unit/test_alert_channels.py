@@ -34,25 +34,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from o9.alerts.channels import (
-    BlockChannel,
-    Channel,
-    ConsoleChannel,
-    Failed,
-    FileChannel,
-    FunctionChannel,
-    LogChannel,
-    Sent,
-    channel_of,
-    show_only,
-    standing_channels,
-)
-from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, failure_of
+from o9.alerts.channels.builtin import ConsoleChannel, FileChannel, LogChannel, show_only
+from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Failed, Sent, failure_of
+from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
+from o9.alerts.channels.registry import channel_of, standing_channels
 from o9.alerts.channels.threads import Threads
-from o9.alerts.messages import Messages
-from o9.alerts.notice import Notice
-from o9.alerts.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
-from o9.alerts.samples import samples
+from o9.alerts.channels.user_channels import BlockChannel, FunctionChannel
+from o9.alerts.messages.render import Messages
+from o9.alerts.messages.samples import samples
+from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 

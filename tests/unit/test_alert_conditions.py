@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.conditions import condition_of, contradiction
-from o9.alerts.figures import FLAG, LABELS, OPEN, QUANTITIES, WORDS, Quantity, Scope, Unit, is_figure, quantity_of
+from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.rules.expressions import condition_of, contradiction
+from o9.alerts.rules.metrics import FLAG, LABELS, OPEN, QUANTITIES, WORDS, Quantity, Scope, Unit, is_figure, quantity_of
 
 SCOPES = [scope for scope in Scope if QUANTITIES[scope]]
 SIGNS = (">", ">=", "<", "<=", "==", "!=")

@@ -16,12 +16,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from o9.alerts.alert import Alert
-from o9.alerts.messages import Message, Messages
-from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.samples import samples
-from o9.alerts.templating import PRINTED, Form, Template, TemplateError, markdown_text
-from o9.alerts.text import ELLIPSIS, cut, cut_lines, duration, figure, line, lines, size
+from o9.alerts.messages.render import Message, Messages
+from o9.alerts.messages.samples import samples
+from o9.alerts.messages.templating import PRINTED, Form, Template, TemplateError, markdown_text
+from o9.alerts.messages.text import ELLIPSIS, cut, cut_lines, duration, figure, line, lines, size
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from o9.alerts.alert import alert_of as alert_in
-from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.configuration import load, read
-from o9.alerts.figures import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
-from o9.alerts.rules import TITLE_LIMIT, Board, Facts, Rule, filled, told_by_rule, written
+from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.schema import load, read
+from o9.alerts.pipeline.alert import alert_of as alert_in
+from o9.alerts.rules.metrics import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
+from o9.alerts.rules.rules import TITLE_LIMIT, Board, Facts, Rule, filled, told_by_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert

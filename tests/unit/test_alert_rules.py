@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.alert import alert_of as alert_in
-from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.conditions import Reading, condition_of, reading
-from o9.alerts.configuration import load, read
-from o9.alerts.figures import INSTANTS, Scope
-from o9.alerts.reasons import Why
-from o9.alerts.rules import AFTER_INSTANT, Board, Facts, Rule, Standing, decide, told_by_rule, written
+from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.schema import load, read
+from o9.alerts.pipeline.alert import alert_of as alert_in
+from o9.alerts.pipeline.reasons import Why
+from o9.alerts.rules.expressions import Reading, condition_of, reading
+from o9.alerts.rules.metrics import INSTANTS, Scope
+from o9.alerts.rules.rules import AFTER_INSTANT, Board, Facts, Rule, Standing, decide, told_by_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert

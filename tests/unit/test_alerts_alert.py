@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.alert import (
+from o9.alerts.pipeline.alert import (
     Alert,
     alert_of,
     expected_to_end,

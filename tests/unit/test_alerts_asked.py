@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts import asked
-from o9.alerts.matchers import written
+from o9.alerts.pipeline.matchers import written
+from o9.alerts.service import arguments as asked
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel

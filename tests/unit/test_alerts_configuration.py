@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yaml.error import Mark
 
-from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.configuration import Configuration, _never_reached, load, read
-from o9.alerts.flapping import Damping
-from o9.alerts.matchers import parse
-from o9.alerts.reading import Node, span_of
-from o9.alerts.routing import Route
-from o9.alerts.simulation import load_script
-from o9.alerts.stages import Throttle
+from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.reading import Node, span_of
+from o9.alerts.config.schema import Configuration, _never_reached, load, read
+from o9.alerts.pipeline.flapping import Damping
+from o9.alerts.pipeline.matchers import parse
+from o9.alerts.pipeline.routing import Route
+from o9.alerts.pipeline.simulation import load_script
+from o9.alerts.pipeline.stages import Throttle
 from o9.model.errors import OptimizationAlertError
 
 WHOLE = """

@@ -13,12 +13,12 @@ from alert_scripts import FULL, LABELS, PLAIN, START, Player, Step, alert, steps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from o9.alerts.alert import Alert
-from o9.alerts.configuration import Configuration, load
-from o9.alerts.engine import Engine
-from o9.alerts.memory import Kept, Snapshot
-from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.reasons import Reason
+from o9.alerts.config.schema import Configuration, load
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.engine import Engine
+from o9.alerts.pipeline.engine_state import Kept, Snapshot
+from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.reasons import Reason
 from o9.model.states import AlertLevel
 
 EITHER = st.sampled_from(["plain", "full"])
@@ -299,7 +299,7 @@ def test_changed_words_are_silenced_by_a_pattern_that_fits_them_now() -> None:
 
 
 def _pattern(text: str):  # type: ignore[no-untyped-def]
-    from o9.alerts.silences import Silence
+    from o9.alerts.pipeline.silences import Silence
 
     return Silence("p", START, START + LONG, pattern=text)
 

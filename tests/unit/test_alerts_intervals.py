@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from o9.alerts.intervals import (
+from o9.alerts.pipeline.time_intervals import (
     TimeInterval,
     day_range,
     exchange,

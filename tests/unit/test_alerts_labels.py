@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.alert import LEVELS, Alert
-from o9.alerts.configuration import load, read
-from o9.alerts.label_reading import OF_O9
-from o9.alerts.matchers import Matcher, Matchers, match, parse, unfit, written_out
-from o9.alerts.silences import LONGEST, new_silence
+from o9.alerts.config.schema import OF_O9, load, read
+from o9.alerts.pipeline.alert import LEVELS, Alert
+from o9.alerts.pipeline.matchers import Matcher, Matchers, match, parse, unfit, written_out
+from o9.alerts.pipeline.silences import LONGEST, new_silence
 from o9.cli.alert_asking import doubts_of
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel

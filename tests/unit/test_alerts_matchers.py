@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.matchers import Matcher, match, match_anything, parse, parse_all, written
+from o9.alerts.pipeline.matchers import Matcher, match, match_anything, parse, parse_all, written
 from o9.model.errors import OptimizationValidationError
 
 

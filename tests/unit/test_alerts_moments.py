@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from o9.alerts.alert import Alert
-from o9.alerts.messages import Messages
-from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.templating import Form
+from o9.alerts.messages.render import Messages
+from o9.alerts.messages.templating import Form
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.cli.alert_views import Listed, alerts_view
 from o9.model.states import AlertLevel
 from o9.store.alert_reads import Episode

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from o9.alerts.alerts_file import AlertsFile
-from o9.alerts.channels import Failed, Sent
-from o9.alerts.clock import Clock
-from o9.alerts.configuration import Configuration, load
-from o9.alerts.delivery import end_of, entry_of
-from o9.alerts.opinions import Opinions
-from o9.alerts.reach import NamedBlock, Reach, channel_name
-from o9.alerts.record import MESSAGE_LIMIT, telling_of
+from o9.alerts.channels.outcome import Failed, Sent
+from o9.alerts.channels.registry import NamedBlock, Reach, channel_name
+from o9.alerts.config.loader import AlertsFile
+from o9.alerts.config.schema import Configuration, load
+from o9.alerts.pipeline.clock import Clock
+from o9.alerts.service.delivery import end_of, entry_of
+from o9.alerts.service.filters import Opinions
+from o9.alerts.service.repository import MESSAGE_LIMIT, telling_of
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
@@ -273,8 +273,8 @@ def test_a_file_that_hangs_is_waited_for_once(
             answers.wait(60)
         return of_the_system(*given, **more)
 
-    monkeypatch.setattr("o9.alerts.alerts_file.ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr("o9.alerts.alerts_file.os.stat", hangs)
+    monkeypatch.setattr("o9.alerts.config.loader.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("o9.alerts.config.loader.os.stat", hangs)
     begun = time.monotonic()
     assert [file.look() for _ in range(10)] == [False] * 10
     assert time.monotonic() - begun < 2
@@ -382,8 +382,8 @@ async def test_a_block_is_loaded_when_it_is_needed() -> None:
             raise ConnectionError("no server")
         return Block()
 
-    from o9.alerts.messages import Messages
-    from o9.alerts.samples import samples
+    from o9.alerts.messages.render import Messages
+    from o9.alerts.messages.samples import samples
 
     notice = next(iter(samples().values()))
     channel = NamedBlock("block:desk", "desk", resolve)

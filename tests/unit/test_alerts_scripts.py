@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.configuration import Configuration, load
-from o9.alerts.simulation import START, YEARS, Happening, load_script, simulate, written
+from o9.alerts.config.schema import Configuration, load
+from o9.alerts.pipeline.simulation import START, YEARS, Happening, load_script, simulate, written
 from o9.model.errors import OptimizationAlertError
 from o9.model.states import AlertLevel
 
@@ -125,7 +125,7 @@ def test_what_is_about_something_over_is_noted() -> None:
 
 
 def test_a_script_without_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("o9.alerts.simulation.LOOKS_LIMIT", 1_000)
+    monkeypatch.setattr("o9.alerts.pipeline.simulation.LOOKS_LIMIT", 1_000)
     script = load_script("until: 9y\nhappens: [{at: 0s, fires: {title: A}}]")
     with pytest.raises(
         OptimizationAlertError, match="after 1,000 looks there is no end; give the script an earlier `until`"

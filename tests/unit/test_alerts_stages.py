@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.alert import Alert
-from o9.alerts.flapping import Damping, changes_of, flaps, kept
-from o9.alerts.group import Group
-from o9.alerts.inhibition import Inhibitions, InhibitRule
-from o9.alerts.intervals import TimeInterval
-from o9.alerts.matchers import parse
-from o9.alerts.reasons import Reason, Why, ended_by_rule, is_expired
-from o9.alerts.routing import Route, group_key, routes_of
-from o9.alerts.silences import Silence, Silences, checked
-from o9.alerts.stages import (
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.flapping import Damping, changes_of, flaps, kept
+from o9.alerts.pipeline.groups import Group
+from o9.alerts.pipeline.inhibition import Inhibitions, InhibitRule
+from o9.alerts.pipeline.matchers import parse
+from o9.alerts.pipeline.reasons import Reason, Why, ended_by_rule, is_expired
+from o9.alerts.pipeline.routing import Route, group_key, routes_of
+from o9.alerts.pipeline.silences import Silence, Silences, checked
+from o9.alerts.pipeline.stages import (
     GOES_ON,
     SUPPRESSIONS,
     TRIED_FOR,
@@ -36,6 +35,7 @@ from o9.alerts.stages import (
     tried_again,
     worth_telling,
 )
+from o9.alerts.pipeline.time_intervals import TimeInterval
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 

@@ -12,10 +12,10 @@ import typer
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from o9.alerts.channels import Failed
-from o9.alerts.configuration import Configuration, load
-from o9.alerts.reach import channel_name
-from o9.alerts.record import alert_in
+from o9.alerts.channels.outcome import Failed
+from o9.alerts.channels.registry import channel_name
+from o9.alerts.config.schema import Configuration, load
+from o9.alerts.service.repository import alert_in
 from o9.cli.alert_asking import fits, made_silence, moment_of
 from o9.cli.alert_configuration_views import channel_words, configuration_document, configuration_view, interval_words
 from o9.cli.alert_sending import Untried, channels_for, remedy

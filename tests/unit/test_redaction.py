@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from prefect.blocks.notifications import SlackWebhook
 from pydantic import SecretStr
 
-from o9.alerts.channels import Failed, channel_of
-from o9.alerts.messages import Messages
-from o9.alerts.redaction import HIDDEN, host_in, redacted
-from o9.alerts.samples import samples
+from o9.alerts.channels.outcome import Failed
+from o9.alerts.channels.redaction import HIDDEN, host_in, redacted
+from o9.alerts.channels.registry import channel_of
+from o9.alerts.messages.render import Messages
+from o9.alerts.messages.samples import samples
 
 # As they were.
 _URL = re.compile(r"""\b([a-z][a-z0-9+.\-]*)://([^\s"'<>]*[^\s"'<>.,;:)\]])""", re.IGNORECASE)

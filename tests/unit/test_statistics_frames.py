@@ -16,7 +16,7 @@ from contract_reports import keep, said
 from contract_steps import at_work, put, trial
 from verdicts import FORECAST, keep_verdict, verdict
 
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.grades import Grade
 from o9.model.errors import OptimizationError, OptimizationStatisticsError, OptimizationValidationError

@@ -20,8 +20,9 @@ from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server
 from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
 from o9.aggregator.suspender import Suspender
-from o9.alerts.rules import Facts
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.rules.rules import Facts
+from o9.alerts.rules.service import PASS_SECONDS, RuleWatch
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import release_store, use_store
@@ -46,7 +47,6 @@ from o9.statistics.statistics import OptimizationStatistics
 from o9.store.component import StoreComponent
 from o9.store.store import Store
 from o9.synchronizer.synchronizer import AsyncStateSynchronizer
-from o9.watch.rule_watch import PASS_SECONDS, RuleWatch
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from o9.aggregator.schedules import SCHEDULES
-from o9.alerts.rules import Facts
+from o9.alerts.rules.rules import Facts
 
 LIMIT = 100
 _LATE = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])))

@@ -12,8 +12,8 @@ import logging
 from dataclasses import replace
 from datetime import timedelta
 
-from o9.alerts.rules import told_by_rule
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.rules.rules import told_by_rule
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.model.loops import ErrorBoundary, periodic
 from o9.model.optimization import OptimizationAlert, utc_now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Protocol
 
-from o9.alerts.system import AlertNotificationSystem
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.model.errors import OptimizationNotFoundError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState

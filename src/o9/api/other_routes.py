@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 from fastapi.responses import JSONResponse
 
-from o9.alerts.record import alert_of_row
+from o9.alerts.service.repository import alert_of_row
 from o9.api.answers import Page, Success, page, success
 from o9.api.backend import Backend, existing
 from o9.api.health import PrefectCheck, system_health

@@ -14,13 +14,13 @@ from datetime import datetime
 import typer
 from rich.text import Text
 
-from o9.alerts.alert import Alert
-from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.label_reading import OF_O9, likely_label
-from o9.alerts.matchers import Matchers, parse_all, written_out
-from o9.alerts.reading import meant, span_of
-from o9.alerts.record import add_silence, alert_in
-from o9.alerts.silences import Silence, new_silence
+from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.reading import meant, span_of
+from o9.alerts.config.schema import OF_O9, likely_label
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
+from o9.alerts.pipeline.silences import Silence, new_silence
+from o9.alerts.service.repository import add_silence, alert_in
 from o9.cli.alert_reading import NEAR_AMONG, fires, unknown_alert
 from o9.cli.console import emit, results, say, write_json
 from o9.cli.control import Outcome, who

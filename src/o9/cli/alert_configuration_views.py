@@ -14,16 +14,15 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from o9.alerts.builtin_rules import BUILT_IN
-from o9.alerts.channel_reading import STANDING, says_where
-from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
-from o9.alerts.inhibition import InhibitRule
-from o9.alerts.intervals import MONTHS, WEEKDAYS, Range, TimeInterval
-from o9.alerts.matchers import Matchers, written
-from o9.alerts.redaction import redacted
-from o9.alerts.routing import Route
-from o9.alerts.rules import Rule
-from o9.alerts.stages import Throttle, duration
+from o9.alerts.channels.redaction import redacted
+from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.schema import EVERY_CHANNEL, STANDING, Configuration, Receiver, says_where
+from o9.alerts.pipeline.inhibition import InhibitRule
+from o9.alerts.pipeline.matchers import Matchers, written
+from o9.alerts.pipeline.routing import Route
+from o9.alerts.pipeline.stages import Throttle, duration
+from o9.alerts.pipeline.time_intervals import MONTHS, WEEKDAYS, Range, TimeInterval
+from o9.alerts.rules.rules import Rule
 from o9.cli.escape import shown
 
 ALWAYS = "everything else"

@@ -15,15 +15,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from o9.alerts.alert import Alert
-from o9.alerts.alerts_file import read_within
-from o9.alerts.configuration import Configuration, Read, load, read
-from o9.alerts.memory import Held
-from o9.alerts.notice import Notice
-from o9.alerts.reading import FAULTS_TOLD, Fault
-from o9.alerts.redaction import redacted
-from o9.alerts.simulation import Entry, Script, columns, load_script
-from o9.alerts.simulation import simulate as entries_of
+from o9.alerts.channels.redaction import redacted
+from o9.alerts.config.loader import read_within
+from o9.alerts.config.reading import FAULTS_TOLD, Fault
+from o9.alerts.config.schema import Configuration, Read, load, read
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.engine_state import Held
+from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.simulation import Entry, Script, columns, load_script
+from o9.alerts.pipeline.simulation import simulate as entries_of
 from o9.cli.alert_configuration_views import configuration_document, configuration_view
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.escape import shown
@@ -115,8 +115,7 @@ def _faults_in(found: Read) -> list[Fault]:
 def _address_faults(found: Read) -> Iterator[Fault]:
     if not found.addresses:
         return
-    from o9.alerts.channels import channel_of
-    from o9.alerts.reach import channel_name
+    from o9.alerts.channels.registry import channel_name, channel_of
 
     for address, node in found.addresses.items():
         try:

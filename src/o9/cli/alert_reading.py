@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.text import Text
 
-from o9.alerts.group import held_in, notified_in
-from o9.alerts.leader import LEASE
-from o9.alerts.reasons import Reason
-from o9.alerts.record import history, suppressed
+from o9.alerts.pipeline.groups import held_in, notified_in
+from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.service.leader import LEASE
+from o9.alerts.service.repository import history, suppressed
 from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.escape import shown

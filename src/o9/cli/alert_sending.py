@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from o9.alerts.alert import Alert
-from o9.alerts.channel_reading import STANDING, says_where
-from o9.alerts.channels import BLOCK, Channel, Failed, FileChannel, Sent, channel_of, standing_channels
-from o9.alerts.configuration import EVERY_CHANNEL, Configuration, Receiver
-from o9.alerts.messages import Messages
-from o9.alerts.notice import Notice, NoticeKind
-from o9.alerts.reach import channel_name
-from o9.alerts.redaction import redacted
-from o9.alerts.stages import duration
+from o9.alerts.channels.builtin import FileChannel
+from o9.alerts.channels.outcome import Channel, Failed, Sent
+from o9.alerts.channels.redaction import redacted
+from o9.alerts.channels.registry import channel_name, channel_of, standing_channels
+from o9.alerts.config.schema import BLOCK, EVERY_CHANNEL, STANDING, Configuration, Receiver, says_where
+from o9.alerts.messages.render import Messages
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.stages import duration
 from o9.cli import failures
 from o9.cli.alert_files import configuration_in
 from o9.cli.console import emit, results, say, write_json

@@ -18,10 +18,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.alerts.reasons import ended_by_text, reason_text
-from o9.alerts.record import alert_in, silence_in
-from o9.alerts.text import cut, duration, figure
-from o9.alerts.view import UNTITLED, labelled
+from o9.alerts.messages.text import cut, duration, figure
+from o9.alerts.messages.view import UNTITLED, labelled
+from o9.alerts.pipeline.reasons import ended_by_text, reason_text
+from o9.alerts.service.repository import alert_in, silence_in
 from o9.cli import words
 from o9.cli.console import plain_table
 from o9.cli.escape import shown
@@ -222,7 +222,7 @@ def silences_view(rows: Sequence[Row], firing: Sequence[Episode], width: int, no
 
 
 def _pattern_words(pattern: str) -> str:
-    """What it is looked for in: as `o9.alerts.silences` does."""
+    """What it is looked for in: as `o9.alerts.pipeline.silences` does."""
     if "*" in pattern or "?" in pattern:
         return f"{pattern!r} as all of a title, message or optimization id"
     return f"{pattern!r} anywhere in a title or message, or as an optimization id"

@@ -37,7 +37,7 @@ from o9.tasks.attempt import anything_left_behind
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
-    from o9.alerts.alert import Alert
+    from o9.alerts.pipeline.alert import Alert
     from o9.model.optimization import OptimizationState
 
 EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
@@ -144,7 +144,7 @@ async def _conduct(
 ) -> Conducted:
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
-    from o9.alerts.channels import show_only
+    from o9.alerts.channels.builtin import show_only
     from o9.cli.logs import log_through
     from o9.cli.prefect_side import configured_server
 

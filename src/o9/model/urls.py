@@ -2,7 +2,7 @@
 
 Contract. Everything that is printed, logged or answered shows a URL by `public_url`, and a text that may hold one by
 `public_text`. The secret parts are found in the text itself, not by parsing: a URL that cannot be parsed holds a
-password all the same. The addresses of alert channels keep more to themselves: see `o9.alerts.redaction`.
+password all the same. The addresses of alert channels keep more to themselves: see `o9.alerts.channels.redaction`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from o9.store.record import SERIAL, Record, unbounded_texts
 
 
 class RuleStanding(Record, table=True):
-    """A rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.Standing`)."""
+    """A rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.rules.Standing`)."""
 
     __tablename__ = "rule_standing"
 

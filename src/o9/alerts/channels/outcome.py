@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
-from o9.alerts.messages import Message
-from o9.alerts.notice import Notice
-from o9.alerts.redaction import NONE_KNOWN, Secrets, redacted
-from o9.alerts.text import cut, line
+from o9.alerts.channels.redaction import NONE_KNOWN, Secrets, redacted
+from o9.alerts.messages.render import Message
+from o9.alerts.messages.text import cut, line
+from o9.alerts.pipeline.notice import Notice
 
 REASON_LIMIT = 300
 UNKNOWN = "; whether it arrived is unknown"

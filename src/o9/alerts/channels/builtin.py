@@ -1,0 +1,193 @@
+"""The channels that are there from the start: the log, the console, a file that is rotated.
+
+Contract. Each says what a notice says in plain text. What others wrote cannot pass for a line of its own: a record of
+the log is one line, and in the console and the file every line but an entry's first is indented.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+from o9.alerts.channels.outcome import Failed, Sent, failure_of
+from o9.alerts.channels.threads import Threads
+from o9.alerts.messages.render import Message
+from o9.alerts.messages.text import line, moment
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.notice import Notice
+from o9.model.errors import OptimizationValidationError
+from o9.model.files import private
+from o9.model.optimization import utc_now
+from o9.model.settings import settings
+from o9.model.states import AlertLevel
+
+logger = logging.getLogger("o9.alerts")
+SECONDS = 10.0
+FILE_BYTES = 5 * 2**20
+FILES_KEPT = 5
+IDS_LOGGED = 10
+
+_here: Callable[[Alert], bool] | None = None
+
+
+def show_only(wanted: Callable[[Alert], bool] | None) -> None:
+    """What the log and the console of this process show, of all that goes through them; None: everything.
+
+    For a program that a person watches: what else happens in the store is not its matter. All of it counts as sent.
+    """
+    global _here
+    _here = wanted
+
+
+def _shown_here(message: Message) -> Message | None:
+    if _here is None:
+        return message
+    notice = message.notice
+    firing, resolved = (tuple(filter(_here, alerts)) for alerts in (notice.firing, notice.resolved))
+    if not firing and not resolved:
+        return None
+    known = sum(map(_here, notice.firing[len(notice.new) :]))
+    return message.about(replace(notice, firing=firing, resolved=resolved, known=known))
+
+
+_LEVELS = {
+    AlertLevel.INFO: logging.INFO,
+    AlertLevel.WARNING: logging.WARNING,
+    AlertLevel.ERROR: logging.ERROR,
+    AlertLevel.CRITICAL: logging.CRITICAL,
+}
+_ANSI = {AlertLevel.INFO: 36, AlertLevel.WARNING: 33, AlertLevel.ERROR: 31, AlertLevel.CRITICAL: 91}
+_ANSI_RESOLVED = 32
+
+
+class LogChannel:
+    """Logger `o9.alerts`: one record a notice, at its level; what is over is INFO."""
+
+    shows_the_first = True
+
+    name = "log"
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        if (shown := _shown_here(message)) is None:
+            return Sent()
+        message, notice = shown, shown.notice
+        alerts = [each.alert_id for each in notice.news_first[:IDS_LOGGED]]
+        ids = {"receiver": notice.receiver, "kind": notice.kind.value, "alerts": alerts}
+        logger.log(_level_of(message), "%s | %s", message.title, line(message.body()), extra={"o9": ids})
+        return Sent()
+
+
+class ConsoleChannel:
+    """The program's stderr, as it is then; coloured where that is a terminal, unless NO_COLOR is set.
+
+    logged: whether a receiver is told through the log as well. What the program's own logging shows on the same stream
+    is not said there twice.
+    """
+
+    shows_the_first = True
+
+    name = "console"
+
+    def __init__(
+        self, stream: Callable[[], TextIO] | None = None, logged: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self._stream = stream or (lambda: sys.stderr)
+        self._logged = logged
+        self._threads = Threads(self.name, at_once=1)
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        if (shown := _shown_here(message)) is None:
+            return Sent()
+        return await self._threads.outcome(lambda: _done(self._write, shown), SECONDS)
+
+    def _write(self, message: Message) -> None:
+        stream = self._stream()
+        if self._logged(message.notice.receiver) and _log_is_shown_on(stream, _level_of(message)):
+            return
+        title = message.title
+        if stream.isatty() and not os.environ.get("NO_COLOR"):
+            title = f"\x1b[1;{_ANSI_RESOLVED if message.over else _ANSI[message.level]}m{title}\x1b[0m"
+        text = f"{title}\n{_indented(message.body())}\n"
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+
+
+class FileChannel:
+    """A file (None: O9_ALERTS_LOG); above `most_bytes` it becomes `NAME.1`, the former `NAME.1` `NAME.2`, and so on to
+    `kept`. Several processes may write to it.
+    """
+
+    shows_the_first = True
+
+    name = "file"
+
+    def __init__(self, path: str | Path | None = None, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT) -> None:
+        if most_bytes < 1 or kept < 0:
+            raise OptimizationValidationError("file", "most_bytes must be 1 or more, kept 0 or more")
+        self._path = Path(path or settings().alerts_log).expanduser()
+        self._most_bytes = most_bytes
+        self._kept = kept
+        self._threads = Threads(self.name, at_once=1)
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        return await self._threads.outcome(lambda: _done(self._write, message), SECONDS)
+
+    def _write(self, message: Message) -> None:
+        entry = f"{moment(message.notice.at)}  {message.title}\n{_indented(message.body())}\n".encode()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path.with_name(f"{self._path.name}.lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._path.exists() and self._path.stat().st_size + len(entry) > self._most_bytes:
+                self._rotate()
+            with open(self._path, "ab", opener=private) as file:
+                file.write(entry)
+
+    def _rotate(self) -> None:
+        if not self._kept:
+            self._path.unlink()
+            return
+        old = [self._path, *(self._path.with_name(f"{self._path.name}.{n}") for n in range(1, self._kept + 1))]
+        for newer, older in zip(reversed(old[:-1]), reversed(old[1:]), strict=True):
+            if newer.exists():
+                newer.replace(older)
+
+
+def _level_of(message: Message) -> int:
+    return logging.INFO if message.over else _LEVELS[message.level]
+
+
+def _log_is_shown_on(stream: TextIO, level: int) -> bool:
+    """Whether a record of the channel `log` goes to this stream, by the handlers that the program has."""
+    if not logger.isEnabledFor(level):
+        return False
+    at: logging.Logger | None = logger
+    while at is not None:
+        there = (each for each in at.handlers if _bare(getattr(each, "stream", None)) is _bare(stream))
+        if any(level >= handler.level for handler in there):
+            return True
+        at = at.parent if at.propagate else None
+    return False
+
+
+def _bare(stream: object) -> object:
+    """Without what a display of Rich's puts before it."""
+    return getattr(stream, "rich_proxied_file", stream)
+
+
+def _done(write: Callable[[Message], None], message: Message) -> Sent | Failed:
+    try:
+        write(message)
+    except (OSError, ValueError) as error:  # ValueError: a stream that has been closed
+        return failure_of(error, now=utc_now())
+    return Sent()
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {each}" if each else "" for each in text.split("\n"))

@@ -1,0 +1,176 @@
+"""Which channels a node can send through: the standing ones, those that its program registered, and those that the
+configuration names by an address or as a block.
+
+Contract. A channel's name holds nothing secret, and is the same on every node: of an address it is the scheme and a
+hash. What cannot be a channel is refused when it is registered, and when a configuration is taken; a block is loaded
+when it is first needed, since where it is kept may be away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from o9.alerts.channels.builtin import ConsoleChannel, FileChannel, LogChannel
+from o9.alerts.channels.outcome import Channel, Failed, Sent, failed
+from o9.alerts.channels.user_channels import BlockChannel, FunctionChannel
+from o9.alerts.config.schema import BLOCK, EVERY_CHANNEL, Configuration
+from o9.alerts.messages.render import Message
+from o9.alerts.pipeline.notice import Notice
+from o9.model.errors import OptimizationValidationError
+
+NAME_LIMIT = 200
+
+
+def standing_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[str, Channel]:
+    """Those that are there from the start; a user's of the same name replaces one. `logged`: see ConsoleChannel."""
+    return {"log": LogChannel(), "console": ConsoleChannel(logged=logged), "file": FileChannel()}
+
+
+def shows_the_first(channel: Channel) -> bool:
+    """Whether it says what the message says, and so needs no more of the notice than its first alerts and counts."""
+    return bool(getattr(channel, "shows_the_first", False))
+
+
+def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None) -> Channel:
+    """The channel `name`: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body,
+    subject)`, `block:NAME`, for which `resolve(NAME)` loads the block, or a channel.
+
+    Raises OptimizationValidationError, which names the channel and the remedy, and holds nothing of a URL.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
+        raise OptimizationValidationError(
+            "channels", f"{name!r:.80} cannot name a channel; take printable text of 1 to {NAME_LIMIT} characters"
+        )
+    field = f"channels.{name}"
+    if isinstance(what, str) and what.startswith(BLOCK):
+        if resolve is None:
+            raise OptimizationValidationError(field, "blocks cannot be loaded here; give the block itself, or its URL")
+        what = resolve(what.removeprefix(BLOCK))
+    if isinstance(what, str):
+        from o9.alerts.channels.apprise import AppriseChannel  # which loads Apprise
+
+        return AppriseChannel(name, what)
+    if inspect.isclass(what):
+        raise OptimizationValidationError(field, f"{what.__name__} is a class; give an instance of it")
+    if hasattr(what, "to_channel"):  # O9's block
+        channel: Channel = what.to_channel(name)
+        return channel
+    if hasattr(what, "send") and isinstance(getattr(what, "name", None), str):
+        made: Channel = what
+        return made
+    if callable(getattr(what, "notify", None)):
+        return BlockChannel(name, what)
+    if inspect.isgeneratorfunction(what) or inspect.isasyncgenfunction(what):
+        raise OptimizationValidationError(field, "it yields, so that calling it runs nothing; let it return")
+    if callable(what):
+        _check_takes_one(field, what)
+        return FunctionChannel(name, what)
+    raise OptimizationValidationError(
+        field,
+        f"{type(what).__name__} is no channel; give a function or coroutine function of one alert, an Apprise URL, "
+        "a block with notify(body, subject), or block:NAME",
+    )
+
+
+def _check_takes_one(field: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # written in C: it is seen when it is called
+    try:
+        signature.bind(object())
+    except TypeError:
+        raise OptimizationValidationError(
+            field, f"it is called with one alert, and takes {signature}; let it take exactly one argument"
+        ) from None
+
+
+class Reach:
+    """`resolve` loads a block by its name; None: this program cannot."""
+
+    def __init__(self, resolve: Callable[[str], Any] | None = None) -> None:
+        self._resolve = resolve
+        self._standing = standing_channels(lambda receiver: receiver in self._logged)
+        self._logged: frozenset[str] = frozenset()
+        self._own: dict[str, Channel] = {}
+        self._named: dict[str, Channel] = {}
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """What the program registered, by name: other nodes may not have it."""
+        return tuple(sorted(self._own))
+
+    def register(self, name: str, what: Any) -> None:
+        """Raises OptimizationValidationError for what is no channel."""
+        if name == EVERY_CHANNEL or "://" in str(name) or str(name).startswith(BLOCK):
+            raise OptimizationValidationError("channels", f"{name!r:.80} cannot name a channel; take a plain name")
+        if isinstance(what, str) and what.startswith(BLOCK):
+            self._own[name] = NamedBlock(name, what.removeprefix(BLOCK), self._resolve)
+        else:
+            self._own[name] = channel_of(name, what)
+
+    def channels(self, configuration: Configuration) -> dict[str, Channel]:
+        """All that this node has, by name. Raises OptimizationValidationError for an address that is none."""
+        named = {
+            channel_name(each): each for receiver in configuration.receivers.values() for each in receiver.channels
+        }
+        for name, each in named.items():
+            if name in self._named:
+                continue
+            if each.startswith(BLOCK):
+                self._named[name] = NamedBlock(name, each.removeprefix(BLOCK), self._resolve)
+            elif "://" in each:
+                self._named[name] = channel_of(name, each)
+        found = {name: channel for name, channel in self._named.items() if name in named}
+        through_log = () if "log" in self._own else (EVERY_CHANNEL, "log")
+        self._logged = frozenset(
+            name for name, each in configuration.receivers.items() if not {*each.channels}.isdisjoint(through_log)
+        )
+        return {**self._standing, **found, **self._own}
+
+    def unknown(self, configuration: Configuration) -> dict[str, str]:
+        """Names of channels that this node does not have, each with a receiver that names it."""
+        known = self.channels(configuration)
+        return {
+            name: receiver.name
+            for receiver in configuration.receivers.values()
+            for each in receiver.channels
+            if each != EVERY_CHANNEL and (name := channel_name(each)) not in known
+        }
+
+
+def channel_name(reference: str) -> str:
+    """Under which name a receiver's channel is known."""
+    scheme, is_address, _ = reference.partition("://")
+    if not is_address:
+        return reference
+    return f"{scheme.lower()}-{hashlib.blake2b(reference.encode(), digest_size=4).hexdigest()}"
+
+
+class NamedBlock:
+    """A block that is loaded when it is first needed."""
+
+    def __init__(self, name: str, block: str, resolve: Callable[[str], Any] | None) -> None:
+        self.name = name
+        self._block = block
+        self._resolve = resolve
+        self._channel: Channel | None = None
+
+    @property
+    def shows_the_first(self) -> bool:
+        return self._channel is not None and shows_the_first(self._channel)
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        if self._channel is None:
+            if self._resolve is None:
+                return Failed(f"this program cannot load blocks, and so not {self._block!r}")
+            try:
+                block = await asyncio.to_thread(self._resolve, self._block)
+                self._channel = channel_of(self.name, block)
+            except Exception as error:  # noqa: BLE001 - of Prefect, its server or the block: the try fails with it
+                return failed(f"the block {self._block!r} cannot be loaded: {type(error).__name__}: {error}")
+        return await self._channel.send(message, notice)

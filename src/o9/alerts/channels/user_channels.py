@@ -1,0 +1,162 @@
+"""What users bring: a function or coroutine function of one alert, a block that notifies.
+
+Contract. A function is called, with an `OptimizationAlert`, for each alert that a notice tells of as new or over; at a
+repeat or an escalation for each that fires. It runs in a thread of the channel's own; a coroutine function in the
+program's event loop, where the watchdog looks after it. What raises has failed, and so has what returns False. Where
+one of several alerts fails, this process does not tell those before it again when the notice is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import Secret, SecretStr
+
+from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of
+from o9.alerts.channels.redaction import Secrets, guarded, host_in, parts_of
+from o9.alerts.channels.threads import AT_ONCE, Busy, LeftBehind, NotBack, Threads
+from o9.alerts.messages.render import Message
+from o9.alerts.messages.templating import Form
+from o9.alerts.pipeline.alert import optimization_alert_of
+from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.strategies.registry import is_async
+from o9.strategies.watchdog import run_user_code
+
+SECONDS = 30.0
+TEXT_LIMIT = 20_000  # of a block, which does not say how much it takes
+_TOLD_AGAIN = (NoticeKind.REPEAT, NoticeKind.ESCALATION)
+_REMEMBERED = 100  # notices that failed half-way
+
+
+class FunctionChannel:
+    """A user's function, sync or async."""
+
+    def __init__(self, name: str, function: Callable[[OptimizationAlert], Any], seconds: float = SECONDS) -> None:
+        self.name = name
+        self._function = function
+        self._seconds = seconds
+        self._threads = Threads(name)
+        self._hanging: set[asyncio.Task[Any]] = set()
+        self._told: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        key = (notice.group_key, notice.number)
+        told = self._told.setdefault(key, set())
+        firing = notice.firing if notice.kind in _TOLD_AGAIN else notice.new
+        for alert in (*firing, *notice.resolved):
+            if alert.alert_id in told:
+                continue
+            outcome = await self._tell(optimization_alert_of(alert, notice.at))
+            if isinstance(outcome, Failed):
+                while len(self._told) > _REMEMBERED:
+                    self._told.popitem(last=False)
+                return outcome
+            told.add(alert.alert_id)
+        del self._told[key]
+        return Sent()
+
+    async def _tell(self, alert: OptimizationAlert) -> Sent | Failed:
+        try:
+            if is_async(self._function):
+                answer = await self._awaited(lambda: self._function(alert))
+            else:
+                answer = await self._threads.run(lambda: self._function(alert), self._seconds)
+                if inspect.isawaitable(answer):
+                    answer = await self._awaited(lambda: answer)
+        except NotBack as error:
+            return error.failure
+        except Exception as error:  # noqa: BLE001 - a user's function: whatever it raises is the answer
+            return failure_of(error, now=utc_now())
+        return failed("it returned False") if answer is False else Sent()
+
+    async def _awaited(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """In the program's own loop, where what the user's code holds on to lives, too."""
+        if len(self._hanging) >= AT_ONCE:
+            raise Busy(f"{len(self._hanging)} sends before it hang", self._seconds)
+        task = asyncio.ensure_future(run_user_code(f"the channel {self.name!r}", call))
+        try:
+            await asyncio.wait({task}, timeout=self._seconds)
+        finally:
+            if not task.done():
+                task.cancel()
+                self._hanging.add(task)
+                task.add_done_callback(self._returned)
+        if not task.done():
+            raise LeftBehind(self._seconds)
+        if task.cancelled():
+            raise RuntimeError("it cancelled itself")
+        return task.result()
+
+    def _returned(self, task: asyncio.Task[Any]) -> None:
+        self._hanging.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was told of as one that hung
+
+    def __repr__(self) -> str:
+        return f"<FunctionChannel {self.name!r}>"
+
+
+class BlockChannel:
+    """Any object with `notify(body, subject)`: Prefect's notification blocks as they are."""
+
+    shows_the_first = True
+
+    def __init__(self, name: str, block: Any, seconds: float = SECONDS) -> None:
+        self.name = name
+        self._block = block
+        self._seconds = seconds
+        self._secrets = _secrets_in(block)
+        self._threads = Threads(name)
+        self._one_at_a_time = threading.Lock()  # `raise_on_failure` is the block's, not the call's
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        return await self._threads.outcome(lambda: self._notify(message), self._seconds)
+
+    def _notify(self, message: Message) -> Sent | Failed:
+        raising = getattr(self._block, "raise_on_failure", contextlib.nullcontext)
+        with guarded(self._secrets), self._one_at_a_time:
+            try:
+                with raising():
+                    answer = self._block.notify(self._body(message), message.title)
+                    if inspect.isawaitable(answer):
+                        asyncio.run(_await(answer))
+            except Exception as error:  # noqa: BLE001 - a block: whatever it raises is the answer
+                return _failure_of_block(error, self._secrets)
+        return Sent()
+
+    def _body(self, message: Message) -> str:
+        """As Apprise passes it on where it is told nothing of its form: a mail takes it for HTML."""
+        servers = list(getattr(self._block, "_apprise_client", ()))  # Prefect's; without it plain text is right
+        limit = min((each.body_maxlen for each in servers), default=TEXT_LIMIT)
+        letters = bool(servers) and all(each.notify_format == Form.HTML.value for each in servers)
+        return message.body(Form.HTML if letters else Form.TEXT, limit)
+
+    def __repr__(self) -> str:
+        return f"<BlockChannel {self.name!r}>"
+
+
+def _failure_of_block(error: Exception, secrets: Secrets) -> Failed:
+    """Prefect's blocks raise with what Apprise logged."""
+    log = getattr(error, "log", None)
+    if not isinstance(log, str):
+        return failure_of(error, secrets, now=utc_now())
+    return failed(log or "Prefect's block could not send, and does not say why", secrets)
+
+
+def _secrets_in(block: Any) -> Secrets:
+    """Of all fields that hide their value, as pydantic's SecretStr does."""
+    fields = [getattr(block, name, None) for name in getattr(type(block), "model_fields", {})]
+    hidden = [each.get_secret_value() for each in fields if isinstance(each, Secret | SecretStr)]
+    texts = [each for value in hidden for each in (value.values() if isinstance(value, dict) else [value])]
+    return Secrets(part for each in texts if isinstance(each, str) for part in parts_of(each, shown=host_in(each)))
+
+
+async def _await(answer: Any) -> Any:
+    return await answer

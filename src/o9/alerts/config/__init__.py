@@ -1,0 +1,1 @@
+"""The alerts' configuration: its file, what it means, and the built-in rules."""

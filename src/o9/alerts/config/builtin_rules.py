@@ -1,0 +1,166 @@
+"""The rules that O9 brings. Each can be changed by its name in the alerts file, or switched off there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from o9.alerts.rules.expressions import condition_of
+from o9.alerts.rules.metrics import Scope
+from o9.alerts.rules.rules import NOTHING, Rule
+from o9.model.states import AlertLevel
+
+MINUTE = timedelta(minutes=1)
+
+
+def _rule(
+    name: str,
+    title: str,
+    scope: Scope,
+    level: AlertLevel,
+    when: str,
+    says: str,
+    remedy: str,
+    *,
+    clear: str | None = None,
+    lasts: timedelta = NOTHING,
+    keep_firing: timedelta = NOTHING,
+) -> Rule:
+    return Rule(
+        name, title, scope, level, condition_of(when, scope), None if clear is None else condition_of(clear, scope),
+        lasts, keep_firing, {}, says, remedy,
+    )  # fmt: skip
+
+
+def _lives() -> Iterator[Rule]:
+    """What becomes of optimizations."""
+    yield _rule(
+        "failed", "Optimization failed", Scope.END, AlertLevel.ERROR, "failed == 1",
+        "{name} has failed: {detail}",
+        "`o9 show {optimization}` has its course; `o9 retry {optimization}` runs it again",
+    )  # fmt: skip
+    yield _rule(
+        "timed_out", "Optimization timed out", Scope.END, AlertLevel.ERROR, "timed_out == 1",
+        "{name} was cut off after {execution_time} of running: {detail}",
+        "give it more timeout_seconds or fewer steps, and run it again with `o9 retry {optimization}`",
+    )  # fmt: skip
+    yield _rule(
+        "crashed", "Attempt crashed", Scope.DEATH, AlertLevel.WARNING, "deaths >= 1",
+        "{name}: {detail}", "look at what killed its process: memory, the machine, a native library of the objective",
+    )  # fmt: skip
+    yield _rule(
+        "worse_than_baseline", "Worse than its baseline", Scope.END, AlertLevel.WARNING,
+        "completed == 1 and improvement < 0",
+        "{name} ended at {current_performance}, its baseline is {baseline_performance} ({improvement})",
+        "keep what there was before, or search elsewhere",
+    )  # fmt: skip
+    yield _rule(
+        "worse_than_usual", "Worse than its own last runs", Scope.END, AlertLevel.WARNING,
+        "completed == 1 and worse_than_usual > 3",
+        "{name} ended at {current_performance}: worse than all of its last runs, and {worse_than_usual} of their usual "
+        "deviations below the middle of them",
+        "compare its data and code with those of the run before: `o9 health {optimization}`",
+    )  # fmt: skip
+    yield _rule(
+        "target_missed", "Target missed", Scope.END, AlertLevel.WARNING, "completed == 1 and short_of_target > 0",
+        "{name} ended at {current_performance}, its target is {target_performance}",
+        "try more, widen the search space, or lower the target",
+    )  # fmt: skip
+    yield _rule(
+        "many_failed_trials", "Many trials failed", Scope.END, AlertLevel.WARNING,
+        "completed == 1 and failed_share >= 20% and failed_trials >= 5",
+        "{failed_trials} of {trials} trials of {name} failed ({failed_share})",
+        "mend the objective, or leave what it cannot evaluate out of the search space",
+    )  # fmt: skip
+
+
+def _health() -> Iterator[Rule]:
+    """What health reports say; each holds until the next report."""
+    yield _rule(
+        "validity_critical", "Validity critical", Scope.REPORT, AlertLevel.ERROR,
+        "completed == 1 and validity_critical == 1 and look_ahead_found == 0 and verdict_void == 0 "
+        "and verdict_lost == 0",
+        "its result is not to be trusted: {validity}",
+        "do not trade on it; `o9 health {optimization}` has what that rests on",
+    )  # fmt: skip
+    yield _rule(
+        "verdict_void", "Result void", Scope.REPORT, AlertLevel.WARNING,
+        "completed == 1 and verdict_void == 1 and look_ahead_found == 0",
+        "the result of {name} is void: {verdict}",
+        "correct the objective and submit it again; `o9 health {optimization}` has what was found",
+    )  # fmt: skip
+    yield _rule(
+        "verdict_lost", "Result lost out of sample", Scope.REPORT, AlertLevel.WARNING,
+        "completed == 1 and verdict_lost == 1 and look_ahead_found == 0",
+        "the result of {name} did not hold on data that the search never saw: {verdict}",
+        "do not trade on it; `o9 health {optimization}` has what that rests on",
+    )  # fmt: skip
+    yield _rule(
+        "look_ahead_found", "Look-ahead found", Scope.REPORT, AlertLevel.CRITICAL, "look_ahead_found == 1",
+        "its objective uses data from the future: {look_ahead}",
+        "do not trade on it; correct the objective and submit it again",
+    )  # fmt: skip
+    yield _rule(
+        "risk_limit_broken", "Risk limit broken", Scope.REPORT, AlertLevel.CRITICAL, "risk_limits_broken >= 1",
+        "its best is outside of its risk limits: {risk}",
+        "do not use this result; make the limit part of the objective",
+    )  # fmt: skip
+
+
+def _house() -> Iterator[Rule]:
+    """What optimizations need to run, and people to hear of them."""
+    yield _rule(
+        "node_lost", "Node lost", Scope.NODE, AlertLevel.ERROR, "silent_leases > 3",
+        "node {node} on {host} has given no sign of life for {silent_seconds}, and took no leave",
+        "see whether its machine and process live; what it held goes on elsewhere, where an aggregator runs",
+        clear="silent_leases < 1",
+    )  # fmt: skip
+    yield _rule(
+        "node_died", "Node lost", Scope.NODE_DEATH, AlertLevel.ERROR, "died == 1",
+        "the process of node {node} on {host} is gone, and took no leave",
+        "look at what killed it; what it held goes on elsewhere, where an aggregator runs",
+    )  # fmt: skip
+    yield _rule(
+        "queue_too_long", "Queue too long", Scope.GLOBAL, AlertLevel.WARNING, "longest_wait_seconds > 1h",
+        "{queued} optimizations wait for a slot, the first of them for {longest_wait_seconds}",
+        "run more nodes, raise max_concurrent_optimizations, or give what is urgent a higher priority",
+        clear="longest_wait_seconds < 30m", lasts=5 * MINUTE,
+    )  # fmt: skip
+    yield _rule(
+        "schedule_missed", "Schedule missed", Scope.SCHEDULE, AlertLevel.WARNING, "late_seconds > 10m",
+        "{schedule} was to run {late_seconds} ago, and has not begun",
+        "see that a worker or an aggregator with schedules runs: `o9 doctor`, and Prefect's page of late runs",
+        clear="late_seconds <= 0",
+    )  # fmt: skip
+    yield _rule(
+        "prefect_away", "Prefect away", Scope.THIS_NODE, AlertLevel.ERROR, "prefect_away_seconds > 1m",
+        "node {node} has not reached Prefect's server for {prefect_away_seconds}; what waits is not started",
+        "see that the server runs, and that PREFECT_API_URL is right: `o9 doctor`",
+        clear="prefect_away_seconds <= 0",
+    )  # fmt: skip
+    yield _rule(
+        "store_away", "Store was away", Scope.THIS_NODE, AlertLevel.WARNING, "store_away_seconds > 30s",
+        "node {node} could not reach the store for {store_away_seconds}: {detail}",
+        "look at the database's log; states that came meanwhile waited in the spool",
+        clear="store_away_seconds <= 0", keep_firing=10 * MINUTE,
+    )  # fmt: skip
+    yield _rule(
+        "channel_failing", "Channel failing", Scope.CHANNEL, AlertLevel.ERROR, "failing_seconds > 5m",
+        "nothing goes through the channel {channel} since {failing_seconds}: {detail}",
+        "mend it, or take it out of its receivers; what is to go there waits",
+        clear="failing_seconds <= 0",
+    )  # fmt: skip
+
+
+# What the monitor finds in what runs, by its names; it knows best when that begins and is over.
+_FINDINGS = (
+    "stalled", "failing_trials", "nan_values", "diverging", "oscillating", "memory_growing", "slower_than_before",
+    "plateaued", "best_at_edge",
+)  # fmt: skip
+
+BUILT_IN: tuple[Rule, ...] = (
+    *_lives(),
+    *_health(),
+    *_house(),
+    *(Rule(name, "", Scope.FINDING, None) for name in _FINDINGS),
+)

@@ -1,0 +1,1 @@
+"""From a notice to what people read."""

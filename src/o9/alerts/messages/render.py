@@ -1,0 +1,173 @@
+"""What people are told: a notice as a title and a body, in plain text, Markdown and HTML, as long as a service takes.
+
+Contract. `Messages` holds the templates, its own or a user's, checked when they are given: what no template may be, and
+one that fails on any of the samples, raises OptimizationValidationError. `Messages.of(notice)` gives a `Message`, which
+writes itself when a channel asks, in the form and length it wants: it leaves out text and alerts before it cuts, and
+cuts no character. A user's template that fails on a notice all the same is replaced by O9's own, which says so: what it
+was to tell arrives. Pure; the present is the notice's.
+
+An alert says more by its metadata: `evidence` (figures by name), `remedy` (what to do), `link` (an address to look at).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cached_property
+from importlib.resources import files
+from typing import Final
+
+from markupsafe import escape
+
+from o9.alerts.messages.samples import samples
+from o9.alerts.messages.templating import Form, Template, TemplateError
+from o9.alerts.messages.text import cut, cut_lines, line, lines, size
+from o9.alerts.messages.view import Detail, View, address, view_of, worst_of
+from o9.alerts.pipeline.notice import Notice
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
+
+logger = logging.getLogger(__name__)
+TITLE_LIMIT = 200
+NAMES = ("title", *(form.value for form in Form))
+
+SHOWN = 10  # alerts of a group
+# What is left out, step by step, where a service takes no more; in a group rather what each says than which they are.
+_WHOLE: Final = Detail(SHOWN, 2_000)
+_OF_ONE: Final = (_WHOLE, Detail(1, 400), Detail(1, 200), Detail(1, 80), Detail(1, 80, bare=True))
+_BARE: Final = tuple(Detail(n, 80, bare=True) for n in (SHOWN, 7, 5, 3, 2, 1))
+_OF_MANY: Final = (_WHOLE, Detail(SHOWN, 400), Detail(SHOWN, 160), *_BARE)
+
+
+class Messages:
+    """Templates by name: `title`, `text`, `markdown`, `html`; those that are not given are O9's own.
+
+    `link` is an address for alerts that bring none, with `{optimization}` and `{alert}` where their ids go. `field`
+    names where the templates stand, for errors.
+    """
+
+    def __init__(
+        self, templates: Mapping[str, str] | None = None, *, link: str | None = None, field: str = "templates"
+    ) -> None:
+        for name in templates or {}:
+            if name not in NAMES:
+                raise OptimizationValidationError(f"{field}.{name}", f"no such template; those are {', '.join(NAMES)}")
+        self._own = {
+            name: Template(source, f"{field}.{name}", _form(name), _READ) for name, source in (templates or {}).items()
+        }
+        self._link = _checked_link(link)
+        for template in self._own.values():
+            for name, sample in samples().items():
+                try:
+                    template.render(view_of(sample, _WHOLE, self._link).names())
+                except TemplateError as error:
+                    raise OptimizationValidationError(
+                        template.field, f"it fails on a sample ({name}): {error}"
+                    ) from None
+
+    def of(self, notice: Notice) -> Message:
+        return Message(notice, self._own, self._link)
+
+
+class Message:
+    """One notice, to be written as a channel wants it."""
+
+    def __init__(self, notice: Notice, templates: Mapping[str, Template], link: str | None) -> None:
+        self.notice = notice
+        self._templates = templates
+        self._link = link
+        self._faults: dict[str, str] = {}
+        self._views: dict[Detail, View] = {}
+
+    def about(self, notice: Notice) -> Message:
+        """The same for part of what the notice is about."""
+        return Message(notice, self._templates, self._link)
+
+    @cached_property
+    def level(self) -> AlertLevel:
+        """The worst of what fires; of what is over, where nothing does."""
+        return worst_of(self.notice)
+
+    @cached_property
+    def over(self) -> bool:
+        """Whether nothing fires any more."""
+        return not self.notice.firing
+
+    @cached_property
+    def title(self) -> str:
+        """One line."""
+        return self.short_title(TITLE_LIMIT)
+
+    def short_title(self, limit: int) -> str:
+        return cut(line(self._written("title", _WHOLE)), limit)
+
+    def body(self, form: Form = Form.TEXT, limit: int | None = None) -> str:
+        """At most `limit` UTF-16 units."""
+        told = ""
+        for detail in _OF_ONE if len(self.notice.firing) + len(self.notice.resolved) == 1 else _OF_MANY:
+            told = self._written(form.value, detail).strip("\n")
+            if limit is None or size(told) <= limit:
+                return told
+        assert limit is not None
+        if form is Form.HTML:  # cut anywhere it would be none; this is the shortest that is
+            told = f"<p>{escape(self.short_title(limit // 6))}</p>"
+            return told if size(told) <= limit else ""
+        return cut_lines(told, limit) if size(told.split("\n", 1)[0]) < limit else self.short_title(limit)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.title!r}>"
+
+    def _written(self, name: str, detail: Detail) -> str:
+        values = self._view(detail).names()
+        own = self._templates.get(name)
+        if own is None or name in self._faults:
+            fault = self._faults.get(name, "")
+            return _standard(name).render({**values, "fault": fault})
+        try:
+            told = own.render(values)
+        except TemplateError as error:
+            self._faults[name] = f"{own.field} failed: {error}"
+            logger.warning("%s failed, O9's own is taken: %s", own.field, error)
+            return self._written(name, detail)
+        return lines(told) if name == Form.TEXT.value else told
+
+    def _view(self, detail: Detail) -> View:
+        if detail not in self._views:
+            self._views[detail] = view_of(self.notice, detail, self._link)
+        return self._views[detail]
+
+
+def _standard(name: str) -> Template:
+    if name not in _STANDARD:
+        source = files("o9.alerts.messages").joinpath("templates", f"{name}.j2").read_text(encoding="utf-8")
+        _STANDARD[name] = Template(source, name, _form(name), (*_READ, "fault"))
+    return _STANDARD[name]
+
+
+_STANDARD: dict[str, Template] = {}
+_READ = tuple(each.name for each in fields(View))
+
+
+def _form(name: str) -> Form:
+    return Form.TEXT if name == "title" else Form(name)
+
+
+def _checked_link(link: str | None) -> str | None:
+    if link is None:
+        return None
+    plain = link.replace("{optimization}", "x").replace("{alert}", "x")
+    if found := _BRACES.search(plain):
+        raise OptimizationValidationError(
+            "link", f"{found[0]!r:.80} stands for nothing; there are {{optimization}} and {{alert}}, for their ids"
+        )
+    if not address(plain):
+        raise OptimizationValidationError(
+            "link",
+            "expected the address of a page, with http or https; {optimization} and {alert} stand for their ids in it",
+        )
+    return link
+
+
+_BRACES = re.compile(r"\{[^{}]*\}?|\}")

@@ -1,0 +1,146 @@
+"""Users' templates: Jinja in its immutable sandbox, with a bound on what they print.
+
+Contract. `Template(source, field, form, names)` raises OptimizationValidationError, which names the field, the line and
+the remedy, for what is no Jinja and for names that there are not. `render` gives text, at most PRINTED characters, or
+raises TemplateError. What is printed is escaped for the form. A key that a mapping lacks is an empty text.
+
+Whoever writes a template is the operator, not an attacker; these are bounds against accidents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from jinja2 import StrictUndefined, meta
+from jinja2.exceptions import SecurityError
+from jinja2.exceptions import TemplateError as JinjaError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup, escape
+
+from o9.alerts.config.reading import meant
+from o9.alerts.messages.text import cut
+from o9.model.errors import OptimizationValidationError
+
+SOURCE_LIMIT = 20_000  # characters
+PRINTED = 200_000  # characters
+
+
+class Form(str, Enum):
+    """In what a message is written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    HTML = "html"
+
+
+class TemplateError(Exception):
+    """A template failed while it was rendered. The message says at what."""
+
+
+class Address(str):
+    """A URL in which nothing is left that means something in Markdown."""
+
+    __slots__ = ()
+
+
+class Prose(str):
+    """A text in which backticks mark what is typed; HTML shows that as code."""
+
+    __slots__ = ()
+
+
+class Template:
+    """One template, checked and compiled. `names`: those that it may read."""
+
+    def __init__(self, source: str, field: str, form: Form, names: Collection[str]) -> None:
+        self.field = field
+        environment = _ENVIRONMENTS[form]
+        if not isinstance(source, str) or len(source) > SOURCE_LIMIT:
+            raise OptimizationValidationError(field, f"expected a template of at most {SOURCE_LIMIT:,} characters")
+        try:
+            self._template = environment.from_string(source)
+            unknown = meta.find_undeclared_variables(environment.parse(source)) - {*names, *environment.globals}
+        except JinjaError as error:
+            at = getattr(error, "lineno", None)
+            where = f"line {at}: " if at else ""
+            raise OptimizationValidationError(field, f"{where}{error.message or error}") from None
+        except (RecursionError, MemoryError, SyntaxError, OverflowError, ValueError) as error:
+            raise OptimizationValidationError(field, f"it cannot be compiled: {error}; make it simpler") from None
+        for name in sorted(unknown):
+            line = next(n for n, text in enumerate(source.split("\n"), 1) if re.search(rf"\b{re.escape(name)}\b", text))
+            problem = f"line {line}: there is no name {name!r:.80} here{meant(name, names)}"
+            raise OptimizationValidationError(field, problem)
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The text. Raises TemplateError."""
+        printed: list[str] = []
+        room = PRINTED
+        try:
+            for piece in self._template.generate(values):
+                room -= len(piece)
+                if room < 0:
+                    raise TemplateError(f"it printed more than {PRINTED:,} characters")
+                printed.append(piece)
+        except TemplateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a user's template: whatever it raises is its fault
+            raise TemplateError(str(error) or type(error).__name__) from None
+        return "".join(printed)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def __init__(self, form: Form) -> None:
+        super().__init__(
+            autoescape=form is Form.HTML,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=partial(_printed, escaped=_ESCAPES[form]),
+        )
+        self.filters["cut"] = lambda value, limit: cut(str(value), limit)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        return self.getitem(obj, attribute) if isinstance(obj, Mapping) else super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, Mapping) and argument != "items":
+            return obj.get(argument, "")
+        return super().getitem(obj, argument)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """A text of a billion characters, or a number of as many digits, is an accident."""
+        if not all(isinstance(each, int | float) and abs(each) < 1e9 for each in (left, right)) or operator == "**":
+            raise SecurityError(f"{operator} takes two numbers below a billion")
+        return super().call_binop(context, operator, left, right)
+
+
+def _printed(value: Any, escaped: Callable[[str], str]) -> Any:
+    if isinstance(value, Markup) or (isinstance(value, Address) and escaped is markdown_text):
+        return value
+    if isinstance(value, Prose) and escaped is escape:
+        return Markup(_TYPED.sub(r"<code>\1</code>", str(escape(value))))
+    return "" if value is None else escaped(str(value))
+
+
+_TYPED = re.compile(r"`([^`]+)`")
+_AT_WORD = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is no emphasis
+_ANYWHERE = re.compile(r"[\\`*\[\]<>|]|~(?=~)")
+_MENTION = re.compile(r"@(?=[&0-9a-z])", re.IGNORECASE)  # Apprise makes a ping of each, for Discord
+_AT_LINE = re.compile(r"^(\s*)(?:([#>=+-])|(\d{1,9})([.)]))", re.MULTILINE)
+
+
+def markdown_text(text: str) -> str:
+    """`text` so that CommonMark, and the services' dialects of it, show it as it is, and nobody is called by it."""
+    told = _AT_WORD.sub(r"\\_", _ANYWHERE.sub(r"\\\g<0>", text))
+    told = _MENTION.sub("@\u200b", told)
+    return _AT_LINE.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", told)
+
+
+_ESCAPES: dict[Form, Callable[[str], str]] = {Form.TEXT: str, Form.MARKDOWN: markdown_text, Form.HTML: escape}
+_ENVIRONMENTS = {form: _Environment(form) for form in Form}

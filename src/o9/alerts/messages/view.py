@@ -1,0 +1,323 @@
+"""What templates can show of a notice: words and figures, harmless, ready to print. Pure.
+
+Contract. Every text in a `View` has passed `o9.alerts.messages.text`; templates only escape it for their form. `Detail`
+says how much of a notice is shown.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from o9.alerts.messages.templating import Address, Prose
+from o9.alerts.messages.text import cut, cut_naming, duration, figure, line, lines, moment
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.rules.metrics import FLAG, QUANTITIES
+from o9.model.states import AlertLevel
+
+NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
+LABELLED_LIMIT, HEADLINE_LABELLED_LIMIT, VALUE_LIMIT = 160, 60, 40
+FIGURES = 12
+UNTITLED = "Untitled alert"
+# Told apart by their brightness too, and dark enough for white words upon them.
+_COLOURS = {
+    AlertLevel.CRITICAL: "#8f1029",
+    AlertLevel.ERROR: "#b5451b",
+    AlertLevel.WARNING: "#8a6100",
+    AlertLevel.INFO: "#1f6aa8",
+}
+_RESOLVED = "#0f7a5c"
+_SAY_WHY_FIRST = (NoticeKind.FLAPPING, NoticeKind.ESCALATION)
+_RAW_LIMIT = 20_000  # characters of a message that are looked at
+CLOCKS_DIFFER = timedelta(minutes=5)  # what its source's clock is ahead by is not told
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How many alerts, units of each text, and whether all is left out but what fires and since when."""
+
+    alerts: int
+    text: int
+    bare: bool = False
+
+
+@dataclass(frozen=True)
+class AlertShown:
+    """One alert."""
+
+    title: str
+    message: str  # with its lines
+    brief: str  # on one line, of a traceback the last
+    level: str
+    state: str  # firing or resolved
+    news: str  # new, where others were known
+    badge: str  # CRITICAL, RESOLVED
+    colour: str
+    optimization: str
+    since: str
+    lasting: str
+    ended: str  # empty while it fires
+    when: str  # the three in one
+    figures: Mapping[str, str]
+    evidence: str  # the figures on one line
+    remedy: Prose
+    link: str
+    command: str
+    labels: Mapping[str, str]
+    labelled: str  # those of them that nothing else says, on one line
+
+
+@dataclass(frozen=True)
+class View:
+    """A notice."""
+
+    kind: str
+    badge: str
+    colour: str
+    headline: str
+    lead: str  # one sentence of what is new
+    reason: str
+    receiver: str
+    group: Mapping[str, str]
+    at: str
+    level: str
+    firing: int
+    new: int  # of what fires
+    resolved: int
+    remedy: Prose  # where what is shown has the same one, but for the optimization's id
+    alerts: Sequence[AlertShown]
+    more: int
+
+    def names(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
+    """The first alerts of it: what is new, what is over, then what was known."""
+    everything, new = notice.news_first, len(notice.new)
+    over = range(new, new + len(notice.resolved))
+    shown = tuple(
+        _shown(each, n not in over, "new" if n < new and notice.known else "", notice.at, detail, link)
+        for n, each in enumerate(everything[: detail.alerts])
+    )
+    level = worst_of(notice)
+    return View(
+        kind=notice.kind.value,
+        badge=_badge(notice.kind, level),
+        colour=_RESOLVED if notice.kind is NoticeKind.RESOLVED else _COLOURS[level],
+        headline=_headline(notice, everything),
+        lead=_lead(notice, everything),
+        reason="" if notice.kind in _SAY_WHY_FIRST else cut(line(notice.reason), detail.text),
+        receiver=_name(notice.receiver),
+        group={_name(name): _name(value) for name, value in notice.group_labels.items()},
+        at=moment(notice.at),
+        level=level.value,
+        firing=len(notice.firing),
+        new=new,
+        resolved=len(notice.resolved),
+        remedy=_remedy_of(shown),
+        alerts=shown,
+        more=len(everything) - len(shown),
+    )
+
+
+def worst_of(notice: Notice) -> AlertLevel:
+    """Of what fires; of what is over, where nothing does."""
+    levels = list(AlertLevel)
+    return max((each.level for each in notice.firing or notice.resolved), key=levels.index, default=AlertLevel.INFO)
+
+
+def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail, link: str | None) -> AlertShown:
+    raw, remedy = alert.message[:_RAW_LIMIT], alert.metadata.get("remedy")
+    told = lines(raw)
+    todo = line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
+    if todo and line(told).endswith(todo):  # as the monitor's messages: nothing is said twice
+        told = line(told).removesuffix(todo).rstrip(" :;,.-")
+    ended = None if firing else alert.ends_at
+    since, lasting = moment(alert.starts_at), duration((ended or now) - alert.starts_at)
+    brief = line(_without_traceback(lines(raw)))
+    if todo and brief.endswith(todo):
+        brief = brief.removesuffix(todo).rstrip(" :;,.-")
+    figures = _figures(alert, detail)
+    return AlertShown(
+        title=_name(alert.title) or UNTITLED,
+        message=cut_naming(told, detail.text, _where_all_is(alert)),
+        brief="" if detail.bare else cut_naming(brief, min(detail.text, 300), _where_all_is(alert)),
+        level=alert.level.value,
+        state="firing" if firing else "resolved",
+        news=news,
+        badge=alert.level.value.upper() if firing else "RESOLVED",
+        colour=_COLOURS[alert.level] if firing else _RESOLVED,
+        optimization=_name(alert.optimization_id),
+        since=since,
+        lasting=lasting,
+        ended=moment(ended) if ended else "",
+        when=f"{since}, {_when(alert.starts_at, ended, now)}",
+        figures=figures,
+        evidence="; ".join(f"{name} {value}" for name, value in figures.items()),
+        remedy=Prose("" if detail.bare else cut(todo, detail.text)),
+        link="" if detail.bare else _address(alert, link),
+        command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
+        labels={_name(name): _name(value) for name, value in alert.labels.items()},
+        labelled=cut(labelled(alert.labels, *said_of(alert)), min(detail.text, LABELLED_LIMIT)),
+    )
+
+
+def _where_all_is(alert: Alert) -> str:
+    """Nothing where its id cannot be typed as it is shown."""
+    told = _name(alert.alert_id)
+    return f"(all of it: o9 alerts show {shlex.quote(told)})" if told and told == alert.alert_id else ""
+
+
+def said_of(alert: Alert) -> tuple[str, str, str]:
+    return alert.title, alert.level.value, alert.optimization_id
+
+
+def labelled(labels: Mapping[str, str], title: str, level: str, optimization: str) -> str:
+    """`book=a, venue=XNYS`: what tells an alert from others beside these three and its rule."""
+    said = {"title": title, "level": level, "optimization": optimization, "rule": labels.get("rule")}
+    others = [(name, value) for name, value in sorted(labels.items()) if said.get(name) != value]
+    return ", ".join(f"{_name(name)}={cut(_name(value), VALUE_LIMIT)}" for name, value in others)
+
+
+def _when(begins: datetime, ended: datetime | None, now: datetime) -> str:
+    """Behind the moment at which it began, as its source says; that may be wrong, or to come."""
+    if ended is not None:
+        return f"over before that, at {moment(ended)}" if ended < begins else f"over after {duration(ended - begins)}"
+    if begins - now > CLOCKS_DIFFER:
+        return f"{duration(begins - now)} in the future"
+    return f"for {duration(now - begins)}"
+
+
+def _badge(kind: NoticeKind, level: AlertLevel) -> str:
+    word = level.value.upper()
+    return {
+        NoticeKind.RESOLVED: "RESOLVED",
+        NoticeKind.FLAPPING: f"{word}, FLAPPING",
+        NoticeKind.ESCALATION: f"{word}, ESCALATED",
+        NoticeKind.REPEAT: f"{word}, STILL FIRING",
+    }.get(kind, word)
+
+
+def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
+    titles = {each.title for each in everything}
+    title = _name(next(iter(titles))) if len(titles) == 1 else ""
+    if len(everything) == 1:
+        alert = everything[0]
+        where = _name(alert.optimization_id)
+        told = f"{title or UNTITLED}: {where}" if where else title or UNTITLED
+        # An alert of a rule is told from others by its title and optimization.
+        which = "" if "rule" in alert.labels else cut(labelled(alert.labels, *said_of(alert)), HEADLINE_LABELLED_LIMIT)
+        return f"{told} ({which})" if which else told
+    counts = _counts(notice)
+    if title:
+        return f"{title} ({', '.join(f'{count:,} {what}' for what, count in counts)})"
+    (what, count), *others = counts
+    first = f"{count:,} {'alert' if count == 1 else 'alerts'} {what}"
+    return ", ".join([first, *(f"{count:,} {what}" for what, count in others)])
+
+
+def _counts(notice: Notice) -> list[tuple[str, int]]:
+    """48 firing; 4 new, 44 known; 1 resolved, 443 known"""
+    fires, over = len(notice.firing), len(notice.resolved)
+    if notice.kind is not NoticeKind.FIRING or not notice.known:
+        counts = {"firing": fires, "resolved": over}
+    else:
+        counts = {"new": fires - notice.known, "resolved": over, "known": notice.known}
+    return [(what, count) for what, count in counts.items() if count]
+
+
+def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
+    fires, over = len(notice.firing), len(notice.resolved)
+    why = cut(line(notice.reason), NAME_LIMIT) if notice.kind in _SAY_WHY_FIRST else ""
+    why = f"{why[:1].upper()}{why[1:]}{'' if why[-1:] in '.!?' else '.'}"
+    if len(everything) == 1:
+        return why
+    if not fires:
+        return f"{why} All {over:,} alerts are over.".strip()
+    ends = f"{over:,} {'is' if over == 1 else 'are'} over." if over else ""
+    if notice.kind is NoticeKind.FIRING and notice.known:
+        new = len(notice.new)
+        begins = f"{new:,} {'is' if new == 1 else 'are'} new: {_levels(notice.new)}." if new else ""
+        goes_on = "was known and still fires" if notice.known == 1 else "were known and still fire"
+        known = f"{notice.known:,} {goes_on}: {_levels(notice.firing[new:])}."
+        return " ".join(each for each in (begins, ends, known) if each)
+    told = f"{why} {fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {_levels(notice.firing)}."
+    return f"{told} {ends}".strip()
+
+
+def _levels(alerts: Sequence[Alert]) -> str:
+    of = Counter(each.level for each in alerts)
+    return ", ".join(f"{of[level]:,} {level.value}" for level in reversed(AlertLevel) if of[level])
+
+
+_FLAGS = frozenset(name for known in QUANTITIES.values() for name, quantity in known.items() if quantity is FLAG)
+
+
+def _figures(alert: Alert, detail: Detail) -> dict[str, str]:
+    """Of a rule, without those that only say that it is about this."""
+    evidence, by_rule = alert.metadata.get("evidence"), "rule" in alert.metadata
+    if detail.bare or not isinstance(evidence, Mapping):
+        return {}
+    told = [
+        (name, value)
+        for name, value in evidence.items()
+        if not (by_rule and name in _FLAGS and isinstance(value, float) and value in (0.0, 1.0))
+    ][:FIGURES]
+    return {_name(str(name)).replace("_", " "): cut(figure(value), min(detail.text, 120)) for name, value in told}
+
+
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def _without_traceback(told: str) -> str:
+    """What stands before the first traceback, and the error behind the last."""
+    before, found, rest = told.partition(_TRACEBACK)
+    if not found:
+        return told
+    after = rest.rpartition(_TRACEBACK)[2].split("\n")[1:]
+    error = [n for n, each in enumerate(after) if each and not each[0].isspace()]
+    return before + " ".join(after[error[0] :] if error else [])
+
+
+def _remedy_of(shown: Sequence[AlertShown]) -> Prose:
+    told = [each for each in shown if each.remedy and not each.ended]
+    ways = {each.remedy for each in told}
+    if len(ways) > 1:
+        ways = {Prose(_only(each.optimization).sub("ID", each.remedy)) for each in told}
+    return next(iter(ways)) if len(told) > 1 and len(ways) == 1 else Prose()
+
+
+def _only(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])" if name else r"(?!)")
+
+
+def _address(alert: Alert, link: str | None) -> str:
+    given = alert.metadata.get("link")
+    if isinstance(given, str) and given:
+        return address(given)
+    if link is None or not alert.optimization_id:
+        return ""
+    ids = {"{optimization}": alert.optimization_id, "{alert}": alert.alert_id}
+    for name, value in ids.items():
+        link = link.replace(name, quote(value, safe=""))
+    return address(link)
+
+
+def address(text: str) -> Address | str:
+    """`text` as a link to a page, in which nothing means anything to Markdown or HTML; nothing where it is none."""
+    text = text.strip()
+    if len(text) > 2_000 or not re.match(r"https?://[^\s/]", text, re.IGNORECASE):
+        return ""
+    return Address(quote(text, safe=":/?#@!$&+,;=%-._~", encoding="utf-8", errors="replace"))
+
+
+def _name(text: str) -> str:
+    return cut(line(text[:_RAW_LIMIT]), NAME_LIMIT)

@@ -1,0 +1,1 @@
+"""From alerts to notices: grouping, routing, silences, inhibition. Pure."""

@@ -1,0 +1,399 @@
+"""The pipeline: alerts go in, and at the moments that `due` names, what shall be told comes out.
+
+    engine.take(alerts, now)            told by sources: what fires, what is over
+    engine.put_silence(silence)         engine.end_silence(silence_id)          engine.acknowledge(fingerprint, by)
+    engine.due()                        the next moment at which something may have to be told
+    engine.advance(now) -> notices      what is told at `now`
+    engine.drain() -> Changes           what a store has to keep of all this, in one transaction with the notices
+    engine.snapshot(), Engine.restored(configuration, snapshot, now)
+
+Pure and deterministic: the same calls with the same moments give the same notices; one that is restored goes on as if
+it had never stopped. Not thread-safe: one owner at a time. Moments may not go backwards.
+
+A group is looked at when its time has come, all in order of time and key. What holds an alert back then is noted with
+its reason, once. What the receiver does not know yet is told; it is told of the end of all that it was told of, also
+where that came while it was suppressed: then when it no longer is.
+
+Where something raises, `take`, `advance` and `restored` go on with what is left and then raise Unfit, which names the
+alerts and the groups; the engine is not whole then, and is to be thrown away.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
+
+from o9.alerts.config.schema import Configuration
+from o9.alerts.pipeline import stages
+from o9.alerts.pipeline.alert import Alert, digest, merged
+from o9.alerts.pipeline.engine_state import Changes, Held, Kept, Known, Place, Snapshot
+from o9.alerts.pipeline.flapping import CountedChanges
+from o9.alerts.pipeline.flush import Look
+from o9.alerts.pipeline.groups import Group
+from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
+from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.quarantine import Fault, Unfit, culprits
+from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
+from o9.alerts.pipeline.silences import Silence, Silences
+from o9.alerts.pipeline.stages import GOES_ON, Decision
+
+_SWEPT_EVERY = timedelta(minutes=1)
+PutOff = Mapping[str, datetime]
+_NOTHING: PutOff = {}
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(self, configuration: Configuration, put_off: PutOff = _NOTHING) -> None:
+        self.configuration = configuration
+        self._put_off = put_off
+        self._known: dict[str, Known] = {}
+        self._concerning: dict[str, Inhibition] = {}
+        self._inhibitions = Inhibitions(configuration.inhibit_rules)
+        self._silences = Silences()
+        self._changes = CountedChanges(configuration.flapping)
+        self._sweep_at: datetime | None = None
+        self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
+        self._occupied: dict[str, Place] = {}
+        """By key, the places that have a group."""
+        told = {route.receiver: configuration.receivers[route.receiver] for route in configuration.route.walk()}
+        self._audiences = {name: digest(sorted(receiver.channels)) for name, receiver in told.items()}
+        self._due: list[tuple[datetime, str]] = []
+        self._changed: set[str] = set()
+        self._moved: set[str] = set()
+        self._held: list[Held] = []
+        self._closed: list[str] = []
+
+    def take(self, alerts: Iterable[Alert], now: datetime) -> None:
+        """What sources tell. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
+        unfit = Unfit()
+        for told in alerts:
+            try:
+                self._take(told, now)
+            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
+                unfit.alerts[told.fingerprint] = Fault(error, (told.alert_id,))
+        if unfit:
+            raise unfit
+
+    def put_silence(self, silence: Silence) -> None:
+        """Adds it, or replaces the one of its id; `silences.checked` says what is acceptable."""
+        self._silences.put(silence)
+
+    def end_silence(self, silence_id: str) -> None:
+        self._silences.take_out(silence_id)
+
+    def acknowledge(self, fingerprint: str, by: str) -> None:
+        """Of the episode that fires now: nobody is reminded of it any more, and it is not escalated."""
+        known = self._known.get(fingerprint)
+        if known is not None and known.firing:
+            known.acknowledged_by = by
+
+    def due(self) -> datetime | None:
+        while self._due:
+            at, key = self._due[0]
+            group = self._group(key)
+            if group is not None and group.next_at == at:
+                return at
+            heapq.heappop(self._due)
+        return None
+
+    def advance(self, now: datetime) -> list[Notice]:
+        """What is told at `now`: looks at every group whose time has come, once.
+
+        It also forgets what has passed; to be called every minute or so, then, where nothing is due.
+        """
+        notices: list[Notice] = []
+        unfit = Unfit()
+        while (at := self.due()) is not None and at <= now:
+            place = self._occupied[heapq.heappop(self._due)[1]]
+            try:
+                notices += self._look_at(place, now)
+            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
+                self._blame(place, error, now, unfit)
+        if unfit:
+            raise unfit
+        self._sweep(now)
+        return notices
+
+    def drain(self) -> Changes:
+        """What has changed since the last time."""
+        groups = {key: self._group(key) for key in sorted(self._changed)}
+        moved = {key: self._group(key) for key in sorted(self._moved - self._changed)}
+        changes = Changes(
+            {key: None if group is None else (group, group.state()) for key, group in groups.items()},
+            {key: group.due_at for key, group in moved.items() if group is not None},
+            tuple(self._held),
+            tuple(self._closed),
+        )
+        self._changed, self._moved, self._held, self._closed = set(), set(), [], []
+        return changes
+
+    def why(self, fingerprint: str, now: datetime) -> list[tuple[str, Decision]]:
+        """By receiver, how it stands with one alert: what holds it back, what it waits for, that it was told."""
+        known = self._known.get(fingerprint)
+        found: list[tuple[str, Decision]] = []
+        for place in () if known is None else known.places:
+            group = place.group
+            if known is None or group is None or fingerprint not in group.members:
+                continue
+            decision = stages.suppressed(known.alert, now, self._facts(place.route, now))
+            if decision is GOES_ON and fingerprint in group.firing:
+                decision = Decision(Reason.NOTHING_NEW, f"at {group.told[fingerprint]:%Y-%m-%d %H:%M:%S} UTC")
+            elif decision is GOES_ON:
+                decision = Decision(Reason.GROUP_WAIT if group.waits else Reason.GROUP_INTERVAL, "", group.due_at)
+            found.append((place.route.receiver, decision))
+        return found
+
+    def snapshot(self) -> Snapshot:
+        groups = ((key, place.group) for key, place in self._occupied.items())
+        return Snapshot(
+            tuple(
+                Kept(known.alert, not known.firing, known.acknowledged_by, self._changes.get(fingerprint, ()))
+                for fingerprint, known in self._known.items()
+            ),
+            tuple(self._silences),
+            {key: (group.due_at, group.state()) for key, group in groups if group is not None},
+        )
+
+    @classmethod
+    def restored(
+        cls, configuration: Configuration, snapshot: Snapshot, now: datetime, put_off: PutOff = _NOTHING
+    ) -> Engine:
+        """As it was. Where the configuration has changed since, what a receiver was told goes with its alerts to their
+        new groups. `put_off` says by a group's key until when nobody looks at it.
+        """
+        engine, unfit = cls(configuration, put_off), Unfit()
+        routes = {route.key: route for route in configuration.route.walk()}
+        for silence in snapshot.silences:
+            engine.put_silence(silence)
+        groups = []
+        for key, (due_at, state) in snapshot.groups.items():
+            group = Group.of(key, routes.get(state["route"], configuration.route), due_at, state)
+            groups.append(group)
+            if group_key(group.route, group.labels) == key:
+                engine._add(engine._place(group.route, group.labels), group)
+        for each in snapshot.alerts:
+            try:
+                engine._remember(each, now)
+            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
+                unfit.alerts[each.alert.fingerprint] = Fault(error, (each.alert.alert_id,))
+        if unfit:
+            raise unfit
+        engine.drain()
+        for group in groups:
+            engine._hand_over(group, now)
+        for known in [known for known in engine._known.values() if not known.firing]:
+            engine._forget_if_done(known)  # it ended while it was set aside, or its receiver is gone
+        return engine
+
+    # What becomes of one alert.
+
+    def _take(self, told: Alert, now: datetime) -> None:
+        known = self._known.get(told.fingerprint)
+        if known is not None and not known.firing and self._changes.is_quiet(told.fingerprint, now):
+            self._calm(known)
+            known = self._known.get(told.fingerprint)
+        if known is None:
+            known = self._meet(told)
+        else:
+            before, known.alert = known.alert, merged(known.alert, told, now)
+            if before.alert_id != told.alert_id:
+                known.episodes += ((now, before.alert_id),)
+        if not known.alert.resolved(now):
+            if not known.firing:
+                self._begins_anew(known, now)
+            self._into_groups(known, now)
+        elif known.firing:
+            self._ends(known, now)
+        concerning = self._concerning[told.fingerprint]
+        if concerning.sources and known.firing:
+            self._inhibitions.put(known.alert, concerning, firing=True)
+        if not known.firing:
+            self._forget_if_done(known)
+
+    def _meet(self, alert: Alert) -> Known:
+        routes = routes_of(self.configuration.route, alert.labels)
+        known = Known(alert, tuple([self._place(route, route.grouping(alert.labels)) for route in routes]))
+        self._known[alert.fingerprint] = known
+        self._concerning[alert.fingerprint] = self._inhibitions.concerning(alert.labels)
+        return known
+
+    def _remember(self, each: Kept, now: datetime) -> None:
+        fingerprint = each.alert.fingerprint
+        known = self._meet(each.alert)
+        known.firing, known.acknowledged_by = not each.ended, each.acknowledged_by
+        if each.changes:
+            self._changes[fingerprint] = each.changes
+        for place in known.places:
+            group = place.group
+            if group is not None and (known.firing or fingerprint in group.told or fingerprint in group.lingering):
+                group.members[fingerprint] = None
+        if known.firing and any(place.group is None for place in known.places):
+            self._into_groups(known, now)
+        self._inhibitions.put(each.alert, self._concerning[fingerprint], firing=known.firing)
+
+    def _into_groups(self, known: Known, now: datetime) -> None:
+        for place in known.places:
+            group = place.group
+            if group is None:
+                group = Group.beginning(place.key, place.route, place.grouping, known.alert, now)
+                self._add(place, group)
+            elif group.take_in(known.alert, now):
+                self._reschedule(group)
+                self._changed.add(group.key)
+
+    def _begins_anew(self, known: Known, now: datetime) -> None:
+        known.firing, known.acknowledged_by, name = True, "", known.alert.fingerprint
+        self._known[name] = self._known.pop(name)  # in the order of their beginning
+        self._counts(known, now)
+        for place in known.places:
+            group = place.group
+            if group is not None and name in group.told:
+                group.begins_anew(name, now)
+                self._reschedule(group)
+                self._changed.add(group.key)
+
+    def _ends(self, known: Known, now: datetime) -> None:
+        """Its end is noticed: who was not told of it need not be."""
+        alert, known.firing = known.alert, False
+        assert alert.ends_at is not None
+        self._inhibitions.put(alert, self._concerning[alert.fingerprint], firing=False)
+        self._counts(known, alert.ends_at)
+        if self._changes.flaps(alert.fingerprint):
+            self._into_groups(known, now)
+            for place in known.places:
+                if place.group is not None and alert.fingerprint not in place.group.told:
+                    place.group.lingering.add(alert.fingerprint)
+                    self._changed.add(place.group.key)
+            return
+        for place in known.places:
+            group = place.group
+            if group is None or alert.fingerprint not in group.told:
+                over = Decision(Reason.NEVER_NOTIFIED)
+                self._held.append(Held(alert, place.route.receiver, place.key, over, now))
+                if group is not None:
+                    group.take_out(alert.fingerprint)
+                    self._changed.add(group.key)
+
+    def _counts(self, known: Known, at: datetime) -> None:
+        """A change of it, for flap damping."""
+        changes = self._changes.count(known.alert.fingerprint, at)
+        while known.episodes and (not changes or known.episodes[0][0] < changes[0]):
+            self._closed.append(known.episodes[0][1])
+            known.episodes = known.episodes[1:]
+
+    def _calm(self, known: Known) -> None:
+        """It has been quiet: what it did before counts no more, once no group waits to tell its end."""
+        if known.firing or not known.is_in_a_group:
+            self._changes.pop(known.alert.fingerprint, None)
+            self._closed += [name for _, name in known.episodes]
+            known.episodes = ()
+            self._forget_if_done(known)
+
+    def _forget_if_done(self, known: Known) -> None:
+        fingerprint = known.alert.fingerprint
+        if known.firing or fingerprint in self._changes or known.is_in_a_group:
+            return
+        self._closed += [*(name for _, name in known.episodes), known.alert.alert_id]
+        del self._known[fingerprint], self._concerning[fingerprint]
+
+    # What becomes of one group.
+
+    def _place(self, route: Route, grouping: Grouping) -> Place:
+        place = self._places.get((route.key, grouping))
+        if place is None:
+            place = self._places[route.key, grouping] = Place(route, grouping)
+        return place
+
+    def _group(self, key: str) -> Group | None:
+        place = self._occupied.get(key)
+        return None if place is None else place.group
+
+    def _hand_over(self, group: Group, now: datetime) -> None:
+        """What it told of alerts that are elsewhere now, where the same receiver is told there."""
+        receivers = self._audiences if group.receiver not in self._audiences else {}  # it may be renamed
+        for name in [name for name in group.told if name not in group.members]:
+            if (known := self._known.get(name)) is not None:
+                heirs = [place for place in known.places if group.is_told_to(place.route.receiver, receivers)]
+                for heir in heirs:
+                    if heir.group is None:
+                        self._add(heir, Group.beginning(heir.key, heir.route, heir.grouping, known.alert, now))
+                    assert heir.group is not None
+                    heir.group.inherits(name, group, now)
+                    self._reschedule(heir.group)
+                    self._changed.add(heir.group.key)
+                if not heirs:
+                    gone = Decision(Reason.NOT_ROUTED)
+                    self._held.append(Held(known.alert, group.receiver, group.key, gone, now))
+            group.take_out(name)
+
+    def _add(self, place: Place, group: Group) -> None:
+        place.group = group
+        group.receiver, group.audience = place.route.receiver, self._audiences[place.route.receiver]
+        group.not_before = self._put_off.get(group.key)
+        self._occupied[group.key] = place
+        self._changed.add(group.key)
+        self._reschedule(group)
+
+    def _blame(self, place: Place, error: Exception, now: datetime, unfit: Unfit) -> None:
+        group, route = place.group, place.route
+        assert group is not None
+        alerts = [self._known[name].alert for name in group.members if name in self._known]
+        found = culprits(alerts, lambda alert: stages.suppressed(alert, now, self._facts(route, now)), route.receiver)
+        unfit.alerts |= found
+        if not found:
+            unfit.groups[group.key] = Fault(error, tuple(alert.alert_id for alert in alerts), route.receiver)
+
+    def _reschedule(self, group: Group) -> None:
+        heapq.heappush(self._due, (group.next_at, group.key))
+
+    def _facts(self, route: Route, now: datetime) -> stages.Facts:
+        interval = stages.by_intervals(route, now, self.configuration.time_intervals)
+        return stages.Facts(
+            self._inhibitions, self._concerning, self._silences, interval, self._changes, self.configuration.flapping
+        )
+
+    def _look_at(self, place: Place, now: datetime) -> list[Notice]:
+        group = place.group
+        assert group is not None
+        known = [self._known[name] for name in group.members]
+        ending = [each for each in known if each.firing and each.alert.resolved(now)]
+        for each in ending:
+            self._ends(each, now)
+        look = Look(group, now, self._known, self._facts(group.route, now), self.configuration.receivers)
+        regular = group.due_at <= now
+        if regular:
+            look.regular()
+        look.escalation()
+        idle = not any(self._known[name].firing for name in group.members)
+        if look.changed or group.idle != idle or (regular and group.waits):
+            self._changed.add(group.key)
+        group.idle = idle
+        if regular:
+            group.waits, group.due_at = False, now + group.route.group_interval
+            self._moved.add(group.key)
+        if group.members:
+            self._reschedule(group)
+        else:
+            place.group = None
+            del self._occupied[group.key]
+            self._changed.add(group.key)
+        self._held += look.held
+        for name in {alert.fingerprint: None for alert in (*look.done, *(each.alert for each in ending))}:
+            self._forget_if_done(self._known[name])
+        return look.notices
+
+    def _sweep(self, now: datetime) -> None:
+        """Forgets what has passed; nothing that is told depends on when."""
+        if self._sweep_at is not None and now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEPT_EVERY
+        self._silences.forget(now)
+        for fingerprint in list(self._changes):
+            if not self._changes.is_quiet(fingerprint, now):
+                break  # they are in the order of their last change
+            self._calm(self._known[fingerprint])

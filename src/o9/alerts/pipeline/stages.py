@@ -1,0 +1,197 @@
+"""The stages between an alert and a message, each a decision with a named reason.
+
+    inhibited → silenced → muted → damped        of one alert: may anybody be told of it now?
+    worth_telling → worth_repeating              of a group: does the receiver know that already?
+    throttled → tried_again                      of a message on its channel: now, later, or no more?
+
+Every stage is a function (what it is about, now, what is known) → Decision. It does nothing, and the same arguments
+always give the same answer; `o9.alerts.pipeline.engine` gathers what is known and does what is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.flapping import Damping, flaps, kept
+from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
+from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.routing import Route
+from o9.alerts.pipeline.silences import Silences
+from o9.alerts.pipeline.time_intervals import TimeIntervals, holding, none_holds
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`by` names what decided (a silence's id, the inhibiting alert, …); `until` is set where time will decide anew."""
+
+    reason: Reason
+    by: str = ""
+    until: datetime | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.reason is Reason.GOES_ON
+
+
+GOES_ON = Decision(Reason.GOES_ON)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the decisions on the alerts of one group rest on, beside them and the time."""
+
+    inhibitions: Inhibitions
+    concerning: Mapping[str, Inhibition]
+    """By fingerprint: which inhibition rules concern an alert."""
+    silences: Silences
+    interval: Decision
+    """What the route's time intervals say now: `by_intervals`."""
+    changes: Mapping[str, Sequence[datetime]]
+    """By fingerprint: when an alert changed."""
+    damping: Damping | None
+
+
+def inhibited(alert: Alert, now: datetime, known: Facts) -> Decision:
+    concerning = known.concerning[alert.fingerprint]
+    if not concerning.targets:
+        return GOES_ON
+    source = known.inhibitions.muting(alert, concerning, now)
+    return GOES_ON if source is None else Decision(Reason.INHIBITED, source.title or source.fingerprint)
+
+
+def silenced(alert: Alert, now: datetime, known: Facts) -> Decision:
+    silence = known.silences.muting(alert, now)
+    return GOES_ON if silence is None else Decision(Reason.SILENCED, silence.silence_id, silence.ends_at)
+
+
+def muted(alert: Alert, now: datetime, known: Facts) -> Decision:
+    return known.interval
+
+
+def damped(alert: Alert, now: datetime, known: Facts) -> Decision:
+    changes = known.changes.get(alert.fingerprint)
+    if known.damping is None or not changes or not flaps(changes, now, known.damping):
+        return GOES_ON
+    recent = kept(changes, now, known.damping)
+    words = f"{len(recent)} changes in {duration(recent[-1] - recent[0])}"
+    return Decision(Reason.FLAPPING, words, recent[-1] + known.damping.quiet)
+
+
+SUPPRESSIONS = (inhibited, silenced, muted, damped)
+
+
+def suppressed(alert: Alert, now: datetime, known: Facts) -> Decision:
+    """The first stage that holds the alert back."""
+    for stage in SUPPRESSIONS:
+        decision = stage(alert, now, known)
+        if decision is not GOES_ON:
+            return decision
+    return GOES_ON
+
+
+def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> Decision:
+    """Whether the route is mute. An interval of which it is unknown whether it holds mutes nobody."""
+    if route.mute_time_intervals and (by := holding(intervals, route.mute_time_intervals, now)):
+        return Decision(Reason.MUTED, by)
+    if route.active_time_intervals and none_holds(intervals, route.active_time_intervals, now):
+        return Decision(Reason.NOT_ACTIVE, ", ".join(route.active_time_intervals))
+    return GOES_ON
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a group's receiver was told, from the notification log."""
+
+    firing: frozenset[str] | set[str]
+    """The fingerprints that the last message told as firing."""
+    at: datetime | None
+    """When that was."""
+    repeat_interval: timedelta
+    send_resolved: bool
+    all_acknowledged: bool
+    """Whether somebody acknowledged each alert of the group that fires."""
+
+
+def worth_telling(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, told: Told) -> Decision:
+    """Of the alerts of a group that fire, and of those that the receiver knows of and that are over."""
+    firing, over = group
+    if any(alert.fingerprint not in told.firing for alert in firing):
+        return Decision(Reason.NEW_ALERTS if told.firing else Reason.FIRST)
+    if over and told.send_resolved:
+        return Decision(Reason.SOME_RESOLVED if firing else Reason.ALL_RESOLVED)
+    return worth_repeating(group, now, told)
+
+
+def worth_repeating(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, told: Told) -> Decision:
+    """Of a group in which nothing is new."""
+    firing, _ = group
+    if not firing or told.at is None or now < told.at + told.repeat_interval:
+        return Decision(Reason.NOTHING_NEW)
+    if told.all_acknowledged:
+        return Decision(Reason.ACKNOWLEDGED)
+    return Decision(Reason.REPEATED, duration(told.repeat_interval))
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """At most `messages` in any span of `every`, for each channel."""
+
+    messages: int
+    every: timedelta
+
+
+def throttled(channel: str, now: datetime, known: tuple[Throttle | None, Sequence[datetime]]) -> Decision:
+    """Whether `channel` may have one more message: known are its throttle and when it had its last ones, in order."""
+    throttle, sent = known
+    if throttle is None or len(sent) < throttle.messages:
+        return GOES_ON
+    until = sent[-throttle.messages] + throttle.every
+    return GOES_ON if until <= now else Decision(Reason.THROTTLED, channel, until)
+
+
+FIRST_PAUSE = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(minutes=5)
+TRIED_FOR = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How the last try went. `chance` is a random number from 0 to 1, by which the pauses of many spread out."""
+
+    tries: int
+    permanent: bool
+    retry_after: timedelta | None
+    chance: float
+
+
+def tried_again(created_at: datetime, now: datetime, known: Failure) -> Decision:
+    """Of a message that failed: when it is tried again. Pauses double up to the longest, less up to half by chance.
+
+    What the service asks for (`Retry-After`) is kept to. The last try is a day after the message was due at the latest.
+    """
+    end = created_at + TRIED_FOR
+    if known.permanent:
+        return Decision(Reason.GIVEN_UP, "the channel refused it for good")
+    if now >= end:
+        return Decision(Reason.GIVEN_UP, f"it was tried for {duration(TRIED_FOR)}")
+    pause = min(FIRST_PAUSE * 2 ** min(known.tries - 1, 30), LONGEST_PAUSE) * (1 - known.chance / 2)
+    by = ""
+    if known.retry_after is not None and known.retry_after > pause:
+        pause, by = min(known.retry_after, TRIED_FOR), "Retry-After"
+    return Decision(Reason.TRIED_AGAIN, by, min(now + pause, end))
+
+
+def duration(span: timedelta) -> str:
+    """For people: ``90 s``, ``15 m``, ``4 h``, ``2 d``; two units where one is not exact."""
+    seconds = span.total_seconds()
+    if seconds < 120:
+        return f"{seconds:g} s"
+    parts = []
+    for name, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count:
+            parts.append(f"{count:g} {name}")
+    return " ".join(parts[:2])

@@ -1,0 +1,215 @@
+"""Time intervals: when a route is mute, or the only times when it is not. Alertmanager's fields, and a calendar.
+
+An interval holds at a moment where each of its fields does; a field holds where one of its ranges does. Clock and
+calendar are those of `location`, a time zone's name (UTC without one). `calendar` names an exchange (`XNYS`): it holds
+while that exchange trades, holidays, early closes and breaks included, as the package exchange-calendars has them.
+"""
+
+from __future__ import annotations
+
+import calendar as months_of
+import contextlib
+import importlib.util
+import re
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from o9.alerts.config.reading import meant
+from o9.model.optimization import utc_now
+
+Range = tuple[int, int]
+"""Of minutes in the day (the end excluded), weekdays (0 is Sunday), days, months or years (the end included)."""
+
+WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TimeInterval:
+    """An empty field is no condition. Days of the month may count from its end: -1 is the last."""
+
+    times: tuple[Range, ...] = ()
+    weekdays: tuple[Range, ...] = ()
+    days_of_month: tuple[Range, ...] = ()
+    months: tuple[Range, ...] = ()
+    years: tuple[Range, ...] = ()
+    location: ZoneInfo | None = None
+    calendar: str = ""
+
+    def holds(self, now: datetime) -> bool | None:
+        """None where that is unknown: the calendar does not reach so far."""
+        local = now.astimezone(self.location or UTC)
+        minute = local.hour * 60 + local.minute
+        by_clock = (
+            (not self.times or any(start <= minute < end for start, end in self.times))
+            and _within(self.weekdays, local.isoweekday() % 7)
+            and (not self.days_of_month or any(_on_day(days, local) for days in self.days_of_month))
+            and _within(self.months, local.month)
+            and _within(self.years, local.year)
+        )
+        return trades(self.calendar, now) if by_clock and self.calendar else by_clock
+
+
+TimeIntervals = Mapping[str, tuple[TimeInterval, ...]]
+"""Named ones: each holds where one of its intervals does."""
+
+
+def holding(intervals: TimeIntervals, names: Sequence[str], now: datetime) -> str:
+    """The first of `names` that holds at `now`, or an empty text."""
+    return next((name for name in names if any(each.holds(now) for each in intervals[name])), "")
+
+
+def none_holds(intervals: TimeIntervals, names: Sequence[str], now: datetime) -> bool:
+    """Whether it is certain that none of `names` holds at `now`."""
+    return all(each.holds(now) is False for name in names for each in intervals[name])
+
+
+def minute_of(text: str) -> int:
+    """Of the day: ``09:30``, up to ``24:00``. Raises ValueError."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
+    return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
+
+
+def time_range(start: str, end: str) -> Range:
+    """Raises ValueError for what is no time of day, and for a range that ends before it starts."""
+    first, last = minute_of(start), minute_of(end)
+    if first >= last:
+        raise ValueError(
+            f"{start} is not before {end}; one that crosses midnight is two: {start} to 24:00, 00:00 to {end}"
+        )
+    return first, last
+
+
+def weekday_range(text: str) -> Range:
+    """``saturday`` or ``monday:friday``; the week starts on Sunday. Raises ValueError."""
+    return _ordered(text, lambda word: _index(word, WEEKDAYS, "weekday"))
+
+
+def month_range(text: str) -> Range:
+    """``12``, ``december`` or ``june:august``. Raises ValueError."""
+
+    def month(word: str) -> int:
+        return _number(word, 1, 12) if word[:1] in "-0123456789" else _index(word, MONTHS, "month") + 1
+
+    return _ordered(text, month)
+
+
+def year_range(text: str) -> Range:
+    """``2027`` or ``2026:2028``. Raises ValueError."""
+    return _ordered(text, lambda word: _number(word, 1, 9999))
+
+
+def day_range(text: str) -> Range:
+    """``1:7``, ``-1`` or ``25:-1``. Raises ValueError, also for a range that is empty in every month."""
+    first, last = _both(text, lambda word: _number(word, -31, 31))
+    if first == 0 or last == 0:
+        raise ValueError("days of a month are 1 to 31, or -31 to -1 counted from its end")
+    if first < 0 < last:
+        raise ValueError(f"{text}: where the first day counts from the end of the month, so does the last")
+    if (28 + first if first < 0 else first) > (28 + last if last < 0 else last):
+        raise ValueError(f"{text}: the last day is before the first")
+    return first, last
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """Raises ValueError for what is no time zone."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{name!r:.80} is no time zone; write one such as America/New_York") from None
+
+
+def exchange(name: str) -> str:
+    """The calendar's name, after a look at this year's sessions. Raises ValueError where they cannot be had."""
+    if importlib.util.find_spec("exchange_calendars") is None:
+        raise ValueError(f"the calendar {name} needs a package: pip install 'prefect-o9[calendars]'")
+    from exchange_calendars import get_calendar_names
+
+    if name not in get_calendar_names():
+        raise ValueError(f"{name!r:.80} is no exchange's calendar{meant(name, get_calendar_names())}")
+    if trades(name, utc_now()) is None:
+        raise ValueError(f"the installed exchange-calendars cannot tell when {name} trades this year")
+    return name
+
+
+def trades(name: str, now: datetime) -> bool | None:
+    """Whether the exchange `name` is open at `now`; None where its calendar does not reach so far."""
+    at = now.astimezone(UTC)
+    edges = _sessions(name, at.year)
+    return bisect_right(edges, at) % 2 == 1 if edges else None
+
+
+@lru_cache(maxsize=64)
+def _sessions(name: str, year: int) -> tuple[datetime, ...]:
+    """Openings and closings in turn, with some days before the year and, where they are known, behind it."""
+    from exchange_calendars import get_calendar
+
+    schedule = None
+    for end in (date(year + 1, 1, 15), date(year, 12, 31)):
+        # What it raises for a year it has no holidays of differs from calendar to calendar; and pandas deprecates.
+        with contextlib.suppress(ValueError, NotImplementedError, LookupError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            schedule = get_calendar(name, start=date(year - 1, 12, 1), end=end).schedule
+            break
+    if schedule is None:
+        return ()
+    edges: list[datetime] = []
+    for opens, pause, resumes, closes in schedule.itertuples(index=False):
+        moments = (opens, closes) if pause is None or pause != pause else (opens, pause, resumes, closes)
+        for moment in moments:
+            at = moment.to_pydatetime().astimezone(UTC)
+            if edges and len(edges) % 2 == 0 and at == edges[-1]:
+                edges.pop()  # one session goes over into the next
+            else:
+                edges.append(at)
+    return tuple(edges)
+
+
+def _within(ranges: tuple[Range, ...], value: int) -> bool:
+    return not ranges or any(first <= value <= last for first, last in ranges)
+
+
+def _on_day(days: Range, local: datetime) -> bool:
+    length = months_of.monthrange(local.year, local.month)[1]
+    first, last = (length + day + 1 if day < 0 else day for day in days)
+    return first <= local.day <= last
+
+
+_TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9]))|24:00")
+
+
+def _both(text: str, member: Callable[[str], int]) -> Range:
+    first, colon, last = text.strip().partition(":")
+    if not colon and "-" in first[1:]:
+        raise ValueError(f"{text!r:.80}: a range has a colon between its ends, as 1:7 or monday:friday")
+    return member(first.strip()), member((last if colon else first).strip())
+
+
+def _ordered(text: str, member: Callable[[str], int]) -> Range:
+    first, last = _both(text, member)
+    if first > last:
+        raise ValueError(f"{text}: the end is before the start; one that runs over the end is two ranges")
+    return first, last
+
+
+def _index(word: str, names: tuple[str, ...], kind: str) -> int:
+    try:
+        return names.index(word.lower())
+    except ValueError:
+        raise ValueError(f"{word!r:.80} is no {kind}; they are {', '.join(names)}") from None
+
+
+def _number(word: str, low: int, high: int) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,4}", word) or not low <= int(word) <= high:
+        raise ValueError(f"{word!r:.80} is no number from {low} to {high}")
+    return int(word)

@@ -1,0 +1,287 @@
+"""Judging: what O9 knows, against the rules of alerts, by one node for all.
+
+Contract. Owned by one event loop. Who holds the lease RULES judges; what rules stand at and how far they have read is
+written down after what follows from it was told, and the next judge goes on from there: a restart repeats nothing and
+loses nothing. The first judge of a store begins with what happens from then on. A pass costs the same at any history:
+with the built-in rules eight reads and one for each schedule, a few for each end, and no write where nothing changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import inf
+from typing import Any
+
+from o9.alerts.config.schema import STANDING
+from o9.alerts.rules.metrics import INSTANTS, Scope
+from o9.alerts.channels.registry import channel_name
+from o9.alerts.pipeline.reasons import ended_by_rule
+from o9.alerts.rules.rules import Board, Facts, Rule, Turn
+from o9.alerts.service.system import AlertNotificationSystem
+from o9.lifecycle.leadership import Leadership
+from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.states import OptimizationStatus
+from o9.statistics.statistics import OptimizationStatistics
+from o9.store.rule_standings import KeepStandings
+from o9.store.store import Store
+from o9.store.unit import Row
+from o9.alerts.rules import facts as rule_facts
+from o9.alerts.rules.node_health import OWN
+
+logger = logging.getLogger(__name__)
+RULES = "alert rules"
+TRANSITIONS, REPORTS = "transition", "health_report"
+PAGE = 500
+STATISTICS_SECONDS = 15.0
+UNTIL_RESOLVED = timedelta(days=3650)
+_CHEAP = frozenset({"queued", "longest_wait_seconds"})
+
+
+@dataclass
+class _Pass:
+    """What one pass has read: what a board is to be told, in this order."""
+
+    acts: list[Callable[[Board, datetime], list[Turn]]] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    behind: bool = False
+
+    def take(self, scope: Scope, facts: Sequence[Facts], *, complete: bool = False) -> None:
+        self.acts.append(lambda board, now: board.take(scope, facts, now, complete=complete))
+
+    def mend(self, optimization_id: str, scopes: Iterable[Scope]) -> None:
+        self.acts.append(lambda board, _: board.mend(optimization_id, scopes))
+
+
+class Judge:
+    """`schedules`: by the name of each flow that is to run on one, the lease by which its runs are claimed."""
+
+    def __init__(self, alerts: AlertNotificationSystem, schedules: Mapping[str, str] | None = None) -> None:
+        self._alerts = alerts
+        self._schedules = dict(schedules or {})
+        self._lease_seconds = 0.0
+        self._rules: tuple[Rule, ...] = ()
+        self._board: Board | None = None
+        self._positions: dict[str, int] = {}
+        self._due_since: dict[str, float] = {}
+        self._figures: tuple[float, dict[str, Any], list[Row]] | None = None
+        self._certain_at = 0.0
+        self._last_pass = -inf  # a machine that was just started counts from 0
+
+    async def use(self, store: Store, lease_seconds: float) -> None:
+        """Judge what is in `store`; where nobody ever did, from now on."""
+        self._store = store
+        self._leading = Leadership(store, RULES, lease_seconds)
+        self._statistics = OptimizationStatistics(store=store)
+        self._lease_seconds = lease_seconds
+        self._from = {
+            TRANSITIONS: await store.read_async(store.last_transition),
+            REPORTS: await store.read_async(store.last_health_report),
+        }
+
+    @property
+    def judges(self) -> bool:
+        """Whether it is this one, by what it knows."""
+        return self._leading.fence is not None
+
+    async def look(self, node: str, now: datetime, late: Sequence[Facts] | None = None) -> bool:
+        """One pass under the name `node`, and more where there is much to read. Whether it was this one's to judge.
+
+        late: what Prefect waits for; None: it was not asked. Raises OptimizationStoreError where the store is away.
+        """
+        at = time.monotonic()
+        if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: nobody's silence says anything yet
+            self._certain_at = at + self._lease_seconds
+        self._use_rules()
+        if judges := await asyncio.to_thread(self._lead, node):
+            try:
+                while await self._judge(now, late):
+                    pass
+            except StaleAttemptError as error:
+                logger.warning("%s", error)
+                self._leading.release()  # it is somebody else's
+                self._board = None
+                judges = False
+            except BaseException:
+                self._board = None  # what it has judged may not be written: the next one goes on from what is
+                raise
+        self._last_pass = time.monotonic()
+        return judges
+
+    async def leave(self) -> None:
+        """Let somebody else judge at once."""
+        self._board = None
+        if (going := self._leading.release()) is not None:
+            try:
+                await self._store.write_async(going)
+            except OptimizationError as error:
+                logger.warning("could not give back the lease of the rules; it runs out: %s", error)
+
+    def _use_rules(self) -> None:
+        rules = self._alerts.configuration.rules
+        if rules is not self._rules:
+            self._rules, self._board = rules, None
+
+    def _lead(self, node: str) -> bool:
+        """In a thread."""
+        before = self._leading.fence
+        leads = self._leading.acquire(node)
+        if self._leading.fence != before:
+            self._board = None
+        return leads
+
+    async def _judge(self, now: datetime, late: Sequence[Facts] | None) -> bool:
+        """Read, judge, tell, write down. Whether there is more to read."""
+        turns: list[Turn] = []
+        if self._board is None:
+            turns = await asyncio.to_thread(self._restore)
+        board = self._board
+        assert board is not None
+        if board.scopes() & {Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY}:
+            await self._read_statistics(board)
+        read = await asyncio.to_thread(self._read, board, now, late)
+        for act in read.acts:
+            turns += act(board, now)
+        turns += board.pass_time(now)
+        await self._tell(turns)
+        changed = board.drain()
+        moved = {name: at for name, at in read.positions.items() if self._positions.get(name) != at}
+        if changed or moved:
+            assert self._leading.fence is not None
+            await self._store.write_async(KeepStandings(RULES, self._leading.fence, changed, moved))
+            self._positions |= moved
+        return read.behind
+
+    def _restore(self) -> list[Turn]:
+        store = self._store
+        rules = [rule for rule in self._rules if rule.scope not in OWN]
+        self._board = Board.restored(rules, store.alerts.rule_standings())
+        self._positions = store.alerts.read_up_to()
+        missing = {name: at for name, at in self._from.items() if name not in self._positions}
+        if missing:
+            assert self._leading.fence is not None
+            store.write(KeepStandings(RULES, self._leading.fence, positions=missing))
+            self._positions |= missing
+        return self._board.use(rules)
+
+    async def _read_statistics(self, board: Board) -> None:
+        """Where a rule asks for more than the queue, and they are no longer new."""
+        asked = set().union(*(board.figures(scope) for scope in (Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY)))
+        wanted = asked - _CHEAP
+        if not wanted and not board.scopes() & {Scope.TYPE, Scope.STRATEGY}:
+            self._figures = (0.0, {}, [])
+            return
+        if self._figures is not None and time.monotonic() - self._figures[0] < STATISTICS_SECONDS:
+            return
+        windows: list[Row] = []
+        if any(name.startswith("last_") for name in wanted):
+            windows = await self._store.read_async(self._store.ended_since, rule_facts.first_hour(utc_now()))
+        told = await self._statistics.get_global_statistics()
+        self._figures = (time.monotonic(), told, windows)
+
+    def _read(self, board: Board, now: datetime, late: Sequence[Facts] | None) -> _Pass:
+        """In a thread."""
+        store, scopes, read = self._store, board.scopes(), _Pass()
+        ended = self._read_transitions(board, read)
+        reports = store.health_reports_since(self._positions[REPORTS], limit=PAGE)
+        if reports:
+            read.take(Scope.REPORT, [made for row in reports if (made := rule_facts.report_facts(store, row))])
+            read.positions[REPORTS] = reports[-1]["id"]
+            read.behind |= len(reports) == PAGE
+        if Scope.OPTIMIZATION in scopes:
+            read.take(Scope.OPTIMIZATION, [*rule_facts.running_facts(store), *ended], complete=True)
+        if self._figures is not None:
+            _, statistics, windows = self._figures
+            if Scope.GLOBAL in scopes:
+                queue = store.queue(limit=rule_facts.QUEUE_COUNTED)
+                read.take(Scope.GLOBAL, [rule_facts.global_facts(statistics, windows, queue, now)])
+            for scope in {Scope.TYPE, Scope.STRATEGY} & scopes:
+                read.take(scope, rule_facts.group_facts(scope, statistics, windows, now))
+        if scopes & {Scope.NODE, Scope.SCHEDULE}:
+            self._read_house(read, late, -store.alerts.seconds_left(0.0))
+        if Scope.CHANNEL in scopes:
+            receivers = self._alerts.configuration.receivers.values()
+            named = {channel_name(each) for receiver in receivers for each in receiver.channels}
+            known = frozenset(STANDING) | named | set(store.alerts.channels_of_nodes())
+            facts = rule_facts.channel_facts(store.alerts.channels(), known, now)
+            read.take(Scope.CHANNEL, facts, complete=True)
+        return read
+
+    def _read_transitions(self, board: Board, read: _Pass) -> list[Facts]:
+        """What has died or ended since; answers with the last figures of those that ended."""
+        store = self._store
+        rows = store.transitions_since(self._positions[TRANSITIONS], limit=PAGE)
+        asked, last = board.figures(Scope.END), []
+        for row in rows:
+            name = row["optimization_id"]
+            if rule_facts.died(row):
+                if (death := rule_facts.death_facts(store, row)) is not None:
+                    read.take(Scope.DEATH, [death])
+            elif rule_facts.ended(row) and (state := store.get(name)) is not None:
+                if state.status is OptimizationStatus.COMPLETED:
+                    read.mend(name, {Scope.DEATH})
+                    for before in rule_facts.retried(store, state):
+                        read.mend(before, INSTANTS)
+                read.take(Scope.END, [rule_facts.end_facts(store, row, asked, state)])
+                last.append(rule_facts.last_facts(state))
+        if rows:
+            read.positions[TRANSITIONS] = rows[-1]["id"]
+            read.behind = len(rows) == PAGE
+        return last
+
+    def _read_house(self, read: _Pass, late: Sequence[Facts] | None, database_now: float) -> None:
+        certain = time.monotonic() >= self._certain_at
+        nodes = rule_facts.node_facts(self._store.nodes(), database_now, certain=certain)
+        read.take(Scope.NODE, nodes, complete=True)
+        schedules = [self._schedule_facts(*schedule, database_now) for schedule in self._schedules.items()]
+        read.take(Scope.SCHEDULE, [*schedules, *(late or ())], complete=late is not None)
+
+    def _schedule_facts(self, name: str, lease: str, database_now: float) -> Facts:
+        """Late is what nobody has claimed since this node saw it due."""
+        held, at = self._store.alerts.leader(lease), time.monotonic()
+        if held is not None and held["expires_at"] > database_now:
+            self._due_since.pop(name, None)
+            late = 0.0
+        else:
+            late = at - self._due_since.setdefault(name, at)
+        return Facts(name, {"late_seconds": late}, {"schedule": name})
+
+    async def _tell(self, turns: Iterable[Turn]) -> None:
+        """What begins is recorded together; what is over after it, for it may have begun just now."""
+        told = list(turns)
+        known = self._store.alerts.get
+        news = [turn.alert for turn in told if turn.alert is not None]
+        news = [alert for alert in news if await self._store.read_async(known, alert.alert_id) is None]
+        sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in news), return_exceptions=True)
+        for answer in sent:
+            if isinstance(answer, BaseException):
+                raise answer
+        for turn in told:
+            if turn.alert is None:
+                await self.end(turn)
+
+    async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
+        """Tell what a rule found. False: somebody has resolved it, and it need not be told again."""
+        try:
+            await self._alerts.send_alert(alert, resolve_timeout=resolve_timeout)
+        except OptimizationStoreError:
+            raise
+        except OptimizationConflictError:  # told before, and somebody has resolved it
+            return False
+        except OptimizationError as error:
+            logger.error("the alert of the rule %s cannot be told: %s", alert.metadata["rule"], error)
+        return True
+
+    async def end(self, turn: Turn) -> None:
+        """Tell that it is over."""
+        try:
+            await self._alerts.resolve_alert(turn.ended, ended_by_rule(turn.rule, turn.why))
+        except OptimizationStoreError:
+            raise
+        except OptimizationError as error:  # dropped by a user's rule, or pruned
+            logger.debug("%s", error)

@@ -1,0 +1,346 @@
+"""What alert rules judge, read from the record: each function answers with facts, and costs the same at any history.
+
+Contract. Blocking; called in a thread. What is not known is None, and no figure is made up. Of what ends, each end
+costs a few reads, each of them once. `o9.alerts.rules.metrics` names all figures, labels and words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any
+
+from o9.alerts.rules.metrics import Scope
+from o9.alerts.rules.rules import Facts
+from o9.health.grades import Grade, verdict_of
+from o9.health.verdict_words import NOT_JUDGED
+from o9.lifecycle.effect import direction_of, is_better
+from o9.lifecycle.heartbeat import dead_on_this_host
+from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.states import HealthStatus, OptimizationStatus
+from o9.statistics.summary import rates
+from o9.store.store import Store
+from o9.store.transitions import Cause
+from o9.store.unit import Row
+
+S = OptimizationStatus
+QUEUE_COUNTED = 2_000
+LAST_RUNS = 10
+LEAST_RUNS = 5
+LOOKED_AT = 200  # of what completed last, for the last runs of one name
+RUNNING_LIMIT = 1_000
+GIVEN_UP = timedelta(days=1).total_seconds()
+TOLD_PAGE = 500
+LABEL_LIMIT = 120
+NORMAL = 1.4826  # deviations of a normal distribution in a median of deviations
+LEAST_DEVIATION = 0.001  # of the value: less is no news
+_FLAGS = {S.COMPLETED: "completed", S.FAILED: "failed", S.TIMEOUT: "timed_out", S.CANCELLED: "cancelled"}
+_NUMBERS = (
+    "progress", "total_steps", "completed_steps", "current_performance", "baseline_performance", "target_performance",
+    "performance_improvement", "cpu_usage", "memory_usage", "execution_time",
+)  # fmt: skip
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt)\b")
+
+
+def died(row: Row) -> bool:
+    """Whether this transition is the death of an attempt that another one follows."""
+    swept: bool = row["cause"] == Cause.SWEEPER.value and row["to_status"] == S.CREATED.value
+    return swept and row["from_status"] != S.CREATED.value
+
+
+def ended(row: Row) -> bool:
+    return row["to_status"] in {status.value for status in _FLAGS}
+
+
+def death_facts(store: Store, row: Row) -> Facts | None:
+    """None where it was pruned meanwhile."""
+    state, holding = store.get(row["optimization_id"]), store.holding(row["optimization_id"])
+    if state is None or holding is None:
+        return None
+    figures = {"deaths": float(holding.deaths), "attempt": float(row["attempt"])}
+    return _of_optimization(state, figures, row["message"], row["at"])
+
+
+def end_facts(store: Store, row: Row, asked: frozenset[str], state: OptimizationState) -> Facts:
+    """`asked`: figures that somebody wants; those that cost a read are left out else."""
+    status = S(row["to_status"])
+    figures: dict[str, float | None] = state_figures(state)
+    figures |= {name: float(status is each) for each, name in _FLAGS.items()}
+    if status is S.COMPLETED:
+        figures |= _effect(state)
+        if "worse_than_usual" in asked:
+            figures["worse_than_usual"] = worse_than_usual(state, last_runs(store, state))
+        if asked & {"trials", "failed_trials", "failed_share"}:
+            figures |= _trials(store.trial_counts(state.optimization_id))
+    detail = str(state.issues[-1]) if state.issues and status is not S.COMPLETED else row["message"]
+    labels = {"error": error_of(detail)} if status is S.FAILED else {}
+    return _of_optimization(state, figures, detail or "no reason is recorded", row["at"], labels)
+
+
+def running_facts(store: Store) -> list[Facts]:
+    """Of the newest RUNNING_LIMIT that run."""
+    running = store.list(status=S.RUNNING, limit=RUNNING_LIMIT).items
+    return [_of_optimization(state, state_figures(state), "", None) for state in running]
+
+
+def last_facts(state: OptimizationState) -> Facts:
+    """As one that has just ended ran last."""
+    return _of_optimization(state, state_figures(state), "", None)
+
+
+def state_figures(state: OptimizationState) -> dict[str, float | None]:
+    """The numbers of a state: its own, and those of its metrics and results."""
+    figures: dict[str, float | None] = {name: float(getattr(state, name)) for name in _NUMBERS}
+    if not state.optimized_parameters:  # nothing has been measured yet: a 0.0 is the field's default
+        figures |= {"current_performance": None, "performance_improvement": None}
+    return figures | flat({"metrics": state.metrics, "results": state.results})
+
+
+def worse_than_usual(state: OptimizationState, before: Sequence[float]) -> float | None:
+    """How many usual deviations it is below the middle of the last runs; 0 where any of them was as bad.
+
+    None with fewer than LEAST_RUNS of them. A usual deviation is at least LEAST_DEVIATION of what they came to: with
+    one seed and the same data they all come to the same.
+    """
+    if len(before) < LEAST_RUNS or not state.optimized_parameters:
+        return None
+    value, direction = state.current_performance, direction_of(state)
+    if not all(is_better(other, value, direction) for other in before):
+        return 0.0
+    middle = median(before)
+    deviation = NORMAL * median(abs(other - middle) for other in before)
+    return abs(value - middle) / max(deviation, LEAST_DEVIATION * max(abs(middle), abs(value)))
+
+
+def last_runs(store: Store, state: OptimizationState) -> list[float]:
+    """What the last LAST_RUNS of the same name, type and direction came to, of the LOOKED_AT that completed last."""
+    same = [
+        other.current_performance
+        for other in store.list(status=S.COMPLETED, limit=LOOKED_AT).items
+        if other.optimization_id != state.optimization_id
+        and (other.name, other.optimization_type, direction_of(other))
+        == (state.name, state.optimization_type, direction_of(state))
+        and other.created_at <= state.created_at
+        and other.optimized_parameters
+    ]
+    return same[:LAST_RUNS]
+
+
+def retried(store: Store, state: OptimizationState) -> Iterator[str]:
+    """Those that this one was a retry of, and what they were one of."""
+    for _ in range(LAST_RUNS):
+        before = state.metadata.get("retry_of")
+        if not isinstance(before, str):
+            return
+        yield before
+        known = store.get(before)
+        if known is None:
+            return
+        state = known
+
+
+def report_facts(store: Store, row: Row) -> Facts | None:
+    """What a health report says; None where it was pruned meanwhile."""
+    state = store.get(row["optimization_id"])
+    if state is None:
+        return None
+    report, checks = row["report"], row["checks"]
+    bad = {part: [check for check in checks if _is_bad(check, part)] for part in _JUDGED}
+    critical = report["validity_status"] == HealthStatus.CRITICAL.value
+    figures: dict[str, float | None] = {
+        "completed": float(state.status is S.COMPLETED),
+        "validity_critical": float(critical),
+        "look_ahead_found": float(bool(bad["validity.look_ahead"])),
+        "risk_limits_broken": float(len(bad["security.risk_limits"])),
+    }
+    figures |= {name: report[name] for name in report if name.endswith("_score")}
+    verdict = verdict_of(checks)
+    figures |= {f"verdict_{grade.value}": float(verdict is not None and verdict.grade is grade) for grade in Grade}
+    forecast = verdict.forecast if verdict else None
+    figures |= {
+        "forecast": forecast.mean if forecast else None,
+        "forecast_low": forecast.low if forecast else None,
+        "forecast_high": forecast.high if forecast else None,
+    }
+    doubts = [check for check in checks if check["name"].startswith("validity.") and (check["score"] or 0.0) < 1.0]
+    weakest = sorted((check for check in doubts if check["score"] is not None), key=lambda check: float(check["score"]))
+    words = {
+        "validity": _said(weakest[:1]),
+        "look_ahead": _said(bad["validity.look_ahead"]),
+        "risk": _said(bad["security.risk_limits"]),
+        "verdict": verdict.headline if verdict else NOT_JUDGED,
+    }
+    made = _of_optimization(state, figures, "", row["last_at"])
+    return Facts(made.key, figures, made.labels, made.optimization_id, {**made.words, **words}, made.at)
+
+
+def living(store: Store) -> set[str]:
+    """The nodes that have announced themselves, without those of this host whose process is gone."""
+    dead = dead_on_this_host(store)
+    return {row["node_id"] for row in store.nodes() if row["node_id"] not in dead}
+
+
+def deaths_told(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
+    """What fires of `rules` and says that `node` is dead: each alert's id and rule."""
+    found, after = [], (0, "")
+    while page := store.alerts.open_episodes(after, limit=TOLD_PAGE):
+        for episode in page:
+            if episode.resolved_at is None and json.loads(episode.labels).get("node") == node:
+                row = store.alerts.get(episode.alert_id)
+                rule = "" if row is None else row["metadata"].get("rule", "")
+                if rule in rules:
+                    found.append((episode.alert_id, rule))
+        after = page[-1].changed, page[-1].alert_id
+    return found
+
+
+def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[Facts]:
+    """`now` by the database's clock. Not `certain` while nobody could have given a sign of life."""
+    facts = []
+    for row in rows:
+        silent = max(0.0, now - row["heartbeat_at"])
+        if row["node_id"].endswith("#flows") or silent > GIVEN_UP:  # a flow's process: its attempt tells of it
+            continue
+        lease = float(row["info"].get("lease_seconds") or 0.0)
+        figures = {
+            "silent_seconds": silent if certain else None,
+            "silent_leases": silent / lease if certain and lease else None,
+        }
+        facts.append(Facts(row["node_id"], figures, {"node": row["node_id"]}, words={"host": row["host"]}))
+    return facts
+
+
+def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> list[Facts]:
+    """Of channels that are in use."""
+    return [
+        Facts(
+            row["channel"],
+            {"failing_seconds": _seconds_since(row["failing_since"], now)},
+            {"channel": row["channel"]},
+            words={"detail": row["error"] or ""},
+        )
+        for row in rows
+        if row["channel"] in known
+    ]
+
+
+def global_facts(
+    statistics: Mapping[str, Any], windows: Sequence[Row], queue: tuple[int, float | None], now: datetime
+) -> Facts:
+    """`statistics`: those of `get_global_statistics`, or nothing where nobody asks for them."""
+    figures: dict[str, float | None] = dict(flat({name: each for name, each in statistics.items() if name != "ended"}))
+    figures |= _windows(windows, now)
+    count, first = queue
+    figures |= {
+        "queued": float(count),
+        "longest_wait_seconds": 0.0 if first is None else max(0.0, now.timestamp() - first),
+    }
+    return Facts("", figures)
+
+
+def group_facts(scope: Scope, statistics: Mapping[str, Any], windows: Sequence[Row], now: datetime) -> list[Facts]:
+    """Of each type, or each strategy, of which anything has ended."""
+    by, column = {Scope.TYPE: ("type", "optimization_type"), Scope.STRATEGY: ("strategy", "strategy")}[scope]
+    return [
+        Facts(name, flat(told) | _windows([row for row in windows if row[column] == name], now), {by: name})
+        for name, told in statistics["ended"][by].items()
+    ]
+
+
+def first_hour(now: datetime) -> str:
+    """From which hour on `Store.ended_since` has the last day."""
+    return (now - timedelta(hours=24)).isoformat()[:13]
+
+
+def flat(told: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+    """All numbers in it, by their path."""
+    figures: dict[str, float | None] = {}
+    for name, value in told.items():
+        if isinstance(value, Mapping):
+            figures |= flat(value, f"{prefix}{name}.")
+        elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            figures[f"{prefix}{name}"] = None if value is None else float(value)
+    return figures
+
+
+def error_of(detail: str) -> str:
+    """What kind of error it is, so that many of one kind are told together: its class, else its first line."""
+    raised = _RAISED.search(detail)
+    return raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]
+
+
+_JUDGED = ("validity.look_ahead", "security.risk_limits")
+
+
+def _windows(rows: Sequence[Row], now: datetime) -> dict[str, float | None]:
+    """The last hour is the one that runs and the one before: counts are kept by the hour."""
+    figures: dict[str, float | None] = {}
+    before = (now - timedelta(hours=1)).isoformat()[:13]
+    inside: dict[str, Callable[[Row], bool]] = {
+        "last_hour": lambda row: bool(row["starts"] >= before), "last_day": lambda _: True,
+    }  # fmt: skip
+    for window, belongs in inside.items():
+        counts = dict.fromkeys(_FLAGS.values(), 0)
+        by_status: dict[str, int] = {}
+        for row in filter(belongs, rows):
+            counts[_FLAGS[S(row["status"])]] += int(row["count"])
+            by_status[row["status"]] = by_status.get(row["status"], 0) + int(row["count"])
+        told: dict[str, float | None] = {
+            "ended": float(sum(counts.values())),
+            **{k: float(v) for k, v in counts.items()},
+        }
+        known = rates(by_status)
+        told |= {name: known[name] for name in ("success_rate", "failure_rate")}
+        figures |= {f"{window}.{name}": value for name, value in told.items()}
+    return figures
+
+
+def _effect(state: OptimizationState) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {"improvement": None, "short_of_target": None}
+    if not state.optimized_parameters:
+        return figures
+    if state.baseline_performance:
+        figures["improvement"] = state.performance_improvement
+    if state.target_performance:
+        gap = state.target_performance - state.current_performance
+        figures["short_of_target"] = -gap if direction_of(state) == "minimize" else gap
+    return figures
+
+
+def _trials(counts: Mapping[str, int]) -> dict[str, float | None]:
+    failed, tried = counts.get("failed", 0), counts.get("failed", 0) + counts.get("completed", 0)
+    return {"trials": float(tried), "failed_trials": float(failed), "failed_share": failed / tried if tried else None}
+
+
+def _of_optimization(
+    state: OptimizationState,
+    figures: Mapping[str, float | None],
+    detail: str,
+    at: str | None,
+    labels: Mapping[str, str] | None = None,
+) -> Facts:
+    name = state.optimization_id
+    strategy = strategy_of(state.metadata)
+    return Facts(
+        name,
+        figures,
+        {"type": state.optimization_type.value, "strategy": strategy, **(labels or {})},
+        name,
+        {"name": state.name or name, "detail": detail},
+        None if at is None else datetime.fromisoformat(at),
+    )
+
+
+def _is_bad(check: Mapping[str, Any], name: str) -> bool:
+    return str(check["name"]).startswith(name) and check["score"] is not None and check["score"] < 1.0
+
+
+def _said(checks: Iterable[Mapping[str, Any]]) -> str:
+    return "; ".join(str(check["words"]) for check in checks)
+
+
+def _seconds_since(since: str | None, now: datetime) -> float:
+    return 0.0 if since is None else max(0.0, (now - datetime.fromisoformat(since)).total_seconds())

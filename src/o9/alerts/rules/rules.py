@@ -1,0 +1,345 @@
+"""Rules: from what O9 knows to alerts that begin and end, as pure decisions over a time that is passed in.
+
+Contract. A rule looks at facts, each of a subject: an optimization, a node, a channel. For each rule and subject there
+is a standing: pending from when its condition holds, firing once that has lasted `lasts`, and over when it is clear,
+`keep_firing` after that. What is not known begins nothing and ends nothing. A `Board` holds the standings; `take` says
+what begins to fire and what is over, each with its reason, and `Board.restored` goes on from what was written down.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from o9.alerts.pipeline.alert import digest
+from o9.alerts.pipeline.reasons import Why
+from o9.alerts.rules.expressions import Condition, Figures, Reading, reading
+from o9.alerts.rules.metrics import INSTANTS, PLACEHOLDER, Scope, Unit, is_figure, placeholders, quantity_of
+from o9.model.optimization import OptimizationAlert
+from o9.model.states import AlertLevel
+
+AFTER_INSTANT = timedelta(hours=1)
+NOTHING = timedelta(0)
+TITLE_LIMIT = 200
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`when` None: the monitor finds it; an empty title and a level of None are the finding's own then.
+
+    `title`, `says` and `remedy` may hold `{name}`, the name of a figure, or of a label or word of the facts.
+
+    lasts: how long its condition has to hold (`for`). keep_firing: how long it fires after it is clear.
+    """
+
+    name: str
+    title: str
+    scope: Scope
+    level: AlertLevel | None
+    when: Condition | None = None
+    clear: Condition | None = None
+    lasts: timedelta = NOTHING
+    keep_firing: timedelta = NOTHING
+    labels: Mapping[str, str] = field(default_factory=dict)
+    says: str = ""
+    remedy: str = ""
+
+    @property
+    def figures(self) -> frozenset[str]:
+        """Which it asks for: those of its conditions, and those that its words name."""
+        named = placeholders("\n".join((self.title, self.says, self.remedy)))
+        asked = [each.figures for each in (self.when, self.clear) if each]
+        return frozenset((*sum(asked, ()), *(name for name in named if is_figure(name, self.scope))))
+
+    @property
+    def lingers(self) -> timedelta:
+        """What happens in an instant is told for a while all the same."""
+        return self.keep_firing or (AFTER_INSTANT if self.scope in INSTANTS else NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a subject. `key` tells subjects of a scope apart; `labels` go into the alert.
+
+    `words` are what else its rules may say of it, such as the `detail` of an error. `at`: when it was, where that is
+    not now.
+    """
+
+    key: str
+    figures: Figures
+    labels: Mapping[str, str] = field(default_factory=dict)
+    optimization_id: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+    at: datetime | None = None
+
+
+class Phase(str, Enum):
+    PENDING = "pending"
+    FIRING = "firing"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a rule stands to a subject. `clear_since` while it lingers; `alert_id` once it fires."""
+
+    phase: Phase
+    since: datetime
+    clear_since: datetime | None = None
+    alert_id: str = ""
+    optimization_id: str = ""
+
+    def dump(self) -> str:
+        return json.dumps({
+            "phase": self.phase.value,
+            "since": self.since.isoformat(),
+            "clear_since": None if self.clear_since is None else self.clear_since.isoformat(),
+            "alert_id": self.alert_id,
+            "optimization_id": self.optimization_id,
+        })  # fmt: skip
+
+    @classmethod
+    def load(cls, text: str) -> Standing:
+        told = json.loads(text)
+        clear = told["clear_since"]
+        return cls(
+            Phase(told["phase"]),
+            datetime.fromisoformat(told["since"]),
+            None if clear is None else datetime.fromisoformat(clear),
+            told["alert_id"],
+            told["optimization_id"],
+        )
+
+
+def decide(rule: Rule, known: Standing | None, now_reads: Reading | None, now: datetime) -> tuple[Standing | None, Why]:
+    """How `rule` stands to a subject now. `now_reads` None: there is no such subject any more."""
+    if known is None or known.phase is Phase.PENDING:
+        return _not_firing(rule, known, now_reads, now)
+    if now_reads is Reading.HOLDS:
+        instant = rule.scope in INSTANTS
+        return replace(known, clear_since=now if instant else None), Why.GOES_ON
+    if now_reads is Reading.UNKNOWN and known.clear_since is None:
+        return known, Why.UNKNOWN
+    if now_reads is Reading.BETWEEN and known.clear_since is None:
+        return known, Why.BETWEEN
+    since = known.clear_since or now
+    lingers = rule.lingers
+    if now_reads is None and rule.scope is Scope.OPTIMIZATION:
+        lingers = max(lingers, AFTER_INSTANT)  # it has ended: what was wrong in the end is not put right by that
+    if now - since < lingers:
+        return replace(known, clear_since=since), Why.LINGERS
+    if now_reads is None:
+        return None, Why.GONE
+    return None, Why.EXPIRED if rule.scope in INSTANTS else Why.CLEAR
+
+
+def _not_firing(
+    rule: Rule, known: Standing | None, now_reads: Reading | None, now: datetime
+) -> tuple[Standing | None, Why]:
+    if now_reads is not Reading.HOLDS:
+        return None, Why.QUIET if known is None else Why.TOO_SHORT
+    since = now if known is None else min(known.since, now)  # a clock that is set back
+    if now - since < rule.lasts:
+        return Standing(Phase.PENDING, since), Why.BEGINS if known is None else Why.LASTS
+    return Standing(Phase.FIRING, since, now if rule.scope in INSTANTS else None), Why.FIRES
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A subject begins to fire (`alert`), or is over (`ended`: the alert's id)."""
+
+    rule: str
+    key: str
+    why: Why
+    alert: OptimizationAlert | None = None
+    ended: str = ""
+
+
+Place = tuple[str, str]
+
+
+class Board:
+    """All rules and their standings. Changes gather until `drain`, which says what to write down."""
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self._rules: dict[str, Rule] = {}
+        self._standings: dict[Place, Standing] = {}
+        self._changed: dict[Place, Standing | None] = {}
+        self.use(rules)
+
+    @classmethod
+    def restored(cls, rules: Iterable[Rule], standings: Mapping[Place, str]) -> Board:
+        board = cls(rules)
+        board._standings = {place: Standing.load(text) for place, text in standings.items()}
+        return board
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return tuple(self._rules.values())
+
+    def scopes(self) -> frozenset[Scope]:
+        """What anybody has to look at."""
+        return frozenset(rule.scope for rule in self._rules.values() if rule.when is not None)
+
+    def figures(self, scope: Scope) -> frozenset[str]:
+        """Which figures the rules of a scope ask for."""
+        return frozenset(name for rule in self._rules.values() if rule.scope is scope for name in rule.figures)
+
+    def firing(self) -> dict[Place, Standing]:
+        return {place: each for place, each in self._standings.items() if each.phase is Phase.FIRING}
+
+    def use(self, rules: Iterable[Rule]) -> list[Turn]:
+        """Go on with these rules; what belongs to none of them is over."""
+        self._rules = {rule.name: rule for rule in rules}
+        lost = [place for place in self._standings if place[0] not in self._rules]
+        return [turn for place in lost for turn in self._put(place, None, Why.NO_RULE)]
+
+    def take(self, scope: Scope, facts: Iterable[Facts], now: datetime, *, complete: bool = False) -> list[Turn]:
+        """What follows from these facts. `complete`: subjects that are not among them are no more."""
+        turns: list[Turn] = []
+        seen: set[str] = set()
+        rules = [rule for rule in self._rules.values() if rule.scope is scope and rule.when is not None]
+        for each in facts:
+            seen.add(each.key)
+            for rule in rules:
+                turns += self._judge(rule, each, now)
+        if complete:
+            names = {rule.name: rule for rule in rules}
+            for place in [place for place in self._standings if place[0] in names and place[1] not in seen]:
+                standing, why = decide(names[place[0]], self._standings[place], None, now)
+                turns += self._put(place, standing, why)
+        return turns
+
+    def pass_time(self, now: datetime) -> list[Turn]:
+        """End what has lingered long enough, of what nobody tells again."""
+        turns: list[Turn] = []
+        for place, standing in list(self._standings.items()):
+            rule = self._rules[place[0]]
+            if (rule.scope in INSTANTS or rule.scope is Scope.REPORT) and standing.clear_since is not None:
+                turns += self._put(place, *decide(rule, standing, Reading.CLEAR, now))
+        return turns
+
+    def mend(self, key: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
+        """What happened to this subject, in these scopes, has been put right."""
+        wanted = set(scopes)
+        places = [place for place in self._standings if place[1] == key and self._rules[place[0]].scope in wanted]
+        return [turn for place in places for turn in self._put(place, None, Why.FIXED)]
+
+    def keys(self, scope: Scope) -> tuple[str, ...]:
+        """Of which subjects of a scope something fires, or is about to."""
+        return tuple(dict.fromkeys(key for name, key in self._standings if self._rules[name].scope is scope))
+
+    def drain(self) -> dict[Place, str | None]:
+        """The standings that changed since the last time, as text; None: there is none any more."""
+        changed, self._changed = self._changed, {}
+        return {place: None if each is None else each.dump() for place, each in changed.items()}
+
+    def _judge(self, rule: Rule, facts: Facts, now: datetime) -> list[Turn]:
+        assert rule.when is not None
+        place = rule.name, facts.key
+        known = self._standings.get(place)
+        reads = reading(rule.when, rule.clear, facts.figures)
+        if known is None and reads is not Reading.HOLDS:
+            return []
+        standing, why = decide(rule, known, reads, now)
+        if why is not Why.FIRES or standing is None:
+            return self._put(place, standing, why)
+        alert = alert_of(rule, facts, standing.since if facts.at is None else facts.at)
+        standing = replace(standing, alert_id=alert.alert_id, optimization_id=facts.optimization_id)
+        self._put(place, standing, why)
+        return [Turn(rule.name, facts.key, why, alert)]
+
+    def _put(self, place: Place, standing: Standing | None, why: Why) -> list[Turn]:
+        known = self._standings.get(place)
+        if standing == known:
+            return []
+        self._changed[place] = standing
+        if standing is not None:
+            self._standings[place] = standing
+            return []
+        del self._standings[place]
+        assert known is not None
+        return [Turn(*place, why, ended=known.alert_id)] if known.phase is Phase.FIRING else []
+
+
+def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:
+    """What is told of a subject that begins to fire. Its id follows from what fires and since when."""
+    assert rule.when is not None
+    assert rule.level is not None
+    about = {**facts.labels, **facts.words, "optimization": facts.optimization_id}
+    evidence = {name: value for name in rule.when.figures if (value := facts.figures.get(name)) is not None}
+    metadata: dict[str, Any] = {"rule": rule.name, "evidence": evidence}
+    if rule.remedy:
+        metadata["remedy"] = filled(rule.remedy, rule.scope, about, facts.figures)
+    if labels := {**facts.labels, **rule.labels}:
+        metadata["labels"] = labels
+    return OptimizationAlert(
+        alert_id=f"{rule.name}-{digest((rule.name, facts.key, at.isoformat()))}",
+        optimization_id=facts.optimization_id,
+        level=rule.level,
+        title=_title(rule, about, facts.figures) or rule.name,
+        message=_message(rule, facts, about),
+        timestamp=at,
+        metadata=metadata,
+    )
+
+
+def told_by_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
+    """What the monitor found, as the rule of its name wants it told."""
+    labels = {**alert.metadata.get("labels", {}), **rule.labels}
+    metadata = alert.metadata | {"rule": rule.name} | ({"labels": labels} if labels else {})
+    title = _title(rule, {"optimization": alert.optimization_id}, {}) or alert.title
+    return replace(alert, title=title, level=rule.level or alert.level, metadata=metadata)
+
+
+def filled(text: str, scope: Scope, about: Mapping[str, str], figures: Figures) -> str:
+    """`text` with the words and figures that it names; `unknown` where there is none."""
+
+    def put(found: re.Match[str]) -> str:
+        name = found[1]
+        if name in about:
+            return about[name]
+        value = figures.get(name)
+        return UNKNOWN if value is None else written(name, scope, value)
+
+    return PLACEHOLDER.sub(put, text)
+
+
+def _title(rule: Rule, about: Mapping[str, str], figures: Figures) -> str:
+    """Nothing where all that it names is empty."""
+    return filled(rule.title, rule.scope, about, figures)[:TITLE_LIMIT].strip()
+
+
+def written(name: str, scope: Scope, value: float) -> str:
+    """A figure as people read it, in its unit."""
+    unit = quantity_of(name, scope).unit
+    if unit is Unit.SECONDS:
+        return _span(value)
+    if unit is Unit.SHARE:
+        return f"{value:.0%}" if abs(value) >= 0.1 or not value else f"{value:.2%}"
+    return f"{value:.6g}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def _message(rule: Rule, facts: Facts, about: Mapping[str, str]) -> str:
+    assert rule.when is not None
+    if rule.says:
+        return filled(rule.says, rule.scope, about, facts.figures)
+    known = [
+        f"{name} is {written(name, rule.scope, value)}"
+        for name in rule.when.figures
+        if (value := facts.figures.get(name)) is not None
+    ]
+    lasted = f" for {_span(rule.lasts.total_seconds())}" if rule.lasts else ""
+    more = "".join(f"\n{text}" for name, text in facts.words.items() if name != "name" and text)
+    return f"{', '.join(known)}; the rule is: {rule.when.text}{lasted}{more}"

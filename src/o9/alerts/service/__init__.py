@@ -1,0 +1,1 @@
+"""Alerts on a node: the record, the leader and the delivery."""

@@ -1,0 +1,262 @@
+"""Sending: what was decided goes out through this node's channels, in order within a group, each try on the record.
+
+Contract. Owned by one event loop. Each channel has a worker while it has something to send, one send at a time; one
+that fails or hangs holds up itself alone. A try is written before it begins; its end, and with it what becomes of the
+notification, behind it. So nothing is lost when a node dies, and a receiver is told twice only where nobody knows
+whether it was told: the node died between the sending and the writing, or no answer came. Whoever sends it again says
+so, and it is counted. `keep` has to be called every third of a lease, else other nodes take over what is being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from o9.alerts.pipeline import stages
+from o9.alerts.channels.outcome import Channel, Failed, Sent
+from o9.alerts.channels.registry import shows_the_first
+from o9.alerts.channels.outcome import failed
+from o9.alerts.config.schema import Configuration
+from o9.alerts.messages.render import SHOWN, Messages
+from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.service.repository import notice_in
+from o9.alerts.pipeline.stages import Failure
+from o9.lifecycle.heartbeat import dead_on_this_host
+from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
+from o9.model.optimization import utc_now
+from o9.store.alert_channels import KeepChannels, LeaveChannels
+from o9.store.outbox import BeginTry, EndTry
+from o9.store.store import Store
+from o9.store.unit import Row
+
+logger = logging.getLogger(__name__)
+STOP_GRACE_SECONDS, CUT_OFF_SECONDS = 2.0, 1.0
+STORE_AWAY_SECONDS = 1.0
+CUT_OFF = failed("cut off when its node stopped", in_doubt=True)
+
+Told = Callable[[dict[str, Any]], None]
+
+
+class Delivery:
+    """`told` hears of each try that ended: what `entry_of` gives."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        lease_seconds: float,
+        told: Told | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._lease_seconds = lease_seconds
+        self._told = told
+        self._chance = chance
+        self._channels: dict[str, Channel] = {}
+        self._announced: tuple[str, ...] = ()
+        self._configuration = Configuration()
+        self._messages: dict[str, Messages] = {}
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._sending: set[int] = set()
+        self._not_before: dict[str, float] = {}
+        self._began: dict[str, float] = {}
+        self._stopping = False
+
+    def use(self, channels: Mapping[str, Channel], announced: tuple[str, ...], configuration: Configuration) -> None:
+        """Send through these from now on. `announced`: those that other nodes may not have."""
+        self._channels, self._announced = dict(channels), announced
+        self._configuration = configuration
+        self._messages.clear()
+
+    async def keep(self) -> None:
+        """Tell the others that this node lives. Raises OptimizationStoreError where the store is away."""
+        sending = list(self._sending)
+        await self._store.write_async(KeepChannels(self._node, self._announced, self._lease_seconds, sending))
+
+    async def look(self) -> None:
+        """Begin to send what is due and nobody is sending. Raises OptimizationStoreError where the store is away."""
+        now = time.monotonic()
+        idle = [name for name in self._channels if name not in self._workers and self._not_before.get(name, 0.0) <= now]
+        if idle and not self._stopping:
+            for name in await self._store.read_async(self._due, idle):
+                if name not in self._workers:
+                    self._workers[name] = asyncio.create_task(self._work(name), name=f"o9-alerts-{name}")
+
+    async def idle(self) -> None:
+        """Returns when nothing is being sent, and nothing is due that could be."""
+        while True:
+            await self.look()
+            if not self._workers:
+                return
+            await asyncio.wait(set(self._workers.values()))
+
+    def wait_seconds(self) -> float | None:
+        """Until the first channel that a throttle holds back may send again; None: none is."""
+        now = time.monotonic()
+        left = [at - now for at in self._not_before.values() if at > now]
+        return min(left, default=None)
+
+    async def stop(self) -> None:
+        """Let what is being sent come to its end for a while; then cut it off, and say so in the log.
+
+        A channel that does not let itself be cut off is left: its try stays open in the store, and so it is sent again.
+        """
+        self._stopping = True
+        left = set(self._workers.values())
+        if left:
+            _, left = await asyncio.wait(left, timeout=STOP_GRACE_SECONDS)
+            for worker in left:
+                worker.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=CUT_OFF_SECONDS)
+        if left:
+            logger.error("%d channels cannot be stopped; what they were sending is sent again", len(left))
+        await self._store.write_async(LeaveChannels(self._node))
+
+    def _due(self, channels: list[str]) -> list[str]:
+        """In a thread."""
+        if not self._store.alerts.pending():
+            return []
+        return self._store.alerts.due(channels, dead_on_this_host(self._store))
+
+    async def _work(self, name: str) -> None:
+        """Send through one channel until nothing is due."""
+        try:
+            while not self._stopping and (channel := self._channels.get(name)) is not None:
+                dead = await self._store.read_async(dead_on_this_host, self._store)
+                self._began[name] = time.monotonic()
+                begun = await self._store.write_async(
+                    BeginTry(name, self._node, self._lease_seconds, dead, self._throttles())
+                )
+                if begun is None:
+                    return
+                if isinstance(begun, float):
+                    self._not_before[name] = time.monotonic() + begun
+                    return
+                await self._try(channel, begun)
+        except OptimizationError as error:
+            logger.warning("the channel %r waits: %s", name, error)
+        finally:
+            del self._workers[name]
+
+    async def _try(self, channel: Channel, row: Row) -> None:
+        self._sending.add(row["id"])
+        try:
+            try:
+                outcome = await self._send(channel, row)
+            except asyncio.CancelledError:
+                end = EndTry(row["id"], row["tries"], row["claimed_by"])
+                await self._end(row, replace(end, error=CUT_OFF.reason, retry_in=0.0, in_doubt=True))
+                raise
+            if outcome is not None:
+                await self._end(row, end_of(row, outcome, utc_now(), self._chance()))
+        finally:
+            self._sending.discard(row["id"])
+
+    async def _is_mine(self, row: Row) -> bool:
+        """Whether this is still for this node to send; a process may have been stopped for longer than its lease."""
+        if time.monotonic() - self._began[row["channel"]] < self._lease_seconds / 2:
+            return True
+        mine = await self._store.read_async(self._store.alerts.claimed_by, row["id"], row["tries"])
+        if mine != self._node:
+            logger.warning("%s: another node took over what this one was about to send", row["channel"])
+        return mine == self._node
+
+    async def _send(self, channel: Channel, row: Row) -> Sent | Failed | None:
+        """None: it is another node's by now."""
+        try:
+            notice = await self._store.read_async(self._notice, row, shows_the_first(channel))
+            message = self._messages_of(row["receiver"]).of(notice)
+            if not await self._is_mine(row):
+                return None
+        except OptimizationStoreError:
+            raise
+        except Exception as error:  # a mistake of O9's own: it must not hold up all others of the channel
+            logger.exception("a message to %s (%s) could not be made", row["channel"], row["receiver"])
+            return Failed(f"the message could not be made: {type(error).__name__}")
+        try:
+            return await channel.send(message, notice)
+        except Exception as error:  # a channel that breaks its contract fails like any other
+            logger.exception("the channel %r raised", row["channel"])
+            return Failed(f"it raised {type(error).__name__}")
+
+    def _notice(self, row: Row, counts: bool) -> Notice:
+        """In a thread: a group may be large. counts: of those that are not shown only what is counted is read."""
+        begins, alerts = len(row["firing"]) - row["known"], self._store.alerts
+        names = [*row["firing"][:begins], *row["resolved"], *row["firing"][begins:]]
+        if counts and len(names) > SHOWN and len(shown := alerts.episodes(names[:SHOWN])) == SHOWN:
+            return notice_in(row, shown, alerts.words_of(names[SHOWN:]))
+        return notice_in(row, alerts.episodes(names))
+
+    async def _end(self, row: Row, end: EndTry) -> None:
+        mine = await asyncio.shield(self._written(end))
+        where = f"{row['channel']} ({row['receiver']})"
+        if not mine:
+            logger.warning("%s: another node took over what this one was sending; it may be told twice", where)
+        elif end.error is None:
+            logger.debug("%s was told", where)
+        elif end.retry_in is None:
+            logger.error("%s was not told: %s", where, end.error)
+        else:
+            again = f"trying again in {end.retry_in:.0f} s"
+            logger.log(logging.WARNING if row["tries"] == 1 else logging.DEBUG, "%s: %s; %s", where, end.error, again)
+        if self._told is not None:
+            self._told(entry_of(row, end))
+
+    async def _written(self, end: EndTry) -> bool:
+        """As long as the store is away, nobody else can take it over either."""
+        while True:
+            try:
+                return await self._store.write_async(end)
+            except StoreUnavailableError:
+                if self._stopping:
+                    raise
+                await asyncio.sleep(STORE_AWAY_SECONDS)
+
+    def _messages_of(self, receiver: str) -> Messages:
+        if receiver not in self._messages:
+            known = self._configuration.receivers.get(receiver)
+            templates = {**self._configuration.templates, **(known.templates if known else {})}
+            self._messages[receiver] = Messages(templates, link=self._configuration.link)
+        return self._messages[receiver]
+
+    def _throttles(self) -> dict[str, tuple[int, float]]:
+        throttles = {name: self._configuration.throttle_of(name) for name in self._configuration.receivers}
+        return {
+            name: (throttle.messages, throttle.every.total_seconds())
+            for name, throttle in throttles.items()
+            if throttle is not None
+        }
+
+
+def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> EndTry:
+    """What becomes of a notification after a try."""
+    end = EndTry(row["id"], row["tries"], row["claimed_by"])
+    if isinstance(outcome, Sent):
+        return end
+    failure = Failure(row["tries"], outcome.permanent, outcome.retry_after, chance)
+    decision = stages.tried_again(datetime.fromisoformat(row["created_at"]), now, failure)
+    if decision.reason is Reason.GIVEN_UP or decision.until is None:
+        return replace(end, error=f"{outcome.reason} (given up: {decision.by})", in_doubt=outcome.in_doubt)
+    pause = outcome.retry_after or timedelta(0)
+    retry_in = (decision.until - now).total_seconds()
+    pause_seconds = min(pause.total_seconds(), retry_in)
+    return replace(end, error=outcome.reason, retry_in=retry_in, pause=pause_seconds, in_doubt=outcome.in_doubt)
+
+
+def entry_of(row: Row, end: EndTry) -> dict[str, Any]:
+    """One try, as callbacks hear of it. `status`: sent, pending (tried again in `retry_in` seconds) or failed."""
+    status = "sent" if end.error is None else "failed" if end.retry_in is None else "pending"
+    said = {name: row[name] for name in ("receiver", "channel", "kind", "reason", "group_key", "number", "tries")}
+    return {
+        **said, "status": status, "error": end.error, "retry_in": end.retry_in, "alerts": row["firing"],
+        "resolved": row["resolved"],
+    }  # fmt: skip

@@ -1,0 +1,244 @@
+"""Between alerts and the store's rows: what is told, episodes, silences, notices and their history, each way."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from o9.alerts.config.schema import Configuration
+from o9.alerts.messages.view import CLOCKS_DIFFER
+from o9.alerts.pipeline.alert import Alert, fingerprint_of, labels_of
+from o9.alerts.pipeline.engine_state import Held, Kept
+from o9.alerts.pipeline.flapping import Damping, changes_of, kept
+from o9.alerts.pipeline.groups import Group
+from o9.alerts.pipeline.matchers import parse, written
+from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.reasons import is_expired, reason_code
+from o9.alerts.pipeline.silences import Silence
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationAlert, as_utc, utc_now
+from o9.model.states import AlertLevel
+from o9.model.validation import validate_alert
+from o9.store.alert_reads import Episode
+from o9.store.alerts import Telling
+from o9.store.codec import free_text, moment, to_json
+from o9.store.notices import NewNotice
+from o9.store.outbox import Untold
+from o9.store.silences import AddSilence
+from o9.store.store import Store
+from o9.store.unit import Row
+
+logger = logging.getLogger(__name__)
+MESSAGE_LIMIT = 20_000
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises that somebody else has written
+MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
+_SENT = (
+    "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
+    "firing_count", "resolved_count", "ended_at", "error", "tries",
+)  # fmt: skip
+_NOTHING: Mapping[str, Any] = {}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LEVELS = {level.value: level for level in AlertLevel}
+
+
+def telling_of(told: OptimizationAlert, resolve_timeout: timedelta | None) -> Telling:
+    """What a store is to keep of `told`; of a message that is too long its beginning, which says so.
+
+    resolve_timeout: it is over after that unless it is told again. Raises OptimizationValidationError, with the field.
+    """
+    if isinstance(told, OptimizationAlert) and not isinstance(told.level, AlertLevel):
+        told = replace(told)  # whoever assigned one later gave its text
+    validate_alert(told)
+    if len(told.message) > MESSAGE_LIMIT:
+        cut = f"\n[cut: of {len(told.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
+        told = replace(told, message=told.message[:MESSAGE_LIMIT] + cut)
+    labels = labels_of(told)
+    ends_at = _ended(told) if told.resolved else None
+    expected = ends_at is None and resolve_timeout is not None
+    if expected and resolve_timeout is not None:
+        ends_at = utc_now() + resolve_timeout
+    return Telling(
+        told.alert_id, fingerprint_of(labels), to_json(labels), told.optimization_id, told.level._value_,
+        free_text(told.title), free_text(told.message), to_json(told.metadata), moment(told.timestamp),
+        None if ends_at is None else moment(ends_at), int(expected),
+    )  # fmt: skip
+
+
+def _ended(told: OptimizationAlert) -> datetime:
+    """By now; what another machine's clock is ahead by does not count."""
+    ends_at, now = as_utc(told.resolved_at or told.timestamp), utc_now()
+    if ends_at > now + CLOCKS_DIFFER:
+        raise OptimizationValidationError(
+            "resolved_at", f"it is said to be resolved, at {ends_at}, which is to come; tell that when it is over"
+        )
+    return min(ends_at, now)
+
+
+def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fires: bool = False) -> Alert:
+    """The alert that an episode is, as it is now; fires: as it was before its end."""
+    ends_at = None if fires else episode.resolved_at or episode.ends_at
+    return Alert(
+        json.loads(episode.labels),
+        datetime.fromisoformat(episode.starts_at),
+        episode.alert_id,
+        episode.optimization_id,
+        _LEVELS[episode.level],
+        episode.title,
+        episode.message,
+        None if ends_at is None else datetime.fromisoformat(ends_at),
+        bool(episode.expected_end) and episode.resolved_at is None,
+        metadata or {},
+        episode.fingerprint,
+        not fires and is_expired(episode.resolved_by),
+    )
+
+
+def kept_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> Kept:
+    """What an engine remembers of an alert, from its episodes that are still open, in the order of their beginning.
+
+    Its end was noticed where the engine had read it.
+    """
+    *earlier, episode = episodes
+    alert = alert_in(episode)
+    ended = episode.resolved_at is not None and episode.changed <= cursor
+    counted = [*(alert_in(each) for each in earlier), alert if ended else replace(alert, ends_at=None)]
+    changes: tuple[datetime, ...] = ()
+    if damping is not None:
+        for at in changes_of(counted, now):
+            changes = (*kept(changes, at, damping), at)
+    return Kept(alert, ended, episode.acknowledged_by or "", changes)
+
+
+def alert_of_row(row: Row, now: datetime) -> OptimizationAlert:
+    """What users hold, from a row of `Store.alerts.page`."""
+    ends_at = row["resolved_at"] or (row["ends_at"] if row["ends_at"] and row["ends_at"] <= moment(now) else None)
+    return OptimizationAlert(
+        alert_id=row["alert_id"],
+        optimization_id=row["optimization_id"],
+        level=_LEVELS[row["level"]],
+        title=row["title"],
+        message=row["message"],
+        timestamp=datetime.fromisoformat(row["at"]),
+        resolved=ends_at is not None,
+        resolved_at=None if ends_at is None else datetime.fromisoformat(ends_at),
+        metadata=row["metadata"],
+    )
+
+
+def new_notice(notice: Notice, channels: Sequence[str]) -> NewNotice:
+    return NewNotice(
+        notice.group_key, notice.number, notice.receiver, notice.kind.value, notice.reason, moment(notice.at),
+        to_json(dict(notice.group_labels)), [alert.alert_id for alert in notice.firing],
+        [alert.alert_id for alert in notice.resolved], channels, notice.known,
+    )  # fmt: skip
+
+
+def notice_in(
+    row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]], words: Mapping[str, tuple[str, str]] = _NOTHING
+) -> Notice:
+    """The notice that a claimed notification is about; an alert that was pruned meanwhile is left out.
+
+    words: of those that are only counted, their levels and titles.
+    """
+    counted: dict[tuple[str, str], Alert] = {}
+
+    def alerts(names: Sequence[str], *, fires: bool) -> Iterator[Alert]:
+        for name in names:
+            if name in episodes:
+                yield alert_in(*episodes[name], fires=fires)  # what is over by now fired when it was decided
+            elif name in words:
+                alike = counted.get(words[name])
+                yield alike or counted.setdefault(words[name], _only_counted(*words[name]))
+
+    begins = len(row["firing"]) - row["known"]
+    known = tuple(alerts(row["firing"][begins:], fires=True))
+
+    return Notice(
+        receiver=row["receiver"],
+        group_key=row["group_key"],
+        number=row["number"],
+        group_labels=row["labels"],
+        kind=NoticeKind(row["kind"]),
+        at=datetime.fromisoformat(row["at"]),
+        firing=(*alerts(row["firing"][:begins], fires=True), *known),
+        resolved=tuple(alerts(row["resolved"], fires=False)),
+        reason=f"{MAY_BE_DOUBLE}{row['reason']}" if row["may_be_double"] else row["reason"],
+        known=len(known),
+    )
+
+
+def _only_counted(level: str, title: str) -> Alert:
+    return Alert({}, _EPOCH, "", "", _LEVELS[level], title, fingerprint="-")
+
+
+def groups_in(
+    rows: Mapping[str, tuple[str, str]], configuration: Configuration, now: datetime
+) -> dict[str, tuple[datetime, dict[str, Any]]]:
+    """The groups as an engine takes them. None waits longer than its route says, though the clock of who wrote it was
+    ahead. One that cannot be read begins anew, so that its receivers are told again.
+    """
+    longest = {route.key: max(route.group_wait, route.group_interval) for route in configuration.route.walk()}
+    found: dict[str, tuple[datetime, dict[str, Any]]] = {}
+    for key, (due_at, text) in rows.items():
+        try:
+            at, state = datetime.fromisoformat(due_at), json.loads(text)
+            Group.of(key, configuration.route, at, state)
+            found[key] = (min(at, now + longest.get(state["route"], timedelta(0))), state)
+        except UNREADABLE as error:
+            logger.error("the group %s of alerts begins anew, its state cannot be read: %r", key, error)
+    return found
+
+
+def untold(held: Held) -> Untold:
+    decision = held.decision
+    return Untold(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
+
+
+def history(store: Store, limit: int) -> list[Row]:
+    """Notifications (sent, pending, failed) and reasons why not (suppressed), newest first, as programs get them.
+
+    `limit` is 1 to 1000; raises OptimizationValidationError. In a thread, where there is an event loop.
+    """
+    sent = [
+        {"at": row["created_at"]} | {name: row[name] for name in _SENT}
+        for row in store.alerts.notifications(limit=limit)
+    ]
+    reasons = [{**row, "status": "suppressed"} for row in suppressed(store.alerts.untold(limit=limit))]
+    return sorted([*sent, *reasons], key=lambda entry: str(entry["at"]), reverse=True)[:limit]
+
+
+def suppressed(rows: Iterable[Row]) -> list[Row]:
+    """Why receivers were not notified, with the reasons' codes."""
+    return [row | {"reason": reason_code(row["reason"])} for row in rows]
+
+
+def add_silence(silence: Silence) -> AddSilence:
+    return AddSilence(
+        silence.silence_id, silence.starts_at, silence.ends_at, written(silence.matchers) if silence.matchers else "",
+        silence.pattern, silence.author, silence.comment,
+    )  # fmt: skip
+
+
+def silence_in(row: Row) -> Silence:
+    return Silence(
+        row["silence_id"],
+        datetime.fromisoformat(row["starts_at"]),
+        datetime.fromisoformat(row["ends_at"]),
+        parse(row["matchers"]) if row["matchers"] else (),
+        row["pattern"],
+        row["author"],
+        row["comment"],
+    )
+
+
+def silence_or_none(row: Row) -> Silence | None:
+    """None for one that cannot be read, which is said: it mutes nobody."""
+    try:
+        return silence_in(row)
+    except UNREADABLE as error:  # OptimizationValidationError is one: written by a release that knew more
+        logger.error("the silence %s means nothing here and mutes nobody: %s", row["silence_id"], error)
+        return None

@@ -1,0 +1,399 @@
+"""The alert system: alerts are recorded, grouped, silenced and routed, and their messages sent, by one of many nodes.
+
+Contract. An alert that `send_alert` returned for is durable, and is delivered or its record says why not, whatever dies
+meanwhile. Of the nodes that share a store one decides (`o9.alerts.service.leader`), and each sends through the channels
+that it has (`o9.alerts.service.delivery`). Answers come from the record, so they are the same on every node. Nothing is
+sent while no system is started. May be called from any thread and event loop; callbacks and channels run in the loop
+that started it, or opened it, while that runs. Decisions run in a thread, and a hanging send holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from o9.alerts.channels.registry import Reach
+from o9.alerts.config.loader import AlertsFile
+from o9.alerts.config.schema import Configuration
+from o9.alerts.pipeline.reasons import reason_code
+from o9.alerts.pipeline.silences import new_silence
+from o9.alerts.service import arguments as asked
+from o9.alerts.service.delivery import STOP_GRACE_SECONDS
+from o9.alerts.service.filters import Opinions, Rule
+from o9.alerts.service.ingest import Intake
+from o9.alerts.service.leader import LEASE
+from o9.alerts.service.owner_loop import Home
+from o9.alerts.service.repository import MESSAGE_LIMIT, add_silence, alert_of_row, history
+from o9.alerts.service.worker import Running
+from o9.model.component import Registered
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.settings import settings
+from o9.model.states import AlertLevel
+from o9.store.alerts import AcknowledgeAlert, ResolveAlert, Told
+from o9.store.component import StoreComponent
+from o9.store.silences import EndSilence
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+_numbers = itertools.count(1)
+
+
+class AlertNotificationSystem(StoreComponent):
+    """Given no store, it opens the one at `storage_path`; `alerts_file` None takes O9_ALERTS_FILE, where that is set.
+
+    notification_channels: by name, see `register_notification_channel`. resolve_block: loads a block by its name.
+
+    Events: `alert(alert)` where one begins to fire, `resolved(alert)` where one is over, each where that was told or
+    noticed; `notification(entry)` after each try of this node, see `o9.alerts.service.delivery.entry_of`.
+    """
+
+    events = ("alert", "resolved", "notification")
+
+    def __init__(
+        self,
+        notification_channels: Mapping[str, Any] | None = None,
+        *,
+        store: Store | None = None,
+        storage_path: str | None = None,
+        alerts_file: str | None = None,
+        resolve_block: Callable[[str], Any] | None = None,
+    ) -> None:
+        super().__init__(store, storage_path)
+        if resolve_block is not None and not callable(resolve_block):
+            raise OptimizationValidationError("resolve_block", f"{resolve_block!r:.80} cannot be called")
+        self._reach = Reach(resolve_block)
+        self._opinions = Opinions()
+        self._file = AlertsFile(asked.path("alerts_file", alerts_file) or settings().alerts_file or None, self._check)
+        self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
+        self._home = Home()
+        self._intakes: dict[asyncio.AbstractEventLoop, Intake] = {}
+        self._running: Running | None = None
+        self._said_cut = False
+        self._emitting: set[asyncio.Task[None]] = set()
+        for name, channel in asked.channels(notification_channels).items():
+            self._reach.register(name, channel)
+
+    def use(self, store: Store) -> None:
+        super().use(store)
+        _in_use[store] = self
+
+    def use_node(self, node: str) -> None:
+        """Lead and send under this name, by which others see that its process has died; before `start`."""
+        self._node = asked.exact("node", node)
+
+    async def send_alert(self, alert: OptimizationAlert, *, resolve_timeout: timedelta | None = None) -> str | None:
+        """Record an alert, durably; one with `resolved` set ends what it says fires. Returns the id of the episode
+        that it belongs to: of the first alert with the same labels since when they have been firing. None: a rule
+        dropped it, which the history says.
+
+        Sent again under its id, with a later timestamp, it still fires: so sources repeat what goes on, and nobody is
+        told twice. It counts as begun with the earliest timestamp. Sent again as it was, it changes nothing. With other
+        words it needs another id, and is the same alert by its labels; once it is over, it needs one to fire again. Of
+        a message of more than 20,000 characters the beginning is kept.
+
+        resolve_timeout: it is over after so long unless it is sent again; else when it is resolved. Raises
+        OptimizationValidationError, naming the field, also for one that is said to be resolved in the future;
+        OptimizationConflictError for an id that had other content.
+        """
+        told = await self._taking().tell(alert, self._timeout(resolve_timeout))
+        if told is None:
+            return None
+        self._heard([(alert, told)])
+        return told.episode
+
+    async def send_alerts(
+        self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | None = None
+    ) -> list[str | OptimizationError | None]:
+        """The same for many at once, which costs half as much; what is refused is an error in its place."""
+        alerts = asked.alerts(alerts)
+        answers = await self._taking().tell_all(alerts, self._timeout(resolve_timeout))
+        self._heard((alert, told) for alert, told in zip(alerts, answers, strict=True) if isinstance(told, Told))
+        return [told.episode if isinstance(told, Told) else told for told in answers]
+
+    async def get_alerts(
+        self,
+        optimization_id: str | None = None,
+        level: AlertLevel | str | None = None,
+        *,
+        limit: int = 1_000,
+        before: OptimizationAlert | None = None,
+    ) -> list[OptimizationAlert]:
+        """The newest `limit` (1 to 1000) that were sent, newest first by their own time; `before`: older than this one.
+
+        Resolved is one whose episode is over, under whichever of its ids that was said.
+        """
+        about = None if optimization_id is None else asked.exact("optimization_id", optimization_id)
+        wanted = None if level is None else asked.level(level).value
+        now = utc_now()
+        rows = await self.store.read_async(
+            self.store.alerts.page, optimization_id=about, level=wanted, limit=limit, before=asked.behind(before)
+        )
+        return [alert_of_row(row, now) for row in rows]
+
+    async def resolve_alert(self, alert_id: str, by: str = "") -> bool:
+        """End the episode that it belongs to. False: it was over before. Raises OptimizationError for an unknown id."""
+        ended = await self.store.write_async(ResolveAlert(asked.exact("alert_id", alert_id), asked.text("by", by)))
+        if ended:
+            self._wake()
+            self._tell_ended([alert_id])
+        return ended
+
+    async def acknowledge_alert(self, alert_id: str, by: str = "") -> bool:
+        """Somebody sees to it: nobody is reminded of it, and it is not escalated. False: it is over, or somebody did.
+
+        Raises OptimizationError for an unknown id.
+        """
+        taken = await self.store.write_async(AcknowledgeAlert(asked.exact("alert_id", alert_id), asked.text("by", by)))
+        self._wake()
+        return taken
+
+    def register_notification_channel(self, name: str, channel: Any) -> Registered:
+        """Send through `channel` what goes to `name`, and, where no file says otherwise, everything.
+
+        channel: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body, subject)`
+        such as Prefect's notification blocks, `block:NAME`, or a channel of `o9.alerts.channels`. Raises
+        OptimizationValidationError for anything else.
+        """
+        self._reach.register(name, channel)
+        if self._running is not None:
+            self._home.call(self._running.use_channels)
+        return Registered()
+
+    def register_alert_rule(self, rule: Rule) -> Registered:
+        """Ask `rule(alert)`, sync or async, about each alert that this program sends: only False drops it."""
+        self._opinions.add(rule)
+        return Registered()
+
+    async def suppress_alert(
+        self, pattern: str, duration: timedelta | float, *, author: str = "", comment: str = ""
+    ) -> str:
+        """Tell nobody of what has `pattern` in its title or message, or is about this optimization, for `duration`.
+
+        pattern: with `*` or `?` it has to fit the whole of one of the three. duration: a timedelta, or seconds.
+        Returns the silence's id; raises OptimizationValidationError.
+        """
+        return await self.silence_alerts("", duration, pattern=pattern, author=author, comment=comment)
+
+    async def silence_alerts(
+        self,
+        matchers: str,
+        duration: timedelta | float,
+        *,
+        pattern: str = "",
+        starts_at: datetime | None = None,
+        author: str = "",
+        comment: str = "",
+    ) -> str:
+        """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
+        silence = new_silence(
+            utc_now(),
+            asked.span(duration),
+            asked.matchers(matchers),
+            pattern=asked.exact("pattern", pattern),
+            starts_at=None if starts_at is None else asked.instant("starts_at", starts_at),
+            author=asked.text("author", author),
+            comment=asked.text("comment", comment),
+        )
+        await self.store.write_async(add_silence(silence))
+        self._wake()
+        return silence.silence_id
+
+    async def end_silence(self, silence_id: str, by: str = "") -> bool:
+        """Lift it before its end. False: it was over. Raises OptimizationError for an unknown id."""
+        lifted = await self.store.write_async(EndSilence(asked.exact("silence_id", silence_id), asked.text("by", by)))
+        self._wake()
+        return lifted
+
+    async def get_silences(self) -> list[dict[str, Any]]:
+        """Those that stand now, or will; the one that ends first first."""
+        return await self.store.read_async(self.store.alerts.silences)
+
+    async def get_notification_history(self, limit: int = 100) -> list[dict[str, Any]]:
+        """What was sent, and why what was not, newest first; `limit` is 1 to 1000.
+
+        `status`: sent, pending, failed (all three with their `tries`, whose `outcome` is sent, failed, unknown where it
+        may have arrived, possible_double where it was sent again after that, None while it goes on), or suppressed:
+        then with the `alert_id`, the `reason` (a code of `o9.alerts.pipeline.reasons.Reason`), and what it was `by`.
+        """
+        return await self.store.read_async(history, self.store, limit)
+
+    async def get_alert_statistics(self) -> dict[str, Any]:
+        """Counts over all time, and what fires now.
+
+        `received`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several may be one that began.
+        `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived,
+        and after which it was sent again: no answer came in time, or the node died or was stopped. `suppressed`: by
+        reason.
+        `channels`: how each does. `leader`: the node that decides; None where nobody does.
+        """
+        return await self.store.read_async(_statistics, self.store)
+
+    async def deliver_once(self) -> dict[str, Any]:
+        """Decide and send all that is due, then stop: for a schedule, where nothing runs all the time.
+
+        Returns `led`, whether this was the node to decide, `notices` that it made, and its tries by `status`.
+        """
+        tries: list[str] = []
+        running = self._made(lambda entry: tries.append(entry["status"]))
+        led, notices = await running.once()
+        return {"led": led, "notices": notices, **{name: tries.count(name) for name in ("sent", "pending", "failed")}}
+
+    @property
+    def configuration(self) -> Configuration:
+        """What is in force."""
+        return self._file.configuration
+
+    @property
+    def configuration_fault(self) -> str:
+        """Why the file as it is now is not in force; empty where it is, or there is none."""
+        return self._file.fault
+
+    async def _open(self) -> None:
+        self._file.look()
+        await super()._open()
+        self._intakes.clear()  # whoever sent while it was closed wrote to the store of before
+        self._home.settle()
+
+    async def _begin(self) -> None:
+        self._home.settle()
+        self._running = self._made(lambda entry: self._emit_soon("notification", entry))
+        await self._running.start()
+
+    async def _end(self) -> None:
+        running, self._running = self._running, None
+
+        async def ended() -> None:
+            if running is not None:
+                await running.stop()
+            if self._emitting:
+                await self._end_callbacks()
+
+        if not await self._home.run(ended):
+            logger.warning("the event loop that the alerts ran in ended before they were stopped: their leases run out")
+            self._emitting.clear()
+
+    async def _end_callbacks(self) -> None:
+        here = asyncio.get_running_loop()
+        mine = {task for task in self._emitting if task.get_loop() is here}
+        _, late = await asyncio.wait(mine, timeout=STOP_GRACE_SECONDS) if mine else ((), ())
+        for task in late:
+            logger.error("a callback has not come back %g s after the stop; it is cut off", STOP_GRACE_SECONDS)
+            task.cancel()
+
+    async def _close(self) -> None:
+        if (mine := self._intakes.get(asyncio.get_running_loop())) is not None:
+            await mine.idle()
+        self._intakes.clear()  # what others wait for is written as the store is closed
+        await super()._close()
+
+    def _made(self, tried: Callable[[dict[str, Any]], None]) -> Running:
+        lease = settings().lease_seconds
+        return Running(self.store, self._node, lease, self._file, self._reach, self._tell_ended, tried)
+
+    def _taking(self) -> Intake:
+        """That of this event loop: nobody waits for another one."""
+        here = asyncio.get_running_loop()
+        if here not in self._intakes:
+            for gone in [loop for loop in list(self._intakes) if loop.is_closed()]:
+                self._intakes.pop(gone, None)
+            self._intakes[here] = Intake(self.store, self._opinions)
+        return self._intakes[here]
+
+    def _timeout(self, given: timedelta | None) -> timedelta | None:
+        return asked.timeout(self._file.configuration.resolve_timeout if given is None else given)
+
+    def _heard(self, told: Iterable[tuple[OptimizationAlert, Told]]) -> None:
+        """Wake whoever decides, and those who want to know."""
+        for alert, became in told:
+            if len(alert.message) > MESSAGE_LIMIT:
+                self._say_cut(alert)
+            if became.began or became.ended:
+                self._wake()
+            if became.began and not alert.resolved:
+                self._emit_soon("alert", alert)
+            if became.ended:
+                self._tell_ended([became.episode])
+
+    def _say_cut(self, alert: OptimizationAlert) -> None:
+        """Once aloud: who sends one that is too long sends many."""
+        logger.log(
+            logging.DEBUG if self._said_cut else logging.WARNING,
+            "message: the alert %r has %d characters of it; the first %d are kept, and say so",
+            alert.alert_id, len(alert.message), MESSAGE_LIMIT,
+        )  # fmt: skip
+        self._said_cut = True
+
+    def _check(self, configuration: Configuration) -> None:
+        self._reach.channels(configuration)
+
+    def _wake(self) -> None:
+        if self._running is not None:
+            self._home.call(self._running.told)
+
+    def _tell_ended(self, episodes: Iterable[str]) -> None:
+        if self.has_callbacks("resolved"):
+            names = list(episodes)
+            self._soon(lambda: self._emit_ended(names))
+
+    async def _emit_ended(self, episodes: list[str]) -> None:
+        for name in episodes:
+            row = await self.store.read_async(self.store.alerts.get, name)
+            if row is not None:
+                await self.emit("resolved", alert_of_row(row, utc_now()))
+
+    def _emit_soon(self, event: str, about: Any) -> None:
+        if self.has_callbacks(event):
+            self._soon(lambda: self.emit(event, about))
+
+    def _soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A callback that takes its time holds up nobody."""
+
+        def begin() -> None:
+            task = asyncio.create_task(work(), name="o9-alerts-callbacks")
+            self._emitting.add(task)
+            task.add_done_callback(self._emitting.discard)
+
+        if not self._home.call(begin):
+            begin()
+
+
+def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotificationSystem:
+    """One that asks and sends as the one does that this process uses on `store`: by its rules, through its channels."""
+    made, used = AlertNotificationSystem(store=store, resolve_block=resolve_block), _in_use.get(store)
+    if used is not None:
+        made._reach, made._opinions = used._reach, used._opinions
+    return made
+
+
+_in_use: WeakKeyDictionary[Store, AlertNotificationSystem] = WeakKeyDictionary()
+
+
+_ONCE_COUNTED_AS = {"told": "received", "untold": "suppressed"}  # before 0.1.0
+
+
+def _statistics(store: Store) -> dict[str, Any]:
+    """In a thread."""
+    counted: dict[str, dict[str, int]] = {
+        name: {} for name in ("received", "begun", "resolved", "acknowledged", "sent", "failed", "suppressed")
+    }
+    counted["possible_double"] = {}
+    for row in store.alerts.counts():
+        what = str(row["what"])
+        counts = counted.setdefault(_ONCE_COUNTED_AS.get(what, what), {})
+        name = reason_code(row["name"]) if counts is counted["suppressed"] else row["name"]
+        counts[name] = counts.get(name, 0) + row["count"]
+    held = store.alerts.leader(LEASE)
+    leads = held is not None and held["node"] is not None and store.alerts.seconds_left(held["expires_at"]) > 0
+    counted["possible_doubles"] = counted.pop("possible_double")
+    return {
+        **counted,
+        "firing": store.alerts.firing(),
+        "channels": store.alerts.channels(),
+        "leader": held["node"] if held is not None and leads else None,
+    }
