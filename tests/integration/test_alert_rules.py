@@ -383,7 +383,7 @@ async def test_what_reports_say_holds_until_the_next_one(store: Store, watch: Wa
     complete(store, "a")
     at_work(store, "runs")
     judge = await watch()
-    luck = {"name": "validity.verdict", "score": 0.1, "words": "luck is enough"}
+    luck = {"name": "validity.verdict", "score": 0.1, "words": "luck is enough", "evidence": {}}
     ahead = {"name": "validity.look_ahead", "score": 0.0, "words": "it knew"}
     unknown = {"name": "validity.look_ahead", "score": None, "words": "not known"}
     risk = {"name": "security.risk_limits.drawdown", "score": 0.0, "words": "0.3, the limit is 0.2"}
