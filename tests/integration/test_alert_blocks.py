@@ -74,7 +74,7 @@ async def test_a_node_sends_through_them(
 
 async def test_a_channel_that_is_a_block_is_really_tried(saved: None, hooks: HookServer, tmp_path: Path) -> None:
     for block, path in zip(BLOCKS, ("/ours-T0PSECRET", "/theirs-T0PSECRET"), strict=True):
-        told = await asyncio.to_thread(o9, tmp_path, "test", block)
+        told = await asyncio.to_thread(o9, tmp_path, "config", "test", block)
         assert (told.returncode, told.stderr) == (0, "")
         assert told.stdout.startswith(block)
         assert told.stdout.endswith(": sent\n")
@@ -86,7 +86,7 @@ async def test_a_channel_that_is_a_block_is_really_tried(saved: None, hooks: Hoo
 @pytest.mark.parametrize("block", ["block:nothing", "block:custom-webhook/nothing", "block:nosuch/nothing"])
 async def test_a_block_that_is_not_there_is_said_in_a_line(block: str, tmp_path: Path) -> None:
     o9_testing.session_server()
-    told = await asyncio.to_thread(o9, tmp_path, "test", block)
+    told = await asyncio.to_thread(o9, tmp_path, "config", "test", block)
     assert (told.returncode, told.stdout) == (1, "")
     (line,) = told.stderr.splitlines()
     assert line.startswith(f"o9: {block}: Unable to find block document named nothing for block type ")
@@ -94,7 +94,7 @@ async def test_a_block_that_is_not_there_is_said_in_a_line(block: str, tmp_path:
 
 
 def test_a_prefect_server_that_does_not_answer_is_said_in_a_line(tmp_path: Path) -> None:
-    told = o9(tmp_path, "test", "block:desk", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
+    told = o9(tmp_path, "config", "test", "block:desk", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
     assert (told.returncode, told.stdout) == (1, "")
     (line,) = told.stderr.splitlines()
     assert line.startswith("o9: Prefect's server at http://127.0.0.1:")

@@ -57,7 +57,7 @@ THERE: dict[str, Callable[[str], str]] = {
 COMMANDS = [
     ["list"], ["list", "--json"], ["list", "--debug"], ["show", "done"], ["show", "done", "--json"], ["trials", "done"],
     ["show", "ghost"], ["health"], ["health", "done"], ["stats"], ["trends"], ["alerts", "list"],
-    ["alerts", "silences"], ["submit", "one.yaml"], ["pause", "waiting"], ["resume", "waiting"],
+    ["alerts", "silence", "list"], ["submit", "one.yaml"], ["pause", "waiting"], ["resume", "waiting"],
     ["cancel", "waiting", "ghost"], ["retry", "done"], ["db", "upgrade"], ["db", "check"], ["db", "check", "--json"],
     ["db", "backup", "copy.db"], ["db", "prune", "--older-than", "1", "--dry-run"],
     ["report", "-o", "one.html", "done"], ["report"], ["doctor"], ["doctor", "--json"],
