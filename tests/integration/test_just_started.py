@@ -11,14 +11,14 @@ from contract_steps import at_work
 from sqlalchemy import update
 
 from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.rules.node_health import SelfWatch
 from o9.alerts.rules.rules import Turn
+from o9.alerts.rules.service import RuleWatch
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.store.leases import NODE, Heartbeat
 from o9.store.store import Store
-from o9.alerts.rules.service import RuleWatch
-from o9.alerts.rules.node_health import SelfWatch
 
 
 @pytest.fixture(autouse=True)

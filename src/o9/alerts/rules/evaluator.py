@@ -17,10 +17,12 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Any
 
-from o9.alerts.config.schema import STANDING
-from o9.alerts.rules.metrics import INSTANTS, Scope
 from o9.alerts.channels.registry import channel_name
+from o9.alerts.config.schema import STANDING
 from o9.alerts.pipeline.reasons import ended_by_rule
+from o9.alerts.rules import facts as rule_facts
+from o9.alerts.rules.metrics import INSTANTS, Scope
+from o9.alerts.rules.node_health import OWN
 from o9.alerts.rules.rules import Board, Facts, Rule, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.leadership import Leadership
@@ -31,8 +33,6 @@ from o9.statistics.statistics import OptimizationStatistics
 from o9.store.rule_standings import KeepStandings
 from o9.store.store import Store
 from o9.store.unit import Row
-from o9.alerts.rules import facts as rule_facts
-from o9.alerts.rules.node_health import OWN
 
 logger = logging.getLogger(__name__)
 RULES = "alert rules"

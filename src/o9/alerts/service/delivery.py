@@ -18,16 +18,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from o9.alerts.pipeline import stages
-from o9.alerts.channels.outcome import Channel, Failed, Sent
+from o9.alerts.channels.outcome import Channel, Failed, Sent, failed
 from o9.alerts.channels.registry import shows_the_first
-from o9.alerts.channels.outcome import failed
 from o9.alerts.config.schema import Configuration
 from o9.alerts.messages.render import SHOWN, Messages
+from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.service.repository import notice_in
 from o9.alerts.pipeline.stages import Failure
+from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now

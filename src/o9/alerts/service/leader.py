@@ -17,18 +17,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from o9.alerts.pipeline.alert import Alert
 from o9.alerts.config.loader import AlertsFile
-from o9.alerts.pipeline.quarantine import Aside, Fault, Unfit
-from o9.alerts.config.schema import STANDING
+from o9.alerts.config.schema import EVERY_CHANNEL, STANDING
+from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.clock import Clock
-from o9.alerts.config.schema import EVERY_CHANNEL
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.engine_state import Changes, Kept, Snapshot
 from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.quarantine import Aside, Fault, Unfit
 from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.service.repository import UNREADABLE, alert_in, groups_in, kept_of, new_notice, silence_or_none, untold
 from o9.alerts.pipeline.stages import TRIED_FOR, duration
+from o9.alerts.service.repository import UNREADABLE, alert_in, groups_in, kept_of, new_notice, silence_or_none, untold
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
