@@ -1,7 +1,7 @@
-"""The façade: one object that opens the record, finds Prefect, runs what waits, and answers for all of it.
+"""The façade: one object that opens the record, finds Prefect, runs what is queued, and answers questions about it.
 
-It belongs to the event loop that starts it. Several aggregators, in one process or many, may share a store; the limit
-on what runs at once counts for all of them.
+An aggregator belongs to the event loop that starts it. Several aggregators, in one process or many, may share a store;
+the limit on what runs at once applies to all of them together.
 """
 
 from __future__ import annotations

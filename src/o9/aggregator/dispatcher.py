@@ -1,8 +1,8 @@
-"""The one place that starts flow runs: claims what waits, creates its flow run, runs it, and sees it to its end.
+"""The only place that starts flow runs: it claims what is queued, creates a flow run, runs it, and records its end.
 
-Flow runs are created in turn, never many at once, because a Prefect server on SQLite answers 503 to transactions
-that collide, and Prefect's client then sleeps for seconds. A claim whose flow run cannot be created is given
-back. When a flow run has ended, its last state is recorded whatever the hooks saw, and the slot is free.
+Flow runs are created one after the other: a Prefect server on SQLite answers 503 to transactions that collide, and
+Prefect's client then sleeps for seconds. A claim whose flow run cannot be created is released. When a flow run has
+ended, its last state is recorded even where no hook has recorded it, and the slot is free.
 """
 
 from __future__ import annotations
@@ -187,9 +187,9 @@ class Dispatcher:
     def _may_claim(self) -> bool:
         held_back, self._held_back = self._held_back, self._hindrance()
         if self._held_back and not held_back:
-            logger.error("node %s takes no work: %s", self._node, self._held_back)
+            logger.error("node %s starts nothing new: %s", self._node, self._held_back)
         elif held_back and not self._held_back:
-            logger.warning("node %s takes work again", self._node)
+            logger.warning("node %s starts optimizations again", self._node)
         return not self._held_back
 
     async def _ask(self, claimed: Claimed) -> None:
@@ -257,7 +257,7 @@ class Dispatcher:
                 if state.is_final():
                     await patiently(lambda: self._store.write_async(CloseRun(str(flow_run.id))), name)
         except Exception as error:  # whatever ended the flow, the optimization must not be stuck
-            logger.exception("the flow run of %s ended with an error of its own", name)
+            logger.exception("the flow run of %s ended with an internal error", name)
             if is_exhausted(error):
                 died = False
                 await asyncio.sleep(EXHAUSTED_SECONDS)  # its slot is held meanwhile: the next attempt would end alike
@@ -266,7 +266,7 @@ class Dispatcher:
         # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
         try:
             if await self._give_back(claimed, died=died):
-                logger.error("attempt %d of %s ended without saying how; it is queued again", claimed.attempt, name)
+                logger.error("attempt %d of %s ended without a final state; it is queued again", claimed.attempt, name)
         finally:
             # One that lost its lease may have been replaced by another attempt of this same node by now.
             if (running := self._running.get(name)) is not None and running.flow_run_id == flow_run.id:

@@ -1,4 +1,4 @@
-"""Scheduled runs that Prefect waits for: those of O9's flows that were to begin and have not."""
+"""Late runs: scheduled runs of O9's flows that Prefect expected to have started."""
 
 from __future__ import annotations
 

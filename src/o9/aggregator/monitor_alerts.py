@@ -1,8 +1,9 @@
-"""Sends what the monitor finds as alerts: repeatedly while it is found, and resolved when it is gone.
+"""Sends what the monitor finds as alerts: repeatedly while the monitor finds it, and resolved when it no longer does.
 
-Contract. Owned by one event loop. Each node's monitor finds the same, and sends it under an id of its own; equal labels
-make one alert of that. A finding whose node dies is over after OVER_AFTER, unless another node finds it, too. What a
-person has resolved is not sent again before it was gone. What the alerts' file says of the rule of its name counts.
+Contract. Owned by one event loop. Every node's monitor finds the same and sends it under its own id; equal labels make
+one alert of them. When a node dies, its findings expire after OVER_AFTER, unless another node finds them as well. What
+a person has resolved is not sent again until it has been gone once. The rule of the finding's name in the alerts file
+decides whether it is sent at all.
 """
 
 from __future__ import annotations

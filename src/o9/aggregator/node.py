@@ -1,7 +1,7 @@
 """One running node: its Prefect server, its heartbeat, its dispatcher, and its listener to Prefect's events.
 
-Owned by one event loop. `start` returns when it is ready to run optimizations; `stop` leaves nothing behind. A Prefect
-server that dies is found again or replaced, and what runs notices that for itself.
+Owned by one event loop. `start` returns when the node is ready to run optimizations; `stop` leaves nothing behind. A
+Prefect server that dies is found again or replaced; flow runs under way notice that by themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a Prefect server answers, and lets us in."""
+"""Checks whether a Prefect server answers, and accepts the authentication string."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Running scheduled flows inside a node: each as a flow run that Prefect shows, one at a time of each flow.
+"""Runs scheduled flows inside a node: each as a flow run that Prefect shows, and only one run of a flow at a time.
 
-Contract. Owned by one event loop; the flows are async. `start` is called where Prefect's settings name a server, and
-the runs go there. A flow that fails is logged, and runs again when it is due next; what goes wrong with one schedule
-touches no other. `stop` gives what runs STOP_GRACE_SECONDS to come to its end, and cuts it off then.
+Contract. Owned by one event loop; the flows are async. Call `start` where Prefect's settings name a server; the runs go
+there. A flow that fails is logged and runs again when it is due. An error in one schedule affects no other. `stop`
+gives running flows STOP_GRACE_SECONDS to finish, and then cancels them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The store's URL where a Prefect block holds it, for who does not run under Prefect's settings yet."""
+"""Reads the store's URL from a Prefect block, where Prefect's settings are not in force yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of Prefect's that are suspended until they are admitted: the claim is handed over, and the run resumed."""
+"""Flow runs that are suspended in Prefect until they are admitted: hands the claim over to the run, and resumes it."""
 
 from __future__ import annotations
 

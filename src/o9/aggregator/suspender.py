@@ -1,8 +1,8 @@
-"""Takes off what must not run now, and lets it go on when that is over: the one place that acts on a suspension.
+"""Suspends what must not run now, and resumes it when the reason is gone: the only place that carries out suspensions.
 
-Contract. Owned by one event loop. What decides is `o9.lifecycle.suspension`. A node takes off only what it runs itself;
-for a shortage one at a time, and meanwhile it starts nothing new. What is suspended goes on by the node that first sees
-that nothing is against it any more; where a health rule was, only a node that has rules can see that.
+Contract. Owned by one event loop. `o9.lifecycle.suspension` decides. A node suspends only what it runs itself; for a
+shortage one optimization at a time, and it starts nothing new meanwhile. Any node that finds no reason left resumes
+what is suspended; for a health rule, only a node that has rules can.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Submission and control: what people ask for is recorded, and the processes that run optimizations read it.
+"""Submission and control: records what people ask for; the processes that run optimizations read it from the record.
 
-The coordinator runs nothing. An aggregator on the same store does, in this process or another; where none lives, what
-is queued waits, and a warning says so. Started, it emits events for what happens to all optimizations, on any node.
+The coordinator runs nothing. An aggregator on the same store does, in this process or another; where there is none,
+what is queued waits, and a warning says so. A started coordinator emits events for all optimizations, on every node.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A node's heartbeat: a thread that renews its leases, finds the dead, and frees what they held.
+"""A node's heartbeat: a thread that renews the node's leases, finds dead nodes, and releases what they held.
 
-A thread, because a strategy that blocks the event loop must not cost the node its leases. It needs nothing but
-the store. It outlives every error; leases that it could not renew meanwhile are lost, as they must be.
+It is a thread so that a strategy that blocks the event loop does not cost the node its leases. It needs only the store.
+It survives every error; leases that it could not renew in time are lost.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class NodeHeartbeat:
         left = before["heartbeat_at"] + lasts - self._store.leases().at
         until = time.monotonic() + min(max(left, FIRST_PATIENCE_SECONDS), lasts)
         logger.warning(
-            "node %s: process %d on %s had this name, and may live where it cannot be seen from here: "
+            "node %s: process %d on %s had this name, and may be alive where this process cannot see it: "
             "its leases are taken over if it renews none within %.0f s",
             self._node, before["pid"], before["host"], until - time.monotonic(),
         )  # fmt: skip
@@ -154,7 +154,7 @@ class NodeHeartbeat:
             return True
         if self._is_stuck():
             if not self._was_stuck:
-                logger.error("node %s renews no lease: its event loop is blocked", self._node)
+                logger.error("node %s renews no lease while its event loop is held", self._node)
             self._was_stuck = True
             return False
         self._was_stuck = False
@@ -174,7 +174,7 @@ class NodeHeartbeat:
             return
         freed = self._store.write(Sweep(self._node, dead, run_out))
         if freed:
-            logger.warning("freed what the dead held: %s", ", ".join(freed))
+            logger.warning("released what dead nodes held: %s", ", ".join(freed))
             if self._on_freed is not None:
                 self._on_freed()
 

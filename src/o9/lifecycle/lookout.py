@@ -1,7 +1,7 @@
-"""Which leases are dead, and whether the store's clock has jumped, by a clock that nobody can set: this process's own.
+"""Finds dead leases, and jumps of the store's clock, by this process's monotonic clock, which nobody can set.
 
-A lease's deadline is a wall time, so a clock that is set, or a machine that slept, makes living holders look dead and
-dead ones alive. What a process has itself seen, from one look to the next, is true on any clock.
+A lease's deadline is a wall time: when a clock is set, or a machine has slept, living holders look dead and dead ones
+alive. What a process has observed itself, between two readings, holds on any clock.
 """
 
 from __future__ import annotations

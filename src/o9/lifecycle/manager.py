@@ -1,14 +1,14 @@
-"""The life of an optimization by hand: create it, start it, move it, look at where it has been.
+"""The life of an optimization, controlled by hand: create it, start it, move it, and read its history.
 
-What somebody is at work on (an attempt holds it) is only asked: to pause, to be cancelled, to time out; the attempt
-carries that out. What nobody holds is moved at once. Every move goes through the store's one transition function; what
-the table forbids raises OptimizationStateError. What is queued while no aggregator runs on the store waits, and a
-warning says so.
+An optimization that an attempt works on is asked to pause, cancel or time out, and the attempt carries that out. One
+that nobody works on is moved at once. All moves go through the store's one transition function; a move that the table
+forbids raises OptimizationStateError. What is queued while no aggregator runs on the store waits, and a warning says
+so.
 
 Hooks: `on_create(state)`; `before_<status>(id)`, which forbids the move by raising; `after_<status>(id)`. In an
-aggregator they are called around all that its own attempts do as well: a `before_initializing`, `before_running` or
-`before_completed` that raises pauses or fails the optimization and says why; `after_…` follows within the monitoring
-interval. What other processes do with an optimization asks no hook of this one.
+aggregator they are also called around what its own attempts do: a `before_initializing`, `before_running` or
+`before_completed` that raises pauses or fails the optimization, with the reason; `after_…` follows within the
+monitoring interval. What other processes do calls no hooks of this one.
 """
 
 from __future__ import annotations

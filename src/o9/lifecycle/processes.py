@@ -1,8 +1,8 @@
-"""Which process a node is, distinguished from every other one, on this machine and elsewhere.
+"""Identifies the process that a node is, among all processes on this machine and elsewhere.
 
-A host's name and a pid are not enough: containers share both, and a pid is used again. Neither is the time of a
-process's start, which follows the wall clock when that is set. Linux gives three things that together no other process
-has: the boot, the PID namespace, and the start in ticks since that boot.
+A host name and a pid are not enough: containers share both, and pids are used again. The time of a process's start
+follows the wall clock when that is set. On Linux, three values together belong to only one process: the boot, the PID
+namespace, and the start in ticks since that boot.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What goes for good, and when: everything of what ended longer ago than the record is to be kept.
+"""Deletes everything that belongs to optimizations that ended longer ago than the record is kept.
 
-Contract. `prune` deletes in many short transactions (`o9.store.pruning`) and leaves pauses between them, so that
-writers of all processes get their turn. Cut off or killed it loses nothing: the next one goes on.
+Contract. `prune` deletes in many short transactions (`o9.store.pruning`) with pauses between them, so that writers of
+all processes can write meanwhile. If it is interrupted or killed, nothing is lost: the next run continues.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Small robust statistics of short series. Pure; a series is in the order of time.
+"""Robust statistics of short series. Pure; a series is in the order of time.
 
-Those that judge look at ranks only, so that scaling or shifting the values, or one wild value, changes nothing.
+Tests use ranks only: scaling or shifting the values, or one wild value, does not change their result.
 """
 
 from __future__ import annotations

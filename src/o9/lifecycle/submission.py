@@ -1,6 +1,6 @@
-"""Creating an optimization: defaults, checks, and its record. Everything that can be wrong is said here, at the door.
+"""Creates an optimization: fills in defaults, checks everything, and records it. All errors are raised here.
 
-Where neither an objective nor a strategy of one's own is named, a built-in demonstration objective of the
+Where neither an objective nor a strategy of the user's own is named, a built-in demonstration objective of the
 optimization's type runs, and `warnings` says so.
 """
 

@@ -1,7 +1,7 @@
-"""Whether an optimization must not run now, and why: one pure decision, and the readings of the machine for it.
+"""Decides whether an optimization must not run now, and why: one pure function, and readings of the machine for it.
 
-Contract. What is suspended for a shortage goes on where there is room for what it needs, beside what is to stay free
-and a margin, so that it is not taken off again at once. What a person resumed in spite of a reason is left alone by it.
+Contract. What is suspended for a shortage goes on when there is room for what it needs, for the reserve, and for a
+margin, so that it is not suspended again at once. A reason despite which a person resumed it does not suspend it again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What to do about a run that Prefect may have more to say of: one pure function that answers with a reason."""
+"""Decides what to do about a flow run that may still be open in Prefect: one pure function that returns a reason."""
 
 from __future__ import annotations
 

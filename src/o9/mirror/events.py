@@ -1,10 +1,10 @@
-"""Prefect's event stream into the store: what people do in Prefect's UI, and the states that no hook reports.
+"""Ingests Prefect's event stream: what people do in Prefect's UI, and the states that no hook reports.
 
-Contract. Owned by one event loop. It reconnects by itself for as long as it takes; what it missed meanwhile is the
-reconciler's. A state that may carry an intent (cancelled, paused, resumed) is ingested at once; the others half a
-second later and together, when the run's own hooks have recorded most of them. Idle it costs nothing. A run that the
-store does not know is somebody else's: asked for during the first FOREIGN_SECONDS, since its first hook may be about to
-make it known, and then no more, until it begins to run again or somebody wants something of it.
+Contract. Owned by one event loop. It reconnects for as long as it takes; the reconciler ingests what was missed
+meanwhile. A state that may carry an intent (cancelled, paused, resumed) is ingested at once; the others together, half
+a second later, when the run's own hooks have recorded most of them. It costs nothing while nothing happens. The store
+is asked about an unknown run for FOREIGN_SECONDS, because its first hook may be about to register it, and then no more
+until the run starts again or a person acts on it.
 """
 
 from __future__ import annotations
@@ -156,12 +156,10 @@ class EventListener:
             try:
                 done = await self._take_now(flow_run_id, list(heard))
             except OptimizationStoreError as error:
-                logger.warning(
-                    "could not record what Prefect said of flow run %s, trying again: %s", flow_run_id, error
-                )
+                logger.warning("could not record states of flow run %s, trying again: %s", flow_run_id, error)
                 await asyncio.sleep(AGAIN_SECONDS)
             except Exception:  # whatever it was, what comes behind it is to be taken
-                logger.exception("could not take what Prefect said of flow run %s", flow_run_id)
+                logger.exception("could not ingest states of flow run %s", flow_run_id)
                 done = len(heard)
                 self._forget(flow_run_id, done)
             else:

@@ -1,4 +1,4 @@
-"""Taking a state that was heard from outside: what it means by how the optimization stands, and what is written."""
+"""Ingests states of Prefect's that were heard from outside the run: interprets them, and records what they mean."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def _weigh(
         except OptimizationStateError:
             read = replace(read, intent=None)  # it has ended, or is about to, since it was read
         except OptimizationLifecycleError as error:
-            logger.warning("what was asked of %s in Prefect is not done: %s", run.optimization_id, error)
+            logger.warning("what somebody did with %s in Prefect is not carried out: %s", run.optimization_id, error)
             read = replace(read, intent=None)
     if read.lost:
         evidence = f"Prefect says that its flow run crashed: {observed.message or 'no reason given'}"

@@ -6,7 +6,7 @@
 | Running, Retrying                      | running                             | running                            |
 | Paused, Suspended                      | paused                              | paused                             |
 | Completed, Failed, Cancelled, TimedOut | the same                            | the same                           |
-| Crashed                                | nothing: it costs a life           | failed, with the crash in `issues` |
+| Crashed                                | nothing: it costs a life            | failed, with the crash in `issues` |
 | Cancelling, AwaitingRetry              | nothing yet: what follows decides   | nothing yet                        |
 
 Only a flow run's states move an optimization; those of its task runs and subflows are recorded. `meaning_of` is

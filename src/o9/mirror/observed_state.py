@@ -1,4 +1,4 @@
-"""One state of one run of Prefect's, whichever way O9 heard of it: a hook, an event, or Prefect's own history."""
+"""One state of one Prefect run, whichever way O9 received it: from a hook, from an event, or from Prefect's history."""
 
 from __future__ import annotations
 

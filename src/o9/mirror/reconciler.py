@@ -1,8 +1,8 @@
-"""Prefect's own histories against the record: what is missing is recorded, and the dead are said to be dead.
+"""Compares Prefect's histories with the record: records missing states, and ends in Prefect the runs that are dead.
 
-Contract. Every run that is open in the store is looked at; what one of them raises is logged and does not stop the
-others. It may run at any time, beside everything else and beside itself on another node. Nothing that lives is ended:
-see `o9.mirror.decisions`. Raises PrefectAwayError where Prefect does not answer at all.
+Contract. Every run that is open in the store is compared; an error in one is logged and does not stop the others. It
+may run at any time, also while another node reconciles. It never ends a run that may be alive: see
+`o9.mirror.decisions`. Raises PrefectAwayError where Prefect does not answer at all.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Report:
             f"{self.cancelled} cancelled in Prefect" * bool(self.cancelled),
             f"{len(self.missing)} that Prefect has no more: {', '.join(self.missing)}" * bool(self.missing),
             f"intents of people for {', '.join(self.heard)}" * bool(self.heard),
-            f"freed what the dead held: {', '.join(self.swept)}" * bool(self.swept),
+            f"released what dead nodes held: {', '.join(self.swept)}" * bool(self.swept),
             f"{self.delivered} states delivered from the spool" * bool(self.delivered),
             f"{self.errors} could not be compared, see the log" * bool(self.errors),
         ]

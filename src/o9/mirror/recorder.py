@@ -1,7 +1,7 @@
-"""Prefect's states into the store: the one way in, for hooks, events and the reconciler alike.
+"""Records Prefect's states in the store: the hooks of flows and tasks, and what the dispatcher saw.
 
-A flow run is mirrored once the registry of runs says whose it is. The hooks below go on any flow and task;
-they never raise into what they watch, and what they cannot write waits in the spool.
+States are recorded of flow runs that are in the registry of runs. The hooks may be put on any flow and task; they never
+raise into it, and what they cannot write waits in the spool.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Prefect's flow runs that O9 needs no more are deleted there, so that its database does not grow for ever.
+"""Deletes flow runs that O9 no longer needs in Prefect, so that Prefect's database does not grow without bound.
 
-Those of what is pruned, and those of scheduled flows: a day after their end, or a week after their start where a node
-that was killed has left them without an end. Only what O9 created, without a deployment: what a deployment's schedule
-or a person started is theirs, and so are flows that O9 only mirrors. With a flow run Prefect deletes its states, its
-task runs and, a moment later, its logs; events go by Prefect's own retention.
+These are the runs of pruned optimizations, and runs of scheduled flows: a day after their end, or a week after their
+start where a node that was killed left them without an end. Only runs that O9 created, and that have no deployment, are
+deleted; runs that a deployment's schedule or a person started stay, and so do flows that O9 only mirrors. Prefect
+deletes a run's states and task runs with it, and its logs a moment later; events follow Prefect's own retention.
 """
 
 from __future__ import annotations

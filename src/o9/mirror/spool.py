@@ -1,11 +1,11 @@
-"""What a store that was away has not heard yet: one file for each process and store, in the node's spool folder.
+"""States that could not be written while the store was away: one file for each process and store, in the spool folder.
 
-Contract. A line is on the disk when `append` returns, and lines keep their order. The process that writes a file holds
-a lock on it for as long as it lives and delivers it itself; once it is dead, `deliver` of any process on the node takes
-the file over. A line that is delivered twice counts once, because each state of Prefect's does. Only a store that is
-away stops a delivery: what cannot be read (a power cut in the middle of a line), and what the store refuses, is kept
-with the reason in a file beside it, which `o9 doctor` shows. Renamed to *.jsonl, that file is delivered again.
-Thread-safe; after a fork the child begins a file of its own.
+Contract. `append` returns when the line is on disk, and lines keep their order. The process that writes a file locks it
+for as long as it lives and delivers it itself; when the process is dead, `deliver` of any process on the node takes the
+file over. A line that is delivered twice counts once, because each Prefect state does. Only a store that is away stops
+a delivery. Lines that cannot be read (after a power cut), and lines that the store refuses, are kept with the reason in
+a file beside it, which `o9 doctor` shows; renamed to *.jsonl, that file is delivered again. Thread-safe; after a fork
+the child starts a file of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The way of a process's states into one store: straight, or through the spool while the store is away.
+"""Writes the states of a process to one store: directly, or to the spool while the store is away.
 
-Contract. `write` never raises because of the store, and holds its caller up by PATIENCE_SECONDS at most, once: as soon
-as the store has failed or has not answered in time, everything goes straight to the spool, until a thread of the writer
-has delivered all of it. So the order holds. Any event loop and thread may call it.
+Contract. `write` never raises because of the store, and delays its caller once, by PATIENCE_SECONDS at most: when the
+store has failed, or has not answered in time, everything goes to the spool until a thread of the writer has delivered
+all of it. So the order is kept. Any event loop and any thread may call it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class SpoolingWriter:
         with self._lock:
             known, self._away = self._away, True
         if not known:
-            logger.warning("the store is away, its states go to the spool: %s", why)
+            logger.warning("the store is away; states go to the spool: %s", why)
 
     def _keep(self, operation: Operation[Any]) -> None:
         try:
@@ -138,7 +138,7 @@ class SpoolingWriter:
         try:
             self._spool.deliver(self._store)
         except Exception as error:  # noqa: BLE001 - it stays in the spool, whatever this was
-            logger.warning("the store is away still; what waits in the spool is delivered by others: %s", error)
+            logger.warning("the store is still away; another process will deliver what is in the spool: %s", error)
 
 
 def _look_at(answer: asyncio.Future[Any]) -> None:
