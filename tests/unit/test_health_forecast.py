@@ -114,7 +114,7 @@ def test_serial_correlation_widens_it() -> None:
 
 
 def forecast(returns: Any, **given: Any) -> Forecast:
-    found = judge(examine([returns], periods_per_year=252, **given)).forecast
+    found = judge(examine([returns], periods_per_year=252, replications=10, **given)).forecast
     assert found is not None
     return found
 

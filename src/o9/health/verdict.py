@@ -116,7 +116,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class MonitorAlerts:
+class Findings:
     """What the rules look at. An unknown figure is None, and no rule that needs it applies."""
 
     evidence: Evidence
@@ -225,7 +225,7 @@ class MonitorAlerts:
         )
 
 
-Rule = Callable[[MonitorAlerts], bool]
+Rule = Callable[[Findings], bool]
 RULES: tuple[tuple[Grade, Reason, Rule], ...] = (
     (Grade.VOID, Reason.LOOK_AHEAD, lambda found: found.evidence.void is Reason.LOOK_AHEAD),
     (Grade.VOID, Reason.NOT_REPEATABLE, lambda found: found.evidence.void is Reason.NOT_REPEATABLE),
@@ -257,7 +257,7 @@ RULES: tuple[tuple[Grade, Reason, Rule], ...] = (
 
 def judge(evidence: Evidence) -> Verdict:
     """The verdict; see the module for the rule."""
-    found = MonitorAlerts(evidence)
+    found = Findings(evidence)
     grade, reason = next((grade, reason) for grade, reason, applies in RULES if applies(found))
     figures = figures_of(found)
     return Verdict(
@@ -273,7 +273,7 @@ def judge(evidence: Evidence) -> Verdict:
     )
 
 
-def figures_of(found: MonitorAlerts) -> dict[str, Any]:
+def figures_of(found: Findings) -> dict[str, Any]:
     """All that is known, JSON values by name. Sharpe ratios are per period; `unknown` has why others are missing."""
     evidence = found.evidence
     best, split = known(evidence.best), known(evidence.overfitting)
