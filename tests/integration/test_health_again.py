@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from o9_testing import LINE
 from o9.health import again, checker
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.grades import Grade, Reason, Verdict, verdict_of
-from o9.model.errors import OptimizationStrategyError
+from o9.model.errors import OptimizationError, OptimizationStrategyError
 from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus as S
@@ -178,6 +179,31 @@ async def test_it_is_evaluated_once_and_only_when_asked(
     for evaluate in (True, False):
         assert (await checks(health, "plain", evaluate=evaluate))[REPEATABLE]["score"] == 1.0
     assert health.store.repetition("plain") == kept
+
+
+async def test_what_has_ended_is_judged_once_and_evaluated_where_that_is_quick(
+    health: OptimizationHealthChecker,
+) -> None:
+    store = health.store
+    ended(store, "tomorrow", tomorrow({"x": 0.5}))
+    ended(store, "plain", 0.75)
+
+    async def judged(name: str, seconds: float) -> datetime:
+        return (await health.judge_ended(name, seconds=seconds, allowed_imports=None)).timestamp
+
+    first = await judged("tomorrow", 10.0)
+    assert (await health.get_verdict("tomorrow")).grade is Grade.VOID
+    assert await judged("tomorrow", 10.0) == first
+    assert [row["times"] for row in store.health_history("tomorrow")] == [1]
+    assert await health.get_verdict("plain") is None
+    await judged("plain", 0.05)  # a tenth of it is less than its trial took
+    assert store.repetition("plain") is None
+    verdict = await health.get_verdict("plain")
+    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, Reason.NO_RETURNS)
+    kept = (await health.check_optimization_health("plain")).timestamp  # by whoever: it is used
+    assert await judged("plain", 10.0) == kept
+    with pytest.raises(OptimizationError):
+        await judged("ghost", 10.0)
 
 
 async def test_one_that_runs_is_not_evaluated(health: OptimizationHealthChecker) -> None:

@@ -55,6 +55,7 @@ def health_line(report: OptimizationHealthReport) -> Text:
     elif status in (HealthStatus.WARNING, HealthStatus.CRITICAL):
         weakest = min((part for part in PARTS if scores[part] is not None), key=lambda part: scores[part])
         why = f", for its {weakest} ({scores[weakest]:.2f})"
+        why += "" if weakest == "validity" else "; the result is judged apart from that"
     return Text.assemble(("health: ", "bold"), (status.value, f"bold {_COLOURS[status]}"), why)
 
 

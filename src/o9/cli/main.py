@@ -111,7 +111,7 @@ def demo(
 ) -> int:
     """Optimize four strategies on real S&P 500 prices.
 
-    Side by side, each with live progress, then one table. Needs the extra [quant].
+    Side by side, each with live progress, then what may be believed of each. Needs the extra [quant].
     """
     from o9.cli.demo import demonstrate
 
@@ -132,9 +132,9 @@ def run(
 ) -> int:
     """Run what a file describes, with progress.
 
-    Submits it, shows its progress, and waits for its end. The file holds one optimization or a list of them, with
-    the fields that `o9 show ID --json` prints. A first Ctrl-C pauses what runs and says how to go on; a second one
-    leaves at once.
+    Submits it, shows its progress, waits for its end, and says what may be believed of the result. The file holds one
+    optimization or a list of them, with the fields that `o9 show ID --json` prints. A first Ctrl-C pauses what runs
+    and says how to go on; a second one leaves at once.
     """
     from o9.cli.run import resume_optimizations, run_files
 
