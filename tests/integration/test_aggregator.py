@@ -219,6 +219,7 @@ async def test_a_stop_in_the_instant_of_a_wake_comes_to_its_end(
     "arguments",
     [
         {"monitoring_interval": 0},
+        {"only": "an-id"},
         {"sync_interval": "1"},
         {"health_check_interval": True},
         {"max_concurrent_optimizations": 0},

@@ -139,6 +139,8 @@ def steps_of(name: str) -> int:
 
 
 def test_run_waits_shows_progress_and_says_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", write(entry("of-others", "slow", 100))]) == 0
+    capsys.readouterr()
     told = o9("run", write(entry("one", name="抛物线 🚀"), entry("two")))
     assert told.returncode == 0, told.stderr
     rows = [line.split()[:4] for line in told.stdout.splitlines() if line.startswith(("one ", "two "))]
@@ -154,8 +156,10 @@ def test_run_waits_shows_progress_and_says_what_to_type_next(capsys: pytest.Capt
         f"{name}, trial {n}: said by the objective" for name in ("抛物线 🚀", "desk:quick") for n in range(3)
     )
     assert "said by the objective" not in told.stdout
-    assert statuses() == {"one": "completed", "two": "completed"}
+    assert statuses() == {"one": "completed", "two": "completed", "of-others": "created"}
     assert len(ledger("one")) == 3
+    with Store("optimization_state.db") as store:
+        assert store.holding("of-others").attempt == 0, "what others have queued was begun"
     assert main(["logs", "one"]) == 0
     assert capsys.readouterr().out == "".join(f"trial {number}: said by the objective\n" for number in range(3))
     assert main(["logs", "one", "--trial", "2"]) == 0
@@ -259,6 +263,8 @@ def test_ctrl_c_pauses_and_resume_goes_on_to_the_same_end(capsys: pytest.Capture
     assert "pausing" in err
     assert "Traceback" not in err
     assert statuses() == {"a": "paused", "b": "paused"}
+    with Store("optimization_state.db") as store:
+        assert [row["by"].startswith("Ctrl-C, ") for row in store.intents("a") if row["intent"] == "pause"] == [True]
     resumed = o9("run", "--resume", "a", "b")
     assert resumed.returncode == 0, resumed.stderr
     trials = ledger("a")
@@ -283,6 +289,8 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing() -> None:
     assert "o9 run --resume ID" in err
     before = len(ledger("a"))
     assert before >= 40
+    with Store("optimization_state.db") as store:
+        assert store.nodes() == [], "it has not said that it left: others would hear of a lost node"
     resumed = begin("run", "--resume", "a")
     o9_wait(lambda: steps_of("a") > before // 40, resumed)
     resumed.send_signal(signal.SIGTERM)  # a service that is stopped: nobody will come to resume what it ran
@@ -319,7 +327,8 @@ def test_what_is_refused_leaves_no_store_behind(capsys: pytest.CaptureFixture[st
 def test_submit_records_and_whoever_runs_next_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["submit", write(entry("later", priority="high"))]) == 0
     told = capsys.readouterr().out
-    assert "Whichever aggregator runs next" in told
+    assert "Nobody runs" in told
+    assert "o9 serve" in told
     assert "o9 run --resume later" in told
     assert statuses() == {"later": "created"}
     assert main(["submit", "batch.yaml"]) == 0

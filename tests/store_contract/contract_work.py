@@ -259,6 +259,18 @@ class LeaseContract:
             store.write(Claim("node-1", 9, 60.0, "ghost"))
         assert store.write(Claim("node-1", 9, 60.0)) is None
 
+    def test_a_node_that_takes_only_some_leaves_the_others(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name in ("others", "mine", "also-mine"):
+            put(store, name)
+        only = frozenset({"also-mine", "mine", "unknown"})
+        taken = [store.write(Claim("node-1", 10, 30.0, only=only)) for _ in range(3)]
+        assert [claimed and claimed.optimization_id for claimed in taken] == ["mine", "also-mine", None]
+        assert store.write(Claim("node-1", 10, 30.0, only=frozenset())) is None
+        rest = store.write(Claim("node-2", 10, 30.0))
+        assert rest is not None
+        assert rest.optimization_id == "others"
+
     def test_a_claim_can_be_given_back(self, open_store: OpenStore) -> None:
         store = open_store()
         put(store, "a")

@@ -97,14 +97,17 @@ def test_when_waiting_is_over(wish: Verb, so: set[S], never: set[S]) -> None:
 
 def test_nobody_works_on_what_waits_without_a_node_or_was_held_by_a_dead_one() -> None:
     take_no_work = Crew(frozenset({"node#flows", "node#sync"}))
-    assert nobody_works_on(S.CREATED, holding("created"), NOBODY)
-    assert nobody_works_on(S.CREATED, holding("created"), take_no_work)
-    assert nobody_works_on(S.RUNNING, holding(), DEAD)
-    assert nobody_works_on(S.CREATED, holding("created"), NODE) is None
-    assert nobody_works_on(S.CREATED, holding("created", "hold"), NOBODY) is None
-    assert nobody_works_on(S.RUNNING, holding(), NOBODY) is None  # nothing is known of its node, nothing is claimed
-    assert nobody_works_on(S.PAUSED, holding("paused"), NOBODY) is None
-    assert nobody_works_on(S.FAILED, holding("failed"), DEAD) is None
+    assert nobody_works_on(S.CREATED, holding("created"), NOBODY, "a")
+    assert nobody_works_on(S.CREATED, holding("created"), take_no_work, "a")
+    assert nobody_works_on(S.RUNNING, holding(), DEAD, "a")
+    picky = Crew(frozenset({"node", "node#flows"}), only={"node": frozenset({"b"})})
+    assert nobody_works_on(S.CREATED, holding("created"), picky, "a")
+    assert nobody_works_on(S.CREATED, holding("created"), picky, "b") is None
+    assert nobody_works_on(S.CREATED, holding("created"), NODE, "a") is None
+    assert nobody_works_on(S.CREATED, holding("created", "hold"), NOBODY, "a") is None
+    assert nobody_works_on(S.RUNNING, holding(), NOBODY, "a") is None  # nothing is known of its node
+    assert nobody_works_on(S.PAUSED, holding("paused"), NOBODY, "a") is None
+    assert nobody_works_on(S.FAILED, holding("failed"), DEAD, "a") is None
 
 
 def test_the_outlook_suggests_what_can_be_typed() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -60,6 +60,7 @@ class OptimizationStateAggregator(ControlVerbs):
     schedules: flows to run at their intervals, unless another aggregator on the store does. None: those that keep the
         record (`o9.aggregator.schedules.in_nodes`), the health checks every `health_check_interval`, at most twice a
         second; (): none.
+    only: the ids that it runs, and leaves alone what others have queued; None: all that is queued.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class OptimizationStateAggregator(ControlVerbs):
         storage_path: str = DEFAULT_STORE,
         *,
         schedules: Sequence[Schedule] | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         intervals = {
             "monitoring_interval": monitoring_interval,
@@ -82,6 +84,7 @@ class OptimizationStateAggregator(ControlVerbs):
                 raise OptimizationValidationError(name, f"{seconds!r} is not a number of seconds above 0")
         self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
         self._interval = float(monitoring_interval)
+        self._only = _ids(only)
         self._schedules = checked(in_nodes(health_check_interval) if schedules is None else schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
@@ -167,6 +170,11 @@ class OptimizationStateAggregator(ControlVerbs):
         if self._store is None:
             raise OptimizationError("the aggregator is not open: call `await aggregator.start()` first")
         return self._store
+
+    @property
+    def node_name(self) -> str:
+        """Under which it holds what it runs."""
+        return self._started().name
 
     @property
     def prefect_url(self) -> str:
@@ -288,7 +296,7 @@ class OptimizationStateAggregator(ControlVerbs):
             await server.close()
             raise
         self._node, dispatcher = node, node.dispatcher
-        self._control.run_by(dispatcher.wake)
+        self._control.run_by(dispatcher.wake, lambda name: self._only is None or name in self._only)
         self._loop = asyncio.get_running_loop()
         self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
         await self.coordinator.start()
@@ -314,6 +322,7 @@ class OptimizationStateAggregator(ControlVerbs):
             schedules=self._schedules,
             on_dead=self._rules.node_died,
             hindrance=lambda: self._suspender.hindrance,
+            only=self._only,
         )
         await node.start()
         return node
@@ -342,3 +351,11 @@ class OptimizationStateAggregator(ControlVerbs):
             raise OptimizationError("the aggregator is not running: call `await aggregator.start()` first")
         check_loop(self._loop, "the aggregator")
         return self._node
+
+
+def _ids(only: Collection[str] | None) -> frozenset[str] | None:
+    if only is None:
+        return None
+    if isinstance(only, str) or not all(isinstance(name, str) for name in only):
+        raise OptimizationValidationError("only", f"expected ids of optimizations in a list, got {only!r:.100}")
+    return frozenset(only)

@@ -58,7 +58,7 @@ class Dispatcher:
 
     `on_trouble` is called when no flow run could be created: Prefect's server may be gone, see `reconnect`. `guard`
     is asked before an optimization takes a status, and forbids it by raising. Nothing is claimed while `hindrance`
-    says what is against it.
+    says what is against it. `only`: the ids that are claimed; None: all that wait.
     """
 
     def __init__(
@@ -73,8 +73,10 @@ class Dispatcher:
         on_trouble: Callable[[], None],
         guard: Guard,
         hindrance: Callable[[], str],
+        only: frozenset[str] | None = None,
     ) -> None:
         self._store = store
+        self._only = only
         self._node = node
         self._limit = limit
         self._lease_seconds = lease_seconds
@@ -174,7 +176,8 @@ class Dispatcher:
         await self._begin_allowed()
         if not self._may_claim():
             return
-        while claimed := await self._store.write_async(Claim(self._node, self._limit, self._lease_seconds)):
+        claim = Claim(self._node, self._limit, self._lease_seconds, only=self._only)
+        while claimed := await self._store.write_async(claim):
             logger.debug("claimed %s", claimed)
             if claimed.parked_run_id is not None:
                 await self._resume_suspended(claimed)

@@ -20,7 +20,7 @@ from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, p
 from o9.aggregator.scheduler import Scheduler
 from o9.aggregator.schedules import Schedule
 from o9.lifecycle.control import Control
-from o9.lifecycle.heartbeat import NodeHeartbeat
+from o9.lifecycle.heartbeat import ONLY, NodeHeartbeat
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
@@ -37,7 +37,8 @@ LOOK_SECONDS = 1.0  # for work, for intents from other processes, and for a serv
 class Node:
     """See the module. `limit` optimizations run at once, over all nodes; what coroutine strategies assign is looked at
     every `interval` seconds. `schedules` are the flows that it runs unless another node does. `on_dead` hears, on a
-    thread, which nodes of this host are found dead. `hindrance` says why nothing new is to be started, if so."""
+    thread, which nodes of this host are found dead. `hindrance` says why nothing new is to be started, if so.
+    `only`: the ids that it claims."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Node:
         schedules: Sequence[Schedule] = (),
         on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
         hindrance: Callable[[], str] = lambda: "",
+        only: frozenset[str] | None = None,
     ) -> None:
         lease_seconds = settings().lease_seconds
         self.name = _node_name()
@@ -68,6 +70,7 @@ class Node:
             on_trouble=self._look_after_prefect,
             guard=control.guard,
             hindrance=lambda: hindrance() if self._heartbeat.holds else "it cannot renew its leases",
+            only=only,
         )
         # Where the event loop is held for so long, other nodes take over what is held here.
         self._watchdog = Watchdog(self._loop, give_up_seconds=lease_seconds)
@@ -76,7 +79,7 @@ class Node:
             self.name,
             lease_seconds,
             on_freed=self._on_freed,
-            info={"limit": limit},
+            info={"limit": limit} | ({} if only is None else {ONLY: sorted(only)}),
             is_stuck=lambda: self._watchdog.is_blocked,
             before_dead=self._on_dead,
         )

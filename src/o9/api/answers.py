@@ -76,8 +76,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def success(data: Any, headers: dict[str, str] | None = None) -> JSONResponse:
-    content = {"success": True, "data": data, "timestamp": utc_now().isoformat(), "api_version": API_VERSION}
+def success(data: Any, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
+    told = {"timestamp": utc_now().isoformat(), "api_version": API_VERSION}
+    content = {"success": True, "data": data} | told | more
     return JSONResponse(content, headers=headers)
 
 

@@ -28,6 +28,7 @@ from o9.api.parameters import (
 from o9.api.versions import PREFIX
 from o9.health.grades import Grade, Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
+from o9.lifecycle.heartbeat import takers
 from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
@@ -77,8 +78,13 @@ class Deleted(BaseModel):
 def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState], openapi_extra=body_of(SUBMISSION))
     async def create_optimization(fields: dict[str, Any], _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Submit one. The same id with the same content once more answers with the first, and creates nothing."""
-        return success((await backend.submit_request(new_optimization(fields))).to_dict())
+        """Submit one. The same id with the same content once more answers with the first, and creates nothing.
+
+        `run_by`: the nodes that start it when its turn comes; empty where none runs now.
+        """
+        state = await backend.submit_request(new_optimization(fields))
+        nodes = await backend.store.read_async(takers, backend.store, state.optimization_id)
+        return success(state.to_dict(), run_by=list(nodes))
 
     @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[JudgedOptimization]])
     async def list_optimizations(asked: Annotated[OptimizationQuery, Query()]) -> JSONResponse:

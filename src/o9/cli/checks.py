@@ -256,7 +256,7 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Findi
         crew = crew_of(opened)
         for status in ACTIVE:
             for state in opened.list(status=status).items:
-                if problem := nobody_works_on(status, opened.holding(state.optimization_id), crew):
+                if problem := nobody_works_on(status, opened.holding(name), crew, name):
                     again = command("run --resume", [state.optimization_id], option_for(given))
                     remedy = f"`{again}` goes on behind the last committed step"
                     yield Finding(

@@ -20,6 +20,7 @@ from rich.text import Text
 from o9.cli import words
 from o9.cli.batch import import_from_here
 from o9.cli.console import emit, results
+from o9.cli.control import who
 from o9.cli.escape import shown
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted, one_line, shortened
 from o9.cli.follow import POLL_SECONDS, Follower, is_parked
@@ -32,6 +33,7 @@ from o9.model.errors import OptimizationStateError
 from o9.model.optimization import utc_now
 from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import ENDED, OptimizationStatus
+from o9.store.leases import Leave
 from o9.store.store import Store
 from o9.tasks.attempt import anything_left_behind
 
@@ -55,18 +57,23 @@ class Conducted:
 
 
 def conduct(
-    url: str | None, begin: Begin, max_concurrent: int = 10, check: Callable[[Store], Awaitable[None]] | None = None
+    url: str | None,
+    begin: Begin,
+    only: Sequence[str],
+    max_concurrent: int = 10,
+    check: Callable[[Store], Awaitable[None]] | None = None,
 ) -> Conducted:
     """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person.
 
-    `check` may refuse by raising, before the seconds that Prefect's start takes.
+    It runs what has one of the ids `only`, and leaves alone what others have queued. `check` may refuse by
+    raising, before the seconds that Prefect's start takes.
     """
-    import_from_here()  # the aggregator takes whatever waits in the store, also what was submitted from here before
+    import_from_here()
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
         runner = asyncio.Runner()
         try:
-            return runner.run(_conduct(storage_path(url), begin, check, max_concurrent, interrupts, display))
+            return runner.run(_conduct(storage_path(url), begin, only, check, max_concurrent, interrupts, display))
         finally:
             if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
                 runner.close()
@@ -87,6 +94,12 @@ async def unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Event
         await asyncio.wait({start})
         raise Interrupted("interrupted before anything was started")
     await start
+
+
+def take_leave(url: str, node: str) -> None:
+    """Say that `node` ends now: nobody needs to be told that it was lost."""
+    with Store(url) as store:
+        store.write(Leave(node))
 
 
 def conclude(url: str | None, conducted: Conducted) -> int:
@@ -137,6 +150,7 @@ def what_next(records: Sequence[Record], option: str, width: int, *, everything:
 async def _conduct(
     url: str,
     begin: Begin,
+    only: Sequence[str],
     check: Callable[[Store], Awaitable[None]] | None,
     max_concurrent: int,
     interrupts: Interrupts,
@@ -152,7 +166,7 @@ async def _conduct(
     show_only(_alerts_of(ours, utc_now()))
     log_through(display.console, display.whose, prefect_has_pages=configured_server() is not None)
     aggregator = OptimizationStateAggregator(
-        max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=()
+        max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=(), only=only
     )
     try:
         await aggregator.initialize()
@@ -161,6 +175,8 @@ async def _conduct(
         await unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
         ids = await begin(aggregator, display)
         ours.update(ids)
+        node = aggregator.node_name
+        interrupts.on_leaving = lambda: take_leave(url, node)
         follower = Follower(aggregator.store, ids)
         await _follow(aggregator, follower, display, interrupts)
         interrupted = interrupts.asked.is_set()
@@ -243,7 +259,7 @@ async def _pause(
     for state in follower.unfinished():
         if not is_parked(state):
             try:
-                await aggregator.pause_optimization(state.optimization_id)
+                await aggregator.pause_optimization(state.optimization_id, f"Ctrl-C, {who()}")
             except OptimizationStateError:  # it ended in this moment, and what the next look reads says how
                 continue
     await _follow(aggregator, follower, display, interrupts, pausing=True)

@@ -123,7 +123,7 @@ def queue_outlook(name: str, holding: Holding, crew: Crew, option: str) -> str:
     if holding.unmet:
         others = "another has" if holding.unmet == 1 else f"{holding.unmet} others have"
         when = f"it starts when {others} completed"
-    if crew.takes_work:
+    if crew.takers(name):
         return when
     return f"{when}; nobody runs what is queued now, `{command('run --resume', [name], option)}` does"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,11 +49,13 @@ def demonstrate(url: str | None, *, seed: int, small: bool) -> int:
     if find_spec("skfolio") is None:
         raise OptimizationError(f"the demonstration needs skfolio, which brings the prices: {install_command('quant')}")
 
-    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
-        display.waiting_for("reading 33 years of prices of 20 large US stocks")
-        return await submit_all(aggregator, await asyncio.to_thread(_plan, seed, small), display)
+    say("reading 33 years of prices of 20 large US stocks")
+    states = _plan(seed, small)
 
-    conducted = conduct(url, begin)
+    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
+        return await submit_all(aggregator, states, display)
+
+    conducted = conduct(url, begin, [state.optimization_id for state in states])
     return _conclude(url, conducted)
 
 

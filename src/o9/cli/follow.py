@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from o9.lifecycle.heartbeat import ONLY
 from o9.lifecycle.processes import lives
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
@@ -74,15 +75,24 @@ def is_watched(state: OptimizationState) -> bool:
 
 @dataclass(frozen=True)
 class Crew:
-    """Which nodes give a sign of life, and when those gave their last that no longer do. Who left is in neither."""
+    """Which nodes give a sign of life, and when those gave their last that no longer do. Who left is in neither.
+
+    only: the ids that a node claims, of those that do not take all that is queued.
+    """
 
     alive: frozenset[str] = frozenset()
     gone: Mapping[str, datetime] = field(default_factory=dict)
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def takes_work(self) -> bool:
-        """Is there a node that starts what is queued?"""
+        """Is there a node that starts anything?"""
         return any(not node.endswith(TAKE_NO_WORK) for node in self.alive)
+
+    def takers(self, optimization_id: str) -> list[str]:
+        """The nodes that start it when it is queued."""
+        workers = sorted(node for node in self.alive if not node.endswith(TAKE_NO_WORK))
+        return [node for node in workers if node not in self.only or optimization_id in self.only[node]]
 
     def lost(self, holding: Holding | None) -> str | None:
         """`its node X is gone since 12:00:00`; None where it has none, or a living one."""
@@ -100,10 +110,11 @@ def crew_of(store: Store) -> Crew:
     beats = {node["node_id"]: node["heartbeat_at"] for node in nodes}
     alive = frozenset(name for name, living in seen.items() if living or (living is None and beats[name] > oldest))
     gone = {name: datetime.fromtimestamp(at, UTC) for name, at in beats.items() if name not in alive}
-    return Crew(alive, gone)
+    only = {node["node_id"]: frozenset(node["info"][ONLY]) for node in nodes if node["info"].get(ONLY) is not None}
+    return Crew(alive, gone, only)
 
 
-def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: Crew) -> str | None:
+def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: Crew, name: str) -> str | None:
     """Why an optimization that should be moving does not; None where somebody has it, or will, or where it rests."""
     if status in ENDED or status in PARKED:
         return None
@@ -111,6 +122,6 @@ def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: C
         return problem
     claimed = holding is not None and holding.lease_node is not None
     held_back = holding is not None and holding.intent == Intent.HOLD.value
-    if status is OptimizationStatus.CREATED and not (claimed or held_back or crew.takes_work):
+    if status is OptimizationStatus.CREATED and not (claimed or held_back or crew.takers(name)):
         return "it waits for a process that runs it, and there is none"
     return None

@@ -35,7 +35,7 @@ def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int
             if store.get(state.optimization_id) is not None:
                 await control_of(store).submit(state)
 
-    return conclude(url, conduct(url, begin, max_concurrent, check))
+    return conclude(url, conduct(url, begin, [state.optimization_id for state in states], max_concurrent, check))
 
 
 def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: int) -> int:
@@ -50,7 +50,7 @@ def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: in
             await _go_on(aggregator, name, display)
         return names
 
-    return conclude(url, conduct(url, begin, max_concurrent))
+    return conclude(url, conduct(url, begin, names, max_concurrent))
 
 
 async def submit_all(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from o9.cli.batch import import_from_here
-from o9.cli.conduct import storage_path, unless_asked
+from o9.cli.conduct import storage_path, take_leave, unless_asked
 from o9.cli.console import emit, results, say
 from o9.cli.escape import shown
 from o9.cli.events import News, event_text
@@ -69,6 +69,8 @@ async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] |
             await aggregator.initialize()
             news = await aggregator.store.read_async(News, aggregator.store)
             await unless_asked(aggregator.start(report=logger.info), interrupts.asked)
+            node = aggregator.node_name
+            interrupts.on_leaving = lambda: take_leave(path, node)
             async with HttpServer(aggregator.api, listener):
                 _announce(aggregator, max_concurrent, kept, url_of(listener))
                 await _tell_until_asked(aggregator, news, interrupts)

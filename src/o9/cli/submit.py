@@ -10,7 +10,7 @@ from rich.text import Text
 from o9.cli.batch import read_batch
 from o9.cli.console import emit, results
 from o9.cli.escape import shown
-from o9.cli.follow import PARKED
+from o9.cli.follow import PARKED, Crew, crew_of
 from o9.cli.open_store import option_for, place_of, store_url
 from o9.cli.words import aligned, command
 from o9.lifecycle.control import control_of
@@ -27,19 +27,34 @@ def submit_files(paths: Sequence[str], url: str | None, *, hold: bool) -> int:
         known = {state.optimization_id for state in states if store.get(state.optimization_id) is not None}
         asyncio.run(_record(store, states, known, hold))
         ids = [state.optimization_id for state in states]
+        crew = crew_of(store)
         held = {name: holding for name in ids if (holding := store.holding(name)) is not None}
         where = place_of(store)
     console = results()
     for state in states:
         name = state.optimization_id
         emit(console, Text(submitted_line(state, held[name], option, known=name in known)))
-    commands = [(command("run --resume", queued, option), "runs them now")] if (queued := _queued(held)) else []
-    told = f"Recorded in {where}." + (" Whichever aggregator runs next on that store takes them." if queued else "")
+    queued = _queued(held)
+    alone = [name for name in queued if not crew.takers(name)]
+    commands = [(command("run --resume", alone, option), "runs them now, here")] if alone else []
+    commands += [(f"o9 serve{option}", "runs whatever is queued")] if alone else []
+    told = f"Recorded in {where}. {_who_runs(queued, alone, crew)}".rstrip()
     if waiting := [name for name, holding in held.items() if holding.intent == Intent.HOLD.value]:
         commands.append((command("start", waiting, option), "queues what is held back"))
     commands.append((f"o9 list{option}", "shows how they are"))
     emit(console, Text(), Text(told), *(Text(line) for line in aligned(commands, console.width)))
     return 0
+
+
+def _who_runs(queued: Sequence[str], alone: Sequence[str], crew: Crew) -> str:
+    """Who runs what is queued; `alone` are those that no living node takes."""
+    if not queued:
+        return ""
+    if alone:
+        return f"Nobody runs {'them' if len(alone) == len(queued) else shown(', '.join(alone))} now."
+    nodes = sorted({node for name in queued for node in crew.takers(name)})
+    who = f"{'Node' if len(nodes) == 1 else 'Nodes'} {shown(', '.join(nodes))}"
+    return f"{who} will run {'it' if len(queued) == 1 else 'them'}."
 
 
 def submitted_line(state: OptimizationState, holding: Holding, option: str, *, known: bool) -> str:

@@ -198,7 +198,7 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
     if status is OptimizationStatus.CREATED:
         return [typed("run --resume", "runs it now"), tried]
     if is_parked(record.state):
-        again = [typed("resume", "queues it again")] if record.crew.takes_work else []
+        again = [typed("resume", "queues it again")] if record.crew.takers(record.state.optimization_id) else []
         return [*again, typed("run --resume", "goes on here, behind the last committed step"), tried]
     if record.crew.lost(holding):
         return [typed("run --resume", "goes on behind the last committed step"), tried]

@@ -102,14 +102,14 @@ def _events(store: Store, name: str, told: set[tuple[str, int]]) -> list[Event]:
 def _hint(store: Store, state: OptimizationState, option: str) -> str:
     resume = f"`{command('run --resume', [state.optimization_id], option)}` goes on with it"
     crew = crew_of(store)
-    if is_parked(state) and crew.takes_work:
+    if is_parked(state) and crew.takers(state.optimization_id):
         return f"it is {state.status.value}; `{command('resume', [state.optimization_id], option)}` queues it again"
     if is_parked(state):
         return f"it is {state.status.value}; {resume}"
     holding = store.holding(state.optimization_id)
     if holding is not None and holding.intent == Intent.HOLD.value:
         return f"it was not started yet; `{command('start', [state.optimization_id], option)}` queues it"
-    problem = nobody_works_on(state.status, holding, crew)
+    problem = nobody_works_on(state.status, holding, crew, state.optimization_id)
     return f"{problem}; {resume}" if problem else ""
 
 

@@ -66,14 +66,17 @@ class Control:
         self._component = component
         self._warns = warns
         self._wake: Callable[[], None] | None = None
+        self._takes: Callable[[str], bool] = lambda _: True
         self._loop: asyncio.AbstractEventLoop | None = None
         self.follows_record: Callable[[], bool] = lambda: False
 
-    def run_by(self, wake: Callable[[], None] | None) -> None:
+    def run_by(self, wake: Callable[[], None] | None, takes: Callable[[str], bool] = lambda _: True) -> None:
         """What is queued runs in this process from now on, and is begun at once where `wake` is called; None: no more.
+        `takes` says of an id whether it is among that.
 
         Meanwhile all calls belong to this event loop: another one gets an OptimizationError.
         """
+        self._takes = takes
         self._wake, self._loop = wake, asyncio.get_running_loop() if wake else None
 
     @property
@@ -176,7 +179,7 @@ class Control:
             await self._component.emit(f"after_{to.value}", optimization_id)
 
     async def _queued(self, optimization_id: str) -> None:
-        if self._wake is not None:
+        if self._wake is not None and self._takes(optimization_id):
             self._wake()
         elif self._warns:
             await warn_if_nobody_works(self._store, optimization_id)

@@ -27,6 +27,7 @@ from o9.store.store import Store
 from o9.store.unit import Row
 
 logger = logging.getLogger(__name__)
+ONLY = "only"  # in what is known of a node: the ids that it claims, where it does not take all that is queued
 
 
 class NodeHeartbeat:
@@ -192,23 +193,30 @@ def dead_on_this_host(store: Store) -> tuple[str, ...]:
     return _dead(store.nodes())
 
 
-def takes_work(store: Store) -> bool:
-    """Whether an aggregator lives that starts what is queued; nodes of flows that Prefect started do not."""
+def takers(store: Store, optimization_id: str) -> tuple[str, ...]:
+    """The living aggregators that start it when it is queued; nodes of flows that Prefect started do not."""
     now = store.leases().at
 
     def is_alive(node: Row) -> bool:
         seen = lives(node)
         return node["heartbeat_at"] + _lasts(node) > now if seen is None else seen
 
-    return any("limit" in node["info"] and is_alive(node) for node in store.nodes())
+    nodes = [node for node in store.nodes() if takes(node["info"], optimization_id)]
+    return tuple(node["node_id"] for node in nodes if is_alive(node))
+
+
+def takes(info: Mapping[str, Any], optimization_id: str | None) -> bool:
+    """Whether a node of which this is known claims it; None: anything that may be queued."""
+    only = info.get(ONLY)
+    return "limit" in info and (only is None or optimization_id in only)
 
 
 async def warn_if_nobody_works(store: Store, optimization_id: str) -> None:
     """For one that was just queued: where nobody is there to run it, that is said at once."""
-    if not await store.read_async(takes_work, store):
+    if not await store.read_async(takers, store, optimization_id):
         logger.warning(
-            "%s is recorded and waits: no aggregator runs on %s; start an OptimizationStateAggregator on it, or "
-            "`o9 serve`", optimization_id, store.name,
+            "%s is recorded and waits: no aggregator that takes it runs on %s; start an OptimizationStateAggregator on "
+            "it, or `o9 serve`, or `o9 run --resume %s`", optimization_id, store.name, optimization_id,
         )  # fmt: skip
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
@@ -88,14 +88,15 @@ class Claim:
     policies hold beside it. A slot counts as taken until its lease was given back or swept, so that a holder who was
     away for a while takes no slot that has gone to somebody else.
 
-    Answers None where nothing waits or there is no room. Raises OptimizationCoordinationError where the one named
-    does not wait.
+    `only`: the others of the queue are left alone. Answers None where nothing waits or there is no room. Raises
+    OptimizationCoordinationError where the one named does not wait.
     """
 
     node: str
     limit: int | None
     lease_seconds: float
     optimization_id: str | None = None
+    only: Collection[str] | None = None
 
     targets: tuple[str, ...] = ()
 
@@ -107,7 +108,9 @@ class Claim:
             named = _checked(existing(unit, self.optimization_id), now)
             waiting = [(0.0, self.optimization_id, named["optimization_type"], named["strategy"])]
         else:
-            found = unit.connection.execute(_FIRST_WAITING[unit.connection.dialect.name])
+            found = unit.connection.execute(
+                _FIRST_WAITING[unit.connection.dialect.name] if self.only is None else _waiting_of(self.only)
+            )
             waiting = sorted((key, name, kind, strategy) for name, key, kind, strategy in found)
         if not waiting:
             return None
@@ -128,6 +131,13 @@ class Claim:
             prefect_state_at=None,
         )
         return Claimed(row["optimization_id"], row["attempt"], row["fence"], row["parked_run_id"])
+
+
+def _waiting_of(only: Collection[str]) -> Select[tuple[str, float, str, str]]:
+    """Those of them that wait."""
+    columns = (OPTIMIZATION.c[name] for name in ("optimization_id", "queue_key", "optimization_type", "strategy"))
+    mine = OPTIMIZATION.c.optimization_id.in_(only), OPTIMIZATION.c.strategy != MIRRORED
+    return select(*columns).where(text(tables.WAITING), *mine)
 
 
 def _checked(row: Row, now: float) -> Row:
