@@ -496,7 +496,9 @@ async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggreg
     assert checks["security.code"]["words"].startswith("there was one attempt, with health-returns as ")
     assert "data=…" in checks["security.data"]["remedy"]
     answer = await aggregator.handle_api_request("/health/a", "GET")
-    assert answer["data"] == (await aggregator.get_optimization_health("a")).to_dict()
+    verdict = verdict_in(list(checks.values()))
+    judged = {"grade": verdict.grade.value, "verdict": verdict.to_dict()}
+    assert answer["data"] == (await aggregator.get_optimization_health("a")).to_dict() | judged
     assert (await aggregator.handle_api_request("/health/b", "GET"))["code"] == 404
 
 
