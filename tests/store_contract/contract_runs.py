@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contract_steps import OpenStore, at_work, new, put, record_of, refused, status_of, sweep, trial
@@ -23,7 +23,7 @@ from o9.model.errors import (
 )
 from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
 from o9.model.trial import Trial
-from o9.store.codec import pack_returns
+from o9.store.codec import moment, pack_returns
 from o9.store.families import INHERITED
 from o9.store.intents import SetIntent
 from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat
@@ -193,6 +193,11 @@ class PrefectRunContract:
         for name, state_id in [("a", "s1"), ("a", "s2"), ("a", "s1"), ("b", "s3")]:
             store.write(RecordPrefectState(name, 1, "task", "r", "n", state_id, "T", "N", "", at, Cause.EVENT))
         assert [other.known_states(name) for name in ("a", "b", "ghost")] == [{"s1", "s2"}, {"s3"}, set()]
+        many = ["s1", *(f"no-{number}" for number in range(2000))]
+        assert [other.known_states("a", among) for among in (["s2", "s3"], [], many)] == [{"s2"}, set(), {"s1"}]
+        later = at + timedelta(hours=1)
+        store.write(RecordPrefectState("a", 1, "flow", "f", "n", "s4", "T", "N", "", later, Cause.EVENT))
+        assert [other.last_state_at("a", run_id) for run_id in ("r", "f", "ghost")] == [moment(at), moment(later), None]
 
     def test_an_end_that_its_own_node_saw_counts_whatever_the_clock_said(self, open_store: OpenStore) -> None:
         """The clock of Prefect's server was set back an hour while it ran."""

@@ -48,7 +48,7 @@ async def ingest(
     if not new:
         return Ingested()
     name = new[0][0].optimization_id
-    known = await store.read_async(store.known_states, name)
+    known = await store.read_async(store.known_states, name, [observed.state_id for _, observed in new])
     for _, observed in new:
         if observed.state_id in known:
             RUNS.remember(observed.state_id)
@@ -145,6 +145,5 @@ async def _is_newest(
     """Whether nothing later is known of this flow run, from the store or from what was heard together with it."""
     if any(other.run_kind == FLOW and other.run_id == observed.run_id and other.at > observed.at for _, other in heard):
         return False
-    rows = await store.read_async(store.prefect_states, run.optimization_id)
-    at = moment(observed.at)
-    return all(row["run_id"] != observed.run_id or row["at"] <= at for row in rows)
+    last = await store.read_async(store.last_state_at, run.optimization_id, observed.run_id)
+    return last is None or last <= moment(observed.at)

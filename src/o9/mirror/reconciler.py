@@ -201,9 +201,9 @@ class _Work:
 
     async def _take_missing(self, run: Run, flow_run: FlowRun) -> Ingested:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
-        known = await self._store.read_async(self._store.known_states, run.optimization_id)
         heard = await self._history(run, FLOW, flow_run, flow_run.id)
         if run.owner == MIRRORED:
+            known = await self._store.read_async(self._store.known_states, run.optimization_id)
             heard += await self._of_tasks(run, flow_run.id, known, over)
             if over:  # only now: one that is mirrored itself has said so by now, and its states are its own
                 heard += await self._of_subflows(run, flow_run.id, known)

@@ -5,7 +5,7 @@ is filtered by what has no index (priority, strategy, family, text) reads on unt
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from o9.store.unit import OPTIMIZATION, Row
 
 CHANGE = table_of(tables.Change)
 PAGE_LIMIT = 1000
+MOST_AMONG = 1000  # ids that one statement names
 
 
 @dataclass(frozen=True)
@@ -238,10 +239,20 @@ def open_runs(connection: Connection, after: str, limit: int) -> list[Row]:
     return _rows(connection, statement)
 
 
-def known_states(connection: Connection, optimization_id: str) -> set[str]:
-    """The ids of Prefect's states that are recorded of its runs."""
-    where = PREFECT_STATE.c.optimization_id == optimization_id
-    return set(connection.execute(select(PREFECT_STATE.c.state_id).where(where)).scalars())
+def known_states(connection: Connection, optimization_id: str, among: Collection[str] | None) -> set[str]:
+    """The ids of Prefect's states that are recorded of its runs; with `among`, of those alone."""
+    query = select(PREFECT_STATE.c.state_id).where(PREFECT_STATE.c.optimization_id == optimization_id)
+    if among is None or len(among) > MOST_AMONG:
+        found = set(connection.execute(query).scalars())
+        return found if among is None else found.intersection(among)
+    return set(connection.execute(query.where(PREFECT_STATE.c.state_id.in_(among))).scalars())
+
+
+def last_state_at(connection: Connection, optimization_id: str, run_id: str) -> str | None:
+    """When the newest recorded state of this run of Prefect's was set."""
+    mine = (PREFECT_STATE.c.optimization_id == optimization_id) & (PREFECT_STATE.c.run_id == run_id)
+    found: str | None = connection.execute(select(func.max(PREFECT_STATE.c.at)).where(mine)).scalar()
+    return found
 
 
 def prefect_states(connection: Connection, optimization_id: str) -> list[Row]:

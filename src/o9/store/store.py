@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -304,8 +304,11 @@ class Store:
     def open_runs(self, *, after: str = "", limit: int = 500) -> Rows:
         return self._read(queries.open_runs, after, limit)
 
-    def known_states(self, optimization_id: str) -> set[str]:
-        return self._read(queries.known_states, optimization_id)
+    def known_states(self, optimization_id: str, among: Collection[str] | None = None) -> set[str]:
+        return self._read(queries.known_states, optimization_id, among)
+
+    def last_state_at(self, optimization_id: str, run_id: str) -> str | None:
+        return self._read(queries.last_state_at, optimization_id, run_id)
 
     def prefect_states(self, optimization_id: str) -> Rows:
         return self._read(queries.prefect_states, optimization_id)
