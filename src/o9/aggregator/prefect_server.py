@@ -39,7 +39,6 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
-    PREFECT_API_BLOCKS_REGISTER_ON_START,
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_API_URL,
     PREFECT_HOME,
@@ -211,7 +210,6 @@ class _Place:
 
     folder: Path
     database: Path | None
-    register_blocks: bool
     environment: Mapping[str, str] = field(repr=False)
 
     @classmethod
@@ -221,9 +219,7 @@ class _Place:
         database = _sqlite_file(url)
         identity = "\n".join([str(database or url), prefect.__version__, socket.gethostname()])
         key = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        return cls(
-            home / "o9" / f"server-{key}", database, PREFECT_API_BLOCKS_REGISTER_ON_START.value(), _server_environment()
-        )
+        return cls(home / "o9" / f"server-{key}", database, _server_environment())
 
     def log_tail(self) -> str:
         log = self.folder / process.LOG
@@ -255,8 +251,8 @@ def _server_environment() -> dict[str, str]:
             "PREFECT_SERVER_API_BASE_PATH": "/api",
             "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",  # Prefect's own default lets pages of all sites ask
             "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
-            # The process registers blocks itself, once it answers. Without the second, Prefect would note in its memo
-            # that it is done, and no server of this home would ever do it.
+            # 1.4 s at the first start, and saving a block registers its type. Without the second, Prefect would note in
+            # its memo that it is done, and no other server of this home would ever do it.
             "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",
             "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
             # The UI costs a copy of 17 MB into Prefect's package and 0.3 s at the first start; `o9 serve` has it.
@@ -337,8 +333,6 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", process.__file__, "serve", str(place.folder), "--port", str(port)]
     if place.database is not None:
         command += ["--database", str(place.database)]
-    if place.register_blocks:
-        command.append("--register-blocks")
     with process.opened(place.folder / process.LOG) as log:
         log.truncate(0)
         server = subprocess.Popen(

@@ -13,8 +13,8 @@ The process serves Prefect's own application on a free port of 127.0.0.1 for as 
   others that the process makes, a new database among them, are its owner's alone.
 
 The first start sets up a new SQLite database by Prefect's own migrations, in a process beside this one while this one
-imports. A database that exists is left to Prefect, which checks and upgrades it in either case when it starts. The
-block types of Prefect's collections are registered once the server answers, since no flow run waits for them.
+imports. A database that exists is left to Prefect, which checks and upgrades it in either case when it starts. Block
+types are not registered at the start: Prefect registers a type when a block of it is saved.
 
 The module imports nothing but the standard library until it runs. It is started by its path and not by its name, so
 that no package above it has to be imported first.
@@ -58,7 +58,7 @@ _LOG_LIMIT_BYTES = 10_000_000
 _NOBODY_ELSE, _FAILED = 0, 3
 
 
-def serve(folder: Path, database: Path | None, register_blocks: bool, port: int) -> int:
+def serve(folder: Path, database: Path | None, port: int) -> int:
     """Serve until nobody uses the server; the exit status. `port` is taken where it is free, else any."""
     gc.disable()  # imports allocate and hardly free: collecting meanwhile would cost half a second
     os.umask(0o077)
@@ -86,11 +86,6 @@ def serve(folder: Path, database: Path | None, register_blocks: bool, port: int)
     gc.set_threshold(10_000, 20, 50)  # a request makes thousands of objects: by default this takes a fifth of the time
 
     class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started and register_blocks:
-                self.registration = asyncio.create_task(_register_block_types())
-
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await _last_events_are_taken()
             await super().shutdown(sockets)
@@ -126,23 +121,6 @@ def _auth_string(folder: Path, *, same_port: bool) -> str:
     if not (same_port and (folder / AUTH).exists()):
         _publish(folder, AUTH, f"o9:{secrets.token_urlsafe(32)}")
     return (folder / AUTH).read_text()
-
-
-async def _register_block_types() -> None:
-    """Do what Prefect does before it answers: 1.4 s the first time, and next to nothing while its memo holds."""
-    from prefect.plugins import load_prefect_collections
-    from prefect.server.api.server import _memoize_block_auto_registration
-    from prefect.server.database import provide_database_interface
-    from prefect.server.models.block_registration import run_block_auto_registration
-    from prefect.settings import PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION, temporary_settings
-
-    async def register() -> None:
-        async with await provide_database_interface().session() as session:
-            await run_block_auto_registration(session=session)
-
-    await asyncio.to_thread(load_prefect_collections)  # imports every installed collection
-    with temporary_settings({PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION: True}):
-        await _memoize_block_auto_registration(register)()
 
 
 async def _last_events_are_taken() -> None:
@@ -336,14 +314,13 @@ def main(arguments: list[str]) -> int:
     server = commands.add_parser("serve")
     server.add_argument("folder", type=Path)
     server.add_argument("--database", type=Path)
-    server.add_argument("--register-blocks", action="store_true")
     server.add_argument("--port", type=int, default=0)
     set_up = commands.add_parser("set-up")
     set_up.add_argument("database", type=Path)
     set_up.add_argument("--parent", type=int, default=os.getppid())
     given = parser.parse_args(arguments)
     if given.command == "serve":
-        return serve(given.folder, given.database, given.register_blocks, given.port)
+        return serve(given.folder, given.database, given.port)
     _end_with(given.parent)
     set_up_database(given.database)
     return 0
