@@ -120,7 +120,7 @@ async def test_a_cancel_in_prefect_is_an_intent(
     (intent,) = store.intents("a")
     assert (intent["intent"], intent["by"]) == ("cancel", "prefect")
     assert status(store, "a") == "running", "the attempt sees to it"
-    assert names(store, "a") == ["Pending", "Running", "Cancelling"]
+    await async_wait_until(lambda: names(store, "a") == ["Pending", "Running", "Cancelling"], WITHIN_SECONDS)
 
 
 async def test_a_run_that_is_cancelled_outright(
@@ -130,7 +130,7 @@ async def test_a_run_that_is_cancelled_outright(
     await async_wait_until(lambda: status(store, "a") == "running")
     await client.set_flow_run_state(run_id, Cancelled(message="by ann"), force=True)
     await async_wait_until(lambda: heard == ["a"], WITHIN_SECONDS)
-    assert status(store, "a") == "cancelled"
+    await async_wait_until(lambda: status(store, "a") == "cancelled", WITHIN_SECONDS)
     assert path_of(store, "a") == ["created", "initializing", "running", "cancelled"]
 
 
