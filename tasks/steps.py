@@ -40,6 +40,7 @@ from o9.monitor.resources import Meter
 from o9.store.hold_outs import KeepHoldOut
 from o9.store.intents import Requeue
 from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
+from o9.store.placebos import KeepPlacebo
 from o9.store.provenance import RecordProvenance
 from o9.store.rankings import BEST_METRICS
 from o9.store.transitions import Cause, Transition
@@ -182,6 +183,8 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
             f"ended early after {attempt.streak.failures} failed trials in a row; the first of them said: "
             f"{attempt.streak.first_error}"
         )
+    if how is Verdict.DONE and "placebo_of" in state.metadata and attempt.best is not None:
+        await attempt.write(KeepPlacebo(optimization_id, attempt.best.value))
     if how is Verdict.DONE and attempt.guard is not None:
         await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
     holding = await attempt.read(store.holding, optimization_id)

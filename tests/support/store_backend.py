@@ -38,6 +38,9 @@ class StoreBackend:
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
         return await self.lifecycle_manager.control.submit(state, allowed_imports=(), must_name=True)
 
+    async def placebo_request(self, optimization_id: str, runs: int) -> list[OptimizationState]:
+        return await self.lifecycle_manager.control.placebo(optimization_id, runs, allowed_imports=())
+
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         return await self.store.read_async(self.store.get, optimization_id)
 

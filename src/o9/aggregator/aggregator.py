@@ -197,6 +197,10 @@ class OptimizationStateAggregator(ControlVerbs):
         the import paths that the operator allowed."""
         return await self.control.submit(state, allowed_imports=settings().allowed_imports, must_name=True)
 
+    async def placebo_request(self, optimization_id: str, runs: int) -> list[OptimizationState]:
+        """Queue placebo runs for a caller from outside: import paths only where the operator allowed them."""
+        return await self.control.placebo(optimization_id, runs, allowed_imports=settings().allowed_imports)
+
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         """The present state, also after the end; None where there is no such optimization."""
         self._started()

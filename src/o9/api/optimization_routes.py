@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from o9.api.answers import Page, Success, page, success
 from o9.api.backend import Backend, existing
@@ -32,7 +32,7 @@ from o9.lifecycle.heartbeat import takers
 from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
-from o9.model.states import TrialState
+from o9.model.states import OptimizationStatus, TrialState
 from o9.monitor.pages import START, metrics_page
 from o9.store.cursors import read_cursor, write_cursor
 from o9.store.outputs import OF_NO_TRIAL
@@ -53,6 +53,21 @@ class TrialAnswer(BaseModel):
     error: str | None
     started_at: datetime | None
     duration_seconds: float
+
+
+class PlaceboBody(BaseModel):
+    """How many placebo runs there are to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runs: int = Field(19, ge=1, le=9_999)
+
+
+class PlaceboAnswer(BaseModel):
+    """One placebo run; GET /optimizations/{id} has the whole of it."""
+
+    optimization_id: str
+    status: OptimizationStatus
 
 
 @dataclass
@@ -122,6 +137,13 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         """Delete it with all that is recorded of it. What runs is refused, or cancelled first with `cancel=true`."""
         await delete(backend, optimization_id, cancel=asked.cancel == "true")
         return success({"optimization_id": optimization_id})
+
+    @app.post(f"{ONE}/placebo", response_model=Success[list[PlaceboAnswer]])
+    async def run_placebos(optimization_id: str, asked: PlaceboBody, _: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Queue its search on data without an edge, `runs` times; those that are there already are not queued again."""
+        await existing(backend, optimization_id)
+        queued = await backend.placebo_request(optimization_id, asked.runs)
+        return success([{name: state.to_dict()[name] for name in PlaceboAnswer.model_fields} for state in queued])
 
     @app.get(f"{ONE}/trials", response_model=Success[Page[TrialAnswer]])
     async def list_trials(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:

@@ -228,7 +228,8 @@ async def _judge(
     aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
 ) -> None:
     """Judge what has completed, unless that was done; Ctrl-C leaves the rest to `o9 health`."""
-    done = [state for state in follower.states.values() if state.status is OptimizationStatus.COMPLETED]
+    ended = [state for state in follower.states.values() if state.status is OptimizationStatus.COMPLETED]
+    done = [state for state in ended if "placebo_of" not in state.metadata]
     if not done:
         return
     display.waiting_for("judging what was found")

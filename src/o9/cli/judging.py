@@ -29,6 +29,7 @@ def add_judging(app: typer.Typer) -> None:
     app.command("rankings")(rankings)
     app.command("export")(export)
     app.command("health")(health)
+    app.command("placebo")(placebo)
     app.command("report")(report)
 
 
@@ -40,6 +41,29 @@ def stats(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> i
     from o9.cli.counting import show_statistics
 
     return show_statistics(store, as_json=json)
+
+
+def placebo(
+    optimization_id: Annotated[str, typer.Argument(metavar="ID", help="One that has completed.")],
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, metavar="K", help="How many; p is 1 / (K + 1) at the least.")
+    ] = 19,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Run them here, with progress, and say what came of it.")
+    ] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Run the same search on data without an edge.
+
+    Queues it K times, each with a seed of its own, on data that are resampled so that no edge is left in them. How
+    often the best there is at least as good is how often luck alone explains the result, whatever the search does.
+    Asked again, it queues what is missing. The objective has to take its data: @objective(…, data=load).
+    """
+    from o9.cli.placebo import run_placebos
+
+    return run_placebos(store, optimization_id, runs, wait=wait, as_json=json)
 
 
 def trends(

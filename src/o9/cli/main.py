@@ -67,6 +67,8 @@ def _command() -> Any:
 
 def with_wait_spelled_out(typed: list[str]) -> list[str]:
     """`--wait` alone means `--wait=60`: typer knows no option whose value may be left out."""
+    if typed[:1] == ["placebo"]:  # whose --wait has no value
+        return typed
     end = typed.index("--") if "--" in typed else len(typed)
     following = dict(zip(range(end), [*typed[1:end], ""], strict=False))
     alone = {i for i in range(end) if typed[i] == "--wait" and not _is_number(following[i])}
@@ -177,6 +179,7 @@ def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, debug: Deb
 def list_(
     status: Annotated[OptimizationStatus | None, typer.Option("--status", help="Only those that are so.")] = None,
     kind: Annotated[OptimizationType | None, typer.Option("--type", help="Only those of this type.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Placebo runs too.")] = False,
     limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
@@ -188,7 +191,7 @@ def list_(
     """
     from o9.cli.reading import list_optimizations
 
-    return list_optimizations(store, status, kind, limit, as_json=json)
+    return list_optimizations(store, status, kind, limit, as_json=json, placebos=everything)
 
 
 @app.command()

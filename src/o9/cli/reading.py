@@ -21,6 +21,7 @@ from o9.lifecycle.effect import direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
+from o9.store.queries import Filter
 from o9.store.store import Store
 
 LIST_LIMIT = 50
@@ -36,10 +37,12 @@ def list_optimizations(
     limit: int | None,
     *,
     as_json: bool,
+    placebos: bool = False,
 ) -> int:
     with existing_store(url) as store:
         wanted = limit or LIST_LIMIT
-        found = _newest_first(store, status, kind, PAGE if as_json else min(PAGE, wanted + 1))
+        fits = Filter(status, kind, placebos=placebos)
+        found = _newest_first(store, fits, PAGE if as_json else min(PAGE, wanted + 1))
         if as_json:
             write_json_list(state.to_dict() | {"grade": _grade(verdict)} for state, verdict in islice(found, limit))
             return 0
@@ -152,13 +155,11 @@ def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
     return {name: problem for name in active if (problem := crew.lost(store.holding(name)))}
 
 
-def _newest_first(
-    store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, page_size: int
-) -> Iterator[tuple[OptimizationState, Verdict | None]]:
+def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[tuple[OptimizationState, Verdict | None]]:
     """Each with its verdict, which is read with its page."""
     cursor = None
     while True:
-        page = store.list(status=status, optimization_type=kind, limit=page_size, cursor=cursor)
+        page = store.list(wanted=wanted, limit=page_size, cursor=cursor)
         verdicts = kept_verdicts(store, page.items)
         yield from ((state, verdicts.get(state.optimization_id)) for state in page.items)
         cursor = page.next_cursor

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from o9.lifecycle.heartbeat import warn_if_nobody_works
+from o9.lifecycle.placebos import RUNS, submit_placebos
 from o9.lifecycle.submission import retry, submit
 from o9.model.component import CALLBACK_SECONDS, called
 from o9.model.errors import OptimizationLifecycleError
@@ -105,6 +106,16 @@ class Control:
         return await self._created(
             await retry(self._store, optimization_id, from_step=from_step, new_id=new_id, node=node)
         )
+
+    async def placebo(
+        self, optimization_id: str, runs: int, *, allowed_imports: tuple[str, ...] | None = None
+    ) -> list[OptimizationState]:
+        """Queue placebo runs of it. See `o9.lifecycle.placebos.submit_placebos`."""
+        node = settings().node_id
+        found = await submit_placebos(
+            self._component.store, optimization_id, runs, node=node, allowed_imports=allowed_imports
+        )
+        return [await self._created(state) for state in found]
 
     async def carry_out(self, verb: Verb, optimization_id: str, by: str) -> OptimizationStatus:
         """The status afterwards. START moves what was initialized by hand to running; else it is the same as RESUME."""
@@ -198,6 +209,13 @@ class ControlVerbs(ABC):
     ) -> str:
         """Run one that has ended again from one of its checkpoints, with the same seed; returns the new one's id."""
         return (await self.control.retry(optimization_id, from_step, new_id)).optimization_id
+
+    async def submit_placebos(self, optimization_id: str, runs: int = RUNS) -> list[str]:
+        """Queue the same search `runs` times on data whose edge was destroyed; returns the ids, by number.
+
+        Those that are there already are not queued again. What came of them: `store.placebos(id)`, and the verdict.
+        """
+        return [state.optimization_id for state in await self.control.placebo(optimization_id, runs)]
 
     async def start_optimization(self, optimization_id: str, by: str = "python") -> bool:
         """Queue what was created and held back, or paused; what was initialized by hand runs from now on."""

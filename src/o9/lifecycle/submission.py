@@ -18,6 +18,7 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import unknown_keys, validate_new
 from o9.store.codec import content_hash
+from o9.store.placebos import CreatePlacebo
 from o9.store.policies import with_defaults
 from o9.store.retry import Retry
 from o9.store.store import Store
@@ -121,6 +122,9 @@ async def submit(
     create = Create(settled, node, content_hash(asked), hold)
     if "retry_of" in asked.metadata:
         recorded, _ = await store.write_async(Retry(create, asked.metadata["retry_of"], steps))
+    elif (placebo_of := asked.metadata.get("placebo_of")) is not None:
+        number = asked.metadata.get("placebo_number", 1)
+        recorded, _ = await store.write_async(CreatePlacebo(create, placebo_of, number))
     else:
         recorded, _ = await store.write_async(create)
     return recorded

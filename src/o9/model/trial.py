@@ -111,7 +111,8 @@ class Trial:
 def fingerprint(data: Any) -> str:
     """A short stable name for `data`: a string is its own name; bytes, arrays and frames are hashed.
 
-    A pandas object is hashed with its index and columns. Raises TypeError for what cannot be hashed by content.
+    A pandas object is hashed with its index and columns, a mapping, a tuple or a list by its parts.
+    Raises TypeError for what cannot be hashed by content.
     """
     if isinstance(data, str):
         return data
@@ -129,6 +130,12 @@ def _parts(data: Any) -> list[bytes]:
         return ["\x1f".join(axes).encode(), *_parts(data.to_numpy())]
     if hasattr(data, "tobytes") and getattr(data, "dtype", None) is not None and data.dtype.kind != "O":
         return [f"{data.dtype.str}{data.shape}".encode(), data.tobytes()]
+    if isinstance(data, Mapping):
+        return [part for name in sorted(data, key=str) for part in (str(name).encode(), *_parts(data[name]))]
+    if isinstance(data, (tuple, list)):
+        return [part for each in data for part in _parts(each)]
+    if isinstance(data, (str, int, float)):
+        return [repr(data).encode()]
     raise TypeError(
         f"data of type {type(data).__name__} has no fingerprint: give a string that names the data set and its version"
     )

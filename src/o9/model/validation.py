@@ -476,6 +476,7 @@ METADATA: dict[str, Key] = {
     "retry_of": Key("the one that ended and is run again", _check_id),
     "retry_from_step": Key("behind which step of that it begins", _integer(0, COUNT_LIMIT)),
     "placebo_of": Key("the one whose search it repeats on data without an edge", _check_id),
+    "placebo_number": Key("which of the placebo runs of that it is", _integer(1, COUNT_LIMIT)),
     "demonstration": Key("written by O9: nothing to optimize was named", _flag),
     "tags": Key("free"),
     "notes": Key("free"),

@@ -7,6 +7,7 @@ reached is kept when it has ended, and stays when the run is pruned; with the op
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Connection, literal, select, update
 
@@ -14,8 +15,10 @@ from o9.model.optimization import OptimizationState
 from o9.store import aggregate_tables
 from o9.store.codec import real
 from o9.store.record import table_of
-from o9.store.transitions import Create
 from o9.store.unit import OPTIMIZATION, UnitOfWork
+
+if TYPE_CHECKING:
+    from o9.store.transitions import Create
 
 PLACEBO = table_of(aggregate_tables.PlaceboRun)
 
@@ -42,7 +45,7 @@ class CreatePlacebo:
 
 @dataclass(frozen=True)
 class KeepPlacebo:
-    """What the best of the placebo run `run_id` has reached."""
+    """What the best of the placebo run `run_id` has reached. Its optimization is to be judged anew."""
 
     run_id: str
     value: float
@@ -51,8 +54,12 @@ class KeepPlacebo:
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
-        changed = update(PLACEBO).where(PLACEBO.c.run_id == self.run_id).values(value=real(self.value))
-        unit.connection.execute(changed)
+        mine = PLACEBO.c.run_id == self.run_id
+        unit.connection.execute(update(PLACEBO).where(mine).values(value=real(self.value)))
+        origin_id = unit.connection.execute(select(PLACEBO.c.optimization_id).where(mine)).scalar()
+        origin = None if origin_id is None else unit.row(origin_id)
+        if origin is not None:
+            unit.update(origin)
 
 
 @dataclass(frozen=True)

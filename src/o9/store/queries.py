@@ -24,6 +24,7 @@ from o9.store.families import RETURNS, TRIAL
 from o9.store.intents import INTENT
 from o9.store.leases import NODE
 from o9.store.ledger import CHECKPOINT, METRIC
+from o9.store.placebos import is_placebo
 from o9.store.record import table_of
 from o9.store.rollups import ROLLUP, TALLY
 from o9.store.runs import PREFECT_RUN, PRUNED
@@ -48,6 +49,7 @@ class Filter:
     """Which optimizations a page has: those that fit all that is given. `text` is part of a name or an id, in any case.
 
     `family` is what an optimization's trials count in, from its first trial on. `created_after` is an ISO moment.
+    `placebos`: placebo runs too.
     """
 
     status: OptimizationStatus | None = None
@@ -57,6 +59,7 @@ class Filter:
     family: str | None = None
     text: str | None = None
     created_after: str | None = None
+    placebos: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None)
     if wanted.text is not None:
         fits = [column.icontains(wanted.text, autoescape=True) for column in (OPTIMIZATION.c.name, name)]
         statement = statement.where(or_(*fits))
+    if not wanted.placebos:
+        statement = statement.where(~is_placebo())
     if wanted.created_after is not None:
         statement = statement.where(created > wanted.created_after)
     if cursor is not None:

@@ -50,6 +50,8 @@ _READ = select(
 def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
     """By metric the direction and the value of one optimization, of which `row` is the columns of `_READ`."""
     metadata = json.loads(row["metadata"])
+    if "placebo_of" in metadata:  # what it reaches says nothing of any strategy
+        return {}
     own = MINIMIZE if metadata.get("direction") == MINIMIZE else MAXIMIZE
     found = {
         name: (own if name in _OF_THE_OBJECTIVE else STATE_FIGURES.get(name) or MAXIMIZE, real(value))

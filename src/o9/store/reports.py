@@ -20,6 +20,7 @@ from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store import tables
 from o9.store.codec import free_text, moment, to_json
+from o9.store.placebos import is_placebo
 from o9.store.record import table_of
 from o9.store.transitions import existing
 from o9.store.unit import OPTIMIZATION, Row, UnitOfWork
@@ -142,7 +143,7 @@ def last_report(connection: Connection) -> int:
 def due(connection: Connection, limit: int) -> list[str]:
     """Those that have ended and were not checked since: what ended first comes first."""
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
-    found = select(OPTIMIZATION.c.optimization_id).where(_IS_DUE).order_by(*order).limit(_checked(limit))
+    found = select(OPTIMIZATION.c.optimization_id).where(_IS_DUE, ~is_placebo()).order_by(*order).limit(_checked(limit))
     return list(connection.execute(found).scalars())
 
 
@@ -155,7 +156,7 @@ def under_way(connection: Connection, limit: int) -> list[str]:
     found = (
         select(OPTIMIZATION.c.optimization_id)
         .select_from(joined)
-        .where(OPTIMIZATION.c.status.in_(_UNDER_WAY), changed)
+        .where(OPTIMIZATION.c.status.in_(_UNDER_WAY), changed, ~is_placebo())
         .order_by(func.coalesce(REPORT.c.last_at, ""), OPTIMIZATION.c.optimization_id)
         .limit(_checked(limit))
     )

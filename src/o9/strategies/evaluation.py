@@ -12,6 +12,7 @@ succeed: the objective cannot be sent to a child or loaded there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from o9.model.trial import Output
 from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text, infeasible_text
 from o9.strategies.children import BrokenAnswer, Child, ChildDied
 from o9.strategies.cores import CORES
+from o9.strategies.given import Given
 from o9.strategies.measured import Measure, Measured, Refused
 from o9.strategies.output import PrintedLines, captured
 from o9.strategies.registry import Objective
@@ -94,9 +96,9 @@ class Evaluator:
     """Evaluates an objective, up to `workers` parameter sets at a time, as far as the processors of the node allow.
 
     `single_threaded` tells the numerical libraries in the children to use one thread each, unless the environment
-    says otherwise; for trials side by side. `measure` makes the values; `periods` is what a truncatable objective is
-    called with once it is known how many come before a hold-out. One that takes longer than `timeout_seconds` is cut
-    off, and has failed.
+    says otherwise; for trials side by side. `measure` makes the values, and `given` is what the objective is called
+    with as `data`. `periods` is what a truncatable one is called with once it is known how many come before a
+    hold-out. One that takes longer than `timeout_seconds` is cut off, and has failed.
     """
 
     def __init__(
@@ -106,12 +108,13 @@ class Evaluator:
         workers: int = 1,
         single_threaded: bool | None = None,
         measure: Measure | None = None,
+        given: Given | None = None,
         timeout_seconds: float | None = None,
     ) -> None:
         self.periods: int | None = None
         self._objective = objective
-        self._measured = Measured(objective.function, measure or Measure(), objective.truncatable)
-        self._is_plain = measure is None or measure == Measure()
+        self._measured = Measured(objective.function, measure or Measure(), objective.truncatable, given)
+        self._is_plain = given is None and (measure is None or measure == Measure())
         self._workers = workers
         self._timeout_seconds = timeout_seconds
         self.finished: Mapping[int, Outcome] = {}  # of those given last, by number
@@ -154,6 +157,8 @@ class Evaluator:
         return outcomes[number]
 
     async def _work_here(self, queue: _Queue, outcomes: dict[int, Outcome], how: _How) -> None:
+        if self._measured.given is not None:
+            await asyncio.to_thread(self._load)  # it may take long, and the event loop is not to wait for it
         for number, parameters in queue:
             outcomes[number] = await self._await_objective(number, parameters, how)
 
@@ -250,6 +255,11 @@ class Evaluator:
     def _keep(self, number: int, output: Output | None) -> None:
         if output is not None:
             self.printed[number] = output
+
+    def _load(self) -> None:
+        assert self._measured.given is not None
+        with contextlib.suppress(Exception):  # the evaluation meets it again, and says so
+            self._measured.given.data()
 
     def _new_shipment(self) -> Shipment:
         objective = self._objective

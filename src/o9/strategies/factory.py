@@ -24,6 +24,7 @@ from o9.strategies.children import processors
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.fingerprints import code_fingerprint
+from o9.strategies.given import Given
 from o9.strategies.hold_out import HeldOut
 from o9.strategies.measured import Measure
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
@@ -213,6 +214,13 @@ def _score_function(plan: Plan, allowed_imports: tuple[str, ...] | None) -> Scor
         raise OptimizationValidationError("metadata.score", str(error)) from error
 
 
+def _given(objective: Objective, plan: Plan) -> Given | None:
+    if not objective.takes_data:
+        return None
+    placebo = objective.placebo if plan.is_placebo else None
+    return Given(objective.data, secrets.token_hex(8), placebo, plan.seed or 0)
+
+
 def _evaluator(objective: Objective, plan: Plan, allowed_imports: tuple[str, ...] | None) -> Evaluator:
     # An async objective waits more than it computes; a sync one needs a processor to itself. How many threads a
     # library uses decides how it rounds, so that follows from the plan and not from the machine.
@@ -222,5 +230,6 @@ def _evaluator(objective: Objective, plan: Plan, allowed_imports: tuple[str, ...
         workers=min(plan.trials_per_step, limit),
         single_threaded=plan.trials_per_step > 1,
         measure=Measure(plan.score, _score_function(plan, allowed_imports), plan.hold_out),
+        given=_given(objective, plan),
         timeout_seconds=plan.trial_timeout_seconds,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from o9.strategies.answers import BadAnswer, plain_answer
+from o9.strategies.given import Given
 from o9.strategies.hold_out import FIELD, CutError, HoldOut
 from o9.strategies.scores import DEFAULT, Score, ScoreError, score_of
 
@@ -38,15 +39,25 @@ class Measure:
 
 @dataclass(frozen=True)
 class Measured:
-    """An objective's function with its measure. `truncatable`: it is called with `periods`, and nothing is cut."""
+    """An objective's function with its measure. `truncatable`: it is called with `periods`, and nothing is cut.
+
+    given: what it is called with as `data`; None where it takes none.
+    """
 
     function: Callable[..., Any]
     measure: Measure
     truncatable: bool = False
+    given: Given | None = None
 
     def call(self, parameters: Mapping[str, Any], periods: int | None = None) -> Any:
-        """The objective's own answer; an awaitable where it is async."""
-        return self.function(parameters, **({} if periods is None else {"periods": periods}))
+        """The objective's own answer; an awaitable where it is async. Raises Refused for data without a placebo."""
+        keywords: dict[str, Any] = {} if periods is None else {"periods": periods}
+        if self.given is not None:
+            try:
+                keywords["data"] = self.given.data()
+            except Exception as error:
+                raise Refused(f"its data cannot be had: {type(error).__name__}: {error}") from error
+        return self.function(parameters, **keywords)
 
     def plain(self, answer: Any, *, periods: int | None = None, whole: bool = False) -> dict[str, Any]:
         """`answer` as `plain_answer` has it, cut and scored."""

@@ -106,7 +106,7 @@ class OptunaStrategy:
     @property
     def holds_out(self) -> bool:
         """Whether `held_out` has anything to do."""
-        return self._plan.hold_out is not None
+        return self._plan.hold_out is not None and not self._plan.is_placebo
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
         """Behind the last step: the best once more, on the periods that no trial was evaluated on.
@@ -154,6 +154,7 @@ class OptunaStrategy:
             raise OptimizationStrategyError("the ledger has trials and there is no checkpoint: the record is not whole")
         self._seed = self._plan.seed if self._plan.seed is not None else self._drawn_seed(checkpoint)
         self._compare(checkpoint)
+        _ = self._objective.data_fingerprint  # which may load the data, and takes long then
         self._cut = tuple(checkpoint["cut"]) if checkpoint.get("cut") else None
         try:
             asker = make_asker(self._plan, self._seed)

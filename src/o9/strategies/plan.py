@@ -34,7 +34,7 @@ LARGEST_TRIALS_PER_STEP = 10_000
 class Plan:
     """`seed` is None where none was given. `total_trials` is set where the sampler runs out of sets to try.
 
-    score: what makes a value of returns; "" where nothing was asked for.
+    score: what makes a value of returns; "" where nothing was asked for. is_placebo: its data are without an edge.
     """
 
     space: SearchSpace
@@ -47,6 +47,7 @@ class Plan:
     family: str | None
     hold_out: HoldOut | None = None
     score: str = ""
+    is_placebo: bool = False
     trial_timeout_seconds: float | None = None
 
 
@@ -70,6 +71,8 @@ def make_plan(state: OptimizationState, objective: Objective) -> Plan:
         hold_out = _hold_out(metadata.get("hold_out"), objective)
     with faults:
         score = _score(metadata.get("score"), metadata.get("direction", objective.direction))
+    with faults:
+        is_placebo = _is_placebo(metadata.get("placebo_of"), objective)
     faults.refuse()
     _check_sampler(sampler, space)
     total_trials = space.grid_size() if sampler == "grid" else None
@@ -84,6 +87,7 @@ def make_plan(state: OptimizationState, objective: Objective) -> Plan:
         family=family,
         hold_out=hold_out,
         score=score,
+        is_placebo=is_placebo,
         trial_timeout_seconds=metadata.get("trial_timeout_seconds"),
     )
 
@@ -178,6 +182,16 @@ def _hold_out(value: Any, objective: Objective) -> HoldOut | None:
             "leave metadata.hold_out out",
         )
     return hold_out
+
+
+def _is_placebo(value: Any, objective: Objective) -> bool:
+    if value is not None and not objective.takes_data:
+        raise OptimizationValidationError(
+            "metadata.placebo_of",
+            f"objective {objective.name!r} is not given its data, so that they cannot be resampled: declare "
+            "@objective(…, data=load) above def function(parameters, data), where load() gives prices or returns",
+        )
+    return value is not None
 
 
 def _score(value: Any, direction: Any) -> str:

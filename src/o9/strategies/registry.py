@@ -30,6 +30,7 @@ from o9.model.optimization import DEMONSTRATION
 from o9.model.trial import fingerprint
 from o9.objectives.catalogue import BUILTIN, BuiltinObjective
 from o9.strategies.import_paths import ImportPathError, find, module_of
+from o9.strategies.placebo_kinds import BOOTSTRAP, is_kind
 from o9.strategies.scores import SCORES, Score
 
 OBJECTIVES_GROUP = "o9.objectives"
@@ -60,6 +61,12 @@ class Objective:
     trials_per_step: int = 1
     truncatable: bool = False
     gives_value: bool = False
+    placebo: Any = BOOTSTRAP
+
+    @cached_property
+    def takes_data(self) -> bool:
+        """Whether the function is called with `data`: it has a parameter of that name, and there are some."""
+        return self.data is not None and not isinstance(self.data, str) and _has_parameter(self.function, "data")
 
     @cached_property
     def is_async(self) -> bool:
@@ -72,7 +79,7 @@ class Objective:
         if self.data is None:
             return None
         try:
-            return fingerprint(self.data)
+            return fingerprint(self.data() if callable(self.data) else self.data)
         except TypeError as error:
             raise OptimizationStrategyError(f"objective {self.name!r}: {error}") from error
 
@@ -113,10 +120,14 @@ def objective(
     direction: str | None = None,
     baseline: float | None = None,
     truncatable: bool = False,
+    placebo: Any = BOOTSTRAP,
 ) -> Callable[[F], F]:
     """Register the sync or async function below under `name`; the function stays as it is.
 
-    `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. `truncatable` lets O9 look for a
+    `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. It may be a function that loads
+    them. Where the function below has a parameter `data`, it is given them, and must not change them: so can a placebo
+    run search data without an edge, which `placebo` makes of them ("bootstrap", "bootstrap:20", "bootstrap:auto",
+    "shift" or a function; see `o9.strategies.resampling`). `truncatable` lets O9 look for a
     look-ahead: the function takes a keyword `periods` too, None by default; with a number it computes as if its data
     ended with that many returns, closes nothing at their end, and gives exactly those. So can `metadata.hold_out` keep
     the last part of the data from the search. One whose decisions then end a
@@ -132,6 +143,11 @@ def objective(
     if direction not in (None, "maximize", "minimize"):
         raise OptimizationValidationError("direction", f"{direction!r} is not one of maximize, minimize")
 
+    if not is_kind(placebo):
+        raise OptimizationValidationError(
+            "placebo", f"{placebo!r:.60} is not bootstrap, bootstrap:20, bootstrap:auto, shift, or a function"
+        )
+
     def register(function: F) -> F:
         if not callable(function):
             raise OptimizationStrategyError(f"objective {name!r}: expected a function, got {type(function).__name__}")
@@ -140,7 +156,9 @@ def objective(
                 f"objective {name!r}: a truncatable one takes the keyword `periods`: def {name}(parameters, *, "
                 "periods=None)"
             )
-        _objectives[name] = Objective(name, function, search_space, direction, baseline, data, truncatable=truncatable)
+        _objectives[name] = Objective(
+            name, function, search_space, direction, baseline, data, truncatable=truncatable, placebo=placebo
+        )
         return function
 
     return register
@@ -341,9 +359,17 @@ def _classify(name: str, thing: Any) -> ResolvedStrategy:
     )
 
 
+def _has_parameter(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False  # one written in C says nothing of what it takes
+
+
 def _takes_periods(function: Any) -> bool:
     try:
-        inspect.signature(function).bind({}, periods=1)
+        data = {"data": None} if _has_parameter(function, "data") else {}
+        inspect.signature(function).bind({}, periods=1, **data)
     except TypeError:
         return False
     except ValueError:

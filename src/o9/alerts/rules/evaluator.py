@@ -222,7 +222,7 @@ class Judge:
             if rule_facts.died(row):
                 if (death := rule_facts.death_facts(store, row)) is not None:
                     read.take(Scope.DEATH, [death])
-            elif rule_facts.ended(row) and (state := store.get(name)) is not None:
+            elif rule_facts.ended(row) and (state := store.get(name)) is not None and not rule_facts.is_placebo(state):
                 if state.status is OptimizationStatus.COMPLETED:
                     read.mend(name, {Scope.DEATH})
                     for before in rule_facts.retried(store, state):

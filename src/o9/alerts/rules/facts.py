@@ -51,14 +51,18 @@ def died(row: Row) -> bool:
     return swept and row["from_status"] != S.CREATED.value
 
 
+def is_placebo(state: OptimizationState) -> bool:
+    return "placebo_of" in state.metadata
+
+
 def ended(row: Row) -> bool:
     return row["to_status"] in {status.value for status in _FLAGS}
 
 
 def death_facts(store: Store, row: Row) -> Facts | None:
-    """None where it was pruned meanwhile."""
+    """None where it was pruned meanwhile, and of a placebo run: nobody is told of those."""
     state, holding = store.get(row["optimization_id"]), store.holding(row["optimization_id"])
-    if state is None or holding is None:
+    if state is None or holding is None or is_placebo(state):
         return None
     figures = {"deaths": float(holding.deaths), "attempt": float(row["attempt"])}
     return _of_optimization(state, figures, row["message"], row["at"])
@@ -143,9 +147,9 @@ def retried(store: Store, state: OptimizationState) -> Iterator[str]:
 
 
 def report_facts(store: Store, row: Row) -> Facts | None:
-    """What a health report says; None where it was pruned meanwhile."""
+    """What a health report says; None where it was pruned meanwhile, and of a placebo run."""
     state = store.get(row["optimization_id"])
-    if state is None:
+    if state is None or is_placebo(state):
         return None
     report, checks = row["report"], row["checks"]
     bad = {part: [check for check in checks if _is_bad(check, part)] for part in _JUDGED}

@@ -1,0 +1,96 @@
+"""Placebo runs: the same search as one that has completed, again and again on data whose edge was destroyed.
+
+Contract. They go through the queue like all work. Number k has an id, a sampler's seed and data that follow from the
+optimization and k alone, so that asking again queues none twice. Each counts in a family of its own, has no hold-out
+evaluated, and raises no alert.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from o9.lifecycle.submission import new_optimization, submit
+from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus
+from o9.model.validation import ID_LIMIT, NAME_LIMIT
+from o9.store.store import Store
+
+RUNS = 19  # the fewest with which p can be 0.05
+MOST_RUNS = 9_999
+_OF_THE_FIRST_ALONE = ("after", "retry_of", "retry_from_step", "family", "seed")
+
+
+async def submit_placebos(
+    store: Store,
+    optimization_id: str,
+    runs: int = RUNS,
+    *,
+    node: str = "",
+    allowed_imports: tuple[str, ...] | None = None,
+) -> list[OptimizationState]:
+    """Queue placebo runs 1 to `runs`, those that are not there yet; answers with all, by number.
+
+    Raises OptimizationValidationError where it has not completed with a best, is a placebo run itself, or has an
+    objective that is not given its data; OptimizationNotFoundError where there is none.
+    """
+    if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= MOST_RUNS:
+        raise OptimizationValidationError("runs", f"expected a whole number from 1 to {MOST_RUNS:,}, got {runs!r:.60}")
+    origin = await store.read_async(store.get, optimization_id)
+    if origin is None:
+        raise OptimizationNotFoundError(
+            f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
+        )
+    _check(origin)
+    known = (await store.read_async(store.placebos, optimization_id)).run_ids
+    found: list[OptimizationState] = []
+    for number in range(1, runs + 1):
+        state = await store.read_async(store.get, known[number]) if number in known else None
+        if state is None and number not in known:  # one that was pruned has left its value
+            state = await submit(store, placebo(origin, number), node=node, allowed_imports=allowed_imports)
+        found += [state] if state is not None else []
+    return found
+
+
+def placebo(origin: OptimizationState, number: int) -> OptimizationState:
+    """What is submitted as placebo run `number` of `origin`."""
+    seed = hashlib.blake2b(f"{origin.metadata.get('seed')}/{number}".encode(), digest_size=4).digest()
+    kept = {key: value for key, value in origin.metadata.items() if key not in _OF_THE_FIRST_ALONE}
+    name, ending = origin.optimization_id, f"-placebo-{number}"
+    if len(name) + len(ending) > ID_LIMIT:
+        name = f"{name[: ID_LIMIT - len(ending) - 9]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+    return new_optimization(
+        {
+            "optimization_id": f"{name}{ending}",
+            "name": f"{origin.name[: NAME_LIMIT - 20]} (placebo {number})",
+            "optimization_type": origin.optimization_type,
+            "priority": OptimizationPriority.LOW,
+            "total_steps": origin.total_steps,
+            "parameters": origin.parameters,
+            "metadata": kept
+            | {
+                "placebo_of": origin.optimization_id,
+                "placebo_number": number,
+                "seed": int.from_bytes(seed, "big"),
+                "family": f"placebo of {origin.optimization_id}",
+            },
+        }
+    )
+
+
+def waiting(states: Sequence[OptimizationState]) -> list[str]:
+    """The ids of those that have not ended."""
+    return [state.optimization_id for state in states if state.status not in ENDED]
+
+
+def _check(origin: OptimizationState) -> None:
+    name = origin.optimization_id
+    if "placebo_of" in origin.metadata:
+        raise OptimizationValidationError(
+            "placebo_of", f"{name!r} is a placebo run itself; name {origin.metadata['placebo_of']!r}"
+        )
+    if origin.status is not OptimizationStatus.COMPLETED or not origin.optimized_parameters:
+        raise OptimizationValidationError(
+            "placebo_of", f"{name!r} is {origin.status.value}: only what has completed with a best can be compared"
+        )

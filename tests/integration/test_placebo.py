@@ -1,0 +1,140 @@
+"""`o9 placebo`: of a real edge and of none, killed in the middle, and out of everybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import o9_testing
+import pytest
+import zygote
+from command_line import O9
+from store_backend import Requests
+
+from o9.cli.main import main
+from o9.store.store import Store
+
+pytestmark = pytest.mark.slow  # each starts processes that import Prefect
+DESK = """
+import numpy as np
+from OptimizationStateAggregator import Evaluation, objective
+
+def load(keeps):
+    shocks = np.random.default_rng(8).normal(0.0, 0.01, 400)
+    for row in range(1, 400):
+        shocks[row] += keeps * shocks[row - 1]
+    return shocks
+
+def trending():
+    return load(0.5)
+
+def walk():
+    return load(0.0)
+
+SPACE = {"days": {"type": "int", "low": 1, "high": 20}}
+
+def follow(parameters, data):
+    mean = np.convolve(data, np.ones(parameters["days"]) / parameters["days"])[: len(data)]
+    return Evaluation(returns=np.append(0.0, np.sign(mean[:-1]) * data[1:]), periods_per_year=252)
+
+@objective("edge", data=trending, search_space=SPACE)
+def edge(parameters, data):
+    return follow(parameters, data)
+
+@objective("none", data=walk, search_space=SPACE)
+async def none(parameters, *, data):
+    return follow(parameters, data)
+
+@objective("blind", data="prices-v1", search_space=SPACE)
+def blind(parameters):
+    return float(parameters["days"])
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    o9_testing.session_server()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "desk", raising=False)
+    Path("desk.py").write_text(DESK)
+    batch = [
+        {
+            "optimization_id": name,
+            "total_steps": 2,
+            "metadata": {"objective": f"desk:{name}", "seed": 5, "sampler": "tpe", "trials_per_step": 3},
+        }
+        for name in ("edge", "none", "blind")
+    ]
+    Path("batch.yaml").write_text(json.dumps(batch))
+    told = o9("run", "batch.yaml")
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def o9(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return zygote.run([*O9, *arguments])
+
+
+def finished(store: Store, name: str) -> list[float]:
+    return store.placebos(name).finished
+
+
+def best_of(store: Store, name: str) -> float:
+    return max(trial.value or 0.0 for trial in store.trials(name))
+
+
+def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    killed = zygote.start(
+        [*O9, "placebo", "edge", "--wait"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, env={**os.environ, "O9_LEASE_SECONDS": "2"},
+    )  # fmt: skip
+    with Store("optimization_state.db") as store:
+        tried = store.family_trials(store.trials("edge")[0].family, "edge").counts
+        end = time.monotonic() + 60 * o9_testing.PATIENCE
+        while len(finished(store, "edge")) < 3:
+            assert time.monotonic() < end, "it did not come true in time"
+            time.sleep(0.05)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait(30)
+        told = json.loads(o9("placebo", "edge", "--wait", "--json").stdout)
+        assert (told["finished"], told["waiting"], told["p_value"]) == (19, 0, 1 / 20)
+        assert told["grade"] in ("plausible", "confirmed")
+        runs = store.placebos("edge").run_ids
+        assert (sorted(runs), len(set(runs.values()))) == (list(range(1, 20)), 19)
+        assert all(len(store.trials(name)) == 6 for name in runs.values())
+        assert len({best_of(store, name) for name in runs.values()}) > 15  # each has data and a seed of its own
+        assert finished(store, "edge") == [best_of(store, runs[number]) for number in range(1, 20)]
+        # Out of everybody's way:
+        assert store.family_trials(store.trials("edge")[0].family, "edge").counts == tried
+        assert {state.optimization_id for state in store.list().items} == {"edge", "none", "blind"}
+        ranked = store.ranked("current_performance", "maximize", 50, largest_first=True)
+        assert {row["optimization_id"] for row in ranked} == {"edge", "none", "blind"}
+        assert store.looks(store.trials("edge")[0].family, "edge") == 0
+        verdict = store.health_verdicts(["edge"])["edge"]["verdict"]
+        assert (verdict["figures"]["placebo_p_value"], verdict["figures"]["placebo_runs"]) == (0.05, 19)
+
+    assert main(["list", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert main(["list", "--json", "--all"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 22
+    told = json.loads(o9("placebo", "none", "--runs", "4", "--wait", "--json").stdout)
+    with Store("optimization_state.db") as store:
+        values, own = finished(store, "none"), best_of(store, "none")
+    assert len(values) == 4
+    assert told["p_value"] == (1 + sum(value >= own for value in values)) / 5 > 0.2
+    assert main(["placebo", "blind"]) == 1
+    assert "metadata.placebo_of" in capsys.readouterr().err
+    assert main(["placebo", "edge-placebo-1"]) == 1
+    with Store("optimization_state.db") as store, asyncio.Runner() as runner:
+        requests = Requests(store, runner)
+        # From outside its objective may be named only where O9_ALLOWED_IMPORTS says so.
+        for name, body, code in (("none", b"{}", 422), ("none", b'{"runs": 0}', 422), ("ghost", b"{}", 404)):
+            assert requests.send(f"/optimizations/{name}/placebo", "POST", body=body)[0] == code
+        assert len(store.placebos("none").run_ids) == 4
+        assert store.placebos("blind").run_ids == {}

@@ -1,0 +1,115 @@
+"""Data whose edge was destroyed, and the p-value of a placebo by its exact formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from o9.health.placebo import placebo_of
+from o9.strategies.resampling import DataError, stationary_rows, without_edge
+
+ROWS = 400
+
+
+def trending(rows: int = 4_000) -> Any:
+    """Returns of which each keeps 0.8 of the one before."""
+    shocks = np.random.default_rng(1).normal(0.0, 0.01, rows)
+    found = shocks.copy()
+    for row in range(1, rows):
+        found[row] += 0.8 * found[row - 1]
+    return found
+
+
+def kept(returns: Any) -> float:
+    return float(np.corrcoef(returns[1:], returns[:-1])[0, 1])
+
+
+def test_the_p_value_counts_those_at_least_as_good() -> None:
+    for value, others, maximize, p in (
+        (1.0, [0.5] * 19, True, 1 / 20),
+        (1.0, [1.0, 0.5, 2.0, 0.1], True, 3 / 5),
+        (1.0, [1.0, 0.5, 2.0, 0.1], False, 4 / 5),
+        (9.0, [1.0], True, 1 / 2),
+    ):
+        found = placebo_of(value, others, maximize=maximize)
+        assert found is not None
+        assert (found.p_value, found.runs) == (p, len(others))
+    assert placebo_of(1.0, [], maximize=True) is None
+
+
+def test_the_bootstrap_destroys_the_order_and_long_blocks_keep_it() -> None:
+    returns = trending()
+    assert abs(kept(without_edge(returns, "bootstrap", 3))) < 0.05
+    assert kept(without_edge(returns, "bootstrap:50", 3)) > 0.7
+    assert kept(returns) > 0.75
+    prices = pd.Series(100 * np.cumprod(1 + returns), index=pd.date_range("2010-01-01", periods=len(returns)))
+    drawn = without_edge(prices, "bootstrap", 3)
+    assert (drawn.index.equals(prices.index), drawn.iloc[0]) == (True, prices.iloc[0])
+    ratios = (drawn / drawn.shift()).dropna().to_numpy()
+    assert abs(kept(ratios)) < 0.05
+    assert np.isin(ratios.round(9), (1 + returns[1:]).round(9)).all()
+    assert ratios.mean() == pytest.approx((1 + returns[1:]).mean(), abs=0.002)
+
+
+def test_it_follows_from_the_seed_and_changes_nothing() -> None:
+    data = pd.DataFrame(np.random.default_rng(2).normal(size=(ROWS, 3)), columns=list("abc"))
+    before = data.copy()
+    one, again, other = (without_edge(data, "bootstrap:5", seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, again)
+    pd.testing.assert_frame_equal(data, before)
+    assert not one.equals(other)
+
+
+def test_what_holds_at_one_moment_stays() -> None:
+    generator = np.random.default_rng(4)
+    market = generator.normal(0.0, 0.01, ROWS)
+    data = {"market": market, "lever": (2 * market).tolist(), "prices": 100 * np.cumprod(1 + market)}
+    drawn = without_edge(data, "bootstrap", 1)
+    assert np.allclose(np.array(drawn["lever"]), 2 * drawn["market"])
+    assert np.allclose(drawn["prices"][1:] / drawn["prices"][:-1], 1 + drawn["market"][1:])
+    close = data["prices"]
+    bars = pd.DataFrame(
+        {"Open": close * 0.999, "High": close * 1.01, "Low": close * 0.98, "Close": close, "Volume": 7.0}
+    )
+    found = without_edge(bars, "bootstrap", 1)
+    assert (found["Low"] <= found["Close"]).all()
+    assert (found["Close"] <= found["High"]).all()
+    assert np.allclose(found["High"] / found["Close"], 1.01)
+    assert (found["Volume"] == 7.0).all()
+
+
+def test_signals_are_shifted_and_functions_called() -> None:
+    signals, prices = np.arange(float(ROWS)), np.arange(ROWS) + 1.0
+    moved, same = without_edge((signals, prices), "shift", 5)
+    assert same is prices
+    assert sorted(moved) == sorted(signals)
+    assert ROWS // 10 <= moved[0] <= ROWS - ROWS // 10
+    mapping = without_edge({"signals": signals, "prices": prices}, "shift", 5)
+    assert np.array_equal(mapping["signals"], moved)
+    assert without_edge(signals, lambda data, generator: data[::-1], 5)[0] == ROWS - 1
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        ("prices-v1", "bootstrap"),
+        (np.arange(5.0), "bootstrap"),
+        (np.array([1.0, np.nan] * 20), "bootstrap"),
+        ({"a": np.arange(30.0), "b": np.arange(40.0)}, "bootstrap"),
+        (pd.DataFrame({"a": ["x"] * 30}), "bootstrap"),
+        (np.arange(30.0), "shift"),
+    ],
+)
+def test_what_cannot_be_resampled(data: Any, kind: str) -> None:
+    with pytest.raises(DataError):
+        without_edge(data, kind, 1)
+
+
+def test_blocks_have_their_length_on_average() -> None:
+    for block in (1, 20):
+        rows = stationary_rows(50_000, block, np.random.default_rng(1))
+        assert 1 + np.mean(np.diff(rows) % 50_000 != 1) ** -1 == pytest.approx(1 + block, rel=0.1)
+        assert (rows.min() >= 0, rows.max() < 50_000) == (True, True)
