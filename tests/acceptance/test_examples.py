@@ -49,6 +49,11 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^coin flips: Sharpe ratio \d\.\d+, (lost|unproven): ",
         r"^an edge: Sharpe ratio \d\.\d+, confirmed: ",
     ),
+    "hold_out.py": (
+        r"^(confirmed|plausible|unproven): look 1 at the hold-out$",
+        r"^(confirmed|plausible|unproven): look 2 at the hold-out$",
+        r"^of 4 placebo runs: p = 0\.20$",
+    ),
     "api.py": (
         *(
             pattern
