@@ -59,7 +59,7 @@ def _run(url: str | None, ids: list[str]) -> bool:
                 await aggregator.resume_optimization(name)
         return ids
 
-    return conduct(url, begin).interrupted
+    return conduct(url, begin, ids).interrupted
 
 
 async def _verdict(store: Store, optimization_id: str) -> Verdict | None:
