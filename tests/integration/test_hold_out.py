@@ -69,6 +69,34 @@ def slow(parameters):
 def worst_day(returns, periods_per_year):
     return returns.min()
 """
+JUDGED = """
+import numpy as np
+from OptimizationStateAggregator import Evaluation, objective
+
+DAY, PAST, ALL = 0.01, 2520, 3780  # ten years to search, five held out
+MARKET = np.random.default_rng(1).normal(0.0003, DAY, ALL)
+
+def returns_of(parameters, edge, later):
+    # Annual Sharpe ratios before the cut and behind it, of strategies that hold none of the market.
+    noise = np.random.default_rng([2, int(parameters["x"])]).normal(0.0, DAY, ALL)
+    yearly = np.where(np.arange(ALL) < PAST, edge, later)
+    return noise + yearly * DAY / 252**0.5
+
+def persists(parameters):
+    return Evaluation(returns=returns_of(parameters, 2.0, 2.0), periods_per_year=252, baseline_returns=MARKET)
+
+def without_baseline(parameters):
+    return Evaluation(returns=returns_of(parameters, 2.0, 2.0), periods_per_year=252)
+
+def neutral(parameters):
+    return without_baseline(parameters)
+
+def dies(parameters):
+    return Evaluation(returns=returns_of(parameters, 2.0, -1.0), periods_per_year=252, baseline_returns=MARKET)
+
+def mute(parameters):
+    return Evaluation(returns=returns_of(parameters, 0.0, -1.5), periods_per_year=252, baseline_returns=MARKET)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +231,47 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come true in time"
         time.sleep(0.05)
+
+
+def verdict_of(name: str) -> dict[str, Any]:
+    with Store("optimization_state.db") as store:
+        found: dict[str, Any] = store.health_verdicts([name])[name]["verdict"]
+    return found
+
+
+def test_what_is_held_out_decides_and_a_second_look_halves_the_level() -> None:
+    Path("judged.py").write_text(JUDGED)
+    space = {"x": {"type": "int", "low": 0, "high": 99}}
+    search = {"search_space": space, "hold_out": "5y", "trials_per_step": 25}
+
+    def judged(name: str, objective: str, steps: int = 1, **metadata: Any) -> dict[str, Any]:
+        found = entry(name, "", steps, **search)
+        found["metadata"] |= {"objective": f"judged:{objective}"} | metadata
+        return found
+
+    told = o9(
+        "run",
+        write(
+            judged("persists", "persists"),
+            judged("none", "without_baseline"),
+            judged("neutral", "neutral", market_neutral=True),
+            judged("dies", "dies"),
+            judged("mute", "mute", 4, sampler="grid"),
+        ),
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert len(ledger("mute")) == 100
+    found = {name: verdict_of(name) for name in ("persists", "none", "neutral", "dies", "mute")}
+    assert {name: verdict["grade"] for name, verdict in found.items()} == {
+        "persists": "confirmed", "none": "unproven", "neutral": "confirmed", "dies": "lost", "mute": "lost",
+    }  # fmt: skip
+    assert found["none"]["reason"] == "no_baseline"
+    assert {found[name]["reason"] for name in ("dies", "mute")} == {"hold_out_negative"}
+    assert found["persists"]["figures"]["hold_out_observations"] == 1260
+    levels = [(found["persists"]["figures"][name]) for name in ("looks", "hold_out_level")]
+    assert levels == [1, pytest.approx(0.95)]
+    assert o9("run", write(judged("again", "persists", seed=4))).returncode == 0
+    figures = verdict_of("again")["figures"]
+    assert (figures["looks"], figures["hold_out_level"]) == (2, pytest.approx(0.975))
+    assert o9("health", "again").returncode == 0  # a report once more is no new look
+    assert verdict_of("again")["figures"]["looks"] == 2
