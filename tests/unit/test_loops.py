@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
-from o9.model.loops import Backoff, ErrorBoundary, check_loop, periodic, retried
+from o9.model.loops import Backoff, ErrorBoundary, cancelled, check_loop, periodic, retried
 
 logger = logging.getLogger("o9.test")
 
@@ -135,3 +135,10 @@ async def test_a_call_from_another_event_loop_is_told_how_to_come_here() -> None
 
     with pytest.raises(OptimizationError, match="run_coroutine_threadsafe"):
         await asyncio.to_thread(asyncio.run, elsewhere())
+
+
+async def test_cancelled_tasks_have_ended_when_it_returns_and_one_that_is_none_is_no_fault() -> None:
+    tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(3)]
+    await cancelled(None, *tasks)
+    assert all(task.cancelled() for task in tasks)
+    await cancelled()

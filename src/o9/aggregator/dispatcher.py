@@ -29,7 +29,7 @@ from o9.mirror.run_registry import RUNS, Tracked
 from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.exhaustion import is_exhausted
-from o9.model.loops import Backoff, ErrorBoundary, periodic, retried
+from o9.model.loops import Backoff, ErrorBoundary, cancelled, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
 from o9.store.leases import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
@@ -116,8 +116,7 @@ class Dispatcher:
         """Take nothing more; let each running step commit, and cut off those that take longer than the grace."""
         if self._loop_task is None:
             return
-        self._loop_task.cancel()
-        await asyncio.wait({self._loop_task}, timeout=STOP_GRACE_SECONDS)
+        await cancelled(self._loop_task, seconds=STOP_GRACE_SECONDS)
         for asking in list(self._asking.values()):
             asking.cancel()
         for running in self._running.values():
@@ -149,8 +148,7 @@ class Dispatcher:
     async def _disconnect(self) -> None:
         if self._loop_task is None or self._client is None:
             return
-        self._loop_task.cancel()
-        await asyncio.wait({self._loop_task}, timeout=STOP_GRACE_SECONDS)
+        await cancelled(self._loop_task, seconds=STOP_GRACE_SECONDS)
         self._loop_task = None
         await self._client.__aexit__(None, None, None)
         self._client = None

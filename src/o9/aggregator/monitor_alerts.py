@@ -16,7 +16,7 @@ from datetime import timedelta
 from o9.alerts.rules.rules import told_by_rule
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import OptimizationConflictError, OptimizationError
-from o9.model.loops import ErrorBoundary, periodic
+from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.monitor.monitor import OptimizationMonitor
 
@@ -43,10 +43,8 @@ class MonitorAlerts:
 
     async def stop(self) -> None:
         """What is found then is over when nobody has found it for OVER_AFTER."""
-        if self._repeating is not None:
-            repeating, self._repeating = self._repeating, None
-            repeating.cancel()
-            await asyncio.wait({repeating})
+        repeating, self._repeating = self._repeating, None
+        await cancelled(repeating)
         self._found.clear()
 
     async def _on_found(self, alert: OptimizationAlert) -> None:

@@ -24,7 +24,7 @@ from o9.lifecycle.heartbeat import ONLY, NodeHeartbeat
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
-from o9.model.loops import ErrorBoundary, periodic
+from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.settings import settings
 from o9.store.store import Store
 from o9.strategies.watchdog import Watchdog
@@ -104,10 +104,7 @@ class Node:
 
     async def stop(self) -> None:
         """Take nothing more; what runs commits its step and waits for the next attempt."""
-        helpers = {task for task in (*self._tasks, self._caretaker) if task is not None}
-        for task in helpers:
-            task.cancel()
-        await asyncio.wait(helpers)
+        await cancelled(*self._tasks, self._caretaker)
         await self._listener.stop()
         await asyncio.gather(self._scheduler.stop(), self.dispatcher.stop())
         await asyncio.to_thread(self._heartbeat.stop)

@@ -25,7 +25,7 @@ from o9.blocks.store import store_here
 from o9.flows.process import running_beside
 from o9.mirror.removal import SCHEDULED_TAG, TAG
 from o9.model.errors import OptimizationStoreError
-from o9.model.loops import ErrorBoundary, periodic
+from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.store.leadership import AcquireLeadership, ReleaseLeadership
@@ -57,16 +57,13 @@ class Scheduler:
         ]
 
     async def stop(self) -> None:
-        for task in self._keeping:
-            task.cancel()
+        await cancelled(*self._keeping)
         self._keeping = []
         runs = set(self._running.values())
         late = (await asyncio.wait(runs, timeout=STOP_GRACE_SECONDS))[1] if runs else set()
         for run in late:
             logger.warning("%s is cut off: it was not done within %g s", run.get_name(), STOP_GRACE_SECONDS)
-            run.cancel()
-        if late:
-            await asyncio.wait(late, timeout=STOP_GRACE_SECONDS)
+        await cancelled(*late, seconds=STOP_GRACE_SECONDS)
 
     async def _keep(self, schedule: Schedule, flow: Flow[..., Any]) -> None:
         due = utc_now() + schedule.after

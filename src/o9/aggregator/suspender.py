@@ -31,7 +31,7 @@ from o9.lifecycle.suspension import (
     shortage,
     turn_to_go,
 )
-from o9.model.loops import LEAST_SECONDS, ErrorBoundary, periodic
+from o9.model.loops import LEAST_SECONDS, ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import VERBS, Intent, SuspendedFor
@@ -103,10 +103,7 @@ class Suspender:
 
     async def stop(self) -> None:
         """What is suspended waits for another node, or for the next start."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancelled(*self._tasks)
         self._tasks, self._short = [], None
 
     async def look(self) -> None:

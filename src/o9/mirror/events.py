@@ -28,7 +28,7 @@ from o9.mirror.interpretation import may_ask
 from o9.mirror.observed_state import FLOW, ObservedState, Run, observed_in
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
-from o9.model.loops import Backoff
+from o9.model.loops import Backoff, cancelled
 from o9.store.store import Store
 from o9.store.transitions import Cause
 
@@ -76,21 +76,15 @@ class EventListener:
 
     async def stop(self) -> None:
         """What was heard and not recorded yet is the reconciler's."""
-        tasks = {task for task in (self._listening, *self._taking.values()) if task is not None}
-        self._listening = None
-        self._taking = {}
+        tasks = (self._listening, *self._taking.values())
+        self._listening, self._taking = None, {}
         self._waiting, self._count = {}, 0
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cancelled(*tasks)
 
     async def reconnect(self) -> None:
         """Listen to the server that the settings name now."""
         listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-            await asyncio.wait({listening})
+        await cancelled(listening)
         await self.start()
 
     async def connected(self) -> None:

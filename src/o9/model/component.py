@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, ClassVar
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.loops import ErrorBoundary, check_loop
+from o9.model.loops import ErrorBoundary, cancelled, check_loop
 
 logger = logging.getLogger(__name__)
 CALLBACK_SECONDS = 30.0
@@ -67,11 +67,7 @@ class Component:
             self._started = False
             repeating, self._repeating = self._repeating, []
             # One of them may be what stops it, in a callback: that one ends by itself behind its look.
-            others = [task for task in repeating if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            if others:
-                await asyncio.wait(others)
+            await cancelled(*(task for task in repeating if task is not asyncio.current_task()))
             await self._end()
 
     async def cleanup(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationError
 
@@ -79,6 +79,15 @@ async def periodic(
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await wake.wait()
+
+
+async def cancelled(*tasks: asyncio.Task[Any] | None, seconds: float | None = None) -> None:
+    """Cancel these tasks, and wait until they have ended, for `seconds` at most."""
+    waiting = [task for task in tasks if task is not None]
+    for task in waiting:
+        task.cancel()
+    if waiting:
+        await asyncio.wait(waiting, timeout=seconds)
 
 
 def check_loop(owner: asyncio.AbstractEventLoop | None, what: str) -> None:
