@@ -45,7 +45,7 @@ TRIES = 10  # to change what others change at the same time
 END_SECONDS = 20.0  # what is cancelled has ended by then, and Prefect has said so
 POLL_SECONDS = 0.05
 _ABSENT = object()
-_AT_SUBMISSION = ("after", "retry_of", "retry_from_step", "placebo_of")
+_AT_SUBMISSION = ("after", "retry_of", "retry_from_step", "placebo_of", "placebo_number")
 _WHY_KEPT = {
     Because.AWAITED: "others are to run after it: cancel or delete those first",
     Because.OPEN_RUN: "Prefect has not said yet how its flow run ended: ask again in a minute",
