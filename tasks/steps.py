@@ -33,7 +33,7 @@ from o9.lifecycle.streak import is_hopeless, streak_of
 from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import Intent, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.monitor.resources import Meter
@@ -44,6 +44,7 @@ from o9.store.placebos import KeepPlacebo
 from o9.store.provenance import RecordProvenance
 from o9.store.rankings import BEST_METRICS
 from o9.store.transitions import Cause, Transition
+from o9.strategies.baseline import baseline_value
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
 from o9.strategies.protocol import StepResult
@@ -219,6 +220,7 @@ async def _commit(
     attempt: Attempt, state: OptimizationState, step: int, result: StepResult, seconds: float
 ) -> Acknowledged:
     direction = direction_of(state)
+    await _fill_baseline(attempt, state, result.trials)
     best = best_of(result.trials, direction, attempt.best)
     if result.best_value is not None and (best is None or is_better(result.best_value, best.value, direction)):
         best = Best(result.best_value, result.best_parameters or {})
@@ -247,6 +249,20 @@ async def _commit(
     attempt.best, attempt.checkpoint = best, dict(result.checkpoint)
     attempt.streak = streak_of(result.trials, attempt.streak)
     return acknowledged
+
+
+async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
+    """Where no baseline is given, what its returns are worth takes its place, if their score is known."""
+    if baseline_of(state) is not None:
+        return
+    for trial in trials:
+        if trial.value is None or trial.returns is None or trial.baseline_returns is None:
+            continue
+        found = baseline_value(trial.value, trial.returns, trial.baseline_returns, trial.periods_per_year)
+        if found is not None:
+            state.baseline_performance = found
+            await attempt.amend(baseline_performance=found)
+            return
 
 
 async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:

@@ -20,7 +20,7 @@ from o9.model.errors import (
     OptimizationStateError,
     OptimizationValidationError,
 )
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import FIGURES, GIVEN, OptimizationState
 from o9.model.settings import settings
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
 from o9.model.validation import validate_changes, validate_metadata
@@ -145,7 +145,13 @@ def _asked(
 
     Raises OptimizationValidationError, and OptimizationStateError for what is fixed at submission.
     """
-    after = OptimizationState.from_dict(before.to_dict() | dict(fields))
+    typed = dict(fields)
+    if typed.keys() < OptimizationState.__dataclass_fields__.keys():  # else it is a state as it was read
+        zeros = {name for name in FIGURES if typed.get(name) == 0 and (exact or getattr(before, name))}
+        metadata = typed.get("metadata", before.metadata)
+        if zeros and isinstance(metadata, Mapping):
+            typed["metadata"] = {**metadata, GIVEN: sorted(zeros.union(metadata.get(GIVEN, ())))}
+    after = OptimizationState.from_dict(before.to_dict() | typed)
     for each in dataclasses.fields(before):
         if each.name not in REPLACEABLE and getattr(before, each.name) != getattr(after, each.name):
             raise _not_theirs(before.optimization_id, each.name)

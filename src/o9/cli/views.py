@@ -19,7 +19,7 @@ from o9.cli.follow import Crew, is_parked, is_watched
 from o9.health.grades import Verdict
 from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs, sentence
 from o9.lifecycle.effect import direction_of, is_better
-from o9.model.optimization import DEMONSTRATION, OptimizationState, strategy_of
+from o9.model.optimization import DEMONSTRATION, OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.queries import Holding
@@ -283,11 +283,11 @@ def _result(record: Record) -> str:
     if value is None:
         return "nothing has succeeded" if state.status in ENDED else "nothing yet"
     parts = [words.number(value) + (f" in trial {record.best.number}" if record.best else "")]
-    if state.baseline_performance:
+    if baseline_of(state) is not None:
         parts.append(f"baseline {words.baseline(state)} (improvement {words.improvement(state)})")
-    if state.target_performance:
-        reached = not is_better(state.target_performance, value, direction_of(state))
-        parts.append(f"target {words.number(state.target_performance)} {'reached' if reached else 'not reached'}")
+    if (target := target_of(state)) is not None:
+        reached = not is_better(target, value, direction_of(state))
+        parts.append(f"target {words.number(target)} {'reached' if reached else 'not reached'}")
     return ", ".join(parts)
 
 

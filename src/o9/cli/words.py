@@ -16,7 +16,7 @@ from o9.cli.escape import shown
 from o9.health.grades import Grade, Verdict
 from o9.health.verdict_words import GRADES, marked
 from o9.lifecycle.effect import Direction, is_better
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import OptimizationStatus
 from o9.model.trial import Trial
 
@@ -165,13 +165,15 @@ def better(best: Trial | None, other: Trial, direction: Direction) -> Trial | No
 
 
 def baseline(state: OptimizationState) -> str:
-    return number(state.baseline_performance) if state.baseline_performance else NOTHING
+    return number(baseline_of(state))
 
 
 def improvement(state: OptimizationState) -> str:
-    """Over the baseline, `+12.3 %`; nothing where there is no baseline or no value yet."""
-    if best_value(state) is None or not state.baseline_performance:
+    """Over the baseline, `+12.3 %`; of a baseline of 0 no share, `+0.65`; nothing where there is none, or no value."""
+    if best_value(state) is None or baseline_of(state) is None:
         return NOTHING
+    if not state.baseline_performance:
+        return f"{state.performance_improvement:+.4g}"
     return f"{100 * state.performance_improvement:+.1f} %"
 
 

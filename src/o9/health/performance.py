@@ -8,6 +8,7 @@ from __future__ import annotations
 from o9.health.checks import Check, unknown
 from o9.health.facts import Facts
 from o9.lifecycle.effect import improvement, is_better
+from o9.model.optimization import baseline_of, target_of
 from o9.model.states import TrialState
 
 BASELINE, TARGET = "performance.baseline", "performance.target"
@@ -25,14 +26,16 @@ def baseline(facts: Facts) -> Check:
     state, value = facts.state, facts.value
     if value is None:
         return unknown(BASELINE, "nothing has been reached yet", "look at the trials' errors", essential=True)
-    if not state.baseline_performance:
-        if not state.target_performance:
+    before = baseline_of(state)
+    if before is None:
+        if target_of(state) is None:
             why = "neither baseline_performance nor target_performance is given"
             return unknown(BASELINE, why, "give the figure that the best is to be better than", essential=True)
         return unknown(BASELINE, "no baseline_performance is given")
-    gain = improvement(value, state.baseline_performance, facts.direction)
-    words = f"the best is {value:.6g}, the baseline {state.baseline_performance:.6g}: {gain:+.1%} better"
-    better = is_better(value, state.baseline_performance, facts.direction)
+    gain = improvement(value, before, facts.direction)
+    words = f"the best is {value:.6g}, the baseline {before:.6g}: "
+    words += f"{gain:+.1%} better" if before else f"{gain:+.4g} better"
+    better = is_better(value, before, facts.direction)
     remedy = "" if better else "keep what there was before, or search elsewhere"
     return Check(BASELINE, 1.0 if better else 0.0, words, remedy, evidence={"improvement": gain})
 
@@ -40,7 +43,7 @@ def baseline(facts: Facts) -> Check:
 def target(facts: Facts) -> list[Check]:
     """How much of the way from the baseline to the target is done; left out where no target is given."""
     state, value = facts.state, facts.value
-    if value is None or not state.target_performance:
+    if value is None or target_of(state) is None:
         return []
     way = state.target_performance - state.baseline_performance
     if way == 0 or (way > 0) != (facts.direction == "maximize"):

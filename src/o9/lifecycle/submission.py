@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from o9.model.errors import Faults, OptimizationNotFoundError, OptimizationValidationError
-from o9.model.optimization import OptimizationState, utc_now
+from o9.model.optimization import FIGURES, GIVEN, OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import unknown_keys, validate_new
 from o9.store.codec import content_hash
@@ -45,7 +45,19 @@ def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
         "created_at": now,
         "updated_at": now,
     }
-    return OptimizationState.from_dict(defaults | dict(fields))
+    return OptimizationState.from_dict(defaults | with_given(fields))
+
+
+def with_given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, with the names of those figures in the metadata that are given as 0.
+
+    What has all fields is a state that was written out, and not typed: there 0.0 says nothing.
+    """
+    typed, metadata = dict(fields), fields.get("metadata", {})
+    if typed.keys() >= OptimizationState.__dataclass_fields__.keys() or not isinstance(metadata, Mapping):
+        return typed
+    zeros = [name for name in FIGURES if name in typed and not isinstance(typed[name], bool) and typed[name] == 0]
+    return typed | ({"metadata": {**metadata, GIVEN: zeros}} if zeros and GIVEN not in metadata else {})
 
 
 def prepared(
@@ -199,10 +211,16 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
         description=state.description or origin.description,
         total_steps=state.total_steps or origin.total_steps,
         parameters=state.parameters or origin.parameters,
-        baseline_performance=state.baseline_performance or origin.baseline_performance,
-        target_performance=state.target_performance or origin.target_performance,
+        baseline_performance=_own_or(origin, state, "baseline_performance"),
+        target_performance=_own_or(origin, state, "target_performance"),
         metadata=inherited | state.metadata | {"retry_from_step": steps},
     ), steps
+
+
+def _own_or(origin: OptimizationState, state: OptimizationState, name: str) -> float:
+    value: float = getattr(state, name)
+    inherited: float = getattr(origin, name)
+    return value if value or name in state.metadata.get(GIVEN, ()) else inherited
 
 
 def _worth_keeping(store: Store, origin: OptimizationState) -> int:

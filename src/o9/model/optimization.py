@@ -114,6 +114,23 @@ def strategy_of(metadata: Mapping[str, Any]) -> str:
     return DEMONSTRATION if metadata.get(DEMONSTRATION) is True else str(metadata.get("strategy", "default"))
 
 
+def baseline_of(state: OptimizationState) -> float | None:
+    """Its `baseline_performance`; None where it has none, of which 0.0 is the field's default."""
+    return _figure(state, "baseline_performance")
+
+
+def target_of(state: OptimizationState) -> float | None:
+    """Its `target_performance`; None where it has none."""
+    return _figure(state, "target_performance")
+
+
+def _figure(state: OptimizationState, name: str) -> float | None:
+    value: float = getattr(state, name)
+    return value if value or name in state.metadata.get(GIVEN, ()) else None
+
+
+GIVEN = "given"  # the key of the metadata that says which of the two figures below are 0 and are meant
+FIGURES = ("baseline_performance", "target_performance")
 DEMONSTRATION = "demonstration"  # as a key of the metadata, and as the name of a strategy
 _STATE_KINDS: dict[str, type] = {
     "optimization_type": OptimizationType,

@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import Any
 
 from o9.model.errors import Faults, OptimizationValidationError
-from o9.model.optimization import OptimizationAlert, OptimizationState, as_utc
+from o9.model.optimization import FIGURES, GIVEN, OptimizationAlert, OptimizationState, as_utc
 from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType
 
 ID_LIMIT = 200
@@ -269,6 +269,11 @@ def _limits(field: str, value: Any) -> None:
         _number()(f"{field}.{name}", limit)
 
 
+def _figures(field: str, value: Any) -> None:
+    if not isinstance(value, (list, tuple)) or not all(name in FIGURES for name in value):
+        raise _wrong_type(field, f"a list of {' and '.join(FIGURES)}", value)
+
+
 def _json(kind: type[dict[str, Any]] | type[list[Any]]) -> Check:
     """A check for a dict or list of what JSON can hold, of at most JSON_LIMIT_BYTES as JSON."""
 
@@ -478,6 +483,7 @@ METADATA: dict[str, Key] = {
     "placebo_of": Key("the one whose search it repeats on data without an edge", _check_id),
     "placebo_number": Key("which of the placebo runs of that it is", _integer(1, COUNT_LIMIT)),
     "demonstration": Key("written by O9: nothing to optimize was named", _flag),
+    GIVEN: Key("which of baseline_performance and target_performance are 0, and not left out", _figures),
     "tags": Key("free"),
     "notes": Key("free"),
 }

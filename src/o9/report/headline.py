@@ -12,7 +12,7 @@ from o9.health.checks import PARTS, THRESHOLDS, Check, part_score, part_status
 from o9.health.grades import VERDICT
 from o9.health.unknown import Unknown
 from o9.lifecycle.effect import direction_of, is_better
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, baseline_of, target_of
 from o9.model.states import ENDED, HealthStatus
 from o9.report import words
 
@@ -80,15 +80,16 @@ def performance_figures(
     """What was reached, against what, with how many trials in what time; and the best trial's own metrics."""
     best = Figure("Best value", words.number(value) if value is not None else "none", _against(state, value))
     figures = [best]
-    if state.baseline_performance and value is not None:
-        told = words.share(state.performance_improvement, sign=True)
-        figures.append(Figure("Improvement", told, f"on the baseline, {words.number(state.baseline_performance)}"))
-    elif not state.baseline_performance:
+    baseline, target = baseline_of(state), target_of(state)
+    if baseline is not None and value is not None:
+        gain = state.performance_improvement
+        told = words.share(gain, sign=True) if baseline else f"{'+' if gain > 0 else ''}{words.number(gain)}"
+        figures.append(Figure("Improvement", told, f"on the baseline, {words.number(baseline)}"))
+    elif baseline is None:
         figures.append(Figure("Improvement", "unknown", "no baseline_performance is given"))
-    if state.target_performance:
-        reached = value is not None and not is_better(state.target_performance, value, direction_of(state))
-        told = "reached" if reached else "not reached"
-        figures.append(Figure("Target", words.number(state.target_performance), told))
+    if target is not None:
+        reached = value is not None and not is_better(target, value, direction_of(state))
+        figures.append(Figure("Target", words.number(target), "reached" if reached else "not reached"))
     bad = {name: n for name, n in counts.items() if name != "completed" and n}
     note = ", ".join(f"{n:,} {name}" for name, n in sorted(bad.items())) or ("all completed" if counts else "")
     figures.append(Figure("Trials", f"{sum(counts.values()):,}", note))

@@ -162,7 +162,7 @@ def _ranking(metric: str, rows: Sequence[Mapping[str, Any]]) -> Ranking:
 
 def _newest(state: OptimizationState, report: Row | None) -> Newest:
     reached = bool(state.current_performance or state.optimized_parameters)
-    gained = reached and bool(state.baseline_performance)
+    gained = reached and bool(state.baseline_performance)  # of one of 0 there is no share
     verdict = verdict_of(report["checks"]) if report and report["status"] == state.status.value else None
     return Newest(
         state=state,

@@ -19,7 +19,7 @@ from o9.health.grades import Grade, verdict_of
 from o9.health.verdict_words import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.heartbeat import dead_on_this_host
-from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
 from o9.store.store import Store
@@ -306,10 +306,10 @@ def _effect(state: OptimizationState) -> dict[str, float | None]:
     figures: dict[str, float | None] = {"improvement": None, "short_of_target": None}
     if not state.optimized_parameters:
         return figures
-    if state.baseline_performance:
+    if baseline_of(state) is not None:
         figures["improvement"] = state.performance_improvement
-    if state.target_performance:
-        gap = state.target_performance - state.current_performance
+    if (target := target_of(state)) is not None:
+        gap = target - state.current_performance
         figures["short_of_target"] = -gap if direction_of(state) == "minimize" else gap
     return figures
 
