@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import o9_testing
 import pytest
 import zygote
@@ -30,7 +31,7 @@ from o9.store.store import Store
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 OBJECTIVES = """
 import time
-from OptimizationStateAggregator import Infeasible, objective
+from OptimizationStateAggregator import Evaluation, Infeasible, objective
 
 @objective("crossover-of-desk", search_space={"x": {"type": "float", "low": -5, "high": 5}})
 def crossover(parameters):
@@ -59,6 +60,13 @@ def broken(parameters):
 def sometimes_late(parameters):
     time.sleep(600 if parameters["x"] > 2 else 0.05)
     return parameters["x"]
+
+def traded(parameters):
+    import numpy as np
+    market = np.random.default_rng(1).normal(0.001, 0.01, 250)
+    own = market + np.random.default_rng(2).normal(parameters["x"] / 1e4, 0.001, 250)
+    value = own.mean() / own.std() * 252**0.5
+    return Evaluation(value, returns=own, baseline_returns=market, periods_per_year=252)
 
 def half(parameters):
     if parameters["x"] > 0:
@@ -223,11 +231,14 @@ def test_what_hangs_fails_or_cannot_be_does_not_end_like_the_rest() -> None:
         with_metadata("doomed", "broken", 50, trials_per_step=3),
         with_metadata("impatient", "broken", 50, stop_after_failures=2),
         with_metadata("half", "half", 20, sampler="tpe"),
+        with_metadata("market", "traded", 2),
+        with_metadata("over-0", "traded", 1) | {"baseline_performance": 0},
     )
     told = o9("run", batch)
     assert told.returncode == 3, told.stderr
     assert statuses() == {
         "late": "completed", "cut": "timeout", "doomed": "failed", "impatient": "failed", "half": "completed",
+        "market": "completed", "over-0": "completed",
     }  # fmt: skip
     for trial in ledger("late"):
         assert trial.state.value == ("failed" if trial.parameters["x"] > 2 else "completed")
@@ -242,6 +253,9 @@ def test_what_hangs_fails_or_cannot_be_does_not_end_like_the_rest() -> None:
         assert store.get("cut").results["best_value"] == best
         for name in ("doomed", "impatient"):
             assert "the exchange was closed" in store.get(name).issues[-1]
+        market = np.random.default_rng(1).normal(0.001, 0.01, 250)
+        assert store.get("market").baseline_performance == pytest.approx(market.mean() / market.std() * 252**0.5)
+        assert store.get("over-0").baseline_performance == 0.0
         counts = store.trial_counts("half")
         assert counts.keys() == {"completed", "infeasible"}
         family = ledger("half")[0].family
