@@ -51,7 +51,7 @@ from o9.store.leases import AbandonClaim, Claimed
 from o9.store.runs import SetSuspendedRun
 from o9.store.transitions import Cause, Transition
 from o9.strategies.watchdog import Watchdog
-from o9.tasks.attempt import Attempt, Verdict
+from o9.tasks.attempt import Attempt, Continuation
 from o9.tasks.steps import finalize, hold_out, prepare, record_end, run_step
 
 logger = logging.getLogger(__name__)
@@ -106,44 +106,44 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
         hearing = asyncio.create_task(_hear_intents(attempt))
         watchdog = Watchdog(asyncio.get_running_loop(), give_up_seconds=settings().lease_seconds)
         watchdog.start()
-    name, verdict, results = attempt.claimed.optimization_id, Verdict.GO_ON, None
+    name, following, results = attempt.claimed.optimization_id, Continuation.GO_ON, None
     with bound(optimization=name, attempt=attempt.claimed.attempt):
         try:
             prepared = await prepare(name)
-            step, verdict = prepared["step"], Verdict(prepared["verdict"])
+            step, following = prepared["step"], Continuation(prepared["following"])
             attempt.context = copy_context()
-            while verdict is Verdict.GO_ON:
-                verdict = Verdict(await run_step(name, step))
+            while following is Continuation.GO_ON:
+                following = Continuation(await run_step(name, step))
                 step = max(step + 1, attempt.next_step)
-            if verdict is Verdict.DONE and attempt.holds_out:
-                verdict = Verdict(await hold_out(name))
-            if verdict is not Verdict.REPLACED:
-                results = await finalize(name, verdict.value)
+            if following is Continuation.DONE and attempt.holds_out:
+                following = Continuation(await hold_out(name))
+            if following is not Continuation.REPLACED:
+                results = await finalize(name, following.value)
         except Pause:
             await _suspended_from_outside(attempt, flow_run)
             raise
         except StaleAttemptError as error:
-            verdict = Verdict.REPLACED
+            following = Continuation.REPLACED
             logger.warning("%s", error)
         except Exception as error:
             if not is_exhausted(error):
                 raise
             logger.error("%s is queued again, as this process has run out of what it needs: %r", name, error)
-            verdict = Verdict.REQUEUE
-            await record_end(attempt, verdict)
+            following = Continuation.REQUEUE
+            await record_end(attempt, following)
         finally:
             if hearing is not None and watchdog is not None:
                 hearing.cancel()
                 await asyncio.wait({hearing})
                 await asyncio.to_thread(watchdog.stop)
             await attempt.close()
-    if verdict not in (Verdict.DONE, Verdict.TIME_OUT):  # for the others Prefect calls no hook
+    if following not in (Continuation.DONE, Continuation.TIME_OUT):  # for the others Prefect calls no hook
         _ends_here(flow_run.id)
-    if verdict is Verdict.REPLACED:
+    if following is Continuation.REPLACED:
         return await _taken_from(attempt)
-    if verdict is Verdict.PAUSE and may_be_suspended(flow_run):
+    if following is Continuation.PAUSE and may_be_suspended(flow_run):
         await suspend_until_resumed(attempt.store, name, flow_run)
-    return results if verdict is Verdict.DONE else _END_STATES[verdict](attempt)
+    return results if following is Continuation.DONE else _END_STATES[following](attempt)
 
 
 async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
@@ -153,7 +153,7 @@ async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
     await attempt.write(SetIntent(name, Intent.PAUSE, PREFECT))
     attempt.asked_by = PREFECT
     await attempt.write(SetSuspendedRun(name, str(flow_run.id)))
-    await record_end(attempt, Verdict.PAUSE)
+    await record_end(attempt, Continuation.PAUSE)
     _ends_here(flow_run.id)
 
 
@@ -162,18 +162,18 @@ def _timed_out(attempt: Attempt) -> State[Any]:
     return Failed(name="TimedOut", message=asked)
 
 
-_END_STATES: dict[Verdict, Callable[[Attempt], State[Any]]] = {
-    Verdict.PAUSE: lambda _: State(
+_END_STATES: dict[Continuation, Callable[[Attempt], State[Any]]] = {
+    Continuation.PAUSE: lambda _: State(
         type=StateType.CANCELLED, name="Paused", message="paused; a resume goes on from here"
     ),
-    Verdict.SUSPEND: lambda attempt: State(
+    Continuation.SUSPEND: lambda attempt: State(
         type=StateType.CANCELLED,
         name=SUSPENDED,
         message=f"suspended by {attempt.asked_by or 'O9'}; it goes on by itself",
     ),
-    Verdict.CANCEL: lambda attempt: Cancelled(message=f"cancelled through O9 {attempt.asked_by}".strip()),
-    Verdict.TIME_OUT: _timed_out,
-    Verdict.REQUEUE: lambda _: State(
+    Continuation.CANCEL: lambda attempt: Cancelled(message=f"cancelled through O9 {attempt.asked_by}".strip()),
+    Continuation.TIME_OUT: _timed_out,
+    Continuation.REQUEUE: lambda _: State(
         type=StateType.CANCELLED, name=REQUEUED, message="its node let it go; the next attempt goes on from here"
     ),
 }  # fmt: skip

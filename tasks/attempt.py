@@ -41,7 +41,7 @@ CUT_OFF_SECONDS = 7.0  # longer than strategies give to what they cut off
 STORE_BACKOFF = Backoff(0.2, 2.0)
 
 
-class Verdict(str, Enum):
+class Continuation(str, Enum):
     """What follows a step: the next one, or one of the ways in which an attempt ends."""
 
     GO_ON = "go on"
@@ -55,25 +55,29 @@ class Verdict(str, Enum):
 
 
 # What does not wait for the step in flight to end.
-CUTS_OFF = {Intent.CANCEL: Verdict.CANCEL, Intent.TIME_OUT: Verdict.TIME_OUT, Intent.SUSPEND: Verdict.SUSPEND}
-INTENDED = {**CUTS_OFF, Intent.PAUSE: Verdict.PAUSE}
+CUTS_OFF = {
+    Intent.CANCEL: Continuation.CANCEL,
+    Intent.TIME_OUT: Continuation.TIME_OUT,
+    Intent.SUSPEND: Continuation.SUSPEND,
+}
+INTENDED = {**CUTS_OFF, Intent.PAUSE: Continuation.PAUSE}
 
 
-def verdict_on(intent: Intent, *, stopping: bool, done: bool) -> Verdict:
+def continuation(intent: Intent, *, stopping: bool, done: bool) -> Continuation:
     """What is finished is done, whatever anybody wants; then people's intents count, then the node's."""
     if done:
-        return Verdict.DONE
+        return Continuation.DONE
     if intent in INTENDED:
         return INTENDED[intent]
-    return Verdict.REQUEUE if stopping else Verdict.GO_ON
+    return Continuation.REQUEUE if stopping else Continuation.GO_ON
 
 
 class Interrupted(Exception):
     """The step in flight was cut off; nothing of it was committed."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.value)
-        self.verdict = verdict
+    def __init__(self, following: Continuation) -> None:
+        super().__init__(following.value)
+        self.following = following
 
 
 @dataclass
@@ -98,8 +102,8 @@ class Attempt:
     next_step: int = 0  # no step before this one is left to run
     # The flow's own: what runs through all tasks must not belong to the one that began it.
     context: contextvars.Context | None = field(default=None, repr=False)
-    _cut_off: asyncio.Future[Verdict] | None = field(default=None, repr=False)
-    _wanted: Verdict | None = None
+    _cut_off: asyncio.Future[Continuation] | None = field(default=None, repr=False)
+    _wanted: Continuation | None = None
 
     @property
     def holds_out(self) -> bool:
@@ -127,16 +131,16 @@ class Attempt:
 
     def hear(self, intent: Intent) -> None:
         """What people want now. A strategy with steps hears of a pause by its commit, one without only here."""
-        if verdict := CUTS_OFF.get(intent):
-            self.interrupt(verdict)
+        if following := CUTS_OFF.get(intent):
+            self.interrupt(following)
         elif intent is Intent.PAUSE and self.strategy is not None and self.strategy.kind == "coroutine":
-            self.interrupt(Verdict.PAUSE)
+            self.interrupt(Continuation.PAUSE)
 
-    def interrupt(self, verdict: Verdict) -> None:
+    def interrupt(self, following: Continuation) -> None:
         """Cut off what is in flight."""
-        self._wanted = verdict
+        self._wanted = following
         if self._cut_off is not None and not self._cut_off.done():
-            self._cut_off.set_result(verdict)
+            self._cut_off.set_result(following)
 
     async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work`; raises Interrupted when it was cut off by `interrupt` or by the deadline."""
@@ -150,7 +154,7 @@ class Attempt:
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise Interrupted(self._cut_off.result() if self._cut_off.done() else Verdict.TIME_OUT)
+            raise Interrupted(self._cut_off.result() if self._cut_off.done() else Continuation.TIME_OUT)
         finally:
             self._cut_off.cancel()
             await self.end(task)

@@ -17,7 +17,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.validation import validate_changes
 from o9.store.ledger import AMENDABLE
 from o9.strategies.coroutine import CoroutineAttempt, CoroutineEnd
-from o9.tasks.attempt import Attempt, Verdict, verdict_on
+from o9.tasks.attempt import Attempt, Continuation, continuation
 
 logger = logging.getLogger(__name__)
 # All that may be amended: what a strategy leaves in any of them, it finds there after a resume.
@@ -42,7 +42,7 @@ class ReportedSteps:
         )
         self.running.add_done_callback(self._stopped)
 
-    async def step(self, number: int) -> Verdict:
+    async def step(self, number: int) -> Continuation:
         """Wait until step `number` is reported, or the coroutine has ended. Raises what it raised."""
         while not self.running.done() and (self._count <= number or self._is_last(number)):
             self._news.clear()
@@ -52,17 +52,17 @@ class ReportedSteps:
             number = self._count - 1
             self._attempt.next_step = self._count
         if not self.running.done() or self._count > number + 1:
-            return Verdict.GO_ON
+            return Continuation.GO_ON
         failed = not self.running.cancelled() and self.running.exception() is not None
         if failed and self._count > number and not self._is_last(number):
-            return Verdict.GO_ON  # it failed in the step after this one
-        return _verdict_of(self.running.result())
+            return Continuation.GO_ON  # it failed in the step after this one
+        return _continuation_of(self.running.result())
 
-    def ended(self) -> Verdict | None:
+    def ended(self) -> Continuation | None:
         """How it ended by itself; None where it runs or was cut off. Raises what it raised."""
         if not self.running.done() or self.running.cancelled():
             return None
-        return _verdict_of(self.running.result())
+        return _continuation_of(self.running.result())
 
     async def _observe(self, seen: OptimizationState) -> None:
         changes = {
@@ -78,8 +78,8 @@ class ReportedSteps:
         acknowledged = await self._attempt.amend(**changes)
         self._committed = seen
         self._count = max(self._count, count)
-        wanted = verdict_on(acknowledged.intent, stopping=self._attempt.stopping, done=False)
-        if wanted is not Verdict.GO_ON:
+        wanted = continuation(acknowledged.intent, stopping=self._attempt.stopping, done=False)
+        if wanted is not Continuation.GO_ON:
             self._attempt.interrupt(wanted)
         self._news.set()  # the last thing: where the coroutine has ended, `running` is done before anybody wakes
 
@@ -98,5 +98,5 @@ class ReportedSteps:
         self._news.set()
 
 
-def _verdict_of(end: CoroutineEnd) -> Verdict:
-    return Verdict.PAUSE if end.pause_requested else Verdict.DONE
+def _continuation_of(end: CoroutineEnd) -> Continuation:
+    return Continuation.PAUSE if end.pause_requested else Continuation.DONE

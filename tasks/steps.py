@@ -1,7 +1,7 @@
 """The steps of an optimization's life, as Prefect tasks: `prepare`, `run_step` again and again, `finalize`.
 
 Each takes and returns plain JSON-ready data. A step is committed in one transaction, whose answer carries what
-people want now; so `run_step` returns the verdict on what follows. Errors in a strategy fail the task, the flow
+people want now; so `run_step` returns what follows. Errors in a strategy fail the task, the flow
 and the optimization; a failing objective only fails its trial.
 """
 
@@ -48,7 +48,7 @@ from o9.strategies.baseline import baseline_value
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
 from o9.strategies.protocol import StepResult
-from o9.tasks.attempt import INTENDED, Attempt, Interrupted, Verdict, attempt_of, deadline_of, verdict_on
+from o9.tasks.attempt import INTENDED, Attempt, Continuation, Interrupted, attempt_of, continuation, deadline_of
 from o9.tasks.reported import ReportedSteps
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ _MIRRORED: dict[str, Any] = {
 
 @task(name="prepare", **_MIRRORED)
 async def prepare(optimization_id: str) -> dict[str, Any]:
-    """Make the strategy ready to go on behind the last committed step. Returns that step's number, and the verdict."""
+    """Make the strategy ready to go on behind the last committed step. Returns that step's number, and what follows."""
     attempt = _attempt()
     store = attempt.store
     state = await attempt.read(_existing, attempt, optimization_id)
@@ -98,13 +98,13 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     # It may have died between its last step and its end; and what somebody wanted since the claim needs no step.
     done = bool(state.total_steps and state.completed_steps >= state.total_steps)
     done = done or is_hopeless(attempt.streak, state.metadata)
-    verdict = verdict_on(Intent(holding.intent), stopping=attempt.stopping, done=done)
-    return {"step": state.completed_steps, "total_steps": state.total_steps, "verdict": verdict.value}
+    following = continuation(Intent(holding.intent), stopping=attempt.stopping, done=done)
+    return {"step": state.completed_steps, "total_steps": state.total_steps, "following": following.value}
 
 
 @task(name="run_step", task_run_name="step-{step}", **_MIRRORED)
 async def run_step(optimization_id: str, step: int) -> str:
-    """Run and commit one step. Returns a Verdict's value."""
+    """Run and commit one step. Returns a Continuation's value."""
     attempt = _attempt()
     with bound(optimization=optimization_id, attempt=attempt.claimed.attempt, step=step):
         state = await attempt.read(_existing, attempt, optimization_id)
@@ -116,20 +116,20 @@ async def run_step(optimization_id: str, step: int) -> str:
             result = await attempt.interruptible(attempt.strategy.step(state, step, attempt.checkpoint))
             acknowledged = await _commit(attempt, state, step, result, time.perf_counter() - began)
         except Interrupted as interrupted:
-            logger.info("step %d was cut off: %s", step, interrupted.verdict.value)
+            logger.info("step %d was cut off: %s", step, interrupted.following.value)
             # A trial that will be evaluated again is not one that was cut off for good.
-            again = interrupted.verdict in (Verdict.SUSPEND, Verdict.REQUEUE, Verdict.REPLACED)
+            again = interrupted.following in (Continuation.SUSPEND, Continuation.REQUEUE, Continuation.REPLACED)
             if not again and attempt.strategy.kind == "steps":
                 await _keep(attempt, state, attempt.strategy.interrupted())
-            return interrupted.verdict.value
+            return interrupted.following.value
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
     done = done or is_hopeless(attempt.streak, state.metadata)
-    return verdict_on(acknowledged.intent, stopping=attempt.stopping, done=done).value
+    return continuation(acknowledged.intent, stopping=attempt.stopping, done=done).value
 
 
 @task(name="hold-out", **_MIRRORED)
 async def hold_out(optimization_id: str) -> str:
-    """Evaluate the best on the periods held out, and keep what it earned there. Returns a Verdict's value.
+    """Evaluate the best on the periods held out, and keep what it earned there. Returns a Continuation's value.
 
     Where that fails, the results say why, and the optimization completes without it.
     """
@@ -138,16 +138,16 @@ async def hold_out(optimization_id: str) -> str:
     assert strategy is not None
     assert strategy.kind == "steps"
     if best is None or best.number is None:
-        return Verdict.DONE.value
+        return Continuation.DONE.value
     state = await attempt.read(_existing, attempt, optimization_id)
     trial = await attempt.read(store.trial, optimization_id, best.number)
     assert trial is not None
     if trial.hold_out_returns is not None:  # kept before this attempt
-        return Verdict.DONE.value
+        return Continuation.DONE.value
     try:
         found = await attempt.interruptible(strategy.held_out(state, trial, attempt.checkpoint or {}))
     except Interrupted as interrupted:
-        return interrupted.verdict.value
+        return interrupted.following.value
     if found.returns is None:
         logger.warning("the hold-out of %s could not be evaluated: %s", state.name, found.error)
         await attempt.amend(results={**state.results, "hold_out_error": found.error})
@@ -156,13 +156,13 @@ async def hold_out(optimization_id: str) -> str:
         await attempt.write(
             KeepHoldOut(optimization_id, fence, best_number, found.returns, found.baseline, found.dates)
         )
-    return Verdict.DONE.value
+    return Continuation.DONE.value
 
 
 @task(name="finalize", **_MIRRORED)
-async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
+async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
     """Write the results, and the end that Prefect has no hook for. Raises where none of the trials succeeded."""
-    attempt, how = _attempt(), Verdict(verdict)
+    attempt, how = _attempt(), Continuation(following)
     store = attempt.store
     counted = await attempt.read(store.trial_counts, optimization_id)
     state = await attempt.read(_existing, attempt, optimization_id)
@@ -174,33 +174,33 @@ async def finalize(optimization_id: str, verdict: str) -> dict[str, Any]:
         if best is not None and best.metrics:
             results[BEST_METRICS] = best.metrics
     await attempt.write(Amend(optimization_id, {"results": results}, fence=attempt.claimed.fence, ending=True))
-    if how is Verdict.DONE and counted and not counted.get(TrialState.COMPLETED.value):
+    if how is Continuation.DONE and counted and not counted.get(TrialState.COMPLETED.value):
         first = (await attempt.read(store.trials, optimization_id, limit=1))[0]
         raise OptimizationStrategyError(
             f"none of the {sum(counted.values())} trials succeeded; the first one said: {first.error}"
         )
-    if how is Verdict.DONE and is_hopeless(attempt.streak, state.metadata):
+    if how is Continuation.DONE and is_hopeless(attempt.streak, state.metadata):
         raise OptimizationStrategyError(
             f"ended early after {attempt.streak.failures} failed trials in a row; the first of them said: "
             f"{attempt.streak.first_error}"
         )
-    if how is Verdict.DONE and "placebo_of" in state.metadata and attempt.best is not None:
+    if how is Continuation.DONE and "placebo_of" in state.metadata and attempt.best is not None:
         await attempt.write(KeepPlacebo(optimization_id, attempt.best.value))
-    if how is Verdict.DONE and attempt.guard is not None:
+    if how is Continuation.DONE and attempt.guard is not None:
         await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
     holding = await attempt.read(store.holding, optimization_id)
     assert holding is not None
     if Intent(holding.intent) in INTENDED:
         attempt.asked_by = holding.intent_by
-    if how is Verdict.REQUEUE or how in _ENDS:
+    if how is Continuation.REQUEUE or how in _ENDS:
         await record_end(attempt, how)
     return results
 
 
-async def record_end(attempt: Attempt, how: Verdict) -> None:
+async def record_end(attempt: Attempt, how: Continuation) -> None:
     """Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns."""
     name, fence, run_id = attempt.claimed.optimization_id, attempt.claimed.fence, str(_flow_run_id())
-    if how is Verdict.REQUEUE:
+    if how is Continuation.REQUEUE:
         await attempt.write(Requeue(name, fence, "its node could not go on", attempt.node, run_id))
         return
     to, cause, message = _ENDS[how]
@@ -210,9 +210,9 @@ async def record_end(attempt: Attempt, how: Verdict) -> None:
 
 
 _ENDS = {
-    Verdict.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused"),
-    Verdict.SUSPEND: (OptimizationStatus.SUSPENDED, Cause.NODE, "suspended"),
-    Verdict.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
+    Continuation.PAUSE: (OptimizationStatus.PAUSED, Cause.PERSON, "paused"),
+    Continuation.SUSPEND: (OptimizationStatus.SUSPENDED, Cause.NODE, "suspended"),
+    Continuation.CANCEL: (OptimizationStatus.CANCELLED, Cause.PERSON, "cancelled"),
 }
 
 
@@ -283,7 +283,9 @@ async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Tri
     attempt.best = best
 
 
-async def _reported_step(attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState, step: int) -> Verdict:
+async def _reported_step(
+    attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState, step: int
+) -> Continuation:
     """A strategy that changes the state itself: begun by the first of its tasks; each waits for its step's report."""
     if attempt.reported is None:
         attempt.reported = ReportedSteps(attempt, strategy, state)

@@ -36,7 +36,7 @@ from o9.store.leases import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseCl
 from o9.store.runs import CloseRun, RegisterRun
 from o9.store.store import Store
 from o9.store.transitions import Cause
-from o9.tasks.attempt import CUTS_OFF, Attempt, Guard, Verdict, patiently
+from o9.tasks.attempt import CUTS_OFF, Attempt, Continuation, Guard, patiently
 
 logger = logging.getLogger(__name__)
 # A busy Prefect server says 503 for a moment; its client's own way of waiting starts with two seconds.
@@ -123,7 +123,7 @@ class Dispatcher:
             running.attempt.stop_after_step()
         await self._all_ended(STOP_GRACE_SECONDS)
         for running in self._running.values():
-            running.attempt.interrupt(Verdict.REQUEUE)
+            running.attempt.interrupt(Continuation.REQUEUE)
         if not await self._all_ended(STOP_GRACE_SECONDS):
             # The lease is given back, and their fence will be old.
             for name, running in self._running.items():
@@ -321,7 +321,7 @@ class Dispatcher:
             intent = Intent(holding.intent)
             if running := self._running.get(name):
                 if OptimizationStatus(holding.status) in ENDED and intent not in CUTS_OFF:
-                    running.attempt.interrupt(Verdict.REPLACED)  # by hand, while it was at work
+                    running.attempt.interrupt(Continuation.REPLACED)  # by hand, while it was at work
                 else:
                     running.attempt.hear(intent)
             elif intent is not Intent.RUN and name in self._asking:
