@@ -108,7 +108,7 @@ PRINTS: dict[str, tuple[str, ...]] = {
 def test_there_is_one_for_each_feature_and_the_table_has_them() -> None:
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
     rows = re.findall(r"^\| .+? \| \[(\w+\.py)\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 11
     assert scripts == set(rows) == PRINTS.keys()
 
 
