@@ -25,26 +25,26 @@ class News:
         self._transition = store.last_transition()
 
     def look(self) -> list[Event]:
-        wishes: Counter[str] = Counter()
+        intents: Counter[str] = Counter()
         moves = 0
         while changes := self._store.changes(self._change):
             self._change = changes[-1]["id"]
-            wishes.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
+            intents.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
             moves += sum(row["kind"] in ("transition", "ended") for row in changes)
-        # Those that the changes tell of: before a later one there may be a wish that is only read by the next look.
+        # As many as the changes name: before a later one there may be an intent that is only read by the next look.
         transitions = self._store.transitions_since(self._transition, limit=moves) if moves else []
         if transitions:
             self._transition = transitions[-1]["id"]
-        asked = [row for name, count in wishes.items() for row in self._store.intents(name)[-count:]]
+        asked = [row for name, count in intents.items() for row in self._store.intents(name)[-count:]]
         return merged(transitions, asked)
 
 
 def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
-    """Both in the order of time. A wish that moved at once is told by its transition, which names who had it."""
+    """Both in the order of time. An intent that moved it at once is shown by its transition, which names who had it."""
     moves = list(transitions)
     moved = {(row["optimization_id"], row["at"]) for row in moves if row["cause"] == Cause.PERSON.value}
-    wishes = [row for row in asked if (row["optimization_id"], row["at"]) not in moved]
-    return sorted([*moves, *wishes], key=lambda row: (row["at"], "to_status" in row))
+    intents = [row for row in asked if (row["optimization_id"], row["at"]) not in moved]
+    return sorted([*moves, *intents], key=lambda row: (row["at"], "to_status" in row))
 
 
 def event_line(event: Event, *, of_many: bool = False) -> str:
@@ -57,12 +57,12 @@ def event_line(event: Event, *, of_many: bool = False) -> str:
 def event_text(event: Event, *, came: bool) -> str:
     """The same without when and to whom; `came`: from which status."""
     if "intent" in event:
-        return wish(event)
+        return intent_text(event)
     before = f"{event['from_status']} → " if came and event["from_status"] else ""
     why = f": {shown(cause(event['message']))}" if event["message"] else ""
     return f"{before}{event['to_status']} ({event['cause']}){why}"
 
 
-def wish(event: Event) -> str:
+def intent_text(event: Event) -> str:
     """`asked to pause by o9, ann@desk`"""
     return f"asked to {VERBS[Intent(event['intent'])]} by {shown(event['by'])}"

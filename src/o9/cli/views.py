@@ -14,7 +14,7 @@ from rich.text import Text
 from o9.cli import words
 from o9.cli.console import plain_table
 from o9.cli.escape import shown
-from o9.cli.events import Event, merged, wish
+from o9.cli.events import Event, intent_text, merged
 from o9.cli.follow import Crew, is_parked, is_watched
 from o9.health.grades import Verdict
 from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs, sentence
@@ -300,7 +300,7 @@ def _history(events: Sequence[Event]) -> Table:
         when = words.moment(at, milliseconds=True)
         when = when[11:] if one_day else when
         if "intent" in row:
-            table.add_row(when, "", "", Text(wish(row), style="dim"))
+            table.add_row(when, "", "", Text(intent_text(row), style="dim"))
             continue
         told = Text(row["prefect_run_id"] or "")
         attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""

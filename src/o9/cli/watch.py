@@ -1,6 +1,6 @@
 """`watch`: follow one optimization, or all of them, through the store, whichever process works on them.
 
-What is shown: each transition with its cause, and each wish of a person with who had it. Nothing here imports Prefect.
+What is shown: each transition with its cause, and each intent with who had it. Nothing here imports Prefect.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ class Leave:
 class Sweep:
     """Free what the dead held: all leases of nodes known to be dead, and of `run_out` those not renewed since.
 
-    What was at work is queued for its next attempt, or has failed where it had its last one; a wish to cancel or
+    What was at work is queued for its next attempt, or has failed where it had its last one; an intent to cancel or
     pause that came too late for the attempt is carried out. Answers with the ids that were freed.
     """
 

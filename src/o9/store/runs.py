@@ -1,6 +1,6 @@
-"""Whose attempt a flow run of Prefect's is; runs that O9 only watches; runs that are parked until it is their turn.
+"""Whose attempt a flow run of Prefect's is; runs that O9 only watches; runs that are suspended until they are admitted.
 
-A parked run is one of a deployment that is Suspended in Prefect: it holds no worker, and becomes the next attempt when
+A suspended run is one of a deployment, and Suspended in Prefect: it holds no worker, and becomes the next attempt when
 it is resumed. Whoever claims its optimization hands the lease over to it (`HandOver`), and the run takes it up where
 it starts (`Begin`); should it never start, the lease runs out like any other.
 """
@@ -154,7 +154,7 @@ class SetSuspendedRun:
 
 @dataclass(frozen=True)
 class HandOver:
-    """Give a claim to a parked run; it has `seconds` to take it up."""
+    """Give a claim to a suspended run; it has `seconds` to take it up."""
 
     optimization_id: str
     fence: int
@@ -190,7 +190,7 @@ class Begin:
     """A flow run that Prefect started wants to be the next attempt: take up what was handed over to it, or claim.
 
     Starting it is asking for it: what was held back or paused is queued again, by `by`. Where it is not its turn yet,
-    the run is parked: it becomes the attempt when its turn comes, and nobody else does.
+    the run is suspended: it becomes the attempt when its turn comes, and nobody else does.
     """
 
     optimization_id: str
