@@ -13,7 +13,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from o9.alerts.rules.evaluator import Judge
+from o9.alerts.rules.evaluator import RuleEvaluator
 from o9.alerts.service.system import system_for
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import current_store
@@ -41,7 +41,7 @@ async def deliver_alerts() -> dict[str, Any]:
     store = await asyncio.to_thread(current_store)
     system = system_for(store, load_block)
     await system.initialize()
-    judge = Judge(system)
+    judge = RuleEvaluator(system)
     await judge.use(store, settings().lease_seconds)
     try:
         judged = await judge.look(f"{settings().node_id}/rules-{flow_run.id}", utc_now())

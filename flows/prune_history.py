@@ -58,8 +58,8 @@ def markdown(removed: Removed) -> str:
         "# Pruned",
         "",
         f"**{removed.optimizations}** optimizations that ended before {removed.before}, with {removed.rows} rows of "
-        f"theirs, **{removed.alerts}** alerts with {removed.notices} messages, {removed.untold} reasons why somebody "
-        f"was not told and {removed.silences} silences, and {removed.changes} old changes of the feed; "
+        f"theirs, **{removed.alerts}** alerts with {removed.notices} messages, {removed.suppressed} "
+        f"suppressed notifications and {removed.silences} silences, and {removed.changes} old changes of the feed; "
         f"{removed.flow_runs} flow runs in Prefect, and {removed.scheduled_runs} old ones of scheduled flows. Counts, "
         "statistics and the number of trials in a family stay.",
     ]

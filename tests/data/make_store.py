@@ -14,14 +14,14 @@ from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Output
-from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, Telling
+from o9.store.alerts import AcknowledgeAlert, NewAlert, RaiseAlerts
 from o9.store.hold_outs import CountLook
 from o9.store.leadership import AcquireLeadership, ReleaseLeadership
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
 from o9.store.notices import NewNotice
-from o9.store.outbox import BeginTry, Decide, EndTry, Untold
+from o9.store.outbox import BeginTry, CommitDecisions, EndTry, Suppressed
 from o9.store.provenance import RecordProvenance
 from o9.store.rule_standings import KeepStandings
 from o9.store.silences import AddSilence
@@ -76,16 +76,16 @@ def tell(store: Store) -> None:
     """An alert that fires, one that is over, one notification that was sent and one that waits."""
     at, end = "2026-01-01T00:00:00.000000+00:00", "2026-01-01T01:00:00.000000+00:00"
     labels, metadata = '{"title":"慢"}', '{"evidence":{"seconds":1.5}}'
-    fires = Telling("fires", "f1", labels, "done", "warning", "慢", "it is slow", metadata, at)
-    over = Telling("over", "f2", labels, "", "error", "gone", "a disk", "{}", at, end)
+    fires = NewAlert("fires", "f1", labels, "done", "warning", "慢", "it is slow", metadata, at)
+    over = NewAlert("over", "f2", labels, "", "error", "gone", "a disk", "{}", at, end)
     store.write(RaiseAlerts([fires, over]))
     store.write(AcknowledgeAlert("fires", "ann"))
     store.write(AddSilence("s1", datetime(2026, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), pattern="x"))
     fence = store.write(AcquireLeadership("alerts", "node-1", 600.0))
     assert fence is not None
     told = [NewNotice("g", number, "default", "firing", "new", at, labels, ["fires"], [], ["log"]) for number in (1, 2)]
-    untold = [Untold("over", "default", "silenced", "s1", at)]
-    store.write(Decide("alerts", fence, store.last_change(), {"g": (at, '{"n":2}')}, {}, told, untold))
+    suppressed = [Suppressed("over", "default", "silenced", "s1", at)]
+    store.write(CommitDecisions("alerts", fence, store.last_change(), {"g": (at, '{"n":2}')}, {}, told, suppressed))
     store.write(BeginTry("log", "node-1", 600.0))
     store.write(EndTry(1, 1, "node-1"))
     store.write(ReleaseLeadership("alerts", fence))

@@ -25,7 +25,7 @@ from o9.alerts.rules.evaluator import RULES
 from o9.alerts.rules.facts import report_facts
 from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
 from o9.alerts.rules.rules import Facts
-from o9.alerts.rules.service import RuleWatch
+from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
 from o9.lifecycle.processes import PROCESS, identity
@@ -43,7 +43,7 @@ from o9.store.transitions import Cause, Transition
 from OptimizationStateAggregator import OptimizationHealthReport, OptimizationStateAggregator, objective
 
 HOUR = timedelta(hours=1)
-Watch = Callable[..., Awaitable[RuleWatch]]
+Watch = Callable[..., Awaitable[RuleService]]
 
 
 @pytest.fixture
@@ -71,13 +71,13 @@ async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Wat
     """`await watch(rules)`: a judge of its own; whoever was before it is dead. Nobody is told: only recorded."""
     systems: list[AlertNotificationSystem] = []
 
-    async def make(rules: str = "{}", *, node: str = "node", **more: Any) -> RuleWatch:
+    async def make(rules: str = "{}", *, node: str = "node", **more: Any) -> RuleService:
         path = tmp_path / f"alerts-{len(systems)}.yaml"
         path.write_text(rules, encoding="utf-8")
         system = AlertNotificationSystem(store=store, alerts_file=str(path))
         systems.append(system)
         await system.initialize()
-        made = RuleWatch(system, **more)
+        made = RuleService(system, **more)
         await made.use(store, 600.0)
         made._node = node
         await made.look()

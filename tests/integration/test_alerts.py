@@ -19,7 +19,7 @@ from contract_steps import at_work
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.pipeline.reasons import Why, ended_by_rule
-from o9.alerts.rules.evaluator import RULES, Judge
+from o9.alerts.rules.evaluator import RULES, RuleEvaluator
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.blocks.store import store_here
 from o9.flows.deliver_alerts import deliver_alerts
@@ -175,14 +175,14 @@ async def test_that_time_has_passed_mends_nothing_and_nobody_is_told_so(make: Ma
         await system.send_alert(alert(name, title=name))
     await async_wait_until(lambda: len(told) == 2)
     await system.resolve_alert("lapses", ended_by_rule("failed", Why.EXPIRED))
-    await async_wait_until(system.store.alerts.untold)
+    await async_wait_until(system.store.alerts.suppressed)
     await system.resolve_alert("mended", ended_by_rule("failed", Why.FIXED))
 
     await async_wait_until(lambda: ("mended", True) in told)
     assert told[2:] == [("mended", True)]
     history = await system.get_notification_history()
-    untold = [(row["alert_id"], row["reason"]) for row in history if row["status"] == "suppressed"]
-    assert untold == [("lapses", "expired")]
+    suppressed = [(row["alert_id"], row["reason"]) for row in history if row["status"] == "suppressed"]
+    assert suppressed == [("lapses", "expired")]
 
 
 async def test_what_is_not_sent_again_ends_by_itself(make: Make, async_wait_until: Wait) -> None:
@@ -221,7 +221,7 @@ async def test_one_id_is_one_alert(make: Make) -> None:
     together = [alert("a", message="another"), alert("b", title="b"), alert("c", metadata={"x": float("nan")})]
     wrong, good, bad = await asyncio.gather(*[system.send_alert(each) for each in together], return_exceptions=True)
     assert isinstance(wrong, OptimizationConflictError)
-    assert str(wrong).startswith("alert_id: 'a' was told before with another message")
+    assert str(wrong).startswith("alert_id: 'a' was sent before with another message")
     assert good == "b"
     assert isinstance(bad, OptimizationValidationError)
     assert str(bad).startswith("metadata.x: nan")
@@ -678,7 +678,7 @@ async def test_the_flow_delivers_where_nobody_runs(
         source.store.write(AcquireLeadership(RULES, "an aggregator", 60.0))
         assert await deliver_alerts() == nothing | {"judged": False}
         await source.send_alert(alert("b", title="Stalled"))
-        monkeypatch.setattr(Judge, "look", unfit)
+        monkeypatch.setattr(RuleEvaluator, "look", unfit)
         with pytest.raises(ZeroDivisionError):
             await deliver_alerts()
         assert "[WARNING] Stalled: opt-1" in caplog.text

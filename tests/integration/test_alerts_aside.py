@@ -11,11 +11,11 @@ import pytest
 from alert_worlds import START, MadeTime, World, alert, tell, world
 
 from o9.alerts.pipeline.alert import Labels
-from o9.alerts.pipeline.flush import Look
+from o9.alerts.pipeline.flush import Flush
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Route, routes_of
 from o9.alerts.pipeline.silences import Silences
-from o9.cli.alert_reading import with_standing
+from o9.cli.alert_reading import with_notifications
 from o9.store.alerts import ResolveAlert
 
 SECOND = timedelta(seconds=1)
@@ -67,14 +67,14 @@ class Poison:
         self._patch.setattr(Silences, "muting", muted)
 
     def in_group_of(self, title: str) -> None:
-        regular = Look.regular
+        regular = Flush.regular
 
-        def looked(look: Look) -> None:
+        def looked(look: Flush) -> None:
             regular(look)
             if ("title", title) in look._group.labels:
                 self.drink()
 
-        self._patch.setattr(Look, "regular", looked)
+        self._patch.setattr(Flush, "regular", looked)
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def after(world: World, seconds: float) -> list[list[str]]:
 
 def held(world: World) -> dict[str, list[str]]:
     """What `o9 alerts list` says of each: why nobody is told of it."""
-    listed = with_standing(world.store, world.store.alerts.open_episodes())
-    return {each.episode.alert_id: [row["reason"] for row in each.standing.held] for each in listed}
+    listed = with_notifications(world.store, world.store.alerts.open_episodes())
+    return {each.episode.alert_id: [row["reason"] for row in each.notifications.held] for each in listed}
 
 
 @pytest.mark.parametrize("where", ["in_taking", "in_looking_at"])
@@ -103,17 +103,17 @@ def test_an_alert_that_raises_is_set_aside_and_tried_again(
     getattr(poison, where)("opt-poison")
     tell(one.store, alert("bad", START, optimization_id="opt-poison"), alert("a", START), alert("b", START, "Stalled"))
     assert sorted(after(one, 30)) == [["a"], ["b"]]  # also its own group goes on without it
-    ((alert_id, _, reason, by, _),) = one.untold()
+    ((alert_id, _, reason, by, _),) = one.suppressed()
     assert (alert_id, reason) == ("bad", Reason.QUARANTINED.value)
     assert by.startswith("ZeroDivisionError: poison; tried again from 2026-03-02T09:0")
-    assert caplog.text.count("bad set aside until") == 1
+    assert caplog.text.count("bad quarantined until") == 1
     assert "Traceback" in caplog.text
     assert held(one) == {"bad": [Reason.QUARANTINED.value], "a": [], "b": []}
     # What comes later goes on too, while the pauses grow; it is told of once.
     tell(one.store, alert("c", one.time.now, "Node down"))
     assert after(one, 3_600) == [["c"]]
-    assert 5 <= caplog.text.count("bad set aside until") <= 8
-    assert len(one.untold()) == 1
+    assert 5 <= caplog.text.count("bad quarantined until") <= 8
+    assert len(one.suppressed()) == 1
     poison.strong = False
     assert after(one, 3_600 + 70) == [["a", "bad"]]
     assert not any(held(one).values())
@@ -127,14 +127,14 @@ def test_a_group_that_raises_is_set_aside_with_all_that_is_in_it(
         one.store, *(alert(f"a{n}", START, optimization_id=f"opt-{n}") for n in range(5)), alert("b", START, "Stalled")
     )
     assert after(one, 30) == [["b"]]
-    assert {row[:3] for row in one.untold()} == {(f"a{n}", "default", Reason.QUARANTINED.value) for n in range(5)}
-    assert "a0, a1, a2 and 2 more set aside until" in caplog.text
+    assert {row[:3] for row in one.suppressed()} == {(f"a{n}", "default", Reason.QUARANTINED.value) for n in range(5)}
+    assert "a0, a1, a2 and 2 more quarantined until" in caplog.text
     one.store.write(ResolveAlert("a4", "ann"))
     tell(one.store, alert("a5", one.time.now, optimization_id="opt-5"), alert("b1", one.time.now, "Stalled"))
     assert [each for each in after(one, 600) if "b" not in each[0]] == []
     poison.strong = False
     assert after(one, 3_600) == [["a0", "a1", "a2", "a3", "a5"]]
-    assert ("a4", "default", "never_notified") in {row[:3] for row in one.untold()}
+    assert ("a4", "default", "never_notified") in {row[:3] for row in one.suppressed()}
 
 
 def test_the_next_leader_tries_at_once(one: World, poison: Poison) -> None:
@@ -173,7 +173,7 @@ def test_rows_that_cannot_be_read_stop_nobody(one: World, caplog: pytest.LogCapt
     tell(one.store, alert("b1", one.time.now, "Node down", optimization_id="opt-2"))
     # Of the group nobody knows any more who was told: so everybody is, again.
     assert sorted(after(one, 90)) == [["a"], ["b", "b1"]]
-    assert [row[:3] for row in one.untold()] == [("bad", "", Reason.QUARANTINED.value)]
+    assert [row[:3] for row in one.suppressed()] == [("bad", "", Reason.QUARANTINED.value)]
     assert f"the group {of_a} of alerts begins anew, its state cannot be read: KeyError" in caplog.text
 
 
@@ -187,4 +187,4 @@ def test_moments_at_the_ends_of_time_set_nothing_aside(one: World) -> None:
     before = len(one.told())
     after(one, 120)
     assert sorted(resolved for _, _, _, resolved, *_ in one.told()[before:]) == [["first"], ["last"]]
-    assert one.untold() == []
+    assert one.suppressed() == []

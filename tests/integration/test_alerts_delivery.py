@@ -26,7 +26,7 @@ from o9.alerts.service.repository import MAY_BE_DOUBLE, notice_in
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import RaiseAlerts
 from o9.store.leadership import AcquireLeadership
-from o9.store.outbox import Decide, EndTry
+from o9.store.outbox import CommitDecisions, EndTry
 from o9.store.store import Store
 
 
@@ -123,7 +123,7 @@ async def test_what_is_refused_for_good_is_failed_and_the_next_one_goes(
     await until_sent(deliver({"log": channel}), store)
     assert [number for _, number, _ in channel.sent] == [2]
     assert tries_of(store) == {("g", 1): ["HTTP 401 (given up: the channel refused it for good)"], ("g", 2): ["sent"]}
-    assert "log (default) was not told: HTTP 401" in caplog.text
+    assert "log (default): given up: HTTP 401" in caplog.text
     assert {row["status"] for row in store.alerts.notifications()} == {"sent", "failed"}
 
 
@@ -320,7 +320,7 @@ async def test_a_function_hears_only_of_the_news_and_of_all_that_it_missed(
     fence = store.write(AcquireLeadership("alerts", "one", 600.0))
     assert fence is not None
     for each in told:
-        store.write(Decide("alerts", fence, 0, notices=[each]))
+        store.write(CommitDecisions("alerts", fence, 0, notices=[each]))
         await until_sent(deliver({"log": FunctionChannel("log", function)}), store)  # as another process
         news.append(list(heard))
         heard.clear()

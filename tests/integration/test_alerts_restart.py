@@ -15,11 +15,11 @@ from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.silences import Silence
 from o9.alerts.service.leader import AT_ONCE
-from o9.alerts.service.repository import add_silence, telling_of
+from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.errors import StoreUnavailableError
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
 from o9.store.codec import moment
-from o9.store.outbox import Decide
+from o9.store.outbox import CommitDecisions
 
 SECOND = timedelta(seconds=1)
 CONFIGURATION = """
@@ -86,7 +86,7 @@ def test_in_the_middle_of_a_silence(one: World) -> None:
     assert after(one, 60) == []
     one.restart()
     assert after(one, 1700) == []
-    assert one.untold() == [("a", "default", "silenced", "s", moment(START + 30 * SECOND))]
+    assert one.suppressed() == [("a", "default", "silenced", "s", moment(START + 30 * SECOND))]
     one.restart()
     # It ends; at the group's next look it is told.
     assert after(one, 300) == [("default", "firing", ["a"], [], "first message of the group")]
@@ -97,7 +97,7 @@ def test_in_the_middle_of_an_inhibition(one: World) -> None:
     assert sorted(row[2] for row in after(one, 60)) == [["down"], ["other"]]
     one.restart()
     assert after(one, 600) == []
-    assert ("a", "default", "inhibited", "Node down") in [row[:4] for row in one.untold()]
+    assert ("a", "default", "inhibited", "Node down") in [row[:4] for row in one.suppressed()]
     one.restart()
     one.store.write(ResolveAlert("down", "ann"))
     told = after(one, 400)
@@ -113,7 +113,7 @@ def test_what_is_over_before_anybody_led_is_on_the_record(one: World) -> None:
     tell(one.store, alert("b", START))  # the same labels
     one.store.write(ResolveAlert("b", "ann"))
     assert after(one, 60) == []
-    assert [row[:3] for row in one.untold()] == [(name, "default", "never_notified") for name in ("a", "b")]
+    assert [row[:3] for row in one.suppressed()] == [(name, "default", "never_notified") for name in ("a", "b")]
 
 
 def test_who_acknowledged_is_not_reminded_by_the_next_leader_either(one: World) -> None:
@@ -122,12 +122,12 @@ def test_who_acknowledged_is_not_reminded_by_the_next_leader_either(one: World) 
     one.store.write(AcknowledgeAlert("a", "ann"))
     one.restart()
     assert after(one, 10_000) == []
-    assert [row[:4] for row in one.untold()] == [("a", "default", "acknowledged", "ann")]
+    assert [row[:4] for row in one.suppressed()] == [("a", "default", "acknowledged", "ann")]
 
 
 def test_what_its_source_repeats_ends_when_nobody_tells_of_it(one: World) -> None:
     def again() -> None:
-        one.store.write(RaiseAlerts([telling_of(alert("a", one.time.now), 60 * SECOND)]))
+        one.store.write(RaiseAlerts([new_alert_of(alert("a", one.time.now), 60 * SECOND)]))
 
     again()
     assert after(one, 50) == [("default", "firing", ["a"], [], "first message of the group")]
@@ -183,7 +183,7 @@ def test_another_configuration_takes_over_what_is_open(one: World, tmp_path: Pat
 @pytest.mark.slow
 def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_path: Path, time: MadeTime) -> None:
     """Some twenty to sixty messages of an hour in which alerts come, go, flap, and are silenced and inhibited."""
-    told, untold = [], []
+    told, suppressed = [], []
     for dies in (False, True):
         time.now = START
         chance = random.Random(chaos_seed)
@@ -198,11 +198,11 @@ def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_pat
         with played.store:
             play(played, script(chaos_seed), die_at_times)
             told.append(played.told())
-            untold.append({row[:3] for row in played.untold()})
+            suppressed.append({row[:3] for row in played.suppressed()})
         assert (played.lives > 50) is dies
     assert len(told[0]) > 10
     assert told[0] == told[1]
-    assert untold[0] == untold[1]
+    assert suppressed[0] == suppressed[1]
 
 
 def test_a_leader_that_is_cut_off_as_it_decides_loses_nothing(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_leader_that_is_cut_off_as_it_decides_loses_nothing(one: World, monkey
     fates, write = ["lost", "arrived", "lost", "lost", "arrived"], one.store.write
 
     def away(operation: Any) -> Any:
-        if isinstance(operation, Decide) and operation.notices and fates:
+        if isinstance(operation, CommitDecisions) and operation.notices and fates:
             if fates.pop(0) == "arrived":
                 write(operation)  # and only its answer was lost
             raise StoreUnavailableError("the store is away")

@@ -121,7 +121,7 @@ def test_list_has_what_fires_newest_first_and_who_was_told(o9: O9Command) -> Non
     text = o9("list")
     assert "not sent yet)" in text.out
     assert "acknowledged by 李雷" in text.out
-    assert "nobody delivers alerts now" in text.err
+    assert "no node delivers alerts now" in text.err
 
 
 def test_list_narrows(o9: O9Command) -> None:
@@ -212,7 +212,7 @@ def test_history_has_what_was_sent_and_what_was_not(o9: O9Command) -> None:
     assert {entry["status"] for entry in entries} == {"sent", "pending", "suppressed"}
     assert [entry["at"] for entry in entries] == sorted((entry["at"] for entry in entries), reverse=True)
     text = o9("history")
-    assert "not told: silenced" in text.out
+    assert "suppressed: silenced" in text.out
     assert "firing: Node away and 11 more" in text.out
     assert len(o9("history", "--limit", "2", "--json").json()) == 2
     assert "there are more" in o9("history", "--limit", "2").err
@@ -243,8 +243,8 @@ def test_a_silence_is_made_listed_and_ended(o9: O9Command) -> None:
     )
     name = answer.out.strip()
     assert answer.code == 0
-    assert "it fits one alert that fires now: Drawdown limit breached" in " ".join(answer.err.split())
-    assert "nothing that fires now fits it" in o9("silence", "add", "title=Drawdwon", "--for", "1h").err
+    assert "it matches one firing alert: Drawdown limit breached" in " ".join(answer.err.split())
+    assert "no firing alert matches it" in o9("silence", "add", "title=Drawdwon", "--for", "1h").err
     (silence,) = [each for each in o9("silence", "list", "--json").json() if each["silence_id"] == name]
     assert (silence["matchers"], silence["comment"], silence["author"]) == (
         '{title=~"Draw.*",level="critical"}', "why 🚀", "ann",
@@ -444,7 +444,7 @@ def test_simulate_tells_who_would_be_told_and_why_not(o9: O9Command, monkeypatch
     text = o9("config", "simulate", "script.yaml", "--config", "alerts.yaml")
     assert "→ desk" in text.out
     assert "Mem\\x1b[2Jory" in text.out
-    assert "by alerts.yaml: 2 messages; 1 time somebody was not told" in text.err
+    assert "by alerts.yaml: 2 messages; 1 time suppressed" in text.err
     own = o9("config", "simulate", "script.yaml")
     assert "→ default" in own.out
     assert "by O9's own configuration" in own.err
@@ -525,7 +525,7 @@ def test_an_empty_store_says_so(o9: O9Command) -> None:
     option = ("--store", "empty.db")
     assert o9("list", *option).err == "nothing fires; --all shows what is over\n"
     assert o9("list", "--all", *option).err == "nothing fires or is over\n"
-    assert "nobody was told of anything yet" in o9("history", *option).err
+    assert "no notification was sent yet" in o9("history", *option).err
     assert "nothing is silenced" in o9("silence", "list", *option).err
     for command in (["list"], ["history"], ["silence", "list"]):
         assert o9(*command, "--json", *option).json() == []

@@ -11,9 +11,9 @@ from contract_steps import at_work
 from sqlalchemy import update
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.rules.node_health import SelfWatch
+from o9.alerts.rules.node_health import NodeHealth
 from o9.alerts.rules.rules import Turn
-from o9.alerts.rules.service import RuleWatch
+from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -38,7 +38,7 @@ async def test_a_silent_node_is_not_lost_before_it_had_time_to_speak(store_url: 
         system = AlertNotificationSystem(store=store, alerts_file=str(tmp_path / "alerts.yaml"))
         await system.initialize()
         try:
-            judge = RuleWatch(system)
+            judge = RuleService(system)
             await judge.use(store, 600.0)
             await judge.look()
             assert store.alerts.page(limit=10) == []
@@ -62,7 +62,7 @@ async def test_what_this_node_finds_is_told_at_once() -> None:
     async def living() -> set[str]:
         return {"node"}
 
-    watch = SelfWatch(send, end, living)
+    watch = NodeHealth(send, end, living)
     watch.use(BUILT_IN)
     watch.node_died(["gone"])
     await watch.look("node", utc_now())

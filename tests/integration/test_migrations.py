@@ -113,7 +113,7 @@ def assert_alerts_read_back(store: Store, *, there: bool) -> None:
     assert [one.labels for one in store.alerts.open_episodes()] == ['{"title":"慢"}'] * 2
     assert store.alerts.silences()[0]["pattern"] == "x"
     assert [(row["status"], len(row["tries"])) for row in store.alerts.notifications()] == [("pending", 0), ("sent", 1)]
-    assert store.alerts.untold(alert_id="over")[0]["by"] == "s1"
+    assert store.alerts.suppressed(alert_id="over")[0]["by"] == "s1"
     assert store.alerts.groups() == {"g": (fires["at"], '{"n":2}')}
     assert store.write(AcquireLeadership("alerts", "node", 60.0)) == 2
     again = store.write(BeginTry("log", "node", 60.0))

@@ -115,9 +115,9 @@ def everything(store: Store) -> Iterator[tuple[str, Any]]:
     for ask_all in (
         store.counts, store.endings, store.totals, store.priorities, store.ranked_metrics, store.policies,
         store.health_reports, store.nodes, store.last_transition, store.last_change, store.schema, store.check,
-        store.alerts.page, store.alerts.counts, store.alerts.firing, store.alerts.notifications, store.alerts.untold,
-        store.alerts.silences, store.alerts.groups, store.alerts.open_episodes, store.alerts.channels,
-        store.alerts.rule_standings, store.alerts.read_up_to,
+        store.alerts.page, store.alerts.counts, store.alerts.firing, store.alerts.notifications,
+        store.alerts.suppressed, store.alerts.silences, store.alerts.groups, store.alerts.open_episodes,
+        store.alerts.channels, store.alerts.rule_standings, store.alerts.read_up_to,
     ):  # fmt: skip
         yield ask_all.__name__, ask_all()
 

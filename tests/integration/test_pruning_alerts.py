@@ -83,8 +83,8 @@ def test_what_was_told_long_ago_goes_and_its_counts_stay(
         before = moment(utc_now() + timedelta(hours=1))
         foreseen = store.alerts.prunable(before)
         removed = asyncio.run(prune(store, before, sharpe_ratios_of))
-        assert (removed.alerts, removed.notices, removed.untold, removed.silences) == (
-            foreseen.alerts, foreseen.notices, foreseen.untold, foreseen.silences,
+        assert (removed.alerts, removed.notices, removed.suppressed, removed.silences) == (
+            foreseen.alerts, foreseen.notices, foreseen.suppressed, foreseen.silences,
         )  # fmt: skip
         left = counted(store)
         assert {row["alert_id"] for row in store.alerts.page()} == {"fires"}
@@ -94,7 +94,7 @@ def test_what_was_told_long_ago_goes_and_its_counts_stay(
         }  # fmt: skip
         assert store.alerts.counts() == told
         assert vars(store.alerts.prunable(before)) | {"cursor": None} == {
-            "alerts": 0, "notices": 0, "untold": 0, "silences": 0, "cursor": None,
+            "alerts": 0, "notices": 0, "suppressed": 0, "silences": 0, "cursor": None,
         }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_the_command_says_what_of_alerts_goes(
     planned = o9(*option, "--dry-run")
     assert "there is nothing to delete that ended before" in planned.out
     assert (
-        "of alerts that were over before then: 3 alerts, 3 messages, 1 reason why somebody was not told, 1 silence. How"
+        "of alerts that were over before then: 3 alerts, 3 messages, 1 suppressed notification, 1 silence. How"
         in planned.out
     )
     monkeypatch.setattr(sys, "stdin", io.StringIO())

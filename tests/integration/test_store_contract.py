@@ -19,7 +19,7 @@ from o9.store.alerts import LapseAlerts, RaiseAlerts, ResolveAlert
 from o9.store.leadership import AcquireLeadership
 from o9.store.leases import Claim, Heartbeat
 from o9.store.ledger import CommitStep
-from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
+from o9.store.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, Suppressed
 from o9.store.policies import SetPolicy
 from o9.store.runs import RegisterRun
 from o9.store.store import Store
@@ -132,7 +132,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "a try": lambda: store.write(BeginTry("log", "node", 60.0)),
         "its end": lambda: store.write(EndTry(1, 1, "node", "no route", 0.0)),
         "notifications": lambda: store.alerts.notifications(limit=2, before=9),
-        "untold": lambda: store.alerts.untold(limit=2, alert_id="a1"),
+        "untold": lambda: store.alerts.suppressed(limit=2, alert_id="a1"),
         "given up": lambda: store.write(GiveUp("2026", "nobody")),
     }
     plans: dict[str, list[str]] = {}
@@ -156,7 +156,9 @@ def tell_alerts(store: Store) -> None:
     fence = store.write(AcquireLeadership("alerts", "node", 60.0))
     assert fence is not None
     told = [notice(number) for number in (1, 2)]
-    store.write(Decide("alerts", fence, 0, notices=told, untold=[Untold("a1", "r", "silenced", "s", "2026")]))
+    store.write(
+        CommitDecisions("alerts", fence, 0, notices=told, suppressed=[Suppressed("a1", "r", "silenced", "s", "2026")])
+    )
 
 
 @contextlib.contextmanager

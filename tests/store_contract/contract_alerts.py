@@ -14,10 +14,10 @@ from o9.model.errors import OptimizationConflictError, OptimizationError, Optimi
 from o9.model.optimization import utc_now
 from o9.store.alert_pruning import PruneAlerts, PrunedAlerts
 from o9.store.alert_reads import Episode
-from o9.store.alerts import AcknowledgeAlert, LapseAlerts, RaiseAlerts, ResolveAlert, Telling, Told
+from o9.store.alerts import AcknowledgeAlert, LapseAlerts, NewAlert, RaiseAlerts, Recorded, ResolveAlert
 from o9.store.codec import moment
 from o9.store.leadership import AcquireLeadership
-from o9.store.outbox import Decide, Untold
+from o9.store.outbox import CommitDecisions, Suppressed
 from o9.store.silences import AddSilence, EndSilence
 from o9.store.store import Store
 
@@ -36,7 +36,7 @@ class AlertContract(OutboxContract):
             telling("newest", title="3", at=datetime(9999, 12, 31, tzinfo=UTC), level="error"),
         ]
         answers = store.write(RaiseAlerts(told))
-        assert answers == [Told(each.alert_id, began=True, ended=False) for each in told]
+        assert answers == [Recorded(each.alert_id, began=True, ended=False) for each in told]
         order = ["newest", "名字-🚀", "b", "oldest"]
         assert ids(other.alerts.page()) == order
         whole = store.alerts.get("名字-🚀")
@@ -62,7 +62,7 @@ class AlertContract(OutboxContract):
     def test_one_id_is_one_alert(self, open_store: OpenStore) -> None:
         store = open_store()
         first = telling("a")
-        began, same = Told("a", began=True, ended=False), Told("a", began=False, ended=False)
+        began, same = Recorded("a", began=True, ended=False), Recorded("a", began=False, ended=False)
         assert store.write(RaiseAlerts([first, first])) == [began, same]
         assert open_store().write(RaiseAlerts([first])) == [same]
         assert episode(store, "a").times == 1
@@ -74,15 +74,15 @@ class AlertContract(OutboxContract):
             ("optimization_id", "x"),
             ("metadata", "[1]"),
         ):
-            other = Telling(**(first._asdict() | {name: value}))
+            other = NewAlert(**(first._asdict() | {name: value}))
             answer, neighbour = store.write(RaiseAlerts([other, telling(f"b-{name}", title=name)]))
             assert isinstance(answer, OptimizationConflictError)
             assert answer.field == "alert_id"
             assert all(word in str(answer) for word in ("'a'", name, "an id of its own"))
-            assert isinstance(neighbour, Told)
+            assert isinstance(neighbour, Recorded)
         assert store.alerts.get("a")["message"] == first.message  # type: ignore[index]
         within = store.write(RaiseAlerts([telling("c", title="c"), telling("c", title="d")]))
-        assert [type(answer) for answer in within] == [Told, OptimizationConflictError]
+        assert [type(answer) for answer in within] == [Recorded, OptimizationConflictError]
         # Told again later, it is the same and still so; told again as it was, nobody told anything.
         before = store.last_change()
         store.write(RaiseAlerts([first]))
@@ -91,7 +91,7 @@ class AlertContract(OutboxContract):
         assert (episode(store, "a").times, episode(store, "a").last_told_at) == (2, at(60))
         # Over, it cannot begin again under its id; who only says it once more hears what became of it.
         assert store.write(ResolveAlert("a", "ann"))
-        assert store.write(RaiseAlerts([first])) == [Told("a", began=False, ended=False)]
+        assert store.write(RaiseAlerts([first])) == [Recorded("a", began=False, ended=False)]
         late = first._replace(at=moment(utc_now() + timedelta(seconds=60)))
         (answer,) = store.write(RaiseAlerts([late]))
         assert isinstance(answer, OptimizationConflictError)
@@ -103,8 +103,8 @@ class AlertContract(OutboxContract):
         joined = other.write(
             RaiseAlerts([telling("b", 5, message="earlier"), telling("c", 20), telling("z", title="z")])
         )
-        assert began == Told("a", began=True, ended=False)
-        assert joined[:2] == [Told("a", began=False, ended=False)] * 2
+        assert began == Recorded("a", began=True, ended=False)
+        assert joined[:2] == [Recorded("a", began=False, ended=False)] * 2
         whole = episode(store, "a")
         assert (whole.starts_at, whole.times, whole.last_told_at) == (at(5), 3, at(20))
         assert (whole.message, whole.title) == (telling("c").message, "slow")
@@ -117,7 +117,7 @@ class AlertContract(OutboxContract):
             assert row is not None
             assert (row["episode"], row["resolved_by"], row["times"]) == ("a", "ann", 3)
         assert store.alerts.firing() == {"warning": 1}
-        assert store.write(RaiseAlerts([telling("d", 30)])) == [Told("d", began=True, ended=False)]
+        assert store.write(RaiseAlerts([telling("d", 30)])) == [Recorded("d", began=True, ended=False)]
         assert store.alerts.get("c")["resolved_by"] == "ann"  # type: ignore[index]
         assert tally(store) == {("begun", "warning"): 3, ("received", "warning"): 5, ("resolved", "warning"): 1}
         with refused(OptimizationError, "'ghost'", "o9 alerts"):
@@ -125,7 +125,7 @@ class AlertContract(OutboxContract):
 
     def test_an_end_is_taken_as_it_is_said(self, open_store: OpenStore) -> None:
         store = open_store()
-        assert store.write(RaiseAlerts([telling("a", ends=30)])) == [Told("a", began=True, ended=True)]
+        assert store.write(RaiseAlerts([telling("a", ends=30)])) == [Recorded("a", began=True, ended=True)]
         row = store.alerts.get("a")
         assert row is not None
         assert (row["resolved_at"], row["resolved_by"]) == (at(30), "o9:source")
@@ -135,15 +135,15 @@ class AlertContract(OutboxContract):
         assert (episode(store, "b").ends_at, episode(store, "b").resolved_at) == (future, None)
         # What begins behind that end is another episode, though nobody had looked at the clock.
         later = telling("c")._replace(at=moment(utc_now() + timedelta(days=2)))
-        assert store.write(RaiseAlerts([later])) == [Told("c", began=True, ended=False)]
+        assert store.write(RaiseAlerts([later])) == [Recorded("c", began=True, ended=False)]
         assert store.alerts.get("b")["resolved_at"] == future  # type: ignore[index]
-        assert store.write(RaiseAlerts([later._replace(ends_at=at(99))])) == [Told("c", began=False, ended=True)]
+        assert store.write(RaiseAlerts([later._replace(ends_at=at(99))])) == [Recorded("c", began=False, ended=True)]
         assert store.alerts.firing() == {}
 
     def test_what_its_source_repeats_is_over_when_nobody_tells_of_it(self, open_store: OpenStore) -> None:
         store, now = open_store(), utc_now()
 
-        def repeated(name: str, seconds: float) -> Telling:
+        def repeated(name: str, seconds: float) -> NewAlert:
             until = moment(now + timedelta(seconds=seconds))
             return telling(name, title=name)._replace(ends_at=until, expected_end=1)
 
@@ -163,11 +163,11 @@ class AlertContract(OutboxContract):
         (over,) = store.alerts.open_episodes((after + 1, ""))
         assert (over.alert_id, over.resolved_at, over.resolved_by) == ("c", at(10), "o9:not_repeated")
         # Its source was only away: it is the same one, and goes on.
-        assert store.write(RaiseAlerts([repeated("c", 900)])) == [Told("c", began=False, ended=False)]
+        assert store.write(RaiseAlerts([repeated("c", 900)])) == [Recorded("c", began=False, ended=False)]
         assert (episode(store, "c").resolved_at, episode(store, "c").times) == (None, 2)
         assert store.alerts.firing() == {"warning": 3}
         _let_pass(store, "c")
-        assert store.write(RaiseAlerts([repeated("e", 900)._replace(fingerprint="c")])) == [Told("e", True, False)]
+        assert store.write(RaiseAlerts([repeated("e", 900)._replace(fingerprint="c")])) == [Recorded("e", True, False)]
         assert store.alerts.get("c")["resolved_by"] == "o9:not_repeated"  # type: ignore[index]
 
     def test_whoever_delivers_reads_what_is_behind_its_cursor(self, open_store: OpenStore) -> None:
@@ -219,7 +219,7 @@ class AlertContract(OutboxContract):
                 if titles.setdefault(told.alert_id, told.title) != told.title:
                     assert isinstance(answer, OptimizationConflictError)
                     continue
-                assert isinstance(answer, Told)
+                assert isinstance(answer, Recorded)
                 if told.alert_id not in episodes:
                     assert answer.began == (told.title not in firing)
                     firing.setdefault(told.title, told.alert_id)
@@ -248,9 +248,9 @@ class AlertContract(OutboxContract):
         fence = store.write(AcquireLeadership("alerts", "one", 600.0))
         assert fence is not None
         told = [notice(1), notice(2), notice(1, "h")]
-        held = [Untold("over0", "r", "silenced", "s", at(n)) for n in range(5)]
+        held = [Suppressed("over0", "r", "silenced", "s", at(n)) for n in range(5)]
         close = ["over0", "future"]
-        store.write(Decide("alerts", fence, store.last_change(), {}, {}, told, held, close))
+        store.write(CommitDecisions("alerts", fence, store.last_change(), {}, {}, told, held, close))
         store.write(end(begin(store, "one")))
         now = utc_now()
         for name, until in (("past", now - timedelta(1)), ("stands", now + timedelta(9))):
@@ -269,13 +269,13 @@ class AlertContract(OutboxContract):
         kept = {"fires0", "fires2", "late0", "late2", "open0", "open2", "future"}
         assert {row["alert_id"] for row in all_alerts(store)} == kept
         assert sum(each.alerts for each in done) == 13 - len(kept)
-        assert sum(each.untold for each in done) == 5
+        assert sum(each.suppressed for each in done) == 5
         assert sum(each.silences for each in done) == 1
         assert ids(store.alerts.silences(), "silence_id") == ["stands"]
         assert [(row["group_key"], row["number"]) for row in store.alerts.notifications()] == [("h", 1), ("g", 2)]
         assert tally(store)["received", "warning"] == 13
         assert store.write(ResolveAlert("fires0", "ann"))
-        assert store.write(RaiseAlerts([telling("over0", title="new")])) == [Told("over0", began=True, ended=False)]
+        assert store.write(RaiseAlerts([telling("over0", title="new")])) == [Recorded("over0", began=True, ended=False)]
 
     def test_silences_stand_until_their_end_or_until_they_are_lifted(self, open_store: OpenStore) -> None:
         store, now = open_store(), utc_now()
@@ -302,7 +302,7 @@ class AlertContract(OutboxContract):
         assert (lifted["silence_id"], lifted["ended_by"]) == ("now", "bob")
 
 
-def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, **fields: Any) -> Telling:
+def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, **fields: Any) -> NewAlert:
     """One whose fingerprint is its title."""
     title = fields.pop("title", "slow")
     when = fields.pop("at", None)
@@ -312,7 +312,7 @@ def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, *
         "level": "warning", "title": title, "message": "it takes long", "metadata": metadata,
         "at": at(seconds) if when is None else moment(when), "ends_at": None if ends is None else at(ends),
     }  # fmt: skip
-    return Telling(alert_id, **(standard | fields))
+    return NewAlert(alert_id, **(standard | fields))
 
 
 def _let_pass(store: Store, alert_id: str) -> None:

@@ -10,10 +10,10 @@ from sqlalchemy import event
 
 from o9.model.errors import StaleAttemptError
 from o9.store.alert_channels import KeepChannels, LeaveChannels
-from o9.store.alerts import RaiseAlerts, ResolveAlert, Telling
+from o9.store.alerts import NewAlert, RaiseAlerts, ResolveAlert
 from o9.store.leadership import AcquireLeadership, ReleaseLeadership
 from o9.store.notices import NewNotice
-from o9.store.outbox import BeginTry, Decide, EndTry, GiveUp, Untold
+from o9.store.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, Suppressed
 from o9.store.store import Store
 from o9.store.unit import Row
 
@@ -45,15 +45,15 @@ class OutboxContract:
         store.write(RaiseAlerts([_telling("a"), _telling("b"), _telling("c")]))
         cursor = store.last_change()
         late, whole = (
-            Decide(
+            CommitDecisions(
                 "alerts", fence, cursor, {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}, {}, [notice(1, channels=("log",))],
-                [Untold("a", "default", "silenced", "s1", AT)], ["a", "b"],
+                [Suppressed("a", "default", "silenced", "s1", AT)], ["a", "b"],
             )
             for fence in (1, 2)
         )  # fmt: skip
         with refused(StaleAttemptError, "alerts", "fence 1", "two", "Nothing was written"):
             store.write(late)
-        assert (store.alerts.groups(), store.alerts.notifications(), store.alerts.untold()) == ({}, [], [])
+        assert (store.alerts.groups(), store.alerts.notifications(), store.alerts.suppressed()) == ({}, [], [])
         assert store.alerts.leader("alerts")["cursor"] == 0  # type: ignore[index]
         for _ in range(2):  # its answer was lost on the way
             store.write(whole)
@@ -63,13 +63,13 @@ class OutboxContract:
         assert (told["number"], told["channel"], told["status"], told["tries"]) == (1, "log", "pending", [])
         assert (told["receiver"], told["kind"], told["reason"]) == ("default", "firing", "it fires")
         assert (told["firing"], told["firing_count"], told["labels"]) == (["a", "b"], 2, {"title": "慢"})
-        assert store.alerts.untold(alert_id="a")[0]["by"] == "s1"
-        assert store.alerts.untold(alert_id="b") == []
+        assert store.alerts.suppressed(alert_id="a")[0]["by"] == "s1"
+        assert store.alerts.suppressed(alert_id="b") == []
         # What fires is not closed, nor what changed since: that has to be read first.
         store.write(ResolveAlert("a", "ann"))
-        store.write(Decide("alerts", 2, cursor, closed=["a", "b"]))
+        store.write(CommitDecisions("alerts", 2, cursor, closed=["a", "b"]))
         assert [one.alert_id for one in store.alerts.open_episodes()] == ["b", "c", "a"]
-        store.write(Decide("alerts", 2, store.last_change(), {"h": None}, {"g": "2027"}, closed=["a", "b"]))
+        store.write(CommitDecisions("alerts", 2, store.last_change(), {"h": None}, {"g": "2027"}, closed=["a", "b"]))
         assert [one.alert_id for one in store.alerts.open_episodes()] == ["b", "c"]
         assert store.alerts.groups() == {"g": ("2027", '{"n": 1}')}
 
@@ -143,7 +143,7 @@ class OutboxContract:
         store = decided(open_store, [notice(1, channels=("log", "mail"))])
         assert store.write(end(begin(store, "one")))
         again = notice(2, channels=("log", "mail"))._replace(kind="repeat")
-        store.write(Decide("alerts", 1, 0, notices=[again, notice(1, "other", ("mail",))]))
+        store.write(CommitDecisions("alerts", 1, 0, notices=[again, notice(1, "other", ("mail",))]))
         waiting = [
             (row["channel"], row["number"]) for row in store.alerts.notifications() if row["status"] == "pending"
         ]
@@ -276,7 +276,7 @@ def decided(open_store: OpenStore, notices: Sequence[NewNotice]) -> Store:
     store = open_store()
     fence = store.write(AcquireLeadership("alerts", "one", 600.0))
     assert fence is not None
-    store.write(Decide("alerts", fence, 0, notices=notices))
+    store.write(CommitDecisions("alerts", fence, 0, notices=notices))
     return store
 
 
@@ -312,5 +312,5 @@ def statements(store: Store, operation: RaiseAlerts) -> int:
     return len(counted)
 
 
-def _telling(name: str) -> Telling:
-    return Telling(name, name, "{}", "", "warning", name, "", "{}", AT)
+def _telling(name: str) -> NewAlert:
+    return NewAlert(name, name, "{}", "", "warning", name, "", "{}", AT)

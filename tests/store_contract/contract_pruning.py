@@ -33,7 +33,7 @@ from o9.store.intents import SetIntent
 from o9.store.leadership import AcquireLeadership
 from o9.store.leases import MIRRORED
 from o9.store.ledger import Amend, CommitStep
-from o9.store.outbox import Decide, Untold
+from o9.store.outbox import CommitDecisions, Suppressed
 from o9.store.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
 from o9.store.rankings import RecordMetrics
 from o9.store.retry import Retry
@@ -125,11 +125,11 @@ class PruningContract:
         store.write(ResolveAlert("mine", "ann"))
         assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})  # nobody was told of its end yet
         store.write(AcquireLeadership("alerts", "node-1", 600.0))
-        untold = [Untold("mine", "default", "silenced", "s1", "2026-01-01T00:00:00.000000+00:00")]
-        store.write(Decide("alerts", 1, store.last_change(), untold=untold, closed=["mine"]))
+        suppressed = [Suppressed("mine", "default", "silenced", "s1", "2026-01-01T00:00:00.000000+00:00")]
+        store.write(CommitDecisions("alerts", 1, store.last_change(), suppressed=suppressed, closed=["mine"]))
         assert store.prunable(ALL).optimizations == 2
         assert prune_all(store) == (2, {})
-        assert (store.alerts.page(), store.alerts.untold(alert_id="mine")) == ([], [])
+        assert (store.alerts.page(), store.alerts.suppressed(alert_id="mine")) == ([], [])
 
     def test_which_flow_runs_were_its_attempts_is_known_until_they_are_forgotten(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()

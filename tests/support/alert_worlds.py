@@ -18,7 +18,7 @@ from o9.alerts.config.loader import AlertsFile
 from o9.alerts.pipeline.clock import Clock
 from o9.alerts.pipeline.silences import Silence
 from o9.alerts.service.leader import Leader
-from o9.alerts.service.repository import add_silence, telling_of
+from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
@@ -93,8 +93,8 @@ class World:
             for row in reversed(rows)
         ]
 
-    def untold(self) -> list[tuple[Any, ...]]:
-        rows = self.store.alerts.untold(limit=1000)
+    def suppressed(self) -> list[tuple[Any, ...]]:
+        rows = self.store.alerts.suppressed(limit=1000)
         return [(row["alert_id"], row["receiver"], row["reason"], row["by"], row["at"]) for row in reversed(rows)]
 
 
@@ -114,7 +114,7 @@ def alert(alert_id: str, at: datetime, title: str = "Drawdown", **fields: Any) -
 
 
 def tell(store: Store, *alerts: OptimizationAlert) -> None:
-    for answer in store.write(RaiseAlerts([telling_of(each, None) for each in alerts])):
+    for answer in store.write(RaiseAlerts([new_alert_of(each, None) for each in alerts])):
         assert not isinstance(answer, Exception), answer
 
 

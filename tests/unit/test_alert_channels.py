@@ -476,11 +476,15 @@ async def test_a_coroutine_runs_in_the_program_s_loop(kind: str) -> None:
         await asyncio.sleep(0)
         told.append((alert.alert_id, asyncio.get_running_loop()))
 
-    class Told:
+    class Notified:
         async def __call__(self, alert: OptimizationAlert) -> None:
             await tell(alert)
 
-    what = {"coroutine function": tell, "object": Told(), "function that gives a coroutine": lambda alert: tell(alert)}
+    what = {
+        "coroutine function": tell,
+        "object": Notified(),
+        "function that gives a coroutine": lambda alert: tell(alert),
+    }
     assert await send(channel_of("desk", what[kind]), OVER) == Sent()
     assert told == [("sample-0", asyncio.get_running_loop())]
 

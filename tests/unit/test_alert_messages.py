@@ -168,7 +168,7 @@ def test_what_is_over_says_so_and_asks_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("sample", "first"),
     [
-        ("flapping", "It changed 6 times in 10 min; nothing is told until it is quiet."),
+        ("flapping", "It changed 6 times in 10 min; no other message until it is quiet."),
         ("escalation", "Not acknowledged for 30 min."),
     ],
 )

@@ -14,7 +14,7 @@ from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.schema import load, read
 from o9.alerts.pipeline.alert import alert_of as alert_in
 from o9.alerts.rules.metrics import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
-from o9.alerts.rules.rules import TITLE_LIMIT, Board, Facts, Rule, filled, told_by_rule, written
+from o9.alerts.rules.rules import TITLE_LIMIT, Board, Facts, Rule, filled, with_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -160,4 +160,4 @@ def test_a_title_of_nothing_is_the_rules_name() -> None:
     assert turn.alert.title == "broke"
     found = OptimizationAlert("1", "opt-1", AlertLevel.ERROR, "Stalled", "no step", START)
     (stalled,) = (each for each in BUILT_IN if each.name == "stalled")
-    assert told_by_rule(stalled, found).title == "Stalled"
+    assert with_rule(stalled, found).title == "Stalled"

@@ -15,7 +15,7 @@ from o9.alerts.pipeline.alert import alert_of as alert_in
 from o9.alerts.pipeline.reasons import Why
 from o9.alerts.rules.expressions import Reading, condition_of, reading
 from o9.alerts.rules.metrics import INSTANTS, Scope
-from o9.alerts.rules.rules import AFTER_INSTANT, Board, Facts, Rule, Standing, decide, told_by_rule, written
+from o9.alerts.rules.rules import AFTER_INSTANT, Board, Facts, Rule, RuleState, decide, with_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -244,7 +244,7 @@ def test_a_standing_reads_back() -> None:
     for minute, reads in enumerate([H, C]):
         standing, _ = decide(made, standing, reads, START + minute * MINUTE)
         assert standing is not None
-        assert Standing.load(standing.dump()) == standing
+        assert RuleState.load(standing.dump()) == standing
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_built_in_rules_are_changed_and_switched_off_by_their_names() -> None:
     queue = made["queue_too_long"]
     assert (queue.level, queue.lasts, queue.clear) == (AlertLevel.CRITICAL, OF["queue_too_long"].lasts, None)
     found = OptimizationAlert("1", "opt-1", AlertLevel.ERROR, "stalled", "no step", START, metadata={"finding": "x"})
-    told = told_by_rule(made["stalled"], found)
+    told = with_rule(made["stalled"], found)
     assert (told.title, told.level) == ("stalled", AlertLevel.CRITICAL)
     assert told.metadata == {"finding": "x", "rule": "stalled", "labels": {"team": "ops"}}
 

@@ -86,7 +86,7 @@ def test_what_no_database_holds_is_replaced() -> None:
             "metadata.labels.level",
             "no level is called 'bogus'; there are info, warning, error, critical",
         ),
-        ({"n": 3}, "metadata.labels.n", "expected text, got int; labels tell alerts apart"),
+        ({"n": 3}, "metadata.labels.n", "expected text, got int; labels distinguish alerts"),
         ({"n": "x" * 10_001}, "metadata.labels.n", "10,001 characters; at most 10,000 are allowed"),
         ({str(n): "" for n in range(65)}, "metadata.labels", "65 labels; at most 64 are allowed"),
     ],

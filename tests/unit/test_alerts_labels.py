@@ -13,7 +13,7 @@ from o9.alerts.config.schema import OF_O9, load, read
 from o9.alerts.pipeline.alert import LEVELS, Alert
 from o9.alerts.pipeline.matchers import Matcher, Matchers, match, parse, unfit, written_out
 from o9.alerts.pipeline.silences import LONGEST, new_silence
-from o9.cli.alert_asking import doubts_of
+from o9.cli.alert_asking import warnings_of
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 
@@ -204,9 +204,9 @@ def test_a_slip_is_one_fault_that_names_its_place_and_the_remedy(text: str, told
 def test_what_is_likely_a_mistake_is_a_doubt_with_its_place(text: str, told: str) -> None:
     found = read(text)
     assert not found.faults
-    (doubt,) = map(str, found.doubts)
-    assert told in doubt
-    assert "secret12" not in doubt
+    (warning,) = map(str, found.warnings)
+    assert told in warning
+    assert "secret12" not in warning
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_what_can_well_be_meant_is_no_doubt(text: str) -> None:
 
 def test_a_label_is_doubted_once_and_not_where_there_are_faults() -> None:
     routes = "routes: [{matchers: [desk=a]}, {matchers: [desk=b]}, {matchers: [book=b]}]"
-    assert len(read(f"route: {{{routes}}}").doubts) == 2
+    assert len(read(f"route: {{{routes}}}").warnings) == 2
     found = read(f"route: {{group_wait: soon, {routes}}}")
-    assert (len(found.faults), found.doubts) == (1, ())
+    assert (len(found.faults), found.warnings) == (1, ())
 
 
 def test_addresses_have_their_places() -> None:
@@ -246,14 +246,14 @@ def test_addresses_have_their_places() -> None:
 
 def test_a_silence_is_doubted_for_labels_and_rules_that_nothing_has() -> None:
     seen = {"desk": {"eu"}, "rule": {"mine"}}
-    assert list(doubts_of(parse('desk=x, rule=mine, rule!="", level=info, title=~"x.*", rule=~"a.*"'), seen)) == []
-    (label,) = doubts_of(parse("dsk=eu"), seen)
+    assert list(warnings_of(parse('desk=x, rule=mine, rule!="", level=info, title=~"x.*", rule=~"a.*"'), seen)) == []
+    (label,) = warnings_of(parse("dsk=eu"), seen)
     assert label == "no alert so far has the label 'dsk', and O9 sets none of that name; did you mean `desk`?"
-    (other,) = doubts_of(parse("venue=x"), {})
+    (other,) = warnings_of(parse("venue=x"), {})
     assert other == "no alert so far has the label 'venue', and O9 sets none of that name"
-    (severity,) = doubts_of(parse("severity=critical"), {})
+    (severity,) = warnings_of(parse("severity=critical"), {})
     assert severity.endswith("did you mean `level`?")
-    assert list(doubts_of(parse('rule=~"fialed|failed"'), seen)) == [
+    assert list(warnings_of(parse('rule=~"fialed|failed"'), seen)) == [
         "no alert so far is of the rule 'fialed'; did you mean `failed`?"
     ]
 
@@ -261,7 +261,7 @@ def test_a_silence_is_doubted_for_labels_and_rules_that_nothing_has() -> None:
 @given(st.lists(st.sampled_from(sorted(OF_O9)), min_size=1))
 def test_nothing_that_o9_sets_is_doubted(names: list[str]) -> None:
     matchers = tuple(Matcher(name, "!=", "x") for name in names if name != "rule")
-    assert list(doubts_of(matchers, {})) == []
+    assert list(warnings_of(matchers, {})) == []
 
 
 def test_a_silence_of_a_level_in_any_case_silences() -> None:

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from o9.alerts.channels.outcome import Failed, Sent
-from o9.alerts.channels.registry import NamedBlock, Reach, channel_name
+from o9.alerts.channels.registry import ChannelRegistry, NamedBlock, channel_name
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.clock import Clock
 from o9.alerts.service.delivery import end_of, entry_of
-from o9.alerts.service.filters import Opinions
-from o9.alerts.service.repository import MESSAGE_LIMIT, telling_of
+from o9.alerts.service.filters import AlertFilters
+from o9.alerts.service.repository import MESSAGE_LIMIT, new_alert_of
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
@@ -42,28 +42,28 @@ def alert(**fields: Any) -> OptimizationAlert:
 
 
 def test_an_alert_is_taken_as_it_is_told() -> None:
-    told = telling_of(alert(metadata={"rule": "r", "labels": {"desk": "慢"}, "evidence": {"x": 1.5}}), None)
+    told = new_alert_of(alert(metadata={"rule": "r", "labels": {"desk": "慢"}, "evidence": {"x": 1.5}}), None)
     assert (told.alert_id, told.level, told.at) == ("a", "warning", "2026-01-31T09:30:00.000000+00:00")
     assert told.labels == '{"title":"Drawdown","level":"warning","optimization":"o","rule":"r","desk":"慢"}'
     assert (told.ends_at, told.expected_end) == (None, 0)
-    over = telling_of(alert(resolved=True, resolved_at=AT + timedelta(hours=1)), None)
+    over = new_alert_of(alert(resolved=True, resolved_at=AT + timedelta(hours=1)), None)
     assert (over.ends_at, over.expected_end) == ("2026-01-31T10:30:00.000000+00:00", 0)
-    repeated = telling_of(alert(), timedelta(minutes=5))
+    repeated = new_alert_of(alert(), timedelta(minutes=5))
     assert repeated.expected_end == 1
     assert repeated.ends_at is not None
     # About no optimization, of long ago or of far away: as it is said.
-    assert telling_of(alert(optimization_id="", timestamp=datetime(1, 1, 2, tzinfo=UTC)), None).at.startswith("0001-")
-    assert telling_of(alert(timestamp=datetime(9999, 12, 30, tzinfo=UTC)), None).at.startswith("9999-")
+    assert new_alert_of(alert(optimization_id="", timestamp=datetime(1, 1, 2, tzinfo=UTC)), None).at.startswith("0001-")
+    assert new_alert_of(alert(timestamp=datetime(9999, 12, 30, tzinfo=UTC)), None).at.startswith("9999-")
 
 
 def test_a_level_may_be_given_as_text_and_set_later() -> None:
     told = alert(level="CRITICAL")
     assert told.level is AlertLevel.CRITICAL
     told.level = "error"  # type: ignore[assignment]
-    assert telling_of(told, None).level == "error"
+    assert new_alert_of(told, None).level == "error"
     told.level = "loud"  # type: ignore[assignment]
     with pytest.raises(OptimizationValidationError, match=r"level.*'loud' is not one of info"):
-        telling_of(told, None)
+        new_alert_of(told, None)
 
 
 @pytest.mark.parametrize(
@@ -87,26 +87,26 @@ def test_a_level_may_be_given_as_text_and_set_later() -> None:
 )
 def test_what_cannot_be_kept_is_refused_by_its_field(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(OptimizationValidationError, match=message):
-        telling_of(alert(**fields), None)
+        new_alert_of(alert(**fields), None)
 
 
 def test_what_is_no_alert_is_refused() -> None:
     with pytest.raises(OptimizationValidationError, match=r"alert: expected an OptimizationAlert, got dict; from_dict"):
-        telling_of({"alert_id": "a"}, None)  # type: ignore[arg-type]
+        new_alert_of({"alert_id": "a"}, None)  # type: ignore[arg-type]
 
 
 def test_a_message_that_is_too_long_is_cut_and_says_so() -> None:
-    told = telling_of(alert(message="é" * (1 << 20)), None)
+    told = new_alert_of(alert(message="é" * (1 << 20)), None)
     assert told.message.startswith("é" * MESSAGE_LIMIT + "\n[cut: of 1,048,576 characters these are the first 20,000]")
     assert len(told.message) < MESSAGE_LIMIT + 100
-    assert telling_of(alert(message="a lone \ud800, and \0"), None).message == "a lone ?, and \ufffd"
+    assert new_alert_of(alert(message="a lone \ud800, and \0"), None).message == "a lone ?, and \ufffd"
 
 
 # Users' rules.
 
 
 async def test_only_false_drops() -> None:
-    rules = Opinions()
+    rules = AlertFilters()
     answers: dict[str, Any] = {"none": None, "zero": 0, "empty": "", "true": True, "false": False}
 
     async def by_title(told: OptimizationAlert) -> Any:
@@ -122,7 +122,7 @@ async def test_only_false_drops() -> None:
 
 
 async def test_a_rule_gets_a_copy_and_the_next_one_what_is_left() -> None:
-    rules, asked = Opinions(), []
+    rules, asked = AlertFilters(), []
 
     def changes(told: OptimizationAlert) -> bool:
         told.metadata["evidence"]["x"] = "changed"
@@ -136,7 +136,7 @@ async def test_a_rule_gets_a_copy_and_the_next_one_what_is_left() -> None:
 
 
 async def test_a_rule_that_fails_has_no_opinion_and_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    rules, fails = Opinions(), [True]
+    rules, fails = AlertFilters(), [True]
 
     def fails_at_times(told: OptimizationAlert) -> Any:
         if fails[0]:
@@ -151,14 +151,14 @@ async def test_a_rule_that_fails_has_no_opinion_and_is_named_once(caplog: pytest
         assert await rules.dropped([alert(), alert()]) == {}
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(said) == 4  # of each rule twice: it was well in between
-    assert "failed, and has no opinion: KeyError: 'x'" in said[0]
+    assert "failed, and drops nothing: KeyError: 'x'" in said[0]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_rule_that_hangs_is_left_out_until_it_is_back(
     kind: str, caplog: pytest.LogCaptureFixture, async_wait_until: Callable[..., Any]
 ) -> None:
-    rules, released = Opinions(seconds=0.05), threading.Event()
+    rules, released = AlertFilters(seconds=0.05), threading.Event()
     asked: list[str] = []
 
     def hangs(told: OptimizationAlert) -> bool:
@@ -303,7 +303,7 @@ def test_a_faulty_file_in_the_beginning_is_an_error(tmp_path: Path) -> None:
 def test_what_the_node_cannot_do_is_refused_too(tmp_path: Path) -> None:
     path = tmp_path / "alerts.yaml"
     path.write_text("receivers: [{name: default, channels: ['nonsense://x']}]\n")
-    reach = Reach()
+    reach = ChannelRegistry()
 
     def check(configuration: Configuration) -> None:
         reach.channels(configuration)
@@ -346,7 +346,7 @@ def test_channels_are_known_by_names_without_secrets() -> None:
 
 
 def test_a_node_has_the_standing_channels_the_program_s_and_the_file_s() -> None:
-    reach = Reach()
+    reach = ChannelRegistry()
     configuration = load(
         "receivers:\n- {name: desk, channels: [mine, 'json://localhost/x', 'block:desk', ghost]}\n"
         "- {name: default, channels: ['*']}\nroute: {receiver: desk}\n"

@@ -48,7 +48,7 @@ def test_what_never_fired_cannot_end() -> None:
         ("start: 2026-01-05\nhappens: [{at: 2026-01-04, fires: {title: A}}]",
          "line 2: happens[0]: it lies before `start`, 2026-01-05 00:00:00+00:00"),
         ("until: 1m\nhappens: [{at: 61s, fires: {title: A}}]",
-         "line 2: happens[0]: it lies behind `until`, 0:01:00; nobody would see it"),
+         "line 2: happens[0]: it lies behind `until`, 0:01:00; it would not be seen"),
         ("start: 2026-01-05\nuntil: 2026-01-04\nhappens: [{at: 1s, fires: {title: A}}]",
          "line 2: until: it lies before `start`, 2026-01-05 00:00:00+00:00"),
         ("happens: [{at: 2026-01-05, fires: {title: A}}]",

@@ -26,14 +26,14 @@ from o9.alerts.pipeline.stages import (
     Decision,
     Facts,
     Failure,
+    Notified,
     Throttle,
-    Told,
     by_intervals,
     duration,
     suppressed,
     throttled,
     tried_again,
-    worth_telling,
+    worth_notifying,
 )
 from o9.alerts.pipeline.time_intervals import TimeInterval
 from o9.model.errors import OptimizationValidationError
@@ -265,18 +265,18 @@ A, B = alert(name="a"), alert(name="b")
 def test_worth_telling(
     firing: list[Alert], over: list[Alert], told: list[Alert], at: float | None, expected: Reason
 ) -> None:
-    known = Told(
+    known = Notified(
         {each.fingerprint for each in told}, None if at is None else NOW + seconds(at), seconds(100), True, False
     )
-    assert worth_telling((firing, over), NOW, known).reason is expected
+    assert worth_notifying((firing, over), NOW, known).reason is expected
 
 
 def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged_is_not() -> None:
-    known = Told({A.fingerprint}, NOW - HOUR, HOUR, False, False)
-    assert worth_telling(([], [A]), NOW, known).reason is Reason.NOTHING_NEW
-    assert worth_telling(([A], [B]), NOW, known) == Decision(Reason.REPEATED, "1 h")
-    assert worth_telling(([A], [B]), NOW, replace(known, all_acknowledged=True)).reason is Reason.ACKNOWLEDGED
-    assert worth_telling(([A, B], []), NOW, replace(known, all_acknowledged=True)).reason is Reason.NEW_ALERTS
+    known = Notified({A.fingerprint}, NOW - HOUR, HOUR, False, False)
+    assert worth_notifying(([], [A]), NOW, known).reason is Reason.NOTHING_NEW
+    assert worth_notifying(([A], [B]), NOW, known) == Decision(Reason.REPEATED, "1 h")
+    assert worth_notifying(([A], [B]), NOW, replace(known, all_acknowledged=True)).reason is Reason.ACKNOWLEDGED
+    assert worth_notifying(([A, B], []), NOW, replace(known, all_acknowledged=True)).reason is Reason.NEW_ALERTS
 
 
 @pytest.mark.parametrize(
@@ -401,5 +401,5 @@ def test_a_group_of_an_earlier_release_is_read() -> None:
     old = {name: value for name, value in state.items() if name != "notified"}
     old |= {"told": [(at, ["x"])], "held": [("acknowledged: no repeats", "ann", ["x"])]}
     group = Group.of("k", Route("r"), NOW, old)
-    assert (group.told, group.held) == ({"x": NOW}, {"x": (Reason.ACKNOWLEDGED, "ann")})
+    assert (group.notified, group.held) == ({"x": NOW}, {"x": (Reason.ACKNOWLEDGED, "ann")})
     assert group.state()["notified"] == [(at, ["x"])]

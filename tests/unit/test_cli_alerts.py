@@ -19,7 +19,16 @@ from o9.alerts.service.repository import alert_in
 from o9.cli.alert_asking import fits, made_silence, moment_of
 from o9.cli.alert_configuration_views import channel_words, configuration_document, configuration_view, interval_words
 from o9.cli.alert_sending import Untried, channels_for, remedy
-from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
+from o9.cli.alert_views import (
+    Listed,
+    Notifications,
+    Notified,
+    Shown,
+    alert_view,
+    alerts_view,
+    history_view,
+    silences_view,
+)
 from o9.model.errors import OptimizationError
 from o9.store.alert_reads import Episode
 from o9.store.codec import moment
@@ -61,7 +70,7 @@ def notice(*sends: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return standard | fields
 
 
-def untold(
+def suppressed(
     reason: str = "silenced", by: str = "5f1c2d3eaaaa4bbb8ccc1234567890ab", receiver: str = "ops"
 ) -> dict[str, Any]:
     return {"alert_id": "a-1", "receiver": receiver, "reason": reason, "by": by, "at": moment(NOON)}
@@ -70,7 +79,7 @@ def untold(
 def page(listed: Listed, **fields: Any) -> Shown:
     row = {"alert_id": listed.episode.alert_id, "at": moment(NOON), "acknowledged_at": moment(NOON)}
     standard: dict[str, Any] = {
-        "labels": {"title": "Drawdown", "level": "critical"}, "metadata": {}, "notices": [], "untold": [],
+        "labels": {"title": "Drawdown", "level": "critical"}, "metadata": {}, "notices": [], "suppressed": [],
         "waits": False, "known": False, "store": "x.db",
     }  # fmt: skip
     return Shown(listed=listed, row=row, **(standard | fields))
@@ -100,14 +109,14 @@ def test_any_alert_fits_any_width_and_keeps_its_id(title: str, width: int) -> No
         episode(
             "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab", title=title, optimization_id=title[:20], acknowledged_by="李雷"
         ),
-        Standing((Told("desk", moment(NOON), "sent"),), (untold(),)),
+        Notifications((Notified("desk", moment(NOON), "sent"),), (suppressed(),)),
     )
     told = drawn(alerts_view([listed], width, NOON), width=width)
     assert "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab" in "".join(told.split()) or width < 150
     assert "李雷" in told
-    full = drawn(*alert_view(page(listed, notices=[notice()], untold=[untold()]), width, NOON), width=width)
+    full = drawn(*alert_view(page(listed, notices=[notice()], suppressed=[suppressed()]), width, NOON), width=width)
     assert "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab" in full
-    history = [notice() | send() | {"status": "sent"}, untold() | {"status": "suppressed"}]
+    history = [notice() | send() | {"status": "sent"}, suppressed() | {"status": "suppressed"}]
     drawn(history_view(history, {"a-1": title}, width), width=width)
     silence = {
         "silence_id": "5f1c2d3eaaaa4bbb8ccc1234567890ab", "matchers": "", "pattern": title, "author": title[:20],
@@ -132,27 +141,27 @@ def test_a_pattern_says_what_it_is_looked_for_in(pattern: str, told: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("standing", "told"),
+    ("notifications", "told"),
     [
-        (Standing(), "not yet"),
-        (Standing((Told("desk", "", "sent"),)), "desk"),
-        (Standing((Told("desk", "", "failed"), Told("head", "", "sent"))), "desk (failed), head"),
-        (Standing((Told("desk", "", "pending"),)), "desk (not sent yet)"),
-        (Standing((Told("desk", "", "no channel"),)), "desk (no channel)"),
+        (Notifications(), "not yet"),
+        (Notifications((Notified("desk", "", "sent"),)), "desk"),
+        (Notifications((Notified("desk", "", "failed"), Notified("head", "", "sent"))), "desk (failed), head"),
+        (Notifications((Notified("desk", "", "pending"),)), "desk (not sent yet)"),
+        (Notifications((Notified("desk", "", "no channel"),)), "desk (no channel)"),
         (
-            Standing((Told("desk", "", "sent", (send(), send("failed", "mail"))),)),
+            Notifications((Notified("desk", "", "sent", (send(), send("failed", "mail"))),)),
             "desk (mail: failed)",
         ),
-        (Standing((), (untold(),)), "ops: silenced (5f1c2d3eaaaa…)"),
-        (Standing((), (untold("not_active", "", "desk"),)), "desk: outside active time intervals"),
+        (Notifications((), (suppressed(),)), "ops: silenced (5f1c2d3eaaaa…)"),
+        (Notifications((), (suppressed("not_active", "", "desk"),)), "desk: outside active time intervals"),
         (
-            Standing((Told("ops", "", "sent"),), (untold("inhibited", "Store away"),)),
+            Notifications((Notified("ops", "", "sent"),), (suppressed("inhibited", "Store away"),)),
             "ops; ops: now inhibited (Store away)",
         ),
     ],
 )
-def test_a_list_says_who_was_told_or_why_not(standing: Standing, told: str) -> None:
-    row = words_of(alerts_view([Listed(episode(), standing)], 200, NOON)).partition("─ ")[2]
+def test_a_list_says_who_was_told_or_why_not(notifications: Notifications, told: str) -> None:
+    row = words_of(alerts_view([Listed(episode(), notifications)], 200, NOON)).partition("─ ")[2]
     assert row == f"critical Drawdown opt-1 {_local(NOON - timedelta(hours=2))}, 2 h 00 min {told} a-1"
 
 
@@ -204,14 +213,14 @@ def test_the_page_of_an_alert_has_everything() -> None:
             ends_at=moment(NOON + timedelta(hours=1)),
             expected_end=1,
         ),
-        Standing((Told("desk", moment(NOON), "sent"),)),
+        Notifications((Notified("desk", moment(NOON), "sent"),)),
     )
     shown = page(
         listed,
         labels={"title": "Drawdown", "level": "critical", "optimization": "opt-1", "desk": "asia"},
         metadata={"evidence": {"drawdown": 0.2341}, "remedy": "halve the leverage", "link": "https://o9.desk/1"},
         notices=[notice(send(), send("failed", "mail", error="HTTP 404"), kind="repeat", reason="still firing")],
-        untold=[untold("acknowledged: no repeats", "ann")],
+        suppressed=[suppressed("acknowledged: no repeats", "ann")],
         known=True,
     )
     text = words_of(*alert_view(shown, 200, NOON))
@@ -228,13 +237,13 @@ def test_the_page_of_an_alert_has_everything() -> None:
 def test_what_a_rule_tells_ends_with_the_rule_and_not_in_ten_years() -> None:
     far = episode(ends_at=moment(NOON + timedelta(days=3650)), expected_end=1)
     text = words_of(*alert_view(page(Listed(far), labels={"title": "Drawdown", "rule": "failed"}), 200, NOON))
-    assert "ends when its rule says so, or somebody resolves it" in text
+    assert "ends when its rule says so, or it is resolved" in text
     assert "2036" not in text
 
 
 def test_who_was_not_told_hears_why_and_what_is_guessed_is_said_so() -> None:
     nobody = words_of(*alert_view(page(Listed(episode()), waits=True), 200, NOON))
-    assert "Nobody was told of it yet; nobody delivers alerts now" in nobody
+    assert "No notification was sent yet; no node delivers alerts now" in nobody
     assert "o9 show opt-1" not in nobody
     many = notice(firing_count=23, by_name=False)
     assert "among 23 alerts (presumably:" in words_of(*alert_view(page(Listed(episode()), notices=[many]), 200, NOON))
@@ -294,9 +303,9 @@ def test_a_moment_is_the_reader_s_own_unless_it_says_otherwise() -> None:
 
 def test_what_a_silence_fits_is_counted_and_named() -> None:
     alerts = [alert_in(episode(f"a-{n}", title=f"T{n}")) for n in range(5)]
-    assert fits([]) == "nothing that fires now fits it"
-    assert fits(alerts[:1]) == "it fits one alert that fires now: T0"
-    assert fits(alerts) == "it fits 5 alerts that fire now: T0, T1, T2, and 2 more"
+    assert fits([]) == "no firing alert matches it"
+    assert fits(alerts[:1]) == "it matches one firing alert: T0"
+    assert fits(alerts) == "it matches 5 firing alerts: T0, T1, T2, and 2 more"
 
 
 # Configurations
@@ -335,9 +344,9 @@ def test_a_configuration_is_told_without_its_secrets(width: int) -> None:
     text = drawn(*configuration_view(configuration, width), width=width)
     told = " ".join(text.split())
     for part in (
-        "everything else → desk", 'level="critical" → head', "to spare where nobody acknowledges it for 30 m",
+        "everything else → desk", 'level="critical" → head', "to spare if not acknowledged for 30 m",
         "goes on to the routes below", "grouped by all labels", "mute: nights", "jsons://mail.desk.example/***",
-        "mine (a program has to register it)", "not told what is resolved", "no channel: nobody is told",
+        "mine (a program has to register it)", "no resolved messages", "no channel: never notified",
         "at most 5 messages in 1 h", "no route leads here", "where desk is equal", "not damped",
     ):  # fmt: skip
         assert part in told.replace("│ ", "").replace("  ", " "), part

@@ -21,7 +21,7 @@ from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
 from o9.aggregator.suspender import Suspender
 from o9.alerts.rules.rules import Facts
-from o9.alerts.rules.service import PASS_SECONDS, RuleWatch
+from o9.alerts.rules.service import PASS_SECONDS, RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.alert_channel import load_block
@@ -100,7 +100,7 @@ class OptimizationStateAggregator(ControlVerbs):
         self._following = (self.synchronizer, self.statistics, self.health_checker)
         self._monitor_alerts = MonitorAlerts(self.monitor, self.alert_system)
         self._suspender = Suspender(self.health_checker, self._interval)
-        self._rules = RuleWatch(
+        self._rules = RuleService(
             self.alert_system,
             interval=min(PASS_SECONDS, 5 * self._interval),
             schedules={schedule.name: schedule.lease for schedule in self._schedules},

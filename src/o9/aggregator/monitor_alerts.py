@@ -13,7 +13,7 @@ import logging
 from dataclasses import replace
 from datetime import timedelta
 
-from o9.alerts.rules.rules import told_by_rule
+from o9.alerts.rules.rules import with_rule
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.model.loops import ErrorBoundary, cancelled, periodic
@@ -51,7 +51,7 @@ class MonitorAlerts:
         rule = next((rule for rule in self._alerts.configuration.rules if rule.name == alert.metadata["finding"]), None)
         if rule is None:
             return
-        alert = told_by_rule(rule, alert)
+        alert = with_rule(rule, alert)
         self._found[alert.alert_id] = alert
         await self._send(alert)
 

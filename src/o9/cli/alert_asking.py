@@ -1,4 +1,4 @@
-"""`alerts resolve`, `ack`, `silence`, `expire`: write down what a person says; whoever delivers alerts hears of it.
+"""`alerts resolve`, `ack`, `silence add`, `silence expire`: record what a person says; the leader reads it.
 
 Contract. Each id is answered for itself; one that is unknown makes the exit code 1 and keeps nothing from the others.
 What is so already is no error, and is said. Nothing here imports Prefect, or the channels.
@@ -85,9 +85,9 @@ def silence_alerts(
         firing = [alert_in(episode) for episode in fires(store, now)]
         seen = _labels_seen(store, firing)
     fitting = [alert for alert in firing if silence.fits(alert)]
-    doubts = list(doubts_of(silence.matchers, seen))
-    for doubt in doubts:
-        say(shown(f"o9: warning: {doubt}"))
+    warnings = list(warnings_of(silence.matchers, seen))
+    for warning in warnings:
+        say(shown(f"o9: warning: {warning}"))
     if as_json:
         write_json(
             {
@@ -98,14 +98,14 @@ def silence_alerts(
                 "author": silence.author,
                 "comment": silence.comment,
                 "matches": [alert.alert_id for alert in fitting],
-                "warnings": doubts,
+                "warnings": warnings,
             }
         )
         return DONE
     print(silence.silence_id)
     span = f"{'' if silence.starts_at <= now else f'from {moment(silence.starts_at)} '}until {moment(silence.ends_at)}"
     say(shown(f"{silence} is silent {span}; {fits(fitting)}"))
-    say(f"`{command('alerts silence expire', [silence.silence_id], option_for(url))}` ends it before")
+    say(f"`{command('alerts silence expire', [silence.silence_id], option_for(url))}` ends it early")
     return DONE
 
 
@@ -127,7 +127,7 @@ def made_silence(
         raise typer.BadParameter(_of_matchers(error, matchers), param_hint=hint) from None
 
 
-def doubts_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iterator[str]:
+def warnings_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iterator[str]:
     """What is likely a mistake: labels, and rules, that neither O9 has nor any alert in `seen`: values by label."""
     labels = {*OF_O9, *seen}
     rules = {*(rule.name for rule in BUILT_IN), *seen.get("rule", ())}
@@ -154,13 +154,13 @@ def moment_of(text: str) -> datetime:
 
 
 def fits(alerts: Sequence[Alert]) -> str:
-    """`it fits 2 alerts that fire now: A, B`"""
+    """`it matches 2 firing alerts: A, B`"""
     if not alerts:
-        return "nothing that fires now fits it"
+        return "no firing alert matches it"
     titles = list(dict.fromkeys(alert.title for alert in alerts))
     more = f", and {len(titles) - NAMED:,} more" if len(titles) > NAMED else ""
-    count = f"{len(alerts):,} alerts that fire" if len(alerts) > 1 else "one alert that fires"
-    return f"it fits {count} now: {', '.join(titles[:NAMED])}{more}"
+    count = f"{len(alerts):,} firing alerts" if len(alerts) > 1 else "one firing alert"
+    return f"it matches {count}: {', '.join(titles[:NAMED])}{more}"
 
 
 def _labels_seen(store: Store, firing: Iterable[Alert]) -> dict[str, set[str]]:
@@ -185,7 +185,7 @@ def _resolved(store: Store, name: str, by: str) -> Answer:
     if store.alerts.get(name) is None:
         return Answer(name, Outcome.UNKNOWN.value, unknown_alert(store, name))
     if store.write(ResolveAlert(name, by)):
-        return Answer(name, Outcome.DONE.value, f"{name}: resolved; who was told of it hears that it is over")
+        return Answer(name, Outcome.DONE.value, f"{name}: resolved; its receivers are notified")
     return _over(store, name)
 
 
@@ -193,7 +193,7 @@ def _acknowledged(store: Store, name: str, by: str) -> Answer:
     if store.alerts.get(name) is None:
         return Answer(name, Outcome.UNKNOWN.value, unknown_alert(store, name))
     if store.write(AcknowledgeAlert(name, by)):
-        text = f"{name}: acknowledged by {by}; nobody is reminded of it, and it is not escalated"
+        text = f"{name}: acknowledged by {by}; it is neither repeated nor escalated"
         return Answer(name, Outcome.DONE.value, text)
     row = store.alerts.get(name)
     if row is None or row["resolved_at"]:
@@ -221,7 +221,7 @@ def _expired(store: Store, name: str, by: str) -> Answer:
         return Answer(name, Outcome.UNKNOWN.value, message)
     if not stood:
         return Answer(name, Outcome.ALREADY.value, f"{name}: over already")
-    return Answer(name, Outcome.DONE.value, f"{name}: ended; what still fires and was held back by it is told from now")
+    return Answer(name, Outcome.DONE.value, f"{name}: ended; firing alerts that it held back are sent from now on")
 
 
 def _told(answers: Sequence[Answer], *, as_json: bool) -> int:

@@ -96,8 +96,8 @@ def interval_words(interval: TimeInterval) -> str:
         f"while {interval.calendar} trades" if interval.calendar else "",
     ]
     zone = str(interval.location) if interval.location else "UTC"
-    told = ", ".join(part for part in parts if part)
-    return f"{told or 'always'} ({zone})" if told else "always"
+    out = ", ".join(part for part in parts if part)
+    return f"{out or 'always'} ({zone})" if out else "always"
 
 
 def _tree(route: Route) -> Tree:
@@ -114,17 +114,17 @@ def _grow(tree: Tree, route: Route) -> None:
 def _route_words(route: Route, parent: Route | None) -> Text:
     matchers = ALWAYS if parent is None else _matchers(route.matchers)
     text = Text(shown(matchers)).append(" → ").append(shown(route.receiver), style="bold")
-    told = [
+    out = [
         words
         for name, words in _differences(route).items()
         if parent is None or getattr(route, name) != getattr(parent, name)
     ]
     if route.escalate_to and (parent is None or _escalation(route) != _escalation(parent)):
-        told.append(_escalation(route))
-    told += [f"mute: {', '.join(route.mute_time_intervals)}"] if route.mute_time_intervals else []
-    told += [f"only: {', '.join(route.active_time_intervals)}"] if route.active_time_intervals else []
-    told += ["and goes on to the routes below"] if route.continues else []
-    return text.append(shown("".join(f"\n  {each}" for each in told)).replace("\\n", "\n"), style="dim")
+        out.append(_escalation(route))
+    out += [f"mute: {', '.join(route.mute_time_intervals)}"] if route.mute_time_intervals else []
+    out += [f"only: {', '.join(route.active_time_intervals)}"] if route.active_time_intervals else []
+    out += ["and goes on to the routes below"] if route.continues else []
+    return text.append(shown("".join(f"\n  {each}" for each in out)).replace("\\n", "\n"), style="dim")
 
 
 def _matchers(matchers: Matchers) -> str:
@@ -137,13 +137,13 @@ def _differences(route: Route) -> dict[str, str]:
         "group_by": f"grouped by {by}",
         "group_wait": f"waits {duration(route.group_wait)} for others (group_wait)",
         "group_interval": f"news of a group every {duration(route.group_interval)} (group_interval)",
-        "repeat_interval": f"told again every {duration(route.repeat_interval)} (repeat_interval)",
+        "repeat_interval": f"repeated every {duration(route.repeat_interval)} (repeat_interval)",
     }
 
 
 def _escalation(route: Route) -> str:
     after = route.escalate_after
-    return "" if after is None else f"to {route.escalate_to} where nobody acknowledges it for {duration(after)}"
+    return "" if after is None else f"to {route.escalate_to} if not acknowledged for {duration(after)}"
 
 
 def _receivers(receivers: Sequence[Receiver], used: set[str]) -> Table:
@@ -151,11 +151,11 @@ def _receivers(receivers: Sequence[Receiver], used: set[str]) -> Table:
 
 
 def _receiver_words(receiver: Receiver, used: bool) -> list[str]:
-    told = [_known(each) for each in receiver.channels] or ["no channel: nobody is told"]
-    told += [] if receiver.send_resolved else ["not told what is resolved"]
-    told += [f"own {', '.join(sorted(receiver.templates))}"] if receiver.templates else []
-    told += [_throttle_words(receiver.throttle)] if receiver.throttle else []
-    return told + ([] if used else ["no route leads here"])
+    out = [_known(each) for each in receiver.channels] or ["no channel: never notified"]
+    out += [] if receiver.send_resolved else ["no resolved messages"]
+    out += [f"own {', '.join(sorted(receiver.templates))}"] if receiver.templates else []
+    out += [_throttle_words(receiver.throttle)] if receiver.throttle else []
+    return out + ([] if used else ["no route leads here"])
 
 
 def _known(channel: str) -> str:
@@ -211,7 +211,7 @@ def _general(configuration: Configuration) -> list[tuple[str, str]]:
     rows = [
         (
             "over",
-            f"when it is resolved, or not told again for {duration(timeout)}" if timeout else "when it is resolved",
+            f"when it is resolved, or not repeated for {duration(timeout)}" if timeout else "when it is resolved",
         ),
         ("flapping", _damping_words(configuration)),
     ]
@@ -226,7 +226,7 @@ def _damping_words(configuration: Configuration) -> str:
     if damping is None:
         return "not damped"
     within, quiet = duration(damping.within), duration(damping.quiet)
-    return f"told once where it changes {damping.changes} times within {within}, until it is quiet for {quiet}"
+    return f"reported once if it changes {damping.changes} times within {within}, until it is quiet for {quiet}"
 
 
 def _throttle_words(throttle: Throttle) -> str:

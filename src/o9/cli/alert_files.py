@@ -1,4 +1,4 @@
-"""`alerts check` and `alerts simulate`: what a configuration means, and what it would do. Nothing is sent.
+"""`alerts config check` and `simulate`: what a configuration means, and what it would do. Nothing is sent.
 
 Contract. A file with faults is answered by all of them, each with its line, and the exit code 1; what is only likely to
 be a mistake is a warning beside what the file means. Apprise is imported where the file has addresses: only Apprise
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from o9.alerts.channels.redaction import redacted
 from o9.alerts.config.loader import read_within
-from o9.alerts.config.reading import FAULTS_TOLD, Fault
+from o9.alerts.config.reading import FAULTS_SHOWN, Fault
 from o9.alerts.config.schema import Configuration, Read, load, read
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.engine_state import Held
@@ -37,22 +37,22 @@ _STYLES = {"→": "bold", "✗": "yellow"}
 def check_file(path: Path, *, as_json: bool) -> int:
     found = read(text_of(path))
     configuration = found.configuration
-    faults, doubts = _faults_in(found), _harmless(found.doubts)
+    faults, warnings = _faults_in(found), _harmless(found.warnings)
     if as_json:
         meant = None if faults else configuration_document(configuration)
-        told = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in doubts]}
-        write_json({"file": str(path), "valid": not faults, **told, "configuration": meant})
+        out = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in warnings]}
+        write_json({"file": str(path), "valid": not faults, **out, "configuration": meant})
         return ERROR if faults else DONE
     if not faults:
         console = results()
         emit(console, *configuration_view(configuration, console.width))
-        for each in doubts:
+        for each in warnings:
             say(shown(f"{path}:{each.line}: warning: {each.field}: {each.problem}"))
         return DONE
-    for each in faults[:FAULTS_TOLD]:
+    for each in faults[:FAULTS_SHOWN]:
         field = f"{each.field}: " if each.field else ""
         emit(results(), Text(shown(f"{path}:{each.line}: {field}{each.problem}")))
-    cut = f"; these are the first {FAULTS_TOLD}, --json has all" if len(faults) > FAULTS_TOLD else ""
+    cut = f"; these are the first {FAULTS_SHOWN}, --json has all" if len(faults) > FAULTS_SHOWN else ""
     say(shown(f"o9: {path} has {_faults(len(faults))}{cut}"))
     return ERROR
 
@@ -121,7 +121,7 @@ def _address_faults(found: Read) -> Iterator[Fault]:
         try:
             channel_of(channel_name(address), address)
         except OptimizationValidationError as error:
-            yield node.told(error.problem)
+            yield node.fault_of(error.problem)
 
 
 def _harmless(faults: Iterable[Fault]) -> list[Fault]:
@@ -153,7 +153,7 @@ def _summary(entries: list[Entry]) -> str:
     notices = sum(isinstance(entry.what, Notice) for entry in entries)
     held = sum(isinstance(entry.what, Held) for entry in entries)
     messages = f"{notices:,} message{'s' * (notices != 1)}"
-    return f": {messages}; {held:,} time{'s' * (held != 1)} somebody was not told"
+    return f": {messages}; {held:,} time{'s' * (held != 1)} suppressed"
 
 
 def _document(entry: Entry) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """`alerts list`, `show`, `history` and `silences`: read the record of alerts, print a page or JSON.
 
 Contract. What is said of an alert comes from the store alone, and so is the same for everybody who shares it. Listing
-costs what fires, showing one what was told since it began. Nothing here imports Prefect, or the channels.
+costs what fires, showing one what was sent since it began. Nothing here imports Prefect, or the channels.
 """
 
 from __future__ import annotations
@@ -19,8 +19,17 @@ from rich.text import Text
 from o9.alerts.pipeline.groups import held_in, notified_in
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.service.leader import LEASE
-from o9.alerts.service.repository import history, suppressed
-from o9.cli.alert_views import Listed, Shown, Standing, Told, alert_view, alerts_view, history_view, silences_view
+from o9.alerts.service.repository import history, with_codes
+from o9.cli.alert_views import (
+    Listed,
+    Notifications,
+    Notified,
+    Shown,
+    alert_view,
+    alerts_view,
+    history_view,
+    silences_view,
+)
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.escape import shown
 from o9.cli.failures import DONE
@@ -36,10 +45,8 @@ from o9.store.unit import Row
 
 NEAR_AMONG = 1_000  # how many of the newest ids are searched for one like a mistyped id
 SHORTEST_HINT = 3  # letters, by which titles are searched
-LAST_NOTICES = 4  # of a group, that are looked at for who was told: escalations go to others
-NOBODY_DECIDES = (
-    "nobody delivers alerts now: what is new waits for `o9 serve`, an aggregator or the flow deliver_alerts"
-)
+LAST_NOTICES = 4  # of a group, that are searched for receivers: escalations go to others
+NOBODY_DECIDES = "no node delivers alerts now: new ones wait for `o9 serve`, an aggregator or the flow deliver_alerts"
 
 
 def list_alerts(
@@ -61,14 +68,14 @@ def list_alerts(
         if (everything or resolved) and (limit is None or len(shown_firing) < limit):
             over = _over(store, now, level, optimization_id)
         room = None if limit is None else limit - len(shown_firing)
-        listed = with_standing(store, shown_firing)
+        listed = with_notifications(store, shown_firing)
         if as_json:
             ended = (_document(Listed(episode), now) for episode in islice(over, room))
             write_json_list([*(_document(each, now) for each in listed), *ended])
             return DONE
         ended_shown = list(islice(over, LIST_LIMIT if room is None else room))
         more = len(firing) > len(shown_firing) or next(over, None) is not None
-        waits = any(_waits(each.standing) for each in listed)
+        waits = any(_waits(each.notifications) for each in listed)
         waits = waits and not _somebody_decides(store)
     console = results()
     tables = [alerts_view(part, console.width, now) for part in (listed, list(map(Listed, ended_shown))) if part]
@@ -95,22 +102,22 @@ def show_alert(url: str | None, alert_id: str, *, as_json: bool) -> int:
         episode, metadata = store.alerts.episodes([row["episode"]])[row["episode"]]
         labels = json.loads(episode.labels)
         since = min(row["told_at"], episode.starts_at)
-        listed = with_standing(store, [episode])[0] if over_at(episode, now) is None else Listed(episode)
+        listed = with_notifications(store, [episode])[0] if over_at(episode, now) is None else Listed(episode)
         page = Shown(
             listed=listed,
             row=row,
             labels=labels,
             metadata=metadata,
             notices=store.alerts.notices_about(episode.alert_id, labels, since),
-            untold=suppressed(store.alerts.untold(alert_id=episode.alert_id, limit=PAGE_LIMIT)),
+            suppressed=with_codes(store.alerts.suppressed(alert_id=episode.alert_id, limit=PAGE_LIMIT)),
             waits=not _somebody_decides(store),
             known=bool(episode.optimization_id) and store.get(episode.optimization_id) is not None,
             store=place_of(store),
             option=option_for(url),
         )
     if as_json:
-        told = {"metadata": metadata, "notices": page.notices, "suppressed": page.untold}
-        write_json(_document(listed, now) | told | {"acknowledged_at": row["acknowledged_at"]})
+        out = {"metadata": metadata, "notices": page.notices, "suppressed": page.suppressed}
+        write_json(_document(listed, now) | out | {"acknowledged_at": row["acknowledged_at"]})
         return DONE
     console = results()
     console.width = min(console.width, PAGE_WIDTH)
@@ -130,7 +137,7 @@ def show_history(url: str | None, limit: int | None, *, as_json: bool) -> int:
         write_json(entries[:wanted])
         return DONE
     if not entries:
-        say("nobody was told of anything yet")
+        say("no notification was sent yet")
         return DONE
     console = results()
     emit(console, history_view(entries[:wanted], titles, console.width))
@@ -177,41 +184,41 @@ def over_at(episode: Episode, now: datetime) -> str | None:
     return episode.ends_at if episode.ends_at is not None and episode.ends_at <= moment(now) else None
 
 
-def with_standing(store: Store, episodes: list[Episode]) -> list[Listed]:
-    """Each with who was told of it, and who is not and why, as the groups are now."""
+def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
+    """Each with the receivers that were notified, and why others are not, as the groups are now."""
     if not episodes:
         return []
-    told: dict[str, list[tuple[str, int]]] = {}
+    out: dict[str, list[tuple[str, int]]] = {}
     held: dict[str, set[tuple[str, str]]] = {}
     asked = {episode.fingerprint for episode in episodes}
     for key, (_, text) in store.alerts.groups().items():
         state = json.loads(text)
         for _, names in notified_in(state):
             for name in asked.intersection(names):
-                told.setdefault(name, []).append((key, state["number"]))
+                out.setdefault(name, []).append((key, state["number"]))
         for reason, by, names in held_in(state):
             for name in asked.intersection(names):
                 held.setdefault(name, set()).add((reason.value, by))
-    groups = {each for names in told.values() for each in names}
+    groups = {each for names in out.values() for each in names}
     last = [(key, number - back) for key, number in groups for back in range(LAST_NOTICES)]
     notices: dict[str, list[Row]] = {}
     for row in store.alerts.last_notices(last):
         notices.setdefault(row["group_key"], []).append(row)
-    untold = store.alerts.untold_of([episode.alert_id for episode in episodes])
+    suppressed = store.alerts.suppressed_of([episode.alert_id for episode in episodes])
     listed = []
     for episode in episodes:
-        mine = [row for key, _ in told.get(episode.fingerprint, ()) for row in notices.get(key, ())]
+        mine = [row for key, _ in out.get(episode.fingerprint, ()) for row in notices.get(key, ())]
         about = [row for row in mine if _tells_of(row, episode.alert_id)] or mine
-        by_receiver: dict[str, Told] = {}
+        by_receiver: dict[str, Notified] = {}
         for row in about:  # the newest first
-            by_receiver.setdefault(row["receiver"], Told(row["receiver"], row["at"], _outcome(row), _channels(row)))
+            by_receiver.setdefault(row["receiver"], Notified(row["receiver"], row["at"], _outcome(row), _channels(row)))
         now_held = held.get(episode.fingerprint, set())
         why = [
             row
-            for row in suppressed(untold.get(episode.alert_id, {}).values())
+            for row in with_codes(suppressed.get(episode.alert_id, {}).values())
             if (row["reason"], row["by"]) in now_held or (row["reason"] == Reason.QUARANTINED.value and not mine)
         ]
-        listed.append(Listed(episode, Standing(tuple(by_receiver.values()), tuple(why))))
+        listed.append(Listed(episode, Notifications(tuple(by_receiver.values()), tuple(why))))
     return listed
 
 
@@ -244,11 +251,11 @@ def _somebody_decides(store: Store) -> bool:
     return held is not None and held["node"] is not None and store.alerts.seconds_left(held["expires_at"]) > 0
 
 
-def _waits(standing: Standing) -> bool:
-    """Whether somebody has still to be told of it."""
-    if not standing.told:
-        return not standing.held
-    return any(channel["status"] == "pending" for each in standing.told for channel in each.channels)
+def _waits(notifications: Notifications) -> bool:
+    """Whether a notification of it is still to be sent."""
+    if not notifications.notified:
+        return not notifications.held
+    return any(channel["status"] == "pending" for each in notifications.notified for channel in each.channels)
 
 
 def _tells_of(row: Row, alert_id: str) -> bool:
@@ -256,7 +263,7 @@ def _tells_of(row: Row, alert_id: str) -> bool:
 
 
 def _outcome(row: Row) -> str:
-    """Of a notice over its channels: one that was sent tells the receiver."""
+    """Of a notice over its channels: one that was sent is enough."""
     statuses = [send["status"] for send in row["sends"]]
     return next((status for status in ("sent", "pending", "failed") if status in statuses), "no channel")
 
@@ -272,7 +279,7 @@ def _named_in(entry: Row) -> Iterable[str]:
 def _document(listed: Listed, now: datetime) -> dict[str, Any]:
     """`notified` and `suppressed` are null where it is over: `alerts show` has them."""
     episode = listed.episode
-    over, standing = over_at(episode, now), listed.standing
+    over, notifications = over_at(episode, now), listed.notifications
     return {
         "alert_id": episode.alert_id,
         "optimization_id": episode.optimization_id,
@@ -287,6 +294,6 @@ def _document(listed: Listed, now: datetime) -> dict[str, Any]:
         "resolved_by": episode.resolved_by,
         "acknowledged_by": episode.acknowledged_by,
         "count": episode.times,
-        "notified": None if over else [asdict(each) for each in standing.told],
-        "suppressed": None if over else [dict(each) for each in standing.held],
+        "notified": None if over else [asdict(each) for each in notifications.notified],
+        "suppressed": None if over else [dict(each) for each in notifications.held],
     }

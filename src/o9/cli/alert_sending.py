@@ -1,4 +1,4 @@
-"""`alerts test`: one message through a channel, really, and what became of it.
+"""`alerts config test`: a test message through a channel, and whether it was sent.
 
 Contract. Of a receiver all channels are tried; what cannot be from here is named, with the reason, and keeps nothing
 from the others. Nothing that is printed holds more of an address than its scheme and host. Prefect is imported for a
@@ -60,18 +60,18 @@ def try_channel(name: str, config: Path | None, *, as_json: bool) -> int:
     configure_logging("DEBUG" if failures.debug else "INFO")
     trial = channels_for(name, configuration)
     outcomes = asyncio.run(_send(trial.channels, trial.receiver, configuration))
-    told = [_document(channel, outcome) for channel, outcome in zip(trial.channels, outcomes, strict=True)]
-    told += [_document_of(each) for each in trial.untried]
+    out = [_document(channel, outcome) for channel, outcome in zip(trial.channels, outcomes, strict=True)]
+    out += [_document_of(each) for each in trial.untried]
     if as_json:
-        write_json(told)
-    for each in told:
+        write_json(out)
+    for each in out:
         if each["outcome"] == LEFT_OUT:
             say(shown(f"o9: {each['channel']}: left out: {each['reason']}"))
         elif each["outcome"] == "failed":
             say(shown(f"o9: {each['channel']}: not sent: {'; '.join(filter(None, (each['reason'], each['remedy'])))}"))
         elif not as_json:
             emit(results(), Text(shown(f"{each['channel']}: sent")))
-    return ERROR if any(each["outcome"] == "failed" for each in told) else DONE
+    return ERROR if any(each["outcome"] == "failed" for each in out) else DONE
 
 
 def channels_for(name: str, configuration: Configuration) -> Trial:
@@ -138,8 +138,8 @@ def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]
 
 def _channel(reference: str) -> Channel:
     """Raises OptimizationError where it is none."""
-    if reference in (standing := standing_channels()):
-        return standing[reference]
+    if reference in (notifications := standing_channels()):
+        return notifications[reference]
     if reference.startswith(BLOCK):
         return channel_of(channel_name(reference), asyncio.run(_block(reference.removeprefix(BLOCK))))
     if "://" in reference:
@@ -175,16 +175,16 @@ def _notice(receiver: Receiver) -> Notice:
         title=TITLE,
         message=f"{who()} tried this channel. It works; nothing has happened, and there is nothing to do.",
     )
-    reason = "somebody tried the channel"
+    reason = "a test of the channel"
     return Notice(receiver.name, "test", 1, dict(alert.labels), NoticeKind.FIRING, now, (alert,), (), reason)
 
 
 def _document(channel: Channel, outcome: Sent | Failed) -> dict[str, Any]:
-    told: Mapping[str, Any] = {"channel": _shown(channel)}
+    out: Mapping[str, Any] = {"channel": _shown(channel)}
     if isinstance(outcome, Sent):
-        return {**told, "outcome": "sent", "reason": None, "permanent": None, "remedy": None}
+        return {**out, "outcome": "sent", "reason": None, "permanent": None, "remedy": None}
     return {
-        **told, "outcome": "failed", "reason": redacted(outcome.reason), "permanent": outcome.permanent,
+        **out, "outcome": "failed", "reason": redacted(outcome.reason), "permanent": outcome.permanent,
         "remedy": remedy(outcome),
     }  # fmt: skip
 

@@ -47,7 +47,7 @@ _NOT_SENT = {"pending": "not sent yet", "failed": "failed", "no channel": "no ch
 
 
 @dataclass(frozen=True)
-class Told:
+class Notified:
     """What became of the last message to a receiver; `channels` with the status of each."""
 
     receiver: str
@@ -57,10 +57,10 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Who was told of an alert that fires, and the decisions that hold it back now."""
+class Notifications:
+    """The receivers notified of a firing alert, and the decisions that hold it back now."""
 
-    told: tuple[Told, ...] = ()
+    notified: tuple[Notified, ...] = ()
     held: tuple[Row, ...] = ()
 
 
@@ -69,14 +69,14 @@ class Listed:
     """One line of a list."""
 
     episode: Episode
-    standing: Standing = field(default_factory=Standing)
+    notifications: Notifications = field(default_factory=Notifications)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The page of one alert. `row` is what was told under the id that was asked for.
+    """The page of one alert. `row` is the alert with the id that was asked for.
 
-    waits: nobody delivers. known: its optimization is in this store.
+    waits: no node delivers. known: its optimization is in this store.
     """
 
     listed: Listed
@@ -84,7 +84,7 @@ class Shown:
     labels: Mapping[str, str]
     metadata: Mapping[str, Any]
     notices: Sequence[Row]
-    untold: Sequence[Row]
+    suppressed: Sequence[Row]
     waits: bool
     known: bool
     store: str
@@ -94,7 +94,7 @@ class Shown:
 def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     """As given; all of them fire, or all are over. On a narrow terminal the columns stand beneath each other."""
     over = _over(listed[0].episode, now) is not None
-    last, wide = "ended" if over else "told", width >= WIDE
+    last, wide = "ended" if over else "notified", width >= WIDE
     placed = any(each.episode.optimization_id for each in listed)
     seen_to = any(each.episode.acknowledged_by for each in listed)
     marks = [_labelled(each.episode) for each in listed]
@@ -107,7 +107,7 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
         episode = each.episode
         title = Text(cut(_title(episode.title), TITLE_SHOWN), style="bold")
         where, by = shown(episode.optimization_id), shown(episode.acknowledged_by or "")
-        told = _ended(episode, now, short=True) if over else standing_words(each.standing, short=True)
+        out = _ended(episode, now, short=True) if over else notifications_text(each.notifications, short=True)
         name, since = shown(episode.alert_id), _since(episode, now, short=True, bare=not wide)
         if wide:
             cells = [
@@ -116,14 +116,14 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
                 *[Text(which)] * marked,
                 since,
                 *[Text(by)] * seen_to,
-                told,
+                out,
                 Text(name, style="dim"),
             ]
             table.add_row(_level(episode.level), *cells)
         else:
             below = "".join(f"\n{each}" for each in (where, which) if each)
             title.append(below, style="not bold").append(f"\n{name}", style="not bold dim")
-            last_lines = Text.assemble("since ", since, "\n", told, f"\nacknowledged by {by}" if by else "")
+            last_lines = Text.assemble("since ", since, "\n", out, f"\nacknowledged by {by}" if by else "")
             table.add_row(_level(episode.level), title, last_lines)
     for column in table.columns:
         column.no_wrap = column.header in ("level", "since")
@@ -133,29 +133,29 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
 
 
 def _labelled(episode: Episode) -> str:
-    told = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
-    return cut(shown(told), LABELS_SHOWN)
+    out = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
+    return cut(shown(out), LABELS_SHOWN)
 
 
-def standing_words(standing: Standing, *, short: bool = False) -> Text:
+def notifications_text(notifications: Notifications, *, short: bool = False) -> Text:
     """`desk, head (failed)`; `desk: silenced (3f2a9c)`; `not yet`. short: of a long id its beginning."""
-    told = Text()
-    for each in standing.told:
-        told.append(", " if told else "").append(shown(each.receiver))
+    out = Text()
+    for each in notifications.notified:
+        out.append(", " if out else "").append(shown(each.receiver))
         if each.status in _NOT_SENT:
-            told.append(f" ({_NOT_SENT[each.status]})", style=_OUTCOMES[each.status])
+            out.append(f" ({_NOT_SENT[each.status]})", style=_OUTCOMES[each.status])
             continue
         for channel in each.channels:
             if channel["status"] in _NOT_SENT:
                 words_of = f" ({shown(channel['channel'])}: {_NOT_SENT[channel['status']]})"
-                told.append(words_of, style=_OUTCOMES[channel["status"]])
-    receivers = {each.receiver for each in standing.told}
-    for row in standing.held:
-        told.append("; " if told else "")
+                out.append(words_of, style=_OUTCOMES[channel["status"]])
+    receivers = {each.receiver for each in notifications.notified}
+    for row in notifications.held:
+        out.append("; " if out else "")
         now = "now " if row["receiver"] in receivers else ""
         by = cut(row["by"], BY_SHOWN) if short else row["by"]
-        told.append(f"{shown(row['receiver'])}: {now}{why_not(row | {'by': by})}", style="yellow")
-    return told or Text("not yet", style="dim")
+        out.append(f"{shown(row['receiver'])}: {now}{why_not(row | {'by': by})}", style="yellow")
+    return out or Text("not yet", style="dim")
 
 
 def why_not(row: Row) -> str:
@@ -170,16 +170,16 @@ def alert_view(page: Shown, width: int, now: datetime) -> list[RenderableType]:
     over = _over(episode, now) is not None
     state = Text("resolved", style="green") if over else Text("firing", style=LEVELS[episode.level])
     head = Text.assemble(_level(episode.level), "  ", (_title(episode.title), "bold"), "  ", state)
-    told: list[RenderableType] = [head, *[Text(shown(line)) for line in episode.message.splitlines()], Text()]
-    told += [_facts(page, now, over=over), Text()]
+    out: list[RenderableType] = [head, *[Text(shown(line)) for line in episode.message.splitlines()], Text()]
+    out += [_facts(page, now, over=over), Text()]
     if page.notices:
-        told += [Text("Told", style="bold"), *(line for row in page.notices for line in _notice(row)), Text()]
-    if page.untold:
-        told += [Text("Not told", style="bold"), _untold(page.untold), Text()]
-    if not page.notices and not page.untold:
-        waits = "; nobody delivers alerts now" if page.waits and not over else ""
-        told += [Text(f"Nobody was told of it{' yet' * (not over)}{waits}"), Text()]
-    return [*told, *(Text(line) for line in words.aligned(_next(page, over=over), width))]
+        out += [Text("Notified", style="bold"), *(line for row in page.notices for line in _notice(row)), Text()]
+    if page.suppressed:
+        out += [Text("Suppressed", style="bold"), _untold(page.suppressed), Text()]
+    if not page.notices and not page.suppressed:
+        waits = "; no node delivers alerts now" if page.waits and not over else ""
+        out += [Text(f"No notification was sent{' yet' * (not over)}{waits}"), Text()]
+    return [*out, *(Text(line) for line in words.aligned(_next(page, over=over), width))]
 
 
 def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) -> Table:
@@ -190,19 +190,19 @@ def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) 
         at = words.moment(datetime.fromisoformat(entry["at"]))
         if entry["status"] == "suppressed":
             what = Text(cut(_title(titles.get(entry["alert_id"], entry["alert_id"])), TITLE_SHOWN))
-            outcome = Text("not told: ", style="yellow").append(why_not(entry), style="default")
+            outcome = Text("suppressed: ", style="yellow").append(why_not(entry), style="default")
         else:
             first = next(iter([*entry["firing"], *entry["resolved"]]), "")
             what = Text(f"{entry['kind']}: {cut(_title(titles.get(first, first)), TITLE_SHOWN)}{_and_more(entry)}")
             outcome = _send(entry)
-        receiver = shown(entry["receiver"] or "everybody")
+        receiver = shown(entry["receiver"] or "all")
         table.add_row(at[5:] if width < ROOM_FOR_YEARS else at, receiver, what, outcome)
     return table
 
 
 def silences_view(rows: Sequence[Row], firing: Sequence[Episode], width: int, now: datetime) -> Table:
     """The one that ends first first, and how many of the alerts that fire each fits."""
-    table = plain_table("id", "what", "from", "until", "fits", "by", right=("fits",))
+    table = plain_table("id", "what", "from", "until", "matches", "by", right=("matches",))
     for index in (2, 3):
         table.columns[index].no_wrap = True
     for row in rows:
@@ -249,7 +249,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
     fact("id", shown(episode.alert_id))
     if row["alert_id"] != episode.alert_id:
         at = words.moment(datetime.fromisoformat(row["at"]))
-        fact("asked for", shown(f"{row['alert_id']}, told {at}: the same alert"))
+        fact("asked for", shown(f"{row['alert_id']}, received {at}: the same alert"))
     if episode.optimization_id:
         fact("optimization", shown(episode.optimization_id))
     extra = {name: value for name, value in page.labels.items() if name not in ("title", "level", "optimization")}
@@ -269,7 +269,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
     if over:
         fact("ended", _ended(episode, now))
     elif episode.ends_at and page.labels.get("rule"):
-        fact("ends", "when its rule says so, or somebody resolves it")
+        fact("ends", "when its rule says so, or it is resolved")
     elif episode.ends_at:
         expected = " unless it is raised again" if episode.expected_end else ""
         fact("ends", words.moment(datetime.fromisoformat(episode.ends_at)) + expected)
@@ -277,19 +277,19 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
         at = words.moment(datetime.fromisoformat(row["acknowledged_at"]))
         fact("acknowledged", f"by {shown(episode.acknowledged_by)}, {at}")
     if not over:
-        fact("told", standing_words(page.listed.standing))
+        fact("notified", notifications_text(page.listed.notifications))
     fact("store", page.store)
     return table
 
 
 def _notice(row: Row) -> Iterator[Padding]:
     """`12:00:03  desk  firing: first message of the group`, and beneath it each channel with its tries."""
-    told = Text(f"{words.moment(datetime.fromisoformat(row['at']))}  ").append(shown(row["receiver"]), style="bold")
+    out = Text(f"{words.moment(datetime.fromisoformat(row['at']))}  ").append(shown(row["receiver"]), style="bold")
     count = row["firing_count"] + row["resolved_count"]
     among = f", among {count:,} alerts" if count > 1 else ""
     unsure = "" if row["by_name"] else " (presumably: the log keeps only the first ids of so many)"
     why = "" if row["reason"] == row["kind"] else f": {shown(row['reason'])}"
-    yield _indented(told.append(f"  {row['kind']}{among}{unsure}{why}"), 2)
+    yield _indented(out.append(f"  {row['kind']}{among}{unsure}{why}"), 2)
     for send in row["sends"]:
         yield _indented(Text(shown(send["channel"])).append("  ").append(_send(send)), 6)
         if len(send["tries"]) == 1 and send["status"] == "sent":
@@ -325,7 +325,7 @@ def _untold(rows: Sequence[Row]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for row in rows:
-        receiver = shown(row["receiver"] or "everybody")
+        receiver = shown(row["receiver"] or "all")
         table.add_row(f"  {words.moment(datetime.fromisoformat(row['at']))}", Text(receiver), Text(why_not(row)))
     return table
 
@@ -336,9 +336,9 @@ def _next(page: Shown, *, over: bool) -> list[tuple[str, str]]:
     def typed(verb: str, meaning: str) -> tuple[str, str]:
         return words.command(f"alerts {verb}", [episode.alert_id], page.option), meaning
 
-    commands = [] if over else [typed("resolve", "says that it is over")]
+    commands = [] if over else [typed("resolve", "resolves it")]
     if not over and not episode.acknowledged_by:
-        commands.insert(0, typed("ack", "says that you see to it: no reminders, no escalation"))
+        commands.insert(0, typed("ack", "acknowledges it: no repeats, no escalation"))
     if page.known:
         commands.append((words.command("show", [episode.optimization_id], page.option), "the optimization"))
     return commands or [(f"o9 alerts list{page.option}", "what fires")]
@@ -364,8 +364,8 @@ def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool =
     begins = datetime.fromisoformat(episode.starts_at)
     over = _over(episode, now)
     lasting = (over or now) - begins
-    told = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
-    return Text((_short(begins, now) if short else words.moment(begins)) + told * (not bare))
+    out = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
+    return Text((_short(begins, now) if short else words.moment(begins)) + out * (not bare))
 
 
 def _ended(episode: Episode, now: datetime, *, short: bool = False) -> Text:

@@ -99,7 +99,7 @@ def _words_of(alerts: PrunedAlerts | Removed) -> str:
         f"{count:,} {what}{'' if count == 1 else 's'}{more}"
         for count, what, more in (
             (alerts.alerts, "alert", ""), (alerts.notices, "message", ""),
-            (alerts.untold, "reason", " why somebody was not told"), (alerts.silences, "silence", ""),
+            (alerts.suppressed, "suppressed notification", ""), (alerts.silences, "silence", ""),
         )
         if count
     ]  # fmt: skip
@@ -115,7 +115,7 @@ def told_of(outlook: Outlook, alerts: PrunedAlerts, before: str) -> dict[str, An
         "first_ended": outlook.first_ended,
         "last_ended": outlook.last_ended,
         "kept": {why.name.lower(): count for why, count in outlook.kept.items()},
-        **{name: getattr(alerts, name) for name in ("alerts", "notices", "untold", "silences")},
+        **{name: getattr(alerts, name) for name in ("alerts", "notices", "suppressed", "silences")},
     }
 
 

@@ -47,7 +47,7 @@ class Removed:
     changes: int = 0
     alerts: int = 0
     notices: int = 0
-    untold: int = 0
+    suppressed: int = 0
     silences: int = 0
     flow_runs: int = 0
     scheduled_runs: int = 0
@@ -88,7 +88,7 @@ async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress
         cursor = gone.cursor
         removed.alerts += gone.alerts
         removed.notices += gone.notices
-        removed.untold += gone.untold
+        removed.suppressed += gone.suppressed
         removed.silences += gone.silences
     while forgotten := await _written(store, ForgetChanges(before), removed):
         removed.changes += forgotten

@@ -1,4 +1,4 @@
-"""Deleting what was told, sent and decided long ago; the counts of it stay.
+"""Deleting old alerts, notices and decisions; the counts of it stay.
 
 Contract. Each operation is one short transaction that stops behind the piece with which its time is over; the next one
 goes on, in whichever process. What fires stays, with its first and its newest words, and so does what is over and of
@@ -34,7 +34,7 @@ class PrunedAlerts:
 
     alerts: int = 0
     notices: int = 0
-    untold: int = 0
+    suppressed: int = 0
     silences: int = 0
     cursor: tuple[str, str] | None = ("", "")
 
@@ -103,7 +103,7 @@ class PruneAlerts:
         found = [row.id for row in unit.connection.execute(oldest) if row.at < self.before]
         if found:
             unit.connection.execute(delete(DECISION).where(DECISION.c.id.in_(found)))
-            done.untold += len(found)
+            done.suppressed += len(found)
         return len(found) < self.piece
 
     def _others(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
@@ -119,11 +119,11 @@ def outlook(connection: Connection, before: str) -> PrunedAlerts:
     def count(condition: ColumnElement[bool], table: FromClause) -> int:
         return int(connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
 
-    told = ALERT.join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
+    given = ALERT.join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
     return PrunedAlerts(
-        alerts=count(and_(ALERT.c.at < before, _is_old(before)), told),
+        alerts=count(and_(ALERT.c.at < before, _is_old(before)), given),
         notices=count(_told_long_ago(before), NOTICE),
-        untold=count(DECISION.c.at < before, DECISION),
+        suppressed=count(DECISION.c.at < before, DECISION),
         silences=count(_was_over(before), SILENCE),
         cursor=None,
     )
@@ -131,9 +131,9 @@ def outlook(connection: Connection, before: str) -> PrunedAlerts:
 
 def _is_old(before: str) -> ColumnElement[bool]:
     """Of an episode that is over, or not the first nor the newest of one that fires; or left over from a prune."""
-    state, told = STATE_OF.c, ALERT.c.told_at < before
-    over = and_(state.resolved_at < before, state.last_told_at < before, state.is_open == 0, told)
-    more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, told)
+    state, given = STATE_OF.c, ALERT.c.told_at < before
+    over = and_(state.resolved_at < before, state.last_told_at < before, state.is_open == 0, given)
+    more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, given)
     return or_(state.alert_id.is_(None), over, more)
 
 

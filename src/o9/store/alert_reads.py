@@ -55,7 +55,7 @@ def alert_page(
     limit: int,
     before: tuple[str, str] | None,
 ) -> list[Row]:
-    """What was told, newest first, with the state of the episode that each belongs to.
+    """Alerts as they were received, newest first, with the state of the episode that each belongs to.
 
     `before`: only what comes behind this (`at`, `alert_id`).
     """
@@ -99,7 +99,7 @@ def words_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str,
 
 
 def ends_next(connection: Connection) -> str | None:
-    """When the next episode ends by the time, unless something is told of it before."""
+    """When the next episode expires, unless it is repeated before."""
     statement = select(ALERT.c.ends_at).where(literally(ENDING)).order_by(ALERT.c.ends_at).limit(1)
     return connection.execute(statement).scalar()
 
@@ -135,8 +135,8 @@ def notification_history(connection: Connection, limit: int, before: int | None 
     return rows
 
 
-def untold_history(connection: Connection, limit: int, alert_id: str | None = None) -> list[Row]:
-    """Why receivers were not told, newest first: of one alert, or of all."""
+def suppressed_history(connection: Connection, limit: int, alert_id: str | None = None) -> list[Row]:
+    """Why receivers were not notified, newest first: of one alert, or of all."""
     statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(_checked(limit))
     if alert_id is not None:
         statement = statement.where(DECISION.c.alert_id == alert_id)
@@ -145,9 +145,9 @@ def untold_history(connection: Connection, limit: int, alert_id: str | None = No
 
 def _page() -> Select[Any]:
     state = [STATE_OF.c[name] for name in ("resolved_at", "resolved_by", "acknowledged_at", "acknowledged_by", "times")]
-    told = [ALERT.c[name] for name in ("alert_id", "episode", "at", "told_at", *CONTENT)]
+    given = [ALERT.c[name] for name in ("alert_id", "episode", "at", "told_at", *CONTENT)]
     ends = STATE_OF.c.ends_at
-    return select(*told, ends, *state).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
+    return select(*given, ends, *state).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
 
 
 def _decoded(found: Mapping[Any, Any]) -> Row:

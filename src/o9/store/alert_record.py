@@ -52,7 +52,7 @@ class AlertRecord:
         limit: int = 100,
         before: tuple[str, str] | None = None,
     ) -> list[Row]:
-        """What was told, newest first; `before` is `at` and `alert_id` of the last one seen."""
+        """Alerts as they were received, newest first; `before` is `at` and `alert_id` of the last one seen."""
         return self._read(alert_reads.alert_page, optimization_id, level, limit, before)
 
     def open_episodes(self, after: tuple[int, str] = (0, ""), *, limit: int = 1000) -> list[Episode]:
@@ -78,11 +78,11 @@ class AlertRecord:
     def notifications(self, *, limit: int = 100, before: int | None = None) -> list[Row]:
         return self._read(alert_reads.notification_history, limit, before)
 
-    def untold(self, *, limit: int = 100, alert_id: str | None = None) -> list[Row]:
-        return self._read(alert_reads.untold_history, limit, alert_id)
+    def suppressed(self, *, limit: int = 100, alert_id: str | None = None) -> list[Row]:
+        return self._read(alert_reads.suppressed_history, limit, alert_id)
 
-    def untold_of(self, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
-        return self._read(alert_told.untold_of, alert_ids)
+    def suppressed_of(self, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
+        return self._read(alert_told.suppressed_of, alert_ids)
 
     def last_notices(self, names: Iterable[tuple[str, int]]) -> list[Row]:
         return self._read(alert_told.last_notices, names)

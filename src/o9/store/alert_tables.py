@@ -1,4 +1,4 @@
-"""The tables of alerts: what fires and who was told, why somebody was not, and who sends. See `o9.store.tables`."""
+"""The tables of alerts: episodes, notifications, why others were suppressed, and who sends. See `o9.store.tables`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STANDING = "ended_at IS NULL"
 
 
 class AlertRow(Record, table=True):
-    """One row for each id under which something was told.
+    """One row for each id under which an alert was received.
 
     Those with equal labels that overlap in time are one episode, which has the id of the one that began it. That first
     row holds the episode's state, in the columns from `is_first` on; they mean nothing in the others. `latest` is the
     one whose words count; `began` and `changed` are the changes in the feed at which it was first and last written; an
-    end is expected where it only holds unless somebody tells of it again; open is an episode until whoever delivers has
+    end is expected where it only holds unless the alert is repeated; open is an episode until whoever delivers has
     no more to say of it.
     """
 
@@ -114,7 +114,7 @@ class AlertGroup(Record, table=True):
 
 
 class NoticeRow(Record, table=True):
-    """What was decided to tell a receiver, of which episodes; once it is sent, the first of these stay.
+    """What is to be sent to a receiver, of which episodes; once it is sent, the first of these stay.
 
     An empty id in `firing` parts what is new to the receiver from what it knew before; without one, all is new.
     """
@@ -193,7 +193,7 @@ class NotificationTry(Record, table=True):
 
 
 class AlertDecision(Record, table=True):
-    """Append-only: why a receiver was not told of an alert, once for each change of the reason."""
+    """Append-only: why a receiver was not notified of an alert, once for each change of the reason."""
 
     __tablename__ = "alert_decision"
     __table_args__ = (Index("ix_alert_decision_alert", "alert_id", "id"),)

@@ -1,4 +1,4 @@
-"""Who was told of an alert. Reading one costs what was told since it began, never what was told before."""
+"""The notifications of an alert. Reading them costs what was sent since it began, never what was sent before."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def last_notices(connection: Connection, names: Iterable[tuple[str, int]]) -> li
 def notices_about(
     connection: Connection, alert_id: str, labels: Mapping[str, str], since: str, limit: int = NOTICES_LIMIT
 ) -> list[Row]:
-    """The newest `limit` notices that tell of an episode which began at `since`, newest first, with their `sends`.
+    """The newest `limit` notices about an episode which began at `since`, newest first, with their `sends`.
 
     Of a large group only the first alerts stay in the log: one in whose group this alert would be is among them, with
     `by_name` False.
@@ -47,8 +47,8 @@ def notices_about(
     return found
 
 
-def untold_of(connection: Connection, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
-    """By alert and receiver, the newest reason why it was not told."""
+def suppressed_of(connection: Connection, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
+    """By alert and receiver, the newest reason why it was suppressed."""
     wanted, values = among(DECISION.c.alert_id, alert_ids, connection)
     found: dict[str, dict[str, Row]] = {}
     for row in connection.execute(select(DECISION).where(wanted).order_by(DECISION.c.id), values).mappings():
@@ -65,8 +65,8 @@ def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
     sends = connection.execute(select(NOTIFICATION).where(of_these).order_by(NOTIFICATION.c.id)).mappings()
     by_id: dict[int, list[Row]] = {}
     for send in sends:
-        told = dict(send) | {"tries": by_id.setdefault(send["id"], [])}
-        by_name[send["group_key"], send["number"]].append(told)
+        given = dict(send) | {"tries": by_id.setdefault(send["id"], [])}
+        by_name[send["group_key"], send["number"]].append(given)
     tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
     for begun in connection.execute(tries).mappings():
         by_id[begun["notification_id"]].append(dict(begun))

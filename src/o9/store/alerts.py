@@ -1,10 +1,10 @@
-"""Alerts as they were told, and the episodes that they make.
+"""Alerts as they were received, and the episodes that they make.
 
-Contract. Each id under which an alert was told is kept, with its words, once: the same id with other content is
-refused, and told again it is the same alert. Alerts with equal labels (one fingerprint) that overlap in time are one
+Contract. Each id under which an alert was received is kept, with its content, once: the same id with other content
+is refused, and sent again it is the same alert. Alerts with equal labels (one fingerprint) that overlap in time are one
 episode, which fires until it is resolved, by whichever of its ids, or until its end. Each write that changes episodes
 is one change in the feed, of the kind `alert`, and they carry that change's id: whoever delivers alerts reads what is
-behind its cursor, by an index. Moments are kept as they were told, also those in the past and in the future; `told_at`
+behind its cursor, by an index. Moments are kept as they were given, also those in the past and in the future; `told_at`
 is when the store heard of it. A batch costs the same number of statements at any size.
 """
 
@@ -69,11 +69,11 @@ _STATE = (
 )  # fmt: skip
 
 
-class Telling(NamedTuple):
-    """One alert as somebody tells it: texts as they are stored, `labels` and `metadata` as JSON.
+class NewAlert(NamedTuple):
+    """One alert as it is received: texts as they are stored, `labels` and `metadata` as JSON.
 
     `ends_at`: when it is over, in the past or in the future; None: until somebody resolves it. `expected_end`: 1 where
-    it is over then only if nobody has told of it again, as of what its source repeats.
+    it is over then only if it is not repeated, as of a source that repeats its alerts.
     """
 
     alert_id: str
@@ -89,7 +89,7 @@ class Telling(NamedTuple):
     expected_end: int = 0
 
 
-class Told(NamedTuple):
+class Recorded(NamedTuple):
     """What became of a telling: the episode that it belongs to, and whether it began or ended it."""
 
     episode: str
@@ -101,13 +101,13 @@ class Told(NamedTuple):
 class RaiseAlerts:
     """Record a batch, in its order. Answers for each: what became of it, or why it was refused alone."""
 
-    tellings: Sequence[Telling]
+    new_alerts: Sequence[NewAlert]
 
     targets: tuple[str, ...] = ()
 
-    def apply(self, unit: UnitOfWork) -> list[Told | OptimizationConflictError]:
-        batch = _Batch(unit, self.tellings)
-        answers = [batch.take(telling) for telling in self.tellings]
+    def apply(self, unit: UnitOfWork) -> list[Recorded | OptimizationConflictError]:
+        batch = _Batch(unit, self.new_alerts)
+        answers = [batch.take(new) for new in self.new_alerts]
         batch.write()
         return answers
 
@@ -116,7 +116,7 @@ class RaiseAlerts:
 class ResolveAlert:
     """End the episode that this alert belongs to. Answers whether it was still firing.
 
-    Raises OptimizationNotFoundError where no such alert was told.
+    Raises OptimizationNotFoundError for an unknown alert.
     """
 
     alert_id: str
@@ -135,9 +135,9 @@ class ResolveAlert:
 
 @dataclass(frozen=True)
 class AcknowledgeAlert:
-    """Somebody sees to the episode that this alert belongs to. Answers whether it was firing and nobody did before.
+    """Acknowledge the episode that this alert belongs to. Answers whether it was firing and not acknowledged before.
 
-    Raises OptimizationNotFoundError where no such alert was told.
+    Raises OptimizationNotFoundError for an unknown alert.
     """
 
     alert_id: str
@@ -165,7 +165,7 @@ class LapseAlerts:
         wanted = _STATES.where(literally(ENDING), ALERT.c.ends_at <= unit.now)
         over = [dict(row) for row in unit.connection.execute(wanted).mappings()]
         if over:
-            change = tell_change(unit, "alert")
+            change = write_change(unit, "alert")
             for row in over:
                 row |= {"resolved_at": row["ends_at"], "resolved_by": _ender(row), "changed": change, "is_open": 1}
             _write_states(unit, over)
@@ -176,48 +176,48 @@ class LapseAlerts:
 class _Batch:
     """The tellings of one batch against what is known: read by three statements, changed in memory, then written."""
 
-    def __init__(self, unit: UnitOfWork, tellings: Sequence[Telling]) -> None:
+    def __init__(self, unit: UnitOfWork, new_alerts: Sequence[NewAlert]) -> None:
         unit.flush()
         self._unit = unit
         connection = unit.connection
-        wanted, values = among(ALERT.c.alert_id, {telling.alert_id for telling in tellings}, connection)
+        wanted, values = among(ALERT.c.alert_id, {new.alert_id for new in new_alerts}, connection)
         known = connection.execute(_KNOWN.where(wanted), values).mappings()
         self._known: dict[str, Mapping[Any, Any]] = {row["alert_id"]: row for row in known}
-        wanted, values = among(ALERT.c.fingerprint, {telling.fingerprint for telling in tellings}, connection)
+        wanted, values = among(ALERT.c.fingerprint, {new.fingerprint for new in new_alerts}, connection)
         firing = connection.execute(_STATES.where(wanted, literally(FIRING)), values).mappings()
         self._firing: dict[str, Row] = {row["fingerprint"]: dict(row) for row in firing}
         self._new: dict[str, Row] = {}
         self._touched: dict[str, Row] = {}
         self._counts: dict[tuple[str, str], int] = {}
 
-    def take(self, told: Telling) -> Told | OptimizationConflictError:
-        known = self._known.get(told.alert_id)
-        firing = self._firing.get(told.fingerprint)
-        if firing is not None and firing["ends_at"] is not None and firing["ends_at"] <= max(told.at, self._unit.now):
+    def take(self, given: NewAlert) -> Recorded | OptimizationConflictError:
+        known = self._known.get(given.alert_id)
+        firing = self._firing.get(given.fingerprint)
+        if firing is not None and firing["ends_at"] is not None and firing["ends_at"] <= max(given.at, self._unit.now):
             self._end(firing, firing["ends_at"], _ender(firing))
             firing = None
         if known is not None:
-            return self._again(known, firing, told)
-        row = _row(told, self._unit.now)
+            return self._again(known, firing, given)
+        row = _row(given, self._unit.now)
         if firing is None:
             row |= {
-                "episode": told.alert_id, "is_first": 1, "is_open": 1, "starts_at": told.at, "latest": told.alert_id,
-                "last_told_at": told.at, "times": 1,
+                "episode": given.alert_id, "is_first": 1, "is_open": 1, "starts_at": given.at, "latest": given.alert_id,
+                "last_told_at": given.at, "times": 1,
             }  # fmt: skip
-            self._firing[told.fingerprint] = firing = row
-            self._add("begun", told.level)
+            self._firing[given.fingerprint] = firing = row
+            self._add("begun", given.level)
         else:
             row |= {"episode": firing["alert_id"], "labels": "{}", "ends_at": None, "expected_end": 0}
-            self._goes_on(firing, told, told.alert_id)
-        self._add("received", told.level)
-        self._new[told.alert_id] = self._known[told.alert_id] = row
-        return Told(row["episode"], began=row is firing, ended=self._ended(firing, told))
+            self._goes_on(firing, given, given.alert_id)
+        self._add("received", given.level)
+        self._new[given.alert_id] = self._known[given.alert_id] = row
+        return Recorded(row["episode"], began=row is firing, ended=self._ended(firing, given))
 
     def write(self) -> None:
         """One change in the feed for the whole batch, where it changed anything."""
         if not self._new and not self._touched:
             return
-        change = tell_change(self._unit, "alert")
+        change = write_change(self._unit, "alert")
         for row in self._new.values():
             row["began"] = row["changed"] = change
             self._unit.insert(ALERT, row)
@@ -226,51 +226,54 @@ class _Batch:
         _write_states(self._unit, self._touched.values())
         count_events(self._unit, self._counts)
 
-    def _again(self, known: Mapping[Any, Any], firing: Row | None, told: Telling) -> Told | OptimizationConflictError:
-        """Of an id that was told before: the same once more, or refused."""
+    def _again(
+        self, known: Mapping[Any, Any], firing: Row | None, given: NewAlert
+    ) -> Recorded | OptimizationConflictError:
+        """Of a known id: the same once more, or refused."""
         for name in CONTENT:
-            if known[name] != getattr(told, name):
+            if known[name] != getattr(given, name):
                 return OptimizationConflictError(
-                    "alert_id", f"{told.alert_id!r} was told before with another {name}; give this one an id of its own"
+                    "alert_id",
+                    f"{given.alert_id!r} was sent before with another {name}; give this one its own id",
                 )
-        is_over = told.ends_at is not None and told.ends_at <= self._unit.now
+        is_over = given.ends_at is not None and given.ends_at <= self._unit.now
         if firing is not None and firing["alert_id"] == known["episode"]:
-            known_so_far = firing["starts_at"] <= told.at <= firing["last_told_at"]
-            if not known_so_far or told.ends_at is not None:
-                self._goes_on(firing, told, firing["latest"])
-            return Told(firing["alert_id"], began=False, ended=self._ended(firing, told))
+            known_so_far = firing["starts_at"] <= given.at <= firing["last_told_at"]
+            if not known_so_far or given.ends_at is not None:
+                self._goes_on(firing, given, firing["latest"])
+            return Recorded(firing["alert_id"], began=False, ended=self._ended(firing, given))
         over = self._new.get(known["episode"]) or known
         if firing is None and not is_over and over["resolved_by"] in EndedBy.NOT_REPEATED.stored_as:
-            self._revive(known["episode"], told)
-        elif not is_over and over["resolved_at"] is not None and told.at > max(over["resolved_at"], known["at"]):
+            self._revive(known["episode"], given)
+        elif not is_over and over["resolved_at"] is not None and given.at > max(over["resolved_at"], known["at"]):
             return OptimizationConflictError(
                 "alert_id",
-                f"{told.alert_id!r} was resolved at {over['resolved_at']}; a new alert needs an id of its own",
+                f"{given.alert_id!r} was resolved at {over['resolved_at']}; a new alert needs an id of its own",
             )
-        return Told(known["episode"], began=False, ended=False)
+        return Recorded(known["episode"], began=False, ended=False)
 
-    def _revive(self, episode: str, told: Telling) -> None:
-        """It was believed to be over, as nobody had told of it for too long."""
+    def _revive(self, episode: str, given: NewAlert) -> None:
+        """It was believed to be over, as it had not been repeated."""
         found = self._unit.connection.execute(_STATES.where(ALERT.c.alert_id == episode)).mappings().one()
         firing = self._touched.get(episode) or dict(found)
         firing["resolved_at"] = firing["resolved_by"] = None
-        self._firing[told.fingerprint] = firing
-        self._goes_on(firing, told, firing["latest"])
-        self._add("begun", told.level)
+        self._firing[given.fingerprint] = firing
+        self._goes_on(firing, given, firing["latest"])
+        self._add("begun", given.level)
 
-    def _goes_on(self, firing: Row, told: Telling, latest: str) -> None:
+    def _goes_on(self, firing: Row, given: NewAlert, latest: str) -> None:
         firing["times"] += 1
         firing["latest"] = latest
-        firing["starts_at"] = min(firing["starts_at"], told.at)
-        firing["last_told_at"] = max(firing["last_told_at"], told.at)
-        firing["ends_at"], firing["expected_end"] = told.ends_at, told.expected_end
+        firing["starts_at"] = min(firing["starts_at"], given.at)
+        firing["last_told_at"] = max(firing["last_told_at"], given.at)
+        firing["ends_at"], firing["expected_end"] = given.ends_at, given.expected_end
         self._touch(firing)
 
-    def _ended(self, firing: Row, told: Telling) -> bool:
+    def _ended(self, firing: Row, given: NewAlert) -> bool:
         """End the episode where the telling says that it is over by now."""
-        if told.ends_at is None or told.ends_at > self._unit.now or firing["resolved_at"] is not None:
+        if given.ends_at is None or given.ends_at > self._unit.now or firing["resolved_at"] is not None:
             return False
-        self._end(firing, told.ends_at, EndedBy.SOURCE.value)
+        self._end(firing, given.ends_at, EndedBy.SOURCE.value)
         return True
 
     def _end(self, firing: Row, at: str, by: str) -> None:
@@ -296,7 +299,7 @@ def close(unit: UnitOfWork, episodes: Iterable[str], cursor: int) -> None:
         unit.connection.execute(_CLOSE, rows)
 
 
-def tell_change(unit: UnitOfWork, kind: str) -> int:
+def write_change(unit: UnitOfWork, kind: str) -> int:
     """Write a change, and answer with its id: it is larger than all that anybody has seen."""
     written = insert(CHANGE).values(optimization_id="", kind=kind, at=unit.now)
     key = unit.connection.execute(written).inserted_primary_key
@@ -326,13 +329,13 @@ def among(
     return column == any_(bindparam("values", type_=ARRAY(Text))), {"values": wanted}
 
 
-def _row(told: Telling, now: str) -> Row:
+def _row(given: NewAlert, now: str) -> Row:
     """Of one that belongs to an episode; written out, because a storm makes very many."""
     return {
-        "alert_id": told.alert_id, "episode": told.alert_id, "fingerprint": told.fingerprint, "labels": told.labels,
-        "optimization_id": told.optimization_id, "level": told.level, "title": told.title, "message": told.message,
-        "metadata": told.metadata, "at": told.at, "told_at": now, "is_first": 0, "starts_at": None,
-        "ends_at": told.ends_at, "expected_end": told.expected_end, "latest": None, "last_told_at": None, "times": 0,
+        "alert_id": given.alert_id, "episode": given.alert_id, "fingerprint": given.fingerprint, "labels": given.labels,
+        "optimization_id": given.optimization_id, "level": given.level, "title": given.title, "message": given.message,
+        "metadata": given.metadata, "at": given.at, "told_at": now, "is_first": 0, "starts_at": None,
+        "ends_at": given.ends_at, "expected_end": given.expected_end, "latest": None, "last_told_at": None, "times": 0,
         "resolved_at": None, "resolved_by": None, "acknowledged_at": None, "acknowledged_by": None, "began": 0,
         "changed": 0, "is_open": 0,
     }  # fmt: skip
@@ -340,9 +343,9 @@ def _row(told: Telling, now: str) -> Row:
 
 def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
     unit.flush()
-    told = ALERT.alias()
-    statement = select(ALERT).join_from(ALERT, told, told.c.episode == ALERT.c.alert_id)
-    found = unit.connection.execute(statement.where(told.c.alert_id == alert_id)).mappings().first()
+    given = ALERT.alias()
+    statement = select(ALERT).join_from(ALERT, given, given.c.episode == ALERT.c.alert_id)
+    found = unit.connection.execute(statement.where(given.c.alert_id == alert_id)).mappings().first()
     if found is None:
         raise OptimizationNotFoundError(f"there is no alert {alert_id!r}; `o9 alerts list` lists those that there are")
     return found
@@ -359,7 +362,7 @@ def _ender(row: Mapping[Any, Any]) -> str:
 
 
 def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:
-    change = tell_change(unit, "alert")
+    change = write_change(unit, "alert")
     where = ALERT.c.alert_id == episode
     unit.connection.execute(update(ALERT).where(where).values(changed=change, is_open=1, **values))
 

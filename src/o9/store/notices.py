@@ -1,4 +1,4 @@
-"""Notices: what is told to a receiver, and how that lies in its row. Pure; see `o9.store.alert_tables.NoticeRow`."""
+"""Notices: what is sent to a receiver, and how it is stored. Pure; see `o9.store.alert_tables.NoticeRow`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
 
 
 class NewNotice(NamedTuple):
-    """What is told to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON.
+    """What is sent to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON.
 
-    known: how many at the end of `firing` it was told of before.
+    known: how many at the end of `firing` were known to it before.
     """
 
     group_key: str

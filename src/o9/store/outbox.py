@@ -1,4 +1,4 @@
-"""Notifications: decided with what the engine knows in one transaction, then sent by whoever has the channel.
+"""Notifications: decided with what the engine knows in one transaction, then sent by a node that has the channel.
 
 Contract. A notice is written once for each of its channels, however often the same decision is written. Of one group
 and channel the oldest is sent first, and the next only once it was sent or has failed for good. A try is written before
@@ -39,11 +39,11 @@ DECISION = table_of(alert_tables.AlertDecision)
 UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
 _REPEAT = "repeat"
-_TELL_ALL = ("firing", _REPEAT)  # kinds of notices that tell of all that fires in their group
+_TELL_ALL = ("firing", _REPEAT)  # kinds of notices about all that fires in their group
 
 
-class Untold(NamedTuple):
-    """Why a receiver was not told of an alert, and by what: a silence's id, another alert's, an interval's name."""
+class Suppressed(NamedTuple):
+    """Why a receiver was not notified of an alert, and by what: a silence's id, another alert's, an interval's name."""
 
     alert_id: str
     receiver: str
@@ -53,7 +53,7 @@ class Untold(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Decide:
+class CommitDecisions:
     """What the engine decided, whole or not at all. Raises StaleAttemptError where the lease is somebody else's.
 
     cursor: the change up to which it had read. groups: by key, when each is looked at next, and its state as JSON; None
@@ -67,7 +67,7 @@ class Decide:
     groups: Mapping[str, tuple[str, str] | None] = field(default_factory=dict)
     due: Mapping[str, str] = field(default_factory=dict)
     notices: Sequence[NewNotice] = ()
-    untold: Sequence[Untold] = ()
+    suppressed: Sequence[Suppressed] = ()
     closed: Sequence[str] = ()
 
     targets: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Decide:
         unit.connection.execute(update(LEASE).where(LEASE.c.name == self.lease).values(cursor=self.cursor))
         self._write_groups(unit)
         self._write_notices(unit)
-        record_untold(unit, self.untold)
+        record_suppressed(unit, self.suppressed)
         close(unit, self.closed, self.cursor)
 
     def _write_groups(self, unit: UnitOfWork) -> None:
@@ -114,15 +114,15 @@ class Decide:
 
 
 @dataclass(frozen=True)
-class RecordUntold:
-    """Why nobody is told of alerts that were not even recorded."""
+class RecordSuppressed:
+    """Why alerts that were not even recorded are not sent."""
 
-    untold: Sequence[Untold]
+    suppressed: Sequence[Suppressed]
 
     targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
-        record_untold(unit, self.untold)
+        record_suppressed(unit, self.suppressed)
 
 
 @dataclass(frozen=True)
@@ -268,10 +268,10 @@ class GiveUp:
         return dict(channels)
 
 
-def record_untold(unit: UnitOfWork, untold: Sequence[Untold]) -> None:
-    for each in untold:
+def record_suppressed(unit: UnitOfWork, suppressed: Sequence[Suppressed]) -> None:
+    for each in suppressed:
         unit.insert(DECISION, each._asdict())
-    count_events(unit, Counter(("suppressed", each.reason) for each in untold))
+    count_events(unit, Counter(("suppressed", each.reason) for each in suppressed))
 
 
 def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
@@ -298,7 +298,7 @@ def groups(connection: Connection) -> dict[str, tuple[str, str]]:
 
 
 def _without_vain_repeats(unit: UnitOfWork, notices: Sequence[NewNotice]) -> list[NewNotice]:
-    """Nobody is reminded through a channel by which he has not even been told yet: all of it would arrive at once."""
+    """No repeat through a channel whose first message still waits: both would arrive at once."""
     repeats = [notice for notice in notices if notice.kind == _REPEAT]
     if not repeats:
         return list(notices)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.store import alert_tables
 from o9.store.alert_tables import STANDING
-from o9.store.alerts import literally, tell_change
+from o9.store.alerts import literally, write_change
 from o9.store.codec import free_text, moment
 from o9.store.record import table_of
 from o9.store.unit import Row, UnitOfWork
@@ -43,7 +43,7 @@ class AddSilence:
             "silence_id": self.silence_id, "matchers": self.matchers, "pattern": self.pattern,
             "starts_at": moment(self.starts_at), "ends_at": moment(self.ends_at), "author": free_text(self.author),
             "comment": free_text(self.comment), "created_at": unit.now, "ended_at": None, "ended_by": None,
-            "changed": tell_change(unit, "silence"),
+            "changed": write_change(unit, "silence"),
         }  # fmt: skip
         unit.connection.execute(insert(SILENCE).values(**row))
 
@@ -64,7 +64,7 @@ class EndSilence:
             raise OptimizationError(f"there is no silence {self.silence_id!r}; `o9 alerts silence list` lists them")
         if found["ended_at"] is not None or found["ends_at"] <= unit.now:
             return False
-        values = {"ended_at": unit.now, "ended_by": free_text(self.by), "changed": tell_change(unit, "silence")}
+        values = {"ended_at": unit.now, "ended_by": free_text(self.by), "changed": write_change(unit, "silence")}
         unit.connection.execute(update(SILENCE).where(where).values(**values))
         return True
 

@@ -5,7 +5,7 @@ and the host. Apprise itself says only whether a send succeeded. The reason of a
 was handling when it logged, else what it logged; the send is tried again unless the error says that it cannot succeed.
 
 Each send has a plugin of its own, since plugins keep state. A URL of several targets is one channel: if one of them
-fails, all are told again.
+fails, all are notified again.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
 
 
 def _told_as(plugin: NotifyBase) -> NotifyFormat:
-    """Markdown is told as what Apprise makes of HTML, CommonMark: plugins turn that into their service's dialect."""
+    """Markdown is passed on as HTML, of which Apprise makes CommonMark: plugins turn that into their service's form."""
     return NotifyFormat.HTML if plugin.notify_format == NotifyFormat.MARKDOWN else plugin.notify_format
 
 

@@ -86,8 +86,8 @@ class LogChannel:
 class ConsoleChannel:
     """The program's stderr, as it is then; coloured where that is a terminal, unless NO_COLOR is set.
 
-    logged: whether a receiver is told through the log as well. What the program's own logging shows on the same stream
-    is not said there twice.
+    logged: whether a receiver is notified through the log as well. What the program's own logging shows on the same
+    stream is not printed there twice.
     """
 
     shows_the_first = True

@@ -34,7 +34,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It did not, or nobody knows: then it is `in_doubt`, and who is told again may be told twice."""
+    """It did not, or that is unknown: then it is `in_doubt`, and sent again the message may be a duplicate."""
 
     reason: str
     retry_after: timedelta | None = None

@@ -38,7 +38,7 @@ _OPTIONS = re.compile(
     re.IGNORECASE,
 )
 _URL = re.compile(r"""://([^\s"'<>]*[^\s"'<>.,;:)\]])""")  # behind its scheme, which is shown as it is
-_PATH = re.compile(r"(with url: )\S+", re.IGNORECASE)  # as urllib3 tells of what it could not reach
+_PATH = re.compile(r"(with url: )\S+", re.IGNORECASE)  # as urllib3 says what it could not reach
 _NAMED = re.compile(
     r"""\b(authorization|passw(?:or)?d|pwd|secret|token|api[-_]?key|access[-_]?key|sig|signature|credentials?)"""
     r"""(["']?\s*[:=]\s*["']?)(?:(?:bearer|basic)\s+)?[^\s"',;&)\]}]+""",
@@ -84,18 +84,18 @@ def parts_of(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]
         units |= {url, rest}
     pieces = re.split(r"[/:@?&=+,;#]", _OPTIONS.sub("&", rest))
     words = (word for piece in pieces for word in (piece, *unquote(piece).split()))
-    told = {*units, *(each for each in words if len(unquote(each)) >= LONG_ENOUGH)}
+    out = {*units, *(each for each in words if len(unquote(each)) >= LONG_ENOUGH)}
     return {
-        each for each in told if each.strip("/") and each.lower() not in (shown.lower(), shown.lower().split(":")[0])
+        each for each in out if each.strip("/") and each.lower() not in (shown.lower(), shown.lower().split(":")[0])
     }
 
 
 def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
     """`text` without `secrets`, without what is behind the host of any URL, and without what calls itself a secret."""
-    told = secrets.hide(text[:_LONGEST_TEXT])
-    told = _URL.sub(_bare, told)
-    told = _PATH.sub(rf"\1{HIDDEN}", told)
-    return _NAMED.sub(rf"\1\2{HIDDEN}", told)
+    out = secrets.hide(text[:_LONGEST_TEXT])
+    out = _URL.sub(_bare, out)
+    out = _PATH.sub(rf"\1{HIDDEN}", out)
+    return _NAMED.sub(rf"\1\2{HIDDEN}", out)
 
 
 @contextmanager
@@ -127,7 +127,7 @@ for _name in LIBRARIES:
 def _clean(record: logging.LogRecord, secrets: Secrets) -> None:
     try:
         said = record.getMessage()
-    except (TypeError, ValueError, KeyError):  # whose arguments do not fit: logging tells of it, with all of them
+    except (TypeError, ValueError, KeyError):  # whose arguments do not fit: logging reports it, with all of them
         said = str(record.msg)
     if record.exc_info and record.exc_info[0] is not None:
         said += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()

@@ -89,7 +89,7 @@ def _check_takes_one(field: str, function: Callable[..., Any]) -> None:
         ) from None
 
 
-class Reach:
+class ChannelRegistry:
     """`resolve` loads a block by its name; None: this program cannot."""
 
     def __init__(self, resolve: Callable[[str], Any] | None = None) -> None:

@@ -54,7 +54,7 @@ class _Call:
     began: float | None = None
     left: bool = False
 
-    def tell(self, result: Any, error: BaseException | None) -> None:
+    def deliver(self, result: Any, error: BaseException | None) -> None:
         try:
             self.loop.call_soon_threadsafe(self._set, result, error)
         except RuntimeError:
@@ -143,4 +143,4 @@ class Threads:
             self._running.discard(call)
             if self._waiting:
                 self._start(self._waiting.popleft())
-        call.tell(result, error)
+        call.deliver(result, error)

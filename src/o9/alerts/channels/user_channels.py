@@ -1,9 +1,9 @@
 """What users bring: a function or coroutine function of one alert, a block that notifies.
 
-Contract. A function is called, with an `OptimizationAlert`, for each alert that a notice tells of as new or over; at a
+Contract. A function is called, with an `OptimizationAlert`, for each alert of a notice that is new or resolved; at a
 repeat or an escalation for each that fires. It runs in a thread of the channel's own; a coroutine function in the
 program's event loop, where the watchdog looks after it. What raises has failed, and so has what returns False. Where
-one of several alerts fails, this process does not tell those before it again when the notice is tried again.
+one of several alerts fails, this process does not repeat those before it when the notice is tried again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from o9.strategies.watchdog import run_user_code
 
 SECONDS = 30.0
 TEXT_LIMIT = 20_000  # of a block, which does not say how much it takes
-_TOLD_AGAIN = (NoticeKind.REPEAT, NoticeKind.ESCALATION)
+_NOTIFIED_AGAIN = (NoticeKind.REPEAT, NoticeKind.ESCALATION)
 _REMEMBERED = 100  # notices that failed half-way
 
 
@@ -44,25 +44,25 @@ class FunctionChannel:
         self._seconds = seconds
         self._threads = Threads(name)
         self._hanging: set[asyncio.Task[Any]] = set()
-        self._told: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
+        self._notified: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         key = (notice.group_key, notice.number)
-        told = self._told.setdefault(key, set())
-        firing = notice.firing if notice.kind in _TOLD_AGAIN else notice.new
+        notified = self._notified.setdefault(key, set())
+        firing = notice.firing if notice.kind in _NOTIFIED_AGAIN else notice.new
         for alert in (*firing, *notice.resolved):
-            if alert.alert_id in told:
+            if alert.alert_id in notified:
                 continue
-            outcome = await self._tell(optimization_alert_of(alert, notice.at))
+            outcome = await self._notify_of(optimization_alert_of(alert, notice.at))
             if isinstance(outcome, Failed):
-                while len(self._told) > _REMEMBERED:
-                    self._told.popitem(last=False)
+                while len(self._notified) > _REMEMBERED:
+                    self._notified.popitem(last=False)
                 return outcome
-            told.add(alert.alert_id)
-        del self._told[key]
+            notified.add(alert.alert_id)
+        del self._notified[key]
         return Sent()
 
-    async def _tell(self, alert: OptimizationAlert) -> Sent | Failed:
+    async def _notify_of(self, alert: OptimizationAlert) -> Sent | Failed:
         try:
             if is_async(self._function):
                 answer = await self._awaited(lambda: self._function(alert))
@@ -97,7 +97,7 @@ class FunctionChannel:
     def _returned(self, task: asyncio.Task[Any]) -> None:
         self._hanging.discard(task)
         if not task.cancelled():
-            task.exception()  # it was told of as one that hung
+            task.exception()  # it was reported as one that hung
 
     def __repr__(self) -> str:
         return f"<FunctionChannel {self.name!r}>"
@@ -132,7 +132,7 @@ class BlockChannel:
         return Sent()
 
     def _body(self, message: Message) -> str:
-        """As Apprise passes it on where it is told nothing of its form: a mail takes it for HTML."""
+        """As Apprise passes it on without a form: a mail takes it for HTML."""
         servers = list(getattr(self._block, "_apprise_client", ()))  # Prefect's; without it plain text is right
         limit = min((each.body_maxlen for each in servers), default=TEXT_LIMIT)
         letters = bool(servers) and all(each.notify_format == Form.HTML.value for each in servers)

@@ -108,7 +108,7 @@ def _health() -> Iterator[Rule]:
 
 
 def _house() -> Iterator[Rule]:
-    """What optimizations need to run, and people to hear of them."""
+    """What optimizations need to run, and notifications to arrive."""
     yield _rule(
         "node_lost", "Node lost", Scope.NODE, AlertLevel.ERROR, "silent_leases > 3",
         "node {node} on {host} has given no sign of life for {silent_seconds}, and took no leave",

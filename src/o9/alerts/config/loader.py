@@ -113,7 +113,7 @@ def _aside(work: Callable[[], _Found]) -> Future[_Found]:
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - whoever asked is told
+        except BaseException as error:  # noqa: BLE001 - the caller gets it
             future.set_exception(error)
 
     threading.Thread(target=run, name="o9-alerts-file", daemon=True).start()

@@ -22,7 +22,7 @@ SIZE_LIMIT = 1 << 20
 NODES_LIMIT = 20_000
 DEPTH_LIMIT = 40
 TEXT_LIMIT = 20_000
-FAULTS_TOLD = 100
+FAULTS_SHOWN = 100
 LONGEST = timedelta(days=3660)
 
 Found = TypeVar("Found")
@@ -49,15 +49,15 @@ class Node:
     def line(self) -> int:
         return int(self.raw.start_mark.line) + 1
 
-    def told(self, problem: str) -> Fault:
+    def fault_of(self, problem: str) -> Fault:
         return Fault(self.line, self.field, problem)
 
 
-def all_told(source: str, faults: Iterable[Fault]) -> str:
+def all_faults(source: str, faults: Iterable[Fault]) -> str:
     """A line that counts them, and one for each of the first."""
     lines = [f"\n  {fault}" for fault in sorted(faults)]
-    more = f"\n  and {len(lines) - FAULTS_TOLD:,} more" if len(lines) > FAULTS_TOLD else ""
-    return f"{source} has {len(lines):,} fault{'s' * (len(lines) > 1)}:{''.join(lines[:FAULTS_TOLD])}{more}"
+    more = f"\n  and {len(lines) - FAULTS_SHOWN:,} more" if len(lines) > FAULTS_SHOWN else ""
+    return f"{source} has {len(lines):,} fault{'s' * (len(lines) > 1)}:{''.join(lines[:FAULTS_SHOWN])}{more}"
 
 
 class Reader:
@@ -69,7 +69,7 @@ class Reader:
         self.root = self._composed(text)
 
     def fault(self, node: Node, problem: str) -> None:
-        self.faults.append(node.told(problem))
+        self.faults.append(node.fault_of(problem))
 
     def mapping(self, node: Node, known: Collection[str] = (), required: Collection[str] = ()) -> dict[str, Node]:
         """By name. `known` are the names there are; without any, each is taken."""

@@ -1,6 +1,6 @@
 """The alerts' configuration: what `O9_ALERTS_FILE` says, and what holds without one.
 
-`load` reads the YAML, or refuses it with every fault in it, each with its line; `read` has its doubts, too: what is
+`load` reads the YAML, or refuses it with all its faults, each with its line; `read` has warnings, too: what is
 allowed, and likely a mistake. A text that says nothing is a fault; `{}` has the defaults. Fields that Alertmanager has
 mean what they mean there. Without a file, or without a `route`, all alerts go to the receiver `default`, which has
 `log`, `console`, `file` and every channel that is registered, unless the file defines it. Pure.
@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.reading import Fault, Node, Reader, all_told, meant, near
+from o9.alerts.config.reading import Fault, Node, Reader, all_faults, meant, near
 from o9.alerts.config.rules import read_rules
 from o9.alerts.messages.render import NAMES, Messages
 from o9.alerts.pipeline.flapping import Damping
@@ -53,7 +53,7 @@ _PROMETHEUS = {"severity": "level", "alertname": "title"}
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Who is told: a name for channels, which are registered names, Apprise URLs, ``block:NAME``, or ``*`` for all."""
+    """A name for channels, which are registered names, Apprise URLs, ``block:NAME``, or ``*`` for all."""
 
     name: str
     channels: tuple[str, ...]
@@ -79,7 +79,7 @@ class Configuration:
     flapping: Damping | None = _DEFAULT_DAMPING
     throttle: Throttle | None = None
     resolve_timeout: timedelta | None = None
-    """After it an alert without an end counts as over unless it is told again; None: only when it is resolved."""
+    """After it an alert without an end is resolved unless it is repeated; None: only when it is resolved explicitly."""
     templates: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
     rules: tuple[Rule, ...] = BUILT_IN
@@ -89,11 +89,11 @@ class Configuration:
 
 
 class Read(NamedTuple):
-    """With faults, `configuration` means nothing. Faults and doubts are in the order of their lines."""
+    """With faults, `configuration` means nothing. Faults and warnings are in the order of their lines."""
 
     configuration: Configuration
     faults: tuple[Fault, ...]
-    doubts: tuple[Fault, ...] = ()
+    warnings: tuple[Fault, ...] = ()
     addresses: Mapping[str, Node] = MappingProxyType({})
     """Those of channels, each with its first place."""
 
@@ -102,7 +102,7 @@ def load(text: str, source: str = "the alerts file") -> Configuration:
     """The configuration in `text`. Raises OptimizationAlertError with its faults, as `all_told` writes them."""
     configuration, faults, *_ = read(text)
     if faults:
-        raise OptimizationAlertError(all_told(source, faults))
+        raise OptimizationAlertError(all_faults(source, faults))
     return configuration
 
 
@@ -130,8 +130,8 @@ def read(text: str) -> Read:
     )
     if reader.faults:
         return Read(configuration, tuple(sorted(reader.faults)))
-    doubts = sorted((*labels.doubts(configuration.rules), *channels.doubts(), *routes.doubts))
-    return Read(configuration, (), tuple(doubts), channels.addresses)
+    warnings = sorted((*labels.warnings(configuration.rules), *channels.warnings(), *routes.warnings))
+    return Read(configuration, (), tuple(warnings), channels.addresses)
 
 
 # As a file is that an editor or a full disk has cut off.
@@ -176,7 +176,7 @@ class _Routes:
         self._receivers = receivers
         self._intervals = intervals
         self._keys: dict[str, int] = {}
-        self.doubts: list[Fault] = []
+        self.warnings: list[Fault] = []
 
     def read(self, node: Node, parent: Route | None) -> Route:
         reader, above = self._reader, parent or Route(DEFAULT_RECEIVER, key="")
@@ -208,11 +208,11 @@ class _Routes:
             reader.fault(found["escalate_to"], f"the receiver {route.escalate_to!r} has no channels")
         nodes = reader.items(found.get("routes"))
         route = replace(route, routes=tuple(self.read(each, route) for each in nodes))
-        self.doubts += _never_reached(list(zip(nodes, route.routes, strict=True)))
+        self.warnings += _never_reached(list(zip(nodes, route.routes, strict=True)))
         return route
 
     def _key(self, key: str) -> str:
-        """Two routes with the same matchers at one place are told apart by their number."""
+        """Routes with the same matchers under one parent are numbered."""
         self._keys[key] = self._keys.get(key, 0) + 1
         return key if self._keys[key] == 1 else f"{key}#{self._keys[key]}"
 
@@ -244,7 +244,7 @@ def _never_reached(routes: Sequence[tuple[Node, Route]]) -> Iterator[Fault]:
         likely = (end for key in (None, *matchers) for end in ends.get(key, ()))
         before = min((end for end in likely if end.matchers <= matchers), default=None)
         if before is not None:
-            yield node.told(
+            yield node.fault_of(
                 f"no alert gets here: the route in line {before.line} has them all; put this one before it, or write "
                 "`continue: true` there"
             )
@@ -397,18 +397,18 @@ class ChannelReading:
     def addresses(self) -> dict[str, Node]:
         return {channel: node for channel, node in self._named.items() if "://" in channel}
 
-    def doubts(self) -> Iterator[Fault]:
+    def warnings(self) -> Iterator[Fault]:
         for channel, node in self._named.items():
             if says_where(channel):
                 continue
             if ":" in channel:
-                yield node.told(
+                yield node.fault_of(
                     "an address has `://` in it; as it is, a program has to register a channel of this name"
                 )
             elif any(each in channel for each in ", "):
-                yield node.told("one text is one channel; write several as a list, such as [log, desk]")
+                yield node.fault_of("one text is one channel; write several as a list, such as [log, desk]")
             elif (likely := near(channel, STANDING)) is not None:
-                yield node.told(f"did you mean `{likely}`? A program has to register {channel!r:.80}")
+                yield node.fault_of(f"did you mean `{likely}`? A program has to register {channel!r:.80}")
 
 
 def _channel(text: str) -> str:
@@ -457,17 +457,17 @@ class LabelReading:
             self._named += [(node, name) for name in names or () if name != "..."]
         return names
 
-    def doubts(self, rules: Iterable[Rule]) -> Iterator[Fault]:
+    def warnings(self, rules: Iterable[Rule]) -> Iterator[Fault]:
         """Labels, and names of rules in matchers, that none of `rules` has."""
         in_force = list(rules)
         known = OF_O9.union(*(rule.labels for rule in in_force))
         for node, name in _first_named(self._named, known):
             likely = likely_label(name, known)
             more = f"did you mean `{likely}`?" if likely else "only alerts of your own programs can have it"
-            yield node.told(f"neither O9 nor a rule of this file sets the label {name!r:.80}; {more}")
+            yield node.fault_of(f"neither O9 nor a rule of this file sets the label {name!r:.80}; {more}")
         names = {rule.name for rule in (*BUILT_IN, *in_force)}
         for node, name in _first_named(self._rules, names):
-            yield node.told(f"no rule is called {name!r:.80}{meant(name, names)}")
+            yield node.fault_of(f"no rule is called {name!r:.80}{meant(name, names)}")
 
 
 def _first_named(named: Iterable[tuple[Node, str]], known: Collection[str]) -> Iterator[tuple[Node, str]]:

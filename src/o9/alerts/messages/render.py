@@ -1,10 +1,10 @@
-"""What people are told: a notice as a title and a body, in plain text, Markdown and HTML, as long as a service takes.
+"""Messages: a notice as a title and a body, in plain text, Markdown and HTML, as long as a service takes.
 
 Contract. `Messages` holds the templates, its own or a user's, checked when they are given: what no template may be, and
 one that fails on any of the samples, raises OptimizationValidationError. `Messages.of(notice)` gives a `Message`, which
 writes itself when a channel asks, in the form and length it wants: it leaves out text and alerts before it cuts, and
-cuts no character. A user's template that fails on a notice all the same is replaced by O9's own, which says so: what it
-was to tell arrives. Pure; the present is the notice's.
+cuts no character. A user's template that fails on a notice all the same is replaced by O9's own, which says so.
+Pure; the present is the notice's.
 
 An alert says more by its metadata: `evidence` (figures by name), `remedy` (what to do), `link` (an address to look at).
 """
@@ -105,16 +105,16 @@ class Message:
 
     def body(self, form: Form = Form.TEXT, limit: int | None = None) -> str:
         """At most `limit` UTF-16 units."""
-        told = ""
+        out = ""
         for detail in _OF_ONE if len(self.notice.firing) + len(self.notice.resolved) == 1 else _OF_MANY:
-            told = self._written(form.value, detail).strip("\n")
-            if limit is None or size(told) <= limit:
-                return told
+            out = self._written(form.value, detail).strip("\n")
+            if limit is None or size(out) <= limit:
+                return out
         assert limit is not None
         if form is Form.HTML:  # cut anywhere it would be none; this is the shortest that is
-            told = f"<p>{escape(self.short_title(limit // 6))}</p>"
-            return told if size(told) <= limit else ""
-        return cut_lines(told, limit) if size(told.split("\n", 1)[0]) < limit else self.short_title(limit)
+            out = f"<p>{escape(self.short_title(limit // 6))}</p>"
+            return out if size(out) <= limit else ""
+        return cut_lines(out, limit) if size(out.split("\n", 1)[0]) < limit else self.short_title(limit)
 
     def __repr__(self) -> str:
         return f"<Message {self.title!r}>"
@@ -126,12 +126,12 @@ class Message:
             fault = self._faults.get(name, "")
             return _standard(name).render({**values, "fault": fault})
         try:
-            told = own.render(values)
+            out = own.render(values)
         except TemplateError as error:
             self._faults[name] = f"{own.field} failed: {error}"
             logger.warning("%s failed, O9's own is taken: %s", own.field, error)
             return self._written(name, detail)
-        return lines(told) if name == Form.TEXT.value else told
+        return lines(out) if name == Form.TEXT.value else out
 
     def _view(self, detail: Detail) -> View:
         if detail not in self._views:

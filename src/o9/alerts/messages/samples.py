@@ -27,7 +27,7 @@ def samples() -> dict[str, Notice]:
         "resolved": _notice(NoticeKind.RESOLVED, (), (_over(one),), reason="nothing of it fires any more"),
         "a group resolved": _notice(NoticeKind.RESOLVED, (), tuple(map(_over, many)), reason="nothing of it fires"),
         "flapping": _notice(
-            NoticeKind.FLAPPING, (one,), reason="it changed 6 times in 10 min; nothing is told until it is quiet"
+            NoticeKind.FLAPPING, (one,), reason="it changed 6 times in 10 min; no other message until it is quiet"
         ),
         "escalation": _notice(NoticeKind.ESCALATION, (one,), reason="not acknowledged for 30 min"),
         "repeat": _notice(NoticeKind.REPEAT, (one,), reason="it still fires after 4 h"),

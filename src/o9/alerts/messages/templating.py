@@ -137,9 +137,9 @@ _AT_LINE = re.compile(r"^(\s*)(?:([#>=+-])|(\d{1,9})([.)]))", re.MULTILINE)
 
 def markdown_text(text: str) -> str:
     """`text` so that CommonMark, and the services' dialects of it, show it as it is, and nobody is called by it."""
-    told = _AT_WORD.sub(r"\\_", _ANYWHERE.sub(r"\\\g<0>", text))
-    told = _MENTION.sub("@\u200b", told)
-    return _AT_LINE.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", told)
+    out = _AT_WORD.sub(r"\\_", _ANYWHERE.sub(r"\\\g<0>", text))
+    out = _MENTION.sub("@\u200b", out)
+    return _AT_LINE.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", out)
 
 
 _ESCAPES: dict[Form, Callable[[str], str]] = {Form.TEXT: str, Form.MARKDOWN: markdown_text, Form.HTML: escape}

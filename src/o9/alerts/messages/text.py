@@ -1,4 +1,4 @@
-"""What others wrote, made harmless for whoever reads a message, and cut without breaking a character. Pure.
+"""What others wrote, made harmless for readers of a message, and cut without breaking a character. Pure.
 
 Contract. `line` and `lines` leave nothing that steers a terminal, a mail's headers or the direction of reading, and
 nothing that calls everybody to a chat. `cut` never ends inside a character as people see it (an accent, a flag, a
@@ -35,8 +35,8 @@ def line(text: str) -> str:
 
 def lines(text: str) -> str:
     """With its lines, none of which ends in a blank, and never more than one empty one after another."""
-    told = [_harmless(each.replace("\t", "    ")).rstrip() for each in _ENDS_OF_LINES.split(text)]
-    return "\n".join(each for n, each in enumerate(told) if each or (n and told[n - 1])).strip("\n")
+    out = [_harmless(each.replace("\t", "    ")).rstrip() for each in _ENDS_OF_LINES.split(text)]
+    return "\n".join(each for n, each in enumerate(out) if each or (n and out[n - 1])).strip("\n")
 
 
 def size(text: str) -> int:
@@ -113,6 +113,6 @@ def figure(value: Any) -> str:
 
 
 def _harmless(text: str) -> str:
-    told: str = _STEERING.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
-    called: str = _CALLS.sub(lambda found: found[0] + _NO_WIDTH, told)
+    out: str = _STEERING.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    called: str = _CALLS.sub(lambda found: found[0] + _NO_WIDTH, out)
     return called

@@ -36,7 +36,7 @@ _COLOURS = {
 _RESOLVED = "#0f7a5c"
 _SAY_WHY_FIRST = (NoticeKind.FLAPPING, NoticeKind.ESCALATION)
 _RAW_LIMIT = 20_000  # characters of a message that are looked at
-CLOCKS_DIFFER = timedelta(minutes=5)  # what its source's clock is ahead by is not told
+CLOCKS_DIFFER = timedelta(minutes=5)  # by how much a source's clock may be ahead
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def worst_of(notice: Notice) -> AlertLevel:
 
 def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail, link: str | None) -> AlertShown:
     raw, remedy = alert.message[:_RAW_LIMIT], alert.metadata.get("remedy")
-    told = lines(raw)
+    out = lines(raw)
     todo = line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
-    if todo and line(told).endswith(todo):  # as the monitor's messages: nothing is said twice
-        told = line(told).removesuffix(todo).rstrip(" :;,.-")
+    if todo and line(out).endswith(todo):  # as the monitor's messages: nothing is said twice
+        out = line(out).removesuffix(todo).rstrip(" :;,.-")
     ended = None if firing else alert.ends_at
     since, lasting = moment(alert.starts_at), duration((ended or now) - alert.starts_at)
     brief = line(_without_traceback(lines(raw)))
@@ -148,7 +148,7 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
     figures = _figures(alert, detail)
     return AlertShown(
         title=_name(alert.title) or UNTITLED,
-        message=cut_naming(told, detail.text, _where_all_is(alert)),
+        message=cut_naming(out, detail.text, _where_all_is(alert)),
         brief="" if detail.bare else cut_naming(brief, min(detail.text, 300), _where_all_is(alert)),
         level=alert.level.value,
         state="firing" if firing else "resolved",
@@ -172,8 +172,8 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
 
 def _where_all_is(alert: Alert) -> str:
     """Nothing where its id cannot be typed as it is shown."""
-    told = _name(alert.alert_id)
-    return f"(all of it: o9 alerts show {shlex.quote(told)})" if told and told == alert.alert_id else ""
+    out = _name(alert.alert_id)
+    return f"(all of it: o9 alerts show {shlex.quote(out)})" if out and out == alert.alert_id else ""
 
 
 def said_of(alert: Alert) -> tuple[str, str, str]:
@@ -181,7 +181,7 @@ def said_of(alert: Alert) -> tuple[str, str, str]:
 
 
 def labelled(labels: Mapping[str, str], title: str, level: str, optimization: str) -> str:
-    """`book=a, venue=XNYS`: what tells an alert from others beside these three and its rule."""
+    """`book=a, venue=XNYS`: what distinguishes an alert beside these three and its rule."""
     said = {"title": title, "level": level, "optimization": optimization, "rule": labels.get("rule")}
     others = [(name, value) for name, value in sorted(labels.items()) if said.get(name) != value]
     return ", ".join(f"{_name(name)}={cut(_name(value), VALUE_LIMIT)}" for name, value in others)
@@ -212,10 +212,10 @@ def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
     if len(everything) == 1:
         alert = everything[0]
         where = _name(alert.optimization_id)
-        told = f"{title or UNTITLED}: {where}" if where else title or UNTITLED
-        # An alert of a rule is told from others by its title and optimization.
+        out = f"{title or UNTITLED}: {where}" if where else title or UNTITLED
+        # Title and optimization distinguish an alert of a rule.
         which = "" if "rule" in alert.labels else cut(labelled(alert.labels, *said_of(alert)), HEADLINE_LABELLED_LIMIT)
-        return f"{told} ({which})" if which else told
+        return f"{out} ({which})" if which else out
     counts = _counts(notice)
     if title:
         return f"{title} ({', '.join(f'{count:,} {what}' for what, count in counts)})"
@@ -249,8 +249,8 @@ def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
         goes_on = "was known and still fires" if notice.known == 1 else "were known and still fire"
         known = f"{notice.known:,} {goes_on}: {_levels(notice.firing[new:])}."
         return " ".join(each for each in (begins, ends, known) if each)
-    told = f"{why} {fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {_levels(notice.firing)}."
-    return f"{told} {ends}".strip()
+    out = f"{why} {fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {_levels(notice.firing)}."
+    return f"{out} {ends}".strip()
 
 
 def _levels(alerts: Sequence[Alert]) -> str:
@@ -266,33 +266,33 @@ def _figures(alert: Alert, detail: Detail) -> dict[str, str]:
     evidence, by_rule = alert.metadata.get("evidence"), "rule" in alert.metadata
     if detail.bare or not isinstance(evidence, Mapping):
         return {}
-    told = [
+    out = [
         (name, value)
         for name, value in evidence.items()
         if not (by_rule and name in _FLAGS and isinstance(value, float) and value in (0.0, 1.0))
     ][:FIGURES]
-    return {_name(str(name)).replace("_", " "): cut(figure(value), min(detail.text, 120)) for name, value in told}
+    return {_name(str(name)).replace("_", " "): cut(figure(value), min(detail.text, 120)) for name, value in out}
 
 
 _TRACEBACK = "Traceback (most recent call last):"
 
 
-def _without_traceback(told: str) -> str:
+def _without_traceback(out: str) -> str:
     """What stands before the first traceback, and the error behind the last."""
-    before, found, rest = told.partition(_TRACEBACK)
+    before, found, rest = out.partition(_TRACEBACK)
     if not found:
-        return told
+        return out
     after = rest.rpartition(_TRACEBACK)[2].split("\n")[1:]
     error = [n for n, each in enumerate(after) if each and not each[0].isspace()]
     return before + " ".join(after[error[0] :] if error else [])
 
 
 def _remedy_of(shown: Sequence[AlertShown]) -> Prose:
-    told = [each for each in shown if each.remedy and not each.ended]
-    ways = {each.remedy for each in told}
+    out = [each for each in shown if each.remedy and not each.ended]
+    ways = {each.remedy for each in out}
     if len(ways) > 1:
-        ways = {Prose(_only(each.optimization).sub("ID", each.remedy)) for each in told}
-    return next(iter(ways)) if len(told) > 1 and len(ways) == 1 else Prose()
+        ways = {Prose(_only(each.optimization).sub("ID", each.remedy)) for each in out}
+    return next(iter(ways)) if len(out) > 1 and len(ways) == 1 else Prose()
 
 
 def _only(name: str) -> re.Pattern[str]:

@@ -38,7 +38,7 @@ class Alert:
     message: str = ""
     ends_at: datetime | None = None
     expected_end: bool = False
-    """`ends_at` is only when it counts as over unless its source tells of it again (`resolve_timeout`)."""
+    """`ends_at` is when it is resolved unless its source repeats it (`resolve_timeout`)."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     expired: bool = False
@@ -62,19 +62,19 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.blake2b("\udc00".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def labels_of(told: OptimizationAlert) -> dict[str, str]:
+def labels_of(given: OptimizationAlert) -> dict[str, str]:
     """`title`, `level`, `optimization` (where it has one) and `rule` (``metadata["rule"]``), and on top of these
     ``metadata["labels"]``: a flat mapping of text, which may also replace one of them.
 
     A label whose value is empty counts as absent; what no database can hold is replaced. Raises
     OptimizationValidationError for labels that are not such a mapping, and for what messages could not show.
     """
-    labels = {"title": told.title, "level": told.level._value_, "optimization": told.optimization_id}
-    if told.metadata:
-        labels["rule"] = str(told.metadata.get("rule", ""))
-        labels |= _checked(told.metadata.get("labels", {}))
+    labels = {"title": given.title, "level": given.level._value_, "optimization": given.optimization_id}
+    if given.metadata:
+        labels["rule"] = str(given.metadata.get("rule", ""))
+        labels |= _checked(given.metadata.get("labels", {}))
         for name, kind in _SHOWN.items():
-            shown = told.metadata.get(name)
+            shown = given.metadata.get(name)
             if shown is not None and not isinstance(shown, kind):
                 raise OptimizationValidationError(
                     f"metadata.{name}", f"expected {_IN_WORDS[kind]}, got {type(shown).__name__}"
@@ -82,18 +82,18 @@ def labels_of(told: OptimizationAlert) -> dict[str, str]:
     return {name: free_text(value)[:VALUE_LIMIT] for name, value in labels.items() if value}
 
 
-def alert_of(told: OptimizationAlert) -> Alert:
-    """The alert that `told` is, with what no database can hold replaced. Raises as `labels_of` does."""
+def alert_of(given: OptimizationAlert) -> Alert:
+    """The alert that `given` is, with what no database can hold replaced. Raises as `labels_of` does."""
     return Alert(
-        labels=labels_of(told),
-        starts_at=told.timestamp,
-        alert_id=free_text(told.alert_id),
-        optimization_id=free_text(told.optimization_id),
-        level=told.level,
-        title=free_text(told.title),
-        message=free_text(told.message),
-        ends_at=(told.resolved_at or told.timestamp) if told.resolved else None,
-        metadata=told.metadata,
+        labels=labels_of(given),
+        starts_at=given.timestamp,
+        alert_id=free_text(given.alert_id),
+        optimization_id=free_text(given.optimization_id),
+        level=given.level,
+        title=free_text(given.title),
+        message=free_text(given.message),
+        ends_at=(given.resolved_at or given.timestamp) if given.resolved else None,
+        metadata=given.metadata,
     )
 
 
@@ -114,30 +114,30 @@ def optimization_alert_of(alert: Alert, now: datetime) -> OptimizationAlert:
 
 
 def expected_to_end(alert: Alert, now: datetime, resolve_timeout: timedelta | None) -> Alert:
-    """`alert` as a source that repeats its alerts tells it: over after `resolve_timeout` unless told again."""
+    """`alert` from a source that repeats its alerts: resolved after `resolve_timeout` unless repeated."""
     if resolve_timeout is None or alert.ends_at is not None:
         return alert
     return replace(alert, ends_at=now + resolve_timeout, expected_end=True)
 
 
-def merged(known: Alert, told: Alert, now: datetime) -> Alert:
-    """What is known after `told` of an alert with the same labels.
+def merged(known: Alert, given: Alert, now: datetime) -> Alert:
+    """What is known after `given`, an alert with the same labels.
 
-    Where the two do not overlap, `told` is a new episode. Where they do, the earliest start counts, and the latest
+    Where the two do not overlap, `given` is a new episode. Where they do, the earliest start counts, and the latest
     end: of two that are over, and of two that are not where the known one was given and not only expected.
     """
     end = known.ends_at
-    if end is None or told.ends_at is None or end <= told.starts_at:
+    if end is None or given.ends_at is None or end <= given.starts_at:
         later = False
-    elif told.resolved(now):
-        later = known.resolved(now) and end > told.ends_at
+    elif given.resolved(now):
+        later = known.resolved(now) and end > given.ends_at
     else:
-        later = end > told.ends_at and not known.expected_end
-    apart = end is not None and end <= told.starts_at
-    starts_at = told.starts_at if apart else min(known.starts_at, told.starts_at)
+        later = end > given.ends_at and not known.expected_end
+    apart = end is not None and end <= given.starts_at
+    starts_at = given.starts_at if apart else min(known.starts_at, given.starts_at)
     if later:
-        return replace(told, starts_at=starts_at, ends_at=end, expected_end=known.expected_end)
-    return told if starts_at == told.starts_at else replace(told, starts_at=starts_at)
+        return replace(given, starts_at=starts_at, ends_at=end, expected_end=known.expected_end)
+    return given if starts_at == given.starts_at else replace(given, starts_at=starts_at)
 
 
 def in_order(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
@@ -165,7 +165,7 @@ def _checked(labels: Any) -> dict[str, str]:
         if not isinstance(value, str):
             raise OptimizationValidationError(
                 f"{where}.{name}",
-                f"expected text, got {type(value).__name__}; labels tell alerts apart",
+                f"expected text, got {type(value).__name__}; labels distinguish alerts",
             )
         if name == "level" and value not in LEVELS:
             raise OptimizationValidationError(

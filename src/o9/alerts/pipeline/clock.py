@@ -1,4 +1,4 @@
-"""The time of whoever decides: it goes on by itself and never backwards, whatever the wall clock does."""
+"""The leader's clock: it advances by itself and never goes backwards, whatever the wall clock does."""
 
 from __future__ import annotations
 

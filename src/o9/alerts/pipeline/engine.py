@@ -1,21 +1,21 @@
-"""The pipeline: alerts go in, and at the moments that `due` names, what shall be told comes out.
+"""The pipeline: alerts go in, and at the moments that `due` names, notices come out.
 
-    engine.take(alerts, now)            told by sources: what fires, what is over
+    engine.take(alerts, now)            from sources: what fires, what is over
     engine.put_silence(silence)         engine.end_silence(silence_id)          engine.acknowledge(fingerprint, by)
-    engine.due()                        the next moment at which something may have to be told
-    engine.advance(now) -> notices      what is told at `now`
+    engine.due()                        the next moment at which a notice may be due
+    engine.advance(now) -> notices      the notices of `now`
     engine.drain() -> Changes           what a store has to keep of all this, in one transaction with the notices
     engine.snapshot(), Engine.restored(configuration, snapshot, now)
 
 Pure and deterministic: the same calls with the same moments give the same notices; one that is restored goes on as if
 it had never stopped. Not thread-safe: one owner at a time. Moments may not go backwards.
 
-A group is looked at when its time has come, all in order of time and key. What holds an alert back then is noted with
-its reason, once. What the receiver does not know yet is told; it is told of the end of all that it was told of, also
-where that came while it was suppressed: then when it no longer is.
+Groups are flushed when they are due, in order of time and key. What holds an alert back then is recorded with its
+reason, once. A receiver is notified of what is new, and of the end of all that it was notified of, also if that came
+while the alert was suppressed: then as soon as it no longer is.
 
-Where something raises, `take`, `advance` and `restored` go on with what is left and then raise Unfit, which names the
-alerts and the groups; the engine is not whole then, and is to be thrown away.
+If something raises, `take`, `advance` and `restored` go on with what is left and then raise InternalErrors, which names
+the alerts and the groups; the engine is inconsistent then, and must be discarded.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.alert import Alert, digest, merged
 from o9.alerts.pipeline.engine_state import Changes, Held, Kept, Known, Place, Snapshot
 from o9.alerts.pipeline.flapping import CountedChanges
-from o9.alerts.pipeline.flush import Look
+from o9.alerts.pipeline.flush import Flush
 from o9.alerts.pipeline.groups import Group
 from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.quarantine import Fault, Unfit, culprits
+from o9.alerts.pipeline.quarantine import Fault, InternalErrors, culprits
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences
@@ -60,8 +60,8 @@ class Engine:
         self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
         self._occupied: dict[str, Place] = {}
         """By key, the places that have a group."""
-        told = {route.receiver: configuration.receivers[route.receiver] for route in configuration.route.walk()}
-        self._audiences = {name: digest(sorted(receiver.channels)) for name, receiver in told.items()}
+        given = {route.receiver: configuration.receivers[route.receiver] for route in configuration.route.walk()}
+        self._audiences = {name: digest(sorted(receiver.channels)) for name, receiver in given.items()}
         self._due: list[tuple[datetime, str]] = []
         self._changed: set[str] = set()
         self._moved: set[str] = set()
@@ -69,15 +69,15 @@ class Engine:
         self._closed: list[str] = []
 
     def take(self, alerts: Iterable[Alert], now: datetime) -> None:
-        """What sources tell. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
-        unfit = Unfit()
-        for told in alerts:
+        """Alerts from sources. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
+        errors = InternalErrors()
+        for given in alerts:
             try:
-                self._take(told, now)
-            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
-                unfit.alerts[told.fingerprint] = Fault(error, (told.alert_id,))
-        if unfit:
-            raise unfit
+                self._take(given, now)
+            except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
+                errors.alerts[given.fingerprint] = Fault(error, (given.alert_id,))
+        if errors:
+            raise errors
 
     def put_silence(self, silence: Silence) -> None:
         """Adds it, or replaces the one of its id; `silences.checked` says what is acceptable."""
@@ -87,7 +87,7 @@ class Engine:
         self._silences.take_out(silence_id)
 
     def acknowledge(self, fingerprint: str, by: str) -> None:
-        """Of the episode that fires now: nobody is reminded of it any more, and it is not escalated."""
+        """Of the episode that fires now: it is neither repeated nor escalated any more."""
         known = self._known.get(fingerprint)
         if known is not None and known.firing:
             known.acknowledged_by = by
@@ -102,20 +102,20 @@ class Engine:
         return None
 
     def advance(self, now: datetime) -> list[Notice]:
-        """What is told at `now`: looks at every group whose time has come, once.
+        """The notices of `now`: flushes every group that is due, once.
 
         It also forgets what has passed; to be called every minute or so, then, where nothing is due.
         """
         notices: list[Notice] = []
-        unfit = Unfit()
+        errors = InternalErrors()
         while (at := self.due()) is not None and at <= now:
             place = self._occupied[heapq.heappop(self._due)[1]]
             try:
-                notices += self._look_at(place, now)
-            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
-                self._blame(place, error, now, unfit)
-        if unfit:
-            raise unfit
+                notices += self._flush(place, now)
+            except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
+                self._blame(place, error, now, errors)
+        if errors:
+            raise errors
         self._sweep(now)
         return notices
 
@@ -133,7 +133,7 @@ class Engine:
         return changes
 
     def why(self, fingerprint: str, now: datetime) -> list[tuple[str, Decision]]:
-        """By receiver, how it stands with one alert: what holds it back, what it waits for, that it was told."""
+        """By receiver, the state of one alert: what holds it back, what it waits for, or when it was reported."""
         known = self._known.get(fingerprint)
         found: list[tuple[str, Decision]] = []
         for place in () if known is None else known.places:
@@ -142,7 +142,7 @@ class Engine:
                 continue
             decision = stages.suppressed(known.alert, now, self._facts(place.route, now))
             if decision is GOES_ON and fingerprint in group.firing:
-                decision = Decision(Reason.NOTHING_NEW, f"at {group.told[fingerprint]:%Y-%m-%d %H:%M:%S} UTC")
+                decision = Decision(Reason.NOTHING_NEW, f"at {group.notified[fingerprint]:%Y-%m-%d %H:%M:%S} UTC")
             elif decision is GOES_ON:
                 decision = Decision(Reason.GROUP_WAIT if group.waits else Reason.GROUP_INTERVAL, "", group.due_at)
             found.append((place.route.receiver, decision))
@@ -163,10 +163,10 @@ class Engine:
     def restored(
         cls, configuration: Configuration, snapshot: Snapshot, now: datetime, put_off: PutOff = _NOTHING
     ) -> Engine:
-        """As it was. Where the configuration has changed since, what a receiver was told goes with its alerts to their
-        new groups. `put_off` says by a group's key until when nobody looks at it.
+        """As it was. If the configuration has changed since, the groups of its alerts take over what a receiver was
+        notified of. `put_off`: by a group's key, until when it is not flushed.
         """
-        engine, unfit = cls(configuration, put_off), Unfit()
+        engine, errors = cls(configuration, put_off), InternalErrors()
         routes = {route.key: route for route in configuration.route.walk()}
         for silence in snapshot.silences:
             engine.put_silence(silence)
@@ -179,29 +179,29 @@ class Engine:
         for each in snapshot.alerts:
             try:
                 engine._remember(each, now)
-            except Exception as error:  # noqa: BLE001 - a mistake of O9's own: `unfit` is raised
-                unfit.alerts[each.alert.fingerprint] = Fault(error, (each.alert.alert_id,))
-        if unfit:
-            raise unfit
+            except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
+                errors.alerts[each.alert.fingerprint] = Fault(error, (each.alert.alert_id,))
+        if errors:
+            raise errors
         engine.drain()
         for group in groups:
             engine._hand_over(group, now)
         for known in [known for known in engine._known.values() if not known.firing]:
-            engine._forget_if_done(known)  # it ended while it was set aside, or its receiver is gone
+            engine._forget_if_done(known)  # it ended while it was quarantined, or its receiver is gone
         return engine
 
     # What becomes of one alert.
 
-    def _take(self, told: Alert, now: datetime) -> None:
-        known = self._known.get(told.fingerprint)
-        if known is not None and not known.firing and self._changes.is_quiet(told.fingerprint, now):
+    def _take(self, given: Alert, now: datetime) -> None:
+        known = self._known.get(given.fingerprint)
+        if known is not None and not known.firing and self._changes.is_quiet(given.fingerprint, now):
             self._calm(known)
-            known = self._known.get(told.fingerprint)
+            known = self._known.get(given.fingerprint)
         if known is None:
-            known = self._meet(told)
+            known = self._meet(given)
         else:
-            before, known.alert = known.alert, merged(known.alert, told, now)
-            if before.alert_id != told.alert_id:
+            before, known.alert = known.alert, merged(known.alert, given, now)
+            if before.alert_id != given.alert_id:
                 known.episodes += ((now, before.alert_id),)
         if not known.alert.resolved(now):
             if not known.firing:
@@ -209,7 +209,7 @@ class Engine:
             self._into_groups(known, now)
         elif known.firing:
             self._ends(known, now)
-        concerning = self._concerning[told.fingerprint]
+        concerning = self._concerning[given.fingerprint]
         if concerning.sources and known.firing:
             self._inhibitions.put(known.alert, concerning, firing=True)
         if not known.firing:
@@ -230,7 +230,7 @@ class Engine:
             self._changes[fingerprint] = each.changes
         for place in known.places:
             group = place.group
-            if group is not None and (known.firing or fingerprint in group.told or fingerprint in group.lingering):
+            if group is not None and (known.firing or fingerprint in group.notified or fingerprint in group.lingering):
                 group.members[fingerprint] = None
         if known.firing and any(place.group is None for place in known.places):
             self._into_groups(known, now)
@@ -252,13 +252,13 @@ class Engine:
         self._counts(known, now)
         for place in known.places:
             group = place.group
-            if group is not None and name in group.told:
+            if group is not None and name in group.notified:
                 group.begins_anew(name, now)
                 self._reschedule(group)
                 self._changed.add(group.key)
 
     def _ends(self, known: Known, now: datetime) -> None:
-        """Its end is noticed: who was not told of it need not be."""
+        """Its end is noticed: receivers that were not notified of it need not be."""
         alert, known.firing = known.alert, False
         assert alert.ends_at is not None
         self._inhibitions.put(alert, self._concerning[alert.fingerprint], firing=False)
@@ -266,13 +266,13 @@ class Engine:
         if self._changes.flaps(alert.fingerprint):
             self._into_groups(known, now)
             for place in known.places:
-                if place.group is not None and alert.fingerprint not in place.group.told:
+                if place.group is not None and alert.fingerprint not in place.group.notified:
                     place.group.lingering.add(alert.fingerprint)
                     self._changed.add(place.group.key)
             return
         for place in known.places:
             group = place.group
-            if group is None or alert.fingerprint not in group.told:
+            if group is None or alert.fingerprint not in group.notified:
                 over = Decision(Reason.NEVER_NOTIFIED)
                 self._held.append(Held(alert, place.route.receiver, place.key, over, now))
                 if group is not None:
@@ -287,7 +287,7 @@ class Engine:
             known.episodes = known.episodes[1:]
 
     def _calm(self, known: Known) -> None:
-        """It has been quiet: what it did before counts no more, once no group waits to tell its end."""
+        """It has been quiet: earlier changes count no more, once no group waits to report its end."""
         if known.firing or not known.is_in_a_group:
             self._changes.pop(known.alert.fingerprint, None)
             self._closed += [name for _, name in known.episodes]
@@ -314,11 +314,11 @@ class Engine:
         return None if place is None else place.group
 
     def _hand_over(self, group: Group, now: datetime) -> None:
-        """What it told of alerts that are elsewhere now, where the same receiver is told there."""
+        """What it reported of alerts that are in other groups now, where the same receiver is notified."""
         receivers = self._audiences if group.receiver not in self._audiences else {}  # it may be renamed
-        for name in [name for name in group.told if name not in group.members]:
+        for name in [name for name in group.notified if name not in group.members]:
             if (known := self._known.get(name)) is not None:
-                heirs = [place for place in known.places if group.is_told_to(place.route.receiver, receivers)]
+                heirs = [place for place in known.places if group.notifies(place.route.receiver, receivers)]
                 for heir in heirs:
                     if heir.group is None:
                         self._add(heir, Group.beginning(heir.key, heir.route, heir.grouping, known.alert, now))
@@ -339,14 +339,14 @@ class Engine:
         self._changed.add(group.key)
         self._reschedule(group)
 
-    def _blame(self, place: Place, error: Exception, now: datetime, unfit: Unfit) -> None:
+    def _blame(self, place: Place, error: Exception, now: datetime, errors: InternalErrors) -> None:
         group, route = place.group, place.route
         assert group is not None
         alerts = [self._known[name].alert for name in group.members if name in self._known]
         found = culprits(alerts, lambda alert: stages.suppressed(alert, now, self._facts(route, now)), route.receiver)
-        unfit.alerts |= found
+        errors.alerts |= found
         if not found:
-            unfit.groups[group.key] = Fault(error, tuple(alert.alert_id for alert in alerts), route.receiver)
+            errors.groups[group.key] = Fault(error, tuple(alert.alert_id for alert in alerts), route.receiver)
 
     def _reschedule(self, group: Group) -> None:
         heapq.heappush(self._due, (group.next_at, group.key))
@@ -357,20 +357,20 @@ class Engine:
             self._inhibitions, self._concerning, self._silences, interval, self._changes, self.configuration.flapping
         )
 
-    def _look_at(self, place: Place, now: datetime) -> list[Notice]:
+    def _flush(self, place: Place, now: datetime) -> list[Notice]:
         group = place.group
         assert group is not None
         known = [self._known[name] for name in group.members]
         ending = [each for each in known if each.firing and each.alert.resolved(now)]
         for each in ending:
             self._ends(each, now)
-        look = Look(group, now, self._known, self._facts(group.route, now), self.configuration.receivers)
+        flush = Flush(group, now, self._known, self._facts(group.route, now), self.configuration.receivers)
         regular = group.due_at <= now
         if regular:
-            look.regular()
-        look.escalation()
+            flush.regular()
+        flush.escalation()
         idle = not any(self._known[name].firing for name in group.members)
-        if look.changed or group.idle != idle or (regular and group.waits):
+        if flush.changed or group.idle != idle or (regular and group.waits):
             self._changed.add(group.key)
         group.idle = idle
         if regular:
@@ -382,13 +382,13 @@ class Engine:
             place.group = None
             del self._occupied[group.key]
             self._changed.add(group.key)
-        self._held += look.held
-        for name in {alert.fingerprint: None for alert in (*look.done, *(each.alert for each in ending))}:
+        self._held += flush.held
+        for name in {alert.fingerprint: None for alert in (*flush.done, *(each.alert for each in ending))}:
             self._forget_if_done(self._known[name])
-        return look.notices
+        return flush.notices
 
     def _sweep(self, now: datetime) -> None:
-        """Forgets what has passed; nothing that is told depends on when."""
+        """Forgets what has passed; no notice depends on when."""
         if self._sweep_at is not None and now < self._sweep_at:
             return
         self._sweep_at = now + _SWEPT_EVERY

@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(slots=True)
 class Known:
-    """An alert that fires, or of which somebody has still to hear. Equal labels have one, over all their episodes."""
+    """An alert that fires, or whose end is still to be reported. Equal labels have one, over all their episodes."""
 
     alert: Alert
     places: tuple[Place, ...]
@@ -48,7 +48,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Why a receiver is not told of an alert, or not told again."""
+    """Why a receiver is not notified of an alert, or not again."""
 
     alert: Alert
     receiver: str
@@ -67,7 +67,7 @@ class Changes:
     """By key, when the others are looked at next, where that has changed."""
     held: tuple[Held, ...]
     closed: tuple[str, ...]
-    """The ids of alerts of which nobody has more to hear: a restored engine need not know them."""
+    """The ids of alerts that need no more messages: a restored engine need not know them."""
 
 
 @dataclass(frozen=True, slots=True)

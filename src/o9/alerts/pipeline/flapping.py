@@ -1,4 +1,4 @@
-"""Flap damping: an alert that goes on and off too often is told once as flapping, and then no more until it is quiet.
+"""Flap damping: an alert that changes too often is reported once as flapping, and then not until it is quiet.
 
 What is known of an alert is when it changed: each end, and each start but the first. It flaps from the moment of its
 `changes`-th change within `within` until it has not changed for `quiet`. Pure.

@@ -16,9 +16,9 @@ from o9.alerts.pipeline.engine_state import Held, Known
 from o9.alerts.pipeline.groups import Group
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.pipeline.stages import GOES_ON, Decision, Told, duration
+from o9.alerts.pipeline.stages import GOES_ON, Decision, Notified, duration
 
-_TELLS = {
+_KINDS = {
     Reason.FIRST: NoticeKind.FIRING,
     Reason.NEW_ALERTS: NoticeKind.FIRING,
     Reason.SOME_RESOLVED: NoticeKind.FIRING,
@@ -27,7 +27,7 @@ _TELLS = {
 }
 
 
-class Look:
+class Flush:
     """At `group`, at `now`. Afterwards `notices`, `held` and `done` say what came of it."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Look:
         self.notices: list[Notice] = []
         self.held: list[Held] = []
         self.done: list[Alert] = []
-        """Alerts that are over, and of which the receiver has no more to hear."""
+        """Resolved alerts of which the receiver needs no more messages."""
         self.changed = False
         """Whether the group's state has."""
         self._group = group
@@ -51,16 +51,16 @@ class Look:
         self._receivers = receivers
 
     def regular(self) -> None:
-        """What the group's receiver is told, as each `group_interval`."""
+        """The notice for the group's receiver, each `group_interval`."""
         firing, ended, flapping = self._sorted()
         over = [alert for alert in ended if not alert.expired]
         if self._receivers[self._group.route.receiver].channels:
-            self._tell(firing, over)
-            self._tell_flapping(flapping)
+            self._notify(firing, over)
+            self._notify_flapping(flapping)
         else:
             for alert in firing:
                 self._hold(alert, Decision(Reason.NO_CHANNEL))
-        self._tell_escalated_over(over)
+        self._notify_escalated(over)
         for alert in ended:
             if alert.expired:
                 self._hold(alert, Decision(Reason.EXPIRED))
@@ -69,12 +69,14 @@ class Look:
         self.done += ended
 
     def escalation(self) -> None:
-        """What was told so long ago that somebody else has to hear of it."""
+        """What was reported so long ago that it is escalated."""
         group, now, after = self._group, self._now, self._group.route.escalate_after
         if after is None:
             return
         late = [
-            self._alerts[name] for name, at in group.told.items() if name not in group.escalated and at + after <= now
+            self._alerts[name]
+            for name, at in group.notified.items()
+            if name not in group.escalated and at + after <= now
         ]
         alerts = [
             known.alert
@@ -113,14 +115,14 @@ class Look:
     def _decided(self, alert: Alert) -> Decision:
         return stages.suppressed(alert, self._now, self._facts)
 
-    def _tell(self, firing: list[Alert], over: list[Alert]) -> None:
+    def _notify(self, firing: list[Alert], over: list[Alert]) -> None:
         group, now = self._group, self._now
         receiver = self._receivers[group.route.receiver]
-        known_over = [alert for alert in over if alert.fingerprint in group.told]
+        known_over = [alert for alert in over if alert.fingerprint in group.notified]
         acknowledged = all(self._alerts[alert.fingerprint].acknowledged_by for alert in firing)
-        told = Told(group.firing, group.at, group.route.repeat_interval, receiver.send_resolved, acknowledged)
-        decision = stages.worth_telling((firing, known_over), now, told)
-        kind = _TELLS.get(decision.reason)
+        given = Notified(group.firing, group.at, group.route.repeat_interval, receiver.send_resolved, acknowledged)
+        decision = stages.worth_notifying((firing, known_over), now, given)
+        kind = _KINDS.get(decision.reason)
         if not receiver.send_resolved:
             for alert in known_over:
                 self._hold(alert, Decision(Reason.RESOLVED_NOT_SENT))
@@ -136,11 +138,11 @@ class Look:
         group.at = now
         group.firing = {alert.fingerprint for alert in firing}
         for alert in firing:
-            group.told.setdefault(alert.fingerprint, now)
+            group.notified.setdefault(alert.fingerprint, now)
         group.plan_escalation(now)
 
-    def _tell_flapping(self, flapping: list[tuple[Alert, Decision]]) -> None:
-        """Once, and again where it goes on for `repeat_interval` and nobody has acknowledged it."""
+    def _notify_flapping(self, flapping: list[tuple[Alert, Decision]]) -> None:
+        """Once, and again if it goes on for `repeat_interval` without being acknowledged."""
         group, now, again = self._group, self._now, self._group.route.repeat_interval
         news = []
         for alert, decision in flapping:
@@ -155,10 +157,10 @@ class Look:
         self._notice(NoticeKind.FLAPPING, firing, over, reason, new=firing)
         for alert, _ in news:
             group.flapping[alert.fingerprint] = now
-            group.told.setdefault(alert.fingerprint, now)
+            group.notified.setdefault(alert.fingerprint, now)
             group.firing.discard(alert.fingerprint)
 
-    def _tell_escalated_over(self, over: list[Alert]) -> None:
+    def _notify_escalated(self, over: list[Alert]) -> None:
         group = self._group
         alerts = [alert for alert in over if alert.fingerprint in group.escalated]
         if alerts and self._receivers[group.route.escalate_to].send_resolved:

@@ -1,7 +1,7 @@
-"""One group: the alerts of one route with equal labels, when it is looked at next, and what its receiver was told.
+"""One group: the alerts of one route with equal labels, when it is flushed next, and what its receiver was notified of.
 
 A group begins with its first alert and waits `group_wait` for others; an alert that is older than that does not wait.
-From then on it is looked at every `group_interval`, until nothing is left of it. `state` and `Group.of` take everything
+From then on it is flushed every `group_interval`, until nothing is left of it. `state` and `Group.of` take everything
 but its alerts into JSON and back.
 """
 
@@ -19,39 +19,39 @@ from o9.alerts.pipeline.routing import Grouping, Route
 
 @dataclass(slots=True)
 class Group:
-    """`told` holds, by fingerprint, what the receiver knows to fire and since when; of these it is told the end."""
+    """`notified`: by fingerprint, what the receiver believes to fire and since when; it is notified of the end."""
 
     key: str
     route: Route
     labels: Grouping
     due_at: datetime
-    """When it is looked at next."""
+    """When it is flushed next."""
     waits: bool = True
-    """Whether it was not looked at yet."""
+    """Whether it was not flushed yet."""
     idle: bool = False
-    """Nothing in it fires: only ends are left that nobody could be told of yet."""
+    """Nothing in it fires: only ends are left that could not be sent yet."""
     number: int = 0
     """Of its last notice. A new group begins with the microseconds of its moment, behind all that were before."""
     members: dict[str, None] = field(default_factory=dict)
     """The fingerprints of its alerts."""
     firing: set[str] = field(default_factory=set)
-    """Those that the last message told as firing."""
+    """Those that the last message reported as firing."""
     at: datetime | None = None
     """When that was."""
-    told: dict[str, datetime] = field(default_factory=dict)
+    notified: dict[str, datetime] = field(default_factory=dict)
     flapping: dict[str, datetime] = field(default_factory=dict)
-    """By fingerprint: when the receiver was told last that it flaps."""
+    """By fingerprint: when the receiver was last notified that it flaps."""
     lingering: set[str] = field(default_factory=set)
-    """Those that are over and of which nobody was told, and that are here because they flap."""
+    """Resolved ones that were never reported, and that are here because they flap."""
     escalated: set[str] = field(default_factory=set)
     escalate_at: datetime | None = None
     held: dict[str, tuple[Reason, str]] = field(default_factory=dict)
-    """By fingerprint: the decision that holds it back, which was told already."""
+    """By fingerprint: the decision that holds it back, which is recorded already."""
     receiver: str = ""
     audience: str = ""
     """A digest of the receiver's channels, by which it is known again where it is renamed."""
     not_before: datetime | None = None
-    """Where looking at it failed: nobody does so again before that. No part of its state."""
+    """Where flushing it failed: it is not flushed before that. Not part of its state."""
 
     @property
     def next_at(self) -> datetime:
@@ -70,36 +70,36 @@ class Group:
 
     def begins_anew(self, fingerprint: str, now: datetime) -> None:
         """A new episode of an alert whose last one the receiver still believes to fire: time to react starts anew."""
-        if fingerprint in self.told:
-            self.told[fingerprint] = now
+        if fingerprint in self.notified:
+            self.notified[fingerprint] = now
             self.plan_escalation(now)
 
     def is_news(self, fingerprint: str) -> bool:
-        """Whether the last message did not tell of it, or of an episode that is over by now."""
+        """Whether the last message did not report it, or only an episode that is over by now."""
         if self.at is None or fingerprint not in self.firing:
             return True
-        return self.told.get(fingerprint, self.at) > self.at
+        return self.notified.get(fingerprint, self.at) > self.at
 
     def take_out(self, fingerprint: str) -> None:
-        """An alert that is over, and of which the receiver has no more to hear."""
+        """A resolved alert of which the receiver needs no more messages."""
         self.members.pop(fingerprint, None)
         self.firing.discard(fingerprint)
-        self.told.pop(fingerprint, None)
+        self.notified.pop(fingerprint, None)
         self.flapping.pop(fingerprint, None)
         self.lingering.discard(fingerprint)
         self.escalated.discard(fingerprint)
         self.held.pop(fingerprint, None)
 
-    def is_told_to(self, receiver: str, renamed: Mapping[str, str]) -> bool:
+    def notifies(self, receiver: str, renamed: Mapping[str, str]) -> bool:
         """Whether that is this group's receiver, or, of those in `renamed`, by name, one with the same audience."""
         return receiver == self.receiver or renamed.get(receiver) == self.audience
 
     def inherits(self, name: str, other: Group, now: datetime) -> None:
-        """An alert that `other` told of, under another configuration, and of which the end is told here."""
-        if name in self.told or other.at is None:
+        """An alert that `other` reported, under another configuration, and whose end is reported here."""
+        if name in self.notified or other.at is None:
             return
         self.members[name] = None
-        self.told[name] = other.told[name]
+        self.notified[name] = other.notified[name]
         self.held |= {name: other.held[name]} if name in other.held else {}
         self.flapping |= {name: other.flapping[name]} if name in other.flapping else {}
         self.firing |= {name} & other.firing
@@ -110,11 +110,11 @@ class Group:
         self.plan_escalation(now)
 
     def plan_escalation(self, now: datetime) -> None:
-        """Sets when the next of what was told is due to be escalated; those that are late are seen to at each look."""
+        """Sets when the next alert is due to be escalated; overdue ones are handled at each flush."""
         after = self.route.escalate_after
         if after is None:
             return
-        moments = (at + after for name, at in self.told.items() if name not in self.escalated)
+        moments = (at + after for name, at in self.notified.items() if name not in self.escalated)
         self.escalate_at = min((moment for moment in moments if moment > now), default=None)
 
     def state(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Group:
             "number": self.number,
             "firing": sorted(self.firing),
             "at": _text(self.at),
-            "notified": _by_moment(self.told),
+            "notified": _by_moment(self.notified),
             "flapping": _by_moment(self.flapping),
             "lingering": sorted(self.lingering),
             "escalated": sorted(self.escalated),
@@ -155,7 +155,7 @@ class Group:
             number=state["number"],
             firing=set(state["firing"]),
             at=_moment(state["at"]),
-            told={name: datetime.fromisoformat(at) for at, names in notified_in(state) for name in names},
+            notified={name: datetime.fromisoformat(at) for at, names in notified_in(state) for name in names},
             flapping={name: datetime.fromisoformat(at) for at, names in state["flapping"] for name in names},
             lingering=set(state["lingering"]),
             escalated=set(state["escalated"]),
@@ -178,7 +178,7 @@ def held_in(state: Mapping[str, Any]) -> list[tuple[Reason, str, list[str]]]:
 
 
 def first_look(route: Route, alert: Alert, now: datetime) -> datetime:
-    """When a group that begins with `alert` is looked at first."""
+    """When a group that begins with `alert` is flushed first."""
     return now if now - alert.starts_at > route.group_wait else now + route.group_wait
 
 
@@ -194,7 +194,7 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _by_moment(moments: Mapping[str, datetime]) -> list[tuple[str, list[str]]]:
-    """Many alerts are told at one moment: each moment once, with all that it is of."""
+    """Many alerts are reported at one moment: each moment once, with all its alerts."""
     found: dict[datetime, list[str]] = {}
     for name, at in moments.items():
         found.setdefault(at, []).append(name)

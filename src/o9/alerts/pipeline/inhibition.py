@@ -1,4 +1,4 @@
-"""Inhibition: while one alert fires, others need not be told. The semantics are Alertmanager's.
+"""Inhibition: while one alert fires, others are suppressed. The semantics are Alertmanager's.
 
 A rule mutes an alert that fits its target matchers while one that fits its source matchers fires and has the same
 values in the labels `equal` (both without one are equal, too). An alert that fits both sides is muted only by one that

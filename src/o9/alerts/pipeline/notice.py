@@ -1,4 +1,4 @@
-"""What the engine decided to tell a receiver: one `Notice` for each notification that shall be sent."""
+"""What the engine decided to send to a receiver: one `Notice` for each message."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class NoticeKind(str, Enum):
     """What a notice says of its group."""
 
     FIRING = "firing"
-    """Something fires that the receiver has not been told of, or part of what it was told of is over."""
+    """Something fires that the receiver was not notified of, or some of what it was notified of is resolved."""
     REPEAT = "repeat"
     """Nothing new: it still fires after `repeat_interval`."""
     RESOLVED = "resolved"
-    """Nothing of what the receiver was told of fires any more."""
+    """Nothing that the receiver was notified of fires any more."""
     FLAPPING = "flapping"
-    """An alert changes too often; until it is quiet nothing else is told of it."""
+    """An alert changes too often; until it is quiet no other message is sent about it."""
     ESCALATION = "escalation"
-    """Nobody acknowledged it in time; the receiver is the one that the route escalates to."""
+    """It was not acknowledged in time; the receiver is the one that the route escalates to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Notice:
 
     `(group_key, number)` is its name: numbers of one group only grow, also where it ends and begins anew, so that a
     notice which is written twice is seen to be the same. `firing` and `resolved` hold the alerts, the worst first, then
-    the oldest; in `firing` those first that the receiver is told of anew.
+    the oldest; in `firing` those first that are new to the receiver.
     """
 
     receiver: str
@@ -44,7 +44,7 @@ class Notice:
     reason: str
     """Why it is sent, for people: one short sentence."""
     known: int = 0
-    """How many at the end of `firing` its receiver was told of before."""
+    """How many at the end of `firing` its receiver was notified of before."""
 
     @property
     def new(self) -> tuple[Alert, ...]:

@@ -1,8 +1,8 @@
-"""What could not be dealt with, by a mistake of O9's own: it is set aside, so that all else goes on, and tried again.
+"""Alerts and groups that cause an error inside O9: they are quarantined, so that all others go on, and tried again.
 
-Contract. `Unfit` says over which alerts and groups something was raised; the engine in which it was is thrown away, as
-nobody knows how whole it is. `Aside` remembers them, each for a pause that doubles while it is of no avail, and says
-when to try again. Pure; a new leader remembers nothing, and tries at once.
+Contract. `InternalErrors` says over which alerts and groups something was raised; the engine in which it was is
+discarded, as it may be inconsistent. `Quarantine` remembers them, each for a pause that doubles while the error
+persists, and says when to try again. Pure; a new leader remembers nothing, and tries at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was raised, over which episodes; `receiver` is who was to be told of them, where that is known."""
+    """What was raised, over which episodes; `receiver` is who was to be notified, where that is known."""
 
     error: Exception
     alert_ids: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Fault:
 
 
 @dataclass(eq=False)
-class Unfit(Exception):
+class InternalErrors(Exception):
     """Alerts, by fingerprint, and groups, by key, over which something was raised."""
 
     alerts: dict[str, Fault] = field(default_factory=dict)
@@ -61,16 +61,16 @@ class _Pause:
     over: bool = False
 
 
-class Aside:
+class Quarantine:
     """Of one leader."""
 
     def __init__(self) -> None:
         self._alerts: dict[str, _Pause] = {}
         self._groups: dict[str, _Pause] = {}
 
-    def put(self, unfit: Unfit, now: datetime) -> Iterator[tuple[Fault, datetime, bool]]:
-        """Each that is set aside, until when, and whether it is so for the first time."""
-        for pauses, faults in ((self._alerts, unfit.alerts), (self._groups, unfit.groups)):
+    def put(self, errors: InternalErrors, now: datetime) -> Iterator[tuple[Fault, datetime, bool]]:
+        """Each that is quarantined, until when, and whether for the first time."""
+        for pauses, faults in ((self._alerts, errors.alerts), (self._groups, errors.groups)):
             for name, fault in faults.items():
                 tries = pauses[name].tries + 1 if name in pauses else 1
                 until = now + min(FIRST_PAUSE * 2 ** min(tries - 1, 10), LONGEST_PAUSE)
@@ -81,7 +81,7 @@ class Aside:
         return fingerprint in self._alerts and not self._alerts[fingerprint].over
 
     def groups(self) -> Mapping[str, datetime]:
-        """By key, until when nobody is to look at them."""
+        """By key, until when they are not flushed."""
         return {key: pause.until for key, pause in self._groups.items() if not pause.over}
 
     def next_at(self) -> datetime | None:

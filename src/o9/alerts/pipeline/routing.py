@@ -1,9 +1,9 @@
-"""Routing: which receivers an alert goes to, and with which others it is told. The semantics are Alertmanager's.
+"""Routing: which receivers an alert goes to, and with which others it is grouped. The semantics are Alertmanager's.
 
 A route takes an alert that fits its matchers. Its own routes are asked in their order; the first that takes the alert
 ends the search unless it says `continue`; where none does, the route itself has it. What a route does not say, it has
 from its parent, but not the matchers, `continue` and time intervals. Alerts of one route with equal values in the
-labels `group_by` are one group, which is told together. Pure.
+labels `group_by` are one group, which is notified together. Pure.
 """
 
 from __future__ import annotations

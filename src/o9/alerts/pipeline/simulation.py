@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from o9.alerts.config.reading import Node, Reader, all_told, level_of, span_of
+from o9.alerts.config.reading import Node, Reader, all_faults, level_of, span_of
 from o9.alerts.config.schema import Configuration
 from o9.alerts.messages.text import line
 from o9.alerts.pipeline.alert import Alert, expected_to_end, merged
@@ -64,7 +64,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a timeline: what happened, what somebody was told, or why not."""
+    """One line of a timeline: what happened, a notification, or why there was none."""
 
     at: datetime
     what: Happening | Notice | Held
@@ -77,7 +77,7 @@ def load_script(text: str, source: str = "the script") -> Script:
     if reader.root is not None:
         script = _script(reader, reader.mapping(reader.root, ("start", "until", "happens"), ("happens",)))
     if reader.faults:
-        raise OptimizationAlertError(all_told(source, reader.faults))
+        raise OptimizationAlertError(all_faults(source, reader.faults))
     return script
 
 
@@ -122,9 +122,9 @@ def apply(engine: Engine, happening: Happening) -> None:
 
 def written(script: Script, entries: Iterator[Entry]) -> str:
     """As a table for people: a line for each entry, with the time since the start; or its date where that was given."""
-    told = [columns(script, entry) for entry in entries]
-    width = max((len(column) for _, column, _ in told), default=0)
-    return "".join(f"{at}  {column:<{width}}  {text}\n" for at, column, text in told)
+    given = [columns(script, entry) for entry in entries]
+    width = max((len(column) for _, column, _ in given), default=0)
+    return "".join(f"{at}  {column:<{width}}  {text}\n" for at, column, text in given)
 
 
 def columns(script: Script, entry: Entry) -> tuple[str, str, str]:
@@ -170,7 +170,7 @@ def _script(reader: Reader, found: Mapping[str, Node]) -> Script:
         if each.at < begins:
             reader.fault(node, f"it lies before `start`, {begins}")
         elif each.at > until:
-            reader.fault(node, f"it lies behind `until`, {_time(script, until).strip()}; nobody would see it")
+            reader.fault(node, f"it lies behind `until`, {_time(script, until).strip()}; it would not be seen")
     _check_ends(reader, read, script)
     return script
 
@@ -203,8 +203,8 @@ def _noted(happening: Happening, known: dict[str, Alert], resolve_timeout: timed
         return happening
     before = known.get(alert.fingerprint)
     if happening.what != "acknowledged":
-        told = expected_to_end(alert, now, resolve_timeout)
-        known[alert.fingerprint] = told if before is None else merged(before, told, now)
+        given = expected_to_end(alert, now, resolve_timeout)
+        known[alert.fingerprint] = given if before is None else merged(before, given, now)
     if happening.what != "fires" and before is not None and before.resolved(now):
         return replace(happening, note="it is over already")
     return happening

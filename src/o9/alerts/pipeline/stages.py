@@ -1,7 +1,7 @@
 """The stages between an alert and a message, each a decision with a named reason.
 
-    inhibited → silenced → muted → damped        of one alert: may anybody be told of it now?
-    worth_telling → worth_repeating              of a group: does the receiver know that already?
+    inhibited → silenced → muted → damped        of one alert: may anyone be notified of it now?
+    worth_notifying → worth_repeating            of a group: does the receiver know that already?
     throttled → tried_again                      of a message on its channel: now, later, or no more?
 
 Every stage is a function (what it is about, now, what is known) → Decision. It does nothing, and the same arguments
@@ -93,7 +93,7 @@ def suppressed(alert: Alert, now: datetime, known: Facts) -> Decision:
 
 
 def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> Decision:
-    """Whether the route is mute. An interval of which it is unknown whether it holds mutes nobody."""
+    """Whether the route is muted. An interval of which it is unknown whether it holds mutes nothing."""
     if route.mute_time_intervals and (by := holding(intervals, route.mute_time_intervals, now)):
         return Decision(Reason.MUTED, by)
     if route.active_time_intervals and none_holds(intervals, route.active_time_intervals, now):
@@ -102,37 +102,37 @@ def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> Decis
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a group's receiver was told, from the notification log."""
+class Notified:
+    """What a group's receiver was notified of, from the notification log."""
 
     firing: frozenset[str] | set[str]
-    """The fingerprints that the last message told as firing."""
+    """The fingerprints that the last message reported as firing."""
     at: datetime | None
     """When that was."""
     repeat_interval: timedelta
     send_resolved: bool
     all_acknowledged: bool
-    """Whether somebody acknowledged each alert of the group that fires."""
+    """Whether each firing alert of the group is acknowledged."""
 
 
-def worth_telling(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, told: Told) -> Decision:
+def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Notified) -> Decision:
     """Of the alerts of a group that fire, and of those that the receiver knows of and that are over."""
     firing, over = group
-    if any(alert.fingerprint not in told.firing for alert in firing):
-        return Decision(Reason.NEW_ALERTS if told.firing else Reason.FIRST)
-    if over and told.send_resolved:
+    if any(alert.fingerprint not in given.firing for alert in firing):
+        return Decision(Reason.NEW_ALERTS if given.firing else Reason.FIRST)
+    if over and given.send_resolved:
         return Decision(Reason.SOME_RESOLVED if firing else Reason.ALL_RESOLVED)
-    return worth_repeating(group, now, told)
+    return worth_repeating(group, now, given)
 
 
-def worth_repeating(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, told: Told) -> Decision:
+def worth_repeating(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Notified) -> Decision:
     """Of a group in which nothing is new."""
     firing, _ = group
-    if not firing or told.at is None or now < told.at + told.repeat_interval:
+    if not firing or given.at is None or now < given.at + given.repeat_interval:
         return Decision(Reason.NOTHING_NEW)
-    if told.all_acknowledged:
+    if given.all_acknowledged:
         return Decision(Reason.ACKNOWLEDGED)
-    return Decision(Reason.REPEATED, duration(told.repeat_interval))
+    return Decision(Reason.REPEATED, duration(given.repeat_interval))
 
 
 @dataclass(frozen=True, slots=True)

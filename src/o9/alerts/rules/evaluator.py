@@ -1,9 +1,10 @@
-"""Judging: what O9 knows, against the rules of alerts, by one node for all.
+"""Evaluating alert rules over all that O9 knows, by one node for all.
 
-Contract. Owned by one event loop. Who holds the lease RULES judges; what rules stand at and how far they have read is
-written down after what follows from it was told, and the next judge goes on from there: a restart repeats nothing and
-loses nothing. The first judge of a store begins with what happens from then on. A pass costs the same at any history:
-with the built-in rules eight reads and one for each schedule, a few for each end, and no write where nothing changes.
+Contract. Owned by one event loop. The node that holds the lease RULES evaluates; the states of rules and how far they
+have read are written after the alerts that follow from them, and the next node goes on from there: a restart neither
+repeats nor loses an alert. The first evaluator of a store begins with what happens from then on. A pass costs the same
+at any history: with the built-in rules eight reads and one for each schedule, a few for each end, and no write where
+nothing changes.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _CHEAP = frozenset({"queued", "longest_wait_seconds"})
 
 @dataclass
 class _Pass:
-    """What one pass has read: what a board is to be told, in this order."""
+    """What one pass has read: what a board is to take, in this order."""
 
     acts: list[Callable[[Board, datetime], list[Turn]]] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class _Pass:
         self.acts.append(lambda board, _: board.mend(optimization_id, scopes))
 
 
-class Judge:
+class RuleEvaluator:
     """`schedules`: by the name of each flow that is to run on one, the lease by which its runs are claimed."""
 
     def __init__(self, alerts: AlertNotificationSystem, schedules: Mapping[str, str] | None = None) -> None:
@@ -74,7 +75,7 @@ class Judge:
         self._last_pass = -inf  # a machine that was just started counts from 0
 
     async def use(self, store: Store, lease_seconds: float) -> None:
-        """Judge what is in `store`; where nobody ever did, from now on."""
+        """Evaluate what is in `store`; if that never happened, from now on."""
         self._store = store
         self._leading = Leadership(store, RULES, lease_seconds)
         self._statistics = OptimizationStatistics(store=store)
@@ -114,7 +115,7 @@ class Judge:
         return judges
 
     async def leave(self) -> None:
-        """Let somebody else judge at once."""
+        """Let another node evaluate at once."""
         self._board = None
         if (going := self._leading.release()) is not None:
             try:
@@ -136,7 +137,7 @@ class Judge:
         return leads
 
     async def _judge(self, now: datetime, late: Sequence[Facts] | None) -> bool:
-        """Read, judge, tell, write down. Whether there is more to read."""
+        """Read, evaluate, notify, write down. Whether there is more to read."""
         turns: list[Turn] = []
         if self._board is None:
             turns = await asyncio.to_thread(self._restore)
@@ -148,7 +149,7 @@ class Judge:
         for act in read.acts:
             turns += act(board, now)
         turns += board.pass_time(now)
-        await self._tell(turns)
+        await self._notify(turns)
         changed = board.drain()
         moved = {name: at for name, at in read.positions.items() if self._positions.get(name) != at}
         if changed or moved:
@@ -181,8 +182,8 @@ class Judge:
         windows: list[Row] = []
         if any(name.startswith("last_") for name in wanted):
             windows = await self._store.read_async(self._store.ended_since, rule_facts.first_hour(utc_now()))
-        told = await self._statistics.get_global_statistics()
-        self._figures = (time.monotonic(), told, windows)
+        given = await self._statistics.get_global_statistics()
+        self._figures = (time.monotonic(), given, windows)
 
     def _read(self, board: Board, now: datetime, late: Sequence[Facts] | None) -> _Pass:
         """In a thread."""
@@ -242,7 +243,7 @@ class Judge:
         read.take(Scope.SCHEDULE, [*schedules, *(late or ())], complete=late is not None)
 
     def _schedule_facts(self, name: str, lease: str, database_now: float) -> Facts:
-        """Late is what nobody has claimed since this node saw it due."""
+        """Late is what was not claimed since this node saw it due."""
         held, at = self._store.alerts.leader(lease), time.monotonic()
         if held is not None and held["expires_at"] > database_now:
             self._due_since.pop(name, None)
@@ -251,34 +252,34 @@ class Judge:
             late = at - self._due_since.setdefault(name, at)
         return Facts(name, {"late_seconds": late}, {"schedule": name})
 
-    async def _tell(self, turns: Iterable[Turn]) -> None:
-        """What begins is recorded together; what is over after it, for it may have begun just now."""
-        told = list(turns)
+    async def _notify(self, turns: Iterable[Turn]) -> None:
+        """What begins is recorded together; what ends after it, for it may have begun just now."""
+        given = list(turns)
         known = self._store.alerts.get
-        news = [turn.alert for turn in told if turn.alert is not None]
+        news = [turn.alert for turn in given if turn.alert is not None]
         news = [alert for alert in news if await self._store.read_async(known, alert.alert_id) is None]
         sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in news), return_exceptions=True)
         for answer in sent:
             if isinstance(answer, BaseException):
                 raise answer
-        for turn in told:
+        for turn in given:
             if turn.alert is None:
                 await self.end(turn)
 
     async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
-        """Tell what a rule found. False: somebody has resolved it, and it need not be told again."""
+        """Send what a rule found. False: it was resolved meanwhile, and need not be sent again."""
         try:
             await self._alerts.send_alert(alert, resolve_timeout=resolve_timeout)
         except OptimizationStoreError:
             raise
-        except OptimizationConflictError:  # told before, and somebody has resolved it
+        except OptimizationConflictError:  # sent before, and resolved meanwhile
             return False
         except OptimizationError as error:
-            logger.error("the alert of the rule %s cannot be told: %s", alert.metadata["rule"], error)
+            logger.error("the alert of the rule %s cannot be sent: %s", alert.metadata["rule"], error)
         return True
 
     async def end(self, turn: Turn) -> None:
-        """Tell that it is over."""
+        """Resolve it."""
         try:
             await self._alerts.resolve_alert(turn.ended, ended_by_rule(turn.rule, turn.why))
         except OptimizationStoreError:

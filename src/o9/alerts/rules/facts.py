@@ -69,7 +69,7 @@ def death_facts(store: Store, row: Row) -> Facts | None:
 
 
 def end_facts(store: Store, row: Row, asked: frozenset[str], state: OptimizationState) -> Facts:
-    """`asked`: figures that somebody wants; those that cost a read are left out else."""
+    """`asked`: figures that rules use; others that cost a read are left out."""
     status = S(row["to_status"])
     figures: dict[str, float | None] = state_figures(state)
     figures |= {name: float(status is each) for each, name in _FLAGS.items()}
@@ -187,7 +187,7 @@ def living(store: Store) -> set[str]:
     return {row["node_id"] for row in store.nodes() if row["node_id"] not in dead}
 
 
-def deaths_told(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
+def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
     """What fires of `rules` and says that `node` is dead: each alert's id and rule."""
     found, after = [], (0, "")
     while page := store.alerts.open_episodes(after, limit=TOLD_PAGE):
@@ -202,11 +202,11 @@ def deaths_told(store: Store, node: str, rules: Container[str]) -> list[tuple[st
 
 
 def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[Facts]:
-    """`now` by the database's clock. Not `certain` while nobody could have given a sign of life."""
+    """`now` by the database's clock. Not `certain` while no heartbeat was possible."""
     facts = []
     for row in rows:
         silent = max(0.0, now - row["heartbeat_at"])
-        if row["node_id"].endswith("#flows") or silent > GIVEN_UP:  # a flow's process: its attempt tells of it
+        if row["node_id"].endswith("#flows") or silent > GIVEN_UP:  # a flow's process is reported by its attempt
             continue
         lease = float(row["info"].get("lease_seconds") or 0.0)
         figures = {
@@ -234,7 +234,7 @@ def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> 
 def global_facts(
     statistics: Mapping[str, Any], windows: Sequence[Row], queue: tuple[int, float | None], now: datetime
 ) -> Facts:
-    """`statistics`: those of `get_global_statistics`, or nothing where nobody asks for them."""
+    """`statistics`: those of `get_global_statistics`, or nothing if no rule uses them."""
     figures: dict[str, float | None] = dict(flat({name: each for name, each in statistics.items() if name != "ended"}))
     figures |= _windows(windows, now)
     count, first = queue
@@ -249,8 +249,8 @@ def group_facts(scope: Scope, statistics: Mapping[str, Any], windows: Sequence[R
     """Of each type, or each strategy, of which anything has ended."""
     by, column = {Scope.TYPE: ("type", "optimization_type"), Scope.STRATEGY: ("strategy", "strategy")}[scope]
     return [
-        Facts(name, flat(told) | _windows([row for row in windows if row[column] == name], now), {by: name})
-        for name, told in statistics["ended"][by].items()
+        Facts(name, flat(given) | _windows([row for row in windows if row[column] == name], now), {by: name})
+        for name, given in statistics["ended"][by].items()
     ]
 
 
@@ -259,10 +259,10 @@ def first_hour(now: datetime) -> str:
     return (now - timedelta(hours=24)).isoformat()[:13]
 
 
-def flat(told: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+def flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
     """All numbers in it, by their path."""
     figures: dict[str, float | None] = {}
-    for name, value in told.items():
+    for name, value in given.items():
         if isinstance(value, Mapping):
             figures |= flat(value, f"{prefix}{name}.")
         elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
@@ -271,7 +271,7 @@ def flat(told: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
 
 
 def error_of(detail: str) -> str:
-    """What kind of error it is, so that many of one kind are told together: its class, else its first line."""
+    """What kind of error it is, by which many of one kind are grouped: its class, else its first line."""
     raised = _RAISED.search(detail)
     return raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]
 
@@ -292,13 +292,13 @@ def _windows(rows: Sequence[Row], now: datetime) -> dict[str, float | None]:
         for row in filter(belongs, rows):
             counts[_FLAGS[S(row["status"])]] += int(row["count"])
             by_status[row["status"]] = by_status.get(row["status"], 0) + int(row["count"])
-        told: dict[str, float | None] = {
+        given: dict[str, float | None] = {
             "ended": float(sum(counts.values())),
             **{k: float(v) for k, v in counts.items()},
         }
         known = rates(by_status)
-        told |= {name: known[name] for name in ("success_rate", "failure_rate")}
-        figures |= {f"{window}.{name}": value for name, value in told.items()}
+        given |= {name: known[name] for name in ("success_rate", "failure_rate")}
+        figures |= {f"{window}.{name}": value for name, value in given.items()}
     return figures
 
 

@@ -1,7 +1,7 @@
 """What only a node itself knows: whether it reaches Prefect and the store, and who has died beside it.
 
-Contract. Owned by one event loop, but for `node_died`. What holds is told again while it does, and is over by itself
-when the node dies: nobody else could say so. A node that is back is not dead any more.
+Contract. Owned by one event loop, but for `node_died`. An alert is repeated while its condition holds, and ends
+by itself when the node dies: no other node could resolve it. A node that is back is not dead any more.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ End = Callable[[Turn], Awaitable[None]]
 Living = Callable[[], Awaitable[Collection[str]]]
 
 
-class SelfWatch:
-    """`send` answers False for what need not be told again; `living` names the nodes that live."""
+class NodeHealth:
+    """`send` answers False for what need not be sent again; `living` names the nodes that live."""
 
     def __init__(self, send: Send, end: End, living: Living) -> None:
         self._send = send
@@ -39,14 +39,14 @@ class SelfWatch:
         self._living = living
         self._board = Board()
         self._firing: dict[str, OptimizationAlert] = {}
-        self._told_at = -inf
+        self._notified_at = -inf
         self._dead: deque[str] = deque()
         self._prefect_gone: float | None = None
         self._store_gone: tuple[float, str] | None = None
         self.late: list[Facts] | None = None  # runs that Prefect waits for; None: it was not asked
 
     def node_died(self, names: Iterable[str]) -> None:
-        """From any thread: these nodes of this host are found dead. Of a flow's process its attempt tells."""
+        """From any thread: these nodes of this host are found dead. A flow's process is reported by its attempt."""
         self._dead += [name for name in names if not name.endswith("#flows")]
 
     def store_is_away(self, why: str) -> bool:
@@ -59,15 +59,15 @@ class SelfWatch:
         self._store_gone = None
 
     def use(self, rules: Sequence[Rule]) -> None:
-        """What was told by a rule that is no more ends by itself."""
+        """Alerts of a removed rule end by themselves."""
         for turn in self._board.use([rule for rule in rules if rule.scope in OWN]):
             self._firing.pop(turn.ended, None)
 
     async def look(self, node: str, now: datetime) -> None:
-        """Judge, and tell. Raises OptimizationStoreError where the store is away; then the next look tells."""
+        """Evaluate, and send. Raises OptimizationStoreError if the store is away; then the next call sends."""
         dead = tuple(self._dead)
-        told_dead = self._board.keys(Scope.NODE_DEATH)
-        living = await self._living() if dead or told_dead else ()
+        known_dead = self._board.keys(Scope.NODE_DEATH)
+        living = await self._living() if dead or known_dead else ()
         at, host = time.monotonic(), socket.gethostname()
         figures = {
             "prefect_away_seconds": 0.0 if self._prefect_gone is None else at - self._prefect_gone,
@@ -75,7 +75,7 @@ class SelfWatch:
         }
         why = "" if self._store_gone is None else self._store_gone[1]
         turns = self._board.take(Scope.THIS_NODE, [Facts(node, figures, {"node": node}, words={"detail": why})], now)
-        for name in told_dead:
+        for name in known_dead:
             if name in living:
                 turns += self._board.mend(name, {Scope.NODE_DEATH})
         gone = [name for name in dead if name not in living]
@@ -86,14 +86,14 @@ class SelfWatch:
         for turn in turns:
             if turn.alert is not None:
                 self._firing[turn.alert.alert_id] = turn.alert
-                self._told_at = -inf
+                self._notified_at = -inf
             elif self._firing.pop(turn.ended, None) is not None:
                 await self._end(turn)
-        if at - self._told_at >= AGAIN.total_seconds():
+        if at - self._notified_at >= AGAIN.total_seconds():
             for name, alert in list(self._firing.items()):
                 if not await self._send(replace(alert, timestamp=now), OVER_AFTER):
                     del self._firing[name]
-            self._told_at = at
+            self._notified_at = at
         for _ in dead:
             self._dead.popleft()
 

@@ -59,13 +59,13 @@ class Rule:
 
     @property
     def lingers(self) -> timedelta:
-        """What happens in an instant is told for a while all the same."""
+        """An instantaneous event fires for a while all the same."""
         return self.keep_firing or (AFTER_INSTANT if self.scope in INSTANTS else NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a subject. `key` tells subjects of a scope apart; `labels` go into the alert.
+    """What is known of a subject. `key` identifies the subject in its scope; `labels` go into the alert.
 
     `words` are what else its rules may say of it, such as the `detail` of an error. `at`: when it was, where that is
     not now.
@@ -85,7 +85,7 @@ class Phase(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RuleState:
     """How a rule stands to a subject. `clear_since` while it lingers; `alert_id` once it fires."""
 
     phase: Phase
@@ -104,19 +104,21 @@ class Standing:
         })  # fmt: skip
 
     @classmethod
-    def load(cls, text: str) -> Standing:
-        told = json.loads(text)
-        clear = told["clear_since"]
+    def load(cls, text: str) -> RuleState:
+        given = json.loads(text)
+        clear = given["clear_since"]
         return cls(
-            Phase(told["phase"]),
-            datetime.fromisoformat(told["since"]),
+            Phase(given["phase"]),
+            datetime.fromisoformat(given["since"]),
             None if clear is None else datetime.fromisoformat(clear),
-            told["alert_id"],
-            told["optimization_id"],
+            given["alert_id"],
+            given["optimization_id"],
         )
 
 
-def decide(rule: Rule, known: Standing | None, now_reads: Reading | None, now: datetime) -> tuple[Standing | None, Why]:
+def decide(
+    rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
+) -> tuple[RuleState | None, Why]:
     """How `rule` stands to a subject now. `now_reads` None: there is no such subject any more."""
     if known is None or known.phase is Phase.PENDING:
         return _not_firing(rule, known, now_reads, now)
@@ -139,14 +141,14 @@ def decide(rule: Rule, known: Standing | None, now_reads: Reading | None, now: d
 
 
 def _not_firing(
-    rule: Rule, known: Standing | None, now_reads: Reading | None, now: datetime
-) -> tuple[Standing | None, Why]:
+    rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
+) -> tuple[RuleState | None, Why]:
     if now_reads is not Reading.HOLDS:
         return None, Why.QUIET if known is None else Why.TOO_SHORT
     since = now if known is None else min(known.since, now)  # a clock that is set back
     if now - since < rule.lasts:
-        return Standing(Phase.PENDING, since), Why.BEGINS if known is None else Why.LASTS
-    return Standing(Phase.FIRING, since, now if rule.scope in INSTANTS else None), Why.FIRES
+        return RuleState(Phase.PENDING, since), Why.BEGINS if known is None else Why.LASTS
+    return RuleState(Phase.FIRING, since, now if rule.scope in INSTANTS else None), Why.FIRES
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +170,14 @@ class Board:
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self._rules: dict[str, Rule] = {}
-        self._standings: dict[Place, Standing] = {}
-        self._changed: dict[Place, Standing | None] = {}
+        self._standings: dict[Place, RuleState] = {}
+        self._changed: dict[Place, RuleState | None] = {}
         self.use(rules)
 
     @classmethod
     def restored(cls, rules: Iterable[Rule], standings: Mapping[Place, str]) -> Board:
         board = cls(rules)
-        board._standings = {place: Standing.load(text) for place, text in standings.items()}
+        board._standings = {place: RuleState.load(text) for place, text in standings.items()}
         return board
 
     @property
@@ -190,7 +192,7 @@ class Board:
         """Which figures the rules of a scope ask for."""
         return frozenset(name for rule in self._rules.values() if rule.scope is scope for name in rule.figures)
 
-    def firing(self) -> dict[Place, Standing]:
+    def firing(self) -> dict[Place, RuleState]:
         return {place: each for place, each in self._standings.items() if each.phase is Phase.FIRING}
 
     def use(self, rules: Iterable[Rule]) -> list[Turn]:
@@ -216,7 +218,7 @@ class Board:
         return turns
 
     def pass_time(self, now: datetime) -> list[Turn]:
-        """End what has lingered long enough, of what nobody tells again."""
+        """End what has lingered long enough, of what is not repeated."""
         turns: list[Turn] = []
         for place, standing in list(self._standings.items()):
             rule = self._rules[place[0]]
@@ -254,7 +256,7 @@ class Board:
         self._put(place, standing, why)
         return [Turn(rule.name, facts.key, why, alert)]
 
-    def _put(self, place: Place, standing: Standing | None, why: Why) -> list[Turn]:
+    def _put(self, place: Place, standing: RuleState | None, why: Why) -> list[Turn]:
         known = self._standings.get(place)
         if standing == known:
             return []
@@ -268,7 +270,7 @@ class Board:
 
 
 def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:
-    """What is told of a subject that begins to fire. Its id follows from what fires and since when."""
+    """The alert of a subject that begins to fire. Its id follows from what fires and since when."""
     assert rule.when is not None
     assert rule.level is not None
     about = {**facts.labels, **facts.words, "optimization": facts.optimization_id}
@@ -289,8 +291,8 @@ def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:
     )
 
 
-def told_by_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
-    """What the monitor found, as the rule of its name wants it told."""
+def with_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
+    """What the monitor found, with what the rule of its name changes."""
     labels = {**alert.metadata.get("labels", {}), **rule.labels}
     metadata = alert.metadata | {"rule": rule.name} | ({"labels": labels} if labels else {})
     title = _title(rule, {"optimization": alert.optimization_id}, {}) or alert.title

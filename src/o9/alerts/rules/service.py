@@ -1,4 +1,4 @@
-"""The watch of alert rules on a node that runs: it judges every few seconds, for all where it leads, of itself always.
+"""The evaluation of alert rules on a node: every few seconds, for all if it is the leader, and of the node itself.
 
 Contract. Owned by one event loop. A store that is away is said once, and judged when it is back.
 """
@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
 from o9.alerts.pipeline.reasons import Why
-from o9.alerts.rules.evaluator import Judge
-from o9.alerts.rules.facts import deaths_told, living
+from o9.alerts.rules.evaluator import RuleEvaluator
+from o9.alerts.rules.facts import deaths_notified, living
 from o9.alerts.rules.metrics import Scope
-from o9.alerts.rules.node_health import SelfWatch
+from o9.alerts.rules.node_health import NodeHealth
 from o9.alerts.rules.rules import Facts, Rule, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import OptimizationStoreError
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 PASS_SECONDS = 5.0
 
 
-class RuleWatch:
+class RuleService:
     """It looks every `interval` seconds. `schedules`: what this node runs unless another one does, see Judge."""
 
     def __init__(
@@ -37,24 +37,24 @@ class RuleWatch:
     ) -> None:
         self._alerts = alerts
         self._interval = interval
-        self._judge = Judge(alerts, schedules)
-        self._itself = SelfWatch(self._judge.send, self._judge.end, self._living)
+        self._judge = RuleEvaluator(alerts, schedules)
+        self._itself = NodeHealth(self._judge.send, self._judge.end, self._living)
         self._node = ""
         self._rules: tuple[Rule, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def use(self, store: Store, lease_seconds: float) -> None:
-        """Judge what is in `store`; where nobody ever did, from now on."""
+        """Evaluate what is in `store`; if that never happened, from now on."""
         self._store = store
         await self._judge.use(store, lease_seconds)
 
     async def is_back(self, node: str) -> None:
-        """This node has taken its name: that it was found dead is over, before anybody tells of it at its start.
+        """This node has joined under its name: alerts that it was found dead are resolved, before any is sent.
 
         Raises OptimizationStoreError.
         """
         rules = {rule.name for rule in self._alerts.configuration.rules if rule.scope is Scope.NODE_DEATH}
-        for name, rule in await self._store.read_async(deaths_told, self._store, node, rules):
+        for name, rule in await self._store.read_async(deaths_notified, self._store, node, rules):
             await self._judge.end(Turn(rule, node, Why.FIXED, ended=name))
 
     async def start(

@@ -2,9 +2,9 @@
 
 Contract. Owned by one event loop. Each channel has a worker while it has something to send, one send at a time; one
 that fails or hangs holds up itself alone. A try is written before it begins; its end, and with it what becomes of the
-notification, behind it. So nothing is lost when a node dies, and a receiver is told twice only where nobody knows
-whether it was told: the node died between the sending and the writing, or no answer came. Whoever sends it again says
-so, and it is counted. `keep` has to be called every third of a lease, else other nodes take over what is being sent.
+notification, behind it. So nothing is lost when a node dies, and a message is sent twice only where it is unknown
+whether it arrived: the node died between sending and writing, or no answer came. The repetition says so, and is
+counted. `keep` has to be called every third of a lease, else other nodes take over what is being sent.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ STOP_GRACE_SECONDS, CUT_OFF_SECONDS = 2.0, 1.0
 STORE_AWAY_SECONDS = 1.0
 CUT_OFF = failed("cut off when its node stopped", in_doubt=True)
 
-Told = Callable[[dict[str, Any]], None]
+OnAttempt = Callable[[dict[str, Any]], None]
 
 
 class Delivery:
-    """`told` hears of each try that ended: what `entry_of` gives."""
+    """`on_attempt` gets each attempt that ended: what `entry_of` gives."""
 
     def __init__(
         self,
         store: Store,
         node: str,
         lease_seconds: float,
-        told: Told | None = None,
+        on_attempt: OnAttempt | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._node = node
         self._lease_seconds = lease_seconds
-        self._told = told
+        self._on_attempt = on_attempt
         self._chance = chance
         self._channels: dict[str, Channel] = {}
         self._announced: tuple[str, ...] = ()
@@ -76,12 +76,12 @@ class Delivery:
         self._messages.clear()
 
     async def keep(self) -> None:
-        """Tell the others that this node lives. Raises OptimizationStoreError where the store is away."""
+        """Renew this node's claims. Raises OptimizationStoreError where the store is away."""
         sending = list(self._sending)
         await self._store.write_async(KeepChannels(self._node, self._announced, self._lease_seconds, sending))
 
     async def look(self) -> None:
-        """Begin to send what is due and nobody is sending. Raises OptimizationStoreError where the store is away."""
+        """Begin to send what is due and not being sent. Raises OptimizationStoreError where the store is away."""
         now = time.monotonic()
         idle = [name for name in self._channels if name not in self._workers and self._not_before.get(name, 0.0) <= now]
         if idle and not self._stopping:
@@ -178,7 +178,7 @@ class Delivery:
                 return None
         except OptimizationStoreError:
             raise
-        except Exception as error:  # a mistake of O9's own: it must not hold up all others of the channel
+        except Exception as error:  # an internal error must not hold up all others of the channel
             logger.exception("a message to %s (%s) could not be made", row["channel"], row["receiver"])
             return Failed(f"the message could not be made: {type(error).__name__}")
         try:
@@ -199,16 +199,16 @@ class Delivery:
         mine = await asyncio.shield(self._written(end))
         where = f"{row['channel']} ({row['receiver']})"
         if not mine:
-            logger.warning("%s: another node took over what this one was sending; it may be told twice", where)
+            logger.warning("%s: another node took over what this one was sending; it may arrive twice", where)
         elif end.error is None:
-            logger.debug("%s was told", where)
+            logger.debug("%s: sent", where)
         elif end.retry_in is None:
-            logger.error("%s was not told: %s", where, end.error)
+            logger.error("%s: given up: %s", where, end.error)
         else:
             again = f"trying again in {end.retry_in:.0f} s"
             logger.log(logging.WARNING if row["tries"] == 1 else logging.DEBUG, "%s: %s; %s", where, end.error, again)
-        if self._told is not None:
-            self._told(entry_of(row, end))
+        if self._on_attempt is not None:
+            self._on_attempt(entry_of(row, end))
 
     async def _written(self, end: EndTry) -> bool:
         """As long as the store is away, nobody else can take it over either."""
@@ -252,7 +252,7 @@ def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> En
 
 
 def entry_of(row: Row, end: EndTry) -> dict[str, Any]:
-    """One try, as callbacks hear of it. `status`: sent, pending (tried again in `retry_in` seconds) or failed."""
+    """One attempt, as callbacks get it. `status`: sent, pending (tried again in `retry_in` seconds) or failed."""
     status = "sent" if end.error is None else "failed" if end.retry_in is None else "pending"
     said = {name: row[name] for name in ("receiver", "channel", "kind", "reason", "group_key", "number", "tries")}
     return {

@@ -1,9 +1,9 @@
-"""What users' own rules think of an alert before it is recorded: only False drops it.
+"""Users' own rules, called for each alert before it is recorded: only False drops it.
 
 Contract. A rule gets a copy. A plain function works in a thread of its own, a coroutine function in the event loop of
 who sends, where the watchdog looks after it; both for a limited time, and as long as one hangs it is not asked again.
-Those who send from several event loops take turns. A rule that fails has no opinion: what failed is logged, and the
-alert goes on. What a rule itself sends is not judged: it would wait for itself.
+Senders in several event loops take turns. A rule that fails drops nothing: the error is logged, and the
+alert goes on. Alerts that a rule itself sends are not filtered: it would wait for itself.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ TURN_SECONDS = 0.01
 Rule = Callable[[OptimizationAlert], Any]
 
 
-_judging: ContextVar[bool] = ContextVar("o9_alert_rule", default=False)
+_filtering: ContextVar[bool] = ContextVar("o9_alert_rule", default=False)
 
 
-def is_judging() -> bool:
+def is_filtering() -> bool:
     """Whether this is called by a rule."""
-    return _judging.get()
+    return _filtering.get()
 
 
 @contextmanager
-def _judged() -> Iterator[None]:
-    token = _judging.set(True)
+def _in_a_filter() -> Iterator[None]:
+    token = _filtering.set(True)
     try:
         yield
     finally:
-        _judging.reset(token)
+        _filtering.reset(token)
 
 
-class Opinions:
+class AlertFilters:
     """The rules, in the order of their registration."""
 
     def __init__(self, seconds: float = RULE_SECONDS) -> None:
         self._seconds = seconds
-        self._rules: list[_Asked] = []
+        self._rules: list[_Filter] = []
         self._turn = threading.Lock()
 
     def __bool__(self) -> bool:
@@ -62,7 +62,7 @@ class Opinions:
         """Raises OptimizationValidationError for what cannot be called."""
         if not callable(rule):
             raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called; give a function of one alert")
-        self._rules.append(_Asked(rule))
+        self._rules.append(_Filter(rule))
 
     async def dropped(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
         """Which of `alerts` are dropped, by their place, and by which rule."""
@@ -82,7 +82,7 @@ class Opinions:
         return dropped
 
 
-class _Asked:
+class _Filter:
     """One rule."""
 
     def __init__(self, rule: Rule) -> None:
@@ -93,7 +93,7 @@ class _Asked:
         self._troubles = 0
 
     async def ask(self, alerts: Sequence[OptimizationAlert], seconds: float) -> list[Any]:
-        """Its answers; None, which is no opinion, where it failed or hangs."""
+        """Its answers; None, which drops nothing, if it failed or hangs."""
         copies = [copy.deepcopy(alert) for alert in alerts]
         before = self._troubles
         if is_async(self._rule):
@@ -125,21 +125,21 @@ class _Asked:
         answers: list[Any] = []
         for alert in alerts:
             try:
-                with _judged():
+                with _in_a_filter():
                     answers.append(await run_user_code(f"the alert rule {self.name}", self._rule, alert))
-            except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is said, and is no opinion
+            except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is logged, and drops nothing
                 answers.append(self._failed(error))
         return answers
 
     def _answer(self, alert: OptimizationAlert) -> Any:
         try:
-            with _judged():
+            with _in_a_filter():
                 return self._rule(alert)
         except Exception as error:  # noqa: BLE001 - as above
             return self._failed(error)
 
     def _failed(self, error: Exception) -> Any:
-        self._trouble(f"failed, and has no opinion: {type(error).__name__}: {error}")
+        self._trouble(f"failed, and drops nothing: {type(error).__name__}: {error}")
         return None
 
     def _hangs(self, why: object, alerts: int) -> list[Any]:

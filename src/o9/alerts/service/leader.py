@@ -1,4 +1,4 @@
-"""The one node that decides who is told: it reads what was told, runs the engine, and writes down what follows.
+"""The one node that decides: it reads new alerts, runs the engine, and writes what follows.
 
 Contract. `tick` does everything that is due, and says when to come again; it blocks, and is called by one thread at a
 time. What the engine decides is durable before anybody sends it, in one transaction with what the engine knows then. A
@@ -24,10 +24,18 @@ from o9.alerts.pipeline.clock import Clock
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.engine_state import Changes, Kept, Snapshot
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.quarantine import Aside, Fault, Unfit
+from o9.alerts.pipeline.quarantine import Fault, InternalErrors, Quarantine
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.stages import TRIED_FOR, duration
-from o9.alerts.service.repository import UNREADABLE, alert_in, groups_in, kept_of, new_notice, silence_or_none, untold
+from o9.alerts.service.repository import (
+    UNREADABLE,
+    alert_in,
+    groups_in,
+    kept_of,
+    new_notice,
+    silence_or_none,
+    suppressed,
+)
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
@@ -35,7 +43,7 @@ from o9.store.alert_reads import Episode
 from o9.store.alerts import LapseAlerts
 from o9.store.codec import moment, to_json
 from o9.store.leadership import AcquireLeadership
-from o9.store.outbox import Decide, GiveUp, RecordUntold, Untold
+from o9.store.outbox import CommitDecisions, GiveUp, RecordSuppressed, Suppressed
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -43,7 +51,7 @@ LEASE = "alerts"
 PAGE = 5_000
 AT_ONCE = 250  # taken before the process's other threads get their turn: a few milliseconds of them
 BREATH_SECONDS = 0.0005
-PAGES = 20  # that one tick reads; then what follows from them is told first
+PAGES = 20  # that one tick reads; then what follows from them is decided first
 WORKS_EVERY = timedelta(seconds=30)  # where there is no news
 GIVES_UP_EVERY = timedelta(hours=1)
 STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
@@ -88,7 +96,7 @@ class Leader:
         self._newest = -1
         self._worked_at = self._clock.now()
         self._ends_at: datetime | None = None
-        self._aside = Aside()
+        self._quarantine = Quarantine()
         self._lapsed: tuple[str, ...] = ()
         self._leaving = False
 
@@ -111,9 +119,9 @@ class Leader:
         except _Leaving:
             self._forget()
             return Ticked(leads=False)
-        except Unfit as unfit:
+        except InternalErrors as errors:
             self._forget()
-            self._set_aside(unfit, now)
+            self._quarantine_all(errors, now)
             return Ticked(leads=True, next_at=now, behind=True)
         except BaseException:
             self._forget()  # what the engine decided may not be written: the next one is made of what is
@@ -122,7 +130,7 @@ class Leader:
     def renewal(self) -> AcquireLeadership | None:
         """What keeps the lease while a tick takes its time; give the answer to `renewed`. From any thread.
 
-        None: this node does not lead, or its tick hangs, and somebody else is to lead.
+        None: this node does not lead, or its tick hangs, and another node is to lead.
         """
         if self._leading.fence is None or time.monotonic() - self._ticked_at > STUCK_SECONDS:
             return None
@@ -136,7 +144,7 @@ class Leader:
         self._leaving = True
 
     def leave(self) -> None:
-        """Let somebody else lead at once."""
+        """Let another node lead at once."""
         self._leaving = False
         self._forget()
         if (going := self._leading.release()) is not None:
@@ -159,14 +167,14 @@ class Leader:
         if self._engine is not None and not reconfigure and newest == self._newest and not self._is_due(now):
             return Ticked(True, self._next())
         self._newest, self._worked_at = newest, now
-        if self._aside.passed(now):
+        if self._quarantine.passed(now):
             self._engine = None
         if self._engine is None:
             self._engine, before = self._restored(now), self._store.alerts.groups()
         elif reconfigure:
             snapshot = self._engine.snapshot()
             before = snapshot.groups
-            self._engine = Engine.restored(self._file.configuration, snapshot, now, self._aside.groups())
+            self._engine = Engine.restored(self._file.configuration, snapshot, now, self._quarantine.groups())
         self._lapse()
         self._give_up(now)
         self._take_silences()
@@ -185,7 +193,7 @@ class Leader:
 
     def _next(self) -> datetime | None:
         assert self._engine is not None
-        moments = (self._engine.due(), self._ends_at, self._aside.next_at())
+        moments = (self._engine.due(), self._ends_at, self._quarantine.next_at())
         return min((each for each in moments if each is not None), default=None)
 
     def _ends_next(self) -> datetime | None:
@@ -197,29 +205,29 @@ class Leader:
         if ends_at is not None and ends_at <= utc_now():
             self._lapsed += tuple(self._store.write(LapseAlerts()))
 
-    def _set_aside(self, unfit: Unfit, now: datetime) -> None:
+    def _quarantine_all(self, errors: InternalErrors, now: datetime) -> None:
         """Everything else goes on at once, in an engine that is made without it."""
-        for fault, until, is_first in self._aside.put(unfit, now):
+        for fault, until, is_first in self._quarantine.put(errors, now):
             which = ", ".join(fault.alert_ids[:3])
             more = f" and {len(fault.alert_ids) - 3} more" if len(fault.alert_ids) > 3 else ""
             logger.error(
-                "alerts: %s%s set aside until %s: deciding on it raised %s",
+                "alerts: %s%s quarantined until %s: deciding on it raised %s",
                 which, more, moment(until), fault.words, exc_info=fault.error if is_first else None,
             )  # fmt: skip
             if is_first:
                 quarantined = Reason.QUARANTINED.value
                 words = f"{fault.words}; tried again from {moment(until)} on"
-                held = [Untold(each, fault.receiver, quarantined, words, moment(now)) for each in fault.alert_ids]
-                self._store.write(RecordUntold(held))
+                held = [Suppressed(each, fault.receiver, quarantined, words, moment(now)) for each in fault.alert_ids]
+                self._store.write(RecordSuppressed(held))
 
     def _give_up(self, now: datetime) -> None:
-        """Once an hour: what no node has had a channel for is not told, and that is said."""
+        """Once an hour: what no node has had a channel for fails, and that is logged."""
         if self._gave_up_at is not None and now - self._gave_up_at < GIVES_UP_EVERY:
             return
         self._gave_up_at = now
         why = f"no node could send through it for {duration(TRIED_FOR)}"
         for channel, count in self._store.write(GiveUp(moment(now - TRIED_FOR), why)).items():
-            logger.error("%d messages to the channel %r were not told: %s", count, channel, why)
+            logger.error("%d messages to the channel %r were given up: %s", count, channel, why)
 
     def _take_silences(self) -> None:
         assert self._engine is not None
@@ -231,16 +239,16 @@ class Leader:
                 self._engine.put_silence(silence)
 
     def _take_alerts(self, now: datetime) -> bool:
-        """What was told since; whether there is more."""
+        """Takes new alerts; whether there are more."""
         assert self._engine is not None
         for _ in range(PAGES):
             episodes = self._store.alerts.open_episodes(self._after, limit=PAGE)
             if episodes:
-                told = self._as_told(episodes, self._after[0] - 1)
-                for start in range(0, len(told), AT_ONCE):
+                given = self._as_received(episodes, self._after[0] - 1)
+                for start in range(0, len(given), AT_ONCE):
                     if self._leaving:
                         raise _Leaving
-                    self._engine.take(told[start : start + AT_ONCE], now)
+                    self._engine.take(given[start : start + AT_ONCE], now)
                     time.sleep(BREATH_SECONDS)
                 self._after = episodes[-1].changed, episodes[-1].alert_id
             for episode in episodes:
@@ -266,11 +274,11 @@ class Leader:
         if not (groups or changes.due or notices or changes.held or closed or cursor > self._written):
             return
         assert self._leading.fence is not None
-        told = [new_notice(notice, self._channels(notice)) for notice in notices]
+        given = [new_notice(notice, self._channels(notice)) for notice in notices]
         self._store.write(
-            Decide(
+            CommitDecisions(
                 LEASE, self._leading.fence, cursor, groups, {key: moment(at) for key, at in changes.due.items()},
-                told, [untold(held) for held in changes.held], closed,
+                given, [suppressed(held) for held in changes.held], closed,
             )
         )  # fmt: skip
         self._written = cursor
@@ -294,13 +302,15 @@ class Leader:
         """The engine as it was when its last decision was written."""
         held = self._store.alerts.leader(LEASE)
         cursor = held["cursor"] if held is not None else 0
-        known = [each for each in self._all_open() if each.began <= cursor and not self._aside.holds(each.fingerprint)]
+        known = [
+            each for each in self._all_open() if each.began <= cursor and not self._quarantine.holds(each.fingerprint)
+        ]
         known.sort(key=lambda episode: (episode.began, episode.alert_id))  # in which the old engine took them
         by_fingerprint: dict[str, list[Episode]] = {}
         for episode in known:
             by_fingerprint.setdefault(episode.fingerprint, []).append(episode)
         kept: list[Kept] = []
-        self._earlier, unfit = [], Unfit()
+        self._earlier, errors = [], InternalErrors()
         for fingerprint, episodes in by_fingerprint.items():
             try:
                 kept.append(kept_of(episodes, cursor, now, self._file.configuration.flapping))
@@ -310,16 +320,16 @@ class Leader:
                     if each.resolved_at is not None
                 ]
             except UNREADABLE as error:
-                unfit.alerts[fingerprint] = Fault(error, (episodes[-1].alert_id,))
-        if unfit:
-            raise unfit
+                errors.alerts[fingerprint] = Fault(error, (episodes[-1].alert_id,))
+        if errors:
+            raise errors
         rows = sorted(self._store.alerts.silences(), key=lambda row: int(row["changed"]))
         silences = [silence for row in rows if (silence := silence_or_none(row)) is not None]
         groups = groups_in(self._store.alerts.groups(), self._file.configuration, now)
         self._after, self._silence_change, self._written = (cursor + 1, ""), cursor, cursor
         logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
         snapshot = Snapshot(tuple(kept), tuple(silences), groups)
-        return Engine.restored(self._file.configuration, snapshot, now, self._aside.groups())
+        return Engine.restored(self._file.configuration, snapshot, now, self._quarantine.groups())
 
     def _all_open(self) -> list[Episode]:
         found: list[Episode] = []
@@ -331,24 +341,24 @@ class Leader:
             after = episodes[-1].changed, episodes[-1].alert_id
         return found
 
-    def _as_told(self, episodes: Iterable[Episode], cursor: int) -> list[Alert]:
+    def _as_received(self, episodes: Iterable[Episode], cursor: int) -> list[Alert]:
         """What is over already and was never seen to fire did fire."""
-        told: list[Alert] = []
-        unfit = Unfit()
+        given: list[Alert] = []
+        errors = InternalErrors()
         for episode in episodes:
-            if self._aside.holds(episode.fingerprint):
+            if self._quarantine.holds(episode.fingerprint):
                 continue
             try:
                 alert = alert_in(episode)
             except UNREADABLE as error:
-                unfit.alerts[episode.fingerprint] = Fault(error, (episode.alert_id,))
+                errors.alerts[episode.fingerprint] = Fault(error, (episode.alert_id,))
                 continue
             if episode.resolved_at is not None and episode.began > cursor:
-                told.append(replace(alert, ends_at=None))
-            told.append(alert)
-        if unfit:
-            raise unfit
-        return told
+                given.append(replace(alert, ends_at=None))
+            given.append(alert)
+        if errors:
+            raise errors
+        return given
 
 
 class _Leaving(Exception):

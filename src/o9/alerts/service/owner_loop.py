@@ -1,6 +1,6 @@
-"""The event loop that owns a component, as those who are in other loops and threads see it.
+"""The event loop that owns a component, as callers in other loops and threads see it.
 
-Contract. Nobody waits for a loop that has ended: that what was to be done there is undone is said.
+Contract. No caller waits for a loop that has ended: it learns that the work was not done.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 LOOK_SECONDS = 0.5  # whether it still runs
 
 
-class Home:
-    """Nobody's until `settle`; till then whoever calls is at home."""
+class OwnerLoop:
+    """Without an owner until `settle`; until then every caller is at home."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -1,4 +1,4 @@
-"""Between alerts and the store's rows: what is told, episodes, silences, notices and their history, each way."""
+"""Between alerts and the store's rows: alerts, episodes, silences, notices and their history, each way."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
 from o9.store.alert_reads import Episode
-from o9.store.alerts import Telling
+from o9.store.alerts import NewAlert
 from o9.store.codec import free_text, moment, to_json
 from o9.store.notices import NewNotice
-from o9.store.outbox import Untold
+from o9.store.outbox import Suppressed
 from o9.store.silences import AddSilence
 from o9.store.store import Store
 from o9.store.unit import Row
@@ -35,7 +35,7 @@ from o9.store.unit import Row
 logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20_000
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises that somebody else has written
-MAY_BE_DOUBLE = "it may be told twice, as it is not known whether this arrived before: "
+MAY_BE_DOUBLE = "it may be a duplicate, as it is unknown whether this arrived before: "
 _SENT = (
     "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
     "firing_count", "resolved_count", "ended_at", "error", "tries",
@@ -45,35 +45,35 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEVELS = {level.value: level for level in AlertLevel}
 
 
-def telling_of(told: OptimizationAlert, resolve_timeout: timedelta | None) -> Telling:
-    """What a store is to keep of `told`; of a message that is too long its beginning, which says so.
+def new_alert_of(given: OptimizationAlert, resolve_timeout: timedelta | None) -> NewAlert:
+    """What a store is to keep of `given`; of a message that is too long its beginning, which says so.
 
-    resolve_timeout: it is over after that unless it is told again. Raises OptimizationValidationError, with the field.
+    resolve_timeout: it is resolved after that unless repeated. Raises OptimizationValidationError, with the field.
     """
-    if isinstance(told, OptimizationAlert) and not isinstance(told.level, AlertLevel):
-        told = replace(told)  # whoever assigned one later gave its text
-    validate_alert(told)
-    if len(told.message) > MESSAGE_LIMIT:
-        cut = f"\n[cut: of {len(told.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
-        told = replace(told, message=told.message[:MESSAGE_LIMIT] + cut)
-    labels = labels_of(told)
-    ends_at = _ended(told) if told.resolved else None
+    if isinstance(given, OptimizationAlert) and not isinstance(given.level, AlertLevel):
+        given = replace(given)  # one that was assigned later may be text
+    validate_alert(given)
+    if len(given.message) > MESSAGE_LIMIT:
+        cut = f"\n[cut: of {len(given.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
+        given = replace(given, message=given.message[:MESSAGE_LIMIT] + cut)
+    labels = labels_of(given)
+    ends_at = _ended(given) if given.resolved else None
     expected = ends_at is None and resolve_timeout is not None
     if expected and resolve_timeout is not None:
         ends_at = utc_now() + resolve_timeout
-    return Telling(
-        told.alert_id, fingerprint_of(labels), to_json(labels), told.optimization_id, told.level._value_,
-        free_text(told.title), free_text(told.message), to_json(told.metadata), moment(told.timestamp),
+    return NewAlert(
+        given.alert_id, fingerprint_of(labels), to_json(labels), given.optimization_id, given.level._value_,
+        free_text(given.title), free_text(given.message), to_json(given.metadata), moment(given.timestamp),
         None if ends_at is None else moment(ends_at), int(expected),
     )  # fmt: skip
 
 
-def _ended(told: OptimizationAlert) -> datetime:
+def _ended(given: OptimizationAlert) -> datetime:
     """By now; what another machine's clock is ahead by does not count."""
-    ends_at, now = as_utc(told.resolved_at or told.timestamp), utc_now()
+    ends_at, now = as_utc(given.resolved_at or given.timestamp), utc_now()
     if ends_at > now + CLOCKS_DIFFER:
         raise OptimizationValidationError(
-            "resolved_at", f"it is said to be resolved, at {ends_at}, which is to come; tell that when it is over"
+            "resolved_at", f"it is given as resolved, at {ends_at}, which is to come; send that when it is over"
         )
     return min(ends_at, now)
 
@@ -179,7 +179,7 @@ def groups_in(
     rows: Mapping[str, tuple[str, str]], configuration: Configuration, now: datetime
 ) -> dict[str, tuple[datetime, dict[str, Any]]]:
     """The groups as an engine takes them. None waits longer than its route says, though the clock of who wrote it was
-    ahead. One that cannot be read begins anew, so that its receivers are told again.
+    ahead. One that cannot be read begins anew, so that its receivers are notified again.
     """
     longest = {route.key: max(route.group_wait, route.group_interval) for route in configuration.route.walk()}
     found: dict[str, tuple[datetime, dict[str, Any]]] = {}
@@ -193,9 +193,9 @@ def groups_in(
     return found
 
 
-def untold(held: Held) -> Untold:
+def suppressed(held: Held) -> Suppressed:
     decision = held.decision
-    return Untold(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
+    return Suppressed(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
 
 
 def history(store: Store, limit: int) -> list[Row]:
@@ -207,11 +207,11 @@ def history(store: Store, limit: int) -> list[Row]:
         {"at": row["created_at"]} | {name: row[name] for name in _SENT}
         for row in store.alerts.notifications(limit=limit)
     ]
-    reasons = [{**row, "status": "suppressed"} for row in suppressed(store.alerts.untold(limit=limit))]
+    reasons = [{**row, "status": "suppressed"} for row in with_codes(store.alerts.suppressed(limit=limit))]
     return sorted([*sent, *reasons], key=lambda entry: str(entry["at"]), reverse=True)[:limit]
 
 
-def suppressed(rows: Iterable[Row]) -> list[Row]:
+def with_codes(rows: Iterable[Row]) -> list[Row]:
     """Why receivers were not notified, with the reasons' codes."""
     return [row | {"reason": reason_code(row["reason"])} for row in rows]
 
@@ -236,9 +236,9 @@ def silence_in(row: Row) -> Silence:
 
 
 def silence_or_none(row: Row) -> Silence | None:
-    """None for one that cannot be read, which is said: it mutes nobody."""
+    """None for one that cannot be read, which is logged: it mutes nothing."""
     try:
         return silence_in(row)
     except UNREADABLE as error:  # OptimizationValidationError is one: written by a release that knew more
-        logger.error("the silence %s means nothing here and mutes nobody: %s", row["silence_id"], error)
+        logger.error("the silence %s cannot be read, and mutes nothing: %s", row["silence_id"], error)
         return None

@@ -17,17 +17,17 @@ from datetime import datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from o9.alerts.channels.registry import Reach
+from o9.alerts.channels.registry import ChannelRegistry
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline.reasons import reason_code
 from o9.alerts.pipeline.silences import new_silence
-from o9.alerts.service import arguments as asked
+from o9.alerts.service import arguments
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS
-from o9.alerts.service.filters import Opinions, Rule
-from o9.alerts.service.ingest import Intake
+from o9.alerts.service.filters import AlertFilters, Rule
+from o9.alerts.service.ingest import AlertIngest
 from o9.alerts.service.leader import LEASE
-from o9.alerts.service.owner_loop import Home
+from o9.alerts.service.owner_loop import OwnerLoop
 from o9.alerts.service.repository import MESSAGE_LIMIT, add_silence, alert_of_row, history
 from o9.alerts.service.worker import Running
 from o9.model.component import Registered
@@ -35,7 +35,7 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
-from o9.store.alerts import AcknowledgeAlert, ResolveAlert, Told
+from o9.store.alerts import AcknowledgeAlert, Recorded, ResolveAlert
 from o9.store.component import StoreComponent
 from o9.store.silences import EndSilence
 from o9.store.store import Store
@@ -49,7 +49,7 @@ class AlertNotificationSystem(StoreComponent):
 
     notification_channels: by name, see `register_notification_channel`. resolve_block: loads a block by its name.
 
-    Events: `alert(alert)` where one begins to fire, `resolved(alert)` where one is over, each where that was told or
+    Events: `alert(alert)` when one begins to fire, `resolved(alert)` when one is over, each where that was sent or
     noticed; `notification(entry)` after each try of this node, see `o9.alerts.service.delivery.entry_of`.
     """
 
@@ -67,17 +67,19 @@ class AlertNotificationSystem(StoreComponent):
         super().__init__(store, storage_path)
         if resolve_block is not None and not callable(resolve_block):
             raise OptimizationValidationError("resolve_block", f"{resolve_block!r:.80} cannot be called")
-        self._reach = Reach(resolve_block)
-        self._opinions = Opinions()
-        self._file = AlertsFile(asked.path("alerts_file", alerts_file) or settings().alerts_file or None, self._check)
+        self._registry = ChannelRegistry(resolve_block)
+        self._filters = AlertFilters()
+        self._file = AlertsFile(
+            arguments.path("alerts_file", alerts_file) or settings().alerts_file or None, self._check
+        )
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
-        self._home = Home()
-        self._intakes: dict[asyncio.AbstractEventLoop, Intake] = {}
+        self._owner = OwnerLoop()
+        self._ingests: dict[asyncio.AbstractEventLoop, AlertIngest] = {}
         self._running: Running | None = None
         self._said_cut = False
         self._emitting: set[asyncio.Task[None]] = set()
-        for name, channel in asked.channels(notification_channels).items():
-            self._reach.register(name, channel)
+        for name, channel in arguments.channels(notification_channels).items():
+            self._registry.register(name, channel)
 
     def use(self, store: Store) -> None:
         super().use(store)
@@ -85,36 +87,36 @@ class AlertNotificationSystem(StoreComponent):
 
     def use_node(self, node: str) -> None:
         """Lead and send under this name, by which others see that its process has died; before `start`."""
-        self._node = asked.exact("node", node)
+        self._node = arguments.exact("node", node)
 
     async def send_alert(self, alert: OptimizationAlert, *, resolve_timeout: timedelta | None = None) -> str | None:
         """Record an alert, durably; one with `resolved` set ends what it says fires. Returns the id of the episode
         that it belongs to: of the first alert with the same labels since when they have been firing. None: a rule
         dropped it, which the history says.
 
-        Sent again under its id, with a later timestamp, it still fires: so sources repeat what goes on, and nobody is
-        told twice. It counts as begun with the earliest timestamp. Sent again as it was, it changes nothing. With other
-        words it needs another id, and is the same alert by its labels; once it is over, it needs one to fire again. Of
-        a message of more than 20,000 characters the beginning is kept.
+        Sent again under its id, with a later timestamp, it still fires: so sources repeat what goes on, and no receiver
+        is notified twice. It begins with the earliest timestamp. Sent again unchanged, it has no effect. With other
+        content it needs another id, and is the same alert by its labels; once it is resolved, it needs one to fire
+        again. The first 20,000 characters of a message are kept.
 
         resolve_timeout: it is over after so long unless it is sent again; else when it is resolved. Raises
         OptimizationValidationError, naming the field, also for one that is said to be resolved in the future;
         OptimizationConflictError for an id that had other content.
         """
-        told = await self._taking().tell(alert, self._timeout(resolve_timeout))
-        if told is None:
+        given = await self._ingest().add(alert, self._timeout(resolve_timeout))
+        if given is None:
             return None
-        self._heard([(alert, told)])
-        return told.episode
+        self._heard([(alert, given)])
+        return given.episode
 
     async def send_alerts(
         self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | None = None
     ) -> list[str | OptimizationError | None]:
         """The same for many at once, which costs half as much; what is refused is an error in its place."""
-        alerts = asked.alerts(alerts)
-        answers = await self._taking().tell_all(alerts, self._timeout(resolve_timeout))
-        self._heard((alert, told) for alert, told in zip(alerts, answers, strict=True) if isinstance(told, Told))
-        return [told.episode if isinstance(told, Told) else told for told in answers]
+        alerts = arguments.alerts(alerts)
+        answers = await self._ingest().add_all(alerts, self._timeout(resolve_timeout))
+        self._heard((alert, given) for alert, given in zip(alerts, answers, strict=True) if isinstance(given, Recorded))
+        return [given.episode if isinstance(given, Recorded) else given for given in answers]
 
     async def get_alerts(
         self,
@@ -128,28 +130,32 @@ class AlertNotificationSystem(StoreComponent):
 
         Resolved is one whose episode is over, under whichever of its ids that was said.
         """
-        about = None if optimization_id is None else asked.exact("optimization_id", optimization_id)
-        wanted = None if level is None else asked.level(level).value
+        about = None if optimization_id is None else arguments.exact("optimization_id", optimization_id)
+        wanted = None if level is None else arguments.level(level).value
         now = utc_now()
         rows = await self.store.read_async(
-            self.store.alerts.page, optimization_id=about, level=wanted, limit=limit, before=asked.behind(before)
+            self.store.alerts.page, optimization_id=about, level=wanted, limit=limit, before=arguments.behind(before)
         )
         return [alert_of_row(row, now) for row in rows]
 
     async def resolve_alert(self, alert_id: str, by: str = "") -> bool:
         """End the episode that it belongs to. False: it was over before. Raises OptimizationError for an unknown id."""
-        ended = await self.store.write_async(ResolveAlert(asked.exact("alert_id", alert_id), asked.text("by", by)))
+        ended = await self.store.write_async(
+            ResolveAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by))
+        )
         if ended:
             self._wake()
-            self._tell_ended([alert_id])
+            self._notify_ended([alert_id])
         return ended
 
     async def acknowledge_alert(self, alert_id: str, by: str = "") -> bool:
-        """Somebody sees to it: nobody is reminded of it, and it is not escalated. False: it is over, or somebody did.
+        """Acknowledge it: it is neither repeated nor escalated. False: it is resolved, or acknowledged already.
 
         Raises OptimizationError for an unknown id.
         """
-        taken = await self.store.write_async(AcknowledgeAlert(asked.exact("alert_id", alert_id), asked.text("by", by)))
+        taken = await self.store.write_async(
+            AcknowledgeAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by))
+        )
         self._wake()
         return taken
 
@@ -160,20 +166,20 @@ class AlertNotificationSystem(StoreComponent):
         such as Prefect's notification blocks, `block:NAME`, or a channel of `o9.alerts.channels`. Raises
         OptimizationValidationError for anything else.
         """
-        self._reach.register(name, channel)
+        self._registry.register(name, channel)
         if self._running is not None:
-            self._home.call(self._running.use_channels)
+            self._owner.call(self._running.use_channels)
         return Registered()
 
     def register_alert_rule(self, rule: Rule) -> Registered:
         """Ask `rule(alert)`, sync or async, about each alert that this program sends: only False drops it."""
-        self._opinions.add(rule)
+        self._filters.add(rule)
         return Registered()
 
     async def suppress_alert(
         self, pattern: str, duration: timedelta | float, *, author: str = "", comment: str = ""
     ) -> str:
-        """Tell nobody of what has `pattern` in its title or message, or is about this optimization, for `duration`.
+        """Silence alerts that have `pattern` in title or message, or are about this optimization, for `duration`.
 
         pattern: with `*` or `?` it has to fit the whole of one of the three. duration: a timedelta, or seconds.
         Returns the silence's id; raises OptimizationValidationError.
@@ -193,12 +199,12 @@ class AlertNotificationSystem(StoreComponent):
         """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
         silence = new_silence(
             utc_now(),
-            asked.span(duration),
-            asked.matchers(matchers),
-            pattern=asked.exact("pattern", pattern),
-            starts_at=None if starts_at is None else asked.instant("starts_at", starts_at),
-            author=asked.text("author", author),
-            comment=asked.text("comment", comment),
+            arguments.span(duration),
+            arguments.matchers(matchers),
+            pattern=arguments.exact("pattern", pattern),
+            starts_at=None if starts_at is None else arguments.instant("starts_at", starts_at),
+            author=arguments.text("author", author),
+            comment=arguments.text("comment", comment),
         )
         await self.store.write_async(add_silence(silence))
         self._wake()
@@ -206,7 +212,9 @@ class AlertNotificationSystem(StoreComponent):
 
     async def end_silence(self, silence_id: str, by: str = "") -> bool:
         """Lift it before its end. False: it was over. Raises OptimizationError for an unknown id."""
-        lifted = await self.store.write_async(EndSilence(asked.exact("silence_id", silence_id), asked.text("by", by)))
+        lifted = await self.store.write_async(
+            EndSilence(arguments.exact("silence_id", silence_id), arguments.text("by", by))
+        )
         self._wake()
         return lifted
 
@@ -230,7 +238,7 @@ class AlertNotificationSystem(StoreComponent):
         `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived,
         and after which it was sent again: no answer came in time, or the node died or was stopped. `suppressed`: by
         reason.
-        `channels`: how each does. `leader`: the node that decides; None where nobody does.
+        `channels`: how each does. `leader`: the node that decides; None if there is none.
         """
         return await self.store.read_async(_statistics, self.store)
 
@@ -257,11 +265,11 @@ class AlertNotificationSystem(StoreComponent):
     async def _open(self) -> None:
         self._file.look()
         await super()._open()
-        self._intakes.clear()  # whoever sent while it was closed wrote to the store of before
-        self._home.settle()
+        self._ingests.clear()  # who sent while it was closed wrote to the former store
+        self._owner.settle()
 
     async def _begin(self) -> None:
-        self._home.settle()
+        self._owner.settle()
         self._running = self._made(lambda entry: self._emit_soon("notification", entry))
         await self._running.start()
 
@@ -274,7 +282,7 @@ class AlertNotificationSystem(StoreComponent):
             if self._emitting:
                 await self._end_callbacks()
 
-        if not await self._home.run(ended):
+        if not await self._owner.run(ended):
             logger.warning("the event loop that the alerts ran in ended before they were stopped: their leases run out")
             self._emitting.clear()
 
@@ -287,30 +295,30 @@ class AlertNotificationSystem(StoreComponent):
             task.cancel()
 
     async def _close(self) -> None:
-        if (mine := self._intakes.get(asyncio.get_running_loop())) is not None:
+        if (mine := self._ingests.get(asyncio.get_running_loop())) is not None:
             await mine.idle()
-        self._intakes.clear()  # what others wait for is written as the store is closed
+        self._ingests.clear()  # what others wait for is written as the store is closed
         await super()._close()
 
     def _made(self, tried: Callable[[dict[str, Any]], None]) -> Running:
         lease = settings().lease_seconds
-        return Running(self.store, self._node, lease, self._file, self._reach, self._tell_ended, tried)
+        return Running(self.store, self._node, lease, self._file, self._registry, self._notify_ended, tried)
 
-    def _taking(self) -> Intake:
-        """That of this event loop: nobody waits for another one."""
+    def _ingest(self) -> AlertIngest:
+        """That of this event loop: none waits for another."""
         here = asyncio.get_running_loop()
-        if here not in self._intakes:
-            for gone in [loop for loop in list(self._intakes) if loop.is_closed()]:
-                self._intakes.pop(gone, None)
-            self._intakes[here] = Intake(self.store, self._opinions)
-        return self._intakes[here]
+        if here not in self._ingests:
+            for gone in [loop for loop in list(self._ingests) if loop.is_closed()]:
+                self._ingests.pop(gone, None)
+            self._ingests[here] = AlertIngest(self.store, self._filters)
+        return self._ingests[here]
 
     def _timeout(self, given: timedelta | None) -> timedelta | None:
-        return asked.timeout(self._file.configuration.resolve_timeout if given is None else given)
+        return arguments.timeout(self._file.configuration.resolve_timeout if given is None else given)
 
-    def _heard(self, told: Iterable[tuple[OptimizationAlert, Told]]) -> None:
-        """Wake whoever decides, and those who want to know."""
-        for alert, became in told:
+    def _heard(self, given: Iterable[tuple[OptimizationAlert, Recorded]]) -> None:
+        """Wake the worker, and emit events."""
+        for alert, became in given:
             if len(alert.message) > MESSAGE_LIMIT:
                 self._say_cut(alert)
             if became.began or became.ended:
@@ -318,7 +326,7 @@ class AlertNotificationSystem(StoreComponent):
             if became.began and not alert.resolved:
                 self._emit_soon("alert", alert)
             if became.ended:
-                self._tell_ended([became.episode])
+                self._notify_ended([became.episode])
 
     def _say_cut(self, alert: OptimizationAlert) -> None:
         """Once aloud: who sends one that is too long sends many."""
@@ -330,13 +338,13 @@ class AlertNotificationSystem(StoreComponent):
         self._said_cut = True
 
     def _check(self, configuration: Configuration) -> None:
-        self._reach.channels(configuration)
+        self._registry.channels(configuration)
 
     def _wake(self) -> None:
         if self._running is not None:
-            self._home.call(self._running.told)
+            self._owner.call(self._running.wake)
 
-    def _tell_ended(self, episodes: Iterable[str]) -> None:
+    def _notify_ended(self, episodes: Iterable[str]) -> None:
         if self.has_callbacks("resolved"):
             names = list(episodes)
             self._soon(lambda: self._emit_ended(names))
@@ -359,7 +367,7 @@ class AlertNotificationSystem(StoreComponent):
             self._emitting.add(task)
             task.add_done_callback(self._emitting.discard)
 
-        if not self._home.call(begin):
+        if not self._owner.call(begin):
             begin()
 
 
@@ -367,7 +375,7 @@ def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotifi
     """One that asks and sends as the one does that this process uses on `store`: by its rules, through its channels."""
     made, used = AlertNotificationSystem(store=store, resolve_block=resolve_block), _in_use.get(store)
     if used is not None:
-        made._reach, made._opinions = used._reach, used._opinions
+        made._registry, made._filters = used._registry, used._filters
     return made
 
 

@@ -1,7 +1,7 @@
 """What runs on a node while its alert system is started: deciding, if it leads, and sending, in any case.
 
 Contract. Owned by one event loop. A store that is away, a file that is refused and a channel that fails are said once,
-and tried again; nothing here ends but by `stop`, which leaves nothing behind: what waits is told by another node, or at
+and tried again; nothing here ends but by `stop`, which leaves nothing behind: what waits is sent by another node, or at
 the next start.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from o9.alerts.channels.registry import Reach, channel_name
+from o9.alerts.channels.registry import ChannelRegistry, channel_name
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration
 from o9.alerts.service.delivery import Delivery
@@ -24,13 +24,13 @@ from o9.model.loops import ErrorBoundary
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-LOOK_SECONDS = 1.0  # for what other processes have told, and for a leader that has gone
+LOOK_SECONDS = 1.0  # for alerts of other processes, and for a leader that has gone
 MISSING_SECONDS = 10.0  # a channel that no node has: a program registers its own after it has started
 TICK_PAUSE_SECONDS = 0.05  # between two decisions, so that what arrives meanwhile is decided together
 
 
 class Running:
-    """`ended` hears of episodes that were over by the time, `tried` of each try of this node."""
+    """`ended` gets the episodes that expired, `tried` each attempt of this node."""
 
     def __init__(
         self,
@@ -38,21 +38,21 @@ class Running:
         node: str,
         lease_seconds: float,
         file: AlertsFile,
-        reach: Reach,
+        registry: ChannelRegistry,
         ended: Callable[[tuple[str, ...]], None],
         tried: Callable[[dict[str, Any]], None],
     ) -> None:
         self._store = store
         self._lease_seconds = lease_seconds
         self._file = file
-        self._reach = reach
+        self._registry = registry
         self._ended = ended
         self._leader = Leader(store, node, lease_seconds, file, channel_name)
         self._delivery = Delivery(store, node, lease_seconds, tried)
         self._configuration: Configuration | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._tick: asyncio.Future[Ticked] | None = None
-        self._told, self._to_send, self._to_keep = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._new_alerts, self._to_send, self._to_keep = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._troubles: set[str] = set()
         self._missing: dict[str, float] = {}  # channels that no node has, each with when that was first seen
 
@@ -61,7 +61,7 @@ class Running:
         self.use_channels()
         await self._delivery.keep()
         loops: tuple[tuple[str, Callable[[], Awaitable[float]], asyncio.Event], ...] = (
-            ("decide", self._decide, self._told),
+            ("decide", self._decide, self._new_alerts),
             ("send", self._send, self._to_send),
             ("keep", self._keep, self._to_keep),
         )
@@ -81,14 +81,14 @@ class Running:
             await self._delivery.stop()
             await asyncio.to_thread(self._leader.leave)
 
-    def told(self) -> None:
-        """Something was told: decide soon."""
-        self._told.set()
+    def wake(self) -> None:
+        """There are new alerts: decide soon."""
+        self._new_alerts.set()
 
     def use_channels(self) -> None:
         """Send through those that there are now."""
         self._configuration = self._file.configuration
-        self._delivery.use(self._reach.channels(self._configuration), self._reach.own, self._configuration)
+        self._delivery.use(self._registry.channels(self._configuration), self._registry.own, self._configuration)
         self._to_keep.set()
         self._to_send.set()
 
@@ -122,7 +122,7 @@ class Running:
 
     async def _decide(self) -> float:
         await asyncio.sleep(TICK_PAUSE_SECONDS)
-        self._told.clear()
+        self._new_alerts.clear()
         self._tick = asyncio.ensure_future(asyncio.to_thread(self._leader.tick))
         ticked = await asyncio.shield(self._tick)
         if self._file.configuration is not self._configuration:
@@ -149,7 +149,7 @@ class Running:
         if (renewal := self._leader.renewal()) is not None:
             self._leader.renewed(await self._store.write_async(renewal))
         assert self._configuration is not None
-        unknown = self._reach.unknown(self._configuration)
+        unknown = self._registry.unknown(self._configuration)
         elsewhere = await self._store.read_async(self._store.alerts.channels_of_nodes) if unknown else []
         now = time.monotonic()
         self._missing = {each: self._missing.get(each, now) for each in unknown if each not in elsewhere}
