@@ -20,8 +20,7 @@ from o9.store.leadership import AcquireLeadership, ReleaseLeadership
 from o9.store.leases import Claim
 from o9.store.ledger import CommitStep
 from o9.store.migrations import HEAD
-from o9.store.notices import NewNotice
-from o9.store.outbox import BeginTry, CommitDecisions, EndTry, Suppressed
+from o9.store.outbox import BeginTry, CommitDecisions, EndTry, NewNotice, Suppressed
 from o9.store.provenance import RecordProvenance
 from o9.store.rule_standings import KeepStandings
 from o9.store.silences import AddSilence

@@ -164,7 +164,7 @@ def test_every_page_fits(o9: O9Command, width: str, monkeypatch: pytest.MonkeyPa
 def test_show_has_the_whole_story(o9: O9Command) -> None:
     text = " ".join(o9("show", "drawdown-again").out.split())
     for told in (
-        "critical Drawdown limit breached firing worse", "drawdown-again, told", "desk = asia", "2 times, last",
+        "critical Drawdown limit breached firing worse", "drawdown-again, received", "desk = asia", "2 times, last",
         "first message of the group", "file sent", "not sent yet: connection refused", "try 1: failed", "json-",
         "o9 alerts ack drawdown-20260131",
     ):  # fmt: skip

@@ -12,8 +12,7 @@ from o9.model.errors import StaleAttemptError
 from o9.store.alert_channels import KeepChannels, LeaveChannels
 from o9.store.alerts import NewAlert, RaiseAlerts, ResolveAlert
 from o9.store.leadership import AcquireLeadership, ReleaseLeadership
-from o9.store.notices import NewNotice
-from o9.store.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, Suppressed
+from o9.store.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, NewNotice, Suppressed
 from o9.store.store import Store
 from o9.store.unit import Row
 

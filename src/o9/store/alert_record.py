@@ -13,7 +13,6 @@ from o9.store import (
     alert_channels,
     alert_pruning,
     alert_reads,
-    alert_told,
     leadership,
     outbox,
     rule_standings,
@@ -82,13 +81,13 @@ class AlertRecord:
         return self._read(alert_reads.suppressed_history, limit, alert_id)
 
     def suppressed_of(self, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
-        return self._read(alert_told.suppressed_of, alert_ids)
+        return self._read(alert_reads.suppressed_of, alert_ids)
 
     def last_notices(self, names: Iterable[tuple[str, int]]) -> list[Row]:
-        return self._read(alert_told.last_notices, names)
+        return self._read(alert_reads.last_notices, names)
 
     def notices_about(self, alert_id: str, labels: Mapping[str, str], since: str) -> list[Row]:
-        return self._read(alert_told.notices_about, alert_id, labels, since)
+        return self._read(alert_reads.notices_about, alert_id, labels, since)
 
     def silences(self) -> list[Row]:
         """Those that stand now, or will."""

@@ -27,7 +27,6 @@ from o9.store.alerts import close, count_events, literally
 from o9.store.codec import free_text, to_json
 from o9.store.leadership import LEASE, held
 from o9.store.leases import database_time
-from o9.store.notices import KNOWN, NewNotice, new_row, notice_row
 from o9.store.record import table_of
 from o9.store.unit import Row, UnitOfWork
 
@@ -38,8 +37,28 @@ TRY = table_of(alert_tables.NotificationTry)
 DECISION = table_of(alert_tables.AlertDecision)
 UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
+KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
 _REPEAT = "repeat"
 _TELL_ALL = ("firing", _REPEAT)  # kinds of notices about all that fires in their group
+
+
+class NewNotice(NamedTuple):
+    """What is sent to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON.
+
+    known: how many at the end of `firing` were known to it before.
+    """
+
+    group_key: str
+    number: int
+    receiver: str
+    kind: str
+    reason: str
+    at: str
+    labels: str
+    firing: Sequence[str]
+    resolved: Sequence[str]
+    channels: Sequence[str]
+    known: int = 0
 
 
 class Suppressed(NamedTuple):
@@ -295,6 +314,31 @@ def claimed_by(connection: Connection, notification_id: int, number: int) -> str
 def groups(connection: Connection) -> dict[str, tuple[str, str]]:
     """What the engine knew of each group when it decided last: when it is looked at next, and its state."""
     return {key: (due_at, state) for key, due_at, state in connection.execute(select(GROUP))}
+
+
+def new_row(notice: NewNotice) -> Row:
+    row = notice._asdict() | {
+        "firing": _written(notice.firing, notice.known), "resolved": to_json(list(notice.resolved)),
+        "firing_count": len(notice.firing), "resolved_count": len(notice.resolved),
+    }  # fmt: skip
+    del row["channels"], row["known"]
+    return row
+
+
+def notice_row(row: Mapping[Any, Any]) -> Row:
+    """A row of NOTICE as it is read: its JSON decoded, and how many of `firing` at its end were `known`."""
+    said = dict(row) | {name: json.loads(row[name]) for name in ("labels", "firing", "resolved")}
+    firing, known = said["firing"], 0
+    if KNOWN in firing:
+        begins = firing.index(KNOWN)
+        known = len(firing) - begins - 1
+        firing = [*firing[:begins], *firing[begins + 1 :]]
+    return said | {"firing": firing, "known": known}
+
+
+def _written(firing: Sequence[str], known: int) -> str:
+    begins = len(firing) - known
+    return to_json([*firing[:begins], *[KNOWN] * bool(known), *firing[begins:]])
 
 
 def _without_vain_repeats(unit: UnitOfWork, notices: Sequence[NewNotice]) -> list[NewNotice]:

@@ -26,8 +26,7 @@ from o9.model.validation import validate_alert
 from o9.store.alert_reads import Episode
 from o9.store.alerts import NewAlert
 from o9.store.codec import free_text, moment, to_json
-from o9.store.notices import NewNotice
-from o9.store.outbox import Suppressed
+from o9.store.outbox import NewNotice, Suppressed
 from o9.store.silences import AddSilence
 from o9.store.store import Store
 from o9.store.unit import Row
