@@ -25,7 +25,7 @@ from o9.store.store import Store
 def _just_started(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1, 1_000))
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 100)
-    for module in ("watch.judge", "watch.self_watch", "lifecycle.heartbeat"):
+    for module in ("alerts.rules.evaluator", "alerts.rules.node_health", "lifecycle.heartbeat"):
         monkeypatch.setattr(f"o9.{module}.time", clock)
 
 

@@ -234,7 +234,7 @@ class _Batch:
             if known[name] != getattr(given, name):
                 return OptimizationConflictError(
                     "alert_id",
-                    f"{given.alert_id!r} was sent before with another {name}; give this one its own id",
+                    f"{given.alert_id!r} was sent before with another {name}; give this one an id of its own",
                 )
         is_over = given.ends_at is not None and given.ends_at <= self._unit.now
         if firing is not None and firing["alert_id"] == known["episode"]:
