@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 import verdict_families as families
+import verdict_placebo
 import verdict_prices as prices
 import verdict_rivals
 from measure import machine
@@ -63,7 +64,9 @@ import o9.health.family
 import o9.health.forecast
 import o9.health.moments
 import o9.health.overfitting
+import o9.health.placebo
 import o9.health.verdict
+import o9.strategies.resampling
 from o9.health.evidence import examine, subtract
 from o9.health.grades import Grade
 from o9.health.moments import Moments, moments
@@ -115,9 +118,9 @@ def rows() -> list[Row]:
         _worthless("fixed", "GARCH, daily", family(families.garch, a_year=families.DAYS), 200),
         _worthless("fixed", "monthly, T = 120", family(families.normal, a_year=families.MONTHS)),
         _worthless("fixed", "monthly, keeps 0.3", family(families.keeping(0.3), a_year=families.MONTHS)),
-        _worthless("timing", "simulated, baseline", timing(baseline=True)),
+        _worthless("timing", "simulated, baseline", timing(baseline=True), 300),
         _worthless("timing", "simulated, no baseline", timing(baseline=False), 200),
-        _worthless("timing", "real prices, baseline", prices.random_timing(baseline=True), 400, draws=1),
+        _worthless("timing", "real prices, baseline", prices.random_timing(baseline=True), 300, draws=1),
         _worthless("timing", "real prices, no baseline", prices.random_timing(baseline=False), 200, draws=1),
         *(_adaptive("tpe", "linear", parameters) for parameters in (3, 5, 10, 20)),
         *(_adaptive("tpe", "nonlinear", parameters) for parameters in (3, 6)),
@@ -125,16 +128,16 @@ def rows() -> list[Row]:
         *(_adaptive("cmaes", "nonlinear", parameters) for parameters in (3, 6)),
         *(_adaptive("nsga2", "linear", parameters) for parameters in (3, 10, 20)),
         _adaptive("nsga2", "nonlinear", 6),
-        *(_adaptive("gp", "linear", parameters, 60, 30) for parameters in (3, 10, 20)),
-        _adaptive("gp", "nonlinear", 6, 60, 30),
-        _adaptive("random", "linear", 5, count=300),
+        *(_adaptive("gp", "linear", parameters, 60, 12) for parameters in (3, 10, 20)),
+        _adaptive("gp", "nonlinear", 6, 60, 12),
+        _adaptive("random", "linear", 5, count=100),
         *(_edge(size, persists) for size in (1.0, 1.5, 2.0) for persists in (False, True)),
-        Row("edges", "all have 0.5", of(family(families.normal, edge=0.5, all_have_it=True)), 300, worthless=False),
+        Row("edges", "all have 0.5", of(family(families.normal, edge=0.5, all_have_it=True)), 200, worthless=False),
         Row(
             "edges",
             "premium before an unseen crash",
             of(families.crash_to_come),
-            300,
+            200,
             worthless=False,
             covered=False,
         ),
@@ -147,7 +150,7 @@ def _worthless(part: str, name: str, maker: families.Maker, count: int = 600, dr
     return Row(part, name, of(maker), count, draws, at_most=WORTHLESS_AT_MOST)
 
 
-def _adaptive(sampler: str, kind: str, parameters: int, trials: int = 200, count: int = 50) -> Row:
+def _adaptive(sampler: str, kind: str, parameters: int, trials: int = 200, count: int = 30) -> Row:
     space = {"linear": linear, "nonlinear": nonlinear}[kind]
     name = f"{sampler}, {kind}, {parameters} parameters, {trials} trials"
     at_most = WORTHLESS_AT_MOST if sampler == "random" else ADAPTIVE_AT_MOST
@@ -159,7 +162,7 @@ def _edge(size: float, persists: bool) -> Row:
         "edges",
         f"edge {size} that {'persists' if persists else 'dies'}",
         of(family(families.normal, edge=size, persists=persists)),
-        300,
+        200,
         at_most=None if persists else DEAD_AT_MOST,
         at_least=FOUND_AT_LEAST if persists and size == 1.5 else None,
         worthless=False,
@@ -222,7 +225,7 @@ def judged(case: Case) -> Figures:
     """One search: what was said of it, what was forecast, and what came of it. Means over the draws."""
     gathered: dict[str, list[float]] = defaultdict(list)
     plain = judge(case.evidence)
-    p = case.evidence.p_value
+    p, discounts = case.evidence.p_value, rivals(case)
     gathered["plausible 0"].append(plain.grade is Grade.PLAUSIBLE)
     gathered["family passes"].append(not isinstance(p, Unknown) and p <= WITH_HOLD_OUT)
     for after in case.after:
@@ -235,7 +238,7 @@ def judged(case: Case) -> Figures:
             if verdict.forecast is None or live is None or (years and held is None):
                 continue
             forecasts = {"O9": (verdict.forecast.mean, verdict.forecast.low, verdict.forecast.high)}
-            for name, discounted in rivals(case).items():
+            for name, discounted in discounts.items():
                 forecasts[name] = interval(discounted, IN_SAMPLE, None if held is None else (held, years), LIVE)
             for name, (mean, low, high) in forecasts.items():
                 gathered[f"{name} {years} covers"].append(low <= live <= high)
@@ -372,9 +375,28 @@ def report(found: Measured) -> bool:
     return not missed
 
 
+def placebos(share: float, folder: Path) -> bool:
+    """Measure the p-values of placebo runs and print their table; are they uniform?"""
+    path = folder / mark(verdict_placebo, o9.strategies.resampling, o9.health.placebo) / "placebo.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
+    table, held = [], True
+    for row in verdict_placebo.ROWS:
+        found = kept.setdefault(row.name, [])
+        for number in range(len(found), max(2, round(verdict_placebo.COUNT * share))):
+            found.append(verdict_placebo.p_value(row, number))
+            path.write_text(json.dumps(kept))
+        line, met = verdict_placebo.placebo_line(row, found)
+        table.append(line)
+        held = held and met
+    print("\n| worthless searches, 19 placebos each | searches | p = 0.05, % | mean p | KS distance | its p | target |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", *table, sep="\n")
+    return held
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     known = rows()
-    parts = list(dict.fromkeys(row.part for row in known))
+    parts = [*dict.fromkeys(row.part for row in known), "placebo"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name begins so")
@@ -386,7 +408,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     taken = [row for row in known if row.part in chosen.parts and row.name.startswith(tuple(chosen.only))]
     if chosen.short:
         taken = [row for row in taken if row.name in SHORT]
-    met = report(measure(taken, SHORT_SHARE if chosen.short else chosen.share, chosen.results))
+    met = not taken or report(measure(taken, SHORT_SHARE if chosen.short else chosen.share, chosen.results))
+    if "placebo" in chosen.parts and not chosen.short:
+        met = placebos(chosen.share, chosen.results) and met
     print(f"\n{machine()}. {time.perf_counter() - began:.0f} s.")
     return 0 if met else 1
 

@@ -16,7 +16,15 @@ import pytest
 from o9.health.grades import Grade
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("verdict", "verdict_families", "verdict_prices", "verdict_rivals", "verdict_tables", "measure")
+MODULES = (
+    "verdict",
+    "verdict_families",
+    "verdict_placebo",
+    "verdict_prices",
+    "verdict_rivals",
+    "verdict_tables",
+    "measure",
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("verdict")]
 
