@@ -44,7 +44,7 @@ import verdict_prices as prices
 import verdict_rivals
 from measure import machine
 from verdict_families import HELD, IN_SAMPLE, LIVE, SHORT_HELD, Search, family, linear, nonlinear, searched, timing
-from verdict_rivals import RIVALS, ObservedState, interval
+from verdict_rivals import RIVALS, InSample, interval
 from verdict_tables import (
     SPANS,
     Figures,
@@ -259,7 +259,7 @@ def rivals(case: Case) -> dict[str, float]:
     assert evidence.periods_per_year is not None
     sharpes = evidence.sharpes * math.sqrt(evidence.periods_per_year)
     effective = float(len(sharpes)) if isinstance(evidence.effective, Unknown) else evidence.effective
-    seen = ObservedState(sharpes, float(sharpes.max()), IN_SAMPLE, max(effective, 1.0), case.parameters)
+    seen = InSample(sharpes, float(sharpes.max()), IN_SAMPLE, max(effective, 1.0), case.parameters)
     return {name: discount(seen) for name, discount in RIVALS.items()}
 
 

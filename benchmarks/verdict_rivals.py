@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from o9.health.overfitting import adjust_p_values, expected_maximum_sharpe
 
-NORMAL = NormalDist()
-REACH = NORMAL.inv_cdf(0.9)
+REACH = float(norm.isf(0.1))
 
 
 @dataclass(frozen=True)
-class ObservedState:
+class InSample:
     """sharpes: of all trials in sample, the best one's is `claimed`. effective: independent trials that they amount to.
     parameters: how many were searched; None where there were none."""
 
@@ -33,12 +32,12 @@ class ObservedState:
     parameters: int | None
 
 
-def naive(seen: ObservedState) -> float:
+def naive(seen: InSample) -> float:
     """No discount."""
     return seen.claimed
 
 
-def sric(seen: ObservedState) -> float:
+def sric(seen: InSample) -> float:
     """SR - k/(T·SR), not below 0. Source: Paulsen and Söhl 2020 (Noise fit, estimation error and a Sharpe information
     criterion).
 
@@ -52,19 +51,17 @@ def sric(seen: ObservedState) -> float:
     return max(seen.claimed - spent / (seen.years * seen.claimed), 0.0)
 
 
-def harvey_liu(seen: ObservedState) -> float:
+def harvey_liu(seen: InSample) -> float:
     """The Sharpe ratio whose own p-value is the adjusted one (BHY over all trials). Source: Harvey and Liu 2015
     (Backtesting)."""
     if seen.claimed <= 0:
         return seen.claimed
     root = math.sqrt(seen.years)
-    p = np.array([2 * NORMAL.cdf(-abs(float(each)) * root) for each in seen.sharpes])
-    adjusted = adjust_p_values(p, "bhy")
-    best = float(np.asarray(adjusted)[int(np.argmax(seen.sharpes))])
-    return -NORMAL.inv_cdf(min(max(best, 1e-300), 1.0) / 2) / root if best < 1 else 0.0
+    adjusted = adjust_p_values(2 * norm.sf(np.abs(np.asarray(seen.sharpes)) * root), "bhy")
+    return float(norm.isf(np.asarray(adjusted)[int(np.argmax(seen.sharpes))] / 2)) / root
 
 
-RIVALS: dict[str, Callable[[ObservedState], float]] = {"naive": naive, "SRIC": sric, "Harvey-Liu": harvey_liu}
+RIVALS: dict[str, Callable[[InSample], float]] = {"naive": naive, "SRIC": sric, "Harvey-Liu": harvey_liu}
 
 
 def interval(
