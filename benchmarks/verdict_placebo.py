@@ -22,7 +22,7 @@ from o9.strategies.plan import Plan
 from o9.strategies.resampling import without_edge
 from o9.strategies.search_space import SearchSpace
 
-RUNS, TRIALS, COUNT = 19, 25, 80
+RUNS, TRIALS, COUNT = 19, 25, 60
 DAYS = 750
 LEAST_KS_P = 0.01  # of a Kolmogorov-Smirnov test, below which the p-values are not uniform
 
@@ -71,7 +71,7 @@ def _sharpe(returns: Floats) -> float:
 
 
 ROWS = (
-    PlaceboRow("tpe, crossover of averages, bootstrap", "tpe", 3, "bootstrap", walk, crossover),
+    PlaceboRow("tpe, crossover of averages, shuffle", "tpe", 3, "shuffle", walk, crossover),
     PlaceboRow("cmaes, weights of signals, shift", "cmaes", 5, "shift", signals, weighted),
     PlaceboRow("tpe, weights of signals, shift", "tpe", 5, "shift", signals, weighted),
 )

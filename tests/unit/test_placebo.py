@@ -40,6 +40,15 @@ def test_the_p_value_counts_those_at_least_as_good() -> None:
     assert placebo_of(1.0, [], maximize=True) is None
 
 
+def test_a_shuffle_takes_every_row_once_and_destroys_the_order() -> None:
+    returns = trending()
+    shuffled = without_edge(returns, "shuffle", 3)
+    assert abs(kept(shuffled)) < 0.05
+    assert sorted(shuffled) == sorted(returns)
+    prices = 100 * np.cumprod(1 + returns)
+    assert without_edge(prices, "shuffle", 3)[-1] == pytest.approx(prices[-1])
+
+
 def test_the_bootstrap_destroys_the_order_and_long_blocks_keep_it() -> None:
     returns = trending()
     assert abs(kept(without_edge(returns, "bootstrap", 3))) < 0.05

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-BOOTSTRAP, SHIFT = "bootstrap", "shift"
-_KIND = re.compile(r"bootstrap(:(auto|[1-9]\d*))?|shift")
+SHUFFLE, SHIFT = "shuffle", "shift"
+_KIND = re.compile(r"shuffle|bootstrap(:(auto|[1-9]\d*))?|shift")
 
 
 def is_kind(kind: Any) -> bool:

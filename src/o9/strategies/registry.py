@@ -30,7 +30,7 @@ from o9.model.optimization import DEMONSTRATION
 from o9.model.trial import fingerprint
 from o9.objectives.catalogue import BUILTIN, BuiltinObjective
 from o9.strategies.import_paths import ImportPathError, find, module_of
-from o9.strategies.placebo_kinds import BOOTSTRAP, is_kind
+from o9.strategies.placebo_kinds import SHUFFLE, is_kind
 from o9.strategies.scores import SCORES, Score
 
 OBJECTIVES_GROUP = "o9.objectives"
@@ -61,7 +61,7 @@ class Objective:
     trials_per_step: int = 1
     truncatable: bool = False
     gives_value: bool = False
-    placebo: Any = BOOTSTRAP
+    placebo: Any = SHUFFLE
 
     @cached_property
     def takes_data(self) -> bool:
@@ -120,13 +120,13 @@ def objective(
     direction: str | None = None,
     baseline: float | None = None,
     truncatable: bool = False,
-    placebo: Any = BOOTSTRAP,
+    placebo: Any = SHUFFLE,
 ) -> Callable[[F], F]:
     """Register the sync or async function below under `name`; the function stays as it is.
 
     `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. It may be a function that loads
     them. Where the function below has a parameter `data`, it is given them, and must not change them: so can a placebo
-    run search data without an edge, which `placebo` makes of them ("bootstrap", "bootstrap:20", "bootstrap:auto",
+    run search data without an edge, which `placebo` makes of them ("shuffle", "bootstrap:20", "bootstrap:auto",
     "shift" or a function; see `o9.strategies.resampling`). `truncatable` lets O9 look for a
     look-ahead: the function takes a keyword `periods` too, None by default; with a number it computes as if its data
     ended with that many returns, closes nothing at their end, and gives exactly those. So can `metadata.hold_out` keep
@@ -145,7 +145,7 @@ def objective(
 
     if not is_kind(placebo):
         raise OptimizationValidationError(
-            "placebo", f"{placebo!r:.60} is not bootstrap, bootstrap:20, bootstrap:auto, shift, or a function"
+            "placebo", f"{placebo!r:.60} is not shuffle, bootstrap, bootstrap:20, bootstrap:auto, shift, or a function"
         )
 
     def register(function: F) -> F:

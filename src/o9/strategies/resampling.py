@@ -8,7 +8,10 @@ and low follow the drawn close, and volumes go with their row. What cannot be re
 
 How rows are drawn, `placebo` of `@objective`:
 
-    "bootstrap"       each row by itself: nothing of the order stays, so every edge by time is gone
+    "shuffle"         every row once, in another order: nothing of the order stays, so every edge by time is gone. Where
+                      rows do not depend on each other the p-value is exact (Masters 2020)
+    "bootstrap"       each row by itself, some twice and some never: what all rows earned together differs, so that the
+                      p-value is too large for a search that can find it
     "bootstrap:N"     the stationary bootstrap (Politis and Romano 1994) in blocks of N rows on average; an edge that
                       lives within a block stays in the placebo, and cannot be seen then
     "bootstrap:auto"  the same with the optimal length for a mean (Politis and White 2004, `arch`)
@@ -24,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from o9.strategies.placebo_kinds import SHIFT
+from o9.strategies.placebo_kinds import SHIFT, SHUFFLE
 
 Kind = str | Callable[[Any, np.random.Generator], Any]
 LEAST_ROWS = 20
@@ -44,6 +47,8 @@ def without_edge(data: Any, kind: Kind, seed: int) -> Any:
     if kind == SHIFT:
         return _shifted(data, generator)
     rows = _rows(data)
+    if kind == SHUFFLE:
+        return _drawn(data, 1 + generator.permutation(rows - 1))
     block = kind.partition(":")[2]
     length = _optimal_block(data) if block == "auto" else int(block or 1)
     return _drawn(data, 1 + stationary_rows(rows - 1, length, generator))
