@@ -34,7 +34,7 @@ from o9.alerts.service.ingest import BATCH
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
-from o9.store.engine import CHECKPOINT_PAGES, WRITER_CACHE_KIB
+from o9.store.core.engine import CHECKPOINT_PAGES, WRITER_CACHE_KIB
 from o9.store.store import Store
 
 ALERTS = 20_000  # of a round

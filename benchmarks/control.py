@@ -125,7 +125,7 @@ async def deaths(aggregator: Any, path: str) -> None:
     """Other processes take the work, because this one has none of its own to lose."""
     from o9.lifecycle.submission import submit
     from o9.model.states import Intent
-    from o9.store.intents import SetIntent
+    from o9.store.optimizations.intents import SetIntent
     from o9.store.store import Store
 
     await aggregator.cleanup()
@@ -169,8 +169,8 @@ def _dismiss(node: subprocess.Popen[str]) -> None:
 
 
 async def idle(folder: str, count: int) -> None:
+    from o9.store.optimizations.transitions import Create
     from o9.store.store import Store
-    from o9.store.transitions import Create
 
     path = f"{folder}/idle-{count}.db"
     with Store(path) as store:

@@ -22,15 +22,15 @@ from pathlib import Path
 
 from measure import machine, note
 
-from o9.health.pruned import sharpe_ratios_of
+from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import prune
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus
-from o9.store.codec import moment
-from o9.store.ledger import Amend, CommitStep
-from o9.store.pruning import owned
+from o9.store.core.column_types import moment
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.pruning import owned
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "store_contract"))
 

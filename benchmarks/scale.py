@@ -32,10 +32,10 @@ from measure import ROUNDS, Pair, Result, compare, heading, note, verdict
 from o9.api.health import store_health
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.leases import AbandonClaim, Claim, Heartbeat
-from o9.store.policies import SetPolicy
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import AbandonClaim, Claim, Heartbeat
+from o9.store.queue.policies import SetPolicy
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 
 SMALL, LARGE = 1_000, 1_000_000
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -163,7 +163,7 @@ def claims(store: Store) -> dict[str, Callable[[], float]]:
 
 def _cursor_behind(store: Store, number: int) -> str:
     """A cursor in the middle, had in the way that a caller has one: as the `next_cursor` of a page that ends there."""
-    from o9.store.cursors import write_cursor
+    from o9.store.core.cursors import write_cursor
 
     at = (BEGAN + timedelta(seconds=number)).isoformat(timespec="microseconds")
     return write_cursor(at, f"optimization-{number:07d}")

@@ -28,9 +28,9 @@ from scale import SMALL, build, repeated
 from o9.health.checker import OptimizationHealthChecker
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import keep_up
-from o9.store.families import FAMILY_SERIES
-from o9.store.rankings import STATE_FIGURES
-from o9.store.rollups import Key, Sums, keys_of
+from o9.store.statistics.families import FAMILY_SERIES
+from o9.store.statistics.rankings import STATE_FIGURES
+from o9.store.statistics.rollups import Key, Sums, keys_of
 from o9.store.store import Store
 
 LARGE = 100_000

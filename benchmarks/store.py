@@ -31,8 +31,8 @@ from measure import Pair, Result, compare, heading, note, verdict
 
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 
 AT_ONCE = 100
 GROUP = 50  # transitions in a transaction of the yardstick

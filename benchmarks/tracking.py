@@ -25,10 +25,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 from o9.strategies.factory import create_strategy
 from o9.strategies.registry import objective
 

@@ -59,17 +59,17 @@ from verdict_tables import (
     targets,
 )
 
-import o9.health.evidence
-import o9.health.family
-import o9.health.forecast
-import o9.health.moments
-import o9.health.overfitting
 import o9.health.placebo
+import o9.health.statistics.evidence
+import o9.health.statistics.forecast
+import o9.health.statistics.moments
+import o9.health.statistics.overfitting
+import o9.health.statistics.spa
 import o9.health.verdict
-import o9.strategies.resampling
-from o9.health.evidence import examine, subtract
+import o9.workers.resampling
 from o9.health.grades import Grade
-from o9.health.moments import Moments, moments
+from o9.health.statistics.evidence import examine, subtract
+from o9.health.statistics.moments import Moments, moments
 from o9.health.unknown import Unknown
 from o9.health.verdict import WITH_HOLD_OUT, Evidence, judge
 
@@ -289,11 +289,11 @@ def evidence_mark() -> str:
     return mark(
         families,
         prices,
-        o9.health.evidence,
-        o9.health.family,
-        o9.health.forecast,
-        o9.health.moments,
-        o9.health.overfitting,
+        o9.health.statistics.evidence,
+        o9.health.statistics.spa,
+        o9.health.statistics.forecast,
+        o9.health.statistics.moments,
+        o9.health.statistics.overfitting,
     )
 
 
@@ -377,7 +377,7 @@ def report(found: Measured) -> bool:
 
 def placebos(share: float, folder: Path) -> bool:
     """Measure the p-values of placebo runs and print their table; are they uniform?"""
-    path = folder / mark(verdict_placebo, o9.strategies.resampling, o9.health.placebo) / "placebo.json"
+    path = folder / mark(verdict_placebo, o9.workers.resampling, o9.health.placebo) / "placebo.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
     table, held = [], True

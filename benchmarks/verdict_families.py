@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.signal import lfilter
 
-from o9.health.family import sharpe_ratios
+from o9.health.statistics.spa import sharpe_ratios
 from o9.strategies.asking import make_asker
 from o9.strategies.plan import Plan
 from o9.strategies.search_space import SearchSpace

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from verdict_families import DAYS, HELD, IN_SAMPLE, LIVE, Floats, Search, in_market
 
-from o9.objectives.market.prices import sp500
+from o9.demo.market.prices import sp500
 
 CUT = np.datetime64("2013-01-01")  # chosen and held out before, live after
 RANDOM_HOLDING = 20.0  # days

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from o9.health.overfitting import adjust_p_values, expected_maximum_sharpe
+from o9.health.statistics.overfitting import adjust_p_values, expected_maximum_sharpe
 
 REACH = float(norm.isf(0.1))
 

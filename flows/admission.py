@@ -19,8 +19,8 @@ from prefect.states import Cancelled, Completed, Failed
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
-from o9.store.leases import Claimed
-from o9.store.runs import Admission, Begin, SetSuspendedRun
+from o9.store.optimizations.prefect_runs import Admission, Begin, SetSuspendedRun
+from o9.store.queue.claims import Claimed
 from o9.store.store import Store
 from o9.tasks.attempt import patiently
 

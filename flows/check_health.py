@@ -16,9 +16,9 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from o9.blocks.store import current_store
 from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED, progress_shown
+from o9.health.check_round import LIMIT, check_round
+from o9.health.check_round_report import markdown, table
 from o9.health.checker import checker_for
-from o9.health.round import LIMIT, check_round
-from o9.health.round_report import markdown, table
 
 logger = logging.getLogger(__name__)
 

@@ -46,13 +46,13 @@ from o9.model.ids import bound
 from o9.model.loops import ErrorBoundary, periodic
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
-from o9.store.intents import SetIntent
-from o9.store.leases import AbandonClaim, Claimed
-from o9.store.runs import SetSuspendedRun
-from o9.store.transitions import Cause, Transition
-from o9.strategies.watchdog import Watchdog
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.prefect_runs import SetSuspendedRun
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import AbandonClaim, Claimed
 from o9.tasks.attempt import Attempt, Continuation
 from o9.tasks.steps import finalize, hold_out, prepare, record_end, run_step
+from o9.user_code.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0

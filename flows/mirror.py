@@ -36,11 +36,11 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
-from o9.store.codec import free_text
-from o9.store.leases import MIRRORED
-from o9.store.runs import Adopt
+from o9.store.core.column_types import free_text
+from o9.store.optimizations.prefect_runs import Adopt
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Flow[..., Any])

@@ -39,7 +39,9 @@ async def prune_history(days: float | None = None) -> dict[str, Any]:
         await _remove_runs(await asyncio.to_thread(current_store), removed)
         return removed.figures()
     before = horizon(settings().retention_days if days is None else days, utc_now())
-    from o9.health.pruned import sharpe_ratios_of  # brings numpy and scipy, which no other part of a node's start needs
+    from o9.health.statistics.pruned import (
+        sharpe_ratios_of,  # brings numpy and scipy, which no other part of a node's start needs
+    )
 
     store = await asyncio.to_thread(current_store)
     removed = await prune(store, before, sharpe_ratios_of, await progress_shown("Optimizations pruned"))

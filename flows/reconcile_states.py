@@ -17,7 +17,7 @@ from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
 from o9.model.settings import settings
-from o9.store.leases import Sweep
+from o9.store.queue.claims import Sweep
 
 logger = logging.getLogger(__name__)
 

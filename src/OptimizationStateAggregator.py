@@ -44,10 +44,10 @@ if TYPE_CHECKING:
         OptimizationType,
         TrialState,
     )
+    from o9.model.strategy import StepResult
     from o9.model.trial import Evaluation, Infeasible, Trial
     from o9.monitor.monitor import OptimizationMonitor
     from o9.statistics.statistics import OptimizationStatistics
-    from o9.strategies.protocol import StepResult
     from o9.strategies.registry import objective, register_score, register_strategy
     from o9.synchronizer.synchronizer import AsyncStateSynchronizer
 
@@ -93,7 +93,7 @@ _HOMES = {
     "o9.model.trial": ("Evaluation", "Infeasible", "Trial"),
     "o9.monitor.monitor": ("OptimizationMonitor",),
     "o9.statistics.statistics": ("OptimizationStatistics",),
-    "o9.strategies.protocol": ("StepResult",),
+    "o9.model.strategy": ("StepResult",),
     "o9.strategies.registry": ("objective", "register_score", "register_strategy"),
     "o9.synchronizer.synchronizer": ("AsyncStateSynchronizer",),
 }

@@ -23,10 +23,10 @@ from o9.model.loops import Backoff, retried
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
 from o9.monitor.resources import Meter
-from o9.store.leases import Claimed
-from o9.store.ledger import Acknowledged, Amend
+from o9.store.core.unit import Operation
+from o9.store.optimizations.commit_step import Acknowledged, Amend
+from o9.store.queue.claims import Claimed
 from o9.store.store import Store
-from o9.store.unit import Operation
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import StepAttempt
 

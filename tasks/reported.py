@@ -15,7 +15,7 @@ import math
 from o9.lifecycle.effect import direction_of, improvement
 from o9.model.optimization import OptimizationState
 from o9.model.validation import validate_changes
-from o9.store.ledger import AMENDABLE
+from o9.store.optimizations.commit_step import AMENDABLE
 from o9.strategies.coroutine import CoroutineAttempt, CoroutineEnd
 from o9.tasks.attempt import Attempt, Continuation, continuation
 

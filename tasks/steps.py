@@ -35,19 +35,19 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import Intent, OptimizationStatus, TrialState
+from o9.model.strategy import StepResult
 from o9.model.trial import Trial
 from o9.monitor.resources import Meter
-from o9.store.hold_outs import KeepHoldOut
-from o9.store.intents import Requeue
-from o9.store.ledger import Acknowledged, Amend, CommitStep, CutOff
-from o9.store.placebos import KeepPlacebo
-from o9.store.provenance import RecordProvenance
-from o9.store.rankings import BEST_METRICS
-from o9.store.transitions import Cause, Transition
+from o9.store.optimizations.commit_step import Acknowledged, Amend, CommitStep, CutOff
+from o9.store.optimizations.hold_outs import KeepHoldOut
+from o9.store.optimizations.intents import Requeue
+from o9.store.optimizations.placebos import KeepPlacebo
+from o9.store.optimizations.provenance import RecordProvenance
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.statistics.rankings import BEST_METRICS
 from o9.strategies.baseline import baseline_value
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
-from o9.strategies.protocol import StepResult
 from o9.tasks.attempt import INTENDED, Attempt, Continuation, Interrupted, attempt_of, continuation, deadline_of
 from o9.tasks.reported import ReportedSteps
 

@@ -18,7 +18,7 @@ import pytest
 import zygote
 from alerting_node import GROUPS, said
 
-from o9.store.outbox import POSSIBLE_DOUBLE
+from o9.store.alerts.outbox import POSSIBLE_DOUBLE
 from o9.store.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("timing")]

@@ -18,8 +18,8 @@ from control_chaos import Floor, assert_whole, node_of, plan, wait_for
 
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus
-from o9.store.leases import Claim
-from o9.store.transitions import Cause, Transition
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clocks")]
 HOUR = 3600.0

@@ -24,11 +24,11 @@ from contract_steps import assert_counts_are_true, new, trial
 
 from o9.model.settings import Settings
 from o9.model.states import OptimizationStatus as S
-from o9.store.engine import CHECKPOINT_PAGES
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep
+from o9.store.core.engine import CHECKPOINT_PAGES
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 
 KILLS = 8
 AT_ONCE = 4  # coroutines in a writer, so that groups form

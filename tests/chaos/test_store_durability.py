@@ -26,11 +26,11 @@ from contract_steps import assert_counts_are_true, at_work, new, put, status_of,
 
 from o9.model.errors import OptimizationStoreError
 from o9.model.states import OptimizationStatus as S
-from o9.store.leases import Claim, Sweep
-from o9.store.ledger import CommitStep
+from o9.store.core.unit import UnitOfWork
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim, Sweep
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
-from o9.store.unit import UnitOfWork
 
 pytestmark = pytest.mark.slow
 KILLS = 12

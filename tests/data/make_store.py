@@ -14,19 +14,19 @@ from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Output
-from o9.store.alerts import AcknowledgeAlert, NewAlert, RaiseAlerts
-from o9.store.hold_outs import CountLook
-from o9.store.leadership import AcquireLeadership, ReleaseLeadership
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep
+from o9.store.alerts.episodes import AcknowledgeAlert, NewAlert, RaiseAlerts
+from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, NewNotice, Suppressed
+from o9.store.alerts.rule_state import KeepStandings
+from o9.store.alerts.silences import AddSilence
 from o9.store.migrations import HEAD
-from o9.store.outbox import BeginTry, CommitDecisions, EndTry, NewNotice, Suppressed
-from o9.store.provenance import RecordProvenance
-from o9.store.rule_standings import KeepStandings
-from o9.store.silences import AddSilence
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.hold_outs import CountLook
+from o9.store.optimizations.provenance import RecordProvenance
+from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
+from o9.store.queue.claims import Claim
+from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 from o9.store.synchronization import ExpectNode, Publish
-from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store_contract"))
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from o9_testing import LINE, ended, new, reached, shell_command, until
 
+from o9.store.optimizations.transitions import Create
 from o9.store.store import Store
-from o9.store.transitions import Create
 from OptimizationStateAggregator import (
     OptimizationState,
     OptimizationStateAggregator,
@@ -151,7 +151,9 @@ async def test_what_hangs_is_cut_off_when_its_time_is_up(aggregator: Optimizatio
     assert state.execution_time < 10
     assert [trial.state.value for trial in aggregator.store.trials("a")] == ["cancelled", "cancelled"]
     if kind == "sync":
-        busy = [child for child in psutil.Process().children(recursive=True) if "child.py" in " ".join(child.cmdline())]
+        busy = [
+            child for child in psutil.Process().children(recursive=True) if "worker.py" in " ".join(child.cmdline())
+        ]
         assert not [child for child in busy if child.cpu_percent(0.2) > 50]
 
 

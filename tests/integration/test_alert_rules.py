@@ -33,13 +33,13 @@ from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.store.leadership import AcquireLeadership
-from o9.store.leases import NODE, Claim, Claimed, Heartbeat, Leave
-from o9.store.ledger import CommitStep
-from o9.store.reports import KeepReport
-from o9.store.rule_standings import KeepStandings
+from o9.store.alerts.rule_state import KeepStandings
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.health_reports import KeepReport
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import NODE, Claim, Claimed, Heartbeat, Leave
+from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 from OptimizationStateAggregator import OptimizationHealthReport, OptimizationStateAggregator, objective
 
 HOUR = timedelta(hours=1)

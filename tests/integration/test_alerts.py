@@ -34,9 +34,9 @@ from o9.model.states import AlertLevel
 from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
 from o9.monitor.monitor import alert_of
-from o9.store.leadership import AcquireLeadership
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 Wait = Callable[..., Awaitable[Any]]
 QUICK = "route: {receiver: default, group_wait: 0s, group_interval: 100ms, repeat_interval: 1h}\n"

@@ -15,8 +15,8 @@ from o9.alerts.pipeline.flush import Flush
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Route, routes_of
 from o9.alerts.pipeline.silences import Silences
-from o9.cli.alert_reading import with_notifications
-from o9.store.alerts import ResolveAlert
+from o9.cli.commands.alerts.list import with_notifications
+from o9.store.alerts.episodes import ResolveAlert
 
 SECOND = timedelta(seconds=1)
 CONFIGURATION = """

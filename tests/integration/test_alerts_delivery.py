@@ -24,9 +24,9 @@ from o9.alerts.pipeline.notice import Notice
 from o9.alerts.service.delivery import Delivery
 from o9.alerts.service.repository import MAY_BE_DOUBLE, notice_in
 from o9.model.errors import StoreUnavailableError
-from o9.store.alerts import RaiseAlerts
-from o9.store.leadership import AcquireLeadership
-from o9.store.outbox import CommitDecisions, EndTry
+from o9.store.alerts.episodes import RaiseAlerts
+from o9.store.alerts.outbox import CommitDecisions, EndTry
+from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
 
 

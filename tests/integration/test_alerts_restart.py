@@ -17,9 +17,9 @@ from o9.alerts.pipeline.silences import Silence
 from o9.alerts.service.leader import AT_ONCE
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.errors import StoreUnavailableError
-from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
-from o9.store.codec import moment
-from o9.store.outbox import CommitDecisions
+from o9.store.alerts.episodes import AcknowledgeAlert, RaiseAlerts, ResolveAlert
+from o9.store.alerts.outbox import CommitDecisions
+from o9.store.core.column_types import moment
 
 SECOND = timedelta(seconds=1)
 CONFIGURATION = """

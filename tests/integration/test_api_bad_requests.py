@@ -24,7 +24,7 @@ from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationType
 from o9.model.validation import METADATA as KEYS
-from o9.store.leases import Heartbeat
+from o9.store.queue.claims import Heartbeat
 from o9.store.store import Store
 
 DATABASES = ["store_url", "postgres_url"]

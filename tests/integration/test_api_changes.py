@@ -18,13 +18,13 @@ from store_backend import Requests
 from o9.api import changes
 from o9.lifecycle.submission import new_optimization, submit
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.alerts import RaiseAlerts
-from o9.store.intents import SetIntent
-from o9.store.leases import Claim
-from o9.store.ledger import Amend
-from o9.store.runs import CloseRun, RegisterRun
+from o9.store.alerts.episodes import RaiseAlerts
+from o9.store.optimizations.commit_step import Amend
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 
 @pytest.fixture(params=["store_url", "postgres_url"])

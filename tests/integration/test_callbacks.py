@@ -15,8 +15,8 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 Wait = Callable[..., Awaitable[Any]]
 HEALTHY, UNKNOWN, WARNING, CRITICAL = (

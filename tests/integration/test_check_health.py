@@ -15,20 +15,20 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.flows import load_flow_from_entrypoint
 
 from o9.aggregator.prefect_server import prefect_client_settings
+from o9.demo.functions import branin
 from o9.flows.check_health import check_health
 from o9.health import checker as checker_module
+from o9.health.check_round import Round
+from o9.health.check_round_report import markdown
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.facts import read_facts
-from o9.health.round import Round
-from o9.health.round_report import markdown
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
-from o9.objectives.functions import branin
-from o9.store.ledger import CommitStep
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 BEST = {"x": 3.1, "y": 2.3}
 

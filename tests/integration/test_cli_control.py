@@ -14,14 +14,14 @@ import pytest
 import zygote
 from command_line import O9, O9Command, command_in, create, filled_store, run_without, work
 
-from o9.cli.control import who
+from o9.cli.commands.control import who
 from o9.lifecycle.processes import PROCESS, identity
 from o9.lifecycle.submission import new_optimization
 from o9.model.states import OptimizationStatus
-from o9.store.leases import Heartbeat
-from o9.store.runs import Adopt
+from o9.store.optimizations.prefect_runs import Adopt
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Heartbeat
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from command_line import O9Command, command_in, create, filled_store, work
 
 from o9.model.optimization import utc_now
-from o9.store.runs import CloseRun, RegisterRun
+from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
 from o9.store.store import Store
 
 DAY = "1.5"

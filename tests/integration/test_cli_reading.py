@@ -20,11 +20,11 @@ from o9.mirror.spool import Spool
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
-from o9.store.alerts import RaiseAlerts, ResolveAlert
-from o9.store.leases import Heartbeat
+from o9.store.alerts.episodes import RaiseAlerts, ResolveAlert
 from o9.store.migrations import HEAD
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Heartbeat
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 
 @pytest.fixture

@@ -450,7 +450,7 @@ def on_a_terminal(*arguments: str) -> str:
 
 def test_what_a_run_need_not_load_is_not_loaded_before_its_first_trial() -> None:
     heavy = "{'fastapi', 'uvicorn', 'apprise', 'optuna', 'pandas', 'scipy'}"
-    code = f"import sys, o9.cli.run, o9.aggregator.aggregator; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, o9.cli.commands.run, o9.aggregator.aggregator; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -14,7 +14,7 @@ import pytest
 import zygote
 from command_line import O9, create
 
-from o9.cli.serve import interval
+from o9.cli.commands.serve import interval
 from o9.store.store import Store
 
 DESK = """

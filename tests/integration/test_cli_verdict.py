@@ -11,9 +11,9 @@ from verdicts import keep_verdict, verdict
 
 from o9.health.grades import Grade
 from o9.health.verdict_words import forecast_sentence, headline
+from o9.store.core.unit import Row
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
-from o9.store.unit import Row
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 import zygote
 from command_line import O9, O9Command, command_in, create, filled_store
 
-from o9.cli.events import News
+from o9.cli.views.history import News
 from o9.model.states import Intent, OptimizationStatus
-from o9.store.intents import SetIntent
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import State, StateType
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.states import Intent
-from o9.store.intents import SetIntent
+from o9.store.optimizations.intents import SetIntent
 from o9.store.store import Store
 from OptimizationStateAggregator import (
     OptimizationLifecycleError,

@@ -12,14 +12,14 @@ import pytest
 from contract_steps import at_work
 from o9_testing import new
 
-from o9.cli.control import control
+from o9.cli.commands.control import control
 from o9.lifecycle.control import Verb, control_of
 from o9.mirror.ingest import ingest
 from o9.mirror.observed_state import FLOW, ObservedState, Run
 from o9.model.optimization import utc_now
 from o9.model.states import Intent
+from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
-from o9.store.transitions import Cause
 from OptimizationStateAggregator import (
     OptimizationError,
     OptimizationLifecycleError,

@@ -21,7 +21,7 @@ from o9_testing import PATIENCE
 from o9.model.dates import iso_dates
 from o9.model.states import TrialState
 from o9.model.trial import Evaluation, Infeasible
-from o9.strategies.answers import ERROR_LENGTH
+from o9.workers.answers import ERROR_LENGTH
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ WRITTEN: dict[str, bytes] = {
 
 def write_where_o9_reads(parameters: dict[str, Any]) -> float:
     if written := parameters["written"]:
-        os.write(int(sys.argv[2]), bytes.fromhex(written))  # child.py REQUESTS REPLIES LIFELINE
+        os.write(int(sys.argv[2]), bytes.fromhex(written))  # worker.py REQUESTS REPLIES LIFELINE
         time.sleep(0.05)  # so that it arrives before the answer
     return float(os.getpid())
 

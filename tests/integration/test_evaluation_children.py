@@ -23,11 +23,11 @@ from o9_testing import PATIENCE
 from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
 from o9.strategies import evaluation
-from o9.strategies.children import THREAD_VARIABLES
-from o9.strategies.cores import Cores
 from o9.strategies.evaluation import Evaluator
-from o9.strategies.output import KEPT_BYTES, LINE_LENGTH, LINES_PER_EVALUATION
 from o9.strategies.registry import Objective
+from o9.workers.cores import Cores
+from o9.workers.output import KEPT_BYTES, LINE_LENGTH, LINES_PER_EVALUATION
+from o9.workers.pool import THREAD_VARIABLES
 
 
 @pytest.fixture
@@ -154,9 +154,9 @@ async def test_surroundings_are_those_of_the_parent_now(
 
 
 async def test_a_function_by_import_path_is_imported_by_name(evaluator: MakeEvaluator) -> None:
-    import o9.objectives.functions as functions
+    import o9.demo.functions as functions
 
-    one = evaluator(functions.branin, locator="o9.objectives.functions:branin")
+    one = evaluator(functions.branin, locator="o9.demo.functions:branin")
     (outcome,) = await evaluate(one, {"x": 3.14159265, "y": 2.275})
     assert outcome.value == pytest.approx(1.0, abs=1e-4)
 

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from evaluations import MakeEvaluator, alive, children, evaluate, evaluators, wait_until
 
-from o9.strategies import child as child_module
-from o9.strategies.children import PATIENCE_SECONDS
+from o9.workers import worker as child_module
+from o9.workers.pool import PATIENCE_SECONDS
 
 
 @pytest.fixture

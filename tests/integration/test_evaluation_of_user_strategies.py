@@ -21,15 +21,15 @@ from o9_testing import PATIENCE
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, TrialState
+from o9.model.strategy import StepResult, Strategy
 from o9.model.trial import Trial
 from o9.strategies import registry
-from o9.strategies.children import POOL
 from o9.strategies.coroutine import CoroutineAttempt, CoroutineEnd, run_coroutine
 from o9.strategies.factory import create_strategy, settle
-from o9.strategies.protocol import StepResult, Strategy
 from o9.strategies.registry import register_strategy
-from o9.strategies.step_results import check_result
 from o9.strategies.user_steps import UserSteps
+from o9.workers.pool import POOL
+from o9.workers.step_results import check_result
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +273,7 @@ async def test_what_a_step_gives_and_cannot_be_sent_is_said(how: dict[str, Any],
 async def test_a_step_whose_process_writes_what_is_no_answer_is_said(written: bytes) -> None:
     class Writing:
         def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
-            os.write(int(sys.argv[2]), written)  # child.py REQUESTS REPLIES LIFELINE
+            os.write(int(sys.argv[2]), written)  # worker.py REQUESTS REPLIES LIFELINE
             time.sleep(0.05)  # so that it arrives before the answer
             return StepResult()
 

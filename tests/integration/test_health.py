@@ -27,12 +27,12 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
-from o9.store import families
-from o9.store.codec import unpack_returns
-from o9.store.ledger import Amend, CommitStep
-from o9.store.retry import Retry
+from o9.store.core.column_types import unpack_returns
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.retry import Retry
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.statistics import families
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 from o9.strategies.fingerprints import code_fingerprint
 from OptimizationStateAggregator import Evaluation, objective
 

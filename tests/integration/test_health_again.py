@@ -13,7 +13,8 @@ import pytest
 from contract_steps import at_work
 from o9_testing import LINE
 
-from o9.health import again, checker
+from o9.health import checker
+from o9.health import reevaluation as again
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.grades import Grade, Reason, Verdict, verdict_of
 from o9.model.errors import OptimizationError, OptimizationStrategyError
@@ -22,13 +23,13 @@ from o9.model.settings import settings
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.store.ledger import CommitStep
-from o9.store.provenance import RecordProvenance
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.provenance import RecordProvenance
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 from o9.strategies import registry
-from o9.strategies.children import POOL
 from o9.strategies.fingerprints import code_fingerprint
+from o9.workers.pool import POOL
 from OptimizationStateAggregator import Evaluation, objective
 
 DAYS = 300
@@ -271,7 +272,7 @@ async def test_too_slow_too_short_or_by_itself_is_unknown(health: OptimizationHe
 async def test_no_import_path_is_followed_that_is_not_allowed(
     health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended(health.store, "a", 1.0, objective="o9.objectives.functions:branin")
+    ended(health.store, "a", 1.0, objective="o9.demo.functions:branin")
     assert "O9_ALLOWED_IMPORTS" in (await checks(health, "a"))[REPEATABLE]["words"]
     monkeypatch.setattr(checker, "settings", lambda: settings().model_copy(update={"allowed_imports": ("o9",)}))
     assert "parameters.y: expected a finite number" in (await checks(health, "a"))[REPEATABLE]["words"]  # it ran
@@ -309,7 +310,7 @@ def test_a_truncatable_objective_takes_periods() -> None:
 
 @pytest.mark.parametrize("name", ["sp500_trend", "sp500_cross_section", "sp500_risk_limits"])
 async def test_the_market_objectives_look_at_nothing_ahead(health: OptimizationHealthChecker, name: str) -> None:
-    from o9.objectives.catalogue import load
+    from o9.demo.catalogue import load
 
     answer = load(name)({})
     claimed = at_work(health.store, "m", total_steps=1, metadata={"objective": name})

@@ -32,10 +32,10 @@ from contract_steps import at_work, put
 from o9.lifecycle.heartbeat import NodeHeartbeat, dead_on_this_host
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
-from o9.store.leases import Claim, Heartbeat
-from o9.store.queries import Holding
+from o9.store.optimizations.queries import Holding
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim, Heartbeat
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 from OptimizationStateAggregator import OptimizationStatus
 
 pytestmark = pytest.mark.xdist_group("timing")
@@ -45,9 +45,9 @@ HOLDER = """
 import logging, sys
 from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.states import OptimizationStatus
-from o9.store.leases import Claim
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
+from o9.store.optimizations.transitions import Cause, Transition
 
 logging.basicConfig()
 url, node, lease = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -325,7 +325,7 @@ def test_nobody_is_taken_for_dead_while_nobody_could_renew(store: Store, store_u
 USED_UP = """
 import os, resource, sys, time
 from o9.lifecycle.heartbeat import NodeHeartbeat
-from o9.store.leases import Claim
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
 
 store = Store(sys.argv[1])

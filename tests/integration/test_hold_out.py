@@ -21,9 +21,9 @@ from command_line import O9
 from o9.cli.main import main
 from o9.model.dates import iso_dates
 from o9.model.trial import Trial
-from o9.store.codec import unpack_returns
+from o9.store.core.column_types import unpack_returns
 from o9.store.store import Store
-from o9.strategies.scores import score_of
+from o9.workers.scores import score_of
 
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 DESK = """

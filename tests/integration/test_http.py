@@ -23,7 +23,7 @@ from o9.api.api import OptimizationAPI
 from o9.api.server import listen, url_of
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import settings
-from o9.store.alerts import RaiseAlerts
+from o9.store.alerts.episodes import RaiseAlerts
 from o9.store.store import Store
 
 NEW = {"optimization_id": "new", "name": "N", "metadata": {"objective": "branin", "seed": 1}}

@@ -17,7 +17,7 @@ from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.store.leases import NODE, Heartbeat
+from o9.store.queue.claims import NODE, Heartbeat
 from o9.store.store import Store
 
 

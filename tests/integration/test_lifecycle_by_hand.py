@@ -14,7 +14,7 @@ from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.model.settings import settings
 from o9.model.states import ENDED
-from o9.store.leases import Claim
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
 from OptimizationStateAggregator import (
     OptimizationError,

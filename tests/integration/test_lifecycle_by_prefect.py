@@ -19,7 +19,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.states import Intent
-from o9.store.intents import SetIntent
+from o9.store.optimizations.intents import SetIntent
 from o9.store.store import Store
 
 STRAIGHT = ["created", "initializing", "running", "completed"]

@@ -18,16 +18,16 @@ from contract_steps import assert_counts_are_true, put, status_of, trial
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.store.codec import pack_returns
-from o9.store.leadership import AcquireLeadership
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep
+from o9.store.alerts.outbox import BeginTry
+from o9.store.core.base import metadata
+from o9.store.core.column_types import pack_returns
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
-from o9.store.outbox import BeginTry
-from o9.store.provenance import Baseline
-from o9.store.record import metadata
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.provenance import Baseline
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim
+from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 DATA = Path(__file__).parent.parent / "data"
 

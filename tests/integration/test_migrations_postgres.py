@@ -22,13 +22,13 @@ from psycopg import sql
 
 from o9.model.errors import OptimizationStoreError
 from o9.model.states import OptimizationStatus as S
-from o9.store import engine
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep
+from o9.store.core import engine
+from o9.store.core.base import metadata
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE, run
-from o9.store.record import metadata
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 DATA = Path(__file__).parent.parent / "data"
 OLD = REVISIONS[:-1]

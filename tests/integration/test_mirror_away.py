@@ -32,10 +32,10 @@ from o9.flows.reconcile_states import reconcile_states
 from o9.lifecycle.control import control_of
 from o9.mirror.events import EventListener
 from o9.mirror.spool import deliver
-from o9.store.leases import Claim, Heartbeat, Leases
-from o9.store.runs import RegisterRun
+from o9.store.optimizations.prefect_runs import RegisterRun
+from o9.store.optimizations.transitions import Create
+from o9.store.queue.claims import Claim, Heartbeat, Leases
 from o9.store.store import Store
-from o9.store.transitions import Create
 
 DESK = """
 import os, signal, sys, time

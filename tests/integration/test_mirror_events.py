@@ -22,11 +22,11 @@ from o9.mirror.events import EventListener
 from o9.mirror.reconciler import PrefectAwayError, reconcile
 from o9.mirror.run_registry import RUNS
 from o9.model.states import Intent
-from o9.store.intents import SetIntent
-from o9.store.leases import Claim
-from o9.store.runs import Adopt, RegisterRun, SetSuspendedRun
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.prefect_runs import Adopt, RegisterRun, SetSuspendedRun
+from o9.store.optimizations.transitions import Create
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Create
 
 WITHIN_SECONDS = 2.0
 
@@ -154,7 +154,7 @@ async def test_a_resume_in_prefect_queues_what_is_parked(
     await client.set_flow_run_state(run_id, Suspended(), force=True)
     await async_wait_until(lambda: heard == ["a"])
     from o9.model.states import OptimizationStatus
-    from o9.store.transitions import Cause, Transition
+    from o9.store.optimizations.transitions import Cause, Transition
 
     store.write(SetSuspendedRun("a", str(run_id)))
     store.write(Transition("a", OptimizationStatus.PAUSED, Cause.PERSON))
@@ -265,7 +265,7 @@ async def test_the_reconciler_hears_the_same_afterwards(store: Store, client: Pr
 
 
 async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Store, client: PrefectClient) -> None:
-    from o9.store.leases import AbandonClaim
+    from o9.store.queue.claims import AbandonClaim
 
     alive = await attempt(store, client, "alive")
     swept = await attempt(store, client, "swept")

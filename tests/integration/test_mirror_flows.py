@@ -25,8 +25,8 @@ from o9.lifecycle.control import control_of
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import Report, reconcile
-from o9.store.leases import Sweep
-from o9.store.runs import LostRun
+from o9.store.optimizations.prefect_runs import LostRun
+from o9.store.queue.claims import Sweep
 from o9.store.store import Store
 
 DESK = """

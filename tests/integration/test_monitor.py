@@ -15,9 +15,9 @@ from sqlalchemy import event
 from o9.model.states import TrialState
 from o9.monitor import running
 from o9.monitor.window import WINDOW_STEPS, WINDOW_TRIALS
-from o9.store.ledger import CommitStep
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 from OptimizationStateAggregator import (
     AlertLevel,
     OptimizationAlert,

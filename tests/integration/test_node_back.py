@@ -16,7 +16,7 @@ from o9.alerts.rules.rules import Facts, alert_of
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
-from o9.store.leases import Heartbeat, Leave
+from o9.store.queue.claims import Heartbeat, Leave
 from o9.store.store import Store
 
 

@@ -21,9 +21,9 @@ from store_backend import StoreBackend
 
 from o9.api.api import OptimizationAPI
 from o9.model.optimization import OptimizationState
-from o9.store.alerts import RaiseAlerts
-from o9.store.codec import JSON_FIELDS
-from o9.store.replace import REPLACEABLE
+from o9.store.alerts.episodes import RaiseAlerts
+from o9.store.core.column_types import JSON_FIELDS
+from o9.store.optimizations.replace import REPLACEABLE
 from o9.store.store import Store
 
 EXAMPLES = 500 if os.environ.get("O9_LONG_TESTS") else 10

@@ -34,19 +34,19 @@ from sqlalchemy import Float, Integer, LargeBinary, func, insert, inspect, selec
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.flows.prune_history import prune_history
-from o9.health.pruned import sharpe_ratios_of
+from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import horizon, prune
 from o9.mirror.removal import remove_flow_runs
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus as S
-from o9.store.leases import MIRRORED
-from o9.store.ledger import CommitStep
-from o9.store.pruning import owned
-from o9.store.record import metadata
-from o9.store.runs import Adopt, CloseRun, RegisterRun
+from o9.store.core.base import metadata
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.prefect_runs import Adopt, CloseRun, RegisterRun
+from o9.store.optimizations.pruning import owned
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 HOLDERS = sorted(table.name for table in metadata.tables.values() if "optimization_id" in table.c)
 
@@ -116,8 +116,8 @@ def _after(store: Store, name: str) -> str:
 
 PRUNE = """
 import sys, time
-from o9.health.pruned import sharpe_ratios_of
-from o9.store.pruning import Prune
+from o9.health.statistics.pruned import sharpe_ratios_of
+from o9.store.optimizations.pruning import Prune
 from o9.store.store import Store
 
 with Store(sys.argv[1]) as store:

@@ -17,11 +17,11 @@ from command_line import command_in
 from sqlalchemy import func, select
 
 from o9.alerts.service.system import AlertNotificationSystem
-from o9.health.pruned import sharpe_ratios_of
+from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import prune
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.store.codec import moment
-from o9.store.record import metadata
+from o9.store.core.base import metadata
+from o9.store.core.column_types import moment
 from o9.store.store import Store
 
 CONFIGURATION = """

@@ -22,7 +22,7 @@ from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.chrome.service import Service
 
 from o9.health.checker import OptimizationHealthChecker
-from o9.report.writing import report_of, report_of_all, write
+from o9.report.write import report_of, report_of_all, write
 from o9.store.store import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

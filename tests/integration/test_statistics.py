@@ -21,8 +21,8 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.flows.compute_statistics import compute_statistics
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import OptimizationStatus as S
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 from OptimizationStateAggregator import objective
 
 

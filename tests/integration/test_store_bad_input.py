@@ -20,11 +20,11 @@ from contract_steps import at_work, new, put, record_of, trial
 from sqlalchemy import create_engine
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
-from o9.store import engine
-from o9.store.ledger import CommitStep
+from o9.store.core import engine
+from o9.store.core.unit import UnitOfWork
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Create
 from o9.store.store import Store
-from o9.store.transitions import Create
-from o9.store.unit import UnitOfWork
 
 
 def refusal(url: str) -> str:

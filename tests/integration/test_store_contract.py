@@ -15,16 +15,16 @@ from contract_steps import OpenStore, at_work, put, sweep, trial
 from sqlalchemy import event
 
 from o9.model.states import OptimizationStatus, OptimizationType
-from o9.store.alerts import LapseAlerts, RaiseAlerts, ResolveAlert
-from o9.store.leadership import AcquireLeadership
-from o9.store.leases import Claim, Heartbeat
-from o9.store.ledger import CommitStep
-from o9.store.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, Suppressed
-from o9.store.policies import SetPolicy
-from o9.store.runs import RegisterRun
+from o9.store.alerts.episodes import LapseAlerts, RaiseAlerts, ResolveAlert
+from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, Suppressed
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.prefect_runs import RegisterRun
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim, Heartbeat
+from o9.store.queue.leader_election import AcquireLeadership
+from o9.store.queue.policies import SetPolicy
 from o9.store.store import Store
 from o9.store.synchronization import Publish
-from o9.store.transitions import Cause, Transition
 
 
 class TestSQLite(StoreContract):

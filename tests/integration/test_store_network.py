@@ -22,11 +22,11 @@ from postgres_proxy import PostgresProxy, proxied
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
-from o9.store import postgres
-from o9.store.codec import moment
-from o9.store.rankings import RecordMetrics
+from o9.store.core import postgres
+from o9.store.core.column_types import moment
+from o9.store.core.unit import UnitOfWork
+from o9.store.statistics.rankings import RecordMetrics
 from o9.store.store import Store
-from o9.store.unit import UnitOfWork
 
 pytestmark = pytest.mark.slow
 
@@ -171,8 +171,8 @@ def test_statements_are_bounded_unless_they_change_the_schema(postgres_url: str)
 STOPPED = """
 import os, signal, sys
 from o9.model.errors import StoreUnavailableError
-from o9.store import postgres
-from o9.store.rankings import RecordMetrics
+from o9.store.core import postgres
+from o9.store.statistics.rankings import RecordMetrics
 from o9.store.store import Store
 
 postgres.IDLE_SECONDS = 1.0

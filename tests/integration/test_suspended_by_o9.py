@@ -20,9 +20,9 @@ from prefect import get_client
 from o9.aggregator import suspender
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.states import Intent, SuspendedFor, TrialState
+from o9.model.strategy import StepResult
 from o9.model.trial import Trial
-from o9.store.intents import SetIntent, Suspend
-from o9.strategies.protocol import StepResult
+from o9.store.optimizations.intents import SetIntent, Suspend
 from OptimizationStateAggregator import Evaluation, OptimizationStatus, objective
 
 S = OptimizationStatus

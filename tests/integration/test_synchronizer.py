@@ -19,9 +19,9 @@ import zygote
 from o9_testing import new
 from sqlalchemy import update
 
-from o9.store.leases import NODE, Heartbeat
+from o9.store.optimizations.transitions import Create
+from o9.store.queue.claims import NODE, Heartbeat
 from o9.store.store import Store
-from o9.store.transitions import Create
 from OptimizationStateAggregator import (
     AsyncStateSynchronizer,
     OptimizationError,

@@ -30,7 +30,7 @@ from o9.strategies.coroutine import run_coroutine
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.registry import Objective, ResolvedStrategy, StrategyKind
 from o9.strategies.user_steps import UserSteps
-from o9.strategies.watchdog import Watchdog, run_user_code
+from o9.user_code.watchdog import Watchdog, run_user_code
 
 WARN, GIVE_UP = 0.1, 0.3
 LONG = 3.0  # of work: it ends by then, so that a broken watchdog fails its test and hangs nothing
@@ -79,7 +79,7 @@ async def test_whose_code_it_is_and_where_is_named_and_nothing_is_interrupted(
     observer.join()
     assert observer.blocked_seconds >= GIVE_UP
     assert [outcome.state for outcome in outcomes] == [TrialState.COMPLETED] * 3
-    said = [record for record in caplog.records if record.name == "o9.strategies.watchdog"]
+    said = [record for record in caplog.records if record.name == "o9.user_code.watchdog"]
     assert [record.levelname for record in said[:2]] == ["WARNING", "ERROR"]
     for record in said[:2]:
         for words in ("objective 'tested' (trial 1) of optimization 'opt-7'", f"{__file__}:", "in hold: "):
@@ -212,7 +212,7 @@ async def test_it_may_start_and_stop_at_any_time() -> None:
 
 FROZEN = """
 import asyncio, os, signal, time
-from o9.strategies.watchdog import Watchdog, run_user_code
+from o9.user_code.watchdog import Watchdog, run_user_code
 
 def work(seconds):
     end = time.thread_time() + seconds

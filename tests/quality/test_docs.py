@@ -12,15 +12,15 @@ from command_line import filled_store
 from typer.main import get_command
 
 from o9.alerts.config.schema import read
-from o9.cli.control import answer_to
-from o9.cli.follow import Crew
+from o9.cli.commands.control import answer_to
 from o9.cli.main import app
+from o9.cli.session.follow import Crew
 from o9.lifecycle.control import Verb
 from o9.mirror import interpretation
 from o9.model.settings import Settings
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus
 from o9.statistics import frames
-from o9.store.queries import Holding
+from o9.store.optimizations.queries import Holding
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

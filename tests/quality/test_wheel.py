@@ -207,7 +207,7 @@ def test_the_wheel_runs_a_first_optimization_in_an_empty_environment(wheel: Path
     assert found["o9"] == PROJECT["version"]
     assert found["python"].startswith(f"{version}.")
     assert json.loads(run(o9, "doctor", "--json"))["ok"] is True
-    run(own, "-c", imports_everything(without=["o9.store.postgres"]))
+    run(own, "-c", imports_everything(without=["o9.store.core.postgres"]))
     (desk / "first.py").write_text(FIRST_RUN, encoding="utf-8")
     assert run(own, "first.py").split() == ["completed", "1.0", "True"]
     (listed,) = json.loads(run(o9, "list", "--json"))

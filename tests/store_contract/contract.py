@@ -60,11 +60,11 @@ from o9.model.errors import (
 )
 from o9.model.optimization import OptimizationState
 from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
-from o9.store.intents import SetIntent
-from o9.store.leases import Claim
-from o9.store.ledger import Amend, CommitStep
-from o9.store.transitions import Cause, Create, Transition
-from o9.store.unit import Operation, UnitOfWork
+from o9.store.core.unit import Operation, UnitOfWork
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim
 
 S = OptimizationStatus
 

@@ -12,13 +12,13 @@ from contract_steps import OpenStore, refused
 
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
-from o9.store.alert_pruning import PruneAlerts, PrunedAlerts
-from o9.store.alert_reads import Episode
-from o9.store.alerts import AcknowledgeAlert, LapseAlerts, NewAlert, RaiseAlerts, Recorded, ResolveAlert
-from o9.store.codec import moment
-from o9.store.leadership import AcquireLeadership
-from o9.store.outbox import CommitDecisions, Suppressed
-from o9.store.silences import AddSilence, EndSilence
+from o9.store.alerts.episodes import AcknowledgeAlert, LapseAlerts, NewAlert, RaiseAlerts, Recorded, ResolveAlert
+from o9.store.alerts.outbox import CommitDecisions, Suppressed
+from o9.store.alerts.pruning import PruneAlerts, PrunedAlerts
+from o9.store.alerts.queries import Episode
+from o9.store.alerts.silences import AddSilence, EndSilence
+from o9.store.core.column_types import moment
+from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -20,14 +20,14 @@ from sqlalchemy import select
 
 from o9.model.errors import OptimizationCoordinationError, OptimizationStateError, OptimizationValidationError
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.codec import moment
-from o9.store.intents import SetIntent
-from o9.store.leases import DEFAULT_LIMIT, AbandonClaim, Claim, Claimed, Heartbeat, Leave, Sweep
-from o9.store.ledger import CommitStep
-from o9.store.policies import ALL, LIMIT, SetPolicy
+from o9.store.core.column_types import moment
+from o9.store.core.unit import OPTIMIZATION, Operation, UnitOfWork
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import DEFAULT_LIMIT, AbandonClaim, Claim, Claimed, Heartbeat, Leave, Sweep
+from o9.store.queue.policies import ALL, LIMIT, SetPolicy
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
-from o9.store.unit import OPTIMIZATION, Operation, UnitOfWork
 
 S = OptimizationStatus
 TUNING, RISK = OptimizationType.PARAMETER_TUNING, OptimizationType.RISK_OPTIMIZATION

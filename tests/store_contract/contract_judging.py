@@ -12,17 +12,17 @@ from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.model.trial import Output, Trial
-from o9.store.calendars import CALENDAR
-from o9.store.codec import pack_returns
-from o9.store.families import INHERITED
-from o9.store.hold_outs import CountLook, KeepHoldOut
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep, CutOff
-from o9.store.outputs import TOTAL_BYTES
-from o9.store.provenance import Baseline, RecordProvenance, RecordRepetition
-from o9.store.retry import Retry
+from o9.store.core.column_types import pack_returns
+from o9.store.optimizations.calendars import CALENDAR
+from o9.store.optimizations.commit_step import CommitStep, CutOff
+from o9.store.optimizations.hold_outs import CountLook, KeepHoldOut
+from o9.store.optimizations.outputs import TOTAL_BYTES
+from o9.store.optimizations.provenance import Baseline, RecordProvenance, RecordRepetition
+from o9.store.optimizations.retry import Retry
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim
+from o9.store.statistics.families import INHERITED
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 
 
 class JudgingContract:

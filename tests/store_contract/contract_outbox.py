@@ -9,12 +9,12 @@ from contract_steps import OpenStore, refused
 from sqlalchemy import event
 
 from o9.model.errors import StaleAttemptError
-from o9.store.alert_channels import KeepChannels, LeaveChannels
-from o9.store.alerts import NewAlert, RaiseAlerts, ResolveAlert
-from o9.store.leadership import AcquireLeadership, ReleaseLeadership
-from o9.store.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, NewNotice, Suppressed
+from o9.store.alerts.channels import KeepChannels, LeaveChannels
+from o9.store.alerts.episodes import NewAlert, RaiseAlerts, ResolveAlert
+from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, NewNotice, Suppressed
+from o9.store.core.unit import Row
+from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
-from o9.store.unit import Row
 
 AT = "2026-01-01T00:00:00.000000+00:00"
 

@@ -27,19 +27,19 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import Intent, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
-from o9.store.alerts import RaiseAlerts, ResolveAlert
-from o9.store.codec import pack_returns, unpack_returns
-from o9.store.intents import SetIntent
-from o9.store.leadership import AcquireLeadership
-from o9.store.leases import MIRRORED
-from o9.store.ledger import Amend, CommitStep
-from o9.store.outbox import CommitDecisions, Suppressed
-from o9.store.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
-from o9.store.rankings import RecordMetrics
-from o9.store.retry import Retry
-from o9.store.runs import Adopt, CloseRun, ForgetRuns, RegisterRun
+from o9.store.alerts.episodes import RaiseAlerts, ResolveAlert
+from o9.store.alerts.outbox import CommitDecisions, Suppressed
+from o9.store.core.column_types import pack_returns, unpack_returns
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.prefect_runs import Adopt, CloseRun, ForgetRuns, RegisterRun
+from o9.store.optimizations.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
+from o9.store.optimizations.retry import Retry
+from o9.store.optimizations.transitions import Cause, Create, RecordPrefectState, Transition
+from o9.store.queue.claims import MIRRORED
+from o9.store.queue.leader_election import AcquireLeadership
+from o9.store.statistics.rankings import RecordMetrics
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
 ALL = "9999"  # a moment that everything ended before
 

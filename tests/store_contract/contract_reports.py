@@ -13,10 +13,10 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
-from o9.store.ledger import Amend, CommitStep
-from o9.store.reports import VERDICT_CHECK, KeepReport
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.health_reports import VERDICT_CHECK, KeepReport
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 
 class ReportContract:

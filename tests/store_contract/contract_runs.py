@@ -23,15 +23,24 @@ from o9.model.errors import (
 )
 from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
 from o9.model.trial import Trial
-from o9.store.codec import moment, pack_returns
-from o9.store.families import INHERITED
-from o9.store.intents import SetIntent
-from o9.store.leases import MIRRORED, Claim, Claimed, Heartbeat
-from o9.store.ledger import CommitStep, CutOff
-from o9.store.retry import Retry
-from o9.store.runs import Admission, Adopt, Begin, CloseRun, HandOver, LostRun, RegisterRun, SetSuspendedRun
+from o9.store.core.column_types import moment, pack_returns
+from o9.store.optimizations.commit_step import CommitStep, CutOff
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.prefect_runs import (
+    Admission,
+    Adopt,
+    Begin,
+    CloseRun,
+    HandOver,
+    LostRun,
+    RegisterRun,
+    SetSuspendedRun,
+)
+from o9.store.optimizations.retry import Retry
+from o9.store.optimizations.transitions import Cause, Create, RecordPrefectState, Transition
+from o9.store.queue.claims import MIRRORED, Claim, Claimed, Heartbeat
+from o9.store.statistics.families import INHERITED
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
 S = OptimizationStatus
 AWKWARD = (5e-324, -1.7976931348623157e308, 0.1 + 0.2, 1 / 3)

@@ -22,11 +22,11 @@ from o9.model.states import (
     TrialState,
 )
 from o9.model.trial import Trial
-from o9.store.leases import Claim, Claimed, Sweep
-from o9.store.queries import Holding
+from o9.store.core.unit import Operation, UnitOfWork
+from o9.store.optimizations.queries import Holding
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim, Claimed, Sweep
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
-from o9.store.unit import Operation, UnitOfWork
 
 OpenStore = Callable[[], Store]
 S = OptimizationStatus

@@ -24,13 +24,13 @@ from o9.model.errors import (
     StaleAttemptError,
 )
 from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
-from o9.store.intents import SetIntent
-from o9.store.leases import AbandonClaim, Claim, Claimed, Heartbeat, Leave, Sweep
-from o9.store.ledger import Amend, CommitStep
-from o9.store.queue_key import queue_key
+from o9.store.core.unit import Operation
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
+from o9.store.queue.claims import AbandonClaim, Claim, Claimed, Heartbeat, Leave, Sweep
+from o9.store.queue.order import queue_key
 from o9.store.store import Store
-from o9.store.transitions import Cause, RecordPrefectState, Transition
-from o9.store.unit import Operation
 
 S = OptimizationStatus
 AWKWARD = (5e-324, 2.2250738585072014e-308, 1e308, -1.7976931348623157e308, 0.1 + 0.2, 1 / 3, 1e16 + 2, 1.0)

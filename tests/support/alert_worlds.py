@@ -21,10 +21,10 @@ from o9.alerts.service.leader import Leader
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
-from o9.store.alerts import AcknowledgeAlert, RaiseAlerts, ResolveAlert
-from o9.store.codec import moment
-from o9.store.outbox import BeginTry, EndTry
-from o9.store.silences import EndSilence
+from o9.store.alerts.episodes import AcknowledgeAlert, RaiseAlerts, ResolveAlert
+from o9.store.alerts.outbox import BeginTry, EndTry
+from o9.store.alerts.silences import EndSilence
+from o9.store.core.column_types import moment
 from o9.store.store import Store
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -37,7 +37,7 @@ class MadeTime:
         self.now = START
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> MadeTime:
-        for name in ("o9.store.unit.now_text", "o9.store.alert_record.now_text"):
+        for name in ("o9.store.core.unit.now_text", "o9.store.alerts.record.now_text"):
             monkeypatch.setattr(name, lambda: moment(self.now))
         for name in ("o9.alerts.service.leader.utc_now", "o9.alerts.service.repository.utc_now"):
             monkeypatch.setattr(name, lambda: self.now)

@@ -37,8 +37,8 @@ SHORT = 3.0  # no disturbance in which nobody dies is longer: a lease that runs 
 DISK_MIB = 256
 # What the product waits for, made short, so that an hour holds many of each.
 FASTER = (
-    '{"o9.store.postgres.ANSWER_SECONDS": 4.0, "o9.store.postgres.LOCK_SECONDS": 3.0, '
-    '"o9.store.postgres.IDLE_SECONDS": 2.0}'
+    '{"o9.store.core.postgres.ANSWER_SECONDS": 4.0, "o9.store.core.postgres.LOCK_SECONDS": 3.0, '
+    '"o9.store.core.postgres.IDLE_SECONDS": 2.0}'
 )
 
 

@@ -19,10 +19,10 @@ from o9.cli.main import main
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 
 
 @dataclass(frozen=True)

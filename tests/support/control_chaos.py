@@ -31,13 +31,13 @@ from o9_testing import path_of
 from o9.lifecycle.submission import new_optimization, prepared
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent
-from o9.store import unit
-from o9.store.codec import content_hash, moment
-from o9.store.intents import SetIntent
-from o9.store.queue_key import AGING_SECONDS_PER_PRIORITY
+from o9.store.core import unit
+from o9.store.core.column_types import content_hash, moment
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Create
+from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
 from o9.store.store import Store
-from o9.store.transitions import Create
-from o9.strategies import child
+from o9.workers import worker as child
 
 SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in "xy"}
 ENDED = ("completed", "failed", "cancelled", "timeout")

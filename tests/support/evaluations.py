@@ -10,10 +10,10 @@ from typing import Any
 
 import psutil
 
-from o9.strategies import child as child_module
-from o9.strategies.children import POOL
 from o9.strategies.evaluation import Evaluator, Outcome
 from o9.strategies.registry import Objective
+from o9.workers import worker as child_module
+from o9.workers.pool import POOL
 
 MakeEvaluator = Callable[..., Evaluator]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from o9.lifecycle.effect import improvement
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
-from o9.store.ledger import Amend, CommitStep
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 Series = NDArray[np.float64]
 Draw = Callable[[int, np.random.Generator], Series | None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from o9.health.checks import THRESHOLDS, Check, report_of
+from o9.health.checks.check import THRESHOLDS, Check, report_of
 from o9.health.grades import VERDICT, Forecast, Grade, Reason, Verdict
 from o9.model.optimization import utc_now
-from o9.store.reports import KeepReport
+from o9.store.optimizations.health_reports import KeepReport
 from o9.store.store import Store
 
 FORECAST = Forecast(mean=0.412, low=-0.104, high=0.923, claimed=1.318, held_out=0.5, years=5.0, annual=True)

@@ -10,10 +10,10 @@ from o9.alerts.messages.render import Messages
 from o9.alerts.messages.templating import Form
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.cli.alert_views import Listed, alerts_view
+from o9.cli.views.alerts import Listed, alerts_view
 from o9.model.states import AlertLevel
-from o9.store.alert_reads import Episode
-from o9.store.codec import moment
+from o9.store.alerts.queries import Episode
+from o9.store.core.column_types import moment
 
 NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

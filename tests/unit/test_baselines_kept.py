@@ -10,12 +10,12 @@ from contract_steps import new
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
+from o9.model.strategy import StepResult
 from o9.model.trial import Evaluation, Trial
 from o9.strategies import registry
 from o9.strategies.factory import create_strategy
-from o9.strategies.protocol import StepResult
 from o9.strategies.registry import objective
-from o9.strategies.step_results import check_result
+from o9.workers.step_results import check_result
 
 LINE = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
 

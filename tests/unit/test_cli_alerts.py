@@ -16,10 +16,10 @@ from o9.alerts.channels.outcome import Failed
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.service.repository import alert_in
-from o9.cli.alert_asking import fits, made_silence, moment_of
-from o9.cli.alert_configuration_views import channel_words, configuration_document, configuration_view, interval_words
-from o9.cli.alert_sending import Untried, channels_for, remedy
-from o9.cli.alert_views import (
+from o9.cli.commands.alerts.respond import fits, made_silence, moment_of
+from o9.cli.commands.alerts.test import Untried, channels_for, remedy
+from o9.cli.views.alert_config import channel_words, configuration_document, configuration_view, interval_words
+from o9.cli.views.alerts import (
     Listed,
     Notifications,
     Notified,
@@ -30,8 +30,8 @@ from o9.cli.alert_views import (
     silences_view,
 )
 from o9.model.errors import OptimizationError
-from o9.store.alert_reads import Episode
-from o9.store.codec import moment
+from o9.store.alerts.queries import Episode
+from o9.store.core.column_types import moment
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WIDTHS = (60, 80, 200)

@@ -13,17 +13,17 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from verdicts import check_of, verdict
 
-from o9.cli.bars import bar, fitted, sparkline
-from o9.cli.health_views import health_line, health_view, reports_view, result_lines
-from o9.cli.statistics_views import metrics_view, ranked_by, rankings_view, statistics_view, trends_view
-from o9.health.checks import THRESHOLDS, Check, report_of, unknown
+from o9.cli.views.bars import bar, fitted, sparkline
+from o9.cli.views.health import health_line, health_view, reports_view, result_lines
+from o9.cli.views.statistics import metrics_view, ranked_by, rankings_view, statistics_view, trends_view
+from o9.health.checks.check import THRESHOLDS, Check, report_of, unknown
 from o9.health.grades import Grade, verdict_of
 from o9.health.verdict_words import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.statistics.summary import by_window, global_summary, queue_for, standing_for
 from o9.statistics.trends import Windows, trends
-from o9.store.rollups import Key, Sums
+from o9.store.statistics.rollups import Key, Sums
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 TODAY = NOON.date()

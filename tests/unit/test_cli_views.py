@@ -11,15 +11,15 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from verdicts import verdict
 
-from o9.cli import words
-from o9.cli.demo import demo_view
-from o9.cli.progress import Display, progress_line, progress_table, visible
-from o9.cli.views import Record, list_view, record_view, results_view, summary_view, trials_view
+from o9.cli.commands.demo import demo_view
+from o9.cli.session.progress import Display, progress_line, progress_table, visible
+from o9.cli.views import words
+from o9.cli.views.optimizations import Record, list_view, record_view, results_view, summary_view, trials_view
+from o9.demo.demonstration import DemoRow
 from o9.health.verdict_words import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
-from o9.objectives.demo import DemoRow
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 AWKWARD = ("横截面排序 🚀 动量策略", "Risk limits [bold]x[/bold] :smile:", "A name far too long for any table " * 3)

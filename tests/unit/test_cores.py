@@ -9,7 +9,7 @@ import time
 import pytest
 from o9_testing import PATIENCE
 
-from o9.strategies.cores import Cores
+from o9.workers.cores import Cores
 
 
 async def hold(cores: Cores, owner: str, log: list[str], seconds: float = 0.0) -> None:

@@ -16,7 +16,7 @@ from numpy.random import mtrand
 
 from o9.model.exhaustion import is_exhausted
 from o9.model.states import OptimizationStatus
-from o9.store.leases import AbandonClaim
+from o9.store.queue.claims import AbandonClaim
 from o9.store.store import Store
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o9.cli import words
+from o9.cli.views import words
 from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState, baseline_of, target_of
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
 from o9.strategies.baseline import baseline_value
-from o9.strategies.scores import calmar, sharpe, sortino
+from o9.workers.scores import calmar, sharpe, sortino
 
 BRANIN = {"metadata": {"objective": "branin"}}
 

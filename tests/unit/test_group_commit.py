@@ -14,10 +14,10 @@ from contract_steps import put, status_of
 
 from o9.model.errors import OptimizationStateError, OptimizationStoreError
 from o9.model.states import OptimizationStatus as S
-from o9.store.commit import GROUP_LIMIT
+from o9.store.core.group_commit import GROUP_LIMIT
+from o9.store.core.unit import UnitOfWork
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
-from o9.store.unit import UnitOfWork
 
 
 @pytest.fixture

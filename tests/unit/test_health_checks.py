@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from contract_steps import new
 
-from o9.health.checks import THRESHOLDS, Check, overall_status, part_score, part_status, report_of, unknown
-from o9.health.completeness import completeness
+from o9.health.checks.check import THRESHOLDS, Check, overall_status, part_score, part_status, report_of, unknown
+from o9.health.checks.completeness import completeness
+from o9.health.checks.performance import performance
+from o9.health.checks.security import security
+from o9.health.checks.validity import validity
 from o9.health.facts import Facts, family_of
 from o9.health.grades import Grade, Reason, verdict_of
-from o9.health.performance import performance
-from o9.health.security import security
 from o9.health.unknown import Unknown
-from o9.health.validity import validity
 from o9.model.provenance import Ran
 from o9.model.states import HealthStatus, OptimizationStatus, TrialState
 from o9.model.trial import Trial
-from o9.store.codec import pack_returns
-from o9.store.families import FamilyTrials
-from o9.store.queries import Holding
+from o9.store.core.column_types import pack_returns
+from o9.store.optimizations.queries import Holding
+from o9.store.statistics.families import FamilyTrials
 from o9.strategies.search_space import SearchSpace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

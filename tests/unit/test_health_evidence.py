@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o9.health.evidence import examine
+from o9.health.checks.validity import evidence_of, misfit
 from o9.health.facts import Family
 from o9.health.grades import Grade, Reason
-from o9.health.moments import Moments
+from o9.health.statistics.evidence import examine
+from o9.health.statistics.moments import Moments
 from o9.health.unknown import Unknown
-from o9.health.validity import evidence_of, misfit
 from o9.health.verdict import Evidence, judge
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.store.codec import pack_returns
-from o9.store.provenance import Baseline
+from o9.store.core.column_types import pack_returns
+from o9.store.optimizations.provenance import Baseline
 
 DAYS = 1_260
 NONE = Unknown("not given")
@@ -146,7 +146,7 @@ def test_nan_inside_returns_leaves_its_trial_out_and_is_told_where_it_is_the_bes
 @pytest.mark.long
 def test_ten_thousand_trials_over_ten_years_stay_within_the_memory_that_is_stated() -> None:
     code = (
-        "import resource, numpy as np; from o9.health.evidence import examine\n"
+        "import resource, numpy as np; from o9.health.statistics.evidence import examine\n"
         "rng = np.random.default_rng(1); market = rng.normal(0.0005, 0.01, 2520)\n"
         "series = [rng.normal(0, 0.01, 2520) for _ in range(10_000)]\n"
         "found = examine(series, benchmark=market, periods_per_year=252)\n"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.signal import lfilter
 
-from o9.health import family
-from o9.health.family import (
+from o9.health.statistics import spa as family
+from o9.health.statistics.moments import Aligned, Moments, aligned, annualised, moments, per_period
+from o9.health.statistics.spa import (
     FamilyTest,
     effective_number_of_trials,
     family_p_value,
@@ -24,7 +25,6 @@ from o9.health.family import (
     prewhitened_deviation,
     sharpe_ratios,
 )
-from o9.health.moments import Aligned, Moments, aligned, annualised, moments, per_period
 from o9.health.unknown import Unknown
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o9.health.evidence import examine
-from o9.health.forecast import LIVE_YEARS, Mixture, concavity, edge_of, forecast_of, variance_ratio
 from o9.health.grades import Forecast
+from o9.health.statistics.evidence import examine
+from o9.health.statistics.forecast import LIVE_YEARS, Mixture, concavity, edge_of, forecast_of, variance_ratio
 from o9.health.verdict import judge
 
 TWO = Mixture((0.3, 0.7), (-1.0, 2.0), (0.25, 0.04))

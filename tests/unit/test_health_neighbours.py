@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o9.health.neighbours import Neighbourhood, Terrain, distance, neighbourhood
+from o9.health.checks.neighbours import Neighbourhood, Terrain, distance, neighbourhood
 from o9.health.unknown import Unknown
 from o9.model.states import TrialState
 from o9.model.trial import Trial

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import false_discovery_control, norm
 
-from o9.health.overfitting import (
+from o9.health.statistics.overfitting import (
     BacktestOverfitting,
     adjust_p_values,
     deflated_sharpe_ratio,

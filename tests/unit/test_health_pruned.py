@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o9.health.evidence import examine
-from o9.health.pruned import sharpe_ratios_of
+from o9.health.statistics.evidence import examine
+from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence
-from o9.store.codec import pack_returns
-from o9.store.families import PrunedTrials
+from o9.store.core.column_types import pack_returns
+from o9.store.statistics.families import PrunedTrials
 
 DAYS = 120
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o9.health.checks import unknown
-from o9.health.repeated import (
+from o9.health.checks.check import unknown
+from o9.health.checks.repeatability import (
     CUTS,
     TOLERANCE,
     cuts_of,

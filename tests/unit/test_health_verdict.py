@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o9.health.evidence import examine
-from o9.health.family import FamilyTest
-from o9.health.forecast import Mixture
 from o9.health.grades import Grade, Placebo, Reason, Verdict
-from o9.health.moments import Moments
-from o9.health.overfitting import BacktestOverfitting, probabilistic_sharpe_ratio
+from o9.health.statistics.evidence import examine
+from o9.health.statistics.forecast import Mixture
+from o9.health.statistics.moments import Moments
+from o9.health.statistics.overfitting import BacktestOverfitting, probabilistic_sharpe_ratio
+from o9.health.statistics.spa import FamilyTest
 from o9.health.unknown import Unknown
 from o9.health.verdict import FAMILY_LEVEL, RULES, WITH_HOLD_OUT, Evidence, judge
 from o9.health.wording import HEADLINES, REMEDIES
-from o9.store.families import PrunedTrials
+from o9.store.statistics.families import PrunedTrials
 
 DAYS = 2_520
 NONE = Unknown("not given")

@@ -11,8 +11,8 @@ import pytest
 
 from o9.model.dates import seconds_of
 from o9.model.errors import OptimizationValidationError
-from o9.strategies.hold_out import CutError, parse_hold_out
-from o9.strategies.scores import ScoreError, score_of
+from o9.workers.hold_out import CutError, parse_hold_out
+from o9.workers.scores import ScoreError, score_of
 
 RETURNS = [0.02, -0.01, 0.03, -0.02]
 DAYS = [f"{year}-{month:02}-15" for year in (2018, 2019, 2020) for month in range(1, 13)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o9.lifecycle.lookout import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, Lookout, StoreClock
-from o9.store.leases import Held, Leases
+from o9.store.queue.claims import Held, Leases
 
 LEASE = 30.0
 NOON = 1_800_000_000.0

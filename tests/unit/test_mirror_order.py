@@ -17,9 +17,9 @@ from o9.mirror.observed_state import FLOW, TASK, ObservedState, Run
 from o9.mirror.run_registry import RUNS
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.runs import Adopt
+from o9.store.optimizations.prefect_runs import Adopt
+from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
-from o9.store.transitions import Cause
 
 LIVES = {
     "completed": ["PENDING Pending", "RUNNING Running", "COMPLETED Completed"],

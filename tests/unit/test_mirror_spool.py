@@ -25,9 +25,9 @@ from o9.mirror.spooling_writer import SpoolingWriter
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.store.runs import Adopt
+from o9.store.optimizations.prefect_runs import Adopt
+from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 RUN = Run("r", "run-r", 1, "mirrored")
 NAMES = ["PENDING Pending", "RUNNING Running", "COMPLETED Completed"]

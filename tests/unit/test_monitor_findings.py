@@ -27,8 +27,8 @@ from o9.monitor.findings import (
 )
 from o9.monitor.running import find_problems, memory_growing, slower_than_before, stalled
 from o9.monitor.window import Step, Window
-from o9.strategies.answers import BadAnswer, plain_answer
 from o9.strategies.search_space import SearchSpace
+from o9.workers.answers import BadAnswer, plain_answer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 S = OptimizationStatus

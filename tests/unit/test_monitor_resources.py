@@ -14,7 +14,7 @@ import pytest
 
 from o9.monitor import resources
 from o9.monitor.resources import Meter, Reading, cpu_percent, read
-from o9.strategies.team import Shipment, Team
+from o9.workers.team import Shipment, Team
 
 
 @contextmanager

@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from o9.model.errors import OptimizationStrategyError
-from o9.objectives.market import backtest as accounting
-from o9.objectives.market.backtest import Backtest, Mask, backtest, every
-from o9.objectives.market.figures import (
+from o9.demo.market import backtest as accounting
+from o9.demo.market.backtest import Backtest, Mask, backtest, every
+from o9.demo.market.figures import (
     annual_return,
     annual_volatility,
     calmar_ratio,
@@ -19,9 +18,10 @@ from o9.objectives.market.figures import (
     sharpe_difference_z,
     sharpe_ratio,
 )
-from o9.objectives.market.prices import Floats
-from o9.objectives.market.rolling import VOLATILITY_FLOOR, rolling_mean, rolling_volatility
-from o9.objectives.market.walk_forward import FOLDS, WARM_UP_DAYS, split_days
+from o9.demo.market.prices import Floats
+from o9.demo.market.rolling import VOLATILITY_FLOOR, rolling_mean, rolling_volatility
+from o9.demo.market.walk_forward import FOLDS, WARM_UP_DAYS, split_days
+from o9.model.errors import OptimizationStrategyError
 
 
 def random_closes(days: int, stocks: int, seed: int = 0) -> Floats:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from o9.demo.catalogue import BUILTIN, load
+from o9.demo.demonstration import demo_optimizations, demo_table
+from o9.demo.market.baselines import baseline_figures
+from o9.demo.market.prices import sp500
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Evaluation, Trial
-from o9.objectives.catalogue import BUILTIN, load
-from o9.objectives.demo import demo_optimizations, demo_table
-from o9.objectives.market.baselines import baseline_figures
-from o9.objectives.market.prices import sp500
 
 
 def ledger(state: OptimizationState, *points: dict[str, Any]) -> list[Trial]:

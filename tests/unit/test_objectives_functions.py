@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from o9.demo import functions
+from o9.demo.catalogue import BUILTIN, DEMONSTRATIONS, demonstration_warning, load
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.states import OptimizationType
-from o9.objectives import functions
-from o9.objectives.catalogue import BUILTIN, DEMONSTRATIONS, demonstration_warning, load
 
 HARTMANN_BEST = (0.20168951, 0.15001069, 0.47687397, 0.27533243, 0.31165162, 0.65730053)
 OPTIMA: dict[str, list[dict[str, Any]]] = {
@@ -122,6 +122,6 @@ def test_the_warning_names_the_objective_and_the_remedy() -> None:
 
 @pytest.mark.slow
 def test_reading_the_catalogue_imports_nothing_heavy() -> None:
-    heavy = "{'numpy', 'scipy', 'pandas', 'skfolio', 'o9.objectives.functions'}"
-    code = f"import o9.objectives.catalogue, sys; assert not {heavy} & set(sys.modules)"
+    heavy = "{'numpy', 'scipy', 'pandas', 'skfolio', 'o9.demo.functions'}"
+    code = f"import o9.demo.catalogue, sys; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

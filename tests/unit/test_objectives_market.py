@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from o9.demo.catalogue import BUILTIN, SP500_DATA, load
+from o9.demo.market import cross_section, portfolio, prices, risk, trend
+from o9.demo.market.backtest import Backtest, backtest, every
+from o9.demo.market.baselines import baseline_figures, baseline_returns
+from o9.demo.market.figures import calmar_ratio, sharpe_ratio
+from o9.demo.market.judge import judge
+from o9.demo.market.prices import Prices, sp500
+from o9.demo.market.rolling import rolling_volatility
+from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.trial import Evaluation
-from o9.objectives.catalogue import BUILTIN, SP500_DATA, load
-from o9.objectives.market import cross_section, portfolio, prices, risk, trend
-from o9.objectives.market.backtest import Backtest, backtest, every
-from o9.objectives.market.baselines import baseline_figures, baseline_returns
-from o9.objectives.market.figures import calmar_ratio, sharpe_ratio
-from o9.objectives.market.judge import judge
-from o9.objectives.market.prices import Prices, sp500
-from o9.objectives.market.rolling import rolling_volatility
-from o9.objectives.market.walk_forward import WARM_UP_DAYS, split_days
 
 Run = Callable[[Prices], Backtest]
 COST = {"cost_basis_points": 10.0}
@@ -308,7 +308,7 @@ def test_prices_are_those_of_skfolio_read_without_it_and_without_a_network() -> 
 import socket, sys
 def refuse(*a, **k): raise AssertionError("network")
 socket.socket.connect = refuse
-from o9.objectives.market.prices import sp500
+from o9.demo.market.prices import sp500
 assert sp500().closes.shape == (8313, 20) and str(sp500().dates[-1]) == "2022-12-28"
 assert not {"skfolio", "pandas", "sklearn"} & set(sys.modules)
 """

@@ -26,8 +26,8 @@ from o9.model.optimization import (
 )
 from o9.model.states import AlertLevel, HealthStatus, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import JSON_LIMIT_BYTES, validate_changes, validate_new
+from o9.store.optimizations.transitions import Create
 from o9.store.store import Store
-from o9.store.transitions import Create
 
 REQUIRED = {
     "optimization_id": "a",

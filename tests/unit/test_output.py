@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from o9.model.trial import Output
-from o9.strategies.output import KEPT_BYTES, LINE_LENGTH, LINES_PER_EVALUATION, PrintedLines, captured, pass_on
+from o9.workers.output import KEPT_BYTES, LINE_LENGTH, LINES_PER_EVALUATION, PrintedLines, captured, pass_on
 
 
 def printed(*parts: bytes) -> Output | None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from o9.health.placebo import placebo_of
-from o9.strategies.resampling import DataError, stationary_rows, without_edge
+from o9.workers.resampling import DataError, stationary_rows, without_edge
 
 ROWS = 400
 

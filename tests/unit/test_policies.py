@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from o9.model.errors import OptimizationValidationError
-from o9.store.policies import ALL, LIMIT, checked, room, with_defaults
+from o9.store.queue.policies import ALL, LIMIT, checked, room, with_defaults
 
 TUNING, RISK = "parameter_tuning", "risk_optimization"
 

@@ -168,7 +168,7 @@ def test_data_without_a_fingerprint_says_what_to_give() -> None:
 
 def test_what_o9_brings_along_is_found_by_name() -> None:
     found = resolve_objective("branin", allowed_imports=())
-    assert found.locator == "o9.objectives.functions:branin"
+    assert found.locator == "o9.demo.functions:branin"
     assert found.data_fingerprint == "branin"
     assert found.trials_per_step > 1
     assert "branin" in objective_names()

@@ -10,7 +10,7 @@ import pytest
 from command_line import O9Command, command_in, create, filled_store, run_without
 from traded import CHINESE, noise, trade
 
-from o9.report.writing import report_of, report_of_all
+from o9.report.write import report_of, report_of_all
 from o9.store.store import Store
 
 

@@ -27,7 +27,7 @@ from o9.model.states import OptimizationStatus
 from o9.report import words
 from o9.report.facts import read_all
 from o9.report.page import script_json
-from o9.report.writing import file_name, report_of, report_of_all, write
+from o9.report.write import file_name, report_of, report_of_all, write
 from o9.store.store import Store
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=alert(1)>{{ 7 * 7 }}\u202egnp.exe"
@@ -250,7 +250,7 @@ def test_trends_are_drawn_where_there_are_windows(store: Store, monkeypatch: pyt
     monkeypatch.setattr("o9.statistics.statistics.utc_now", lambda: later)
     found = read_all(store, later)
     assert found.trends["window"] == "day"
-    monkeypatch.setattr("o9.report.writing.utc_now", lambda: later)
+    monkeypatch.setattr("o9.report.write.utc_now", lambda: later)
     page = checked(report_of_all(store))
     has(page, "By the day, from", "a slope with a confidence interval")
     assert len(page.plots) == 5
@@ -334,7 +334,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path, store: Store)
     target = write(report_of_all(store), tmp_path / "r.html")
     before = target.read_text(encoding="utf-8")
     script = (
-        "import resource, sys; from pathlib import Path; from o9.report.writing import write\n"
+        "import resource, sys; from pathlib import Path; from o9.report.write import write\n"
         "from o9.model.errors import OptimizationError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: write('x' * 1_000_000, Path(sys.argv[1]))\n"

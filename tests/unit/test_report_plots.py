@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.health.evidence import examine
-from o9.health.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting
+from o9.health.statistics.evidence import examine
+from o9.health.statistics.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting
 from o9.health.unknown import Unknown
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.report import search_plots
-from o9.report.equity_plot import MOST_POINTS, equity
-from o9.report.life_plots import by_status, timeline, trend
-from o9.report.luck_plots import deflated_threshold, rank_logits, sharpe_distribution
+from o9.report.charts import search as search_plots
+from o9.report.charts.downsample import change_points, evenly, extremes_kept, significant
+from o9.report.charts.equity import MOST_POINTS, equity
+from o9.report.charts.figure import Plot, label
+from o9.report.charts.life import by_status, timeline, trend
+from o9.report.charts.luck import deflated_threshold, rank_logits, sharpe_distribution
+from o9.report.charts.search import history, importance_bars, slices
 from o9.report.page import script_json
-from o9.report.plot import Plot, label
-from o9.report.search_plots import history, importance_bars, slices
-from o9.report.thinning import change_points, evenly, extremes_kept, significant
 from o9.statistics.importance import importance
 from o9.strategies.search_space import SearchSpace
 

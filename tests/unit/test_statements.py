@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, create_engine, select, text
 
-from o9.store.statements import ROWS_AT_ONCE, Statement, Statements
+from o9.store.core.statements import ROWS_AT_ONCE, Statement, Statements
 
 ITEM = Table(
     "item", MetaData(), Column("name", String, primary_key=True), Column("note", String), Column("count", Integer)

@@ -20,11 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
-from o9.store.intents import SetIntent
-from o9.store.leases import AbandonClaim, Claim
-from o9.store.ledger import CommitStep
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Cause, Create, RecordPrefectState, Transition
+from o9.store.queue.claims import AbandonClaim, Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, RecordPrefectState, Transition
 
 # A row is where an optimization is, a column where it is to go.  x allowed, = it is there already, . refused
 TABLE = """

@@ -26,9 +26,9 @@ from o9.model.states import OptimizationStatus as S
 from o9.statistics import rows
 from o9.statistics.frames import COLUMNS, MOMENT, OPTIMIZATIONS, TRIALS
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store.ledger import CommitStep
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
 

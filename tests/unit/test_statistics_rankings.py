@@ -14,9 +14,9 @@ from o9.model.states import OptimizationStatus as S
 from o9.statistics.ranking import TIES_COUNTED
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import keep_up
-from o9.store.ledger import Amend, CommitStep
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 
 @pytest.fixture(params=["store_url", pytest.param("postgres_url", id="postgresql", marks=pytest.mark.slow)])

@@ -31,15 +31,15 @@ from o9.model.states import ENDED, Intent, OptimizationPriority, OptimizationTyp
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.summary import global_summary
 from o9.statistics.upkeep import HOURS_SURE, keep_up
-from o9.store import unit
-from o9.store.codec import unpack_returns
-from o9.store.intents import SetIntent
-from o9.store.leases import AbandonClaim, Claim
-from o9.store.ledger import Amend, CommitStep
-from o9.store.pruning import Prune
-from o9.store.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Key, Sums, bucket_centre, bucket_of, quantile
+from o9.store.core import unit
+from o9.store.core.column_types import unpack_returns
+from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.pruning import Prune
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import AbandonClaim, Claim
+from o9.store.statistics.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Key, Sums, bucket_centre, bucket_of, quantile
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 BEGAN = datetime(2026, 3, 30, 22, 0, tzinfo=UTC)
 SUMS = ["count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum"]
@@ -188,7 +188,7 @@ def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], c
 
 
 def test_what_ends_while_it_is_mended_is_counted_once(store_url: str) -> None:
-    from o9.store.rollups import Correct
+    from o9.store.statistics.rollups import Correct
 
     with Store(store_url) as store:
         for key in ("a", "b", "c"):
@@ -271,7 +271,7 @@ def test_time_in_the_queue_is_what_was_spent_there(store_url: str, monkeypatch: 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.99])
 def test_a_quantile_is_within_the_error_that_is_told(share: float) -> None:
-    from o9.store.rollups import RELATIVE_ERROR
+    from o9.store.statistics.rollups import RELATIVE_ERROR
 
     values = sorted(math.exp(0.01 * n) * (-1 if n % 3 == 0 else 1) for n in range(-500, 700))
     histogram: dict[str, int] = {}

@@ -18,11 +18,11 @@ from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.summary import queue_for, standing_for
 from o9.statistics.upkeep import keep_up
-from o9.store import unit
-from o9.store.leases import Claim
-from o9.store.ledger import CommitStep
+from o9.store.core import unit
+from o9.store.optimizations.commit_step import CommitStep
+from o9.store.optimizations.transitions import Cause, Create, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Create, Transition
 
 BEGAN = datetime.now(UTC) - timedelta(days=3)
 

@@ -13,7 +13,7 @@ from o9.lifecycle.submission import in_order, new_optimization, submit
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store.queries import Filter
+from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 from o9.strategies.registry import register_strategy
 

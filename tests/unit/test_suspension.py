@@ -21,10 +21,10 @@ from o9.lifecycle.suspension import (
 from o9.model.errors import OptimizationStateError
 from o9.model.states import Intent, SuspendedFor
 from o9.model.states import OptimizationStatus as S
-from o9.store.intents import GoOn, SetIntent, Suspend
-from o9.store.leases import Claim
+from o9.store.optimizations.intents import GoOn, SetIntent, Suspend
+from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 MEMORY, DISK, RISK, RULE = SuspendedFor
 AMPLE, LITTLE, UNLIMITED = Room(1_000, 100), Room(99, 100), Room(0, 0)

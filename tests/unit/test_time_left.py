@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from o9.cli.time_left import Course, in_words
+from o9.cli.session.time_left import Course, in_words
 
 
 def course(moments: Sequence[float], *, first: int = 0) -> Course:

@@ -19,7 +19,7 @@ from o9.health.verdict_words import (
     paragraphs,
     sharpe,
 )
-from o9.store.reports import VERDICT_CHECK
+from o9.store.optimizations.health_reports import VERDICT_CHECK
 
 
 def test_each_grade_has_a_word_and_a_mark_of_its_own() -> None:

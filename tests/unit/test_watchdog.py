@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from o9.strategies.watchdog import Held, cpu_seconds
+from o9.user_code.watchdog import Held, cpu_seconds
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import AlertLevel
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store.component import StoreComponent
+from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 from o9.synchronizer.synchronizer import AsyncStateSynchronizer
 

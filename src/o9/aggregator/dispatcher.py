@@ -32,10 +32,10 @@ from o9.model.exhaustion import is_exhausted
 from o9.model.loops import Backoff, ErrorBoundary, cancelled, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
-from o9.store.leases import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
-from o9.store.runs import CloseRun, RegisterRun
+from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
+from o9.store.optimizations.transitions import Cause
+from o9.store.queue.claims import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
 from o9.store.store import Store
-from o9.store.transitions import Cause
 from o9.tasks.attempt import CUTS_OFF, Attempt, Continuation, Guard, patiently
 
 logger = logging.getLogger(__name__)

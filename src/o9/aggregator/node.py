@@ -27,7 +27,7 @@ from o9.mirror.spool import deliver
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.settings import settings
 from o9.store.store import Store
-from o9.strategies.watchdog import Watchdog
+from o9.user_code.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 RECONCILE_SECONDS = 30.0

@@ -28,7 +28,7 @@ from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
-from o9.store.leadership import AcquireLeadership, ReleaseLeadership
+from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,9 @@
 """The flows that run on a schedule: one list, for aggregators that run them inside and for deployments alike.
 
-An aggregator claims each run through the store, by a lease (`o9.store.leadership`) that lasts as long as the interval:
-so it happens once in an interval over all nodes, and neither a restart nor a node that dies makes it happen early.
-Deployments know nothing of that; these flows do no harm when two of them meet, or meet what a node does all the time.
+An aggregator claims each run through the store, by a lease (`o9.store.queue.leader_election`) that lasts as long as the
+interval: so it happens once in an interval over all nodes, and neither a restart nor a node that dies makes it happen
+early. Deployments know nothing of that; these flows do no harm when two of them meet, or meet what a node does all the
+time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from prefect.flows import load_flow_from_entrypoint
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.loops import LEAST_SECONDS
-from o9.store.unit import Row
+from o9.store.core.unit import Row
 
 DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
 CLAIMED_AT = " at "

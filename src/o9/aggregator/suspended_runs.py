@@ -8,8 +8,8 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 
-from o9.store.leases import AbandonClaim, Claimed
-from o9.store.runs import HandOver, SetSuspendedRun
+from o9.store.optimizations.prefect_runs import HandOver, SetSuspendedRun
+from o9.store.queue.claims import AbandonClaim, Claimed
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)

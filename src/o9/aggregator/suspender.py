@@ -17,8 +17,8 @@ from math import inf
 from pathlib import Path
 
 from o9.health.checker import OptimizationHealthChecker
+from o9.health.checks.security import risk_limits
 from o9.health.facts import Facts
-from o9.health.security import risk_limits
 from o9.lifecycle.effect import Best, best_of, direction_of
 from o9.lifecycle.suspension import (
     OF_THE_MACHINE,
@@ -36,7 +36,7 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import VERBS, Intent, SuspendedFor
 from o9.model.trial import Trial
-from o9.store.intents import GoOn, Suspend
+from o9.store.optimizations.intents import GoOn, Suspend
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)

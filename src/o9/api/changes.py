@@ -1,8 +1,8 @@
 """`PUT` and `DELETE` of an optimization. What an attempt works on is refused, or with `cancel` cancelled first.
 
 A change keeps the fields that it does not name; metadata are one field. Before the first attempt it may give all that a
-submission may; later what no trial depends on (`o9.store.replace.LATER`), after the end the words. Deleting is what
-pruning does: what was counted of it stays counted. What has not ended is cancelled before that.
+submission may; later what no trial depends on (`o9.store.optimizations.replace.LATER`), after the end the words.
+Deleting is what pruning does: what was counted of it stays counted. What has not ended is cancelled before that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from o9.api.backend import Backend, existing
-from o9.health.pruned import sharpe_ratios_of
+from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.submission import prepared
 from o9.model.errors import (
     OptimizationNotFoundError,
@@ -24,11 +24,10 @@ from o9.model.optimization import FIGURES, GIVEN, OptimizationState
 from o9.model.settings import settings
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
 from o9.model.validation import validate_changes, validate_metadata
-from o9.store.codec import content_hash
-from o9.store.policies import with_defaults
-from o9.store.pruning import Because, PruneOne
-from o9.store.queries import Holding
-from o9.store.replace import (
+from o9.store.core.column_types import content_hash
+from o9.store.optimizations.pruning import Because, PruneOne
+from o9.store.optimizations.queries import Holding
+from o9.store.optimizations.replace import (
     LATER,
     REPLACEABLE,
     SEARCH,
@@ -39,6 +38,7 @@ from o9.store.replace import (
     check_version,
     fields_of,
 )
+from o9.store.queue.policies import with_defaults
 from o9.store.store import Store
 
 TRIES = 10  # to change what others change at the same time

@@ -14,8 +14,8 @@ from o9.lifecycle.processes import lives
 from o9.model.settings import settings
 from o9.model.states import HealthStatus
 from o9.model.urls import public_url
+from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.unit import Row
 
 PREFECT_SECONDS = 1.0
 

@@ -34,8 +34,8 @@ from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
 from o9.model.states import OptimizationStatus, TrialState
 from o9.monitor.pages import START, metrics_page
-from o9.store.cursors import read_cursor, write_cursor
-from o9.store.outputs import OF_NO_TRIAL
+from o9.store.core.cursors import read_cursor, write_cursor
+from o9.store.optimizations.outputs import OF_NO_TRIAL
 
 ONE = f"{PREFIX}/optimizations/{{optimization_id}}"
 

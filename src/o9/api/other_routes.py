@@ -19,9 +19,9 @@ from o9.health.grades import Grade, Verdict, verdict_of
 from o9.health.verdict_words import document
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
-from o9.store.alert_reads import PAGE_LIMIT
-from o9.store.cursors import read_cursor, write_cursor
-from o9.store.unit import Row
+from o9.store.alerts.queries import PAGE_LIMIT
+from o9.store.core.cursors import read_cursor, write_cursor
+from o9.store.core.unit import Row
 
 
 @dataclass

@@ -23,8 +23,8 @@ from o9.model.validation import (
     NAME_LIMIT,
     STEP_LIMIT,
 )
-from o9.store.codec import moment
-from o9.store.queries import PAGE_LIMIT, Filter
+from o9.store.core.column_types import moment
+from o9.store.optimizations.queries import PAGE_LIMIT, Filter
 
 # PostgreSQL cannot be asked for a NUL.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LIMIT, pattern="^[^\\x00]*$")]

@@ -58,7 +58,7 @@ def list_(
 
     Shows who was notified of each, or why not. The newest 50, unless --limit or --json.
     """
-    from o9.cli.alert_reading import list_alerts
+    from o9.cli.commands.alerts.list import list_alerts
 
     if everything and resolved:
         raise typer.BadParameter("--all includes what --resolved lists: give one of them")
@@ -73,7 +73,7 @@ def show(
     debug: Debug = False,
 ) -> int:
     """Show one alert: who was notified when, and why others were not."""
-    from o9.cli.alert_reading import show_alert
+    from o9.cli.commands.alerts.list import show_alert
 
     return show_alert(store, alert_id, as_json=json)
 
@@ -84,7 +84,7 @@ def ack(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False
 
     An acknowledged alert is neither repeated nor escalated.
     """
-    from o9.cli.alert_asking import acknowledge_alerts
+    from o9.cli.commands.alerts.respond import acknowledge_alerts
 
     return acknowledge_alerts(store, ids, by, as_json=json)
 
@@ -92,7 +92,7 @@ def ack(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False
 @alerts.command()
 def resolve(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
     """Resolve alerts."""
-    from o9.cli.alert_asking import resolve_alerts
+    from o9.cli.commands.alerts.respond import resolve_alerts
 
     return resolve_alerts(store, ids, by, as_json=json)
 
@@ -110,7 +110,7 @@ def history(
 
     Newest first: the newest 50, or 1000 with --json, unless --limit.
     """
-    from o9.cli.alert_reading import show_history
+    from o9.cli.commands.alerts.list import show_history
 
     return show_history(store, limit, as_json=json)
 
@@ -136,7 +136,7 @@ def add(
     Matchers are Alertmanager's: = != =~ !~ on labels; the case of a level does not matter. Prints the silence's id, and
     the firing alerts that it matches. Refuses matchers that no alert can match, and warns of unknown labels and rules.
     """
-    from o9.cli.alert_asking import silence_alerts
+    from o9.cli.commands.alerts.respond import silence_alerts
 
     return silence_alerts(store, matchers, lasts, begins, comment=comment, by=by, as_json=json)
 
@@ -144,7 +144,7 @@ def add(
 @silence.command("list")
 def list_silences(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
     """List active and future silences."""
-    from o9.cli.alert_reading import show_silences
+    from o9.cli.commands.alerts.list import show_silences
 
     return show_silences(store, as_json=json)
 
@@ -160,7 +160,7 @@ def expire(
     debug: Debug = False,
 ) -> int:
     """End silences early."""
-    from o9.cli.alert_asking import expire_silences
+    from o9.cli.commands.alerts.respond import expire_silences
 
     return expire_silences(store, ids, by, as_json=json)
 
@@ -176,7 +176,7 @@ def check(
     Each fault (of the first hundred) has its line, its field and the remedy; exits 1 if there is any. Warns of likely
     mistakes: unknown labels, rules and channels, and routes that no alert reaches.
     """
-    from o9.cli.alert_files import check_file
+    from o9.cli.commands.alerts.config import check_file
 
     return check_file(file, as_json=json)
 
@@ -194,7 +194,7 @@ def simulate(
     critical}}; besides fires there are resolved, acknowledged, silence and suppress. What cannot happen is refused: an
     end of an alert that never fired, a time outside the script's.
     """
-    from o9.cli.alert_files import simulate_file
+    from o9.cli.commands.alerts.config import simulate_file
 
     return simulate_file(script, config, as_json=json)
 
@@ -217,6 +217,6 @@ def try_(
     Shows whether it was sent; exits 1 if not. Only the host of an address is shown. Of a receiver all channels are
     tried; one that a program registers is skipped, since it can only be tried there.
     """
-    from o9.cli.alert_sending import try_channel
+    from o9.cli.commands.alerts.test import try_channel
 
     return try_channel(channel, config, as_json=json)

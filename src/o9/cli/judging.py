@@ -38,7 +38,7 @@ def stats(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> i
 
     By status, type, strategy, priority and day, with rates, durations, improvements and waits.
     """
-    from o9.cli.counting import show_statistics
+    from o9.cli.commands.stats import show_statistics
 
     return show_statistics(store, as_json=json)
 
@@ -61,7 +61,7 @@ def placebo(
     often the best there is at least as good is how often luck alone explains the result, whatever the search does.
     Asked again, it queues what is missing. The objective has to take its data: @objective(…, data=load).
     """
-    from o9.cli.placebo import run_placebos
+    from o9.cli.commands.placebo import run_placebos
 
     return run_placebos(store, optimization_id, runs, wait=wait, as_json=json)
 
@@ -78,7 +78,7 @@ def trends(
 
     What ended, by the hour (up to 2 days), the day (up to 400) or the month, with slopes and their intervals.
     """
-    from o9.cli.counting import show_trends
+    from o9.cli.commands.stats import show_trends
 
     return show_trends(store, days, as_json=json)
 
@@ -98,7 +98,7 @@ def rankings(
 
     The best 10, unless --limit.
     """
-    from o9.cli.counting import show_rankings
+    from o9.cli.commands.stats import show_rankings
 
     return show_rankings(store, metric, limit, as_json=json)
 
@@ -143,7 +143,7 @@ def export(
     The rows of a pandas frame, for a spreadsheet, a notebook or a program; whole, unless --limit. An earlier file of
     that name is written over. `o9 export trials ID` writes the ledger of one.
     """
-    from o9.cli.export import export_frame
+    from o9.cli.commands.export import export_frame
 
     choice = {
         "optimization_id": optimization_id, "metric_name": metric, "status": status,
@@ -172,7 +172,7 @@ def health(
     Now, with the verdict, the checks behind it and what to do; the report is kept. Without ID: the last reports of all,
     the newest first.
     """
-    from o9.cli.health import judge_optimization, list_reports
+    from o9.cli.commands.health import judge_optimization, list_reports
 
     if optimization_id is None:
         if exit_code or evaluate:
@@ -201,6 +201,6 @@ def report(
     The verdict in words, health, plots; without ID counts, trends and rankings. It needs no network to be read. An
     earlier report is written over, no other file is.
     """
-    from o9.cli.report import write_report
+    from o9.cli.commands.report import write_report
 
     return write_report(store, ids or [], output, open_it=open_it, as_json=json)

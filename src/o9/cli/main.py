@@ -115,7 +115,7 @@ def demo(
 
     Side by side, each with live progress, then what may be believed of each. Needs the extra [quant].
     """
-    from o9.cli.demo import demonstrate
+    from o9.cli.commands.demo import demonstrate
 
     return demonstrate(store, seed=seed, small=small)
 
@@ -138,7 +138,7 @@ def run(
     optimization or a list of them, with the fields that `o9 show ID --json` prints. A first Ctrl-C pauses what runs
     and says how to go on; a second one leaves at once.
     """
-    from o9.cli.run import resume_optimizations, run_files
+    from o9.cli.commands.run import resume_optimizations, run_files
 
     if resume:
         return resume_optimizations(targets, store, max_concurrent)
@@ -156,7 +156,7 @@ def submit(
 
     Whichever aggregator runs next on that store takes it.
     """
-    from o9.cli.submit import submit_files
+    from o9.cli.commands.submit import submit_files
 
     return submit_files(files, store, hold=hold)
 
@@ -170,7 +170,7 @@ def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, debug: Deb
     then waits for the next start. HTTP listens on O9_API_HOST and O9_API_PORT, 127.0.0.1 and 8420 unless set; a
     second one on the same machine needs another port, or 0 for one that is free.
     """
-    from o9.cli.serve import serve as serve_store
+    from o9.cli.commands.serve import serve as serve_store
 
     return serve_store(store, max_concurrent)
 
@@ -189,7 +189,7 @@ def list_(
 
     The newest 50, unless --limit or --json.
     """
-    from o9.cli.reading import list_optimizations
+    from o9.cli.commands.inspect import list_optimizations
 
     return list_optimizations(store, status, kind, limit, as_json=json, placebos=everything)
 
@@ -197,7 +197,7 @@ def list_(
 @app.command()
 def show(optimization_id: Id, store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
     """Show one optimization and its history."""
-    from o9.cli.reading import show_optimization
+    from o9.cli.commands.inspect import show_optimization
 
     return show_optimization(store, optimization_id, as_json=json)
 
@@ -210,7 +210,7 @@ def trials(
 
     The last 20 trials and the best, unless --limit or --json.
     """
-    from o9.cli.reading import show_trials
+    from o9.cli.commands.inspect import show_trials
 
     return show_trials(store, optimization_id, limit, as_json=json)
 
@@ -227,7 +227,7 @@ def logs(
 
     Of each trial the first 64 KiB are kept, of an optimization 16 MiB.
     """
-    from o9.cli.logs import print_logs
+    from o9.cli.session.logs import print_logs
 
     return print_logs(store, optimization_id, trial, as_json=json)
 
@@ -246,7 +246,7 @@ def watch(
     Whichever process runs it. Exits 3 if it did not complete. Without ID, --json prints a document for each change, on
     a line of its own.
     """
-    from o9.cli.watch import watch_all, watch_optimization
+    from o9.cli.commands.watch import watch_all, watch_optimization
 
     return (
         watch_all(store, as_json=json)
@@ -286,7 +286,7 @@ def start(ids: Ids, wait: Wait = None, store: StoreUrl = None, json: Json = Fals
 
 
 def _control(verb: str, ids: list[str], wait: float | None, store: str | None, json: bool) -> int:
-    from o9.cli.control import control
+    from o9.cli.commands.control import control
     from o9.lifecycle.control import Verb
 
     return control(store, ids, Verb(verb), wait_seconds=wait, as_json=json)
@@ -309,7 +309,7 @@ def retry(
     It keeps the seed, and the trials up to step N. N is by default the last step committed, but for steps at the end of
     which every trial failed; 0 if it completed.
     """
-    from o9.cli.again import retry_optimization
+    from o9.cli.commands.retry import retry_optimization
 
     return retry_optimization(store, optimization_id, from_step=from_step, new_id=new_id, as_json=json)
 
@@ -317,7 +317,7 @@ def retry(
 @database.command()
 def upgrade(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
     """Bring the store to this release's schema."""
-    from o9.cli.database import upgrade_store
+    from o9.cli.commands.db import upgrade_store
 
     return upgrade_store(store, as_json=json)
 
@@ -325,7 +325,7 @@ def upgrade(store: StoreUrl = None, json: Json = False, debug: Debug = False) ->
 @database.command()
 def check(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> int:
     """Look for damage. Exits 1 if there is any."""
-    from o9.cli.database import check_store
+    from o9.cli.commands.db import check_store
 
     return check_store(store, as_json=json)
 
@@ -338,7 +338,7 @@ def backup(
     debug: Debug = False,
 ) -> int:
     """Copy the store into a new file, while it is in use."""
-    from o9.cli.database import backup_store
+    from o9.cli.commands.db import backup_store
 
     return backup_store(store, path, as_json=json)
 
@@ -368,7 +368,7 @@ def prune(
     Optimizations with everything of theirs; counts, statistics and the number of trials in a family stay. Says what
     that is before it asks, on a terminal. Others may write meanwhile.
     """
-    from o9.cli.pruning import prune_store
+    from o9.cli.commands.prune import prune_store
 
     return prune_store(store, older_than, dry_run=dry_run, yes=yes, vacuum=vacuum, as_json=json)
 
@@ -383,7 +383,7 @@ def doctor(store: StoreUrl = None, json: Json = False, debug: Debug = False) -> 
 
     What is installed, reachable and misconfigured. Changes nothing; exits 1 on a problem.
     """
-    from o9.cli.doctor import examine
+    from o9.cli.commands.doctor import examine
 
     return examine(store, as_json=json)
 

@@ -15,7 +15,7 @@ from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.urls import public_url
-from o9.store.engine import parse_url
+from o9.store.core.engine import parse_url
 from o9.store.store import Store
 
 NEAR_AMONG = 1000  # how many of the newest ids are searched for one like a mistyped id

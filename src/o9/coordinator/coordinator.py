@@ -16,8 +16,8 @@ from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, OptimizationType
-from o9.store.component import StoreComponent
-from o9.store.policies import ALL, SetPolicy
+from o9.store.core.component import StoreComponent
+from o9.store.queue.policies import ALL, SetPolicy
 from o9.store.store import Store
 from o9.strategies.registry import register_strategy, strategy_names
 
@@ -73,7 +73,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         return Registered()
 
     def set_optimization_policy(self, name: str, config: Mapping[str, Any]) -> Registered:
-        """Limits and defaults for `all`, a type or a strategy, on all nodes; see `o9.store.policies`. {} lifts it.
+        """Limits and defaults for `all`, a type or a strategy, on all nodes; see `policies`. {} lifts it.
 
         Raises OptimizationValidationError, naming the key. Takes effect at once, and may be awaited.
         """

@@ -2,9 +2,9 @@
 
 Contract. The checks are pure (`validity`, `completeness`, `security`, `performance`) over what `facts` reads; nothing
 is made up: what cannot be known has the status unknown, no score (None), and its reason among the issues. So has a part
-whose own check failed: the others are judged all the same. Every report is kept in the store, with the checks behind
-it (`o9.store.reports`), as the custom rules left it. Events follow the record: they tell of every report, whichever
-process made it. For one event loop.
+whose own check failed: the others are judged all the same. Every report is kept in the store, with the checks behind it
+(`o9.store.optimizations.health_reports`), as the custom rules left it. Events follow the record: they tell of every
+report, whichever process made it. For one event loop.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from o9.health.checks import PARTS, THRESHOLDS, Check, report_of, unknown
-from o9.health.completeness import completeness
+from o9.health.checks.check import PARTS, THRESHOLDS, Check, report_of, unknown
+from o9.health.checks.completeness import completeness
+from o9.health.checks.performance import performance
+from o9.health.checks.security import security
 from o9.health.facts import Facts, read_facts
 from o9.health.grades import Verdict
 from o9.health.kept import kept_verdict
-from o9.health.performance import performance
 from o9.health.rules import Rule, apply_rule, name_of
-from o9.health.security import security
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.loops import LEAST_SECONDS
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, HealthStatus
-from o9.store.codec import moment, to_json
-from o9.store.component import StoreComponent
-from o9.store.reports import PAGE_LIMIT, KeepReport
+from o9.store.core.column_types import moment, to_json
+from o9.store.core.component import StoreComponent
+from o9.store.core.unit import Row
+from o9.store.optimizations.health_reports import PAGE_LIMIT, KeepReport
 from o9.store.store import Store
-from o9.store.unit import Row
 
 if TYPE_CHECKING:
     from o9.health.unknown import Unknown
@@ -96,7 +96,7 @@ class OptimizationHealthChecker(StoreComponent):
         """
         state = await self.existing(optimization_id)
         if evaluate:
-            from o9.health.again import evaluate_again  # brings numpy, as `validity` below
+            from o9.health.reevaluation import evaluate_again  # brings numpy, as `validity` below
 
             async with self._evaluating:
                 allowed = settings().allowed_imports
@@ -129,13 +129,13 @@ class OptimizationHealthChecker(StoreComponent):
         """Judge one that has just ended, unless a report of how it is now was kept: then that is the answer.
 
         Its best is evaluated once more where EVALUATIONS of it are done within `seconds`, by what it took before.
-        `allowed_imports`: as for `o9.health.again.evaluate_again`. Raises OptimizationError where there is none.
+        `allowed_imports`: as for `o9.health.reevaluation.evaluate_again`. Raises OptimizationError where there is none.
         """
         state = await self.existing(optimization_id)
         kept = await self.store.read_async(self.store.health_report, optimization_id)
         if kept is not None and _is_of(kept, state) and kept["judged_by"] == self._measure():
             return OptimizationHealthReport.from_dict(kept["report"])
-        from o9.health.again import evaluate_again  # brings numpy
+        from o9.health.reevaluation import evaluate_again  # brings numpy
 
         async with self._evaluating:
             each = seconds / EVALUATIONS
@@ -252,7 +252,9 @@ _in_use: WeakKeyDictionary[Store, OptimizationHealthChecker] = WeakKeyDictionary
 
 def checks_of(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[Check]:
     """All checks; a part whose own check fails is unknown. `evidence`: as for `validity`, where somebody has it."""
-    from o9.health.validity import validity  # brings numpy and scipy, half a second that most processes never need
+    from o9.health.checks.validity import (
+        validity,  # brings numpy and scipy, half a second that most processes never need
+    )
 
     def judged(facts: Facts) -> list[Check]:
         return validity(facts, evidence)

@@ -2,7 +2,7 @@
 
 Contract. `read_facts` is the only reading of this room's checks; it blocks. What belongs together is read together: a
 state that changes meanwhile is read again, a few times. The hold-out of the best is read once the optimization has
-ended, and that is counted as a look (`o9.store.hold_outs`): a best that changes yet is not judged by it.
+ended, and that is counted as a look (`o9.store.optimizations.hold_outs`): a best that changes yet is not judged by it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import ENDED
 from o9.model.trial import Trial
-from o9.store.codec import pack_returns
-from o9.store.families import NOTHING_PRUNED, FamilyTrials, PrunedTrials
-from o9.store.hold_outs import CountLook
-from o9.store.provenance import Baseline, Repetition
-from o9.store.queries import Holding
+from o9.store.core.column_types import pack_returns
+from o9.store.core.unit import Row
+from o9.store.optimizations.hold_outs import CountLook
+from o9.store.optimizations.provenance import Baseline, Repetition
+from o9.store.optimizations.queries import Holding
+from o9.store.statistics.families import NOTHING_PRUNED, FamilyTrials, PrunedTrials
 from o9.store.store import Store
-from o9.store.unit import Row
 from o9.strategies.factory import search_space_of
 from o9.strategies.plan import is_adaptive
 from o9.strategies.search_space import SearchSpace

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from o9.health.grades import Verdict
 from o9.model.optimization import OptimizationState
+from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.unit import Row
 
 
 def kept_verdict(store: Store, state: OptimizationState) -> Verdict | None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from o9.health.checks import PARTS
+from o9.health.checks.check import PARTS
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 

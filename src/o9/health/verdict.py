@@ -26,16 +26,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from o9.health.family import FamilyTest, p_value_of_all
-from o9.health.forecast import Mixture, forecast_of
 from o9.health.grades import Forecast, Grade, Placebo, Reason, Verdict
-from o9.health.moments import Floats, Moments
-from o9.health.overfitting import (
+from o9.health.statistics.forecast import Mixture, forecast_of
+from o9.health.statistics.moments import Floats, Moments
+from o9.health.statistics.overfitting import (
     BacktestOverfitting,
     minimum_backtest_length,
     minimum_track_record_length,
     probabilistic_sharpe_ratio,
 )
+from o9.health.statistics.spa import FamilyTest, p_value_of_all
 from o9.health.unknown import Unknown
 from o9.health.wording import ERRORS, REMEDIES, headline_of, words_of
 
@@ -70,7 +70,7 @@ class Evidence:
     periods_per_year: to tell annual figures; None tells them per period.
     sharpes: the kept ones' Sharpe ratios per period, over the benchmark where there is one.
     claim: the chosen trial's true annual Sharpe ratio were its edge to live on, from the sample alone.
-    variance_ratio: of the trials' mean first autocorrelation (`o9.health.forecast`).
+    variance_ratio: of the trials' mean first autocorrelation (`o9.health.statistics.forecast`).
     hidden_crash: skewness or a concave payoff hints at losses that no return has shown.
     void: why nothing can be believed, where that is known.
     adaptive: the search chose trials by the results of others, or it is not known that it did not.

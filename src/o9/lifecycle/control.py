@@ -25,11 +25,11 @@ from o9.model.loops import check_loop
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, Reason
-from o9.store.component import StoreComponent
-from o9.store.intents import SetIntent
-from o9.store.replace import CancelAtRest
+from o9.store.core.component import StoreComponent
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.replace import CancelAtRest
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, Transition
 
 
 class Verb(str, Enum):

@@ -22,9 +22,9 @@ from o9.lifecycle.lookout import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, Lookout, 
 from o9.lifecycle.processes import PROCESS, identity, lives
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.loops import ErrorBoundary
-from o9.store.leases import Heartbeat, Leases, Leave, Sweep
+from o9.store.core.unit import Row
+from o9.store.queue.claims import Heartbeat, Leases, Leave, Sweep
 from o9.store.store import Store
-from o9.store.unit import Row
 
 logger = logging.getLogger(__name__)
 ONLY = "only"  # in what is known of a node: the ids that it claims, where it does not take all that is queued

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from o9.lifecycle.heartbeat import dead_on_this_host
-from o9.store.leadership import AcquireLeadership, ReleaseLeadership
+from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-from o9.store.leases import Held, Leases
+from o9.store.queue.claims import Held, Leases
 
 LOOK_SECONDS = 2.0
 # What had run out when it was first seen may be a living holder's whose clock has jumped: it renews at its next look.

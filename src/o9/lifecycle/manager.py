@@ -21,7 +21,7 @@ from o9.lifecycle.control import Control, ControlVerbs
 from o9.model.component import Registered
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
-from o9.store.component import StoreComponent
+from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 
 EVENTS = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from o9.store.unit import Row
+from o9.store.core.unit import Row
 
 PROCESS = "process"  # in a node's `info`
 

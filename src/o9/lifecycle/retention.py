@@ -1,7 +1,8 @@
 """Deletes everything that belongs to optimizations that ended longer ago than the record is kept.
 
-Contract. `prune` deletes in many short transactions (`o9.store.pruning`) with pauses between them, so that writers of
-all processes can write meanwhile. If it is interrupted or killed, nothing is lost: the next run continues.
+Contract. `prune` deletes in many short transactions (`o9.store.optimizations.pruning`) with pauses between them, so
+that writers of all processes can write meanwhile. If it is interrupted or killed, nothing is lost: the next run
+continues.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationValidationError
-from o9.store.alert_pruning import PruneAlerts
-from o9.store.codec import moment
-from o9.store.families import SharpeRatios
-from o9.store.pruning import Because, ForgetChanges, Prune
+from o9.store.alerts.pruning import PruneAlerts
+from o9.store.core.column_types import moment
+from o9.store.core.unit import Operation
+from o9.store.optimizations.pruning import Because, ForgetChanges, Prune
+from o9.store.statistics.families import SharpeRatios
 from o9.store.store import Store
-from o9.store.unit import Operation
 
 logger = logging.getLogger(__name__)
 MOST_DAYS = 36_600

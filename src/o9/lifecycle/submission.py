@@ -17,12 +17,12 @@ from o9.model.errors import Faults, OptimizationNotFoundError, OptimizationValid
 from o9.model.optimization import FIGURES, GIVEN, OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import unknown_keys, validate_new
-from o9.store.codec import content_hash
-from o9.store.placebos import CreatePlacebo
-from o9.store.policies import with_defaults
-from o9.store.retry import Retry
+from o9.store.core.column_types import content_hash
+from o9.store.optimizations.placebos import CreatePlacebo
+from o9.store.optimizations.retry import Retry
+from o9.store.optimizations.transitions import Create
+from o9.store.queue.policies import with_defaults
 from o9.store.store import Store
-from o9.store.transitions import Create
 from o9.strategies.factory import declared_keys, names_nothing, settle
 
 UNKNOWN_TOLD = 20

@@ -7,7 +7,7 @@ from enum import Enum
 
 from o9.mirror.observed_state import TERMINAL
 from o9.model.states import ENDED, Intent, OptimizationStatus
-from o9.store.leases import MIRRORED
+from o9.store.queue.claims import MIRRORED
 
 
 class RunReason(str, Enum):

@@ -29,8 +29,8 @@ from o9.mirror.observed_state import FLOW, ObservedState, Run, observed_in
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
 from o9.model.loops import Backoff, cancelled
+from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
-from o9.store.transitions import Cause
 
 logger = logging.getLogger(__name__)
 GATHER_SECONDS = 0.5

@@ -12,11 +12,11 @@ from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import OptimizationError, OptimizationLifecycleError, OptimizationStateError, StaleAttemptError
 from o9.model.states import Intent, OptimizationStatus
-from o9.store.codec import moment
-from o9.store.leases import MIRRORED
-from o9.store.runs import LostRun
+from o9.store.core.column_types import moment
+from o9.store.optimizations.prefect_runs import LostRun
+from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
+from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
-from o9.store.transitions import Cause, RecordPrefectState, Transition
 
 logger = logging.getLogger(__name__)
 

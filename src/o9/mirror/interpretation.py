@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
-from o9.store.leases import MIRRORED
-from o9.store.runs import ATTEMPT
+from o9.store.optimizations.prefect_runs import ATTEMPT
+from o9.store.queue.claims import MIRRORED
 
 # The names of the states in which an attempt of O9's ends that another one follows. Their type is CANCELLED, since
 # Prefect has no terminal state for them; nobody has cancelled anything.

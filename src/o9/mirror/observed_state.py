@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from o9.mirror.interpretation import meaning_of
-from o9.store.runs import ATTEMPT
-from o9.store.transitions import Cause, RecordPrefectState
+from o9.store.optimizations.prefect_runs import ATTEMPT
+from o9.store.optimizations.transitions import Cause, RecordPrefectState
 
 FLOW, TASK, SUBFLOW = "flow", "task", "subflow"
 # Those after which Prefect says no more of a run, unless somebody runs it once more.

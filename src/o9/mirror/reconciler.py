@@ -31,10 +31,10 @@ from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text, public_url
-from o9.store.leases import MIRRORED
-from o9.store.runs import CloseRun
+from o9.store.optimizations.prefect_runs import CloseRun
+from o9.store.optimizations.transitions import Cause
+from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
-from o9.store.transitions import Cause
 
 logger = logging.getLogger(__name__)
 PAGE = 200  # what Prefect's server gives at most, left at its default

@@ -15,7 +15,7 @@ from o9.mirror.run_registry import RUNS, Tracked
 from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationError
 from o9.model.states import Decision
-from o9.store.transitions import Cause, RecordPrefectState
+from o9.store.optimizations.transitions import Cause, RecordPrefectState
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.exceptions import ObjectNotFound, PrefectException
 
-from o9.store.runs import ForgetRuns
+from o9.store.optimizations.prefect_runs import ForgetRuns
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)

@@ -28,11 +28,11 @@ from o9.model.errors import OptimizationError, StoreUnavailableError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
-from o9.store.engine import parse_url
-from o9.store.runs import Adopt
+from o9.store.core.engine import parse_url
+from o9.store.core.unit import Operation, UnitOfWork
+from o9.store.optimizations.prefect_runs import Adopt
+from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
 from o9.store.store import Store
-from o9.store.transitions import Cause, RecordPrefectState, Transition
-from o9.store.unit import Operation, UnitOfWork
 
 logger = logging.getLogger(__name__)
 SUFFIX, ASIDE = ".jsonl", ".aside"

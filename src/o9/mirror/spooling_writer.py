@@ -19,8 +19,8 @@ from typing import Any
 from o9.mirror.spool import Spool, deliver, store_key
 from o9.model.errors import OptimizationStoreError, StaleAttemptError
 from o9.model.loops import Backoff
+from o9.store.core.unit import Operation
 from o9.store.store import Store
-from o9.store.unit import Operation
 
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 2.0

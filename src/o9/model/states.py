@@ -1,6 +1,6 @@
 """The nine statuses of an optimization, the one table of allowed moves, and the one function that decides.
 
-Nothing here does I/O. `o9.store.transitions` applies what `decide_transition` allows, and nobody else
+Nothing here does I/O. `o9.store.optimizations.transitions` applies what `decide_transition` allows, and nobody else
 changes a status.
 """
 

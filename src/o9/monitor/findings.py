@@ -17,8 +17,8 @@ from typing import Any
 from o9.lifecycle import robust_statistics
 from o9.model.states import AlertLevel, TrialState
 from o9.monitor.window import Window
-from o9.strategies.answers import NAN
 from o9.strategies.parameters import CategoricalParameter, Parameter
+from o9.workers.answers import NAN
 
 
 @dataclass(frozen=True)

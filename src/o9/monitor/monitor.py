@@ -24,7 +24,7 @@ from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding
 from o9.monitor.running import find_problems, stalled
 from o9.monitor.window import Window, read_news, read_window
-from o9.store.component import StoreComponent
+from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
 

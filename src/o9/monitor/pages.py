@@ -8,7 +8,7 @@ from o9.lifecycle.effect import STEP_SECONDS
 from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
 from o9.monitor.figures import metrics_of
 from o9.monitor.window import Window, read_steps
-from o9.store.ledger import METRIC
+from o9.store.optimizations.commit_step import METRIC
 from o9.store.store import Store
 
 Place = tuple[int, int]  # where a page begins: the number of its first step, and of that step's first trial

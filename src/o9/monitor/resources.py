@@ -3,7 +3,7 @@
 Contract. A Meter belongs to one attempt and its event loop; `measure` never raises and never blocks for longer than
 reading a few files under /proc takes. What is measured, and what is not:
 
-- Sync objectives and strategies run in child processes of their own (`o9.strategies.team`). Those, and everything
+- Sync objectives and strategies run in child processes of their own (`o9.workers.team`). Those, and everything
   that they have started, are measured: `memory_mib` is their resident memory at this moment, summed (pages that they
   share count once for each), `cpu_percent` their CPU time since the last measurement, in percent of one core.
 - Async objectives and coroutines run in the node's event loop, beside whatever else that runs. No part of its CPU or
@@ -25,9 +25,9 @@ import psutil
 
 from o9.lifecycle.effect import CPU, MEMORY
 from o9.strategies.optuna_strategy import OptunaStrategy
-from o9.strategies.process_tree import tree
-from o9.strategies.team import Hosted, Team
 from o9.strategies.user_steps import UserSteps
+from o9.workers.process_tree import tree
+from o9.workers.team import Hosted, Team
 
 WINDOW_SECONDS = 1.0
 MIB = 1024.0 * 1024.0

@@ -14,18 +14,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.health.checker import checks_of
-from o9.health.checks import Check
+from o9.health.checks.check import Check
+from o9.health.checks.validity import evidence_of, verdict_on
 from o9.health.facts import Facts, read_facts
 from o9.health.grades import Verdict
 from o9.health.unknown import Unknown
-from o9.health.validity import evidence_of, verdict_on
 from o9.health.verdict import Evidence
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.unit import Row
 
 logger = logging.getLogger(__name__)
 NEWEST = 200

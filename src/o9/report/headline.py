@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from o9.health.checks import PARTS, THRESHOLDS, Check, part_score, part_status
+from o9.health.checks.check import PARTS, THRESHOLDS, Check, part_score, part_status
 from o9.health.grades import VERDICT
 from o9.health.unknown import Unknown
 from o9.lifecycle.effect import direction_of, is_better

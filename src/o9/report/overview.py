@@ -10,13 +10,14 @@ from typing import Any
 from o9.health.grades import verdict_of
 from o9.health.unknown import Unknown
 from o9.model.optimization import OptimizationState
-from o9.report import life_plots, words
+from o9.report import words
+from o9.report.charts import life as life_plots
+from o9.report.charts.figure import Plot
 from o9.report.facts import AllFacts
 from o9.report.headline import Figure
-from o9.report.plot import Plot
 from o9.report.verdict_section import Spoken, spoken
 from o9.statistics.trends import FIGURES
-from o9.store.unit import Row
+from o9.store.core.unit import Row
 
 FEWEST_WINDOWS = 2  # of which something can be drawn
 # What a ranking is by, and how its values read.

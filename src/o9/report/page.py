@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 
 from o9.health.unknown import Unknown
 from o9.report import words
-from o9.report.plot import STATUS_COLOURS, Plot
+from o9.report.charts.figure import STATUS_COLOURS, Plot
 
 GENERATOR = "O9 report"  # what a file that may be written over has in its head
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}

@@ -16,8 +16,8 @@ from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_HOLD_OUT
 from o9.health.verdict_words import GRADES, forecast_sentence, interval, sharpe, unit
 from o9.report import words
-from o9.report.plot import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
-from o9.report.thinning import all_significant, significant
+from o9.report.charts.downsample import all_significant, significant
+from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from o9.model.errors import OptimizationValidationError
-from o9.store.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES
+from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES
 
 LIMIT = 1_000
 TIES_COUNTED = 100

@@ -13,9 +13,9 @@ from typing import Any
 from o9.model.optimization import strategy_of, utc_now
 from o9.model.states import OptimizationStatus, OptimizationType, TrialState
 from o9.statistics.frames import TRIALS
-from o9.store.codec import moment, unpack_returns
+from o9.store.core.column_types import moment, unpack_returns
+from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.unit import Row
 
 PAGE = 1_000
 

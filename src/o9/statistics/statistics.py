@@ -20,9 +20,9 @@ from o9.model.states import OptimizationStatus, OptimizationType
 from o9.statistics import frames, ranking, rows, summary
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.trends import trends, windows_of
-from o9.store.codec import moment
-from o9.store.component import StoreComponent
-from o9.store.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics, families_of, within
+from o9.store.core.column_types import moment
+from o9.store.core.component import StoreComponent
+from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics, families_of, within
 from o9.store.store import Store
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ class OptimizationStatistics(StoreComponent):
     ) -> list[dict[str, Any]]:
         """The best `limit` by a metric: rank, optimization_id, value, tied, direction, name, type, strategy, status.
 
-        A figure of the state (`o9.store.rankings.STATE_FIGURES`) or any recorded metric. direction: "maximize" or
-        "minimize"; None: each optimization's own for what its objective gives, less is better for times and resources,
-        more for all else. Those that run are ranked as `compute_statistics` last found them. Ties share a rank; `tied`
-        says how many have it, and is counted to 100 (`tied_or_more`).
+        A figure of the state (`o9.store.statistics.rankings.STATE_FIGURES`) or any recorded metric. direction:
+        "maximize" or "minimize"; None: each optimization's own for what its objective gives, less is better for times
+        and resources, more for all else. Those that run are ranked as `compute_statistics` last found them. Ties share
+        a rank; `tied` says how many have it, and is counted to 100 (`tied_or_more`).
 
         What objectives measured themselves (`Evaluation.metrics`, of the best trial) is ranked within each family: the
         best `limit` of one, then those of the next; `family` says which.

@@ -13,8 +13,8 @@ from statistics import fmean, median
 from typing import Any
 
 from o9.model.states import OptimizationPriority, OptimizationStatus
-from o9.store.queue_key import queued_at
-from o9.store.rollups import HISTOGRAMS, RELATIVE_ERROR, SUMS, Key, Sums, bucket_centre, quantiles
+from o9.store.queue.order import queued_at
+from o9.store.statistics.rollups import HISTOGRAMS, RELATIVE_ERROR, SUMS, Key, Sums, bucket_centre, quantiles
 
 COMPLETED = OptimizationStatus.COMPLETED.value
 FAILED = (OptimizationStatus.FAILED.value, OptimizationStatus.TIMEOUT.value)

@@ -18,8 +18,8 @@ from typing import Any
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import OptimizationStatus
-from o9.store.rankings import RefreshRankings
-from o9.store.rollups import Correct, Difference, FoldPruned, ForgetHours
+from o9.store.statistics.rankings import RefreshRankings
+from o9.store.statistics.rollups import Correct, Difference, FoldPruned, ForgetHours
 from o9.store.store import Store
 
 DAYS = 2  # today, and yesterday, which a node with a slow clock may still write to

@@ -6,12 +6,13 @@ Contract, tested by `tests/store_contract` on every database:
   (`write`), or does so without blocking the event loop (`write_async`).
 - What was acknowledged survives `kill -9` of any process at any instant. A power cut may take the last moments
   from SQLite unless it was opened with durability "power".
-- A status changes only through `move` in `o9.store.transitions`, which every operation that moves one goes through.
+- A status changes only through `move` in `o9.store.optimizations.transitions`, which every operation that moves one
+  goes through.
 - An operation that raises has changed nothing, and does not disturb those it shared a transaction with.
 - Readers never wait for writers. What is read is plain data; changing it changes nothing here.
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
-The operations are those of `o9.store.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies`,
+The operations are those of `o9.store.optimizations.transitions`, `intents`, `ledger`, `leases`, `runs`, `policies`,
 `retry`, `reports`, `synchronization` and `pruning`; about alerts, those of `alerts`, `silences`, `outbox`,
 `rule_standings` and `leadership`.
 """
@@ -35,20 +36,23 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
-from o9.store import families, figures, hold_outs, intents, outputs, placebos, provenance, pruning, queries, reports
-from o9.store.alert_record import AlertRecord
-from o9.store.commit import GroupCommit
-from o9.store.engine import Durability, busy, describe, open_engine, schema_revision, store_error
-from o9.store.families import FamilyTrials
-from o9.store.leases import Leases, read_leases
-from o9.store.placebos import PlaceboRuns
-from o9.store.policies import read_policies
-from o9.store.provenance import Baseline, Repetition
-from o9.store.pruning import Outlook
-from o9.store.queries import Filter, Holding, Page
-from o9.store.rollups import Difference, Key, Sums, write_rollups
+from o9.store.alerts.record import AlertRecord
+from o9.store.core.engine import Durability, busy, describe, open_engine, schema_revision, store_error
+from o9.store.core.group_commit import GroupCommit
+from o9.store.core.unit import Operation, Row
+from o9.store.optimizations import health_reports as reports
+from o9.store.optimizations import hold_outs, intents, outputs, placebos, provenance, pruning, queries
+from o9.store.optimizations.placebos import PlaceboRuns
+from o9.store.optimizations.provenance import Baseline, Repetition
+from o9.store.optimizations.pruning import Outlook
+from o9.store.optimizations.queries import Filter, Holding, Page
+from o9.store.queue.claims import Leases, read_leases
+from o9.store.queue.policies import read_policies
+from o9.store.statistics import families
+from o9.store.statistics import queries as figures
+from o9.store.statistics.families import FamilyTrials
+from o9.store.statistics.rollups import Difference, Key, Sums, write_rollups
 from o9.store.synchronization import Gathering, Published, gathering, published
-from o9.store.unit import Operation, Row
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -196,7 +200,7 @@ class Store:
     def outputs(
         self, optimization_id: str, *, number: int | None = None, after: tuple[int, int] = (-1, -1), limit: int = 1000
     ) -> Rows:
-        """What users' code printed, by step and trial; see `o9.store.outputs`."""
+        """What users' code printed, by step and trial; see `o9.store.optimizations.outputs`."""
         return self._read(outputs.outputs, optimization_id, number, after, limit)
 
     def trial_counts(self, optimization_id: str) -> dict[str, int]:

@@ -13,13 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from o9.store import tables
-from o9.store.codec import to_json
-from o9.store.leases import NODE, database_time
-from o9.store.queries import CHANGE, last_change, nodes
-from o9.store.record import table_of
-from o9.store.transitions import existing
-from o9.store.unit import Row, UnitOfWork
+from o9.store.core.base import table_of
+from o9.store.core.column_types import to_json
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.optimizations.queries import CHANGE, last_change, nodes
+from o9.store.optimizations.transitions import existing
+from o9.store.queue.claims import NODE, database_time
+from o9.store.schema import optimizations as tables
 
 EXPECTED = table_of(tables.ExpectedNode)
 PAGE = 100

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from o9.strategies.scores import LEAST_RETURNS, SCORES, ScoreError, sharpe
+from o9.workers.scores import LEAST_RETURNS, SCORES, ScoreError, sharpe
 
 SAME = 1e-6  # relative; an objective may compute in another order
 

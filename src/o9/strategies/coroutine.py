@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Literal
 from o9.model.errors import OptimizationError, OptimizationStrategyError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
-from o9.strategies.answers import failure_text
 from o9.strategies.registry import ResolvedStrategy
-from o9.strategies.watchdog import run_user_code
+from o9.user_code.watchdog import run_user_code
+from o9.workers.answers import failure_text
 
 logger = logging.getLogger(__name__)
 Observe = Callable[[OptimizationState], Awaitable[None]]

@@ -24,15 +24,15 @@ from typing import Any
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Output
-from o9.strategies.answers import SERIES, BadAnswer, answer_from_json, failure_text, infeasible_text
-from o9.strategies.children import BrokenAnswer, Child, ChildDied
-from o9.strategies.cores import CORES
-from o9.strategies.given import Given
-from o9.strategies.measured import Measure, Measured, Refused
-from o9.strategies.output import PrintedLines, captured
 from o9.strategies.registry import Objective
-from o9.strategies.team import Shipment, Team
-from o9.strategies.watchdog import run_user_code
+from o9.user_code.watchdog import run_user_code
+from o9.workers.answers import SERIES, BadAnswer, answer_from_json, failure_text, infeasible_text
+from o9.workers.cores import CORES
+from o9.workers.given import Given
+from o9.workers.measured import Measure, Measured, Refused
+from o9.workers.output import PrintedLines, captured
+from o9.workers.pool import BrokenAnswer, Child, ChildDied
+from o9.workers.team import Shipment, Team
 
 CUT_OFF_SECONDS = 5.0
 EVALUATION_TRIES = 3  # of a trial whose process dies

@@ -15,21 +15,17 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from o9.demo.catalogue import DEMONSTRATIONS, demonstration_warning
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import DEMONSTRATION, OptimizationState
 from o9.model.provenance import Ran
+from o9.model.strategy import StepResult
 from o9.model.trial import Trial
-from o9.objectives.catalogue import DEMONSTRATIONS, demonstration_warning
-from o9.strategies.children import processors
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.fingerprints import code_fingerprint
-from o9.strategies.given import Given
-from o9.strategies.hold_out import HeldOut
-from o9.strategies.measured import Measure
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
 from o9.strategies.plan import Plan, make_plan
-from o9.strategies.protocol import StepResult
 from o9.strategies.registry import (
     Objective,
     ResolvedStrategy,
@@ -38,9 +34,13 @@ from o9.strategies.registry import (
     resolve_score,
     resolve_strategy,
 )
-from o9.strategies.scores import Score
 from o9.strategies.search_space import SearchSpace
 from o9.strategies.user_steps import UserSteps, step_count
+from o9.workers.given import Given
+from o9.workers.hold_out import HeldOut
+from o9.workers.measured import Measure
+from o9.workers.pool import processors
+from o9.workers.scores import Score
 
 
 class StepAttempt(Protocol):

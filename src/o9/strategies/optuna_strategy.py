@@ -1,6 +1,6 @@
 """The built-in strategy: an objective over a search space, by Optuna's samplers. One seed gives one ledger.
 
-Contract. As `o9.strategies.protocol` says. A step asks for its trials, has them evaluated side by side, and tells the
+Contract. As `o9.model.strategy` says. A step asks for its trials, has them evaluated side by side, and tells the
 sampler in the order of their numbers, whichever finished first. Everything follows from (state, checkpoint, ledger),
 so that a fresh object in a fresh process goes on as this one would have. Without `metadata.seed`, one is drawn at the
 first step and kept in the checkpoint. Cancelling `step` cuts its evaluations off and ends the attempt; `interrupted`
@@ -25,15 +25,15 @@ from typing import Any, ClassVar, Literal, TypeVar
 from o9.model.errors import OptimizationStrategyError
 from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
+from o9.model.strategy import StepResult
 from o9.model.trial import Trial
 from o9.strategies.asking import Asker, make_asker, told_of
 from o9.strategies.evaluation import Evaluator, Outcome
-from o9.strategies.hold_out import FIELD as HOLD_OUT
-from o9.strategies.hold_out import CutError, HeldOut, HoldOut
 from o9.strategies.plan import Plan
-from o9.strategies.protocol import StepResult
 from o9.strategies.registry import Objective
-from o9.strategies.scores import DEFAULT, SCORES
+from o9.workers.hold_out import FIELD as HOLD_OUT
+from o9.workers.hold_out import CutError, HeldOut, HoldOut
+from o9.workers.scores import DEFAULT, SCORES
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import OptimizationState
-from o9.strategies.hold_out import FIELD as HOLD_OUT
-from o9.strategies.hold_out import HoldOut, parse_hold_out
 from o9.strategies.parameters import CategoricalParameter, is_int
 from o9.strategies.registry import Objective
-from o9.strategies.scores import SCORES
 from o9.strategies.search_space import SearchSpace
+from o9.workers.hold_out import FIELD as HOLD_OUT
+from o9.workers.hold_out import HoldOut, parse_hold_out
+from o9.workers.scores import SCORES
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2")
 BLIND_SAMPLERS = frozenset({"random", "grid", "qmc"})  # those that do not look at results

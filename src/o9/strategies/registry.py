@@ -1,8 +1,8 @@
 """Objectives, strategies and scores, found by name.
 
 Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`,
-`register_score`); what O9 brings along (`o9.objectives.catalogue`, the strategy `optuna`, also called `default`, and
-`o9.strategies.scores`); the entry points of the group `o9.objectives`, `o9.strategies` or `o9.scores`; and, where it
+`register_score`); what O9 brings along (`o9.demo.catalogue`, the strategy `optuna`, also called `default`, and
+`o9.workers.scores`); the entry points of the group `o9.objectives`, `o9.strategies` or `o9.scores`; and, where it
 has a colon, the import path `package.module:name`.
 
 `allowed_imports` are the module prefixes that an import path may name; empty, it may name none. Other modules are not
@@ -25,13 +25,13 @@ from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
+from o9.demo.catalogue import BUILTIN, BuiltinObjective
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import DEMONSTRATION
 from o9.model.trial import fingerprint
-from o9.objectives.catalogue import BUILTIN, BuiltinObjective
-from o9.strategies.import_paths import ImportPathError, find, module_of
-from o9.strategies.placebo_kinds import SHUFFLE, is_kind
-from o9.strategies.scores import SCORES, Score
+from o9.user_code.import_paths import ImportPathError, find, module_of
+from o9.workers.placebo_kinds import SHUFFLE, is_kind
+from o9.workers.scores import SCORES, Score
 
 OBJECTIVES_GROUP = "o9.objectives"
 STRATEGIES_GROUP = "o9.strategies"
@@ -127,7 +127,7 @@ def objective(
     `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. It may be a function that loads
     them. Where the function below has a parameter `data`, it is given them, and must not change them: so can a placebo
     run search data without an edge, which `placebo` makes of them ("shuffle", "bootstrap:20", "bootstrap:auto",
-    "shift" or a function; see `o9.strategies.resampling`). `truncatable` lets O9 look for a
+    "shift" or a function; see `o9.workers.resampling`). `truncatable` lets O9 look for a
     look-ahead: the function takes a keyword `periods` too, None by default; with a number it computes as if its data
     ended with that many returns, closes nothing at their end, and gives exactly those. So can `metadata.hold_out` keep
     the last part of the data from the search. One whose decisions then end a

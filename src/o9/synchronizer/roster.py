@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from o9.lifecycle.processes import lives
+from o9.store.core.unit import Row
 from o9.store.store import Store
 from o9.store.synchronization import Gathering
-from o9.store.unit import Row
 
 Node = dict[str, Any]
 

@@ -24,10 +24,10 @@ from o9.model.errors import OptimizationStoreError, OptimizationSyncError, Optim
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.validation import validate_json, validate_node_id
-from o9.store.component import StoreComponent
+from o9.store.core.component import StoreComponent
+from o9.store.core.unit import Row
 from o9.store.store import Store
 from o9.store.synchronization import ExpectNode, ForgetNode, Publish, ReadNext
-from o9.store.unit import Row
 from o9.synchronizer.roster import Node, Roster, gather
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from o9.alerts.pipeline.alert import optimization_alert_of
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.strategies.registry import is_async
-from o9.strategies.watchdog import run_user_code
+from o9.user_code.watchdog import run_user_code
 
 SECONDS = 30.0
 TEXT_LIMIT = 20_000  # of a block, which does not say how much it takes

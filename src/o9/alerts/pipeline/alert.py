@@ -16,7 +16,7 @@ from typing import Any
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
-from o9.store.codec import free_text
+from o9.store.core.column_types import free_text
 
 LABELS_LIMIT = 64
 NAME_LIMIT = 200

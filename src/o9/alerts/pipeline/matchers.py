@@ -23,7 +23,7 @@ import re2
 from o9.alerts.config.reading import meant
 from o9.alerts.pipeline.alert import LEVELS, Labels
 from o9.model.errors import OptimizationValidationError
-from o9.store.codec import free_text
+from o9.store.core.column_types import free_text
 
 TEXT_LIMIT = 20_000
 LEVEL = "level"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Self
 
-from o9.store.alerts import EndedBy
+from o9.store.alerts.episodes import EndedBy
 
 _RULE = "o9:rule:"  # with the rule's name and a Why, in `resolved_by`
 

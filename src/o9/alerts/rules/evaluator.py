@@ -31,9 +31,9 @@ from o9.model.errors import OptimizationConflictError, OptimizationError, Optimi
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store.rule_standings import KeepStandings
+from o9.store.alerts.rule_state import KeepStandings
+from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.unit import Row
 
 logger = logging.getLogger(__name__)
 RULES = "alert rules"

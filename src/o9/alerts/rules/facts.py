@@ -22,9 +22,9 @@ from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
+from o9.store.core.unit import Row
+from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
-from o9.store.transitions import Cause
-from o9.store.unit import Row
 
 S = OptimizationStatus
 QUEUE_COUNTED = 2_000

@@ -15,7 +15,7 @@ from o9.alerts.pipeline.silences import LONGEST
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc
 from o9.model.states import AlertLevel
-from o9.store.codec import free_text, moment
+from o9.store.core.column_types import free_text, moment
 
 LONGEST_TIMEOUT = timedelta(days=3660)
 

@@ -30,10 +30,10 @@ from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
-from o9.store.alert_channels import KeepChannels, LeaveChannels
-from o9.store.outbox import BeginTry, EndTry
+from o9.store.alerts.channels import KeepChannels, LeaveChannels
+from o9.store.alerts.outbox import BeginTry, EndTry
+from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.unit import Row
 
 logger = logging.getLogger(__name__)
 STOP_GRACE_SECONDS, CUT_OFF_SECONDS = 2.0, 1.0

@@ -21,7 +21,7 @@ from o9.alerts.channels.threads import NotBack, Threads
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.strategies.registry import is_async
-from o9.strategies.watchdog import run_user_code
+from o9.user_code.watchdog import run_user_code
 
 logger = logging.getLogger(__name__)
 RULE_SECONDS = 10.0  # for all alerts that arrived together

@@ -19,9 +19,9 @@ from o9.alerts.service.filters import AlertFilters, is_filtering
 from o9.alerts.service.repository import new_alert_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.store.alerts import NewAlert, RaiseAlerts, Recorded
-from o9.store.codec import moment
-from o9.store.outbox import RecordSuppressed, Suppressed
+from o9.store.alerts.episodes import NewAlert, RaiseAlerts, Recorded
+from o9.store.alerts.outbox import RecordSuppressed, Suppressed
+from o9.store.core.column_types import moment
 from o9.store.store import Store
 
 BATCH = 4_000

@@ -39,11 +39,11 @@ from o9.alerts.service.repository import (
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
-from o9.store.alert_reads import Episode
-from o9.store.alerts import LapseAlerts
-from o9.store.codec import moment, to_json
-from o9.store.leadership import AcquireLeadership
-from o9.store.outbox import CommitDecisions, GiveUp, RecordSuppressed, Suppressed
+from o9.store.alerts.episodes import LapseAlerts
+from o9.store.alerts.outbox import CommitDecisions, GiveUp, RecordSuppressed, Suppressed
+from o9.store.alerts.queries import Episode
+from o9.store.core.column_types import moment, to_json
+from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)

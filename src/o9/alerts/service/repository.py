@@ -23,13 +23,13 @@ from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
-from o9.store.alert_reads import Episode
-from o9.store.alerts import NewAlert
-from o9.store.codec import free_text, moment, to_json
-from o9.store.outbox import NewNotice, Suppressed
-from o9.store.silences import AddSilence
+from o9.store.alerts.episodes import NewAlert
+from o9.store.alerts.outbox import NewNotice, Suppressed
+from o9.store.alerts.queries import Episode
+from o9.store.alerts.silences import AddSilence
+from o9.store.core.column_types import free_text, moment, to_json
+from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.unit import Row
 
 logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20_000

@@ -35,9 +35,9 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
-from o9.store.alerts import AcknowledgeAlert, Recorded, ResolveAlert
-from o9.store.component import StoreComponent
-from o9.store.silences import EndSilence
+from o9.store.alerts.episodes import AcknowledgeAlert, Recorded, ResolveAlert
+from o9.store.alerts.silences import EndSilence
+from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)

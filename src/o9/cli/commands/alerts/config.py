@@ -1,0 +1,177 @@
+"""`alerts config check` and `simulate`: what a configuration means, and what it would do. Nothing is sent.
+
+Contract. A file with faults is answered by all of them, each with its line, and the exit code 1; what is only likely to
+be a mistake is a warning beside what the file means. Apprise is imported where the file has addresses: only Apprise
+knows whether it takes one. What is printed of an address is its host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from o9.alerts.channels.redaction import redacted
+from o9.alerts.config.loader import read_within
+from o9.alerts.config.reading import FAULTS_SHOWN, Fault
+from o9.alerts.config.schema import Configuration, Read, load, read
+from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.engine_state import Held
+from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.simulation import Entry, Script, columns, load_script
+from o9.alerts.pipeline.simulation import simulate as entries_of
+from o9.cli.console import emit, results, say, write_json, write_json_list
+from o9.cli.escape import shown
+from o9.cli.failures import DONE, ERROR
+from o9.cli.views.alert_config import configuration_document, configuration_view
+from o9.model.errors import OptimizationAlertError, OptimizationError, OptimizationValidationError
+from o9.model.settings import settings
+
+_STYLES = {"→": "bold", "✗": "yellow"}
+
+
+def check_file(path: Path, *, as_json: bool) -> int:
+    found = read(text_of(path))
+    configuration = found.configuration
+    faults, warnings = _faults_in(found), _harmless(found.warnings)
+    if as_json:
+        meant = None if faults else configuration_document(configuration)
+        out = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in warnings]}
+        write_json({"file": str(path), "valid": not faults, **out, "configuration": meant})
+        return ERROR if faults else DONE
+    if not faults:
+        console = results()
+        emit(console, *configuration_view(configuration, console.width))
+        for each in warnings:
+            say(shown(f"{path}:{each.line}: warning: {each.field}: {each.problem}"))
+        return DONE
+    for each in faults[:FAULTS_SHOWN]:
+        field = f"{each.field}: " if each.field else ""
+        emit(results(), Text(shown(f"{path}:{each.line}: {field}{each.problem}")))
+    cut = f"; these are the first {FAULTS_SHOWN}, --json has all" if len(faults) > FAULTS_SHOWN else ""
+    say(shown(f"o9: {path} has {_faults(len(faults))}{cut}"))
+    return ERROR
+
+
+def faults_of(path: Path) -> int:
+    """How many faults it has. Raises OptimizationError where it cannot be read."""
+    return len(_faults_in(read(_decoded(path, read_within(path)))))
+
+
+def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
+    try:
+        configuration = configuration_in(config)
+        script = load_script(text_of(path), str(path))
+    except OptimizationAlertError as error:
+        for number, each in enumerate(str(error).splitlines()):
+            say(shown(f"{'o9: ' * (number == 0)}{_without_secrets(each)}"))
+        return ERROR
+    entries = entries_of(configuration, script)
+    if as_json:
+        write_json_list(map(_document, entries))
+        return DONE
+    source = config or settings().alerts_file
+    console = results()
+    found = list(entries)
+    if not found:
+        say("nothing happens in it; write what does in `happens`")
+        return DONE
+    emit(console, _timeline(script, found))
+    say(shown(f"by {source}" if source else "by O9's own configuration; --config FILE takes another") + _summary(found))
+    return DONE
+
+
+def configuration_in(path: Path | None) -> Configuration:
+    """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises OptimizationAlertError for one with faults."""
+    if path is not None:
+        return load(text_of(path.expanduser()), str(path))
+    named = settings().alerts_file
+    if not named:
+        return Configuration()
+    mine = Path(named).expanduser()
+    return load(_decoded(mine, read_within(mine)), named)
+
+
+def text_of(path: Path) -> str:
+    """Of a file, or a pipe. Raises OptimizationError for what is no text; OSErrors explain themselves."""
+    return _decoded(path, path.read_bytes())
+
+
+def _decoded(path: Path, read: bytes) -> str:
+    try:
+        return read.decode()
+    except UnicodeDecodeError as error:
+        raise OptimizationError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
+def _faults_in(found: Read) -> list[Fault]:
+    return _harmless(found.faults) or [*_address_faults(found)]
+
+
+def _address_faults(found: Read) -> Iterator[Fault]:
+    if not found.addresses:
+        return
+    from o9.alerts.channels.registry import channel_name, channel_of
+
+    for address, node in found.addresses.items():
+        try:
+            channel_of(channel_name(address), address)
+        except OptimizationValidationError as error:
+            yield node.fault_of(error.problem)
+
+
+def _harmless(faults: Iterable[Fault]) -> list[Fault]:
+    """Without what may be secret: an address may stand anywhere."""
+    return [replace(each, problem=_without_secrets(each.problem)) for each in faults]
+
+
+def _without_secrets(text: str) -> str:
+    return redacted(text) if "://" in text else text
+
+
+def _faults(count: int) -> str:
+    return f"{count:,} fault{'s' * (count > 1)}"
+
+
+def _timeline(script: Script, entries: list[Entry]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for entry in entries:
+        at, who, what = columns(script, entry)
+        style = _STYLES.get(who[:1], "dim")
+        table.add_row(Text(at.rstrip() if script.start else at), Text(who, style=style), Text(what, style=style))
+    return table
+
+
+def _summary(entries: list[Entry]) -> str:
+    notices = sum(isinstance(entry.what, Notice) for entry in entries)
+    held = sum(isinstance(entry.what, Held) for entry in entries)
+    messages = f"{notices:,} message{'s' * (notices != 1)}"
+    return f": {messages}; {held:,} time{'s' * (held != 1)} suppressed"
+
+
+def _document(entry: Entry) -> Mapping[str, Any]:
+    at, what = entry.at.isoformat(), entry.what
+    if isinstance(what, Notice):
+        return {
+            "at": at, "what": "notified", "receiver": what.receiver, "kind": what.kind.value, "reason": what.reason,
+            "group_labels": dict(what.group_labels), "firing": [dict(alert.labels) for alert in what.firing],
+            "resolved": [dict(alert.labels) for alert in what.resolved],
+        }  # fmt: skip
+    if isinstance(what, Held):
+        return {
+            "at": at, "what": "suppressed", "receiver": what.receiver, "reason": what.decision.reason.value,
+            "by": what.decision.by, "alert": dict(what.alert.labels),
+        }  # fmt: skip
+    happened: dict[str, Any] = {"at": at, "what": what.what, "by": what.author, "note": what.note}
+    if isinstance(what.alert, Alert):
+        happened["alert"] = dict(what.alert.labels)
+    if what.silence is not None:
+        happened |= {"silence": str(what.silence), "until": what.silence.ends_at.isoformat()}
+    return happened

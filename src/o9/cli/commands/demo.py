@@ -1,0 +1,148 @@
+"""`demo`: four optimizations of real strategies on real prices, side by side, and what may be believed of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from o9.cli.commands.inspect import read_record
+from o9.cli.commands.run import submit_all
+from o9.cli.console import emit, plain_table, results, say
+from o9.cli.open_store import existing_store, option_for, place_of
+from o9.cli.session.progress import Display
+from o9.cli.session.session import Conducted, conduct, exit_code, what_next
+from o9.cli.versions import install_command
+from o9.cli.views import words
+from o9.cli.views.optimizations import results_view
+from o9.health.verdict_words import sharpe
+from o9.model.errors import OptimizationError
+from o9.report.write import report_of, write
+from o9.store.store import Store
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.demo.demonstration import DemoRow
+    from o9.health.grades import Verdict
+    from o9.model.optimization import OptimizationState
+
+LEGEND = (
+    "20 large US stocks, daily; Sharpe ratios are annual, net of trading costs. Parameters were chosen in sample alone "
+    "({in_sample}); the search never saw the days held out ({held_out}). Alpha is what a strategy earned beyond as "
+    "much of equal weight as it holds: what the result and the forecast are about."
+)
+
+REPORT = "o9-report-demo.html"
+
+# By what was optimized where that is no Sharpe ratio.
+OTHER_GOALS = {
+    "calmar": "* Searched for the best Calmar ratio (a year's return over the worst fall), which is the best value "
+    "that `o9 list` and `o9 show` give; the Sharpe ratios above are those of the parameters so found."
+}
+
+
+def demonstrate(url: str | None, *, seed: int, small: bool) -> int:
+    if find_spec("skfolio") is None:
+        raise OptimizationError(f"the demonstration needs skfolio, which brings the prices: {install_command('quant')}")
+
+    say("reading 33 years of prices of 20 large US stocks")
+    states = _plan(seed, small)
+
+    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
+        return await submit_all(aggregator, states, display)
+
+    conducted = conduct(url, begin, [state.optimization_id for state in states])
+    return _conclude(url, conducted)
+
+
+def demo_view(
+    rows: Sequence[DemoRow], results: Sequence[RenderableType], verdicts: Mapping[str, Verdict], days: tuple[str, str]
+) -> list[RenderableType]:
+    """The results, the figures beside each other, and how to read them. Fits 80 columns.
+
+    results: what `results_view` says. verdicts: by id. days: in sample and held out, `1994-01 to 2014-02`.
+    """
+    figures = ("Sharpe\nin sample", "Sharpe\nheld out", "alpha\nin sample", "alpha\nheld out", "alpha\nforecast")
+    table = plain_table("strategy", "trials", *figures, right=("trials", *figures))
+    for row in rows:
+        verdict = verdicts.get(row.optimization_id)
+        forecast = verdict.forecast if verdict else None
+        table.add_row(
+            f"{row.strategy} *" if row.figure in OTHER_GOALS else row.strategy,
+            str(row.trials),
+            _ratio(row.in_sample_sharpe),
+            _ratio(row.held_out_sharpe),
+            _ratio(forecast.claimed if forecast else None),
+            _ratio(forecast.held_out if forecast else None),
+            _ratio(forecast.mean if forecast else None),
+            end_section=row is rows[-1],
+        )
+    # Every row was judged on the same prices, days and costs, so the baselines are the same for all.
+    known = rows[0]
+    for name, inside, outside in (
+        ("Equal weight (baseline)", known.equal_weight_sharpe, known.held_out_equal_weight_sharpe),
+        ("Buy and hold", known.buy_and_hold_sharpe, known.held_out_buy_and_hold_sharpe),
+    ):
+        table.add_row(name, "", _ratio(inside), _ratio(outside), style="dim")
+    legend = LEGEND.format(in_sample=days[0], held_out=days[1])
+    notes = [OTHER_GOALS[figure] for figure in OTHER_GOALS if any(row.figure == figure for row in rows)]
+    told = [Text(note, style="dim") for note in [legend, *notes]]
+    return [*results, table, Text(), *told]
+
+
+def _plan(seed: int, small: bool) -> list[OptimizationState]:
+    from o9.demo.demonstration import demo_optimizations  # numpy and skfolio
+
+    return demo_optimizations(seed, small)
+
+
+def _conclude(url: str | None, conducted: Conducted) -> int:
+    from o9.cli.prefect_side import where_prefect_records
+    from o9.demo.demonstration import demo_table
+
+    option = option_for(url)
+    with existing_store(url) as store:
+        records = [read_record(store, name, option) for name in conducted.ids]
+        best = {record.state.optimization_id: record.best for record in records}
+        trials = {record.state.optimization_id: sum(record.trial_counts.values()) for record in records}
+        rows = demo_table([record.state for record in records], best, trials)
+        where = place_of(store)
+        report = "" if conducted.interrupted else _report(store, conducted.ids)
+    console = results()
+    verdicts = {record.state.optimization_id: record.verdict for record in records if record.verdict is not None}
+    page = demo_view(rows, results_view(records), verdicts, _periods())
+    emit(console, Text(), *page, Text(), Text(f"The record:       {where}"))
+    emit(console, Text(f"Prefect's record: {where_prefect_records()}"))
+    if report:
+        emit(console, Text(f"The report:       {report}"))
+    emit(console, Text())
+    emit(console, *(Text(line) for line in what_next(records, option, console.width, everything=True)))
+    return exit_code(records, conducted.interrupted)
+
+
+def _report(store: Store, ids: Sequence[str]) -> str:
+    """Where it is, or why there is none; the demonstration is none the worse for it."""
+    say("writing the report")
+    try:
+        return str(write(report_of(store, ids), Path(REPORT)))
+    except OptimizationError as error:
+        return f"not written: {error}"
+
+
+def _periods() -> tuple[str, str]:
+    """The days in sample and those held out, `1994-01 to 2014-02`."""
+    from o9.demo.market.prices import sp500
+    from o9.demo.market.walk_forward import split_days
+
+    dates = [str(day)[:7] for day in sp500().dates]
+    split = split_days(len(dates))
+    spans = (dates[split.in_sample], dates[split.out_of_sample])
+    return f"{spans[0][0]} to {spans[0][-1]}", f"{spans[1][0]} to {spans[1][-1]}"
+
+
+def _ratio(value: float | None) -> str:
+    return words.NOTHING if value is None else sharpe(value)

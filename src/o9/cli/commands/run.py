@@ -1,0 +1,92 @@
+"""`run` and `run --resume`: work in this process, with progress, until it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from o9.cli.batch import import_from_here, read_batch
+from o9.cli.escape import shown
+from o9.cli.failures import one_line
+from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli.session.progress import Display
+from o9.cli.session.session import conclude, conduct
+from o9.cli.views.words import command
+from o9.lifecycle.control import control_of
+from o9.model.errors import OptimizationError, OptimizationStateError
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED
+from o9.store.store import Store
+from o9.strategies.factory import settle
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+
+
+def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int:
+    states = read_batch(paths)
+
+    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
+        return await submit_all(aggregator, states, display)
+
+    async def check(store: Store) -> None:
+        # The same id with other content is refused before anything new is recorded.
+        for state in states:
+            if store.get(state.optimization_id) is not None:
+                await control_of(store).submit(state)
+
+    return conclude(url, conduct(url, begin, [state.optimization_id for state in states], max_concurrent, check))
+
+
+def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: int) -> int:
+    names = list(dict.fromkeys(ids))
+    import_from_here()
+    with existing_store(url) as store:
+        for name in names:
+            _check_resumable(existing_optimization(store, name))
+
+    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
+        for name in names:
+            await _go_on(aggregator, name, display)
+        return names
+
+    return conclude(url, conduct(url, begin, names, max_concurrent))
+
+
+async def submit_all(
+    aggregator: OptimizationStateAggregator, states: Sequence[OptimizationState], display: Display
+) -> list[str]:
+    """Submit each. One that is recorded already with the same content is not run twice: it goes on where it stands."""
+    for state in states:
+        known = aggregator.store.get(state.optimization_id) is not None
+        await aggregator.submit_optimization(state)
+        if known:
+            await _go_on(aggregator, state.optimization_id, display)
+    return [state.optimization_id for state in states]
+
+
+async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Display) -> None:
+    """Queue what is paused or was never started. What a death interrupted, the aggregator's start has queued again."""
+    state = await aggregator.get_optimization_status(name)
+    assert state is not None
+    if state.status in ENDED:
+        again = command("retry", [name])
+        display.say(f"{shown(name)} is recorded already ({state.status.value}); `{again}` queues it once more")
+        return
+    try:
+        await aggregator.resume_optimization(name)
+    except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
+        display.say(shown(one_line(str(error))))
+
+
+def _check_resumable(state: OptimizationState) -> None:
+    """Refused here, it stays as it is; refused by the attempt, it would have failed for good."""
+    if state.status in ENDED:
+        raise OptimizationError(
+            f"{state.optimization_id} has ended ({state.status.value}): there is nothing to go on with; "
+            f"`{command('retry', [state.optimization_id])}` queues it once more"
+        )
+    try:
+        settle(state)  # imports what it names, and runs nothing
+    except OptimizationError as error:
+        raise OptimizationError(f"{state.optimization_id} cannot go on from here: {one_line(str(error))}") from error

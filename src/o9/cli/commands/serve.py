@@ -1,0 +1,126 @@
+"""`serve`: an aggregator that works the queue, the scheduled flows, and HTTP, in one process until it is told to stop.
+
+Contract. Where everything is goes to stdout once; what happens goes to the log, a line each. A first Ctrl-C or SIGTERM
+ends it in good order, with exit code 0: what runs commits its step, or is cut off after ten seconds, and waits for the
+next start, of this or any other aggregator; nothing is paused. A second one leaves at once. Prefect is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from o9.cli.batch import import_from_here
+from o9.cli.console import emit, results, say
+from o9.cli.escape import shown
+from o9.cli.failures import DONE, Interrupted
+from o9.cli.open_store import place_of
+from o9.cli.session.follow import POLL_SECONDS
+from o9.cli.session.session import storage_path, take_leave, unless_asked
+from o9.cli.session.signals import Interrupts
+from o9.cli.views.history import News, event_text
+from o9.model.errors import OptimizationError
+from o9.model.settings import settings
+from o9.model.urls import public_url
+from o9.tasks.attempt import anything_left_behind
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.aggregator.schedules import Schedule
+
+logger = logging.getLogger(__name__)
+FAREWELL = "left at once; what is recorded stays, and the next start goes on with what ran"
+
+
+def serve(url: str | None, max_concurrent: int, schedules: Sequence[Schedule] | None = None) -> int:
+    """Until Ctrl-C or SIGTERM. `schedules`: those of `o9.aggregator.schedules.IN_NODES` unless given."""
+    import_from_here()
+    with Interrupts(FAREWELL) as interrupts:
+        runner = asyncio.Runner()
+        try:
+            runner.run(_serve(storage_path(url), max_concurrent, schedules, interrupts))
+        except Interrupted as error:
+            say(f"o9: {error}")
+        finally:
+            if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
+                runner.close()
+    return DONE
+
+
+async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] | None, interrupts: Interrupts) -> None:
+    interrupts.attach()
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.aggregator.schedules import IN_NODES
+    from o9.api.server import HttpServer, listen, url_of
+    from o9.cli.session.logs import log_lines
+
+    # Before anything is started for nothing.
+    with closing(listen(settings().api_host, settings().api_port)) as listener:
+        log_lines()
+        kept = IN_NODES if schedules is None else schedules
+        aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=kept)
+        try:
+            await aggregator.initialize()
+            news = await aggregator.store.read_async(News, aggregator.store)
+            await unless_asked(aggregator.start(report=logger.info), interrupts.asked)
+            node = aggregator.node_name
+            interrupts.on_leaving = lambda: take_leave(path, node)
+            async with HttpServer(aggregator.api, listener):
+                _announce(aggregator, max_concurrent, kept, url_of(listener))
+                await _tell_until_asked(aggregator, news, interrupts)
+            logger.info("stopping: what runs gets ten seconds to finish its step, and then waits for the next start")
+            await aggregator.stop()
+            await _tell(aggregator, news)
+        finally:
+            await aggregator.cleanup()
+    logger.info("stopped")
+
+
+def interval(every: timedelta) -> str:
+    """`5 min`, `1 h`, `1 d`, `30 s`"""
+    seconds = every.total_seconds()
+    unit, size = next(((u, s) for u, s in (("d", 86400), ("h", 3600), ("min", 60)) if seconds % s == 0), ("s", 1))
+    return f"{seconds / size:g} {unit}"
+
+
+def _announce(
+    aggregator: OptimizationStateAggregator, max_concurrent: int, schedules: Sequence[Schedule], url: str
+) -> None:
+    from o9.cli.prefect_side import where_prefect_records
+
+    kept = ", ".join(f"{each.name} (every {interval(each.every)})" for each in schedules if each.every)
+    lines = (
+        f"Node:      {settings().node_id}, up to {max_concurrent} optimizations at once over all nodes",
+        f"Store:     {place_of(aggregator.store)}",
+        f"Prefect:   {public_url(aggregator.prefect_url)}; its record: {where_prefect_records()}",
+        f"HTTP:      {url}/api/v1, its documentation: {url}/docs",
+        f"Schedules: {kept or 'none'}",
+        "Ctrl-C ends it in good order: what runs then waits for the next start.",
+    )
+    console = results()
+    emit(console, *(Text(shown(line)) for line in lines))
+    console.file.flush()
+
+
+async def _tell_until_asked(aggregator: OptimizationStateAggregator, news: News, interrupts: Interrupts) -> None:
+    while not interrupts.asked.is_set():
+        await _tell(aggregator, news)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
+
+
+async def _tell(aggregator: OptimizationStateAggregator, news: News) -> None:
+    """Log what has happened to optimizations since the last look, whichever node did it."""
+    try:
+        events = await aggregator.store.read_async(news.look)
+    except OptimizationError as error:  # the node itself warns of a store that is away, and waits for it
+        logger.debug("cannot tell what happened: %s", error)
+        return
+    for event in events:
+        logger.info("%s", event_text(event, came=True), extra={"o9": {"optimization": event["optimization_id"]}})

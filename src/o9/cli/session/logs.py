@@ -1,0 +1,185 @@
+"""Where logs go while a display owns the terminal: above the bars, and only what a person has to know.
+
+What objectives print and log is shown there, too, each line with its trial; `o9 logs` prints what is kept of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from rich.console import Console
+from rich.file_proxy import FileProxy
+from rich.text import Text
+
+from o9.cli import failures
+from o9.cli.console import emit, results, say, write_json_list
+from o9.cli.escape import shown
+from o9.cli.open_store import existing_optimization, existing_store
+from o9.model.logs import ROOT, JsonFormatter, configure_logging, ids_of
+from o9.model.settings import settings
+from o9.store.core.unit import Row
+from o9.store.optimizations.outputs import OF_NO_TRIAL
+from o9.store.store import Store
+from o9.workers.output import LOGGER, pass_on
+
+PAGE = 200
+KEYS = ("step", "trial", "text", "cut")
+
+
+def print_logs(url: str | None, optimization_id: str, trial: int | None, *, as_json: bool) -> int:
+    """`o9 logs`: of one trial as it was printed, of all with the trial before each line."""
+    with existing_store(url) as store:
+        state = existing_optimization(store, optimization_id)
+        found = _outputs(store, optimization_id, trial)
+        if as_json:
+            write_json_list({name: row[name] for name in KEYS} for row in found)
+            return 0
+        nothing = True
+        for row in found:
+            nothing = False
+            whose = "" if trial is not None else f"{_whose(row)}: "
+            emit(results(), *(Text(whose + _harmless(line)) for line in row["text"].splitlines()))
+            if row["cut"]:
+                say(f"{_whose(row)} printed {row['cut']:,} bytes more, which are not kept")
+        if nothing:
+            whose = "it has" if trial is None else f"its trial {trial} has"
+            say(shown(f"{optimization_id} is {state.status.value}; {whose} printed nothing"))
+    return 0
+
+
+def _outputs(store: Store, optimization_id: str, trial: int | None) -> Iterator[Row]:
+    after = (-1, OF_NO_TRIAL)
+    while page := store.outputs(optimization_id, number=trial, after=after, limit=PAGE):
+        yield from page
+        after = (page[-1]["step"], page[-1]["number"])
+
+
+def _whose(row: Row) -> str:
+    return f"step {row['step']}" if row["trial"] is None else f"trial {row['trial']}"
+
+
+def _harmless(line: str) -> str:
+    return shown(line.expandtabs())
+
+
+def log_through(console: Console, title_of: Callable[[str], str], *, prefect_has_pages: bool = True) -> None:
+    """Send O9's and Prefect's console logs through `console`: warnings and errors, unless more was asked for.
+
+    What objectives print is shown, too, behind what `title_of` says of its optimization's id. Prefect's own record of
+    the logs, which its UI shows, is not touched. To be called once Prefect is imported.
+    prefect_has_pages: False for the local server, which has no UI that its links could lead to.
+    """
+    pass_on(False)
+    stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]
+    level = "DEBUG" if failures.debug else _asked_for() or "WARNING"
+    configure_logging(level, stream=stream)
+    for handler in _ours():
+        handler.addFilter(_Level(handler.level))
+        handler.setLevel(min(handler.level, logging.INFO))
+    prefects = _console_handlers_of_prefect()
+    for handler in prefects:
+        handler.console.file = stream  # type: ignore[attr-defined]
+        handler.setLevel(level)
+        if not prefect_has_pages:
+            handler.addFilter(_is_no_link)
+    for handler in [*prefects, *_ours()]:
+        if not isinstance(handler.formatter, JsonFormatter):
+            handler.setFormatter(_Printed(handler.formatter or logging.Formatter(), title_of))
+        if not failures.debug:
+            handler.setFormatter(_OneLine(handler.formatter or logging.Formatter()))
+            handler.addFilter(_is_news)
+
+
+def log_lines() -> None:
+    """For what runs for days: O9's logs and Prefect's warnings on stderr, as the settings want them, text or JSON.
+
+    To be called once Prefect is imported.
+    """
+    pass_on(False)
+    configure_logging("DEBUG" if failures.debug else None)
+    formatter = _ours()[0].formatter
+    for handler in _console_handlers_of_prefect():
+        handler.setFormatter(formatter)
+        handler.setLevel("DEBUG" if failures.debug else "WARNING")
+        if not failures.debug:
+            handler.addFilter(_is_news)
+
+
+def _console_handlers_of_prefect() -> list[logging.Handler]:
+    """By attribute: their class is Prefect's, which this room does not know."""
+    handlers = (handler for name in _noisy() for handler in logging.getLogger(name).handlers)
+    return [handler for handler in handlers if hasattr(handler, "console")]
+
+
+def _noisy() -> list[str]:
+    return ["", *(name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY)]
+
+
+def _ours() -> list[logging.Handler]:
+    return [handler for handler in ROOT.handlers if handler.get_name() == "o9"]
+
+
+class _Level(logging.Filter):
+    """From this level on; of what objectives print, all."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self._level or record.name == LOGGER.name
+
+
+class _Printed(logging.Formatter):
+    """What objectives print as they print it, with whose it is; all else as `inner`."""
+
+    def __init__(self, inner: logging.Formatter, title_of: Callable[[str], str]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._title_of = title_of
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name != LOGGER.name:
+            return self._inner.format(record)
+        title = self._title_of(str(ids_of(record).get("optimization", "")))
+        return _harmless(f"{title}, {record.getMessage()}" if title else record.getMessage())
+
+
+class _OneLine(logging.Formatter):
+    """As `inner`, with the last line of a traceback in its place, cut to one line; --debug shows it whole."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == LOGGER.name:
+            return self._inner.format(record)
+        brief = copy.copy(record)
+        brief.exc_info = brief.exc_text = None
+        text = self._inner.format(brief)
+        if record.exc_info and record.exc_info[0] is not None:
+            text += f" ({record.exc_info[0].__name__}: {record.exc_info[1]})"
+        return failures.shortened(text)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what Prefect says of every run that fails: the bars and the summary say it, with its cause."""
+    of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+    return not (of_a_run and str(record.msg).startswith(_SAID_ELSEWHERE))
+
+
+def _is_no_link(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("View at ")
+
+
+def _asked_for() -> str | None:
+    return settings().log_level if "log_level" in settings().model_fields_set else None
+
+
+_SAID_ELSEWHERE = ("Finished in state", "Encountered exception", "Task run failed")
+_NOISY = ("o9", "prefect", "uvicorn", "fastapi")

@@ -1,0 +1,266 @@
+"""Running optimizations in this process with progress to look at: what `run`, `run --resume` and `demo` share.
+
+Contract. A first Ctrl-C pauses what runs and waits until all of it is at rest; a second one leaves at once, as a
+death of the process would: what was acknowledged stays, and `run --resume` goes on. SIGTERM, from a machine, stops in
+good order instead: what runs waits for its next attempt. Prefect is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from o9.cli.batch import import_from_here
+from o9.cli.commands.control import who
+from o9.cli.commands.inspect import read_record
+from o9.cli.console import emit, results
+from o9.cli.escape import shown
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted, one_line, shortened
+from o9.cli.open_store import existing_store, option_for, store_url
+from o9.cli.session.follow import POLL_SECONDS, Follower, is_parked
+from o9.cli.session.progress import Display
+from o9.cli.session.signals import Interrupts
+from o9.cli.views import words
+from o9.cli.views.optimizations import Record, results_view, summary_view
+from o9.model.errors import OptimizationStateError
+from o9.model.optimization import utc_now
+from o9.model.settings import DEFAULT_STORE, settings
+from o9.model.states import ENDED, OptimizationStatus
+from o9.store.queue.claims import Leave
+from o9.store.store import Store
+from o9.tasks.attempt import anything_left_behind
+
+if TYPE_CHECKING:
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.alerts.pipeline.alert import Alert
+    from o9.model.optimization import OptimizationState
+
+EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
+FAREWELL = "left at once; what is recorded stays, and `o9 run --resume ID` goes on with what ran"
+# Submits or resumes, and answers with the ids to follow.
+Begin = Callable[["OptimizationStateAggregator", Display], Awaitable[list[str]]]
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """How it went: whose ids, and whether Ctrl-C ended it."""
+
+    ids: list[str]
+    interrupted: bool
+
+
+def conduct(
+    url: str | None,
+    begin: Begin,
+    only: Sequence[str],
+    max_concurrent: int = 10,
+    check: Callable[[Store], Awaitable[None]] | None = None,
+) -> Conducted:
+    """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person.
+
+    It runs what has one of the ids `only`, and leaves alone what others have queued. `check` may refuse by
+    raising, before the seconds that Prefect's start takes.
+    """
+    import_from_here()
+    with Interrupts(FAREWELL) as interrupts, Display() as display:
+        display.waiting_for("starting")
+        runner = asyncio.Runner()
+        try:
+            return runner.run(_conduct(storage_path(url), begin, only, check, max_concurrent, interrupts, display))
+        finally:
+            if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
+                runner.close()
+
+
+def storage_path(url: str | None) -> str:
+    """What an aggregator is to be given; the default's own spelling would be overruled by O9_STORE_URL."""
+    return os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
+
+
+async def unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Event) -> None:
+    """Await `starting`, unless Ctrl-C comes first: then it raises Interrupted."""
+    start, interrupt = asyncio.ensure_future(starting), asyncio.ensure_future(asked.wait())
+    await asyncio.wait({start, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+    interrupt.cancel()
+    if not start.done():
+        start.cancel()
+        await asyncio.wait({start})
+        raise Interrupted("interrupted before anything was started")
+    await start
+
+
+def take_leave(url: str, node: str) -> None:
+    """Say that `node` ends now: nobody needs to be told that it was lost."""
+    with Store(url) as store:
+        store.write(Leave(node))
+
+
+def conclude(url: str | None, conducted: Conducted) -> int:
+    """Print how each came out and what to type next; answer with the exit code."""
+    with existing_store(url) as store:
+        records = [read_record(store, name) for name in conducted.ids]
+    console = results()
+    emit(console, Text(), *results_view(records), summary_view(records, console.width), Text())
+    emit(console, *_what_went_wrong(records))
+    emit(console, *(Text(line) for line in what_next(records, option_for(url), console.width)))
+    return exit_code(records, conducted.interrupted)
+
+
+def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
+    lines = []
+    for state in (record.state for record in records):
+        if state.issues and state.status is not OptimizationStatus.COMPLETED:
+            lines.append(_remark(state, state.issues[-1], "red"))
+        lines += [_remark(state, warning, "yellow") for warning in state.warnings]
+    return [*lines, Text()] if lines else []
+
+
+def _remark(state: OptimizationState, text: object, style: str) -> Text:
+    return Text(shown(f"{state.optimization_id}: {shortened(words.cause(str(text)))}"), style=style)
+
+
+def exit_code(records: Sequence[Record], interrupted: bool) -> int:
+    if interrupted:
+        return INTERRUPTED
+    completed = all(record.state.status is OptimizationStatus.COMPLETED for record in records)
+    return DONE if completed else NOT_COMPLETED
+
+
+def what_next(records: Sequence[Record], option: str, width: int, *, everything: bool = False) -> list[str]:
+    """The commands to type next; `everything` names those that list and export too."""
+    lines = [(f"o9 list{option}", "everything in the record")] if everything else []
+    rests = [record.state for record in records if record.state.status not in ENDED]
+    if waiting := [state.optimization_id for state in rests]:
+        lines.append((words.command("run --resume", waiting, option), "goes on behind the last committed step"))
+    first = [records[0].state.optimization_id]
+    lines.append((words.command("show", first, option), "the result and its history"))
+    lines.append((words.command("trials", first, option), "what was tried"))
+    if everything:
+        lines.append((words.command("trials", first, f"{option} --json"), "the same for a program"))
+    return words.aligned(lines, width)
+
+
+async def _conduct(
+    url: str,
+    begin: Begin,
+    only: Sequence[str],
+    check: Callable[[Store], Awaitable[None]] | None,
+    max_concurrent: int,
+    interrupts: Interrupts,
+    display: Display,
+) -> Conducted:
+    interrupts.attach()
+    from o9.aggregator.aggregator import OptimizationStateAggregator
+    from o9.alerts.channels.builtin import show_only
+    from o9.cli.prefect_side import configured_server
+    from o9.cli.session.logs import log_through
+
+    ours: set[str] = set()
+    show_only(_alerts_of(ours, utc_now()))
+    log_through(display.console, display.whose, prefect_has_pages=configured_server() is not None)
+    aggregator = OptimizationStateAggregator(
+        max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=(), only=only
+    )
+    try:
+        await aggregator.initialize()
+        if check is not None:
+            await check(aggregator.store)
+        await unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
+        ids = await begin(aggregator, display)
+        ours.update(ids)
+        node = aggregator.node_name
+        interrupts.on_leaving = lambda: take_leave(url, node)
+        follower = Follower(aggregator.store, ids)
+        await _follow(aggregator, follower, display, interrupts)
+        interrupted = interrupts.asked.is_set()
+        if interrupts.terminated:
+            display.say("stopping: what runs gets ten seconds to finish its step, and then waits for its next attempt")
+            await aggregator.stop()
+            await aggregator.store.read_async(follower.look)
+        elif interrupted:
+            await _pause(aggregator, follower, display, interrupts)
+        else:
+            await _judge(aggregator, follower, display, interrupts)
+        return Conducted(list(follower.states), interrupted)
+    finally:
+        await aggregator.cleanup()
+        show_only(None)
+
+
+def _alerts_of(ours: Container[str], since: datetime) -> Callable[[Alert], bool]:
+    """Of these optimizations, and of this process, from then on. All others are in `o9 alerts list`."""
+
+    def wanted(alert: Alert) -> bool:
+        mine = alert.optimization_id in ours or alert.labels.get("node") == settings().node_id
+        return mine and alert.starts_at >= since
+
+    return wanted
+
+
+async def _follow(
+    aggregator: OptimizationStateAggregator,
+    follower: Follower,
+    display: Display,
+    interrupts: Interrupts,
+    *,
+    pausing: bool = False,
+) -> None:
+    """Until all is at rest; or, unless it is `pausing` already, until Ctrl-C."""
+    while True:
+        display.update(await aggregator.store.read_async(follower.look))
+        if follower.at_rest(pausing=pausing) or (interrupts.asked.is_set() and not pausing):
+            return
+        if pausing:
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
+
+
+async def _judge(
+    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
+) -> None:
+    """Judge what has completed, unless that was done; Ctrl-C leaves the rest to `o9 health`."""
+    ended = [state for state in follower.states.values() if state.status is OptimizationStatus.COMPLETED]
+    done = [state for state in ended if "placebo_of" not in state.metadata]
+    if not done:
+        return
+    display.waiting_for("judging what was found")
+    asked = asyncio.ensure_future(interrupts.asked.wait())
+    try:
+        for state in done:
+            judging = asyncio.ensure_future(
+                aggregator.health_checker.judge_ended(
+                    state.optimization_id, seconds=EVALUATION_SECONDS, allowed_imports=None
+                )
+            )
+            await asyncio.wait({judging, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not judging.done():
+                judging.cancel()
+                await asyncio.wait({judging})
+                return
+            if (error := judging.exception()) is not None:
+                display.say(shown(f"{state.optimization_id} could not be judged: {one_line(str(error))}"))
+    finally:
+        asked.cancel()
+
+
+async def _pause(
+    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
+) -> None:
+    display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
+    await aggregator.store.read_async(follower.look)
+    for state in follower.unfinished():
+        if not is_parked(state):
+            try:
+                await aggregator.pause_optimization(state.optimization_id, f"Ctrl-C, {who()}")
+            except OptimizationStateError:  # it ended in this moment, and what the next look reads says how
+                continue
+    await _follow(aggregator, follower, display, interrupts, pausing=True)

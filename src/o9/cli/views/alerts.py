@@ -1,0 +1,386 @@
+"""What alerts look like: lists, one alert, what was sent, silences. Pure: from what the store holds to renderables.
+
+Contract. Fits 60 columns and more. No alert's id is ever cut, and on the page of one alert nothing is. What people and
+programs wrote is made harmless.
+Moments are in the reader's own time zone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from o9.alerts.messages.text import cut, duration, figure
+from o9.alerts.messages.view import UNTITLED, labelled
+from o9.alerts.pipeline.reasons import ended_by_text, reason_text
+from o9.alerts.service.repository import alert_in, silence_in
+from o9.cli.console import plain_table
+from o9.cli.escape import shown
+from o9.cli.views import words
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
+from o9.store.alerts.queries import Episode
+from o9.store.core.unit import Row
+
+WIDE = 150  # from here on, everything fits beside each other
+TITLE_SHOWN = 90  # in a list; `show` has it whole
+LABELS_SHOWN = 80
+BY_SHOWN = 13
+IDS_WIDTH = 36
+ROOM_FOR_YEARS = 100
+LEVELS = {
+    AlertLevel.INFO.value: "cyan",
+    AlertLevel.WARNING.value: "yellow",
+    AlertLevel.ERROR.value: "red",
+    AlertLevel.CRITICAL.value: "bold red",
+}
+_OUTCOMES = {"sent": "green", "pending": "yellow", "failed": "red", "no channel": "red"}
+_NOT_SENT = {"pending": "not sent yet", "failed": "failed", "no channel": "no channel"}
+
+
+@dataclass(frozen=True)
+class Notified:
+    """What became of the last message to a receiver; `channels` with the status of each."""
+
+    receiver: str
+    at: str
+    status: str
+    channels: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Notifications:
+    """The receivers notified of a firing alert, and the decisions that hold it back now."""
+
+    notified: tuple[Notified, ...] = ()
+    held: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of a list."""
+
+    episode: Episode
+    notifications: Notifications = field(default_factory=Notifications)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The page of one alert. `row` is the alert with the id that was asked for.
+
+    waits: no node delivers. known: its optimization is in this store.
+    """
+
+    listed: Listed
+    row: Row
+    labels: Mapping[str, str]
+    metadata: Mapping[str, Any]
+    notices: Sequence[Row]
+    suppressed: Sequence[Row]
+    waits: bool
+    known: bool
+    store: str
+    option: str = ""
+
+
+def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
+    """As given; all of them fire, or all are over. On a narrow terminal the columns stand beneath each other."""
+    over = _over(listed[0].episode, now) is not None
+    last, wide = "ended" if over else "notified", width >= WIDE
+    placed = any(each.episode.optimization_id for each in listed)
+    seen_to = any(each.episode.acknowledged_by for each in listed)
+    marks = [_labelled(each.episode) for each in listed]
+    marked = any(marks)
+    beside = ["optimization"] * placed + ["labels"] * marked
+    extra = (beside, ["acknowledged"] * seen_to) if wide else ([], [])
+    headings = ["level", "title", *extra[0], "since", *extra[1], last, "id"] if wide else ["level", "alert", last]
+    table = plain_table(*headings)
+    for each, which in zip(listed, marks, strict=True):
+        episode = each.episode
+        title = Text(cut(_title(episode.title), TITLE_SHOWN), style="bold")
+        where, by = shown(episode.optimization_id), shown(episode.acknowledged_by or "")
+        out = _ended(episode, now, short=True) if over else notifications_text(each.notifications, short=True)
+        name, since = shown(episode.alert_id), _since(episode, now, short=True, bare=not wide)
+        if wide:
+            cells = [
+                title,
+                *[Text(where)] * placed,
+                *[Text(which)] * marked,
+                since,
+                *[Text(by)] * seen_to,
+                out,
+                Text(name, style="dim"),
+            ]
+            table.add_row(_level(episode.level), *cells)
+        else:
+            below = "".join(f"\n{each}" for each in (where, which) if each)
+            title.append(below, style="not bold").append(f"\n{name}", style="not bold dim")
+            last_lines = Text.assemble("since ", since, "\n", out, f"\nacknowledged by {by}" if by else "")
+            table.add_row(_level(episode.level), title, last_lines)
+    for column in table.columns:
+        column.no_wrap = column.header in ("level", "since")
+    longest = max(words.width_of(shown(each.episode.alert_id)) for each in listed)
+    table.columns[-1].no_wrap = wide and longest <= IDS_WIDTH
+    return table
+
+
+def _labelled(episode: Episode) -> str:
+    out = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
+    return cut(shown(out), LABELS_SHOWN)
+
+
+def notifications_text(notifications: Notifications, *, short: bool = False) -> Text:
+    """`desk, head (failed)`; `desk: silenced (3f2a9c)`; `not yet`. short: of a long id its beginning."""
+    out = Text()
+    for each in notifications.notified:
+        out.append(", " if out else "").append(shown(each.receiver))
+        if each.status in _NOT_SENT:
+            out.append(f" ({_NOT_SENT[each.status]})", style=_OUTCOMES[each.status])
+            continue
+        for channel in each.channels:
+            if channel["status"] in _NOT_SENT:
+                words_of = f" ({shown(channel['channel'])}: {_NOT_SENT[channel['status']]})"
+                out.append(words_of, style=_OUTCOMES[channel["status"]])
+    receivers = {each.receiver for each in notifications.notified}
+    for row in notifications.held:
+        out.append("; " if out else "")
+        now = "now " if row["receiver"] in receivers else ""
+        by = cut(row["by"], BY_SHOWN) if short else row["by"]
+        out.append(f"{shown(row['receiver'])}: {now}{why_not(row | {'by': by})}", style="yellow")
+    return out or Text("not yet", style="dim")
+
+
+def why_not(row: Row) -> str:
+    """`silenced (3f2a9c)`, `inhibited (Store away)`"""
+    text = reason_text(row["reason"])
+    return shown(f"{text} ({row['by']})" if row["by"] else text)
+
+
+def alert_view(page: Shown, width: int, now: datetime) -> list[RenderableType]:
+    """The page of `o9 alerts show`."""
+    episode = page.listed.episode
+    over = _over(episode, now) is not None
+    state = Text("resolved", style="green") if over else Text("firing", style=LEVELS[episode.level])
+    head = Text.assemble(_level(episode.level), "  ", (_title(episode.title), "bold"), "  ", state)
+    out: list[RenderableType] = [head, *[Text(shown(line)) for line in episode.message.splitlines()], Text()]
+    out += [_facts(page, now, over=over), Text()]
+    if page.notices:
+        out += [Text("Notified", style="bold"), *(line for row in page.notices for line in _notice(row)), Text()]
+    if page.suppressed:
+        out += [Text("Suppressed", style="bold"), _untold(page.suppressed), Text()]
+    if not page.notices and not page.suppressed:
+        waits = "; no node delivers alerts now" if page.waits and not over else ""
+        out += [Text(f"No notification was sent{' yet' * (not over)}{waits}"), Text()]
+    return [*out, *(Text(line) for line in words.aligned(_next(page, over=over), width))]
+
+
+def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) -> Table:
+    """One line for each send and each reason why not, newest first."""
+    table = plain_table("time", "receiver", "what", "became of it")
+    table.columns[0].no_wrap = True
+    for entry in entries:
+        at = words.moment(datetime.fromisoformat(entry["at"]))
+        if entry["status"] == "suppressed":
+            what = Text(cut(_title(titles.get(entry["alert_id"], entry["alert_id"])), TITLE_SHOWN))
+            outcome = Text("suppressed: ", style="yellow").append(why_not(entry), style="default")
+        else:
+            first = next(iter([*entry["firing"], *entry["resolved"]]), "")
+            what = Text(f"{entry['kind']}: {cut(_title(titles.get(first, first)), TITLE_SHOWN)}{_and_more(entry)}")
+            outcome = _send(entry)
+        receiver = shown(entry["receiver"] or "all")
+        table.add_row(at[5:] if width < ROOM_FOR_YEARS else at, receiver, what, outcome)
+    return table
+
+
+def silences_view(rows: Sequence[Row], firing: Sequence[Episode], width: int, now: datetime) -> Table:
+    """The one that ends first first, and how many of the alerts that fire each fits."""
+    table = plain_table("id", "what", "from", "until", "matches", "by", right=("matches",))
+    for index in (2, 3):
+        table.columns[index].no_wrap = True
+    for row in rows:
+        begins, ends = (datetime.fromisoformat(row[name]) for name in ("starts_at", "ends_at"))
+        what = Text(shown(row["matchers"] or _pattern_words(row["pattern"])))
+        if row["comment"]:
+            what.append(f"\n{shown(row['comment'])}", style="dim")
+        table.add_row(
+            Text(shown(row["silence_id"])),
+            what,
+            Text(_short(begins, now), style="yellow" if begins > now else ""),
+            _short(ends, now),
+            fitting(row, firing),
+            Text(shown(row["author"])),
+        )
+    return table
+
+
+def _pattern_words(pattern: str) -> str:
+    """What it is looked for in: as `o9.alerts.pipeline.silences` does."""
+    if "*" in pattern or "?" in pattern:
+        return f"{pattern!r} as all of a title, message or optimization id"
+    return f"{pattern!r} anywhere in a title or message, or as an optimization id"
+
+
+def fitting(row: Row, firing: Sequence[Episode]) -> str:
+    """How many of those that fire a silence fits; `?` where its text means nothing to this release."""
+    try:
+        silence = silence_in(row)
+    except OptimizationValidationError:
+        return "?"
+    return f"{sum(bool(silence.fits(alert_in(each))) for each in firing):,}"
+
+
+def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
+    episode, row, metadata = page.listed.episode, page.row, page.metadata
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def fact(label: str, value: str | Text) -> None:
+        table.add_row(label, Text(value) if isinstance(value, str) else value)
+
+    fact("id", shown(episode.alert_id))
+    if row["alert_id"] != episode.alert_id:
+        at = words.moment(datetime.fromisoformat(row["at"]))
+        fact("asked for", shown(f"{row['alert_id']}, received {at}: the same alert"))
+    if episode.optimization_id:
+        fact("optimization", shown(episode.optimization_id))
+    extra = {name: value for name, value in page.labels.items() if name not in ("title", "level", "optimization")}
+    if extra:
+        fact("labels", "\n".join(shown(f"{name} = {value}") for name, value in sorted(extra.items())))
+    evidence = metadata.get("evidence")
+    if isinstance(evidence, Mapping) and evidence:
+        fact("figures", "\n".join(f"{shown(str(name))} = {shown(figure(each))}" for name, each in evidence.items()))
+    if metadata.get("remedy"):
+        fact("to do", shown(str(metadata["remedy"])))
+    if metadata.get("link"):
+        fact("link", shown(str(metadata["link"])))
+    fact("since", _since(episode, now))
+    times = f"{episode.times} times" if episode.times > 1 else "once"
+    last = f", last {words.moment(datetime.fromisoformat(episode.last_told_at))}" if episode.times > 1 else ""
+    fact("raised", times + last)
+    if over:
+        fact("ended", _ended(episode, now))
+    elif episode.ends_at and page.labels.get("rule"):
+        fact("ends", "when its rule says so, or it is resolved")
+    elif episode.ends_at:
+        expected = " unless it is raised again" if episode.expected_end else ""
+        fact("ends", words.moment(datetime.fromisoformat(episode.ends_at)) + expected)
+    if episode.acknowledged_by:
+        at = words.moment(datetime.fromisoformat(row["acknowledged_at"]))
+        fact("acknowledged", f"by {shown(episode.acknowledged_by)}, {at}")
+    if not over:
+        fact("notified", notifications_text(page.listed.notifications))
+    fact("store", page.store)
+    return table
+
+
+def _notice(row: Row) -> Iterator[Padding]:
+    """`12:00:03  desk  firing: first message of the group`, and beneath it each channel with its tries."""
+    out = Text(f"{words.moment(datetime.fromisoformat(row['at']))}  ").append(shown(row["receiver"]), style="bold")
+    count = row["firing_count"] + row["resolved_count"]
+    among = f", among {count:,} alerts" if count > 1 else ""
+    unsure = "" if row["by_name"] else " (presumably: the log keeps only the first ids of so many)"
+    why = "" if row["reason"] == row["kind"] else f": {shown(row['reason'])}"
+    yield _indented(out.append(f"  {row['kind']}{among}{unsure}{why}"), 2)
+    for send in row["sends"]:
+        yield _indented(Text(shown(send["channel"])).append("  ").append(_send(send)), 6)
+        if len(send["tries"]) == 1 and send["status"] == "sent":
+            continue
+        for each in send["tries"]:
+            began = words.moment(datetime.fromisoformat(each["started_at"]))
+            outcome = str(each["outcome"] or "under way, or its node died").replace("_", " ")
+            error = f": {shown(each['error'])}" if each["error"] else ""
+            yield _indented(Text(f"{began}  try {each['number']}: {outcome}{error}", style="dim"), 8)
+    if not row["sends"]:
+        yield _indented(Text("the receiver has no channel", style="red"), 6)
+
+
+def _indented(text: Text, by: int) -> Padding:
+    return Padding(text, (0, 0, 0, by))
+
+
+def _send(send: Row) -> Text:
+    """`slack-12ab sent 12:00:04`, `failed: HTTP 404 (3 tries)`"""
+    status, tries = str(send["status"]), len(send["tries"])
+    named = f"{shown(send['channel'])} " if "receiver" in send else ""
+    text = Text(named).append(_NOT_SENT.get(status, status), style=_OUTCOMES.get(status, ""))
+    if status == "sent":
+        text.append(f" {words.moment(datetime.fromisoformat(send['ended_at']))[11:]}")
+    count = f" ({tries} tries)" if tries > 1 else ""
+    error = f": {shown(send['error'])}" if send["error"] and status != "sent" else ""
+    return text.append(f"{count}{error}")
+
+
+def _untold(rows: Sequence[Row]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        receiver = shown(row["receiver"] or "all")
+        table.add_row(f"  {words.moment(datetime.fromisoformat(row['at']))}", Text(receiver), Text(why_not(row)))
+    return table
+
+
+def _next(page: Shown, *, over: bool) -> list[tuple[str, str]]:
+    episode = page.listed.episode
+
+    def typed(verb: str, meaning: str) -> tuple[str, str]:
+        return words.command(f"alerts {verb}", [episode.alert_id], page.option), meaning
+
+    commands = [] if over else [typed("resolve", "resolves it")]
+    if not over and not episode.acknowledged_by:
+        commands.insert(0, typed("ack", "acknowledges it: no repeats, no escalation"))
+    if page.known:
+        commands.append((words.command("show", [episode.optimization_id], page.option), "the optimization"))
+    return commands or [(f"o9 alerts list{page.option}", "what fires")]
+
+
+def _level(level: str) -> Text:
+    return Text(level, style=LEVELS[level])
+
+
+def _title(title: str) -> str:
+    return shown(title).strip() or UNTITLED
+
+
+def _over(episode: Episode, now: datetime) -> datetime | None:
+    if episode.resolved_at is not None:
+        return datetime.fromisoformat(episode.resolved_at)
+    ends_at = None if episode.ends_at is None else datetime.fromisoformat(episode.ends_at)
+    return ends_at if ends_at is not None and ends_at <= now else None
+
+
+def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool = False) -> Text:
+    """`2026-01-31 12:00:00, 2 h 04 min`; bare: without how long that is."""
+    begins = datetime.fromisoformat(episode.starts_at)
+    over = _over(episode, now)
+    lasting = (over or now) - begins
+    out = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
+    return Text((_short(begins, now) if short else words.moment(begins)) + out * (not bare))
+
+
+def _ended(episode: Episode, now: datetime, *, short: bool = False) -> Text:
+    ended = _over(episode, now)
+    assert ended is not None
+    by = f", {shown(ended_by_text(episode.resolved_by))}" if episode.resolved_by else ""
+    return Text((_short(ended, now) if short else words.moment(ended)) + by)
+
+
+def _and_more(entry: Row) -> str:
+    more = entry["firing_count"] + entry["resolved_count"] - 1
+    return f" and {more:,} more" if more > 0 else ""
+
+
+def _short(at: datetime, now: datetime) -> str:
+    """Without the year where that is this one."""
+    text = words.moment(at)[:-3]
+    return text[5:] if at.astimezone().year == now.astimezone().year else text

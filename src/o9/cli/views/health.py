@@ -1,0 +1,141 @@
+"""What `health` looks like: the result first, then each part with its checks. Pure: from reports to renderables.
+
+Contract. Fits 60 columns and more. A remedy stands beneath the check that it is for; what a report says beside its
+checks, because a rule has said it, comes last. Nothing is said twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from o9.cli.console import plain_table
+from o9.cli.escape import shown
+from o9.cli.views import words
+from o9.cli.views.bars import bar
+from o9.health.checks.check import PARTS
+from o9.health.grades import VERDICT, Verdict, verdict_of
+from o9.health.verdict_words import NOT_JUDGED, paragraphs
+from o9.model.optimization import OptimizationHealthReport, OptimizationState
+from o9.model.states import HealthStatus
+
+BAR_WIDTH = 20
+PART_WIDTH = max(map(len, PARTS)) + 2
+NAME_WIDTH = 34  # of a check; longer ones are folded
+ROOM_FOR_SCORES = 84  # what a list of reports needs beside the ids, to show the parts and whole moments
+_COLOURS = {
+    HealthStatus.HEALTHY: "green",
+    HealthStatus.WARNING: "yellow",
+    HealthStatus.CRITICAL: "red",
+    HealthStatus.UNKNOWN: "dim",
+}
+Check = Mapping[str, Any]
+
+
+def result_lines(verdict: Verdict | None) -> list[RenderableType]:
+    """`result: ✓ CONFIRMED: held out, it earned 0.62 a year`, and below it what that rests on."""
+    if verdict is None:
+        return [Text(f"result: {NOT_JUDGED}", style="bold")]
+    line = Text("result: ", style="bold").append_text(words.result(verdict))
+    return [line, *(Padding(Text(shown(text)), (0, 0, 0, 2)) for text in paragraphs(verdict))]
+
+
+def health_line(report: OptimizationHealthReport) -> Text:
+    """`health: critical, for its performance (0.00)`: the weakest of four scores, of which the result is one."""
+    status, scores = report.overall_status, {part: getattr(report, f"{part}_score") for part in PARTS}
+    unknown = [part for part, score in scores.items() if score is None]
+    why = ""
+    if status is HealthStatus.UNKNOWN and len(unknown) < len(PARTS):
+        why = f", as its {' and '.join(unknown)} cannot be known; all that is known is good"
+    elif status in (HealthStatus.WARNING, HealthStatus.CRITICAL):
+        weakest = min((part for part in PARTS if scores[part] is not None), key=lambda part: scores[part])
+        why = f", for its {weakest} ({scores[weakest]:.2f})"
+        why += "" if weakest == "validity" else "; the result is judged apart from that"
+    return Text.assemble(("health: ", "bold"), (status.value, f"bold {_COLOURS[status]}"), why)
+
+
+def health_view(
+    state: OptimizationState, report: OptimizationHealthReport, checks: Sequence[Check]
+) -> list[RenderableType]:
+    """The page of `o9 health ID`."""
+    names = dict.fromkeys(filter(None, (state.name, state.optimization_id)))
+    page: list[RenderableType] = [Text("  ".join(map(shown, names)))]
+    page += [*result_lines(verdict_of(checks)), health_line(report), Text()]
+    width = min(NAME_WIDTH, max((len(_short(check)) for check in checks), default=0))
+    troubled = {str(issue).partition(": ")[0] for issue in report.issues}
+    for part in PARTS:
+        mine = [check for check in checks if check["name"].partition(".")[0] == part]
+        page += [_part(report, part), _checks_of(mine, width, troubled), Text()]
+    said = {f"{check['name']}: {check[key]}" for check in checks for key in ("words", "remedy")}
+    for title, entries, style in (
+        ("Issues", report.issues, "bold red"), ("Recommendations", report.recommendations, "bold"),
+    ):  # fmt: skip
+        if others := [str(entry) for entry in entries if str(entry) not in said]:
+            lines = [Padding(Text(shown(entry)), (0, 0, 0, 2)) for entry in others]
+            page += [Text(title, style=style), *lines, Text()]
+    return page[:-1]
+
+
+def reports_view(
+    reports: Sequence[OptimizationHealthReport], width: int, verdicts: Mapping[str, Verdict] | None = None
+) -> Table:
+    """The last report of each, the newest first. On a narrow terminal the parts give way, never an id.
+
+    verdicts: by id, of those that were judged.
+    """
+    ids = max(words.width_of(shown(report.optimization_id)) for report in reports)
+    parts = PARTS if width >= ids + ROOM_FOR_SCORES else ()
+    table = plain_table("id", "result", "health", *parts, "judged", right=parts)
+    for report in reports:
+        status = report.overall_status
+        scores = [_score(getattr(report, f"{part}_score"), getattr(report, f"{part}_status")) for part in parts]
+        table.add_row(
+            Text(shown(report.optimization_id)),
+            words.grade((verdicts or {}).get(report.optimization_id)),
+            Text(status.value, style=_COLOURS[status]),
+            *scores,
+            words.moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
+        )
+    for column in table.columns[1:]:
+        column.no_wrap = True
+    return table
+
+
+def _part(report: OptimizationHealthReport, part: str) -> Text:
+    """`validity      0.41  ████████▎             critical`"""
+    score, status = getattr(report, f"{part}_score"), getattr(report, f"{part}_status")
+    drawn = bar(score or 0.0, BAR_WIDTH).ljust(BAR_WIDTH) if score is not None else " " * BAR_WIDTH
+    line = Text(part.ljust(PART_WIDTH), style="bold")
+    line.append(_score(score, status)).append(f"  {drawn}  ", style=_COLOURS[status])
+    return line.append(status.value, style=_COLOURS[status])
+
+
+def _checks_of(checks: Sequence[Check], width: int, troubled: Collection[str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=width + 2, overflow="fold")
+    table.add_column(width=len("unknown"), justify="right")
+    table.add_column()
+    for check in checks:
+        said_above = check["name"] == VERDICT and verdict_of([check]) is not None
+        told = Text("the result above" if said_above else shown(check["unknown"] or check["words"]))
+        is_issue = check["name"] in troubled
+        if is_issue and check["remedy"] and not said_above:
+            told.append(f"\n→ {shown(check['remedy'])}", style="italic")
+        score = Text("unknown" if check["score"] is None else f"{check['score']:.2f}")
+        score.stylize("dim" if check["score"] is None else "yellow" if is_issue else "green")
+        table.add_row(f"  {shown(_short(check))}", score, told)
+    return table
+
+
+def _short(check: Check) -> str:
+    """Without its part, beneath which it stands."""
+    return str(check["name"]).partition(".")[2]
+
+
+def _score(score: float | None, status: HealthStatus) -> Text:
+    return Text(f"{words.NOTHING:>4}" if score is None else f"{score:.2f}", style=_COLOURS[status])

@@ -1,0 +1,68 @@
+"""What happened to optimizations, in the order of time: the transitions, and what people asked for between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from o9.cli.escape import shown
+from o9.cli.views.words import cause, moment
+from o9.model.states import VERBS, Intent
+from o9.store.optimizations.transitions import Cause
+from o9.store.store import Store
+
+Event = Mapping[str, Any]  # a row of the table `transition`, or of `intent`
+
+
+class News:
+    """What has happened in the store since it was made, or since the last look; in order."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._change = store.last_change()
+        self._transition = store.last_transition()
+
+    def look(self) -> list[Event]:
+        intents: Counter[str] = Counter()
+        moves = 0
+        while changes := self._store.changes(self._change):
+            self._change = changes[-1]["id"]
+            intents.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
+            moves += sum(row["kind"] in ("transition", "ended") for row in changes)
+        # As many as the changes name: before a later one there may be an intent that is only read by the next look.
+        transitions = self._store.transitions_since(self._transition, limit=moves) if moves else []
+        if transitions:
+            self._transition = transitions[-1]["id"]
+        asked = [row for name, count in intents.items() for row in self._store.intents(name)[-count:]]
+        return merged(transitions, asked)
+
+
+def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
+    """Both in the order of time. An intent that moved it at once is shown by its transition, which names who had it."""
+    moves = list(transitions)
+    moved = {(row["optimization_id"], row["at"]) for row in moves if row["cause"] == Cause.PERSON.value}
+    intents = [row for row in asked if (row["optimization_id"], row["at"]) not in moved]
+    return sorted([*moves, *intents], key=lambda row: (row["at"], "to_status" in row))
+
+
+def event_line(event: Event, *, of_many: bool = False) -> str:
+    """`2026-01-31 12:00:00  running (hook): why`, or `… asked to pause by o9, ann@desk`."""
+    at = moment(datetime.fromisoformat(event["at"]))
+    whose = f"{shown(event['optimization_id'])}  " if of_many else ""
+    return f"{at}  {whose}{event_text(event, came=of_many)}"
+
+
+def event_text(event: Event, *, came: bool) -> str:
+    """The same without when and to whom; `came`: from which status."""
+    if "intent" in event:
+        return intent_text(event)
+    before = f"{event['from_status']} → " if came and event["from_status"] else ""
+    why = f": {shown(cause(event['message']))}" if event["message"] else ""
+    return f"{before}{event['to_status']} ({event['cause']}){why}"
+
+
+def intent_text(event: Event) -> str:
+    """`asked to pause by o9, ann@desk`"""
+    return f"asked to {VERBS[Intent(event['intent'])]} by {shown(event['by'])}"

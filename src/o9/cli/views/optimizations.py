@@ -1,0 +1,319 @@
+"""What `list`, `show`, `trials` and the end of a run look like. Pure: from records to renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from o9.cli.console import plain_table
+from o9.cli.escape import shown
+from o9.cli.session.follow import Crew, is_parked, is_watched
+from o9.cli.views import words
+from o9.cli.views.history import Event, intent_text, merged
+from o9.health.grades import Verdict
+from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs, sentence
+from o9.lifecycle.effect import direction_of, is_better
+from o9.model.optimization import DEMONSTRATION, OptimizationState, baseline_of, strategy_of, target_of
+from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
+from o9.model.trial import Trial
+from o9.store.optimizations.queries import Holding
+
+WIDE = 118  # from here on, everything fits beside each other
+NARROWEST_REST = 40  # what a list needs beside the ids
+MOST_RESULTS = 10  # of which each has its reason; more have their grades in the table
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is shown of one optimization."""
+
+    state: OptimizationState
+    holding: Holding | None = None
+    transitions: Sequence[Event] = ()
+    trial_counts: Mapping[str, int] = field(default_factory=dict)
+    best: Trial | None = None
+    asked: Sequence[Event] = ()
+    crew: Crew = field(default_factory=Crew)
+    store: str = ""
+    option: str = ""
+    verdict: Verdict | None = None
+
+
+def list_view(
+    states: Sequence[OptimizationState],
+    width: int,
+    lost: Collection[str] = (),
+    verdicts: Mapping[str, Verdict] | None = None,
+) -> Table:
+    """Newest first, as given. On a narrow terminal the type and the time give way, then the name; never an id.
+
+    lost: ids of those that nobody works on, whatever their status says. verdicts: by id, of those that were judged;
+    without any there is no column for them.
+    """
+    wide = width >= WIDE
+    judged = ["result"] if verdicts else []
+    headings = ("id", "name", *(["type"] if wide else []), "status", "steps", "best", *judged)
+    table = plain_table(*headings, right=("steps", "best"))
+    if wide:
+        table.add_column("created")
+    for state in states:
+        table.add_row(
+            Text(shown(state.optimization_id)),
+            Text(shown(_name(state)), no_wrap=True, overflow="ellipsis"),
+            *([state.optimization_type.value] if wide else []),
+            words.status(state.status, doubtful=state.optimization_id in lost),
+            words.steps(state),
+            words.number(words.best_value(state)),
+            *([words.grade(verdicts.get(state.optimization_id))] if verdicts else []),
+            *([words.moment(state.created_at)] if wide else []),
+        )
+    longest = max(words.width_of(shown(state.optimization_id)) for state in states)
+    for index, column in enumerate(table.columns):
+        column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
+    return table
+
+
+def _name(state: OptimizationState) -> str:
+    return f"{state.name} (demonstration)" if strategy_of(state.metadata) == DEMONSTRATION else state.name
+
+
+def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[Trial], width: int) -> Table:
+    """The trials in order, the best marked with a star and put first where it is not among them."""
+    numbers = ("trial", "step", "value", "time")
+    outside = best is not None and all(trial.number != best.number for trial in trials)
+    listed = [best, *trials] if best is not None and outside else trials
+    measured = any(trial.metrics for trial in listed)
+    own = ["metrics"] if measured else []
+    table = plain_table("", "trial", "step", "state", "value", "time", "parameters", *own, right=numbers)
+    for heading in table.columns[:6]:
+        heading.no_wrap = True
+    for trial in listed:
+        is_best = best is not None and trial.number == best.number
+        told = words.parameters(trial.parameters)
+        if trial.error:
+            told += f"  {shown(' '.join(trial.error.split())[:160])}"
+        table.add_row(
+            "★" if is_best else "",
+            str(trial.number),
+            str(trial.step),
+            trial.state.value,
+            words.number(trial.value),
+            words.duration(trial.duration_seconds),
+            Text(told),
+            *([Text(words.parameters(trial.metrics) if trial.metrics else "")] if measured else []),
+            style="bold green" if is_best else _STYLES.get(trial.state, "red"),
+            end_section=outside and is_best,
+        )
+    return table
+
+
+_STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
+
+
+def summary_view(records: Sequence[Record], width: int) -> Table:
+    """How each of a run came out. On a narrow terminal the baseline gives way to the improvement over it."""
+    wide = width >= WIDE
+    judged = any(record.verdict for record in records)
+    headings = ["id", "status", *(["result"] if judged else []), "best", *(["baseline"] if wide else [])]
+    headings += ["improvement", "trials", "time"]
+    table = plain_table(*headings, right=("best", "baseline", "improvement", "trials", "time"))
+    for record in records:
+        state = record.state
+        table.add_row(
+            Text(shown(state.optimization_id)),
+            words.status(state.status),
+            *([words.grade(record.verdict)] if judged else []),
+            words.number(words.best_value(state)),
+            *([words.baseline(state)] if wide else []),
+            words.improvement(state),
+            words.of_trials(record.trial_counts),
+            words.duration(state.execution_time or None),
+        )
+    return table
+
+
+def results_view(records: Sequence[Record]) -> list[RenderableType]:
+    """What may be believed of each: its grade and the reason first; of a single one also what that rests on."""
+    judged = [record for record in records if record.verdict is not None]
+    if not judged or len(judged) > MOST_RESULTS:
+        return []
+    page: list[RenderableType] = []
+    for record in judged:
+        assert record.verdict is not None
+        line = words.result(record.verdict)
+        page.append(line if len(records) == 1 else Text(f"{words.title(record.state)}  ").append_text(line))
+        below = paragraphs(record.verdict)
+        if len(records) > 1:
+            below = [record.verdict.words, sentence(forecast_sentence(record.verdict))]
+        page += [_indented(text) for text in below if text]
+    return [*page, Text()]
+
+
+def record_view(record: Record, width: int) -> list[RenderableType]:
+    """The page of `o9 show`."""
+    state = record.state
+    page: list[RenderableType] = [Text(words.title(state), style="bold")]
+    if state.description:
+        page += [Text(shown(line)) for line in state.description.splitlines()]
+    page += [Text(), *results_view([record]), _facts(record), Text()]
+    for title, entries, style in (("Issues", state.issues, "red"), ("Warnings", state.warnings, "yellow")):
+        if entries:
+            page += [
+                Text(title, style=f"bold {style}"),
+                *[_indented(line) for entry in entries for line in words.bare(str(entry)).splitlines()],
+                Text(),
+            ]
+    if record.transitions:
+        page += [Text("History", style="bold"), _history(merged(record.transitions, record.asked)), Text()]
+    page += [Text(line) for line in words.aligned(next_commands(record), width)]
+    return page
+
+
+def next_commands(record: Record) -> list[tuple[str, str]]:
+    """What a reader of this record would type next."""
+
+    def typed(verb: str, meaning: str) -> tuple[str, str]:
+        return words.command(verb, [record.state.optimization_id], record.option), meaning
+
+    if is_watched(record.state):
+        return (
+            [typed("watch", "follows it")] if record.state.status not in ENDED else [typed("trials", "what was tried")]
+        )
+    status, holding, tried = record.state.status, record.holding, typed("trials", "what was tried")
+    if status is OptimizationStatus.COMPLETED:
+        return [tried]
+    if status in ENDED:
+        where = "behind its last step" if record.state.completed_steps else "from the beginning"
+        return [tried, typed("retry", f"queues it once more, as a new one, {where}")]
+    if holding is not None and Intent(holding.intent) in FINAL_INTENTS and not record.crew.lost(holding):
+        return [typed("watch", "follows it to its end"), tried]
+    if holding is not None and holding.intent == Intent.HOLD.value:
+        return [typed("start", "queues it"), tried]
+    if status is OptimizationStatus.CREATED:
+        return [typed("run --resume", "runs it now"), tried]
+    if is_parked(record.state):
+        again = [typed("resume", "queues it again")] if record.crew.takers(record.state.optimization_id) else []
+        return [*again, typed("run --resume", "goes on here, behind the last committed step"), tried]
+    if record.crew.lost(holding):
+        return [typed("run --resume", "goes on behind the last committed step"), tried]
+    return [typed("watch", "follows it"), typed("pause", "frees its slot behind the step that runs"), tried]
+
+
+def _facts(record: Record) -> Table:
+    state, holding = record.state, record.holding
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(label: str, value: str | Text) -> None:
+        table.add_row(label, Text(value) if isinstance(value, str) else value)
+
+    row("id", shown(state.optimization_id))
+    row("type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}")
+    row("objective", _objective(state))
+    row("status", _status(state, holding, record.crew))
+    row("progress", f"{words.percent(state.progress)}, step {words.steps(state)}")
+    row("created", words.moment(state.created_at))
+    if state.started_at:
+        row("started", words.moment(state.started_at))
+    if state.completed_at:
+        row("ended", f"{words.moment(state.completed_at)}, after {words.duration(state.execution_time)} of work")
+    elif state.execution_time:
+        row("worked", words.duration(state.execution_time))
+    row("best", _result(record))
+    if state.optimized_parameters:
+        row("parameters", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in state.optimized_parameters.items()))
+    if record.best is not None and record.best.metrics:
+        row("metrics", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in record.best.metrics.items()))
+    if record.verdict is None and record.trial_counts and state.status in ENDED:
+        judge = words.command("health", [state.optimization_id], record.option)
+        row("result", f"{NOT_JUDGED}; `{judge}` judges it")
+    if record.trial_counts:
+        row("trials", words.of_trials(record.trial_counts))
+    if holding and holding.prefect_run_id:
+        row("Prefect run", f"{holding.prefect_run_id} (attempt {holding.attempt})")
+    row("store", record.store)
+    return table
+
+
+def _objective(state: OptimizationState) -> str:
+    strategy = strategy_of(state.metadata)
+    parts = [str(state.metadata.get("objective", "the demonstration of its type"))]
+    if strategy == DEMONSTRATION:
+        parts[0] += " (a demonstration: nothing to optimize was named)"
+    elif strategy not in ("default", "optuna"):
+        return f"strategy {strategy}"
+    parts.append(str(state.metadata.get("direction", "maximize")))
+    parts.append(f"sampler {state.metadata.get('sampler', 'tpe')}")
+    if "seed" in state.metadata:
+        parts.append(f"seed {state.metadata['seed']}")
+    return ", ".join(parts)
+
+
+def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Text:
+    lost = crew.lost(holding)
+    text = words.status(state.status, doubtful=bool(lost))
+    if holding is None or state.status in ENDED:
+        return text
+    remarks = []
+    if lost:
+        then = "records how it ended" if is_watched(state) else "lets it go on"
+        remarks.append(f"{lost}; an aggregator, once one runs, {then}")
+    elif holding.lease_node:
+        remarks.append(f"held by {holding.lease_node}")
+    if holding.unmet:
+        remarks.append(f"waits for {holding.unmet} other{'s' if holding.unmet > 1 else ''} to complete first")
+    if holding.intent == Intent.HOLD.value:
+        remarks.append("held back until somebody starts it")
+    elif holding.intent != Intent.RUN.value and not is_parked(state):
+        by = f" by {holding.intent_by}" if holding.intent_by else ""
+        remarks.append(f"asked to {VERBS[Intent(holding.intent)]}{by}")
+    return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")
+
+
+def _result(record: Record) -> str:
+    state = record.state
+    value = words.best_value(state)
+    if value is None:
+        return "nothing has succeeded" if state.status in ENDED else "nothing yet"
+    parts = [words.number(value) + (f" in trial {record.best.number}" if record.best else "")]
+    if baseline_of(state) is not None:
+        parts.append(f"baseline {words.baseline(state)} (improvement {words.improvement(state)})")
+    if (target := target_of(state)) is not None:
+        reached = not is_better(target, value, direction_of(state))
+        parts.append(f"target {words.number(target)} {'reached' if reached else 'not reached'}")
+    return ", ".join(parts)
+
+
+def _history(events: Sequence[Event]) -> Table:
+    """One line for each event, what was said of it beneath. Fits 80 columns with whole Prefect run ids."""
+    table = plain_table("time", "status", "cause", "Prefect run")
+    moments = [datetime.fromisoformat(row["at"]).astimezone() for row in events]
+    one_day = len({at.date() for at in moments}) == 1
+    for row, at in zip(events, moments, strict=True):
+        when = words.moment(at, milliseconds=True)
+        when = when[11:] if one_day else when
+        if "intent" in row:
+            table.add_row(when, "", "", Text(intent_text(row), style="dim"))
+            continue
+        told = Text(row["prefect_run_id"] or "")
+        attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
+        if remark := ": ".join(part for part in (attempt, words.cause(row["message"])) if part):
+            told.append(("\n" if told else "") + shown(remark), style="dim")
+        table.add_row(
+            when,
+            words.status(OptimizationStatus(row["to_status"])),
+            row["cause"],
+            told,
+        )
+    return table
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(shown(text)), (0, 0, 0, 2))

@@ -1,0 +1,381 @@
+"""What `stats`, `trends` and `rankings` look like. Pure: from what `OptimizationStatistics` says to renderables.
+
+Contract. Fits 60 columns and more. What is unknown is a dash or a dot, and its reason is told beneath.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from o9.cli.console import plain_table
+from o9.cli.escape import shown
+from o9.cli.views import words
+from o9.cli.views.bars import bar, fitted, group_size, sparkline
+from o9.model.states import OptimizationStatus
+from o9.statistics.statistics import DAYS_SHOWN
+from o9.store.statistics.rankings import MAXIMIZE, STATE_FIGURES
+
+Figures = Mapping[str, Any]
+GROUPS_SHOWN = 10
+WIDEST_BAR = 30
+MOST_SHOWN = 1_000.0  # shares: what is more is told in powers of ten
+WIDE = 80  # from here on, waits and improvements have their columns
+NARROWEST_BAR, NARROWEST_NAME, STATUS_WIDTH, GAP = 6, 12, 12, 2
+_SPREADS = {
+    "duration_seconds": "time of running",
+    "performance_improvement": "improvement",
+    "waiting_seconds": "time in the queue",
+}
+_QUEUE = {
+    "queued": "queued",
+    "claimed": "about to start",
+    "waiting_for_others": "waits for others",
+    "held": "held back",
+}
+
+
+def percent_more(share: float | None) -> str:
+    """`+12.3 %`; in powers of ten where it is beyond all measure."""
+    if share is None:
+        return words.NOTHING
+    return f"{100 * share:+.1f} %" if abs(share) < MOST_SHOWN else f"{100 * share:+.2g} %"
+
+
+def share_of(rate: float | None) -> str:
+    return words.NOTHING if rate is None else words.percent(rate)
+
+
+def plain_number(value: float | None) -> str:
+    """Four significant digits, and no more of them than it has."""
+    return words.NOTHING if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+# Statistics
+
+
+def statistics_view(told: Figures, today: date, width: int) -> list[RenderableType]:
+    """The page of `o9 stats`. `today` is the last of the days shown, in UTC."""
+    total, by_status = told["total_optimizations"], told["by_status"]
+    running, waiting = told["active_optimizations"], by_status.get("created", 0)
+    page: list[RenderableType] = [
+        Text(
+            f"{total:,} optimization{'' if total == 1 else 's'}: {running:,} at work, {waiting:,} waiting",
+            style="bold",
+        ),
+        Text(),
+        _by_status(by_status, total, width),
+        Text(),
+        *_ended(told),
+        Text(),
+        _groups(told, width),
+        Text(),
+        Text(f"The last {DAYS_SHOWN} days (UTC)", style="bold"),
+        _days(told["by_day"], today),
+        *_now(told),
+    ]
+    return page
+
+
+def _by_status(by_status: Mapping[str, int], total: int, width: int) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    room = max(8, min(WIDEST_BAR, width - 40))
+    for status in OptimizationStatus:
+        if count := by_status.get(status.value, 0):
+            coloured = words.status(status)
+            table.add_row(
+                coloured, f"{count:,}", _percent_of(count, total), Text(bar(count / total, room), style=coloured.style)
+            )
+    return table
+
+
+def _ended(told: Figures) -> list[RenderableType]:
+    ended = sum(each["count"] for each in told["ended"]["status"].values())
+    if told["success_rate"] is None:
+        return [Text("Nothing has ended yet, so there are no rates, durations and improvements.", style="dim")]
+    rates = f"{share_of(told['success_rate'])} completed, {share_of(told['failure_rate'])} failed or timed out, "
+    page: list[RenderableType] = [
+        Text(f"Of {ended:,} that ended: {rates}{share_of(told['cancelled_rate'])} cancelled"),
+        Text(),
+    ]
+    table = plain_table(
+        "", "mean", "10 %", "median", "90 %", "count", right=("mean", "10 %", "median", "90 %", "count")
+    )
+    known = {name: told[name] for name in _SPREADS if told[name]["mean"] is not None}
+    for name, each in known.items():
+        shape = percent_more if name == "performance_improvement" else words.duration
+        figures = [shape(each[key]) for key in ("mean", "p10", "median", "p90")]
+        table.add_row(_SPREADS[name], *figures, f"{each['count']:,}")
+    page += [table] if known else []
+    page += [Text(f"{_SPREADS[n]} unknown: {told[n]['reason']}") for n in _SPREADS if n not in known]
+    error = told["quantiles"]["relative_error"]
+    page += [
+        Text(
+            f"10 %: a tenth is no more than that. Means are exact, the rest within {words.percent(error)}.", style="dim"
+        )
+    ]
+    return page
+
+
+def _groups(told: Figures, width: int) -> Table:
+    columns = _GROUP_COLUMNS if width >= WIDE else _GROUP_COLUMNS[:1]
+    numbers = ("all", "ended", "done", *(heading for heading, _ in columns))
+    table = plain_table("", *numbers, right=numbers)
+    for number, by in enumerate(("type", "strategy", "priority")):
+        counts: dict[str, int] = told[f"by_{by}"]
+        most_first = sorted(counts, key=lambda name: (-counts[name], name))
+        ordered = list(reversed(counts)) if by == "priority" else most_first
+        if number:
+            table.add_row()
+        table.add_row(Text(by, style="bold"))
+        for name in ordered[:GROUPS_SHOWN]:
+            table.add_row(f"  {shown(name)}", f"{counts[name]:,}", *_group(told["ended"][by].get(name), columns))
+        if hidden := len(ordered) - GROUPS_SHOWN:
+            table.add_row(f"  … and {hidden} more, with --json", style="dim") if hidden > 0 else None
+    return table
+
+
+_GROUP_COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
+    ("run\n(median)", lambda ended: words.duration(ended["duration_seconds"]["median"])),
+    ("wait\n(median)", lambda ended: words.duration(ended["waiting_seconds"]["median"])),
+    ("improved\n(mean)", lambda ended: percent_more(ended["performance_improvement"]["mean"])),
+)
+
+
+def _group(ended: Figures | None, columns: Sequence[tuple[str, Callable[[Figures], str]]]) -> list[str]:
+    if ended is None or not ended["count"]:
+        return ["0"]
+    return [f"{ended['count']:,}", share_of(ended["success_rate"]), *(shape(ended) for _, shape in columns)]
+
+
+def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
+    days = [(today - timedelta(days=back)).isoformat() for back in range(DAYS_SHOWN - 1, -1, -1)]
+    counts = [by_day[day]["count"] if day in by_day else 0 for day in days]
+    rates = [by_day[day]["success_rate"] if day in by_day else None for day in days]
+    most = max(counts)
+    if not most:
+        return Text("  nothing ended", style="dim")
+    busiest = days[counts.index(most)]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(min_width=DAYS_SHOWN)
+    table.add_row("  ended", Text(sparkline(counts, 0, most), style="cyan"), f"{sum(counts):,}, most {busiest[5:]}")
+    known = [rate for rate in rates if rate is not None]
+    table.add_row("  completed", Text(sparkline(rates, 0, 1), style="green"), _from_to(known, words.percent))
+    table.add_row("", Text(f"{days[0][5:]}{days[-1][5:]:>{DAYS_SHOWN - 5}}", style="dim"), "")
+    return table
+
+
+def _now(told: Figures) -> list[RenderableType]:
+    """How long what is not over has been as it is."""
+    rows = [(name, each) for name, each in told["now"].items() if name != "created" and each["count"]]
+    queue, created = told["queue"], told["now"]["created"]
+    kinds = [(words_, queue[name]) for name, words_ in _QUEUE.items() if queue[name]["count"]]
+    if queue["looked_at"] < queue["of"]:
+        rows.append(("created", created))
+        kinds = [(f"  of the first {queue['looked_at']}: {name}", each) for name, each in kinds]
+    rows += kinds
+    if not rows:
+        return []
+    table = plain_table("  ", "count", "longest", "mean", right=("count", "longest", "mean"))
+    for name, each in rows:
+        spans = (words.duration(each["longest_seconds"]), words.duration(each["mean_seconds"]))
+        table.add_row(f"  {name}", f"{each['count']:,}", *spans)
+    page: list[RenderableType] = [Text(), Text("Now", style="bold"), table]
+    if any(each["mean_seconds"] is None for _, each in rows):
+        page.append(Text("Of many only those created first are looked at, and no mean is given.", style="dim"))
+    return page
+
+
+# Trends
+
+
+def _duration_more(slope: float) -> tuple[str, str]:
+    return f"{'-' if slope < 0 else '+'}{words.duration(abs(slope))}", ""
+
+
+def _points(slope: float) -> tuple[str, str]:
+    return f"{100 * slope:+.2f}", " points"
+
+
+def _signed(slope: float) -> tuple[str, str]:
+    return f"{slope:+.3g}", ""
+
+
+# How each is called, how it reads, and how a change of it reads, with its unit.
+_TRENDS: dict[str, tuple[str, Callable[[float], str], Callable[[float], tuple[str, str]]]] = {
+    "count": ("ended", plain_number, _signed),
+    "success_rate": ("completed", words.percent, _points),
+    "mean_duration_seconds": ("time of running", words.duration, _duration_more),
+    "mean_improvement": ("improvement", percent_more, _points),
+}
+_LABEL = max(len(label) for label, _, _ in _TRENDS.values()) + 2
+
+
+def trends_view(told: Figures, days: float, width: int) -> list[RenderableType]:
+    """The page of `o9 trends`: for each figure its course, its bounds, and where it is going."""
+    windows, window, found = told["windows"], told["window"], told["trends"]
+    room = max(8, min(WIDEST_BAR * 2, width - _LABEL - 24))
+    each = group_size(len(windows), room)
+    reasons = {trend.get("reason") for trend in found.values()}
+    none = reasons.pop() if len(reasons) == 1 else None
+    page: list[RenderableType] = [Text(_range_of(windows, window, days), style="bold"), Text()]
+    for name, (label, shape, change) in _TRENDS.items():
+        values = [row[name] for row in windows]
+        known = [value for value in values if value is not None]
+        marks = Text(sparkline(fitted(values, room), *_scale(name, known)), style="cyan")
+        if each == 1 and not windows[-1]["is_over"]:
+            marks.stylize("dim", len(marks) - 1)
+        told_range = _from_to(known, shape) if known else "unknown"
+        page.append(Text.assemble(label.ljust(_LABEL), marks, f"  {told_range}"))
+        if none is None:
+            page.append(Padding(_direction(found[name], change, window), (0, 0, 0, _LABEL)))
+    notes = [f"No slopes: {none}." if none else f"Slopes: {told['method']} at {words.percent(told['confidence'])}."]
+    notes += [f"The last {window} is not over, and counts for no slope." if not windows[-1]["is_over"] else ""]
+    notes += [f"A mark is the mean of {each} {window}s." if each > 1 else ""]
+    notes += ["A point is a percentage point." if none is None else ""]
+    page += [Text(), Text(" ".join(filter(None, notes)), style="dim")]
+    return page
+
+
+def _range_of(windows: Sequence[Figures], window: str, days: float) -> str:
+    first, last = (starts.replace("T", " ") + (":00" if "T" in starts else "") for starts in _ends(windows))
+    reach = "The last day" if days == 1 else f"The last {days:g} days"
+    return f"{reach}, by {window} (UTC): {first}" + (f" to {last}" if last != first else "")
+
+
+def _ends(windows: Sequence[Figures]) -> tuple[str, str]:
+    return windows[0]["starts"], windows[-1]["starts"]
+
+
+def _scale(name: str, known: Sequence[float]) -> tuple[float, float]:
+    if name == "success_rate" or not known:
+        return 0.0, 1.0
+    return (min(known), max(known)) if name == "mean_improvement" else (0.0, max(known))
+
+
+def _direction(trend: Figures, change: Callable[[float], tuple[str, str]], window: str) -> Text:
+    """`rising: +2.5 a day (+0.3 to +4.7; 30 days)`"""
+    if trend["slope"] is None:
+        return Text(f"unknown: {trend['reason']}", style="dim")
+    (slope, unit), (low, _), (high, _) = (change(trend[end]) for end in ("slope", "low", "high"))
+    per = "an hour" if trend["per"] == "hour" else "a day"
+    return Text(f"{trend['direction']}: {slope}{unit} {per} ({low} to {high}; {trend['windows']} {window}s)")
+
+
+# Rankings
+
+_SHAPES: dict[str, Callable[[float], str]] = {
+    "performance_improvement": percent_more,
+    "execution_time": words.duration,
+    "waited_seconds": words.duration,
+    "completed_steps": plain_number,
+    "cpu_usage": lambda value: f"{value:.0f} %",
+    "memory_usage": lambda value: f"{value:,.0f} MiB",
+}
+_MEANINGS = {
+    "current_performance": "the best value of the objective",
+    "performance_improvement": "over the baseline",
+    "execution_time": "seconds of running",
+    "waited_seconds": "seconds in the queue",
+    "completed_steps": "steps",
+    "cpu_usage": "percent of one core",
+    "memory_usage": "MiB",
+}
+
+
+def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
+    """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
+    shape = _SHAPES.get(metric, words.number)
+    values = [shape(row["value"]) for row in rows]
+    id_width = max(words.width_of(shown(row["optimization_id"])) for row in rows)
+    value_width = max(len("value"), *map(len, values))
+    room = width - len("rank") - id_width - value_width - 3 * GAP  # for the bar, and what else there is room for
+    longest_name = max(words.width_of(shown(row["name"])) for row in rows)
+    name_width = min(longest_name, room - STATUS_WIDTH - NARROWEST_BAR - 2 * GAP)
+    wide = name_width >= min(longest_name, NARROWEST_NAME)
+    room -= name_width + STATUS_WIDTH + 2 * GAP if wide else 0
+    headings = ["rank", "id", *(["name", "status"] if wide else []), "value", ""]
+    bar_width = max(NARROWEST_BAR, min(WIDEST_BAR, room))
+    table = plain_table(*headings, right=("rank", "value"))
+    most = max(abs(row["value"]) for row in rows)
+    for row, value in zip(rows, values, strict=True):
+        share = abs(row["value"]) / most if most else 0.0
+        table.add_row(
+            f"{row['rank']}{'=' if row['tied'] > 1 else ''}",
+            Text(shown(row["optimization_id"])),
+            *([Text(shown(row["name"])), words.status(OptimizationStatus(row["status"]))] if wide else []),
+            value,
+            Text(bar(share, bar_width), style="cyan" if row["value"] >= 0 else "red"),
+        )
+    for column in table.columns:
+        column.no_wrap = column.header != "id" or room >= NARROWEST_BAR
+        column.overflow = "ellipsis" if column.header == "name" else "fold"
+    if wide:
+        table.columns[2].max_width = name_width
+    title = f"The best {len(rows):,} by {metric}. {_better(rows)}" if len(rows) > 1 else f"By {metric}. {_better(rows)}"
+    notes = [*_ties(rows), *(["Bars are as long as a value is far from 0."] if min(_values(rows)) < 0 else [])]
+    return [
+        Text(shown(title), style="bold"),
+        Text(),
+        table,
+        *([Text(), Text(" ".join(notes), style="dim")] if notes else []),
+    ]
+
+
+def _values(rows: Sequence[Figures]) -> list[float]:
+    return [row["value"] for row in rows]
+
+
+def _better(rows: Sequence[Figures]) -> str:
+    ways = {row["direction"] for row in rows}
+    if len(ways) > 1:
+        return "Some are maximized, some minimized: each by its own direction."
+    return "More is better." if MAXIMIZE in ways else "Less is better."
+
+
+def _ties(rows: Sequence[Figures]) -> list[str]:
+    """Only where not all that share a rank are on the page."""
+    shared: dict[int, tuple[int, bool]] = {row["rank"]: (row["tied"], row["tied_or_more"]) for row in rows}
+    here = {rank: sum(row["rank"] == rank for row in rows) for rank in shared}
+    told = [
+        f"Rank {rank} is shared by {'more than ' if more else ''}{tied:,}."
+        for rank, (tied, more) in shared.items()
+        if more or tied > here[rank]
+    ]
+    return told or (["= is a rank that several share."] if any(tied > 1 for tied, _ in shared.values()) else [])
+
+
+def metrics_view(metrics: Sequence[str]) -> Table:
+    """What `rankings` can be asked for."""
+    table = plain_table("metric", "what it is")
+    for name in metrics:
+        table.add_row(Text(shown(name)), _MEANINGS.get(name, "recorded by an objective, a strategy or from outside"))
+    return table
+
+
+def ranked_by(recorded: Sequence[str]) -> list[str]:
+    """The metrics that anything is ranked by, O9's own figures first."""
+    own = [name for name in STATE_FIGURES if name in recorded]
+    return [*own, *(name for name in recorded if name not in STATE_FIGURES)]
+
+
+# Words
+
+
+def _from_to(known: Sequence[float], shape: Callable[[float], str]) -> str:
+    low, high = shape(min(known)), shape(max(known))
+    return low if low == high else f"{low} to {high}"
+
+
+def _percent_of(count: int, total: int) -> str:
+    share = count / total
+    return "< 1 %" if 0 < share < 0.005 else words.percent(share)

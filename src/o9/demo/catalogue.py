@@ -1,0 +1,228 @@
+"""Every objective that O9 brings along, by name: what it optimizes, over which space, and where the code is.
+
+Contract. BUILTIN is data. Reading it imports neither numpy nor skfolio nor the functions; `load` imports one function,
+and only when it is asked to. `DEMONSTRATIONS` names the objective that runs for a type of optimization when a
+submission gives neither an objective nor a search space, and `demonstration_warning` is what its `warnings` then say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from o9.model.errors import OptimizationStrategyError
+from o9.model.states import OptimizationType
+from o9.model.trial import Evaluation
+
+Objective = Callable[[Mapping[str, Any]], float | Evaluation]
+
+DEMONSTRATION_WARNING = (
+    "Neither an objective nor a search space was given, so the built-in demonstration objective '{name}' is running: "
+    "{description}. Its results say nothing about your strategy. To optimize your own, set "
+    "metadata={{'objective': 'package.module:function', 'search_space': {{...}}}}."
+)
+
+
+@dataclass(frozen=True)
+class BuiltinObjective:
+    """One objective of the catalogue.
+
+    path: `package.module:function`, a plain function from a parameter mapping to a float or an Evaluation.
+    search_space: as `OptimizationState.metadata["search_space"]`.
+    description: reads on after "…: ", without a full stop.
+    data: the fingerprint of its data (equal to the one its evaluations give), or the name of a closed-form problem.
+    optimum: the best value there is, where that is known; None where it is not.
+    total_steps, trials_per_step: used where an optimization gives none.
+    extra: the extra of the distribution that it needs, or None.
+    truncatable: takes the keyword `periods`, see `o9.strategies.registry.objective`.
+    """
+
+    name: str
+    path: str
+    optimization_type: OptimizationType
+    search_space: Mapping[str, Mapping[str, Any]]
+    description: str
+    data: str
+    optimum: float | None = None
+    direction: str = "maximize"
+    total_steps: int = 50
+    trials_per_step: int = 4
+    extra: str | None = None
+    truncatable: bool = False
+
+
+def load(name: str) -> Objective:
+    """The function of the objective `name`. Raises OptimizationStrategyError where BUILTIN has no such name."""
+    if name not in BUILTIN:
+        raise OptimizationStrategyError(f"no built-in objective {name!r}; there are {', '.join(BUILTIN)}")
+    module, _, function = BUILTIN[name].path.partition(":")
+    found: Objective = getattr(import_module(module), function)
+    return found
+
+
+def demonstration_warning(name: str) -> str:
+    """The sentence for `warnings` when the demonstration objective `name` runs because nothing else was asked for."""
+    return DEMONSTRATION_WARNING.format(name=name, description=BUILTIN[name].description)
+
+
+def _float(low: float, high: float, **more: Any) -> dict[str, Any]:
+    return {"type": "float", "low": low, "high": high, **more}
+
+
+def _int(low: int, high: int, **more: Any) -> dict[str, Any]:
+    return {"type": "int", "low": low, "high": high, **more}
+
+
+def _choice(*choices: Any) -> dict[str, Any]:
+    return {"type": "categorical", "choices": list(choices)}
+
+
+_FUNCTIONS = "o9.demo.functions"
+_MARKET = "o9.demo.market"
+# 20 large US stocks of the S&P 500, daily adjusted closes 1990-01-02 to 2022-12-28, shipped inside skfolio.
+# The hash is that of the parsed prices; a release of skfolio with other prices gets another fingerprint by itself.
+SP500_DATA = "skfolio-sp500-e25df62115c2"
+
+_DEMONSTRATIONS = (
+    BuiltinObjective(
+        name="branin",
+        path=f"{_FUNCTIONS}:branin",
+        optimization_type=OptimizationType.PARAMETER_TUNING,
+        search_space={"x": _float(-5.0, 10.0), "y": _float(0.0, 15.0)},
+        description="the Branin function as 1 / (1 + f - 0.397887), whose best value 1.0 is known",
+        data="branin",
+        optimum=1.0,
+    ),
+    BuiltinObjective(
+        name="hartmann6",
+        path=f"{_FUNCTIONS}:hartmann6",
+        optimization_type=OptimizationType.STRATEGY_OPTIMIZATION,
+        search_space={f"x{i}": _float(0.0, 1.0) for i in range(1, 7)},
+        description="the six-dimensional Hartmann function as a share of its minimum -3.32237; the best value is 1.0",
+        data="hartmann6",
+        optimum=1.0,
+    ),
+    BuiltinObjective(
+        name="tangency_portfolio",
+        path=f"{_FUNCTIONS}:tangency_portfolio",
+        optimization_type=OptimizationType.PORTFOLIO_OPTIMIZATION,
+        search_space={name: _float(0.01, 1.0) for name in ("stocks", "bonds", "credit", "gold", "property")},
+        description="the Sharpe ratio of five weights as a share of the highest attainable one, so that 1.0 is best",
+        data="tangency_portfolio",
+        optimum=1.0,
+    ),
+    BuiltinObjective(
+        name="minimum_variance_hedge",
+        path=f"{_FUNCTIONS}:minimum_variance_hedge",
+        optimization_type=OptimizationType.RISK_OPTIMIZATION,
+        search_space={"equity": _float(-1.0, 3.0), "rates": _float(-1.0, 3.0)},
+        description="the share of the removable variance that two hedges remove, so that 1.0 is best",
+        data="minimum_variance_hedge",
+        optimum=1.0,
+    ),
+    BuiltinObjective(
+        name="ackley",
+        path=f"{_FUNCTIONS}:ackley",
+        optimization_type=OptimizationType.PERFORMANCE_OPTIMIZATION,
+        search_space={f"x{i}": _float(-5.0, 5.0) for i in range(1, 4)},
+        description="the Ackley function as 1 - f / 20, whose best value 1.0 is hidden among many local ones",
+        data="ackley",
+        optimum=1.0,
+    ),
+    BuiltinObjective(
+        name="worker_fleet",
+        path=f"{_FUNCTIONS}:worker_fleet",
+        optimization_type=OptimizationType.SYSTEM_OPTIMIZATION,
+        search_space={"workers": _int(1, 60), "size": _choice("small", "medium", "large")},
+        description="the least possible cost of a fleet of workers over the cost of the one tried, so that 1.0 is best",
+        data="worker_fleet",
+        optimum=1.0,
+    ),
+)
+
+_MARKETS = (
+    BuiltinObjective(
+        name="sp500_trend",
+        path=f"{_MARKET}.trend:trend",
+        optimization_type=OptimizationType.PARAMETER_TUNING,
+        search_space={
+            "fast": _int(5, 60),
+            "slow": _int(80, 400, step=5),
+            "band": _float(0.0, 0.05),
+            "side": _choice("long", "both"),
+            "volatility_days": _int(20, 120, step=10),
+            "volatility_target": _float(0.10, 0.60),
+            "rebalance_days": _int(1, 21),
+        },
+        description="trend following on 20 US stocks by moving-average crossover, net Sharpe ratio in sample",
+        data=SP500_DATA,
+        trials_per_step=8,
+        extra="quant",
+        truncatable=True,
+    ),
+    BuiltinObjective(
+        name="sp500_cross_section",
+        path=f"{_MARKET}.cross_section:cross_section",
+        optimization_type=OptimizationType.STRATEGY_OPTIMIZATION,
+        search_space={
+            "signal": _choice("momentum", "reversal"),
+            "lookback": _int(5, 252),
+            "skip": _int(0, 21),
+            "holdings": _int(2, 10),
+            "side": _choice("long", "long_short"),
+            "weighting": _choice("equal", "inverse_volatility"),
+            "rebalance_days": _int(5, 63),
+        },
+        description="ranking 20 US stocks by past return and holding the best, net Sharpe ratio in sample",
+        data=SP500_DATA,
+        trials_per_step=8,
+        extra="quant",
+        truncatable=True,
+    ),
+    BuiltinObjective(
+        name="sp500_portfolio",
+        path=f"{_MARKET}.portfolio:portfolio",
+        optimization_type=OptimizationType.PORTFOLIO_OPTIMIZATION,
+        search_space={
+            "estimator": _choice(
+                "minimum_risk", "maximum_ratio", "risk_budgeting", "hierarchical_risk_parity", "maximum_diversification"
+            ),
+            "risk_measure": _choice("variance", "cvar"),
+            "covariance": _choice("empirical", "ledoit_wolf", "exponential", "gerber"),
+            "shrink_means": _choice(True, False),
+            "l2_coef": _float(1e-5, 1e-1, log=True),
+            "max_weight": _float(0.10, 0.50),
+            "lookback": _int(252, 1008, step=63),
+            "refit_days": _choice(252, 504),
+            "rebalance_days": _int(5, 63),
+        },
+        description="skfolio's portfolio estimators on 20 US stocks, refitted walk-forward, net Sharpe ratio in sample",
+        data=SP500_DATA,
+        total_steps=20,
+        trials_per_step=2,
+        extra="quant",
+        truncatable=True,
+    ),
+    BuiltinObjective(
+        name="sp500_risk_limits",
+        path=f"{_MARKET}.risk:risk_limits",
+        optimization_type=OptimizationType.RISK_OPTIMIZATION,
+        search_space={
+            "volatility_target": _float(0.06, 0.25),
+            "maximum_leverage": _float(0.5, 2.0),
+            "position_cap": _float(0.05, 0.30),
+            "drawdown_stop": _float(0.05, 0.35),
+            "cooldown_days": _int(5, 126),
+        },
+        description="risk limits on a fixed trend portfolio of 20 US stocks, return over largest drawdown in sample",
+        data=SP500_DATA,
+        trials_per_step=8,
+        extra="quant",
+        truncatable=True,
+    ),
+)
+
+BUILTIN: dict[str, BuiltinObjective] = {entry.name: entry for entry in (*_DEMONSTRATIONS, *_MARKETS)}
+DEMONSTRATIONS: dict[OptimizationType, str] = {entry.optimization_type: entry.name for entry in _DEMONSTRATIONS}

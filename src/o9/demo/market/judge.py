@@ -1,0 +1,60 @@
+"""The one way from a backtest to an Evaluation: the value from the in-sample days, the rest beside it."""
+
+from __future__ import annotations
+
+import math
+
+from o9.demo.market.backtest import TRADING_DAYS, Backtest
+from o9.demo.market.baselines import baseline_figures, baseline_returns
+from o9.demo.market.figures import PERIODS_PER_YEAR, figures, sharpe_difference_z, sharpe_ratio
+from o9.demo.market.prices import Prices, sp500
+from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
+from o9.model.trial import Evaluation
+
+
+def known(periods: int | None) -> Prices:
+    """All prices, or those that somebody had when so many in-sample returns could be had."""
+    prices = sp500()
+    return prices if periods is None else prices.until(WARM_UP_DAYS + periods)
+
+
+def judge(
+    prices: Prices, run: Backtest, *, cost_basis_points: float, value: str = "sharpe", periods: int | None = None
+) -> Evaluation:
+    """`value` names the in-sample figure to optimize: `sharpe` or `calmar`.
+
+    metrics, all of net returns: the in-sample figures by their names, those of the hold-out with `out_of_sample_`
+    before them, `worst_fold_sharpe`, `turnover` a year (1.0: the capital traded once), Sharpe ratio, Calmar ratio and
+    maximum drawdown of each baseline, and `out_of_sample_z` of `sharpe_difference_z` against equal weight. A metric
+    that is undefined is left out. The baseline whose returns go with it is equal weight; the hold-out's returns have no
+    part in the value. With `periods` the prices end in sample, and there is nothing to set beside its returns.
+    """
+    if periods is not None:
+        inside = run.net[WARM_UP_DAYS:]
+        dates = prices.dates[WARM_UP_DAYS:]
+        return Evaluation(figures(inside)[value], inside.tolist(), PERIODS_PER_YEAR, dates=dates)
+    split = split_days(len(prices.closes))
+    in_sample, out_of_sample = run.net[split.in_sample], run.net[split.out_of_sample]
+    equal_weight, equal_weight_later = baseline_returns(prices, "equal_weight", cost_basis_points)
+    chosen = figures(in_sample)
+    metrics = {
+        **chosen,
+        "turnover": float(run.turnover[split.in_sample].mean()) * TRADING_DAYS,
+        "worst_fold_sharpe": min(sharpe_ratio(run.net[fold]) for fold in split.folds),
+        **figures(out_of_sample, "out_of_sample_"),
+        "out_of_sample_z": sharpe_difference_z(out_of_sample, equal_weight_later),
+        "out_of_sample_turnover": float(run.turnover[split.out_of_sample].mean()) * TRADING_DAYS,
+    }
+    for name, baseline in baseline_figures(prices, cost_basis_points).items():
+        metrics |= {f"{name}_{figure}": baseline[figure] for figure in ("sharpe", "calmar", "max_drawdown")}
+    return Evaluation(
+        value=chosen[value],
+        returns=in_sample.tolist(),
+        periods_per_year=PERIODS_PER_YEAR,
+        metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
+        data_fingerprint=prices.fingerprint,
+        hold_out_returns=out_of_sample.tolist(),
+        baseline_returns=equal_weight.tolist(),
+        baseline_hold_out_returns=equal_weight_later.tolist(),
+        dates=prices.dates[split.in_sample],
+    )

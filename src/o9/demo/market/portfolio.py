@@ -1,0 +1,142 @@
+"""Portfolios by skfolio's estimators, fitted on a rolling window and refitted as time goes on.
+
+`sp500_portfolio` searches the estimator, its risk measure and its regularisation. Each fit sees the `lookback` daily
+returns before it and nothing else; its weights are traded at that close and restored every `rebalance_days`. Sources:
+Markowitz 1952 (`minimum_risk`, `maximum_ratio`), Rockafellar and Uryasev 2000 (`cvar`, at 95 %), Maillard, Roncalli and
+Teïletche 2010 (`risk_budgeting`, equal budgets), López de Prado 2016 (`hierarchical_risk_parity`), Choueifaty and
+Coignard 2008 (`maximum_diversification`).
+
+One trial makes 29 or 15 fits of 15 to 60 ms. The first in a process also pays skfolio's import, some seconds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from o9.demo.market.arguments import read
+from o9.demo.market.backtest import Backtest, backtest, every
+from o9.demo.market.judge import judge, known
+from o9.demo.market.prices import Floats, Prices
+from o9.demo.market.walk_forward import WARM_UP_DAYS
+from o9.model.errors import OptimizationStrategyError
+from o9.model.trial import Evaluation
+
+DEFAULTS: dict[str, Any] = {
+    "estimator": "minimum_risk",
+    "risk_measure": "variance",
+    "covariance": "ledoit_wolf",
+    "shrink_means": True,
+    "l2_coef": 1e-4,
+    "max_weight": 0.20,
+    "lookback": 756,
+    "refit_days": 252,
+    "rebalance_days": 21,
+}
+
+
+def portfolio(parameters: Mapping[str, Any], *, periods: int | None = None) -> Evaluation:
+    """Annualised net Sharpe ratio in sample of a refitted portfolio.
+
+    estimator, risk_measure, covariance: see `fitted_weights`. shrink_means: James and Stein's shrinkage of the mean
+    returns. l2_coef: penalty on the sum of squared weights, in units of the daily risk measure. max_weight: of one
+    stock. lookback, refit_days, rebalance_days: in trading days. The metric `failed_refits` counts the fits whose
+    solver reported an inaccurate solution; the weights before them were kept.
+    """
+    chosen = read("sp500_portfolio", parameters, DEFAULTS)
+    prices = known(periods)
+    run, failed = portfolio_backtest(prices, chosen)
+    evaluation = judge(prices, run, cost_basis_points=chosen["cost_basis_points"], periods=periods)
+    return replace(evaluation, metrics={**evaluation.metrics, "failed_refits": float(failed)})
+
+
+def portfolio_backtest(prices: Prices, chosen: Mapping[str, Any]) -> tuple[Backtest, int]:
+    """The backtest, and how many refits failed. Raises OptimizationStrategyError where the first one does."""
+    days = len(prices.closes)
+    refit = every(days, chosen["refit_days"], WARM_UP_DAYS - 1)
+    rebalance = every(days, chosen["rebalance_days"], WARM_UP_DAYS - 1) | refit
+    fit, returns = fitted_weights(chosen), prices.returns
+    targets = np.zeros_like(prices.closes)
+    failed = 0
+    for day in np.flatnonzero(refit).tolist():
+        weights = fit(returns[day + 1 - chosen["lookback"] : day + 1])
+        if weights is not None:
+            targets[day:] = weights
+        elif day == WARM_UP_DAYS - 1:
+            raise OptimizationStrategyError(
+                "the solver found no accurate portfolio at the first fit: loosen max_weight"
+            )
+        else:
+            failed += 1
+    run = backtest(prices.closes, targets, rebalance, cost_basis_points=chosen["cost_basis_points"])
+    return run, failed
+
+
+def fitted_weights(chosen: Mapping[str, Any]) -> Callable[[Floats], Floats | None]:
+    """A function from a window of daily returns, shape (lookback, stocks), to weights that sum to one.
+
+    It answers None where the solver says that its solution is inaccurate. `l2_coef` acts on the convex estimators
+    other than risk budgeting, `covariance` wherever the risk measure is the variance.
+    """
+    estimator = _estimator(chosen)
+
+    def fit(window: Floats) -> Floats | None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Solution may be inaccurate", category=UserWarning)
+            try:
+                estimator.fit(np.ascontiguousarray(window))
+            except UserWarning:
+                return None
+        return np.asarray(estimator.weights_, dtype=np.float64)
+
+    return fit
+
+
+def _estimator(chosen: Mapping[str, Any]) -> Any:
+    from skfolio import RiskMeasure
+    from skfolio.moments import (
+        EmpiricalCovariance,
+        EmpiricalMu,
+        EWCovariance,
+        GerberCovariance,
+        LedoitWolf,
+        ShrunkMu,
+    )
+    from skfolio.optimization import (
+        HierarchicalRiskParity,
+        MaximumDiversification,
+        MeanRisk,
+        ObjectiveFunction,
+        RiskBudgeting,
+    )
+    from skfolio.prior import EmpiricalPrior
+
+    covariances = {
+        "empirical": EmpiricalCovariance,
+        "ledoit_wolf": LedoitWolf,
+        "exponential": EWCovariance,
+        "gerber": GerberCovariance,
+    }
+    covariance = covariances[chosen["covariance"]]()
+    means = ShrunkMu() if chosen["shrink_means"] else EmpiricalMu()
+    common = {
+        "prior_estimator": EmpiricalPrior(mu_estimator=means, covariance_estimator=covariance),
+        "max_weights": chosen["max_weight"],
+    }
+    risk = RiskMeasure.VARIANCE if chosen["risk_measure"] == "variance" else RiskMeasure.CVAR
+    match chosen["estimator"]:
+        case "minimum_risk":
+            return MeanRisk(risk_measure=risk, l2_coef=chosen["l2_coef"], **common)
+        case "maximum_ratio":
+            goal = ObjectiveFunction.MAXIMIZE_RATIO
+            return MeanRisk(goal, risk, l2_coef=chosen["l2_coef"], **common)
+        case "risk_budgeting":
+            return RiskBudgeting(risk_measure=risk, **common)
+        case "hierarchical_risk_parity":
+            return HierarchicalRiskParity(risk_measure=risk, **common)
+        case _:
+            return MaximumDiversification(l2_coef=chosen["l2_coef"], **common)

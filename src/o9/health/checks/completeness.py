@@ -1,0 +1,118 @@
+"""Is the record whole? Steps, trial numbers, transitions, results, and how it ended in Prefect. Pure."""
+
+from __future__ import annotations
+
+from o9.health.checks.check import Check, unknown
+from o9.health.facts import MOST_TRIALS, Facts
+from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus, TrialState
+from o9.store.queue.claims import MIRRORED
+
+SHOWN = 5
+PREFECT_ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+_TELL = "keep a copy (`o9 db backup`), run `o9 db check`, and tell O9's makers: this must not happen"
+
+
+def completeness(facts: Facts) -> list[Check]:
+    return [steps(facts), trial_numbers(facts), transitions(facts), results(facts), *prefect_state(facts)]
+
+
+def steps(facts: Facts) -> Check:
+    """Every step that is counted as done left trials or figures in the record."""
+    name, done = "completeness.steps", facts.state.completed_steps
+    if not done:
+        return unknown(name, "its strategy has not counted any step")
+    if not facts.steps:
+        return unknown(name, f"{done} steps are counted; its strategy committed neither trials nor figures with them")
+    if not facts.all_trials:
+        return unknown(name, f"only the first {MOST_TRIALS:,} trials were looked at")
+    missing = [step for step in range(done) if step not in facts.steps]
+    if missing:
+        words = f"{len(missing)} of {done} steps have neither trials nor figures: {_some(missing)}"
+        return Check(name, 1 - len(missing) / done, words, _TELL, evidence={"missing": missing[:SHOWN], "steps": done})
+    return Check(name, 1.0, f"all {done} steps are there", evidence={"steps": done})
+
+
+def trial_numbers(facts: Facts) -> Check:
+    """They count from 0 without a gap: no trial was lost or removed, which would make the best look better."""
+    name, numbers = "completeness.trial_numbers", [trial.number for trial in facts.trials]
+    if not numbers:
+        return unknown(name, "the ledger has no trials")
+    last = max(numbers)
+    missing = sorted(set(range(last + 1)) - set(numbers))
+    beyond = "" if facts.all_trials else f" (the first {MOST_TRIALS:,} were looked at)"
+    if missing:
+        words = f"{len(missing)} of {last + 1} trials are not in the ledger: {_some(missing)}{beyond}"
+        return Check(name, _share(missing, last + 1), words, _TELL, evidence={"missing": missing[:SHOWN]})
+    return Check(name, 1.0, f"trials 0 to {last} are all there{beyond}", evidence={"trials": len(numbers)})
+
+
+def transitions(facts: Facts) -> Check:
+    """Each begins where the last one ended, is allowed, and the last one ended where it is now."""
+    name, rows = "completeness.transitions", facts.transitions
+    if not rows:
+        return Check(name, 0.0, "no transition is recorded", _TELL, True)
+    befores = [row["from_status"] for row in rows]
+    afters = [row["to_status"] for row in rows]
+    broken = [
+        f"{before} → {after} after {previous}"
+        for previous, before, after in zip([None, *afters], befores, afters, strict=False)
+        if before != previous or not _allowed(before, after)
+    ]
+    if afters[-1] != facts.state.status.value:
+        broken.append(f"the last leads to {afters[-1]}, and it is {facts.state.status.value}")
+    if broken:
+        words = f"the history has a break: {'; '.join(broken[:SHOWN])}"
+        return Check(name, 0.0, words, _TELL, True, {"broken": broken[:SHOWN]})
+    return Check(name, 1.0, f"{len(rows)} transitions, each from where the last one ended", "", True)
+
+
+def results(facts: Facts) -> Check:
+    """Completed trials have finite values, and one that completed says what it found."""
+    name = "completeness.results"
+    completed = [trial for trial in facts.trials if trial.state is TrialState.COMPLETED]
+    hollow = [trial.number for trial in completed if trial.value is None]
+    if hollow:
+        words = f"{len(hollow)} completed trials have no value: {_some(hollow)}"
+        return Check(name, 1 - len(hollow) / len(completed), words, _TELL)
+    if facts.state.status is not OptimizationStatus.COMPLETED:
+        return Check(name, 1.0, f"all {len(completed)} completed trials have their values")
+    if facts.state.metadata.get("strategy") == MIRRORED:
+        return unknown(name, "it is a flow that O9 only watches, which keeps its results itself")
+    missing = [field for field in ("results", "optimized_parameters") if not getattr(facts.state, field)]
+    if missing:
+        words = f"it is completed, and {' and '.join(missing)} are empty"
+        return Check(name, 0.0, words, "let the strategy report what it found", evidence={"missing": missing})
+    if facts.best is not None and facts.all_trials and facts.best.value != facts.state.current_performance:
+        words = f"the best trial has {facts.best.value}, the state says {facts.state.current_performance}"
+        return Check(name, 0.0, words, _TELL)
+    return Check(name, 1.0, "results and parameters are there")
+
+
+def prefect_state(facts: Facts) -> list[Check]:
+    """Of one that has ended: is the last state of its flow run known? Left out before."""
+    name = "completeness.prefect_state"
+    if facts.state.status not in ENDED:
+        return []
+    run = facts.prefect_run
+    if run is None:
+        return [unknown(name, "no flow run of Prefect's is recorded")]
+    ends = [row for row in facts.prefect_states if row["run_id"] == run["run_id"] and row["state_type"] in PREFECT_ENDS]
+    if ends:
+        told = f"Prefect said {ends[-1]['state_name']} of the flow run {run['run_id']}"
+        return [Check(name, 1.0, told, evidence={"run_id": run["run_id"], "state": ends[-1]["state_name"]})]
+    if run["is_open"]:
+        return [unknown(name, "Prefect has not told yet how its flow run ended", "run the flow `reconcile_states`")]
+    return [Check(name, 0.0, f"the last state of the flow run {run['run_id']} was never recorded", _TELL)]
+
+
+def _allowed(before: str | None, after: str) -> bool:
+    return before is None or OptimizationStatus(after) in TRANSITIONS[OptimizationStatus(before)]
+
+
+def _share(missing: list[int], of: int) -> float:
+    return 1 - len(missing) / of
+
+
+def _some(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN]))
+    return f"{shown}, …" if len(numbers) > SHOWN else shown

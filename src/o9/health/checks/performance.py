@@ -1,0 +1,80 @@
+"""Is it getting there, and as fast as before? Against the target, the baseline, and its own history. Pure.
+
+Better follows the direction.
+"""
+
+from __future__ import annotations
+
+from o9.health.checks.check import Check, unknown
+from o9.health.facts import Facts
+from o9.lifecycle.effect import improvement, is_better
+from o9.model.optimization import baseline_of, target_of
+from o9.model.states import TrialState
+
+BASELINE, TARGET = "performance.baseline", "performance.target"
+HISTORY, FAILURES = "performance.history", "performance.failures"
+
+
+def performance(facts: Facts) -> list[Check]:
+    from o9.health.checks.resources import resources  # brings numpy
+
+    return [baseline(facts), *target(facts), *history(facts), *failures(facts), *resources(facts)]
+
+
+def baseline(facts: Facts) -> Check:
+    """Is the best better than what was there before? Without one the part is unknown: 0.0 is the field's default."""
+    state, value = facts.state, facts.value
+    if value is None:
+        return unknown(BASELINE, "nothing has been reached yet", "look at the trials' errors", essential=True)
+    before = baseline_of(state)
+    if before is None:
+        if target_of(state) is None:
+            why = "neither baseline_performance nor target_performance is given"
+            return unknown(BASELINE, why, "give the figure that the best is to be better than", essential=True)
+        return unknown(BASELINE, "no baseline_performance is given")
+    gain = improvement(value, before, facts.direction)
+    words = f"the best is {value:.6g}, the baseline {before:.6g}: "
+    words += f"{gain:+.1%} better" if before else f"{gain:+.4g} better"
+    better = is_better(value, before, facts.direction)
+    remedy = "" if better else "keep what there was before, or search elsewhere"
+    return Check(BASELINE, 1.0 if better else 0.0, words, remedy, evidence={"improvement": gain})
+
+
+def target(facts: Facts) -> list[Check]:
+    """How much of the way from the baseline to the target is done; left out where no target is given."""
+    state, value = facts.state, facts.value
+    if value is None or target_of(state) is None:
+        return []
+    way = state.target_performance - state.baseline_performance
+    if way == 0 or (way > 0) != (facts.direction == "maximize"):
+        why = f"the target {state.target_performance:.6g} is not better than {state.baseline_performance:.6g}"
+        return [unknown(TARGET, why, "give a target that is better than the baseline")]
+    share = (value - state.baseline_performance) / way
+    words = f"the best is {value:.6g} on the way from {state.baseline_performance:.6g} to the target "
+    words += f"{state.target_performance:.6g}: {share:.0%}"
+    remedy = "try more, widen the search space, or lower the target"
+    return [Check(TARGET, min(1.0, max(0.0, share)), words, remedy, evidence={"share": share})]
+
+
+def failures(facts: Facts) -> list[Check]:
+    """The share of the trials that succeeded; left out where there are none."""
+    tried = [trial for trial in facts.trials if trial.state in (TrialState.COMPLETED, TrialState.FAILED)]
+    if not tried:
+        return []
+    failed = [trial for trial in tried if trial.state is TrialState.FAILED]
+    words = f"{len(failed)} of {len(tried)} trials failed"
+    if failed:
+        words += f", the last one: {failed[-1].error or 'no reason recorded'}"[:300]
+    return [Check(FAILURES, 1 - len(failed) / len(tried), words, "look at the trials' errors")]
+
+
+def history(facts: Facts) -> list[Check]:
+    """Is the best so far never worse than it was before? Left out where fewer than two steps have one."""
+    bests = facts.bests
+    if len(bests) < 2:
+        return []
+    lost = [step for step in range(1, len(bests)) if is_better(bests[step - 1], bests[step], facts.direction)]
+    if lost:
+        words = f"its best was {bests[lost[-1] - 1]:.6g} and then {bests[lost[-1]]:.6g}: it lost what it had found"
+        return [Check(HISTORY, 0.0, words, "look at its strategy: the best so far must never get worse")]
+    return [Check(HISTORY, 1.0, f"its best went from {bests[0]:.6g} to {bests[-1]:.6g} in {len(bests)} steps")]

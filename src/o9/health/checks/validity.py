@@ -1,0 +1,133 @@
+"""Is the result real? The best trial judged among all that were ever tried on its objective and data. Pure.
+
+Contract. `validity.verdict` is what `o9.health.verdict.judge` says, whole in its evidence, and the part is unknown
+without it. Its score follows from the grade: VOID and LOST are critical, UNPROVEN and PLAUSIBLE are warnings, CONFIRMED
+is healthy; where there was nothing to judge it is unknown. What stands beside it (what lies around the best in its
+search space, what came of evaluating it once more) can only take away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from o9.health.checks.check import Check, unknown
+from o9.health.checks.neighbours import Terrain, neighbourhood
+from o9.health.checks.repeatability import kept, void_of
+from o9.health.facts import Facts, Family
+from o9.health.grades import VERDICT, Grade, Verdict
+from o9.health.statistics.evidence import examine
+from o9.health.statistics.moments import Floats
+from o9.health.unknown import Unknown
+from o9.health.verdict import Evidence, judge
+from o9.model.trial import Trial
+
+NEIGHBOURS = "validity.neighbours"
+PEAK = 0.7  # below the threshold: a warning, by itself no verdict
+
+
+def validity(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[Check]:
+    """All checks of the part; `evidence` is that of `evidence_of`, where somebody has it already."""
+    verdict = verdict_on(facts, evidence)
+    if not facts.trials:
+        return [verdict_check(verdict)]
+    return [verdict_check(verdict), neighbours(facts), *kept(facts)]
+
+
+def verdict_on(facts: Facts, evidence: Evidence | Unknown | None = None) -> Verdict:
+    """The verdict on the best of `facts`; `evidence` as for `validity`."""
+    known = evidence_of(facts.best, facts.family) if evidence is None else evidence
+    if not facts.trials:
+        known = Unknown("the ledger has no trials")
+    if isinstance(known, Unknown):
+        counted = _counted(facts.family) if facts.best is not None and facts.family is not None else 0
+        known = Evidence.nothing(counted, known)
+    repeated = kept(facts)
+    verdict = judge(replace(known, void=void_of(repeated) or known.void))
+    against = [check for check in repeated if isinstance(check.score, float) and check.score < 1.0]
+    notes = [check.words for check in against] if verdict.grade is Grade.VOID else []
+    if facts.best is not None and facts.family is not None:
+        notes += _notes(facts.best, facts.family)
+    return replace(verdict, words=" ".join(filter(None, (verdict.words, *map(_sentence, notes)))))
+
+
+def verdict_check(verdict: Verdict) -> Check:
+    """The verdict as a check: what every surface reads back with `o9.health.grades.verdict_of`."""
+    words = f"{verdict.grade.value.upper()}: {verdict.headline} {verdict.words}".rstrip()
+    told = {"verdict": verdict.to_dict()}
+    if verdict.score is None:
+        return unknown(VERDICT, f"{verdict.headline} {verdict.words}".rstrip(), verdict.remedy, essential=True, **told)
+    return Check(VERDICT, verdict.score, words, verdict.remedy, True, told)
+
+
+def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown:
+    """What is known of the best and its family: over its baseline, where that fits; else over zero."""
+    if best is None or family is None:
+        return Unknown("no trial has completed")
+    if best.returns is None or family.judged is None:
+        return Unknown(f"trial {best.number}, the best, has no returns")
+    baseline = None if misfit(best, family) else family.baseline
+    return examine(
+        [unpacked(packed) for packed in family.series],
+        counted=_counted(family),
+        best=family.judged,
+        benchmark=unpacked(baseline.returns) if baseline else None,
+        out_of_sample=best.hold_out_returns,
+        out_of_sample_benchmark=unpacked(baseline.hold_out) if baseline and baseline.hold_out is not None else None,
+        periods_per_year=best.periods_per_year,
+        pruned=family.pruned,
+        adaptive=family.adaptive,
+        market_neutral=family.market_neutral,
+        looks=family.looks,
+        placebo=family.placebo,
+    )
+
+
+def misfit(best: Trial, family: Family) -> str:
+    """Why the best cannot be measured over the family's baseline; "" where it can, and where there is none."""
+    if family.baseline is None or best.returns is None:
+        return ""
+    baseline = unpacked(family.baseline.returns)
+    if len(baseline) != len(best.returns):
+        return f"the baseline has {len(baseline):,} returns, trial {best.number} has {len(best.returns):,}"
+    return "" if np.isfinite(baseline).all() else "the baseline's returns are not all finite"
+
+
+def unpacked(returns: bytes) -> Floats:
+    """A view of what the store has packed."""
+    return np.frombuffer(returns, dtype="<f8")
+
+
+def neighbours(facts: Facts) -> Check:
+    """Does the result survive small changes of its parameters?"""
+    if facts.space is None:
+        return unknown(NEIGHBOURS, "its search space is not known here")
+    found = neighbourhood(facts.trials, facts.space, maximize=facts.direction == "maximize")
+    if isinstance(found, Unknown):
+        return unknown(NEIGHBOURS, found)
+    peak = found.terrain is Terrain.PEAK
+    return Check(
+        NEIGHBOURS,
+        PEAK if peak else 1.0,
+        found.words,
+        "search around the best for a plateau, and prefer it to the peak" if peak else "",
+        evidence={"terrain": found.terrain.value, "best": found.best, "neighbours": list(found.neighbours)},
+    )
+
+
+def _counted(family: Family) -> int:
+    return max(sum(family.counts.values()), len(family.series))
+
+
+def _notes(best: Trial, family: Family) -> list[str]:
+    """What limits the verdict."""
+    wrong = misfit(best, family)
+    notes = [f"It is judged over zero and not over its baseline: {wrong}"] if wrong else []
+    if not family.complete:
+        notes.append(f"Only the first {len(family.series):,} returns of the family were looked at")
+    return notes
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}".rstrip(".") + "."

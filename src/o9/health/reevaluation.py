@@ -1,0 +1,168 @@
+"""Evaluating the best of an optimization once more, and on truncated data: the only place of this room that runs users'
+code.
+
+Contract. It runs as its trials ran: in a child process that is cut off in time with all that it started, async
+objectives in the event loop. An import path is followed as far as whoever asks allows it. Once for each best and each
+code: what came of it is kept in the record (`o9.store.optimizations.provenance.Repetition`) and read from there by
+every later check. What cannot be evaluated here is kept with the reason, and tried again the next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from o9.health.checks.check import Check, unknown
+from o9.health.checks.repeatability import LEAST_RETURNS, LOOK_AHEAD, REPEATABLE, cuts_of, look_ahead, repeatable, same
+from o9.health.facts import read_best
+from o9.model.errors import OptimizationError
+from o9.model.optimization import OptimizationState
+from o9.model.provenance import Ran
+from o9.model.states import ENDED, TrialState
+from o9.model.trial import Trial
+from o9.store.core.column_types import to_json
+from o9.store.optimizations.provenance import RecordRepetition
+from o9.store.store import Store
+from o9.strategies.evaluation import CUT_OFF_SECONDS, Evaluator, Outcome
+from o9.strategies.factory import evaluator_of
+from o9.strategies.fingerprints import code_fingerprint
+from o9.strategies.registry import Objective
+
+_OPT_IN = (
+    "declare @objective(…, truncatable=True), and let the function take `periods`: with it, compute as if the data "
+    "ended with so many returns, and give exactly those"
+)
+
+
+async def evaluate_again(
+    store: Store,
+    state: OptimizationState,
+    *,
+    seconds: float,
+    allowed_imports: tuple[str, ...] | None,
+    most_seconds_each: float = math.inf,
+) -> None:
+    """Evaluate the best of one that has ended once more, unless that was done; takes `seconds` at most.
+
+    Nothing is done, and nothing kept, for one that runs, that has no best, or whose best took longer than
+    `most_seconds_each` in its trial. `allowed_imports` None: whoever asks runs code on the spot
+    anyway, and any import path is followed unless O9_ALLOWED_IMPORTS is set.
+    """
+    if state.status not in ENDED:
+        return
+    best = (await store.read_async(read_best, store, state))[1]
+    if best is None or best.duration_seconds > most_seconds_each:
+        return
+    kept = await store.read_async(store.repetition, state.optimization_id)
+    try:
+        objective, evaluator = await asyncio.to_thread(evaluator_of, state, allowed_imports=allowed_imports)
+    except OptimizationError as error:
+        if kept is None or kept.number != best.number:
+            await _keep(store, state, best, "", _unknown(str(error)))
+        return
+    try:
+        if objective.truncatable and state.metadata.get("hold_out") is not None and best.returns is not None:
+            evaluator.periods = len(best.returns)  # the periods held out stay out of it
+        code = code_fingerprint(objective.function)
+        if kept is not None and (kept.number, kept.code) == (best.number, code) and code:
+            return
+        if best.duration_seconds > seconds:
+            why = f"one evaluation took {best.duration_seconds:.3g} s, and all of it is given {seconds:.3g} s"
+            await _keep(store, state, best, "", _unknown(why))
+            return
+        ran = await store.read_async(store.provenance, state.optimization_id)
+        checks = await _checks(objective, evaluator, state, best, _changed(objective, code, best, ran), seconds)
+        await _keep(store, state, best, code, checks)
+    finally:
+        await evaluator.close()
+
+
+@dataclass
+class _Found:
+    """What has come so far: of evaluating on all data, and on data that end after so many returns."""
+
+    whole: list[Outcome] = field(default_factory=list)
+    truncated: list[tuple[int, Outcome]] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+
+
+async def _checks(
+    objective: Objective, evaluator: Evaluator, state: OptimizationState, best: Trial, changed: str, seconds: float
+) -> list[Check]:
+    coming = _Found()
+    work = _evaluate(objective, evaluator, state.parameters | best.parameters, best, coming)
+    try:
+        found = await _in_time(work, coming, seconds)
+    except OptimizationError as error:  # it cannot be loaded in a child
+        return _unknown(str(error))
+    if not found.whole:
+        return _unknown(f"it did not end within {seconds:.3g} s when it was evaluated once more")
+    if not objective.truncatable:
+        ahead = unknown(LOOK_AHEAD, "its objective cannot be run on truncated data", _OPT_IN)
+    elif found.cuts:
+        ahead = look_ahead(found.whole[0], found.truncated, len(found.cuts))
+    else:
+        ahead = unknown(LOOK_AHEAD, _why_not_cut(found.whole))
+    return [repeatable(best, found.whole, changed), ahead]
+
+
+async def _evaluate(
+    objective: Objective, evaluator: Evaluator, parameters: dict[str, Any], best: Trial, found: _Found
+) -> None:
+    found.whole.append(await evaluator.evaluate_again(best.number, parameters))
+    if found.whole[0].state is TrialState.COMPLETED and not same(best, found.whole[0]):
+        found.whole.append(await evaluator.evaluate_again(best.number, parameters))
+    returns = found.whole[0].returns
+    if not objective.truncatable or returns is None or len(returns) < LEAST_RETURNS:
+        return
+    if same(found.whole[0], found.whole[-1]):
+        found.cuts = cuts_of(len(returns))
+        for periods in found.cuts:
+            found.truncated.append((periods, await evaluator.evaluate_again(best.number, parameters, periods)))
+
+
+async def _in_time(work: Coroutine[Any, Any, None], coming: _Found, seconds: float) -> _Found:
+    """What came while it ran, for so long at most; an async objective that swallows its cancellation is left behind."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            task.result()
+        return _Found([*coming.whole], [*coming.truncated], coming.cuts)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+
+
+def _why_not_cut(whole: list[Outcome]) -> str:
+    if any(outcome.state is not TrialState.COMPLETED for outcome in whole):
+        return "it failed when it was evaluated once more"
+    returns = whole[0].returns
+    if returns is None:
+        return "its evaluations have no returns to compare"
+    if len(returns) < LEAST_RETURNS:
+        return f"{len(returns)} returns are too few to cut: at least {LEAST_RETURNS} are needed"
+    return "its returns are others each time, so that a look-ahead cannot be told from chance"
+
+
+def _changed(objective: Objective, code: str, best: Trial, ran: list[Ran]) -> str:
+    """What is known to be another now than when the best was evaluated."""
+    then = next((one for one in ran if one.attempt == best.attempt), None)
+    if then is None:
+        return ""
+    if then.code and then.code != code:
+        return "its code has changed"
+    return "its data have changed" if then.data and then.data != objective.data_fingerprint else ""
+
+
+def _unknown(why: str) -> list[Check]:
+    return [unknown(name, why) for name in (REPEATABLE, LOOK_AHEAD)]
+
+
+async def _keep(store: Store, state: OptimizationState, best: Trial, code: str, checks: list[Check]) -> None:
+    told = to_json([check.to_dict() for check in checks])
+    await store.write_async(RecordRepetition(state.optimization_id, best.number, code, told))

@@ -1,0 +1,285 @@
+"""From the returns of a family to the evidence that `o9.health.verdict.judge` judges.
+
+Contract. Pure and deterministic. Whatever cannot be computed is an `Unknown` inside the evidence, with its reason; only
+a count or a position that contradicts the series raises ValueError. A trial whose returns are unusable (`aligned`) is
+left out and counts as a luckless try, as one without returns does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from o9.health.grades import Placebo, Reason
+from o9.health.statistics.forecast import Mixture, concavity, edge_of, hints_at_a_crash, variance_ratio
+from o9.health.statistics.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, never_varies, unusable
+from o9.health.statistics.overfitting import (
+    BacktestOverfitting,
+    deflated_sharpe_ratio,
+    expected_maximum_sharpe,
+    probability_of_backtest_overfitting,
+)
+from o9.health.statistics.spa import (
+    REPLICATIONS,
+    FamilyTest,
+    effective_number_of_trials,
+    family_p_value,
+    kept_of_the_period_before,
+    sharpe_ratios,
+)
+from o9.health.unknown import Unknown
+from o9.health.verdict import Evidence
+from o9.store.statistics.families import NOTHING_PRUNED, PrunedTrials
+
+LEAST_CASH = 0.3  # below it a beta's error adds no more than a twentieth to that of a mean
+COLUMNS_AT_ONCE = 256
+
+
+def examine(
+    returns: Sequence[ArrayLike | None],
+    *,
+    counted: int | None = None,
+    best: int | None = None,
+    benchmark: ArrayLike | None = None,
+    out_of_sample: ArrayLike | None = None,
+    out_of_sample_benchmark: ArrayLike | None = None,
+    periods_per_year: float | None = None,
+    pruned: PrunedTrials = NOTHING_PRUNED,
+    void: Reason | None = None,
+    adaptive: bool = True,
+    market_neutral: bool = False,
+    looks: int = 1,
+    placebo: Placebo | None = None,
+    blocks: int = 16,
+    replications: int = REPLICATIONS,
+    seed: int = 0,
+) -> Evidence:
+    """What the returns of a family say.
+
+    returns: one series for each trial, simple returns a period in sample; None where it has none (it failed, it was
+        cancelled, its objective gives none, they were pruned).
+    counted: all trials ever tried, at least as many as `returns`; None: exactly those.
+    best: the position in `returns` of the trial that is to be judged; None: that with the highest Sharpe ratio.
+    benchmark: returns of the baseline over the same periods. Everything is then measured over it: what is left of each
+        trial's returns without what as much of the baseline as it holds has earned (`exposures`).
+    out_of_sample: the judged trial's returns on data that had no part in the choice, with its own benchmark; unknown
+        where one of the two has a benchmark and the other has none, for they say different things then.
+    pruned: what is left of trials that are counted, and whose returns are gone: they tell of the spread between trials.
+    void, adaptive, market_neutral, looks, placebo: as in `Evidence`.
+
+    Memory: the returns that are given, one copy of them, and what the tests need. 10,000 trials of 2,520 periods
+    (202 MB): 1.1 GiB at the highest, 30 s of processor time; 2,000: 460 MiB, 5 s.
+    """
+    tried = len(returns) if counted is None else counted
+    given: dict[str, Any] = {
+        "void": void, "adaptive": adaptive, "market_neutral": market_neutral, "looks": looks, "placebo": placebo,
+        "periods_per_year": periods_per_year,
+    }  # fmt: skip
+    if tried < len(returns):
+        raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")
+    with np.errstate(all="ignore"):  # what is not finite is made unknown, with its reason
+        usable = _over(aligned(returns), benchmark)
+        if isinstance(usable, Unknown):
+            return Evidence.nothing(tried, usable, **given)
+        series, betas = usable
+        matrix = series.matrix
+        sharpes = sharpe_ratios(matrix)
+        column = _column(series, sharpes, best)
+        if isinstance(column, Unknown):
+            return Evidence.nothing(tried, column, **given)
+        beta = None if betas is None else float(betas[column])
+        fresh = _fresh(out_of_sample, out_of_sample_benchmark, beta)
+        chosen = moments(matrix[:, column])
+        kept = matrix.shape[1]
+        effective = effective_number_of_trials(matrix)
+        varied = matrix[:, sharpes != 0.0] if (sharpes == 0.0).any() else matrix
+        ratio = variance_ratio(_mean_autocorrelation(varied))
+        claim = _claim(varied, sharpes, column, periods_per_year, ratio, effective)
+        if not isinstance(effective, Unknown):
+            effective *= tried / kept
+        variance = _variance(sharpes, tried, pruned)
+        family: FamilyTest | Unknown = family_p_value(matrix, chosen=column, replications=replications, seed=seed)
+        overfitting = _split(matrix, blocks)
+    return Evidence(
+        counted=tried,
+        kept=kept,
+        best=chosen,
+        luck=variance if isinstance(variance, Unknown) else expected_maximum_sharpe(tried, variance),
+        deflated=_deflated(chosen, tried, variance),
+        deflated_effective=_deflated(chosen, effective, variance),
+        effective=effective,
+        family=family,
+        overfitting=overfitting,
+        out_of_sample=fresh,
+        over_benchmark=benchmark is not None,
+        beta=beta,
+        sharpes=sharpes,
+        claim=claim,
+        variance_ratio=ratio,
+        hidden_crash=_hidden_crash(chosen, matrix[:, column], benchmark),
+        **given,
+    )
+
+
+def exposures(matrix: Floats, baseline: Floats) -> Floats:
+    """How much of the baseline each column of `matrix`, (periods, trials), holds: its beta to it, by least squares.
+
+    Without it a lever on the baseline would pass for an edge, and less risk than it has for a fault: of 60 families of
+    worthless trials that hold 0 to 2 of a rising market, 45 % are called real over the plain difference, and none over
+    this. A baseline with a Sharpe ratio of LEAST_CASH a period or more, or that never varies, is cash: there is no risk
+    of it to hold, it is subtracted as it is (1), and the error of a beta to it would be as large as the returns.
+    """
+    deviations = baseline - baseline.mean()
+    square = float(deviations @ deviations)
+    cash = never_varies(baseline) or abs(float(baseline.mean())) >= LEAST_CASH * math.sqrt(square / len(baseline))
+    betas: Floats = np.ones(matrix.shape[1]) if cash else (deviations @ matrix) / square
+    return betas
+
+
+def subtract(matrix: Floats, baseline: Floats, betas: Floats) -> None:
+    """Take so much of the baseline from each column, in place. What rounding leaves of a copy of it is 0."""
+    for start in range(0, matrix.shape[1], COLUMNS_AT_ONCE):
+        part = matrix[:, start : start + COLUMNS_AT_ONCE]
+        scale = np.abs(part).max(axis=0)
+        part -= baseline[:, None] * betas[start : start + COLUMNS_AT_ONCE]
+        part[:, np.abs(part).max(axis=0) <= ROUNDING * scale] = 0.0
+
+
+def _fresh(returns: ArrayLike | None, benchmark: ArrayLike | None, beta: float | None) -> Moments | Unknown:
+    if returns is None:
+        return Unknown("there are no returns that had no part in the choice")
+    if (beta is None) != (benchmark is None):
+        there, missing = ("out of sample", "in sample") if beta is None else ("in sample", "out of sample")
+        return Unknown(f"the baseline has returns {there} and none {missing}")
+    series = np.array(returns, dtype=np.float64)
+    if benchmark is None or beta is None:
+        return moments(series)
+    baseline = np.asarray(benchmark, dtype=np.float64)
+    if baseline.shape != series.shape:
+        return Unknown(f"the benchmark has {baseline.size} returns out of sample, the trial has {series.size}")
+    subtract(series[:, None], baseline, np.array([beta]))
+    return moments(series)
+
+
+def _over(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> tuple[Aligned, Floats | None] | Unknown:
+    """The series over the benchmark, and how much of it each holds."""
+    if isinstance(usable, Unknown):
+        return usable
+    if benchmark is None:
+        return usable, None
+    baseline = np.asarray(benchmark, dtype=np.float64)
+    if baseline.shape != usable.matrix.shape[:1]:
+        return Unknown(f"the benchmark has {baseline.size} returns, the trials have {len(usable.matrix)} each")
+    if not np.isfinite(baseline).all():
+        return Unknown("the benchmark's returns are not all finite")
+    if wrong := unusable(baseline):
+        return Unknown(f"the benchmark cannot be used: {wrong}")
+    betas = exposures(usable.matrix, baseline)
+    subtract(usable.matrix, baseline, betas)  # it is `aligned`'s own copy, and there may be no memory for another
+    return usable, betas
+
+
+def _column(usable: Aligned, sharpes: Floats, best: int | None) -> int | Unknown:
+    if best is None:
+        return int(sharpes.argmax())
+    if best in usable.left_out:
+        return Unknown(f"the trial to be judged cannot be: {usable.left_out[best]}")
+    if best not in usable.positions:
+        raise ValueError(f"there is no series {best}")
+    return usable.positions.index(best)
+
+
+def _variance(sharpes: Floats, tried: int, pruned: PrunedTrials) -> float | Unknown:
+    """Between the trials' Sharpe ratios, n - 1, those of pruned ones included."""
+    if tried == 1:
+        return 0.0
+    known = len(sharpes) + pruned.sharpes
+    if known < 2:
+        return Unknown(f"the returns of only {known} of {tried:,} trials are there: their spread is unknown")
+    total = float(sharpes.sum()) + pruned.sharpe_sum
+    squares = float(sharpes @ sharpes) + pruned.sharpe_square_sum
+    if not (math.isfinite(total) and math.isfinite(squares)):
+        return Unknown("a trial's Sharpe ratio is not finite: the spread between them is unknown")
+    return max(0.0, squares - total * total / known) / (known - 1)
+
+
+def _split(matrix: Floats, blocks: int) -> BacktestOverfitting | Unknown:
+    found = probability_of_backtest_overfitting(matrix, blocks)
+    if isinstance(found, Unknown) or (np.isfinite(found.in_sample).all() and np.isfinite(found.out_of_sample).all()):
+        return found
+    return Unknown("a half's Sharpe ratio is not finite")
+
+
+def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: float | Unknown) -> float | Unknown:
+    for known in (chosen, trials, variance):
+        if isinstance(known, Unknown):
+            return known
+    assert isinstance(chosen, Moments)
+    assert not isinstance(trials, Unknown)
+    assert not isinstance(variance, Unknown)
+    ratio = deflated_sharpe_ratio(
+        chosen.sharpe,
+        observations=chosen.observations,
+        trials=trials,
+        variance=variance,
+        skewness=chosen.skewness,
+        kurtosis=chosen.kurtosis,
+    )
+    if not isinstance(ratio, Unknown) and not math.isfinite(ratio):
+        return Unknown("the deflated Sharpe ratio is not finite")
+    return ratio
+
+
+def _claim(
+    varied: Floats,
+    sharpes: Floats,
+    column: int,
+    periods_per_year: float | None,
+    ratio: float,
+    effective: float | Unknown,
+) -> Mixture | Unknown:
+    """`edge_of` the chosen trial among all that vary."""
+    if periods_per_year is None:
+        return Unknown("how many periods a year has is not known, so that there is no forecast")
+    if not sharpes[column]:
+        return Unknown("the returns never vary, so that there is no risk to divide by")
+    if not (np.isfinite(sharpes).all() and math.isfinite(ratio)):
+        return Unknown("the returns are too large or too small to be computed with")
+    there = np.flatnonzero(sharpes != 0.0)
+    return edge_of(
+        sharpes[there] * math.sqrt(periods_per_year),
+        int(np.searchsorted(there, column)),
+        years=len(varied) / periods_per_year,
+        ratio=ratio,
+        correlation=_mean_correlation(varied),
+        effective=len(there) if isinstance(effective, Unknown) else effective,
+    )
+
+
+def _mean_autocorrelation(varied: Floats) -> float:
+    return float(kept_of_the_period_before(varied).mean()) if varied.size and len(varied) > 2 else 0.0
+
+
+def _mean_correlation(varied: Floats) -> float:
+    """Between different columns: from the variance of their standardised sum."""
+    trials = varied.shape[1]
+    if trials < 2:
+        return 0.0
+    total = np.zeros(len(varied))
+    for start in range(0, trials, COLUMNS_AT_ONCE):
+        part = varied[:, start : start + COLUMNS_AT_ONCE]
+        total += ((part - part.mean(axis=0)) / part.std(axis=0)).sum(axis=1)
+    found = (float(total.var()) - trials) / (trials * (trials - 1))
+    return found if math.isfinite(found) else 0.0
+
+
+def _hidden_crash(chosen: Moments | Unknown, returns: Floats, benchmark: ArrayLike | None) -> bool:
+    if isinstance(chosen, Unknown):
+        return False
+    baseline = None if benchmark is None else np.asarray(benchmark, dtype=np.float64)
+    curvature = None if baseline is None else concavity(returns, baseline)
+    return hints_at_a_crash(chosen.skewness, chosen.kurtosis, curvature)

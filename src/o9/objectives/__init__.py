@@ -1,1 +1,0 @@
-"""What is optimized when nobody brings an objective of their own: demonstrations, and backtests on real prices."""

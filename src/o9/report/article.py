@@ -1,0 +1,170 @@
+"""An optimization as an article of the page: what stands where, and the reason where something cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from o9.health.checks.validity import unpacked
+from o9.health.unknown import Unknown
+from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.states import ENDED, TrialState
+from o9.model.trial import Trial
+from o9.report import words
+from o9.report.charts import life as life_plots
+from o9.report.charts import luck as luck_plots
+from o9.report.charts import search as search_plots
+from o9.report.charts.equity import equity
+from o9.report.charts.figure import Plot
+from o9.report.facts import OneFacts
+from o9.report.headline import (
+    Figure,
+    Score,
+    performance_figures,
+    scores,
+)
+from o9.report.verdict_section import Banner, Ground, banner, forecast_plot, grounds
+from o9.store.core.unit import Row
+from o9.strategies.parameters import CategoricalParameter, Parameter
+
+SHOWN_ERRORS = 5
+SHOWN_TRANSITIONS = 100
+LONGEST_NAME = 200
+
+Drawn = Plot | Unknown
+
+
+@dataclass(frozen=True)
+class Article:
+    """What `templates/optimizations.html` shows of one optimization, top to bottom."""
+
+    state: OptimizationState
+    name: str
+    made_of: Sequence[tuple[str, str]]
+    so_far: str
+    banner: Banner
+    grounds: Sequence[Ground]
+    forecast: Drawn
+    scores: Sequence[Score]
+    performance: Sequence[Figure]
+    counts: Mapping[str, int]
+    history: Drawn
+    history_note: str
+    importance: Drawn
+    slices: Sequence[tuple[str, Drawn]]
+    slices_note: str
+    equity: Drawn
+    sharpes: Drawn
+    logits: Drawn
+    timeline: Drawn
+    transitions: Sequence[Row]
+    transitions_left_out: int
+    parameters: Sequence[tuple[str, Any, str]]
+    errors: Sequence[Trial]
+
+    @property
+    def improvement(self) -> str:
+        return next((each.value for each in self.performance if each.title == "Improvement"), words.NOTHING)
+
+
+def article(found: OneFacts, now: datetime) -> Article:
+    facts, state = found.facts, found.state
+    best, evidence = facts.best, found.evidence
+    number = best.number if best else None
+    order = list(found.importance["parameters"] or ())
+    slices = search_plots.slices(facts.trials, facts.space, order, number, facts.direction)
+    return Article(
+        state=state,
+        name=words.shortened(state.name or state.optimization_id, LONGEST_NAME),
+        made_of=_made_of(found),
+        so_far="" if state.status in ENDED else ", so far",
+        banner=banner(found.verdict),
+        grounds=grounds(found.verdict),
+        forecast=forecast_plot(found.verdict),
+        scores=scores(found.checks),
+        performance=performance_figures(state, facts.value, found.counts, best.metrics if best else {}),
+        counts=found.counts,
+        history=search_plots.history(facts.trials, facts.direction, facts.bests),
+        history_note=_history_note(found),
+        importance=search_plots.importance_bars(found.importance),
+        slices=slices,
+        slices_note=_slices_note(slices, facts.trials),
+        equity=_equity(found),
+        sharpes=evidence if isinstance(evidence, Unknown) else luck_plots.sharpe_distribution(evidence),
+        logits=evidence if isinstance(evidence, Unknown) else luck_plots.rank_logits(evidence.overfitting),
+        timeline=life_plots.timeline(facts.transitions, now),
+        transitions=facts.transitions[-SHOWN_TRANSITIONS:],
+        transitions_left_out=max(0, len(facts.transitions) - SHOWN_TRANSITIONS),
+        parameters=_parameters(found),
+        errors=[trial for trial in facts.trials if trial.state is TrialState.FAILED][-SHOWN_ERRORS:][::-1],
+    )
+
+
+def _made_of(found: OneFacts) -> list[tuple[str, str]]:
+    """What was asked for, and how it was searched."""
+    state = found.state
+    strategy = strategy_of(state.metadata)
+    told = [("Strategy", strategy)] if strategy not in ("default", "optuna") else []
+    for title, key in (("Objective", "objective"), ("Sampler", "sampler"), ("Seed", "seed"), ("Retry of", "retry_of")):
+        if state.metadata.get(key) is not None:
+            told.append((title, words.shortened(str(state.metadata[key]), 120)))
+    told.append(("Direction", found.facts.direction))
+    if found.facts.family is not None and found.facts.family.name:
+        told.append(("Family", words.shortened(found.facts.family.name, 120)))
+    if found.waited_seconds is not None:
+        told.append(("Waited", words.duration(found.waited_seconds)))
+    return told
+
+
+def _history_note(found: OneFacts) -> str:
+    """What of the ledger was not looked at."""
+    there, looked_at = sum(found.counts.values()), len(found.facts.trials)
+    if there <= looked_at:
+        return ""
+    return f"The first {looked_at:,} of {there:,} trials; those behind them are counted, and not looked at."
+
+
+def _equity(found: OneFacts) -> Drawn:
+    best = found.facts.best
+    if best is None:
+        return Unknown("no trial has completed" if found.facts.trials else "the ledger has no trials")
+    baseline = found.facts.family.baseline if found.facts.family else None
+    return equity(
+        best.returns,
+        periods_per_year=best.periods_per_year,
+        hold_out=best.hold_out_returns,
+        baseline=unpacked(baseline.returns) if baseline else None,
+        baseline_hold_out=unpacked(baseline.hold_out) if baseline and baseline.hold_out is not None else None,
+        dates=best.dates,
+        hold_out_dates=best.hold_out_dates,
+    )
+
+
+def _slices_note(slices: Sequence[tuple[str, Drawn]], trials: Sequence[Trial]) -> str:
+    """What is not among the slices, or why there are none."""
+    if not slices:
+        return f"Not drawn. {'No trial has a value.' if trials else 'The ledger has no trials.'}"
+    names = {name for trial in trials for name in trial.parameters}
+    missing = len(names) - len(slices)
+    return f"{words.count(missing, 'more parameter')} are not drawn, the less important ones." if missing > 0 else ""
+
+
+def _parameters(found: OneFacts) -> list[tuple[str, Any, str]]:
+    """The best's parameters with what was searched; those that were not searched last."""
+    space = {each.name: each for each in found.facts.space.parameters} if found.facts.space else None
+    rows = []
+    for name, value in found.state.optimized_parameters.items():
+        searched = "unknown" if space is None else _searched(space[name]) if name in space else "fixed"
+        rows.append((name, value, searched))
+    return sorted(rows, key=lambda row: row[2] == "fixed")
+
+
+def _searched(parameter: Parameter) -> str:
+    if isinstance(parameter, CategoricalParameter):
+        return f"one of {', '.join(words.value_of(choice) for choice in parameter.choices)}"
+    told = f"{words.value_of(parameter.low)} to {words.value_of(parameter.high)}"
+    if parameter.log:
+        return f"{told}, logarithmic"
+    return f"{told}, step {words.value_of(parameter.step)}" if parameter.step not in (None, 1) else told

@@ -1,0 +1,263 @@
+"""What one unit of capital became with the best trial's returns, above its falls from the last high. Pure.
+
+Contract. Returns are simple returns a period; they are compounded, or summed where one of them leaves nothing to
+compound, and the page says which. `Unknown` where nothing can be drawn, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from o9.health.statistics.moments import Floats
+from o9.health.unknown import Unknown
+from o9.model.dates import iso_dates
+from o9.report import words
+from o9.report.charts.downsample import all_significant, extremes_kept, significant
+from o9.report.charts.figure import BLUE, GREY, LEGEND_ABOVE, Plot, axis, layout
+
+MOST_POINTS = 2_000
+MOST_TICKS = 7
+LOGARITHMIC_FROM = 5.0  # times the smallest value: below it, a straight scale shows the same
+
+
+def equity(
+    best: ArrayLike | None,
+    *,
+    periods_per_year: float | None = None,
+    hold_out: ArrayLike | None = None,
+    baseline: ArrayLike | None = None,
+    baseline_hold_out: ArrayLike | None = None,
+    dates: Sequence[float] | None = None,
+    hold_out_dates: Sequence[float] | None = None,
+) -> Plot | Unknown:
+    """The equity curve and the drawdown of the best, beside the baseline where that has returns of the same periods.
+
+    The hold-out returns, on data that had no part in the choice, go on behind a line where the others end. With dates
+    (seconds since 1970) of all that is drawn, it is drawn over those.
+    """
+    inside = _usable(best, "the best trial has no returns")
+    if isinstance(inside, Unknown):
+        return inside
+    outside = _usable(hold_out, "there are none")
+    beside = _beside(baseline, baseline_hold_out, inside, outside)
+    lines = [_Line("best", BLUE, inside, None if isinstance(outside, Unknown) else outside)]
+    if not isinstance(beside, Unknown):
+        lines.append(beside)
+    summed = any(_level(line.whole, summed=False) is None for line in lines)
+    curves = [curve for line in lines if (curve := _curve(line, summed=summed)) is not None]
+    if len(curves) < len(lines):
+        return Unknown("its returns are so large that even their sum is no number")
+    levels = np.concatenate([curve.level for curve in curves])
+    logarithmic = not summed and bool(levels.max() > LOGARITHMIC_FROM * levels.min())
+    calendar = _calendar(lines[0], dates, hold_out_dates)
+    over = "dates" if calendar else "years" if periods_per_year else "periods"
+    notes = [*_how(summed=summed, logarithmic=logarithmic, over=over)]
+    if lines[0].outside is not None:
+        notes.append(f"behind the line, {len(lines[0].outside):,} returns on data that had no part in the choice")
+    elif hold_out is not None and isinstance(outside, Unknown):
+        notes.append(f"the hold-out returns are left out: {outside.reason}")
+    if isinstance(beside, Unknown):
+        notes.append(f"the baseline is not drawn: {beside.reason}")
+    drawn, there = max(len(curve.shown) for curve in curves), len(curves[0].level)
+    if drawn < there:
+        notes.append(f"{drawn:,} of {there:,} points are drawn, the highest and the lowest of each stretch among them")
+    per_year = periods_per_year or 1.0
+    places = calendar or all_significant(place / per_year for place in range(there))
+    shares = "" if summed else ".0%"
+    scale: dict[str, Any] = {"type": "log", "tickvals": _ticks(levels)} if logarithmic else {}
+    return Plot(
+        _in_words(lines, periods_per_year, summed=summed),
+        # Backwards, so that the best lies above the baseline.
+        [trace for curve in reversed(curves) for trace in curve.traces(places)],
+        layout(
+            axis("", anchor="y2", type="date") if calendar else axis(over, anchor="y2"),
+            axis("sum of returns" if summed else "growth of 1", domain=[0.38, 1], **scale),
+            yaxis2=axis("below high", domain=[0, 0.3], tickformat=shares, rangemode="tozero", nticks=4),
+            hovermode="x unified",
+            showlegend=len(curves) > 1,
+            legend=LEGEND_ABOVE | {"traceorder": "reversed"},
+            **_boundary(places[len(inside)] if lines[0].outside is not None else None),
+        ),
+        " ".join(map(words.sentence, notes)),
+        "tall",
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Whose returns, in sample and in the hold-out."""
+
+    name: str
+    colour: str
+    inside: Floats
+    outside: Floats | None
+
+    @property
+    def whole(self) -> Floats:
+        return self.inside if self.outside is None else np.concatenate([self.inside, self.outside])
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """`level` from the first moment on, one longer than the returns; `fall` from the last high; what is `shown`."""
+
+    line: _Line
+    summed: bool
+    level: Floats
+    fall: Floats
+    shown: list[int]
+
+    def traces(self, places: Sequence[float | str]) -> list[dict[str, Any]]:
+        name, colour = self.line.name, self.line.colour
+        x = [places[place] for place in self.shown]
+        common = {"type": "scatter", "mode": "lines", "legendgroup": name, "x": x}
+        filled = {"fill": "tozeroy", "fillcolor": "rgba(47,127,193,.18)"} if name == "best" else {}
+        level = {
+            "name": name, "y": all_significant(self.level[self.shown].tolist()), "hovertemplate": "%{y:.3f}",
+            "line": {"color": colour, "width": 2},
+        }  # fmt: skip
+        fall = {
+            "name": f"{name}, below its high", "y": all_significant(self.fall[self.shown].tolist()), "yaxis": "y2",
+            "line": {"color": colour, "width": 1}, "hovertemplate": "%{y:.3f}" if self.summed else "%{y:.1%}",
+            "showlegend": False,
+        }  # fmt: skip
+        return [common | level, common | fall | filled]
+
+
+def _usable(returns: ArrayLike | None, why_none: str) -> Floats | Unknown:
+    if returns is None:
+        return Unknown(why_none)
+    series = np.asarray(returns, dtype=np.float64)
+    if not len(series):
+        return Unknown(why_none)
+    finite = np.isfinite(series)
+    if not finite.all():
+        bad, first = int((~finite).sum()), int(finite.argmin())
+        return Unknown(f"{bad:,} of {len(series):,} returns are not finite, the first in period {first:,}")
+    return series
+
+
+def _beside(
+    baseline: ArrayLike | None, later: ArrayLike | None, inside: Floats, outside: Floats | Unknown
+) -> _Line | Unknown:
+    """The baseline over the same periods, or why there is none to draw."""
+    own = _usable(baseline, "no returns of it are recorded")
+    if isinstance(own, Unknown):
+        return own
+    if len(own) != len(inside):
+        return Unknown(f"it has {len(own):,} returns, the best {len(inside):,}")
+    if isinstance(outside, Unknown):
+        return _Line("baseline", GREY, own, None)
+    fresh = _usable(later, "no returns of it are recorded for the hold-out")
+    if isinstance(fresh, Unknown):
+        return fresh
+    if len(fresh) != len(outside):
+        return Unknown(f"it has {len(fresh):,} returns in the hold-out, the best {len(outside):,}")
+    return _Line("baseline", GREY, own, fresh)
+
+
+def _level(series: Floats, *, summed: bool) -> Floats | None:
+    """Of one unit (summed: of nothing) after each period; None where that is no positive finite number."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        level: Floats = np.cumsum(np.append(0.0, series)) if summed else np.cumprod(np.append(1.0, 1.0 + series))
+    return level if np.isfinite(level).all() and (summed or level.min() > 0) else None
+
+
+def _falls(level: Floats, *, summed: bool) -> Floats:
+    high = np.maximum.accumulate(level)
+    falls: Floats = level - high if summed else level / high - 1.0
+    return falls
+
+
+def _curve(line: _Line, *, summed: bool) -> _Curve | None:
+    level = _level(line.whole, summed=summed)
+    if level is None:
+        return None
+    fall = _falls(level, summed=summed)
+    shown = {*extremes_kept(level, MOST_POINTS // 2), *extremes_kept(fall, MOST_POINTS // 2)}
+    return _Curve(line, summed, level, fall, sorted(shown))
+
+
+def _in_words(lines: Sequence[_Line], per_year: float | None, *, summed: bool) -> str:
+    """`In sample, 10.0 years: the best turned 1 into 6.41 (+10.2% a year), …; the baseline …. In the hold-out …`"""
+    told = [_phase("In sample", [(line.name, line.inside) for line in lines], per_year, summed=summed)]
+    later = [(line.name, line.outside) for line in lines if line.outside is not None]
+    if later:
+        told.append(_phase("In the hold-out", later, per_year, summed=summed))
+    return " ".join(told)
+
+
+def _phase(when: str, of: Sequence[tuple[str, Floats]], per_year: float | None, *, summed: bool) -> str:
+    told = "; ".join(f"the {name} {_became(series, per_year, summed=summed)}" for name, series in of)
+    return f"{when}, {_long(len(of[0][1]), per_year)}: {told}."
+
+
+def _became(series: Floats, per_year: float | None, *, summed: bool) -> str:
+    level = _level(series, summed=summed)
+    assert level is not None  # the whole, of which it is a part, has one
+    end, fall = float(level[-1]), _falls(level, summed=summed)
+    if summed:
+        told = f"added up to {words.brief(end)}"
+    else:
+        told = f"turned 1 into {words.ratio(end)}"
+        if per_year and len(series) >= per_year:
+            told += f" ({words.share(end ** (per_year / len(series)) - 1, sign=True)} a year)"
+    deepest = words.brief(-float(fall.min())) if summed else words.share(-float(fall.min()))
+    below = _long(_longest_below(fall), per_year)
+    return f"{told}, its deepest fall was {deepest}, its longest time below a high {below}"
+
+
+def _longest_below(fall: Floats) -> int:
+    """Periods of the longest stretch below a high; the first moment is one."""
+    return int(np.diff(np.append(np.flatnonzero(fall >= 0), len(fall))).max()) - 1
+
+
+def _long(periods: int, per_year: float | None) -> str:
+    return f"{periods / per_year:,.1f} years" if per_year else words.count(periods, "period")
+
+
+def _how(*, summed: bool, logarithmic: bool, over: str) -> list[str]:
+    told = "added up, since one of them leaves nothing to compound" if summed else "compounded"
+    where = "" if over == "dates" else f"; drawn over {over} from the start, since the record holds no dates"
+    notes = [f"the returns are {told}{where}"]
+    return [*notes, "the scale is logarithmic: equal steps are equal gains"] if logarithmic else notes
+
+
+def _ticks(levels: Floats) -> list[float]:
+    """Round values for a logarithmic axis, no more than a handful."""
+    low, high = float(levels.min()), float(levels.max())
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,)):
+        inside = [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= high]
+        if len(inside) <= MOST_TICKS:
+            return all_significant(inside)
+    return all_significant(inside[:: math.ceil(len(inside) / MOST_TICKS)])
+
+
+def _calendar(line: _Line, dates: Sequence[float] | None, later: Sequence[float] | None) -> list[str]:
+    """The moment of each point, the first of them a usual period before the first return; empty where one is not known,
+    or where the hold-out does not lie behind the rest."""
+    days = [*(dates or ()), *((later or ()) if line.outside is not None else ())]
+    if len(days) != len(line.whole) or len(days) < 2 or any(after <= before for before, after in pairwise(days)):
+        return []
+    usual = float(np.median(np.diff(days)))
+    return list(iso_dates([days[0] - usual, *days]))
+
+
+def _boundary(at: float | str | None) -> dict[str, Any]:
+    """Where the hold-out begins."""
+    if at is None:
+        return {}
+    x, line = at if isinstance(at, str) else significant(at), {"color": GREY, "width": 1, "dash": "dot"}
+    told = {"text": "hold-out", "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 11}}
+    return {
+        "shapes": [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}],
+        "annotations": [{"x": x, "y": 0.34, "yref": "paper", **told}],
+    }

@@ -1,0 +1,189 @@
+"""A timeline of one optimization's statuses; counts and trends of all of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from o9.health.unknown import Unknown
+from o9.model.states import ENDED, OptimizationStatus
+from o9.report import words
+from o9.report.charts.downsample import significant
+from o9.report.charts.figure import BLUE, STATUS_COLOURS, Plot, axis, label, layout
+
+MOST_SPANS = 300
+MOST_LANES = 30
+_SHOWN_MESSAGE = 120
+# What is shown of each window, and how its values read.
+TREND_TITLES = {
+    "count": "Ended",
+    "success_rate": "Completed, of what ended",
+    "mean_duration_seconds": "Mean time of running",
+    "mean_improvement": "Mean improvement",
+}
+_SHARES = ("success_rate", "mean_improvement")
+_TOLD: dict[str, Callable[[Any], str]] = {
+    "count": lambda value: f"{words.count(value, 'optimization')} ended",
+    "success_rate": lambda value: f"{words.share(value)} completed",
+    "mean_duration_seconds": words.duration,
+    "mean_improvement": lambda value: words.share(value, sign=True),
+}
+
+
+def timeline(transitions: Sequence[Mapping[str, Any]], now: datetime) -> Plot | Unknown:
+    """Bars of one status each, from its transition to the next one or to `now`; a lane for each attempt."""
+    if not transitions:
+        return Unknown("no transition is recorded")
+    rows = transitions[-MOST_SPANS:]
+    moments = [datetime.fromisoformat(row["at"]) for row in rows]
+    ends = [*moments[1:], max(now, moments[-1])]
+    lanes = list(dict.fromkeys(_lane(row) for row in rows))[-MOST_LANES:]
+    data = []
+    for status in OptimizationStatus:
+        mine = [i for i, row in enumerate(rows) if row["to_status"] == status.value and _lane(row) in lanes]
+        if mine:
+            data.append(_spans(status, mine, rows, moments, ends))
+    last = OptimizationStatus(rows[-1]["to_status"])
+    attempts = max(int(row["attempt"]) for row in transitions)
+    whole = (
+        (moments[-1] if last in ENDED else ends[-1]) - datetime.fromisoformat(transitions[0]["at"])
+    ).total_seconds()
+    finding = f"{words.count(len(transitions), 'transition')} in {words.count(attempts, 'attempt')}, over "
+    finding += f"{words.duration(whole)}; it is {last.value}."
+    notes = ["Times are UTC; what was too short to see is drawn as a line"]
+    if len(rows) < len(transitions) or len(lanes) == MOST_LANES:
+        notes.append(f"the last {len(rows)} of {len(transitions):,} transitions, in up to {MOST_LANES} lanes")
+    return Plot(
+        finding,
+        data,
+        layout(
+            axis(type="date", nticks=4, tickangle=0),
+            axis(type="category", categoryorder="array", categoryarray=lanes[::-1], ticks="outside", ticklen=6,
+                 tickcolor="rgba(0,0,0,0)"),
+            barmode="overlay", bargap=0.4, showlegend=True, height=130 + 34 * len(lanes),
+        ),
+        "; ".join(notes) + ".",
+        "own",
+    )  # fmt: skip
+
+
+def by_status(counts: Mapping[str, int]) -> Plot | Unknown:
+    """How many optimizations are in each status now."""
+    known = [status for status in OptimizationStatus if counts.get(status.value)]
+    if not known:
+        return Unknown("there are no optimizations")
+    total = sum(counts.values())
+    most = max(known, key=lambda status: counts[status.value])
+    top = counts[most.value]
+    data = {
+        "type": "bar", "orientation": "h", "y": [status.value for status in known][::-1],
+        "x": [counts[status.value] for status in known][::-1], "cliponaxis": False,
+        "marker": {"color": [STATUS_COLOURS[status] for status in known][::-1]},
+        "text": [f"{counts[status.value]:,}" for status in known][::-1], "textposition": "outside",
+        "hovertemplate": "%{y}: %{x}<extra></extra>",
+    }  # fmt: skip
+    return Plot(
+        f"{words.count(total, 'optimization')}; {top:,} {'is' if top == 1 else 'are'} {most.value}.",
+        [data],
+        layout(
+            axis("optimizations", range=[0, significant(top * 1.15)]),
+            axis(type="category", ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)"),
+            bargap=0.35, height=80 + 28 * len(known),
+        ),
+        size="own",
+    )  # fmt: skip
+
+
+def trend(name: str, told: Mapping[str, Any]) -> Plot | Unknown:
+    """One figure of `OptimizationStatistics.get_performance_trends()` over its windows, with its slope in words."""
+    windows = [row for row in told["windows"] if row[name] is not None]
+    if not windows:
+        return Unknown("nothing that tells it has ended in this time")
+    starts = [start_of(row["starts"]) for row in windows]
+    values = [significant(row[name]) for row in windows]
+    shape: dict[str, Any] = (
+        {"type": "bar", "marker": {"color": [BLUE if row["is_over"] else "rgba(47,127,193,.45)" for row in windows]}}
+        if name == "count"
+        else {"type": "scatter", "mode": "lines+markers", "line": {"color": BLUE, "width": 2}, "marker": {"size": 6}}
+    )
+    percent = name in _SHARES
+    value = "%{y:.1%}" if percent else "%{y}"
+    data = {"x": starts, "y": values, "hovertemplate": f"%{{x}}: {value}<extra></extra>", **shape}
+    y = axis(tickformat=".0%" if percent else "", rangemode="tozero", nticks=5)
+    if name == "success_rate":
+        y["range"] = [0, 1.05]
+    if name == "mean_duration_seconds":
+        y["ticksuffix"] = " s"
+    x = axis(type="date", nticks=4, tickangle=0)
+    slope = told["trends"][name]
+    note = f"Its slope is unknown: {slope['reason']}." if slope["slope"] is None else _slope(slope, percent=percent)
+    return Plot(_last(name, windows[-1], told["window"]), [data], layout(x, y, margin=_MARGIN), note, "small")
+
+
+def start_of(starts: str) -> str:
+    """Of a window, as a date axis reads it, and a person: `2026-01-31 09:00`, `2026-01-31`, `2026-01-01`."""
+    if "T" in starts:
+        return f"{starts.replace('T', ' ')}:00"
+    return f"{starts}-01" if len(starts) == len("YYYY-MM") else starts
+
+
+_MARGIN = {"l": 44, "r": 10, "t": 8, "b": 30}
+
+
+def _spans(
+    status: OptimizationStatus,
+    mine: Sequence[int],
+    rows: Sequence[Mapping[str, Any]],
+    moments: Sequence[datetime],
+    ends: Sequence[datetime],
+) -> dict[str, Any]:
+    """The bars of one status; of one that is final, whose time has no end, a mark."""
+    colour = STATUS_COLOURS[status]
+    told = [_told(rows[i], moments[i], ends[i], final=status in ENDED) for i in mine]
+    common = {
+        "name": status.value, "y": [_lane(rows[i]) for i in mine], "customdata": told,
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
+    if status in ENDED:
+        mark = {"color": colour, "size": 12, "symbol": "diamond"}
+        x = [_millisecond(moments[i]) for i in mine]
+        return {"type": "scatter", "mode": "markers", "x": x, "marker": mark, "cliponaxis": False, **common}
+    return {
+        "type": "bar", "orientation": "h", "base": [_millisecond(moments[i]) for i in mine],
+        "x": [round((ends[i] - moments[i]).total_seconds() * 1000, 1) for i in mine],
+        "marker": {"color": colour, "line": {"color": colour, "width": 1.5}}, **common,
+    }  # fmt: skip
+
+
+def _told(row: Mapping[str, Any], begin: datetime, end: datetime, *, final: bool) -> str:
+    lasted = "" if final else f" for {words.duration((end - begin).total_seconds())}"
+    lines = [
+        f"<b>{label(row['to_status'])}</b>{lasted}",
+        f"from {words.moment(begin)}",
+        f"cause: {label(row['cause'])}, node {label(row['node'], 60) or 'unknown'}",
+    ]
+    if row["message"]:
+        lines.append(label(row["message"], _SHOWN_MESSAGE))
+    return "<br>".join(lines)
+
+
+def _lane(row: Mapping[str, Any]) -> str:
+    return f"attempt {row['attempt']}" if row["attempt"] else "queue"
+
+
+def _millisecond(at: datetime) -> str:
+    """For a date axis, which knows no time zones."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _last(name: str, row: Mapping[str, Any], window: str) -> str:
+    shown = _TOLD[name](row[name])
+    which = "the last with any" if row["is_over"] else f"a {window} that is not over"
+    return f"{start_of(row['starts'])}, {which}: {shown}."
+
+
+def _slope(slope: Mapping[str, Any], *, percent: bool) -> str:
+    scale, unit = (100, " points") if percent else (1, "")
+    best, low, high = (f"{scale * slope[name]:+.3g}".replace("-", "\u2212") for name in ("slope", "low", "high"))
+    return f"{words.sentence(slope['direction'])} Slope {best}{unit} per {slope['per']} (95%: {low} to {high})."

@@ -1,0 +1,136 @@
+"""How much of the best is luck: the trials' Sharpe ratios beside it, and its ranks over split samples. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from o9.health.statistics.moments import Floats
+from o9.health.statistics.overfitting import BacktestOverfitting
+from o9.health.unknown import Unknown
+from o9.health.verdict import DEFLATED_LEVEL, OVERFITTING_LEVEL, Evidence
+from o9.health.verdict_words import sharpe
+from o9.report import words
+from o9.report.charts.downsample import all_significant, significant
+from o9.report.charts.figure import BLUE, ORANGE, PURPLE, SKY, Plot, axis, layout, range_around
+
+MOST_BINS = 40
+
+
+def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
+    """The Sharpe ratios of all trials of the family, and beside them the best, luck and what would be believed."""
+    sharpes, best = evidence.sharpes, evidence.best
+    if isinstance(sharpes, Unknown):
+        return sharpes
+    if isinstance(best, Unknown):
+        return best
+    scale = math.sqrt(evidence.periods_per_year) if evidence.periods_per_year else 1.0
+    unit = "a year" if evidence.periods_per_year else "a period"
+    shown, luck, needed = best.sharpe * scale, evidence.luck, deflated_threshold(evidence)
+    lines: list[tuple[str, float, str, str]] = [("best", shown, BLUE, "solid")]
+    over = " over the baseline" if evidence.over_benchmark else ""
+    finding = f"Of {words.count(evidence.counted, 'trial')} the best has a Sharpe ratio{over} of "
+    finding += f"{sharpe(shown)} {unit}; "
+    if isinstance(luck, Unknown) or isinstance(needed, Unknown):
+        finding += f"what luck alone gives the best is {luck}."
+    else:
+        lines.append(("what luck gives the best", luck * scale, PURPLE, "dash"))
+        lines.append((f"deflated to {DEFLATED_LEVEL:g}", needed * scale, ORANGE, "dot"))
+        finding += f"luck alone is expected to give the best {sharpe(luck * scale)}. The deflated Sharpe ratio, "
+        finding += f"which decides nothing, is above {DEFLATED_LEVEL:g} from {sharpe(needed * scale)} on."
+    counts, edges = np.histogram(sharpes * scale, bins=_bins(len(sharpes)))
+    bars = _bars(counts, edges, [SKY] * len(counts), "trials", "Sharpe ratio")
+    places = [*edges.tolist(), *(at for _, at, _, _ in lines)]
+    x = axis(f"Sharpe ratio {unit}", range=all_significant(range_around(min(places), max(places), room=0.03)))
+    return Plot(
+        finding,
+        [bars, *(_upright(*line, top=int(counts.max())) for line in lines)],
+        layout(x, axis("trials"), showlegend=True, bargap=0.04),
+        _what_is_counted(evidence, len(sharpes), unit),
+    )
+
+
+def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
+    """Where the best of one half of the time ranked in the other half, over all splits."""
+    if isinstance(found, Unknown):
+        return found
+    counts, edges = np.histogram(found.logits, bins=_bins(len(found.logits), zero_is_an_edge=found.logits))
+    middle = (edges[:-1] + edges[1:]) / 2
+    colours = [ORANGE if at < 0 else BLUE for at in middle.tolist()]
+    dropped = (
+        f" The oldest {words.count(found.dropped_periods, 'period')} fill no block." if found.dropped_periods else ""
+    )
+    loss = words.share(found.probability_of_loss)
+    alike = found.pbo >= OVERFITTING_LEVEL > found.probability_of_loss
+    flat = " Often below the median and seldom at a loss: so it looks, too, where all trials are equally good." * alike
+    return Plot(
+        f"In {words.share(found.pbo)} of {len(found.logits):,} splits the best of one half ranked below the median of "
+        f"the other half (the probability of backtest overfitting), and in {loss} it lost money there.",
+        [_bars(counts, edges, colours, "splits", "logit")],
+        layout(axis("rank out of sample (logit)"), axis("splits"), bargap=0.04),
+        f"{words.count(found.trials, 'trial')} over {found.periods:,} periods in {found.blocks} blocks, of which each "
+        f"half was once in sample. Below 0 is below the median; a rank of exactly the median counts as half."
+        f"{dropped}{flat}",
+    )
+
+
+def deflated_threshold(evidence: Evidence) -> float | Unknown:
+    """The Sharpe ratio a period from which on the best's would be deflated to more than DEFLATED_LEVEL.
+
+    Its own length, skewness and kurtosis kept: (S - L)²·(T - 1) = z²·(1 - γ₃·S + (γ₄ - 1)·S²/4), solved for S above L.
+    """
+    if isinstance(evidence.best, Unknown):
+        return evidence.best
+    if isinstance(evidence.luck, Unknown):
+        return evidence.luck
+    best, luck = evidence.best, evidence.luck
+    z_squared, degrees = NormalDist().inv_cdf(DEFLATED_LEVEL) ** 2, best.observations - 1
+    a = degrees - z_squared * (best.kurtosis - 1) / 4
+    b = z_squared * best.skewness - 2 * luck * degrees
+    c = luck * luck * degrees - z_squared
+    # T returns have a kurtosis below T, so that a > 0; the left side begins at 0 below the right: there is one such S.
+    return (-b + math.sqrt(b * b - 4 * a * c)) / (2 * a)
+
+
+def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[str, Any]:
+    """A line across the bars, told in the legend, where two that are close do not overlap."""
+    told = f"{name}: {sharpe(at)}"
+    return {
+        "type": "scatter", "mode": "lines", "name": told, "x": [significant(at)] * 2, "y": [0, significant(top * 1.06)],
+        "line": {"color": colour, "width": 2.5, "dash": dash}, "hovertemplate": f"{told}<extra></extra>",
+    }  # fmt: skip
+
+
+def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
+    told = f"The Sharpe ratios {unit} of {words.count(kept, 'trial')} of the whole family, measured over "
+    zero = "zero, where the market's own rise counts as an edge"
+    told += "what each holds of the baseline" if evidence.over_benchmark else zero
+    missing = evidence.counted - kept
+    if missing:
+        told += f"; the returns of {words.count(missing, 'trial')} more, which count, are not there"
+    return f"{told}."
+
+
+def _bins(count: int, zero_is_an_edge: Floats | None = None) -> Any:
+    """Enough bins to see the shape; for logits such that none holds both sides of zero."""
+    number = max(5, min(MOST_BINS, round(2 * count ** (1 / 3)) * 2))
+    if zero_is_an_edge is None:
+        return number
+    width = max(float(np.abs(zero_is_an_edge).max()), 1e-9) / (number // 2)
+    return np.arange(-(number // 2), number // 2 + 1) * width
+
+
+def _bars(counts: ArrayLike, edges: Floats, colours: Sequence[str], what: str, of: str) -> dict[str, Any]:
+    told = [f"{words.ratio(low)} to {words.ratio(high)}" for low, high in pairwise(edges.tolist())]
+    return {
+        "type": "bar", "name": what, "showlegend": False, "marker": {"color": list(colours)},
+        "x": all_significant(((edges[:-1] + edges[1:]) / 2).tolist()), "y": np.asarray(counts).tolist(),
+        "width": significant(float(edges[1] - edges[0])) * 0.96, "customdata": told,
+        "hovertemplate": f"{of} %{{customdata}}: %{{y}} {what}<extra></extra>",
+    }  # fmt: skip

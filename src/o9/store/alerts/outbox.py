@@ -1,0 +1,407 @@
+"""Notifications: decided with what the engine knows in one transaction, then sent by a node that has the channel.
+
+Contract. A notice is written once for each of its channels, however often the same decision is written. Of one group
+and channel the oldest is sent first, and the next only once it was sent or has failed for good. A try is written before
+it begins, and claims its notification for a while that its node renews; whoever finds a claim that ran out sends again.
+A try without an end, or whose end says that it may have arrived, is UNKNOWN; sent again, it is a POSSIBLE_DOUBLE, which
+is counted by channel. Claims and due times are measured by the database's clock.
+What a notice says was known is only so for a channel through which the group's last message was sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from o9.store.alerts.channels import CHANNEL, note_of_channel
+from o9.store.alerts.episodes import close, count_events, literally
+from o9.store.core.base import table_of
+from o9.store.core.column_types import free_text, to_json
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.queue.claims import database_time
+from o9.store.queue.leader_election import LEASE, held
+from o9.store.schema import alerts as alert_tables
+from o9.store.schema.alerts import PENDING
+
+GROUP = table_of(alert_tables.AlertGroup)
+NOTICE = table_of(alert_tables.NoticeRow)
+NOTIFICATION = table_of(alert_tables.Notification)
+TRY = table_of(alert_tables.NotificationTry)
+DECISION = table_of(alert_tables.AlertDecision)
+UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
+SHOWN = 10  # alerts of a notice that stay in the log once it is sent
+KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
+_REPEAT = "repeat"
+_TELL_ALL = ("firing", _REPEAT)  # kinds of notices about all that fires in their group
+
+
+class NewNotice(NamedTuple):
+    """What is sent to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON.
+
+    known: how many at the end of `firing` were known to it before.
+    """
+
+    group_key: str
+    number: int
+    receiver: str
+    kind: str
+    reason: str
+    at: str
+    labels: str
+    firing: Sequence[str]
+    resolved: Sequence[str]
+    channels: Sequence[str]
+    known: int = 0
+
+
+class Suppressed(NamedTuple):
+    """Why a receiver was not notified of an alert, and by what: a silence's id, another alert's, an interval's name."""
+
+    alert_id: str
+    receiver: str
+    reason: str
+    by: str
+    at: str
+
+
+@dataclass(frozen=True)
+class CommitDecisions:
+    """What the engine decided, whole or not at all. Raises StaleAttemptError where the lease is somebody else's.
+
+    cursor: the change up to which it had read. groups: by key, when each is looked at next, and its state as JSON; None
+    where it is gone. due: when the others are, where only that has changed. closed: episodes of which there is no more
+    to say.
+    """
+
+    lease: str
+    fence: int
+    cursor: int
+    groups: Mapping[str, tuple[str, str] | None] = field(default_factory=dict)
+    due: Mapping[str, str] = field(default_factory=dict)
+    notices: Sequence[NewNotice] = ()
+    suppressed: Sequence[Suppressed] = ()
+    closed: Sequence[str] = ()
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        held(unit, self.lease, self.fence)
+        unit.connection.execute(update(LEASE).where(LEASE.c.name == self.lease).values(cursor=self.cursor))
+        self._write_groups(unit)
+        self._write_notices(unit)
+        record_suppressed(unit, self.suppressed)
+        close(unit, self.closed, self.cursor)
+
+    def _write_groups(self, unit: UnitOfWork) -> None:
+        kept = [
+            {"group_key": key, "due_at": group[0], "state": group[1]}
+            for key, group in self.groups.items()
+            if group is not None
+        ]
+        if kept:
+            unit.upsert(GROUP, kept)
+        if gone := [{"target": key} for key, group in self.groups.items() if group is None]:
+            unit.connection.execute(delete(GROUP).where(GROUP.c.group_key == bindparam("target")), gone)
+        if moved := [{"target": key, "due_at": at} for key, at in self.due.items()]:
+            unit.connection.execute(update(GROUP).where(GROUP.c.group_key == bindparam("target")), moved)
+
+    def _write_notices(self, unit: UnitOfWork) -> None:
+        notices = _without_vain_repeats(unit, self.notices)
+        if not notices:
+            return
+        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
+        rows = [new_row(notice) for notice in notices]
+        unit.connection.execute(dialect.insert(NOTICE).on_conflict_do_nothing(), rows)
+        written = {
+            "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
+        }  # fmt: skip
+        sends = [
+            {"group_key": notice.group_key, "number": notice.number, "channel": channel, **written}
+            for notice in notices
+            for channel in notice.channels
+        ]
+        if sends:
+            unit.connection.execute(dialect.insert(NOTIFICATION).on_conflict_do_nothing(), sends)
+
+
+@dataclass(frozen=True)
+class RecordSuppressed:
+    """Why alerts that were not even recorded are not sent."""
+
+    suppressed: Sequence[Suppressed]
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        record_suppressed(unit, self.suppressed)
+
+
+@dataclass(frozen=True)
+class BeginTry:
+    """Claim what is to be sent next through `channel`.
+
+    Answers with it, its notice and `may_be_double`; with None where there is nothing; with the number of seconds to
+    wait where the throttle holds it back. throttles: at most so many tries in so many seconds through this channel, by
+    receiver. dead_nodes: those of which it is known without waiting that they send nothing any more.
+    """
+
+    channel: str
+    node: str
+    lease_seconds: float
+    dead_nodes: Sequence[str] = ()
+    throttles: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> Row | float | None:
+        unit.flush()
+        now = database_time(unit.connection)
+        found = unit.connection.execute(_due(self.channel, now, self.dead_nodes)).mappings().first()
+        if found is None:
+            return None
+        row = dict(found)
+        notice = select(NOTICE).where(NOTICE.c.group_key == row["group_key"], NOTICE.c.number == row["number"])
+        said = dict(unit.connection.execute(notice).mappings().one())
+        if (wait := self._throttled(unit, said["receiver"])) > 0:
+            return wait
+        may_be_double = row["tries"] > 0 and self._may_be_double(unit, row)
+        claim = {
+            "tries": row["tries"] + 1, "claimed_by": self.node, "claim_expires_at": now + self.lease_seconds,
+        }  # fmt: skip
+        unit.connection.execute(update(NOTIFICATION).where(NOTIFICATION.c.id == row["id"]).values(**claim))
+        begun = {
+            "notification_id": row["id"], "number": claim["tries"], "channel": self.channel, "node": self.node,
+            "started_at": unit.now,
+        }  # fmt: skip
+        unit.connection.execute(insert(TRY).values(**begun))
+        said = notice_row(said)
+        if said["known"] and said["kind"] == "firing" and not _was_told(unit, row, said["receiver"]):
+            said["known"] = 0
+        return said | row | claim | {"may_be_double": may_be_double}
+
+    def _may_be_double(self, unit: UnitOfWork, row: Row) -> bool:
+        """Whether a try before this one may have arrived; the last one is marked where it is so."""
+        of_it = TRY.c.notification_id == row["id"]
+        last = of_it & (TRY.c.number == row["tries"])
+        if row["claimed_by"] is not None:
+            # Its node died, or hung, between the beginning of this try and its end.
+            lost_in = f"its node {row['claimed_by']} did not say how it ended"
+            unit.connection.execute(update(TRY).where(last).values(outcome=UNKNOWN, error=lost_in))
+        doubt = update(TRY).where(last, TRY.c.outcome == UNKNOWN).values(outcome=POSSIBLE_DOUBLE)
+        if unit.connection.execute(doubt).rowcount:
+            count_events(unit, {(POSSIBLE_DOUBLE, self.channel): 1})
+            return True
+        before = select(TRY.c.number).where(of_it, TRY.c.outcome != "failed").limit(1)
+        return unit.connection.execute(before).first() is not None
+
+    def _throttled(self, unit: UnitOfWork, receiver: str) -> float:
+        """How many seconds are left until there may be one more."""
+        if receiver not in self.throttles:
+            return 0.0
+        messages, every = self.throttles[receiver]
+        tries = select(TRY.c.started_at).where(TRY.c.channel == self.channel).order_by(TRY.c.started_at.desc())
+        at = unit.connection.execute(tries.offset(messages - 1).limit(1)).scalar()
+        if at is None:
+            return 0.0
+        passed = datetime.fromisoformat(unit.now) - datetime.fromisoformat(at)
+        return every - passed.total_seconds()
+
+
+@dataclass(frozen=True)
+class EndTry:
+    """How a try ended. Answers False where it had been taken over meanwhile: then only the try itself is written.
+
+    error: None where it was sent. in_doubt: it may have arrived all the same. retry_in: seconds until it is tried
+    again; None: it has failed for good. pause: for so many seconds nothing at all is to be sent through this channel.
+    """
+
+    notification_id: int
+    number: int
+    node: str
+    error: str | None = None
+    retry_in: float | None = None
+    pause: float = 0.0
+    in_doubt: bool = False
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        unit.flush()
+        mine = NOTIFICATION.c.id == self.notification_id
+        row = dict(unit.connection.execute(select(NOTIFICATION).where(mine)).mappings().one())
+        error = None if self.error is None else free_text(self.error)
+        outcome = "sent" if error is None else "failed"
+        this = (TRY.c.notification_id == self.notification_id) & (TRY.c.number == self.number)
+        ended = {"ended_at": unit.now, "outcome": UNKNOWN if self.in_doubt else outcome, "error": error}
+        unit.connection.execute(update(TRY).where(this).values(**ended))
+        if row["status"] != "pending" or (row["claimed_by"], row["tries"]) != (self.node, self.number):
+            return False
+        values: Row = {"claimed_by": None, "claim_expires_at": None, "error": error}
+        now = database_time(unit.connection)
+        if error is None or self.retry_in is None:
+            values |= {"status": outcome, "ended_at": unit.now}
+            count_events(unit, {(outcome, row["channel"]): 1})
+            _shorten(unit, row)
+        else:
+            # Those behind it wait with it, so that nobody looks at them in vain.
+            behind = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
+            due_at = now + self.retry_in
+            later = update(NOTIFICATION).where(literally(PENDING, "notification"), behind)
+            unit.connection.execute(later.where(NOTIFICATION.c.due_at < due_at).values(due_at=due_at))
+        unit.connection.execute(update(NOTIFICATION).where(mine).values(**values))
+        note_of_channel(unit, row["channel"], error, paused_until=now + self.pause if self.pause else None)
+        return True
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """What nobody has even tried to send since the ISO moment `before` has failed, and so has what was decided before
+    that and nobody has tried again for an hour, though it was due. Answers how many, by channel.
+    """
+
+    before: str
+    why: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> dict[str, int]:
+        unit.flush()
+        left = NOTIFICATION.c.claimed_by.is_(None) & (NOTIFICATION.c.due_at < database_time(unit.connection) - 3600.0)
+        nobody = (NOTIFICATION.c.created_at < self.before) & or_(NOTIFICATION.c.tries == 0, left)
+        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), nobody)
+        found = [dict(row) for row in unit.connection.execute(wanted).mappings()]
+        ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
+        for row in found:
+            unit.connection.execute(update(NOTIFICATION).where(NOTIFICATION.c.id == row["id"]).values(**ended))
+            _shorten(unit, row)
+        channels = Counter(row["channel"] for row in found)
+        count_events(unit, {("failed", channel): count for channel, count in channels.items()})
+        return dict(channels)
+
+
+def record_suppressed(unit: UnitOfWork, suppressed: Sequence[Suppressed]) -> None:
+    for each in suppressed:
+        unit.insert(DECISION, each._asdict())
+    count_events(unit, Counter(("suppressed", each.reason) for each in suppressed))
+
+
+def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
+    """Those of `channels` through which something is to be sent now that nobody is sending."""
+    now = database_time(connection)
+    return [name for name in channels if connection.execute(_due(name, now, dead_nodes)).first()]
+
+
+def pending(connection: Connection) -> bool:
+    """Whether anything waits to be sent."""
+    waits = select(NOTIFICATION.c.id).where(literally(PENDING, "notification")).limit(1)
+    return connection.execute(waits).first() is not None
+
+
+def claimed_by(connection: Connection, notification_id: int, number: int) -> str | None:
+    """Which node holds the claim of this try; None: nobody does any more."""
+    this = (NOTIFICATION.c.id == notification_id) & (NOTIFICATION.c.tries == number)
+    return connection.execute(select(NOTIFICATION.c.claimed_by).where(this)).scalar()
+
+
+def groups(connection: Connection) -> dict[str, tuple[str, str]]:
+    """What the engine knew of each group when it decided last: when it is looked at next, and its state."""
+    return {key: (due_at, state) for key, due_at, state in connection.execute(select(GROUP))}
+
+
+def new_row(notice: NewNotice) -> Row:
+    row = notice._asdict() | {
+        "firing": _written(notice.firing, notice.known), "resolved": to_json(list(notice.resolved)),
+        "firing_count": len(notice.firing), "resolved_count": len(notice.resolved),
+    }  # fmt: skip
+    del row["channels"], row["known"]
+    return row
+
+
+def notice_row(row: Mapping[Any, Any]) -> Row:
+    """A row of NOTICE as it is read: its JSON decoded, and how many of `firing` at its end were `known`."""
+    said = dict(row) | {name: json.loads(row[name]) for name in ("labels", "firing", "resolved")}
+    firing, known = said["firing"], 0
+    if KNOWN in firing:
+        begins = firing.index(KNOWN)
+        known = len(firing) - begins - 1
+        firing = [*firing[:begins], *firing[begins + 1 :]]
+    return said | {"firing": firing, "known": known}
+
+
+def _written(firing: Sequence[str], known: int) -> str:
+    begins = len(firing) - known
+    return to_json([*firing[:begins], *[KNOWN] * bool(known), *firing[begins:]])
+
+
+def _without_vain_repeats(unit: UnitOfWork, notices: Sequence[NewNotice]) -> list[NewNotice]:
+    """No repeat through a channel whose first message still waits: both would arrive at once."""
+    repeats = [notice for notice in notices if notice.kind == _REPEAT]
+    if not repeats:
+        return list(notices)
+    channels = {channel for notice in repeats for channel in notice.channels}
+    waits = select(NOTIFICATION.c.channel, NOTIFICATION.c.group_key).where(
+        literally(PENDING, "notification"),
+        NOTIFICATION.c.channel.in_(channels),
+        NOTIFICATION.c.group_key.in_({notice.group_key for notice in repeats}),
+    )
+    waiting = {(channel, key) for channel, key in unit.connection.execute(waits)}
+    found = []
+    for notice in notices:
+        if notice.kind == _REPEAT:
+            left = [channel for channel in notice.channels if (channel, notice.group_key) not in waiting]
+            notice = notice._replace(channels=left)
+        if notice.channels:
+            found.append(notice)
+    return found
+
+
+def _was_told(unit: UnitOfWork, row: Row, receiver: str) -> bool:
+    """Whether the last message before this one of all that fires in its group went through its channel."""
+    before = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
+    told_all = (NOTICE.c.receiver == receiver) & NOTICE.c.kind.in_(_TELL_ALL)
+    same = (NOTICE.c.group_key == NOTIFICATION.c.group_key) & (NOTICE.c.number == NOTIFICATION.c.number)
+    wanted = select(NOTIFICATION.c.status).join_from(NOTIFICATION, NOTICE, same).where(before, told_all)
+    wanted = wanted.where(NOTIFICATION.c.number < row["number"]).order_by(NOTIFICATION.c.number.desc()).limit(1)
+    return unit.connection.execute(wanted).scalar() == "sent"
+
+
+def _shorten(unit: UnitOfWork, row: Row) -> None:
+    """Of what is sent the first alerts stay in the log, and how many there were."""
+    whole = (NOTICE.c.group_key == row["group_key"]) & (NOTICE.c.number == row["number"])
+    long = or_(NOTICE.c.firing_count > SHOWN, NOTICE.c.resolved_count > SHOWN)
+    found = unit.connection.execute(select(NOTICE.c.firing, NOTICE.c.resolved).where(whole, long)).first()
+    others = (NOTIFICATION.c.group_key == row["group_key"]) & (NOTIFICATION.c.number == row["number"])
+    waiting = others & (NOTIFICATION.c.id != row["id"]) & (NOTIFICATION.c.status == "pending")
+    if found is None or unit.connection.execute(select(NOTIFICATION.c.id).where(waiting)).first():
+        return
+    ids = {name: json.loads(text) for name, text in found._mapping.items()}
+    firing = ids["firing"][: SHOWN + (KNOWN in ids["firing"][:SHOWN])]
+    first = {"firing": to_json(firing), "resolved": to_json(ids["resolved"][:SHOWN])}
+    unit.connection.execute(update(NOTICE).where(whole).values(**first))
+
+
+def _due(channel: str, now: float, dead_nodes: Sequence[str]) -> Select[Any]:
+    earlier = NOTIFICATION.alias("earlier")
+    waits = exists().where(
+        literally(PENDING, "earlier"),
+        earlier.c.channel == NOTIFICATION.c.channel,
+        earlier.c.group_key == NOTIFICATION.c.group_key,
+        earlier.c.id < NOTIFICATION.c.id,
+    )
+    paused = exists().where(CHANNEL.c.channel == NOTIFICATION.c.channel, CHANNEL.c.paused_until > now)
+    free: ColumnElement[bool] = or_(
+        NOTIFICATION.c.claim_expires_at.is_(None),
+        NOTIFICATION.c.claim_expires_at <= now,
+        NOTIFICATION.c.claimed_by.in_(list(dead_nodes)),
+    )
+    mine = (NOTIFICATION.c.channel == channel) & (NOTIFICATION.c.due_at <= now)
+    wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), mine, free, ~waits, ~paused)
+    return wanted.order_by(NOTIFICATION.c.due_at, NOTIFICATION.c.id).limit(1)

@@ -1,0 +1,147 @@
+"""Deleting old alerts, notices and decisions; the counts of it stay.
+
+Contract. Each operation is one short transaction that stops behind the piece with which its time is over; the next one
+goes on, in whichever process. What fires stays, with its first and its newest words, and so does what is over and of
+which somebody has still to hear, what waits to be sent, and a silence that stands. An alert is long ago by its own time
+and by when it was told, so one that was told to be of the future stays until then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, literal, or_, select, tuple_
+
+from o9.store.alerts.channels import CHANNEL_NODE
+from o9.store.alerts.episodes import ALERT, STATE_OF, among, literally
+from o9.store.alerts.outbox import DECISION, NOTICE, NOTIFICATION, TRY
+from o9.store.alerts.silences import SILENCE
+from o9.store.core.unit import UnitOfWork
+from o9.store.queue.claims import database_time
+from o9.store.schema.alerts import PENDING
+
+SECONDS = 0.05  # of one transaction; writers of all processes wait for it
+PIECE = 200  # rows deleted between two looks at the clock
+
+
+@dataclass
+class PrunedAlerts:
+    """What one transaction deleted, or what all of them would. `cursor` is where the next one goes on; None: nothing is
+    left.
+    """
+
+    alerts: int = 0
+    notices: int = 0
+    suppressed: int = 0
+    silences: int = 0
+    cursor: tuple[str, str] | None = ("", "")
+
+
+@dataclass(frozen=True)
+class PruneAlerts:
+    """Delete of what is older than the ISO moment `before`, behind `cursor`, as much as `seconds` allow."""
+
+    before: str
+    cursor: tuple[str, str] = ("", "")
+    seconds: float = SECONDS
+    piece: int = field(default=PIECE, repr=False)
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> PrunedAlerts:
+        unit.flush()
+        deadline = time.monotonic() + self.seconds
+        done = PrunedAlerts(cursor=self.cursor)
+        steps: tuple[Callable[[UnitOfWork, PrunedAlerts], bool], ...] = (
+            self._alerts, self._notices, self._untold, self._others,
+        )  # fmt: skip
+        for step in steps:
+            while not step(unit, done):
+                if time.monotonic() >= deadline:
+                    return done
+        done.cursor = None
+        return done
+
+    def _alerts(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        """Delete the next ones; whether these were the last."""
+        assert done.cursor is not None
+        connection, place = unit.connection, (ALERT.c.at, ALERT.c.alert_id)
+        looked_at = (
+            select(*place, _is_old(self.before).label("old"))
+            .join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
+            .where(ALERT.c.at < self.before, tuple_(*place) > tuple_(*map(literal, done.cursor)))
+            .order_by(*place)
+            .limit(self.piece)
+        )
+        found = connection.execute(looked_at).all()
+        old = [row.alert_id for row in found if row.old]
+        if old:
+            these, values = among(ALERT.c.alert_id, old, connection)
+            connection.execute(delete(ALERT).where(these), values)
+            done.alerts += len(old)
+        if found:
+            done.cursor = found[-1].at, found[-1].alert_id
+        return len(found) < self.piece
+
+    def _notices(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        connection = unit.connection
+        wanted = select(NOTICE.c.group_key, NOTICE.c.number).where(_told_long_ago(self.before))
+        found = [tuple(row) for row in connection.execute(wanted.order_by(NOTICE.c.at).limit(self.piece))]
+        if found:
+            sends = select(NOTIFICATION.c.id).where(tuple_(NOTIFICATION.c.group_key, NOTIFICATION.c.number).in_(found))
+            ids = list(connection.execute(sends).scalars())
+            connection.execute(delete(TRY).where(TRY.c.notification_id.in_(ids)))
+            connection.execute(delete(NOTIFICATION).where(NOTIFICATION.c.id.in_(ids)))
+            connection.execute(delete(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(found)))
+            done.notices += len(found)
+        return len(found) < self.piece
+
+    def _untold(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        oldest = select(DECISION.c.id, DECISION.c.at).order_by(DECISION.c.id).limit(self.piece)
+        found = [row.id for row in unit.connection.execute(oldest) if row.at < self.before]
+        if found:
+            unit.connection.execute(delete(DECISION).where(DECISION.c.id.in_(found)))
+            done.suppressed += len(found)
+        return len(found) < self.piece
+
+    def _others(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+        done.silences += unit.connection.execute(delete(SILENCE).where(_was_over(self.before))).rowcount
+        gone = CHANNEL_NODE.c.expires_at < database_time(unit.connection) - 86_400.0
+        unit.connection.execute(delete(CHANNEL_NODE).where(gone))
+        return True
+
+
+def outlook(connection: Connection, before: str) -> PrunedAlerts:
+    """What pruning would delete now; looks at each that is older."""
+
+    def count(condition: ColumnElement[bool], table: FromClause) -> int:
+        return int(connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
+
+    given = ALERT.join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
+    return PrunedAlerts(
+        alerts=count(and_(ALERT.c.at < before, _is_old(before)), given),
+        notices=count(_told_long_ago(before), NOTICE),
+        suppressed=count(DECISION.c.at < before, DECISION),
+        silences=count(_was_over(before), SILENCE),
+        cursor=None,
+    )
+
+
+def _is_old(before: str) -> ColumnElement[bool]:
+    """Of an episode that is over, or not the first nor the newest of one that fires; or left over from a prune."""
+    state, given = STATE_OF.c, ALERT.c.told_at < before
+    over = and_(state.resolved_at < before, state.last_told_at < before, state.is_open == 0, given)
+    more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, given)
+    return or_(state.alert_id.is_(None), over, more)
+
+
+def _told_long_ago(before: str) -> ColumnElement[bool]:
+    """Of a notice of which nothing waits to be sent."""
+    name = (NOTIFICATION.c.group_key == NOTICE.c.group_key) & (NOTIFICATION.c.number == NOTICE.c.number)
+    return and_(NOTICE.c.at < before, ~exists().where(literally(PENDING, "notification"), name))
+
+
+def _was_over(before: str) -> ColumnElement[bool]:
+    return or_(SILENCE.c.ends_at < before, SILENCE.c.ended_at < before)

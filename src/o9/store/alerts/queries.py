@@ -1,0 +1,225 @@
+"""Reading alerts. A query costs the same however many there were; some cost what fires, or what was sent since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, func, literal, or_, select, tuple_
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.states import AlertLevel
+from o9.store.alerts.episodes import ALERT, ALERT_TALLY, CONTENT, STATE_OF, among, literally
+from o9.store.alerts.outbox import DECISION, NOTICE, NOTIFICATION, SHOWN, TRY, notice_row
+from o9.store.core.column_types import to_json
+from o9.store.core.unit import Row
+from o9.store.schema.alerts import ENDING, FIRING, OPEN
+
+PAGE_LIMIT = 1_000
+NOTICES_LIMIT = 1_000
+_WORDS = ALERT.alias("words")
+
+
+class Episode(NamedTuple):
+    """The state of an episode and its newest words, as they are stored: labels as JSON, without the metadata."""
+
+    alert_id: str
+    fingerprint: str
+    labels: str
+    starts_at: str
+    ends_at: str | None
+    expected_end: int
+    last_told_at: str
+    times: int
+    resolved_at: str | None
+    resolved_by: str | None
+    acknowledged_by: str | None
+    began: int
+    changed: int
+    optimization_id: str
+    level: str
+    title: str
+    message: str
+
+
+def alert(connection: Connection, alert_id: str) -> Row | None:
+    """One, as `alert_page` has them."""
+    found = connection.execute(_page().where(ALERT.c.alert_id == alert_id)).mappings().first()
+    return _decoded(found) if found else None
+
+
+def alert_page(
+    connection: Connection,
+    optimization_id: str | None,
+    level: str | None,
+    limit: int,
+    before: tuple[str, str] | None,
+) -> list[Row]:
+    """Alerts as they were received, newest first, with the state of the episode that each belongs to.
+
+    `before`: only what comes behind this (`at`, `alert_id`).
+    """
+    statement = _page().order_by(ALERT.c.at.desc(), ALERT.c.alert_id.desc()).limit(_checked(limit))
+    if optimization_id is not None:
+        statement = statement.where(ALERT.c.optimization_id == optimization_id)
+    if level is not None:
+        statement = statement.where(ALERT.c.level == level)
+    if before is not None:
+        statement = statement.where(tuple_(ALERT.c.at, ALERT.c.alert_id) < tuple_(*map(literal, before)))
+    return [_decoded(row) for row in connection.execute(statement).mappings()]
+
+
+def open_episodes(connection: Connection, after: tuple[int, str], limit: int) -> list[Episode]:
+    """Those behind `after` (`changed`, `alert_id`), in the order of their last change.
+
+    From the beginning, (0, ""), these are all that fire and those whose end was not dealt with yet.
+    """
+    statement = (
+        _EPISODES.where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*map(literal, after)))
+        .order_by(ALERT.c.changed, ALERT.c.alert_id)
+        .limit(limit)
+    )
+    return list(map(Episode._make, connection.execute(statement).all()))
+
+
+def episodes(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
+    """These, by id, each with its newest metadata; what is pruned is left out."""
+    wanted, values = among(ALERT.c.alert_id, ids, connection)
+    found = connection.execute(_EPISODES.add_columns(_WORDS.c.metadata).where(wanted), values).all()
+    return {row[0]: (Episode._make(row[:-1]), json.loads(row[-1])) for row in found}
+
+
+def words_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Of these episodes, by id, the newest level and title; what is pruned is left out."""
+    wanted, values = among(ALERT.c.alert_id, ids, connection)
+    statement = select(ALERT.c.alert_id, _WORDS.c.level, _WORDS.c.title).join_from(
+        ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest
+    )
+    return {row[0]: (row[1], row[2]) for row in connection.execute(statement.where(wanted), values)}
+
+
+def ends_next(connection: Connection) -> str | None:
+    """When the next episode expires, unless it is repeated before."""
+    statement = select(ALERT.c.ends_at).where(literally(ENDING)).order_by(ALERT.c.ends_at).limit(1)
+    return connection.execute(statement).scalar()
+
+
+def alert_counts(connection: Connection) -> list[Row]:
+    """How often what happened, ever: `what`, `name` (a level, a channel or a reason), `count`."""
+    return [dict(row) for row in connection.execute(select(ALERT_TALLY)).mappings()]
+
+
+def firing_counts(connection: Connection) -> dict[str, int]:
+    """How many episodes fire now, by level; costs what fires."""
+    levels = [level.value for level in AlertLevel]
+    each = [func.count().filter(ALERT.c.level == level) for level in levels]
+    # By the index of what fires; grouped by level, SQLite goes through all alerts there were.
+    counted = connection.execute(select(*each).where(literally(FIRING), ALERT.c.fingerprint > "")).one()
+    return {level: int(count) for level, count in zip(levels, counted, strict=True) if count}
+
+
+def notification_history(connection: Connection, limit: int, before: int | None = None) -> list[Row]:
+    """Notifications with what they say, newest first, each with its `tries`; `before`: only those behind this id."""
+    statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(_checked(limit))
+    if before is not None:
+        statement = statement.where(NOTIFICATION.c.id < before)
+    sends = [dict(row) for row in connection.execute(statement).mappings()]
+    named = {(row["group_key"], row["number"]) for row in sends}
+    said = select(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(sorted(named)))
+    notices = {(row["group_key"], row["number"]): notice_row(row) for row in connection.execute(said).mappings()}
+    rows = [notices[row["group_key"], row["number"]] | row | {"tries": []} for row in sends]
+    by_id = {row["id"]: row for row in rows}
+    tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
+    for found in connection.execute(tries).mappings():
+        by_id[found["notification_id"]]["tries"].append(dict(found))
+    return rows
+
+
+def suppressed_history(connection: Connection, limit: int, alert_id: str | None = None) -> list[Row]:
+    """Why receivers were not notified, newest first: of one alert, or of all."""
+    statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(_checked(limit))
+    if alert_id is not None:
+        statement = statement.where(DECISION.c.alert_id == alert_id)
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def last_notices(connection: Connection, names: Iterable[tuple[str, int]]) -> list[Row]:
+    """Those of these names (group and number) that there are, the newest first, each with its `sends`."""
+    wanted = sorted(set(names))
+    found: list[Row] = []
+    for start in range(0, len(wanted), NOTICES_LIMIT):
+        part = wanted[start : start + NOTICES_LIMIT]
+        found += _with_sends(connection, select(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(part)))
+    return sorted(found, key=lambda row: str(row["at"]), reverse=True)
+
+
+def notices_about(
+    connection: Connection, alert_id: str, labels: Mapping[str, str], since: str, limit: int = NOTICES_LIMIT
+) -> list[Row]:
+    """The newest `limit` notices about an episode which began at `since`, newest first, with their `sends`.
+
+    Of a large group only the first alerts stay in the log: one in whose group this alert would be is among them, with
+    `by_name` False.
+    """
+    name = to_json([alert_id])[1:-1]
+    many = or_(NOTICE.c.firing_count > SHOWN, NOTICE.c.resolved_count > SHOWN)
+    names = [NOTICE.c[side].contains(name, autoescape=True) for side in ("firing", "resolved")]
+    statement = select(NOTICE).where(NOTICE.c.at >= since, or_(many, *names)).order_by(NOTICE.c.at.desc()).limit(limit)
+    found = []
+    for row in _with_sends(connection, statement):
+        row["by_name"] = alert_id in row["firing"] or alert_id in row["resolved"]
+        cut = row["firing_count"] > len(row["firing"]) or row["resolved_count"] > len(row["resolved"])
+        if row["by_name"] or (cut and row["labels"].items() <= labels.items()):
+            found.append(row)
+    return found
+
+
+def suppressed_of(connection: Connection, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
+    """By alert and receiver, the newest reason why it was suppressed."""
+    wanted, values = among(DECISION.c.alert_id, alert_ids, connection)
+    found: dict[str, dict[str, Row]] = {}
+    for row in connection.execute(select(DECISION).where(wanted).order_by(DECISION.c.id), values).mappings():
+        found.setdefault(row["alert_id"], {})[row["receiver"]] = dict(row)
+    return found
+
+
+def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
+    rows = [notice_row(row) | {"sends": []} for row in connection.execute(statement).mappings()]
+    by_name = {(row["group_key"], row["number"]): row["sends"] for row in rows}
+    if not by_name:
+        return rows
+    of_these = tuple_(NOTIFICATION.c.group_key, NOTIFICATION.c.number).in_(sorted(by_name))
+    sends = connection.execute(select(NOTIFICATION).where(of_these).order_by(NOTIFICATION.c.id)).mappings()
+    by_id: dict[int, list[Row]] = {}
+    for send in sends:
+        given = dict(send) | {"tries": by_id.setdefault(send["id"], [])}
+        by_name[send["group_key"], send["number"]].append(given)
+    tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
+    for begun in connection.execute(tries).mappings():
+        by_id[begun["notification_id"]].append(dict(begun))
+    return rows
+
+
+def _page() -> Select[Any]:
+    state = [STATE_OF.c[name] for name in ("resolved_at", "resolved_by", "acknowledged_at", "acknowledged_by", "times")]
+    given = [ALERT.c[name] for name in ("alert_id", "episode", "at", "told_at", *CONTENT)]
+    ends = STATE_OF.c.ends_at
+    return select(*given, ends, *state).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
+
+
+def _decoded(found: Mapping[Any, Any]) -> Row:
+    row = dict(found)
+    return row | {name: json.loads(row[name]) for name in ("metadata", "labels") if name in row}
+
+
+def _checked(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
+        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
+    return limit
+
+
+_OF_WORDS = ("optimization_id", "level", "title", "message")
+_EPISODES = select(*[(_WORDS if name in _OF_WORDS else ALERT).c[name] for name in Episode._fields]).join_from(
+    ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest
+)

@@ -1,0 +1,83 @@
+"""A person's mutes of alerts, from one moment to another.
+
+What adds or lifts one is a change in the feed, of the kind `silence`, whose id it carries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from o9.model.errors import OptimizationConflictError, OptimizationError
+from o9.store.alerts.episodes import literally, write_change
+from o9.store.core.base import table_of
+from o9.store.core.column_types import free_text, moment
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.schema import alerts as alert_tables
+from o9.store.schema.alerts import STANDING
+
+SILENCE = table_of(alert_tables.Silence)
+
+
+@dataclass(frozen=True)
+class AddSilence:
+    """Mute what fits `matchers` (a text in Alertmanager's syntax) or `pattern`, from `starts_at` to `ends_at`."""
+
+    silence_id: str
+    starts_at: datetime
+    ends_at: datetime
+    matchers: str = ""
+    pattern: str = ""
+    author: str = ""
+    comment: str = ""
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        known = unit.connection.execute(select(SILENCE.c.silence_id).where(SILENCE.c.silence_id == self.silence_id))
+        if known.first():
+            raise OptimizationConflictError("silence_id", f"{self.silence_id!r} exists; choose another id")
+        row = {
+            "silence_id": self.silence_id, "matchers": self.matchers, "pattern": self.pattern,
+            "starts_at": moment(self.starts_at), "ends_at": moment(self.ends_at), "author": free_text(self.author),
+            "comment": free_text(self.comment), "created_at": unit.now, "ended_at": None, "ended_by": None,
+            "changed": write_change(unit, "silence"),
+        }  # fmt: skip
+        unit.connection.execute(insert(SILENCE).values(**row))
+
+
+@dataclass(frozen=True)
+class EndSilence:
+    """Lift a silence before its end. Answers whether it still stood; raises OptimizationError where there is none."""
+
+    silence_id: str
+    by: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        where = SILENCE.c.silence_id == self.silence_id
+        found = unit.connection.execute(select(SILENCE).where(where)).mappings().first()
+        if found is None:
+            raise OptimizationError(f"there is no silence {self.silence_id!r}; `o9 alerts silence list` lists them")
+        if found["ended_at"] is not None or found["ends_at"] <= unit.now:
+            return False
+        values = {"ended_at": unit.now, "ended_by": free_text(self.by), "changed": write_change(unit, "silence")}
+        unit.connection.execute(update(SILENCE).where(where).values(**values))
+        return True
+
+
+def silences(connection: Connection, now: str) -> list[Row]:
+    """Those that stand, or will, with the one that ends first first."""
+    statement = (
+        select(SILENCE).where(literally(STANDING, "silence"), SILENCE.c.ends_at > now).order_by(SILENCE.c.ends_at)
+    )
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def changed_silences(connection: Connection, after: int, limit: int) -> list[Row]:
+    """Those that were added or lifted behind the change `after`, in that order; a lifted one has `ended_at`."""
+    statement = select(SILENCE).where(SILENCE.c.changed > after).order_by(SILENCE.c.changed).limit(limit)
+    return [dict(row) for row in connection.execute(statement).mappings()]

@@ -1,0 +1,312 @@
+"""Opening a store: from a path or URL to a SQLAlchemy engine whose schema is current.
+
+What cannot be opened raises OptimizationStoreError and is left exactly as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import sqlite3
+import threading
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.model.files import private
+from o9.model.settings import STORE_BLOCK
+from o9.model.urls import public_url
+from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+
+Durability = Literal["process", "power"]
+# Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that somebody hangs.
+SQLITE_BUSY_SECONDS = 60
+WRITER_CACHE_KIB = 16_384
+CHECKPOINT_PAGES = 8_192  # of 4 KiB
+STATEMENTS_KEPT = 512  # prepared: each hot one has a form for 2 rows, 4, 8, …
+MIGRATION_SECONDS = 600.0  # how long a second process waits for the first one's
+
+
+def open_engine(url: str, durability: Durability = "process") -> Engine:
+    """An engine on `url` (a path, sqlite:///… or postgresql://…) at the current schema, created or upgraded."""
+    parsed = parse_url(url)
+    engine = _sqlite_engine(parsed, durability) if parsed.get_backend_name() == "sqlite" else _postgres_engine(parsed)
+    try:
+        upgrade(engine)
+    except (DBAPIError, sqlite3.Error) as error:
+        engine.dispose()
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise store_error(cause, parsed) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def parse_url(url: str) -> URL:
+    """A path becomes a SQLite URL; `postgresql://` gets the driver that O9 uses."""
+    if url.startswith(STORE_BLOCK):
+        raise OptimizationStoreError(
+            f"the store {url} is a Prefect block, which commands, aggregators and flows open: give the URL itself here"
+        )
+    if "://" not in url and not _MISTYPED.match(url):
+        return URL.create("sqlite", database=str(Path(url).expanduser()))
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise _unreadable(url) from None  # its text may hold the password
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        if "@" in f"{parsed.host}{parsed.database}":  # of a password, and drivers tell of both in their errors
+            raise _unreadable(url)
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise OptimizationStoreError(f"a store is a path, sqlite:///… or postgresql://…, not {backend}://")
+    if parsed.host and parsed.database:
+        raise _unreadable(url)
+    return parsed.set(drivername="sqlite")
+
+
+def describe(url: URL) -> str:
+    """The store's name for messages, without its password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return public_url(url.render_as_string(hide_password=False))
+
+
+# PostgreSQL's, as people mistype it or as its other programs write it; as a file's name it would show the password.
+_MISTYPED = re.compile(r"postgres(ql)?(\+\w+)?(:|//)|(.*\s)?password\s*=")
+
+
+def _unreadable(url: str) -> OptimizationStoreError:
+    told = f" {public_url(url)!r}" if "://" in url else ""
+    return OptimizationStoreError(
+        f"the store's URL{told} cannot be read: it is sqlite:///PATH, or postgresql://… with a user's name and "
+        "password in which @ is written %40, : %3A and / %2F"
+    )
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The revision that the database is at; None where it holds no store yet."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return revision
+
+
+_one_migration = threading.Lock()  # Alembic keeps what it works on for the whole process
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to the newest revision. Two processes that open a new store at once take turns."""
+    with engine.connect() as connection:
+        revision = _checked_revision(connection)
+        if engine.dialect.name == "sqlite":
+            _write_ahead(connection)  # the mode stays in the file: so not before it is known to be ours
+        if revision == HEAD:
+            return
+        driver: Any = connection.connection.driver_connection
+        with _as_long_as_it_takes(engine, driver), contextlib.closing(driver.cursor()) as cursor:
+            try:
+                begin(engine, cursor, MIGRATION_SECONDS)
+                if _checked_revision(connection) != HEAD:
+                    from o9.store.migrations.run import run_migrations  # Alembic's import is paid only when needed
+
+                    with _one_migration:
+                        run_migrations(connection)
+            except BaseException:
+                driver.rollback()
+                raise
+            cursor.execute("COMMIT")
+
+
+def _write_ahead(connection: Connection) -> None:
+    """SQLite waits for nobody while it changes the mode of a new file: it is asked again until nobody else does."""
+    until = time.monotonic() + SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            mode = connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar_one()
+        except OperationalError as error:
+            if "database is locked" not in str(error.orig) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+            continue
+        if mode != "wal":
+            raise OptimizationStoreError(
+                f"the store {describe(connection.engine.url)} lies on a drive without memory that processes share, "
+                "such as a network drive: put it on a local disk, or use PostgreSQL"
+            )
+        return
+
+
+def begin(engine: Engine, cursor: Any, lock_seconds: float | None = None) -> None:
+    """Begin a writer's transaction on a driver's cursor."""
+    if engine.dialect.name == "postgresql":
+        from o9.store.core import postgres
+
+        postgres.begin(cursor, lock_seconds)
+    else:
+        cursor.execute("BEGIN IMMEDIATE")  # one that begins by reading and then writes could not wait its turn
+
+
+def writer_cursor(engine: Engine, driver: Any) -> Any:
+    """A cursor of the driver's connection, for whoever writes large groups."""
+    cursor = driver.cursor()
+    if engine.dialect.name == "sqlite":
+        # SQLite's own 2 MiB overflow in a large group: its pages are then written and read over and over. And what it
+        # copies into the file after each 4 MiB is for the most part what the next group changes again.
+        cursor.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+    return cursor
+
+
+def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError:
+    """The error for what a database driver raised, in words that say what to do."""
+    where, cause = describe(url), str(error).strip()
+    if "disk I/O error" in cause and _is_full(url):
+        return StoreUnavailableError(f"the store {where}: {_DISK_FULL} ({cause})")
+    for sign, (passes, remedy) in _REMEDIES.items():
+        if sign in cause:
+            kind = StoreUnavailableError if passes else OptimizationStoreError
+            return kind(f"the store {where}: {remedy} ({cause})")
+    if url.get_backend_name() == "postgresql":
+        state = str(getattr(error, "sqlstate", None))
+        kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
+        is_too_large = state.startswith("54")
+        if state in _PASSING_STATES or (kinds & {"OperationalError", "InterfaceError"} and not is_too_large):
+            remedy = _PASSING_STATES.get(state, "is PostgreSQL running, and are the host and user right?")
+            return StoreUnavailableError(f"the store {where}: {remedy} ({cause})")
+    return OptimizationStoreError(f"the store {where}: {cause}")
+
+
+def busy(url: URL, error: Exception) -> StoreUnavailableError:
+    """The error for SQLAlchemy's, where too many threads read at once."""
+    return StoreUnavailableError(f"the store {describe(url)}: all connections of this process are in use ({error})")
+
+
+def _is_full(url: URL) -> bool:
+    """SQLite says no more of it where not even the shared memory beside the file can grow."""
+    try:
+        return shutil.disk_usage(Path(str(url.database)).absolute().parent).free < LEAST_FREE_BYTES
+    except OSError:
+        return False
+
+
+LEAST_FREE_BYTES = 65_536
+_DISK_FULL = "the disk is full; free some space, nothing that was recorded before is lost"
+# By what the driver says: does it pass, and what can be done about it?
+_REMEDIES = {
+    "unable to open database file": (True, "its folder must exist and be writable"),
+    "not a database": (False, "it is not a SQLite file; give another path"),
+    "readonly": (True, "it is read-only; make the file and its folder writable"),
+    "disk is full": (True, _DISK_FULL),
+    "No space left on device": (True, _DISK_FULL),
+    "disk I/O error": (True, "the disk does not answer, or the file was taken away"),
+    "database is locked": (True, f"another program has held it for over {SQLITE_BUSY_SECONDS} seconds"),
+    "malformed": (False, "the file is damaged; restore a backup (`o9 db backup` makes them)"),
+}
+
+# PostgreSQL's, by SQLSTATE: its texts are in the server's language.
+_PASSING_STATES = {
+    "25006": "it takes no writes for now, as after a failover or where its disk is full",
+    "25P03": "this process was stopped in the middle of a transaction, which is undone",
+    "53100": _DISK_FULL,
+    "55P03": "another process has held the writers' lock for too long",
+}
+
+
+def _checked_revision(connection: Connection) -> str | None:
+    revision = schema_revision(connection)
+    if revision is not None and revision not in REVISIONS:
+        raise OptimizationStoreError(
+            f"the store is at schema {revision}, which this release of O9 (schema {HEAD}) does not know: "
+            "it was written by a newer one; install that, or give another store"
+        )
+    if revision is None:
+        tables = inspect(connection).get_table_names()
+        foreign = tables if connection.dialect.name == "sqlite" else {"optimization", "trial"} & set(tables)
+        if foreign:
+            raise OptimizationStoreError(
+                f"the database belongs to another program (it has the table {sorted(foreign)[0]}): give another path"
+            )
+    return revision
+
+
+def _sqlite_engine(url: URL, durability: Durability) -> Engine:
+    if url.database in (None, "", ":memory:") or "memory" in (str(url.database), url.query.get("mode")):
+        raise OptimizationStoreError("a store outlives its process: give a file, not an in-memory database")
+    if url.query or str(url.database).startswith("file:"):
+        raise OptimizationStoreError("a SQLite store takes a plain path, without options: sqlite:///path/to/store.db")
+    path = Path(str(url.database))
+    if path.is_dir():
+        raise OptimizationStoreError(f"the store {path} is a folder: give the path of a file in it")
+    if not path.parent.is_dir():
+        raise OptimizationStoreError(f"the store {path}: the folder {path.parent} does not exist; create it first")
+    if path.is_file() and not _is_sqlite(path):
+        raise OptimizationStoreError(f"the store {path}: it is not a SQLite file; give another path")
+    _create_private(path)
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        connect_args={
+            "timeout": SQLITE_BUSY_SECONDS,
+            "check_same_thread": False,
+            "cached_statements": STATEMENTS_KEPT,
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        cursor = connection.cursor()
+        # FULL flushes the disk at each commit, NORMAL at each checkpoint of the write-ahead log.
+        cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
+        cursor.close()
+        # SQLite's own knows but the letters of ASCII; PostgreSQL's knows all.
+        connection.create_function("lower", 1, lambda text: text and str(text).lower(), deterministic=True)
+
+    return engine
+
+
+def _create_private(path: Path) -> None:
+    """SQLite would create it for all to read; what it puts beside a file has the file's mode and owner."""
+    if path.exists():
+        return
+    try:
+        open(path, "ab", opener=private).close()
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"the store {path}: its folder must exist and be writable ({error.strerror})"
+        ) from error
+
+
+def _is_sqlite(path: Path) -> bool:
+    """SQLite itself takes a file shorter than its own header for an empty database, and writes over it."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(16)
+    except OSError as error:
+        raise OptimizationStoreError(f"the store {path} cannot be read: {error.strerror}") from error
+    return beginning in (b"", b"SQLite format 3\0")
+
+
+def _as_long_as_it_takes(engine: Engine, driver: Any) -> AbstractContextManager[None]:
+    if engine.dialect.name == "sqlite":
+        return contextlib.nullcontext()
+    from o9.store.core import postgres
+
+    return postgres.as_long_as_it_takes(driver)
+
+
+def _postgres_engine(url: URL) -> Engine:
+    try:
+        from o9.store.core import postgres
+    except ModuleNotFoundError as error:
+        raise OptimizationStoreError("PostgreSQL needs a driver: pip install 'prefect-o9[postgres]'") from error
+    return postgres.make_engine(url)

@@ -1,0 +1,140 @@
+"""The unit of work: one transaction's rows, read once, changed in memory, and written by a few statements at its end.
+
+A write is an `Operation`: its `apply` decides first and changes afterwards; one that raises has changed nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Executable, Table
+
+from o9.model.states import ENDED
+from o9.store.core.base import table_of
+from o9.store.core.column_types import now_text
+from o9.store.core.statements import WORKING_NAMES, Statements
+from o9.store.schema import optimizations as tables
+
+Row = dict[str, Any]
+R_co = TypeVar("R_co", covariant=True)
+
+_CHANGE = table_of(tables.Change)
+OPTIMIZATION = table_of(tables.Optimization)
+_ENDED = frozenset(status.value for status in ENDED)
+
+
+class Operation(Protocol[R_co]):
+    """One write. `targets` are the optimizations whose rows `apply` reads through `unit.row`."""
+
+    @property
+    def targets(self) -> tuple[str, ...]: ...
+
+    def apply(self, unit: UnitOfWork) -> R_co:
+        """Decide, then change through `unit`; raise before the first change or not at all."""
+
+
+class UnitOfWork:
+    """One transaction's rows: read once, changed in memory, written by a few statements at the end."""
+
+    def __init__(self, connection: Connection, cursor: Any, statements: Statements) -> None:
+        """`connection` and `cursor` are of one database connection: the cursor is for the hot statements."""
+        self.connection = connection
+        self._cursor = cursor
+        self.now = now_text()
+        self._statements = statements
+        self._rows: dict[str, Row | None] = {}
+        self._changed: dict[str, Row] = {}
+        self._state_ids: set[str] = set()
+        self._inserts: dict[tuple[str, bool], tuple[Table, list[Row]]] = {}
+        self.moves: dict[tuple[str, str, int, str | None, str], int] = {}
+        self.endings: list[tuple[Row, str]] = []
+        self.tried: dict[tuple[str, str], int] = {}  # trials, by family and state
+        self.rested: set[str] = set()  # what is to be ranked anew: stopped running, or was changed after its end
+
+    def read_ahead(self, optimization_ids: set[str]) -> None:
+        """Read the rows that will be asked for, in one statement."""
+        self._cursor.execute(self._statements.select_some, (self._statements.as_list(sorted(optimization_ids)),))
+        self._rows = dict.fromkeys(optimization_ids)
+        for found in self._cursor.fetchall():
+            self._rows[found[0]] = dict(zip(WORKING_NAMES, found, strict=False))
+
+    def row(self, optimization_id: str) -> Row | None:
+        """The optimization's working columns as they will be after this unit's changes; None if there is none."""
+        if optimization_id not in self._rows:
+            self._statements.select_one.run(self._cursor, [{"target": optimization_id}])
+            found = self._cursor.fetchone()
+            self._rows[optimization_id] = None if found is None else dict(zip(WORKING_NAMES, found, strict=False))
+        return self._rows[optimization_id]
+
+    def known_state(self, state_id: str) -> bool:
+        """Whether a Prefect state was recorded before, in this unit or earlier."""
+        if state_id in self._state_ids:
+            return True
+        self._statements.known_state.run(self._cursor, [{"target": state_id}])
+        self._state_ids.add(state_id)
+        return self._cursor.fetchone() is not None
+
+    def update(self, row: Row, **changes: Any) -> None:
+        """Change columns of the optimization that `row` stands for; its version moves by one for each unit."""
+        target = row["optimization_id"]
+        if changes.get("status", row["status"]) in _ENDED:
+            self.rested.add(target)
+            changes["health_due"] = 1
+        changed = self._changed.get(target)
+        if changed is None:
+            changes["version"] = row["version"] + 1
+            changes["updated_at"] = self.now
+            self._changed[target] = {"target": target, **changes}
+        else:
+            changed.update(changes)
+        row.update(changes)
+
+    def insert(self, table: Table, row: Row, ignore_known: bool = False) -> None:
+        self._inserts.setdefault((table.name, ignore_known), (table, []))[1].append(row)
+
+    def create(self, row: Row) -> None:
+        """A new optimization: inserted at once, so that what follows in the unit may change it."""
+        self.insert(OPTIMIZATION, row)
+        self._write_inserts()
+        self._rows[row["optimization_id"]] = {name: row[name] for name in WORKING_NAMES}
+
+    def forget(self, optimization_id: str) -> None:
+        """It was deleted: for what follows in the unit there is no such optimization."""
+        self._rows[optimization_id] = None
+        self._changed.pop(optimization_id, None)
+        self.rested.discard(optimization_id)
+
+    def run(self, statement: Executable, parameters: Row) -> Any:
+        """Run a statement of one's own, made once for all units, at the driver's speed. Answers with its cursor."""
+        self._statements.compiled(statement).run(self._cursor, [parameters])
+        return self._cursor
+
+    def change(self, optimization_id: str, kind: str) -> None:
+        self.insert(_CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})
+
+    def flush(self) -> None:
+        """Write what is pending; needed before a statement of one's own reads the tables."""
+        self._write_inserts()
+        by_columns: dict[tuple[str, ...], list[Row]] = {}
+        for changes in self._changed.values():
+            by_columns.setdefault(tuple(changes), []).append(changes)
+        self._changed = {}
+        for columns, rows in by_columns.items():
+            self._statements.update(OPTIMIZATION, columns).run(self._cursor, rows)
+
+    def upsert_counts(self, table: Table, rows: list[Row]) -> None:
+        """Insert rows that have a `count`, or add their count to the row of the same key."""
+        self._statements.upsert_counts(table, tuple(rows[0])).run(self._cursor, rows)
+
+    def upsert(self, table: Table, rows: list[Row]) -> None:
+        """Insert rows at once, or put them in the place of those of the same key."""
+        self._statements.upsert(table, tuple(rows[0])).run(self._cursor, rows)
+
+    def update_all(self, table: Table, rows: list[Row]) -> None:
+        """Change columns of the rows whose one key is in `target`, each once."""
+        self._statements.update(table, tuple(rows[0])).run(self._cursor, rows)
+
+    def _write_inserts(self) -> None:
+        pending, self._inserts = self._inserts, {}
+        for (_, ignore_known), (table, rows) in pending.items():
+            self._statements.insert(table, tuple(rows[0]), ignore_known).run(self._cursor, rows)

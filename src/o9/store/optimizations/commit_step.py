@@ -1,0 +1,254 @@
+"""What an attempt writes while it works: a step whole, in one transaction, or an amendment of the state.
+
+Both check the fence, and both answer with the present intent, so that control costs no query of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+
+from o9.model.errors import OptimizationStateError, OptimizationValidationError, StaleAttemptError
+from o9.model.states import ACTIVE, INTENDED_END, Intent, OptimizationStatus
+from o9.model.trial import Output, Trial
+from o9.model.validation import validate_changes
+from o9.store.core.base import table_of
+from o9.store.core.column_types import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.optimizations.calendars import keep_calendar
+from o9.store.optimizations.outputs import keep_output
+from o9.store.optimizations.provenance import keep_baseline
+from o9.store.optimizations.transitions import existing
+from o9.store.schema import optimizations as tables
+from o9.store.statistics.families import INHERITED, RETURNS, TRIAL, join_family
+
+METRIC = table_of(tables.Metric)
+CHECKPOINT = table_of(tables.Checkpoint)
+# A status is not among them: that has its own door.
+AMENDABLE = frozenset({
+    "progress", "current_step", "total_steps", "completed_steps", "current_performance", "performance_improvement",
+    "parameters", "optimized_parameters", "results", "metrics", "issues", "warnings", "cpu_usage", "memory_usage",
+    "metadata", "baseline_performance", "target_performance", "name", "description",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """The answer to an attempt's write: it is durable; `intent` is what people want now."""
+
+    intent: Intent
+    completed_steps: int
+
+
+@dataclass(frozen=True)
+class CommitStep:
+    """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
+
+    `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
+    of one core) and `memory_usage` (MiB) are None where they were not measured: what the state says of them stays.
+    `output` is what the strategy printed outside of its trials. The
+    same step once more by the same attempt, whose connection broke before it heard the answer, is acknowledged and
+    written once.
+    """
+
+    optimization_id: str
+    fence: int
+    step: int
+    trials: Sequence[Trial]
+    checkpoint: Mapping[str, Any]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    current_step: str = ""
+    performance: float | None = None
+    improvement: float | None = None
+    optimized_parameters: Mapping[str, Any] | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    output: Output | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Acknowledged:
+        row = held(unit, self.optimization_id, self.fence)
+        if self.step == row["completed_steps"] - 1 and self._is_written(unit):
+            return Acknowledged(Intent(row["intent"]), row["completed_steps"])
+        if self.step != row["completed_steps"]:
+            raise OptimizationStateError(
+                f"optimization {self.optimization_id!r}: step {self.step} cannot be committed, "
+                f"{row['completed_steps']} is the next one"
+            )
+        figures = ("performance", "improvement", "cpu_usage", "memory_usage")
+        for name, value in ((name, getattr(self, name)) for name in figures):
+            if value is not None and not math.isfinite(value):
+                raise OptimizationValidationError(
+                    name, f"{value} is not a finite number; give None where there is none"
+                )
+        # Encoding may raise; nothing is handed to the unit before all of it succeeded.
+        trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
+        checkpoint = to_json(dict(self.checkpoint))
+        changes: Row = {"completed_steps": self.step + 1, "current_step": free_text(self.current_step)}
+        if row["total_steps"]:
+            changes["progress"] = min(1.0, (self.step + 1) / row["total_steps"])
+        if self.performance is not None:
+            changes["current_performance"] = real(self.performance)
+        if self.improvement is not None:
+            changes["performance_improvement"] = real(self.improvement)
+        if self.optimized_parameters is not None:
+            changes["optimized_parameters"] = to_json(dict(self.optimized_parameters))
+        if self.cpu_usage is not None:
+            changes["cpu_usage"] = real(self.cpu_usage)
+        if self.memory_usage is not None:
+            changes["memory_usage"] = real(self.memory_usage)
+        if self.metrics:
+            changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
+        join_family(unit, row, trials)
+        _write_trials(unit, self.optimization_id, list(zip(self.trials, trials, strict=True)))
+        keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
+        for name, value in self.metrics.items():
+            if math.isfinite(value):
+                unit.insert(
+                    METRIC,
+                    {
+                        "optimization_id": self.optimization_id,
+                        "name": name,
+                        "step": self.step,
+                        "value": real(value),
+                        "at": unit.now,
+                    },
+                )
+        unit.insert(CHECKPOINT, {"optimization_id": self.optimization_id, "step": self.step, "data": checkpoint})
+        unit.update(row, **changes)
+        unit.change(self.optimization_id, "step")
+        return Acknowledged(Intent(row["intent"]), row["completed_steps"])
+
+    def _is_written(self, unit: UnitOfWork) -> bool:
+        """Whether this very step was committed before, and only the answer was lost on its way."""
+        unit.flush()
+        mine = (CHECKPOINT.c.optimization_id == self.optimization_id) & (CHECKPOINT.c.step == self.step)
+        found = unit.connection.execute(select(CHECKPOINT.c.data).where(mine)).scalar()
+        columns = [TRIAL.c[name] for name in ("number", "state", "parameters", "value")]
+        kept = select(*columns).where(
+            TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.step == self.step, TRIAL.c.attempt != INHERITED
+        )
+        sent = [trial_to_row(self.optimization_id, 0, trial) for trial in self.trials]
+        written = {tuple(row) for row in unit.connection.execute(kept)}
+        return found == to_json(dict(self.checkpoint)) and written == {
+            tuple(row[column.name] for column in columns) for row in sent
+        }
+
+
+@dataclass(frozen=True)
+class Amend:
+    """Change fields of the state outside a step; never the status. `fence` None: not an attempt, but its owner.
+
+    `ending`: an attempt's last words, taken also when its end came from outside a moment ago.
+    """
+
+    optimization_id: str
+    changes: Mapping[str, Any]
+    fence: int | None = None
+    ending: bool = False
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Acknowledged:
+        if self.fence is None:
+            row = existing(unit, self.optimization_id)
+        else:
+            row = held(unit, self.optimization_id, self.fence, ending=self.ending)
+        if unknown := self.changes.keys() - AMENDABLE:
+            raise OptimizationStateError(f"{sorted(unknown)[0]} cannot be amended; a status has its own operations")
+        validate_changes(self.changes)
+        values = dict(self.changes)
+        for name in values:
+            if name in JSON_FIELDS:
+                values[name] = to_json(values[name])
+            elif name in REAL_FIELDS:
+                values[name] = real(values[name])
+        unit.update(row, **values)
+        unit.change(self.optimization_id, "amended")
+        return Acknowledged(Intent(row["intent"]), row["completed_steps"])
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """The trials of a step that was cut off for good: the ledger holds every trial ever begun.
+
+    `performance`, `improvement` and `optimized_parameters` are given where one of them had finished, and is the best.
+    """
+
+    optimization_id: str
+    fence: int
+    trials: Sequence[Trial]
+    performance: float | None = None
+    improvement: float | None = None
+    optimized_parameters: Mapping[str, Any] | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = held(unit, self.optimization_id, self.fence, ending=True)
+        trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
+        unit.flush()
+        numbers = [trial["number"] for trial in trials]
+        written = select(TRIAL.c.number).where(
+            TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.number.in_(numbers)
+        )
+        known = set(unit.connection.execute(written).scalars())  # told once more, where the answer was lost on its way
+        new = [pair for pair in zip(self.trials, trials, strict=True) if pair[0].number not in known]
+        join_family(unit, row, [written for _, written in new])
+        _write_trials(unit, self.optimization_id, new)
+        if self.trials:
+            keep_output(unit, self.optimization_id, self.trials[0].step, [trial for trial, _ in new])
+        if self.performance is not None and self.optimized_parameters is not None:
+            unit.update(
+                row,
+                current_performance=real(self.performance),
+                performance_improvement=real(self.improvement or 0.0),
+                optimized_parameters=to_json(dict(self.optimized_parameters)),
+            )
+        unit.change(self.optimization_id, "step")
+
+
+def _write_trials(unit: UnitOfWork, optimization_id: str, trials: Sequence[tuple[Trial, Row]]) -> None:
+    """Each with its row."""
+    for trial, row in trials:
+        unit.insert(TRIAL, row)
+        if trial.returns is not None:
+            unit.insert(
+                RETURNS,
+                {
+                    "optimization_id": optimization_id,
+                    "number": trial.number,
+                    "periods_per_year": trial.periods_per_year,
+                    "data": pack_returns(trial.returns),
+                    "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
+                    "calendar": keep_calendar(unit, optimization_id, trial.dates),
+                    "hold_out_calendar": keep_calendar(unit, optimization_id, trial.hold_out_dates),
+                },
+            )
+    keep_baseline(unit, optimization_id, [trial for trial, _ in trials])
+
+
+def held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:
+    """The row, if the attempt with this fence still holds it and it is at work.
+
+    `ending`: what an attempt leaves behind is taken, too, when its end came from outside a moment ago.
+    """
+    row = existing(unit, optimization_id)
+    status = OptimizationStatus(row["status"])
+    if row["fence"] != fence or not (status in ACTIVE or (ending and status in INTENDED_END.values())):
+        raise StaleAttemptError(
+            f"optimization {optimization_id!r}: this attempt (fence {fence}) no longer holds it; it is "
+            f"{row['status']} with fence {row['fence']}. Nothing was written"
+        )
+    return row

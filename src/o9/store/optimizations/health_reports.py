@@ -1,0 +1,194 @@
+"""Health reports over time: what was said of each optimization, since when, and for how long.
+
+Contract. The newest report of an optimization is the one that was kept last. One that says what the newest says adds no
+row: that row is then of the newer moment, and has the checks behind it. Every end makes an optimization due for a
+check, and so does every change after it; it is due until a report of how it is now was kept. Reads cost the same at any
+size, but for `under_way`, which looks at all that run or rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, func, insert, literal, literal_column, or_, select, tuple_, update
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationHealthReport, OptimizationState
+from o9.model.states import ENDED, OptimizationStatus
+from o9.store.core.base import table_of
+from o9.store.core.column_types import free_text, moment, to_json
+from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.optimizations.placebos import is_placebo
+from o9.store.optimizations.transitions import existing
+from o9.store.schema import optimizations as tables
+
+REPORT = table_of(tables.HealthReportRow)
+PAGE_LIMIT = 1_000
+VERDICT_CHECK = "validity.verdict"  # the check whose evidence holds the verdict, as `o9.health.grades` writes it
+_RUNS = OptimizationStatus.RUNNING.value
+_UNDER_WAY = (_RUNS, OptimizationStatus.PAUSED.value, OptimizationStatus.SUSPENDED.value)
+_NEWEST_FIRST = (REPORT.c.last_at.desc(), REPORT.c.optimization_id.desc())
+# What a condition of a partial index says must be there word for word.
+_IS_LATEST = REPORT.c.is_latest == literal_column("1")
+_IS_DUE = OPTIMIZATION.c.health_due == literal_column("1")
+
+
+@dataclass(frozen=True)
+class KeepReport:
+    """Keep `report` and the `checks` behind it. `of` is the state that was checked, `judged_by` says by which measure.
+
+    Raises OptimizationError where there is no such optimization any more.
+    """
+
+    report: OptimizationHealthReport
+    checks: Sequence[Mapping[str, Any]]
+    of: OptimizationState
+    judged_by: str = ""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.report.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        name = self.report.optimization_id
+        row = existing(unit, name)
+        told = self.report.to_dict()
+        at = moment(self.report.timestamp)
+        del told["timestamp"]
+        said, as_of = free_text(to_json(told)), moment(self.of.updated_at)
+        values: Row = {
+            "last_at": at, "status": self.of.status.value, "as_of": as_of, "judged_by": self.judged_by,
+            "checks": free_text(to_json(list(self.checks))),
+        }  # fmt: skip
+        unit.flush()
+        latest = unit.connection.execute(_latest(REPORT.c.id, REPORT.c.report), {"target": name}).first()
+        if latest is not None and latest.report == said:
+            again = update(REPORT).where(REPORT.c.id == latest.id).values(**values, times=REPORT.c.times + 1)
+            unit.connection.execute(again)
+        else:
+            if latest is not None:
+                unit.connection.execute(update(REPORT).where(REPORT.c.id == latest.id).values(is_latest=0))
+            new = values | {"optimization_id": name, "first_at": at, "times": 1, "is_latest": 1, "report": said}
+            unit.connection.execute(insert(REPORT).values(**new))
+        if OptimizationStatus(row["status"]) in ENDED:
+            # Not through the unit: what is said of an optimization changes nothing of it.
+            due = int(row["updated_at"] != as_of)
+            where = OPTIMIZATION.c.optimization_id == name
+            unit.connection.execute(update(OPTIMIZATION).where(where).values(health_due=due))
+
+
+def latest_report(connection: Connection, optimization_id: str) -> Row | None:
+    """The newest of one, with its checks; None where nothing was said of it yet."""
+    found = connection.execute(_latest(*REPORT.c), {"target": optimization_id}).mappings().first()
+    return _decoded(found) if found else None
+
+
+def report_history(connection: Connection, optimization_id: str, limit: int, before: int | None = None) -> list[Row]:
+    """What was said of one, newest first: `report`, `verdict`, `first_at`, `last_at`, `times`, `status`, `as_of`.
+
+    before: only what comes behind the report with this id.
+    """
+    mine = REPORT.c.optimization_id == optimization_id
+    statement = select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(_checked(limit))
+    return _rows(connection, statement if before is None else statement.where(REPORT.c.id < before))
+
+
+def newest_reports(connection: Connection, limit: int, before: tuple[str, str] | None) -> list[Row]:
+    """The newest of each, newest first. `before`: only what comes behind this (`last_at`, `optimization_id`)."""
+    statement = select(*_TOLD).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(_checked(limit))
+    if before is not None:
+        statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*map(literal, before)))
+    return _rows(connection, statement)
+
+
+def reports_since(connection: Connection, after: int, limit: int) -> list[Row]:
+    """What was newly said of anybody behind the report with the id `after`, in that order, with the checks."""
+    wanted = select(*REPORT.c).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(_checked(limit))
+    return _rows(connection, wanted)
+
+
+def report_before(connection: Connection, optimization_id: str, report: int) -> Row | None:
+    mine = (REPORT.c.optimization_id == optimization_id) & (REPORT.c.id < report)
+    found = _rows(connection, select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(1))
+    return found[0] if found else None
+
+
+def latest_verdicts(connection: Connection, optimization_ids: Sequence[str]) -> dict[str, Row]:
+    """Of those that have a report: `verdict` in the newest (JSON; None where it has none), and the `status` judged.
+
+    One query for each PAGE_LIMIT ids.
+    """
+    found: dict[str, Row] = {}
+    columns = (REPORT.c.optimization_id, REPORT.c.status, REPORT.c.checks)
+    for start in range(0, len(optimization_ids), PAGE_LIMIT):
+        page = list(optimization_ids[start : start + PAGE_LIMIT])
+        statement = select(*columns).where(_IS_LATEST, REPORT.c.optimization_id.in_(page))
+        for row in connection.execute(statement):
+            found[row.optimization_id] = {"status": row.status, "verdict": verdict_in(json.loads(row.checks))}
+    return found
+
+
+def verdict_in(checks: Sequence[Mapping[str, Any]]) -> Any:
+    """The verdict among the checks of a report, as JSON; None where it has none."""
+    return next((check["evidence"].get("verdict") for check in checks if check["name"] == VERDICT_CHECK), None)
+
+
+def last_report(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(REPORT.c.id))).scalar() or 0)
+
+
+def due(connection: Connection, limit: int) -> list[str]:
+    """Those that have ended and were not checked since: what ended first comes first."""
+    order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
+    found = select(OPTIMIZATION.c.optimization_id).where(_IS_DUE, ~is_placebo()).order_by(*order).limit(_checked(limit))
+    return list(connection.execute(found).scalars())
+
+
+def under_way(connection: Connection, limit: int) -> list[str]:
+    """Those that run, and those that rest and have changed since they were checked: the oldest report comes first."""
+    mine = REPORT.c.optimization_id == OPTIMIZATION.c.optimization_id
+    newest = select(func.max(REPORT.c.id)).where(mine).correlate(OPTIMIZATION).scalar_subquery()
+    joined = OPTIMIZATION.outerjoin(REPORT, REPORT.c.id == newest)
+    changed = or_(OPTIMIZATION.c.status == _RUNS, REPORT.c.id.is_(None), REPORT.c.as_of != OPTIMIZATION.c.updated_at)
+    found = (
+        select(OPTIMIZATION.c.optimization_id)
+        .select_from(joined)
+        .where(OPTIMIZATION.c.status.in_(_UNDER_WAY), changed, ~is_placebo())
+        .order_by(func.coalesce(REPORT.c.last_at, ""), OPTIMIZATION.c.optimization_id)
+        .limit(_checked(limit))
+    )
+    return list(connection.execute(found).scalars())
+
+
+def _latest(*columns: Any) -> Select[Any]:
+    mine = REPORT.c.optimization_id == bindparam("target")
+    return select(*columns).where(mine).order_by(REPORT.c.id.desc()).limit(1)
+
+
+_TOLD = [
+    REPORT.c[name]
+    for name in ("id", "optimization_id", "first_at", "last_at", "times", "status", "as_of", "report", "checks")
+]
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
+    return [_decoded(row) for row in connection.execute(statement).mappings()]
+
+
+def _decoded(found: Mapping[Any, Any]) -> Row:
+    """`report` as OptimizationHealthReport.from_dict takes it, of the newest moment at which it was said."""
+    row = dict(found)
+    row["report"] = json.loads(row["report"]) | {"timestamp": row["last_at"]}
+    if "checks" in row:
+        row["checks"] = json.loads(row["checks"])
+        row["verdict"] = verdict_in(row["checks"])
+    return row
+
+
+def _checked(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
+        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
+    return limit

@@ -1,0 +1,183 @@
+"""What people want of an optimization: recorded, and done at once where it is at rest, else with its next commit.
+
+What O9 itself wants goes the same way: `Suspend` takes off what runs, and `GoOn` queues it again. `Requeue` ends an
+attempt by what is wanted then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from o9.model.errors import OptimizationStateError
+from o9.model.optimization import OptimizationState
+from o9.model.states import (
+    ACTIVE,
+    ENDED,
+    INTENDED_END,
+    RESTS,
+    VERBS,
+    Intent,
+    OptimizationStatus,
+    Reason,
+    SuspendedFor,
+    at_rest,
+    decide_intent,
+)
+from o9.store.core.base import table_of
+from o9.store.core.column_types import free_text, row_to_state
+from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.optimizations.transitions import Cause, Transition, append_issue, existing, move
+from o9.store.queue.order import queue_key
+from o9.store.schema import optimizations as tables
+
+INTENT = table_of(tables.IntentRow)
+
+
+@dataclass(frozen=True)
+class SetIntent:
+    """Record what a person wants. What is at rest is moved at once; an attempt hears of it with its next commit.
+
+    Wanting what is wanted already changes nothing, and neither does asking once more for the end that came.
+    """
+
+    optimization_id: str
+    intent: Intent
+    by: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> OptimizationStatus:
+        """The status afterwards. Raises OptimizationStateError once it has ended otherwise, or is about to."""
+        row = existing(unit, self.optimization_id)
+        status, held = OptimizationStatus(row["status"]), Intent(row["intent"])
+        decision = decide_intent(status, held, self.intent)
+        if not decision.allowed and decision.reason is not Reason.ALREADY_THERE:
+            raise OptimizationStateError(f"optimization {self.optimization_id!r}: {decision.message}")
+        if status in ENDED:
+            return status
+        if decision.allowed:
+            unit.update(row, intent=self.intent.value, intent_by=free_text(self.by), intent_at=unit.now)
+            if held is Intent.HOLD:
+                unit.update(row, queue_key=queue_key(unit.now, row["priority"]))
+            record_intent(unit, row, self.intent, self.by)
+        to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
+        if to is not None:
+            verb = "resume" if to is OptimizationStatus.CREATED else VERBS[self.intent]
+            message = f"asked to {verb} by {self.by}"
+            move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, message))
+        return to or status
+
+
+@dataclass(frozen=True)
+class Suspend:
+    """O9 takes off what runs on `node`: its attempt is cut off, and it rests until `GoOn`. `issues` says `why`."""
+
+    optimization_id: str
+    reason: SuspendedFor
+    why: str
+    node: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it did: not where it no longer runs there, or somebody wants something else of it."""
+        row = existing(unit, self.optimization_id)
+        runs = OptimizationStatus(row["status"]) in ACTIVE and row["lease_node"] == self.node
+        if not runs or row["intent"] != Intent.RUN.value:
+            return False
+        unit.update(row, intent=Intent.SUSPEND.value, intent_by=self.reason.by, intent_at=unit.now)
+        record_intent(unit, row, Intent.SUSPEND, self.reason.by)
+        append_issue(unit, self.optimization_id, f"suspended: {self.why}")
+        return True
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """What O9 suspended is queued again: its `reason` is over; or it comes to the end that was asked for meanwhile."""
+
+    optimization_id: str
+    reason: SuspendedFor | None
+    why: str
+    node: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it was: not where it is no longer suspended, or somebody wants it to stay where it is."""
+        row = existing(unit, self.optimization_id)
+        wanted = Intent(row["intent"])
+        if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
+            return False
+        if wanted is Intent.SUSPEND:
+            by = self.reason.by if self.reason else self.node
+            unit.update(row, intent=Intent.RUN.value, intent_by=by, intent_at=unit.now)
+            record_intent(unit, row, Intent.RUN, by)
+        to = INTENDED_END.get(wanted, OptimizationStatus.CREATED)
+        move(unit, row, Transition(self.optimization_id, to, Cause.NODE, self.why, self.node))
+        return True
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """An attempt ends unfinished: its optimization is queued again, or comes to the end that was asked for meanwhile.
+
+    Else nobody would take up what waits and is not to run.
+    """
+
+    optimization_id: str
+    fence: int
+    why: str
+    node: str
+    prefect_run_id: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        """Raises StaleAttemptError where another attempt holds it."""
+        row = existing(unit, self.optimization_id)
+        wanted = Intent(row["intent"])
+        to = (INTENDED_END | RESTS).get(wanted, OptimizationStatus.CREATED)
+        queued = to is OptimizationStatus.CREATED
+        then = "queued for the next attempt" if queued else f"it was asked to {VERBS[wanted]}"
+        Transition(
+            self.optimization_id, to, Cause.NODE, f"{self.why}; {then}", self.node, self.fence,
+            prefect_run_id=self.prefect_run_id,
+        ).apply(unit)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """One that O9 has taken off, and who wants what of it."""
+
+    state: OptimizationState
+    intent: Intent
+    by: str
+
+
+def suspended(connection: Connection) -> list[Suspended]:
+    """All that are suspended, but for those that somebody wants to stay where they are."""
+    columns = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "intent", "intent_by")]
+    stay = [Intent.PAUSE.value, Intent.HOLD.value]
+    found = connection.execute(
+        select(*columns).where(
+            OPTIMIZATION.c.status == OptimizationStatus.SUSPENDED.value, OPTIMIZATION.c.intent.not_in(stay)
+        )
+    )
+    return [Suspended(row_to_state(row), Intent(row["intent"]), row["intent_by"]) for row in found.mappings()]
+
+
+def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
+    """Keep who asked for what, and when; those who run it hear of it through the change feed."""
+    asked = {"optimization_id": row["optimization_id"], "intent": intent.value, "by": free_text(by), "at": unit.now}
+    unit.insert(INTENT, asked)
+    unit.change(row["optimization_id"], "intent")

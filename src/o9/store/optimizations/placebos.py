@@ -1,0 +1,85 @@
+"""Placebo runs: the same search as another's, on data whose edge was destroyed.
+
+Contract. Which run is whose is recorded in the transaction that creates it, so that none is run twice. What its best
+reached is kept when it has ended, and stays when the run is pruned; with the optimization it goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, Connection, literal, select, update
+
+from o9.model.optimization import OptimizationState
+from o9.store.core.base import table_of
+from o9.store.core.column_types import real
+from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.schema import statistics as aggregate_tables
+
+if TYPE_CHECKING:
+    from o9.store.optimizations.transitions import Create
+
+PLACEBO = table_of(aggregate_tables.PlaceboRun)
+
+
+@dataclass(frozen=True)
+class CreatePlacebo:
+    """Record `create.state` as placebo `number` of `origin_id`."""
+
+    create: Create
+    origin_id: str
+    number: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.create.targets
+
+    def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
+        """The state as recorded, and whether it is new."""
+        recorded, is_new = self.create.apply(unit)
+        row = {"optimization_id": self.origin_id, "number": self.number, "run_id": recorded.optimization_id}
+        unit.insert(PLACEBO, row | {"value": None}, ignore_known=True)
+        return recorded, is_new
+
+
+@dataclass(frozen=True)
+class KeepPlacebo:
+    """What the best of the placebo run `run_id` has reached. Its optimization is to be judged anew."""
+
+    run_id: str
+    value: float
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        mine = PLACEBO.c.run_id == self.run_id
+        unit.connection.execute(update(PLACEBO).where(mine).values(value=real(self.value)))
+        origin_id = unit.connection.execute(select(PLACEBO.c.optimization_id).where(mine)).scalar()
+        origin = None if origin_id is None else unit.row(origin_id)
+        if origin is not None:
+            unit.update(origin)
+
+
+@dataclass(frozen=True)
+class PlaceboRuns:
+    """By number: the runs' ids, and what each reached; None for one that has not ended, or without a best."""
+
+    run_ids: dict[int, str]
+    values: dict[int, float | None]
+
+    @property
+    def finished(self) -> list[float]:
+        """What those that have ended reached, by number."""
+        return [value for _, value in sorted(self.values.items()) if value is not None]
+
+
+def placebos(connection: Connection, optimization_id: str) -> PlaceboRuns:
+    rows = connection.execute(select(PLACEBO).where(PLACEBO.c.optimization_id == optimization_id)).all()
+    return PlaceboRuns({row.number: row.run_id for row in rows}, {row.number: row.value for row in rows})
+
+
+def is_placebo() -> ColumnElement[bool]:
+    """Whether a row of `optimization` is a placebo run."""
+    return select(literal(1)).where(PLACEBO.c.run_id == OPTIMIZATION.c.optimization_id).exists()

@@ -1,0 +1,108 @@
+"""What a result is held against: the baseline, what each attempt ran, and what came of evaluating the best once more.
+
+Contract. A baseline is written once for an optimization, a provenance once for an attempt; neither is ever changed. A
+repetition is replaced by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, select
+
+from o9.model.provenance import Ran
+from o9.model.trial import Trial
+from o9.store.core.base import table_of
+from o9.store.core.column_types import free_text, pack_returns
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.schema import optimizations as tables
+
+BASELINE = table_of(tables.BaselineReturns)
+PROVENANCE = table_of(tables.Provenance)
+REPETITION = table_of(tables.Repetition)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Packed returns (`codec.unpack_returns`): over the periods of the trials', and over those of their hold-outs."""
+
+    returns: bytes
+    hold_out: bytes | None
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What came of evaluating trial `number` once more: `checks` are JSON; `code` is what it was evaluated with."""
+
+    number: int
+    code: str
+    at: str
+    checks: str
+
+
+@dataclass(frozen=True)
+class RecordProvenance:
+    """What the attempt that holds the optimization runs; told once more, it changes nothing."""
+
+    optimization_id: str
+    ran: Ran
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        ran = self.ran
+        row = asdict(ran) | {"optimization_id": self.optimization_id, "objective": free_text(ran.objective)}
+        unit.insert(PROVENANCE, row, ignore_known=True)
+
+
+@dataclass(frozen=True)
+class RecordRepetition:
+    """In the place of the one before it."""
+
+    optimization_id: str
+    number: int
+    code: str
+    checks: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = {"optimization_id": self.optimization_id, "number": self.number, "code": self.code}
+        unit.upsert(REPETITION, [row | {"at": unit.now, "checks": self.checks}])
+
+
+def keep_baseline(unit: UnitOfWork, optimization_id: str, trials: Sequence[Trial]) -> None:
+    """That of the first trial which has one, unless one is kept already."""
+    first = next((trial for trial in trials if trial.baseline_returns is not None), None)
+    if first is not None and first.baseline_returns is not None:
+        hold_out = first.baseline_hold_out_returns
+        row: Row = {
+            "optimization_id": optimization_id,
+            "data": pack_returns(first.baseline_returns),
+            "hold_out": None if hold_out is None else pack_returns(hold_out),
+        }
+        unit.insert(BASELINE, row, ignore_known=True)
+
+
+def baseline(connection: Connection, optimization_id: str) -> Baseline | None:
+    columns = select(BASELINE.c.data, BASELINE.c.hold_out).where(BASELINE.c.optimization_id == optimization_id)
+    row = connection.execute(columns).first()
+    return None if row is None else Baseline(row.data, row.hold_out)
+
+
+def provenance(connection: Connection, optimization_id: str) -> list[Ran]:
+    """By attempt."""
+    columns = [PROVENANCE.c[name] for name in Ran.__dataclass_fields__]
+    where = PROVENANCE.c.optimization_id == optimization_id
+    return [Ran(**row._mapping) for row in connection.execute(select(*columns).where(where).order_by(columns[0]))]
+
+
+def repetition(connection: Connection, optimization_id: str) -> Repetition | None:
+    columns = [REPETITION.c[name] for name in Repetition.__dataclass_fields__]
+    row = connection.execute(select(*columns).where(REPETITION.c.optimization_id == optimization_id)).first()
+    return None if row is None else Repetition(**row._mapping)

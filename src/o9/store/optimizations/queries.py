@@ -1,0 +1,301 @@
+"""Reading the record. Every query here costs the same however many optimizations there are, but for one: a page that
+is filtered by what has no index (priority, strategy, family, text) reads on until it is full.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, case, func, literal, literal_column, or_, select, tuple_
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
+from o9.model.trial import Trial
+from o9.store.alerts.episodes import ALERT, STATE_OF
+from o9.store.core.base import table_of
+from o9.store.core.column_types import row_to_state, row_to_trial
+from o9.store.core.cursors import read_cursor, write_cursor
+from o9.store.core.unit import OPTIMIZATION, Row
+from o9.store.optimizations.calendars import calendar
+from o9.store.optimizations.commit_step import CHECKPOINT, METRIC
+from o9.store.optimizations.intents import INTENT
+from o9.store.optimizations.placebos import is_placebo
+from o9.store.optimizations.prefect_runs import PREFECT_RUN, PRUNED
+from o9.store.optimizations.transitions import DEPENDENCY, PREFECT_STATE, TRANSITION
+from o9.store.queue.claims import NODE
+from o9.store.schema import optimizations as tables
+from o9.store.statistics.families import RETURNS, TRIAL
+from o9.store.statistics.rollups import ROLLUP, TALLY
+
+CHANGE = table_of(tables.Change)
+PAGE_LIMIT = 1000
+MOST_AMONG = 1000  # ids that one statement names
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of optimizations, newest first; `next_cursor` is None on the last one."""
+
+    items: list[OptimizationState]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which optimizations a page has: those that fit all that is given. `text` is part of a name or an id, in any case.
+
+    `family` is what an optimization's trials count in, from its first trial on. `created_after` is an ISO moment.
+    `placebos`: placebo runs too.
+    """
+
+    status: OptimizationStatus | None = None
+    optimization_type: OptimizationType | None = None
+    priority: OptimizationPriority | None = None
+    strategy: str | None = None
+    family: str | None = None
+    text: str | None = None
+    created_after: str | None = None
+    placebos: bool = False
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the store knows of an optimization beside its state: what is wanted, its attempt, and who holds it.
+
+    `unmet` of those that it is to run after have not completed yet.
+    """
+
+    status: str
+    intent: str
+    intent_by: str
+    intent_at: str | None
+    unmet: int
+    attempt: int
+    deaths: int
+    fence: int
+    version: int
+    max_attempts: int
+    lease_node: str | None
+    prefect_run_id: str | None
+    parked_run_id: str | None
+
+
+_STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "running_since")]
+_GET = select(*_STATE_COLUMNS).where(OPTIMIZATION.c.optimization_id == bindparam("target"))
+
+
+def get(connection: Connection, optimization_id: str) -> OptimizationState | None:
+    row = connection.execute(_GET, {"target": optimization_id}).mappings().first()
+    return row_to_state(dict(row)) if row else None
+
+
+def holding(connection: Connection, optimization_id: str) -> Holding | None:
+    columns = [OPTIMIZATION.c[name] for name in Holding.__dataclass_fields__]
+    row = connection.execute(select(*columns).where(OPTIMIZATION.c.optimization_id == optimization_id)).first()
+    return Holding(**row._mapping) if row else None
+
+
+def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> Page:
+    if not 1 <= limit <= PAGE_LIMIT:
+        raise OptimizationValidationError("limit", f"{limit} is not between 1 and {PAGE_LIMIT}")
+    created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
+    statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(limit + 1)
+    for column in ("status", "optimization_type", "priority", "strategy", "family"):
+        value = getattr(wanted, column)
+        if value is not None:
+            statement = statement.where(OPTIMIZATION.c[column] == getattr(value, "value", value))
+    if wanted.text is not None:
+        fits = [column.icontains(wanted.text, autoescape=True) for column in (OPTIMIZATION.c.name, name)]
+        statement = statement.where(or_(*fits))
+    if not wanted.placebos:
+        statement = statement.where(~is_placebo())
+    if wanted.created_after is not None:
+        statement = statement.where(created > wanted.created_after)
+    if cursor is not None:
+        place = read_cursor(cursor, str, 2)
+        statement = statement.where(tuple_(created, name) < tuple_(*map(literal, place)))
+    rows = _rows(connection, statement)
+    last = rows[limit - 1] if len(rows) > limit else None
+    following = write_cursor(last["created_at"], last["optimization_id"]) if last else None
+    return Page([row_to_state(row) for row in rows[:limit]], following)
+
+
+def counts(connection: Connection) -> list[Row]:
+    """How many optimizations there are now, by type, strategy and status."""
+    return _rows(connection, select(TALLY).where(TALLY.c.count != 0))
+
+
+def endings(connection: Connection, since_day: str = "") -> list[Row]:
+    """The rollups of what ended on `since_day` (YYYY-MM-DD) or later, by day, histograms decoded."""
+    by_day = (ROLLUP.c.span == "day", ROLLUP.c.starts >= since_day, ROLLUP.c.count != 0)
+    rows = _rows(connection, select(ROLLUP).where(*by_day).order_by(ROLLUP.c.starts))
+    for row in rows:
+        row |= {name: json.loads(row[name]) for name in ("durations", "improvements", "waits")}
+    return rows
+
+
+def trials(connection: Connection, optimization_id: str, after: int, limit: int | None) -> list[Trial]:
+    statement = (
+        select(TRIAL)
+        .where(TRIAL.c.optimization_id == optimization_id, TRIAL.c.number > after)
+        .order_by(TRIAL.c.number)
+        .limit(limit)
+    )
+    return [row_to_trial(row) for row in _rows(connection, statement)]
+
+
+def trial_with_returns(connection: Connection, optimization_id: str, number: int) -> Trial | None:
+    def one(table: Table) -> Mapping[Any, Any] | None:
+        key = (table.c.optimization_id == optimization_id) & (table.c.number == number)
+        found = connection.execute(select(table).where(key)).mappings().first()
+        return dict(found) if found else None
+
+    row, returns = one(TRIAL), one(RETURNS)
+    if row is None or returns is None:
+        return row_to_trial(row) if row else None
+    calendars = [calendar(connection, optimization_id, returns[name]) for name in ("calendar", "hold_out_calendar")]
+    return row_to_trial(row, returns, (calendars[0], calendars[1]))
+
+
+def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]:
+    """The number of trials of one optimization by state."""
+    statement = (
+        select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
+    )
+    return {str(state): int(count) for state, count in connection.execute(statement)}
+
+
+def fruitless_steps(connection: Connection, optimization_id: str) -> set[int]:
+    """The steps of one optimization of which every trial has failed."""
+    brought = func.sum(case((TRIAL.c.state == TrialState.FAILED.value, 0), else_=1))
+    mine = select(TRIAL.c.step).where(TRIAL.c.optimization_id == optimization_id)
+    return set(connection.scalars(mine.group_by(TRIAL.c.step).having(brought == 0)))
+
+
+def transitions(connection: Connection, optimization_id: str, after: int, limit: int | None) -> list[Row]:
+    where = (TRANSITION.c.optimization_id == optimization_id, TRANSITION.c.id > after)
+    return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
+
+
+def transitions_since(connection: Connection, after: int, limit: int) -> list[Row]:
+    """Everybody's, in commit order, behind the transition with the id `after`."""
+    where = (TRANSITION.c.id > after, TRANSITION.c.optimization_id != PRUNED)
+    return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
+
+
+def last_transition(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(TRANSITION.c.id))).scalar() or 0)
+
+
+def awaiting(connection: Connection, optimization_id: str) -> list[str]:
+    """The ids of those that have not ended and are to run after it."""
+    ended = [status.value for status in ENDED]
+    statement = (
+        select(DEPENDENCY.c.optimization_id)
+        .join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == DEPENDENCY.c.optimization_id)
+        .where(DEPENDENCY.c.after_id == optimization_id, OPTIMIZATION.c.status.not_in(ended))
+        .order_by(DEPENDENCY.c.optimization_id)
+    )
+    return list(connection.execute(statement).scalars())
+
+
+def has_open_alert(connection: Connection, optimization_id: str) -> bool:
+    """Whether an alert of it fires, or its end was not told yet."""
+    mine = (ALERT.c.optimization_id == optimization_id, STATE_OF.c.is_open == literal_column("1"))
+    found = select(ALERT.c.alert_id).join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode).where(*mine).limit(1)
+    return connection.execute(found).first() is not None
+
+
+def intents(connection: Connection, optimization_id: str) -> list[Row]:
+    """What was asked for, by whom and when, oldest first."""
+    where = INTENT.c.optimization_id == optimization_id
+    return _rows(connection, select(INTENT).where(where).order_by(INTENT.c.id))
+
+
+def prefect_run(connection: Connection, run_id: str) -> Row | None:
+    known = (PREFECT_RUN.c.run_id == run_id, PREFECT_RUN.c.optimization_id != PRUNED)
+    found = _rows(connection, select(PREFECT_RUN).where(*known))
+    return found[0] if found else None
+
+
+def pruned_runs(connection: Connection, limit: int) -> list[str]:
+    """Ids of flow runs that were attempts at what is pruned, and that Prefect may still have."""
+    statement = select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.optimization_id == PRUNED).limit(limit)
+    return list(connection.execute(statement).scalars())
+
+
+def open_runs(connection: Connection, after: str, limit: int) -> list[Row]:
+    """Runs that Prefect may have more to say of, by id behind `after`, each with what became of its optimization."""
+    run, optimization = PREFECT_RUN.c, OPTIMIZATION.c
+    statement = (
+        select(
+            run.run_id, run.kind, run.attempt, run.optimization_id, optimization.status, optimization.intent,
+            optimization.attempt.label("current_attempt"), optimization.lease_node, optimization.parked_run_id,
+        )
+        .join(OPTIMIZATION, optimization.optimization_id == run.optimization_id)
+        .where(run.is_open == literal_column("1"), run.run_id > after)
+        .order_by(run.run_id)
+        .limit(limit)
+    )  # fmt: skip
+    return _rows(connection, statement)
+
+
+def known_states(connection: Connection, optimization_id: str, among: Collection[str] | None) -> set[str]:
+    """The ids of Prefect's states that are recorded of its runs; with `among`, of those alone."""
+    query = select(PREFECT_STATE.c.state_id).where(PREFECT_STATE.c.optimization_id == optimization_id)
+    if among is None or len(among) > MOST_AMONG:
+        found = set(connection.execute(query).scalars())
+        return found if among is None else found.intersection(among)
+    return set(connection.execute(query.where(PREFECT_STATE.c.state_id.in_(among))).scalars())
+
+
+def last_state_at(connection: Connection, optimization_id: str, run_id: str) -> str | None:
+    """When the newest recorded state of this run of Prefect's was set."""
+    mine = (PREFECT_STATE.c.optimization_id == optimization_id) & (PREFECT_STATE.c.run_id == run_id)
+    found: str | None = connection.execute(select(func.max(PREFECT_STATE.c.at)).where(mine)).scalar()
+    return found
+
+
+def prefect_states(connection: Connection, optimization_id: str) -> list[Row]:
+    where = PREFECT_STATE.c.optimization_id == optimization_id
+    return _rows(connection, select(PREFECT_STATE).where(where).order_by(PREFECT_STATE.c.at))
+
+
+def metrics(connection: Connection, optimization_id: str, limit: int | None) -> list[Row]:
+    """The newest `limit` steps' metrics, oldest first."""
+    where = METRIC.c.optimization_id == optimization_id
+    statement = select(METRIC).where(where).order_by(METRIC.c.step.desc(), METRIC.c.name).limit(limit)
+    return _rows(connection, statement)[::-1]
+
+
+def checkpoint(connection: Connection, optimization_id: str, step: int | None) -> dict[str, Any] | None:
+    """The checkpoint that step `step` left; None: the last one's."""
+    statement = select(CHECKPOINT.c.data).where(CHECKPOINT.c.optimization_id == optimization_id)
+    if step is not None:
+        statement = statement.where(CHECKPOINT.c.step == step)
+    data = connection.execute(statement.order_by(CHECKPOINT.c.step.desc()).limit(1)).scalar()
+    return json.loads(data) if data is not None else None
+
+
+def nodes(connection: Connection) -> list[Row]:
+    rows = _rows(connection, select(NODE).order_by(NODE.c.node_id))
+    for row in rows:
+        row["info"] = json.loads(row["info"])
+    return rows
+
+
+def changes(connection: Connection, after: int, limit: int) -> list[Row]:
+    columns = [CHANGE.c[name] for name in ("id", "optimization_id", "kind", "at")]
+    return _rows(connection, select(*columns).where(CHANGE.c.id > after).order_by(CHANGE.c.id).limit(limit))
+
+
+def last_change(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(CHANGE.c.id))).scalar() or 0)
+
+
+def _rows(connection: Connection, statement: Any) -> list[Row]:
+    return [dict(row) for row in connection.execute(statement).mappings()]

@@ -1,0 +1,129 @@
+"""Changing what was asked for: all of it before the first attempt, later only what no trial depends on.
+
+Or calling it off, where no attempt works on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from o9.model.errors import OptimizationStateError
+from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
+from o9.store.core.column_types import state_to_row
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import DEFAULT_MAX_ATTEMPTS, STATUSES, existing
+from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
+from o9.store.statistics.rollups import TALLY, TALLY_PRIORITY
+
+# Fields by their names; of the metadata its keys, `metadata.seed`.
+WORDS = frozenset({"name", "description", "metadata.tags", "metadata.notes"})
+LATER = WORDS | {"priority", "metadata.risk_limits"}  # until the end
+SEARCH = frozenset({
+    "optimization_type", "total_steps", "parameters", "baseline_performance", "target_performance", "metadata",
+})  # fmt: skip
+REPLACEABLE = SEARCH | {"name", "description", "priority"}
+
+
+class ChangedMeanwhile(OptimizationStateError):
+    """It has changed since it was read."""
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Give the fields `changed` of an optimization the values that `state` has; the others stay, metadata as a whole.
+
+    `content`: the `content_hash` of what was asked for. `version`: the one that `state` was made of. Raises
+    ChangedMeanwhile where it has another, and OptimizationStateError, naming a field that may not change any more, and
+    while an attempt is at work on it.
+    """
+
+    state: OptimizationState
+    changed: frozenset[str]
+    content: str
+    version: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.state.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = existing(unit, self.state.optimization_id)
+        self._check(row)
+        new = state_to_row(self.state)
+        fields = fields_of(self.changed)
+        changes: Row = {name: new[name] for name in fields}
+        changes["content_hash"] = self.content
+        if fields & SEARCH:  # the metadata and warnings that follow from it
+            changes |= {name: new[name] for name in ("metadata", "warnings")}
+            changes["strategy"] = strategy_of(self.state.metadata)
+            changes["max_attempts"] = int(self.state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS))
+        if "priority" in self.changed:
+            levels = int(row["priority"]) - int(new["priority"])
+            changes["queue_key"] = row["queue_key"] + levels * AGING_SECONDS_PER_PRIORITY
+        before = dict(row)
+        unit.update(row, **changes)
+        self._count(unit, before, row)
+        unit.change(self.state.optimization_id, "amended")
+
+    def _check(self, row: Row) -> None:
+        name, status = row["optimization_id"], STATUSES[row["status"]]
+        check_version(name, self.version, row["version"])
+        if _is_at_work(row):
+            raise OptimizationStateError(f"optimization {name!r} is {status.value}: pause it, or cancel it, first")
+        check_changeable(self.changed, status, row["attempt"])
+
+    @staticmethod
+    def _count(unit: UnitOfWork, before: Row, after: Row) -> None:
+        """It counts under its new type, strategy and priority."""
+        for table, names in ((TALLY, ("optimization_type", "strategy", "status")), (TALLY_PRIORITY, ("priority",))):
+            keys = [{name: row[name] for name in names} for row in (before, after)]
+            if keys[0] != keys[1]:
+                unit.upsert_counts(table, [key | {"count": count} for key, count in zip(keys, (-1, 1), strict=True)])
+
+
+@dataclass(frozen=True)
+class CancelAtRest:
+    """Cancel what no attempt works on, and none is about to. Answers whether it did."""
+
+    optimization_id: str
+    by: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        if _is_at_work(existing(unit, self.optimization_id)):
+            return False
+        SetIntent(self.optimization_id, Intent.CANCEL, self.by).apply(unit)
+        return True
+
+
+def _is_at_work(row: Row) -> bool:
+    return STATUSES[row["status"]] in ACTIVE or row["lease_expires_at"] is not None
+
+
+def fields_of(changed: frozenset[str]) -> frozenset[str]:
+    """The fields to which these names belong."""
+    return frozenset(name.partition(".")[0] for name in changed)
+
+
+def check_version(optimization_id: str, expected: int | None, version: int) -> None:
+    """Raises ChangedMeanwhile where it has changed since it was read; `expected` None: whatever it is."""
+    if expected is not None and expected != version:
+        raise ChangedMeanwhile(
+            f"optimization {optimization_id!r} was read at version {expected} and is at {version}: read it again"
+        )
+
+
+def check_changeable(changed: frozenset[str], status: OptimizationStatus, attempt: int) -> None:
+    """Raises OptimizationStateError for a field that may not change any more after so many attempts, naming it."""
+    if status in ENDED and (fixed := changed - WORDS):
+        raise OptimizationStateError(
+            f"{min(fixed)}: the optimization has ended ({status.value}); submit another one with it, under another id"
+        )
+    if attempt and (fixed := changed - LATER):
+        why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
+        raise OptimizationStateError(f"{min(fixed)}: {why}")

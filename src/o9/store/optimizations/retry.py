@@ -1,0 +1,92 @@
+"""Running a finished optimization again from one of its checkpoints, as a new one.
+
+The new ledger begins with the old one's trials up to that step, marked as inherited (attempt 0), so that the strategy
+goes on exactly as the old one did, and nobody who counts trials counts them twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, func, insert, literal, select, true
+
+from o9.model.errors import OptimizationStateError, OptimizationValidationError
+from o9.model.optimization import OptimizationState
+from o9.model.states import ENDED, OptimizationStatus
+from o9.store.core.column_types import row_to_state
+from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.optimizations.calendars import CALENDAR
+from o9.store.optimizations.commit_step import CHECKPOINT, METRIC
+from o9.store.optimizations.provenance import BASELINE, PROVENANCE
+from o9.store.optimizations.transitions import Create, existing
+from o9.store.statistics.families import INHERITED, RETURNS, TRIAL
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Record `create.state`, with what `origin_id` had committed in its first `steps` steps.
+
+    Raises OptimizationStateError where that has not ended, OptimizationValidationError where it has no such step.
+    """
+
+    create: Create
+    origin_id: str
+    steps: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (*self.create.targets, self.origin_id)
+
+    def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
+        """The state as recorded, and whether it is new."""
+        origin = existing(unit, self.origin_id)
+        if OptimizationStatus(origin["status"]) not in ENDED:
+            raise OptimizationStateError(
+                f"optimization {self.origin_id!r} is {origin['status']}; only one that has ended can be run again"
+            )
+        name = self.create.state.optimization_id
+        unit.flush()
+        checkpoints = CHECKPOINT.c.optimization_id == self.origin_id
+        if (
+            self.steps
+            and not unit.connection.execute(
+                select(CHECKPOINT.c.step).where(checkpoints, CHECKPOINT.c.step == self.steps - 1)
+            ).first()
+        ):
+            raise OptimizationValidationError(
+                "metadata.retry_from_step",
+                f"{self.origin_id!r} has no checkpoint of step {self.steps}; it committed {origin['completed_steps']}",
+            )
+        recorded, is_new = self.create.apply(unit)
+        if not is_new or not self.steps:
+            return recorded, is_new
+        kept = select(TRIAL.c.number).where(TRIAL.c.optimization_id == self.origin_id, TRIAL.c.step < self.steps)
+        _copy(unit, TRIAL, name, TRIAL.c.step < self.steps, self.origin_id)
+        _copy(unit, RETURNS, name, RETURNS.c.number.in_(kept), self.origin_id)
+        _copy(unit, CALENDAR, name, true(), self.origin_id)
+        _copy(unit, BASELINE, name, true(), self.origin_id)
+        last = select(func.max(PROVENANCE.c.attempt)).where(PROVENANCE.c.optimization_id == self.origin_id)
+        _copy(unit, PROVENANCE, name, PROVENANCE.c.attempt == last.scalar_subquery(), self.origin_id)
+        _copy(unit, METRIC, name, METRIC.c.step < self.steps, self.origin_id)
+        _copy(unit, CHECKPOINT, name, CHECKPOINT.c.step < self.steps, self.origin_id)
+        row = existing(unit, name)
+        total = row["total_steps"]
+        unit.update(
+            row,
+            completed_steps=self.steps,
+            progress=min(1.0, self.steps / total) if total else 0.0,
+            family=origin["family"],
+        )
+        unit.flush()
+        mine = OPTIMIZATION.c.optimization_id == name
+        return row_to_state(dict(unit.connection.execute(select(OPTIMIZATION).where(mine)).mappings().one())), True
+
+
+def _copy(unit: UnitOfWork, table: Table, name: str, which: ColumnElement[bool], origin_id: str) -> None:
+    replaced: dict[str, Any] = {"optimization_id": literal(name), "attempt": literal(INHERITED)}
+    columns = [column.name for column in table.columns]
+    source = select(*[replaced.get(column, table.c[column]) for column in columns])
+    unit.connection.execute(
+        insert(table).from_select(columns, source.where(table.c.optimization_id == origin_id, which))
+    )

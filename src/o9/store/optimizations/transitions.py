@@ -1,0 +1,360 @@
+"""The one door of a status: creating an optimization, moving it, wanting something of it, hearing from Prefect.
+
+`o9.model.states.decide_transition` decides; `move` here is the only code that writes a status. It writes the
+transition, the change and the counts in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import bindparam, func, select, update
+
+from o9.model.errors import (
+    OptimizationConflictError,
+    OptimizationError,
+    OptimizationNotFoundError,
+    OptimizationStateError,
+    OptimizationValidationError,
+    StaleAttemptError,
+)
+from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.states import (
+    ACTIVE,
+    ENDED,
+    Decision,
+    Intent,
+    OptimizationStatus,
+    Reason,
+    decide_transition,
+)
+from o9.store.core.base import table_of
+from o9.store.core.column_types import content_hash, free_text, moment, row_to_state, state_to_row, to_json
+from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.queue.order import queue_key
+from o9.store.schema import optimizations as tables
+from o9.store.statistics.rollups import count_new, count_transition
+
+TRANSITION = table_of(tables.TransitionRow)
+PREFECT_STATE = table_of(tables.PrefectState)
+DEPENDENCY = table_of(tables.Dependency)
+DEFAULT_MAX_ATTEMPTS = 3
+# For the hot path: looking a member up, and asking it for its `.value`, cost a microsecond each in Python 3.11.
+STATUSES = {status.value: status for status in OptimizationStatus}
+
+
+class Cause(str, Enum):
+    """Who or what made a transition happen."""
+
+    SUBMISSION = "submission"
+    CLAIM = "claim"
+    HOOK = "hook"
+    EVENT = "event"
+    RECONCILER = "reconciler"
+    PERSON = "person"
+    SWEEPER = "sweeper"
+    SHUTDOWN = "shutdown"
+    """Its node shut down in good order: what it ran did not die."""
+    STRATEGY = "strategy"
+    NODE = "node"
+    DEPENDENCY = "dependency"
+
+
+@dataclass(frozen=True)
+class Create:
+    """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
+
+    `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since. With
+    `hold` it is not queued before somebody starts it. It waits for those that `metadata["after"]` names.
+    """
+
+    state: OptimizationState
+    node: str = ""
+    content: str | None = None
+    hold: bool = False
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.state.optimization_id, *self._after)
+
+    @property
+    def _after(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.state.metadata.get("after", ())))
+
+    def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
+        """The state as recorded, and whether it is new."""
+        state = self.state
+        if state.status is not OptimizationStatus.CREATED:
+            raise OptimizationValidationError("status", f"a new optimization is created, not {state.status.value}")
+        known = unit.row(state.optimization_id)
+        digest = self.content or content_hash(state)
+        if known is not None:
+            if known["content_hash"] != digest:
+                raise OptimizationConflictError(
+                    "optimization_id", f"{state.optimization_id!r} exists with other content; choose another id"
+                )
+            unit.flush()
+            return _read_state(unit, state.optimization_id), False
+        awaited = [self._awaited(unit, name) for name in self._after]
+        unmet = [other for other in awaited if STATUSES[other["status"]] not in ENDED]
+        row = _DEFAULTS | state_to_row(state) | {
+            "updated_at": unit.now,
+            "content_hash": digest,
+            "strategy": strategy_of(state.metadata),
+            "max_attempts": int(state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS)),
+            "intent": (Intent.HOLD if self.hold else Intent.RUN).value,
+            "queue_key": queue_key(unit.now, state.priority),
+            "unmet": len(unmet),
+        }  # fmt: skip
+        unit.create(row)
+        count_new(unit, row)
+        _record(unit, row, None, state.status.value, Cause.SUBMISSION, self.node)
+        for other in awaited:
+            unit.insert(DEPENDENCY, {"after_id": other["optimization_id"], "optimization_id": state.optimization_id})
+        for other in unmet:
+            unit.update(other, dependents=other["dependents"] + 1)
+        forsaken = [other for other in awaited if STATUSES[other["status"]] in ENDED - {OptimizationStatus.COMPLETED}]
+        if forsaken:
+            move(unit, existing(unit, state.optimization_id), _forsaken(state.optimization_id, forsaken[0]))
+            unit.flush()
+        return _read_state(unit, state.optimization_id), True
+
+    @staticmethod
+    def _awaited(unit: UnitOfWork, name: str) -> Row:
+        row = unit.row(name)
+        if row is None:
+            raise OptimizationValidationError(
+                "metadata.after", f"there is no optimization {name!r}; submit it first, it may wait as well"
+            )
+        return row
+
+
+@dataclass(frozen=True)
+class Transition:
+    """Move an optimization to another status. Raises OptimizationStateError where the table forbids it.
+
+    fence: given by an attempt, None by everybody else. issue: what went wrong, kept in `issues`. Moving to
+    where it already is changes nothing and answers with Reason.ALREADY_THERE.
+    """
+
+    optimization_id: str
+    to: OptimizationStatus
+    cause: Cause
+    message: str = ""
+    node: str = ""
+    fence: int | None = None
+    version: int | None = None
+    issue: str | None = None
+    prefect_run_id: str | None = None
+    prefect_state_id: str | None = None
+    ran_until: str | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Reason:
+        row = existing(unit, self.optimization_id)
+        decision = decide_transition(
+            STATUSES[row["status"]],
+            self.to,
+            fence=self.fence,
+            held_fence=row["fence"],
+            version=self.version,
+            held_version=row["version"],
+        )
+        if decision.allowed:
+            move(unit, row, self)
+        elif decision.reason is not Reason.ALREADY_THERE:
+            raise refusal(self.optimization_id, self.to, decision)
+        return decision.reason
+
+
+@dataclass(frozen=True)
+class RecordPrefectState:
+    """Take a state that Prefect reported, once; `to` is what it means for the optimization (None: nothing).
+
+    Work that nobody holds is none: states of a run that waits for its turn move nothing. Neither does one older than
+    the newest one taken of a flow run; but the end that the run's own node has seen counts, whatever its clock said.
+    """
+
+    optimization_id: str
+    attempt: int
+    run_kind: str
+    run_id: str
+    run_name: str
+    state_id: str
+    state_type: str
+    state_name: str
+    message: str
+    at: datetime
+    source: Cause
+    to: OptimizationStatus | None = None
+    issue: str | None = None
+    node: str = ""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> Decision | None:
+        """What was decided about the transition; None where the state was known or means no transition."""
+        row = existing(unit, self.optimization_id)  # before the state counts as known in this unit
+        seen_end = self.source is Cause.NODE and self.to in ENDED and STATUSES[row["status"]] in ACTIVE
+        if unit.known_state(self.state_id) and not seen_end:
+            return None
+        at = moment(self.at)
+        known = {name: getattr(self, name) for name in ("state_id", "optimization_id", "attempt", "run_kind", "run_id")}
+        shown = {name: free_text(getattr(self, name)) for name in ("run_name", "state_type", "state_name", "message")}
+        unit.insert(PREFECT_STATE, known | shown | {"at": at, "source": self.source.value}, ignore_known=True)
+        if self.to is None:
+            return None
+        if row["attempt"] != self.attempt:
+            return Decision(False, Reason.STALE_FENCE, f"attempt {self.attempt} was replaced by {row['attempt']}")
+        if not seen_end and row["prefect_state_at"] is not None and at < row["prefect_state_at"]:
+            return Decision(False, Reason.STALE_VERSION, "a newer state of this run is already recorded")
+        decision = decide_transition(STATUSES[row["status"]], self.to)
+        if decision.allowed and self.to in ACTIVE and row["lease_node"] is None and row["strategy"] != "mirrored":
+            return Decision(False, Reason.NOT_HELD, "its run waits for its turn, or has lost it")
+        if seen_end and decision.reason is Reason.NOT_IN_TABLE:
+            self._catch_up(unit, row)
+            decision = decide_transition(STATUSES[row["status"]], self.to)
+        unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
+        if decision.allowed:
+            told = Transition(
+                self.optimization_id, self.to, self.source, self.message, self.node, issue=self.issue,
+                prefect_run_id=self.run_id, prefect_state_id=self.state_id,
+            )  # fmt: skip
+            move(unit, row, told)
+        return decision
+
+    def _catch_up(self, unit: UnitOfWork, row: Row) -> None:
+        """It has run, though the state that says so is not here yet: while the store was away, it went to the spool."""
+        unit.flush()
+        mine = (TRANSITION.c.optimization_id == self.optimization_id) & (TRANSITION.c.attempt == self.attempt)
+        began = unit.connection.execute(select(func.min(TRANSITION.c.at)).where(mine)).scalar_one()
+        move(unit, row, Transition(self.optimization_id, OptimizationStatus.RUNNING, self.source, node=self.node))
+        unit.update(row, running_since=began, started_at=min(began, row["started_at"]))
+
+
+def existing(unit: UnitOfWork, optimization_id: str) -> Row:
+    row = unit.row(optimization_id)
+    if row is None:
+        raise OptimizationNotFoundError(
+            f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
+        )
+    return row
+
+
+def refusal(optimization_id: str, to: OptimizationStatus, decision: Decision) -> OptimizationError:
+    """The error for a decision that was not allowed."""
+    text = f"optimization {optimization_id!r} cannot become {to.value}: {decision.message}"
+    return StaleAttemptError(text) if decision.reason is Reason.STALE_FENCE else OptimizationStateError(text)
+
+
+def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
+    """Write a transition that was decided. Leaving the active statuses frees the slot; starting again needs a claim."""
+    _move_one(unit, row, wanted)
+    ended = [row] if wanted.to in ENDED else []
+    while ended:  # not by recursion: those that wait for each other may make a long chain
+        ended += _tell_dependents(unit, ended.pop(0))
+
+
+def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
+    to, from_status = wanted.to, STATUSES[row["status"]]
+    changes: dict[str, Any] = {"status": to._value_}
+    if from_status is OptimizationStatus.RUNNING:
+        until = wanted.ran_until or unit.now
+        ran = datetime.fromisoformat(until) - datetime.fromisoformat(row["running_since"])
+        changes |= {"running_since": None, "execution_time": row["execution_time"] + max(0.0, ran.total_seconds())}
+    if to is OptimizationStatus.RUNNING:
+        changes |= {"running_since": unit.now, "started_at": row["started_at"] or unit.now}
+    if to not in ACTIVE:
+        changes |= {"lease_node": None, "lease_expires_at": None}
+    if to is OptimizationStatus.CREATED:
+        changes["queue_key"] = queue_key(unit.now, row["priority"])
+    ended = to in ENDED
+    if ended:
+        changes["completed_at"] = unit.now
+    if to is OptimizationStatus.COMPLETED:
+        changes["progress"] = 1.0
+    if wanted.prefect_run_id is not None:
+        changes["prefect_run_id"] = wanted.prefect_run_id
+    unit.update(row, **changes)
+    if wanted.issue is not None:
+        append_issue(unit, wanted.optimization_id, wanted.issue)
+    _record(unit, row, from_status._value_, to._value_, wanted.cause, wanted.node, wanted, ended=ended)
+    count_transition(unit, row, from_status._value_, to._value_, ended=ended)
+
+
+def _tell_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
+    """Those that wait for what has just ended have one less to wait for, or end themselves: which these are."""
+    if not row["dependents"]:
+        return []
+    ended: list[Row] = []
+    unit.flush()
+    waiting = select(DEPENDENCY.c.optimization_id).where(DEPENDENCY.c.after_id == row["optimization_id"])
+    completed = row["status"] == OptimizationStatus.COMPLETED.value
+    for name in unit.connection.execute(waiting).scalars().all():
+        dependent = existing(unit, name)
+        if STATUSES[dependent["status"]] in ENDED:
+            continue
+        if not completed:
+            _move_one(unit, dependent, _forsaken(name, row))
+            ended.append(dependent)
+            continue
+        unit.update(dependent, unmet=dependent["unmet"] - 1)
+        if dependent["unmet"] == 0:
+            unit.update(dependent, queue_key=queue_key(unit.now, dependent["priority"]))
+        unit.change(name, "dependency")
+    return ended
+
+
+def _forsaken(name: str, awaited: Row) -> Transition:
+    message = f"it was to run after {awaited['optimization_id']}, which ended as {awaited['status']}"
+    return Transition(name, OptimizationStatus.CANCELLED, Cause.DEPENDENCY, message, issue=message)
+
+
+def _record(
+    unit: UnitOfWork,
+    row: Row,
+    from_status: str | None,
+    to_status: str,
+    cause: Cause,
+    node: str,
+    wanted: Transition | None = None,
+    *,
+    ended: bool = False,
+) -> None:
+    written: Row = {
+        "optimization_id": row["optimization_id"], "from_status": from_status, "to_status": to_status,
+        "cause": cause._value_, "message": free_text(wanted.message) if wanted else "", "node": node,
+        "attempt": row.get("attempt", 0), "at": unit.now,
+        "prefect_run_id": wanted.prefect_run_id if wanted else None,
+        "prefect_state_id": wanted.prefect_state_id if wanted else None,
+    }  # fmt: skip
+    unit.insert(TRANSITION, written)
+    unit.change(row["optimization_id"], "ended" if ended else "transition")
+
+
+def append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:
+    unit.flush()  # an amendment of the issues may be waiting in this unit
+    where = OPTIMIZATION.c.optimization_id == optimization_id
+    issues = json.loads(unit.connection.execute(select(OPTIMIZATION.c.issues).where(where)).scalar_one())
+    unit.connection.execute(update(OPTIMIZATION).where(where).values(issues=to_json([*issues, free_text(issue)])))
+
+
+def _read_state(unit: UnitOfWork, optimization_id: str) -> OptimizationState:
+    found = unit.connection.execute(_WHOLE, {"target": optimization_id}).mappings().one()
+    return row_to_state(dict(found))
+
+
+_WHOLE = select(OPTIMIZATION).where(OPTIMIZATION.c.optimization_id == bindparam("target"))
+_DEFAULTS: Row = {
+    column.name: column.default.arg if column.default is not None else None  # type: ignore[attr-defined]
+    for column in OPTIMIZATION.columns
+}

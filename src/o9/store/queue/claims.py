@@ -1,0 +1,391 @@
+"""Who may work on what: nodes, claims, leases, and the sweep that frees what the dead held.
+
+A lease is written by the database's clock, in seconds, and judged by the monotonic one of the node that looks for the
+dead (`o9.lifecycle.lookout`). A claim raises the fence, so that whoever held the optimization before can write no more.
+At most `limit` leases are held at once, counted over all nodes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from o9.model.errors import OptimizationCoordinationError
+from o9.model.states import (
+    ACTIVE,
+    ENDED,
+    INTENDED_END,
+    RESTS,
+    VERBS,
+    Intent,
+    OptimizationStatus,
+    at_rest,
+    decide_transition,
+)
+from o9.store.core.base import table_of
+from o9.store.core.column_types import to_json
+from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Cause, Transition, existing, move, refusal
+from o9.store.queue.policies import read_policies, room
+from o9.store.schema import optimizations as tables
+from o9.store.statistics.rollups import write_rollups
+
+NODE = table_of(tables.Node)
+MIRRORED = "mirrored"  # the strategy of a flow that somebody else runs, and O9 only watches
+DEFAULT_LIMIT = 10  # where no node has announced one
+_CLOCK = {
+    "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
+    "postgresql": text("SELECT extract(epoch FROM clock_timestamp())"),
+}
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The right to run one attempt, until the lease runs out."""
+
+    optimization_id: str
+    attempt: int
+    fence: int
+    # A suspended flow run of Prefect's that is to be this attempt, instead of a new one.
+    parked_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease as it was read. Once it is renewed it is another one."""
+
+    optimization_id: str
+    node: str
+    fence: int
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Leases:
+    """All that are held, and the database's time when they were read."""
+
+    at: float
+    held: tuple[Held, ...]
+
+    @property
+    def run_out(self) -> tuple[Held, ...]:
+        """By the database's clock, which may have jumped: who wants to be sure sees whether they are renewed."""
+        return tuple(lease for lease in self.held if lease.expires_at <= self.at)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Take the first of the queue, or the one named, while the limits leave room.
+
+    `limit` is how many may be held at once, over all nodes; None: what the living nodes have announced. The limits of
+    policies hold beside it. A slot counts as taken until its lease was given back or swept, so that a holder who was
+    away for a while takes no slot that has gone to somebody else.
+
+    `only`: the others of the queue are left alone. Answers None where nothing waits or there is no room. Raises
+    OptimizationCoordinationError where the one named does not wait.
+    """
+
+    node: str
+    limit: int | None
+    lease_seconds: float
+    optimization_id: str | None = None
+    only: Collection[str] | None = None
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> Claimed | None:
+        write_rollups(unit)  # the queue is found by the counts
+        unit.flush()
+        now = database_now(unit)
+        if self.optimization_id is not None:
+            named = _checked(existing(unit, self.optimization_id), now)
+            waiting = [(0.0, self.optimization_id, named["optimization_type"], named["strategy"])]
+        else:
+            found = unit.connection.execute(
+                _FIRST_WAITING[unit.connection.dialect.name] if self.only is None else _waiting_of(self.only)
+            )
+            waiting = sorted((key, name, kind, strategy) for name, key, kind, strategy in found)
+        if not waiting:
+            return None
+        limit = announced_limit(unit, now) if self.limit is None else self.limit
+        has_room = room(read_policies(unit.connection), _held_now(unit), limit)
+        for _, name, kind, strategy in waiting:
+            if has_room(kind, strategy):
+                return self._take(unit, existing(unit, name), now)
+        return None
+
+    def _take(self, unit: UnitOfWork, row: Row, now: float) -> Claimed:
+        unit.update(
+            row,
+            attempt=row["attempt"] + 1,
+            fence=row["fence"] + 1,
+            lease_node=self.node,
+            lease_expires_at=now + self.lease_seconds,
+            prefect_state_at=None,
+        )
+        return Claimed(row["optimization_id"], row["attempt"], row["fence"], row["parked_run_id"])
+
+
+def _waiting_of(only: Collection[str]) -> Select[tuple[str, float, str, str]]:
+    """Those of them that wait."""
+    columns = (OPTIMIZATION.c[name] for name in ("optimization_id", "queue_key", "optimization_type", "strategy"))
+    mine = OPTIMIZATION.c.optimization_id.in_(only), OPTIMIZATION.c.strategy != MIRRORED
+    return select(*columns).where(text(tables.WAITING), *mine)
+
+
+def _checked(row: Row, now: float) -> Row:
+    """The row of one that is claimed by name; raises where it does not wait."""
+    name = row["optimization_id"]
+    if row["status"] != OptimizationStatus.CREATED.value or row["lease_node"] is not None:
+        raise OptimizationCoordinationError(
+            f"optimization {name!r} does not wait for a start: it is {row['status']}"
+            + (f", held by {row['lease_node']}" if row["lease_node"] else "")
+        )
+    if row["strategy"] == MIRRORED:
+        raise OptimizationCoordinationError(f"optimization {name!r} is a flow that O9 only watches: run it in Prefect")
+    if row["unmet"]:
+        raise OptimizationCoordinationError(f"optimization {name!r} waits for {row['unmet']} others to complete first")
+    if row["intent"] != Intent.RUN.value:
+        raise OptimizationCoordinationError(
+            f"optimization {name!r} is not to run: {VERBS[Intent(row['intent'])]} was asked for; `o9 start` starts it"
+        )
+    return row
+
+
+def announced_limit(unit: UnitOfWork, now: float) -> int:
+    """The smallest limit that a living node has announced."""
+    found = unit.connection.execute(select(NODE.c.info, NODE.c.heartbeat_at)).all()
+    living = [info for text, at in found if at + (info := json.loads(text)).get("lease_seconds", 0.0) > now]
+    return min((limit for info in living if isinstance(limit := info.get("limit"), int)), default=DEFAULT_LIMIT)
+
+
+def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
+    """How many slots are taken, by type and strategy. Flows that O9 only mirrors take none."""
+    columns = OPTIMIZATION.c.optimization_type, OPTIMIZATION.c.strategy
+    taken = select(*columns).where(OPTIMIZATION.c.lease_expires_at.is_not(None), OPTIMIZATION.c.strategy != MIRRORED)
+    return Counter((kind, strategy) for kind, strategy in unit.connection.execute(taken))
+
+
+@dataclass(frozen=True)
+class AbandonClaim:
+    """A claim of this node's came to nothing (no flow run, or one that died): as if the node had, for this one only.
+
+    died: whether that costs the optimization a life.
+    """
+
+    optimization_id: str
+    fence: int
+    node: str
+    died: bool = True
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it still held the optimization."""
+        mine = (OPTIMIZATION.c.optimization_id == self.optimization_id) & (OPTIMIZATION.c.fence == self.fence)
+        return bool(free(unit, mine, self.node, died=self.died))
+
+
+@dataclass(frozen=True)
+class RejectClaim:
+    """What was claimed is not to start: it is paused, and `issues` says why. A resume tries again."""
+
+    optimization_id: str
+    fence: int
+    node: str
+    why: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = existing(unit, self.optimization_id)
+        to = INTENDED_END.get(Intent(row["intent"]), OptimizationStatus.PAUSED)
+        decision = decide_transition(OptimizationStatus(row["status"]), to, fence=self.fence, held_fence=row["fence"])
+        if not decision.allowed:
+            raise refusal(self.optimization_id, to, decision)
+        if Intent(row["intent"]) is Intent.RUN:
+            SetIntent(self.optimization_id, Intent.PAUSE, self.node).apply(unit)
+        move(unit, row, Transition(self.optimization_id, to, Cause.NODE, self.why, self.node, issue=self.why))
+
+
+@dataclass(frozen=True)
+class ReleaseClaims:
+    """Free what `node` holds beside `kept`: claims whose answer it never heard. Answers with their ids."""
+
+    node: str
+    kept: Sequence[str]
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> list[str]:
+        strays = (OPTIMIZATION.c.lease_node == self.node) & OPTIMIZATION.c.optimization_id.not_in(self.kept)
+        return free(unit, strays, self.node, died=True)
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Say that a node lives, and renew all its leases.
+
+    Those that ran out, too, while nobody has swept them: a node that could not reach the store for a while, like
+    everybody else, has lost nothing.
+    """
+
+    node: str
+    host: str
+    pid: int
+    process_started: float
+    lease_seconds: float
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> float:
+        """The database's time of this heartbeat."""
+        unit.flush()
+        now = database_now(unit)
+        values: Row = {
+            "host": self.host, "pid": self.pid, "process_started": self.process_started, "heartbeat_at": now,
+            "info": to_json({"lease_seconds": self.lease_seconds, **self.info}),
+        }  # fmt: skip
+        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
+        upsert = dialect.insert(NODE).values(node_id=self.node, cursor=0, **values)
+        unit.connection.execute(upsert.on_conflict_do_update(index_elements=["node_id"], set_=values))
+        mine = (OPTIMIZATION.c.lease_node == self.node) & OPTIMIZATION.c.lease_expires_at.is_not(None)
+        unit.connection.execute(update(OPTIMIZATION).where(mine).values(lease_expires_at=now + self.lease_seconds))
+        return now
+
+
+@dataclass(frozen=True)
+class Leave:
+    """A node ends in good order; what it still held is swept as if its lease had run out.
+
+    But for flows that it only watched: how those end, Prefect says, or in the end their leases do.
+    """
+
+    node: str
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> list[str]:
+        mine = (OPTIMIZATION.c.lease_node == self.node) & (OPTIMIZATION.c.strategy != MIRRORED)
+        swept = free(unit, mine, self.node, died=False)
+        unit.connection.execute(delete(NODE).where(NODE.c.node_id == self.node))
+        return swept
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Free what the dead held: all leases of nodes known to be dead, and of `run_out` those not renewed since.
+
+    What was at work is queued for its next attempt, or has failed where it had its last one; an intent to cancel or
+    pause that came too late for the attempt is carried out. Answers with the ids that were freed.
+    """
+
+    node: str
+    dead_nodes: Sequence[str] = ()
+    run_out: Sequence[Held] = ()
+
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> list[str]:
+        found = free(unit, OPTIMIZATION.c.lease_node.in_(self.dead_nodes), self.node, died=True)
+        for lease in self.run_out:
+            unrenewed = and_(
+                OPTIMIZATION.c.optimization_id == lease.optimization_id,
+                OPTIMIZATION.c.fence == lease.fence,
+                OPTIMIZATION.c.lease_expires_at == lease.expires_at,
+            )
+            found += free(unit, unrenewed, self.node, died=True)
+        for node_id in self.dead_nodes:
+            unit.connection.execute(delete(NODE).where(NODE.c.node_id == node_id))
+        return found
+
+
+def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: str = "") -> Transition | None:
+    """What becomes of an optimization whose holder is gone; None where it had not begun and may wait again.
+
+    `row` counts this death already. A node that left in good order did not die, and costs nobody an attempt.
+    """
+    status, intent = OptimizationStatus(row["status"]), Intent(row["intent"])
+    cause = Cause.SWEEPER if died else Cause.SHUTDOWN
+    if row["strategy"] == MIRRORED:
+        # Whoever ran that flow is gone; O9 cannot run it again.
+        to = INTENDED_END.get(intent, OptimizationStatus.FAILED)
+        message = evidence or f"its process is gone ({holder})"
+        return None if status in ENDED else Transition(
+            row["optimization_id"], to, cause, message, swept_by, issue=message
+        )  # fmt: skip
+    if status not in ACTIVE:
+        belated = at_rest(status, intent, claimed=False) if status is OptimizationStatus.CREATED else None
+        message = f"asked to {VERBS[intent]} before it began; node {holder} is gone"
+        return Transition(row["optimization_id"], belated, cause, message, swept_by) if belated else None
+    evidence = evidence or f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
+    issue = None
+    if (to_rest := (INTENDED_END | RESTS).get(intent)) is not None:
+        to = to_rest
+        message = f"{evidence}; it was asked to {VERBS[intent]}"
+    elif died and row["deaths"] >= row["max_attempts"]:
+        to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} lives"
+        issue = message
+    else:
+        to, message = OptimizationStatus.CREATED, f"{evidence}; queued for the next attempt"
+    ran_until = row["updated_at"] if died else None
+    return Transition(row["optimization_id"], to, cause, message, swept_by, issue=issue, ran_until=ran_until)
+
+
+def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool, evidence: str = "") -> list[str]:
+    """Take the leases `which` away from their holders, and let what was held go on, or end."""
+    unit.flush()
+    held = OPTIMIZATION.c.lease_expires_at.is_not(None) & which
+    found = unit.connection.execute(select(OPTIMIZATION.c.optimization_id).where(held)).scalars().all()
+    for optimization_id in found:
+        row = existing(unit, optimization_id)
+        deaths = row["deaths"] + (died and OptimizationStatus(row["status"]) in ACTIVE)
+        wanted = after_loss(row | {"deaths": deaths}, row["lease_node"], node, died=died, evidence=evidence)
+        unit.update(row, lease_node=None, lease_expires_at=None, fence=row["fence"] + 1, deaths=deaths)
+        if wanted:
+            move(unit, row, wanted)
+    return list(found)
+
+
+def read_leases(connection: Connection) -> Leases:
+    columns = [OPTIMIZATION.c[name] for name in ("optimization_id", "lease_node", "fence", "lease_expires_at")]
+    found = connection.execute(select(*columns).where(OPTIMIZATION.c.lease_expires_at.is_not(None)))
+    held = tuple(Held(*row) for row in found)
+    return Leases(database_time(connection), held)
+
+
+def database_now(unit: UnitOfWork) -> float:
+    """Seconds since 1970 by the database's own clock, so that nodes whose clocks differ agree."""
+    return database_time(unit.connection)
+
+
+def database_time(connection: Connection) -> float:
+    """The same for whoever only reads."""
+    return float(connection.execute(_CLOCK[connection.dialect.name]).scalar_one())
+
+
+# The first of each type and strategy; how many there are of those decides what this costs, not how many wait.
+_FIRST_WAITING = {
+    # Left alone, SQLite reads all that are created by the index of statuses, and sorts them.
+    dialect: text(f"""
+        SELECT first.optimization_id, first.queue_key, first.optimization_type, first.strategy
+        FROM tally JOIN optimization AS first ON first.optimization_id = (
+            SELECT optimization_id FROM optimization {hint}
+            WHERE optimization_type = tally.optimization_type AND strategy = tally.strategy AND {tables.WAITING}
+            ORDER BY queue_key, optimization_id LIMIT 1)
+        WHERE tally.status = 'created' AND tally.count > 0 AND tally.strategy <> '{MIRRORED}'
+    """)
+    for dialect, hint in (("sqlite", "INDEXED BY ix_optimization_queue"), ("postgresql", ""))
+}

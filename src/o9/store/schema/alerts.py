@@ -1,0 +1,246 @@
+"""The tables of alerts: episodes, notifications, why others were suppressed, and who sends. See `optimizations`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Index, Text, UniqueConstraint, text
+from sqlmodel import Field
+
+from o9.store.core.base import SERIAL, Record, unbounded_texts
+
+# What conditions of partial indexes say, statements must say in the same words.
+FIRING = "is_first = 1 AND resolved_at IS NULL"
+ENDING = f"{FIRING} AND ends_at IS NOT NULL"
+OPEN = "is_open = 1"
+PENDING = "status = 'pending'"
+STANDING = "ended_at IS NULL"
+
+
+class AlertRow(Record, table=True):
+    """One row for each id under which an alert was received.
+
+    Those with equal labels that overlap in time are one episode, which has the id of the one that began it. That first
+    row holds the episode's state, in the columns from `is_first` on; they mean nothing in the others. `latest` is the
+    one whose words count; `began` and `changed` are the changes in the feed at which it was first and last written; an
+    end is expected where it only holds unless the alert is repeated; open is an episode until whoever delivers has
+    no more to say of it.
+    """
+
+    __tablename__ = "alert"
+    __table_args__ = (
+        Index("ix_alert_newest", "at", "alert_id"),
+        Index("ix_alert_optimization", "optimization_id", "at", "alert_id"),
+        Index("ix_alert_level", "level", "at", "alert_id"),
+        Index(
+            "ix_alert_firing",
+            "fingerprint",
+            unique=True,
+            sqlite_where=text(FIRING),
+            postgresql_where=text(FIRING),
+        ),
+        Index("ix_alert_ending", "ends_at", sqlite_where=text(ENDING), postgresql_where=text(ENDING)),
+        Index("ix_alert_open", "changed", "alert_id", sqlite_where=text(OPEN), postgresql_where=text(OPEN)),
+    )
+
+    alert_id: str = Field(primary_key=True)
+    episode: str
+    fingerprint: str
+    optimization_id: str
+    level: str
+    title: str
+    message: str
+    metadata_json: str = Field("{}", sa_column=Column("metadata", Text, nullable=False))
+    at: str
+    told_at: str
+    is_first: int = 0
+    labels: str = "{}"
+    starts_at: str | None = None
+    ends_at: str | None = None
+    expected_end: int = 0
+    latest: str | None = None
+    last_told_at: str | None = None
+    times: int = 0
+    resolved_at: str | None = None
+    resolved_by: str | None = None
+    acknowledged_at: str | None = None
+    acknowledged_by: str | None = None
+    began: int = Field(0, sa_column=Column(SERIAL, nullable=False))
+    changed: int = Field(0, sa_column=Column(SERIAL, nullable=False))
+    is_open: int = 0
+
+
+class Silence(Record, table=True):
+    """A person's mute. Either `matchers`, as text, or a `pattern`; it stands from its start to its end.
+
+    `changed` is the change in the feed at which it was added or lifted.
+    """
+
+    __tablename__ = "silence"
+    __table_args__ = (
+        Index("ix_silence_standing", "ends_at", sqlite_where=text(STANDING), postgresql_where=text(STANDING)),
+        Index("ix_silence_changed", "changed"),
+    )
+
+    silence_id: str = Field(primary_key=True)
+    matchers: str = ""
+    pattern: str = ""
+    starts_at: str
+    ends_at: str
+    author: str = ""
+    comment: str = ""
+    created_at: str
+    ended_at: str | None = None
+    ended_by: str | None = None
+    changed: int = Field(sa_column=Column(SERIAL, nullable=False))
+
+
+class AlertTally(Record, table=True):
+    """How often what happened, ever: `what` by level, channel or reason; what is pruned stays counted."""
+
+    __tablename__ = "alert_tally"
+
+    what: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    count: int = 0
+
+
+class AlertGroup(Record, table=True):
+    """What the engine of alerts knows of a group, as JSON; written with the notices that follow from it."""
+
+    __tablename__ = "alert_group"
+
+    group_key: str = Field(primary_key=True)
+    due_at: str
+    state: str
+
+
+class NoticeRow(Record, table=True):
+    """What is to be sent to a receiver, of which episodes; once it is sent, the first of these stay.
+
+    An empty id in `firing` parts what is new to the receiver from what it knew before; without one, all is new.
+    """
+
+    __tablename__ = "notice"
+    __table_args__ = (Index("ix_notice_at", "at"),)
+
+    group_key: str = Field(primary_key=True)
+    number: int = Field(sa_column=Column(SERIAL, primary_key=True, autoincrement=False))
+    receiver: str
+    kind: str
+    reason: str
+    at: str
+    labels: str
+    firing: str
+    resolved: str
+    firing_count: int
+    resolved_count: int
+
+
+class Notification(Record, table=True):
+    """The outbox, and the log of what was sent: one row for each notice and channel.
+
+    `due_at` and `claim_expires_at` are seconds of the database's clock; `tries` have rows of their own.
+    """
+
+    __tablename__ = "notification"
+    __table_args__ = (
+        UniqueConstraint("group_key", "number", "channel", name="uq_notification"),
+        Index(
+            "ix_notification_due",
+            "channel",
+            "due_at",
+            "id",
+            sqlite_where=text(PENDING),
+            postgresql_where=text(PENDING),
+        ),
+        Index(
+            "ix_notification_order",
+            "channel",
+            "group_key",
+            "id",
+            sqlite_where=text(PENDING),
+            postgresql_where=text(PENDING),
+        ),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
+    group_key: str
+    number: int = Field(sa_column=Column(SERIAL, nullable=False))
+    channel: str
+    status: str = "pending"
+    created_at: str
+    due_at: float
+    tries: int = 0
+    claimed_by: str | None = None
+    claim_expires_at: float | None = None
+    ended_at: str | None = None
+    error: str | None = None
+
+
+class NotificationTry(Record, table=True):
+    """Each try to send one: written before, and its outcome behind it. Without one it may have been sent, or not."""
+
+    __tablename__ = "notification_try"
+    __table_args__ = (Index("ix_notification_try_channel", "channel", "started_at"),)
+
+    notification_id: int = Field(sa_column=Column(SERIAL, primary_key=True, autoincrement=False))
+    number: int = Field(primary_key=True)
+    channel: str
+    node: str
+    started_at: str
+    ended_at: str | None = None
+    outcome: str | None = None
+    error: str | None = None
+
+
+class AlertDecision(Record, table=True):
+    """Append-only: why a receiver was not notified of an alert, once for each change of the reason."""
+
+    __tablename__ = "alert_decision"
+    __table_args__ = (Index("ix_alert_decision_alert", "alert_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
+    alert_id: str
+    receiver: str
+    reason: str
+    by: str
+    at: str
+
+
+class AlertChannel(Record, table=True):
+    """How a channel does: until when it is left in peace (seconds of the database's clock), since when it fails."""
+
+    __tablename__ = "alert_channel"
+
+    channel: str = Field(primary_key=True)
+    paused_until: float = 0.0
+    failing_since: str | None = None
+    last_sent_at: str | None = None
+    error: str | None = None
+
+
+class ChannelNode(Record, table=True):
+    """Which living nodes can send through a channel."""
+
+    __tablename__ = "channel_node"
+
+    channel: str = Field(primary_key=True)
+    node: str = Field(primary_key=True)
+    expires_at: float
+
+
+class Lease(Record, table=True):
+    """Who does what only one node may do, by the name of that; the fence makes an old holder's write fail.
+
+    `cursor` is the change up to which what the holders wrote is true.
+    """
+
+    __tablename__ = "lease"
+
+    name: str = Field(primary_key=True)
+    node: str | None = None
+    fence: int = 0
+    expires_at: float = 0.0
+    cursor: int = Field(0, sa_column=Column(SERIAL, nullable=False))
+
+
+unbounded_texts()

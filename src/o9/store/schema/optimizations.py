@@ -1,0 +1,423 @@
+"""The tables of the record, as SQLModel classes.
+
+Every column is plain text, integer, real or bytes: JSON, enums and moments are encoded in one place,
+`o9.store.core.column_types`, so that a row reads the same in SQLite, in PostgreSQL and in a person's SQL shell. Moments
+are ISO 8601 in UTC with microseconds, which sort as text; leases are seconds of the database's own clock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, Text, text
+from sqlmodel import Field
+
+from o9.store.core.base import SERIAL, Record, unbounded_texts
+
+# What waits for a slot; the queue's index and the claim must say it in the same words.
+WAITING = "status = 'created' AND intent = 'run' AND unmet = 0 AND lease_expires_at IS NULL"
+
+
+class Optimization(Record, table=True):
+    """The current state of each optimization, its intent, and who holds it."""
+
+    __tablename__ = "optimization"
+    __table_args__ = (
+        Index("ix_optimization_created", "created_at", "optimization_id"),
+        Index("ix_optimization_status", "status", "created_at", "optimization_id"),
+        Index("ix_optimization_type", "optimization_type", "created_at", "optimization_id"),
+        Index(
+            "ix_optimization_queue",
+            "optimization_type",
+            "strategy",
+            "queue_key",
+            "optimization_id",
+            sqlite_where=text(WAITING),
+            postgresql_where=text(WAITING),
+        ),
+        Index(
+            "ix_optimization_lease",
+            "lease_expires_at",
+            "lease_node",
+            sqlite_where=text("lease_expires_at IS NOT NULL"),
+            postgresql_where=text("lease_expires_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_optimization_completed",
+            "completed_at",
+            "optimization_id",
+            sqlite_where=text("completed_at IS NOT NULL"),
+            postgresql_where=text("completed_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_optimization_health_due",
+            "completed_at",
+            "optimization_id",
+            sqlite_where=text("health_due = 1"),
+            postgresql_where=text("health_due = 1"),
+        ),
+    )
+
+    optimization_id: str = Field(primary_key=True)
+    name: str
+    description: str
+    optimization_type: str
+    status: str
+    priority: int
+    created_at: str
+    updated_at: str
+    started_at: str | None = None
+    completed_at: str | None = None
+    progress: float = 0.0
+    current_step: str = ""
+    total_steps: int = 0
+    completed_steps: int = 0
+    current_performance: float = 0.0
+    baseline_performance: float = 0.0
+    target_performance: float = 0.0
+    performance_improvement: float = 0.0
+    parameters: str = "{}"
+    optimized_parameters: str = "{}"
+    results: str = "{}"
+    metrics: str = "{}"
+    issues: str = "[]"
+    warnings: str = "[]"
+    cpu_usage: float = 0.0
+    memory_usage: float = 0.0
+    execution_time: float = 0.0
+    metadata_json: str = Field("{}", sa_column=Column("metadata", Text, nullable=False))
+
+    content_hash: str
+    strategy: str
+    max_attempts: int = 3
+    intent: str = "run"
+    intent_by: str = ""
+    intent_at: str | None = None
+    queue_key: float = 0.0
+    running_since: str | None = None
+    attempt: int = 0
+    deaths: int = 0
+    fence: int = 0
+    version: int = 0
+    lease_node: str | None = None
+    lease_expires_at: float | None = None
+    unmet: int = 0
+    dependents: int = 0
+    parked_run_id: str | None = None
+    prefect_run_id: str | None = None
+    prefect_state_at: str | None = None
+    waited_seconds: float | None = None
+    family: str = ""
+    health_due: int = 0
+
+
+class TransitionRow(Record, table=True):
+    """Append-only: every move between two statuses, and what caused it."""
+
+    __tablename__ = "transition"
+    __table_args__ = (Index("ix_transition_optimization", "optimization_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    from_status: str | None = None
+    to_status: str
+    cause: str
+    message: str = ""
+    node: str = ""
+    attempt: int = 0
+    at: str
+    prefect_run_id: str | None = None
+    prefect_state_id: str | None = Field(default=None, unique=True)
+
+
+class TrialRow(Record, table=True):
+    """The ledger: append-only, one row for each evaluated parameter set."""
+
+    __tablename__ = "trial"
+    __table_args__ = (Index("ix_trial_family", "family", "state", "optimization_id", "number"),)
+
+    optimization_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    step: int
+    attempt: int
+    state: str
+    parameters: str
+    value: float | None = None
+    metrics: str = "{}"
+    error: str | None = None
+    started_at: str | None = None
+    duration_seconds: float = 0.0
+    family: str = ""
+
+
+class TrialReturns(Record, table=True):
+    """A trial's returns, little-endian float64; apart from the ledger, which stays quick to read.
+
+    `hold_out` are those on data that had no part in the choice. `calendar` and `hold_out_calendar` are digests.
+    """
+
+    __tablename__ = "trial_returns"
+
+    optimization_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    periods_per_year: float | None = None
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    hold_out: bytes | None = Field(None, sa_column=Column(LargeBinary, nullable=True))
+    calendar: str | None = None
+    hold_out_calendar: str | None = None
+
+
+class Calendar(Record, table=True):
+    """The dates of returns, in seconds since 1970 as little-endian float64: equal ones once for each optimization."""
+
+    __tablename__ = "calendar"
+
+    optimization_id: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class TrialOutput(Record, table=True):
+    """What users' code printed and logged in a trial, or, with number -1, in a step outside of its trials.
+
+    `cut` bytes of it are not kept. `total` bytes are kept of the optimization's up to here.
+    """
+
+    __tablename__ = "trial_output"
+
+    optimization_id: str = Field(primary_key=True)
+    step: int = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    text: str
+    cut: int = Field(0, sa_type=BigInteger)
+    total: int = Field(0, sa_type=BigInteger)
+
+
+class BaselineReturns(Record, table=True):
+    """What an optimization's trials are measured over: the baseline's returns over the same periods."""
+
+    __tablename__ = "baseline_returns"
+
+    optimization_id: str = Field(primary_key=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    hold_out: bytes | None = Field(None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class Provenance(Record, table=True):
+    """What each attempt ran: fingerprints of the objective's code and of its data, and what was searched (JSON).
+
+    Empty where not known.
+    """
+
+    __tablename__ = "provenance"
+
+    optimization_id: str = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    objective: str = ""
+    code: str = ""
+    data: str = ""
+    search_space: str = ""
+
+
+class Repetition(Record, table=True):
+    """The best trial evaluated once more: the checks that came of it, as JSON, and with which code."""
+
+    __tablename__ = "repetition"
+
+    optimization_id: str = Field(primary_key=True)
+    number: int
+    code: str = ""
+    at: str
+    checks: str
+
+
+class HealthReportRow(Record, table=True):
+    """Append-only but for its newest row: one that says the same again moves all but `first_at` and `report`.
+
+    `status` and `as_of` (its `updated_at`) are the optimization's when it was checked.
+    """
+
+    __tablename__ = "health_report"
+    __table_args__ = (
+        Index("ix_health_report_optimization", "optimization_id", "id"),
+        Index(
+            "ix_health_report_latest",
+            "last_at",
+            "optimization_id",
+            sqlite_where=text("is_latest = 1"),
+            postgresql_where=text("is_latest = 1"),
+        ),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    first_at: str
+    last_at: str
+    times: int = 1
+    is_latest: int = 1
+    status: str
+    as_of: str
+    judged_by: str
+    report: str
+    checks: str
+
+
+class Metric(Record, table=True):
+    """Time series by optimization, name and step."""
+
+    __tablename__ = "metric"
+
+    optimization_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    step: int = Field(primary_key=True)
+    value: float
+    at: str
+
+
+class Checkpoint(Record, table=True):
+    """What a strategy needs to go on after this step; every step's is kept."""
+
+    __tablename__ = "checkpoint"
+
+    optimization_id: str = Field(primary_key=True)
+    step: int = Field(primary_key=True)
+    data: str
+
+
+class PrefectState(Record, table=True):
+    """Each state that Prefect reported of a flow or task run, once."""
+
+    __tablename__ = "prefect_state"
+    __table_args__ = (Index("ix_prefect_state_optimization", "optimization_id", "at"),)
+
+    state_id: str = Field(primary_key=True)
+    optimization_id: str
+    attempt: int
+    run_kind: str
+    run_id: str
+    run_name: str
+    state_type: str
+    state_name: str
+    message: str = ""
+    at: str
+    source: str
+
+
+class PrefectRun(Record, table=True):
+    """Whose attempt a flow run of Prefect's is; open until all that Prefect has to say of it is recorded."""
+
+    __tablename__ = "prefect_run"
+    __table_args__ = (
+        Index("ix_prefect_run_optimization", "optimization_id"),
+        Index(
+            "ix_prefect_run_open",
+            "run_id",
+            sqlite_where=text("is_open = 1"),
+            postgresql_where=text("is_open = 1"),
+        ),
+    )
+
+    run_id: str = Field(primary_key=True)
+    optimization_id: str
+    attempt: int
+    kind: str
+    is_open: int = 1
+
+
+class IntentRow(Record, table=True):
+    """Append-only: what was wanted of an optimization, by whom and when."""
+
+    __tablename__ = "intent"
+    __table_args__ = (Index("ix_intent_optimization", "optimization_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    intent: str
+    by: str
+    at: str
+
+
+class Dependency(Record, table=True):
+    """`optimization_id` runs once `after_id` has completed, which it may have before."""
+
+    __tablename__ = "dependency"
+    __table_args__ = (Index("ix_dependency_optimization", "optimization_id"),)
+
+    after_id: str = Field(primary_key=True)
+    optimization_id: str = Field(primary_key=True)
+
+
+class Policy(Record, table=True):
+    """What the operator has set for all optimizations, for a type, or for a strategy."""
+
+    __tablename__ = "policy"
+
+    name: str = Field(primary_key=True)
+    config: str = "{}"
+    at: str
+
+
+class RecordedMetric(Record, table=True):
+    """Append-only: what was measured from outside of an optimization's steps."""
+
+    __tablename__ = "recorded_metric"
+    __table_args__ = (Index("ix_recorded_metric_optimization", "optimization_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    name: str
+    value: float
+    at: str
+
+
+class Node(Record, table=True):
+    """Running processes. `pid` and `process_started` tell a neighbour on `host` that one died.
+
+    `cursor` is the change that it reads next (see `o9.store.synchronization`); 0: it reads none.
+    """
+
+    __tablename__ = "node"
+
+    node_id: str = Field(primary_key=True)
+    host: str
+    pid: int
+    process_started: float
+    heartbeat_at: float
+    cursor: int = Field(0, sa_column=Column(SERIAL, nullable=False))
+    info: str = "{}"
+
+
+class Writer(Record, table=True):
+    """PostgreSQL only: the number of each writer's last transaction, which tells what became of a COMMIT."""
+
+    __tablename__ = "writer"
+
+    id: str = Field(primary_key=True)
+    number: int = Field(sa_type=BigInteger)
+    at: float
+
+
+class ExpectedNode(Record, table=True):
+    """Nodes that somebody registered by hand, whether they run or not."""
+
+    __tablename__ = "expected_node"
+
+    node_id: str = Field(primary_key=True)
+    info: str = "{}"
+    at: str
+
+
+class Change(Record, table=True):
+    """The change feed, in commit order: writers take turns, so an id that is seen is followed only by larger ones.
+
+    `data` is what the nodes' callbacks hear (JSON); None: nothing.
+    """
+
+    __tablename__ = "change"
+
+    id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
+    optimization_id: str
+    kind: str
+    at: str
+    data: str | None = None
+
+
+unbounded_texts()

@@ -1,0 +1,336 @@
+"""Aggregates kept current in the transaction that changes a status, so that global figures cost the same at any size.
+
+`tally` holds how many optimizations are in each status now, `tally_priority` how many there are of each priority: a
+move changes no priority, and needs not write there. `rollup` holds counts, sums and histograms of what ended: by the
+hour, the day and the month in which it did, and over all time, each by type, strategy, priority and status. Durations
+are seconds of running, waits seconds from being queued to being started, summed over an optimization's attempts. Each
+of them, and the improvement, counts only where there is one: what never ran has no duration, and what was not
+held against a baseline (`rankings.compared`) no improvement, though its state has a number for it.
+
+A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
+from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
+
+A rollup is mended by adding a difference (`Correct`), never by overwriting: what ends meanwhile is added as well.
+
+What is pruned stays in the rollups. What it had added is kept under spans of its own, by the hour of its end and later
+by the day, so that the record and this together are still all that ever ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, select
+
+from o9.store.core.base import table_of
+from o9.store.core.column_types import to_json
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.queue.order import queued_at
+from o9.store.schema import statistics as aggregate_tables
+from o9.store.statistics import rankings
+from o9.store.statistics.families import write_families
+
+TALLY = table_of(aggregate_tables.Tally)
+TALLY_PRIORITY = table_of(aggregate_tables.TallyPriority)
+ROLLUP = table_of(aggregate_tables.Rollup)
+BUCKETS_PER_DECADE = 12
+RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
+# How much of an ISO moment names the window that it is in.
+SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
+PRUNED_HOUR, PRUNED_DAY = "pruned hour", "pruned day"  # the sums of what is not in the record any more
+FOLDED_HOURS = 24
+_CREATED, _STARTED = "created", ("initializing", "running")
+_RAN, _RESTING = "running", ("paused", "suspended")
+SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
+HISTOGRAMS = ("durations", "improvements", "waits")
+
+
+class Key(NamedTuple):
+    """Which rollup."""
+
+    span: str
+    starts: str
+    optimization_type: str
+    strategy: str
+    priority: int
+    status: str
+
+
+@dataclass
+class Sums:
+    """What a rollup holds. Adding is exact but for the last bits of the three real sums."""
+
+    count: int = 0
+    ran: int = 0
+    improved: int = 0
+    waited: int = 0
+    steps_sum: int = 0
+    duration_sum: float = 0.0
+    improvement_sum: float = 0.0
+    wait_sum: float = 0.0
+    durations: Counter[str] = field(default_factory=Counter)
+    improvements: Counter[str] = field(default_factory=Counter)
+    waits: Counter[str] = field(default_factory=Counter)
+
+    def add_ended(self, row: Mapping[Any, Any]) -> None:
+        """`row` is an optimization's, after its end."""
+        self.count += 1
+        self.steps_sum += row["completed_steps"]
+        if row["started_at"] is not None:
+            self.ran += 1
+            self.duration_sum += row["execution_time"]
+            self.durations[bucket_of(row["execution_time"])] += 1
+        if rankings.compared(row):
+            self.improved += 1
+            self.improvement_sum += row["performance_improvement"]
+            self.improvements[bucket_of(row["performance_improvement"])] += 1
+        if row["waited_seconds"] is not None:
+            self.waited += 1
+            self.wait_sum += row["waited_seconds"]
+            self.waits[bucket_of(row["waited_seconds"])] += 1
+
+    def add(self, other: Sums, times: int = 1) -> None:
+        """Add `other`; with `times` -1 take it away."""
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+        for mine, theirs in zip(self._histograms(), other._histograms(), strict=True):
+            if mine or times != 1:
+                known = mine.get
+                for bucket, count in theirs.items():
+                    mine[bucket] = known(bucket, 0) + times * count
+            else:
+                dict.update(mine, theirs)
+
+    def differs(self, other: Sums) -> bool:
+        """Whether more than the order of adding tells the two apart."""
+        for name in ("count", "ran", "improved", "waited", "steps_sum", *HISTOGRAMS):
+            if getattr(self, name) != getattr(other, name):
+                return True
+        slack = 1e-9 * max(1, self.count)
+        return not all(
+            math.isclose(getattr(self, name), getattr(other, name), rel_tol=1e-9, abs_tol=slack)
+            for name in ("duration_sum", "improvement_sum", "wait_sum")
+        )
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any]) -> Sums:
+        """What a row of the table holds."""
+        histograms: dict[str, Any] = {name: Counter(json.loads(row[name])) for name in HISTOGRAMS}
+        return cls(**{name: row[name] for name in SUMS}, **histograms)
+
+    def _histograms(self) -> tuple[Counter[str], ...]:
+        return self.durations, self.improvements, self.waits
+
+    def as_row(self) -> Row:
+        histograms = {name: to_json({k: n for k, n in getattr(self, name).items() if n}) for name in HISTOGRAMS}
+        return {name: getattr(self, name) for name in SUMS} | histograms
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is to be added to a rollup that had been corrected `corrections` times when that was found."""
+
+    key: Key
+    sums: Sums
+    corrections: int
+
+
+def count_new(unit: UnitOfWork, row: Row) -> None:
+    _count(unit, row, None, row["status"])
+
+
+def count_transition(unit: UnitOfWork, row: Row, from_status: str, to_status: str, *, ended: bool) -> None:
+    """`row` as it is after the transition."""
+    _count(unit, row, from_status, to_status)
+    if from_status == _CREATED and to_status in _STARTED and row["lease_expires_at"] is not None:
+        unit.update(row, waited_seconds=(row["waited_seconds"] or 0.0) + _waited(unit, row))
+    if ended:
+        unit.endings.append((row, to_status))
+    elif from_status == _RAN and to_status in _RESTING:  # not what is queued again: that runs on soon
+        unit.rested.add(row["optimization_id"])
+
+
+def bucket_of(value: float) -> str:
+    """The histogram bucket of a value: sign and a twelfth of a decade; zero has its own."""
+    if value == 0 or not math.isfinite(value):
+        return "0"
+    return f"{'-' if value < 0 else '+'}{math.floor(math.log10(abs(value)) * BUCKETS_PER_DECADE)}"
+
+
+@lru_cache(maxsize=10_000)
+def bucket_centre(bucket: str) -> float:
+    """The value in the (geometric) middle of a bucket."""
+    if bucket == "0":
+        return 0.0
+    magnitude: float = 10.0 ** min(308.25, (int(bucket[1:]) + 0.5) / BUCKETS_PER_DECADE)
+    return -magnitude if bucket[0] == "-" else magnitude
+
+
+def quantiles(histogram: Mapping[str, int], shares: Sequence[float]) -> list[float | None]:
+    """The values below which each of `shares` (0 to 1, ascending) of the histogram lies; None where it is empty."""
+    total, seen = sum(histogram.values()), 0
+    found: list[float | None] = []
+    for bucket in sorted(histogram, key=bucket_centre) if total else ():
+        seen += histogram[bucket]
+        while seen and len(found) < len(shares) and seen >= shares[len(found)] * total:
+            found.append(bucket_centre(bucket))
+    return found or [None] * len(shares)
+
+
+def quantile(histogram: Mapping[str, int], share: float) -> float | None:
+    """One of `quantiles`."""
+    return quantiles(histogram, (share,))[0]
+
+
+def keys_of(ended: Mapping[Any, Any], status: str) -> list[Key]:
+    """The rollups that an ended optimization's row belongs into."""
+    who = (ended["optimization_type"], ended["strategy"], int(ended["priority"]), status)
+    return [Key(span, ended["completed_at"][:length], *who) for span, length in SPANS.items()]
+
+
+def write_rollups(unit: UnitOfWork) -> None:
+    """Write the unit's counted moves and endings: just before COMMIT, and before anything reads the counts."""
+    by_status: Counter[tuple[str, str, str]] = Counter()
+    by_priority: Counter[int] = Counter()
+    for (kind, strategy, priority, from_status, to_status), count in unit.moves.items():
+        by_status[kind, strategy, to_status] += count
+        if from_status is not None:
+            by_status[kind, strategy, from_status] -= count
+        else:
+            by_priority[priority] += count
+    tally = [
+        {"optimization_type": kind, "strategy": strategy, "status": status, "count": count}
+        for (kind, strategy, status), count in by_status.items()
+        if count
+    ]
+    if tally:
+        unit.upsert_counts(TALLY, tally)
+    priorities = [{"priority": each, "count": count} for each, count in by_priority.items()]
+    if priorities:
+        unit.upsert_counts(TALLY_PRIORITY, priorities)
+    ended = {row["optimization_id"]: status for row, status in unit.endings}
+    if ended or unit.rested:
+        sums: dict[Key, Sums] = {}
+        for row in rankings.rank(unit, unit.rested | ended.keys()):
+            if row["optimization_id"] in ended:
+                for key in keys_of(row, ended[row["optimization_id"]]):
+                    sums.setdefault(key, Sums()).add_ended(row)
+        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
+    unit.moves, unit.endings, unit.rested = {}, [], set()
+    write_families(unit)
+
+
+def count_pruned(unit: UnitOfWork, rows: Iterable[Mapping[Any, Any]]) -> None:
+    """Of optimizations that were deleted: they count no longer among those that there are, but among what ended."""
+    sums: dict[Key, Sums] = {}
+    statuses: Counter[tuple[str, str, str]] = Counter()
+    priorities: Counter[int] = Counter()
+    for row in rows:
+        hour = keys_of(row, row["status"])[0]
+        sums.setdefault(hour._replace(span=PRUNED_HOUR), Sums()).add_ended(row)
+        statuses[row["optimization_type"], row["strategy"], row["status"]] -= 1
+        priorities[row["priority"]] -= 1
+    if sums:
+        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
+        names = ("optimization_type", "strategy", "status")
+        unit.upsert_counts(
+            TALLY, [dict(zip(names, key, strict=True)) | {"count": count} for key, count in statuses.items()]
+        )
+        unit.upsert_counts(TALLY_PRIORITY, [{"priority": key, "count": count} for key, count in priorities.items()])
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Add differences to rollups; one that another correction has reached first is left out. Answers how many were."""
+
+    differences: tuple[Difference, ...]
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> int:
+        return _add(unit, self.differences, correcting=True)
+
+
+@dataclass(frozen=True)
+class ForgetHours:
+    """Delete the windows of single hours that began before `before`, `YYYY-MM-DDTHH`. Answers how many."""
+
+    before: str
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> int:
+        old = delete(ROLLUP).where(ROLLUP.c.span == "hour", ROLLUP.c.starts < self.before)
+        return int(unit.connection.execute(old).rowcount)
+
+
+@dataclass(frozen=True)
+class FoldPruned:
+    """Add what was pruned of the first hours before `before`, `YYYY-MM-DDTHH`, to that of their days.
+
+    Answers how many hours there were; none when all is done.
+    """
+
+    before: str
+    targets: tuple[str, ...] = ()
+
+    def apply(self, unit: UnitOfWork) -> int:
+        old = (ROLLUP.c.span == PRUNED_HOUR) & (ROLLUP.c.starts < self.before)
+        first = select(ROLLUP.c.starts).where(old).distinct().order_by(ROLLUP.c.starts).limit(FOLDED_HOURS)
+        hours = list(unit.connection.execute(first).scalars())
+        these = (ROLLUP.c.span == PRUNED_HOUR) & ROLLUP.c.starts.in_(hours)
+        sums: dict[Key, Sums] = {}
+        for row in unit.connection.execute(select(ROLLUP).where(these)).mappings().all():
+            key = Key(*(row[name] for name in Key._fields))
+            day = key._replace(span=PRUNED_DAY, starts=key.starts[: SPANS["day"]])
+            sums.setdefault(day, Sums()).add(Sums.of(row))
+        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
+        unit.connection.execute(delete(ROLLUP).where(these))
+        return len(hours)
+
+
+def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) -> None:
+    key = (row["optimization_type"], row["strategy"], int(row["priority"]), from_status, to_status)
+    unit.moves[key] = unit.moves.get(key, 0) + 1
+
+
+def _waited(unit: UnitOfWork, row: Row) -> float:
+    """Seconds since it was queued, which its key in the queue tells."""
+    queued: float = queued_at(float(row["queue_key"]), int(row["priority"]))
+    return max(0.0, round(datetime.fromisoformat(unit.now).timestamp() - queued, 6))
+
+
+def _add(unit: UnitOfWork, differences: Iterable[Difference], *, correcting: bool) -> int:
+    by_who: dict[tuple[Any, ...], list[Difference]] = {}
+    for each in differences:
+        by_who.setdefault(each.key[2:], []).append(each)
+    rows, taken = [], 0
+    for (kind, strategy, priority, status), group in by_who.items():
+        found = unit.connection.execute(
+            select(ROLLUP).where(
+                ROLLUP.c.span.in_({each.key.span for each in group}),
+                ROLLUP.c.starts.in_({each.key.starts for each in group}),
+                ROLLUP.c.optimization_type == kind,
+                ROLLUP.c.strategy == strategy,
+                ROLLUP.c.priority == priority,
+                ROLLUP.c.status == status,
+            )
+        ).mappings()
+        known = {(row["span"], row["starts"]): dict(row) for row in found}
+        for each in group:
+            row = known.get((each.key.span, each.key.starts))
+            corrections = row["corrections"] if row else 0
+            if correcting and corrections != each.corrections:
+                continue
+            sums = Sums.of(row) if row else Sums()
+            sums.add(each.sums)
+            rows.append({**each.key._asdict(), **sums.as_row(), "corrections": corrections + correcting})
+            taken += 1
+    if rows:
+        unit.upsert(ROLLUP, rows)
+    return taken

@@ -1,0 +1,258 @@
+"""What an objective answered, checked and made plain; and what it raised, as text.
+
+Contract. Runs in the child processes and in the event loop alike, so it imports the standard library only. A good
+answer becomes a plain dict; a bad one raises BadAnswer, which says what was returned and what is expected. The dict
+goes from a child to its node as JSON, bit for bit, and no class of the user's with it. Texts are at most ERROR_LENGTH
+characters, free of NULs and of lone surrogates, so that every store can hold them. Nothing here raises anything else,
+whatever the user's objects do.
+"""
+
+from __future__ import annotations
+
+import binascii
+import itertools
+import math
+import os
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from o9.model.dates import index_of, seconds_of
+
+ERROR_LENGTH = 4_000
+SUMMARY_LENGTH = 1_000
+TRACEBACK_FRAMES = 8
+# Whose frames stand before those of the objective.
+_OURS = {os.path.dirname(__file__), os.path.join(os.path.dirname(os.path.dirname(__file__)), "strategies")}
+RETURNS = ("returns", "hold_out_returns", "baseline_returns", "baseline_hold_out_returns")
+SERIES = (*RETURNS, "dates", "hold_out_dates")
+_SAME_PERIODS = {"baseline_returns": "returns", "baseline_hold_out_returns": "hold_out_returns"}
+NAN = "NaN: "  # begins the error of an answer with a NaN in it, as its class begins any other
+Numbers: TypeAlias = "array[float]"
+EXPECTED = "an objective returns one finite number or an Evaluation"
+
+
+class BadAnswer(Exception):
+    """The objective returned something that is no result."""
+
+
+def plain_answer(answer: Any) -> dict[str, Any]:
+    """The fields of an Evaluation as plain values; returns and dates as arrays of float64.
+
+    The value is None where the objective leaves it to O9 (`o9.workers.measured`). Raises BadAnswer, and Infeasible
+    for one that is not feasible.
+    """
+    # Where the module was never imported, nothing can be an instance of its class.
+    model = sys.modules.get("o9.model.trial")
+    if model is None or not isinstance(answer, model.Evaluation):
+        return {"value": _result(answer)}
+    if answer.feasible is not True:
+        if str(answer.feasible) != "False":  # which a bool of numpy is called, too
+            raise BadAnswer(f"the objective gave feasible {_show(answer.feasible)}; it is True or False")
+        raise model.Infeasible("its evaluation is not feasible")
+    return {
+        "value": None if answer.value is None else _result(answer.value),
+        **(returns := _all_returns(answer)),
+        **_dates(answer, returns["returns"], returns["hold_out_returns"]),
+        "periods_per_year": _periods(answer.periods_per_year),
+        "metrics": _metrics(answer.metrics),
+        "data_fingerprint": _name(answer.data_fingerprint),
+    }
+
+
+def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
+    """The plain answer that a child sent; `texts` are what came behind it. Raises BadAnswer for what is none."""
+    try:
+        return {
+            "value": None if data["value"] is None else _result(data["value"]),
+            "scored": data.get("scored") is True,
+            "total": None if data.get("total") is None else int(data["total"]),
+            **{name: numbers_of(texts, data[name]) for name in SERIES if data.get(name) is not None},
+            "periods_per_year": _periods(data.get("periods_per_year")),
+            "metrics": _metrics(data.get("metrics", {})),
+            "data_fingerprint": _name(data.get("data_fingerprint")),
+        }
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadAnswer(f"it cannot be read: {error!r}") from error
+
+
+def numbers_of(texts: Sequence[Any], place: Any) -> array[float]:
+    """The array that a child wrote as text number `place`. Raises LookupError, TypeError or ValueError for none."""
+    return array("d", binascii.a2b_base64(texts[place], strict_mode=True))
+
+
+def infeasible_text(error: BaseException) -> str | None:
+    """Why the parameters cannot be, where that is what `error` says."""
+    model = sys.modules.get("o9.model.trial")
+    if model is None or not isinstance(error, model.Infeasible):
+        return None
+    return storable(_message(error).strip() or "no reason given", SUMMARY_LENGTH)
+
+
+def failure_text(error: BaseException) -> str:
+    """Type, message and the last lines of the traceback, bounded and storable."""
+    if isinstance(error, BadAnswer):
+        return storable(str(error))
+    summary = f"{type(error).__name__}: {_message(error)}"[:SUMMARY_LENGTH]
+    if isinstance(error, SystemExit):
+        summary = f"the objective called sys.exit({_message(error)})"[:SUMMARY_LENGTH]
+    return storable(f"{summary}\n{_frames(error)}".rstrip())
+
+
+def storable(text: str, length: int = ERROR_LENGTH) -> str:
+    """`text` cut to `length` characters, with NULs and lone surrogates written out."""
+    clean = text[:length].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def _result(value: Any) -> float:
+    number = _number(value, "returned")
+    if not math.isfinite(number):
+        raise BadAnswer(f"{_mark(number)}the objective returned {number}; {EXPECTED}")
+    return number
+
+
+def _mark(number: float) -> str:
+    return NAN if math.isnan(number) else ""
+
+
+def _number(value: Any, said: str) -> float:
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    is_number = (
+        not isinstance(value, (bool, str, bytes, bytearray, complex))
+        and hasattr(value, "__float__")
+        and kind in "iuf"
+        and getattr(value, "shape", ()) == ()
+    )
+    try:
+        if is_number:
+            return float(value)
+    except Exception as error:
+        raise BadAnswer(
+            f"the objective {said} {_show(value)}, and float() of it failed: {error}; {EXPECTED}"
+        ) from error
+    raise BadAnswer(f"the objective {said} {_show(value)}; {EXPECTED}")
+
+
+def _all_returns(answer: Any) -> dict[str, array[float] | None]:
+    found = {name: _returns(name, getattr(answer, name)) for name in RETURNS}
+    if found["hold_out_returns"] is not None and found["returns"] is None:
+        raise BadAnswer("the objective gave hold_out_returns and no returns; give those of its value beside them")
+    for name, other in _SAME_PERIODS.items():
+        mine, others = found[name], found[other]
+        if mine is not None and others is None:
+            raise BadAnswer(f"the objective gave {name} and no {other}; give both, or neither")
+        if mine is not None and others is not None and len(mine) != len(others):
+            raise BadAnswer(
+                f"the objective gave {len(mine)} {name} and {len(others)} {other}; give as many, of the same periods"
+            )
+    return found
+
+
+def _returns(name: str, values: Any) -> array[float] | None:
+    if values is None:
+        return None
+    expected = f"Evaluation.{name} takes one finite number a period, in one dimension"
+    if isinstance(values, (str, bytes, bytearray, dict, set, frozenset)) or len(getattr(values, "shape", (0,))) != 1:
+        raise BadAnswer(f"the objective gave {name} as {_show(values)}; {expected}")
+    try:
+        items = values.tolist() if hasattr(values, "tolist") else list(values)
+        numbers = array("d", items)
+    except Exception as error:
+        raise BadAnswer(f"the objective gave {name} that are no numbers ({error}); {expected}") from error
+    if not numbers:
+        raise BadAnswer(f"the objective gave empty {name}; {expected}, or None")
+    if not math.isfinite(sum(numbers)):  # of one that is not finite no sum is
+        for index, number in enumerate(numbers):
+            if not math.isfinite(number):
+                raise BadAnswer(
+                    f"{_mark(number)}the objective gave {name} of which number {index} is {number}; {expected}"
+                )
+    return numbers
+
+
+def _dates(answer: Any, returns: Numbers | None, hold_out: Numbers | None) -> dict[str, Numbers | None]:
+    """Those that were given, for the returns alone or for the hold-out too; else those of the Series."""
+    if returns is None:
+        return {}
+    given = answer.dates
+    dates = _seconds("dates", index_of(answer.returns) if given is None else given)
+    if dates is not None and given is not None and hold_out and len(dates) == len(returns) + len(hold_out):
+        return {"dates": dates[: len(returns)], "hold_out_dates": dates[len(returns) :]}
+    _same_length("dates", dates, "returns", returns)
+    later = _seconds("dates of hold_out_returns", index_of(answer.hold_out_returns))
+    return {"dates": dates, "hold_out_dates": later}
+
+
+def _seconds(name: str, labels: Any) -> Numbers | None:
+    if labels is None:
+        return None
+    try:
+        return seconds_of(labels)
+    except Exception as error:
+        raise BadAnswer(f"the objective gave {name} of which {storable(str(error), 300)}") from error
+
+
+def _same_length(name: str, dates: Numbers | None, of: str, returns: Numbers) -> None:
+    if dates is not None and len(dates) != len(returns):
+        raise BadAnswer(f"the objective gave {len(dates)} {name} and {len(returns)} {of}; give one for each")
+
+
+def _metrics(metrics: Any) -> dict[str, float]:
+    if not hasattr(metrics, "items"):
+        raise BadAnswer(f"the objective gave metrics as {_show(metrics)}; Evaluation.metrics maps names to numbers")
+    plain: dict[str, float] = {}
+    for name, value in dict(metrics).items():
+        if not isinstance(name, str) or not name or storable(name, 200) != name:
+            raise BadAnswer(f"the objective gave a metric named {_show(name)}; a name is text of 1 to 200 characters")
+        plain[name] = _number(value, f"gave as metric {name!r}")
+        if not math.isfinite(plain[name]):
+            raise BadAnswer(
+                f"{_mark(plain[name])}the objective gave as metric {name!r} {plain[name]}; leave out what is not finite"
+            )
+    return plain
+
+
+def _periods(value: Any) -> float | None:
+    if value is None:
+        return None
+    number = _number(value, "gave as periods_per_year")
+    if not (math.isfinite(number) and number > 0):
+        raise BadAnswer(f"the objective gave periods_per_year {number}; it is a positive number, 252 for trading days")
+    return number
+
+
+def _name(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or storable(value, 200) != value:
+        raise BadAnswer(f"the objective gave data_fingerprint {_show(value)}; it is text of 1 to 200 characters")
+    return value
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "None"
+    try:
+        shape = getattr(value, "shape", ())
+        text = f"numbers in the shape {shape}" if len(shape) > 1 else " ".join(repr(value).split())
+    except Exception as error:  # noqa: BLE001 - it is the user's __repr__, and is said
+        text = f"<no repr: {type(error).__name__}>"
+    return f"{text if len(text) <= 80 else text[:79] + '…'} ({type(value).__name__})"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - it is the user's __str__, and is said
+        return f"<no message: its __str__ raised {type(second).__name__}>"
+
+
+def _frames(error: BaseException) -> str:
+    import traceback  # only needed where something failed
+
+    frames = traceback.extract_tb(error.__traceback__)
+    # The first ones are O9's own call of the objective.
+    users = list(itertools.dropwhile(lambda frame: os.path.dirname(frame.filename) in _OURS, frames))
+    return "".join(traceback.format_list(users[-TRACEBACK_FRAMES:]))[-(ERROR_LENGTH - SUMMARY_LENGTH - 1) :]

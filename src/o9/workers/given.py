@@ -1,0 +1,45 @@
+"""The data that an objective is given, beside its parameters. Runs in child processes too.
+
+Contract. Loaded when they are first needed, once for each attempt in each process that evaluates; the last few stay.
+Thread-safe.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+MOST_KEPT = 3
+_kept: OrderedDict[str, Any] = OrderedDict()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Given:
+    """`source`: the data, or a function without arguments that loads them. `token`: of the attempt.
+
+    placebo: how their edge is destroyed (`o9.workers.resampling`), by `seed`; None: they are given as they are.
+    """
+
+    source: Any
+    token: str
+    placebo: Any = None
+    seed: int = 0
+
+    def data(self) -> Any:
+        """Raises what the loading function raises, and DataError where the data cannot be resampled."""
+        with _lock:
+            if self.token in _kept:
+                _kept.move_to_end(self.token)
+                return _kept[self.token]
+            found = self.source() if callable(self.source) else self.source
+            if self.placebo is not None:
+                from o9.workers.resampling import without_edge
+
+                found = without_edge(found, self.placebo, self.seed)
+            _kept[self.token] = found
+            while len(_kept) > MOST_KEPT:
+                _kept.popitem(last=False)
+            return found

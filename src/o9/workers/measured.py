@@ -1,0 +1,128 @@
+"""How an answer becomes a value: the cut of a hold-out, and the score of what is left. Runs in child processes too.
+
+Contract. `Measured` is what is sent to a child in an objective's place where there is more to it than the function.
+What the objective does not give as it must is a Refused, which ends the run: no trial could be any better. What `plain`
+answers ends at the cut: `returns`, `baseline_returns`, and the value made of them. Unless `whole` is asked for; then
+nothing is cut or scored, and the value may be None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from o9.workers.answers import BadAnswer, plain_answer
+from o9.workers.given import Given
+from o9.workers.hold_out import FIELD, CutError, HoldOut
+from o9.workers.scores import DEFAULT, Score, ScoreError, score_of
+
+_CUT_WHAT = (
+    "so that its value may know the periods held out. Let it give Evaluation(returns=…) without a value: O9 computes "
+    "it from the part before the cut (metadata.score). Or let it take `periods` and declare "
+    "@objective(…, truncatable=True). Hold-outs of its own (hold_out_returns) need no metadata.hold_out"
+)
+
+
+class Refused(Exception):
+    """The objective cannot be measured as its optimization asks; says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """score: its name; "" where none was asked for, and the default holds. function: what is registered under it."""
+
+    score: str = ""
+    function: Score | None = None
+    hold_out: HoldOut | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An objective's function with its measure. `truncatable`: it is called with `periods`, and nothing is cut.
+
+    given: what it is called with as `data`; None where it takes none.
+    """
+
+    function: Callable[..., Any]
+    measure: Measure
+    truncatable: bool = False
+    given: Given | None = None
+
+    def call(self, parameters: Mapping[str, Any], periods: int | None = None) -> Any:
+        """The objective's own answer; an awaitable where it is async. Raises Refused for data without a placebo."""
+        keywords: dict[str, Any] = {} if periods is None else {"periods": periods}
+        if self.given is not None:
+            try:
+                keywords["data"] = self.given.data()
+            except Exception as error:
+                raise Refused(f"its data cannot be had: {type(error).__name__}: {error}") from error
+        return self.function(parameters, **keywords)
+
+    def plain(self, answer: Any, *, periods: int | None = None, whole: bool = False) -> dict[str, Any]:
+        """`answer` as `plain_answer` has it, cut and scored."""
+        return measured(answer, self.measure, periods=periods, whole=whole, cuts=not self.truncatable)
+
+
+def measured_of(thing: Any) -> Measured:
+    """What was sent: a Measured, or a plain function, which is measured in no special way."""
+    return thing if isinstance(thing, Measured) else Measured(thing, Measure())
+
+
+def measured(
+    answer: Any,
+    measure: Measure,
+    *,
+    periods: int | None = None,
+    whole: bool = False,
+    cuts: bool = True,
+) -> dict[str, Any]:
+    """Raises BadAnswer for a trial that fails, Refused for a run that does. `total`: how many returns before the cut;
+    `scored`: whether the value is a score.
+
+    periods: as many as the objective was called with. cuts: it was called with all, and is cut here.
+    """
+    hold_out = measure.hold_out
+    plain = plain_answer(answer)
+    if hold_out is not None and plain.get("hold_out_returns") is not None:
+        raise Refused(f"{FIELD} is set, and the objective gives hold_out_returns of its own: leave one of them out")
+    if whole:
+        return plain
+    returns = plain.get("returns")
+    if hold_out is not None and periods is not None and returns is not None and len(returns) != periods:
+        raise BadAnswer(f"called with periods={periods} the objective gave {len(returns)} returns; give exactly those")
+    if hold_out is not None and cuts:
+        if plain["value"] is not None or returns is None:
+            given = "gives no returns" if returns is None else "gives a value of its own"
+            raise Refused(f"{FIELD} is set, and the objective {given} and cannot be truncated, {_CUT_WHAT}")
+        _cut(plain, hold_out)
+    if plain["value"] is None:
+        plain |= {"value": _score(plain, measure), "scored": True}
+    elif measure.score:
+        raise Refused(
+            "metadata.score is set, and the objective gives a value of its own: leave metadata.score out, or let it "
+            "give Evaluation(returns=…) without a value"
+        )
+    return plain
+
+
+def _cut(plain: dict[str, Any], hold_out: HoldOut) -> None:
+    total = len(plain["returns"])
+    try:
+        before = hold_out.before(total, plain["periods_per_year"], plain.get("dates"))
+    except CutError as error:
+        raise Refused(str(error)) from error
+    plain["total"] = total
+    for name in ("returns", "baseline_returns", "dates"):
+        if plain.get(name) is not None:
+            plain[name] = plain[name][:before]
+
+
+def _score(plain: dict[str, Any], measure: Measure) -> float:
+    if plain.get("returns") is None:
+        raise BadAnswer("the objective gave neither a value nor returns to compute one from")
+    try:
+        returns, periods_per_year = plain["returns"], plain["periods_per_year"]
+        return score_of(returns, periods_per_year, measure.score or DEFAULT, measure.function)
+    except ScoreError as error:
+        raise BadAnswer(str(error)) from error

@@ -1,0 +1,367 @@
+"""The child processes that run users' code, seen from the parent: start, exchange, kill; and the warm pool.
+
+Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the
+pool, which is one for the process and thread-safe. `exchange` either answers or raises ChildDied: with values of JSON
+and bytes, whatever users' code did in the child. One that raises or is cut off leaves the child unusable, and whoever
+leased it kills it. `kill` takes with it everything that the child has started, and returns at once; `process.wait`
+returns when all that is gone. No child outlives this process, however that ends. What that holds for on Linux and on
+macOS says `o9.workers.worker`, which does the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import contextvars
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from o9.model.errors import OptimizationStrategyError
+from o9.model.trial import Output
+from o9.workers.output import PrintedLines
+from o9.workers.process_tree import cpu_seconds
+from o9.workers.worker import LENGTH_BYTES
+
+CHUNK = 1 << 18
+# A process that forked keeps our pipes open after its end, so that the end has to be looked for.
+LIVENESS_SECONDS = 0.5
+# The child's guardian ends by itself sooner; one that was stopped or is stuck is ended with its group.
+PATIENCE_SECONDS = 2.0
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+Context = tuple[list[str], str, dict[str, str]]
+
+
+class ChildDied(Exception):
+    """The child ended without an answer; says how."""
+
+
+class BrokenAnswer(ChildDied):
+    """What it wrote is no answer: its process is not to be relied on any more."""
+
+    def __init__(self, written: Any, problem: object) -> None:
+        super().__init__(
+            f"its process wrote what is no answer of O9's, {written!r:.100}: {problem}; did it write into a file "
+            "descriptor that is not its own?"
+        )
+
+
+class Child:
+    """One process. `loaded` holds the keys of the functions it has; `context` what it was last told of the parent."""
+
+    def __init__(self) -> None:
+        if not sys.executable:
+            raise OptimizationStrategyError(
+                "no Python interpreter to start an evaluation process with: sys.executable is empty; "
+                "run O9 from a Python interpreter, or make the objective async"
+            )
+        request_end, self._requests = os.pipe()
+        self._replies, reply_end = os.pipe()
+        lifeline_end, self._lifeline = os.pipe()
+        self._printed, printed_end = os.pipe()
+        theirs = (request_end, reply_end, lifeline_end)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), *map(str, theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=printed_end,
+                stderr=printed_end,
+                pass_fds=theirs,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._close_pipes()
+            raise OptimizationStrategyError(f"an evaluation process could not be started: {error}") from error
+        finally:
+            for descriptor in (*theirs, printed_end):
+                os.close(descriptor)
+        for descriptor in (self._requests, self._replies, self._printed):
+            os.set_blocking(descriptor, False)
+        self.loaded: set[str] = set()
+        self.context: Context | None = None
+        self.killed = False
+        self.threads: str | None = None  # for which number of threads its libraries were told to start
+        self._ended = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outgoing = memoryview(b"")
+        self._incoming = bytearray()
+        self._answer: asyncio.Future[list[Any]] | None = None
+        self._lines = PrintedLines("an evaluation process")
+        self.printed: Output | None = None  # during the last exchange
+        self._asked_in = contextvars.copy_context()
+        self._watch: asyncio.TimerHandle
+
+    def attach(self) -> None:
+        """Listen to it in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._replies, self._on_reply)
+        self._loop.add_reader(self._printed, self._on_printed)
+
+    def detach(self) -> None:
+        """Stop listening; the child may be leased in another event loop then."""
+        if self._loop is not None and not self._loop.is_closed():
+            for descriptor in (self._replies, self._printed):
+                self._loop.remove_reader(descriptor)
+            self._loop.remove_writer(self._requests)
+        self._loop = None
+
+    async def exchange(self, *request: Any, label: str | None = "an evaluation process") -> list[Any]:
+        """Send a request and wait for its answer. What is printed meanwhile is logged under `label`, if any."""
+        assert self._loop is not None, "a child is attached before it is asked"
+        self._outgoing = _frame(request)
+        answer: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._answer = answer
+        self._lines = PrintedLines(label)
+        self._asked_in = contextvars.copy_context()  # what is printed belongs to who asks now, not who leased the child
+        self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)
+        try:
+            self._send()
+            return await answer
+        except BrokenAnswer:
+            raise
+        except ChildDied:
+            raise ChildDied(await self._how_it_ended()) from None
+        finally:
+            self._watch.cancel()
+            self._answer = None
+            if not self.killed:
+                self._on_printed()
+            self.printed = self._lines.end()
+
+    def kill(self) -> None:
+        """End it and everything that it started, now. Waiting for the ends is left to a thread."""
+        if self.killed:
+            return
+        self.killed = True
+        self.detach()
+        if sys.platform == "linux":
+            # Closing would not do: a forked copy of this process may hold the pipe open.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._lifeline, b"!")
+        else:
+            _kill_group(self.process.pid)
+        self._close_pipes()
+        if self.process.poll() is None:
+            threading.Thread(target=self._see_it_end, name="o9-reaper", daemon=True).start()
+        else:
+            _kill_group(self.process.pid)  # a guardian that somebody killed has left it
+
+    def cpu_seconds(self) -> float | None:
+        """What it has used of processors, with all that it started; None where that cannot be told."""
+        return None if self.killed else cpu_seconds(self.process.pid)
+
+    def usable(self) -> bool:
+        """Is it alive, as far as can be seen?"""
+        return not self.killed and not self._ended and self.process.poll() is None
+
+    def _see_it_end(self) -> None:
+        try:
+            self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            _kill_group(self.process.pid)
+            self.process.wait()
+
+    def _close_pipes(self) -> None:
+        for descriptor in (self._requests, self._replies, self._lifeline, self._printed):
+            os.close(descriptor)
+
+    def _send(self) -> None:
+        assert self._loop is not None
+        try:
+            while self._outgoing:
+                self._outgoing = self._outgoing[os.write(self._requests, self._outgoing) :]
+        except BlockingIOError:
+            self._loop.add_writer(self._requests, self._send)
+            return
+        except BrokenPipeError:
+            self._died()
+        self._loop.remove_writer(self._requests)
+
+    def _on_reply(self) -> None:
+        try:
+            data = os.read(self._replies, CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._died()
+            return
+        self._incoming += data
+        if b"\n" not in data:
+            return
+        line, _, more = self._incoming.partition(b"\n")
+        self._incoming.clear()
+        if self._answer is None or self._answer.done():
+            self._ended = True  # nobody asked
+            return
+        try:
+            self._answer.set_result(_read_answer(line, more))
+        except BrokenAnswer as error:
+            self._ended = True
+            self._answer.set_exception(error)
+
+    def _on_printed(self) -> None:
+        try:
+            data = os.read(self._printed, CHUNK)
+        except BlockingIOError:
+            return
+        if data:
+            self._asked_in.run(self._lines.feed, data)
+        elif self._loop is not None:
+            self._loop.remove_reader(self._printed)
+
+    def _look_alive(self) -> None:
+        assert self._loop is not None
+        if self.process.poll() is not None:
+            self._died()
+        else:
+            self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)
+
+    def _died(self) -> None:
+        self._ended = True
+        if self._loop is not None:
+            self._loop.remove_reader(self._replies)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ChildDied())
+
+    async def _how_it_ended(self) -> str:
+        for _ in range(50):  # its pipes close an instant before its exit code can be read
+            if self.process.poll() is not None:
+                break
+            await asyncio.sleep(0.01)
+        code = self.process.poll()
+        if code is None:
+            return "its process closed its connection to O9"
+        if code >= 0:
+            return f"its process ended with exit code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+
+
+class Pool:
+    """Idle children, ready for the next caller."""
+
+    def __init__(self) -> None:
+        self._idle: list[Child] = []
+        self._lock = threading.Lock()
+
+    def lease(self, key: str = "", *, single_threaded: bool = False) -> Child:
+        """A child in the running event loop, best one that has `key` loaded."""
+        wanted = THREADS if not single_threaded else SINGLE_THREADED
+        with self._lock:
+            alive = [child for child in self._idle if child.usable()]
+            ended = [child for child in self._idle if child not in alive]
+            child = max(
+                (child for child in alive if child.threads in (None, wanted)),
+                key=lambda child: (key in child.loaded, child.threads is not None),
+                default=None,
+            )
+            self._idle = [other for other in alive if other is not child]
+        for other in ended:
+            other.kill()
+        child = child or Child()
+        child.threads = wanted
+        child.attach()
+        return child
+
+    def release(self, child: Child) -> None:
+        """Give it back; surplus ones are ended, those first that were idle for longest."""
+        child.detach()
+        with self._lock:
+            self._idle.append(child)
+            surplus = self._idle[: -processors()]
+            self._idle = self._idle[-processors() :]
+        for other in surplus:
+            other.kill()
+
+    def shut_down(self) -> None:
+        """End all idle children."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.kill()
+            child.process.wait()
+
+    def forget(self) -> None:
+        """In a forked copy of this process: the children are not ours, and must neither be used nor ended."""
+        _not_ours.extend(self._idle)
+        self._lock = threading.Lock()
+        self._idle = []
+
+
+async def tell_context(child: Child) -> None:
+    """Make imports, relative paths and variables mean in the child what they mean here; free if nothing changed."""
+    context = (list(sys.path), os.getcwd(), _environment(child.threads == SINGLE_THREADED, os.environ))
+    if child.context == context:
+        return
+    kind, *problem = await child.exchange("context", *context)
+    if kind != "ok":
+        raise OptimizationStrategyError(problem[0])
+    child.context = context
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+THREADS = "as the libraries like"
+SINGLE_THREADED = "one"
+
+POOL = Pool()
+_not_ours: list[Child] = []
+atexit.register(POOL.shut_down)
+os.register_at_fork(after_in_child=POOL.forget)
+
+
+def _frame(request: tuple[Any, ...]) -> memoryview:
+    try:
+        payload = pickle.dumps(request)
+    except Exception as error:
+        raise OptimizationStrategyError(
+            f"what was given cannot be sent to an evaluation process: {error}; parameters are values that JSON can hold"
+        ) from error
+    return memoryview(len(payload).to_bytes(LENGTH_BYTES, "big") + payload)
+
+
+def _read_answer(line: bytearray, more: bytearray) -> list[Any]:
+    if more:
+        raise BrokenAnswer(bytes(more), "it was written behind the answer")
+    head, *texts = line.split(b"\t")
+    try:
+        answer = json.loads(head.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise BrokenAnswer(bytes(head[:100]), error) from error
+    if not (isinstance(answer, list) and answer and isinstance(answer[0], str)):
+        raise BrokenAnswer(answer, "it does not begin with how it went")
+    return [*answer, *texts]
+
+
+def _environment(single_threaded: bool, environment: Mapping[str, str]) -> dict[str, str]:
+    defaults = dict.fromkeys(THREAD_VARIABLES, "1") if single_threaded else {}
+    return defaults | dict(environment)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it is gone already, and took nothing with it
+    except PermissionError:
+        pass  # macOS says this of a group whose last member is a zombie
