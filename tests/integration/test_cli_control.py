@@ -179,7 +179,7 @@ def test_submitting_what_is_recorded_says_how_it_is_and_what_makes_it_go_on(o9: 
     Path("one.yaml").write_text("{optimization_id: it, metadata: {objective: branin}}")
     first = o9("submit", "one.yaml").out
     assert "is recorded already" not in first
-    assert "takes them." in first
+    assert "Nobody runs" in first
     assert "it  created  is recorded already, and stays as it is\n" in o9("submit", "one.yaml").out
     for command, told in (
         ("pause", "it  paused  is recorded already, and stays as it is; `o9 resume it` queues it again"),
@@ -188,7 +188,7 @@ def test_submitting_what_is_recorded_says_how_it_is_and_what_makes_it_go_on(o9: 
         o9(command, "it")
         again = o9("submit", "one.yaml").out
         assert told in again
-        assert "takes them." not in again
+        assert "Nobody runs" not in again
         assert "o9 run --resume" not in again
 
 
