@@ -96,7 +96,7 @@ class OptimizationHealthChecker(StoreComponent):
         """
         state = await self.existing(optimization_id)
         if evaluate:
-            from o9.health.reevaluation import evaluate_again  # brings numpy, as `validity` below
+            from o9.health.reevaluation import evaluate_again
 
             async with self._evaluating:
                 allowed = settings().allowed_imports

@@ -300,7 +300,7 @@ def _find(
 
 
 def _allowed_on_this_machine() -> tuple[str, ...] | None:
-    from o9.model.settings import settings  # it imports pydantic, which only an import path is worth
+    from o9.model.settings import settings
 
     return settings().allowed_imports or None
 

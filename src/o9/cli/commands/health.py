@@ -80,7 +80,7 @@ async def _judged(
 ) -> tuple[OptimizationHealthReport, list[dict[str, Any]]]:
     checker = OptimizationHealthChecker(store=store)
     if evaluate:
-        from o9.health.reevaluation import evaluate_again  # brings numpy, which no report without it needs
+        from o9.health.reevaluation import evaluate_again
 
         seconds = checker.evaluation_seconds
         await evaluate_again(store, await checker.existing(optimization_id), seconds=seconds, allowed_imports=None)
