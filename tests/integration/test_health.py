@@ -287,7 +287,6 @@ async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
     [
         ([None] * 8, "has no returns"),
         ([np.full(DAYS, 0.01)] * 8, "never vary"),
-        ([np.zeros(DAYS), *noise(1), *noise(1, days=DAYS - 1)], "different lengths"),
         ([], "no trial has completed"),
     ],
 )

@@ -165,9 +165,21 @@ def test_one_trial_constant_returns_and_other_lengths() -> None:
         False, True, True,
     ]  # fmt: skip
     flat = np.zeros((3, DAYS))
-    ragged = [noise(1)[0], noise(1, DAYS - 1)[0]]
-    for series, why in ((flat, "never vary"), (ragged, "2 different lengths")):
-        nothing = evidence_of(best_of(series), family(series))
-        assert isinstance(nothing, Evidence)
-        assert why in str(nothing.best)
-        assert judge(nothing).reason is Reason.NO_RETURNS
+    nothing = evidence_of(best_of(flat), family(flat))
+    assert isinstance(nothing, Evidence)
+    assert "never vary" in str(nothing.best)
+    assert judge(nothing).reason is Reason.NO_RETURNS
+
+
+def test_trials_over_other_periods_count_and_change_no_verdict_on_a_hold_out() -> None:
+    same = noise(20) + 0.001
+    best = best_of(same, hold_out_returns=tuple(map(float, noise(1, 500, seed=9)[0] - 0.002)))
+    alone, among = (evidence_of(best, family(series)) for series in (same, [*same, *noise(30, DAYS - 250, seed=8)]))
+    assert isinstance(alone, Evidence)
+    assert isinstance(among, Evidence)
+    assert (among.kept, among.counted) == (20, 50)
+    assert not isinstance(alone.family, Unknown)
+    assert not isinstance(among.family, Unknown)
+    assert judge(alone).grade is judge(among).grade is Grade.LOST
+    p = [judge(each).figures["p_value"] for each in (alone, among)]
+    assert p[1] > p[0]

@@ -81,6 +81,10 @@ def test_many_series_become_a_matrix() -> None:
     assert answer.left_out.keys() == {1, 2}
     assert "not finite" in answer.left_out[2]
     assert "2 different lengths" in reason(aligned([[0.1, 0.2], [0.1]]))
+    judged = aligned([[0.1], [0.1, 0.2], None, [0.3, 0.4]], judged=1)
+    assert isinstance(judged, Aligned)
+    assert (judged.positions, sorted(judged.left_out)) == ((1, 3), [0, 2])
+    assert isinstance(aligned([[0.1], None, [0.1, 0.2]], judged=1), Unknown)
     assert "none of 2 trials has usable returns; trial 0: it has no returns" in reason(aligned([None, []]))
     assert "none of 0 trials" in reason(aligned([]))
 

@@ -153,7 +153,7 @@ def test_what_is_not_known_is_said_in_its_place(store: Store) -> None:
         pytest.param(lambda n, r: None, "the best, has no returns", id="none"),
         pytest.param(lambda n, r: np.full(300, 0.001), "never vary", id="constant"),
         pytest.param(lambda n, r: np.where(np.arange(300) == 7, np.nan, r.normal(size=300)), "not finite", id="nan"),
-        pytest.param(lambda n, r: r.normal(0, 0.01, 300 + n), "different lengths", id="lengths"),
+        pytest.param(lambda n, r: r.normal(0, 0.01, 300 + n), "no returns over the same periods", id="lengths"),
         pytest.param(lambda n, r: np.zeros(0), "no returns", id="empty"),
         pytest.param(lambda n, r: r.normal(0, 0.01, 2), "too few", id="two"),
     ],

@@ -188,7 +188,7 @@ def _search(found: _Figures) -> Ground:
     if found["effective"] is not None and round(found["effective"]) < found["counted"]:
         reading += f"; correlated as they are, they amount to {found['effective']:,.0f} independent ones"
     if missing := (found["counted"] or 0) - (found["kept"] or 0):
-        reading += f"; the returns of {missing:,} are not there"
+        reading += f"; {missing:,} of them have no returns over the same periods, and count as trials without edge"
     return Ground("Trials", f"{found['counted'] or 0:,}", words.sentence(reading), True)
 
 

@@ -1,8 +1,8 @@
 """From the returns of a family to the evidence that `o9.health.verdict.judge` judges.
 
 Contract. Pure and deterministic. Whatever cannot be computed is an `Unknown` inside the evidence, with its reason; only
-a count or a position that contradicts the series raises ValueError. A trial whose returns are unusable (`aligned`) is
-left out and counts as a luckless try, as one without returns does.
+a count or a position that contradicts the series raises ValueError. A trial whose returns are unusable (`aligned`), or
+of another length than those of the judged one, is left out and counts as a luckless try, as one without returns does.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def examine(
     if tried < len(returns):
         raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")
     with np.errstate(all="ignore"):  # what is not finite is made unknown, with its reason
-        usable = _over(aligned(returns), benchmark)
+        usable = _over(aligned(returns, best), benchmark)
         if isinstance(usable, Unknown):
             return Evidence.nothing(tried, usable, **given)
         series, betas = usable

@@ -86,10 +86,11 @@ def per_period(annual_sharpe: float, periods_per_year: float) -> float:
     return annual_sharpe / math.sqrt(periods_per_year)
 
 
-def aligned(series: Sequence[ArrayLike | None]) -> Aligned | Unknown:
+def aligned(series: Sequence[ArrayLike | None], judged: int | None = None) -> Aligned | Unknown:
     """Many series as one matrix. None, NaN, infinities and what is beyond MOST_RETURN leave their series out, with why.
 
-    Series of different lengths are not cut to fit: nothing says which periods they share, so the answer is Unknown.
+    Series of different lengths are not cut to fit: nothing says which periods they share. `judged` is the position of a
+    usable one: those of another length are left out. Without it, the answer is Unknown.
     A series that never varies stays in: a strategy that never traded was tried too. Memory: 8 bytes · periods · series,
     200 MB for 10,000 series of 2,500 periods.
     """
@@ -107,6 +108,10 @@ def aligned(series: Sequence[ArrayLike | None]) -> Aligned | Unknown:
             usable[position] = values
     if not usable:
         return Unknown(f"none of {len(series)} trials has usable returns{_first(left_out)}")
+    if judged in usable:
+        periods = len(usable[judged])
+        for position in [each for each, values in usable.items() if len(values) != periods]:
+            left_out[position] = f"it has {len(usable.pop(position)):,} returns, the judged one has {periods:,}"
     lengths = Counter(len(values) for values in usable.values())
     if len(lengths) > 1:
         told = ", ".join(f"{count} of length {length}" for length, count in lengths.most_common(3))

@@ -113,7 +113,7 @@ def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
     told += "what each holds of the baseline" if evidence.over_benchmark else zero
     missing = evidence.counted - kept
     if missing:
-        told += f"; the returns of {words.count(missing, 'trial')} more, which count, are not there"
+        told += f"; {words.count(missing, 'trial')} more, which count, have no returns over the same periods"
     return f"{told}."
 
 
