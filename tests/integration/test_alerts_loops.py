@@ -92,7 +92,7 @@ async def test_who_sends_in_another_event_loop_gets_his_answer(
     resolved, acknowledged, *_, many, _ = await asyncio.to_thread(each_in_a_loop_of_its_own, asked)
     assert (resolved, acknowledged, many) == (True, True, ["b0", "b1"])
     await async_wait_until(lambda: over == {("a1", threading.get_ident())})
-    await asyncio.to_thread(each_in_a_loop_of_its_own, [system.cleanup])
+    await system.cleanup()
     assert not {task.get_name() for task in asyncio.all_tasks()} & {"o9-alerts-decide", "o9-alerts-send"}
 
 

@@ -89,7 +89,7 @@ def _of_http(error: BaseException, secrets: Secrets, now: datetime) -> Failed | 
         return None
     try:
         body = str(getattr(response, "text", ""))
-    except (OSError, RuntimeError):  # of a response whose body nobody has read
+    except (OSError, RuntimeError):  # of a response whose body was not read
         body = ""
     reason = f"HTTP {status}" + (f": {body}" if body and not body.lstrip().startswith("<") else "")
     permanent = 400 <= status < 500 and status not in PASSES

@@ -1,8 +1,8 @@
 """What must not be read: the secrets of channels, and every text about a channel without them.
 
-Contract. `Secrets` holds what is secret in a channel's address; it shows itself to nobody. `redacted` is what every
+Contract. `Secrets` holds what is secret in a channel's address; it is never shown. `redacted` is what every
 text about a channel goes through before anybody sees it: an error's, a server's answer, a line of a log. While code
-runs `guarded`, what Apprise and the HTTP libraries log in that thread or task is redacted, whoever reads it. Apprise's
+runs `guarded`, what Apprise and the HTTP libraries log in that thread or task is redacted for every reader. Apprise's
 own `url(privacy=True)` is not enough: it shows a webhook's path, and the headers that a URL adds.
 
 A password and a service's private tokens are hidden whatever their length (those of one to three characters where they

@@ -1,7 +1,7 @@
 """Where channels work: in a few daemon threads of their own, each send for a limited time.
 
 Contract. `run` never holds the event loop. A call that does not come back in time is left behind: its thread goes on,
-holds one of the channel's `at_once` places until it returns, and what becomes of it is not heard of any more. Where all
+holds one of the channel's `at_once` places until it returns, and its result is dropped. Where all
 places are held by such calls, `run` raises Busy at once, until one of them returns. A process may end while they hang.
 """
 
@@ -24,7 +24,7 @@ AT_ONCE = 4
 
 
 class NotBack(Exception):
-    """A call that is not heard of any more, or was not begun. `failure` is what it means for a send."""
+    """A call whose result is dropped, or that was not begun. `failure` is what it means for a send."""
 
     failure: Failed
 
@@ -58,7 +58,7 @@ class _Call:
         try:
             self.loop.call_soon_threadsafe(self._set, result, error)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            return  # the loop is closed: no caller waits any more
 
     def _set(self, result: Any, error: BaseException | None) -> None:
         if self.answer.done():

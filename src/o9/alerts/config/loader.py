@@ -1,8 +1,8 @@
 """The configuration in force: the file's, read again whenever it changes.
 
 Contract. A file that cannot be read or has faults is refused, with its lines and reasons, and what was in force before
-stays so; where nothing was, the first `look` raises. What is refused is said once, and again when it is another text.
-Whoever looks waits `ANSWER_SECONDS` at most, once: a file that hangs is asked in a thread of its own, and is one that
+stays so; where nothing was, the first `look` raises. A fault is logged once, and again when it is another.
+A look waits `ANSWER_SECONDS` at most, once: a file that hangs is asked in a thread of its own, and is one that
 cannot be read until it answers. Used by one thread at a time.
 """
 

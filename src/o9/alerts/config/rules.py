@@ -1,7 +1,7 @@
 """`rules` of the alerts file: changes to the built-in ones by their names, and rules of one's own. Pure.
 
 Each rule is a mapping with `name`, and of one's own also `when`. Faults go to the reader, each with its line and field.
-What is taken can be told: its words name what there is, and its labels are such as an alert may have.
+Texts may name only what exists, and labels are such as an alert may have.
 """
 
 from __future__ import annotations

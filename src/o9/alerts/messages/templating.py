@@ -4,7 +4,7 @@ Contract. `Template(source, field, form, names)` raises OptimizationValidationEr
 the remedy, for what is no Jinja and for names that there are not. `render` gives text, at most PRINTED characters, or
 raises TemplateError. What is printed is escaped for the form. A key that a mapping lacks is an empty text.
 
-Whoever writes a template is the operator, not an attacker; these are bounds against accidents.
+Templates are written by the operator, not by an attacker; these are bounds against accidents.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ _AT_LINE = re.compile(r"^(\s*)(?:([#>=+-])|(\d{1,9})([.)]))", re.MULTILINE)
 
 
 def markdown_text(text: str) -> str:
-    """`text` so that CommonMark, and the services' dialects of it, show it as it is, and nobody is called by it."""
+    """`text` so that CommonMark, and the services' dialects of it, show it as it is, without mentioning anyone."""
     out = _AT_WORD.sub(r"\\_", _ANYWHERE.sub(r"\\\g<0>", text))
     out = _MENTION.sub("@\u200b", out)
     return _AT_LINE.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", out)

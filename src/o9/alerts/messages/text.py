@@ -16,7 +16,7 @@ import regex
 ELLIPSIS = "…"
 _CHARACTER = regex.compile(r"\X")
 _ENDS_OF_LINES = regex.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-# Controls, what turns the direction of reading, tags that nobody sees, halves of characters, what is none.
+# Controls, what turns the direction of reading, invisible tags, halves of characters, what is none.
 _STEERING = regex.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U000e0000-\U000e001f]"

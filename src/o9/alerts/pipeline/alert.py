@@ -1,6 +1,6 @@
 """One alert: labels that say which one it is, since when it fires, and until when.
 
-An alert fires from `starts_at` until `ends_at`; without an end it fires until somebody resolves it. Its fingerprint
+An alert fires from `starts_at` until `ends_at`; without an end it fires until it is resolved. Its fingerprint
 is the hash of its labels: two alerts with equal labels are one. `alert_of` and `optimization_alert_of` go between
 this and the `OptimizationAlert` that users hold. Pure; moments are aware and in UTC.
 """

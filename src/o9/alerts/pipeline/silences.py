@@ -58,7 +58,7 @@ def new_silence(
     author: str = "",
     comment: str = "",
 ) -> Silence:
-    """One with an id that nobody has, short enough to be typed. Raises as `checked` does."""
+    """One with a new id, short enough to be typed. Raises as `checked` does."""
     begins = now if starts_at is None else starts_at
     try:
         ends_at = begins + lasts

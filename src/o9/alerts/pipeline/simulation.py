@@ -11,8 +11,8 @@
 
 Each alert has a `title`, and is a warning unless its `level` says otherwise. `fires` may have a `since`, how long it
 has fired already, and a `for`: then it is over after that without a word. What happens at the same moment happens in
-the order of the file, and before anybody is told. What cannot happen is refused: the end of something that never began,
-or what lies outside of the script's time. The engine is the one that runs in earnest, over the script's clock. Pure.
+the order of the file, and before anyone is notified. What cannot happen is refused: the end of something that never
+began, or a time outside the script's. The engine is the one that runs in earnest, over the script's clock. Pure.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class RuleEvaluator:
         late: what Prefect waits for; None: it was not asked. Raises OptimizationStoreError where the store is away.
         """
         at = time.monotonic()
-        if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: nobody's silence says anything yet
+        if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: missing heartbeats mean nothing yet
             self._certain_at = at + self._lease_seconds
         self._use_rules()
         if judges := await asyncio.to_thread(self._lead, node):
@@ -105,7 +105,7 @@ class RuleEvaluator:
                     pass
             except StaleAttemptError as error:
                 logger.warning("%s", error)
-                self._leading.release()  # it is somebody else's
+                self._leading.release()  # another node has it
                 self._board = None
                 judges = False
             except BaseException:

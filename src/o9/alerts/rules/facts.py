@@ -60,7 +60,7 @@ def ended(row: Row) -> bool:
 
 
 def death_facts(store: Store, row: Row) -> Facts | None:
-    """None where it was pruned meanwhile, and of a placebo run: nobody is told of those."""
+    """None where it was pruned meanwhile, and of a placebo run, which raises no alerts."""
     state, holding = store.get(row["optimization_id"]), store.holding(row["optimization_id"])
     if state is None or holding is None or is_placebo(state):
         return None

@@ -211,7 +211,7 @@ class Delivery:
             self._on_attempt(entry_of(row, end))
 
     async def _written(self, end: EndTry) -> bool:
-        """As long as the store is away, nobody else can take it over either."""
+        """As long as the store is away, no other node can take it over either."""
         while True:
             try:
                 return await self._store.write_async(end)

@@ -66,7 +66,7 @@ class AlertFilters:
 
     async def dropped(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
         """Which of `alerts` are dropped, by their place, and by which rule."""
-        while not self._turn.acquire(blocking=False):  # noqa: ASYNC110 - an Event wakes nobody in another event loop
+        while not self._turn.acquire(blocking=False):  # noqa: ASYNC110 - an Event does not wake other event loops
             await asyncio.sleep(TURN_SECONDS)
         try:
             return await self._asked(alerts)

@@ -2,7 +2,7 @@
 
 Contract. `tick` does everything that is due, and says when to come again; it blocks, and is called by one thread at a
 time. What the engine decides is durable before anybody sends it, in one transaction with what the engine knows then. A
-leader that dies, is cut off from the store or loses its lease forgets its engine; whoever leads next makes one from the
+leader that dies, is cut off from the store or loses its lease forgets its engine; the next leader makes one from the
 store's rows, which holds back what the old one held back. Its start costs what fires and the groups that are alive.
 
 The engine's time goes on by itself and never backwards: a clock that is set back stops nothing, and one that is set

@@ -33,7 +33,7 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20_000
-UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises that somebody else has written
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises if another release wrote it
 MAY_BE_DOUBLE = "it may be a duplicate, as it is unknown whether this arrived before: "
 _SENT = (
     "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",

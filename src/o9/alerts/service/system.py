@@ -27,7 +27,6 @@ from o9.alerts.service.delivery import STOP_GRACE_SECONDS
 from o9.alerts.service.filters import AlertFilters, Rule
 from o9.alerts.service.ingest import AlertIngest
 from o9.alerts.service.leader import LEASE
-from o9.alerts.service.owner_loop import OwnerLoop
 from o9.alerts.service.repository import MESSAGE_LIMIT, add_silence, alert_of_row, history
 from o9.alerts.service.worker import Running
 from o9.model.component import Registered
@@ -73,7 +72,7 @@ class AlertNotificationSystem(StoreComponent):
             arguments.path("alerts_file", alerts_file) or settings().alerts_file or None, self._check
         )
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
-        self._owner = OwnerLoop()
+        self._owner: asyncio.AbstractEventLoop | None = None  # in which it was opened, or started
         self._ingests: dict[asyncio.AbstractEventLoop, AlertIngest] = {}
         self._running: Running | None = None
         self._said_cut = False
@@ -168,7 +167,7 @@ class AlertNotificationSystem(StoreComponent):
         """
         self._registry.register(name, channel)
         if self._running is not None:
-            self._owner.call(self._running.use_channels)
+            self._in_owner(self._running.use_channels)
         return Registered()
 
     def register_alert_rule(self, rule: Rule) -> Registered:
@@ -266,25 +265,23 @@ class AlertNotificationSystem(StoreComponent):
         self._file.look()
         await super()._open()
         self._ingests.clear()  # who sent while it was closed wrote to the former store
-        self._owner.settle()
+        self._owner = asyncio.get_running_loop()
 
     async def _begin(self) -> None:
-        self._owner.settle()
+        self._owner = asyncio.get_running_loop()
         self._running = self._made(lambda entry: self._emit_soon("notification", entry))
         await self._running.start()
 
     async def _end(self) -> None:
         running, self._running = self._running, None
-
-        async def ended() -> None:
-            if running is not None:
-                await running.stop()
-            if self._emitting:
-                await self._end_callbacks()
-
-        if not await self._owner.run(ended):
+        if self._owner is not asyncio.get_running_loop():
             logger.warning("the event loop that the alerts ran in ended before they were stopped: their leases run out")
             self._emitting.clear()
+            return
+        if running is not None:
+            await running.stop()
+        if self._emitting:
+            await self._end_callbacks()
 
     async def _end_callbacks(self) -> None:
         here = asyncio.get_running_loop()
@@ -342,7 +339,25 @@ class AlertNotificationSystem(StoreComponent):
 
     def _wake(self) -> None:
         if self._running is not None:
-            self._owner.call(self._running.wake)
+            self._in_owner(self._running.wake)
+
+    def _in_owner(self, function: Callable[[], object]) -> bool:
+        """Call it in the event loop that owns this: at once where that is here, else soon. False: it has ended."""
+        owner = self._owner
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if owner is None or owner is here:
+            function()
+            return True
+        if not owner.is_running():
+            return False
+        try:
+            owner.call_soon_threadsafe(function)
+        except RuntimeError:  # closed meanwhile
+            return False
+        return True
 
     def _notify_ended(self, episodes: Iterable[str]) -> None:
         if self.has_callbacks("resolved"):
@@ -360,14 +375,14 @@ class AlertNotificationSystem(StoreComponent):
             self._soon(lambda: self.emit(event, about))
 
     def _soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """A callback that takes its time holds up nobody."""
+        """A slow callback holds up nothing else."""
 
         def begin() -> None:
             task = asyncio.create_task(work(), name="o9-alerts-callbacks")
             self._emitting.add(task)
             task.add_done_callback(self._emitting.discard)
 
-        if not self._owner.call(begin):
+        if not self._in_owner(begin):
             begin()
 
 

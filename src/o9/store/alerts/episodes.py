@@ -3,7 +3,7 @@
 Contract. Each id under which an alert was received is kept, with its content, once: the same id with other content
 is refused, and sent again it is the same alert. Alerts with equal labels (one fingerprint) that overlap in time are one
 episode, which fires until it is resolved, by whichever of its ids, or until its end. Each write that changes episodes
-is one change in the feed, of the kind `alert`, and they carry that change's id: whoever delivers alerts reads what is
+is one change in the feed, of the kind `alert`, and they carry that change's id: the leader reads what is
 behind its cursor, by an index. Moments are kept as they were given, also those in the past and in the future; `told_at`
 is when the store heard of it. A batch costs the same number of statements at any size.
 """
@@ -73,7 +73,7 @@ _STATE = (
 class NewAlert(NamedTuple):
     """One alert as it is received: texts as they are stored, `labels` and `metadata` as JSON.
 
-    `ends_at`: when it is over, in the past or in the future; None: until somebody resolves it. `expected_end`: 1 where
+    `ends_at`: when it is over, in the past or in the future; None: until it is resolved. `expected_end`: 1 where
     it is over then only if it is not repeated, as of a source that repeats its alerts.
     """
 

@@ -2,7 +2,7 @@
 
 Contract. A notice is written once for each of its channels, however often the same decision is written. Of one group
 and channel the oldest is sent first, and the next only once it was sent or has failed for good. A try is written before
-it begins, and claims its notification for a while that its node renews; whoever finds a claim that ran out sends again.
+it begins, and claims its notification for a while that its node renews; a node that finds an expired claim sends again.
 A try without an end, or whose end says that it may have arrived, is UNKNOWN; sent again, it is a POSSIBLE_DOUBLE, which
 is counted by channel. Claims and due times are measured by the database's clock.
 What a notice says was known is only so for a channel through which the group's last message was sent.
@@ -73,7 +73,7 @@ class Suppressed(NamedTuple):
 
 @dataclass(frozen=True)
 class CommitDecisions:
-    """What the engine decided, whole or not at all. Raises StaleAttemptError where the lease is somebody else's.
+    """What the engine decided, whole or not at all. Raises StaleAttemptError if another node holds the lease.
 
     cursor: the change up to which it had read. groups: by key, when each is looked at next, and its state as JSON; None
     where it is gone. due: when the others are, where only that has changed. closed: episodes of which there is no more
@@ -251,7 +251,7 @@ class EndTry:
             count_events(unit, {(outcome, row["channel"]): 1})
             _shorten(unit, row)
         else:
-            # Those behind it wait with it, so that nobody looks at them in vain.
+            # Those behind it wait with it, so that they are not read in vain.
             behind = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
             due_at = now + self.retry_in
             later = update(NOTIFICATION).where(literally(PENDING, "notification"), behind)
@@ -263,8 +263,8 @@ class EndTry:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """What nobody has even tried to send since the ISO moment `before` has failed, and so has what was decided before
-    that and nobody has tried again for an hour, though it was due. Answers how many, by channel.
+    """What was never tried since the ISO moment `before` has failed, and so has what was decided before that and
+    was not tried again for an hour, though it was due. Answers how many, by channel.
     """
 
     before: str
@@ -275,8 +275,8 @@ class GiveUp:
     def apply(self, unit: UnitOfWork) -> dict[str, int]:
         unit.flush()
         left = NOTIFICATION.c.claimed_by.is_(None) & (NOTIFICATION.c.due_at < database_time(unit.connection) - 3600.0)
-        nobody = (NOTIFICATION.c.created_at < self.before) & or_(NOTIFICATION.c.tries == 0, left)
-        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), nobody)
+        untried = (NOTIFICATION.c.created_at < self.before) & or_(NOTIFICATION.c.tries == 0, left)
+        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), untried)
         found = [dict(row) for row in unit.connection.execute(wanted).mappings()]
         ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
         for row in found:
@@ -294,7 +294,7 @@ def record_suppressed(unit: UnitOfWork, suppressed: Sequence[Suppressed]) -> Non
 
 
 def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
-    """Those of `channels` through which something is to be sent now that nobody is sending."""
+    """Those of `channels` through which something is due that is not being sent."""
     now = database_time(connection)
     return [name for name in channels if connection.execute(_due(name, now, dead_nodes)).first()]
 
@@ -306,7 +306,7 @@ def pending(connection: Connection) -> bool:
 
 
 def claimed_by(connection: Connection, notification_id: int, number: int) -> str | None:
-    """Which node holds the claim of this try; None: nobody does any more."""
+    """Which node holds the claim of this try; None: none does any more."""
     this = (NOTIFICATION.c.id == notification_id) & (NOTIFICATION.c.tries == number)
     return connection.execute(select(NOTIFICATION.c.claimed_by).where(this)).scalar()
 

@@ -1,9 +1,9 @@
 """Deleting old alerts, notices and decisions; the counts of it stay.
 
 Contract. Each operation is one short transaction that stops behind the piece with which its time is over; the next one
-goes on, in whichever process. What fires stays, with its first and its newest words, and so does what is over and of
-which somebody has still to hear, what waits to be sent, and a silence that stands. An alert is long ago by its own time
-and by when it was told, so one that was told to be of the future stays until then.
+goes on, in whichever process. What fires stays, with its first and its newest words, and so does what is over and
+still to be reported, what waits to be sent, and an active silence. An alert is old by its own time and by when it was
+received, so one with a future time stays until then.
 """
 
 from __future__ import annotations

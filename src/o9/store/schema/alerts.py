@@ -21,7 +21,7 @@ class AlertRow(Record, table=True):
     Those with equal labels that overlap in time are one episode, which has the id of the one that began it. That first
     row holds the episode's state, in the columns from `is_first` on; they mean nothing in the others. `latest` is the
     one whose words count; `began` and `changed` are the changes in the feed at which it was first and last written; an
-    end is expected where it only holds unless the alert is repeated; open is an episode until whoever delivers has
+    end is expected where it only holds unless the alert is repeated; an episode is open until the leader has
     no more to say of it.
     """
 

@@ -122,7 +122,7 @@ def _plain(name: str) -> str:
 def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]:
     """What the configuration's receivers name, by the name that others show, and by their own words.
 
-    What several of them name is nobody's messages.
+    A channel of several receivers gets the default templates.
     """
     found: dict[str, tuple[Receiver, str]] = {}
     for receiver in configuration.receivers.values():
