@@ -275,3 +275,22 @@ def test_what_is_held_out_decides_and_a_second_look_halves_the_level() -> None:
     assert (figures["looks"], figures["hold_out_level"]) == (2, pytest.approx(0.975))
     assert o9("health", "again").returncode == 0  # a report once more is no new look
     assert verdict_of("again")["figures"]["looks"] == 2
+
+
+def test_what_a_search_has_seen_is_no_hold_out_for_the_next_one_also_where_the_first_is_pruned() -> None:
+    Path("judged.py").write_text(JUDGED)
+    space = {"x": {"type": "int", "low": 0, "high": 99}}
+
+    def search(name: str, **metadata: Any) -> dict[str, Any]:
+        found = entry(name, "", 1, trials_per_step=25, search_space=space)
+        found["metadata"] |= {"objective": "judged:persists"} | metadata
+        return found
+
+    told = o9("run", write(search("first", sampler="tpe", hold_out=None), search("second", after=["first"])))
+    assert told.returncode == 0, told.stdout + told.stderr
+    verdict = verdict_of("second")
+    assert (verdict["grade"], verdict["reason"]) == ("unproven", "hold_out_seen")
+    assert (verdict["figures"]["hold_out_seen"], verdict["figures"]["kept"]) == (25, 50)
+    assert o9("db", "prune", "--older-than", "0.000001", "--yes").returncode == 0
+    assert o9("run", write(search("third", seed=4))).returncode == 0
+    assert verdict_of("third")["reason"] == "hold_out_seen"

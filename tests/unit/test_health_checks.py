@@ -25,7 +25,7 @@ from o9.model.states import HealthStatus, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.core.column_types import pack_returns
 from o9.store.optimizations.queries import Holding
-from o9.store.statistics.families import FamilyTrials
+from o9.store.statistics.families import FamilyTrials, PrunedTrials
 from o9.strategies.search_space import SearchSpace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -392,6 +392,25 @@ def test_the_best_has_its_place_in_the_family(keys: list[tuple[str, int]], place
     assert (family.judged, len(family.series)) == (place, series)
     assert family.series[place] == pack_returns((0.1, 0.2))
     assert family_of(replace(best, returns=None), "a", FamilyTrials({}, {}, True)).judged is None
+
+
+def test_what_a_family_has_seen_of_a_hold_out_is_counted_and_cut_away() -> None:
+    """a holds out behind two periods; b was valued on three, c held out behind one."""
+    data = {("a", 0): (0.1, 0.2), ("b", 0): (0.3, 0.4, 0.5), ("b", 1): (0.1, 0.2, 0.6), ("c", 0): (0.7,)}
+    packed = {key: pack_returns(values) for key, values in data.items()}
+    found = FamilyTrials({"completed": 4}, packed, True, searches=frozenset({("", "random")}), cut=frozenset("ac"))
+    best = trial(0, returns=(0.1, 0.2), family="f")
+    family = family_of(best, "a", found, is_cut=True)
+    assert (family.series, family.judged, family.seen) == (
+        [packed["a", 0], pack_returns((0.3, 0.4)), packed["a", 0]],
+        0,
+        2,
+    )
+    assert not family.adaptive
+    later = family_of(trial(0, returns=data["b", 0], family="f"), "b", found)
+    assert (later.series, later.judged, later.seen) == ([packed["b", 0], packed["b", 1]], 0, 0)
+    gone = family_of(best, "a", replace(found, pruned=PrunedTrials(5)), is_cut=True)
+    assert (gone.seen, gone.adaptive) == (7, True)  # nobody knows any more how they were found, and on what
 
 
 def test_validity_without_trials_or_returns_is_unknown() -> None:

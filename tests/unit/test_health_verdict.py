@@ -117,6 +117,12 @@ def graded(**changes: Any) -> tuple[Grade, Reason]:
         (held_out(0.75) | {"looks": 2}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
         (held_out(1.0) | {"looks": 3}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
         (held_out(1.0) | {"looks": 4}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        # So does each trial that was valued on it; after a search that follows results it says nothing.
+        (held_out(1.0) | BLIND | {"seen": 2}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | BLIND | {"seen": 3}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        (held_out(3.0) | ADAPTIVE | {"seen": 1}, Grade.UNPROVEN, Reason.HOLD_OUT_SEEN),
+        (held_out(3.0) | ADAPTIVE | {"seen": 1, "placebo": Placebo(0.05, 19)}, Grade.UNPROVEN, Reason.HOLD_OUT_SEEN),
+        (held_out(-0.1) | ADAPTIVE | {"seen": 1}, Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
         # Serial correlation leaves less in it.
         (held_out(1.0) | {"variance_ratio": 2.0}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
         # 1.9 a year is told from zero after 0.75 years: half a year is too short, and one is not.
@@ -218,13 +224,15 @@ def test_a_worse_hold_out_never_gives_a_better_grade(
 
 
 @settings(max_examples=200, deadline=None)
-@given(cases, st.integers(1, 20), st.one_of(st.none(), st.floats(-0.1, 0.3)), st.integers(30, 3_000))
-def test_more_looks_never_give_a_better_grade(
-    case: dict[str, Any], more: int, sharpe: float | None, periods: int
+@given(
+    cases, st.integers(0, 20), st.integers(0, 20), st.one_of(st.none(), st.floats(-0.1, 0.3)), st.integers(30, 3_000)
+)
+def test_more_looks_and_trials_that_saw_it_never_give_a_better_grade(
+    case: dict[str, Any], more: int, seen: int, sharpe: float | None, periods: int
 ) -> None:
     fresh = NONE if sharpe is None else Moments(periods, sharpe, 0.0, 3.0)
     few = judge(known(**case, out_of_sample=fresh))
-    many = judge(known(**case | {"looks": case["looks"] + more}, out_of_sample=fresh))
+    many = judge(known(**case | {"looks": case["looks"] + more, "seen": seen}, out_of_sample=fresh))
     assert BETTER.index(many.grade) <= BETTER.index(few.grade)
 
 

@@ -41,7 +41,8 @@ class Family:
     counts: every trial ever tried, by state. Without a name it is this optimization alone.
     baseline: what the best's optimization has to be measured over.
     pruned: what is left of those trials whose optimizations were pruned; `counts` has them.
-    adaptive: one of the searches whose trials are there chose trials by their results.
+    adaptive: one of the searches chose trials by their results; what is pruned may have done so.
+    seen: how many trials were valued on periods that the best's hold-out has, or may have been: what is pruned may.
     market_neutral: the best's optimization declares so. looks: how often a hold-out of the family was evaluated.
     placebo: what came of the same search on data without an edge.
     """
@@ -56,6 +57,7 @@ class Family:
     adaptive: bool = True
     market_neutral: bool = False
     looks: int = 1
+    seen: int = 0
     placebo: Placebo | None = None
 
 
@@ -156,27 +158,50 @@ def _family(store: Store, state: OptimizationState, best: Trial) -> Family:
         store.write(CountLook(name, best.number))
     placebos, maximize = store.placebos(name).finished, direction_of(state) == "maximize"
     return replace(
-        family_of(best, name, found, store.baseline(name)),
+        family_of(best, name, found, store.baseline(name), is_cut=state.metadata.get("hold_out") is not None),
         market_neutral=state.metadata.get("market_neutral") is True,
         looks=max(1, store.looks(best.family, name)),
         placebo=None if best.value is None else placebo_of(best.value, placebos, maximize=maximize),
     )
 
 
-def family_of(best: Trial, optimization_id: str, found: FamilyTrials, baseline: Baseline | None = None) -> Family:
+def family_of(
+    best: Trial, optimization_id: str, found: FamilyTrials, baseline: Baseline | None = None, *, is_cut: bool = False
+) -> Family:
     """With the place of the best's returns among them, which are added where the bound left them out.
 
-    The best of a retry may be one that it took over: then it is the same series under its first owner's name.
+    The best of a retry may be one that it took over: then it is the same series under its first owner's name. Series
+    begin together, and end where the hold-out of their optimization begins: what goes on beyond the best's last period
+    has seen its hold-out, and is cut there; what ends before is left out, and was tried. is_cut: the best's do.
     """
-    series = list(found.returns.values())
-    keys = list(found.returns)
+    taken, seen = _as_long(best, found, is_cut)
+    series = list(taken.values())
+    keys = list(taken)
     judged: int | None = None
     if best.returns is not None:
-        if (optimization_id, best.number) in found.returns:
+        if (optimization_id, best.number) in taken:
             judged = keys.index((optimization_id, best.number))
         else:
             own = pack_returns(best.returns)
             judged = next((place for place, one in enumerate(series) if one == own), len(series))
             series += [own] if judged == len(series) else []
-    adaptive = not found.searches or any(is_adaptive(*search) for search in found.searches)
-    return Family(best.family, found.counts, series, judged, found.complete, baseline, found.pruned, adaptive)
+    unknown = not found.searches or found.pruned.count > 0
+    adaptive = unknown or any(is_adaptive(*search) for search in found.searches)
+    family = Family(best.family, found.counts, series, judged, found.complete, baseline, found.pruned, adaptive)
+    return replace(family, seen=seen)
+
+
+def _as_long(best: Trial, found: FamilyTrials, is_cut: bool) -> tuple[dict[tuple[str, int], bytes], int]:
+    """The series of `found` over the periods of the best, and how many trials have seen what it holds out."""
+    if best.returns is None:
+        return found.returns, 0
+    size = 8 * len(best.returns)
+    taken: dict[tuple[str, int], bytes] = {}
+    seen = found.pruned.count if is_cut else 0
+    for key, packed in found.returns.items():
+        if is_cut and len(packed) > size:
+            taken[key] = packed[:size]
+            seen += 1
+        elif len(packed) == size or key[0] not in found.cut:
+            taken[key] = packed
+    return taken, seen

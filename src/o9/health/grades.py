@@ -47,6 +47,7 @@ class Reason(str, Enum):
     NO_FAMILY_TEST = "no_family_test"
     LIKELY_LUCK = "likely_luck"
     NO_BASELINE = "no_baseline"
+    HOLD_OUT_SEEN = "hold_out_seen"
     HOLD_OUT_UNCERTAIN = "hold_out_uncertain"
     ADAPTIVE_SEARCH = "adaptive_search"
 

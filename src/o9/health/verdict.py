@@ -6,8 +6,8 @@ better grade.
 
     VOID       the objective looks ahead, does not repeat itself, or gives returns that do not fit its value
     LOST       hold-out Sharpe ratio ≤ 0, or less than the forecast from the sample alone makes likely (5 %)
-    CONFIRMED  family p ≤ 0.2, a hold-out above zero at 5 % / looks, and a baseline or a market-neutral strategy;
-               or placebo p ≤ 0.05 and such a hold-out
+    CONFIRMED  family p ≤ 0.2, a hold-out above zero at 5 % / (looks + trials that saw it), and a baseline or a
+               market-neutral strategy; or placebo p ≤ 0.05 and such a hold-out
     PLAUSIBLE  no hold-out, or one that is too short to tell: family p ≤ 0.04, a search that does not look at results,
                and a baseline or a market-neutral strategy; or placebo p ≤ 0.05
     UNPROVEN   the rest
@@ -76,6 +76,7 @@ class Evidence:
     adaptive: the search chose trials by the results of others, or it is not known that it did not.
     market_neutral: declared so: zero is the baseline.
     looks: how often a hold-out of this family was evaluated, this time included.
+    seen: how many trials of the family were valued on data that are held out from the chosen one, or may have been.
     placebo: the same search on data without an edge.
     """
 
@@ -100,6 +101,7 @@ class Evidence:
     adaptive: bool = True
     market_neutral: bool = False
     looks: int = 1
+    seen: int = 0
     placebo: Placebo | None = None
 
     @classmethod
@@ -142,7 +144,12 @@ class Findings:
     @property
     def level(self) -> float:
         """The probability that the hold-out must be above zero with."""
-        return 1 - HOLD_OUT_LEVEL / max(self.evidence.looks, 1)
+        return 1 - HOLD_OUT_LEVEL / (max(self.evidence.looks, 1) + self.evidence.seen)
+
+    @property
+    def is_stale(self) -> bool:
+        """Did a search that follows results use the held-out data? Then the chosen trial may follow from them."""
+        return self.hold_out is not None and self.evidence.seen > 0 and self.searched
 
     @cached_property
     def above_zero(self) -> float | None:
@@ -192,7 +199,7 @@ class Findings:
 
     @property
     def confirms(self) -> bool:
-        return self.above_zero is not None and self.above_zero >= self.level
+        return self.above_zero is not None and self.above_zero >= self.level and not self.is_stale
 
     @property
     def is_mute(self) -> bool:
@@ -249,6 +256,7 @@ RULES: tuple[tuple[Grade, Reason, Rule], ...] = (
     (Grade.UNPROVEN, Reason.NO_FAMILY_TEST, lambda found: found.p is None),
     (Grade.UNPROVEN, Reason.LIKELY_LUCK, lambda found: not _at_most(found.p, WITH_HOLD_OUT)),
     (Grade.UNPROVEN, Reason.NO_BASELINE, lambda found: not found.has_zero),
+    (Grade.UNPROVEN, Reason.HOLD_OUT_SEEN, lambda found: found.is_stale),
     (Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN, lambda found: found.hold_out is not None and not found.confirms),
     (Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH, lambda found: found.searched and not found.fails_placebo),
     (Grade.UNPROVEN, Reason.LIKELY_LUCK, lambda _: True),
@@ -289,6 +297,7 @@ def figures_of(found: Findings) -> dict[str, Any]:
         "hold_out_observations": found.hold_out.observations if found.hold_out else None,
         "hold_out_above_zero": found.above_zero, "hold_out_level": found.level if found.hold_out else None,
         "hold_out_as_forecast": found.as_forecast, "looks": evidence.looks if found.hold_out else None,
+        "hold_out_seen": evidence.seen if found.hold_out else None,
         "placebo_p_value": evidence.placebo.p_value if evidence.placebo else None,
         "placebo_runs": evidence.placebo.runs if evidence.placebo else None,
         "luck": known(evidence.luck), "deflated": known(evidence.deflated),

@@ -30,6 +30,7 @@ HEADLINES = {
     Reason.NO_FAMILY_TEST: "The family cannot be tested",
     Reason.LIKELY_LUCK: "Luck can explain this result",
     Reason.NO_BASELINE: "Without a baseline, the market's own rise can explain this result",
+    Reason.HOLD_OUT_SEEN: "A search has already seen the held-out data",
     Reason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
     Reason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
 }
@@ -50,8 +51,10 @@ REMEDIES = {
     Reason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
     Reason.LIKELY_LUCK: f"{_DROP}, or hold data out",
     Reason.NO_BASELINE: "give Evaluation(…, baseline_returns=…), or declare metadata.market_neutral",
+    Reason.HOLD_OUT_SEEN: "let metadata.hold_out begin where no trial has looked yet; later data will do",
     Reason.HOLD_OUT_UNCERTAIN: "hold out more data, or continue on paper until it is told from zero",
-    Reason.ADAPTIVE_SEARCH: "set metadata.hold_out, or run the same search on data without an edge: `o9 placebo ID`",
+    Reason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; and set metadata.hold_out "
+    "before the first search on new data",
 }
 # Percent, as measured by `benchmarks/verdict.py`; edges are annual Sharpe ratios over ten years in sample.
 MEASURED = {
@@ -119,9 +122,15 @@ def _hold_out(figures: Figures) -> str:
     told = f"Held out: {sharpe(figures, 'hold_out_sharpe')} over {_length(figures)}"
     if figures["hold_out_above_zero"] is not None:
         told += f", above zero with probability {figures['hold_out_above_zero']:.3f}"
-    if figures["looks"] > 1:
-        told += f" (needed: {figures['hold_out_level']:.3f}, because this is look {figures['looks']} at held-out data)"
+    if figures["looks"] > 1 or figures["hold_out_seen"]:
+        told += f" (needed: {figures['hold_out_level']:.5g}, because this is look {figures['looks']} at held-out data"
+        told += f", and up to {figures['hold_out_seen']:,} trials have seen them" if figures["hold_out_seen"] else ""
+        told += ")"
     return f"{told}."
+
+
+def _seen(_: Figures) -> str:
+    return "Trials of this family were valued on them, or are pruned, and the best may follow from what they found."
 
 
 def _lost(figures: Figures) -> str:
@@ -135,7 +144,8 @@ def _below(figures: Figures) -> str:
 
 def _uncertain(figures: Figures) -> str:
     told, needed = _hold_out(figures), figures["track_record_needed"]
-    return f"{told} Needed: {figures['hold_out_level']:.3f}." if figures["looks"] == 1 and needed else told
+    is_first = figures["looks"] == 1 and not figures["hold_out_seen"]
+    return f"{told} Needed: {figures['hold_out_level']:.3f}." if is_first and needed else told
 
 
 def _placebo(figures: Figures) -> str:
@@ -195,6 +205,7 @@ _SAID: dict[Reason, tuple[Callable[[Figures], str], ...]] = {
     Reason.NO_FAMILY_TEST: (_claim, _why("p_value"), _hold_out),
     Reason.LIKELY_LUCK: (_claim, _family, _placebo, _hold_out),
     Reason.NO_BASELINE: (_claim, _family, _zero, _hold_out),
+    Reason.HOLD_OUT_SEEN: (_claim, _family, _hold_out, _seen),
     Reason.HOLD_OUT_UNCERTAIN: (_claim, _family, _uncertain),
     Reason.ADAPTIVE_SEARCH: (_claim, _family, _adaptive, _placebo),
 }

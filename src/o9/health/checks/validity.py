@@ -80,6 +80,7 @@ def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown
         adaptive=family.adaptive,
         market_neutral=family.market_neutral,
         looks=family.looks,
+        seen=family.seen,
         placebo=family.placebo,
     )
 

@@ -53,6 +53,7 @@ def examine(
     adaptive: bool = True,
     market_neutral: bool = False,
     looks: int = 1,
+    seen: int = 0,
     placebo: Placebo | None = None,
     blocks: int = 16,
     replications: int = REPLICATIONS,
@@ -69,15 +70,15 @@ def examine(
     out_of_sample: the judged trial's returns on data that had no part in the choice, with its own benchmark; unknown
         where one of the two has a benchmark and the other has none, for they say different things then.
     pruned: what is left of trials that are counted, and whose returns are gone: they tell of the spread between trials.
-    void, adaptive, market_neutral, looks, placebo: as in `Evidence`.
+    void, adaptive, market_neutral, looks, seen, placebo: as in `Evidence`.
 
     Memory: the returns that are given, one copy of them, and what the tests need. 10,000 trials of 2,520 periods
     (202 MB): 1.1 GiB at the highest, 30 s of processor time; 2,000: 460 MiB, 5 s.
     """
     tried = len(returns) if counted is None else counted
     given: dict[str, Any] = {
-        "void": void, "adaptive": adaptive, "market_neutral": market_neutral, "looks": looks, "placebo": placebo,
-        "periods_per_year": periods_per_year,
+        "void": void, "adaptive": adaptive, "market_neutral": market_neutral, "looks": looks, "seen": seen,
+        "placebo": placebo, "periods_per_year": periods_per_year,
     }  # fmt: skip
     if tried < len(returns):
         raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")

@@ -57,6 +57,7 @@ class FamilyTrials:
     look at their values; `counts` has them all, those too that are pruned.
 
     searches: strategy and sampler, as their metadata name them ("" for none), of the optimizations that `returns` has.
+    cut: those of these optimizations whose returns end where `metadata.hold_out` begins.
     """
 
     counts: dict[str, int]
@@ -64,6 +65,7 @@ class FamilyTrials:
     complete: bool
     pruned: PrunedTrials = NOTHING_PRUNED
     searches: frozenset[tuple[str, str]] = frozenset()
+    cut: frozenset[str] = frozenset()
 
 
 def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
@@ -140,7 +142,8 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
     data = select(*key, RETURNS.c.data).select_from(joined).where(*own, tuple_(*key) <= tuple_(*map(literal, last)))
     found = connection.execute(data.order_by(*key)) if wanted else ()
     kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
-    return FamilyTrials(counts, kept, complete, pruned, _searches(connection, {name for name, _ in wanted}))
+    searches, cut = _searches(connection, {name for name, _ in wanted})
+    return FamilyTrials(counts, kept, complete, pruned, searches, cut)
 
 
 def count_pruned_trials(
@@ -168,10 +171,13 @@ def count_pruned_trials(
         unit.run(_COUNT_PRUNED, each)
 
 
-def _searches(connection: Connection, optimization_ids: set[str]) -> frozenset[tuple[str, str]]:
-    asked = select(OPTIMIZATION.c.metadata).where(OPTIMIZATION.c.optimization_id.in_(optimization_ids))
-    found = [json.loads(row.metadata) for row in connection.execute(asked)] if optimization_ids else []
-    return frozenset((str(each.get("strategy", "")), str(each.get("sampler", ""))) for each in found)
+def _searches(connection: Connection, optimization_ids: set[str]) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+    asked = select(OPTIMIZATION.c.optimization_id, OPTIMIZATION.c.metadata)
+    asked = asked.where(OPTIMIZATION.c.optimization_id.in_(optimization_ids))
+    rows = connection.execute(asked).all() if optimization_ids else []
+    found = {str(row.optimization_id): json.loads(row.metadata) for row in rows}
+    searches = frozenset((str(each.get("strategy", "")), str(each.get("sampler", ""))) for each in found.values())
+    return searches, frozenset(name for name, each in found.items() if each.get("hold_out") is not None)
 
 
 def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
