@@ -62,6 +62,27 @@ class JudgingContract:
         assert store.family_trials("f", "again").counts == {"completed": 2, "failed": 2}
         assert_families_are_true(store, ["a", "again"])
 
+    def test_what_a_retry_repeats_is_not_counted_twice(self, open_store: OpenStore) -> None:
+        store = open_store()
+        fence = at_work(store, "a", total_steps=2).fence
+        store.write(CommitStep("a", fence, 0, [trial(0, family="f"), _failed(1)], {}))
+        store.write(CommitStep("a", fence, 1, [trial(2, step=1, family="f")], {}))
+        store.write(Transition("a", S.COMPLETED, Cause.HOOK))
+        again = new("again", metadata={"retry_of": "a", "retry_from_step": 0})
+        store.write(Retry(Create(again), "a", 0))
+        claimed = store.write(Claim("node-1", 1000, 600.0, "again"))
+        assert claimed is not None
+        for status in (S.INITIALIZING, S.RUNNING):
+            store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
+        for _ in range(2):  # sent once more, where the answer was lost
+            store.write(CommitStep("again", claimed.fence, 0, [trial(0, family="f"), _failed(1)], {}))
+        assert store.family_trials("f", "again").counts == {"completed": 2, "failed": 1}
+        other = trial(2, step=1, family="f", value=12.5)
+        store.write(CommitStep("again", claimed.fence, 1, [other], {}))
+        assert store.family_trials("f", "again").counts == {"completed": 3, "failed": 1}
+        assert [one.attempt for one in store.trials("again")] == [0, 0, 1]
+        assert_families_are_true(store, ["a", "again"])
+
     def test_data_that_change_begin_another_family(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = at_work(store, "a", total_steps=2).fence

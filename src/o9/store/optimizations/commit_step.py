@@ -24,7 +24,7 @@ from o9.store.optimizations.outputs import keep_output
 from o9.store.optimizations.provenance import keep_baseline
 from o9.store.optimizations.transitions import existing
 from o9.store.schema import optimizations as tables
-from o9.store.statistics.families import INHERITED, RETURNS, TRIAL, join_family
+from o9.store.statistics.families import INHERITED, RETURNS, TRIAL, join_family, origin_of, recognize_repeats
 
 METRIC = table_of(tables.Metric)
 CHECKPOINT = table_of(tables.Checkpoint)
@@ -106,6 +106,7 @@ class CommitStep:
             changes["memory_usage"] = real(self.memory_usage)
         if self.metrics:
             changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
+        recognize_repeats(unit, self.optimization_id, trials)
         join_family(unit, row, trials)
         _write_trials(unit, self.optimization_id, list(zip(self.trials, trials, strict=True)))
         keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
@@ -132,9 +133,10 @@ class CommitStep:
         mine = (CHECKPOINT.c.optimization_id == self.optimization_id) & (CHECKPOINT.c.step == self.step)
         found = unit.connection.execute(select(CHECKPOINT.c.data).where(mine)).scalar()
         columns = [TRIAL.c[name] for name in ("number", "state", "parameters", "value")]
-        kept = select(*columns).where(
-            TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.step == self.step, TRIAL.c.attempt != INHERITED
-        )
+        kept = select(*columns).where(TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.step == self.step)
+        origin = origin_of(unit, self.optimization_id)
+        if origin is None or self.step < origin[1]:  # behind it, inherited ones are those that the retry repeats
+            kept = kept.where(TRIAL.c.attempt != INHERITED)
         sent = [trial_to_row(self.optimization_id, 0, trial) for trial in self.trials]
         written = {tuple(row) for row in unit.connection.execute(kept)}
         return found == to_json(dict(self.checkpoint)) and written == {
@@ -205,7 +207,9 @@ class CutOff:
         )
         known = set(unit.connection.execute(written).scalars())  # told once more, where the answer was lost on its way
         new = [pair for pair in zip(self.trials, trials, strict=True) if pair[0].number not in known]
-        join_family(unit, row, [written for _, written in new])
+        added = [written for _, written in new]
+        recognize_repeats(unit, self.optimization_id, added)
+        join_family(unit, row, added)
         _write_trials(unit, self.optimization_id, new)
         if self.trials:
             keep_output(unit, self.optimization_id, self.trials[0].step, [trial for trial, _ in new])

@@ -3,7 +3,7 @@
 Contract. `family_tally` moves in the transaction that writes the trials, so that counting costs the same at any size. A
 failed or cancelled trial may not say whose it is: what it was to be computed from may be known only once another one
 succeeded. It belongs to the family that its optimization had then, or to the first one that it gets. What a retry took
-over is not counted twice. What is pruned leaves its Sharpe ratio behind, as moments.
+over or repeats is not counted twice. What is pruned leaves its Sharpe ratio behind, as moments.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ TRIAL = table_of(tables.TrialRow)
 RETURNS = table_of(tables.TrialReturns)
 BASELINE = table_of(tables.BaselineReturns)
 FAMILY_TALLY = table_of(aggregate_tables.FamilyTally)
-INHERITED = 0  # the attempt of trials that a retry took over from another optimization's ledger
+INHERITED = 0  # the attempt of trials that a retry took over from its origin, or that it only repeats
 FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
 FAMILY_BYTES = 100_000_000
 FAMILY_LOOKED_AT = 10_000
 # Of packed returns of trials, and their baseline's: a Sharpe ratio a period of each that can be judged.
 SharpeRatios = Callable[[Sequence[bytes], bytes | None], Sequence[float]]
+_SAME = ("number", "state", "parameters", "value")
 _COMPLETED = TrialState.COMPLETED.value
 _NO_TRY = TrialState.INFEASIBLE.value  # what cannot be was never a try
 
@@ -68,6 +69,31 @@ class FamilyTrials:
     cut: frozenset[str] = frozenset()
 
 
+def origin_of(unit: UnitOfWork, optimization_id: str) -> tuple[str, int] | None:
+    """What it is a retry of, and behind how many of its steps it began; None where it is none."""
+    found = unit.run(_METADATA_OF_A_RETRY, {"target": optimization_id, "mark": '%"retry_of"%'}).fetchone()
+    metadata = json.loads(found[0]) if found else {}
+    return (metadata["retry_of"], metadata.get("retry_from_step", 0)) if "retry_of" in metadata else None
+
+
+def recognize_repeats(unit: UnitOfWork, optimization_id: str, trials: Sequence[Row]) -> None:
+    """In a retry, trials that are those of its origin once more become inherited ones: they are no new tries.
+
+    The same is: the same number, state, parameters and value.
+    """
+    origin = origin_of(unit, optimization_id) if trials else None
+    if origin is None:
+        return
+    unit.flush()
+    columns = [TRIAL.c[name] for name in _SAME]
+    numbers = [trial["number"] for trial in trials]
+    theirs = select(*columns).where(TRIAL.c.optimization_id == origin[0], TRIAL.c.number.in_(numbers))
+    known = {tuple(found) for found in unit.connection.execute(theirs)}
+    for trial in trials:
+        if tuple(trial[name] for name in _SAME) in known:
+            trial["attempt"] = INHERITED
+
+
 def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
     """Count new trials of the optimization `row`; those that do not say whose they are get its family."""
     said = [trial["family"] for trial in trials if trial["family"]]
@@ -79,7 +105,7 @@ def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
             family = trial["family"]
         elif trial["state"] != _COMPLETED:
             trial["family"] = family
-        if trial["family"]:
+        if trial["family"] and trial["attempt"] != INHERITED:
             key = trial["family"], trial["state"]
             unit.tried[key] = unit.tried.get(key, 0) + 1
     if family != row["family"]:
@@ -193,6 +219,9 @@ def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
 
 
 _NO_COUNTS: Row = {"pruned": 0, "sharpes": 0, "sharpe_sum": 0.0, "sharpe_square_sum": 0.0}
+_METADATA_OF_A_RETRY = select(OPTIMIZATION.c.metadata).where(
+    OPTIMIZATION.c.optimization_id == bindparam("target"), OPTIMIZATION.c.metadata.like(bindparam("mark"))
+)
 _BASELINE_OF = select(BASELINE.c.data).where(BASELINE.c.optimization_id == bindparam("target"))
 _COUNT_PRUNED = (
     update(FAMILY_TALLY)
