@@ -21,6 +21,7 @@ import pytest
 import zygote
 from command_line import O9
 
+from o9.cli.commands.control import who
 from o9.cli.main import main
 from o9.health.grades import Grade, Reason, Verdict
 from o9.health.verdict_words import GRADES, forecast_sentence, headline
@@ -281,6 +282,8 @@ def test_ctrl_c_pauses_and_resume_goes_on_to_the_same_end(capsys: pytest.Capture
         assert [row["by"].startswith("Ctrl-C, ") for row in store.intents("a") if row["intent"] == "pause"] == [True]
     resumed = o9("run", "--resume", "a", "b")
     assert resumed.returncode == 0, resumed.stderr
+    with Store("optimization_state.db") as store:
+        assert [row["by"] for row in store.intents("a")][-1] == who()
     trials = ledger("a")
     assert [trial.number for trial in trials] == list(range(40))
     assert {trial.attempt for trial in trials} == {1, 2}

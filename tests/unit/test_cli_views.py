@@ -67,13 +67,18 @@ def test_what_users_wrote_is_not_markup() -> None:
     assert "[bold]x[/bold] :smile:" in page(Record(state(AWKWARD[1])))
 
 
+RAISED = (
+    'ValueError: no\n  data\n  File "/desk/desk.py", line 6, in crossover\n    raise ValueError("no data")\n    ^^^^'
+)
+
+
 def test_the_best_trial_is_marked_and_shown_even_where_it_is_not_among_the_last() -> None:
-    trials = [trial(5, 0.2), trial(6, None, error="ValueError: no\n  data"), trial(7, 0.4)]
+    trials = [trial(5, 0.2), trial(6, None, error=RAISED), trial(7, 0.4)]
     text = drawn(trials_view(state(), trial(1, 0.9), trials, 100), 100)
     lines = [line for line in text.splitlines()[2:] if line.strip()]
     assert [line.split()[1 if line.startswith("★") else 0] for line in lines] == ["1", "5", "6", "7"]
     assert [line for line in lines if line.startswith("★")] == [lines[0]]
-    assert "ValueError: no data" in lines[2]
+    assert lines[2].endswith("ValueError: no data (desk.py:6)")
     assert "band=0.01235" in lines[0]
 
 

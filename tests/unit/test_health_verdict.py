@@ -161,6 +161,10 @@ def test_every_reason_has_its_words_and_a_score_that_goes_with_its_grade() -> No
     )]  # fmt: skip
     assert scores == sorted(scores)  # type: ignore[type-var]
     assert judge(known(family=NONE)).score is None
+    luck = {"family": test_of(0.5)}
+    assert [judge(known(**luck, **more)).remedy == REMEDIES[Reason.LIKELY_LUCK] for more in ({}, held_out(1.0))] == [
+        True, False,
+    ]  # fmt: skip
 
 
 def test_a_void_result_has_no_forecast_and_a_hold_out_moves_it() -> None:

@@ -37,7 +37,7 @@ from o9.health.statistics.overfitting import (
 )
 from o9.health.statistics.spa import FamilyTest, p_value_of_all
 from o9.health.unknown import Unknown
-from o9.health.wording import ERRORS, REMEDIES, headline_of, words_of
+from o9.health.wording import ERRORS, headline_of, remedy_of, words_of
 
 # A little under 0.05: resampling is a trifle bold, and the whole rule is to err in at most 5 of 100 worthless families.
 FAMILY_LEVEL = 0.04
@@ -274,7 +274,7 @@ def judge(evidence: Evidence) -> Verdict:
         headline=headline_of(reason),
         words=words_of(reason, figures),
         errors=ERRORS.get(reason, ""),
-        remedy=REMEDIES[reason],
+        remedy=remedy_of(reason, figures),
         score=None if reason in _UNKNOWN else SCORES[grade],
         forecast=found.forecast,
         figures=figures,

@@ -52,10 +52,12 @@ REMEDIES = {
     Reason.LIKELY_LUCK: f"{_DROP}, or hold data out",
     Reason.NO_BASELINE: "give Evaluation(…, baseline_returns=…), or declare metadata.market_neutral",
     Reason.HOLD_OUT_SEEN: "let metadata.hold_out begin where no trial has looked yet; later data will do",
-    Reason.HOLD_OUT_UNCERTAIN: "hold out more data, or continue on paper until it is told from zero",
+    Reason.HOLD_OUT_UNCERTAIN: "hold out more data, or trade it on paper until its edge is clearly above zero",
     Reason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; and set metadata.hold_out "
     "before the first search on new data",
 }
+_MORE = "hold out more data, so that they can confirm it"
+WITH_HOLD_OUT = {Reason.LIKELY_LUCK: _DROP, Reason.FAMILY: _MORE, Reason.PLACEBO: _MORE}
 # Percent, as measured by `benchmarks/verdict.py`; edges are annual Sharpe ratios over ten years in sample.
 MEASURED = {
     "confirmed without an edge": "0.7 to 1.7",
@@ -81,6 +83,12 @@ ERRORS = {
 
 def headline_of(reason: Reason) -> str:
     return f"{HEADLINES[reason]}."
+
+
+def remedy_of(reason: Reason, figures: Figures) -> str:
+    """What to do; where data are held out already, nobody is sent to hold some out."""
+    held_out = figures["hold_out_sharpe"] is not None
+    return WITH_HOLD_OUT.get(reason, REMEDIES[reason]) if held_out else REMEDIES[reason]
 
 
 def words_of(reason: Reason, figures: Figures) -> str:

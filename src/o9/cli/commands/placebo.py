@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from o9.cli.batch import import_from_here
+from o9.cli.commands.control import who
 from o9.cli.console import emit, results, write_json
 from o9.cli.escape import shown
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
@@ -56,10 +57,10 @@ def _run(url: str | None, ids: list[str]) -> bool:
         for name in ids:
             holding = await aggregator.store.read_async(aggregator.store.holding, name)
             if holding is not None and holding.intent == Intent.PAUSE.value:
-                await aggregator.resume_optimization(name)
+                await aggregator.resume_optimization(name, who())
         return ids
 
-    return conduct(url, begin, ids).interrupted
+    return conduct(url, begin, ids, prints=False).interrupted
 
 
 async def _verdict(store: Store, optimization_id: str) -> Verdict | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from o9.cli.batch import import_from_here, read_batch
+from o9.cli.commands.control import who
 from o9.cli.escape import shown
 from o9.cli.failures import one_line
 from o9.cli.open_store import existing_optimization, existing_store
@@ -74,7 +75,7 @@ async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Di
         display.say(f"{shown(name)} is recorded already ({state.status.value}); `{again}` queues it once more")
         return
     try:
-        await aggregator.resume_optimization(name)
+        await aggregator.resume_optimization(name, who())
     except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
         display.say(shown(one_line(str(error))))
 

@@ -66,11 +66,14 @@ def _harmless(line: str) -> str:
     return shown(line.expandtabs())
 
 
-def log_through(console: Console, title_of: Callable[[str], str], *, prefect_has_pages: bool = True) -> None:
+def log_through(
+    console: Console, title_of: Callable[[str], str], *, prints: bool = True, prefect_has_pages: bool = True
+) -> None:
     """Send O9's and Prefect's console logs through `console`: warnings and errors, unless more was asked for.
 
     What objectives print is shown, too, behind what `title_of` says of its optimization's id. Prefect's own record of
     the logs, which its UI shows, is not touched. To be called once Prefect is imported.
+    prints: False leaves what objectives print to `o9 logs`.
     prefect_has_pages: False for the local server, which has no UI that its links could lead to.
     """
     pass_on(False)
@@ -79,6 +82,8 @@ def log_through(console: Console, title_of: Callable[[str], str], *, prefect_has
     configure_logging(level, stream=stream)
     for handler in _ours():
         handler.addFilter(_Level(handler.level))
+        if not prints:
+            handler.addFilter(_is_no_print)
         handler.setLevel(min(handler.level, logging.INFO))
     prefects = _console_handlers_of_prefect()
     for handler in prefects:
@@ -121,6 +126,10 @@ def _noisy() -> list[str]:
 
 def _ours() -> list[logging.Handler]:
     return [handler for handler in ROOT.handlers if handler.get_name() == "o9"]
+
+
+def _is_no_print(record: logging.LogRecord) -> bool:
+    return record.name != LOGGER.name
 
 
 class _Level(logging.Filter):

@@ -62,18 +62,22 @@ def conduct(
     only: Sequence[str],
     max_concurrent: int = 10,
     check: Callable[[Store], Awaitable[None]] | None = None,
+    *,
+    prints: bool = True,
 ) -> Conducted:
     """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person.
 
     It runs what has one of the ids `only`, and leaves alone what others have queued. `check` may refuse by
-    raising, before the seconds that Prefect's start takes.
+    raising, before the seconds that Prefect's start takes. `prints`: whether to show what objectives print.
     """
     import_from_here()
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
         runner = asyncio.Runner()
         try:
-            return runner.run(_conduct(storage_path(url), begin, only, check, max_concurrent, interrupts, display))
+            return runner.run(
+                _conduct(storage_path(url), begin, only, check, max_concurrent, prints, interrupts, display)
+            )
         finally:
             if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
                 runner.close()
@@ -153,6 +157,7 @@ async def _conduct(
     only: Sequence[str],
     check: Callable[[Store], Awaitable[None]] | None,
     max_concurrent: int,
+    prints: bool,
     interrupts: Interrupts,
     display: Display,
 ) -> Conducted:
@@ -164,7 +169,7 @@ async def _conduct(
 
     ours: set[str] = set()
     show_only(_alerts_of(ours, utc_now()))
-    log_through(display.console, display.whose, prefect_has_pages=configured_server() is not None)
+    log_through(display.console, display.whose, prints=prints, prefect_has_pages=configured_server() is not None)
     aggregator = OptimizationStateAggregator(
         max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=(), only=only
     )

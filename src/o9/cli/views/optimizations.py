@@ -97,7 +97,7 @@ def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[T
         is_best = best is not None and trial.number == best.number
         told = words.parameters(trial.parameters)
         if trial.error:
-            told += f"  {shown(' '.join(trial.error.split())[:160])}"
+            told += f"  {shown(words.failure(trial.error))}"
         table.add_row(
             "★" if is_best else "",
             str(trial.number),

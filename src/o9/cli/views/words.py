@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any
 
 from rich.cells import cell_len
@@ -24,6 +25,7 @@ NOTHING = "-"
 _LAYERS = re.compile(
     r"^(the flow run (failed|crashed): )?(Flow run encountered an exception: )?(Optimization\w*Error: )?"
 )
+_RAISED = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
 _STYLES = {
     OptimizationStatus.CREATED: "dim",
     OptimizationStatus.INITIALIZING: "cyan",
@@ -121,6 +123,14 @@ def bare(text: str) -> str:
 def cause(text: str) -> str:
     """The first line of that."""
     return bare(text).partition("\n")[0].strip()
+
+
+def failure(error: str) -> str:
+    """A trial's error on one line, with where it was raised: `ValueError: no prices (desk.py:6)`."""
+    message, _, _ = error.partition('\n  File "')
+    told = " ".join(message.split())[:160]
+    raised = _RAISED.findall(error)
+    return f"{told} ({PurePath(raised[-1][0]).name}:{raised[-1][1]})" if raised else told
 
 
 def command(verb: str, ids: Sequence[str], option: str = "") -> str:
