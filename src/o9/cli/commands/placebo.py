@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.cli.session.progress import Display
 
+FEWEST = 19  # with fewer the p-value is above 0.05 whatever they find
+
 
 def run_placebos(url: str | None, optimization_id: str, runs: int, *, wait: bool, as_json: bool) -> int:
     """Queue those that are not there yet; `wait`: run them here, then judge the optimization once more."""
@@ -100,6 +102,8 @@ def _tell(
         as_good = round(placebo.p_value * (placebo.runs + 1)) - 1
         words = f"{name}: of {placebo.runs} placebo runs {as_good} are at least as good, p = {placebo.p_value:.3f}"
         words += f"; {all_runs - placebo.runs} have no result" if placebo.runs < all_runs else ""
+        if placebo.runs < FEWEST:
+            words += f"; it takes {FEWEST} for p to be 0.05"
     emit(console, Text(), Text(shown(words)))
     if verdict is not None:
         emit(console, result(verdict))
