@@ -16,6 +16,7 @@ from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.views.words import aligned, command, result
 from o9.health.grades import Placebo, Verdict
 from o9.health.placebo import placebo_of
+from o9.health.verdict import LEAST_PLACEBO_RUNS, PLACEBO_LEVEL
 from o9.lifecycle.control import control_of
 from o9.lifecycle.effect import direction_of
 from o9.lifecycle.placebos import waiting
@@ -27,8 +28,6 @@ from o9.store.store import Store
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.cli.session.progress import Display
-
-FEWEST = 19  # with fewer the p-value is above 0.05 whatever they find
 
 
 def run_placebos(url: str | None, optimization_id: str, runs: int, *, wait: bool, as_json: bool) -> int:
@@ -102,8 +101,8 @@ def _tell(
         as_good = round(placebo.p_value * (placebo.runs + 1)) - 1
         words = f"{name}: of {placebo.runs} placebo runs {as_good} are at least as good, p = {placebo.p_value:.3f}"
         words += f"; {all_runs - placebo.runs} have no result" if placebo.runs < all_runs else ""
-        if placebo.runs < FEWEST:
-            words += f"; it takes {FEWEST} for p to be 0.05"
+        if placebo.runs < LEAST_PLACEBO_RUNS:
+            words += f"; it takes {LEAST_PLACEBO_RUNS} for p to be {PLACEBO_LEVEL}"
     emit(console, Text(), Text(shown(words)))
     if verdict is not None:
         emit(console, result(verdict))
