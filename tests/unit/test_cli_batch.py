@@ -139,6 +139,12 @@ def test_what_cannot_be_submitted_is_refused_by_place(text: str | bytes, told: s
     assert told in refusal(text)
 
 
+def test_a_field_that_cannot_be_read_hides_no_other_fault() -> None:
+    told = refusal("priority: urgent\noptimization_type: x\ntotal_steps: -1\nmetadata: {objective: brain, seed: seven}")
+    assert all(f"(line {line})" in told for line in (1, 2, 3, 4))
+    assert told.count("priority") == 1
+
+
 def test_all_faults_of_all_entries_are_told_at_once_each_with_its_line() -> None:
     text = """
 - nmae: first

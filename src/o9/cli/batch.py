@@ -92,11 +92,13 @@ def _entry(node: Node, path: str, where: str, faults: list[str]) -> Entry | None
     for name in [name for name in content if name not in FIELDS]:
         faults += _placed(OptimizationValidationError(str(name), _unknown_field(str(name))), where, lines)
         del content[name]
-    try:
-        return Entry(new_optimization(_with_id(content, path)), where, lines)
-    except OptimizationValidationError as error:
-        faults += _placed(error, where, lines)
-        return None
+    while True:
+        try:
+            return Entry(new_optimization(_with_id(content, path)), where, lines)
+        except OptimizationValidationError as error:
+            faults += _placed(error, where, lines)
+            if error.field == "metadata" or content.pop(error.field, None) is None:
+                return None  # else what it has beside that field is checked, too
 
 
 def _unknown_field(name: str) -> str:
