@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import o9_testing
@@ -240,8 +241,8 @@ async def submission(world: World) -> None:
         assert ledger(world.store, name) == ledger(world.store, "done")
         assert path_of(world.store, name) == ["created", "initializing", "running", "completed"]
         again = await aggregator.get_optimization_status(name)
-        assert await world.read(f"/optimizations/{name}") == again.to_dict()
-    everything = [state.to_dict() for state in await aggregator.get_all_optimizations()]
+        assert await world.read(f"/optimizations/{name}") == again.to_dict() | {"grade": ANY}
+    everything = [state.to_dict() | {"grade": ANY} for state in await aggregator.get_all_optimizations()]
     assert (await world.read("/optimizations", {"limit": 1000}))["items"] == everything
     trials = (await world.read("/optimizations/by-python/trials"))["items"]
     assert trials == [trial.to_dict() for trial in world.store.trials("by-python")]
@@ -290,7 +291,10 @@ async def of_one(world: World) -> None:
     report = await world.aggregator.get_optimization_health("done")
     assert report is not None
     assert report.completeness_status is HealthStatus.HEALTHY
-    assert await world.read("/health/done") == report.to_dict()
+    verdict = await world.aggregator.health_checker.get_verdict("done")
+    assert verdict is not None
+    judged = {"grade": verdict.grade.value, "verdict": verdict.to_dict()}
+    assert await world.read("/health/done") == report.to_dict() | judged
     assert await world.aggregator.get_optimization_metrics("nobody") == []
     assert await world.aggregator.get_optimization_health("nobody") is None
     assert await world.code("GET", "/optimizations/nobody/metrics") == 404

@@ -255,10 +255,8 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Findi
         yield Finding("store", Level.OK, f"{name}: schema {HEAD}{told}; {_counted(opened)}")
         crew = crew_of(opened)
         for status in ACTIVE:
-            for state in opened.list(status=status).items:
-                if problem := nobody_works_on(status, opened.holding(name), crew, name):
-                    again = command("run --resume", [state.optimization_id], option_for(given))
+            for one in (state.optimization_id for state in opened.list(status=status).items):
+                if problem := nobody_works_on(status, opened.holding(one), crew, one):
+                    again = command("run --resume", [one], option_for(given))
                     remedy = f"`{again}` goes on behind the last committed step"
-                    yield Finding(
-                        shown(state.optimization_id), Level.WARNING, f"is {status.value}, but {problem}", remedy
-                    )
+                    yield Finding(shown(one), Level.WARNING, f"is {status.value}, but {problem}", remedy)
