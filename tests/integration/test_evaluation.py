@@ -104,6 +104,7 @@ BAD_ANSWERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "inf in metrics": (lambda: Evaluation(1.0, metrics={"m": float("inf")}), "metric 'm' inf"),
     "text in metrics": (lambda: Evaluation(1.0, metrics={"m": "x"}), "metric 'm' 'x'"),  # type: ignore[dict-item]
+    "too many metrics": (lambda: Evaluation(1.0, metrics={str(n): 1.0 for n in range(501)}), "501 metrics"),
     "unnamed metric": (lambda: Evaluation(1.0, metrics={1: 1.0}), "metric named 1"),  # type: ignore[dict-item]
     "periods": (lambda: Evaluation(1.0, periods_per_year=0), "periods_per_year 0.0"),
     "fingerprint": (lambda: Evaluation(1.0, data_fingerprint=7), "data_fingerprint 7"),  # type: ignore[arg-type]

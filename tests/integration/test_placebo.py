@@ -131,6 +131,11 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
     assert main(["placebo", "blind"]) == 1
     assert "metadata.placebo_of" in capsys.readouterr().err
     assert main(["placebo", "edge-placebo-1"]) == 1
+    forged = {"objective": "desk:edge", "placebo_of": "none", "placebo_number": 5}  # a search of one step, say
+    Path("own.yaml").write_text(json.dumps({"total_steps": 1, "metadata": forged}))
+    capsys.readouterr()
+    assert main(["submit", "own.yaml"]) == 1
+    assert "metadata.placebo_" in capsys.readouterr().err
     with Store("optimization_state.db") as store, asyncio.Runner() as runner:
         requests = Requests(store, runner)
         # From outside its objective may be named only where O9_ALLOWED_IMPORTS says so.

@@ -87,12 +87,13 @@ def test_a_copy_of_the_baseline_in_any_size_never_varies_over_it() -> None:
         assert "never vary" in evidence.best.reason
 
 
-@pytest.mark.parametrize("cash", [np.full(DAYS, 0.0001), 0.0001 + noise(1, seed=8)[0] / 300])
+@pytest.mark.parametrize("cash", [np.zeros(DAYS), np.full(DAYS, 0.0001), 0.0001 + noise(1, seed=8)[0] / 300])
 def test_cash_is_subtracted_as_it_is(cash: Any) -> None:
     series = noise(3)
     evidence = examine(list(series), best=0, benchmark=cash, out_of_sample=series[0], out_of_sample_benchmark=cash)
     rest = series[0] - cash
     assert evidence.beta == 1.0
+    assert (evidence.over_benchmark, evidence.over_cash) == (True, True)
     assert isinstance(evidence.best, Moments)
     assert evidence.best.sharpe == pytest.approx(float(rest.mean() / rest.std(ddof=1)))
     assert evidence.out_of_sample == evidence.best

@@ -102,6 +102,8 @@ def graded(**changes: Any) -> tuple[Grade, Reason]:
         (held_out(1.0) | {"family": test_of(WITH_HOLD_OUT)}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
         (held_out(1.0) | {"family": test_of(0.21)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
         (held_out(1.0) | {"over_benchmark": False}, Grade.UNPROVEN, Reason.NO_BASELINE),
+        (held_out(1.0) | {"over_cash": True}, Grade.UNPROVEN, Reason.NO_BASELINE),  # which any market beats
+        (held_out(1.0) | {"over_cash": True, "market_neutral": True}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
         (
             held_out(1.0) | {"over_benchmark": False, "market_neutral": True},
             Grade.CONFIRMED,

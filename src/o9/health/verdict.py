@@ -67,6 +67,7 @@ class Evidence:
     out_of_sample: of the chosen trial's returns on data that had no part in any choice.
     over_benchmark: everything is measured over a baseline's returns; else over zero, where the market's own rise counts
         as an edge. beta: how much of the baseline the chosen trial holds, which is taken off.
+    over_cash: the baseline has no risk, so that the market's own rise counts as an edge there, too.
     periods_per_year: to tell annual figures; None tells them per period.
     sharpes: the kept ones' Sharpe ratios per period, over the benchmark where there is one.
     claim: the chosen trial's true annual Sharpe ratio were its edge to live on, from the sample alone.
@@ -91,6 +92,7 @@ class Evidence:
     overfitting: BacktestOverfitting | Unknown
     out_of_sample: Moments | Unknown
     over_benchmark: bool = False
+    over_cash: bool = False
     beta: float | None = None
     periods_per_year: float | None = None
     sharpes: Floats | Unknown = field(default=Unknown("they were not computed"), compare=False, repr=False)
@@ -139,7 +141,8 @@ class Findings:
     @property
     def has_zero(self) -> bool:
         """Is zero what the strategy without an edge earns?"""
-        return self.evidence.over_benchmark or self.evidence.market_neutral
+        over_market = self.evidence.over_benchmark and not self.evidence.over_cash
+        return over_market or self.evidence.market_neutral
 
     @property
     def level(self) -> float:

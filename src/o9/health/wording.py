@@ -174,7 +174,7 @@ def _none_held_out(figures: Figures) -> str:
 
 
 def _zero(_: Figures) -> str:
-    return "It is measured over zero, where the market's own rise counts as an edge."
+    return "It is measured over zero or cash, where the market's own rise counts as an edge."
 
 
 def _why(name: str) -> Callable[[Figures], str]:

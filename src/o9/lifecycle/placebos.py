@@ -48,7 +48,8 @@ async def submit_placebos(
     for number in range(1, runs + 1):
         state = await store.read_async(store.get, known[number]) if number in known else None
         if state is None and number not in known:  # one that was pruned has left its value
-            state = await submit(store, placebo(origin, number), node=node, allowed_imports=allowed_imports)
+            run = placebo(origin, number)
+            state = await submit(store, run, node=node, allowed_imports=allowed_imports, is_placebo=True)
         found += [state] if state is not None else []
     return found
 

@@ -26,6 +26,7 @@ from o9.store.store import Store
 from o9.strategies.factory import declared_keys, names_nothing, settle
 
 UNKNOWN_TOLD = 20
+_OF_PLACEBOS = frozenset({"placebo_of", "placebo_number"})
 
 
 def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
@@ -109,19 +110,25 @@ async def submit(
     allowed_imports: tuple[str, ...] | None = None,
     hold: bool = False,
     must_name: bool = False,
+    is_placebo: bool = False,
 ) -> OptimizationState:
     """Record a new optimization, durably; it waits for its turn from then on, or with `hold` for its start.
 
     The same id with the same content answers with the first one. `metadata["after"]` names those that must complete
     first, `metadata["retry_of"]` one that ended and is to run again, from the checkpoint behind its step
-    `metadata["retry_from_step"]`. `must_name`: as in `prepared`. Raises OptimizationValidationError with all faults,
-    and OptimizationConflictError for the same id with other content.
+    `metadata["retry_from_step"]`. `must_name`: as in `prepared`. `is_placebo`: a placebo run; only
+    `o9.lifecycle.placebos` makes one, so that each repeats the whole search. Raises OptimizationValidationError with
+    all faults, and OptimizationConflictError for the same id with other content.
     """
     try:
         validate_new(state)
     except OptimizationValidationError:
         prepared(state, allowed_imports, must_name=must_name)  # which raises with all that is wrong
         raise
+    if not is_placebo and (given := _OF_PLACEBOS & state.metadata.keys()):
+        raise OptimizationValidationError(
+            f"metadata.{min(given)}", "placebo runs are queued by `o9 placebo ID` alone; leave it out"
+        )
     asked, steps, older = state, 0, frozenset[str]()
     if "retry_of" in state.metadata:
         state, steps = await store.read_async(_again, store, state)
@@ -134,9 +141,9 @@ async def submit(
     create = Create(settled, node, content_hash(asked), hold)
     if "retry_of" in asked.metadata:
         recorded, _ = await store.write_async(Retry(create, asked.metadata["retry_of"], steps))
-    elif (placebo_of := asked.metadata.get("placebo_of")) is not None:
-        number = asked.metadata.get("placebo_number", 1)
-        recorded, _ = await store.write_async(CreatePlacebo(create, placebo_of, number))
+    elif is_placebo:
+        origin_id, number = asked.metadata["placebo_of"], asked.metadata["placebo_number"]
+        recorded, _ = await store.write_async(CreatePlacebo(create, origin_id, number))
     else:
         recorded, _ = await store.write_async(create)
     return recorded

@@ -23,6 +23,7 @@ from o9.model.dates import index_of, seconds_of
 ERROR_LENGTH = 4_000
 SUMMARY_LENGTH = 1_000
 TRACEBACK_FRAMES = 8
+MOST_METRICS = 500  # of the longest names, they fit in the results of an optimization
 # Whose frames stand before those of the objective.
 _OURS = {os.path.dirname(__file__), os.path.join(os.path.dirname(os.path.dirname(__file__)), "strategies")}
 RETURNS = ("returns", "hold_out_returns", "baseline_returns", "baseline_hold_out_returns")
@@ -203,6 +204,8 @@ def _metrics(metrics: Any) -> dict[str, float]:
     if not hasattr(metrics, "items"):
         raise BadAnswer(f"the objective gave metrics as {_show(metrics)}; Evaluation.metrics maps names to numbers")
     plain: dict[str, float] = {}
+    if len(metrics) > MOST_METRICS:
+        raise BadAnswer(f"the objective gave {len(metrics):,} metrics; at most {MOST_METRICS} are kept of a trial")
     for name, value in dict(metrics).items():
         if not isinstance(name, str) or not name or storable(name, 200) != name:
             raise BadAnswer(f"the objective gave a metric named {_show(name)}; a name is text of 1 to 200 characters")

@@ -117,6 +117,7 @@ def examine(
         overfitting=overfitting,
         out_of_sample=fresh,
         over_benchmark=benchmark is not None,
+        over_cash=benchmark is not None and is_cash(np.asarray(benchmark, dtype=np.float64)),
         beta=beta,
         sharpes=sharpes,
         claim=claim,
@@ -134,11 +135,16 @@ def exposures(matrix: Floats, baseline: Floats) -> Floats:
     this. A baseline with a Sharpe ratio of LEAST_CASH a period or more, or that never varies, is cash: there is no risk
     of it to hold, it is subtracted as it is (1), and the error of a beta to it would be as large as the returns.
     """
+    if is_cash(baseline):
+        return np.ones(matrix.shape[1])
     deviations = baseline - baseline.mean()
-    square = float(deviations @ deviations)
-    cash = never_varies(baseline) or abs(float(baseline.mean())) >= LEAST_CASH * math.sqrt(square / len(baseline))
-    betas: Floats = np.ones(matrix.shape[1]) if cash else (deviations @ matrix) / square
+    betas: Floats = (deviations @ matrix) / float(deviations @ deviations)
     return betas
+
+
+def is_cash(baseline: Floats) -> bool:
+    """See `exposures`; zeros, too. What beats it may have held the market."""
+    return never_varies(baseline) or abs(float(baseline.mean())) >= LEAST_CASH * float(baseline.std())
 
 
 def subtract(matrix: Floats, baseline: Floats, betas: Floats) -> None:
