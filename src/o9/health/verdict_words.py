@@ -44,11 +44,13 @@ def headline(verdict: Verdict | None) -> str:
 
 
 def forecast_sentence(verdict: Verdict | None) -> str:
-    """`forecast 0.41 a year (80 %: -0.10 to 0.92); claimed 1.32; held out 0.50`; "" where there is none."""
+    """`forecast Sharpe ratio 0.41 a year (80 %: -0.10 to 0.92); claimed 1.32; held out 0.50`; "" without one."""
     found = verdict.forecast if verdict else None
     if found is None:
         return ""
-    said = f"forecast {sharpe(found.mean)} {unit(found)} ({interval(found)}); claimed {sharpe(found.claimed)}"
+    said = (
+        f"forecast Sharpe ratio {sharpe(found.mean)} {unit(found)} ({interval(found)}); claimed {sharpe(found.claimed)}"
+    )
     said += f"; held out {sharpe(found.held_out)}" if found.held_out is not None else "; nothing held out"
     said += "; too high, as the search followed its results" if found.too_high else ""
     if verdict and verdict.figures.get("over_baseline") is False and not verdict.figures.get("market_neutral"):

@@ -30,7 +30,7 @@ HEADLINES = {
     Reason.NO_FAMILY_TEST: "The family cannot be tested",
     Reason.LIKELY_LUCK: "Luck can explain this result",
     Reason.NO_BASELINE: "Without a baseline, the market's own rise can explain this result",
-    Reason.HOLD_OUT_SEEN: "A search has already seen the held-out data",
+    Reason.HOLD_OUT_SEEN: "A search of the family has seen the held-out data",
     Reason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
     Reason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
 }

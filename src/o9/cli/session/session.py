@@ -146,6 +146,7 @@ def what_next(records: Sequence[Record], option: str, width: int, *, everything:
     first = [records[0].state.optimization_id]
     lines.append((words.command("show", first, option), "the result and its history"))
     lines.append((words.command("trials", first, option), "what was tried"))
+    lines.append((words.command("report", first, option), "the result as an HTML page, with plots"))
     if everything:
         lines.append((words.command("trials", first, f"{option} --json"), "the same for a program"))
     return words.aligned(lines, width)

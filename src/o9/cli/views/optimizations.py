@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -144,10 +145,14 @@ def results_view(records: Sequence[Record]) -> list[RenderableType]:
     if not judged or len(judged) > MOST_RESULTS:
         return []
     page: list[RenderableType] = []
+    titles = Counter(words.title(record.state) for record in judged)
     for record in judged:
         assert record.verdict is not None
         line = words.result(record.verdict)
-        page.append(line if len(records) == 1 else Text(f"{words.title(record.state)}  ").append_text(line))
+        if len(records) > 1:
+            title = words.title(record.state)
+            line = Text(f"{title if titles[title] == 1 else shown(record.state.optimization_id)}  ").append_text(line)
+        page.append(line)
         below = paragraphs(record.verdict)
         if len(records) > 1:
             below = [record.verdict.words, sentence(forecast_sentence(record.verdict))]
@@ -253,6 +258,8 @@ def _objective(state: OptimizationState) -> str:
     parts.append(f"sampler {state.metadata.get('sampler', 'tpe')}")
     if "seed" in state.metadata:
         parts.append(f"seed {state.metadata['seed']}")
+    if "hold_out" in state.metadata:
+        parts.append(f"hold-out {words.value_of(state.metadata['hold_out'])}")
     return ", ".join(parts)
 
 
