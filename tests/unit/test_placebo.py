@@ -38,6 +38,10 @@ def test_the_p_value_counts_those_at_least_as_good() -> None:
         assert found is not None
         assert (found.p_value, found.runs) == (p, len(others))
     assert placebo_of(1.0, [], maximize=True) is None
+    assert placebo_of(1.0, [None, None], maximize=True) is None
+    ended_early = placebo_of(1.0, [0.5] * 18 + [None], maximize=True)
+    assert ended_early is not None
+    assert (ended_early.p_value, ended_early.runs, ended_early.as_good) == (2 / 20, 18, 0)
 
 
 def test_a_shuffle_takes_every_row_once_and_destroys_the_order() -> None:

@@ -156,7 +156,7 @@ def _family(store: Store, state: OptimizationState, best: Trial) -> Family:
     found = store.family_trials(best.family, name)
     if best.hold_out_returns is not None and not store.look_of(name, best.number):
         store.write(CountLook(name, best.number))
-    placebos, maximize = store.placebos(name).finished, direction_of(state) == "maximize"
+    placebos, maximize = list(store.placebos(name).values.values()), direction_of(state) == "maximize"
     return replace(
         family_of(best, name, found, store.baseline(name), is_cut=state.metadata.get("hold_out") is not None),
         market_neutral=state.metadata.get("market_neutral") is True,

@@ -54,13 +54,14 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True)
 class Placebo:
-    """The same search on data without an edge, `runs` times.
+    """The same search on data without an edge. runs: with a result; as_good: of them, at least as good.
 
-    p_value: (1 + those whose best is at least as good) / (runs + 1).
+    p_value: (1 + as_good + those without a result) / (1 + all).
     """
 
     p_value: float
     runs: int
+    as_good: int = 0
 
 
 @dataclass(frozen=True)

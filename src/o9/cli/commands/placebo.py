@@ -74,7 +74,7 @@ async def _verdict(store: Store, optimization_id: str) -> Verdict | None:
 
 def _placebo(origin: OptimizationState, found: PlaceboRuns) -> Placebo | None:
     maximize = direction_of(origin) == "maximize"
-    return placebo_of(origin.current_performance, found.finished, maximize=maximize)
+    return placebo_of(origin.current_performance, list(found.values.values()), maximize=maximize)
 
 
 def _document(found: PlaceboRuns, placebo: Placebo | None, verdict: Verdict | None, left: list[str]) -> dict[str, Any]:
@@ -98,9 +98,10 @@ def _tell(
     if placebo is None:
         words = f"{name}: {all_runs} placebo runs, none of which has finished"
     else:
-        as_good = round(placebo.p_value * (placebo.runs + 1)) - 1
-        words = f"{name}: of {placebo.runs} placebo runs {as_good} are at least as good, p = {placebo.p_value:.3f}"
-        words += f"; {all_runs - placebo.runs} have no result" if placebo.runs < all_runs else ""
+        words = f"{name}: of {placebo.runs} placebo runs {placebo.as_good} are at least as good"
+        without = all_runs - placebo.runs
+        words += f", and {without} without a result count as such" if without else ""
+        words += f": p = {placebo.p_value:.3f}"
         if placebo.runs < LEAST_PLACEBO_RUNS:
             words += f"; it takes {LEAST_PLACEBO_RUNS} for p to be {PLACEBO_LEVEL}"
     emit(console, Text(), Text(shown(words)))
