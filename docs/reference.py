@@ -10,12 +10,15 @@ import pdoc
 import OptimizationStateAggregator as public
 
 MODULES = (
-    "OptimizationStateAggregator", # What all components share, and what stands beside the public names.
+    "OptimizationStateAggregator",
+    # What all components share, and what stands beside the public names.
     "o9.model.component", "o9.store.core.component", "o9.lifecycle.submission", "o9.statistics.frames",
-    "o9.model.settings", # In Prefect: flows, tasks, blocks, schedules. "o9.flows.lifecycle", "o9.flows.mirror",
-    "o9.flows.compute_statistics", "o9.flows.check_health", "o9.flows.deliver_alerts", "o9.flows.reconcile_states",
-    "o9.flows.prune_history", "o9.tasks.steps", "o9.blocks.store", "o9.blocks.alert_channel", "o9.aggregator.schedules",
-    )  # fmt: skip
+    "o9.model.settings",
+    # In Prefect: flows, tasks, blocks, schedules.
+    "o9.flows.lifecycle", "o9.flows.mirror", "o9.flows.compute_statistics", "o9.flows.check_health",
+    "o9.flows.deliver_alerts", "o9.flows.reconcile_states", "o9.flows.prune_history", "o9.tasks.steps",
+    "o9.blocks.store", "o9.blocks.alert_channel", "o9.aggregator.schedules",
+)  # fmt: skip
 
 
 def build(folder: Path) -> None:

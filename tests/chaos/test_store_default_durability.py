@@ -59,8 +59,9 @@ def test_kill_9_takes_nothing_that_was_acknowledged(
     chance = random.Random(20260215)
     acknowledged: list[dict[str, Any]] = []
     with subprocess.Popen(
-        [sys.executable, __file__, new_store_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as nursery:
+        [sys.executable, __file__, new_store_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as nursery:  # fmt: skip
         assert nursery.stdin is not None
         assert nursery.stdout is not None
         for life in range(KILLS):

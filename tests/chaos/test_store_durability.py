@@ -148,6 +148,7 @@ class Nursery:
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
 
     def start_writer(self, store_url: str, node: str, said: Path, enough: int = sys.maxsize) -> int:

@@ -180,10 +180,8 @@ async def test_what_cannot_be_sent_says_so(evaluator: MakeEvaluator) -> None:
 
 
 async def test_what_cannot_be_loaded_says_so(evaluator: MakeEvaluator) -> None:
-    one = evaluator(chatter, locator="o9.objectives.nowhere:function")
-    with pytest.raises(
-        OptimizationStrategyError, match=r"cannot be loaded .*No module named 'o9\.objectives\.nowhere'"
-    ):
+    one = evaluator(chatter, locator="o9.demo.nowhere:function")
+    with pytest.raises(OptimizationStrategyError, match=r"cannot be loaded .*No module named 'o9\.demo\.nowhere'"):
         await evaluate(one, {})
 
 
