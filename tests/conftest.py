@@ -35,7 +35,7 @@ from o9.model.settings import settings
 _LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
 
 # The same examples at each run, so that a change is judged by itself; who asks for long tests looks for new ones.
-hypothesis.settings.register_profile("o9", derandomize=not _LONG_TESTS)
+hypothesis.settings.register_profile("o9", derandomize=not _LONG_TESTS, deadline=None)
 hypothesis.settings.load_profile("o9")
 
 

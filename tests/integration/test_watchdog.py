@@ -137,10 +137,10 @@ async def test_what_holds_the_loop_for_too_long_is_known_as_blocked_until_it_goe
     assert await (run_user_code("this", holds) if users else holds()) == "whole"
     observer.join()
     assert observer.blocked_seconds >= GIVE_UP
+    await settled(watchdog)
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.levelname for record in said[:2]] == ["WARNING", "ERROR"]
     assert all(record.getMessage().startswith("this" if users else "something") for record in said[:2])
-    await settled(watchdog)
 
 
 async def test_what_awaits_is_left_alone(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
