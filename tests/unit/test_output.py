@@ -43,7 +43,13 @@ def test_what_is_over_the_bound_is_counted_and_the_first_is_kept(caplog: pytest.
     assert len(garbage.text.encode()) <= KEPT_BYTES
 
 
-async def test_tasks_side_by_side_are_told_apart_and_the_streams_come_back(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_tasks_side_by_side_are_told_apart_and_the_streams_come_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        logging.getLogger(), "handlers", []
+    )  # another test's console may write to a stream that is closed
+
     async def one(number: int) -> PrintedLines:
         with captured(f"trial {number}") as lines:
             print("first", number)
