@@ -119,7 +119,9 @@ def _family(figures: Figures) -> str:
     told = f"Without any edge, the best of such a family looks as good with probability {p:.3f}"
     missing = figures["counted"] - figures["kept"]
     if missing > 0:
-        told += f"; the {missing:,} trials without comparable returns count as independent trials without edge"
+        them = "the one trial" if missing == 1 else f"the {missing:,} trials"
+        counts = "counts as an independent trial" if missing == 1 else "count as independent trials"
+        told += f"; {them} without comparable returns {counts} without edge"
         told += f" ({figures['p_value_of_kept']:.3f} without them)"
     return f"{told}."
 
