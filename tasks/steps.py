@@ -243,6 +243,7 @@ async def _commit(
             cpu_usage=usage.get(CPU),
             memory_usage=usage.get(MEMORY),
             output=result.output,
+            retry_of=state.metadata.get("retry_of", ""),
         )
     )
     # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.

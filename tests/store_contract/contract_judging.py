@@ -75,10 +75,10 @@ class JudgingContract:
         for status in (S.INITIALIZING, S.RUNNING):
             store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
         for _ in range(2):  # sent once more, where the answer was lost
-            store.write(CommitStep("again", claimed.fence, 0, [trial(0, family="f"), _failed(1)], {}))
+            store.write(CommitStep("again", claimed.fence, 0, [trial(0, family="f"), _failed(1)], {}, retry_of="a"))
         assert store.family_trials("f", "again").counts == {"completed": 2, "failed": 1}
         other = trial(2, step=1, family="f", value=12.5)
-        store.write(CommitStep("again", claimed.fence, 1, [other], {}))
+        store.write(CommitStep("again", claimed.fence, 1, [other], {}, retry_of="a"))
         assert store.family_trials("f", "again").counts == {"completed": 3, "failed": 1}
         assert [one.attempt for one in store.trials("again")] == [0, 0, 1]
         assert_families_are_true(store, ["a", "again"])

@@ -50,8 +50,8 @@ class CommitStep:
 
     `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
     of one core) and `memory_usage` (MiB) are None where they were not measured: what the state says of them stays.
-    `output` is what the strategy printed outside of its trials. The
-    same step once more by the same attempt, whose connection broke before it heard the answer, is acknowledged and
+    `output` is what the strategy printed outside of its trials; `retry_of` names the origin of a retry, else "".
+    The same step once more by the same attempt, whose connection broke before it heard the answer, is acknowledged and
     written once.
     """
 
@@ -68,6 +68,7 @@ class CommitStep:
     cpu_usage: float | None = None
     memory_usage: float | None = None
     output: Output | None = None
+    retry_of: str = ""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ class CommitStep:
             changes["memory_usage"] = real(self.memory_usage)
         if self.metrics:
             changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
-        recognize_repeats(unit, self.optimization_id, trials)
+        recognize_repeats(unit, self.retry_of, trials)
         join_family(unit, row, trials)
         _write_trials(unit, self.optimization_id, list(zip(self.trials, trials, strict=True)))
         keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
@@ -208,7 +209,8 @@ class CutOff:
         known = set(unit.connection.execute(written).scalars())  # told once more, where the answer was lost on its way
         new = [pair for pair in zip(self.trials, trials, strict=True) if pair[0].number not in known]
         added = [written for _, written in new]
-        recognize_repeats(unit, self.optimization_id, added)
+        origin = origin_of(unit, self.optimization_id)
+        recognize_repeats(unit, origin[0] if origin else "", added)
         join_family(unit, row, added)
         _write_trials(unit, self.optimization_id, new)
         if self.trials:

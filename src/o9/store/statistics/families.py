@@ -76,18 +76,17 @@ def origin_of(unit: UnitOfWork, optimization_id: str) -> tuple[str, int] | None:
     return (metadata["retry_of"], metadata.get("retry_from_step", 0)) if "retry_of" in metadata else None
 
 
-def recognize_repeats(unit: UnitOfWork, optimization_id: str, trials: Sequence[Row]) -> None:
+def recognize_repeats(unit: UnitOfWork, origin_id: str, trials: Sequence[Row]) -> None:
     """In a retry, trials that are those of its origin once more become inherited ones: they are no new tries.
 
-    The same is: the same number, state, parameters and value.
+    The same is: the same number, state, parameters and value. origin_id: "" for what is no retry.
     """
-    origin = origin_of(unit, optimization_id) if trials else None
-    if origin is None:
+    if not (origin_id and trials):
         return
     unit.flush()
     columns = [TRIAL.c[name] for name in _SAME]
     numbers = [trial["number"] for trial in trials]
-    theirs = select(*columns).where(TRIAL.c.optimization_id == origin[0], TRIAL.c.number.in_(numbers))
+    theirs = select(*columns).where(TRIAL.c.optimization_id == origin_id, TRIAL.c.number.in_(numbers))
     known = {tuple(found) for found in unit.connection.execute(theirs)}
     for trial in trials:
         if tuple(trial[name] for name in _SAME) in known:
