@@ -97,7 +97,8 @@ def graded(**changes: Any) -> tuple[Grade, Reason]:
         (held_out(-1.5) | {"luck": 0.2, "family": test_of(0.9)}, Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
         # At most 0.68 is seen in 5 of 100 where 1.5 ± √(0.05 + 1/5) is expected.
         (held_out(0.6), Grade.LOST, Reason.HOLD_OUT_BELOW_FORECAST),
-        (held_out(0.75), Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(0.75) | BLIND, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(0.75) | ADAPTIVE, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
         (held_out(1.0) | ADAPTIVE, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
         (held_out(1.0) | {"family": test_of(WITH_HOLD_OUT)}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
         (held_out(1.0) | {"family": test_of(0.21)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
@@ -116,9 +117,9 @@ def graded(**changes: Any) -> tuple[Grade, Reason]:
         ),
         (held_out(1.0) | {"family": NONE, "placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, Reason.NO_FAMILY_TEST),
         # Look by look it takes more: 0.75 over five years is above zero with 0.953, 1.0 with 0.987.
-        (held_out(0.75) | {"looks": 2}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
-        (held_out(1.0) | {"looks": 3}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        (held_out(1.0) | {"looks": 4}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        (held_out(0.75) | BLIND | {"looks": 2}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        (held_out(1.0) | BLIND | {"looks": 3}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | BLIND | {"looks": 4}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
         # So does each trial that was valued on it; after a search that follows results it says nothing.
         (held_out(1.0) | BLIND | {"seen": 2}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
         (held_out(1.0) | BLIND | {"seen": 3}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
@@ -187,7 +188,7 @@ def test_a_void_result_has_no_forecast_and_a_hold_out_moves_it() -> None:
 
 
 def test_figures_say_what_was_looked_at_and_why_something_is_missing() -> None:
-    figures = judge(known(**held_out(0.75), looks=2, placebo=Placebo(0.1, 9))).figures
+    figures = judge(known(**held_out(0.75), **BLIND, looks=2, placebo=Placebo(0.1, 9))).figures
     assert (figures["looks"], figures["hold_out_level"]) == (2, 0.975)
     assert figures["hold_out_above_zero"] == pytest.approx(0.953, abs=1e-3)
     assert (figures["placebo_p_value"], figures["placebo_runs"]) == (0.1, 9)
@@ -436,3 +437,8 @@ def test_a_benchmark_that_is_none_of_returns_and_figures_that_are_not_finite_are
     found = examine(list(series), counted=6, pruned=boundless, replications=10)
     for figure in (found.luck, found.deflated, found.deflated_effective):
         assert isinstance(figure, Unknown)
+
+
+def test_after_a_search_that_follows_results_the_level_is_stricter() -> None:
+    levels = [judge(known(**held_out(0.75), adaptive=each)).figures["hold_out_level"] for each in (False, True)]
+    assert levels == [0.95, 0.97]

@@ -6,8 +6,8 @@ better grade.
 
     VOID       the objective looks ahead, does not repeat itself, or gives returns that do not fit its value
     LOST       hold-out Sharpe ratio ≤ 0, or less than the forecast from the sample alone makes likely (5 %)
-    CONFIRMED  family p ≤ 0.2, a hold-out above zero at 5 % / (looks + trials that saw it), and a baseline or a
-               market-neutral strategy; or placebo p ≤ 0.05 and such a hold-out
+    CONFIRMED  family p ≤ 0.2, a hold-out above zero at 5 % (3 % after a search that follows results) / (looks + trials
+               that saw it), and a baseline or a market-neutral strategy; or placebo p ≤ 0.05 and such a hold-out
     PLAUSIBLE  no hold-out, or one that is too short to tell: family p ≤ 0.04, a search that does not look at results,
                and a baseline or a market-neutral strategy; or placebo p ≤ 0.05
     UNPROVEN   the rest
@@ -43,6 +43,7 @@ from o9.health.wording import ERRORS, headline_of, remedy_of, words_of
 FAMILY_LEVEL = 0.04
 WITH_HOLD_OUT = 0.2  # of the family test, where a hold-out has the last word
 HOLD_OUT_LEVEL = 0.05  # of a hold-out, over all looks at those of the family
+SEARCHED_LEVEL = 0.03  # the same after a search that follows results, for its family test says less than it seems to
 PLACEBO_LEVEL = 0.05
 LEAST_PLACEBO_RUNS = 19  # fewer cannot give a p-value of PLACEBO_LEVEL
 BELOW_FORECAST = 0.05
@@ -147,7 +148,8 @@ class Findings:
     @property
     def level(self) -> float:
         """The probability that the hold-out must be above zero with."""
-        return 1 - HOLD_OUT_LEVEL / (max(self.evidence.looks, 1) + self.evidence.seen)
+        level = SEARCHED_LEVEL if self.searched else HOLD_OUT_LEVEL
+        return 1 - level / (max(self.evidence.looks, 1) + self.evidence.seen)
 
     @property
     def is_stale(self) -> bool:
