@@ -130,7 +130,7 @@ def rows() -> list[Row]:
         _adaptive("nsga2", "nonlinear", 6),
         *(_adaptive("gp", "linear", parameters, 60, 16) for parameters in (3, 10, 20)),
         _adaptive("gp", "nonlinear", 6, 60, 16),
-        _adaptive("random", "linear", 5, count=100),
+        _adaptive("random", "linear", 5, count=300),
         *(_edge(size, persists) for size in (1.0, 1.5, 2.0) for persists in (False, True)),
         Row("edges", "all have 0.5", of(family(families.normal, edge=0.5, all_have_it=True)), 200, worthless=False),
         Row(
