@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
-import http.client
 import inspect
 import json
 import os
@@ -32,8 +31,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+import httpx
 import prefect
 from prefect._internal.concurrency.services import _active_services
+from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext, get_settings_context
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
@@ -50,9 +51,8 @@ from prefect.settings import (
 from sqlalchemy.engine import make_url
 
 from o9.aggregator import prefect_server_process as process
-from o9.aggregator.prefect_reach import unreachable, within_reach
 from o9.model.errors import OptimizationCoordinationError
-from o9.model.urls import public_text
+from o9.model.urls import public_text, public_url
 
 REACH_SECONDS = 10.0
 START_SECONDS = 120.0
@@ -74,26 +74,19 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
             message ends with what its log says.
     """
     configured = PREFECT_API_URL.value()
-    if configured and not _is_local_of_this_process(configured):
-        if (problem := await within_reach(configured, REACH_SECONDS)) is not None:
-            raise OptimizationCoordinationError(unreachable(configured, problem, REACH_SECONDS))
+    if configured and all(handle.api_url != configured for handle in _handles):
+        if (problem := await _problem_of(configured, REACH_SECONDS)) is not None:
+            raise OptimizationCoordinationError(_unreachable(configured, problem, REACH_SECONDS))
         return PrefectServer(api_url=configured, local=False)
 
-    loop = asyncio.get_running_loop()
-
-    def pass_on(text: str) -> None:
-        if report is not None and not wait.abandoned.is_set():
-            loop.call_soon_threadsafe(report, text)
-
-    wait = _Wait(START_SECONDS)
     place = _Place.from_settings()
-    work = loop.run_in_executor(None, _find_or_start, place, wait, pass_on)
     try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        wait.abandoned.set()
-        work.add_done_callback(_release_unclaimed)
-        raise
+        async with asyncio.timeout(START_SECONDS):
+            return await _find_or_start(place, report or (lambda _: None))
+    except TimeoutError:
+        raise OptimizationCoordinationError(
+            f"Prefect's local server did not answer within {START_SECONDS:.0f} s. {_holder(place)}{place.log_tail()}"
+        ) from None
 
 
 @contextmanager
@@ -137,8 +130,8 @@ class PrefectServer:
     async def alive(self) -> bool:
         """Whether it answers within five seconds; if not, call `ensure_prefect_server` again, then close this."""
         if self.local:
-            return await asyncio.to_thread(_answers, self.api_url, _ALIVE_SECONDS)
-        return await within_reach(self.api_url, _ALIVE_SECONDS) is None
+            return await _answers(self.api_url, _ALIVE_SECONDS)
+        return await _problem_of(self.api_url, _ALIVE_SECONDS) is None
 
     async def close(self) -> None:
         """Send what Prefect's client still holds back, then let go of the server, which may end at once."""
@@ -181,15 +174,6 @@ async def _send_what_is_queued() -> None:
 # Handles of this process
 
 _handles: weakref.WeakSet[PrefectServer] = weakref.WeakSet()
-
-
-def _is_local_of_this_process(url: str) -> bool:
-    return any(handle.api_url == url for handle in _handles)
-
-
-def _release_unclaimed(work: asyncio.Future[PrefectServer]) -> None:
-    if not work.cancelled() and work.exception() is None:
-        work.result().release()
 
 
 def _forget_in_child() -> None:
@@ -261,37 +245,17 @@ def _server_environment() -> dict[str, str]:
     )
 
 
-class _Wait:
-    """A bounded wait in a worker thread, ended early when nobody waits for its outcome any more."""
-
-    def __init__(self, seconds: float) -> None:
-        self.abandoned = threading.Event()
-        self.began = time.monotonic()
-        self._seconds = seconds
-
-    def pause(self, place: _Place) -> None:
-        if self.abandoned.wait(_POLL_SECONDS):
-            raise OptimizationCoordinationError("waiting for Prefect's local server was cancelled; call it again")
-        if time.monotonic() - self.began > self._seconds:
-            raise OptimizationCoordinationError(
-                f"Prefect's local server did not answer within {self._seconds:.0f} s. {_holder(place)}"
-                f"{place.log_tail()}"
-            )
-
-
-def _find_or_start(place: _Place, wait: _Wait, report: Callable[[str], None]) -> PrefectServer:
+async def _find_or_start(place: _Place, report: Callable[[str], None]) -> PrefectServer:
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as unless_found:
         users_lock = unless_found.enter_context(process.opened(place.folder / process.USERS_LOCK))
-        while not process.try_lock(users_lock, fcntl.LOCK_SH):
-            wait.pause(place)  # a server that its last user left is about to be dead
+        await _lock(users_lock, fcntl.LOCK_SH)  # a server that its last user left is about to be dead
         # From here on a server that is starting stays, even if its starter dies while this waits for it.
         with process.opened(place.folder / process.START_LOCK) as start_lock:
             if not process.try_lock(start_lock, fcntl.LOCK_EX):
                 report("waiting for Prefect's local server, which another process is starting")
-                while not process.try_lock(start_lock, fcntl.LOCK_EX):
-                    wait.pause(place)
-            url = _url_once_it_answers(place, wait, report)
+                await _lock(start_lock, fcntl.LOCK_EX)
+            url = await _url_once_it_answers(place, report)
             auth_string = (place.folder / process.AUTH).read_text()
             server = PrefectServer(url, True, auth_string, users_lock, place.folder)
         unless_found.pop_all()
@@ -299,15 +263,20 @@ def _find_or_start(place: _Place, wait: _Wait, report: Callable[[str], None]) ->
         return server
 
 
-def _url_once_it_answers(place: _Place, wait: _Wait, report: Callable[[str], None]) -> str:
+async def _lock(file: BinaryIO, kind: int) -> None:
+    while not process.try_lock(file, kind):  # noqa: ASYNC110 - another process frees it
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _url_once_it_answers(place: _Place, report: Callable[[str], None]) -> str:
     """The URL of the server of `place`. The caller holds the start lock, so nobody else starts one meanwhile."""
-    started: subprocess.Popen[bytes] | None = None
+    began, started = time.monotonic(), None
     while True:
         if _is_locked(place.folder / process.SERVER_LOCK):
             url = _published_url(place)
-            if url is not None and _answers(url, _ANSWER_SECONDS):
+            if url is not None and await _answers(url, _ANSWER_SECONDS):
                 if started is not None:
-                    report(f"Prefect's local server is ready after {time.monotonic() - wait.began:.1f} s ({url})")
+                    report(f"Prefect's local server is ready after {time.monotonic() - began:.1f} s ({url})")
                 return url
         elif started is None:
             report(_reason_to_wait(place))
@@ -316,7 +285,7 @@ def _url_once_it_answers(place: _Place, wait: _Wait, report: Callable[[str], Non
             raise OptimizationCoordinationError(
                 f"Prefect's local server ended before it answered (status {started.returncode}). {place.log_tail()}"
             )
-        wait.pause(place)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _reason_to_wait(place: _Place) -> str:
@@ -364,13 +333,48 @@ def _is_locked(path: Path) -> bool:
         return not process.try_lock(file, fcntl.LOCK_SH)
 
 
-def _answers(url: str, seconds: float) -> bool:
-    host = url.removeprefix("http://").partition("/")[0]
-    connection = http.client.HTTPConnection(host, timeout=seconds)
+async def _answers(url: str, seconds: float) -> bool:
     try:
-        connection.request("GET", "/api/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
+        async with httpx.AsyncClient(timeout=seconds, trust_env=False, verify=False) as client:  # it is this machine's
+            return (await client.get(f"{url}/health")).is_success
+    except httpx.TransportError:
         return False
-    finally:
-        connection.close()
+
+
+# A configured server
+
+
+async def _problem_of(url: str, seconds: float) -> BaseException | None:
+    """None once the server at `url` answers; what is wrong if it has not within `seconds`."""
+    problem: BaseException | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            with temporary_settings({PREFECT_API_URL: url}):
+                async with get_client() as client:
+                    while True:
+                        if (problem := await client.api_healthcheck()) is None:
+                            await client.hello()  # the health check answers everybody
+                            return None
+                        await asyncio.sleep(0.25)
+    except (TimeoutError, httpx.TransportError) as error:
+        return problem or error
+    except httpx.InvalidURL:  # whose text may hold a part of a password
+        return OptimizationCoordinationError("it is no URL such as http://127.0.0.1:4200/api")
+    except httpx.HTTPStatusError as error:
+        return error if _is_refusal(error) else None
+
+
+def _is_refusal(problem: BaseException) -> bool:
+    return isinstance(problem, httpx.HTTPStatusError) and problem.response.status_code == httpx.codes.UNAUTHORIZED
+
+
+def _unreachable(url: str, problem: BaseException, seconds: float) -> str:
+    """The error for what was wrong, in words that say what to do."""
+    if _is_refusal(problem):
+        return f"Prefect's server at {public_url(url)} wants its authentication string: set PREFECT_API_AUTH_STRING."
+    return (
+        f"Prefect's server at {public_url(url)} did not answer within {seconds:.0f} s "
+        f"({type(problem).__name__}: {public_text(str(problem))}). "
+        "Start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
+        "(`prefect config unset PREFECT_API_URL`) to use a local server."
+    )
