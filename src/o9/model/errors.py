@@ -80,8 +80,12 @@ class Faults:
     def refuse(self) -> None:
         """Raise OptimizationValidationError with all that was found, if anything was."""
         if self._found:
-            first, *others = self._found.values()
-            raise OptimizationValidationError(first.field, first.problem, others=others)
+            raise self.refusal()
+
+    def refusal(self) -> OptimizationValidationError:
+        """All that was found, of which there is some."""
+        first, *others = self._found.values()
+        return OptimizationValidationError(first.field, first.problem, others=others)
 
 
 class OptimizationConflictError(OptimizationValidationError):

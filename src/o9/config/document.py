@@ -1,0 +1,281 @@
+"""YAML that people write: its values, and the line of each.
+
+Contract. YAML 1.2: what looks like a date or says `yes` is text, `1e-3` is a number, `010` is ten. One document a file.
+`Document.parse` raises DocumentError for what is no YAML, is too large, or stands for too much once aliases are
+written out; a key that is given twice, or a value that its tag forbids, is a fault in `Document.faults` beside those
+that a model finds, so that all are known at once. `<<` merges; a key that stands there itself wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.faults import Path, written_path
+
+SIZE_LIMIT_BYTES = 1 << 20
+VALUES_LIMIT = 1_000_000  # once aliases are written out
+NESTING_LIMIT = 100
+FAULTS_SHOWN = 100
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """Something wrong in a file. `line` counts from 1; `field` is the path of names that leads there, or ""."""
+
+    line: int
+    field: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.field}: {self.problem}" if self.field else f"line {self.line}: {self.problem}"
+
+
+class DocumentError(OptimizationError):
+    """A file that cannot be used, with all its faults in the order of their lines."""
+
+    def __init__(self, source: str, faults: Iterable[Fault]) -> None:
+        self.source = source
+        self.faults = tuple(sorted(faults))
+        lines = [f"{source}, {fault}" for fault in self.faults[:FAULTS_SHOWN]]
+        if len(self.faults) > FAULTS_SHOWN:
+            lines.append(f"{source} has {len(self.faults) - FAULTS_SHOWN:,} more faults")
+        super().__init__("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Document:
+    """`data`: None where the file is empty, else mappings, lists, text, numbers, booleans and None."""
+
+    source: str
+    data: Any
+    faults: tuple[Fault, ...]
+    _root: Node | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str | bytes, source: str, *, size_limit: int = SIZE_LIMIT_BYTES) -> Document:
+        """`source` is what messages call it, such as its path."""
+        if len(text) > size_limit:
+            raise DocumentError(source, [Fault(1, "", f"it is larger than {size_limit >> 20} MiB")])
+        root = _composed(text, source)
+        reader = _Reader(source)
+        data = None if root is None else reader.value(root, (), ())
+        return cls(source, data, tuple(reader.faults), root)
+
+    def line_of(self, path: str, within: Path = ()) -> int:
+        """The line of the field at `path`, as written (`a.b[2]`), below `within`; else of what would hold it."""
+        node, line = self._root, 1
+        for part in within:
+            node, line = _child(node, part, line)
+        while node is not None and path:
+            part, path = _first_part(node, path)
+            node, line = _child(node, part, line)
+        return line
+
+    def placed(self, error: OptimizationValidationError, within: Path = ()) -> Iterator[Fault]:
+        """The faults of `error`, which was raised about the data at `within`, each with its line."""
+        for fault in error.faults:
+            yield Fault(self.line_of(fault.field, within), fault.field, fault.problem)
+
+
+def _composed(text: str | bytes, source: str) -> Node | None:
+    try:
+        documents = list(yaml.compose_all(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise DocumentError(source, [Fault(mark.line + 1 if mark else 1, "", f"not YAML: {_remedy(error)}")]) from error
+    except (yaml.YAMLError, UnicodeError) as error:
+        problem = str(getattr(error, "reason", None) or error).partition("\n")[0]
+        raise DocumentError(source, [Fault(1, "", f"not YAML: {problem}")]) from error
+    except RecursionError as error:
+        raise DocumentError(source, [Fault(1, "", f"nested deeper than {NESTING_LIMIT}")]) from error
+    if len(documents) > 1:
+        problem = f"{len(documents)} documents; make them one list, or one file each"
+        raise DocumentError(source, [Fault(documents[1].start_mark.line + 1, "", problem)])
+    return documents[0] if documents else None
+
+
+class _Reader:
+    """From nodes to values. An alias is the same value again, and counts each time."""
+
+    def __init__(self, source: str) -> None:
+        self.faults: list[Fault] = []
+        self._source = source
+        self._known: dict[int, tuple[Any, int]] = {}  # by the node: its value, and how many values it stands for
+
+    def value(self, node: Node, path: Path, above: tuple[int, ...]) -> Any:
+        return self._read(node, path, above)[0]
+
+    def _read(self, node: Node, path: Path, above: tuple[int, ...]) -> tuple[Any, int]:
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path), 1
+        if id(node) in self._known:
+            return self._known[id(node)]
+        if id(node) in above:
+            raise self._error(node, path, "an alias that contains itself")
+        if len(above) >= NESTING_LIMIT:
+            raise self._error(node, path, f"nested deeper than {NESTING_LIMIT}")
+        inside = (*above, id(node))
+        if node.tag not in (_MAP, _SEQUENCE):
+            self._fault(node, path, f"the tag {node.tag} means nothing here; leave it out")
+        read = (
+            self._sequence(node, path, inside) if isinstance(node, SequenceNode) else self._mapping(node, path, inside)
+        )
+        if read[1] > VALUES_LIMIT:
+            raise self._error(node, path, f"its aliases stand for more than {VALUES_LIMIT:,} values")
+        self._known[id(node)] = read
+        return read
+
+    def _sequence(self, node: Node, path: Path, inside: tuple[int, ...]) -> tuple[list[Any], int]:
+        items = [self._read(item, (*path, index), inside) for index, item in enumerate(node.value)]
+        return [value for value, _ in items], 1 + sum(count for _, count in items)
+
+    def _mapping(self, node: Node, path: Path, inside: tuple[int, ...]) -> tuple[dict[str, Any], int]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        total = 1
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self._fault(key, path, "a field's name has to be text")
+                continue
+            name, line = key.value, key.start_mark.line + 1
+            read, count = self._read(value, (*path, name), inside)
+            total += count
+            if key.tag == _MERGE:
+                sources = read if isinstance(read, list) else [read]
+                if not all(isinstance(each, dict) for each in sources):
+                    self._fault(key, (*path, name), "only mappings can be merged")
+                    continue
+                for each in reversed(sources):
+                    merged |= each
+            elif name in lines:
+                self._fault(key, (*path, name), f"it is given twice, first in line {lines[name]}")
+            else:
+                own[name], lines[name] = read, line
+        return merged | own, total
+
+    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+        try:
+            return _SCALARS[node.tag](node.value)
+        except KeyError:
+            self._fault(node, path, f"the tag {node.tag} means nothing here; leave it out")
+        except ValueError as error:
+            self._fault(node, path, str(error))
+        return None
+
+    def _fault(self, node: Node, path: Path, problem: str) -> None:
+        self.faults.append(Fault(node.start_mark.line + 1, written_path(path), problem))
+
+    def _error(self, node: Node, path: Path, problem: str) -> DocumentError:
+        return DocumentError(self._source, [Fault(node.start_mark.line + 1, written_path(path), problem)])
+
+
+def _child(node: Node | None, part: str | int, line: int) -> tuple[Node | None, int]:
+    """What `part` names inside `node`, and its line; None, and the `line` of what holds it, where it is not there."""
+    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part].start_mark.line + 1
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return value, key.start_mark.line + 1
+        for key, value in node.value:
+            for source in value.value if isinstance(value, SequenceNode) else [value]:
+                if key.tag == _MERGE and (found := _child(source, part, line))[0] is not None:
+                    return found
+    return None, line
+
+
+def _first_part(node: Node, path: str) -> tuple[str | int, str]:
+    """The first name of `path` and what follows it; a key that has dots in it is one name."""
+    if index := re.match(r"\[(\d+)\]\.?", path):
+        return int(index[1]), path[index.end() :]
+    keys = [str(key.value) for key, _ in node.value] if isinstance(node, MappingNode) else []
+    fitting = [key for key in keys if re.match(rf"{re.escape(key)}(?:[.\[]|$)", path)]
+    name = max(fitting, key=len) if fitting else re.split(r"[.\[]", path, maxsplit=1)[0]
+    return name, path[len(name) :].removeprefix(".")
+
+
+def _remedy(error: yaml.MarkedYAMLError) -> str:
+    """What PyYAML says of it, and what is mostly the cause."""
+    problem, context = error.problem or "", error.context or ""
+    if problem.startswith("but "):
+        problem = f"{context}, {problem}"
+    for sign, remedy in _REMEDIES:
+        if sign in f"{context} {problem}":
+            return f"{problem}; {remedy}"
+    return problem
+
+
+_REMEDIES = (
+    ("second occurrence", "give each anchor a name of its own"),
+    ("expected ',' or", "close each { and [, and write a text with # in quotes"),
+    ("that cannot start any token", "write a text that begins with it in quotes, and indent with blanks"),
+    ("scanning an alias", "write a text that begins with * or & in quotes"),
+    ("scanning an anchor", "write a text that begins with * or & in quotes"),
+    ("mapping values are not allowed", "write a text with a colon in quotes, and check how the line is indented"),
+    ("expected key", "check how the line is indented, and write a text that begins with {, [ or a quote in quotes"),
+    ("expected <block end>", "check how the line is indented, and write a text that begins with { or [ in quotes"),
+)
+_PREFIX = "tag:yaml.org,2002:"
+_MAP, _SEQUENCE, _MERGE = f"{_PREFIX}map", f"{_PREFIX}seq", f"{_PREFIX}merge"
+
+# The parser written in C is twenty times as fast; a build of PyYAML may lack it.
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Resolves plain scalars by YAML 1.2's core schema."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - a table of its own: PyYAML's is YAML 1.1
+
+
+_INT = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+for _name, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", _INT, [*"-+0123456789"]),
+    ("float", _FLOAT, [*"-+0123456789."]),
+    ("merge", "<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"{_PREFIX}{_name}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _null(text: str) -> None:
+    if text.lower() not in ("", "~", "null"):
+        raise ValueError(f"{text!r:.80} is not null")
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{text!r:.80} is not true or false")
+    return text.lower() == "true"
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(_INT, text):
+        raise ValueError(f"{text!r:.80} is no whole number")
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(_FLOAT, text):
+        raise ValueError(f"{text!r:.80} is no number")
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_SCALARS: dict[str, Any] = {
+    f"{_PREFIX}null": _null,
+    f"{_PREFIX}bool": _flag,
+    f"{_PREFIX}int": _whole,
+    f"{_PREFIX}float": _number,
+    f"{_PREFIX}str": str,
+    f"{_PREFIX}merge": str,
+}
