@@ -128,12 +128,14 @@ def _faults_of(
 def _path_of(detail: ErrorDetails, data: Any) -> Path:
     """Where in `data` the fault is: Pydantic's own path has names of alternatives in it, too."""
     path: list[str | int] = []
+    inside: Any = data if isinstance(data, (list, tuple, Mapping)) else ()
     for part in detail["loc"]:
-        if (isinstance(data, Mapping) and part in data) or (isinstance(data, (list, tuple)) and isinstance(part, int)):
-            data = data[part]
-        elif detail["type"] != "missing" or part != detail["loc"][-1]:
-            continue
-        path.append(part)
+        is_there = part in (inside if isinstance(inside, Mapping) else range(len(inside)))
+        if is_there:
+            inside = inside[part]
+            inside = inside if isinstance(inside, (list, tuple, Mapping)) else ()
+        if is_there or (detail["type"] == "missing" and part == detail["loc"][-1]):
+            path.append(part)
     return tuple(path)
 
 
