@@ -16,13 +16,16 @@ from contract_steps import assert_counts_are_true
 from store_backend import Requests
 
 from o9.api import changes
+from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.submission import new_optimization, submit
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.alerts.episodes import RaiseAlerts
 from o9.store.optimizations.commit_step import Amend
 from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.placebos import CreatePlacebo
 from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
-from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.optimizations.pruning import Because, PruneOne
+from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.queue.claims import Claim
 from o9.store.store import Store
 
@@ -235,6 +238,28 @@ def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> 
     assert store.transitions_since(0) == []
     create(store, "waiting")
     assert [row["id"] > last for row in store.transitions_since(0)] == [True]
+
+
+def test_deleting_takes_the_placebo_runs_along_and_pruning_leaves_them_out_of_sight(
+    api: Requests, store: Store
+) -> None:
+    for name in ("deleted", "pruned"):
+        create(store, name)
+        work(store, name, 2, "completed")
+        for number in (1, 2):
+            run = new_optimization({"optimization_id": f"{name}-{number}", "metadata": {"placebo_of": name}})
+            store.write(CreatePlacebo(Create(run), name, number))
+        work(store, f"{name}-1", 2, "completed")
+    assert api.send("/optimizations/deleted", "DELETE")[0] == 200
+    assert [store.get(f"deleted-{number}") for number in (1, 2)] == [None, None]
+    assert store.write(PruneOne("pruned", sharpe_ratios_of)) is Because.LONG_AGO
+    create(store, "pruned")  # the id is free again, and has no placebo runs
+    assert store.placebos("pruned").run_ids == {}
+    assert [each["optimization_id"] for each in api.send("/optimizations")[1]["data"]["items"]] == ["pruned"]
+    for number in (1, 2):
+        assert api.send(f"/optimizations/pruned-{number}")[0] == 200
+        assert api.send(f"/optimizations/pruned-{number}", "DELETE")[0] == 200
+        assert store.get(f"pruned-{number}") is None
 
 
 def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store) -> None:

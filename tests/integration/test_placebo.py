@@ -115,9 +115,9 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
         assert {state.optimization_id for state in store.list().items} == {"edge", "none", "blind"}
         ranked = store.ranked("current_performance", "maximize", 50, largest_first=True)
         assert {row["optimization_id"] for row in ranked} == {"edge", "none", "blind"}
-        assert store.looks(store.trials("edge")[0].family, "edge") == 0
-        verdict = store.health_verdicts(["edge"])["edge"]["verdict"]
-        assert (verdict["figures"]["placebo_p_value"], verdict["figures"]["placebo_runs"]) == (0.05, 19)
+        figures = store.health_verdicts(["edge"])["edge"]["verdict"]["figures"]
+        names = ("p_value", "runs", "as_good", "without_result", "requests", "others")
+        assert [figures[f"placebo_{name}"] for name in names] == [0.05, 19, 0, 0, 1, 0]
 
     assert main(["list", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
@@ -128,6 +128,14 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
         values, own = finished(store, "none"), best_of(store, "none")
     assert len(values) == 4
     assert told["p_value"] == (1 + sum(value >= own for value in values)) / 5 > 0.2
+    assert main(["placebo", "none", "--runs", "6"]) == 0  # asked again: all count, and it says so
+    assert main(["health", "none"]) in (0, 1)
+    with Store("optimization_state.db") as store:
+        verdict = store.health_verdicts(["none"])["none"]["verdict"]
+    assert [verdict["figures"][f"placebo_{name}"] for name in ("runs", "without_result", "requests")] == [4, 2, 2]
+    assert verdict["figures"]["placebo_p_value"] == (3 + sum(value >= own for value in values)) / 7
+    assert "in 2 requests" in verdict["words"]
+    capsys.readouterr()
     assert main(["placebo", "blind"]) == 1
     assert "metadata.placebo_of" in capsys.readouterr().err
     assert main(["placebo", "edge-placebo-1"]) == 1
@@ -141,5 +149,5 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
         # From outside its objective may be named only where O9_ALLOWED_IMPORTS says so.
         for name, body, code in (("none", b"{}", 422), ("none", b'{"runs": 0}', 422), ("ghost", b"{}", 404)):
             assert requests.send(f"/optimizations/{name}/placebo", "POST", body=body)[0] == code
-        assert len(store.placebos("none").run_ids) == 4
+        assert len(store.placebos("none").run_ids) == 6
         assert store.placebos("blind").run_ids == {}

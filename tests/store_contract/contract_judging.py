@@ -178,13 +178,14 @@ class JudgingContract:
         assert found is not None
         assert (found.number, found.code, found.checks) == (4, "c2", '["x"]')
 
-    def test_looks_at_held_out_data_are_counted_over_a_family(self, open_store: OpenStore) -> None:
+    def test_looks_count_by_objective_whatever_the_family_is_called(self, open_store: OpenStore) -> None:
         store = open_store()
-        fence = at_work(store, "a", total_steps=2).fence
+        fence = at_work(store, "a", total_steps=2, metadata={"objective": "trend"}).fence
         store.write(CommitStep("a", fence, 0, [trial(0, family="f", returns=(0.1, 0.2)), trial(1, family="f")], {}))
-        assert (store.looks("f", "a"), store.look_of("a", 0)) == (0, 0)
+        assert store.look("a", 0) is None
         kept = KeepHoldOut("a", fence, 0, (0.3, 0.4), dates=(0.0, 86_400.0))
-        assert [store.write(kept) for _ in range(2)] == [1, 1]  # the answer was lost on its way
+        for _ in range(2):  # the answer was lost on its way
+            store.write(kept)
         found = store.trial("a", 0)
         assert found is not None
         assert (found.returns, found.hold_out_returns, found.hold_out_dates) == (
@@ -192,23 +193,28 @@ class JudgingContract:
             (0.3, 0.4),
             (0.0, 86_400.0),
         )
-        assert store.write(CountLook("a", 1)) == 0  # it has no hold-out
-        for name, family, hold_out, look in (
-            ("b", "f", (0.3, 0.5), 2),
-            ("c", "f", (0.3, 0.4), 1),
-            ("d", "g", (0.3, 0.4), 1),
+        assert store.write(CountLook("a", 1)) is None  # it has no hold-out
+        # b: the periods overlap; c: the same series is no new look; d: they do not overlap; e: without dates they may.
+        for name, family, hold_out, dates, count in (
+            ("b", "f", (0.3, 0.5), (86_400.0, 2e6), 2),
+            ("c", "anything-new", (0.3, 0.4), (0.0, 86_400.0), 2),
+            ("d", "anything-new", (0.3, 0.6), (3e6, 4e6), 1),
+            ("e", "", (0.3, 0.7), None, 4),
         ):
-            fence = at_work(store, name).fence
-            given = trial(0, family=family, returns=(0.1, 0.2), hold_out_returns=hold_out)
+            fence = at_work(store, name, metadata={"objective": "trend"}).fence
+            given = trial(0, family=family, returns=(0.1, 0.2), hold_out_returns=hold_out, hold_out_dates=dates)
             store.write(CommitStep(name, fence, 0, [given], {}))
-            assert store.looks(family, name) == (2 if name == "c" else 1 if name == "b" else 0)
-            assert [store.write(CountLook(name, 0)) for _ in range(2)] == [look, look]
-        assert [store.looks(family, "") for family in ("f", "g")] == [2, 1]
-        assert [store.look_of(name, 0) for name in "abcd"] == [1, 2, 1, 1]
-        for name in ("e", "f"):  # without a family each counts alone
+            looks = [store.write(CountLook(name, 0)) for _ in range(2)]
+            assert [each.count for each in looks if each] == [count, count]
+        looks = [store.look(name, 0) for name in "abcd"]
+        assert [each.count for each in looks if each] == [3, 3, 3, 2]
+        for name, family, count in (("g", "f", 1), ("h", "f", 2), ("i", "", 1), ("j", "", 1)):  # without an objective
             fence = at_work(store, name).fence
-            store.write(CommitStep(name, fence, 0, [trial(0, returns=(0.1,), hold_out_returns=(0.2,))], {}))
-            assert store.write(CountLook(name, 0)) == 1
+            given = trial(0, family=family, returns=(0.1,), hold_out_returns=(0.2 + count,))
+            store.write(CommitStep(name, fence, 0, [given], {}))
+            look = store.write(CountLook(name, 0))
+            assert look is not None
+            assert look.count == count
 
 
 def assert_families_are_true(store: Store, optimization_ids: Iterable[str]) -> None:

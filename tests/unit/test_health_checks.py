@@ -398,7 +398,8 @@ def test_what_a_family_has_seen_of_a_hold_out_is_counted_and_cut_away() -> None:
     """a holds out behind two periods; b was valued on three, c held out behind one."""
     data = {("a", 0): (0.1, 0.2), ("b", 0): (0.3, 0.4, 0.5), ("b", 1): (0.1, 0.2, 0.6), ("c", 0): (0.7,)}
     packed = {key: pack_returns(values) for key, values in data.items()}
-    found = FamilyTrials({"completed": 4}, packed, True, searches=frozenset({("", "random")}), cut=frozenset("ac"))
+    found = FamilyTrials({"completed": 4}, packed, True, cut=frozenset("ac"))
+    found = replace(found, searches=dict.fromkeys("abc", ("", "random")))
     best = trial(0, returns=(0.1, 0.2), family="f")
     family = family_of(best, "a", found, is_cut=True)
     assert (family.series, family.judged, family.seen) == (
@@ -409,6 +410,15 @@ def test_what_a_family_has_seen_of_a_hold_out_is_counted_and_cut_away() -> None:
     assert not family.adaptive
     later = family_of(trial(0, returns=data["b", 0], family="f"), "b", found)
     assert (later.series, later.judged, later.seen) == ([packed["b", 0], packed["b", 1]], 0, 0)
+    after = replace(found, started={("b", 1): "2026-02-01"}, searches={**found.searches, "c": ("", "tpe")})
+    assert [family_of(best, "a", after, is_cut=True, looked_at=at).seen for at in (None, "2026-01", "2026-03")] == [
+        2,
+        1,
+        2,
+    ]
+    assert family_of(best, "a", after, is_cut=True, looked_at="2026-01").adaptive
+    after = replace(after, started=dict.fromkeys(after.returns, "2026-02-01"))
+    assert not family_of(best, "a", after, is_cut=True, looked_at="2026-01").adaptive
     gone = family_of(best, "a", replace(found, pruned=PrunedTrials(5)), is_cut=True)
     assert (gone.seen, gone.adaptive) == (7, True)  # nobody knows any more how they were found, and on what
 

@@ -97,7 +97,10 @@ async def change(
 
 
 async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> None:
-    """It and all that is recorded of it. Raises OptimizationStateError where the present state forbids it."""
+    """It, its placebo runs, and all that is recorded of them.
+
+    Raises OptimizationStateError where the present state forbids it.
+    """
     store = backend.store
     state = await existing(backend, optimization_id)
     if is_at_work(await _holding(store, optimization_id)) and not cancel:
@@ -106,6 +109,9 @@ async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> Non
         raise OptimizationStateError(f"to run after it: {', '.join(waiting[:10])}; cancel or delete those first")
     if await store.read_async(store.has_open_alert, optimization_id):
         raise OptimizationStateError(f"optimization {optimization_id!r} stays: {_WHY_KEPT[Because.OPEN_ALERT]}")
+    for run_id in (await store.read_async(store.placebos, optimization_id)).run_ids.values():
+        if await store.read_async(store.get, run_id) is not None:
+            await delete(backend, run_id, cancel=cancel)
     cancelled = ""
     if state.status not in ENDED:
         await (_cancel if cancel else _cancel_at_rest)(backend, optimization_id)

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from o9.health.grades import Placebo
+from o9.health.grades import Placebo, Verdict
+from o9.health.kept import kept_verdict
 from o9.health.placebo import placebo_of
 from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
 from o9.model.settings import settings
-from o9.model.states import ENDED
+from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
-from o9.store.core.column_types import pack_returns
+from o9.store.core.column_types import moment, pack_returns
 from o9.store.core.unit import Row
 from o9.store.optimizations.hold_outs import CountLook
 from o9.store.optimizations.provenance import Baseline, Repetition
@@ -43,7 +44,8 @@ class Family:
     pruned: what is left of those trials whose optimizations were pruned; `counts` has them.
     adaptive: one of the searches chose trials by their results; what is pruned may have done so.
     seen: how many trials were valued on periods that the best's hold-out has, or may have been: what is pruned may.
-    market_neutral: the best's optimization declares so. looks: how often a hold-out of the family was evaluated.
+    market_neutral: the best's optimization declares so.
+    looks: how often held-out data of its objective were looked at, over periods that overlap.
     placebo: what came of the same search on data without an edge.
     """
 
@@ -127,7 +129,7 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         state=state,
         trials=trials,
         best=best,
-        family=_family(store, state, best) if best else None,
+        family=_family(store, state, trials, best) if best else None,
         transitions=transitions,
         steps=frozenset(figures) | frozenset(trial.step for trial in trials),
         holding=holding,
@@ -151,30 +153,69 @@ def read_best(store: Store, state: OptimizationState) -> tuple[Sequence[Trial], 
     return trials, store.trial(state.optimization_id, found.number)
 
 
-def _family(store: Store, state: OptimizationState, best: Trial) -> Family:
+def _family(store: Store, state: OptimizationState, trials: Sequence[Trial], best: Trial) -> Family:
     name = state.optimization_id
-    found = store.family_trials(best.family, name)
-    if best.hold_out_returns is not None and not store.look_of(name, best.number):
-        store.write(CountLook(name, best.number))
-    placebos, maximize = list(store.placebos(name).values.values()), direction_of(state) == "maximize"
-    return replace(
-        family_of(best, name, found, store.baseline(name), is_cut=state.metadata.get("hold_out") is not None),
+    look = None
+    if best.hold_out_returns is not None:
+        look = store.look(name, best.number) or store.write(CountLook(name, best.number))
+    family = family_of(
+        best, name, store.family_trials(best.family, name), store.baseline(name),
+        is_cut=state.metadata.get("hold_out") is not None,
+        # Another search may have seen the same series before this one was made.
+        looked_at=max(look.at, moment(state.completed_at or state.updated_at)) if look else None,
+    )  # fmt: skip
+    family = replace(
+        family,
         market_neutral=state.metadata.get("market_neutral") is True,
-        looks=max(1, store.looks(best.family, name)),
-        placebo=None if best.value is None else placebo_of(best.value, placebos, maximize=maximize),
+        looks=look.count if look else 1,
+        placebo=_placebo(store, state, trials, best, family),
+    )
+    return family if look is None else _as_judged_before(family, kept_verdict(store, state))
+
+
+def _as_judged_before(family: Family, earlier: Verdict | None) -> Family:
+    """With no more trials before the look than an earlier verdict found: it is not known when pruned ones were made."""
+    if not family.pruned.count or earlier is None or earlier.figures["hold_out_seen"] is None:
+        return family
+    figures = earlier.figures
+    return replace(
+        family, seen=min(family.seen, figures["hold_out_seen"]), adaptive=family.adaptive and figures["adaptive"]
     )
 
 
+def _placebo(
+    store: Store, state: OptimizationState, trials: Sequence[Trial], best: Trial, family: Family
+) -> Placebo | None:
+    runs, maximize = store.placebos(state.optimization_id), direction_of(state) == "maximize"
+    found = None if best.value is None else placebo_of(best.value, list(runs.values.values()), maximize=maximize)
+    if found is None:
+        return None
+    own = sum(trial.state is not TrialState.INFEASIBLE for trial in trials)
+    others = max(0, sum(family.counts.values()) - own)
+    return replace(found, without_result=len(runs.values) - found.runs, requests=runs.requests, others=others)
+
+
 def family_of(
-    best: Trial, optimization_id: str, found: FamilyTrials, baseline: Baseline | None = None, *, is_cut: bool = False
+    best: Trial,
+    optimization_id: str,
+    found: FamilyTrials,
+    baseline: Baseline | None = None,
+    *,
+    is_cut: bool = False,
+    looked_at: str | None = None,
 ) -> Family:
     """With the place of the best's returns among them, which are added where the bound left them out.
 
     The best of a retry may be one that it took over: then it is the same series under its first owner's name. Series
     begin together, and end where the hold-out of their optimization begins: what goes on beyond the best's last period
     has seen its hold-out, and is cut there; what ends before is left out, and was tried. is_cut: the best's do.
+
+    looked_at: when its hold-out was seen, an ISO moment; None where it was not. A trial that began later had no part in
+    the choice: it is tested with the family, but it neither counts among those that have seen the hold-out nor makes
+    the search adaptive.
     """
-    taken, seen = _as_long(best, found, is_cut)
+    earlier = {key for key in found.returns if looked_at is None or (found.started.get(key) or "") <= looked_at}
+    taken, seen = _as_long(best, found, is_cut, earlier)
     series = list(taken.values())
     keys = list(taken)
     judged: int | None = None
@@ -186,13 +227,15 @@ def family_of(
             judged = next((place for place, one in enumerate(series) if one == own), len(series))
             series += [own] if judged == len(series) else []
     unknown = not found.searches or found.pruned.count > 0
-    adaptive = unknown or any(is_adaptive(*search) for search in found.searches)
+    adaptive = unknown or any(is_adaptive(*found.searches[name]) for name in {name for name, _ in earlier})
     family = Family(best.family, found.counts, series, judged, found.complete, baseline, found.pruned, adaptive)
     return replace(family, seen=seen)
 
 
-def _as_long(best: Trial, found: FamilyTrials, is_cut: bool) -> tuple[dict[tuple[str, int], bytes], int]:
-    """The series of `found` over the periods of the best, and how many trials have seen what it holds out."""
+def _as_long(
+    best: Trial, found: FamilyTrials, is_cut: bool, earlier: set[tuple[str, int]]
+) -> tuple[dict[tuple[str, int], bytes], int]:
+    """The series of `found` over the periods of the best, and how many `earlier` ones have seen what it holds out."""
     if best.returns is None:
         return found.returns, 0
     size = 8 * len(best.returns)
@@ -201,7 +244,7 @@ def _as_long(best: Trial, found: FamilyTrials, is_cut: bool) -> tuple[dict[tuple
     for key, packed in found.returns.items():
         if is_cut and len(packed) > size:
             taken[key] = packed[:size]
-            seen += 1
+            seen += key in earlier
         elif len(packed) == size or key[0] not in found.cut:
             taken[key] = packed
     return taken, seen

@@ -56,12 +56,17 @@ class Reason(str, Enum):
 class Placebo:
     """The same search on data without an edge. runs: with a result; as_good: of them, at least as good.
 
-    p_value: (1 + as_good + those without a result) / (1 + all).
+    p_value: (1 + as_good + without_result) / (1 + runs + without_result), over all runs that were ever queued.
+    requests: how often more runs were asked for. Asking again until p suits makes it too small.
+    others: trials of the family that other searches tried. p says nothing of the choice among those.
     """
 
     p_value: float
     runs: int
     as_good: int = 0
+    without_result: int = 0
+    requests: int = 1
+    others: int = 0
 
 
 @dataclass(frozen=True)

@@ -161,8 +161,21 @@ def _uncertain(figures: Figures) -> str:
 def _placebo(figures: Figures) -> str:
     if figures["placebo_p_value"] is None:
         return ""
-    runs, p = figures["placebo_runs"], figures["placebo_p_value"]
-    return f"Of {runs:,} placebo runs, {round(p * (runs + 1)) - 1:,} were at least as good (p = {p:.3f})."
+    p, as_good, without = (figures[name] for name in ("placebo_p_value", "placebo_as_good", "placebo_without_result"))
+    found = f"Of {figures['placebo_runs'] + without:,} placebo runs {as_good:,} were at least as good"
+    found += f", and {without:,} without a result count as such" if without else ""
+    return " ".join([f"{found} (p = {p:.3f}).", *placebo_limits(figures)])
+
+
+def placebo_limits(figures: Figures) -> list[str]:
+    """What the p-value of the placebo runs does not account for, in sentences."""
+    limits = []
+    if (requests := figures["placebo_requests"]) > 1:
+        limits.append(f"They were queued in {requests:,} requests: asking again until p suits makes it too small.")
+    if others := figures["placebo_others"]:
+        trials = "1 trial" if others == 1 else f"{others:,} trials"
+        limits.append(f"p is for this search alone; other searches of the family have {trials}, which it leaves out.")
+    return limits
 
 
 def _adaptive(_: Figures) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 
 from o9.lifecycle.submission import new_optimization, submit
 from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus
 from o9.model.validation import ID_LIMIT, NAME_LIMIT
 from o9.store.store import Store
@@ -44,18 +45,19 @@ async def submit_placebos(
         )
     _check(origin)
     known = (await store.read_async(store.placebos, optimization_id)).run_ids
+    asked_at = utc_now()
     found: list[OptimizationState] = []
     for number in range(1, runs + 1):
         state = await store.read_async(store.get, known[number]) if number in known else None
         if state is None and number not in known:  # one that was pruned has left its value
-            run = placebo(origin, number)
+            run = placebo(origin, number, asked_at)
             state = await submit(store, run, node=node, allowed_imports=allowed_imports, is_placebo=True)
         found += [state] if state is not None else []
     return found
 
 
-def placebo(origin: OptimizationState, number: int) -> OptimizationState:
-    """What is submitted as placebo run `number` of `origin`."""
+def placebo(origin: OptimizationState, number: int, asked_at: datetime) -> OptimizationState:
+    """What is submitted as placebo run `number` of `origin`; those of one request share its moment `asked_at`."""
     seed = hashlib.blake2b(f"{origin.metadata.get('seed')}/{number}".encode(), digest_size=4).digest()
     kept = {key: value for key, value in origin.metadata.items() if key not in _OF_THE_FIRST_ALONE}
     name, ending = origin.optimization_id, f"-placebo-{number}"
@@ -67,6 +69,8 @@ def placebo(origin: OptimizationState, number: int) -> OptimizationState:
             "name": f"{origin.name[: NAME_LIMIT - 20]} (placebo {number})",
             "optimization_type": origin.optimization_type,
             "priority": OptimizationPriority.LOW,
+            "created_at": asked_at,
+            "updated_at": asked_at,
             "total_steps": origin.total_steps,
             "parameters": origin.parameters,
             "metadata": kept

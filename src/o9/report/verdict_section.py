@@ -15,6 +15,7 @@ from o9.health.grades import Forecast, Grade, Verdict
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_HOLD_OUT
 from o9.health.verdict_words import GRADES, forecast_sentence, interval, sharpe, unit
+from o9.health.wording import placebo_limits
 from o9.report import words
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
@@ -165,7 +166,7 @@ def _deciding(found: _Figures) -> Iterator[Ground]:
     yield _hold_out(found)
     if found["placebo_p_value"] is not None:
         runs = f"The same search, {found['placebo_runs']:,} times on data without an edge"
-        reading = f"{runs}: at most {PLACEBO_LEVEL:g} is asked for."
+        reading = " ".join([f"{runs}: at most {PLACEBO_LEVEL:g} is asked for.", *placebo_limits(found.of)])
         yield Ground("Placebo runs", f"p = {found['placebo_p_value']:.3f}", reading, True)
 
 

@@ -42,6 +42,7 @@ from o9.store.core.group_commit import GroupCommit
 from o9.store.core.unit import Operation, Row
 from o9.store.optimizations import health_reports as reports
 from o9.store.optimizations import hold_outs, intents, outputs, placebos, provenance, pruning, queries
+from o9.store.optimizations.hold_outs import Look
 from o9.store.optimizations.placebos import PlaceboRuns
 from o9.store.optimizations.provenance import Baseline, Repetition
 from o9.store.optimizations.pruning import Outlook
@@ -213,13 +214,9 @@ class Store:
         """Counts by state over all optimizations, and the returns up to a bound; costs the same at any size."""
         return self._read(families.family_trials, family, optimization_id)
 
-    def looks(self, family: str, optimization_id: str) -> int:
-        """How often held-out data of a family were looked at, over all optimizations; without a name, in this one."""
-        return self._read(hold_outs.looks, family, optimization_id)
-
-    def look_of(self, optimization_id: str, number: int) -> int:
-        """The number of the look at this trial's hold-out in its family; 0 where nobody has looked."""
-        return self._read(hold_outs.look_of, optimization_id, number)
+    def look(self, optimization_id: str, number: int) -> Look | None:
+        """The look at this trial's hold-out, and how many there are at periods that overlap; None before the first."""
+        return self._read(hold_outs.look, optimization_id, number)
 
     def placebos(self, optimization_id: str) -> PlaceboRuns:
         """The same search as its own, on data whose edge was destroyed."""

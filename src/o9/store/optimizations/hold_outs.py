@@ -1,29 +1,32 @@
-"""Held-out data: what the best of an optimization earned on them, and how often anybody in a family has looked.
+"""Held-out data: what the best of an optimization earned on them, and how often anybody has looked at such data.
 
-Contract. A look is a series of returns of a family on held-out data that nobody in the family has seen before. It is
-counted before it is shown, over all optimizations, and never forgotten, whatever is pruned. The same series again (a
-retry, a report made once more, a search that found the same) is no new look, for it tells nothing new. Without a family
-an optimization counts alone.
+Contract. A look is a series of returns on held-out data that nobody has seen before. It is counted before it is shown,
+over all optimizations of the same objective, whatever family their trials name, and never forgotten, whatever is
+pruned. Looks count together where their periods overlap; where the dates of one are not known, they may. The same
+series again (a retry, a report made once more, a search that found the same) is no new look, for it tells nothing new.
+A strategy that evaluates by itself has no objective: its looks count by the family, without one by the optimization.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from o9.store.core.base import table_of
-from o9.store.core.column_types import pack_returns
-from o9.store.core.unit import Row, UnitOfWork
-from o9.store.optimizations.calendars import keep_calendar
+from o9.store.core.column_types import pack_returns, unpack_returns
+from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.optimizations.calendars import CALENDAR, keep_calendar
 from o9.store.optimizations.commit_step import held
 from o9.store.schema import statistics as aggregate_tables
 from o9.store.statistics.families import BASELINE, RETURNS, TRIAL
 
 LOOK = table_of(aggregate_tables.HoldOutLook)
+REAL_BYTES = 8  # of one date in a calendar
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ class KeepHoldOut:
     def targets(self) -> tuple[str, ...]:
         return (self.optimization_id,)
 
-    def apply(self, unit: UnitOfWork) -> int:
-        """The number of the look in its family, from 1 on."""
+    def apply(self, unit: UnitOfWork) -> None:
         held(unit, self.optimization_id, self.fence)
         kept = {
             "hold_out": pack_returns(self.returns),
@@ -56,7 +58,7 @@ class KeepHoldOut:
             base = BASELINE.c.optimization_id == self.optimization_id
             unit.connection.execute(update(BASELINE).where(base).values(hold_out=pack_returns(self.baseline)))
         unit.change(self.optimization_id, "amended")
-        return _count_look(unit, self.optimization_id, self.number)
+        _count_look(unit, self.optimization_id, self.number)
 
 
 @dataclass(frozen=True)
@@ -68,52 +70,91 @@ class CountLook:
 
     targets: tuple[str, ...] = ()
 
-    def apply(self, unit: UnitOfWork) -> int:
-        """The number of the look in its family, from 1 on; 0 where the trial has no hold-out."""
+    def apply(self, unit: UnitOfWork) -> Look | None:
         unit.flush()
-        return _count_look(unit, self.optimization_id, self.number)
+        _count_look(unit, self.optimization_id, self.number)
+        unit.flush()
+        return look(unit.connection, self.optimization_id, self.number)
 
 
-def looks(connection: Connection, family: str, optimization_id: str) -> int:
-    """How many series on held-out data anybody has seen in `family`; without a name, in `optimization_id` alone."""
-    return _counted(connection, _key(family, optimization_id))
+@dataclass(frozen=True)
+class Look:
+    """`at`: when the series was first seen. `count`: all looks at periods that overlap with it, this one included."""
+
+    at: str
+    count: int
 
 
-def look_of(connection: Connection, optimization_id: str, number: int) -> int:
-    """The number of the look at the hold-out of this trial, in its family; 0 where nobody has looked."""
-    found = _seen(connection, optimization_id, number)
-    return 0 if found is None else int(connection.execute(_number_of(*found)).scalar() or 0)
+def look(connection: Connection, optimization_id: str, number: int) -> Look | None:
+    """The look at the hold-out of this trial; None where it has none, or nobody has looked yet."""
+    seen = _seen(connection, optimization_id, number)
+    if seen is None:
+        return None
+    looks = connection.execute(_LOOKS, {"owner": seen.owner}).all()
+    own = next((each for each in looks if each.digest == seen.digest), None)
+    if own is None:
+        return None
+    return Look(own.at, sum(each is own or _overlap(seen.period, _period(each)) for each in looks))
 
 
-def _count_look(unit: UnitOfWork, optimization_id: str, number: int) -> int:
-    found = _seen(unit.connection, optimization_id, number)
-    if found is None:
-        return 0
-    if known := unit.connection.execute(_number_of(*found)).scalar():
-        return int(known)
-    family, digest = found
-    row: Row = {"family": family, "digest": digest, "look": _counted(unit.connection, family) + 1}
-    unit.connection.execute(insert(LOOK).values(row | {"seen_by": optimization_id, "trial": number, "at": unit.now}))
-    return int(row["look"])
+@dataclass(frozen=True)
+class _Seen:
+    """What is seen: whose look at it counts, the digest of the returns, and the first and the last date, if known."""
+
+    owner: str
+    digest: str
+    period: tuple[float, float] | None
 
 
-def _seen(connection: Connection, optimization_id: str, number: int) -> tuple[str, str] | None:
-    """Whose look at it counts, and the digest of what is seen."""
-    key = (TRIAL.c.optimization_id == optimization_id, TRIAL.c.number == number)
-    same = (RETURNS.c.optimization_id == TRIAL.c.optimization_id) & (RETURNS.c.number == TRIAL.c.number)
-    row = connection.execute(select(TRIAL.c.family, RETURNS.c.hold_out).join(RETURNS, same).where(*key)).first()
+def _count_look(unit: UnitOfWork, optimization_id: str, number: int) -> None:
+    seen = _seen(unit.connection, optimization_id, number)
+    if seen is None:
+        return
+    before = select(func.count()).select_from(LOOK).where(LOOK.c.family == seen.owner)
+    row = {
+        "family": seen.owner, "digest": seen.digest, "look": unit.connection.execute(before).scalar_one() + 1,
+        "seen_by": optimization_id, "trial": number, "at": unit.now,
+    }  # fmt: skip
+    unit.insert(LOOK, row, ignore_known=True)
+
+
+def _seen(connection: Connection, optimization_id: str, number: int) -> _Seen | None:
+    row = connection.execute(_HOLD_OUT, {"target": optimization_id, "number": number}).first()
     if row is None or row.hold_out is None:
         return None
-    return _key(row.family, optimization_id), hashlib.blake2b(row.hold_out, digest_size=16).hexdigest()
+    objective = json.loads(row.metadata).get("objective")
+    owner = objective if isinstance(objective, str) else row.family or f"optimization {optimization_id}"
+    return _Seen(owner, hashlib.blake2b(row.hold_out, digest_size=16).hexdigest(), _period(row))
 
 
-def _counted(connection: Connection, family: str) -> int:
-    return int(connection.execute(select(func.count()).select_from(LOOK).where(LOOK.c.family == family)).scalar_one())
+def _period(row: Any) -> tuple[float, float] | None:
+    return (unpack_returns(row.first)[0], unpack_returns(row.last)[0]) if row.first else None
 
 
-def _number_of(family: str, digest: str) -> Select[Any]:
-    return select(LOOK.c.look).where(LOOK.c.family == family, LOOK.c.digest == digest)
+def _overlap(one: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
+    return one is None or other is None or (one[0] <= other[1] and other[0] <= one[1])
 
 
-def _key(family: str, optimization_id: str) -> str:
-    return family or f"optimization {optimization_id}"
+_DATES = CALENDAR.c.data
+_FIRST_AND_LAST = (
+    func.substr(_DATES, 1, REAL_BYTES).label("first"),
+    func.substr(_DATES, func.length(_DATES) - REAL_BYTES + 1, REAL_BYTES).label("last"),
+)
+_CALENDAR_OF_IT = (CALENDAR.c.optimization_id == RETURNS.c.optimization_id) & (
+    CALENDAR.c.digest == RETURNS.c.hold_out_calendar
+)
+_HOLD_OUT = (
+    select(TRIAL.c.family, RETURNS.c.hold_out, OPTIMIZATION.c.metadata, *_FIRST_AND_LAST)
+    .select_from(TRIAL)
+    .join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == TRIAL.c.optimization_id)
+    .join(RETURNS, (RETURNS.c.optimization_id == TRIAL.c.optimization_id) & (RETURNS.c.number == TRIAL.c.number))
+    .outerjoin(CALENDAR, _CALENDAR_OF_IT)
+    .where(TRIAL.c.optimization_id == bindparam("target"), TRIAL.c.number == bindparam("number"))
+)
+_LOOKS = (
+    select(LOOK.c.digest, LOOK.c.at, *_FIRST_AND_LAST)
+    .select_from(LOOK)
+    .outerjoin(RETURNS, (RETURNS.c.optimization_id == LOOK.c.seen_by) & (RETURNS.c.number == LOOK.c.trial))
+    .outerjoin(CALENDAR, _CALENDAR_OF_IT)
+    .where(LOOK.c.family == bindparam("owner"))
+)

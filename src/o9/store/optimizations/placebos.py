@@ -1,7 +1,8 @@
 """Placebo runs: the same search as another's, on data whose edge was destroyed.
 
 Contract. Which run is whose is recorded in the transaction that creates it, so that none is run twice. What its best
-reached is kept when it has ended, and stays when the run is pruned; with the optimization it goes.
+reached is kept when it has ended, and stays when the run is pruned, as long as its optimization is there. A run whose
+optimization is pruned stays a placebo run until it is pruned, too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Connection, literal, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, select, update
 
 from o9.model.optimization import OptimizationState
 from o9.store.core.base import table_of
@@ -64,10 +65,14 @@ class KeepPlacebo:
 
 @dataclass(frozen=True)
 class PlaceboRuns:
-    """By number: the runs' ids, and what each reached; None for one that has not ended, or without a best."""
+    """By number: the runs' ids, and what each reached; None for one that has not ended, or without a best.
+
+    requests: how often more of them were asked for, as far as the runs are not pruned; 1 at least where there are any.
+    """
 
     run_ids: dict[int, str]
     values: dict[int, float | None]
+    requests: int = 0
 
     @property
     def finished(self) -> list[float]:
@@ -76,10 +81,35 @@ class PlaceboRuns:
 
 
 def placebos(connection: Connection, optimization_id: str) -> PlaceboRuns:
-    rows = connection.execute(select(PLACEBO).where(PLACEBO.c.optimization_id == optimization_id)).all()
-    return PlaceboRuns({row.number: row.run_id for row in rows}, {row.number: row.value for row in rows})
+    joined = PLACEBO.outerjoin(OPTIMIZATION, OPTIMIZATION.c.optimization_id == PLACEBO.c.run_id)
+    runs = select(PLACEBO.c.number, PLACEBO.c.run_id, PLACEBO.c.value, OPTIMIZATION.c.created_at).select_from(joined)
+    rows = connection.execute(
+        runs.where(PLACEBO.c.optimization_id == optimization_id, PLACEBO.c.run_id != optimization_id)
+    ).all()
+    requests = len({row.created_at for row in rows if row.created_at is not None})  # those of one request share it
+    return PlaceboRuns(
+        {row.number: row.run_id for row in rows},
+        {row.number: row.value for row in rows},
+        max(requests, 1) if rows else 0,
+    )
+
+
+def release_placebos(unit: UnitOfWork, optimization_id: str) -> None:
+    """Before an optimization is pruned: its runs stay placebo runs, of nobody, and go with the rest of each run."""
+    unit.run(_RELEASE, {"target": optimization_id})
 
 
 def is_placebo() -> ColumnElement[bool]:
     """Whether a row of `optimization` is a placebo run."""
-    return select(literal(1)).where(PLACEBO.c.run_id == OPTIMIZATION.c.optimization_id).exists()
+    return select(literal_column("1")).where(PLACEBO.c.run_id == OPTIMIZATION.c.optimization_id).exists()
+
+
+# A row of nobody has its own run for its optimization, so that the id of the pruned one is free again.
+_RELEASE = (
+    update(PLACEBO)
+    .where(
+        PLACEBO.c.optimization_id == bindparam("target"),
+        PLACEBO.c.run_id.in_(select(OPTIMIZATION.c.optimization_id)),
+    )
+    .values(optimization_id=PLACEBO.c.run_id)
+)

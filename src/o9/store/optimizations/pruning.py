@@ -45,6 +45,7 @@ from o9.store.core.base import metadata, table_of
 from o9.store.core.column_types import to_json
 from o9.store.core.unit import OPTIMIZATION, UnitOfWork
 from o9.store.optimizations.commit_step import CHECKPOINT
+from o9.store.optimizations.placebos import release_placebos
 from o9.store.optimizations.prefect_runs import ATTEMPT, PREFECT_RUN, PRUNED
 from o9.store.optimizations.transitions import DEPENDENCY, TRANSITION, existing
 from o9.store.schema import alerts as alert_tables
@@ -172,6 +173,7 @@ class Prune:
         """Delete what belongs to it, a piece at a time; whether all of it is gone. Marks it where something is left."""
         dialect = unit.connection.dialect.name
         unit.run(_DECISIONS, {"target": name})
+        release_placebos(unit, name)
         for table in owned():
             while True:
                 count = self._trials(unit, name) if table is TRIAL else _rows(unit, table, name, dialect)

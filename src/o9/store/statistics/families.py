@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, bindparam, func, literal, select, true, tuple_, update
 
@@ -57,7 +57,9 @@ class FamilyTrials:
     `FAMILY_LOOKED_AT` trials, it is not `complete`: it has the first ones by optimization and number, chosen without a
     look at their values; `counts` has them all, those too that are pruned.
 
-    searches: strategy and sampler, as their metadata name them ("" for none), of the optimizations that `returns` has.
+    started: when each trial of `returns` began, ISO 8601 in UTC; None where that is not known.
+    searches: by id, strategy and sampler, as their metadata name them ("" for none), of the optimizations that
+        `returns` has.
     cut: those of these optimizations whose returns end where `metadata.hold_out` begins.
     """
 
@@ -65,7 +67,8 @@ class FamilyTrials:
     returns: dict[tuple[str, int], bytes]
     complete: bool
     pruned: PrunedTrials = NOTHING_PRUNED
-    searches: frozenset[tuple[str, str]] = frozenset()
+    started: Mapping[tuple[str, int], str | None] = field(default_factory=dict)
+    searches: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     cut: frozenset[str] = frozenset()
 
 
@@ -154,21 +157,21 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
     own = (*completed, TRIAL.c.attempt != INHERITED)
     joined = TRIAL.join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
     # Sizes first, so that no more is ever read than the bound allows.
-    sizes = select(*key, func.length(RETURNS.c.data)).select_from(joined).where(*own, near).order_by(*key)
-    wanted: set[tuple[str, int]] = set()
+    sizes = select(*key, TRIAL.c.started_at, func.length(RETURNS.c.data)).select_from(joined).where(*own, near)
+    wanted: dict[tuple[str, int], str | None] = {}
     size, last, complete = 0, ("", -1), edge is None
-    for name, number, length in connection.execute(sizes.limit(FAMILY_SERIES + 1)):
+    for name, number, started, length in connection.execute(sizes.order_by(*key).limit(FAMILY_SERIES + 1)):
         size += length
         if len(wanted) == FAMILY_SERIES or size > FAMILY_BYTES:
             complete = False
             break
         last = (name, number)
-        wanted.add(last)
+        wanted[last] = started
     data = select(*key, RETURNS.c.data).select_from(joined).where(*own, tuple_(*key) <= tuple_(*map(literal, last)))
     found = connection.execute(data.order_by(*key)) if wanted else ()
     kept = {(name, number): packed for name, number, packed in found if (name, number) in wanted}
     searches, cut = _searches(connection, {name for name, _ in wanted})
-    return FamilyTrials(counts, kept, complete, pruned, searches, cut)
+    return FamilyTrials(counts, kept, complete, pruned, wanted, searches, cut)
 
 
 def count_pruned_trials(
@@ -196,12 +199,12 @@ def count_pruned_trials(
         unit.run(_COUNT_PRUNED, each)
 
 
-def _searches(connection: Connection, optimization_ids: set[str]) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+def _searches(connection: Connection, optimization_ids: set[str]) -> tuple[dict[str, tuple[str, str]], frozenset[str]]:
     asked = select(OPTIMIZATION.c.optimization_id, OPTIMIZATION.c.metadata)
     asked = asked.where(OPTIMIZATION.c.optimization_id.in_(optimization_ids))
     rows = connection.execute(asked).all() if optimization_ids else []
     found = {str(row.optimization_id): json.loads(row.metadata) for row in rows}
-    searches = frozenset((str(each.get("strategy", "")), str(each.get("sampler", ""))) for each in found.values())
+    searches = {name: (str(each.get("strategy", "")), str(each.get("sampler", ""))) for name, each in found.items()}
     return searches, frozenset(name for name, each in found.items() if each.get("hold_out") is not None)
 
 
