@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from o9.blocks.store import current_store
 from o9.flows.process import run_begins
+from o9.flows.run_view import show_result
 from o9.flows.scheduled import SCHEDULED, progress_shown
 from o9.health.check_round import LIMIT, check_round
 from o9.health.check_round_report import markdown, table
 from o9.health.checker import checker_for
+from o9.model.optimization import OptimizationHealthReport
+from o9.model.states import ENDED
+from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -38,5 +43,17 @@ async def check_health(limit: int = LIMIT) -> dict[str, Any]:
     await progress(1.0)
     await acreate_table_artifact(table(done), key="o9-health", description="What was checked, the worst first")
     await acreate_markdown_artifact(markdown(done), key="o9-health-summary", description="O9: health")
+    await _show_results(store, done.reports)
     logger.info("%d checked: %s", len(done.reports), done.by_status())
     return done.figures()
+
+
+async def _show_results(store: Store, reports: list[OptimizationHealthReport]) -> None:
+    """What has ended has a verdict now: the result in Prefect gets it."""
+    for report in reports:
+        state = await store.read_async(store.get, report.optimization_id)
+        if state is None or state.status not in ENDED:
+            continue
+        holding = await store.read_async(store.holding, report.optimization_id)
+        if holding is not None and holding.prefect_run_id:
+            await show_result(store, report.optimization_id, UUID(holding.prefect_run_id))

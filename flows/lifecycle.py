@@ -34,6 +34,7 @@ from o9.blocks.store import current_store
 from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
 from o9.flows.membership import join_store
 from o9.flows.process import run_begins
+from o9.flows.run_view import RunView, show_result
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import new_optimization
 from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED
@@ -63,9 +64,13 @@ async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
     keep its lease for ever."""
     await mirror_flow_state(flow, flow_run, state)
     live = _ends_here(flow_run.id)
-    if live is not None and state.is_crashed():
-        claimed = live.work.claimed
+    if live is None:
+        return
+    claimed = live.work.claimed
+    if state.is_crashed():
         await live.work.store.write_async(AbandonClaim(claimed.optimization_id, claimed.fence, live.work.node))
+    else:  # a process of its own: nothing else is held up while the result is judged
+        await show_result(live.work.store, claimed.optimization_id, flow_run.id, judge=True)
 
 
 def _ends_here(flow_run_id: Any) -> LiveRun | None:
@@ -107,6 +112,9 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
         watchdog = Watchdog(asyncio.get_running_loop(), give_up_seconds=settings().lease_seconds)
         watchdog.start()
     name, following, results = attempt.claimed.optimization_id, Continuation.GO_ON, None
+    logger.info("optimization %s, attempt %d", name, attempt.claimed.attempt)
+    view = RunView(attempt.store, name, flow_run, by_prefect=live is None)
+    view.start()
     with bound(optimization=name, attempt=attempt.claimed.attempt):
         try:
             prepared = await prepare(name)
@@ -137,8 +145,10 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
                 await asyncio.wait({hearing})
                 await asyncio.to_thread(watchdog.stop)
             await attempt.close()
-    if following not in (Continuation.DONE, Continuation.TIME_OUT):  # for the others Prefect calls no hook
-        _ends_here(flow_run.id)
+            await view.close()
+    has_hook = following in (Continuation.DONE, Continuation.TIME_OUT)
+    if not has_hook and _ends_here(flow_run.id) is not None:
+        await show_result(attempt.store, name, flow_run.id)
     if following is Continuation.REPLACED:
         return await _taken_from(attempt)
     if following is Continuation.PAUSE and may_be_suspended(flow_run):

@@ -93,6 +93,8 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
         )
     logger.info("attempt %d of %s: from step %d of %d", attempt.claimed.attempt, state.name, state.completed_steps,
                 state.total_steps)  # fmt: skip
+    for warning in state.warnings:
+        logger.warning("%s", warning)
     holding = await attempt.read(store.holding, optimization_id)
     assert holding is not None
     # It may have died between its last step and its end; and what somebody wanted since the claim needs no step.
@@ -122,6 +124,10 @@ async def run_step(optimization_id: str, step: int) -> str:
             if not again and attempt.strategy.kind == "steps":
                 await _keep(attempt, state, attempt.strategy.interrupted())
             return interrupted.following.value
+    if result.trials and all(trial.state is TrialState.FAILED for trial in result.trials):
+        why = (result.trials[0].error or "no error is kept").partition("\n")[0]
+        level = logging.WARNING if len(result.trials) > 1 else logging.INFO  # one trial may be bad luck
+        logger.log(level, "step %d: no trial succeeded, %d failed; the first: %s", step, len(result.trials), why)
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
     done = done or is_hopeless(attempt.streak, state.metadata)
     return continuation(acknowledged.intent, stopping=attempt.stopping, done=done).value

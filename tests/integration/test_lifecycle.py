@@ -81,7 +81,7 @@ async def test_prefects_own_database_tells_the_same_story(
     [flow_run_id] = {row["run_id"] for row in rows if row["run_kind"] == "flow"}
 
     flow_run = await prefect.read_flow_run(flow_run_id)
-    assert (flow_run.name, flow_run.state_name) == ("a attempt 1", "Completed")
+    assert (flow_run.name, flow_run.state_name) == (f"{new('a').name} · a", "Completed")
     assert flow_run.parameters == {"optimization_id": "a"}
     theirs = await prefect.read_flow_run_states(flow_run_id)
     assert [described(state) for state in theirs] == [recorded(row) for row in rows if row["run_kind"] == "flow"]

@@ -24,6 +24,8 @@ from prefect.flow_engine import run_flow_async
 from o9.aggregator.suspended_runs import SuspendedRuns
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.process import running_beside
+from o9.flows.run_artifacts import run_name, run_tags
+from o9.flows.run_view import show_result
 from o9.mirror.recorder import record_state
 from o9.mirror.run_registry import RUNS, Tracked
 from o9.mirror.spooling_writer import writer_of
@@ -91,6 +93,7 @@ class Dispatcher:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._allowed: deque[Claimed] = deque()
         self._running: dict[str, _Running] = {}
+        self._showing: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._cursor = 0
@@ -129,6 +132,8 @@ class Dispatcher:
             for name, running in self._running.items():
                 logger.warning("left the flow run of %s behind: it waits for Prefect, or its code does not end", name)
                 running.task.cancel()
+        if self._showing:
+            await asyncio.wait(self._showing, timeout=STOP_GRACE_SECONDS)
         await self._disconnect()
 
     async def _all_ended(self, seconds: float) -> bool:
@@ -273,6 +278,13 @@ class Dispatcher:
             if (running := self._running.get(name)) is not None and running.flow_run_id == flow_run.id:
                 del self._running[name]
             self.wake()
+            self._show_result(name, flow_run)
+
+    def _show_result(self, name: str, flow_run: FlowRun) -> None:
+        """Beside everything else: the slot is free already."""
+        showing = asyncio.create_task(show_result(self._store, name, flow_run.id), name=f"o9-result-{name}")
+        self._showing.add(showing)
+        showing.add_done_callback(self._showing.discard)
 
     async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
         """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
@@ -284,6 +296,9 @@ class Dispatcher:
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None
         client = self._client
+        state = await self._store.read_async(self._store.get, claimed.optimization_id)
+        assert state is not None
+        again = f" · attempt {claimed.attempt}" if claimed.attempt > 1 else ""
         refusals = (httpx.HTTPStatusError, httpx.TransportError, PrefectException)
 
         def refused(error: Exception, failures: int) -> None:
@@ -296,9 +311,9 @@ class Dispatcher:
         return await retried(
             lambda: client.create_flow_run(
                 optimization_lifecycle,
-                name=f"{claimed.optimization_id} attempt {claimed.attempt}",
+                name=run_name(state) + again,
                 parameters={"optimization_id": claimed.optimization_id},
-                tags=["o9"],
+                tags=run_tags(state),
             ),
             refusals,
             Backoff(CREATION_PAUSE_SECONDS, CREATION_PAUSE_SECONDS),

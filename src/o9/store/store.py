@@ -194,6 +194,14 @@ class Store:
         """The ledger in the order of numbers, from the one behind `after`; without returns."""
         return self._read(queries.trials, optimization_id, after, limit)
 
+    def best_trials(self, optimization_id: str, direction: str, *, limit: int) -> Trials:
+        """The best first."""
+        return self._read(queries.best_trials, optimization_id, direction, limit)
+
+    def failed_trials(self, optimization_id: str, *, limit: int) -> Trials:
+        """The first ones that failed."""
+        return self._read(queries.failed_trials, optimization_id, limit)
+
     def trial(self, optimization_id: str, number: int) -> Trial | None:
         """One trial with its returns."""
         return self._read(queries.trial_with_returns, optimization_id, number)

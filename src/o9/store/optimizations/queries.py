@@ -148,6 +148,22 @@ def trials(connection: Connection, optimization_id: str, after: int, limit: int 
     return [row_to_trial(row) for row in _rows(connection, statement)]
 
 
+def best_trials(connection: Connection, optimization_id: str, direction: str, limit: int) -> list[Trial]:
+    """The best first, of equals the first one; without returns."""
+    mine = TRIAL.c.optimization_id == optimization_id, TRIAL.c.state == TrialState.COMPLETED.value
+    value = TRIAL.c.value.asc() if direction == "minimize" else TRIAL.c.value.desc()
+    statement = select(TRIAL).where(*mine, TRIAL.c.value.is_not(None)).order_by(value, TRIAL.c.number).limit(limit)
+    return [row_to_trial(row) for row in _rows(connection, statement)]
+
+
+def failed_trials(connection: Connection, optimization_id: str, limit: int) -> list[Trial]:
+    """The first ones, in the order of numbers."""
+    mine = TRIAL.c.optimization_id == optimization_id, TRIAL.c.state == TrialState.FAILED.value
+    return [
+        row_to_trial(row) for row in _rows(connection, select(TRIAL).where(*mine).order_by(TRIAL.c.number).limit(limit))
+    ]
+
+
 def trial_with_returns(connection: Connection, optimization_id: str, number: int) -> Trial | None:
     def one(table: Table) -> Mapping[Any, Any] | None:
         key = (table.c.optimization_id == optimization_id) & (table.c.number == number)

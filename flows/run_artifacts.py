@@ -1,0 +1,97 @@
+"""What Prefect shows of an optimization's run, as text and tables: name, tags, best trials, result. Pure.
+
+Contract. What others wrote (names, errors, parameters) is escaped, so that it is never taken for Markdown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from o9.health.grades import Verdict
+from o9.health.verdict_words import markdown as verdict_markdown
+from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.trial import Trial
+from o9.report import words
+from o9.report.headline import performance_figures
+
+PARAMETERS_SHOWN = 12
+KEY_LENGTH = 80
+
+
+def run_name(state: OptimizationState) -> str:
+    """`Momentum on S&P 500 · momentum-7f3a`"""
+    return f"{state.name} · {state.optimization_id}"
+
+
+def run_tags(state: OptimizationState) -> list[str]:
+    """`o9`, `type:…`, `strategy:…`: what runs can be filtered by."""
+    return ["o9", f"type:{state.optimization_type.value}", f"strategy:{strategy_of(state.metadata)}"]
+
+
+def artifact_key(state: OptimizationState) -> str:
+    """The key under which the results of one name are versions of each other: `o9-momentum-on-s-p-500`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", state.name.lower()).strip("-")
+    return f"o9-{slug or hashlib.sha256(state.name.encode()).hexdigest()[:8]}"[:KEY_LENGTH].rstrip("-")
+
+
+def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """One row for each trial, in the order given."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))[:PARAMETERS_SHOWN]
+    return [
+        {
+            "trial": trial.number,
+            "value": words.number(trial.value),
+            **{name: words.value_of(trial.parameters[name]) if name in trial.parameters else "" for name in names},
+            "seconds": round(trial.duration_seconds, 3),
+        }
+        for trial in trials
+    ]
+
+
+def result_markdown(
+    state: OptimizationState,
+    *,
+    counts: Mapping[str, int],
+    failed: Sequence[Trial],
+    verdict: Verdict | None,
+) -> str:
+    """The best, its parameters, the baseline, the verdict with its reason, and what failed.
+
+    failed: the first trials that failed, of as many as `counts` says.
+    """
+    value = state.current_performance if state.optimized_parameters else None
+    lines = [f"# {_plain(state.name)}", "", f"`{state.optimization_id}` is **{state.status.value}**.", ""]
+    if verdict is not None:
+        lines += [verdict_markdown(verdict), ""]
+    elif value is not None:
+        lines += [f"Not judged yet: `o9 health {state.optimization_id}` judges it.", ""]
+    figures = performance_figures(state, value, counts, state.results.get("best_metrics", {}))
+    lines += ["| | | |", "| --- | --- | --- |"]
+    lines += [f"| {_plain(each.title)} | **{_plain(each.value)}** | {_plain(each.note)} |" for each in figures]
+    if state.optimized_parameters:
+        lines += ["", "## Best parameters", "", "| parameter | value |", "| --- | --- |"]
+        lines += [
+            f"| {_plain(name)} | {_plain(words.value_of(chosen))} |"
+            for name, chosen in state.optimized_parameters.items()
+        ]
+    for title, entries in (("Issues", state.issues), ("Warnings", state.warnings)):
+        if entries:
+            lines += ["", f"## {title}", "", *(f"- {_plain(str(entry))}" for entry in entries)]
+    if failed:
+        lines += ["", "## Failed trials", ""]
+        lines += [f"- trial {trial.number}: {_plain(_first_line(trial.error))}" for trial in failed]
+        if (more := counts.get("failed", 0) - len(failed)) > 0:
+            lines.append(f"- and {more:,} more: `o9 trials {state.optimization_id}`")
+    lines += ["", f"The whole report, with charts: `o9 report {state.optimization_id}`"]
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(error: str | None) -> str:
+    return (error or "no error is kept").partition("\n")[0][:300]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))

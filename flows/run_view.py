@@ -1,0 +1,153 @@
+"""Keeps what Prefect shows of an optimization's run: its name and tags, progress, best trials, and its result.
+
+Contract. None of it is on a step's critical path, and none of it can fail the optimization: what Prefect does not take
+is logged. Progress and trials are written every SHOW_SECONDS at most; a run that ends before that shows its result
+alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+
+from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
+from o9.health.checker import checker_for
+from o9.health.kept import kept_verdict
+from o9.lifecycle.effect import direction_of
+from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.optimization import OptimizationState
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+SHOW_SECONDS = 4.0
+CLOSE_SECONDS = 10.0
+TRIALS_SHOWN = 10
+FAILED_SHOWN = 5
+
+
+class RunView:
+    """Of one attempt, in the event loop of its flow. `by_prefect`: Prefect named the run, which gets its name here."""
+
+    def __init__(self, store: Store, optimization_id: str, flow_run: FlowRun, *, by_prefect: bool) -> None:
+        self._store = store
+        self._optimization_id = optimization_id
+        self._flow_run = flow_run
+        self._named = not by_prefect
+        self._shown: tuple[Any, ...] | None = None
+        self._artifacts: dict[str, UUID] | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        boundary = ErrorBoundary(logger, "showing progress in Prefect")
+        looking = periodic(self._look, SHOW_SECONDS, boundary, at_once=not self._named)
+        self._looking = asyncio.create_task(looking, name=f"o9-view-{self._optimization_id}")
+
+    async def close(self) -> None:
+        """Show how far it came, where progress was shown at all."""
+        await cancelled(self._looking)
+        if self._artifacts is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._look()
+        except Exception as error:  # noqa: BLE001 - whatever Prefect or the store answers
+            logger.warning("the last progress of %s is not shown in Prefect: %r", self._optimization_id, error)
+
+    async def _look(self) -> None:
+        state = await self._store.read_async(self._store.get, self._optimization_id)
+        if state is None:
+            return
+        async with get_client() as client:
+            if not self._named:
+                tags = sorted({*self._flow_run.tags, *run_tags(state)})
+                await client.update_flow_run(self._flow_run.id, name=run_name(state), tags=tags)
+                self._named = True
+                return
+            reached = (state.completed_steps, state.progress, state.optimized_parameters)
+            if reached != self._shown and not _is_placebo(state):
+                await self._show(client, state)
+                self._shown = reached
+
+    async def _show(self, client: PrefectClient, state: OptimizationState) -> None:
+        if self._artifacts is None:
+            self._artifacts = await _artifacts_of(client, self._flow_run.id)
+        steps = f"{state.completed_steps} of {state.total_steps or '?'} steps"
+        progress = ArtifactCreate(type="progress", data=round(100.0 * state.progress, 1), description=steps)
+        await _put(client, progress, self._flow_run.id, self._artifacts)
+        trials = await self._store.read_async(_trials_artifact, self._store, state)
+        if trials is not None:
+            await _put(client, trials, self._flow_run.id, self._artifacts)
+
+
+async def show_result(store: Store, optimization_id: str, flow_run_id: UUID, *, judge: bool = False) -> None:
+    """The result, and the best trials, as artifacts of the flow run, in the place of earlier ones. Raises nothing.
+
+    judge: check the result before, by the record alone; brings numpy and scipy into the process.
+    """
+    try:
+        if judge:
+            await checker_for(store).check_optimization_health(optimization_id)
+        async with asyncio.timeout(CLOSE_SECONDS):
+            artifacts = await store.read_async(_result_artifacts, store, optimization_id)
+            if artifacts:
+                async with get_client() as client:
+                    known = await _artifacts_of(client, flow_run_id)
+                    for artifact in artifacts:
+                        await _put(client, artifact, flow_run_id, known)
+    except Exception as error:  # noqa: BLE001 - whatever Prefect or the store answers
+        logger.warning("the result of %s is not shown in Prefect: %r", optimization_id, error)
+
+
+async def _artifacts_of(client: PrefectClient, flow_run_id: UUID) -> dict[str, UUID]:
+    """Those that the flow run has, by type: it has one of each."""
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    return {str(found.type): found.id for found in await client.read_artifacts(artifact_filter=mine)}
+
+
+async def _put(client: PrefectClient, artifact: ArtifactCreate, flow_run_id: UUID, known: dict[str, UUID]) -> None:
+    kind = str(artifact.type)
+    if kind in known:
+        await client.update_artifact(known[kind], ArtifactUpdate(data=artifact.data, description=artifact.description))
+    else:
+        made = await client.create_artifact(artifact.model_copy(update={"flow_run_id": flow_run_id}))
+        known[kind] = made.id
+
+
+def _trials_artifact(store: Store, state: OptimizationState) -> ArtifactCreate | None:
+    """Blocks. None where no trial has succeeded."""
+    best = store.best_trials(state.optimization_id, direction_of(state), limit=TRIALS_SHOWN)
+    if not best:
+        return None
+    key, table = f"{artifact_key(state)}-trials", json.dumps(trials_table(best))
+    return ArtifactCreate(type="table", key=key, data=table, description=f"The best trials of {run_name(state)}")
+
+
+def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate]:
+    """Blocks. Empty where there is nothing to show."""
+    state = store.get(optimization_id)
+    if state is None or _is_placebo(state):
+        return []
+    text = result_markdown(
+        state,
+        counts=store.trial_counts(optimization_id),
+        failed=store.failed_trials(optimization_id, limit=FAILED_SHOWN),
+        verdict=kept_verdict(store, state),
+    )
+    result = ArtifactCreate(
+        type="markdown", key=artifact_key(state), data=text, description=f"The result of {run_name(state)}"
+    )
+    trials = _trials_artifact(store, state)
+    return [result] if trials is None else [result, trials]
+
+
+def _is_placebo(state: OptimizationState) -> bool:
+    return "placebo_of" in state.metadata

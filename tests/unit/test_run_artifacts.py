@@ -1,0 +1,48 @@
+"""The result of a run as Markdown and tables; what others wrote is never markup."""
+
+from __future__ import annotations
+
+from o9_testing import new
+
+from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, trials_table
+from o9.health.grades import Grade, Reason, Verdict
+from o9.model.states import OptimizationStatus, TrialState
+from o9.model.trial import Trial
+
+
+def trial(number: int, value: float | None, **parameters: object) -> Trial:
+    state = TrialState.FAILED if value is None else TrialState.COMPLETED
+    error = "ValueError: <b>bad</b>\n  File …" if value is None else None
+    return Trial(number, 0, state, parameters, value, error=error)
+
+
+def test_names_and_keys() -> None:
+    state = new("id-1", name="Momentum on S&P 500")
+    assert run_name(state) == "Momentum on S&P 500 · id-1"
+    assert artifact_key(state) == "o9-momentum-on-s-p-500"
+    assert artifact_key(new("id-2", name="动量")) != artifact_key(new("id-3", name="均值"))
+
+
+def test_the_table_has_a_column_for_each_parameter() -> None:
+    rows = trials_table([trial(3, 1.5, fast=5, slow=20), trial(1, 1.25, fast=7)])
+    assert [(row["trial"], row["value"], row["fast"], row["slow"]) for row in rows] == [
+        (3, "1.5000", "5", "20"), (1, "1.2500", "7", ""),
+    ]  # fmt: skip
+
+
+def test_the_result_has_the_best_the_verdict_and_what_failed() -> None:
+    state = new("a", name="*Bold*", baseline_performance=0.5)
+    state.status = OptimizationStatus.COMPLETED
+    state.current_performance, state.optimized_parameters = 1.5, {"fast|slow": 3}
+    verdict = Verdict(Grade.UNPROVEN, Reason.NO_RETURNS, "no returns are kept", "It gave no returns.")
+    text = result_markdown(state, counts={"completed": 5, "failed": 7}, failed=[trial(2, None)], verdict=verdict)
+    assert "# \\*Bold\\*" in text
+    assert "UNPROVEN" in text
+    assert "| fast\\|slow | 3 |" in text
+    assert "- trial 2: ValueError: \\<b\\>bad\\</b\\>" in text
+    assert "- and 6 more" in text
+
+
+def test_what_has_no_result_says_so() -> None:
+    text = result_markdown(new("a"), counts={}, failed=[], verdict=None)
+    assert "nothing has succeeded yet" in text
