@@ -118,7 +118,8 @@ class Raw:
             "optimization_id": f"optimization-{number // GROUPS:06d}", "title": f"drawdown {number % GROUPS}",
             "message": "the drawdown is larger than it was in any year of the test",
             "metadata": '{"evidence":{"drawdown":0.231,"limit":0.2},"remedy":"look at its positions"}', "at": at,
-            "told_at": at, "is_first": 1, "starts_at": at, "latest": name, "last_told_at": at, "times": 1,
+            "notified_at": at, "is_first": 1, "starts_at": at, "latest": name, "last_notified_at": at,
+            "notifications": 1,
             "labels": f'{{"title":"drawdown {number % GROUPS}","level":"warning","optimization":"{number // GROUPS}"}}',
             "expected_end": 0, "began": number // AT_ONCE, "changed": number // AT_ONCE, "is_open": 1,
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Makes `store-REVISION.db` at the present schema; run once for each released schema, and never again.
+"""Makes `store-REVISION.db` at the present schema; run for each new revision, and never again once that is released.
 
 python tests/data/make_store.py
 """
@@ -65,7 +65,7 @@ def fill(store: Store) -> None:
     store.write(Transition("broken", S.FAILED, Cause.HOOK, issue="no trial succeeded"))
     at_work(store, "名字-🚀", name="双均线")
     store.write(Transition("名字-🚀", S.PAUSED, Cause.PERSON, "by ann"))
-    put(store, "waiting")
+    put(store, "waiting", metadata={"series": "nightly", "scheduled_at": "2026-01-02T03:04:05Z"})
     tell(store)
     store.write(ExpectNode("node-2", {"host": "東京"}))
     store.write(Publish("done", "node-1", {"regime": "慢"}))

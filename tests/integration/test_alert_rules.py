@@ -291,7 +291,7 @@ async def test_a_judge_that_dies_between_telling_and_writing_down(
     await judge.look()
     await watch()
     assert told(store) == [("failed", "a", False), ("failed", "b", False)]
-    assert [row["times"] for row in store.alerts.page()] == [1, 1]
+    assert [row["notifications"] for row in store.alerts.page()] == [1, 1]
 
 
 async def test_one_node_judges_and_another_takes_over_when_it_stops(

@@ -397,7 +397,7 @@ async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(
 
     def episode() -> tuple[Any, ...]:
         (found,) = system.store.alerts.open_episodes()
-        return found.alert_id, found.starts_at[11:16], found.last_told_at[11:16], found.times
+        return found.alert_id, found.starts_at[11:16], found.last_notified_at[11:16], found.notifications
 
     await system.send_alert(first)
     for at, expected in (

@@ -7,21 +7,26 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from contract_steps import assert_counts_are_true, put, status_of, trial
+from sqlalchemy import Connection, create_engine, inspect, select, text
 
+from o9.model.errors import OptimizationStoreError
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store.alerts.outbox import BeginTry
+from o9.store.core import engine
 from o9.store.core.base import metadata
 from o9.store.core.column_types import pack_returns
-from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE, run
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.provenance import Baseline
 from o9.store.optimizations.transitions import Cause, Transition
@@ -34,10 +39,9 @@ DATA = Path(__file__).parent.parent / "data"
 
 @pytest.mark.parametrize("database", ["new_store_url", "new_postgres_url"])
 def test_a_new_database_is_what_the_tables_say(database: str, request: pytest.FixtureRequest) -> None:
-    with Store(request.getfixturevalue(database)) as store, store._engine.connect() as connection:
+    with Store(request.getfixturevalue(database)) as store:
         assert store.schema() == HEAD
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
-        assert compare_metadata(context, metadata) == []
+        assert differences(store) == []
 
 
 def test_every_schema_has_its_file() -> None:
@@ -45,10 +49,18 @@ def test_every_schema_has_its_file() -> None:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> None:
-    path = shutil.copy(DATA / f"store-{revision}.db", tmp_path / "store.db")
-    with Store(str(path)) as store:
+@pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
+def test_a_store_of_every_schema_opens_and_reads_back(
+    database: str, revision: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(shutil.copy(file_of(revision), tmp_path / "store.db"))
+    if database == "PostgreSQL":
+        url = request.getfixturevalue("new_postgres_url")
+        Store(url).close()
+        copy_rows(file_of(revision), url)
+    with Store(url) as store:
         assert store.schema() == HEAD
+        assert differences(store) == []
         assert store.check() == []
         statuses = {s.optimization_id: s.status for s in store.list().items}
         assert statuses == {"done": S.COMPLETED, "broken": S.FAILED, "waiting": S.CREATED, "名字-🚀": S.PAUSED}
@@ -65,29 +77,26 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         whole = store.trial("done", 0)
         assert whole is not None
         assert (whole.returns, whole.periods_per_year) == ((0.01, -0.02, 5e-324), 252.0)
-        dated = revision >= "0010"
-        assert whole.dates == ((0.0, 86_400.0, 172_800.0) if dated else None)
-        printed = [{"step": 0, "number": 0, "trial": 0, "text": "慢\n", "cut": 3}]
-        assert store.outputs("done") == (printed if dated else [])
-        assert (store.look("done", 0) is not None) == (revision >= "0011")
-        judged = revision >= "0004"
-        assert whole.hold_out_returns == ((0.03, -0.01) if judged else None)
-        assert store.baseline("done") == (Baseline(pack_returns((0.0, 0.0, 0.01)), None) if judged else None)
-        searched = '{"fast":{}}' if revision >= "0007" else ""
-        assert store.provenance("done") == ([Ran(1, "crossover", "c1", "prices-2022", searched)] if judged else [])
+        assert whole.dates == (0.0, 86_400.0, 172_800.0)
+        assert store.outputs("done") == [{"step": 0, "number": 0, "trial": 0, "text": "慢\n", "cut": 3}]
+        assert store.look("done", 0) is not None
+        assert whole.hold_out_returns == (0.03, -0.01)
+        assert store.baseline("done") == Baseline(pack_returns((0.0, 0.0, 0.01)), None)
+        assert store.provenance("done") == [Ran(1, "crossover", "c1", "prices-2022", '{"fast":{}}')]
         tried = store.family_trials("prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
-        assert_alerts_read_back(store, there=revision >= "0005")
-        expected = {name: row["info"] for name, row in store.gathering().expected.items()}
-        assert expected == ({"node-2": {"host": "東京"}} if revision >= "0009" else {})
+        assert_alerts_read_back(store)
+        assert {name: row["info"] for name, row in store.gathering().expected.items()} == {"node-2": {"host": "東京"}}
         published = [(row["optimization_id"], row["node"], row["update"]) for row in store.published(0).changes]
-        assert published == ([("done", "node-1", {"regime": "慢"})] if revision >= "0009" else [])
-        rules = revision >= "0006"
-        assert store.alerts.rule_standings() == ({("slow", "done"): '{"phase":"pending"}'} if rules else {})
-        assert store.alerts.read_up_to() == ({"transition": 7} if rules else {})
+        assert published == [("done", "node-1", {"regime": "慢"})]
+        assert store.alerts.rule_standings() == {("slow", "done"): '{"phase":"pending"}'}
+        assert store.alerts.read_up_to() == {"transition": 7}
         assert store.checkpoint("done") == {"step": 1, "rng": [0.1, 1e308]}
         assert [(row["name"], row["value"]) for row in store.metrics("done")] == [("best", 1.5), ("best", 1.5)]
         assert store.prefect_states("done")[0]["run_name"] == "fast-fox"
+        waiting = store.holding("waiting")
+        assert waiting is not None
+        assert (waiting.series, waiting.scheduled_at) == ("nightly", "2026-01-02T03:04:05.000000+00:00")
         claimed = store.write(Claim("node", 1, 60.0))
         assert claimed is not None
         assert claimed.optimization_id == "waiting"
@@ -99,10 +108,7 @@ def test_an_old_store_opens_and_reads_back(revision: str, tmp_path: Path) -> Non
         assert_counts_are_true(store)
 
 
-def assert_alerts_read_back(store: Store, *, there: bool) -> None:
-    if not there:
-        assert (store.alerts.page(), store.alerts.notifications(), store.alerts.groups()) == ([], [], {})
-        return
+def assert_alerts_read_back(store: Store) -> None:
     over, fires = store.alerts.page()
     assert (over["alert_id"], over["resolved_at"]) == ("over", "2026-01-01T01:00:00.000000+00:00")
     assert (fires["title"], fires["metadata"], fires["acknowledged_by"]) == (
@@ -119,6 +125,96 @@ def assert_alerts_read_back(store: Store, *, there: bool) -> None:
     again = store.write(BeginTry("log", "node", 60.0))
     assert isinstance(again, dict)
     assert (again["number"], again["firing"], again["labels"]) == (2, ["fires"], {"title": "慢"})
+
+
+@pytest.fixture(params=["store_url", "postgres_url"])
+def old_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store with one optimization, before a release whose schema has one column and one table more."""
+    url = str(request.getfixturevalue(request.param))
+    with Store(url) as store:
+        put(store, "a")
+    versions = tmp_path / "versions"
+    shutil.copytree(run.VERSIONS, versions)
+    (versions / "next.py").write_text(NEXT_REVISION)
+    monkeypatch.setattr(run, "VERSIONS", versions)
+    for module in (engine, run):
+        monkeypatch.setattr(module, "HEAD", "next")
+    monkeypatch.setattr(engine, "REVISIONS", (*REVISIONS, "next"))
+    return url
+
+
+NEXT_REVISION = f"""
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "next", "{HEAD}"
+
+def upgrade():
+    op.add_column("optimization", sa.Column("mood", sa.Text(), nullable=True))
+    op.create_table("weather", sa.Column("day", sa.Text(), primary_key=True))
+"""
+
+
+def test_an_old_store_is_upgraded_when_it_is_opened(old_store: str) -> None:
+    with Store(old_store) as store, store._engine.connect() as connection:
+        assert store.schema() == "next"
+        assert [s.optimization_id for s in store.list().items] == ["a"]
+        found = connection.execute(text("SELECT optimization_id, mood FROM optimization")).all()
+        assert [tuple(row) for row in found] == [("a", None)]
+        assert inspect(connection).has_table("weather")
+
+
+def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store: str) -> None:
+    with begin(old_store) as connection:
+        connection.execute(text("CREATE TABLE weather (id int)"))
+    with pytest.raises(OptimizationStoreError, match="weather"):
+        Store(old_store)
+    with begin(old_store) as connection:
+        assert engine.schema_revision(connection) == HEAD
+        assert "mood" not in {column["name"] for column in inspect(connection).get_columns("optimization")}
+        connection.execute(text("DROP TABLE weather"))
+    with Store(old_store) as store:
+        assert (store.schema(), len(store.list().items)) == ("next", 1)
+
+
+def test_a_newer_store_is_refused_and_left_alone(old_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(old_store).close()  # upgraded
+    for module in (engine, run):
+        monkeypatch.setattr(module, "HEAD", HEAD)
+    monkeypatch.setattr(engine, "REVISIONS", REVISIONS)
+    with pytest.raises(OptimizationStoreError, match="newer"):
+        Store(old_store)
+
+
+@contextmanager
+def begin(url: str) -> Iterator[Connection]:
+    """A transaction on a store that is not opened."""
+    database = create_engine(engine.parse_url(url))
+    with database.begin() as connection:
+        yield connection
+    database.dispose()
+
+
+def differences(store: Store) -> list[object]:
+    """Between the database and the tables."""
+    with store._engine.connect() as connection:
+        options = {"compare_type": True, "version_table": VERSION_TABLE}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
+def file_of(revision: str) -> Path:
+    return DATA / f"store-{revision}.db"
+
+
+def copy_rows(path: Path, url: str) -> None:
+    """Fill the new store at `url`, on PostgreSQL, with the rows of a SQLite file."""
+    with begin(str(path)) as reading, begin(url) as writing:
+        for table in metadata.sorted_tables:
+            if rows := [dict(row) for row in reading.execute(select(table)).mappings()]:
+                writing.execute(table.insert(), rows)
+                if table.autoincrement_column is not None and "id" in rows[0]:
+                    last = max(row["id"] for row in rows)
+                    writing.execute(text(f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), {last})"))
 
 
 def test_one_process_opens_many_new_stores_at_once(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_the_command_says_what_of_alerts_goes(
     asyncio.run(fill(store_url, tmp_path))
     with sqlite3.connect(store_url) as direct:
         for table, columns in {
-            "alert": ("at", "told_at", "resolved_at", "last_told_at"), "notice": ("at",), "alert_decision": ("at",),
-            "silence": ("ended_at",),
+            "alert": ("at", "notified_at", "resolved_at", "last_notified_at"), "notice": ("at",),
+            "alert_decision": ("at",), "silence": ("ended_at",),
         }.items():  # fmt: skip
             for column in columns:
                 direct.execute(f"UPDATE {table} SET {column} = '2026-01-01' WHERE {column} IS NOT NULL")

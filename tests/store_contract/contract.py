@@ -63,6 +63,7 @@ from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, Optimizatio
 from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.queries import Filter
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.queue.claims import Claim
 
@@ -319,6 +320,16 @@ class ReadingContract:
                 page = store.list(status=status, optimization_type=kind, limit=1, cursor=page.next_cursor)
             assert len({state.optimization_id for state in found}) == len(found) == expected
             assert all(status in (None, s.status) and kind in (None, s.optimization_type) for s in found)
+
+    def test_runs_of_a_series_are_found(self, open_store: OpenStore) -> None:
+        store = open_store()
+        put(store, "monday", metadata={"series": "nightly", "scheduled_at": "2026-01-05T02:00:00+02:00"})
+        put(store, "other")
+        assert [state.optimization_id for state in store.list(wanted=Filter(series="nightly")).items] == ["monday"]
+        assert store.list(wanted=Filter(series="weekly")).items == []
+        held = store.holding("monday")
+        assert held is not None
+        assert (held.series, held.scheduled_at) == ("nightly", "2026-01-05T00:00:00.000000+00:00")
 
     def test_a_page_refuses_what_is_no_page(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -44,7 +44,8 @@ class AlertContract(OutboxContract):
         for name in ("title", "message", "level", "optimization_id", "at"):
             assert whole[name] == getattr(told[1], name)
         assert whole["metadata"] == json.loads(told[1].metadata)
-        assert (whole["resolved_at"], whole["ends_at"], whole["acknowledged_at"], whole["times"]) == (None,) * 3 + (1,)
+        assert (whole["resolved_at"], whole["ends_at"], whole["acknowledged_at"]) == (None, None, None)
+        assert whole["notifications"] == 1
         seen: list[str] = []
         before = None
         while rows := store.alerts.page(limit=1, before=before):
@@ -65,7 +66,7 @@ class AlertContract(OutboxContract):
         began, same = Recorded("a", began=True, ended=False), Recorded("a", began=False, ended=False)
         assert store.write(RaiseAlerts([first, first])) == [began, same]
         assert open_store().write(RaiseAlerts([first])) == [same]
-        assert episode(store, "a").times == 1
+        assert episode(store, "a").notifications == 1
         assert tally(store) == {("begun", "warning"): 1, ("received", "warning"): 1}
         for name, value in (
             ("message", "x"),
@@ -88,7 +89,7 @@ class AlertContract(OutboxContract):
         store.write(RaiseAlerts([first]))
         assert store.last_change() == before
         store.write(RaiseAlerts([first._replace(at=at(60))]))
-        assert (episode(store, "a").times, episode(store, "a").last_told_at) == (2, at(60))
+        assert (episode(store, "a").notifications, episode(store, "a").last_notified_at) == (2, at(60))
         # Over, it cannot begin again under its id; who only says it once more hears what became of it.
         assert store.write(ResolveAlert("a", "ann"))
         assert store.write(RaiseAlerts([first])) == [Recorded("a", began=False, ended=False)]
@@ -106,7 +107,7 @@ class AlertContract(OutboxContract):
         assert began == Recorded("a", began=True, ended=False)
         assert joined[:2] == [Recorded("a", began=False, ended=False)] * 2
         whole = episode(store, "a")
-        assert (whole.starts_at, whole.times, whole.last_told_at) == (at(5), 3, at(20))
+        assert (whole.starts_at, whole.notifications, whole.last_notified_at) == (at(5), 3, at(20))
         assert (whole.message, whole.title) == (telling("c").message, "slow")
         assert ids(store.alerts.page()) == ["c", "a", "b", "z"]
         assert store.alerts.firing() == {"warning": 2}
@@ -115,7 +116,7 @@ class AlertContract(OutboxContract):
         for name in ("a", "b", "c"):
             row = store.alerts.get(name)
             assert row is not None
-            assert (row["episode"], row["resolved_by"], row["times"]) == ("a", "ann", 3)
+            assert (row["episode"], row["resolved_by"], row["notifications"]) == ("a", "ann", 3)
         assert store.alerts.firing() == {"warning": 1}
         assert store.write(RaiseAlerts([telling("d", 30)])) == [Recorded("d", began=True, ended=False)]
         assert store.alerts.get("c")["resolved_by"] == "ann"  # type: ignore[index]
@@ -164,7 +165,7 @@ class AlertContract(OutboxContract):
         assert (over.alert_id, over.resolved_at, over.resolved_by) == ("c", at(10), "o9:not_repeated")
         # Its source was only away: it is the same one, and goes on.
         assert store.write(RaiseAlerts([repeated("c", 900)])) == [Recorded("c", began=False, ended=False)]
-        assert (episode(store, "c").resolved_at, episode(store, "c").times) == (None, 2)
+        assert (episode(store, "c").resolved_at, episode(store, "c").notifications) == (None, 2)
         assert store.alerts.firing() == {"warning": 3}
         _let_pass(store, "c")
         assert store.write(RaiseAlerts([repeated("e", 900)._replace(fingerprint="c")])) == [Recorded("e", True, False)]

@@ -48,7 +48,8 @@ def episode(alert_id: str = "a-1", **fields: Any) -> Episode:
     standard: dict[str, Any] = {
         "alert_id": alert_id, "fingerprint": alert_id, "labels": json.dumps({"title": "Drawdown"}),
         "starts_at": moment(NOON - timedelta(hours=2)), "ends_at": None, "expected_end": 0,
-        "last_told_at": moment(NOON), "times": 1, "resolved_at": None, "resolved_by": None, "acknowledged_by": None,
+        "last_notified_at": moment(NOON), "notifications": 1, "resolved_at": None, "resolved_by": None,
+        "acknowledged_by": None,
         "began": 1, "changed": 1, "optimization_id": "opt-1", "level": "critical", "title": "Drawdown",
         "message": "it fell",
     }  # fmt: skip
@@ -208,7 +209,7 @@ def test_the_page_of_an_alert_has_everything() -> None:
     listed = Listed(
         episode(
             message="it fell\nby 12 %",
-            times=3,
+            notifications=3,
             acknowledged_by="ann",
             ends_at=moment(NOON + timedelta(hours=1)),
             expected_end=1,

@@ -145,6 +145,8 @@ _SHAPES: dict[str, Any] = {
     "market_neutral": {"type": "boolean"},
     "demonstration": {"type": "boolean"},
     "placebo_of": {"type": "string"},
+    "series": _text(NAME_LIMIT, _LINE),
+    "scheduled_at": _MOMENT,
     "max_attempts": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
     "after": {"type": "array", "items": {"type": "string"}},
     "retry_of": {"type": "string"},

@@ -259,6 +259,16 @@ def _moment(*, optional: bool = False) -> Check:
     return check
 
 
+def _iso_moment(field: str, value: Any) -> None:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise _wrong_type(field, "ISO 8601 text such as 2026-01-31T09:30:00+00:00", value) from None
+    if moment.tzinfo is None:
+        raise OptimizationValidationError(field, f"{value!r} has no offset from UTC; write 2026-01-31T09:30:00+00:00")
+    _moment()(field, moment)
+
+
 def _limits(field: str, value: Any) -> None:
     """A number for each name, or None: a limit that cannot be read would never be broken."""
     if value is None:
@@ -478,6 +488,8 @@ METADATA: dict[str, Key] = {
     "stop_after_failures": Key("failed trials in a row that end it early", _integer(1, COUNT_LIMIT, optional=True)),
     "max_attempts": Key("lives after a death", _integer(1, 1_000_000)),
     "after": Key("those that must complete before it is queued", _ids),
+    "series": Key("reserved: the recurring optimization that it is a run of", _text(NAME_LIMIT, required=True)),
+    "scheduled_at": Key("reserved: for when that run was scheduled", _iso_moment),
     "retry_of": Key("the one that ended and is run again", _check_id),
     "retry_from_step": Key("behind which step of that it begins", _integer(0, COUNT_LIMIT)),
     "placebo_of": Key("the one whose search it repeats on data without an edge", _check_id),

@@ -122,7 +122,7 @@ def ended_by_text(resolved_by: str) -> str:
     if resolved_by.startswith(_RULE):
         rule, _, why = resolved_by.removeprefix(_RULE).rpartition(":")
         return f"by the rule {rule}: {_text_of(Why, why)}"
-    known = next((each for each in EndedBy if resolved_by in each.stored_as), None)
+    known = next((each for each in EndedBy if each.value == resolved_by), None)
     return f"by {resolved_by}" if known is None else _ENDED_BY[known]
 
 

@@ -263,9 +263,11 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
     if metadata.get("link"):
         fact("link", shown(str(metadata["link"])))
     fact("since", _since(episode, now))
-    times = f"{episode.times} times" if episode.times > 1 else "once"
-    last = f", last {words.moment(datetime.fromisoformat(episode.last_told_at))}" if episode.times > 1 else ""
-    fact("raised", times + last)
+    if episode.notifications > 1:
+        last = words.moment(datetime.fromisoformat(episode.last_notified_at))
+        fact("raised", f"{episode.notifications} times, last {last}")
+    else:
+        fact("raised", "once")
     if over:
         fact("ended", _ended(episode, now))
     elif episode.ends_at and page.labels.get("rule"):

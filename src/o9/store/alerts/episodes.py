@@ -4,8 +4,9 @@ Contract. Each id under which an alert was received is kept, with its content, o
 is refused, and sent again it is the same alert. Alerts with equal labels (one fingerprint) that overlap in time are one
 episode, which fires until it is resolved, by whichever of its ids, or until its end. Each write that changes episodes
 is one change in the feed, of the kind `alert`, and they carry that change's id: the leader reads what is
-behind its cursor, by an index. Moments are kept as they were given, also those in the past and in the future; `told_at`
-is when the store heard of it. A batch costs the same number of statements at any size.
+behind its cursor, by an index. Moments are kept as they were given, also those in the past and in the future. How often
+and when the store was notified of an alert are `notifications`, `notified_at` and `last_notified_at`. A batch costs the
+same number of statements at any size.
 """
 
 from __future__ import annotations
@@ -53,20 +54,10 @@ class EndedBy(str, Enum):
     END_REACHED = "o9:end_reached"
     SOURCE = "o9:source"
 
-    @property
-    def stored_as(self) -> tuple[str, str]:
-        """Its code, and the text that releases before 0.1.0 wrote."""
-        return self.value, _ONCE_STORED[self]
 
-
-_ONCE_STORED = {
-    EndedBy.NOT_REPEATED: "nobody told of it again",
-    EndedBy.END_REACHED: "its end",
-    EndedBy.SOURCE: "who told it",
-}
 _STATE = (
-    "starts_at", "ends_at", "expected_end", "latest", "last_told_at", "times", "resolved_at", "resolved_by", "changed",
-    "is_open",
+    "starts_at", "ends_at", "expected_end", "latest", "last_notified_at", "notifications", "resolved_at", "resolved_by",
+    "changed", "is_open",
 )  # fmt: skip
 
 
@@ -203,7 +194,7 @@ class _Batch:
         if firing is None:
             row |= {
                 "episode": given.alert_id, "is_first": 1, "is_open": 1, "starts_at": given.at, "latest": given.alert_id,
-                "last_told_at": given.at, "times": 1,
+                "last_notified_at": given.at, "notifications": 1,
             }  # fmt: skip
             self._firing[given.fingerprint] = firing = row
             self._add("begun", given.level)
@@ -239,12 +230,12 @@ class _Batch:
                 )
         is_over = given.ends_at is not None and given.ends_at <= self._unit.now
         if firing is not None and firing["alert_id"] == known["episode"]:
-            known_so_far = firing["starts_at"] <= given.at <= firing["last_told_at"]
+            known_so_far = firing["starts_at"] <= given.at <= firing["last_notified_at"]
             if not known_so_far or given.ends_at is not None:
                 self._goes_on(firing, given, firing["latest"])
             return Recorded(firing["alert_id"], began=False, ended=self._ended(firing, given))
         over = self._new.get(known["episode"]) or known
-        if firing is None and not is_over and over["resolved_by"] in EndedBy.NOT_REPEATED.stored_as:
+        if firing is None and not is_over and over["resolved_by"] == EndedBy.NOT_REPEATED.value:
             self._revive(known["episode"], given)
         elif not is_over and over["resolved_at"] is not None and given.at > max(over["resolved_at"], known["at"]):
             return OptimizationConflictError(
@@ -263,10 +254,10 @@ class _Batch:
         self._add("begun", given.level)
 
     def _goes_on(self, firing: Row, given: NewAlert, latest: str) -> None:
-        firing["times"] += 1
+        firing["notifications"] += 1
         firing["latest"] = latest
         firing["starts_at"] = min(firing["starts_at"], given.at)
-        firing["last_told_at"] = max(firing["last_told_at"], given.at)
+        firing["last_notified_at"] = max(firing["last_notified_at"], given.at)
         firing["ends_at"], firing["expected_end"] = given.ends_at, given.expected_end
         self._touch(firing)
 
@@ -335,8 +326,9 @@ def _row(given: NewAlert, now: str) -> Row:
     return {
         "alert_id": given.alert_id, "episode": given.alert_id, "fingerprint": given.fingerprint, "labels": given.labels,
         "optimization_id": given.optimization_id, "level": given.level, "title": given.title, "message": given.message,
-        "metadata": given.metadata, "at": given.at, "told_at": now, "is_first": 0, "starts_at": None,
-        "ends_at": given.ends_at, "expected_end": given.expected_end, "latest": None, "last_told_at": None, "times": 0,
+        "metadata": given.metadata, "at": given.at, "notified_at": now, "is_first": 0, "starts_at": None,
+        "ends_at": given.ends_at, "expected_end": given.expected_end, "latest": None, "last_notified_at": None,
+        "notifications": 0,
         "resolved_at": None, "resolved_by": None, "acknowledged_at": None, "acknowledged_by": None, "began": 0,
         "changed": 0, "is_open": 0,
     }  # fmt: skip

@@ -131,8 +131,8 @@ def outlook(connection: Connection, before: str) -> PrunedAlerts:
 
 def _is_old(before: str) -> ColumnElement[bool]:
     """Of an episode that is over, or not the first nor the newest of one that fires; or left over from a prune."""
-    state, given = STATE_OF.c, ALERT.c.told_at < before
-    over = and_(state.resolved_at < before, state.last_told_at < before, state.is_open == 0, given)
+    state, given = STATE_OF.c, ALERT.c.notified_at < before
+    over = and_(state.resolved_at < before, state.last_notified_at < before, state.is_open == 0, given)
     more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, given)
     return or_(state.alert_id.is_(None), over, more)
 

@@ -30,8 +30,8 @@ class Episode(NamedTuple):
     starts_at: str
     ends_at: str | None
     expected_end: int
-    last_told_at: str
-    times: int
+    last_notified_at: str
+    notifications: int
     resolved_at: str | None
     resolved_by: str | None
     acknowledged_by: str | None
@@ -202,10 +202,10 @@ def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
 
 
 def _page() -> Select[Any]:
-    state = [STATE_OF.c[name] for name in ("resolved_at", "resolved_by", "acknowledged_at", "acknowledged_by", "times")]
-    given = [ALERT.c[name] for name in ("alert_id", "episode", "at", "told_at", *CONTENT)]
-    ends = STATE_OF.c.ends_at
-    return select(*given, ends, *state).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
+    names = ("ends_at", "resolved_at", "resolved_by", "acknowledged_at", "acknowledged_by", "notifications")
+    state = [STATE_OF.c[name] for name in names]
+    given = [ALERT.c[name] for name in ("alert_id", "episode", "at", "notified_at", *CONTENT)]
+    return select(*given, *state).join_from(ALERT, STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode)
 
 
 def _decoded(found: Mapping[Any, Any]) -> Row:

@@ -24,6 +24,7 @@ from o9.model.files import private
 from o9.model.settings import STORE_BLOCK
 from o9.model.urls import public_url
 from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+from o9.store.migrations.run import create_tables, run_migrations
 
 Durability = Literal["process", "power"]
 # Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that somebody hangs.
@@ -105,7 +106,7 @@ _one_migration = threading.Lock()  # Alembic keeps what it works on for the whol
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the schema to the newest revision. Two processes that open a new store at once take turns."""
+    """Make the tables of a new store, or bring those of an earlier revision up to date; two processes take turns."""
     with engine.connect() as connection:
         revision = _checked_revision(connection)
         if engine.dialect.name == "sqlite":
@@ -116,9 +117,10 @@ def upgrade(engine: Engine) -> None:
         with _as_long_as_it_takes(engine, driver), contextlib.closing(driver.cursor()) as cursor:
             try:
                 begin(engine, cursor, MIGRATION_SECONDS)
-                if _checked_revision(connection) != HEAD:
-                    from o9.store.migrations.run import run_migrations  # Alembic's import is paid only when needed
-
+                revision = _checked_revision(connection)
+                if revision is None:
+                    create_tables(connection)
+                elif revision != HEAD:
                     with _one_migration:
                         run_migrations(connection)
             except BaseException:

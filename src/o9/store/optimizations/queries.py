@@ -49,7 +49,7 @@ class Filter:
     """Which optimizations a page has: those that fit all that is given. `text` is part of a name or an id, in any case.
 
     `family` is what an optimization's trials count in, from its first trial on. `created_after` is an ISO moment.
-    `placebos`: placebo runs too.
+    `placebos`: placebo runs too. `series`: the runs of one recurring optimization.
     """
 
     status: OptimizationStatus | None = None
@@ -60,13 +60,15 @@ class Filter:
     text: str | None = None
     created_after: str | None = None
     placebos: bool = False
+    series: str | None = None
 
 
 @dataclass(frozen=True)
 class Holding:
     """What the store knows of an optimization beside its state: what is wanted, its attempt, and who holds it.
 
-    `unmet` of those that it is to run after have not completed yet.
+    `unmet` of those that it is to run after have not completed yet. `series` and `scheduled_at` (ISO 8601, UTC), from
+    the metadata, are reserved for recurring optimizations.
     """
 
     status: str
@@ -82,6 +84,8 @@ class Holding:
     lease_node: str | None
     prefect_run_id: str | None
     parked_run_id: str | None
+    series: str | None = None
+    scheduled_at: str | None = None
 
 
 _STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "running_since")]
@@ -104,7 +108,7 @@ def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None)
         raise OptimizationValidationError("limit", f"{limit} is not between 1 and {PAGE_LIMIT}")
     created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
     statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(limit + 1)
-    for column in ("status", "optimization_type", "priority", "strategy", "family"):
+    for column in ("status", "optimization_type", "priority", "strategy", "family", "series"):
         value = getattr(wanted, column)
         if value is not None:
             statement = statement.where(OPTIMIZATION.c[column] == getattr(value, "value", value))

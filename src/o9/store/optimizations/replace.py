@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o9.model.errors import OptimizationStateError
-from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store.core.column_types import state_to_row
 from o9.store.core.unit import Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
-from o9.store.optimizations.transitions import DEFAULT_MAX_ATTEMPTS, STATUSES, existing
+from o9.store.optimizations.transitions import STATUSES, existing, metadata_columns
 from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
 from o9.store.statistics.rollups import TALLY, TALLY_PRIORITY
 
@@ -57,8 +57,7 @@ class Replace:
         changes["content_hash"] = self.content
         if fields & SEARCH:  # the metadata and warnings that follow from it
             changes |= {name: new[name] for name in ("metadata", "warnings")}
-            changes["strategy"] = strategy_of(self.state.metadata)
-            changes["max_attempts"] = int(self.state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS))
+            changes |= metadata_columns(self.state.metadata)
         if "priority" in self.changed:
             levels = int(row["priority"]) - int(new["priority"])
             changes["queue_key"] = row["queue_key"] + levels * AGING_SECONDS_PER_PRIORITY

@@ -7,6 +7,7 @@ transition, the change and the counts in the same transaction.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -101,11 +102,9 @@ class Create:
             return _read_state(unit, state.optimization_id), False
         awaited = [self._awaited(unit, name) for name in self._after]
         unmet = [other for other in awaited if STATUSES[other["status"]] not in ENDED]
-        row = _DEFAULTS | state_to_row(state) | {
+        row = _DEFAULTS | state_to_row(state) | metadata_columns(state.metadata) | {
             "updated_at": unit.now,
             "content_hash": digest,
-            "strategy": strategy_of(state.metadata),
-            "max_attempts": int(state.metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS)),
             "intent": (Intent.HOLD if self.hold else Intent.RUN).value,
             "queue_key": queue_key(unit.now, state.priority),
             "unmet": len(unmet),
@@ -239,6 +238,17 @@ class RecordPrefectState:
         began = unit.connection.execute(select(func.min(TRANSITION.c.at)).where(mine)).scalar_one()
         move(unit, row, Transition(self.optimization_id, OptimizationStatus.RUNNING, self.source, node=self.node))
         unit.update(row, running_since=began, started_at=min(began, row["started_at"]))
+
+
+def metadata_columns(metadata: Mapping[str, Any]) -> Row:
+    """The columns that hold a key of the metadata, for queries."""
+    scheduled_at = metadata.get("scheduled_at")
+    return {
+        "strategy": strategy_of(metadata),
+        "max_attempts": int(metadata.get("max_attempts", DEFAULT_MAX_ATTEMPTS)),
+        "series": metadata.get("series"),
+        "scheduled_at": None if scheduled_at is None else moment(datetime.fromisoformat(scheduled_at)),
+    }
 
 
 def existing(unit: UnitOfWork, optimization_id: str) -> Row:

@@ -50,15 +50,15 @@ class AlertRow(Record, table=True):
     message: str
     metadata_json: str = Field("{}", sa_column=Column("metadata", Text, nullable=False))
     at: str
-    told_at: str
+    notified_at: str
     is_first: int = 0
     labels: str = "{}"
     starts_at: str | None = None
     ends_at: str | None = None
     expected_end: int = 0
     latest: str | None = None
-    last_told_at: str | None = None
-    times: int = 0
+    last_notified_at: str | None = None
+    notifications: int = 0
     resolved_at: str | None = None
     resolved_by: str | None = None
     acknowledged_at: str | None = None

@@ -48,6 +48,14 @@ class Optimization(Record, table=True):
             postgresql_where=text("completed_at IS NOT NULL"),
         ),
         Index(
+            "ix_optimization_series",
+            "series",
+            "created_at",
+            "optimization_id",
+            sqlite_where=text("series IS NOT NULL"),
+            postgresql_where=text("series IS NOT NULL"),
+        ),
+        Index(
             "ix_optimization_health_due",
             "completed_at",
             "optimization_id",
@@ -107,6 +115,8 @@ class Optimization(Record, table=True):
     waited_seconds: float | None = None
     family: str = ""
     health_due: int = 0
+    series: str | None = None  # reserved for recurring optimizations: whose run it is, and for when it was scheduled
+    scheduled_at: str | None = None
 
 
 class TransitionRow(Record, table=True):

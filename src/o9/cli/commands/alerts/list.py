@@ -101,7 +101,7 @@ def show_alert(url: str | None, alert_id: str, *, as_json: bool) -> int:
             raise OptimizationError(unknown_alert(store, alert_id))
         episode, metadata = store.alerts.episodes([row["episode"]])[row["episode"]]
         labels = json.loads(episode.labels)
-        since = min(row["told_at"], episode.starts_at)
+        since = min(row["notified_at"], episode.starts_at)
         listed = with_notifications(store, [episode])[0] if over_at(episode, now) is None else Listed(episode)
         page = Shown(
             listed=listed,
@@ -293,7 +293,7 @@ def _document(listed: Listed, now: datetime) -> dict[str, Any]:
         "resolved_at": over,
         "resolved_by": episode.resolved_by,
         "acknowledged_by": episode.acknowledged_by,
-        "count": episode.times,
+        "count": episode.notifications,
         "notified": None if over else [asdict(each) for each in notifications.notified],
         "suppressed": None if over else [dict(each) for each in notifications.held],
     }
