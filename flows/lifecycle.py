@@ -222,15 +222,15 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
     if not isinstance(claimed, Claimed):
         return claimed
     attempt = Attempt(store, claimed, node)
-    attempt.register(flow_run.id, by_prefect=True)
-    await _catch_up(attempt, flow_run)
+    live = attempt.live_run(flow_run.id, by_prefect=True)
+    RUNS.begin(live)
+    await _catch_up(attempt, live.run, flow_run)
     return attempt
 
 
-async def _catch_up(attempt: Attempt, flow_run: FlowRun) -> None:
+async def _catch_up(attempt: Attempt, run: Run, flow_run: FlowRun) -> None:
     """Record what Prefect said of the run before it was this attempt, and that it runs now."""
-    name = attempt.claimed.optimization_id
-    run = Run(str(flow_run.id), name, attempt.claimed.attempt)
+    name = run.optimization_id
     async with get_client() as client:
         states = sorted(await client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
     # What came before it was suspended is another attempt's, and moves this one no more.

@@ -210,7 +210,7 @@ async def _begin(words: _Words, flow: Any, flow_run: Any, writer: SpoolingWriter
         await writer.write(Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "begun", node))
     except OptimizationStateError as error:
         logger.debug("flow run %s was begun before, by another process: %s", flow_run.name, error)
-    RUNS.begin(run.run_id, LiveRun(watched, unrecorded=True))
+    RUNS.begin(LiveRun(run, node, watched, unrecorded=True))
     return watched
 
 

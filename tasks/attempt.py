@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from o9.lifecycle.effect import Best
 from o9.lifecycle.streak import Streak
-from o9.mirror.run_registry import RUNS, LiveRun, Tracked
+from o9.mirror.observed_state import Run
+from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
 from o9.model.loops import Backoff, retried
 from o9.model.optimization import OptimizationState
@@ -87,6 +88,7 @@ class Attempt:
     store: Store
     claimed: Claimed
     node: str
+    state: OptimizationState | None = None  # as of the last commit
     strategy: StepAttempt | CoroutineAttempt | None = None
     checkpoint: dict[str, Any] | None = None
     best: Best | None = None
@@ -110,17 +112,20 @@ class Attempt:
         """Whether the best is to be evaluated on periods held out, behind the last step."""
         return self.strategy is not None and self.strategy.kind == "steps" and self.strategy.holds_out
 
-    def register(self, flow_run_id: Any, *, by_prefect: bool = False) -> None:
-        """It is this flow run, whose states are recorded from now on."""
-        tracked = Tracked(self.store, self.claimed.optimization_id, self.claimed.attempt, self.node)
-        RUNS.begin(flow_run_id, LiveRun(self, tracked, by_prefect))
+    def live_run(self, flow_run_id: Any, *, by_prefect: bool = False) -> LiveRun:
+        """It is this flow run, whose states are recorded once it is in the registry of runs."""
+        run = Run(str(flow_run_id), self.claimed.optimization_id, self.claimed.attempt)
+        return LiveRun(run, self.node, self, self.store, by_prefect)
 
     async def write(self, operation: Operation[T]) -> T:
         """Durably. While the store is away, the attempt waits for it: what was computed is not to be lost."""
         return await patiently(lambda: self.store.write_async(operation), self.claimed.optimization_id)
 
     async def amend(self, **changes: Any) -> Acknowledged:
-        return await self.write(Amend(self.claimed.optimization_id, changes, fence=self.claimed.fence))
+        acknowledged = await self.write(Amend(self.claimed.optimization_id, changes, fence=self.claimed.fence))
+        for name, value in changes.items():
+            setattr(self.state, name, value)
+        return acknowledged
 
     async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await patiently(lambda: self.store.read_async(query, *args, **kwargs), self.claimed.optimization_id)

@@ -45,6 +45,7 @@ from o9.store.optimizations.placebos import KeepPlacebo
 from o9.store.optimizations.provenance import RecordProvenance
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.statistics.rankings import BEST_METRICS
+from o9.store.store import Store
 from o9.strategies.baseline import baseline_value
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
@@ -68,13 +69,12 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     """Make the strategy ready to go on behind the last committed step. Returns that step's number, and what follows."""
     attempt = _attempt()
     store = attempt.store
-    state = await attempt.read(_existing, attempt, optimization_id)
+    state, ledger, attempt.checkpoint = await attempt.read(_committed_so_far, store, optimization_id)
+    attempt.state = state
     attempt.strategy = create_strategy(state)
     attempt.meter = Meter(attempt.strategy)
     ran = await asyncio.to_thread(provenance_of, state, attempt.claimed.attempt)
     await attempt.write(RecordProvenance(optimization_id, ran))
-    ledger = await attempt.read(store.trials, optimization_id) if state.completed_steps else []
-    attempt.checkpoint = await attempt.read(store.checkpoint, optimization_id) if state.completed_steps else None
     attempt.best = best_of(ledger, direction_of(state)) or _reported_best(state)
     attempt.streak = streak_of(ledger)
     attempt.deadline = deadline_of(state)
@@ -83,7 +83,6 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
         await asyncio.to_thread(attempt.strategy.open, state, ledger)
     if state.total_steps == 0 and attempt.strategy.total_steps:
         await attempt.amend(total_steps=attempt.strategy.total_steps)
-        state.total_steps = attempt.strategy.total_steps
     if attempt.best is not None and not state.optimized_parameters:  # what a retry took over from another's ledger
         value = attempt.best.value
         await attempt.amend(
@@ -108,9 +107,10 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
 async def run_step(optimization_id: str, step: int) -> str:
     """Run and commit one step. Returns a Continuation's value."""
     attempt = _attempt()
+    state = attempt.state
+    assert state is not None
+    assert attempt.strategy is not None
     with bound(optimization=optimization_id, attempt=attempt.claimed.attempt, step=step):
-        state = await attempt.read(_existing, attempt, optimization_id)
-        assert attempt.strategy is not None
         try:
             if attempt.strategy.kind == "coroutine":
                 return (await _reported_step(attempt, attempt.strategy, state, step)).value
@@ -140,12 +140,12 @@ async def hold_out(optimization_id: str) -> str:
     Where that fails, the results say why, and the optimization completes without it.
     """
     attempt = _attempt()
-    store, strategy, best = attempt.store, attempt.strategy, attempt.best
+    store, state, strategy, best = attempt.store, attempt.state, attempt.strategy, attempt.best
+    assert state is not None
     assert strategy is not None
     assert strategy.kind == "steps"
     if best is None or best.number is None:
         return Continuation.DONE.value
-    state = await attempt.read(_existing, attempt, optimization_id)
     trial = await attempt.read(store.trial, optimization_id, best.number)
     assert trial is not None
     if trial.hold_out_returns is not None:  # kept before this attempt
@@ -171,7 +171,7 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
     attempt, how = _attempt(), Continuation(following)
     store = attempt.store
     counted = await attempt.read(store.trial_counts, optimization_id)
-    state = await attempt.read(_existing, attempt, optimization_id)
+    state = await attempt.read(_existing, store, optimization_id)
     if attempt.strategy is not None and attempt.strategy.kind == "coroutine":
         attempt.best = _reported_best(state)  # it has gone on since the attempt began
     results = _results(attempt, state, counted)
@@ -234,28 +234,48 @@ async def _commit(
     metrics = {STEP_SECONDS: seconds, TRIALS: float(len(result.trials)), **usage, **result.metrics}
     if best is not None:
         metrics[BEST] = best.value
-    acknowledged = await attempt.write(
-        CommitStep(
-            optimization_id=state.optimization_id,
-            fence=attempt.claimed.fence,
-            step=step,
-            trials=result.trials,
-            checkpoint=result.checkpoint,
-            metrics=metrics,
-            current_step=f"step {step + 1}" + (f" of {state.total_steps}" if state.total_steps else ""),
-            performance=best.value if best else None,
-            improvement=improvement(best.value, state.baseline_performance, direction) if best else None,
-            optimized_parameters=best.parameters if best else None,
-            cpu_usage=usage.get(CPU),
-            memory_usage=usage.get(MEMORY),
-            output=result.output,
-            retry_of=state.metadata.get("retry_of", ""),
-        )
+    commit = CommitStep(
+        optimization_id=state.optimization_id,
+        fence=attempt.claimed.fence,
+        step=step,
+        trials=result.trials,
+        checkpoint=result.checkpoint,
+        metrics=metrics,
+        current_step=f"step {step + 1}" + (f" of {state.total_steps}" if state.total_steps else ""),
+        performance=best.value if best else None,
+        improvement=improvement(best.value, state.baseline_performance, direction) if best else None,
+        optimized_parameters=best.parameters if best else None,
+        cpu_usage=usage.get(CPU),
+        memory_usage=usage.get(MEMORY),
+        output=result.output,
+        retry_of=state.metadata.get("retry_of", ""),
     )
+    acknowledged = await attempt.write(commit)
     # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.
+    _advance(state, commit, acknowledged.completed_steps)
     attempt.best, attempt.checkpoint = best, dict(result.checkpoint)
     attempt.streak = streak_of(result.trials, attempt.streak)
     return acknowledged
+
+
+def _advance(state: OptimizationState, commit: CommitStep, completed_steps: int) -> None:
+    """Make `state` what the commit has made of the record, so that no step reads it whole."""
+    state.completed_steps, state.current_step, state.metrics = (
+        completed_steps,
+        commit.current_step,
+        dict(commit.metrics),
+    )
+    if state.total_steps:
+        state.progress = min(1.0, completed_steps / state.total_steps)
+    for field, value in (
+        ("current_performance", commit.performance),
+        ("performance_improvement", commit.improvement),
+        ("optimized_parameters", commit.optimized_parameters),
+        ("cpu_usage", commit.cpu_usage),
+        ("memory_usage", commit.memory_usage),
+    ):
+        if value is not None:
+            setattr(state, field, value)
 
 
 async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
@@ -267,7 +287,6 @@ async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Seq
             continue
         found = baseline_value(trial.value, trial.returns, trial.baseline_returns, trial.periods_per_year)
         if found is not None:
-            state.baseline_performance = found
             await attempt.amend(baseline_performance=found)
             return
 
@@ -319,8 +338,18 @@ def _reported_best(state: OptimizationState) -> Best | None:
     return Best(state.current_performance, state.optimized_parameters) if state.optimized_parameters else None
 
 
-def _existing(attempt: Attempt, optimization_id: str) -> OptimizationState:
-    state = attempt.store.get(optimization_id)
+def _committed_so_far(
+    store: Store, optimization_id: str
+) -> tuple[OptimizationState, list[Trial], dict[str, Any] | None]:
+    """In a thread: the state, the ledger and the checkpoint."""
+    state = _existing(store, optimization_id)
+    if not state.completed_steps:
+        return state, [], None
+    return state, store.trials(optimization_id), store.checkpoint(optimization_id)
+
+
+def _existing(store: Store, optimization_id: str) -> OptimizationState:
+    state = store.get(optimization_id)
     if state is None:
         raise OptimizationStrategyError(f"optimization {optimization_id!r} is not in the store any more")
     return state

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -18,23 +19,22 @@ import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import PrefectException
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 
-from o9.aggregator.suspended_runs import SuspendedRuns
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.process import running_beside
 from o9.flows.run_artifacts import run_name, run_tags
 from o9.flows.run_view import show_result
 from o9.mirror.recorder import record_state
-from o9.mirror.run_registry import RUNS, Tracked
+from o9.mirror.run_registry import RUNS, LiveRun
 from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.exhaustion import is_exhausted
 from o9.model.loops import Backoff, ErrorBoundary, cancelled, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
-from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
+from o9.store.optimizations.prefect_runs import CloseRun, HandOver, RegisterRun, SetSuspendedRun
 from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
 from o9.store.store import Store
@@ -46,6 +46,10 @@ CREATION_TRIES = 40
 EXHAUSTED_SECONDS = 1.0
 CREATION_PAUSE_SECONDS = 0.05
 STOP_GRACE_SECONDS = 10.0
+# A worker looks for work every 15 s and starts a process or a container for it; the slot waits that long.
+RESERVED_SECONDS = 300.0
+# A run that waits in a process of its own looks every second.
+CALLED_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Dispatcher:
         self._hindrance = hindrance
         self._held_back = ""
         self._boundary = ErrorBoundary(logger, "starting what waits")
-        self._suspended_runs = SuspendedRuns(store, node)
+        self._called: set[str] = set()  # suspended runs that wait in a process of their own, and were told to begin
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._allowed: deque[Claimed] = deque()
         self._running: dict[str, _Running] = {}
@@ -183,7 +187,8 @@ class Dispatcher:
         while claimed := await self._store.write_async(claim):
             logger.debug("claimed %s", claimed)
             if claimed.parked_run_id is not None:
-                await self._resume_suspended(claimed)
+                async with self._or_given_back(claimed):
+                    await self._resume_suspended(claimed)
                 continue
             name = claimed.optimization_id
             self._asking[name] = asyncio.create_task(self._ask(claimed), name=f"o9-ask-{name}")
@@ -220,33 +225,52 @@ class Dispatcher:
     async def _begin_allowed(self) -> None:
         while self._allowed:
             claimed = self._allowed.popleft()
-            try:
+            async with self._or_given_back(claimed):
                 await self._begin(claimed, await self._create_flow_run(claimed))
-            except BaseException:
-                await self._give_back(claimed)
-                raise
 
     async def _resume_suspended(self, claimed: Claimed) -> None:
+        """Make the flow run that is suspended in Prefect the attempt; where it is gone, the next attempt is a new run.
+
+        `_client` is asked for anew each time, since Prefect's server may be replaced.
+        """
+        run_id, name = claimed.parked_run_id, claimed.optimization_id
         assert self._client is not None
+        assert run_id is not None
+        seconds = CALLED_SECONDS
         try:
-            await self._suspended_runs.resume(self._client, claimed)
-        except BaseException:
-            await self._give_back(claimed)
-            raise
+            run = await self._client.read_flow_run(UUID(run_id))
+            kind = run.state.type.value if run.state is not None else "PENDING"
+            if kind == "PAUSED":
+                await self._store.write_async(HandOver(name, claimed.fence, run_id, RESERVED_SECONDS))
+                await self._client.resume_flow_run(UUID(run_id))
+                logger.info("resumed the flow run %s for %s", run.name, name)
+                return
+        except ObjectNotFound:
+            kind = "gone"
+        if kind in ("SCHEDULED", "PENDING"):
+            seconds = RESERVED_SECONDS  # a person resumed it, and a worker is about to start it
+        elif kind != "RUNNING" or run_id in self._called:
+            # Ended, deleted, or called before without an answer: its process is gone.
+            logger.warning("the flow run %s that was to run %s is %s; a new one will", run_id, name, kind.lower())
+            await self._store.write_async(SetSuspendedRun(name, None))
+            await self._store.write_async(AbandonClaim(name, claimed.fence, self._node))
+            return
+        else:
+            self._called.add(run_id)
+        await self._store.write_async(HandOver(name, claimed.fence, run_id, seconds))
 
     async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
-        tracked = Tracked(self._store, claimed.optimization_id, claimed.attempt, self._node)
-        assert flow_run.state is not None
-        # Together: one transaction takes both.
-        known = self._store.write_async(RegisterRun(str(flow_run.id), claimed.optimization_id, claimed.attempt))
-        await record_state(tracked, "flow", flow_run, flow_run.state, Cause.CLAIM)
-        await known
         attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._observe_seconds, guard=self._guard)
-        attempt.register(flow_run.id)
-        task = asyncio.create_task(self._run(tracked, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
+        live = attempt.live_run(flow_run.id)
+        # Together: one transaction takes both.
+        known = self._store.write_async(RegisterRun(live.run.run_id, claimed.optimization_id, claimed.attempt))
+        await record_state(self._store, live, flow_run, flow_run.state, Cause.CLAIM)
+        await known
+        RUNS.begin(live)
+        task = asyncio.create_task(self._run(live, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
         self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)
 
-    async def _run(self, tracked: Tracked, claimed: Claimed, flow_run: FlowRun) -> None:
+    async def _run(self, live: LiveRun, claimed: Claimed, flow_run: FlowRun) -> None:
         name, died = claimed.optimization_id, True
         running_beside()
         try:
@@ -259,9 +283,9 @@ class Dispatcher:
             if isinstance(state, State):
                 # Mostly its hook has recorded it; what waits in the spool has not reached the store yet.
                 if writer_of(self._store).is_away or not RUNS.is_recorded(str(state.id)):
-                    await patiently(lambda: record_state(tracked, "flow", flow_run, state, Cause.NODE), name)
+                    await patiently(lambda: record_state(self._store, live, flow_run, state, Cause.NODE), name)
                 if state.is_final():
-                    await patiently(lambda: self._store.write_async(CloseRun(str(flow_run.id))), name)
+                    await patiently(lambda: self._store.write_async(CloseRun(live.run.run_id)), name)
         except Exception as error:  # whatever ended the flow, the optimization must not be stuck
             logger.exception("the flow run of %s ended with an internal error", name)
             if is_exhausted(error):
@@ -285,6 +309,14 @@ class Dispatcher:
         showing = asyncio.create_task(show_result(self._store, name, flow_run.id), name=f"o9-result-{name}")
         self._showing.add(showing)
         showing.add_done_callback(self._showing.discard)
+
+    @asynccontextmanager
+    async def _or_given_back(self, claimed: Claimed) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException:
+            await self._give_back(claimed)
+            raise
 
     async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
         """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""

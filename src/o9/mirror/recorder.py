@@ -6,28 +6,29 @@ raise into it, and what they cannot write waits in the spool.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, is_own_rest
-from o9.mirror.observed_state import FLOW, TASK, ObservedState, Run, observed_state, operation_for
-from o9.mirror.run_registry import RUNS, Tracked
+from o9.mirror.observed_state import FLOW, TASK, observed_state, operation_for
+from o9.mirror.run_registry import RUNS, LiveRun
 from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationError
-from o9.model.states import Decision
-from o9.store.optimizations.transitions import Cause, RecordPrefectState
+from o9.store.optimizations.transitions import Cause
+from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
+_recording: set[asyncio.Task[None]] = set()
 
 
-async def record_state(tracked: Tracked, kind: str, run: Any, state: Any, source: Cause) -> Decision | None:
-    """Write one state of a flow or task run (Prefect's client objects). Raises OptimizationError."""
-    observed = observed_state(kind, run, state)
+async def record_state(store: Store, live: LiveRun, flow_run: Any, state: Any, source: Cause) -> None:
+    """Write one state of the flow run (Prefect's client objects). Raises OptimizationError."""
+    observed = observed_state(FLOW, flow_run, state)
     # An end that O9 itself chose was recorded before Prefect heard of it; somebody may have resumed it since.
     moves = not is_own_rest(observed.state_type, observed.state_name)
-    decision = await tracked.store.write_async(_operation(tracked, observed, run, source, moves=moves))
-    _recorded_as(observed, source, decision)
-    return decision
+    await store.write_async(operation_for(observed, live.run, source, live.node, moves=moves))
+    RUNS.remember(observed.state_id)
 
 
 class _PrefectTalk(logging.Filter):
@@ -57,38 +58,20 @@ async def mirror_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
 
 
 async def mirror_task_state(task: Any, task_run: Any, state: Any) -> None:
-    """The state hook of tasks."""
-    await _hooked(TASK, task_run.flow_run_id, task_run, state)
+    """The state hook of tasks. It waits for no answer: a task's states move nothing, and writes keep their order."""
+    recording = asyncio.create_task(_hooked(TASK, task_run.flow_run_id, task_run, state))
+    _recording.add(recording)
+    recording.add_done_callback(_recording.discard)
 
 
 async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
     live = RUNS.find(flow_run_id)
-    if live is None or live.tracked is None:
+    if live is None or live.store is None:
         return
-    tracked = live.tracked
     observed = observed_state(kind, run, state)
     try:
-        decision = await writer_of(tracked.store).write(_operation(tracked, observed, run, Cause.HOOK))
+        await writer_of(live.store).write(operation_for(observed, live.run, Cause.HOOK, live.node))
     except OptimizationError:
         logger.exception("state %s of the %s run %s could not be recorded", state.name, kind, run.id)
     else:
-        _recorded_as(observed, Cause.HOOK, decision)
-
-
-def _operation(
-    tracked: Tracked, observed: ObservedState, run: Any, source: Cause, *, moves: bool = True
-) -> RecordPrefectState:
-    mine = Run(str(run.id), tracked.optimization_id, tracked.attempt)
-    return operation_for(observed, mine, source, tracked.node, moves=moves)
-
-
-def _recorded_as(observed: ObservedState, source: Cause, decision: Decision | None) -> None:
-    RUNS.remember(observed.state_id)
-    logger.debug(
-        "%s run %s is %s in Prefect, heard from the %s: %s",
-        observed.run_kind,
-        observed.run_name,
-        observed.state_name,
-        source.value,
-        decision.reason.value if decision else "recorded",
-    )
+        RUNS.remember(observed.state_id)

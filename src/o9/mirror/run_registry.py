@@ -12,31 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from o9.mirror.observed_state import Run
 from o9.store.store import Store
 
 REMEMBERED_STATES = 20_000
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """Which attempt a flow run is, and who records its states."""
-
-    store: Store
-    optimization_id: str
-    attempt: int
-    node: str
 
 
 @dataclass
 class LiveRun:
     """`work` belongs to the flow: an `o9.tasks.attempt.Attempt`, or what `o9.flows.mirror` knows of a mirrored flow.
 
-    tracked: whose states the hooks of `o9.mirror.recorder` record; None: they record none. by_prefect: no dispatcher of
-    this process started it. unrecorded: should the process end now, only Prefect knows how the run ends.
+    store: where the hooks of `o9.mirror.recorder` record its states, under the name `node`; None: they record none.
+    by_prefect: no dispatcher of this process started it. unrecorded: should the process end now, only Prefect knows how
+    the run ends.
     """
 
+    run: Run
+    node: str
     work: Any
-    tracked: Tracked | None = None
+    store: Store | None = None
     by_prefect: bool = False
     unrecorded: bool = False
 
@@ -47,8 +41,8 @@ class RunRegistry:
         self._recorded: OrderedDict[str, None] = OrderedDict()
         self.left_behind: set[asyncio.Future[Any]] = set()  # users' code that does not let itself be cancelled
 
-    def begin(self, flow_run_id: Any, run: LiveRun) -> None:
-        self._runs[str(flow_run_id)] = run
+    def begin(self, live: LiveRun) -> None:
+        self._runs[live.run.run_id] = live
 
     def find(self, flow_run_id: Any) -> LiveRun | None:
         return self._runs.get(str(flow_run_id))
