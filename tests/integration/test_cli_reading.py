@@ -14,7 +14,6 @@ import pytest
 from command_line import O9, O9Command, command_in, create, filled_store, run_without
 from contract_alerts import telling
 
-from o9.cli import escape
 from o9.lifecycle.processes import PROCESS, identity
 from o9.mirror.spool import Spool
 from o9.model.optimization import OptimizationState
@@ -25,6 +24,7 @@ from o9.store.migrations import HEAD
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Heartbeat
 from o9.store.store import Store
+from o9.text import escape
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_show_tells_the_whole_story(o9: O9Command, filled: Path) -> None:
     text = " ".join(o9("show", "done-1").out.split())
     for told in (
         "completed",
-        "100 %, step 3/3",
+        "100%, step 3/3",
         "2.0000 in trial 4",
         "x = 2",
         "6 (3 failed)",

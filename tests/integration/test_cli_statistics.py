@@ -53,7 +53,7 @@ def test_json_is_what_python_answers(o9: O9Command, filled: Path) -> None:
 def test_stats_counts_and_says_what_runs_and_waits(o9: O9Command, filled: Path) -> None:
     told = said(o9("stats"))
     assert "4 optimizations: 1 at work, 1 waiting" in told
-    assert "Of 1 that ended: 100 % completed, 0 % failed or timed out, 0 % cancelled" in told
+    assert "Of 1 that ended: 100% completed, 0% failed or timed out, 0% cancelled" in told
     assert re.search(r"running 1 \d", told.partition("Now")[2])
     assert re.search(r"queued 1 \d", told.partition("Now")[2])
 

@@ -143,7 +143,7 @@ def test_conditions_join(text: str, queued: float | None, rate: float | None, ho
         ("", Scope.NODE, "write it as `silent_seconds > 10m`"),
         ("x", Scope.FINDING, "write it as `failure_rate > 20%`"),
         ("metrics. > 1", Scope.END, "`each end` has no figure 'metrics.'"),
-        ("by_status.faild > 5", Scope.GLOBAL, "`by_status.` has no 'faild'; did you mean `failed`?"),
+        ("by_status.faild > 5", Scope.GLOBAL, "`by_status.` has no 'faild'; did you mean failed?"),
         ("by_priority.max > 5", Scope.GLOBAL, "`by_priority.` has no 'max'; there are critical, high"),
         ("failure_rate > success_rate", Scope.GLOBAL, "`success_rate` is a figure, too"),
         ("silent_seconds > 5", Scope.GLOBAL, "`scope: each node` has it"),

@@ -19,11 +19,12 @@ from markdown_it import MarkdownIt
 from o9.alerts.messages.render import Message, Messages
 from o9.alerts.messages.samples import samples
 from o9.alerts.messages.templating import PRINTED, Form, Template, TemplateError, markdown_text
-from o9.alerts.messages.text import ELLIPSIS, cut, cut_lines, duration, figure, line, lines, size
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
+from o9.text.cut import ELLIPSIS, cut, cut_lines, size
+from o9.text.escape import chat_line, chat_lines
 
 NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
 FIELD = "receivers.desk.templates"
@@ -250,29 +251,6 @@ def test_a_command_is_safe_to_paste() -> None:
     assert "o9 show 'a; rm -rf ~'" in message(notice(alert(optimization="a; rm -rf ~"))).body()
 
 
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
-        (0.23412, "0.2341"), (12345.678, "12,346"), (3, "3"), (1_000_000, "1,000,000"), (float("nan"), "nan"),
-        (float("-inf"), "-inf"), (None, "unknown"), (True, "yes"), ([1, 2.5, 3, 4, 5, 6], "1, 2.5, 3, 4, 5, …"),
-        ("a\nb", "a b"), ({"x": 1}, "{'x': 1}"),
-    ],
-)  # fmt: skip
-def test_figures_are_rounded_for_reading(value: Any, told: str) -> None:
-    assert figure(value) == told
-
-
-@pytest.mark.parametrize(
-    ("of", "told"),
-    [
-        (timedelta(seconds=-3), "0 s"), (timedelta(seconds=59), "59 s"), (timedelta(minutes=59, seconds=59), "59 min"),
-        (timedelta(hours=2, minutes=5), "2 h 05 min"), (timedelta(days=3, hours=1), "3 d 01 h"),
-    ],
-)  # fmt: skip
-def test_durations_are_told_in_two_units_at_most(of: timedelta, told: str) -> None:
-    assert duration(of) == told
-
-
 # How long it may be
 
 
@@ -410,11 +388,11 @@ def test_a_message_of_a_megabyte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_a_line_is_one_line_and_steers_nothing(evil: str, told: str) -> None:
-    assert line(evil) == told
+    assert chat_line(evil) == told
 
 
 def test_lines_stay_lines() -> None:
-    assert lines("\r\na\t\r\nb\n\n\n\nc\x00\n") == "a\nb\n\nc\\x00"
+    assert chat_lines("\r\na\t\r\nb\n\n\n\nc\x00\n") == "a\nb\n\nc\\x00"
 
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
@@ -451,7 +429,7 @@ def test_no_text_breaks_a_message(title: str, text: str, optimization: str, evid
 @example("*bold*, _soft_, `code`, [a](b), <b>, ~~gone~~, # no heading")
 @example("1. one\n2) two\n- three\n+ four\n> five\n=== six")
 def test_markdown_shows_a_text_as_it_is(text: str) -> None:
-    written = lines(text)
+    written = chat_lines(text)
     assert not re.search(r"@[a-z0-9&]", markdown_text(written), re.IGNORECASE)
     rendered = MarkdownIt("commonmark").enable("strikethrough").render(f"x {markdown_text(written)}")
     shown = html.unescape(re.sub(r"</?p>|<br />", "", rendered)).replace("\u200b", "")
@@ -589,6 +567,6 @@ def test_a_template_that_fails_on_a_notice_is_replaced_and_the_message_says_so(
     assert told.title == "mine"
     body = told.body(form)
     assert f"{FIELD}.{form.value} failed:" in html.unescape(body).replace("\\", "")
-    assert "2 h 05 min" in body
+    assert "2 h 5 min" in body
     told.body(form, 500)
     assert len(caplog.records) == 1

@@ -65,7 +65,7 @@ def test_what_is_taken_leaves_no_brace_in_the_message(scope: Scope, text: str) -
 @pytest.mark.parametrize(
     ("text", "scope", "told"),
     [
-        ("{nam} ended", Scope.END, "'{nam}': `each end` has no such name; did you mean `name`?"),
+        ("{nam} ended", Scope.END, "'{nam}': `each end` has no such name; did you mean name?"),
         ("{failure_rate}", Scope.END, "'{failure_rate}': `each end` has no such name; `scope: global` has it"),
         ("{strategy}", Scope.GLOBAL, "`scope: each strategy` has it"),
         ("{queued:.2f}", Scope.GLOBAL, "'{queued:.2f}': only a name stands in braces; write {queued}"),
@@ -76,7 +76,7 @@ def test_what_is_taken_leaves_no_brace_in_the_message(scope: Scope, text: str) -
         ("{queued", Scope.GLOBAL, "a brace without its other half: '{queued'; a figure is written as {failure_rate}"),
         ("queued}", Scope.NODE, "a brace without its other half: 'queued}'; a figure is written as {silent_seconds}"),
         ("{}", Scope.CHANNEL, "'{}': `each channel` has no such name; there are channel, detail, failing_seconds"),
-        ("{by_status.faild}", Scope.GLOBAL, "`by_status.` has no 'faild'; did you mean `failed`?"),
+        ("{by_status.faild}", Scope.GLOBAL, "`by_status.` has no 'faild'; did you mean failed?"),
         ("{x}", Scope.FINDING, "`each finding` has no such name; there are optimization"),
         ("{a} and {b}", Scope.NODE, "'{b}': `each node` has no such name"),
         ("{optimization}", Scope.GLOBAL, "`scope: each optimization` has it"),
@@ -108,7 +108,7 @@ rules:
 def test_what_could_not_be_told_is_refused_by_its_field() -> None:
     faults = [(each.line, each.field.partition(".")[2], each.problem) for each in read(FAULTY).faults]
     expected = [
-        (2, "message", "did you mean `name`?"), (2, "remedy", "one brace is enough"), (2, "title", "its other half"),
+        (2, "message", "did you mean name?"), (2, "remedy", "one brace is enough"), (2, "title", "its other half"),
         (3, "title", "`each finding` has no such name"), (4, "title", "1 to 200 characters"),
         (5, "labels.", "printable text"), (5, "labels.desk", "expected text, found a list"),
         (5, "labels.level", "the rule's own `level` says it"),
@@ -118,7 +118,7 @@ def test_what_could_not_be_told_is_refused_by_its_field() -> None:
         (8, "name", "no blanks around it"), (9, "name", "printable text of 1 to 150"),
         (10, "clear", "it looks the same way as `when: queued > 5`"),
         (11, "clear", "between its limit and that of `when: queued < 3` both hold"),
-        (12, "scope", "no scope is called 'END'; did you mean `each end`?"),
+        (12, "scope", "no scope is called 'END'; did you mean each end?"),
     ]  # fmt: skip
     assert [(line, field) for line, field, _ in faults] == [(line, field) for line, field, _ in expected]
     for (_, _, problem), (_, _, told) in zip(faults, expected, strict=True):

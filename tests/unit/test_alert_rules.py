@@ -301,7 +301,7 @@ rules:
 def test_every_fault_has_its_line_and_its_field() -> None:
     faults = read(FAULTY).faults
     assert [(fault.line, fault.field.partition(".")[2], fault.problem) for fault in faults] == [
-        (2, "when", ANY("did you mean `failure_rate`?")),
+        (2, "when", ANY("did you mean failure_rate?")),
         (3, "for", ANY("it needs a unit")),
         (4, "when", ANY("write it as `failure_rate > 20%`")),
         (5, "when", ANY("'soon' is no number, share or duration")),
@@ -314,8 +314,8 @@ def test_every_fault_has_its_line_and_its_field() -> None:
         (12, "name", ANY("another 'failed', in line 11")),
         (13, "when", ANY("the monitor knows")),
         (14, "scope", ANY("'node_lost' is built in and looks at each node")),
-        (15, "scope", ANY("did you mean `each optimization`?")),
-        (16, "levle", ANY("did you mean `level`?")),
+        (15, "scope", ANY("did you mean each optimization?")),
+        (16, "levle", ANY("did you mean level?")),
         (17, "", ANY("`name` is missing")),
     ]
 
@@ -388,11 +388,11 @@ def test_built_in_rules_keep_to_what_the_file_allows() -> None:
 @pytest.mark.parametrize(
     ("scope", "name", "value", "expected"),
     [
-        (Scope.GLOBAL, "failure_rate", 0.25, "25%"), (Scope.GLOBAL, "failure_rate", 0.004, "0.40%"),
-        (Scope.SCHEDULE, "late_seconds", 61.0, "61 s"), (Scope.SCHEDULE, "late_seconds", 1200.0, "20 min"),
-        (Scope.TYPE, "duration_seconds.p90", 9000.0, "2.5 h"), (Scope.TYPE, "duration_seconds.count", 90.0, "90"),
+        (Scope.GLOBAL, "failure_rate", 0.25, "25%"), (Scope.GLOBAL, "failure_rate", 0.004, "0.4%"),
+        (Scope.SCHEDULE, "late_seconds", 61.0, "1 min 1 s"), (Scope.SCHEDULE, "late_seconds", 1200.0, "20 min"),
+        (Scope.TYPE, "duration_seconds.p90", 9000.0, "2 h 30 min"), (Scope.TYPE, "duration_seconds.count", 90.0, "90"),
         (Scope.GLOBAL, "queued", 2000.0, "2000"), (Scope.END, "improvement", -0.5, "-50%"),
-        (Scope.END, "performance_improvement", 0.25, "25%"), (Scope.END, "execution_time", 90.0, "90 s"),
+        (Scope.END, "performance_improvement", 0.25, "25%"), (Scope.END, "execution_time", 90.0, "1 min 30 s"),
         (Scope.END, "metrics.hit_rate", 0.25, "0.25"), (Scope.END, "worse_than_usual", float("inf"), "inf"),
     ],
 )  # fmt: skip

@@ -41,10 +41,10 @@ def test_of_other_labels_the_case_counts() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("level=warn", "no level is called 'warn'; did you mean `warning`?"),
+        ("level=warn", "no level is called 'warn'; did you mean warning?"),
         ("level!=fatal", "no level is called 'fatal'; there are critical, error, info, warning"),
         ('level=""', "no level is called ''"),
-        ('level=~"warn|error"', "no level is called 'warn'; did you mean `warning`?"),
+        ('level=~"warn|error"', "no level is called 'warn'; did you mean warning?"),
         ('level=~"(error|crit)"', "no level is called 'crit'"),
         ('level=~"warn.?"', "'warn.?' fits none of the levels info, warning, error, critical; it has to fit the whole"),
         ('level!~"warn.?"', "'warn.?' fits none of the levels"),
@@ -183,17 +183,17 @@ def test_a_slip_is_one_fault_that_names_its_place_and_the_remedy(text: str, told
     ("text", "told"),
     [
         ("route: {group_by: [titel, level]}",
-         "line 1: route.group_by: neither O9 nor a rule of this file sets the label 'titel'; did you mean `title`?"),
+         "line 1: route.group_by: neither O9 nor a rule of this file sets the label 'titel'; did you mean title?"),
         ("route:\n  routes: [{matchers: [desk=eu]}]",
          "line 2: route.routes[0].matchers[0]: neither O9 nor a rule of this file sets the label 'desk'; only alerts "
          "of your own programs can have it"),
-        ("route: {routes: [{matchers: [severity=critical]}]}", "sets the label 'severity'; did you mean `level`?"),
-        ("route: {routes: [{matchers: [alertname=A]}]}", "sets the label 'alertname'; did you mean `title`?"),
-        ("route: {routes: [{matchers: [rule=fialed]}]}", "no rule is called 'fialed'; did you mean `failed`?"),
+        ("route: {routes: [{matchers: [severity=critical]}]}", "sets the label 'severity'; did you mean level?"),
+        ("route: {routes: [{matchers: [alertname=A]}]}", "sets the label 'alertname'; did you mean title?"),
+        ("route: {routes: [{matchers: [rule=fialed]}]}", "no rule is called 'fialed'; did you mean failed?"),
         ("route: {routes: [{matchers: ['rule=~\"failed|fialed\"']}]}", "no rule is called 'fialed'"),
         ("inhibit_rules: [{source_matchers: [title=A], target_matchers: [level=info], equal: [book]}]",
          "inhibit_rules[0].equal: neither O9 nor a rule of this file sets the label 'book'"),
-        ("receivers: [{name: default, channels: [consol]}]", "receivers[0].channels[0]: did you mean `console`?"),
+        ("receivers: [{name: default, channels: [consol]}]", "receivers[0].channels[0]: did you mean console?"),
         ("receivers: [{name: default, channels: 'log, console'}]", "one text is one channel; write several as a list"),
         ("receivers: [{name: default, channels: ['slack:/secret12']}]", "receivers[0].channels[0]: an address has `://`"),
         ("route:\n  routes:\n  - {matchers: [level=info]}\n  - {matchers: [level=info, title=A]}",
@@ -248,13 +248,13 @@ def test_a_silence_is_doubted_for_labels_and_rules_that_nothing_has() -> None:
     seen = {"desk": {"eu"}, "rule": {"mine"}}
     assert list(warnings_of(parse('desk=x, rule=mine, rule!="", level=info, title=~"x.*", rule=~"a.*"'), seen)) == []
     (label,) = warnings_of(parse("dsk=eu"), seen)
-    assert label == "no alert so far has the label 'dsk', and O9 sets none of that name; did you mean `desk`?"
+    assert label == "no alert so far has the label 'dsk', and O9 sets none of that name; did you mean desk?"
     (other,) = warnings_of(parse("venue=x"), {})
     assert other == "no alert so far has the label 'venue', and O9 sets none of that name"
     (severity,) = warnings_of(parse("severity=critical"), {})
-    assert severity.endswith("did you mean `level`?")
+    assert severity.endswith("did you mean level?")
     assert list(warnings_of(parse('rule=~"fialed|failed"'), seen)) == [
-        "no alert so far is of the rule 'fialed'; did you mean `failed`?"
+        "no alert so far is of the rule 'fialed'; did you mean failed?"
     ]
 
 

@@ -163,7 +163,7 @@ def test_a_pattern_says_what_it_is_looked_for_in(pattern: str, told: str) -> Non
 )
 def test_a_list_says_who_was_told_or_why_not(notifications: Notifications, told: str) -> None:
     row = words_of(alerts_view([Listed(episode(), notifications)], 200, NOON)).partition("─ ")[2]
-    assert row == f"critical Drawdown opt-1 {_local(NOON - timedelta(hours=2))}, 2 h 00 min {told} a-1"
+    assert row == f"critical Drawdown opt-1 {_local(NOON - timedelta(hours=2))}, 2 h {told} a-1"
 
 
 def _local(at: datetime) -> str:
@@ -412,5 +412,5 @@ def test_what_several_receivers_name_is_tried_for_none_of_them() -> None:
 
 def test_what_to_do_follows_from_how_it_failed() -> None:
     assert "correct the address" in remedy(Failed("HTTP 404", permanent=True))
-    assert "asks to wait 90 s" in remedy(Failed("HTTP 429", retry_after=timedelta(seconds=90)))
+    assert "asks to wait 1 min 30 s" in remedy(Failed("HTTP 429", retry_after=timedelta(seconds=90)))
     assert "try again" in remedy(Failed("connection refused"))

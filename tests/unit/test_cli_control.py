@@ -9,7 +9,6 @@ import pytest
 
 from o9.cli.commands.control import Outcome, answer_to, carried_out, queue_outlook
 from o9.cli.commands.submit import submitted_line
-from o9.cli.escape import shown
 from o9.cli.main import with_wait_spelled_out
 from o9.cli.session.follow import Crew, nobody_works_on
 from o9.cli.views.history import event_line, merged
@@ -18,6 +17,7 @@ from o9.lifecycle.control import Verb
 from o9.lifecycle.submission import new_optimization
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.optimizations.queries import Holding
+from o9.text.escape import shown
 
 S = OptimizationStatus
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

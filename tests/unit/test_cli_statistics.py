@@ -118,20 +118,20 @@ def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
     told = words_of(*statistics_view(summary(), TODAY, width), width=width)
     for figure in (
         "103 optimizations: 1 at work, 2 waiting",
-        "completed 90 87 %",
-        "Of 100 that ended: 90 % completed, 10 % failed or timed out, 0 % cancelled",
-        "time of running 1:15",
-        "improvement +10.0 %",
-        "time in the queue 2.0 s",
-        "risk_optimization 103 100 90 %",
+        "completed 90 87.4%",
+        "Of 100 that ended: 90% completed, 10% failed or timed out, 0% cancelled",
+        "improvement +10%",
+        "time in the queue 2 s",
+        "risk_optimization 103 100 90%",
         "critical 1 0",
         "3, most 01-30",
-        "running 1 2:00:00 2:00:00",
-        "queued 1 10:00 10:00",
-        "waits for others 1 10:00 10:00",
+        "running 1 2 h 2 h",
+        "queued 1 10 min 10 min",
+        "waits for others 1 10 min 10 min",
     ):
         assert figure in told, figure
-    assert ("improved" in told) == (width >= 80)
+    # On a narrow terminal a cell takes two lines.
+    assert (("improved" in told), ("time of running 1 min 15 s" in told)) == (width >= 80, width >= 80)
 
 
 def test_the_last_thirty_days_end_today_and_have_a_gap_where_nothing_ended() -> None:
@@ -147,8 +147,8 @@ _DAYS = ("ended", "completed")
 
 def test_what_was_not_looked_at_is_said_to_be_so() -> None:
     told = words_of(*statistics_view(summary(looked_at=1), TODAY, 80))
-    assert "created 2 1:00:00 -" in told
-    assert "of the first 1: queued 1 10:00" in told
+    assert "created 2 1 h \u2013" in told
+    assert "of the first 1: queued 1 10 min" in told
     assert "no mean is given" in told
 
 
@@ -168,7 +168,7 @@ def test_what_nothing_is_known_of_is_not_made_up() -> None:
     )
     assert "Nothing has ended yet, so there are no rates, durations and improvements." in told
     assert "nothing ended" in told
-    assert " 0 %" not in told
+    assert " 0%" not in told
 
 
 _NONE = {"looked_at": 0, "of": 1}
@@ -190,7 +190,6 @@ def test_a_figure_that_is_unknown_tells_why() -> None:
         )
     )
     assert "time of running unknown: nothing that ran has ended" in page
-    assert "< 1 %" not in page
 
 
 # Trends
@@ -217,7 +216,7 @@ def test_a_trend_has_its_course_its_bounds_and_its_direction_in_words(width: int
     assert "The last 7 days, by day (UTC): 2026-01-25 to 2026-01-31" in told
     assert "ended ▂▃▅▆▇█▂ 1 to 6 rising: +1 a day (+1 to +1; 6 days)" in told
     assert "rising: +1.00 points a day (+1.00 to +1.00; 6 days)" in told
-    assert "rising: +1.0 s a day" in told
+    assert "rising: +1 s a day" in told
     assert "The last day is not over, and counts for no slope." in told
 
 
@@ -270,12 +269,12 @@ def test_ties_are_told_and_those_beyond_the_page_counted() -> None:
 
 def test_values_read_as_what_they_are_and_negative_ones_say_so() -> None:
     improved = words_of(*rankings_view("performance_improvement", [row(1, 0.1), row(2, -0.05)], 80))
-    assert "+10.0 %" in improved
-    assert "-5.0 %" in improved
+    assert "+10%" in improved
+    assert "-5%" in improved
     assert "Bars are as long as a value is far from 0." in improved
     less = words_of(*rankings_view("execution_time", [row(1, 75.0, direction="minimize")], 80))
     assert "By execution_time. Less is better." in less
-    assert "1:15" in less
+    assert "1 min 15 s" in less
     both = [row(1, 2.0), row(2, 1.0, direction="minimize")]
     assert "each by its own direction" in words_of(*rankings_view("current_performance", both, 80))
     assert drawn(*rankings_view("sharpe", [row(1, 0.0)], 60), width=60)
@@ -328,7 +327,7 @@ def test_a_judgement_begins_with_its_verdict_and_has_each_check_with_its_remedy_
     assert "never shown" not in flat
     assert "Issues" not in flat
     assert "Recommendations" not in flat
-    assert "performance - unknown" in flat
+    assert "performance \u2013 unknown" in flat
 
 
 def test_what_a_rule_has_added_is_told_behind_the_checks() -> None:
@@ -354,5 +353,5 @@ def test_a_list_of_reports_keeps_ids_whole() -> None:
         told = drawn(reports_view(reports, width, {reports[0].optimization_id: verdict(Grade.LOST)}), width=width)
         rows = [line.split() for line in told.splitlines()[2:]]
         assert [row[0] for row in rows] == [f"横截面排序-{n}" for n in range(2)]
-        assert (rows[0][2:4], rows[1][1:3]) == (["lost", "critical"], ["-", "critical"])
+        assert (rows[0][2:4], rows[1][1:3]) == (["lost", "critical"], ["\u2013", "critical"])
         assert ("validity" in told) == (width == 200)

@@ -15,6 +15,7 @@ from o9.model.optimization import OptimizationState, baseline_of, target_of
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
 from o9.strategies.baseline import baseline_value
+from o9.text.format import NOTHING, number
 from o9.workers.scores import calmar, sharpe, sortino
 
 BRANIN = {"metadata": {"objective": "branin"}}
@@ -52,7 +53,7 @@ def test_in_python_the_default_of_a_field_is_nothing_that_was_given() -> None:
         now,
         now,
     )
-    assert (baseline_of(state), words.baseline(state)) == (None, words.NOTHING)
+    assert (baseline_of(state), words.baseline(state)) == (None, NOTHING)
     assert baseline_of(new_optimization(state.to_dict())) is None
     with pytest.raises(OptimizationValidationError, match=r"metadata\.given"):
         validate_new(new_optimization({"metadata": {"objective": "branin", "given": ["seed"]}}))
@@ -61,7 +62,7 @@ def test_in_python_the_default_of_a_field_is_nothing_that_was_given() -> None:
 def test_an_improvement_on_0_is_no_share() -> None:
     state = new_optimization(BRANIN | {"baseline_performance": 0})
     state.optimized_parameters, state.current_performance, state.performance_improvement = {"x": 1}, 0.65, 0.65
-    assert (words.baseline(state), words.improvement(state)) == (words.number(0.0), "+0.65")
+    assert (words.baseline(state), words.improvement(state)) == (number(0.0), "+0.65")
 
 
 def test_baseline_returns_are_scored_as_the_value_was() -> None:

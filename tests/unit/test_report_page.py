@@ -24,7 +24,6 @@ from o9.health.checker import OptimizationHealthChecker
 from o9.model.errors import OptimizationError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus
-from o9.report import words
 from o9.report.facts import read_all
 from o9.report.page import script_json
 from o9.report.write import file_name, report_of, report_of_all, write
@@ -230,7 +229,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
     text = await store.read_async(report_of_all, store)
     page = checked(text)
     has(
-        page, "4 optimizations; 1 is created.", "50.0%", "UNPROVEN", "not judged yet", CHINESE,
+        page, "4 optimizations; 1 is created.", "50%", "UNPROVEN", "not judged yet", CHINESE,
         "Waiting for a slot: 1, the longest for",
         "Improvement on the baseline", "All that has ended did so in one hour", "parameter tuning",
     )  # fmt: skip
@@ -262,28 +261,6 @@ def test_what_is_left_out_of_the_list_is_said(store: Store, monkeypatch: pytest.
     monkeypatch.setattr("o9.report.facts.NEWEST", 2)
     page = checked(report_of_all(store))
     has(page, "The newest 2 of 5; 3 older ones are counted above, and not listed", "Waiting for a slot: 5")
-
-
-# Words
-
-
-def test_values_read_well() -> None:
-    assert [words.number(value) for value in (None, 0.0, -1.5, 1e-9, 123456.0)] == [
-        "\u2013", "0.0000", "\u22121.5000", "1e-09", "1.235e+05",
-    ]  # fmt: skip
-    assert [words.share(value, sign=True) for value in (0.5, -0.123, 0.0, None)] == [
-        "+50.0%", "\u221212.3%", "+0.0%", "\u2013",
-    ]  # fmt: skip
-    seconds = (None, 0.0421, 12.34, 247, 3_723, 266_400)
-    assert [words.duration(value).replace("\xa0", " ") for value in seconds] == [
-        "\u2013", "0.042 s", "12.3 s", "4 min 07 s", "1 h 02 min", "3 d 02 h",
-    ]  # fmt: skip
-    assert words.moment("2026-01-31T09:30:00.5+08:00") == "2026-01-31 01:30:00 UTC"
-    assert words.plain("横截面 🚀\tok\x00\x1b[31m\u2066") == "横截面 🚀\tok\\x00\\x1b[31m\\u2066"
-    assert words.sentence("it ends here") == "It ends here."
-    assert [words.value_of(value) for value in (True, None, 0.1 + 0.2, [1, "长"], "a")] == [
-        "true", "null", "0.3", '[1, "长"]', "a",
-    ]  # fmt: skip
 
 
 # Files

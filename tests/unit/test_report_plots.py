@@ -224,7 +224,7 @@ def test_an_equity_curve_is_compounded_and_its_falls_are_measured_from_the_last_
     assert fall["y"] == pytest.approx([0, 0, -0.5, -0.4, 0])
     assert level["x"] == [0, 0.5, 1, 1.5, 2]
     assert plot.finding == (
-        "In sample, 2.0 years: the best turned 1 into 1.32 (+14.9% a year), its deepest fall was 50.0%, its longest "
+        "In sample, 2.0 years: the best turned 1 into 1.32 (+14.9% a year), its deepest fall was 50%, its longest "
         "time below a high 1.0 years."
     )
     assert "compounded" in plot.note
@@ -244,7 +244,7 @@ def test_returns_that_cannot_be_drawn_say_why() -> None:
     assert reason(equity(None)) == "the best trial has no returns"
     assert reason(equity([0.1, math.nan, math.inf])) == "2 of 3 returns are not finite, the first in period 1"
     flat = drawn(equity([0.0] * 100))
-    assert "its deepest fall was 0.0%, its longest time below a high 0 periods" in flat.finding
+    assert "its deepest fall was 0%, its longest time below a high 0 periods" in flat.finding
     assert set(flat.data[0]["y"]) == {1}
 
 
@@ -408,7 +408,7 @@ def test_counts_by_status_and_trends() -> None:
     assert drawn(trend("count", told)).note == "Rising. Slope +0.1 per day (95%: +0.05 to +0.2)."
     rate = drawn(trend("success_rate", told))
     assert "+10 points per day" in rate.note
-    assert rate.finding == "2026-01-07, a day that is not over: 70.0% completed."
+    assert rate.finding == "2026-01-07, a day that is not over: 70% completed."
     assert drawn(trend("mean_improvement", told)).note == "Its slope is unknown: 5 are needed."
     assert reason(trend("mean_duration_seconds", told)) == "nothing that tells it has ended in this time"
 

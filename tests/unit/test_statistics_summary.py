@@ -215,5 +215,5 @@ def test_the_tables_and_words_say_the_same(store: Store, clock: Clock) -> None:
     assert [row["by"] for row in rows] == ["all", "type", "strategy", "priority", "status"]
     assert {row["ended"] for row in rows} == {1}
     said = markdown(told(store), trends, upkeep)
-    for words in ("**1** in all: 1 completed", "100.0%", "mean 100", "all were true", "unknown:"):
+    for words in ("**1** in all: 1 completed", "100%", "mean 100", "all were true", "unknown:"):
         assert words in said

@@ -49,7 +49,7 @@ def test_too_little_was_seen_to_say() -> None:
     ("seconds", "words"),
     [
         (None, ""), (4.0, "a few s left"), (44.0, "about 40 s left"), (179.0, "about 3 min left"),
-        (9_000.0, "about 2.5 h left"), (400_000.0, "about 5 days left"),
+        (9_000.0, "about 2 h 30 min left"), (400_000.0, "about 5 d left"),
     ],
 )  # fmt: skip
 def test_in_words(seconds: float | None, words: str) -> None:

@@ -7,7 +7,6 @@ the line, the entry and the field, and nothing has been submitted. Values are re
 
 from __future__ import annotations
 
-import difflib
 import re
 import secrets
 import sys
@@ -20,11 +19,12 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from o9.cli.failures import one_line
 from o9.lifecycle.submission import in_order, new_optimization, prepared
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.validation import METADATA
+from o9.text.escape import one_line
+from o9.text.suggest import suggestion
 
 LIMIT_BYTES = 5 * 2**20
 EXPANDED_LIMIT = 1_000_000  # nodes, once aliases are written out
@@ -104,9 +104,7 @@ def _entry(node: Node, path: str, where: str, faults: list[str]) -> Entry | None
 def _unknown_field(name: str) -> str:
     if name in METADATA:
         return "there is no such field; it belongs under metadata"
-    near = difflib.get_close_matches(name, FIELDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(FIELDS)}"
-    return f"there is no such field; {hint}"
+    return f"there is no such field{suggestion(name, FIELDS)}"
 
 
 def _with_id(content: dict[str, Any], path: str) -> dict[str, Any]:

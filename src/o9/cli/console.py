@@ -19,7 +19,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.escape import STEERING
+from o9.text.escape import STEERING
 
 UNLIMITED_WIDTH = 100_000
 # Escaped, they mean the same to whoever reads JSON, and nothing to a terminal.
@@ -79,7 +79,7 @@ def write_json_line(document: Any) -> None:
 
 def to_json(document: Any, indent: int | None = None) -> str:
     text = json.dumps(document, ensure_ascii=False, indent=indent)
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def write_json_list(items: Iterable[Any]) -> None:

@@ -6,9 +6,9 @@ import os
 import sys
 import traceback
 
-from o9.cli.escape import shown
 from o9.model.errors import OptimizationError
 from o9.model.urls import public_text
+from o9.text.escape import one_line, shown
 
 DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -60,16 +60,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ERROR
     hint = "" if debug else "; run it again with --debug for the traceback"
     return f"unexpected {type(error).__name__}: {one_line(str(error)) or 'no message'}{hint}", ERROR
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def shortened(text: str, limit: int = 400) -> str:
-    """One line of at most `limit` characters."""
-    text = one_line(text)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _usage(error: BaseException) -> tuple[str, int]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from o9.cli.escape import shown
 from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.urls import public_url
 from o9.store.core.engine import parse_url
 from o9.store.store import Store
+from o9.text.escape import shown
+from o9.text.suggest import did_you_mean, near
 
 NEAR_AMONG = 1000  # how many of the newest ids are searched for one like a mistyped id
 
@@ -89,9 +89,7 @@ def unknown_id(store: Store, optimization_id: str) -> str:
     newest = store.list(limit=NEAR_AMONG).items
     ids = [state.optimization_id for state in newest]
     wanted = optimization_id.casefold()
-    near = [known for known in ids if known.casefold().startswith(wanted)] if wanted else []
-    near += [state.optimization_id for state in newest if state.name.casefold() == wanted]
-    near += difflib.get_close_matches(optimization_id, ids, n=3)
-    chosen = list(dict.fromkeys(near))[:3]
-    hint = f"did you mean {' or '.join(map(shown, chosen))}?" if chosen else "`o9 list` shows those that there are"
+    likely = [known for known in ids if known.casefold().startswith(wanted)] if wanted else []
+    likely += [state.optimization_id for state in newest if state.name.casefold() == wanted]
+    hint = did_you_mean(likely + near(optimization_id, ids, n=3)) or "`o9 list` shows those that there are"
     return f"there is no optimization {shown(repr(optimization_id))} in {store.name}; {hint}"

@@ -6,7 +6,6 @@ what is queued waits, and a warning says so. A started coordinator emits events 
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from o9.store.core.component import StoreComponent
 from o9.store.queue.policies import ALL, SetPolicy
 from o9.store.store import Store
 from o9.strategies.registry import register_strategy, strategy_names
+from o9.text.suggest import did_you_mean, near
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,8 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         """
         self.store.write(SetPolicy(name, config))
         known = [ALL, *(kind.value for kind in OptimizationType), *strategy_names()]
-        near = difflib.get_close_matches(str(name), known, 1, 0.8)
-        if near and name not in known:
-            logger.warning("the policy %r is for a strategy of that name; did you mean %r?", name, near[0])
+        if name not in known and (hint := did_you_mean(near(name, known, cutoff=0.8))):
+            logger.warning("the policy %r is for a strategy of that name; %s", name, hint)
         return Registered()
 
     async def get_optimization_policies(self) -> dict[str, dict[str, Any]]:

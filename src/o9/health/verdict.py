@@ -5,7 +5,7 @@ apply. `RULES` is the whole rule, the first that applies decides; a worse hold-o
 better grade.
 
     VOID       the objective looks ahead, does not repeat itself, or gives returns that do not fit its value
-    LOST       hold-out Sharpe ratio ≤ 0, or less than the forecast from the sample alone makes likely (5 %)
+    LOST       hold-out Sharpe ratio ≤ 0, or less than the forecast from the sample alone makes likely (5%)
     CONFIRMED  family p ≤ 0.2, a hold-out above zero at 5 % (3 % after a search that follows results) / (looks + trials
                that saw it), and a baseline or a market-neutral strategy; or placebo p ≤ 0.05 and such a hold-out
     PLAUSIBLE  no hold-out, or one that is too short to tell: family p ≤ 0.035, a search that does not look at results,
@@ -192,7 +192,7 @@ class Findings:
 
     @cached_property
     def track_record(self) -> float | None:
-        """Periods until the Sharpe ratio in sample, if it is true, is told from zero with 95 %."""
+        """Periods until the Sharpe ratio in sample, if it is true, is told from zero with 95%."""
         best = known(self.evidence.best)
         if best is None:
             return None

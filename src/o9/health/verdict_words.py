@@ -44,7 +44,7 @@ def headline(verdict: Verdict | None) -> str:
 
 
 def forecast_sentence(verdict: Verdict | None) -> str:
-    """`forecast Sharpe ratio 0.41 a year (80 %: -0.10 to 0.92); claimed 1.32; held out 0.50`; "" without one."""
+    """`forecast Sharpe ratio 0.41 a year (80%: -0.10 to 0.92); claimed 1.32; held out 0.50`; "" without one."""
     found = verdict.forecast if verdict else None
     if found is None:
         return ""
@@ -59,8 +59,8 @@ def forecast_sentence(verdict: Verdict | None) -> str:
 
 
 def interval(found: Forecast) -> str:
-    """`80 %: -0.10 to 0.92`"""
-    return f"80 %: {sharpe(found.low)} to {sharpe(found.high)}"
+    """`80%: -0.10 to 0.92`"""
+    return f"80%: {sharpe(found.low)} to {sharpe(found.high)}"
 
 
 def unit(found: Forecast) -> str:

@@ -8,7 +8,6 @@ it was, with tuples as lists. Nothing is changed or corrected.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -23,6 +22,7 @@ from typing import Any
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import FIGURES, GIVEN, OptimizationAlert, OptimizationState, as_utc
 from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.text.suggest import did_you_mean, hint_of, near
 
 ID_LIMIT = 200
 NAME_LIMIT = 500
@@ -82,8 +82,8 @@ def _remedy_of_key(key: str, known: Sequence[str]) -> str:
         return "it is a field of its own: put it beside metadata"
     if key in _ELSEWHERE:
         return f"here that is {_ELSEWHERE[key]}"
-    if near := difflib.get_close_matches(str(key), known, 1, 0.7):
-        return f"did you mean {near[0]}?"
+    if hint := did_you_mean(near(key, known)):
+        return hint
     return (
         "what an objective or a strategy is to know goes into parameters; notes and tags are free; a strategy of your "
         "own may declare keys: register_strategy(name, …, metadata=(…,))"
@@ -230,9 +230,9 @@ def _flag(field: str, value: Any) -> None:
 def _choice(*known: str) -> Check:
     def check(field: str, value: Any) -> None:
         if value not in known:
-            near = difflib.get_close_matches(str(value), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise OptimizationValidationError(field, f"{_shown(value)} is not one of {', '.join(known)}{hint}")
+            raise OptimizationValidationError(
+                field, f"{_shown(value)} is not one of {', '.join(known)}{hint_of(value, known)}"
+            )
 
     return check
 

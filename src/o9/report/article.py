@@ -12,7 +12,6 @@ from o9.health.unknown import Unknown
 from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
-from o9.report import words
 from o9.report.charts import life as life_plots
 from o9.report.charts import luck as luck_plots
 from o9.report.charts import search as search_plots
@@ -28,6 +27,8 @@ from o9.report.headline import (
 from o9.report.verdict_section import Banner, Ground, banner, forecast_plot, grounds
 from o9.store.core.unit import Row
 from o9.strategies.parameters import CategoricalParameter, Parameter
+from o9.text.escape import shortened
+from o9.text.format import NOTHING, count, duration, value_text
 
 SHOWN_ERRORS = 5
 SHOWN_TRANSITIONS = 100
@@ -66,7 +67,7 @@ class Article:
 
     @property
     def improvement(self) -> str:
-        return next((each.value for each in self.performance if each.title == "Improvement"), words.NOTHING)
+        return next((each.value for each in self.performance if each.title == "Improvement"), NOTHING)
 
 
 def article(found: OneFacts, now: datetime) -> Article:
@@ -77,7 +78,7 @@ def article(found: OneFacts, now: datetime) -> Article:
     slices = search_plots.slices(facts.trials, facts.space, order, number, facts.direction)
     return Article(
         state=state,
-        name=words.shortened(state.name or state.optimization_id, LONGEST_NAME),
+        name=shortened(state.name or state.optimization_id, LONGEST_NAME),
         made_of=_made_of(found),
         so_far="" if state.status in ENDED else ", so far",
         banner=banner(found.verdict),
@@ -109,12 +110,12 @@ def _made_of(found: OneFacts) -> list[tuple[str, str]]:
     told = [("Strategy", strategy)] if strategy not in ("default", "optuna") else []
     for title, key in (("Objective", "objective"), ("Sampler", "sampler"), ("Seed", "seed"), ("Retry of", "retry_of")):
         if state.metadata.get(key) is not None:
-            told.append((title, words.shortened(str(state.metadata[key]), 120)))
+            told.append((title, shortened(str(state.metadata[key]), 120)))
     told.append(("Direction", found.facts.direction))
     if found.facts.family is not None and found.facts.family.name:
-        told.append(("Family", words.shortened(found.facts.family.name, 120)))
+        told.append(("Family", shortened(found.facts.family.name, 120)))
     if found.waited_seconds is not None:
-        told.append(("Waited", words.duration(found.waited_seconds)))
+        told.append(("Waited", duration(found.waited_seconds)))
     return told
 
 
@@ -148,7 +149,7 @@ def _slices_note(slices: Sequence[tuple[str, Drawn]], trials: Sequence[Trial]) -
         return f"Not drawn. {'No trial has a value.' if trials else 'The ledger has no trials.'}"
     names = {name for trial in trials for name in trial.parameters}
     missing = len(names) - len(slices)
-    return f"{words.count(missing, 'more parameter')} are not drawn, the less important ones." if missing > 0 else ""
+    return f"{count(missing, 'more parameter')} are not drawn, the less important ones." if missing > 0 else ""
 
 
 def _parameters(found: OneFacts) -> list[tuple[str, Any, str]]:
@@ -163,8 +164,8 @@ def _parameters(found: OneFacts) -> list[tuple[str, Any, str]]:
 
 def _searched(parameter: Parameter) -> str:
     if isinstance(parameter, CategoricalParameter):
-        return f"one of {', '.join(words.value_of(choice) for choice in parameter.choices)}"
-    told = f"{words.value_of(parameter.low)} to {words.value_of(parameter.high)}"
+        return f"one of {', '.join(value_text(choice) for choice in parameter.choices)}"
+    told = f"{value_text(parameter.low)} to {value_text(parameter.high)}"
     if parameter.log:
         return f"{told}, logarithmic"
-    return f"{told}, step {words.value_of(parameter.step)}" if parameter.step not in (None, 1) else told
+    return f"{told}, step {value_text(parameter.step)}" if parameter.step not in (None, 1) else told

@@ -14,7 +14,8 @@ from o9.health.unknown import Unknown
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState, baseline_of, target_of
 from o9.model.states import ENDED, HealthStatus
-from o9.report import words
+from o9.text.escape import shortened
+from o9.text.format import duration, number, percent, sentence
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ def _check_row(check: Check, threshold: float) -> CheckRow:
     title = check.name.partition(".")[2].replace("_", " ")
     told = "The verdict above." if check.name == VERDICT else _bare(check.words)
     if isinstance(check.score, Unknown):
-        return CheckRow(title, "unknown", told, words.sentence(check.remedy))
-    remedy = words.sentence(check.remedy) if check.score < threshold else ""
+        return CheckRow(title, "unknown", told, sentence(check.remedy))
+    remedy = sentence(check.remedy) if check.score < threshold else ""
     return CheckRow(title, f"{check.score:.2f}", told, remedy)
 
 
 def _bare(told: str) -> str:
-    return words.sentence(told.removeprefix("unknown: "))
+    return sentence(told.removeprefix("unknown: "))
 
 
 METRICS_SHOWN = 12
@@ -78,25 +79,25 @@ def performance_figures(
     state: OptimizationState, value: float | None, counts: Mapping[str, int], metrics: Mapping[str, float]
 ) -> list[Figure]:
     """What was reached, against what, with how many trials in what time; and the best trial's own metrics."""
-    best = Figure("Best value", words.number(value) if value is not None else "none", _against(state, value))
+    best = Figure("Best value", number(value) if value is not None else "none", _against(state, value))
     figures = [best]
     baseline, target = baseline_of(state), target_of(state)
     if baseline is not None and value is not None:
         gain = state.performance_improvement
-        told = words.share(gain, sign=True) if baseline else f"{'+' if gain > 0 else ''}{words.number(gain)}"
-        figures.append(Figure("Improvement", told, f"on the baseline, {words.number(baseline)}"))
+        told = percent(gain, sign=True) if baseline else f"{'+' if gain > 0 else ''}{number(gain)}"
+        figures.append(Figure("Improvement", told, f"on the baseline, {number(baseline)}"))
     elif baseline is None:
         figures.append(Figure("Improvement", "unknown", "no baseline_performance is given"))
     if target is not None:
         reached = value is not None and not is_better(target, value, direction_of(state))
-        figures.append(Figure("Target", words.number(target), "reached" if reached else "not reached"))
+        figures.append(Figure("Target", number(target), "reached" if reached else "not reached"))
     bad = {name: n for name, n in counts.items() if name != "completed" and n}
     note = ", ".join(f"{n:,} {name}" for name, n in sorted(bad.items())) or ("all completed" if counts else "")
     figures.append(Figure("Trials", f"{sum(counts.values()):,}", note))
     steps = f"{state.completed_steps:,}" + (f" of {state.total_steps:,}" if state.total_steps else "")
     still = "" if state.status in ENDED else ", so far"
-    figures.append(Figure("Worked", words.duration(state.execution_time or None), f"{steps} steps{still}"))
-    own = [Figure(words.shortened(name, 40), words.number(metrics[name]), "of the best trial") for name in metrics]
+    figures.append(Figure("Worked", duration(state.execution_time or None), f"{steps} steps{still}"))
+    own = [Figure(shortened(name, 40), number(metrics[name]), "of the best trial") for name in metrics]
     return figures + own[:METRICS_SHOWN]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from o9.health.grades import verdict_of
 from o9.health.unknown import Unknown
 from o9.model.optimization import OptimizationState
-from o9.report import words
 from o9.report.charts import life as life_plots
 from o9.report.charts.figure import Plot
 from o9.report.facts import AllFacts
@@ -18,13 +17,14 @@ from o9.report.headline import Figure
 from o9.report.verdict_section import Spoken, spoken
 from o9.statistics.trends import FIGURES
 from o9.store.core.unit import Row
+from o9.text.format import NOTHING, duration, moment, number, percent
 
 FEWEST_WINDOWS = 2  # of which something can be drawn
 # What a ranking is by, and how its values read.
-_RANKINGS = {
-    "current_performance": ("Best value", words.number),
-    "performance_improvement": ("Improvement on the baseline", lambda value: words.share(value, sign=True)),
-    "execution_time": ("Time of running, the shortest first", words.duration),
+_RANKINGS: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
+    "current_performance": ("Best value", number),
+    "performance_improvement": ("Improvement on the baseline", lambda value: percent(value, sign=True)),
+    "execution_time": ("Time of running, the shortest first", duration),
 }
 _QUEUE = {
     "queued": "Waiting for a slot",
@@ -96,7 +96,7 @@ def overview(found: AllFacts, now: datetime) -> Overview:
         queue=_queue(summary["queue"]),
         newest=[_newest(state, found.judged.get(state.optimization_id)) for state in found.newest],
         left_out=max(0, total - len(found.newest)),
-        quantile_error=words.share(summary["quantiles"]["relative_error"]),
+        quantile_error=percent(summary["quantiles"]["relative_error"]),
     )
 
 
@@ -127,11 +127,11 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
     ]
     for title, name, note in rates:
         rate = summary[name]
-        found.append(Figure(title, "unknown", nothing) if rate is None else Figure(title, words.share(rate), note))
-    spreads = [
-        ("Median time of running", "duration_seconds", words.duration),
-        ("Median improvement", "performance_improvement", lambda value: words.share(value, sign=True)),
-        ("Median wait in the queue", "waiting_seconds", words.duration),
+        found.append(Figure(title, "unknown", nothing) if rate is None else Figure(title, percent(rate), note))
+    spreads: list[tuple[str, str, Callable[[float | None], str]]] = [
+        ("Median time of running", "duration_seconds", duration),
+        ("Median improvement", "performance_improvement", lambda value: percent(value, sign=True)),
+        ("Median wait in the queue", "waiting_seconds", duration),
     ]
     for title, name, told in spreads:
         spread = summary[name]
@@ -147,10 +147,10 @@ def _group(by: str, name: str, each: Mapping[str, Any]) -> Group:
     return Group(
         name=name.replace("_", " ") if by == "type" else name,
         count=each["count"],
-        success=words.share(each["success_rate"]),
-        duration=words.duration(each["duration_seconds"]["mean"]),
-        improvement=words.share(each["performance_improvement"]["mean"], sign=True),
-        waited=words.duration(each["waiting_seconds"]["mean"]),
+        success=percent(each["success_rate"]),
+        duration=duration(each["duration_seconds"]["mean"]),
+        improvement=percent(each["performance_improvement"]["mean"], sign=True),
+        waited=duration(each["waiting_seconds"]["mean"]),
     )
 
 
@@ -168,9 +168,9 @@ def _newest(state: OptimizationState, report: Row | None) -> Newest:
     return Newest(
         state=state,
         spoken=spoken(verdict.grade) if verdict else None,
-        judged=words.moment(report["last_at"]) if report else "",
-        best=words.number(state.current_performance) if reached else words.NOTHING,
-        improvement=words.share(state.performance_improvement, sign=True) if gained else words.NOTHING,
+        judged=moment(report["last_at"]) if report else "",
+        best=number(state.current_performance) if reached else NOTHING,
+        improvement=percent(state.performance_improvement, sign=True) if gained else NOTHING,
     )
 
 
@@ -180,7 +180,7 @@ def _queue(queue: Mapping[str, Any]) -> list[str]:
     for name, meaning in _QUEUE.items():
         group = queue[name]
         if group["count"]:
-            longest = words.duration(group["longest_seconds"])
+            longest = duration(group["longest_seconds"])
             told.append(f"{meaning}: {group['count']:,}, the longest for {longest}.")
     if queue["looked_at"] < queue["of"]:
         told.append(f"Looked at were the {queue['looked_at']:,} of {queue['of']:,} that were created first.")

@@ -1,7 +1,7 @@
 """From articles to one HTML file that asks the network for nothing.
 
 Contract. Pure but for reading this package's templates and plotly.js from its own package. Every value that a template
-prints passes `words.plain` and is escaped. The page's Content-Security-Policy forbids every request, and every script
+prints passes `plain` and is escaped. The page's Content-Security-Policy forbids every request, and every script
 but the two whose hashes it names, so that nothing that somebody wrote into a name can become one.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -21,11 +22,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from o9.health.unknown import Unknown
-from o9.report import words
 from o9.report.charts.figure import STATUS_COLOURS, Plot
+from o9.text.escape import plain, shortened
+from o9.text.format import moment, sentence, value_text
 
 GENERATOR = "O9 report"  # what a file that may be written over has in its head
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_NEGATIVE = re.compile(r"-\d[\d,.]*(e[+-]\d+)?%?")
 
 
 def render(template: str, title: str, now: datetime, source: str, **context: Any) -> str:
@@ -78,18 +81,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    told = (words.number, words.ratio, words.share, words.duration, words.moment, words.count, words.value_of)
-    environment.filters |= {each.__name__: each for each in told} | {
-        "sentence": words.sentence,
-        "shortened": words.shortened,
-        "trials": words.states,
-    }
+    environment.filters |= {each.__name__: each for each in (moment, sentence, shortened, value_text)}
     environment.tests["unknown"] = lambda value: isinstance(value, Unknown)
     return environment
 
 
 def _shown(value: Any) -> Any:
-    return words.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    # A real minus lines up with digits and cannot be taken for a hyphen.
+    return f"\u2212{value[1:]}" if _NEGATIVE.fullmatch(value) else plain(value)
 
 
 def _text(name: str) -> str:

@@ -16,9 +16,9 @@ from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_HOLD_OUT
 from o9.health.verdict_words import GRADES, forecast_sentence, interval, sharpe, unit
 from o9.health.wording import placebo_limits
-from o9.report import words
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
+from o9.text.format import percent, sentence
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ def spoken(grade: Grade) -> Spoken:
 def banner(verdict: Verdict) -> Banner:
     return Banner(
         spoken=spoken(verdict.grade),
-        headline=words.sentence(verdict.headline),
+        headline=sentence(verdict.headline),
         because=verdict.words,
-        forecast=words.sentence(forecast_sentence(verdict)),
+        forecast=sentence(forecast_sentence(verdict)),
         errors=verdict.errors,
-        remedy=words.sentence(verdict.remedy),
+        remedy=sentence(verdict.remedy),
     )
 
 
@@ -98,13 +98,13 @@ def forecast_plot(verdict: Verdict) -> Plot | Unknown:
         zerolinecolor=ORANGE, zerolinewidth=1,
     )  # fmt: skip
     note = f"The bar is the interval that is to hold the Sharpe ratio of the next {found.years:g} years with a "
-    note += "probability of 80 %, the edge's death included."
+    note += "probability of 80%, the edge's death included."
     if found.too_high:
         note += " It is too high: the search followed its results, and nothing was held out."
     if found.hidden_crash:
         note += " These returns look like premiums for a risk that they have hardly shown: then it is too narrow."
     return Plot(
-        words.sentence(forecast_sentence(verdict)),
+        sentence(forecast_sentence(verdict)),
         [_point(name, at, colour, found) for name, at, colour in points],
         layout(across, axis(autorange="reversed"), height=84 + 34 * len(points)),
         note,
@@ -140,7 +140,7 @@ class _Figures:
         return self.of.get(name)
 
     def why(self, name: str) -> str:
-        return words.sentence(self.of.get("unknown", {}).get(name, "") or "it is not known")
+        return sentence(self.of.get("unknown", {}).get(name, "") or "it is not known")
 
     def sharpe(self, name: str) -> str:
         year = self["periods_per_year"]
@@ -162,7 +162,7 @@ def _deciding(found: _Figures) -> Iterator[Ground]:
         reading += f"most {WITH_HOLD_OUT:g} is asked for, without one {FAMILY_LEVEL:g}"
         if found["adaptive"]:
             reading += "; this search followed its results, so that without other data it proves nothing"
-        yield Ground("Family test", f"p = {p:.3f}", words.sentence(reading), True)
+        yield Ground("Family test", f"p = {p:.3f}", sentence(reading), True)
     yield _hold_out(found)
     if found["placebo_p_value"] is not None:
         runs = f"The same search, {found['placebo_runs']:,} times on data without an edge"
@@ -180,7 +180,7 @@ def _in_sample(found: _Figures) -> Ground:
     else:
         over = "over zero, where the market's own rise counts as an edge: there is no baseline"
     reading = f"{over}, from {found['observations']:,} returns ({found.length(found['observations'])})"
-    return Ground("Sharpe ratio in sample", found.sharpe("sharpe"), words.sentence(reading), True)
+    return Ground("Sharpe ratio in sample", found.sharpe("sharpe"), sentence(reading), True)
 
 
 def _search(found: _Figures) -> Ground:
@@ -190,7 +190,7 @@ def _search(found: _Figures) -> Ground:
         reading += f"; correlated as they are, they amount to {found['effective']:,.0f} independent ones"
     if missing := (found["counted"] or 0) - (found["kept"] or 0):
         reading += f"; {missing:,} of them have no returns over the same periods, and count as trials without edge"
-    return Ground("Trials", f"{found['counted'] or 0:,}", words.sentence(reading), True)
+    return Ground("Trials", f"{found['counted'] or 0:,}", sentence(reading), True)
 
 
 def _hold_out(found: _Figures) -> Ground:
@@ -202,7 +202,7 @@ def _hold_out(found: _Figures) -> Ground:
         reading += f"{found['hold_out_level']:.3f} is asked for"
     if (found["looks"] or 1) > 1:
         reading += f", since this is look {found['looks']} at held-out data of this family"
-    return Ground("Held out", found.sharpe("hold_out_sharpe"), words.sentence(reading), True)
+    return Ground("Held out", found.sharpe("hold_out_sharpe"), sentence(reading), True)
 
 
 def _beside(found: _Figures) -> Iterator[Ground]:
@@ -216,19 +216,19 @@ def _beside(found: _Figures) -> Iterator[Ground]:
         reading += f"{DEFLATED_LEVEL:g} is the custom"
         if found["deflated_effective"] is not None:
             reading += f". Counted as independent ones only: {found['deflated_effective']:.3f}"
-        yield Ground("Deflated Sharpe ratio", f"{found['deflated']:.3f}", words.sentence(reading), False)
+        yield Ground("Deflated Sharpe ratio", f"{found['deflated']:.3f}", sentence(reading), False)
     if found["pbo"] is None:
         yield Ground("Probability of backtest overfitting", "unknown", found.why("pbo"), False)
     else:
         reading = "how often the best of one half of the time fell below the median of the other half, about one half "
         reading += "where all are equally good; what was chosen lost money there in "
-        reading += words.share(found["probability_of_loss"])
-        yield Ground("Probability of backtest overfitting", f"{found['pbo']:.2f}", words.sentence(reading), False)
+        reading += percent(found["probability_of_loss"])
+        yield Ground("Probability of backtest overfitting", f"{found['pbo']:.2f}", sentence(reading), False)
     if found["track_record_needed"] is not None and found["observations"] is not None:
-        reading = "until such a Sharpe ratio, were it the only one tried, is told from zero with 95 %; there are "
+        reading = "until such a Sharpe ratio, were it the only one tried, is told from zero with 95%; there are "
         reading += found.length(found["observations"])
-        yield Ground("Track record needed", found.length(found["track_record_needed"]), words.sentence(reading), False)
+        yield Ground("Track record needed", found.length(found["track_record_needed"]), sentence(reading), False)
     if found["backtest_years_needed"] is not None and found["observations"] is not None:
         reading = "until the best of so many trials without edge no longer shows such a Sharpe ratio; there are "
         reading += found.length(found["observations"])
-        yield Ground("Backtest needed", f"{found['backtest_years_needed']:,.1f} years", words.sentence(reading), False)
+        yield Ground("Backtest needed", f"{found['backtest_years_needed']:,.1f} years", sentence(reading), False)

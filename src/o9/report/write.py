@@ -17,12 +17,12 @@ from pathlib import Path
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.files import private
 from o9.model.optimization import utc_now
-from o9.report import words
 from o9.report.article import article
 from o9.report.facts import read_all, read_one
 from o9.report.overview import overview
 from o9.report.page import GENERATOR, render
 from o9.store.store import Store
+from o9.text.format import count
 
 LONGEST_NAME = 50  # characters of an id in a file's name: up to four bytes each, and 255 are the most
 _HEAD = 4_096  # bytes within which the generator's name stands
@@ -32,7 +32,7 @@ def report_of(store: Store, optimization_ids: Sequence[str]) -> str:
     """The page of one optimization, or of several below each other. Raises OptimizationError for an unknown id."""
     now = utc_now()
     articles = [article(read_one(store, name), now) for name in optimization_ids]
-    title = articles[0].name if len(articles) == 1 else words.count(len(articles), "optimization")
+    title = articles[0].name if len(articles) == 1 else count(len(articles), "optimization")
     return render("optimizations.html", title, now, store.name, articles=articles)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from o9.model.errors import OptimizationValidationError
 from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES
+from o9.text.suggest import suggestion
 
 LIMIT = 1_000
 TIES_COUNTED = 100
@@ -27,10 +27,9 @@ def check(metric: object, limit: object, direction: object) -> None:
 def unknown_metric(metric: str, recorded: Sequence[str]) -> OptimizationValidationError:
     """The error for a metric that nothing has, naming near ones."""
     known = sorted({*STATE_FIGURES, *recorded})
-    folded = {name.casefold(): name for name in known}
-    near = [folded[name] for name in get_close_matches(metric.casefold(), folded, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known[:20])}"
-    return OptimizationValidationError("metric_name", f"nothing was ranked by {metric!r}; {hint}")
+    return OptimizationValidationError(
+        "metric_name", f"nothing was ranked by {metric!r}{suggestion(metric, known, n=3, cutoff=0.5)}"
+    )
 
 
 def largest_first(own: str, direction: str | None) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from o9.statistics.upkeep import Upkeep
+from o9.text.format import brief, percent
 
 CORRECTIONS_SHOWN = 200
-UNKNOWN = "-"
 
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -29,13 +29,13 @@ def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upke
         + (f"; {summary['pruned_optimizations']} more were pruned" if summary["pruned_optimizations"] else "")
         + ".",
         "",
-        f"- completed: {_percent(summary['success_rate'])} of what ended",
-        f"- failed or timed out: {_percent(summary['failure_rate'])}",
+        f"- completed: {percent(summary['success_rate'])} of what ended",
+        f"- failed or timed out: {percent(summary['failure_rate'])}",
         f"- seconds of running: {_spread(summary['duration_seconds'])}",
         f"- improvement on the baseline: {_spread(summary['performance_improvement'])}",
         f"- seconds in the queue: {_spread(summary['waiting_seconds'])}",
         "",
-        f"Quantiles come from histograms and are within {_percent(summary['quantiles']['relative_error'])}.",
+        f"Quantiles come from histograms and are within {percent(summary['quantiles']['relative_error'])}.",
         "",
         f"## Trend by {trends['window']}",
         "",
@@ -55,11 +55,11 @@ def _row(by: str, name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
         "by": by,
         "which": name,
         "ended": figures["count"],
-        "success rate": _percent(figures["success_rate"]),
-        "mean seconds": _number(figures["duration_seconds"]["mean"]),
-        "median seconds": _number(figures["duration_seconds"]["median"]),
-        "mean improvement": _percent(figures["performance_improvement"]["mean"]),
-        "mean wait, seconds": _number(figures["waiting_seconds"]["mean"]),
+        "success rate": percent(figures["success_rate"]),
+        "mean seconds": brief(figures["duration_seconds"]["mean"]),
+        "median seconds": brief(figures["duration_seconds"]["median"]),
+        "mean improvement": percent(figures["performance_improvement"]["mean"]),
+        "mean wait, seconds": brief(figures["waiting_seconds"]["mean"]),
     }
 
 
@@ -75,7 +75,7 @@ def _trend(each: Mapping[str, Any]) -> str:
         return f"unknown: {each['reason']}"
     return (
         f"{each['direction']}, {each['slope']:+.4g} per {each['per']} "
-        f"(95 %: {each['low']:+.4g} to {each['high']:+.4g}, {each['windows']} windows)"
+        f"(95%: {each['low']:+.4g} to {each['high']:+.4g}, {each['windows']} windows)"
     )
 
 
@@ -84,13 +84,5 @@ def _spread(figures: Mapping[str, Any]) -> str:
         return f"unknown: {figures['reason']}"
     return (
         f"mean {figures['mean']:.4g}, median about {figures['median']:.3g}, "
-        f"90 % up to about {figures['p90']:.3g} ({figures['count']})"
+        f"90% up to about {figures['p90']:.3g} ({figures['count']})"
     )
-
-
-def _percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{share:.1%}"
-
-
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.4g}"

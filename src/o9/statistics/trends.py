@@ -1,9 +1,9 @@
 """Does it get better? Slopes over windows, with their confidence intervals. Pure.
 
-The slope is Theil and Sen's: the median of the slopes between all pairs of windows, with Sen's interval at 95 %
+The slope is Theil and Sen's: the median of the slopes between all pairs of windows, with Sen's interval at 95%
 (P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63, 1968; `scipy.stats.theilslopes`).
 Not least squares: rates and durations of single days are skewed and have outliers, of which one would turn a line, and
-up to 29 % of the windows may be wrong without turning this one. Fewer than five windows give no interval at 95 %: of
+up to 29 % of the windows may be wrong without turning this one. Fewer than five windows give no interval at 95%: of
 four values even the rarest orders, rising throughout or falling throughout, come by chance once in twelve.
 
 The window that the present is in is shown, and counts for no slope: it is not over.
@@ -112,7 +112,7 @@ def _slope_of(points: Sequence[tuple[float, float]], per: str) -> dict[str, Any]
     found = slope(points)
     if found is None:
         return told | {
-            "reason": f"{len(points)} windows that are over have a value; a slope with a confidence interval of 95 % "
+            "reason": f"{len(points)} windows that are over have a value; a slope with a confidence interval of 95% "
             f"needs {FEWEST_WINDOWS}"
         }
     if not all(map(math.isfinite, found)):

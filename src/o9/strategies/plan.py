@@ -6,7 +6,6 @@ the dotted field and the remedy.
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from o9.model.optimization import OptimizationState
 from o9.strategies.parameters import CategoricalParameter, is_int
 from o9.strategies.registry import Objective
 from o9.strategies.search_space import SearchSpace
+from o9.text.suggest import hint_of
 from o9.workers.hold_out import FIELD as HOLD_OUT
 from o9.workers.hold_out import HoldOut, parse_hold_out
 from o9.workers.scores import SCORES
@@ -214,7 +214,5 @@ def _family(value: Any) -> str | None:
 
 def _one_of(value: Any, known: tuple[str, ...], field: str) -> str:
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise OptimizationValidationError(field, f"{value!r} is not one of {', '.join(known)}{hint}")
+        raise OptimizationValidationError(field, f"{value!r} is not one of {', '.join(known)}{hint_of(value, known)}")
     return str(value)

@@ -16,7 +16,6 @@ built-in strategies cannot be replaced. Thread-safe.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from o9.demo.catalogue import BUILTIN, BuiltinObjective
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import DEMONSTRATION
 from o9.model.trial import fingerprint
+from o9.text.suggest import hint_of
 from o9.user_code.import_paths import ImportPathError, find, module_of
 from o9.workers.placebo_kinds import SHUFFLE, is_kind
 from o9.workers.scores import SCORES, Score
@@ -340,8 +340,7 @@ def _from_catalogue(entry: BuiltinObjective) -> Objective:
 
 def _unknown(name: str, what: str, group: str) -> str:
     known = {OBJECTIVES_GROUP: objective_names, STRATEGIES_GROUP: strategy_names, SCORES_GROUP: score_names}[group]()
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = hint_of(name, known, n=3)
     return (
         f"there is no {what} {name!r}{hint} (known are {', '.join(known)}). Register it in this process, give it an "
         f"entry point in the group {group}, or name it as package.module:name"

@@ -2,17 +2,18 @@
 
 Contract. The name behind the colon is an attribute of the module, or of a class in it (`desk:Desk.objective`): what
 modules, functions and objects happen to hold is out of reach, so a module's own imports are no way to other code. Runs
-in nodes and in the child processes alike, so it imports the standard library only. What the module itself raises on its
-import is raised as it is.
+in nodes and in the child processes alike, so it imports little beside the standard library. What the module itself
+raises on its import is raised as it is.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+
+from o9.text.suggest import hint_of
 
 
 class ImportPathError(Exception):
@@ -35,9 +36,7 @@ def find(path: str, is_allowed: Callable[[str], bool] = lambda module: True) -> 
         try:
             target = getattr(target, name)
         except AttributeError:
-            near = difflib.get_close_matches(name, dir(target), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ImportPathError(f"{holder} has no {name!r}{hint}") from None
+            raise ImportPathError(f"{holder} has no {name!r}{hint_of(name, dir(target))}") from None
         holder = name
     return target
 

@@ -29,11 +29,12 @@ from o9.alerts.channels.redaction import Secrets, guarded, host_in, is_host, par
 from o9.alerts.channels.threads import Threads
 from o9.alerts.messages.render import TITLE_LIMIT, Message
 from o9.alerts.messages.templating import Form, markdown_text
-from o9.alerts.messages.text import line, size
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
+from o9.text.cut import size
+from o9.text.escape import chat_line
 
 SECONDS = 30.0
 READ_SECONDS = 15.0  # for an answer, where the URL has no `rto`; Apprise's 4 s make doubles of what is only slow
@@ -131,7 +132,7 @@ def _plugin(name: str, url: str) -> NotifyBase:
         try:
             plugin = Apprise.instantiate(url, asset=_asset(), suppress_exceptions=False)
         except Exception as error:  # noqa: BLE001 - a plugin's own, of any kind
-            problem = redacted(line(str(error)), secrets)
+            problem = redacted(chat_line(str(error)), secrets)
             raise OptimizationValidationError(field, f"Apprise does not take its URL: {problem}") from None
     if not isinstance(plugin, NotifyBase):
         raise OptimizationValidationError(field, _refusal(url, redacted(" ".join(said), secrets)))

@@ -18,7 +18,6 @@ from typing import TextIO
 from o9.alerts.channels.outcome import Failed, Sent, failure_of
 from o9.alerts.channels.threads import Threads
 from o9.alerts.messages.render import Message
-from o9.alerts.messages.text import line, moment
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
@@ -26,6 +25,8 @@ from o9.model.files import private
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
+from o9.text.escape import chat_line
+from o9.text.format import moment
 
 logger = logging.getLogger("o9.alerts")
 SECONDS = 10.0
@@ -79,7 +80,7 @@ class LogChannel:
         message, notice = shown, shown.notice
         alerts = [each.alert_id for each in notice.news_first[:IDS_LOGGED]]
         ids = {"receiver": notice.receiver, "kind": notice.kind.value, "alerts": alerts}
-        logger.log(_level_of(message), "%s | %s", message.title, line(message.body()), extra={"o9": ids})
+        logger.log(_level_of(message), "%s | %s", message.title, chat_line(message.body()), extra={"o9": ids})
         return Sent()
 
 

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 
 from o9.alerts.channels.redaction import NONE_KNOWN, Secrets, redacted
 from o9.alerts.messages.render import Message
-from o9.alerts.messages.text import cut, line
 from o9.alerts.pipeline.notice import Notice
+from o9.text.cut import cut
+from o9.text.escape import chat_line
 
 REASON_LIMIT = 300
 UNKNOWN = "; whether it arrived is unknown"
@@ -60,7 +61,7 @@ def failed(
     in_doubt: bool = False,
 ) -> Failed:
     doubt = UNKNOWN if in_doubt else ""
-    said = cut(line(redacted(reason, secrets)), REASON_LIMIT - len(doubt))
+    said = cut(chat_line(redacted(reason, secrets)), REASON_LIMIT - len(doubt))
     return Failed(f"{said}{doubt}", retry_after, permanent, in_doubt)
 
 
@@ -145,7 +146,7 @@ def _words(error: BaseException) -> str:
         return str(error.strerror).lower()
     if "timeout" in (kind := type(error).__name__.lower()):
         return "no connection in time" if "connect" in kind else "no answer in time"
-    said = line(str(error))
+    said = chat_line(str(error))
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

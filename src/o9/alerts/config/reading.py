@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import TypeVar
 
 import yaml
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
+from o9.text.suggest import suggestion
 
 SIZE_LIMIT = 1 << 20
 NODES_LIMIT = 20_000
@@ -85,7 +85,7 @@ class Reader:
             if known and name == "<<":
                 self.fault(here, "merging is not possible here; write the fields out, or take an anchor for all of it")
             elif known and name not in known:
-                self.fault(here, f"there is no such field{meant(name, known)}")
+                self.fault(here, f"there is no such field{suggestion(name, known)}")
             elif name in found:
                 self.fault(here, f"it is given twice, first in line {found[name].line}")
             else:
@@ -181,7 +181,7 @@ class Reader:
         """A name of something that is defined elsewhere."""
         text = self.text(node)
         if node is not None and text is not None and text not in known:
-            self.fault(node, f"no {kind} is called {text!r:.80}{meant(text, known)}")
+            self.fault(node, f"no {kind} is called {text!r:.80}{suggestion(text, known)}")
             return None
         return text
 
@@ -265,26 +265,10 @@ def level_of(text: str) -> AlertLevel:
     """In whatever case. Raises ValueError with what was probably meant."""
     known = {level.value: level for level in AlertLevel}
     if text.lower() not in known:
-        raise ValueError(f"no level is called {text!r:.80}{meant(text, known)}")
+        raise ValueError(f"no level is called {text!r:.80}{suggestion(text, known)}")
     return known[text.lower()]
 
 
-def meant(name: str, known: Collection[str]) -> str:
-    """What was probably meant, to go on a sentence; else what there is."""
-    likely = near(name, known)
-    if likely is not None:
-        return f"; did you mean `{likely}`?"
-    return f"; there are {', '.join(sorted(known)[:20])}" if known else "; there are none"
-
-
-def near(name: str, known: Collection[str]) -> str | None:
-    """What of it was probably meant: what is written nearly so, or has it as a word of its own."""
-    wanted, lower = name.lower(), [each.lower() for each in known]
-    found = get_close_matches(wanted, lower, n=1, cutoff=0.7) or [each for each in lower if wanted in _WORD.split(each)]
-    return next(each for each in known if each.lower() == found[0]) if found else None
-
-
-_WORD = re.compile(r"[\s._]+")
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
 _SPAN = re.compile(

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.reading import Node, Reader, level_of, meant
+from o9.alerts.config.reading import Node, Reader, level_of
 from o9.alerts.pipeline.alert import NAME_LIMIT as LABEL_LIMIT
 from o9.alerts.pipeline.alert import VALUE_LIMIT
 from o9.alerts.rules.expressions import condition_of, contradiction
 from o9.alerts.rules.metrics import INSTANTS, LABELS, Scope, checked_words
 from o9.alerts.rules.rules import TITLE_LIMIT, Rule
 from o9.model.states import AlertLevel
+from o9.text.suggest import suggestion
 
 LABELS_LIMIT = 50
 NAME_LIMIT = 150
@@ -75,7 +76,7 @@ def _rule(reader: Reader, item: Node, found: Mapping[str, Node], name: str, base
     clear = reader.understood(found.get("clear"), partial(condition_of, scope=scope))
     if base is None:
         if "when" not in found:
-            near = meant(name, [rule.name for rule in BUILT_IN])
+            near = suggestion(name, [rule.name for rule in BUILT_IN])
             reader.fault(item, f"`when` is missing, and no built-in rule that brings one is called {name!r:.80}{near}")
         made = Rule(name, name.replace("_", " ").capitalize(), scope, AlertLevel.WARNING, when, clear)
     else:

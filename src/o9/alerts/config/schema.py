@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.reading import Fault, Node, Reader, all_faults, meant, near
+from o9.alerts.config.reading import Fault, Node, Reader, all_faults
 from o9.alerts.config.rules import read_rules
 from o9.alerts.messages.render import NAMES, Messages
 from o9.alerts.pipeline.flapping import Damping
@@ -40,6 +40,7 @@ from o9.alerts.pipeline.time_intervals import (
 from o9.alerts.rules.metrics import LABELS
 from o9.alerts.rules.rules import Rule
 from o9.model.errors import OptimizationAlertError
+from o9.text.suggest import did_you_mean, near, suggestion
 
 EVERY_CHANNEL = "*"
 DEFAULT_RECEIVER = "default"
@@ -407,8 +408,8 @@ class ChannelReading:
                 )
             elif any(each in channel for each in ", "):
                 yield node.fault_of("one text is one channel; write several as a list, such as [log, desk]")
-            elif (likely := near(channel, STANDING)) is not None:
-                yield node.fault_of(f"did you mean `{likely}`? A program has to register {channel!r:.80}")
+            elif hint := did_you_mean(near(channel, STANDING)):
+                yield node.fault_of(f"{hint} A program has to register {channel!r:.80}")
 
 
 def _channel(text: str) -> str:
@@ -421,7 +422,7 @@ def _channel(text: str) -> str:
 
 def likely_label(name: str, known: Collection[str]) -> str | None:
     """What of it was probably meant."""
-    return _PROMETHEUS.get(name.lower()) or near(name, known)
+    return _PROMETHEUS.get(name.lower()) or next(iter(near(name, known)), None)
 
 
 class LabelReading:
@@ -463,11 +464,11 @@ class LabelReading:
         known = OF_O9.union(*(rule.labels for rule in in_force))
         for node, name in _first_named(self._named, known):
             likely = likely_label(name, known)
-            more = f"did you mean `{likely}`?" if likely else "only alerts of your own programs can have it"
+            more = f"did you mean {likely}?" if likely else "only alerts of your own programs can have it"
             yield node.fault_of(f"neither O9 nor a rule of this file sets the label {name!r:.80}; {more}")
         names = {rule.name for rule in (*BUILT_IN, *in_force)}
         for node, name in _first_named(self._rules, names):
-            yield node.fault_of(f"no rule is called {name!r:.80}{meant(name, names)}")
+            yield node.fault_of(f"no rule is called {name!r:.80}{suggestion(name, names)}")
 
 
 def _first_named(named: Iterable[tuple[Node, str]], known: Collection[str]) -> Iterator[tuple[Node, str]]:

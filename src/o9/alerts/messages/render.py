@@ -23,11 +23,12 @@ from markupsafe import escape
 
 from o9.alerts.messages.samples import samples
 from o9.alerts.messages.templating import Form, Template, TemplateError
-from o9.alerts.messages.text import cut, cut_lines, line, lines, size
 from o9.alerts.messages.view import Detail, View, address, view_of, worst_of
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
+from o9.text.cut import cut, cut_lines, size
+from o9.text.escape import chat_line, chat_lines
 
 logger = logging.getLogger(__name__)
 TITLE_LIMIT = 200
@@ -101,7 +102,7 @@ class Message:
         return self.short_title(TITLE_LIMIT)
 
     def short_title(self, limit: int) -> str:
-        return cut(line(self._written("title", _WHOLE)), limit)
+        return cut(chat_line(self._written("title", _WHOLE)), limit)
 
     def body(self, form: Form = Form.TEXT, limit: int | None = None) -> str:
         """At most `limit` UTF-16 units."""
@@ -131,7 +132,7 @@ class Message:
             self._faults[name] = f"{own.field} failed: {error}"
             logger.warning("%s failed, O9's own is taken: %s", own.field, error)
             return self._written(name, detail)
-        return lines(out) if name == Form.TEXT.value else out
+        return chat_lines(out) if name == Form.TEXT.value else out
 
     def _view(self, detail: Detail) -> View:
         if detail not in self._views:

@@ -21,9 +21,9 @@ from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup, escape
 
-from o9.alerts.config.reading import meant
-from o9.alerts.messages.text import cut
 from o9.model.errors import OptimizationValidationError
+from o9.text.cut import cut
+from o9.text.suggest import suggestion
 
 SOURCE_LIMIT = 20_000  # characters
 PRINTED = 200_000  # characters
@@ -72,7 +72,7 @@ class Template:
             raise OptimizationValidationError(field, f"it cannot be compiled: {error}; make it simpler") from None
         for name in sorted(unknown):
             line = next(n for n, text in enumerate(source.split("\n"), 1) if re.search(rf"\b{re.escape(name)}\b", text))
-            problem = f"line {line}: there is no name {name!r:.80} here{meant(name, names)}"
+            problem = f"line {line}: there is no name {name!r:.80} here{suggestion(name, names)}"
             raise OptimizationValidationError(field, problem)
 
     def render(self, values: Mapping[str, Any]) -> str:

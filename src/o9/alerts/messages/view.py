@@ -1,7 +1,7 @@
 """What templates can show of a notice: words and figures, harmless, ready to print. Pure.
 
-Contract. Every text in a `View` has passed `o9.alerts.messages.text`; templates only escape it for their form. `Detail`
-says how much of a notice is shown.
+Contract. Every text in a `View` has passed `o9.text.escape.chat_line` or `chat_lines`; templates only escape it for
+their form. `Detail` says how much of a notice is shown.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import quote
 
 from o9.alerts.messages.templating import Address, Prose
-from o9.alerts.messages.text import cut, cut_naming, duration, figure, line, lines, moment
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.rules.metrics import FLAG, QUANTITIES
 from o9.model.states import AlertLevel
+from o9.text.cut import cut, cut_naming
+from o9.text.escape import chat_line, chat_lines
+from o9.text.format import duration, figure, moment
 
 NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
 LABELLED_LIMIT, HEADLINE_LABELLED_LIMIT, VALUE_LIMIT = 160, 60, 40
@@ -114,7 +116,7 @@ def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
         colour=_RESOLVED if notice.kind is NoticeKind.RESOLVED else _COLOURS[level],
         headline=_headline(notice, everything),
         lead=_lead(notice, everything),
-        reason="" if notice.kind in _SAY_WHY_FIRST else cut(line(notice.reason), detail.text),
+        reason="" if notice.kind in _SAY_WHY_FIRST else cut(chat_line(notice.reason), detail.text),
         receiver=_name(notice.receiver),
         group={_name(name): _name(value) for name, value in notice.group_labels.items()},
         at=moment(notice.at),
@@ -136,13 +138,13 @@ def worst_of(notice: Notice) -> AlertLevel:
 
 def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail, link: str | None) -> AlertShown:
     raw, remedy = alert.message[:_RAW_LIMIT], alert.metadata.get("remedy")
-    out = lines(raw)
-    todo = line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
-    if todo and line(out).endswith(todo):  # as the monitor's messages: nothing is said twice
-        out = line(out).removesuffix(todo).rstrip(" :;,.-")
+    out = chat_lines(raw)
+    todo = chat_line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
+    if todo and chat_line(out).endswith(todo):  # as the monitor's messages: nothing is said twice
+        out = chat_line(out).removesuffix(todo).rstrip(" :;,.-")
     ended = None if firing else alert.ends_at
-    since, lasting = moment(alert.starts_at), duration((ended or now) - alert.starts_at)
-    brief = line(_without_traceback(lines(raw)))
+    since, lasting = moment(alert.starts_at), duration(max(timedelta(0), (ended or now) - alert.starts_at))
+    brief = chat_line(_without_traceback(chat_lines(raw)))
     if todo and brief.endswith(todo):
         brief = brief.removesuffix(todo).rstrip(" :;,.-")
     figures = _figures(alert, detail)
@@ -193,7 +195,7 @@ def _when(begins: datetime, ended: datetime | None, now: datetime) -> str:
         return f"over before that, at {moment(ended)}" if ended < begins else f"over after {duration(ended - begins)}"
     if begins - now > CLOCKS_DIFFER:
         return f"{duration(begins - now)} in the future"
-    return f"for {duration(now - begins)}"
+    return f"for {duration(max(timedelta(0), now - begins))}"
 
 
 def _badge(kind: NoticeKind, level: AlertLevel) -> str:
@@ -236,7 +238,7 @@ def _counts(notice: Notice) -> list[tuple[str, int]]:
 
 def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
     fires, over = len(notice.firing), len(notice.resolved)
-    why = cut(line(notice.reason), NAME_LIMIT) if notice.kind in _SAY_WHY_FIRST else ""
+    why = cut(chat_line(notice.reason), NAME_LIMIT) if notice.kind in _SAY_WHY_FIRST else ""
     why = f"{why[:1].upper()}{why[1:]}{'' if why[-1:] in '.!?' else '.'}"
     if len(everything) == 1:
         return why
@@ -271,7 +273,9 @@ def _figures(alert: Alert, detail: Detail) -> dict[str, str]:
         for name, value in evidence.items()
         if not (by_rule and name in _FLAGS and isinstance(value, float) and value in (0.0, 1.0))
     ][:FIGURES]
-    return {_name(str(name)).replace("_", " "): cut(figure(value), min(detail.text, 120)) for name, value in out}
+    return {
+        _name(str(name)).replace("_", " "): cut(chat_line(figure(value)), min(detail.text, 120)) for name, value in out
+    }
 
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -320,4 +324,4 @@ def address(text: str) -> Address | str:
 
 
 def _name(text: str) -> str:
-    return cut(line(text[:_RAW_LIMIT]), NAME_LIMIT)
+    return cut(chat_line(text[:_RAW_LIMIT]), NAME_LIMIT)

@@ -16,7 +16,8 @@ from o9.alerts.pipeline.engine_state import Held, Known
 from o9.alerts.pipeline.groups import Group
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.pipeline.stages import GOES_ON, Decision, Notified, duration
+from o9.alerts.pipeline.stages import GOES_ON, Decision, Notified
+from o9.text.format import duration
 
 _KINDS = {
     Reason.FIRST: NoticeKind.FIRING,

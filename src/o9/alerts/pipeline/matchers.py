@@ -20,10 +20,10 @@ from typing import Literal, cast
 
 import re2
 
-from o9.alerts.config.reading import meant
 from o9.alerts.pipeline.alert import LEVELS, Labels
 from o9.model.errors import OptimizationValidationError
 from o9.store.core.column_types import free_text
+from o9.text.suggest import suggestion
 
 TEXT_LIMIT = 20_000
 LEVEL = "level"
@@ -91,7 +91,7 @@ def _unfit_level(matcher: Matcher) -> str | None:
         return None
     wrong = next((value for value in written_out(matcher) if value.lower() not in LEVELS), None)
     if wrong is not None:
-        return f"no level is called {wrong!r:.80}{meant(wrong, LEVELS)}"
+        return f"no level is called {wrong!r:.80}{suggestion(wrong, LEVELS)}"
     if matcher.operator in ("=", "!="):
         return None
     fitted = [matcher.test(level) == (matcher.operator == "=~") for level in LEVELS]

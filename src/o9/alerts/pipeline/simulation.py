@@ -24,17 +24,17 @@ from functools import partial
 
 from o9.alerts.config.reading import Node, Reader, all_faults, level_of, span_of
 from o9.alerts.config.schema import Configuration
-from o9.alerts.messages.text import line
 from o9.alerts.pipeline.alert import Alert, expected_to_end, merged
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.engine_state import Held
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.silences import Silence, checked
-from o9.alerts.pipeline.stages import duration
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.optimization import as_utc
 from o9.model.states import AlertLevel
+from o9.text.escape import chat_line
+from o9.text.format import duration
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 AFTERWARDS = timedelta(hours=1)
@@ -137,7 +137,7 @@ def columns(script: Script, entry: Entry) -> tuple[str, str, str]:
         column, text = f"✗ {what.receiver}", f"{named(what.alert)} ({what.decision.reason.text}{by})"
     else:
         column, text = what.what, _happened(what)
-    return _time(script, entry.at), line(column), line(text)
+    return _time(script, entry.at), chat_line(column), chat_line(text)
 
 
 def named(alert: Alert) -> str:

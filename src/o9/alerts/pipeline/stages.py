@@ -21,6 +21,7 @@ from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.silences import Silences
 from o9.alerts.pipeline.time_intervals import TimeIntervals, holding, none_holds
+from o9.text.format import duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +183,3 @@ def tried_again(created_at: datetime, now: datetime, known: Failure) -> Decision
     if known.retry_after is not None and known.retry_after > pause:
         pause, by = min(known.retry_after, TRIED_FOR), "Retry-After"
     return Decision(Reason.TRIED_AGAIN, by, min(now + pause, end))
-
-
-def duration(span: timedelta) -> str:
-    """For people: ``90 s``, ``15 m``, ``4 h``, ``2 d``; two units where one is not exact."""
-    seconds = span.total_seconds()
-    if seconds < 120:
-        return f"{seconds:g} s"
-    parts = []
-    for name, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, seconds = divmod(seconds, length)
-        if count:
-            parts.append(f"{count:g} {name}")
-    return " ".join(parts[:2])

@@ -19,8 +19,8 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from o9.alerts.config.reading import meant
 from o9.model.optimization import utc_now
+from o9.text.suggest import suggestion
 
 Range = tuple[int, int]
 """Of minutes in the day (the end excluded), weekdays (0 is Sunday), days, months or years (the end included)."""
@@ -136,7 +136,7 @@ def exchange(name: str) -> str:
     from exchange_calendars import get_calendar_names
 
     if name not in get_calendar_names():
-        raise ValueError(f"{name!r:.80} is no exchange's calendar{meant(name, get_calendar_names())}")
+        raise ValueError(f"{name!r:.80} is no exchange's calendar{suggestion(name, get_calendar_names())}")
     if trades(name, utc_now()) is None:
         raise ValueError(f"the installed exchange-calendars cannot tell when {name} trades this year")
     return name

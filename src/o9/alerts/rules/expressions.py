@@ -17,6 +17,7 @@ from enum import Enum
 
 from o9.alerts.config.reading import span_of
 from o9.alerts.rules.metrics import FLAG, QUANTITIES, Quantity, Scope, Unit, is_figure, quantity_of
+from o9.text.format import percent
 
 Figures = Mapping[str, float | None]
 
@@ -235,10 +236,10 @@ def _check_bounds(part: Comparison, quantity: Quantity, given: str) -> None:
     elif high == math.inf:
         lies = f"is never below {low:g}"
     elif quantity.unit is Unit.SHARE:
-        lies = f"lies between {low:.0%} and {high:.0%}"
+        lies = f"lies between {percent(low)} and {percent(high)}"
     else:
         lies = f"lies between {low:g} and {high:g}"
-    percent = quantity.unit is Unit.SHARE and 1 < limit <= 100 and "%" not in given
-    remedy = f"; did you mean `{part.figure} {part.sign} {given}%`?" if percent else ""
+    is_percent = quantity.unit is Unit.SHARE and 1 < limit <= 100 and "%" not in given
+    remedy = f"; did you mean `{part.figure} {part.sign} {given}%`?" if is_percent else ""
     holds = "always holds" if True in answers else "never holds"
     raise ValueError(f"`{part.figure} {part.sign} {given}` {holds}: `{part.figure}` {lies}{remedy}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-from o9.alerts.config.reading import meant, near
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.text.suggest import hint_of, suggestion
 
 SHOWN = 20
 
@@ -84,7 +84,7 @@ class Open:
         """Why there is no such figure, with what was probably meant; None where there may be."""
         if not self.names or behind in self.names:
             return None
-        return f"`{self.start}` has no {behind!r:.80}{meant(behind, self.names)}"
+        return f"`{self.start}` has no {behind!r:.80}{suggestion(behind, self.names)}"
 
 
 _RATES = dict.fromkeys(("failure_rate", "success_rate"), SHARE)
@@ -234,9 +234,8 @@ def _unknown(name: str, scope: Scope) -> str:
 
 def _likely(name: str, names: Sequence[str], scope: Scope) -> str:
     """What was probably meant, to go on a sentence; else what there is."""
-    likely = near(name, names)
-    if likely is not None:
-        return f"; did you mean `{likely}`?"
+    if hint := hint_of(name, names):
+        return hint
     known = [*(f"{each.start}…" for each in OPEN.get(scope, ())), *names]
     more = ", …" if len(known) > SHOWN else ""
     return f"; there are {', '.join(known[:SHOWN])}{more}" if known else ", and no other"

@@ -22,6 +22,7 @@ from o9.alerts.rules.expressions import Condition, Figures, Reading, reading
 from o9.alerts.rules.metrics import INSTANTS, PLACEHOLDER, Scope, Unit, is_figure, placeholders, quantity_of
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
+from o9.text.format import duration, percent
 
 AFTER_INSTANT = timedelta(hours=1)
 NOTHING = timedelta(0)
@@ -321,16 +322,10 @@ def written(name: str, scope: Scope, value: float) -> str:
     """A figure as people read it, in its unit."""
     unit = quantity_of(name, scope).unit
     if unit is Unit.SECONDS:
-        return _span(value)
+        return duration(value)
     if unit is Unit.SHARE:
-        return f"{value:.0%}" if abs(value) >= 0.1 or not value else f"{value:.2%}"
+        return percent(value)
     return f"{value:.6g}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 def _message(rule: Rule, facts: Facts, about: Mapping[str, str]) -> str:
@@ -342,6 +337,6 @@ def _message(rule: Rule, facts: Facts, about: Mapping[str, str]) -> str:
         for name in rule.when.figures
         if (value := facts.figures.get(name)) is not None
     ]
-    lasted = f" for {_span(rule.lasts.total_seconds())}" if rule.lasts else ""
+    lasted = f" for {duration(rule.lasts)}" if rule.lasts else ""
     more = "".join(f"\n{text}" for name, text in facts.words.items() if name != "name" and text)
     return f"{', '.join(known)}; the rule is: {rule.when.text}{lasted}{more}"

@@ -26,7 +26,7 @@ from o9.alerts.pipeline.engine_state import Changes, Kept, Snapshot
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.quarantine import Fault, InternalErrors, Quarantine
 from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.pipeline.stages import TRIED_FOR, duration
+from o9.alerts.pipeline.stages import TRIED_FOR
 from o9.alerts.service.repository import (
     UNREADABLE,
     alert_in,
@@ -45,6 +45,7 @@ from o9.store.alerts.queries import Episode
 from o9.store.core.column_types import moment, to_json
 from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
+from o9.text.format import duration
 
 logger = logging.getLogger(__name__)
 LEASE = "alerts"

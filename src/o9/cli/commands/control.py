@@ -20,8 +20,7 @@ from enum import Enum
 from rich.text import Text
 
 from o9.cli.console import emit, results, say, write_json
-from o9.cli.escape import shown
-from o9.cli.failures import DONE, ERROR, Interrupted, one_line
+from o9.cli.failures import DONE, ERROR, Interrupted
 from o9.cli.open_store import existing_store, option_for, unknown_id
 from o9.cli.session.follow import PARKED, POLL_SECONDS, Crew, crew_of, is_watched
 from o9.cli.views.words import command
@@ -30,6 +29,7 @@ from o9.model.errors import OptimizationStateError
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store.optimizations.queries import Holding
 from o9.store.store import Store
+from o9.text.escape import one_line, shown
 
 
 class Outcome(str, Enum):

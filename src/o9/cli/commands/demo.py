@@ -17,12 +17,12 @@ from o9.cli.open_store import existing_store, option_for, place_of
 from o9.cli.session.progress import Display
 from o9.cli.session.session import Conducted, conduct, exit_code, what_next
 from o9.cli.versions import install_command
-from o9.cli.views import words
 from o9.cli.views.optimizations import results_view
 from o9.health.verdict_words import sharpe
 from o9.model.errors import OptimizationError
 from o9.report.write import report_of, write
 from o9.store.store import Store
+from o9.text.format import NOTHING
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -145,4 +145,4 @@ def _periods() -> tuple[str, str]:
 
 
 def _ratio(value: float | None) -> str:
-    return words.NOTHING if value is None else sharpe(value)
+    return NOTHING if value is None else sharpe(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 import shlex
@@ -18,7 +17,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
 from o9.cli import failures
-from o9.cli.escape import shown
 from o9.cli.open_store import option_for, size_of, sqlite_path, store_url
 from o9.cli.session.follow import crew_of, nobody_works_on
 from o9.cli.versions import EXTRAS, install_command, installed, release_of
@@ -30,6 +28,8 @@ from o9.model.states import ACTIVE
 from o9.store.core.engine import describe, parse_url, schema_revision, store_error
 from o9.store.migrations import HEAD, REVISIONS
 from o9.store.store import Store
+from o9.text.escape import one_line, shortened, shown
+from o9.text.suggest import did_you_mean, near
 
 LOW_DISK_BYTES, VERY_LOW_DISK_BYTES = 2**30, 100 * 2**20
 BROKEN_FASTAPI = (0, 151)  # from here on Prefect 3.8's server does not start
@@ -104,8 +104,7 @@ def extras() -> Iterator[Finding]:
 def settings_in_force(given: str | None) -> Iterator[Finding]:
     known = sorted(f"O9_{name.upper()}" for name in Settings.model_fields)
     for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
-        near = difflib.get_close_matches(variable, known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        remedy = did_you_mean(near(variable, known)) or f"there are {', '.join(known)}"
         yield Finding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
     try:
         in_force = settings()
@@ -137,7 +136,7 @@ def store(given: str | None) -> Iterator[Finding]:
     except (ModuleNotFoundError, NoSuchModuleError):
         yield Finding("store", Level.PROBLEM, f"{name} needs a driver", install_command("postgres"))
     except DBAPIError as error:
-        yield Finding("store", Level.PROBLEM, failures.one_line(str(store_error(error.orig, parse_url(url)))))
+        yield Finding("store", Level.PROBLEM, one_line(str(store_error(error.orig, parse_url(url)))))
     else:
         yield from _contents(given, name, path) if revision == HEAD else _other_schema(name, revision)
 
@@ -164,7 +163,7 @@ def spool() -> Iterator[Finding]:
         yield Finding("spool", Level.PROBLEM, shown(detail), "set O9_SPOOL_FOLDER to a folder of yours")
         return
     for kept in refused():
-        detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {failures.shortened(kept.reason)}"
+        detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {shortened(kept.reason, 400)}"
         again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"
         yield Finding("spool", Level.WARNING, shown(detail), f"`{again}` has it tried again; or delete it")
 

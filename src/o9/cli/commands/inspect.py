@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 from o9.cli.console import emit, results, say, write_json, write_json_list
-from o9.cli.escape import shown
 from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
 from o9.cli.session.follow import crew_of, is_watched
 from o9.cli.views import words
@@ -23,6 +22,7 @@ from o9.model.states import ACTIVE, OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
+from o9.text.escape import shown
 
 LIST_LIMIT = 50
 TRIALS_LIMIT = 20

@@ -10,7 +10,6 @@ from rich.text import Text
 from o9.cli.batch import import_from_here
 from o9.cli.commands.control import who
 from o9.cli.console import emit, results, write_json
-from o9.cli.escape import shown
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.views.words import aligned, command, result
@@ -24,6 +23,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import Intent
 from o9.store.optimizations.placebos import PlaceboRuns
 from o9.store.store import Store
+from o9.text.escape import shown
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator

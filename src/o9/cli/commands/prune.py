@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import typer
@@ -18,7 +17,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from o9.cli.console import messages, say, write_json
 from o9.cli.failures import DONE, Interrupted
 from o9.cli.open_store import existing_store, option_for, size_of, sqlite_path, store_url
-from o9.cli.views.words import moment
 from o9.lifecycle.retention import Removed, horizon, prune
 from o9.model.errors import OptimizationError
 from o9.model.optimization import utc_now
@@ -26,6 +24,7 @@ from o9.model.settings import settings
 from o9.store.alerts.pruning import PrunedAlerts
 from o9.store.optimizations.pruning import Outlook
 from o9.store.store import Store
+from o9.text.format import local_moment
 
 
 def prune_store(
@@ -146,4 +145,4 @@ def _space(told: Mapping[str, Any], *, vacuum: bool, again: str) -> str:
 
 
 def _at(text: str | None) -> str:
-    return moment(datetime.fromisoformat(text)) if text else "-"
+    return local_moment(text)

@@ -9,7 +9,6 @@ from rich.text import Text
 from o9.cli.batch import import_from_here
 from o9.cli.commands.control import queue_outlook
 from o9.cli.console import emit, results, write_json
-from o9.cli.escape import shown
 from o9.cli.failures import DONE
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.session.follow import crew_of, is_watched
@@ -19,6 +18,7 @@ from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
 from o9.store.store import Store
+from o9.text.escape import shown
 
 
 def retry_optimization(

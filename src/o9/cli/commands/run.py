@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from o9.cli.batch import import_from_here, read_batch
 from o9.cli.commands.control import who
-from o9.cli.escape import shown
-from o9.cli.failures import one_line
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.session.progress import Display
 from o9.cli.session.session import conclude, conduct
@@ -19,6 +17,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
 from o9.store.store import Store
 from o9.strategies.factory import settle
+from o9.text.escape import one_line, shown
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from o9.cli.batch import import_from_here
 from o9.cli.console import emit, results, say
-from o9.cli.escape import shown
 from o9.cli.failures import DONE, Interrupted
 from o9.cli.open_store import place_of
 from o9.cli.session.follow import POLL_SECONDS
@@ -29,6 +28,7 @@ from o9.model.errors import OptimizationError
 from o9.model.settings import settings
 from o9.model.urls import public_url
 from o9.tasks.attempt import anything_left_behind
+from o9.text.escape import shown
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator

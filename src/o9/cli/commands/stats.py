@@ -11,7 +11,6 @@ from datetime import timedelta
 from itertools import groupby
 
 from o9.cli.console import emit, results, say, write_json
-from o9.cli.escape import shown
 from o9.cli.failures import DONE
 from o9.cli.open_store import existing_store
 from o9.cli.views.statistics import metrics_view, ranked_by, rankings_view, statistics_view, trends_view
@@ -20,6 +19,7 @@ from o9.model.optimization import utc_now
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.statistics.rankings import within
 from o9.store.store import Store
+from o9.text.escape import shown
 
 PAGE_WIDTH = 120
 

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from o9.cli.batch import read_batch
 from o9.cli.console import emit, results
-from o9.cli.escape import shown
 from o9.cli.open_store import option_for, place_of, store_url
 from o9.cli.session.follow import PARKED, Crew, crew_of
 from o9.cli.views.words import aligned, command
@@ -18,6 +17,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store.optimizations.queries import Holding
 from o9.store.store import Store
+from o9.text.escape import shown
 
 
 def submit_files(paths: Sequence[str], url: str | None, *, hold: bool) -> int:

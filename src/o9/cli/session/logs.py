@@ -17,13 +17,13 @@ from rich.text import Text
 
 from o9.cli import failures
 from o9.cli.console import emit, results, say, write_json_list
-from o9.cli.escape import shown
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.model.logs import ROOT, JsonFormatter, configure_logging, ids_of
 from o9.model.settings import settings
 from o9.store.core.unit import Row
 from o9.store.optimizations.outputs import OF_NO_TRIAL
 from o9.store.store import Store
+from o9.text.escape import shortened, shown
 from o9.workers.output import LOGGER, pass_on
 
 PAGE = 200
@@ -173,7 +173,7 @@ class _OneLine(logging.Formatter):
         text = self._inner.format(brief)
         if record.exc_info and record.exc_info[0] is not None:
             text += f" ({record.exc_info[0].__name__}: {record.exc_info[1]})"
-        return failures.shortened(text)
+        return shortened(text, 400)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -24,6 +24,7 @@ from o9.cli.session.time_left import Course, in_words
 from o9.cli.views import words
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
+from o9.text.format import duration, number
 
 LINE_SECONDS = 10.0  # between two lines about the same optimization, where there are no bars
 REDRAWS_PER_SECOND = 8
@@ -65,8 +66,8 @@ def progress_table(
             words.status(state.status),
             _bar(state),
             words.steps(state),
-            "" if value is None else words.number(value),
-            words.duration(seconds) if seconds else "",
+            "" if value is None else number(value),
+            duration(seconds) if seconds else "",
             (left or {}).get(state.optimization_id, ""),
         )
     hidden = [state for state in states if all(state is not other for other in shown)]
@@ -90,8 +91,8 @@ def progress_line(state: OptimizationState, left: str = "") -> str:
         state.status.value,
         words.steps(state) if state.total_steps or state.completed_steps else "",
     ]
-    parts += [f"best {words.number(value)}" if value is not None else ""]
-    parts += [words.duration(state.execution_time) if state.execution_time else "", left]
+    parts += [f"best {number(value)}" if value is not None else ""]
+    parts += [duration(state.execution_time) if state.execution_time else "", left]
     return "  ".join(part for part in parts if part)
 
 

@@ -21,8 +21,7 @@ from o9.cli.batch import import_from_here
 from o9.cli.commands.control import who
 from o9.cli.commands.inspect import read_record
 from o9.cli.console import emit, results
-from o9.cli.escape import shown
-from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted, one_line, shortened
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted
 from o9.cli.open_store import existing_store, option_for, store_url
 from o9.cli.session.follow import POLL_SECONDS, Follower, is_parked
 from o9.cli.session.progress import Display
@@ -36,6 +35,7 @@ from o9.model.states import ENDED, OptimizationStatus
 from o9.store.queue.claims import Leave
 from o9.store.store import Store
 from o9.tasks.attempt import anything_left_behind
+from o9.text.escape import one_line, shortened, shown
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -127,7 +127,7 @@ def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
 
 
 def _remark(state: OptimizationState, text: object, style: str) -> Text:
-    return Text(shown(f"{state.optimization_id}: {shortened(words.cause(str(text)))}"), style=style)
+    return Text(shown(f"{state.optimization_id}: {shortened(words.cause(str(text)), 400)}"), style=style)
 
 
 def exit_code(records: Sequence[Record], interrupted: bool) -> int:

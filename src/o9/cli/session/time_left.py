@@ -12,10 +12,12 @@ from itertools import pairwise
 from statistics import fmean
 
 from o9.lifecycle.robust_statistics import without_outliers
+from o9.text.format import duration
 
 LEAST_STEPS = 3
 LEAST_SECONDS = 1.0
 LOOKS_KEPT = 200
+_ROUNDED_TO = ((90, 10), (90 * 60, 60), (48 * 3_600, 1_800))  # below so many seconds, to so many
 
 
 @dataclass
@@ -44,15 +46,10 @@ class Course:
 
 
 def in_words(seconds: float | None) -> str:
-    """`about 40 s left`, `about 3 min left`, `about 2.5 h left`; nothing where it is not known."""
+    """`about 40 s left`, `about 3 min left`, `about 2 h 30 min left`; nothing where it is not known."""
     if seconds is None:
         return ""
     if seconds < 10:
         return "a few s left"
-    if seconds < 90:
-        return f"about {round(seconds, -1):.0f} s left"
-    if seconds < 90 * 60:
-        return f"about {seconds / 60:.0f} min left"
-    if seconds < 48 * 3600:
-        return f"about {seconds / 3600:.1f} h left"
-    return f"about {seconds / 86_400:.0f} days left"
+    step = next((step for below, step in _ROUNDED_TO if seconds < below), 86_400)
+    return f"about {duration(step * max(1, round(seconds / step)))} left"

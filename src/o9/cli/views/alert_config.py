@@ -20,10 +20,11 @@ from o9.alerts.config.schema import EVERY_CHANNEL, STANDING, Configuration, Rece
 from o9.alerts.pipeline.inhibition import InhibitRule
 from o9.alerts.pipeline.matchers import Matchers, written
 from o9.alerts.pipeline.routing import Route
-from o9.alerts.pipeline.stages import Throttle, duration
+from o9.alerts.pipeline.stages import Throttle
 from o9.alerts.pipeline.time_intervals import MONTHS, WEEKDAYS, Range, TimeInterval
 from o9.alerts.rules.rules import Rule
-from o9.cli.escape import shown
+from o9.text.escape import shown
+from o9.text.format import NOTHING, duration
 
 ALWAYS = "everything else"
 
@@ -168,7 +169,7 @@ def _known(channel: str) -> str:
 
 def _inhibition(rule: InhibitRule) -> tuple[str, str]:
     equal = f", where {' and '.join(rule.equal)} {'is' if len(rule.equal) == 1 else 'are'} equal" if rule.equal else ""
-    return rule.name or "-", f"{_matchers(rule.source)} mutes {_matchers(rule.target)}{equal}"
+    return rule.name or NOTHING, f"{_matchers(rule.source)} mutes {_matchers(rule.target)}{equal}"
 
 
 def _rules(rules: Sequence[Rule]) -> Iterator[tuple[str, str]]:

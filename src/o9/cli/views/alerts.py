@@ -18,17 +18,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.alerts.messages.text import cut, duration, figure
 from o9.alerts.messages.view import UNTITLED, labelled
 from o9.alerts.pipeline.reasons import ended_by_text, reason_text
 from o9.alerts.service.repository import alert_in, silence_in
 from o9.cli.console import plain_table
-from o9.cli.escape import shown
 from o9.cli.views import words
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.store.alerts.queries import Episode
 from o9.store.core.unit import Row
+from o9.text.cut import cut
+from o9.text.escape import shown
+from o9.text.format import duration, figure, local_moment
 
 WIDE = 150  # from here on, everything fits beside each other
 TITLE_SHOWN = 90  # in a list; `show` has it whole
@@ -187,7 +188,7 @@ def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) 
     table = plain_table("time", "receiver", "what", "became of it")
     table.columns[0].no_wrap = True
     for entry in entries:
-        at = words.moment(datetime.fromisoformat(entry["at"]))
+        at = local_moment(entry["at"])
         if entry["status"] == "suppressed":
             what = Text(cut(_title(titles.get(entry["alert_id"], entry["alert_id"])), TITLE_SHOWN))
             outcome = Text("suppressed: ", style="yellow").append(why_not(entry), style="default")
@@ -248,7 +249,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
 
     fact("id", shown(episode.alert_id))
     if row["alert_id"] != episode.alert_id:
-        at = words.moment(datetime.fromisoformat(row["at"]))
+        at = local_moment(row["at"])
         fact("asked for", shown(f"{row['alert_id']}, received {at}: the same alert"))
     if episode.optimization_id:
         fact("optimization", shown(episode.optimization_id))
@@ -264,8 +265,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
         fact("link", shown(str(metadata["link"])))
     fact("since", _since(episode, now))
     if episode.notifications > 1:
-        last = words.moment(datetime.fromisoformat(episode.last_notified_at))
-        fact("raised", f"{episode.notifications} times, last {last}")
+        fact("raised", f"{episode.notifications} times, last {local_moment(episode.last_notified_at)}")
     else:
         fact("raised", "once")
     if over:
@@ -274,9 +274,9 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
         fact("ends", "when its rule says so, or it is resolved")
     elif episode.ends_at:
         expected = " unless it is raised again" if episode.expected_end else ""
-        fact("ends", words.moment(datetime.fromisoformat(episode.ends_at)) + expected)
+        fact("ends", local_moment(episode.ends_at) + expected)
     if episode.acknowledged_by:
-        at = words.moment(datetime.fromisoformat(row["acknowledged_at"]))
+        at = local_moment(row["acknowledged_at"])
         fact("acknowledged", f"by {shown(episode.acknowledged_by)}, {at}")
     if not over:
         fact("notified", notifications_text(page.listed.notifications))
@@ -286,7 +286,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
 
 def _notice(row: Row) -> Iterator[Padding]:
     """`12:00:03  desk  firing: first message of the group`, and beneath it each channel with its tries."""
-    out = Text(f"{words.moment(datetime.fromisoformat(row['at']))}  ").append(shown(row["receiver"]), style="bold")
+    out = Text(f"{local_moment(row['at'])}  ").append(shown(row["receiver"]), style="bold")
     count = row["firing_count"] + row["resolved_count"]
     among = f", among {count:,} alerts" if count > 1 else ""
     unsure = "" if row["by_name"] else " (presumably: the log keeps only the first ids of so many)"
@@ -297,7 +297,7 @@ def _notice(row: Row) -> Iterator[Padding]:
         if len(send["tries"]) == 1 and send["status"] == "sent":
             continue
         for each in send["tries"]:
-            began = words.moment(datetime.fromisoformat(each["started_at"]))
+            began = local_moment(each["started_at"])
             outcome = str(each["outcome"] or "under way, or its node died").replace("_", " ")
             error = f": {shown(each['error'])}" if each["error"] else ""
             yield _indented(Text(f"{began}  try {each['number']}: {outcome}{error}", style="dim"), 8)
@@ -315,7 +315,7 @@ def _send(send: Row) -> Text:
     named = f"{shown(send['channel'])} " if "receiver" in send else ""
     text = Text(named).append(_NOT_SENT.get(status, status), style=_OUTCOMES.get(status, ""))
     if status == "sent":
-        text.append(f" {words.moment(datetime.fromisoformat(send['ended_at']))[11:]}")
+        text.append(f" {local_moment(send['ended_at'])[11:]}")
     count = f" ({tries} tries)" if tries > 1 else ""
     error = f": {shown(send['error'])}" if send["error"] and status != "sent" else ""
     return text.append(f"{count}{error}")
@@ -328,7 +328,7 @@ def _untold(rows: Sequence[Row]) -> Table:
     table.add_column(overflow="fold")
     for row in rows:
         receiver = shown(row["receiver"] or "all")
-        table.add_row(f"  {words.moment(datetime.fromisoformat(row['at']))}", Text(receiver), Text(why_not(row)))
+        table.add_row(f"  {local_moment(row['at'])}", Text(receiver), Text(why_not(row)))
     return table
 
 
@@ -367,14 +367,14 @@ def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool =
     over = _over(episode, now)
     lasting = (over or now) - begins
     out = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
-    return Text((_short(begins, now) if short else words.moment(begins)) + out * (not bare))
+    return Text((_short(begins, now) if short else local_moment(begins)) + out * (not bare))
 
 
 def _ended(episode: Episode, now: datetime, *, short: bool = False) -> Text:
     ended = _over(episode, now)
     assert ended is not None
     by = f", {shown(ended_by_text(episode.resolved_by))}" if episode.resolved_by else ""
-    return Text((_short(ended, now) if short else words.moment(ended)) + by)
+    return Text((_short(ended, now) if short else local_moment(ended)) + by)
 
 
 def _and_more(entry: Row) -> str:
@@ -384,5 +384,5 @@ def _and_more(entry: Row) -> str:
 
 def _short(at: datetime, now: datetime) -> str:
     """Without the year where that is this one."""
-    text = words.moment(at)[:-3]
+    text = local_moment(at)[:-3]
     return text[5:] if at.astimezone().year == now.astimezone().year else text

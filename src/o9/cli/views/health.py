@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.cli.console import plain_table
-from o9.cli.escape import shown
 from o9.cli.views import words
 from o9.cli.views.bars import bar
 from o9.health.checks.check import PARTS
@@ -23,6 +22,8 @@ from o9.health.grades import VERDICT, Verdict, verdict_of
 from o9.health.verdict_words import NOT_JUDGED, paragraphs
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import HealthStatus
+from o9.text.escape import shown
+from o9.text.format import NOTHING, local_moment
 
 BAR_WIDTH = 20
 PART_WIDTH = max(map(len, PARTS)) + 2
@@ -99,7 +100,7 @@ def reports_view(
             words.grade((verdicts or {}).get(report.optimization_id)),
             Text(status.value, style=_COLOURS[status]),
             *scores,
-            words.moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
+            local_moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
         )
     for column in table.columns[1:]:
         column.no_wrap = True
@@ -138,4 +139,4 @@ def _short(check: Check) -> str:
 
 
 def _score(score: float | None, status: HealthStatus) -> Text:
-    return Text(f"{words.NOTHING:>4}" if score is None else f"{score:.2f}", style=_COLOURS[status])
+    return Text(f"{NOTHING:>4}" if score is None else f"{score:.2f}", style=_COLOURS[status])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
-from o9.cli.escape import shown
-from o9.cli.views.words import cause, moment
+from o9.cli.views.words import cause
 from o9.model.states import VERBS, Intent
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
+from o9.text.escape import shown
+from o9.text.format import local_moment
 
 Event = Mapping[str, Any]  # a row of the table `transition`, or of `intent`
 
@@ -49,7 +49,7 @@ def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
 
 def event_line(event: Event, *, of_many: bool = False) -> str:
     """`2026-01-31 12:00:00  running (hook): why`, or `… asked to pause by o9, ann@desk`."""
-    at = moment(datetime.fromisoformat(event["at"]))
+    at = local_moment(event["at"])
     whose = f"{shown(event['optimization_id'])}  " if of_many else ""
     return f"{at}  {whose}{event_text(event, came=of_many)}"
 

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.cli.console import plain_table
-from o9.cli.escape import shown
 from o9.cli.session.follow import Crew, is_parked, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
@@ -24,6 +23,8 @@ from o9.model.optimization import DEMONSTRATION, OptimizationState, baseline_of,
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
+from o9.text.escape import shown
+from o9.text.format import duration, local_moment, number, percent, value_text
 
 WIDE = 118  # from here on, everything fits beside each other
 NARROWEST_REST = 40  # what a list needs beside the ids
@@ -70,9 +71,9 @@ def list_view(
             *([state.optimization_type.value] if wide else []),
             words.status(state.status, doubtful=state.optimization_id in lost),
             words.steps(state),
-            words.number(words.best_value(state)),
+            number(words.best_value(state)),
             *([words.grade(verdicts.get(state.optimization_id))] if verdicts else []),
-            *([words.moment(state.created_at)] if wide else []),
+            *([local_moment(state.created_at)] if wide else []),
         )
     longest = max(words.width_of(shown(state.optimization_id)) for state in states)
     for index, column in enumerate(table.columns):
@@ -104,8 +105,8 @@ def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[T
             str(trial.number),
             str(trial.step),
             trial.state.value,
-            words.number(trial.value),
-            words.duration(trial.duration_seconds),
+            number(trial.value),
+            duration(trial.duration_seconds),
             Text(told),
             *([Text(words.parameters(trial.metrics) if trial.metrics else "")] if measured else []),
             style="bold green" if is_best else _STYLES.get(trial.state, "red"),
@@ -130,11 +131,11 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
             Text(shown(state.optimization_id)),
             words.status(state.status),
             *([words.grade(record.verdict)] if judged else []),
-            words.number(words.best_value(state)),
+            number(words.best_value(state)),
             *([words.baseline(state)] if wide else []),
             words.improvement(state),
             words.of_trials(record.trial_counts),
-            words.duration(state.execution_time or None),
+            duration(state.execution_time or None),
         )
     return table
 
@@ -223,19 +224,19 @@ def _facts(record: Record) -> Table:
     row("type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}")
     row("objective", _objective(state))
     row("status", _status(state, holding, record.crew))
-    row("progress", f"{words.percent(state.progress)}, step {words.steps(state)}")
-    row("created", words.moment(state.created_at))
+    row("progress", f"{percent(state.progress)}, step {words.steps(state)}")
+    row("created", local_moment(state.created_at))
     if state.started_at:
-        row("started", words.moment(state.started_at))
+        row("started", local_moment(state.started_at))
     if state.completed_at:
-        row("ended", f"{words.moment(state.completed_at)}, after {words.duration(state.execution_time)} of work")
+        row("ended", f"{local_moment(state.completed_at)}, after {duration(state.execution_time)} of work")
     elif state.execution_time:
-        row("worked", words.duration(state.execution_time))
+        row("worked", duration(state.execution_time))
     row("best", _result(record))
     if state.optimized_parameters:
-        row("parameters", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in state.optimized_parameters.items()))
+        row("parameters", "\n".join(f"{shown(n)} = {value_text(v)}" for n, v in state.optimized_parameters.items()))
     if record.best is not None and record.best.metrics:
-        row("metrics", "\n".join(f"{shown(n)} = {words.value_of(v)}" for n, v in record.best.metrics.items()))
+        row("metrics", "\n".join(f"{shown(n)} = {value_text(v)}" for n, v in record.best.metrics.items()))
     if record.verdict is None and record.trial_counts and state.status in ENDED:
         judge = words.command("health", [state.optimization_id], record.option)
         row("result", f"{NOT_JUDGED}; `{judge}` judges it")
@@ -259,7 +260,7 @@ def _objective(state: OptimizationState) -> str:
     if "seed" in state.metadata:
         parts.append(f"seed {state.metadata['seed']}")
     if "hold_out" in state.metadata:
-        parts.append(f"hold-out {words.value_of(state.metadata['hold_out'])}")
+        parts.append(f"hold-out {value_text(state.metadata['hold_out'])}")
     return ", ".join(parts)
 
 
@@ -289,12 +290,12 @@ def _result(record: Record) -> str:
     value = words.best_value(state)
     if value is None:
         return "nothing has succeeded" if state.status in ENDED else "nothing yet"
-    parts = [words.number(value) + (f" in trial {record.best.number}" if record.best else "")]
+    parts = [number(value) + (f" in trial {record.best.number}" if record.best else "")]
     if baseline_of(state) is not None:
         parts.append(f"baseline {words.baseline(state)} (improvement {words.improvement(state)})")
     if (target := target_of(state)) is not None:
         reached = not is_better(target, value, direction_of(state))
-        parts.append(f"target {words.number(target)} {'reached' if reached else 'not reached'}")
+        parts.append(f"target {number(target)} {'reached' if reached else 'not reached'}")
     return ", ".join(parts)
 
 
@@ -304,7 +305,7 @@ def _history(events: Sequence[Event]) -> Table:
     moments = [datetime.fromisoformat(row["at"]).astimezone() for row in events]
     one_day = len({at.date() for at in moments}) == 1
     for row, at in zip(events, moments, strict=True):
-        when = words.moment(at, milliseconds=True)
+        when = local_moment(at, milliseconds=True)
         when = when[11:] if one_day else when
         if "intent" in row:
             table.add_row(when, "", "", Text(intent_text(row), style="dim"))

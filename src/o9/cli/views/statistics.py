@@ -15,17 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.cli.console import plain_table
-from o9.cli.escape import shown
 from o9.cli.views import words
 from o9.cli.views.bars import bar, fitted, group_size, sparkline
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import DAYS_SHOWN
 from o9.store.statistics.rankings import MAXIMIZE, STATE_FIGURES
+from o9.text.escape import shown
+from o9.text.format import brief, duration, number, percent
 
 Figures = Mapping[str, Any]
 GROUPS_SHOWN = 10
 WIDEST_BAR = 30
-MOST_SHOWN = 1_000.0  # shares: what is more is told in powers of ten
 WIDE = 80  # from here on, waits and improvements have their columns
 NARROWEST_BAR, NARROWEST_NAME, STATUS_WIDTH, GAP = 6, 12, 12, 2
 _SPREADS = {
@@ -39,22 +39,6 @@ _QUEUE = {
     "waiting_for_others": "waits for others",
     "held": "held back",
 }
-
-
-def percent_more(share: float | None) -> str:
-    """`+12.3 %`; in powers of ten where it is beyond all measure."""
-    if share is None:
-        return words.NOTHING
-    return f"{100 * share:+.1f} %" if abs(share) < MOST_SHOWN else f"{100 * share:+.2g} %"
-
-
-def share_of(rate: float | None) -> str:
-    return words.NOTHING if rate is None else words.percent(rate)
-
-
-def plain_number(value: float | None) -> str:
-    """Four significant digits, and no more of them than it has."""
-    return words.NOTHING if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 # Statistics
@@ -92,7 +76,7 @@ def _by_status(by_status: Mapping[str, int], total: int, width: int) -> Table:
         if count := by_status.get(status.value, 0):
             coloured = words.status(status)
             table.add_row(
-                coloured, f"{count:,}", _percent_of(count, total), Text(bar(count / total, room), style=coloured.style)
+                coloured, f"{count:,}", percent(count / total), Text(bar(count / total, room), style=coloured.style)
             )
     return table
 
@@ -101,26 +85,22 @@ def _ended(told: Figures) -> list[RenderableType]:
     ended = sum(each["count"] for each in told["ended"]["status"].values())
     if told["success_rate"] is None:
         return [Text("Nothing has ended yet, so there are no rates, durations and improvements.", style="dim")]
-    rates = f"{share_of(told['success_rate'])} completed, {share_of(told['failure_rate'])} failed or timed out, "
+    rates = f"{percent(told['success_rate'])} completed, {percent(told['failure_rate'])} failed or timed out, "
     page: list[RenderableType] = [
-        Text(f"Of {ended:,} that ended: {rates}{share_of(told['cancelled_rate'])} cancelled"),
+        Text(f"Of {ended:,} that ended: {rates}{percent(told['cancelled_rate'])} cancelled"),
         Text(),
     ]
-    table = plain_table(
-        "", "mean", "10 %", "median", "90 %", "count", right=("mean", "10 %", "median", "90 %", "count")
-    )
+    table = plain_table("", "mean", "10%", "median", "90%", "count", right=("mean", "10%", "median", "90%", "count"))
     known = {name: told[name] for name in _SPREADS if told[name]["mean"] is not None}
     for name, each in known.items():
-        shape = percent_more if name == "performance_improvement" else words.duration
+        shape = _signed_percent if name == "performance_improvement" else duration
         figures = [shape(each[key]) for key in ("mean", "p10", "median", "p90")]
         table.add_row(_SPREADS[name], *figures, f"{each['count']:,}")
     page += [table] if known else []
     page += [Text(f"{_SPREADS[n]} unknown: {told[n]['reason']}") for n in _SPREADS if n not in known]
     error = told["quantiles"]["relative_error"]
     page += [
-        Text(
-            f"10 %: a tenth is no more than that. Means are exact, the rest within {words.percent(error)}.", style="dim"
-        )
+        Text(f"10%: a tenth is no more than that. Means are exact, the rest within {percent(error)}.", style="dim")
     ]
     return page
 
@@ -129,11 +109,11 @@ def _groups(told: Figures, width: int) -> Table:
     columns = _GROUP_COLUMNS if width >= WIDE else _GROUP_COLUMNS[:1]
     numbers = ("all", "ended", "done", *(heading for heading, _ in columns))
     table = plain_table("", *numbers, right=numbers)
-    for number, by in enumerate(("type", "strategy", "priority")):
+    for place, by in enumerate(("type", "strategy", "priority")):
         counts: dict[str, int] = told[f"by_{by}"]
         most_first = sorted(counts, key=lambda name: (-counts[name], name))
         ordered = list(reversed(counts)) if by == "priority" else most_first
-        if number:
+        if place:
             table.add_row()
         table.add_row(Text(by, style="bold"))
         for name in ordered[:GROUPS_SHOWN]:
@@ -144,16 +124,16 @@ def _groups(told: Figures, width: int) -> Table:
 
 
 _GROUP_COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
-    ("run\n(median)", lambda ended: words.duration(ended["duration_seconds"]["median"])),
-    ("wait\n(median)", lambda ended: words.duration(ended["waiting_seconds"]["median"])),
-    ("improved\n(mean)", lambda ended: percent_more(ended["performance_improvement"]["mean"])),
+    ("run\n(median)", lambda ended: duration(ended["duration_seconds"]["median"])),
+    ("wait\n(median)", lambda ended: duration(ended["waiting_seconds"]["median"])),
+    ("improved\n(mean)", lambda ended: _signed_percent(ended["performance_improvement"]["mean"])),
 )
 
 
 def _group(ended: Figures | None, columns: Sequence[tuple[str, Callable[[Figures], str]]]) -> list[str]:
     if ended is None or not ended["count"]:
         return ["0"]
-    return [f"{ended['count']:,}", share_of(ended["success_rate"]), *(shape(ended) for _, shape in columns)]
+    return [f"{ended['count']:,}", percent(ended["success_rate"]), *(shape(ended) for _, shape in columns)]
 
 
 def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
@@ -169,7 +149,7 @@ def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
     table.add_column(min_width=DAYS_SHOWN)
     table.add_row("  ended", Text(sparkline(counts, 0, most), style="cyan"), f"{sum(counts):,}, most {busiest[5:]}")
     known = [rate for rate in rates if rate is not None]
-    table.add_row("  completed", Text(sparkline(rates, 0, 1), style="green"), _from_to(known, words.percent))
+    table.add_row("  completed", Text(sparkline(rates, 0, 1), style="green"), _from_to(known, percent))
     table.add_row("", Text(f"{days[0][5:]}{days[-1][5:]:>{DAYS_SHOWN - 5}}", style="dim"), "")
     return table
 
@@ -187,7 +167,7 @@ def _now(told: Figures) -> list[RenderableType]:
         return []
     table = plain_table("  ", "count", "longest", "mean", right=("count", "longest", "mean"))
     for name, each in rows:
-        spans = (words.duration(each["longest_seconds"]), words.duration(each["mean_seconds"]))
+        spans = (duration(each["longest_seconds"]), duration(each["mean_seconds"]))
         table.add_row(f"  {name}", f"{each['count']:,}", *spans)
     page: list[RenderableType] = [Text(), Text("Now", style="bold"), table]
     if any(each["mean_seconds"] is None for _, each in rows):
@@ -198,8 +178,12 @@ def _now(told: Figures) -> list[RenderableType]:
 # Trends
 
 
+def _signed_percent(share: float | None) -> str:
+    return percent(share, sign=True)
+
+
 def _duration_more(slope: float) -> tuple[str, str]:
-    return f"{'-' if slope < 0 else '+'}{words.duration(abs(slope))}", ""
+    return f"{'-' if slope < 0 else '+'}{duration(abs(slope))}", ""
 
 
 def _points(slope: float) -> tuple[str, str]:
@@ -212,10 +196,10 @@ def _signed(slope: float) -> tuple[str, str]:
 
 # How each is called, how it reads, and how a change of it reads, with its unit.
 _TRENDS: dict[str, tuple[str, Callable[[float], str], Callable[[float], tuple[str, str]]]] = {
-    "count": ("ended", plain_number, _signed),
-    "success_rate": ("completed", words.percent, _points),
-    "mean_duration_seconds": ("time of running", words.duration, _duration_more),
-    "mean_improvement": ("improvement", percent_more, _points),
+    "count": ("ended", brief, _signed),
+    "success_rate": ("completed", percent, _points),
+    "mean_duration_seconds": ("time of running", duration, _duration_more),
+    "mean_improvement": ("improvement", _signed_percent, _points),
 }
 _LABEL = max(len(label) for label, _, _ in _TRENDS.values()) + 2
 
@@ -238,7 +222,7 @@ def trends_view(told: Figures, days: float, width: int) -> list[RenderableType]:
         page.append(Text.assemble(label.ljust(_LABEL), marks, f"  {told_range}"))
         if none is None:
             page.append(Padding(_direction(found[name], change, window), (0, 0, 0, _LABEL)))
-    notes = [f"No slopes: {none}." if none else f"Slopes: {told['method']} at {words.percent(told['confidence'])}."]
+    notes = [f"No slopes: {none}." if none else f"Slopes: {told['method']} at {percent(told['confidence'])}."]
     notes += [f"The last {window} is not over, and counts for no slope." if not windows[-1]["is_over"] else ""]
     notes += [f"A mark is the mean of {each} {window}s." if each > 1 else ""]
     notes += ["A point is a percentage point." if none is None else ""]
@@ -274,11 +258,11 @@ def _direction(trend: Figures, change: Callable[[float], tuple[str, str]], windo
 # Rankings
 
 _SHAPES: dict[str, Callable[[float], str]] = {
-    "performance_improvement": percent_more,
-    "execution_time": words.duration,
-    "waited_seconds": words.duration,
-    "completed_steps": plain_number,
-    "cpu_usage": lambda value: f"{value:.0f} %",
+    "performance_improvement": _signed_percent,
+    "execution_time": duration,
+    "waited_seconds": duration,
+    "completed_steps": brief,
+    "cpu_usage": lambda value: f"{value:.0f}%",
     "memory_usage": lambda value: f"{value:,.0f} MiB",
 }
 _MEANINGS = {
@@ -294,7 +278,7 @@ _MEANINGS = {
 
 def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
     """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
-    shape = _SHAPES.get(metric, words.number)
+    shape = _SHAPES.get(metric, number)
     values = [shape(row["value"]) for row in rows]
     id_width = max(words.width_of(shown(row["optimization_id"])) for row in rows)
     value_width = max(len("value"), *map(len, values))
@@ -374,8 +358,3 @@ def ranked_by(recorded: Sequence[str]) -> list[str]:
 def _from_to(known: Sequence[float], shape: Callable[[float], str]) -> str:
     low, high = shape(min(known)), shape(max(known))
     return low if low == high else f"{low} to {high}"
-
-
-def _percent_of(count: int, total: int) -> str:
-    share = count / total
-    return "< 1 %" if 0 < share < 0.005 else words.percent(share)

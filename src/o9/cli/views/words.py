@@ -1,27 +1,25 @@
-"""How single values read: numbers, durations, moments, parameters, statuses, commands. Pure functions."""
+"""How an optimization's values read in a terminal: statuses, verdicts, errors, commands. Pure functions."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
 from rich.cells import cell_len
 from rich.text import Text
 
-from o9.cli.escape import shown
 from o9.health.grades import Grade, Verdict
 from o9.health.verdict_words import GRADES, marked
 from o9.lifecycle.effect import Direction, is_better
 from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import OptimizationStatus
 from o9.model.trial import Trial
+from o9.text.escape import one_line, shown
+from o9.text.format import NOTHING, number, percent, value_text
 
-NOTHING = "-"
 _LAYERS = re.compile(
     r"^(the flow run (failed|crashed): )?(Flow run encountered an exception: )?(Optimization\w*Error: )?"
 )
@@ -47,49 +45,9 @@ _GRADES = {
 }
 
 
-def number(value: float | None) -> str:
-    """Four decimals where that is enough and not too many, else four significant digits."""
-    if value is None:
-        return NOTHING
-    if value == 0 or 0.001 <= abs(value) < 100_000:
-        return f"{value:.4f}"
-    return f"{value:.4g}"
-
-
-def duration(seconds: float | None) -> str:
-    """`0.042 s`, `12.3 s`, `4:07`, `1:02:03`, `3 d 01:02`."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 1:
-        return f"{seconds:.3f} s"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 24:
-        return f"{hours // 24} d {hours % 24:02}:{minutes:02}"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def moment(at: datetime | None, *, milliseconds: bool = False) -> str:
-    """In the reader's own time zone."""
-    if at is None:
-        return NOTHING
-    text = at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
-    return text[:-3] if milliseconds else text[:-7]
-
-
 def parameters(values: Mapping[str, Any]) -> str:
     """`fast=12 slow=200 band=0.0123`"""
-    return " ".join(f"{shown(name)}={value_of(value)}" for name, value in values.items()) or NOTHING
-
-
-def value_of(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return " ".join(f"{shown(name)}={value_text(value)}" for name, value in values.items()) or NOTHING
 
 
 def status(value: OptimizationStatus, *, doubtful: bool = False) -> Text:
@@ -128,7 +86,7 @@ def cause(text: str) -> str:
 def failure(error: str) -> str:
     """A trial's error on one line, with where it was raised: `ValueError: no prices (desk.py:6)`."""
     message, _, _ = error.partition('\n  File "')
-    told = " ".join(message.split())[:160]
+    told = one_line(message)[:160]
     raised = _RAISED.findall(error)
     return f"{told} ({PurePath(raised[-1][0]).name}:{raised[-1][1]})" if raised else told
 
@@ -154,10 +112,6 @@ def steps(state: OptimizationState) -> str:
     return f"{state.completed_steps}/{state.total_steps}"
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
 def of_trials(counts: Mapping[str, int]) -> str:
     """`240`, or `240 (3 failed)`."""
     total = sum(counts.values())
@@ -179,12 +133,12 @@ def baseline(state: OptimizationState) -> str:
 
 
 def improvement(state: OptimizationState) -> str:
-    """Over the baseline, `+12.3 %`; of a baseline of 0 no share, `+0.65`; nothing where there is none, or no value."""
+    """Over the baseline, `+12.3%`; of a baseline of 0 no share, `+0.65`; nothing where there is none, or no value."""
     if best_value(state) is None or baseline_of(state) is None:
         return NOTHING
     if not state.baseline_performance:
         return f"{state.performance_improvement:+.4g}"
-    return f"{100 * state.performance_improvement:+.1f} %"
+    return percent(state.performance_improvement, sign=True)
 
 
 def width_of(text: str) -> int:

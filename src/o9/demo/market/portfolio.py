@@ -2,7 +2,7 @@
 
 `sp500_portfolio` searches the estimator, its risk measure and its regularisation. Each fit sees the `lookback` daily
 returns before it and nothing else; its weights are traded at that close and restored every `rebalance_days`. Sources:
-Markowitz 1952 (`minimum_risk`, `maximum_ratio`), Rockafellar and Uryasev 2000 (`cvar`, at 95 %), Maillard, Roncalli and
+Markowitz 1952 (`minimum_risk`, `maximum_ratio`), Rockafellar and Uryasev 2000 (`cvar`, at 95%), Maillard, Roncalli and
 Teïletche 2010 (`risk_budgeting`, equal budgets), López de Prado 2016 (`hierarchical_risk_parity`), Choueifaty and
 Coignard 2008 (`maximum_diversification`).
 

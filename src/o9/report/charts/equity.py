@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 from o9.health.statistics.moments import Floats
 from o9.health.unknown import Unknown
 from o9.model.dates import iso_dates
-from o9.report import words
 from o9.report.charts.downsample import all_significant, extremes_kept, significant
 from o9.report.charts.figure import BLUE, GREY, LEGEND_ABOVE, Plot, axis, layout
+from o9.text.format import brief, count, percent, ratio, sentence
 
 MOST_POINTS = 2_000
 MOST_TICKS = 7
@@ -85,7 +85,7 @@ def equity(
             legend=LEGEND_ABOVE | {"traceorder": "reversed"},
             **_boundary(places[len(inside)] if lines[0].outside is not None else None),
         ),
-        " ".join(map(words.sentence, notes)),
+        " ".join(map(sentence, notes)),
         "tall",
     )
 
@@ -204,12 +204,12 @@ def _became(series: Floats, per_year: float | None, *, summed: bool) -> str:
     assert level is not None  # the whole, of which it is a part, has one
     end, fall = float(level[-1]), _falls(level, summed=summed)
     if summed:
-        told = f"added up to {words.brief(end)}"
+        told = f"added up to {brief(end)}"
     else:
-        told = f"turned 1 into {words.ratio(end)}"
+        told = f"turned 1 into {ratio(end)}"
         if per_year and len(series) >= per_year:
-            told += f" ({words.share(end ** (per_year / len(series)) - 1, sign=True)} a year)"
-    deepest = words.brief(-float(fall.min())) if summed else words.share(-float(fall.min()))
+            told += f" ({percent(end ** (per_year / len(series)) - 1, sign=True)} a year)"
+    deepest = brief(-float(fall.min())) if summed else percent(-float(fall.min()))
     below = _long(_longest_below(fall), per_year)
     return f"{told}, its deepest fall was {deepest}, its longest time below a high {below}"
 
@@ -220,7 +220,7 @@ def _longest_below(fall: Floats) -> int:
 
 
 def _long(periods: int, per_year: float | None) -> str:
-    return f"{periods / per_year:,.1f} years" if per_year else words.count(periods, "period")
+    return f"{periods / per_year:,.1f} years" if per_year else count(periods, "period")
 
 
 def _how(*, summed: bool, logarithmic: bool, over: str) -> list[str]:

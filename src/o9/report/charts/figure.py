@@ -16,7 +16,7 @@ from html import escape
 from typing import Any
 
 from o9.model.states import OptimizationStatus
-from o9.report.words import plain, shortened
+from o9.text.escape import plain, shortened
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#2f7fc1", "#d9691e", "#1a9c78", "#b065a0", "#56a9da", "#8b929b"
 STATUS_COLOURS = {

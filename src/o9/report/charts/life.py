@@ -8,9 +8,9 @@ from typing import Any
 
 from o9.health.unknown import Unknown
 from o9.model.states import ENDED, OptimizationStatus
-from o9.report import words
 from o9.report.charts.downsample import significant
 from o9.report.charts.figure import BLUE, STATUS_COLOURS, Plot, axis, label, layout
+from o9.text.format import count, duration, moment, percent, sentence
 
 MOST_SPANS = 300
 MOST_LANES = 30
@@ -24,10 +24,10 @@ TREND_TITLES = {
 }
 _SHARES = ("success_rate", "mean_improvement")
 _TOLD: dict[str, Callable[[Any], str]] = {
-    "count": lambda value: f"{words.count(value, 'optimization')} ended",
-    "success_rate": lambda value: f"{words.share(value)} completed",
-    "mean_duration_seconds": words.duration,
-    "mean_improvement": lambda value: words.share(value, sign=True),
+    "count": lambda value: f"{count(value, 'optimization')} ended",
+    "success_rate": lambda value: f"{percent(value)} completed",
+    "mean_duration_seconds": duration,
+    "mean_improvement": lambda value: percent(value, sign=True),
 }
 
 
@@ -49,8 +49,8 @@ def timeline(transitions: Sequence[Mapping[str, Any]], now: datetime) -> Plot | 
     whole = (
         (moments[-1] if last in ENDED else ends[-1]) - datetime.fromisoformat(transitions[0]["at"])
     ).total_seconds()
-    finding = f"{words.count(len(transitions), 'transition')} in {words.count(attempts, 'attempt')}, over "
-    finding += f"{words.duration(whole)}; it is {last.value}."
+    finding = f"{count(len(transitions), 'transition')} in {count(attempts, 'attempt')}, over "
+    finding += f"{duration(whole)}; it is {last.value}."
     notes = ["Times are UTC; what was too short to see is drawn as a line"]
     if len(rows) < len(transitions) or len(lanes) == MOST_LANES:
         notes.append(f"the last {len(rows)} of {len(transitions):,} transitions, in up to {MOST_LANES} lanes")
@@ -84,7 +84,7 @@ def by_status(counts: Mapping[str, int]) -> Plot | Unknown:
         "hovertemplate": "%{y}: %{x}<extra></extra>",
     }  # fmt: skip
     return Plot(
-        f"{words.count(total, 'optimization')}; {top:,} {'is' if top == 1 else 'are'} {most.value}.",
+        f"{count(total, 'optimization')}; {top:,} {'is' if top == 1 else 'are'} {most.value}.",
         [data],
         layout(
             axis("optimizations", range=[0, significant(top * 1.15)]),
@@ -107,17 +107,17 @@ def trend(name: str, told: Mapping[str, Any]) -> Plot | Unknown:
         if name == "count"
         else {"type": "scatter", "mode": "lines+markers", "line": {"color": BLUE, "width": 2}, "marker": {"size": 6}}
     )
-    percent = name in _SHARES
-    value = "%{y:.1%}" if percent else "%{y}"
+    is_share = name in _SHARES
+    value = "%{y:.1%}" if is_share else "%{y}"
     data = {"x": starts, "y": values, "hovertemplate": f"%{{x}}: {value}<extra></extra>", **shape}
-    y = axis(tickformat=".0%" if percent else "", rangemode="tozero", nticks=5)
+    y = axis(tickformat=".0%" if is_share else "", rangemode="tozero", nticks=5)
     if name == "success_rate":
         y["range"] = [0, 1.05]
     if name == "mean_duration_seconds":
         y["ticksuffix"] = " s"
     x = axis(type="date", nticks=4, tickangle=0)
     slope = told["trends"][name]
-    note = f"Its slope is unknown: {slope['reason']}." if slope["slope"] is None else _slope(slope, percent=percent)
+    note = f"Its slope is unknown: {slope['reason']}." if slope["slope"] is None else _slope(slope, is_share=is_share)
     return Plot(_last(name, windows[-1], told["window"]), [data], layout(x, y, margin=_MARGIN), note, "small")
 
 
@@ -157,10 +157,10 @@ def _spans(
 
 
 def _told(row: Mapping[str, Any], begin: datetime, end: datetime, *, final: bool) -> str:
-    lasted = "" if final else f" for {words.duration((end - begin).total_seconds())}"
+    lasted = "" if final else f" for {duration((end - begin).total_seconds())}"
     lines = [
         f"<b>{label(row['to_status'])}</b>{lasted}",
-        f"from {words.moment(begin)}",
+        f"from {moment(begin)}",
         f"cause: {label(row['cause'])}, node {label(row['node'], 60) or 'unknown'}",
     ]
     if row["message"]:
@@ -183,7 +183,7 @@ def _last(name: str, row: Mapping[str, Any], window: str) -> str:
     return f"{start_of(row['starts'])}, {which}: {shown}."
 
 
-def _slope(slope: Mapping[str, Any], *, percent: bool) -> str:
-    scale, unit = (100, " points") if percent else (1, "")
-    best, low, high = (f"{scale * slope[name]:+.3g}".replace("-", "\u2212") for name in ("slope", "low", "high"))
-    return f"{words.sentence(slope['direction'])} Slope {best}{unit} per {slope['per']} (95%: {low} to {high})."
+def _slope(slope: Mapping[str, Any], *, is_share: bool) -> str:
+    scale, unit = (100, " points") if is_share else (1, "")
+    best, low, high = (f"{scale * slope[name]:+.3g}" for name in ("slope", "low", "high"))
+    return f"{sentence(slope['direction'])} Slope {best}{unit} per {slope['per']} (95%: {low} to {high})."

@@ -16,9 +16,9 @@ from o9.health.statistics.overfitting import BacktestOverfitting
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, OVERFITTING_LEVEL, Evidence
 from o9.health.verdict_words import sharpe
-from o9.report import words
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, ORANGE, PURPLE, SKY, Plot, axis, layout, range_around
+from o9.text.format import count, percent, ratio
 
 MOST_BINS = 40
 
@@ -35,7 +35,7 @@ def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
     shown, luck, needed = best.sharpe * scale, evidence.luck, deflated_threshold(evidence)
     lines: list[tuple[str, float, str, str]] = [("best", shown, BLUE, "solid")]
     over = " over the baseline" if evidence.over_benchmark else ""
-    finding = f"Of {words.count(evidence.counted, 'trial')} the best has a Sharpe ratio{over} of "
+    finding = f"Of {count(evidence.counted, 'trial')} the best has a Sharpe ratio{over} of "
     finding += f"{sharpe(shown)} {unit}; "
     if isinstance(luck, Unknown) or isinstance(needed, Unknown):
         finding += f"what luck alone gives the best is {luck}."
@@ -63,18 +63,16 @@ def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
     counts, edges = np.histogram(found.logits, bins=_bins(len(found.logits), zero_is_an_edge=found.logits))
     middle = (edges[:-1] + edges[1:]) / 2
     colours = [ORANGE if at < 0 else BLUE for at in middle.tolist()]
-    dropped = (
-        f" The oldest {words.count(found.dropped_periods, 'period')} fill no block." if found.dropped_periods else ""
-    )
-    loss = words.share(found.probability_of_loss)
+    dropped = f" The oldest {count(found.dropped_periods, 'period')} fill no block." if found.dropped_periods else ""
+    loss = percent(found.probability_of_loss)
     alike = found.pbo >= OVERFITTING_LEVEL > found.probability_of_loss
     flat = " Often below the median and seldom at a loss: so it looks, too, where all trials are equally good." * alike
     return Plot(
-        f"In {words.share(found.pbo)} of {len(found.logits):,} splits the best of one half ranked below the median of "
+        f"In {percent(found.pbo)} of {len(found.logits):,} splits the best of one half ranked below the median of "
         f"the other half (the probability of backtest overfitting), and in {loss} it lost money there.",
         [_bars(counts, edges, colours, "splits", "logit")],
         layout(axis("rank out of sample (logit)"), axis("splits"), bargap=0.04),
-        f"{words.count(found.trials, 'trial')} over {found.periods:,} periods in {found.blocks} blocks, of which each "
+        f"{count(found.trials, 'trial')} over {found.periods:,} periods in {found.blocks} blocks, of which each "
         f"half was once in sample. Below 0 is below the median; a rank of exactly the median counts as half."
         f"{dropped}{flat}",
     )
@@ -108,12 +106,12 @@ def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[
 
 
 def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
-    told = f"The Sharpe ratios {unit} of {words.count(kept, 'trial')} of the whole family, measured over "
+    told = f"The Sharpe ratios {unit} of {count(kept, 'trial')} of the whole family, measured over "
     zero = "zero, where the market's own rise counts as an edge"
     told += "what each holds of the baseline" if evidence.over_benchmark else zero
     missing = evidence.counted - kept
     if missing:
-        told += f"; {words.count(missing, 'trial')} more, which count, have no returns over the same periods"
+        told += f"; {count(missing, 'trial')} more, which count, have no returns over the same periods"
     return f"{told}."
 
 
@@ -127,7 +125,7 @@ def _bins(count: int, zero_is_an_edge: Floats | None = None) -> Any:
 
 
 def _bars(counts: ArrayLike, edges: Floats, colours: Sequence[str], what: str, of: str) -> dict[str, Any]:
-    told = [f"{words.ratio(low)} to {words.ratio(high)}" for low, high in pairwise(edges.tolist())]
+    told = [f"{ratio(low)} to {ratio(high)}" for low, high in pairwise(edges.tolist())]
     return {
         "type": "bar", "name": what, "showlegend": False, "marker": {"color": list(colours)},
         "x": all_significant(((edges[:-1] + edges[1:]) / 2).tolist()), "y": np.asarray(counts).tolist(),

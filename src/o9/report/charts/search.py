@@ -12,10 +12,11 @@ from o9.health.unknown import Unknown
 from o9.lifecycle.effect import Direction, is_better
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.report import words
 from o9.report.charts.downsample import all_significant, evenly, extremes_kept, significant
 from o9.report.charts.figure import BLUE, FONT_SIZE, GREY, ORANGE, Plot, axis, label, layout, range_around
 from o9.strategies.search_space import SearchSpace
+from o9.text.escape import plain
+from o9.text.format import brief, count, number, percent, sentence, value_text
 
 MOST_POINTS = 4_000
 MOST_SLICE_POINTS = 1_200
@@ -43,7 +44,7 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
     shown = extremes_kept(values, MOST_POINTS)
     axis_range, outside = _range(values, keep=[values[place] for place in improved[-1:]])
     last, best, gains = trials[-1].number, improved[-1], len(improved) - 1
-    gained = f"the best so far improved {words.times(gains)} after the first" if gains else "none beat the first"
+    gained = f"the best so far improved {count(gains, 'time')} after the first" if gains else "none beat the first"
     data: list[dict[str, Any]] = [
         {
             "type": "scatter", "mode": "markers", "name": "trial",
@@ -69,17 +70,16 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
     if len(shown) < len(values):
         notes.append(f"{len(shown):,} of {len(values):,} values are drawn, the highest and the lowest of each stretch")
     if outside:
-        notes.append(f"outside the axis: {words.count(outside, 'value')}; a double click shows all")
+        notes.append(f"outside the axis: {count(outside, 'value')}; a double click shows all")
     if lost:
         drawn = "" if len(lost) <= MOST_FAILED else f", of which {MOST_FAILED} are marked"
         notes.append(
-            f"{words.count(len(lost), 'trial')} without a value (failed, infeasible or cancelled){drawn}"
-            " at the lower edge"
+            f"{count(len(lost), 'trial')} without a value (failed, infeasible or cancelled){drawn} at the lower edge"
         )
     y = axis(f"value ({'less' if direction == 'minimize' else 'more'} is better)", range=all_significant(axis_range))
     return Plot(
-        f"The best value, {words.number(values[best])}, came with trial {numbers[best]:,}; "
-        f"{words.count(len(values), 'trial')} {'has' if len(values) == 1 else 'have'} a value, and {gained}.",
+        f"The best value, {number(values[best])}, came with trial {numbers[best]:,}; "
+        f"{count(len(values), 'trial')} {'has' if len(values) == 1 else 'have'} a value, and {gained}.",
         data,
         layout(axis("trial", rangemode="nonnegative", tickformat=",d"), y, showlegend=True),
         _joined(notes),
@@ -91,23 +91,23 @@ def importance_bars(told: Mapping[str, Any]) -> Plot | Unknown:
     if told["parameters"] is None:
         return Unknown(told["reason"])
     known = [(name, each) for name, each in told["parameters"].items() if each["importance"] is not None]
-    mute = [f"{words.plain(name)} ({each['reason']})" for name, each in told["parameters"].items() if "reason" in each]
+    mute = [f"{plain(name)} ({each['reason']})" for name, each in told["parameters"].items() if "reason" in each]
     if not known:
         return Unknown(f"of no parameter can it be told: {', '.join(mute[:MOST_PARAMETERS]) or 'there are none'}")
     shown = known[:MOST_PARAMETERS][::-1]
     first, most = known[0]
     finding = (
-        f"{words.plain(first)} explains {words.share(most['importance'])} of the differences between "
-        f"{words.count(told['trials'], 'trial')}, more than any other parameter."
+        f"{plain(first)} explains {percent(most['importance'])} of the differences between "
+        f"{count(told['trials'], 'trial')}, more than any other parameter."
         if most["importance"] > 0
-        else f"No parameter explains more of {words.count(told['trials'], 'trial')} than chance would."
+        else f"No parameter explains more of {count(told['trials'], 'trial')} than chance would."
     )
-    notes = [words.sentence(told["note"]).rstrip(".")]
+    notes = [sentence(told["note"]).rstrip(".")]
     if pairs := [pair for pair in told["pairs"] or () if pair["interaction"] > 0]:
         one, other = pairs[0]["parameters"]
         notes.append(
-            f"the pair that tells most together beyond each alone: {words.plain(one)} and {words.plain(other)} "
-            f"({words.share(pairs[0]['interaction'])})"
+            f"the pair that tells most together beyond each alone: {plain(one)} and {plain(other)} "
+            f"({percent(pairs[0]['interaction'])})"
         )
     if len(known) > len(shown):
         notes.append(f"the first {len(shown)} of {len(known)} parameters")
@@ -116,7 +116,7 @@ def importance_bars(told: Mapping[str, Any]) -> Plot | Unknown:
     data = {
         "type": "bar", "orientation": "h", "y": _unlike([name for name, _ in shown]),
         "x": all_significant(each["importance"] for _, each in shown), "marker": {"color": BLUE},
-        "text": [words.share(each["importance"]) for _, each in shown], "textposition": "outside", "cliponaxis": False,
+        "text": [percent(each["importance"]) for _, each in shown], "textposition": "outside", "cliponaxis": False,
         "customdata": all_significant(each["p_value"] for _, each in shown),
         "hovertemplate": "%{y}: %{text}, p = %{customdata}<extra></extra>", "textfont": {"size": FONT_SIZE},
     }  # fmt: skip
@@ -164,7 +164,7 @@ def _slice(
     given = [trial.parameters[name] for trial in having]
     spelled = {_spelled(value) for value in given}
     if len(spelled) == 1:
-        return Unknown(f"it was {words.value_of(given[0])} in all trials")
+        return Unknown(f"it was {value_text(given[0])} in all trials")
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given)
     if not numeric:
         return _choices(having, name, best, direction, axis_range)
@@ -181,8 +181,8 @@ def _slice(
     at = [trial for trial in having if trial.number == best]
     data.append(_star([trial.parameters[name] for trial in at], [trial.value for trial in at]))
     logarithmic = logarithmic and min(given) > 0
-    told = f"From {words.brief(min(given))} to {words.brief(max(given))}"
-    told += f"; the best at {words.brief(at[0].parameters[name])}." if at else "."
+    told = f"From {brief(min(given))} to {brief(max(given))}"
+    told += f"; the best at {brief(at[0].parameters[name])}." if at else "."
     note = "" if len(shown) == len(having) else f"{len(shown):,} of {len(having):,} trials are drawn, evenly chosen."
     scale = {"type": "log", "dtick": 1} if logarithmic else {"nticks": 6}
     y = axis(range=all_significant(axis_range))
@@ -213,7 +213,7 @@ def _choices(
     star = _star([trial.value for trial in at], [ticks[chosen.index(_spelled(trial.parameters[name]))] for trial in at])
     sign = -1.0 if direction == "minimize" else 1.0
     middle = max(chosen, key=lambda choice: sign * float(np.median(groups[choice])))
-    told = f"Best median: {words.value_of(json.loads(middle))} ({words.count(len(groups[middle]), 'trial')})."
+    told = f"Best median: {value_text(json.loads(middle))} ({count(len(groups[middle]), 'trial')})."
     note = "" if len(chosen) == len(groups) else f"The {len(chosen)} most tried of {len(groups)} choices."
     y = axis(type="category", categoryorder="array", categoryarray=ticks[::-1])
     x = axis(range=all_significant(axis_range), nticks=6)
@@ -252,9 +252,9 @@ def _by_steps(bests: Sequence[float]) -> Plot:
         "x": [place + 1 for place in shown], "y": all_significant(bests[place] for place in shown),
         "hovertemplate": "after step %{x}: %{y}<extra></extra>",
     }  # fmt: skip
-    finding = f"The best so far went from {words.number(bests[0])} to {words.number(bests[-1])} in "
+    finding = f"The best so far went from {number(bests[0])} to {number(bests[-1])} in "
     return Plot(
-        f"{finding}{words.count(len(bests), 'step')}.",
+        f"{finding}{count(len(bests), 'step')}.",
         [data],
         layout(axis("step", tickformat=",d"), axis("best so far")),
         "Its strategy reports the best after each step, and no trials.",
@@ -266,7 +266,7 @@ def _valued(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _why_none(trials: Sequence[Trial]) -> str:
-    return f"none of {words.count(len(trials), 'trial')} has a value" if trials else "the ledger has no trials"
+    return f"none of {count(len(trials), 'trial')} has a value" if trials else "the ledger has no trials"
 
 
 def _improvements(values: Sequence[float], direction: Direction) -> list[int]:
@@ -304,4 +304,4 @@ def _spelled(value: Any) -> str:
 
 
 def _joined(notes: Sequence[str]) -> str:
-    return " ".join(words.sentence(note) for note in notes)
+    return " ".join(sentence(note) for note in notes)

@@ -25,11 +25,11 @@ from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.simulation import Entry, Script, columns, load_script
 from o9.alerts.pipeline.simulation import simulate as entries_of
 from o9.cli.console import emit, results, say, write_json, write_json_list
-from o9.cli.escape import shown
 from o9.cli.failures import DONE, ERROR
 from o9.cli.views.alert_config import configuration_document, configuration_view
 from o9.model.errors import OptimizationAlertError, OptimizationError, OptimizationValidationError
 from o9.model.settings import settings
+from o9.text.escape import shown
 
 _STYLES = {"→": "bold", "✗": "yellow"}
 

@@ -6,7 +6,6 @@ costs what fires, showing one what was sent since it began. Nothing here imports
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -22,7 +21,6 @@ from o9.alerts.service.leader import LEASE
 from o9.alerts.service.repository import history, with_codes
 from o9.cli.commands.inspect import LIST_LIMIT, PAGE_WIDTH
 from o9.cli.console import emit, results, say, write_json, write_json_list
-from o9.cli.escape import shown
 from o9.cli.failures import DONE
 from o9.cli.open_store import existing_store, option_for, place_of
 from o9.cli.views.alerts import (
@@ -42,6 +40,8 @@ from o9.store.alerts.queries import PAGE_LIMIT, Episode
 from o9.store.core.column_types import moment
 from o9.store.core.unit import Row
 from o9.store.store import Store
+from o9.text.escape import shown
+from o9.text.suggest import did_you_mean, near
 
 NEAR_AMONG = 1_000  # how many of the newest ids are searched for one like a mistyped id
 SHORTEST_HINT = 3  # letters, by which titles are searched
@@ -227,12 +227,12 @@ def unknown_alert(store: Store, alert_id: str) -> str:
     newest = store.alerts.page(limit=NEAR_AMONG)
     ids = [row["alert_id"] for row in newest]
     wanted = alert_id.casefold()
-    near = [each for each in ids if wanted and each.casefold().startswith(wanted)]
+    likely = [each for each in ids if wanted and each.casefold().startswith(wanted)]
     if len(wanted) >= SHORTEST_HINT:
-        near += [row["alert_id"] for row in newest if wanted in f"{row['title']}\n{row['optimization_id']}".casefold()]
-    near += difflib.get_close_matches(alert_id, ids, n=3)
-    chosen = list(dict.fromkeys(near))[:3]
-    hint = f"did you mean {' or '.join(map(shown, chosen))}?" if chosen else "`o9 alerts list --all` shows them"
+        likely += [
+            row["alert_id"] for row in newest if wanted in f"{row['title']}\n{row['optimization_id']}".casefold()
+        ]
+    hint = did_you_mean(likely + near(alert_id, ids, n=3)) or "`o9 alerts list --all` shows them"
     return f"there is no alert {shown(repr(alert_id))} in {store.name}; {hint}"
 
 

@@ -6,7 +6,6 @@ What is so already is no error, and is said. Nothing here imports Prefect, or th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,7 +14,7 @@ import typer
 from rich.text import Text
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.reading import meant, span_of
+from o9.alerts.config.reading import span_of
 from o9.alerts.config.schema import OF_O9, likely_label
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
@@ -24,15 +23,17 @@ from o9.alerts.service.repository import add_silence, alert_in
 from o9.cli.commands.alerts.list import NEAR_AMONG, fires, unknown_alert
 from o9.cli.commands.control import Outcome, who
 from o9.cli.console import emit, results, say, write_json
-from o9.cli.escape import shown
 from o9.cli.failures import DONE, ERROR
 from o9.cli.open_store import existing_store, option_for
-from o9.cli.views.words import command, moment
+from o9.cli.views.words import command
 from o9.model.errors import OptimizationError, OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.store.alerts.episodes import AcknowledgeAlert, ResolveAlert
 from o9.store.alerts.silences import EndSilence
 from o9.store.store import Store
+from o9.text.escape import shown
+from o9.text.format import local_moment
+from o9.text.suggest import did_you_mean, near, suggestion
 
 _OPTIONS = {"starts_at": "'--from'", "ends_at": "'--from' and '--for'", "author": "'--by'", "comment": "'--comment'"}
 _FINE = frozenset({Outcome.DONE, Outcome.ALREADY})
@@ -103,7 +104,8 @@ def silence_alerts(
         )
         return DONE
     print(silence.silence_id)
-    span = f"{'' if silence.starts_at <= now else f'from {moment(silence.starts_at)} '}until {moment(silence.ends_at)}"
+    begin = "" if silence.starts_at <= now else f"from {local_moment(silence.starts_at)} "
+    span = f"{begin}until {local_moment(silence.ends_at)}"
     say(shown(f"{silence} is silent {span}; {fits(fitting)}"))
     say(f"`{command('alerts silence expire', [silence.silence_id], option_for(url))}` ends it early")
     return DONE
@@ -134,12 +136,12 @@ def warnings_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iter
     for matcher in matchers:
         if matcher.name not in labels:
             likely = likely_label(matcher.name, labels)
-            hint = f"; did you mean `{likely}`?" if likely else ""
+            hint = f"; did you mean {likely}?" if likely else ""
             yield f"no alert so far has the label {matcher.name!r:.80}, and O9 sets none of that name{hint}"
         elif matcher.name == "rule":
             for name in written_out(matcher):
                 if name not in {"", *rules}:
-                    yield f"no alert so far is of the rule {name!r:.80}{meant(name, rules)}"
+                    yield f"no alert so far is of the rule {name!r:.80}{suggestion(name, rules)}"
 
 
 def moment_of(text: str) -> datetime:
@@ -198,13 +200,13 @@ def _acknowledged(store: Store, name: str, by: str) -> Answer:
     row = store.alerts.get(name)
     if row is None or row["resolved_at"]:
         return _over(store, name)
-    at = moment(datetime.fromisoformat(row["acknowledged_at"]))
+    at = local_moment(row["acknowledged_at"])
     return Answer(name, Outcome.ALREADY.value, f"{name}: acknowledged already, by {row['acknowledged_by']}, {at}")
 
 
 def _over(store: Store, name: str) -> Answer:
     row = store.alerts.get(name)
-    at = f", since {moment(datetime.fromisoformat(row['resolved_at']))}" if row and row["resolved_at"] else ""
+    at = f", since {local_moment(row['resolved_at'])}" if row and row["resolved_at"] else ""
     return Answer(name, Outcome.ALREADY.value, f"{name}: over already{at}")
 
 
@@ -215,9 +217,9 @@ def _expired(store: Store, name: str, by: str) -> Answer:
         raise
     except OptimizationError:
         known = [row["silence_id"] for row in store.alerts.silences()]
-        near = [each for each in known if name and each.startswith(name)] + difflib.get_close_matches(name, known)
-        hint = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
-        message = f"there is no silence {name!r} in {store.name}; {hint or '`o9 alerts silence list` lists them'}"
+        likely = [each for each in known if name and each.startswith(name)] + near(name, known, n=3)
+        hint = did_you_mean(likely) or "`o9 alerts silence list` lists them"
+        message = f"there is no silence {name!r} in {store.name}; {hint}"
         return Answer(name, Outcome.UNKNOWN.value, message)
     if not stood:
         return Answer(name, Outcome.ALREADY.value, f"{name}: over already")

@@ -8,7 +8,6 @@ block alone.
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,18 +22,19 @@ from o9.alerts.config.schema import BLOCK, EVERY_CHANNEL, STANDING, Configuratio
 from o9.alerts.messages.render import Messages
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.alerts.pipeline.stages import duration
 from o9.cli import failures
 from o9.cli.commands.alerts.config import configuration_in
 from o9.cli.commands.control import who
 from o9.cli.console import emit, results, say, write_json
-from o9.cli.escape import shown
 from o9.cli.failures import DONE, ERROR
 from o9.model.errors import OptimizationError
 from o9.model.logs import configure_logging
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
+from o9.text.escape import shown
+from o9.text.format import duration
+from o9.text.suggest import did_you_mean, near
 
 TITLE = "Test of a channel"
 LEFT_OUT = "left out"
@@ -86,8 +86,7 @@ def channels_for(name: str, configuration: Configuration) -> Trial:
     if receiver_named is not None:
         return _trial_of(receiver_named)
     known = [*STANDING, *(each for each in references if "://" not in each), *configuration.receivers]
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(dict.fromkeys(known))}."
+    hint = did_you_mean(near(name, known, n=2)) or f"there are {', '.join(dict.fromkeys(known))}."
     raise OptimizationError(
         f"no channel or receiver is called {_plain(name)!r:.100}; {hint} Or give an Apprise URL; a channel that a "
         "program registers can only be tried there"

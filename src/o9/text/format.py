@@ -1,0 +1,126 @@
+"""How single values read: numbers, percentages, durations, moments, counts. Pure.
+
+Contract. What is not known (None) is a dash. Moments are in UTC and say so; `local_moment` is in the reader's zone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from o9.text.escape import shown
+
+NOTHING = "\u2013"
+_LIST_SHOWN = 5
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def number(value: float | None) -> str:
+    """Four decimals where that is enough and not too many, else four significant digits: `0.1234`, `1.235e-05`."""
+    if value is None:
+        return NOTHING
+    if value == 0 or 0.001 <= abs(value) < 100_000:
+        return _unsigned_zero(f"{value:.4f}")
+    return f"{value:.4g}"
+
+
+def brief(value: float | None) -> str:
+    """Four significant digits, and thousands set apart: `0.5`, `12.35`, `12,346`."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def ratio(value: float | None) -> str:
+    """A Sharpe ratio, a probability: two or three decimals."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return _unsigned_zero(f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}")
+
+
+def percent(share: float | None, *, sign: bool = False) -> str:
+    """`12.3%`, `50%`, `0.04%`, `1,250%`, of a share such as 0.123."""
+    if share is None or not math.isfinite(share):
+        return NOTHING
+    shown_as, plus = 100 * share, "+" if sign else ""
+    size = abs(shown_as)
+    if size >= 1e7:
+        return f"{shown_as:{plus}.2g}%"
+    if size >= 1_000:
+        return f"{shown_as:{plus},.0f}%"
+    text = f"{shown_as:{plus}.1f}".removesuffix(".0") if size >= 1 else f"{shown_as:{plus}.2g}"
+    return f"{_unsigned_zero(text)}%"
+
+
+def duration(span: timedelta | float | None) -> str:
+    """`0.042 s`, `12.3 s`, `4 min 7 s`, `2 h`, `3 d 1 h`, of a timedelta or seconds: at most two units."""
+    if span is None:
+        return NOTHING
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if abs(seconds) < 59.95:
+        text = f"{seconds:.3f}".rstrip("0").rstrip(".") if abs(seconds) < 1 else f"{seconds:.3g}"
+        return f"{_unsigned_zero(text)} s"
+    whole = round(abs(seconds))
+    parts = []
+    for unit, length in _UNITS:
+        count, whole = divmod(whole, length)
+        parts.append(f"{count:,} {unit}" if count else "")
+    first = next(index for index, part in enumerate(parts) if part)
+    return ("-" if seconds < 0 else "") + " ".join(filter(None, parts[first : first + 2]))
+
+
+def moment(at: datetime | str | None) -> str:
+    """`2026-01-31 09:30:00 UTC`, of a datetime with a zone or its ISO form."""
+    if at is None:
+        return NOTHING
+    known = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return known.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def local_moment(at: datetime | str | None, *, milliseconds: bool = False) -> str:
+    """`2026-01-31 10:30:00`, in the reader's own time zone."""
+    if at is None:
+        return NOTHING
+    known = datetime.fromisoformat(at) if isinstance(at, str) else at
+    text = known.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
+    return text[:-3] if milliseconds else text[:-7]
+
+
+def count(of: int, one: str, many: str | None = None) -> str:
+    """`1 trial`, `12,000 trials`"""
+    return f"{of:,} {one if of == 1 else many or one + 's'}"
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value, or a setting's, on one line: `0.0123`, `true`, `[1, 2]`."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def figure(value: Any) -> str:
+    """Any figure that somebody measured: `0.1235`, `yes`, `unknown`; at most five values of a list."""
+    if value is None or isinstance(value, bool):
+        return {None: "unknown", True: "yes", False: "no"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return brief(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(figure(each) for each in value[:_LIST_SHOWN]) + (", …" if len(value) > _LIST_SHOWN else "")
+    return str(value)
+
+
+def sentence(text: str) -> str:
+    """With a capital first and a stop at the end."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text[-1:] in '.!?…' else '.'}" if text else ""
+
+
+def _unsigned_zero(text: str) -> str:
+    """`0.0000` for `-0.0000`."""
+    return text[1:] if text.startswith(("-", "+")) and not any(each in "123456789" for each in text) else text

@@ -1,0 +1,40 @@
+"""What somebody probably meant by a name that does not exist. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+from o9.text.escape import shown
+
+KNOWN_SHOWN = 20
+_WORD = re.compile(r"[\s._]+")
+
+
+def near(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:
+    """At most `n` of `known`, best first: spelled nearly so, whatever the case, or with `name` as one of its words."""
+    wanted = str(name).lower()
+    by_lower = {each.lower(): each for each in known}
+    found = get_close_matches(wanted, by_lower, n=n, cutoff=cutoff)
+    found = found or [each for each in by_lower if wanted in _WORD.split(each)][:n]
+    return [by_lower[each] for each in found]
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """`did you mean a or b?`, of at most three; "" without a name. Each is on one line."""
+    chosen = list(dict.fromkeys(names))[:3]
+    return f"did you mean {' or '.join(map(shown, chosen))}?" if chosen else ""
+
+
+def hint_of(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
+    """To end an error with that says what there is: `; did you mean a?`, or ""."""
+    hint = did_you_mean(near(name, known, n, cutoff))
+    return f"; {hint}" if hint else ""
+
+
+def suggestion(name: object, known: Collection[str], n: int = 1, cutoff: float = 0.6) -> str:
+    """To end an error with: `; did you mean a?`, else what there is."""
+    if hint := hint_of(name, known, n, cutoff):
+        return hint
+    return f"; there are {', '.join(sorted(known)[:KNOWN_SHOWN])}" if known else "; there are none"
