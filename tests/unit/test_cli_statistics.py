@@ -120,7 +120,6 @@ def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
         "103 optimizations: 1 at work, 2 waiting",
         "completed 90 87.4%",
         "Of 100 that ended: 90% completed, 10% failed or timed out, 0% cancelled",
-        "improvement +10%",
         "time in the queue 2 s",
         "risk_optimization 103 100 90%",
         "critical 1 0",
@@ -131,7 +130,8 @@ def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
     ):
         assert figure in told, figure
     # On a narrow terminal a cell takes two lines.
-    assert (("improved" in told), ("time of running 1 min 15 s" in told)) == (width >= 80, width >= 80)
+    for wide in ("improved", "time of running 1 min 15 s", "improvement +10%"):
+        assert (wide in told) == (width >= 80)
 
 
 def test_the_last_thirty_days_end_today_and_have_a_gap_where_nothing_ended() -> None:
