@@ -373,7 +373,7 @@ def test_a_timeline_has_a_lane_for_each_attempt_and_a_mark_for_the_end() -> None
     assert named(plot, "initializing")["x"] == [0, 1_000]
     assert "&lt;b&gt;x&lt;/b&gt;" in running["customdata"][1]
     assert (named(plot, "completed")["type"], named(plot, "completed")["x"]) == ("scatter", ["2026-01-31 00:00:30.000"])
-    assert plot.finding == "8 transitions in 2 attempts, over 30.0\xa0s; it is completed."
+    assert plot.finding == "8 transitions in 2 attempts, over 30 s; it is completed."
 
 
 def test_a_timeline_that_has_not_ended_goes_on_until_now() -> None:
