@@ -14,8 +14,8 @@ from o9.health.grades import Verdict
 from o9.health.verdict_words import markdown as verdict_markdown
 from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.trial import Trial
-from o9.report import words
 from o9.report.headline import performance_figures
+from o9.text.format import number, value_text
 
 PARAMETERS_SHOWN = 12
 KEY_LENGTH = 80
@@ -43,8 +43,8 @@ def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return [
         {
             "trial": trial.number,
-            "value": words.number(trial.value),
-            **{name: words.value_of(trial.parameters[name]) if name in trial.parameters else "" for name in names},
+            "value": number(trial.value),
+            **{name: value_text(trial.parameters[name]) if name in trial.parameters else "" for name in names},
             "seconds": round(trial.duration_seconds, 3),
         }
         for trial in trials
@@ -74,8 +74,7 @@ def result_markdown(
     if state.optimized_parameters:
         lines += ["", "## Best parameters", "", "| parameter | value |", "| --- | --- |"]
         lines += [
-            f"| {_plain(name)} | {_plain(words.value_of(chosen))} |"
-            for name, chosen in state.optimized_parameters.items()
+            f"| {_plain(name)} | {_plain(value_text(chosen))} |" for name, chosen in state.optimized_parameters.items()
         ]
     for title, entries in (("Issues", state.issues), ("Warnings", state.warnings)):
         if entries:
