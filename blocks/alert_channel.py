@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from prefect.blocks.core import Block
 from prefect.exceptions import PrefectException
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.urls import public_text
@@ -25,8 +25,21 @@ class AlertChannel(Block):
     _block_type_name = "O9 Alert Channel"
     _block_type_slug = "o9-alert-channel"
     _description = "A service that O9 sends its alerts to: any that Apprise knows."
+    _logo_url = HttpUrl(  # Prefect's own, for what is sent
+        "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/"
+        "block-logos/webhook.png"
+    )
+    _documentation_url = HttpUrl("https://pypi.org/project/prefect-o9/")
+    _code_example = """```python
+from o9.blocks import AlertChannel
+from OptimizationStateAggregator import AlertNotificationSystem
 
-    url: SecretStr = Field(description="an Apprise URL, such as slack://… or mailtos://user:password@host")
+channel = AlertChannel.load("BLOCK_NAME")
+AlertNotificationSystem({"desk": channel.url.get_secret_value()})
+```
+In the alerts' file, a receiver sends to it by `channels: ["block:BLOCK_NAME"]`."""
+
+    url: SecretStr = Field(description="An Apprise URL, such as slack://… or mailtos://user:password@host.")
 
     def to_channel(self, name: str) -> AppriseChannel:
         """The channel `name`. Raises OptimizationValidationError for a URL that Apprise does not take."""

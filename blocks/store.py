@@ -11,7 +11,7 @@ from functools import cache
 import httpx
 from prefect.blocks.core import Block
 from prefect.exceptions import PrefectException
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.settings import STORE_BLOCK, settings
@@ -28,8 +28,21 @@ class AggregatorStore(Block):
     _block_type_name = "O9 Aggregator Store"
     _block_type_slug = "o9-aggregator-store"
     _description = "The database in which O9 keeps its record of optimizations."
+    _logo_url = HttpUrl(  # Prefect's own, for what is stored
+        "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/"
+        "block-logos/filesystem.png"
+    )
+    _documentation_url = HttpUrl("https://pypi.org/project/prefect-o9/")
+    _code_example = """```python
+from o9.blocks import AggregatorStore
 
-    url: SecretStr = Field(description="a path, sqlite:///… or postgresql://…; may hold a password")
+store = AggregatorStore.load("BLOCK_NAME").open()
+for state in store.list(limit=10).items:
+    print(state.optimization_id, state.status.value)
+```
+Commands, `o9 serve` and workers use it with `O9_STORE_URL=block:BLOCK_NAME`."""
+
+    url: SecretStr = Field(description="A path, sqlite:///… or postgresql://…, which may hold a password.")
 
     def open(self) -> Store:
         """Open the store; raises OptimizationStoreError, naming what to do."""

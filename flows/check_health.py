@@ -15,6 +15,7 @@ from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from o9.blocks.store import current_store
+from o9.flows.events import emit_health
 from o9.flows.process import run_begins
 from o9.flows.run_view import show_result
 from o9.flows.scheduled import SCHEDULED, progress_shown
@@ -43,14 +44,15 @@ async def check_health(limit: int = LIMIT) -> dict[str, Any]:
     await progress(1.0)
     await acreate_table_artifact(table(done), key="o9-health", description="What was checked, the worst first")
     await acreate_markdown_artifact(markdown(done), key="o9-health-summary", description="O9: health")
-    await _show_results(store, done.reports)
+    await _show(store, done.reports)
     logger.info("%d checked: %s", len(done.reports), done.by_status())
     return done.figures()
 
 
-async def _show_results(store: Store, reports: list[OptimizationHealthReport]) -> None:
-    """What has ended has a verdict now: the result in Prefect gets it."""
+async def _show(store: Store, reports: list[OptimizationHealthReport]) -> None:
+    """Prefect hears of each report; what has ended has a verdict now, which its result gets."""
     for report in reports:
+        await emit_health(store, report)
         state = await store.read_async(store.get, report.optimization_id)
         if state is None or state.status not in ENDED:
             continue

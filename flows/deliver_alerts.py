@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 from prefect import flow
@@ -17,6 +18,7 @@ from o9.alerts.rules.evaluator import RuleEvaluator
 from o9.alerts.service.system import system_for
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import current_store
+from o9.flows.events import emit_alert
 from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED
 from o9.model.optimization import utc_now
@@ -41,6 +43,8 @@ async def deliver_alerts() -> dict[str, Any]:
     store = await asyncio.to_thread(current_store)
     system = system_for(store, load_block)
     await system.initialize()
+    for event in ("alert", "resolved"):
+        system.register_callback(event, partial(emit_alert, store))
     judge = RuleEvaluator(system)
     await judge.use(store, settings().lease_seconds)
     try:

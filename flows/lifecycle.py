@@ -34,7 +34,7 @@ from o9.blocks.store import current_store
 from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
 from o9.flows.membership import join_store
 from o9.flows.process import run_begins
-from o9.flows.run_view import RunView, show_result
+from o9.flows.run_view import RunView, tell_end
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import new_optimization
 from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED
@@ -70,7 +70,7 @@ async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
     if state.is_crashed():
         await live.work.store.write_async(AbandonClaim(claimed.optimization_id, claimed.fence, live.work.node))
     else:  # a process of its own: nothing else is held up while the result is judged
-        await show_result(live.work.store, claimed.optimization_id, flow_run.id, judge=True)
+        await tell_end(live.work.store, claimed.optimization_id, flow_run.id, judge=True)
 
 
 def _ends_here(flow_run_id: Any) -> LiveRun | None:
@@ -93,8 +93,11 @@ def _ends_here(flow_run_id: Any) -> LiveRun | None:
     result_storage=PREFECT_LOCAL_STORAGE_PATH.value(),
     validate_parameters=False,
 )
-async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[str, Any] | None = None) -> Any:
-    """Run one optimization: one that was submitted, by its id, or a new one, by its fields (`spec`)."""
+async def optimization_lifecycle(
+    optimization_id: str | None = None, spec: dict[str, Any] | None = None, retry_of: str | None = None
+) -> Any:
+    """Run one optimization: one that was submitted, by its id; a new one, by its fields (`spec`); or once more one that
+    has ended, as a new one (`retry_of`, its id)."""
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
@@ -104,7 +107,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
     if live is not None:
         attempt: Attempt = live.work
     else:
-        begun = await _begin(flow_run, optimization_id, spec)
+        begun = await _begin(flow_run, optimization_id, spec, retry_of)
         if not isinstance(begun, Attempt):
             return begun
         attempt = begun
@@ -148,7 +151,7 @@ async def optimization_lifecycle(optimization_id: str | None = None, spec: dict[
             await view.close()
     has_hook = following in (Continuation.DONE, Continuation.TIME_OUT)
     if not has_hook and _ends_here(flow_run.id) is not None:
-        await show_result(attempt.store, name, flow_run.id)
+        await tell_end(attempt.store, name, flow_run.id)
     if following is Continuation.REPLACED:
         return await _taken_from(attempt)
     if following is Continuation.PAUSE and may_be_suspended(flow_run):
@@ -164,7 +167,8 @@ async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
     attempt.asked_by = PREFECT
     await attempt.write(SetSuspendedRun(name, str(flow_run.id)))
     await record_end(attempt, Continuation.PAUSE)
-    _ends_here(flow_run.id)
+    if _ends_here(flow_run.id) is not None:
+        await tell_end(attempt.store, name, flow_run.id)
 
 
 def _timed_out(attempt: Attempt) -> State[Any]:
@@ -200,13 +204,15 @@ async def _taken_from(attempt: Attempt) -> State[Any]:
     return State(type=StateType.CANCELLED, name=REPLACED, message=message)
 
 
-async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str, Any] | None) -> Attempt | State[Any]:
+async def _begin(
+    flow_run: FlowRun, optimization_id: str | None, spec: dict[str, Any] | None, retry_of: str | None
+) -> Attempt | State[Any]:
     """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far.
 
     An end state where it has ended already. Raises where another run works on it.
     """
-    if (optimization_id is None) == (spec is None):
-        raise OptimizationValidationError("optimization_id", "give either an optimization_id or a spec")
+    if sum(given is not None for given in (optimization_id, spec, retry_of)) != 1:
+        raise OptimizationValidationError("optimization_id", "give one of optimization_id, spec and retry_of")
     store = await asyncio.to_thread(current_store)
     node = await asyncio.to_thread(join_store, store)
     known = await store.read_async(store.prefect_run, str(flow_run.id))
@@ -217,6 +223,8 @@ async def _begin(flow_run: FlowRun, optimization_id: str | None, spec: dict[str,
         allowed = settings().allowed_imports
         await control_of(store).submit(state, allowed_imports=allowed, hold=True, must_name=True)
         optimization_id = state.optimization_id
+    elif retry_of is not None:
+        optimization_id = (await control_of(store).retry(retry_of, None, None, hold=True)).optimization_id
     assert optimization_id is not None
     claimed = await wait_for_admission(store, optimization_id, flow_run, node)
     if not isinstance(claimed, Claimed):

@@ -1,5 +1,7 @@
 """Keeps what Prefect shows of an optimization's run: its name and tags, progress, best trials, and its result.
 
+It also emits the events of `o9.flows.events` that nobody else can: of new bests, and of runs that Prefect started.
+
 Contract. None of it is on a step's critical path, and none of it can fail the optimization: what Prefect does not take
 is logged. Progress and trials are written every SHOW_SECONDS at most; a run that ends before that shows its result
 alone.
@@ -19,12 +21,14 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 
+from o9.flows.events import emit_improved, emit_status
 from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
 from o9.health.checker import checker_for
 from o9.health.kept import kept_verdict
 from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -52,9 +56,9 @@ class RunView:
         self._looking = asyncio.create_task(looking, name=f"o9-view-{self._optimization_id}")
 
     async def close(self) -> None:
-        """Show how far it came, where progress was shown at all."""
+        """Show how far it came, where progress was shown at all; a short run gets its name here."""
         await cancelled(self._looking)
-        if self._artifacts is None:
+        if self._named and self._artifacts is None:
             return
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -71,10 +75,13 @@ class RunView:
                 tags = sorted({*self._flow_run.tags, *run_tags(state)})
                 await client.update_flow_run(self._flow_run.id, name=run_name(state), tags=tags)
                 self._named = True
+                await emit_status(self._store, self._optimization_id, OptimizationStatus.RUNNING)
                 return
             reached = (state.completed_steps, state.progress, state.optimized_parameters)
             if reached != self._shown and not _is_placebo(state):
                 await self._show(client, state)
+                if self._shown is not None and self._shown[-1] != state.optimized_parameters:
+                    await emit_improved(self._store, self._optimization_id)
                 self._shown = reached
 
     async def _show(self, client: PrefectClient, state: OptimizationState) -> None:
@@ -88,14 +95,23 @@ class RunView:
             await _put(client, trials, self._flow_run.id, self._artifacts)
 
 
-async def show_result(store: Store, optimization_id: str, flow_run_id: UUID, *, judge: bool = False) -> None:
-    """The result, and the best trials, as artifacts of the flow run, in the place of earlier ones. Raises nothing.
+async def tell_end(store: Store, optimization_id: str, flow_run_id: UUID, *, judge: bool = False) -> None:
+    """The end of an attempt that Prefect started: its result, and the event of the status that it came to.
 
-    judge: check the result before, by the record alone; brings numpy and scipy into the process.
+    judge: check the result before, by the record alone; brings numpy and scipy into the process. Raises nothing.
     """
     try:
         if judge:
             await checker_for(store).check_optimization_health(optimization_id)
+        await emit_status(store, optimization_id)
+    except Exception as error:  # noqa: BLE001 - the optimization has its end
+        logger.warning("Prefect does not hear of the end of %s: %r", optimization_id, error)
+    await show_result(store, optimization_id, flow_run_id)
+
+
+async def show_result(store: Store, optimization_id: str, flow_run_id: UUID) -> None:
+    """The result, and the best trials, as artifacts of the flow run, in the place of earlier ones. Raises nothing."""
+    try:
         async with asyncio.timeout(CLOSE_SECONDS):
             artifacts = await store.read_async(_result_artifacts, store, optimization_id)
             if artifacts:

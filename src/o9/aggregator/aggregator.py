@@ -16,6 +16,7 @@ from typing import Any, Self
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.monitor_alerts import MonitorAlerts
 from o9.aggregator.node import Node
+from o9.aggregator.prefect_events import PrefectEvents
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server
 from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
@@ -98,6 +99,12 @@ class OptimizationStateAggregator(ControlVerbs):
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
         self._following = (self.synchronizer, self.statistics, self.health_checker)
+        PrefectEvents(
+            self.coordinator,
+            self.health_checker,
+            self.alert_system,
+            lambda: self._node.prefect_settings() if self._node is not None else None,
+        )
         self._monitor_alerts = MonitorAlerts(self.monitor, self.alert_system)
         self._suspender = Suspender(self.health_checker, self._interval)
         self._rules = RuleService(

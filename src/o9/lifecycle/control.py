@@ -100,12 +100,13 @@ class Control:
         )
         return await self._created(recorded, hold=hold)
 
-    async def retry(self, optimization_id: str, from_step: int | None, new_id: str | None) -> OptimizationState:
+    async def retry(
+        self, optimization_id: str, from_step: int | None, new_id: str | None, *, hold: bool = False
+    ) -> OptimizationState:
         """Record it once more, under a new id. See `o9.lifecycle.submission.retry`."""
         node = settings().node_id
-        return await self._created(
-            await retry(self._store, optimization_id, from_step=from_step, new_id=new_id, node=node)
-        )
+        recorded = await retry(self._store, optimization_id, from_step=from_step, new_id=new_id, node=node, hold=hold)
+        return await self._created(recorded, hold=hold)
 
     async def placebo(
         self, optimization_id: str, runs: int, *, allowed_imports: tuple[str, ...] | None = None

@@ -150,7 +150,13 @@ async def submit(
 
 
 async def retry(
-    store: Store, optimization_id: str, *, from_step: int | None = None, new_id: str | None = None, node: str = ""
+    store: Store,
+    optimization_id: str,
+    *,
+    from_step: int | None = None,
+    new_id: str | None = None,
+    node: str = "",
+    hold: bool = False,
 ) -> OptimizationState:
     """Run one that has ended once more, as a new optimization with the same seed, behind its step `from_step`.
 
@@ -169,7 +175,7 @@ async def retry(
     fields = {"name": origin.name, "optimization_type": origin.optimization_type, "metadata": metadata}
     if new_id is not None:
         fields["optimization_id"] = new_id
-    return await submit(store, new_optimization(fields), node=node)
+    return await submit(store, new_optimization(fields), node=node, hold=hold)
 
 
 def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:

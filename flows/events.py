@@ -1,0 +1,192 @@
+"""Events that Prefect hears of optimizations, their health and their alerts, for automations to act on.
+
+| event | when | payload, beside `optimization_id` and `name` |
+| --- | --- | --- |
+| `o9.optimization.started` | an attempt begins to run | `attempt` |
+| `o9.optimization.improved` | it has a new best, seconds before | `attempt`, `best_value`, `best_parameters` |
+| `o9.optimization.STATUS` | it came to rest or to its end | the same, `message`, `grade` |
+| `o9.health.STATUS` | a report says healthy, warning or critical | `issues`, `grade` |
+| `o9.alert.firing`, `o9.alert.resolved` | an alert begins or is over | `alert_id`, `level`, `title`, `message` |
+
+STATUS of an optimization: completed, failed, cancelled, timeout, paused, suspended.
+
+Contract. The resource is `o9.optimization.ID`, with the labels `o9.type`, `o9.strategy` and `o9.is_retry`; of an alert
+`o9.alert.ID`, with `o9.alert.level`. Related are the flow run, and of an alert the optimization. The id of an event
+follows from what happened: emitted by several processes, it is one event for Prefect. Placebo runs have none. Nothing
+here raises what Prefect raises, or waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from datetime import datetime
+from typing import Any
+
+from prefect.events import emit_event
+
+from o9.health.kept import kept_verdict
+from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, OptimizationState, strategy_of
+from o9.model.states import HealthStatus, OptimizationStatus
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+NAMES = {
+    OptimizationStatus.RUNNING: "started",
+    **{
+        status: status.value
+        for status in (
+            OptimizationStatus.COMPLETED, OptimizationStatus.FAILED, OptimizationStatus.CANCELLED,
+            OptimizationStatus.TIMEOUT, OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED,
+        )
+    },
+}  # fmt: skip
+TEXT_LIMIT, PARAMETERS_LIMIT, ISSUES_SHOWN = 2_000, 10_000, 10
+_IDS = uuid.UUID("7b0f6d0e-9f0c-4a53-8f3e-0f4f6b1d9a09")
+
+
+async def emit_status(
+    store: Store,
+    optimization_id: str,
+    status: OptimizationStatus | None = None,
+    *,
+    attempt: int | None = None,
+    message: str = "",
+    at: datetime | None = None,
+) -> None:
+    """That it has come to `status` in `attempt`; None: to the one that it has now. Some statuses have no event."""
+    if status is not None and status not in NAMES:
+        return
+    found = await store.read_async(_subject, store, optimization_id)
+    if found is None:
+        return
+    state, run_id, held_attempt, grade = found
+    now = status or state.status
+    if now not in NAMES:
+        return
+    counted = held_attempt if attempt is None else attempt
+    payload: dict[str, Any] = {"attempt": counted}
+    if now is not OptimizationStatus.RUNNING:
+        payload |= {**_best(state), "message": (message or _last_issue(state))[:TEXT_LIMIT], "grade": grade}
+    _emit(f"o9.optimization.{NAMES[now]}", state, run_id, payload, f"{counted}/{now.value}", at)
+
+
+async def emit_improved(store: Store, optimization_id: str) -> None:
+    """That it has a new best."""
+    found = await store.read_async(_subject, store, optimization_id)
+    if found is not None:
+        state, run_id, attempt, _ = found
+        what = f"{attempt}/{state.completed_steps}/improved"
+        _emit("o9.optimization.improved", state, run_id, {"attempt": attempt, **_best(state)}, what)
+
+
+async def emit_health(store: Store, report: OptimizationHealthReport) -> None:
+    """What a health report says of the whole; nothing where that is unknown."""
+    if report.overall_status is HealthStatus.UNKNOWN:
+        return
+    found = await store.read_async(_subject, store, report.optimization_id)
+    if found is None:
+        return
+    state, run_id, _, grade = found
+    payload = {"issues": [str(issue)[:TEXT_LIMIT] for issue in report.issues[:ISSUES_SHOWN]], "grade": grade}
+    what, at = f"health/{report.timestamp.isoformat()}", report.timestamp
+    _emit(f"o9.health.{report.overall_status.value}", state, run_id, payload, what, at)
+
+
+async def emit_alert(store: Store, alert: OptimizationAlert) -> None:
+    """That it fires, or is resolved."""
+    event = "o9.alert.resolved" if alert.resolved else "o9.alert.firing"
+    found = await store.read_async(_subject, store, alert.optimization_id) if alert.optimization_id else None
+    state, run_id = (found[0], found[1]) if found is not None else (None, None)
+    if state is not None and _is_placebo(state):
+        return
+    resource = {
+        "prefect.resource.id": f"o9.alert.{alert.alert_id}",
+        "prefect.resource.name": alert.title[:TEXT_LIMIT],
+        "o9.alert.level": alert.level.value,
+    }
+    related = _related(run_id)
+    if state is not None:
+        related.insert(0, {**_resource(state), "prefect.resource.role": "optimization"})
+    payload = {
+        "alert_id": alert.alert_id,
+        "optimization_id": alert.optimization_id,
+        "name": state.name if state else "",
+        "level": alert.level.value,
+        "title": alert.title[:TEXT_LIMIT],
+        "message": alert.message[:TEXT_LIMIT],
+    }
+    _send(event, resource, related, payload, f"{alert.alert_id}/{alert.timestamp.isoformat()}/{event}")
+
+
+def _emit(
+    event: str,
+    state: OptimizationState,
+    run_id: str | None,
+    payload: dict[str, Any],
+    what: str,
+    at: datetime | None = None,
+) -> None:
+    if _is_placebo(state):
+        return
+    whose = {"optimization_id": state.optimization_id, "name": state.name}
+    what = f"{state.optimization_id}/{state.created_at.isoformat()}/{what}"
+    _send(event, _resource(state), _related(run_id), whose | payload, what, at)
+
+
+def _send(
+    event: str,
+    resource: dict[str, str],
+    related: list[dict[str, str]],
+    payload: dict[str, Any],
+    what: str,
+    at: datetime | None = None,
+) -> None:
+    try:
+        emit_event(event, resource, at, related, payload, uuid.uuid5(_IDS, what))
+    except Exception as error:  # noqa: BLE001 - whatever Prefect finds wrong with it
+        logger.warning("Prefect does not hear of %s of %s: %r", event, resource["prefect.resource.id"], error)
+
+
+def _resource(state: OptimizationState) -> dict[str, str]:
+    return {
+        "prefect.resource.id": f"o9.optimization.{state.optimization_id}",
+        "prefect.resource.name": state.name,
+        "o9.type": state.optimization_type.value,
+        "o9.strategy": strategy_of(state.metadata),
+        "o9.is_retry": "true" if "retry_of" in state.metadata else "false",
+    }
+
+
+def _related(run_id: str | None) -> list[dict[str, str]]:
+    if run_id is None:
+        return []
+    return [{"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.role": "flow-run"}]
+
+
+def _best(state: OptimizationState) -> dict[str, Any]:
+    if not state.optimized_parameters:
+        return {"best_value": None, "best_parameters": None}
+    is_long = len(json.dumps(state.optimized_parameters)) > PARAMETERS_LIMIT
+    return {
+        "best_value": state.current_performance,
+        "best_parameters": None if is_long else state.optimized_parameters,
+    }
+
+
+def _last_issue(state: OptimizationState) -> str:
+    return str(state.issues[-1]) if state.issues else ""
+
+
+def _subject(store: Store, optimization_id: str) -> tuple[OptimizationState, str | None, int, str | None] | None:
+    """The state, its flow run's id, its attempt, and the verdict's grade, where it is judged. Blocks."""
+    state, holding = store.get(optimization_id), store.holding(optimization_id)
+    if state is None or holding is None:
+        return None
+    verdict = kept_verdict(store, state)
+    return state, holding.prefect_run_id, holding.attempt, verdict.grade.value if verdict else None
+
+
+def _is_placebo(state: OptimizationState) -> bool:
+    return "placebo_of" in state.metadata
