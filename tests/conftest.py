@@ -28,10 +28,11 @@ import pytest
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import o9_testing
-from o9_testing import PATIENCE
+from o9_testing import PATIENCE, poll_pauses
 
 from o9.model.settings import settings
 
+gc.disable()  # until all tests are imported
 _LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
 
 # The same examples at each run, so that a change is judged by itself; who asks for long tests looks for new ones.
@@ -44,10 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """More than twice as many as there are cores, since most tests wait most of the time; none for a few files."""
+    """Twice as many as there are cores, since most tests wait half of the time; none for a few files."""
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return 0
-    return 2 * min(os.cpu_count() or 1, 4) + 1
+    return 2 * min(os.cpu_count() or 1, 4)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,6 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Prefect and all tests are imported: to search them for garbage again and again took an eighth of the time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -165,10 +167,10 @@ def wait_until() -> Callable[..., Any]:
     """`wait_until(condition, seconds=30)` polls until `condition()` is true, and returns what it returned."""
 
     def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-        deadline = time.monotonic() + PATIENCE * seconds
+        pauses, deadline = poll_pauses(), time.monotonic() + PATIENCE * seconds
         while not (answer := condition()):
             assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
-            time.sleep(0.01)
+            time.sleep(next(pauses))
         return answer
 
     return wait
@@ -179,13 +181,13 @@ def async_wait_until() -> Callable[..., Awaitable[Any]]:
     """The same for async tests; `condition` may be async, too."""
 
     async def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-        deadline = time.monotonic() + PATIENCE * seconds
+        pauses, deadline = poll_pauses(), time.monotonic() + PATIENCE * seconds
         while True:
             answer = condition()
             answer = await answer if inspect.isawaitable(answer) else answer
             if answer:
                 return answer
             assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(next(pauses))
 
     return wait

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("timing")]
 FORMS = [(8.0, 10), pytest.param(600.0, 30, marks=pytest.mark.long)]
 
 
+@pytest.mark.long  # PostgreSQL's is short; locks and full disks of SQLite are in `test_store_bad_input.py`
 @pytest.mark.parametrize(("seconds", "steps"), FORMS)
 def test_on_sqlite(tmp_path: Path, chaos_seed: int, seconds: float, steps: int) -> None:
     print(chaos_hour.hour(tmp_path, seconds=seconds, seed=chaos_seed, steps=steps))

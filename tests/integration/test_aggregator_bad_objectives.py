@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from child_objectives import misbehave, spin
 from o9_testing import LINE, ended, new, reached, shell_command, until
 
 from o9.store.optimizations.transitions import Create
@@ -74,28 +73,6 @@ async def test_a_node_imports_nothing_from_the_store_that_the_operator_did_not_a
 # What an objective may do
 
 
-def misbehave(parameters: dict[str, Any]) -> Any:
-    match parameters["how"]:
-        case "raise":
-            raise RuntimeError("the exchange was closed")
-        case "nan":
-            return float("nan")
-        case "none":
-            return None
-        case "text":
-            return "1.0"
-        case "complex":
-            return 1j
-        case "exit":
-            sys.exit(3)
-        case "die":
-            os._exit(7)
-        case "print":
-            print("x" * 1_000_000)
-            sys.stderr.write("y\n" * 100_000)
-    return 1.0
-
-
 SAYS = {
     "raise": "RuntimeError: the exchange was closed",
     "nan": "returned nan",
@@ -138,11 +115,7 @@ async def test_when_all_trials_fail_the_optimization_says_why(aggregator: Optimi
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_what_hangs_is_cut_off_when_its_time_is_up(aggregator: OptimizationStateAggregator, kind: str) -> None:
-    @objective("hangs", search_space=LINE)
-    def hangs(parameters: dict[str, float]) -> float:
-        while True:
-            pass
-
+    objective("hangs", search_space=LINE)(spin)
     name = "hangs" if kind == "sync" else "hangs for ever"
     await aggregator.submit_optimization(new("a", objective=name, timeout_seconds=3, trials_per_step=2))
     state = await ended(aggregator, "a", seconds=20)

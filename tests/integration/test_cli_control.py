@@ -230,22 +230,33 @@ def test_on_postgresql_too(o9: O9Command, postgres_url: str) -> None:
 # Waiting
 
 
-def later(action: Callable[[Store], Any]) -> threading.Thread:
-    def run() -> None:
-        time.sleep(0.5)
-        with Store("optimization_state.db") as store:
-            action(store)
+Later = Callable[[Callable[[Store], Any]], threading.Thread]
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
+
+@pytest.fixture
+def later(wait_until: Callable[..., Any]) -> Later:
+    """Starts a thread that acts once somebody has asked something of `busy-1`."""
+
+    def start(action: Callable[[Store], Any]) -> threading.Thread:
+        before = len(wishes("busy-1"))
+
+        def run() -> None:
+            wait_until(lambda: len(wishes("busy-1")) > before)
+            with Store("optimization_state.db") as store:
+                action(store)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    return start
 
 
 def to(status: OptimizationStatus) -> Callable[[Store], Any]:
     return lambda store: store.write(Transition("busy-1", status, Cause.HOOK))
 
 
-def test_waiting_ends_when_the_wish_is_carried_out(o9: O9Command, filled: Path) -> None:
+def test_waiting_ends_when_the_wish_is_carried_out(o9: O9Command, filled: Path, later: Later) -> None:
     thread = later(to(OptimizationStatus.PAUSED))
     answer = o9("pause", "busy-1", "paused-1", "--wait", "20")
     thread.join()
@@ -262,11 +273,12 @@ def test_waiting_ends_when_the_wish_is_carried_out(o9: O9Command, filled: Path) 
     thread.join()
 
 
-def test_waiting_too_long_or_for_what_never_comes_is_code_1(o9: O9Command, filled: Path) -> None:
+def test_waiting_too_long_or_for_what_never_comes_is_code_1(o9: O9Command, filled: Path, later: Later) -> None:
     began = time.monotonic()
     answer = o9("pause", "busy-1", "--wait", "0.5")
     assert 0.5 <= time.monotonic() - began < 15.0
     assert (answer.code, "still running after 0.5 s" in answer.err) == (1, True)
+    assert o9("resume", "busy-1").code == 0
     thread = later(to(OptimizationStatus.COMPLETED))
     answer = o9("pause", "busy-1", "--wait", "20", "--json")
     thread.join()

@@ -43,11 +43,14 @@ def test_watch_of_an_ended_one_answers_at_once(o9: O9Command, filled: Path) -> N
 def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
     with Store(str(filled)) as store:
         watcher = zygote.start([*O9, "watch", "busy-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        time.sleep(1.5)
+        assert watcher.stderr is not None
+        told = ""
+        while "running (hook)" not in told:
+            told = watcher.stderr.readline()
+            assert watcher.poll() is None
         store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, issue="the exchange was closed"))
         out, err = watcher.communicate(timeout=20)
     assert watcher.returncode == 3
-    assert "running (hook)" in err
     assert "failed (hook)" in err
     assert "busy-1" in out
 

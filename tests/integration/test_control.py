@@ -7,7 +7,6 @@ import contextlib
 import errno
 import os
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from typing import Any
 import o9_testing
 import psutil
 import pytest
+from child_objectives import third_hangs
 from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 from prefect import get_client
 from prefect.client.schemas.objects import State, StateType
@@ -39,20 +39,7 @@ Wait = Callable[..., Awaitable[Any]]
 pytestmark = pytest.mark.slow
 
 
-@objective("third hangs", search_space=LINE)
-def third_hangs(parameters: dict[str, Any]) -> float:
-    """Two good trials, then one that has started grandchildren and never ends."""
-    folder = Path(parameters["folder"])
-    number = len(list(folder.glob("trial-*")))
-    (folder / f"trial-{number}").touch()
-    if number >= 2:
-        for detached in (False, True):
-            child = subprocess.Popen(["sleep", "3600"], start_new_session=detached)
-            (folder / f"pid-{child.pid}").touch()
-        (folder / "hangs").touch()
-        while True:
-            pass
-    return float(parameters["x"])
+objective("third hangs", search_space=LINE)(third_hangs)
 
 
 @objective("control slow", search_space=LINE)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from child_objectives import use_a_core
 from contract_steps import at_work, put, trial
 from o9_testing import LINE, ended, new
 from sqlalchemy import event
@@ -274,13 +274,7 @@ async def test_the_same_on_postgresql(postgres_url: str) -> None:
 # With real flows
 
 
-@objective("monitored-sync", search_space=LINE)
-def monitored_sync(parameters: dict[str, float]) -> float:
-    held = bytearray(40_000_000)
-    end = time.monotonic() + 0.6
-    while time.monotonic() < end:
-        held[0] += 0
-    return parameters["x"]
+objective("monitored-sync", search_space=LINE)(use_a_core)
 
 
 @objective("monitored-async", search_space=LINE)

@@ -14,6 +14,7 @@ from typing import Any
 
 import o9_testing
 import pytest
+from child_objectives import third_hangs_while_told
 from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 from prefect import get_client
 
@@ -44,15 +45,7 @@ async def slow(parameters: dict[str, float]) -> float:
     return parameters["x"]
 
 
-@objective("suspended in a child", search_space=LINE)
-def in_a_child(parameters: dict[str, Any]) -> float:
-    """Its third trial never ends while the file `hangs` is there."""
-    folder = Path(parameters["folder"])
-    number = len(list(folder.glob("trial-*")))
-    (folder / f"trial-{number}").touch()
-    while number == 2 and (folder / "hangs").exists():
-        pass
-    return float(parameters["x"])
+objective("suspended in a child", search_space=LINE)(third_hangs_while_told)
 
 
 @objective("suspended risky", search_space=LINE)

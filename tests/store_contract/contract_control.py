@@ -6,6 +6,7 @@ how to run it.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from collections import Counter
@@ -309,11 +310,11 @@ class DependencyContract:
             assert status_of(store, named("o")) is S.CREATED
             assert claim_all(store) == [named("o")]
 
-    def test_a_chain_may_be_long(self, open_store: OpenStore) -> None:
+    async def test_a_chain_may_be_long(self, open_store: OpenStore) -> None:
         store = open_store()
         put(store, "a0")
-        for n in range(1, 1200):
-            put(store, f"a{n}", metadata={"after": [f"a{n - 1}"]})
+        chain = [new(f"a{n}", metadata={"after": [f"a{n - 1}"]}) for n in range(1, 1200)]
+        await asyncio.gather(*(store.write_async(Create(state)) for state in chain))
         store.write(Transition("a0", S.FAILED, Cause.HOOK))
         assert [row["count"] for row in sorted(store.counts(), key=lambda row: str(row["status"]))] == [1199, 1]
         assert "a1198" in store.transitions("a1199")[-1]["message"]

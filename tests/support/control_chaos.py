@@ -298,10 +298,10 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "it") -> Any:
-    deadline = time.monotonic() + seconds
+    pauses, deadline = o9_testing.poll_pauses(), time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
-        time.sleep(0.01)
+        time.sleep(next(pauses))
     return answer
 
 
