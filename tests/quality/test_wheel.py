@@ -85,9 +85,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path) -> Path:
     """The Python of an environment that holds the wheel, and sees the libraries of this one."""
     environment = wheel.with_name("environment")
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     python = environment / "bin" / "python"
-    subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True, timeout=300)
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    subprocess.run([*pip, "install", "-q", "--no-deps", str(wheel)], check=True, timeout=300)
     (site,) = (environment / "lib").glob("python*/site-packages")
     here = [entry for entry in sys.path if entry.endswith("site-packages")]
     # Only the folders themselves: their .pth files, and with them the editable install, are not followed.
