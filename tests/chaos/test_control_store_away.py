@@ -22,7 +22,7 @@ def postgres() -> Iterator[control_scenarios.Postgres]:
     ("away_seconds", "lease_seconds", "looked_on"),
     [
         pytest.param(1.0, 30.0, False, id="shorter than a lease", marks=pytest.mark.long),
-        pytest.param(11.0, 9.0, True, id="longer than a lease, and another one is back first"),
+        pytest.param(17.0, 15.0, True, id="longer than a lease, and another one is back first"),
         pytest.param(60.0, 30.0, True, id="for a minute", marks=pytest.mark.long),
     ],
 )

@@ -79,13 +79,13 @@ async def test_whose_code_it_is_and_where_is_named_and_nothing_is_interrupted(
     observer.join()
     assert observer.blocked_seconds >= GIVE_UP
     assert [outcome.state for outcome in outcomes] == [TrialState.COMPLETED] * 3
+    await settled(watchdog)
     said = [record for record in caplog.records if record.name == "o9.user_code.watchdog"]
     assert [record.levelname for record in said[:2]] == ["WARNING", "ERROR"]
     for record in said[:2]:
         for words in ("objective 'tested' (trial 1) of optimization 'opt-7'", f"{__file__}:", "in hold: "):
             assert words in record.getMessage()
         assert getattr(record, "o9", {}) == {"optimization": "opt-7"}
-    await settled(watchdog)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "steps"])
@@ -111,9 +111,9 @@ async def test_a_strategy_that_never_awaits_is_named(
         running = run_coroutine(greedy, new("a"), observe, 0.05, name="greedy")
     with contextlib.suppress(OptimizationStrategyError):  # a step has to return something
         await running
+    await settled(watchdog)
     said = [record.getMessage() for record in caplog.records]
     assert any("strategy 'greedy'" in message and "in hold: " in message for message in said)
-    await settled(watchdog)
 
 
 @pytest.mark.parametrize("how", ["works", "blocks in C"])
