@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,11 +190,10 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a local server keeps its files, and what it is started with."""
+    """Where a local server keeps its files."""
 
     folder: Path
     database: Path | None
-    environment: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def from_settings(cls) -> _Place:
@@ -203,7 +202,7 @@ class _Place:
         database = _sqlite_file(url)
         identity = "\n".join([str(database or url), prefect.__version__, socket.gethostname()])
         key = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        return cls(home / "o9" / f"server-{key}", database, _server_environment())
+        return cls(home / "o9" / f"server-{key}", database)
 
     def log_tail(self) -> str:
         log = self.folder / process.LOG
@@ -221,6 +220,7 @@ def _sqlite_file(url: str) -> Path | None:
 
 
 def _server_environment() -> dict[str, str]:
+    """What a local server is started with, by Prefect's settings of the caller."""
     preferred = {
         # Prefect writes each task run's state by itself, falls behind in a burst, and drops what waits beyond 10,000.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
@@ -306,7 +306,7 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
         log.truncate(0)
         server = subprocess.Popen(
             command,
-            env=place.environment,
+            env=_server_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
