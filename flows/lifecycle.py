@@ -33,11 +33,11 @@ from prefect.states import Cancelled, Failed
 from o9.blocks.store import current_store
 from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
 from o9.flows.membership import join_store
-from o9.flows.process import run_begins
+from o9.flows.process import run_begins, watchdog_over
 from o9.flows.run_view import RunView, tell_end
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import new_optimization
-from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED
+from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED, on_the_way
 from o9.mirror.observed_state import FLOW, Run, observed_state, operation_for
 from o9.mirror.recorder import mirror_flow_state
 from o9.mirror.run_registry import RUNS, LiveRun
@@ -53,7 +53,6 @@ from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import AbandonClaim, Claimed
 from o9.tasks.attempt import Attempt, Continuation
 from o9.tasks.steps import finalize, hold_out, prepare, record_end, run_step
-from o9.user_code.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
@@ -112,7 +111,7 @@ async def optimization_lifecycle(
             return begun
         attempt = begun
         hearing = asyncio.create_task(_hear_intents(attempt))
-        watchdog = Watchdog(asyncio.get_running_loop(), give_up_seconds=settings().lease_seconds)
+        watchdog = watchdog_over(asyncio.get_running_loop(), attempt.store, attempt.node)
         watchdog.start()
     name, following, results = attempt.claimed.optimization_id, Continuation.GO_ON, None
     logger.info("optimization %s, attempt %d", name, attempt.claimed.attempt)
@@ -248,19 +247,18 @@ async def _catch_up(attempt: Attempt, run: Run, flow_run: FlowRun) -> None:
         await attempt.write(operation_for(observed, run, Cause.RECONCILER, attempt.node, moves=n > suspended))
     holding = await attempt.read(attempt.store.holding, name)
     assert holding is not None
-    for status in _WAY_TO_WORK.get(OptimizationStatus(holding.status), ()):  # the event stream may have been quicker
+    status, running = OptimizationStatus(holding.status), OptimizationStatus.RUNNING
+    # The event stream may have been quicker, and have moved nothing while nobody held it.
+    for step in (*on_the_way(status, running), running) if status in _BEFORE_WORK else ():
         message = "its flow run is running"
         await attempt.write(
             Transition(
-                name, status, Cause.RECONCILER, message, attempt.node, attempt.claimed.fence, prefect_run_id=run.run_id
+                name, step, Cause.RECONCILER, message, attempt.node, attempt.claimed.fence, prefect_run_id=run.run_id
             )
         )
 
 
-_WAY_TO_WORK = {
-    OptimizationStatus.CREATED: (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING),
-    OptimizationStatus.INITIALIZING: (OptimizationStatus.RUNNING,),
-}
+_BEFORE_WORK = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING)
 
 
 async def _hear_intents(attempt: Attempt) -> None:

@@ -8,19 +8,30 @@ server hears that the run begins.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import threading
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 from prefect.utilities.engine import is_prefect_sigterm_handler_installed
 
+from o9.model.loops import ErrorBoundary
+from o9.model.optimization import OptimizationAlert
+from o9.model.settings import settings
+from o9.model.states import AlertLevel
+from o9.store.store import Store
 from o9.tasks.run_logs import forward_to_prefect, keep_engine_off_console
+from o9.user_code.watchdog import Blocked, Watchdog
 
+logger = logging.getLogger(__name__)
 FLOWS = frozenset({
     "optimization-lifecycle", "check-health", "compute-statistics", "deliver-alerts", "prune-history",
     "reconcile-states",
 })  # fmt: skip
+BLOCKED_OVER_AFTER = timedelta(minutes=5)  # after the last time that the watchdog said so
 _beside: ContextVar[bool] = ContextVar("o9-beside", default=False)
 _handled_before: Any = None
 
@@ -40,3 +51,30 @@ def run_begins() -> None:
         return
     if is_prefect_sigterm_handler_installed():
         signal.signal(signal.SIGTERM, _handled_before)
+
+
+def watchdog_over(loop: asyncio.AbstractEventLoop, store: Store, node: str) -> Watchdog:
+    """It also records an alert of what holds the loop, from its own thread: nothing else in this process can."""
+    boundary = ErrorBoundary(logger, "recording an alert of what holds the event loop")
+
+    def on_blocked(blocked: Blocked) -> None:
+        alert = OptimizationAlert(
+            alert_id=f"event-loop-blocked-{blocked.since:%Y%m%dT%H%M%S.%f}",
+            optimization_id=blocked.ids.get("optimization", ""),
+            level=AlertLevel.ERROR,
+            title="Event loop blocked",
+            message=blocked.message,
+            metadata={"rule": "event_loop_blocked", "labels": {"node": node}},
+        )
+        with boundary:
+            asyncio.run(_sent(alert))
+
+    async def _sent(alert: OptimizationAlert) -> None:
+        # In this case alone does a flow's process need them.
+        from o9.alerts.service.system import system_for
+        from o9.blocks.alert_channel import load_block
+
+        await system_for(store, load_block).send_alert(alert, resolve_timeout=BLOCKED_OVER_AFTER)
+
+    # Where the event loop is held for as long as a lease, other nodes take over what is held here.
+    return Watchdog(loop, give_up_seconds=settings().lease_seconds, on_blocked=on_blocked)

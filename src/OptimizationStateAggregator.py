@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.alerts.service.system import AlertNotificationSystem
     from o9.api.api import OptimizationAPI
-    from o9.coordinator.coordinator import OptimizationCoordinator
     from o9.health.checker import OptimizationHealthChecker
+    from o9.lifecycle.coordinator import OptimizationCoordinator
     from o9.lifecycle.manager import OptimizationLifecycleManager
     from o9.model.errors import (
         OptimizationAlertError,
@@ -57,7 +57,7 @@ _HOMES = {
     "o9.aggregator.aggregator": ("OptimizationStateAggregator",),
     "o9.alerts.service.system": ("AlertNotificationSystem",),
     "o9.api.api": ("OptimizationAPI",),
-    "o9.coordinator.coordinator": ("OptimizationCoordinator",),
+    "o9.lifecycle.coordinator": ("OptimizationCoordinator",),
     "o9.health.checker": ("OptimizationHealthChecker",),
     "o9.lifecycle.manager": ("OptimizationLifecycleManager",),
     "o9.model.errors": (

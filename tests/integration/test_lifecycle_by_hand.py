@@ -10,7 +10,7 @@ import pytest
 from command_line import work
 from o9_testing import ended, new
 
-from o9.coordinator.coordinator import OptimizationCoordinator
+from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.model.settings import settings
 from o9.model.states import ENDED

@@ -22,10 +22,13 @@ import psutil
 import pytest
 from contract_steps import new, wait_for
 
+from o9.alerts.service.system import AlertNotificationSystem
+from o9.flows.process import watchdog_over
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
-from o9.model.states import TrialState
+from o9.model.states import AlertLevel, TrialState
+from o9.store.store import Store
 from o9.strategies.coroutine import run_coroutine
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.registry import Objective, ResolvedStrategy, StrategyKind
@@ -141,6 +144,32 @@ async def test_what_holds_the_loop_for_too_long_is_known_as_blocked_until_it_goe
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.levelname for record in said[:2]] == ["WARNING", "ERROR"]
     assert all(record.getMessage().startswith("this" if users else "something") for record in said[:2])
+
+
+async def test_what_holds_the_loop_for_too_long_raises_an_alert_meanwhile(
+    store_url: str, set_o9: Callable[..., None]
+) -> None:
+    set_o9(lease_seconds=1)
+    found: list[Any] = []
+
+    async def holds() -> None:
+        deadline = time.thread_time() + 3 * LONG
+        while not found and time.thread_time() < deadline:
+            found.extend(store.alerts.page(limit=10))
+
+    with Store(store_url) as store:
+        watchdog = watchdog_over(asyncio.get_running_loop(), store, "desk-1")
+        watchdog.start()
+        try:
+            with bound(optimization="opt-7"):
+                await run_user_code("strategy 'greedy'", holds)
+        finally:
+            await asyncio.to_thread(watchdog.stop)
+        (alert,) = await AlertNotificationSystem(store=store).get_alerts("opt-7")
+    assert (alert.title, alert.level, alert.resolved) == ("Event loop blocked", AlertLevel.ERROR, False)
+    assert alert.metadata["labels"] == {"node": "desk-1"}
+    assert "strategy 'greedy'" in alert.message
+    assert alert.alert_id == found[0]["alert_id"]
 
 
 async def test_what_awaits_is_left_alone(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,14 +47,12 @@ def test_each_schedule_has_a_flow_of_its_name_that_may_run_without_parameters() 
     assert len({schedule.name for schedule in SCHEDULES}) == len(SCHEDULES)
 
 
-def test_nodes_run_all_that_recurs_and_check_health_at_their_own_interval() -> None:
-    recurring = {schedule.name: schedule.every for schedule in SCHEDULES if schedule.every is not None}
-    assert {schedule.name for schedule in IN_NODES} == recurring.keys() == {
-        "compute-statistics", "check-health", "prune-history", "deliver-alerts", "reconcile-states",
-    }  # fmt: skip
-    every = {schedule.name: schedule.every for schedule in in_nodes(7.5)}
-    own = {"check-health": timedelta(seconds=7.5), "prune-history": timedelta(hours=1)}
-    assert every == recurring | own
+def test_nodes_check_health_at_their_own_interval() -> None:
+    assert {schedule.name: schedule.every for schedule in in_nodes(7.5)} == {
+        "compute-statistics": timedelta(minutes=5),
+        "check-health": timedelta(seconds=7.5),
+        "prune-history": timedelta(hours=1),
+    }
     for interval in (1e-7, 1e300):  # what an interval may be
         (checks,) = (schedule.every for schedule in in_nodes(interval) if schedule.name == "check-health")
         assert checks is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from o9.coordinator.coordinator import OptimizationCoordinator
+from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.lifecycle.submission import in_order, new_optimization, submit
 from o9.model.errors import OptimizationValidationError

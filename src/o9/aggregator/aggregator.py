@@ -27,10 +27,10 @@ from o9.alerts.service.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import release_store, use_store
-from o9.coordinator.coordinator import OptimizationCoordinator
 from o9.flows.membership import leave_store
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.control import Control, ControlVerbs
+from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.mirror.spooling_writer import close_writer
 from o9.model.errors import OptimizationError, OptimizationValidationError

@@ -19,6 +19,7 @@ from o9.aggregator.dispatcher import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
 from o9.aggregator.scheduler import Scheduler
 from o9.aggregator.schedules import Schedule
+from o9.flows.process import watchdog_over
 from o9.lifecycle.control import Control
 from o9.lifecycle.heartbeat import ONLY, NodeHeartbeat
 from o9.mirror.events import EventListener
@@ -27,7 +28,6 @@ from o9.mirror.spool import deliver
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.settings import settings
 from o9.store.store import Store
-from o9.user_code.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 RECONCILE_SECONDS = 30.0
@@ -72,8 +72,7 @@ class Node:
             hindrance=lambda: hindrance() if self._heartbeat.holds else "it cannot renew its leases",
             only=only,
         )
-        # Where the event loop is held for so long, other nodes take over what is held here.
-        self._watchdog = Watchdog(self._loop, give_up_seconds=lease_seconds)
+        self._watchdog = watchdog_over(self._loop, store, self.name)
         self._heartbeat = NodeHeartbeat(
             store,
             self.name,

@@ -71,16 +71,19 @@ FIRST_AFTER, APART = timedelta(seconds=10), timedelta(seconds=5)
 
 
 def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
-    """What an aggregator runs by default: all that recur, the health checks at its own interval.
+    """What an aggregator runs by default, the health checks at its own interval.
 
-    It prunes every hour, since each of these runs leaves something in Prefect.
+    It delivers alerts and compares the record with Prefect all the time, and needs no flows for that. It prunes every
+    hour, since each run of a flow leaves something in Prefect.
     """
-    check_every = timedelta(seconds=min(max(health_check_interval, LEAST_SECONDS), MOST_SECONDS))
-    own = {"check-health": check_every, "prune-history": timedelta(hours=1)}
-    recurring = [schedule for schedule in SCHEDULES if schedule.every is not None]
+    own = {
+        "compute-statistics": timedelta(minutes=5),
+        "check-health": timedelta(seconds=min(max(health_check_interval, LEAST_SECONDS), MOST_SECONDS)),
+        "prune-history": timedelta(hours=1),
+    }
+    mine = [schedule for schedule in SCHEDULES if schedule.name in own]
     return tuple(
-        replace(schedule, every=own.get(schedule.name, schedule.every), after=FIRST_AFTER + n * APART)
-        for n, schedule in enumerate(recurring)
+        replace(schedule, every=own[schedule.name], after=FIRST_AFTER + n * APART) for n, schedule in enumerate(mine)
     )
 
 

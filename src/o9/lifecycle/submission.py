@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any
@@ -23,9 +23,10 @@ from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Create
 from o9.store.queue.policies import with_defaults
 from o9.store.store import Store
-from o9.strategies.factory import declared_keys, names_nothing, settle
+from o9.strategies.factory import settle, strategy_of
+from o9.strategies.registry import StrategyKind
 
-UNKNOWN_TOLD = 20
+MOST_UNKNOWN = 20  # keys that one error names
 _OF_PLACEBOS = frozenset({"placebo_of", "placebo_number"})
 
 
@@ -79,27 +80,21 @@ def prepared(
     with faults:
         validate_new(state)
     if isinstance(state, OptimizationState) and isinstance(state.metadata, dict):
-        for fault in _faults_of_metadata(state, allowed_imports, must_name, older):
-            faults.add(fault)
-        if all(field.startswith("metadata.") for field in faults.fields):
-            with faults:
-                settled = settle(state, allowed_imports=allowed_imports)
+        with faults:
+            strategy = strategy_of(state, allowed_imports)
+            for fault in islice(unknown_keys(state.metadata, (*strategy.metadata, *older)), MOST_UNKNOWN):
+                faults.add(fault)
+            names_none = strategy.kind is StrategyKind.OPTUNA and state.metadata.get("objective") is None
+            if must_name and names_none and "retry_of" not in state.metadata:
+                faults.add(
+                    OptimizationValidationError(
+                        "metadata.objective", "it is missing: name what to optimize, or a strategy"
+                    )
+                )
+            if all(field.startswith("metadata.") for field in faults.fields):
+                settled = settle(state, allowed_imports=allowed_imports, strategy=strategy)
     faults.refuse()
     return settled
-
-
-def _faults_of_metadata(
-    state: OptimizationState, allowed_imports: tuple[str, ...] | None, must_name: bool, older: Collection[str]
-) -> Iterator[OptimizationValidationError]:
-    try:
-        declared = declared_keys(state, allowed_imports)
-        unnamed = must_name and "retry_of" not in state.metadata and names_nothing(state, allowed_imports)
-    except OptimizationValidationError as error:
-        yield error
-        return
-    yield from islice(unknown_keys(state.metadata, (*declared, *older)), UNKNOWN_TOLD)
-    if unnamed:
-        yield OptimizationValidationError("metadata.objective", "it is missing: name what to optimize, or a strategy")
 
 
 async def submit(

@@ -15,7 +15,8 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from prefect.events.clients import get_events_subscriber
@@ -43,11 +44,12 @@ WAITING_LIMIT = 10_000  # states kept while the store is away; the reconciler ta
 
 
 @dataclass
-class _Known:
-    """Whose a flow run is; while that is None, it is asked again up to the moment `until`."""
+class _Waiting:
+    """The states of one flow run that are to be ingested, by a task of its own."""
 
-    run: Run | None
-    until: float
+    states: list[ObservedState] = field(default_factory=list)
+    at_once: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
 
 
 class EventListener:
@@ -59,10 +61,10 @@ class EventListener:
         self._request = request
         self._listening: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
-        self._runs: OrderedDict[str, _Known] = OrderedDict()
-        self._waiting: dict[str, list[ObservedState]] = {}
+        # From when on a flow run is foreign unless somebody has registered it; never, for those that are known.
+        self._foreign_from: OrderedDict[str, float] = OrderedDict()
+        self._waiting: dict[str, _Waiting] = {}
         self._count = 0
-        self._taking: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Listen to the server that Prefect's settings name here and now; returns before it is connected.
@@ -76,9 +78,8 @@ class EventListener:
 
     async def stop(self) -> None:
         """What was heard and not recorded yet is the reconciler's."""
-        tasks = (self._listening, *self._taking.values())
-        self._listening, self._taking = None, {}
-        self._waiting, self._count = {}, 0
+        tasks = (self._listening, *(waiting.task for waiting in self._waiting.values()))
+        self._listening, self._waiting, self._count = None, {}, 0
         await cancelled(*tasks)
 
     async def reconnect(self) -> None:
@@ -117,73 +118,56 @@ class EventListener:
         begins = asks or (observed.run_kind == FLOW and observed.state_type == "RUNNING")
         if self._is_foreign(flow_run_id, begins) or self._count >= WAITING_LIMIT:
             return
-        self._waiting.setdefault(flow_run_id, []).append(observed)
+        waiting = self._waiting.get(flow_run_id)
+        if waiting is None:
+            waiting = self._waiting[flow_run_id] = _Waiting()
+            waiting.task = asyncio.create_task(self._take(flow_run_id, waiting), name="o9-take")
+        waiting.states.append(observed)
         self._count += 1
-        self._take_soon(flow_run_id, at_once=asks)
+        if asks:
+            waiting.at_once.set()
 
     def _is_foreign(self, flow_run_id: str, begins: bool) -> bool:
-        known = self._runs.get(flow_run_id)
-        if known is None:
-            known = self._runs[flow_run_id] = _Known(None, time.monotonic() + FOREIGN_SECONDS)
-            if len(self._runs) > REMEMBERED_RUNS:
-                self._runs.popitem(last=False)
-        elif begins and known.run is None:
-            known.until = time.monotonic() + FOREIGN_SECONDS
-        return known.run is None and time.monotonic() >= known.until
+        now, foreign_from = time.monotonic(), self._foreign_from.get(flow_run_id)
+        if foreign_from is None or (begins and foreign_from < inf):
+            self._foreign_from[flow_run_id] = foreign_from = now + FOREIGN_SECONDS
+            if len(self._foreign_from) > REMEMBERED_RUNS:
+                self._foreign_from.popitem(last=False)
+        return now >= foreign_from
 
-    def _take_soon(self, flow_run_id: str, *, at_once: bool) -> None:
-        task = self._taking.get(flow_run_id)
-        if task is not None and at_once and task.get_name() == _GATHERING:
-            task.cancel()  # it only waits; what it waits with is taken now
-            task = None
-        if task is None or task.done():
-            pause = 0.0 if at_once else GATHER_SECONDS
-            name = _GATHERING if pause else _TAKING
-            self._taking[flow_run_id] = asyncio.create_task(self._take(flow_run_id, pause), name=name)
-
-    async def _take(self, flow_run_id: str, pause: float) -> None:
-        me = asyncio.current_task()
-        assert me is not None
-        await asyncio.sleep(pause)
-        me.set_name(_TAKING)
-        while heard := self._waiting.get(flow_run_id):
+    async def _take(self, flow_run_id: str, waiting: _Waiting) -> None:
+        """Ingest what waits, and what comes meanwhile."""
+        while waiting.states:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await waiting.at_once.wait()
+            waiting.at_once.clear()
+            heard = list(waiting.states)
             try:
-                done = await self._take_now(flow_run_id, list(heard))
+                done = await self._take_now(flow_run_id, heard)
             except OptimizationStoreError as error:
                 logger.warning("could not record states of flow run %s, trying again: %s", flow_run_id, error)
                 await asyncio.sleep(AGAIN_SECONDS)
+                continue
             except Exception:  # whatever it was, what comes behind it is to be taken
                 logger.exception("could not ingest states of flow run %s", flow_run_id)
-                done = len(heard)
-                self._forget(flow_run_id, done)
-            else:
-                self._forget(flow_run_id, done)
-                if not done:
-                    await asyncio.sleep(GATHER_SECONDS)
-        if self._taking.get(flow_run_id) is me:
-            del self._taking[flow_run_id]
+                done = True
+            if done:
+                del waiting.states[: len(heard)]
+                self._count -= len(heard)
+        del self._waiting[flow_run_id]
 
-    async def _take_now(self, flow_run_id: str, heard: list[ObservedState]) -> int:
-        """How many of them are done with: none while nobody has said yet whose the run is."""
-        known = self._runs.get(flow_run_id) or _Known(None, 0.0)
+    async def _take_now(self, flow_run_id: str, heard: list[ObservedState]) -> bool:
+        """Whether they are done with: not while nobody has said yet whose the run is."""
         # Asked again for each batch: an attempt that was suspended and resumed is the next one, on the same run.
         row = await self._store.read_async(self._store.prefect_run, flow_run_id)
-        known.run = Run.of_row(row) if row else None
-        if known.run is None:
-            return len(heard) if time.monotonic() >= known.until else 0
-        found = [(known.run, observed) for observed in heard]
+        if row is None:
+            return not time.monotonic() < self._foreign_from.get(flow_run_id, inf) < inf
+        self._foreign_from[flow_run_id] = inf
+        run = Run.of_row(row)
+        found = [(run, observed) for observed in heard]
         await ingest(self._store, self._node, found, Cause.EVENT, request=self._request)
-        return len(heard)
-
-    def _forget(self, flow_run_id: str, count: int) -> None:
-        waiting = self._waiting[flow_run_id]
-        del waiting[:count]
-        self._count -= count
-        if not waiting:
-            del self._waiting[flow_run_id]
-
-
-_GATHERING, _TAKING = "o9-gather", "o9-take"
+        return True
 
 
 @asynccontextmanager

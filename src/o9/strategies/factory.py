@@ -75,7 +75,7 @@ def create_strategy(
     state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None
 ) -> StepAttempt | CoroutineAttempt:
     """The strategy that `state.metadata` asks for. Raises OptimizationValidationError, naming the field."""
-    strategy = _strategy(state, allowed_imports)
+    strategy = strategy_of(state, allowed_imports)
     match strategy.kind:
         case StrategyKind.OPTUNA:
             objective = _objective(state, allowed_imports)
@@ -87,17 +87,22 @@ def create_strategy(
             return CoroutineAttempt(strategy, state.total_steps)
 
 
-def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
+def settle(
+    state: OptimizationState,
+    *,
+    allowed_imports: tuple[str, ...] | None = None,
+    strategy: ResolvedStrategy | None = None,
+) -> OptimizationState:
     """A checked copy with what a submission fixes for good; raises OptimizationValidationError for what can never run.
 
     A seed is drawn where the built-in strategy has none, so that every ledger can be had again; the objective's own
     direction is written down. Where neither an objective nor a search space is given, the demonstration objective of
     its type takes their place, marked by `metadata.demonstration`, and `warnings` says so. No Optuna is imported, no
-    process started.
+    process started. `strategy`: its own, where `strategy_of` was asked before.
     """
     metadata = dict(state.metadata)
     warnings = list(state.warnings)
-    strategy = _strategy(state, allowed_imports)
+    strategy = strategy or strategy_of(state, allowed_imports)
     _check_judging(metadata, strategy)
     if strategy.kind is StrategyKind.STEPS:
         step_count(strategy, state)
@@ -114,25 +119,12 @@ def settle(state: OptimizationState, *, allowed_imports: tuple[str, ...] | None 
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
 
 
-def names_nothing(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> bool:
-    """Whether it leaves to O9 what to optimize: neither an objective nor a strategy of the user's own.
-
-    Raises OptimizationValidationError for a strategy that is unknown.
-    """
-    return _strategy(state, allowed_imports).kind is StrategyKind.OPTUNA and state.metadata.get("objective") is None
-
-
-def declared_keys(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The keys of metadata that its strategy reads beside those that all may have."""
-    return _strategy(state, allowed_imports).metadata
-
-
 def provenance_of(state: OptimizationState, attempt: int) -> Ran:
     """What an attempt runs: by name, as fingerprints of its code and data, and what it searches.
 
     Hashing large data takes a while.
     """
-    strategy = _strategy(state, None)
+    strategy = strategy_of(state, None)
     if strategy.kind is not StrategyKind.OPTUNA:
         return Ran(attempt, strategy.name, code_fingerprint(strategy.target), "")
     objective = _objective(state, None)
@@ -152,7 +144,7 @@ def evaluator_of(
     Raises OptimizationValidationError where that is not known or not allowed here, and where its strategy evaluates by
     itself.
     """
-    strategy = _strategy(state, allowed_imports)
+    strategy = strategy_of(state, allowed_imports)
     if strategy.kind is not StrategyKind.OPTUNA:
         raise OptimizationValidationError("metadata.strategy", f"strategy {strategy.name!r} evaluates by itself")
     objective = _objective(state, allowed_imports)
@@ -176,7 +168,8 @@ def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> Search
     return SearchSpace.parse(json.loads(recorded)) if recorded else None
 
 
-def _strategy(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> ResolvedStrategy:
+def strategy_of(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> ResolvedStrategy:
+    """Raises OptimizationValidationError for one that is unknown or not allowed."""
     try:
         return resolve_strategy(state.metadata.get("strategy", "default"), allowed_imports=allowed_imports)
     except OptimizationStrategyError as error:

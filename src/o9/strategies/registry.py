@@ -30,7 +30,7 @@ from o9.model.optimization import DEMONSTRATION
 from o9.model.trial import fingerprint
 from o9.text.suggest import hint_of
 from o9.user_code.import_paths import ImportPathError, find, module_of
-from o9.workers.placebo_kinds import SHUFFLE, is_kind
+from o9.workers.given import SHUFFLE, is_kind
 from o9.workers.scores import SCORES, Score
 
 OBJECTIVES_GROUP = "o9.objectives"

@@ -5,8 +5,9 @@ What users write as a coroutine, a strategy or an async objective, runs in the e
 
 Contract. Once a second the watchdog asks the loop for a tick. Where none comes for `warn_seconds`, it logs one warning
 with the line that holds the loop, and with the user's code that this line belongs to, where that was awaited through
-`run_user_code`. Where one and the same call holds it for `give_up_seconds`, it logs an error, and `is_blocked` is true
-until the loop ticks again: whoever renews this process's leases is to stop then. Nothing is interrupted.
+`run_user_code`. Where one and the same call holds it for `give_up_seconds`, it logs an error and calls `on_blocked`, in
+its thread and then each minute, and `is_blocked` is true until the loop ticks again: whoever renews this process's
+leases is to stop then. Nothing is interrupted.
 
 What counts is time in which the loop's thread ran or blocked. On Linux, time in which it was ready to run and had no
 CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel reports that
@@ -27,18 +28,21 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
 from o9.model.ids import bound_ids
 from o9.model.loops import ErrorBoundary
+from o9.model.optimization import utc_now
 
 P = ParamSpec("P")
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
+AGAIN_SECONDS = 60.0
 OVERDUE = 0.1  # of the time between two ticks; nothing is read of a loop that ticks by then
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
@@ -72,6 +76,15 @@ class Held:
         return Held(self.ran + ran, max(0.0, self.blocked + min(elapsed - ran - queued, most - ran)))
 
 
+@dataclass(frozen=True)
+class Blocked:
+    """What holds the loop, as a sentence, since when, and the log's ids where it was called."""
+
+    message: str
+    since: datetime
+    ids: Mapping[str, str]
+
+
 def cpu_seconds(native_id: int | None) -> tuple[float, float]:
     """How long this thread of the process has run, and waited for a CPU; zeros where the system does not say."""
     try:
@@ -86,11 +99,16 @@ class Watchdog:
     """Watches `loop` from `start` to `stop`, both of which any thread may call, and a second time, too."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, warn_seconds: float = 5.0, give_up_seconds: float = 30.0
+        self,
+        loop: asyncio.AbstractEventLoop,
+        warn_seconds: float = 5.0,
+        give_up_seconds: float = 30.0,
+        on_blocked: Callable[[Blocked], object] = lambda _: None,
     ) -> None:
         self._loop = loop
         self._warn_seconds = warn_seconds
         self._give_up_seconds = give_up_seconds
+        self._on_blocked = on_blocked
         self._tick_seconds = min(TICK_SECONDS, warn_seconds / 4, give_up_seconds / 4)
         self._loop_thread: int | None = None
         self._loop_native_id: int | None = None
@@ -107,7 +125,7 @@ class Watchdog:
     @property
     def is_blocked(self) -> bool:
         """Whether one call has held the loop for `give_up_seconds`, and holds it still."""
-        return self._is_blocked
+        return self._blocked is not None
 
     def start(self) -> None:
         if self._thread is None:
@@ -128,7 +146,8 @@ class Watchdog:
         self._held = Held()
         # The clocks up to which it is counted; None where no tick is overdue.
         self._counted: tuple[float, float, float] | None = None
-        self._is_blocked = False
+        self._blocked: Blocked | None = None
+        self._report_after = self._give_up_seconds
         self._warned = False
         # The call that holds it, and when that was first seen, in seconds since the last tick.
         self._holder: FrameType | None = None
@@ -194,13 +213,19 @@ class Watchdog:
         if now >= self._warn_seconds and not self._warned:
             self._warned = True
             logger.warning("%s holds the event loop, for %.1f s by now: %s", what, now, _line(frame), extra={"o9": ids})
-        if now - self._holder_since >= self._give_up_seconds and not self._is_blocked:
-            self._is_blocked = True
-            logger.error(
-                "%s has held the event loop for %.0f s without awaiting: this process renews its leases no more until "
-                "it goes on, and other nodes take over what it held; let it await, or make an objective sync, which "
-                "runs in a process of its own: %s", what, now - self._holder_since, _line(frame), extra={"o9": ids},
-            )  # fmt: skip
+        held = now - self._holder_since
+        if held < self._report_after:
+            return
+        self._report_after = held + AGAIN_SECONDS
+        if self._blocked is None:
+            message = (
+                f"{what} holds the event loop without awaiting: this process renews its leases no more until it goes "
+                "on, and other nodes take over what it held; let it await, or make an objective sync, which runs in a "
+                f"process of its own: {_line(frame)}"
+            )
+            self._blocked = Blocked(message, utc_now() - timedelta(seconds=held), ids)
+            logger.error("%s (for %.0f s by now)", message, held, extra={"o9": ids})
+        self._on_blocked(self._blocked)
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from o9.workers.pool import processors
 
@@ -31,21 +31,16 @@ LOOK_SECONDS = 0.1  # how often who waits looks for a place that is not used
 
 @dataclass(eq=False)
 class _Place:
-    """One that is held. `used` tells the processor seconds of its process, or None where they are not known."""
+    """One that is held, or waited for until `turn` is done. `used` tells the processor seconds of its process, or None
+    where they are not known."""
 
     owner: object
     used: Callable[[], float | None]
-    looked_at: float = field(default_factory=time.monotonic)
+    number: int
+    turn: asyncio.Future[None]
+    looked_at: float = 0.0
     seconds: float | None = None
     lent: bool = False
-
-
-@dataclass(eq=False)
-class _Waiting:
-    owner: object
-    number: int
-    loop: asyncio.AbstractEventLoop
-    turn: asyncio.Future[None]
 
 
 class Cores:
@@ -56,28 +51,24 @@ class Cores:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._held: list[_Place] = []
-        self._promised: Counter[object] = Counter()  # places given to who has not woken up yet, by owner
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Place] = []
 
     @asynccontextmanager
     async def hold(self, owner: object, used: Callable[[], float | None] = lambda: None) -> AsyncIterator[None]:
         """A place for one evaluation of `owner`, which is whatever shares fairly with others."""
-        place = _Place(owner, used)
+        place = _Place(owner, used, next(self._numbers), asyncio.get_running_loop().create_future())
         with self._lock:
-            at_once = not self._waiting and self._busy() < self._places()
-            if at_once:
-                self._held.append(place)
-        if not at_once:
-            await self._turn(owner)
-            with self._lock:
-                self._take_back(owner)
-                place.looked_at = time.monotonic()
-                self._held.append(place)
+            self._waiting.append(place)
+            self._serve()
         try:
+            while place not in self._held:
+                await asyncio.wait({place.turn}, timeout=LOOK_SECONDS)
+                if place not in self._held:
+                    self._lend()
             yield
         finally:
             with self._lock:
-                self._held.remove(place)
+                (self._held if place in self._held else self._waiting).remove(place)
                 self._serve()
 
     @property
@@ -85,26 +76,6 @@ class Cores:
         """How many places are taken, without those that were lent."""
         with self._lock:
             return self._busy()
-
-    async def _turn(self, owner: object) -> None:
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(owner, next(self._numbers), loop, loop.create_future())
-        with self._lock:
-            self._waiting.append(waiting)
-            self._serve()
-        try:
-            while not waiting.turn.done():
-                await asyncio.wait({waiting.turn}, timeout=LOOK_SECONDS)
-                if not waiting.turn.done():
-                    self._lend()
-        except asyncio.CancelledError:
-            with self._lock:
-                if waiting in self._waiting:
-                    self._waiting.remove(waiting)
-                else:  # its turn came in this moment
-                    self._take_back(owner)
-                    self._serve()
-            raise
 
     def _lend(self) -> None:
         """Free the places of those that use no processor."""
@@ -119,27 +90,18 @@ class Cores:
             self._serve()
 
     def _serve(self) -> None:
-        """Give free places to who waits. Called with the lock."""
-        while self._waiting and self._busy() < self._places():
-            shares = Counter(place.owner for place in self._held if not place.lent) + self._promised
-            first = min(self._waiting, key=lambda waiting: (shares[waiting.owner], waiting.number))
+        """Give free places to those that wait. Called with the lock."""
+        while self._waiting and self._busy() < (self._count or processors()):
+            shares = Counter(place.owner for place in self._held if not place.lent)
+            first = min(self._waiting, key=lambda place: (shares[place.owner], place.number))
             self._waiting.remove(first)
-            self._promised[first.owner] += 1
-            with suppress(RuntimeError):  # its loop was closed: nobody will come, and the place is taken back below
-                first.loop.call_soon_threadsafe(_wake, first.turn)
-                continue
-            self._take_back(first.owner)
-
-    def _places(self) -> int:
-        return self._count or processors()
+            with suppress(RuntimeError):  # its loop was closed: nobody will come
+                first.turn.get_loop().call_soon_threadsafe(_wake, first.turn)
+                first.looked_at = time.monotonic()
+                self._held.append(first)
 
     def _busy(self) -> int:
-        return sum(not place.lent for place in self._held) + self._promised.total()
-
-    def _take_back(self, owner: object) -> None:
-        self._promised[owner] -= 1
-        if not self._promised[owner]:
-            del self._promised[owner]
+        return sum(not place.lent for place in self._held)
 
 
 def _wake(turn: asyncio.Future[None]) -> None:

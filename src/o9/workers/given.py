@@ -1,4 +1,5 @@
-"""The data that an objective is given, beside its parameters. Runs in child processes too.
+"""The data that an objective is given, beside its parameters, and the ways to destroy their edge. Runs in child
+processes too, and imports numpy only for a placebo run.
 
 Contract. Loaded when they are first needed, once for each attempt in each process that evaluates; the last few stay.
 Thread-safe.
@@ -6,14 +7,22 @@ Thread-safe.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 MOST_KEPT = 3
+SHUFFLE, SHIFT = "shuffle", "shift"
+_KIND = re.compile(r"shuffle|bootstrap(:(auto|[1-9]\d*))?|shift")
 _kept: OrderedDict[str, Any] = OrderedDict()
 _lock = threading.Lock()
+
+
+def is_kind(kind: Any) -> bool:
+    """May it stand in `@objective(…, placebo=…)`?"""
+    return callable(kind) or (isinstance(kind, str) and _KIND.fullmatch(kind) is not None)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from o9.workers.placebo_kinds import SHIFT, SHUFFLE
+from o9.workers.given import SHIFT, SHUFFLE
 
 Kind = str | Callable[[Any, np.random.Generator], Any]
 LEAST_ROWS = 20
