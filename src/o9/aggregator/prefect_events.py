@@ -10,11 +10,10 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
-from o9.coordinator.coordinator import OptimizationCoordinator
-
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.flows.events import emit_alert, emit_health, emit_status
 from o9.health.checker import OptimizationHealthChecker
+from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport
 from o9.model.states import OptimizationStatus
 from o9.store.store import Store
