@@ -18,8 +18,7 @@ from o9.alerts.channels.outcome import Failed, Sent
 from o9.alerts.channels.registry import channel_of
 from o9.alerts.channels.user_channels import FunctionChannel
 from o9.alerts.config.schema import Configuration, load
-from o9.alerts.messages.render import Message
-from o9.alerts.messages.templating import Form
+from o9.alerts.messages.render import Form, Message
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.service.delivery import Delivery
 from o9.alerts.service.repository import MAY_BE_DOUBLE, notice_in
@@ -375,7 +374,7 @@ async def test_of_a_large_group_only_what_is_shown_is_read_whole(
     episodes = store.alerts.episodes
     monkeypatch.setattr(store.alerts, "episodes", lambda ids: read.append(len(ids)) or episodes(ids))  # type: ignore[func-returns-value]
     template = "{% for each in alerts %}{{ each.title }} {{ each.figures.n }} {% endfor %}{{ firing }} {{ level }}"
-    configuration = load(f"templates: {{markdown: '{template}'}}")
+    configuration = load(f"templates: {{body: '{template}'}}")
     sent: dict[str, dict[str, Any]] = {"log": {}, "mine": {}}
 
     class Says:

@@ -400,7 +400,8 @@ def test_of_thousands_of_faults_a_hundred_are_printed(o9: O9Command) -> None:
     assert len(o9("config", "check", "many.yaml", "--json").json()["faults"]) == 1_200
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     answer = o9("config", "simulate", "script.yaml", "--config", "many.yaml")
-    assert (answer.code, answer.err.splitlines()[-1], answer.err.count("line ")) == (1, "  and 1,100 more", 100)
+    assert (answer.code, answer.err.count("line ")) == (1, 100)
+    assert answer.err.endswith("o9: many.yaml has 1,100 more faults\n")
 
 
 def test_a_file_that_says_nothing_is_a_fault(o9: O9Command) -> None:
@@ -454,11 +455,11 @@ def test_simulate_says_all_faults_of_a_script_and_of_a_configuration(o9: O9Comma
     Path("script.yaml").write_text("happens: [{at: x, fires: {}}, {at: 1s}]", encoding="utf-8")
     answer = o9("config", "simulate", "script.yaml")
     assert answer.code == 1
-    assert answer.err.splitlines()[0] == "o9: script.yaml has 2 faults:"
+    assert answer.err.count("o9: script.yaml, line 1: happens[") == 3
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     Path("bad.yaml").write_text(BAD, encoding="utf-8")
     answer = o9("config", "simulate", "script.yaml", "--config", "bad.yaml")
-    assert (answer.code, answer.err.splitlines()[0]) == (1, "o9: bad.yaml has 4 faults:")
+    assert (answer.code, answer.err.count("o9: bad.yaml, line ")) == (1, 4)
 
 
 # Sending

@@ -16,9 +16,20 @@ from o9.alerts.pipeline.engine_state import Held, Snapshot
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.silences import Silence
+from o9.config import DocumentError, Fault
 from o9.model.states import AlertLevel
 
 START = datetime(2026, 1, 5, 9, 0, 30, tzinfo=UTC)
+
+
+def faults_of(text: str) -> tuple[Fault, ...]:
+    """Those for which a configuration is refused."""
+    try:
+        load(text)
+    except DocumentError as error:
+        return error.faults
+    return ()
+
 
 PLAIN = load("""
 flapping: false

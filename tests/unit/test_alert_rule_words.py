@@ -7,11 +7,12 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from alert_scripts import faults_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.schema import load, read
+from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import alert_of as alert_in
 from o9.alerts.rules.metrics import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
 from o9.alerts.rules.rules import TITLE_LIMIT, Board, Facts, Rule, filled, with_rule, written
@@ -93,7 +94,8 @@ rules:
   - {name: failed, message: "{nam}", title: "{", remedy: "{{detail}}"}
   - {name: stalled, title: "{failure_rate}"}
   - {name: a, when: queued > 1, title: " "}
-  - {name: b, when: queued > 1, labels: {level: x, title: x, rule: x, optimization: x, "": x, desk: [x]}}
+  - {name: b, when: queued > 1, labels: {level: x, title: x, rule: x, optimization: x, "": x}}
+  - {name: b2, when: queued > 1, labels: {desk: [x]}}
   - {name: c, when: count > 1, scope: each strategy, labels: {strategy: x, desk: y}}
   - {name: d/e, when: queued > 1}
   - {name: " f", when: queued > 1}
@@ -106,19 +108,19 @@ rules:
 
 
 def test_what_could_not_be_told_is_refused_by_its_field() -> None:
-    faults = [(each.line, each.field.partition(".")[2], each.problem) for each in read(FAULTY).faults]
+    faults = [(each.line, each.field.partition(".")[2], each.problem) for each in faults_of(FAULTY)]
     expected = [
         (2, "message", "did you mean name?"), (2, "remedy", "one brace is enough"), (2, "title", "its other half"),
         (3, "title", "`each finding` has no such name"), (4, "title", "1 to 200 characters"),
-        (5, "labels.", "printable text"), (5, "labels.desk", "expected text, found a list"),
-        (5, "labels.level", "the rule's own `level` says it"),
+        (5, "labels.", "printable text"), (5, "labels.level", "the rule's own `level` says it"),
         (5, "labels.optimization", "O9 sets it, to what the alert is about"),
         (5, "labels.rule", "the rule's own `name` says it"), (5, "labels.title", "the rule's own `title` says it"),
-        (6, "labels.strategy", "O9 sets it"), (7, "name", "take '-' instead of '/'"),
-        (8, "name", "no blanks around it"), (9, "name", "printable text of 1 to 150"),
-        (10, "clear", "it looks the same way as `when: queued > 5`"),
-        (11, "clear", "between its limit and that of `when: queued < 3` both hold"),
-        (12, "scope", "no scope is called 'END'; did you mean each end?"),
+        (6, "labels.desk", "expected text, got a list"), (7, "labels.strategy", "O9 sets it"),
+        (8, "name", "take '-' instead of '/'"), (9, "name", "no blanks around it"),
+        (10, "name", "printable text of 1 to 150"),
+        (11, "clear", "it looks the same way as `when: queued > 5`"),
+        (12, "clear", "between its limit and that of `when: queued < 3` both hold"),
+        (13, "level", "no level is called 'fatal'"), (13, "scope", "no scope is called 'END'; did you mean each end?"),
     ]  # fmt: skip
     assert [(line, field) for line, field, _ in faults] == [(line, field) for line, field, _ in expected]
     for (_, _, problem), (_, _, told) in zip(faults, expected, strict=True):
@@ -141,10 +143,10 @@ def test_levels_are_read_in_any_case() -> None:
 def test_a_rule_that_is_taken_makes_alerts_that_are_taken(name: str, detail: str, title: str) -> None:
     """Whatever its facts say: an alert that is refused when it fires would be lost."""
     rule = {"name": name, "when": "failed == 1", "scope": "each end"} | ({"title": title} if title else {})
-    found = read(f"rules: [{json.dumps(rule)}]")
-    if found.faults:
+    text = f"rules: [{json.dumps(rule)}]"
+    if faults_of(text):
         return
-    *_, made = found.configuration.rules
+    *_, made = load(text).rules
     facts = Facts("opt-1", {"failed": 1.0}, {"type": "parameter"}, "opt-1", {"name": "n", "detail": detail})
     (turn,) = Board([made]).take(Scope.END, [facts], START)
     assert turn.alert is not None

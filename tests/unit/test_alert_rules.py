@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from alert_scripts import faults_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.schema import load, read
+from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import alert_of as alert_in
 from o9.alerts.pipeline.reasons import Why
 from o9.alerts.rules.expressions import Reading, condition_of, reading
@@ -299,7 +300,7 @@ rules:
 
 
 def test_every_fault_has_its_line_and_its_field() -> None:
-    faults = read(FAULTY).faults
+    faults = faults_of(FAULTY)
     assert [(fault.line, fault.field.partition(".")[2], fault.problem) for fault in faults] == [
         (2, "when", ANY("did you mean failure_rate?")),
         (3, "for", ANY("it needs a unit")),
@@ -309,15 +310,18 @@ def test_every_fault_has_its_line_and_its_field() -> None:
         (7, "clear", ANY("such as `failure_rate < 0.2`")),
         (8, "when", ANY("is no comparison")),
         (9, "when", ANY("`scope: global` has it")),
-        (10, "", ANY("`when` is missing")),
+        (10, "when", ANY("it is missing, and no built-in rule")),
         (11, "for", ANY("without a length")),
-        (12, "name", ANY("another 'failed', in line 11")),
         (13, "when", ANY("the monitor knows")),
         (14, "scope", ANY("'node_lost' is built in and looks at each node")),
+        (15, "labels", ANY("expected a mapping")),
+        (15, "level", ANY("no level is called 'bad'")),
         (15, "scope", ANY("did you mean each optimization?")),
         (16, "levle", ANY("did you mean level?")),
-        (17, "", ANY("`name` is missing")),
+        (17, "name", ANY("it is missing")),
     ]
+    (twice,) = faults_of("rules: [{name: failed, level: info}, {name: failed, level: error}]")
+    assert (twice.field, twice.problem) == ("rules[1].name", "there is another 'failed'")
 
 
 class ANY(str):

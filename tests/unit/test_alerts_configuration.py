@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-import time
 from datetime import timedelta
 
 import pytest
 import yaml
+from alert_scripts import faults_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from yaml.error import Mark
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.reading import Node, span_of
-from o9.alerts.config.schema import Configuration, _never_reached, load, read
+from o9.alerts.config.fields import span_of
+from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.flapping import Damping
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.simulation import load_script
 from o9.alerts.pipeline.stages import Throttle
-from o9.model.errors import OptimizationAlertError
+from o9.config import DocumentError
 
 WHOLE = """
 route:
@@ -45,7 +43,7 @@ route:
 receivers:
   - name: desk
     channels: [log, 'mailto://desk@example.com', block:desk]
-    send_resolved: no
+    send_resolved: false
     throttle: {messages: 3, every: 1m}
     templates: {title: '{{ headline }}'}
   - name: head
@@ -66,7 +64,7 @@ time_intervals:
 flapping: {changes: 4, within: 10m, quiet: 5m}
 throttle: {messages: 100, every: 1h}
 resolve_timeout: 5m
-templates: {text: '{{ headline }}: {{ reason }}'}
+templates: {body: '{{ headline }}: {{ reason }}'}
 link: https://o9.example.com/optimizations/{optimization}
 rules:
   - {name: slow, when: duration_seconds.mean > 3.5}
@@ -89,8 +87,8 @@ def test_everything_is_read() -> None:
     desk, head = made.receivers["desk"], made.receivers["head"]
     assert desk.channels == ("log", "mailto://desk@example.com", "block:desk")
     assert (desk.send_resolved, head.send_resolved, head.channels) == (False, True, ("log",))
-    assert made.throttle_of("desk") == Throttle(3, timedelta(minutes=1))
-    assert made.throttle_of("head") == Throttle(100, timedelta(hours=1))
+    assert made.throttle_of("desk") == Throttle(messages=3, every=timedelta(minutes=1))
+    assert made.throttle_of("head") == Throttle(messages=100, every=timedelta(hours=1))
     assert made.inhibit_rules[0].equal == ("book",)
     night = made.time_intervals["night"]
     assert night[0].times == ((1320, 1440), (0, 390))
@@ -98,9 +96,9 @@ def test_everything_is_read() -> None:
         ((1, 1), (-1, -1)), ((1, 1), (3, 3)), ((2026, 2026), (2028, 2030)),
     )  # fmt: skip
     assert night[1].weekdays == ((0, 0),)
-    assert made.flapping == Damping(4, timedelta(minutes=10), timedelta(minutes=5))
+    assert made.flapping == Damping(changes=4, within=timedelta(minutes=10), quiet=timedelta(minutes=5))
     assert made.resolve_timeout == timedelta(minutes=5)
-    assert (made.templates, desk.templates) == ({"text": "{{ headline }}: {{ reason }}"}, {"title": "{{ headline }}"})
+    assert (made.templates, desk.templates) == ({"body": "{{ headline }}: {{ reason }}"}, {"title": "{{ headline }}"})
     assert made.rules[-1].name == "slow"
     assert made.rules[:-1] == BUILT_IN
 
@@ -169,36 +167,36 @@ route:
             "route: {escalate_after: 5m, escalate_to: a}\nreceivers: [{name: a}]",
             "line 1: route.escalate_to: the receiver 'a' has no channels",
         ),
-        ("route: {routes: [{continue: 5}]}", "line 1: route.routes[0].continue: expected true or false, found '5'"),
+        ("route: {routes: [{continue: 5}]}", "line 1: route.routes[0].continue: expected true or false, got 5"),
         (
             "route: {mute_time_intervals: [night]}",
             "line 1: route.mute_time_intervals[0]: no time interval is called 'night'; there are none",
         ),
         (
             "route: []",
-            "line 1: route: expected a mapping with receiver, matchers, continue, group_by, …, found a list",
+            "line 1: route: expected a mapping, got an empty list",
         ),
-        ("receivers: {name: x}", "line 1: receivers: expected a list, found a mapping"),
-        ("receivers: [{channels: [log]}]", "line 1: receivers[0]: `name` is missing"),
-        ("receivers:\n- name: a\n- name: b\n- name: a", "line 4: receivers[2].name: there is another 'a', in line 2"),
+        ("receivers: {name: x}", "line 1: receivers: expected a list, got a mapping"),
+        ("receivers: [{channels: [log]}]", "line 1: receivers[0].name: it is missing"),
+        ("receivers:\n- name: a\n- name: b\n- name: a", "line 4: receivers[2].name: there is another 'a'"),
         ("receivers: [{name: ' '}]", "line 1: receivers[0].name: a name is printable text of 1 to 200 characters"),
         (
             "receivers: [{name: a, channels: [{x: y}]}]",
-            "line 1: receivers[0].channels[0]: expected text, found a mapping; a text that begins with { or [ needs "
+            "line 1: receivers[0].channels[0]: expected text, got a mapping; a text that begins with { or [ needs "
             "quotes",
         ),
-        ("receivers: [{name: a, channels: [~]}]", "line 1: receivers[0].channels[0]: expected text, found nothing"),
+        ("receivers: [{name: a, channels: [~]}]", "line 1: receivers[0].channels[0]: expected text, got nothing"),
         (
             "receivers: [{name: a, throttle: {messages: 0, every: 1m}}]",
-            "line 1: receivers[0].throttle.messages: '0' is no whole number from 1 to 1,000,000",
+            "line 1: receivers[0].throttle.messages: 0 is not at least 1",
         ),
         (
             "receivers: [{name: a, templates: {titel: x}}]",
-            "line 1: receivers[0].templates.titel: there is no such field; did you mean title?",
+            "line 1: receivers[0].templates.titel: no such template; those are title, body",
         ),
-        ("throttle: {messages: 5}", "line 1: throttle: `every` is missing"),
+        ("throttle: {messages: 5}", "line 1: throttle.every: it is missing"),
         ("flapping: true", "line 1: flapping: write `false`, or a mapping with changes, within and quiet"),
-        ("flapping: {changes: 1}", "line 1: flapping.changes: '1' is no whole number from 2 to 1,000"),
+        ("flapping: {changes: 1}", "line 1: flapping.changes: 1 is not at least 2"),
         ("route: {}\nroute: {}", "line 2: route: it is given twice, first in line 1"),
         (
             "time_intervals: [{name: a, time_intervals: [{location: Mars}]}]",
@@ -207,69 +205,65 @@ route:
         ),
         (
             "time_intervals: [{name: a, time_intervals: [{times: [{start_time: 10:00}]}]}]",
-            "line 1: time_intervals[0].time_intervals[0].times[0]: `end_time` is missing",
+            "line 1: time_intervals[0].time_intervals[0].times[0].end_time: it is missing",
         ),
         (
             "inhibit_rules: [{source_matchers: [], target_matchers: [a=b]}]",
             "line 1: inhibit_rules[0].source_matchers: there are none; say which alerts are meant",
         ),
-        ("inhibit_rules: [{source_matchers: [a=b]}]", "line 1: inhibit_rules[0]: `target_matchers` is missing"),
+        ("inhibit_rules: [{source_matchers: [a=b]}]", "line 1: inhibit_rules[0].target_matchers: it is missing"),
         (
             "a: b: c",
-            "line 1: this is no YAML: mapping values are not allowed here; write a text with a colon in quotes, "
-            "and see how the line is indented",
+            "line 1: not YAML: mapping values are not allowed in this context; write a text with a colon in quotes, "
+            "and check how the line is indented",
         ),
         (
             "route:\n\t- x",
-            "line 2: this is no YAML: found character '\\t' that cannot start any token; indent with blanks",
+            "line 2: not YAML: found character that cannot start any token; write a text that begins with it in "
+            "quotes, and indent with blanks",
         ),
-        ("route: {\n", "line 2: this is no YAML: expected the node content, but found '<stream end>'"),
-        ("a\nb: \0", "line 2: the character U+0000 is not allowed here"),
-        pytest.param("[" * 5000, "line 1: it is nested too deeply", id="deep", marks=pytest.mark.slow),
+        ("route: {\n", "line 2: not YAML: did not find expected node content"),
+        ("a\nb: \0", "line 1: not YAML: control characters are not allowed"),
+        pytest.param("[" * 5000, "line 1: not YAML: exceeded maximum nesting depth", id="deep", marks=pytest.mark.slow),
         (
             "just text",
-            "line 1: expected a mapping with route, receivers, inhibit_rules, time_intervals, …, found 'just text'",
+            "line 1: expected a mapping, got 'just text'",
         ),
         (
             "? [a]\n: b",
-            "line 1: a list: there is no such field; there are flapping, inhibit_rules, link, "
-            "receivers, resolve_timeout, route, rules, templates, throttle, time_intervals",
+            "line 1: a field's name has to be text",
         ),
-        ("x" * (1 << 20) + "y", "line 1: 1,048,577 characters; at most 1,048,576 are allowed"),
+        ("x" * (1 << 20) + "y", "line 1: it is larger than 1 MiB"),
     ],
 )
 def test_a_fault_has_its_line_its_field_and_the_remedy(text: str, told: str) -> None:
-    faults = read(text).faults
-    assert [str(fault) for fault in faults] == [told]
+    assert [str(fault) for fault in faults_of(text)] == [told]
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:
-    with pytest.raises(OptimizationAlertError) as refused:
+    with pytest.raises(DocumentError) as refused:
         load("route:\n  receiver: nobody\n  group_wait: soon\nreceivers: []\nflaping: false\n", "alerts.yaml")
     assert str(refused.value).splitlines() == [
-        "alerts.yaml has 3 faults:",
-        "  line 2: route.receiver: no receiver is called 'nobody'; there are default",
-        "  line 3: route.group_wait: 'soon' is no duration; write it as 30s, 5m, 1h30m or 2d",
-        "  line 5: flaping: there is no such field; did you mean flapping?",
+        "alerts.yaml, line 2: route.receiver: no receiver is called 'nobody'; there are default",
+        "alerts.yaml, line 3: route.group_wait: 'soon' is no duration; write it as 30s, 5m, 1h30m or 2d",
+        "alerts.yaml, line 5: flaping: there is no such field; did you mean flapping?",
     ]
 
 
 def test_a_template_that_fails_is_a_fault_of_its_line() -> None:
-    faults = read("templates:\n  title: ok\n  text: '{{ nonsense }}'\n").faults
-    assert [(fault.line, fault.field) for fault in faults] == [(3, "templates.text")]
+    (fault,) = faults_of("templates:\n  title: ok\n  body: '{{ nonsense }}'\n")
+    assert (fault.line, fault.field) == (3, "templates.body")
 
 
 @pytest.mark.slow
 def test_anchors_that_blow_up_are_refused_at_once() -> None:
     levels = "".join(f"- &a{n} {{routes: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
-    faults = read(f"route:\n  routes:\n  - &a0 {{matchers: a=b}}\n{textwrap.indent(levels, '  ')}").faults
-    assert "an anchor repeats too much" in "".join(map(str, faults))
-    assert len(faults) < 20
+    (fault,) = faults_of(f"route:\n  routes:\n  - &a0 {{matchers: a=b}}\n{textwrap.indent(levels, '  ')}")
+    assert "its aliases stand for more than" in fault.problem
 
 
 def test_an_anchor_within_itself_is_refused() -> None:
-    faults = read("route: &r\n  routes: [*r]\n").faults
-    assert faults
+    assert faults_of("route: &r\n  routes: [*r]\n")
 
 
 def test_an_anchor_is_good_for_saying_things_once() -> None:
@@ -292,7 +286,7 @@ VALUES = st.recursive(
 def test_any_document_is_read_or_refused(value: object) -> None:
     for text in (yaml.safe_dump(value), value if isinstance(value, str) else yaml.safe_dump({"route": value})):
         for understand in (load, load_script):
-            with contextlib.suppress(OptimizationAlertError):
+            with contextlib.suppress(DocumentError):
                 understand(text)
 
 
@@ -313,22 +307,22 @@ def test_what_is_no_duration(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{}", "line 1: `happens` is missing"),
-        ("happens: [{fires: {a: b}}]", "line 1: happens[0]: `at` is missing"),
+        ("{}", "line 1: happens: it is missing"),
+        ("happens: [{fires: {title: b}}]", "line 1: happens[0].at: it is missing"),
         (
             "happens: [{at: 5s}]",
             "line 1: happens[0]: it needs one of fires, resolved, acknowledged, silence, suppress",
         ),
         (
-            "happens: [{at: soon, fires: {a: b}}]",
+            "happens: [{at: soon, fires: {title: b}}]",
             "line 1: happens[0].at: 'soon' is no duration; write it as 30s, 5m, 1h30m or 2d",
         ),
         (
-            "happens: [{at: 2026-13-01, fires: {a: b}}]",
+            "happens: [{at: 2026-13-01, fires: {title: b}}]",
             "line 1: happens[0].at: '2026-13-01' is no moment; write one such as 2026-01-05 09:00:00+00:00",
         ),
         (
-            "happens: [{at: 5s, fire: {a: b}}]",
+            "happens: [{at: 5s, fire: {title: b}}]",
             "line 1: happens[0].fire: there is no such field; did you mean fires?",
         ),
         ("happens: [{at: 5s, silence: a=b}]", "line 1: happens[0].silence: for how long? say it in `for`"),
@@ -340,21 +334,6 @@ def test_what_is_no_duration(text: str) -> None:
     ],
 )
 def test_a_script_has_its_faults_told_alike(text: str, told: str) -> None:
-    with pytest.raises(OptimizationAlertError) as refused:
+    with pytest.raises(DocumentError) as refused:
         load_script(text)
     assert told in str(refused.value)
-
-
-@pytest.mark.slow
-def test_routes_that_are_never_reached_are_found_among_thousands() -> None:
-    matchers = [f"book={number}, desk={number % 7}, level=error" for number in range(12_000)]
-    matchers += ["team=x, level=error, book=2, desk=2", "level=error, book=2, desk=3", "book=2, desk=2, level=error"]
-    routes = [
-        (Node(yaml.ScalarNode("", "", Mark("", 0, line, 0, "", 0)), ""), Route("default", matchers=parse(text)))
-        for line, text in enumerate(matchers)
-    ]
-    begun = time.process_time()
-    found = list(_never_reached(routes))
-    assert time.process_time() - begun < 5  # each compared with all before it takes more than ten
-    assert [each.line for each in found] == [12_001, 12_003]
-    assert all("the route in line 3 has them all" in each.problem for each in found)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from alert_scripts import faults_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,27 +157,24 @@ def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, f
         ("time_intervals: [{name: a, time_intervals: [{weekdays: [monday-friday]}]}]",
          "weekdays[0]: 'monday-friday': a range has a colon between its ends"),
         ("time_intervals: [{name: a, time_intervals: [{days_of_month: '1-7'}]}]", "'1-7': a range has a colon between"),
-        ("route: {routes: [&a {matchers: [a=b]}, &a {matchers: [a=c]}]}", "found duplicate anchor 'a'; give each"),
-        ("route: {receiver: default\nrules: []", "expected ',' or '}', but got ':'; close each { and ["),
-        ("flapping:", "flapping: expected true or false, found nothing"),
+        ("route: {routes: [&a {matchers: [a=b]}, &a {matchers: [a=c]}]}", "give each anchor a name of its own"),
+        ("route: {receiver: default\nrules: []", "expected ',' or '}'; close each { and ["),
+        ("flapping:", "flapping: write `false`, or a mapping"),
         ("link: desk/{optimization}", "link: expected the address of a page, with http or https"),
         ("link: 'https://desk/{id}'", "link: '{id}' stands for nothing; there are {optimization} and {alert}"),
         ("link: 'https://desk/{optimization'", "link: '{optimization' stands for nothing"),
         ("link: 'https://desk/optimization}'", "link: '}' stands for nothing"),
-        ("route: {<<: {group_wait: 1s}}", "route.<<: merging is not possible here"),
-        ("route: {}\n---\nroute: {}", "expected a single document in the stream, but found another document"),
+        ("route: {}\n---\nroute: {}", "2 documents; make them one list, or one file each"),
         ("receivers: [{name: a, channels: [*]}]", "write a text that begins with * or & in quotes"),
-        ("rules: [{name: a, when: %20}]", "found character '%' that cannot start any token; write a text that begins"),
+        ("rules: [{name: a, when: %20}]", "found character that cannot start any token; write a text that begins"),
         ("rules:\n  - name: a\n    message: {queued} wait", "write a text that begins with {, [ or a quote in quotes"),
-        ("route: {matchers: {level: info}}", "route.matchers: expected a list or a text, found a mapping"),
-        ("rules: [{name: a, when: [queued > 1]}]", "expected text, found a list; a text that begins with { or [ needs"),
+        ("route: {matchers: {level: info}}", "route.matchers: expected text, got a mapping"),
+        ("rules: [{name: a, when: [queued > 1]}]", "expected text, got a list; a text that begins with { or [ needs"),
     ],
 )  # fmt: skip
 def test_a_slip_is_one_fault_that_names_its_place_and_the_remedy(text: str, told: str) -> None:
-    faults = [str(each) for each in read(text).faults]
-    if "matchers: {" not in text:
-        assert len(faults) == 1
-    assert told in faults[0]
+    (fault,) = faults_of(text)
+    assert told in str(fault)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +200,7 @@ def test_a_slip_is_one_fault_that_names_its_place_and_the_remedy(text: str, told
     ],
 )  # fmt: skip
 def test_what_is_likely_a_mistake_is_a_doubt_with_its_place(text: str, told: str) -> None:
-    found = read(text)
-    assert not found.faults
-    (warning,) = map(str, found.warnings)
+    (warning,) = map(str, read(text).warnings)
     assert told in warning
     assert "secret12" not in warning
 
@@ -224,20 +220,19 @@ def test_what_is_likely_a_mistake_is_a_doubt_with_its_place(text: str, told: str
     ],
 )
 def test_what_can_well_be_meant_is_no_doubt(text: str) -> None:
-    assert read(text)[1:3] == ((), ())
+    assert read(text).warnings == ()
 
 
 def test_a_label_is_doubted_once_and_not_where_there_are_faults() -> None:
     routes = "routes: [{matchers: [desk=a]}, {matchers: [desk=b]}, {matchers: [book=b]}]"
     assert len(read(f"route: {{{routes}}}").warnings) == 2
-    found = read(f"route: {{group_wait: soon, {routes}}}")
-    assert (len(found.faults), found.warnings) == (1, ())
+    assert len(faults_of(f"route: {{group_wait: soon, {routes}}}")) == 1
 
 
 def test_addresses_have_their_places() -> None:
     found = read("receivers:\n- name: default\n  channels:\n  - log\n  - 'json://a'\n- {name: b, channels: 'json://b'}")
     assert {address: (node.line, node.field) for address, node in found.addresses.items()} == {
-        "json://a": (5, "receivers[0].channels[1]"), "json://b": (6, "receivers[1].channels"),
+        "json://a": (5, "receivers[0].channels[1]"), "json://b": (6, "receivers[1].channels[0]"),
     }  # fmt: skip
 
 

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from o9.alerts.messages.render import Messages
-from o9.alerts.messages.templating import Form
+from o9.alerts.messages.render import Form, Messages
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.cli.views.alerts import Listed, alerts_view
@@ -26,7 +25,7 @@ MINUTE = timedelta(minutes=1)
         (NOW - 4 * MINUTE, NOW - MINUTE, "14:01:00 UTC, over after 3 min"),
         (NOW + 2 * MINUTE, None, "14:07:00 UTC, for 0 s"),  # a clock that is ahead by a little
         (NOW + 90 * MINUTE, None, "15:35:00 UTC, 1 h 30 min in the future"),
-        (NOW.replace(year=9999), None, "9999-01-30 14:05:00 UTC, 2912078 d 00 h in the future"),
+        (NOW.replace(year=9999), None, "9999-01-30 14:05:00 UTC, 2,912,078 d in the future"),
         (NOW - MINUTE, NOW - 4 * MINUTE, "14:04:00 UTC, over before that, at 2026-01-30 14:01:00 UTC"),
         (NOW + 90 * MINUTE, NOW, "15:35:00 UTC, over before that, at 2026-01-30 14:05:00 UTC"),
         (NOW, NOW, "14:05:00 UTC, over after 0 s"),

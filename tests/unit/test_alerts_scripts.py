@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.simulation import START, YEARS, Happening, load_script, simulate, written
+from o9.config import DocumentError
 from o9.model.errors import OptimizationAlertError
 from o9.model.states import AlertLevel
 
 
 def faults(text: str) -> list[str]:
-    with pytest.raises(OptimizationAlertError) as refused:
+    with pytest.raises(DocumentError) as refused:
         load_script(text)
-    return [line.strip() for line in str(refused.value).splitlines()[1:]]
+    return [str(fault) for fault in refused.value.faults]
 
 
 ENDS = """\
@@ -57,27 +58,23 @@ def test_what_never_fired_cannot_end() -> None:
         ("start: 1900-01-01\nhappens: []", "line 1: start: '1900-01-01' is not in the years 1970 to 3000"),
         ("happens: [{at: -5s, fires: {title: A}}]", "happens[0].at: '-5s' is no duration"),
         ("happens: [{at: 5, fires: {title: A}}]", "happens[0].at: '5' is no duration; it needs a unit"),
-        ("happens: [{at: 0s, fires: {title: ' '}}]", "happens[0].fires.title: it is empty; say in a few words"),
-        ("happens: [{at: 0s, fires: {level: error}}]", "happens[0].fires: `title` is missing"),
+        ("happens: [{at: 0s, fires: {title: ' '}}]", "happens[0].fires.title: it is missing; say in a few words"),
+        ("happens: [{at: 0s, fires: {level: error}}]", "happens[0].fires.title: it is missing"),
         ("happens: [{at: 0s, fires: {title: A, level: fatal}}]", "happens[0].fires.level: no level is called 'fatal'"),
-        ("happens: [{at: 0s, fires: A}]", "happens[0].fires: expected a mapping, found 'A'"),
+        ("happens: [{at: 0s, fires: A}]", "happens[0].fires: expected a mapping, got 'A'"),
         ("happens: [{at: 0s, fires: {title: A}, author: ana}]",
          "happens[0].author: it means nothing beside `fires`; leave it out"),
         ("happens: [{at: 0s, fires: {title: A}, resolved: {title: A}}]",
          "happens[0]: it needs one of fires, resolved, acknowledged, silence, suppress, and has 2"),
-        ("happens: [~]", "happens[0]: expected a mapping with at, fires, resolved, acknowledged, …, found nothing"),
+        ("happens: [~]", "happens[0]: expected a mapping, got nothing"),
         ("happens: [{at: 0s, silence: title=A}]", "happens[0].silence: for how long? say it in `for`"),
         ("happens: [{at: 0s, silence: title=A, for: 0s}]", "happens[0].for: it has to be longer than 0"),
         ("happens: [{at: 0s, silence: title=A, for: 100y}]", "happens[0].for: '100y' is longer than 3,660 days"),
         ("happens: [{at: 0s, silence: level=warn, for: 1h}]", "happens[0].silence: no level is called 'warn'"),
         ("happens: [{at: 0s, silence: 'level=info, level=error', for: 1h}]", "happens[0].silence: no alert has both"),
         ("happens: [{at: 0s, suppress: '', for: 1h}]", "there are no matchers and no pattern"),
-        ("happens: [{at: 0s, silence: [title=A], for: 1h}]", "happens[0].silence: expected text, found a list"),
-        ("happens: &h [*h]", "happens[0]: expected a mapping with at, fires"),
-        pytest.param(
-            "happens: [&a {at: 0s, fires: {title: A}}" + ", *a" * 15_000 + "]", "more than 20,000 parts; shorten it",
-            id="long", marks=pytest.mark.slow,
-        ),
+        ("happens: [{at: 0s, silence: [title=A], for: 1h}]", "happens[0].silence: expected text, got a list"),
+        ("happens: &h [*h]", "an alias that contains itself"),
     ],
 )  # fmt: skip
 def test_what_cannot_happen_is_one_fault_with_its_place(text: str, told: str) -> None:
@@ -147,7 +144,7 @@ HAPPENINGS = st.fixed_dictionaries(
 def test_what_is_taken_can_happen(document: dict[str, object]) -> None:
     """All of it lies within the script's time, and what ends has begun."""
     script = None
-    with contextlib.suppress(OptimizationAlertError):
+    with contextlib.suppress(DocumentError):
         script = load_script(yaml.safe_dump(document))
     if script is None:
         return

@@ -73,7 +73,12 @@ def facts(
         inhibitions.put(source, inhibitions.concerning(source.labels), firing=True)
     concerning = {of.fingerprint: inhibitions.concerning(of.labels)}
     return Facts(
-        inhibitions, concerning, Silences(silences), interval, {of.fingerprint: changes}, Damping(3, HOUR, HOUR)
+        inhibitions,
+        concerning,
+        Silences(silences),
+        interval,
+        {of.fingerprint: changes},
+        Damping(changes=3, within=HOUR, quiet=HOUR),
     )
 
 
@@ -225,7 +230,7 @@ def test_the_first_stage_that_holds_back_gives_the_reason() -> None:
 
 @given(st.lists(st.integers(0, 5000)), st.integers(0, 9000))
 def test_what_is_kept_of_changes_decides_as_all_of_them_do(changes: list[int], later: int) -> None:
-    damping = Damping(4, seconds(600), seconds(300))
+    damping = Damping(changes=4, within=seconds(600), quiet=seconds(300))
     moments = [NOW + seconds(change) for change in sorted(changes)]
     now = (moments[-1] if moments else NOW) + seconds(later)
     assert flaps(kept(moments, now, damping), now, damping) == flaps(moments, now, damping)
@@ -285,7 +290,7 @@ def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged
 def test_throttled(sent: list[float], until: float | None) -> None:
     """At most three in ten seconds."""
     moments = [NOW + seconds(each) for each in sent]
-    decision = throttled("mail", NOW, (Throttle(3, seconds(10)), moments))
+    decision = throttled("mail", NOW, (Throttle(messages=3, every=seconds(10)), moments))
     assert decision == (GOES_ON if until is None else Decision(Reason.THROTTLED, "mail", NOW + seconds(until)))
     assert throttled("mail", NOW, (None, moments)) is GOES_ON
 
@@ -293,7 +298,7 @@ def test_throttled(sent: list[float], until: float | None) -> None:
 @given(st.integers(1, 5), st.lists(st.integers(0, 100), max_size=40))
 def test_no_span_has_more_messages_than_the_throttle_allows(messages: int, asked: list[int]) -> None:
     sent: list[datetime]
-    throttle, sent, now = Throttle(messages, seconds(10)), [], NOW
+    throttle, sent, now = Throttle(messages=messages, every=seconds(10)), [], NOW
     for pause in asked:
         now += seconds(pause / 10)
         decision = throttled("mail", now, (throttle, sent))

@@ -20,15 +20,14 @@ from functools import cache
 from typing import Any
 
 from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType
-from markdown_it import MarkdownIt
 from markupsafe import escape
 from pydantic import SecretStr
 
 from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of
 from o9.alerts.channels.redaction import Secrets, guarded, host_in, is_host, parts_of, redacted
 from o9.alerts.channels.threads import Threads
-from o9.alerts.messages.render import TITLE_LIMIT, Message
-from o9.alerts.messages.templating import Form, markdown_text
+from o9.alerts.messages.markdown import markdown_text
+from o9.alerts.messages.render import TITLE_LIMIT, Form, Message
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
@@ -167,9 +166,8 @@ def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
             title = message.short_title(limit // 2)
         title = str(escapes[form](title))
         limit = max(0, limit - size(title) - _SPARE)
-    if form is Form.HTML and not _schemes(plugin) & _LETTERS:
-        simple = message.body(Form.MARKDOWN, limit // 2)
-        return title, MarkdownIt("commonmark").render(simple)
+    if form is Form.HTML and _schemes(plugin) & _LETTERS:
+        form = Form.PAGE
     return title, message.body(form, limit) or title
 
 

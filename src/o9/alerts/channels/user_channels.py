@@ -21,8 +21,7 @@ from pydantic import Secret, SecretStr
 from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of
 from o9.alerts.channels.redaction import Secrets, guarded, host_in, parts_of
 from o9.alerts.channels.threads import AT_ONCE, Busy, LeftBehind, NotBack, Threads
-from o9.alerts.messages.render import Message
-from o9.alerts.messages.templating import Form
+from o9.alerts.messages.render import Form, Message
 from o9.alerts.pipeline.alert import optimization_alert_of
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -136,7 +135,7 @@ class BlockChannel:
         servers = list(getattr(self._block, "_apprise_client", ()))  # Prefect's; without it plain text is right
         limit = min((each.body_maxlen for each in servers), default=TEXT_LIMIT)
         letters = bool(servers) and all(each.notify_format == Form.HTML.value for each in servers)
-        return message.body(Form.HTML if letters else Form.TEXT, limit)
+        return message.body(Form.PAGE if letters else Form.TEXT, limit)
 
     def __repr__(self) -> str:
         return f"<BlockChannel {self.name!r}>"

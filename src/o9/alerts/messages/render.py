@@ -1,10 +1,11 @@
 """Messages: a notice as a title and a body, in plain text, Markdown and HTML, as long as a service takes.
 
-Contract. `Messages` holds the templates, its own or a user's, checked when they are given: what no template may be, and
-one that fails on any of the samples, raises OptimizationValidationError. `Messages.of(notice)` gives a `Message`, which
-writes itself when a channel asks, in the form and length it wants: it leaves out text and alerts before it cuts, and
-cuts no character. A user's template that fails on a notice all the same is replaced by O9's own, which says so.
-Pure; the present is the notice's.
+Contract. `Messages` holds the templates of the title and the body, its own or a user's, checked when they are given:
+what no template may be, and one that fails on any of the samples, raises OptimizationValidationError. The body is
+written in Markdown, and becomes plain text or HTML from that. `Messages.of(notice)` gives a `Message`, which writes
+itself when a channel asks, in the form and length it wants: it leaves out text and alerts before it cuts, and cuts no
+character. A user's template that fails on a notice all the same is replaced by O9's own, which says so. Pure; the
+present is the notice's.
 
 An alert says more by its metadata: `evidence` (figures by name), `remedy` (what to do), `link` (an address to look at).
 """
@@ -15,14 +16,17 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cached_property
+from enum import Enum
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Final
 
-from markupsafe import escape
+import jinja2
+from markupsafe import Markup, escape
 
+from o9.alerts.messages.markdown import html_of, text_of
 from o9.alerts.messages.samples import samples
-from o9.alerts.messages.templating import Form, Template, TemplateError
+from o9.alerts.messages.templating import Template, TemplateError
 from o9.alerts.messages.view import Detail, View, address, view_of, worst_of
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
@@ -32,7 +36,7 @@ from o9.text.escape import chat_line, chat_lines
 
 logger = logging.getLogger(__name__)
 TITLE_LIMIT = 200
-NAMES = ("title", *(form.value for form in Form))
+NAMES = ("title", "body")
 
 SHOWN = 10  # alerts of a group
 # What is left out, step by step, where a service takes no more; in a group rather what each says than which they are.
@@ -42,8 +46,18 @@ _BARE: Final = tuple(Detail(n, 80, bare=True) for n in (SHOWN, 7, 5, 3, 2, 1))
 _OF_MANY: Final = (_WHOLE, Detail(SHOWN, 400), Detail(SHOWN, 160), *_BARE)
 
 
+class Form(str, Enum):
+    """In what a body is written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    HTML = "html"
+    PAGE = "page"
+    """HTML as a whole mail; HTML alone has a few tags, as chats know them."""
+
+
 class Messages:
-    """Templates by name: `title`, `text`, `markdown`, `html`; those that are not given are O9's own.
+    """Templates by name: `title`, and `body`, which is Markdown; those that are not given are O9's own.
 
     `link` is an address for alerts that bring none, with `{optimization}` and `{alert}` where their ids go. `field`
     names where the templates stand, for errors.
@@ -56,7 +70,8 @@ class Messages:
             if name not in NAMES:
                 raise OptimizationValidationError(f"{field}.{name}", f"no such template; those are {', '.join(NAMES)}")
         self._own = {
-            name: Template(source, f"{field}.{name}", _form(name), _READ) for name, source in (templates or {}).items()
+            name: Template(source, f"{field}.{name}", markdown=name == "body", names=_READ)
+            for name, source in (templates or {}).items()
         }
         self._link = _checked_link(link)
         for template in self._own.values():
@@ -108,11 +123,11 @@ class Message:
         """At most `limit` UTF-16 units."""
         out = ""
         for detail in _OF_ONE if len(self.notice.firing) + len(self.notice.resolved) == 1 else _OF_MANY:
-            out = self._written(form.value, detail).strip("\n")
+            out = self._in(form, self._written("body", detail).strip("\n"))
             if limit is None or size(out) <= limit:
                 return out
         assert limit is not None
-        if form is Form.HTML:  # cut anywhere it would be none; this is the shortest that is
+        if form in (Form.HTML, Form.PAGE):  # cut anywhere it would be none; this is the shortest that is
             out = f"<p>{escape(self.short_title(limit // 6))}</p>"
             return out if size(out) <= limit else ""
         return cut_lines(out, limit) if size(out.split("\n", 1)[0]) < limit else self.short_title(limit)
@@ -132,7 +147,18 @@ class Message:
             self._faults[name] = f"{own.field} failed: {error}"
             logger.warning("%s failed, O9's own is taken: %s", own.field, error)
             return self._written(name, detail)
-        return chat_lines(out) if name == Form.TEXT.value else out
+        return out
+
+    def _in(self, form: Form, source: str) -> str:
+        if form is Form.MARKDOWN:
+            return source
+        if form is Form.TEXT:
+            return chat_lines(text_of(source))
+        html = html_of(source)
+        if form is Form.HTML:
+            return html
+        view = self._view(_WHOLE)
+        return _mail().render(badge=view.badge, headline=view.headline, colour=view.colour, body=Markup(html))
 
     def _view(self, detail: Detail) -> View:
         if detail not in self._views:
@@ -140,19 +166,22 @@ class Message:
         return self._views[detail]
 
 
+@cache
 def _standard(name: str) -> Template:
-    if name not in _STANDARD:
-        source = files("o9.alerts.messages").joinpath("templates", f"{name}.j2").read_text(encoding="utf-8")
-        _STANDARD[name] = Template(source, name, _form(name), (*_READ, "fault"))
-    return _STANDARD[name]
+    file = {"title": "title.j2", "body": "body.md.j2"}[name]
+    return Template(_source(file), name, markdown=name == "body", names=(*_READ, "fault"))
 
 
-_STANDARD: dict[str, Template] = {}
+@cache
+def _mail() -> jinja2.Template:
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_source("mail.html"))
+
+
+def _source(file: str) -> str:
+    return files("o9.alerts.messages").joinpath("templates", file).read_text(encoding="utf-8")
+
+
 _READ = tuple(each.name for each in fields(View))
-
-
-def _form(name: str) -> Form:
-    return Form.TEXT if name == "title" else Form(name)
 
 
 def _checked_link(link: str | None) -> str | None:

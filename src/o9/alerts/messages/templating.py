@@ -1,8 +1,8 @@
-"""Users' templates: Jinja in its immutable sandbox, with a bound on what they print.
+"""Templates: Jinja in its immutable sandbox, with a bound on what they print.
 
-Contract. `Template(source, field, form, names)` raises OptimizationValidationError, which names the field, the line and
-the remedy, for what is no Jinja and for names that there are not. `render` gives text, at most PRINTED characters, or
-raises TemplateError. What is printed is escaped for the form. A key that a mapping lacks is an empty text.
+Contract. `Template` raises OptimizationValidationError, which names the field, the line and the remedy, for what is no
+Jinja and for names that there are not. `render` gives text, at most PRINTED characters, or raises TemplateError. What
+is printed into Markdown is escaped for it. A key that a mapping lacks is an empty text.
 
 Templates are written by the operator, not by an attacker; these are bounds against accidents.
 """
@@ -11,30 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from enum import Enum
-from functools import partial
 from typing import Any
 
 from jinja2 import StrictUndefined, meta
 from jinja2.exceptions import SecurityError
 from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import Markup, escape
 
+from o9.alerts.messages.markdown import markdown_prose, markdown_text
 from o9.model.errors import OptimizationValidationError
 from o9.text.cut import cut
 from o9.text.suggest import suggestion
 
 SOURCE_LIMIT = 20_000  # characters
 PRINTED = 200_000  # characters
-
-
-class Form(str, Enum):
-    """In what a message is written."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    HTML = "html"
 
 
 class TemplateError(Exception):
@@ -48,7 +38,7 @@ class Address(str):
 
 
 class Prose(str):
-    """A text in which backticks mark what is typed; HTML shows that as code."""
+    """A text in which backticks mark what is typed, which Markdown shows as code."""
 
     __slots__ = ()
 
@@ -56,9 +46,9 @@ class Prose(str):
 class Template:
     """One template, checked and compiled. `names`: those that it may read."""
 
-    def __init__(self, source: str, field: str, form: Form, names: Collection[str]) -> None:
+    def __init__(self, source: str, field: str, *, markdown: bool, names: Collection[str]) -> None:
         self.field = field
-        environment = _ENVIRONMENTS[form]
+        environment = _MARKDOWN if markdown else _TEXT
         if not isinstance(source, str) or len(source) > SOURCE_LIMIT:
             raise OptimizationValidationError(field, f"expected a template of at most {SOURCE_LIMIT:,} characters")
         try:
@@ -95,14 +85,8 @@ class Template:
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%"})
 
-    def __init__(self, form: Form) -> None:
-        super().__init__(
-            autoescape=form is Form.HTML,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=partial(_printed, escaped=_ESCAPES[form]),
-        )
+    def __init__(self, finalize: Callable[[Any], str]) -> None:
+        super().__init__(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=finalize)
         self.filters["cut"] = lambda value, limit: cut(str(value), limit)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -120,27 +104,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
-def _printed(value: Any, escaped: Callable[[str], str]) -> Any:
-    if isinstance(value, Markup) or (isinstance(value, Address) and escaped is markdown_text):
+def _in_text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _in_markdown(value: Any) -> str:
+    if isinstance(value, Address):
         return value
-    if isinstance(value, Prose) and escaped is escape:
-        return Markup(_TYPED.sub(r"<code>\1</code>", str(escape(value))))
-    return "" if value is None else escaped(str(value))
+    return markdown_prose(value) if isinstance(value, Prose) else markdown_text(_in_text(value))
 
 
-_TYPED = re.compile(r"`([^`]+)`")
-_AT_WORD = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is no emphasis
-_ANYWHERE = re.compile(r"[\\`*\[\]<>|]|~(?=~)")
-_MENTION = re.compile(r"@(?=[&0-9a-z])", re.IGNORECASE)  # Apprise makes a ping of each, for Discord
-_AT_LINE = re.compile(r"^(\s*)(?:([#>=+-])|(\d{1,9})([.)]))", re.MULTILINE)
-
-
-def markdown_text(text: str) -> str:
-    """`text` so that CommonMark, and the services' dialects of it, show it as it is, without mentioning anyone."""
-    out = _AT_WORD.sub(r"\\_", _ANYWHERE.sub(r"\\\g<0>", text))
-    out = _MENTION.sub("@\u200b", out)
-    return _AT_LINE.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", out)
-
-
-_ESCAPES: dict[Form, Callable[[str], str]] = {Form.TEXT: str, Form.MARKDOWN: markdown_text, Form.HTML: escape}
-_ENVIRONMENTS = {form: _Environment(form) for form in Form}
+_TEXT, _MARKDOWN = _Environment(_in_text), _Environment(_in_markdown)

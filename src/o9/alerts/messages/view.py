@@ -61,7 +61,6 @@ class AlertShown:
     state: str  # firing or resolved
     news: str  # new, where others were known
     badge: str  # CRITICAL, RESOLVED
-    colour: str
     optimization: str
     since: str
     lasting: str
@@ -156,7 +155,6 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         state="firing" if firing else "resolved",
         news=news,
         badge=alert.level.value.upper() if firing else "RESOLVED",
-        colour=_COLOURS[alert.level] if firing else _RESOLVED,
         optimization=_name(alert.optimization_id),
         since=since,
         lasting=lasting,

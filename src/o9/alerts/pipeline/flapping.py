@@ -7,19 +7,22 @@ What is known of an alert is when it changed: each end, and each start but the f
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 
+from pydantic import Field, Strict
+
+from o9.alerts.config.fields import Span
 from o9.alerts.pipeline.alert import Alert
+from o9.config import Typed
 
 CHANGES_KEPT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Damping:
-    changes: int = 6
-    within: timedelta = timedelta(minutes=15)
-    quiet: timedelta = timedelta(minutes=15)
+class Damping(Typed):
+    changes: Annotated[int, Strict(), Field(ge=2, le=1_000)] = 6
+    within: Span = timedelta(minutes=15)
+    quiet: Span = timedelta(minutes=15)
 
 
 def flaps(changes: Sequence[datetime], now: datetime, damping: Damping) -> bool:

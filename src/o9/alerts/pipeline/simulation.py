@@ -17,12 +17,14 @@ began, or a time outside the script's. The engine is the one that runs in earnes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from typing import Annotated, Any
 
-from o9.alerts.config.reading import Node, Reader, all_faults, level_of, span_of
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
+
+from o9.alerts.config.fields import Span, Words, as_text, level_of, span_of
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline.alert import Alert, expected_to_end, merged
 from o9.alerts.pipeline.engine import Engine
@@ -30,7 +32,8 @@ from o9.alerts.pipeline.engine_state import Held
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.silences import Silence, checked
-from o9.model.errors import OptimizationAlertError, OptimizationValidationError
+from o9.config import Document, DocumentError, Typed, read
+from o9.model.errors import Faults, OptimizationAlertError, OptimizationValidationError
 from o9.model.optimization import as_utc
 from o9.model.states import AlertLevel
 from o9.text.escape import chat_line
@@ -70,17 +73,6 @@ class Entry:
     what: Happening | Notice | Held
 
 
-def load_script(text: str, source: str = "the script") -> Script:
-    """Raises OptimizationAlertError with all its faults, a line for each."""
-    reader = Reader(text)
-    script = Script(START, START, ())
-    if reader.root is not None:
-        script = _script(reader, reader.mapping(reader.root, ("start", "until", "happens"), ("happens",)))
-    if reader.faults:
-        raise OptimizationAlertError(all_faults(source, reader.faults))
-    return script
-
-
 def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
     """Everything that happens until the script's end, in order. Raises OptimizationAlertError for one without end."""
     engine = Engine(configuration)
@@ -95,10 +87,7 @@ def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
             happening = coming.pop()
             yield Entry(now, _noted(happening, known, configuration.resolve_timeout))
             apply(engine, happening)
-        notices = sorted(
-            engine.advance(now), key=lambda each: (each.receiver, [*each.group_labels.items()], each.number)
-        )
-        yield from (Entry(now, notice) for notice in notices)
+        yield from (Entry(now, notice) for notice in for_people(engine.advance(now)))
         held = sorted(engine.drain().held, key=lambda each: (each.receiver, named(each.alert)))
         yield from (Entry(now, each) for each in held)
     raise OptimizationAlertError(f"after {LOOKS_LIMIT:,} looks there is no end; give the script an earlier `until`")
@@ -146,54 +135,143 @@ def named(alert: Alert) -> str:
     return (alert.title + (f"{{{labels}}}" if labels else "")) or "{}"
 
 
-# What may stand beside `at` in an entry of each kind.
+# The script's file
+
 _KINDS = {
     "fires": ("since", "for", "message"), "resolved": (), "acknowledged": ("author",),
     "silence": ("for", "author", "comment"), "suppress": ("for", "author", "comment"),
 }  # fmt: skip
+"""What may stand beside `at` in an entry of each kind."""
 
 
-def _script(reader: Reader, found: Mapping[str, Node]) -> Script:
-    start = reader.understood(found.get("start"), _moment)
-    moment = partial(_at, start)
-    read = [(node, each) for node in reader.items(found.get("happens")) if (each := _happening(reader, node, moment))]
-    read.sort(key=lambda each: each[1].at)
-    begins = start or START
-    last = max((each.at for _, each in read), default=begins)
-    said = reader.understood(found.get("until"), moment)
-    until = said or last + AFTERWARDS
-    script = Script(begins, until, tuple(each for _, each in read))
-    if said is not None and said < begins:
-        reader.fault(found["until"], f"it lies before `start`, {begins}")
-        return script
-    for node, each in read:
-        if each.at < begins:
-            reader.fault(node, f"it lies before `start`, {begins}")
-        elif each.at > until:
-            reader.fault(node, f"it lies behind `until`, {_time(script, until).strip()}; it would not be seen")
-    _check_ends(reader, read, script)
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    if not labels.get("title", "").strip():
+        raise OptimizationValidationError("title", "it is missing; say in a few words what happens")
+    try:
+        level = level_of(labels.get("level", AlertLevel.WARNING.value))
+    except ValueError as error:
+        raise OptimizationValidationError("level", str(error)) from None
+    return {name: value for name, value in labels.items() if value} | {"level": level.value}
+
+
+def _at(value: Any, info: ValidationInfo) -> datetime:
+    """A moment, or the time since the start."""
+    text, start = as_text(value), (info.context or {}).get("start")
+    if text[4:5] != "-":
+        return (start or START) + span_of(text, zero=True)
+    moment = _moment(text)
+    if start is None:
+        raise ValueError("this is a date; say in `start` when the script begins, or write the time since, such as 90s")
+    return moment
+
+
+Labels = Annotated[dict[str, Words], AfterValidator(_labels)]
+Moment = Annotated[datetime, PlainValidator(_at)]
+
+
+class _Entry(Typed):
+    at: Moment
+    fires: Labels | None = None
+    resolved: Labels | None = None
+    acknowledged: Labels | None = None
+    silence: Words | None = None
+    suppress: Words | None = None
+    since: Span | None = None
+    lasts: Span | None = Field(None, alias="for")
+    message: Words = ""
+    author: Words = ""
+    comment: Words = ""
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in _KINDS if kind in self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> _Entry:
+        given = {"for" if name == "lasts" else name for name in self.model_fields_set}
+        kinds = [kind for kind in _KINDS if kind in given]
+        if len(kinds) != 1:
+            raise ValueError(f"it needs one of {', '.join(_KINDS)}" + (f", and has {len(kinds)}" if kinds else ""))
+        faults = Faults()
+        for name in given - {"at", kinds[0], *_KINDS[kinds[0]]}:
+            faults.add(OptimizationValidationError(name, f"it means nothing beside `{kinds[0]}`; leave it out"))
+        if kinds[0] in ("silence", "suppress") and self.lasts is None:
+            faults.add(OptimizationValidationError(kinds[0], "for how long? say it in `for`"))
+        faults.refuse()
+        return self
+
+
+class _File(Typed):
+    start: Annotated[datetime | None, PlainValidator(lambda value: _moment(as_text(value)))] = None
+    until: Moment | None = None
+    happens: tuple[_Entry, ...]
+
+
+def load_script(text: str, source: str = "the script") -> Script:
+    """Raises DocumentError with all its faults, a line for each."""
+    document = Document.parse(text, source)
+    given = read(_File, document, context={"start": _start_in(document.data)})
+    faults = Faults()
+    try:
+        script = _script(given, document, faults)
+        faults.refuse()
+    except OptimizationValidationError as error:
+        raise DocumentError(source, document.placed(error)) from None
     return script
 
 
-def _check_ends(reader: Reader, read: Sequence[tuple[Node, Happening]], script: Script) -> None:
-    """What is resolved or acknowledged has to have fired; `read` is in the order of time."""
-    fired = [(node, each.alert) for node, each in read if each.what == "fires" and each.alert is not None]
-    begun: set[str] = set()
-    for node, each in read:
+def _start_in(data: Any) -> datetime | None:
+    """Of data that was not checked yet."""
+    try:
+        return _moment(as_text(data["start"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _script(given: _File, document: Document, faults: Faults) -> Script:
+    start = given.start or START
+
+    def fault(field: str, problem: str) -> None:
+        faults.add(OptimizationValidationError(field, problem))
+
+    read: list[tuple[str, Happening]] = []
+    for index, entry in enumerate(given.happens):
+        field = f"happens[{index}]"
+        try:
+            read.append((field, _happening(entry, document.line_of(f"{field}.{entry.kind}"))))
+        except OptimizationValidationError as error:
+            fault(f"{field}.{entry.kind}", error.problem)
+    read.sort(key=lambda each: each[1].at)
+    last = max((each.at for _, each in read), default=start)
+    script = Script(start, given.until or last + AFTERWARDS, tuple(each for _, each in read))
+    if given.until is not None and given.until < start:
+        fault("until", f"it lies before `start`, {start}")
+        return script
+    for field, each in read:
+        if each.at < start:
+            fault(field, f"it lies before `start`, {start}")
+        elif each.at > script.until:
+            fault(field, f"it lies behind `until`, {_time(script, script.until).strip()}; it would not be seen")
+    fired: set[str] = set()
+    for field, each in read:
         if each.alert is None:
             continue
-        mark = each.alert.fingerprint
         if each.what == "fires":
-            begun.add(mark)
-        elif mark not in begun:
-            hints = [
-                f"line {other.line} fires {named(alert)}" + (f" at {_time(script, alert.starts_at).strip()}" * same)
-                for same in (True, False)
-                for other, alert in fired
-                if (alert.fingerprint == mark if same else alert.title == each.alert.title)
-            ]
-            hint = f"; {hints[0]}" if hints else ""
-            reader.fault(node, f"{named(each.alert)} has not fired by then{hint}")
+            fired.add(each.alert.fingerprint)
+        elif each.alert.fingerprint not in fired:
+            fault(field, f"{named(each.alert)} has not fired by then{_likely(each.alert, script)}")
+    return script
+
+
+def _likely(alert: Alert, script: Script) -> str:
+    """What fires later, or under the same title, as a hint."""
+    fires = [each.alert for each in script.happenings if each.what == "fires" and each.alert is not None]
+    later = next((other for other in fires if other.fingerprint == alert.fingerprint), None)
+    other = later or next((other for other in fires if other.title == alert.title), None)
+    if other is None:
+        return ""
+    when = f" at {_time(script, other.starts_at).strip()}" if later else ""
+    return f"; {other.alert_id.replace('-', ' ')} fires {named(other)}{when}"
 
 
 def _noted(happening: Happening, known: dict[str, Alert], resolve_timeout: timedelta | None) -> Happening:
@@ -210,90 +288,28 @@ def _noted(happening: Happening, known: dict[str, Alert], resolve_timeout: timed
     return happening
 
 
-def _happening(reader: Reader, node: Node, moment: Callable[[str], datetime]) -> Happening | None:
-    found = reader.mapping(node, ("at", *_KINDS, "since", "for", "message", "author", "comment"), ("at",))
-    if not found:
-        return None
-    at = reader.understood(found.get("at"), moment)
-    lasts, since = reader.span(found.get("for")), reader.span(found.get("since"))
-    author, comment = reader.text(found.get("author")) or "", reader.text(found.get("comment")) or ""
-    given = [kind for kind in _KINDS if kind in found]
-    if len(given) != 1:
-        reader.fault(node, f"it needs one of {', '.join(_KINDS)}" + (f", and has {len(given)}" if given else ""))
-        return None
-    kind = given[0]
-    for name in found:
-        if name not in ("at", kind, *_KINDS[kind]):
-            reader.fault(found[name], f"it means nothing beside `{kind}`; leave it out")
-    if at is None:
-        return None
+def _happening(entry: _Entry, line: int) -> Happening:
+    """Raises OptimizationValidationError for a silence that nobody can mean."""
+    at, kind, lasts = entry.at, entry.kind, entry.lasts
     if kind in ("silence", "suppress"):
-        if "for" not in found:
-            reader.fault(found[kind], "for how long? say it in `for`")
-        silence = None if lasts is None else _silence(reader, found[kind], kind, at, lasts)
-        if silence is None:
-            return None
-        return Happening(at, "silence", silence=replace(silence, author=author, comment=comment), author=author)
-    alert = _alert(reader, found[kind], at, reader.text(found.get("message")) or "")
-    if kind == "resolved":
-        alert = replace(alert, ends_at=at)
-    elif lasts is not None:
-        alert = replace(alert, ends_at=at + lasts)
-    if since is not None:
-        alert = replace(alert, starts_at=at - since)
-    return Happening(at, kind, alert=alert, author=author)
-
-
-def _silence(reader: Reader, node: Node, kind: str, at: datetime, lasts: timedelta) -> Silence | None:
-    text = reader.text(node)
-    if text is None:
-        return None
-    try:
+        assert lasts is not None
         silence = Silence(
-            f"line-{node.line}",
-            at,
-            at + lasts,
-            matchers=parse(text) if kind == "silence" else (),
-            pattern=text if kind == "suppress" else "",
-        )
-        return checked(silence, at)
-    except OptimizationValidationError as error:
-        reader.fault(node, error.problem)
-        return None
-
-
-def _alert(reader: Reader, node: Node, at: datetime, message: str) -> Alert:
-    found = reader.mapping(node, required=("title",))
-    level = reader.understood(found.pop("level", None), level_of) or AlertLevel.WARNING
-    read = {
-        name: reader.understood(each, _said) if name == "title" else reader.text(each) for name, each in found.items()
-    }
-    labels = {name: value for name, value in read.items() if value} | {"level": level.value}
-    return Alert(
+            f"line-{line}", at, at + lasts, parse(entry.silence or ""), entry.suppress or "", entry.author,
+            entry.comment,
+        )  # fmt: skip
+        return Happening(at, "silence", silence=checked(silence, at), author=entry.author)
+    labels: dict[str, str] = getattr(entry, kind)
+    alert = Alert(
         labels=labels,
-        starts_at=at,
-        alert_id=f"line-{node.line}",
+        starts_at=at - (entry.since or timedelta(0)),
+        alert_id=f"line-{line}",
         optimization_id=labels.get("optimization", ""),
-        level=level,
-        title=labels.get("title", ""),
-        message=message,
+        level=AlertLevel(labels["level"]),
+        title=labels["title"],
+        message=entry.message,
+        ends_at=at if kind == "resolved" else at + lasts if lasts is not None else None,
     )
-
-
-def _said(title: str) -> str:
-    if not title.strip():
-        raise ValueError("it is empty; say in a few words what happens")
-    return title
-
-
-def _at(start: datetime | None, text: str) -> datetime:
-    """A moment, or the time since the start."""
-    if text[4:5] != "-":
-        return (start or START) + span_of(text, zero=True)
-    moment = _moment(text)
-    if start is None:
-        raise ValueError("this is a date; say in `start` when the script begins, or write the time since, such as 90s")
-    return moment
+    return Happening(at, kind, alert=alert, author=entry.author)
 
 
 def _moment(text: str) -> datetime:

@@ -13,7 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 
+from pydantic import Field, Strict
+
+from o9.alerts.config.fields import Span
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.flapping import Damping, flaps, kept
 from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
@@ -21,6 +25,7 @@ from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.silences import Silences
 from o9.alerts.pipeline.time_intervals import TimeIntervals, holding, none_holds
+from o9.config import Typed
 from o9.text.format import duration
 
 
@@ -136,12 +141,11 @@ def worth_repeating(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetim
     return Decision(Reason.REPEATED, duration(given.repeat_interval))
 
 
-@dataclass(frozen=True, slots=True)
-class Throttle:
+class Throttle(Typed):
     """At most `messages` in any span of `every`, for each channel."""
 
-    messages: int
-    every: timedelta
+    messages: Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
+    every: Span
 
 
 def throttled(channel: str, now: datetime, known: tuple[Throttle | None, Sequence[datetime]]) -> Decision:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from o9.alerts.config.reading import span_of
+from o9.alerts.config.fields import span_of
 from o9.alerts.rules.metrics import FLAG, QUANTITIES, Quantity, Scope, Unit, is_figure, quantity_of
 from o9.text.format import percent
 

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from o9.alerts.channels.redaction import redacted
 from o9.alerts.config.loader import read_within
-from o9.alerts.config.reading import FAULTS_SHOWN, Fault
 from o9.alerts.config.schema import Configuration, Read, load, read
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.engine_state import Held
@@ -27,23 +26,25 @@ from o9.alerts.pipeline.simulation import simulate as entries_of
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.failures import DONE, ERROR
 from o9.cli.views.alert_config import configuration_document, configuration_view
-from o9.model.errors import OptimizationAlertError, OptimizationError, OptimizationValidationError
+from o9.config import FAULTS_SHOWN, DocumentError, Fault
+from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.settings import settings
 from o9.text.escape import shown
+from o9.text.format import count
 
 _STYLES = {"→": "bold", "✗": "yellow"}
 
 
 def check_file(path: Path, *, as_json: bool) -> int:
-    found = read(text_of(path))
-    configuration = found.configuration
-    faults, warnings = _faults_in(found), _harmless(found.warnings)
+    found, faults = _read(text_of(path), path)
+    warnings = _harmless(() if faults or found is None else found.warnings)
+    configuration = None if faults or found is None else found.configuration
     if as_json:
-        meant = None if faults else configuration_document(configuration)
+        meant = None if configuration is None else configuration_document(configuration)
         out = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in warnings]}
         write_json({"file": str(path), "valid": not faults, **out, "configuration": meant})
         return ERROR if faults else DONE
-    if not faults:
+    if configuration is not None:
         console = results()
         emit(console, *configuration_view(configuration, console.width))
         for each in warnings:
@@ -53,23 +54,21 @@ def check_file(path: Path, *, as_json: bool) -> int:
         field = f"{each.field}: " if each.field else ""
         emit(results(), Text(shown(f"{path}:{each.line}: {field}{each.problem}")))
     cut = f"; these are the first {FAULTS_SHOWN}, --json has all" if len(faults) > FAULTS_SHOWN else ""
-    say(shown(f"o9: {path} has {_faults(len(faults))}{cut}"))
+    say(shown(f"o9: {path} has {count(len(faults), 'fault')}{cut}"))
     return ERROR
 
 
 def faults_of(path: Path) -> int:
     """How many faults it has. Raises OptimizationError where it cannot be read."""
-    return len(_faults_in(read(_decoded(path, read_within(path)))))
+    return len(_read(_decoded(path, read_within(path)), path)[1])
 
 
 def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
     try:
         configuration = configuration_in(config)
         script = load_script(text_of(path), str(path))
-    except OptimizationAlertError as error:
-        for number, each in enumerate(str(error).splitlines()):
-            say(shown(f"{'o9: ' * (number == 0)}{_without_secrets(each)}"))
-        return ERROR
+    except DocumentError as error:
+        raise DocumentError(error.source, _harmless(error.faults)) from None
     entries = entries_of(configuration, script)
     if as_json:
         write_json_list(map(_document, entries))
@@ -86,7 +85,7 @@ def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
 
 
 def configuration_in(path: Path | None) -> Configuration:
-    """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises OptimizationAlertError for one with faults."""
+    """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises DocumentError for one with faults."""
     if path is not None:
         return load(text_of(path.expanduser()), str(path))
     named = settings().alerts_file
@@ -108,8 +107,13 @@ def _decoded(path: Path, read: bytes) -> str:
         raise OptimizationError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
-def _faults_in(found: Read) -> list[Fault]:
-    return _harmless(found.faults) or [*_address_faults(found)]
+def _read(text: str, path: Path) -> tuple[Read | None, list[Fault]]:
+    """What it means; its faults, without what may be secret."""
+    try:
+        found = read(text, str(path))
+    except DocumentError as error:
+        return None, _harmless(error.faults)
+    return found, [*_address_faults(found)]
 
 
 def _address_faults(found: Read) -> Iterator[Fault]:
@@ -117,24 +121,16 @@ def _address_faults(found: Read) -> Iterator[Fault]:
         return
     from o9.alerts.channels.registry import channel_name, channel_of
 
-    for address, node in found.addresses.items():
+    for address, place in found.addresses.items():
         try:
             channel_of(channel_name(address), address)
         except OptimizationValidationError as error:
-            yield node.fault_of(error.problem)
+            yield replace(place, problem=error.problem)
 
 
 def _harmless(faults: Iterable[Fault]) -> list[Fault]:
     """Without what may be secret: an address may stand anywhere."""
-    return [replace(each, problem=_without_secrets(each.problem)) for each in faults]
-
-
-def _without_secrets(text: str) -> str:
-    return redacted(text) if "://" in text else text
-
-
-def _faults(count: int) -> str:
-    return f"{count:,} fault{'s' * (count > 1)}"
+    return [replace(each, problem=redacted(each.problem) if "://" in each.problem else each.problem) for each in faults]
 
 
 def _timeline(script: Script, entries: list[Entry]) -> Table:
@@ -152,8 +148,7 @@ def _timeline(script: Script, entries: list[Entry]) -> Table:
 def _summary(entries: list[Entry]) -> str:
     notices = sum(isinstance(entry.what, Notice) for entry in entries)
     held = sum(isinstance(entry.what, Held) for entry in entries)
-    messages = f"{notices:,} message{'s' * (notices != 1)}"
-    return f": {messages}; {held:,} time{'s' * (held != 1)} suppressed"
+    return f": {count(notices, 'message')}; {count(held, 'time')} suppressed"
 
 
 def _document(entry: Entry) -> Mapping[str, Any]:

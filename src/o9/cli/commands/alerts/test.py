@@ -81,7 +81,7 @@ def channels_for(name: str, configuration: Configuration) -> Trial:
         receiver, reference = references[name]
         return Trial(receiver, [_channel(reference)])
     if says_where(name):
-        return Trial(Receiver("test", (name,)), [_channel(name)])
+        return Trial(Receiver(name="test", channels=(name,)), [_channel(name)])
     receiver_named = configuration.receivers.get(name)
     if receiver_named is not None:
         return _trial_of(receiver_named)
@@ -128,7 +128,7 @@ def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]
         for each in receiver.channels:
             if each != EVERY_CHANNEL:
                 name = channel_name(each)
-                one = (receiver if name not in found else Receiver("test", (each,)), each)
+                one = (receiver if name not in found else Receiver(name="test", channels=(each,)), each)
                 found[name] = one
                 if "://" in each:
                     found[each] = one

@@ -1,0 +1,98 @@
+"""Fields of what people write about alerts: durations, levels, names, one text or several. For Pydantic models; pure.
+
+Contract. Each type takes what the YAML reader gives, and raises ValueError with the remedy for what it cannot mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, PlainValidator
+
+from o9.config import shown
+from o9.model.states import AlertLevel
+from o9.text.suggest import suggestion
+
+TEXT_LIMIT = 20_000
+NAME_LIMIT = 200
+LONGEST = timedelta(days=3660)
+T = TypeVar("T")
+
+
+def span_of(text: str, *, zero: bool = False) -> timedelta:
+    """``30s``, ``5m``, ``1h30m``, ``2d``, ``500ms``. Raises ValueError."""
+    found = _SPAN.fullmatch(text)
+    if not text or (found is None and text != "0"):
+        unit = "; it needs a unit" if text.isdigit() else ""
+        raise ValueError(f"{text!r:.80} is no duration{unit}; write it as 30s, 5m, 1h30m or 2d")
+    counts = {unit: int(count) for unit, count in (found.groupdict() if found else {}).items() if count}
+    days = counts.pop("days", 0) + 365 * counts.pop("years", 0)
+    try:
+        span = timedelta(days, **counts)
+    except OverflowError:
+        span = timedelta.max
+    if span > LONGEST:
+        raise ValueError(f"{text!r:.80} is longer than {LONGEST.days:,} days")
+    if not span and not zero:
+        raise ValueError("it has to be longer than 0")
+    return span
+
+
+def level_of(text: str) -> AlertLevel:
+    """In whatever case. Raises ValueError with what was probably meant."""
+    known = {level.value: level for level in AlertLevel}
+    if text.lower() not in known:
+        raise ValueError(f"no level is called {text!r:.80}{suggestion(text, known)}")
+    return known[text.lower()]
+
+
+def one_of(text: str, known: Collection[str], kind: str) -> str:
+    """A name of something that is defined elsewhere. Raises ValueError."""
+    if text not in known:
+        raise ValueError(f"no {kind} is called {text!r:.80}{suggestion(text, known)}")
+    return text
+
+
+def as_text(value: Any) -> str:
+    """A number, too, as it is written. Raises ValueError for anything else."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        quotes = "; a text that begins with { or [ needs quotes" if isinstance(value, (dict, list)) else ""
+        raise ValueError(f"expected text, got {shown(value)}{quotes}")
+    if len(value) > TEXT_LIMIT:
+        raise ValueError(f"{len(value):,} characters; at most {TEXT_LIMIT:,} are allowed")
+    return value
+
+
+def _name(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > NAME_LIMIT:
+        raise ValueError(f"a name is printable text of 1 to {NAME_LIMIT} characters")
+    return text
+
+
+def _span(value: Any, *, zero: bool = False) -> timedelta:
+    return value if isinstance(value, timedelta) else span_of(as_text(value), zero=zero)
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+Words = Annotated[str, BeforeValidator(as_text)]
+"""A text, or a number as it is written."""
+Name = Annotated[Words, AfterValidator(_name)]
+Span = Annotated[timedelta, PlainValidator(_span)]
+SpanOrZero = Annotated[timedelta, PlainValidator(lambda value: _span(value, zero=True))]
+Level = Annotated[AlertLevel, PlainValidator(lambda value: level_of(as_text(value)))]
+Several = Annotated[tuple[T, ...], BeforeValidator(_listed)]
+"""A list, or one alone."""
+
+_SPAN = re.compile(
+    r"(?:(?P<years>\d{1,9})y)?(?:(?P<weeks>\d{1,9})w)?(?:(?P<days>\d{1,9})d)?(?:(?P<hours>\d{1,9})h)?"
+    r"(?:(?P<minutes>\d{1,9})m)?(?:(?P<seconds>\d{1,9})s)?(?:(?P<milliseconds>\d{1,9})ms)?",
+    re.ASCII,
+)
