@@ -69,7 +69,7 @@ def result_markdown(
     elif value is not None:
         lines += [f"Not judged yet: `o9 health {state.optimization_id}` judges it.", ""]
     figures = performance_figures(state, value, counts, state.results.get("best_metrics", {}))
-    lines += ["| | | |", "| --- | --- | --- |"]
+    lines += ["| figure | value | |", "| --- | --- | --- |"]
     lines += [f"| {_plain(each.title)} | **{_plain(each.value)}** | {_plain(each.note)} |" for each in figures]
     if state.optimized_parameters:
         lines += ["", "## Best parameters", "", "| parameter | value |", "| --- | --- |"]

@@ -72,6 +72,7 @@ def _shared_folder() -> Path:
 _SHARED = "TESTS_SHARED"
 HOME = _own_home()
 SHARED = _shared_folder()
+os.environ["PREFECT_SERVER_UI_STATIC_DIRECTORY"] = str(SHARED / "ui")  # 17 MB
 
 
 def built_once(name: str, build: Callable[[Path], None]) -> Path:

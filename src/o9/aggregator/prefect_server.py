@@ -225,6 +225,8 @@ def _server_environment() -> dict[str, str]:
         # Prefect writes each task run's state by itself, falls behind in a burst, and drops what waits beyond 10,000.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+        # As it comes, Prefect copies its pages, 17 MB, into its own package, which may be somebody else's.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(PREFECT_HOME.value().expanduser().resolve() / "o9" / "ui"),
     }
     configured = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
     configured.pop("PREFECT_API_URL", None)
@@ -239,8 +241,6 @@ def _server_environment() -> dict[str, str]:
             # its memo that it is done, and no other server of this home would ever do it.
             "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",
             "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
-            # The UI costs a copy of 17 MB into Prefect's package and 0.3 s at the first start; `o9 serve` has it.
-            "PREFECT_SERVER_UI_ENABLED": "0",
         }
     )
 

@@ -42,6 +42,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+    from starlette.requests import Request
+    from starlette.routing import Route
 
 USERS_LOCK = "users.lock"
 START_LOCK = "start.lock"
@@ -49,6 +51,7 @@ SERVER_LOCK = "server.lock"
 STATE = "server.json"
 AUTH = "server.auth"
 LOG = "server.log"
+LOGIN = "/o9/login"
 
 _POLL_SECONDS = 0.25
 _PROBE_SECONDS = 1.0  # starters look at the lock by taking it for an instant; the server tries this long
@@ -70,6 +73,7 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
     listener = _listener(port)
     bound = listener.getsockname()[1]
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = _auth_string(folder, same_port=bound == port)
+    os.environ["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{bound}/api"
     _publish(folder, STATE, json.dumps({"pid": os.getpid(), "port": bound}))
     setup = _DatabaseSetup(database) if database is not None and not database.exists() else None
 
@@ -79,6 +83,7 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
 
     take_write_lock_first()
     app = create_app()
+    app.router.routes.insert(0, _login_page())
     if setup is not None:
         setup.finish()
     gc.freeze()
@@ -103,6 +108,30 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
     watch.shut_down = lambda: setattr(server, "should_exit", True)
     server.run(sockets=[listener])
     return 0 if server.started else _FAILED
+
+
+def _login_page() -> Route:
+    """The page that `o9 open` comes to: it leaves the string where Prefect's pages look for it, and goes on to them.
+
+    The string is behind the `#` of the address, which no browser sends to a server. One that is wrong is not kept.
+    """
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Route
+
+    async def page(_: Request) -> HTMLResponse:
+        return HTMLResponse(_LOGIN, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+
+    return Route(LOGIN, page)
+
+
+_LOGIN = """<!doctype html><meta charset="utf-8"><title>O9</title><p id="told">…</p><script>
+const [key, path = "/"] = location.hash.slice(1).split("|");
+fetch("/api/admin/version", {headers: {Authorization: "Basic " + key}}).then(answer => {
+  if (!answer.ok) throw new Error("this address is an old one: run `o9 open` again");
+  localStorage.setItem("prefect-password", key);
+  location.replace(location.origin + path);
+}).catch(error => document.getElementById("told").textContent = error.message);
+</script>"""
 
 
 def _listener(port: int) -> socket.socket:

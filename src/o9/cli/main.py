@@ -175,6 +175,23 @@ def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, debug: Deb
     return serve_store(store, max_concurrent)
 
 
+@app.command("open")
+def open_(
+    optimization_id: Annotated[str | None, typer.Argument(metavar="ID", help="Its flow run; none: the start.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser, beside printing the address.")] = True,
+    store: StoreUrl = None,
+    debug: Debug = False,
+) -> int:
+    """Open Prefect's pages in a browser.
+
+    Those of the server that Prefect's settings name, else of the local server, already let in: the address that is
+    printed is a file that only you can read. Where no local server runs, one runs until Ctrl-C.
+    """
+    from o9.cli.commands.open import open_pages
+
+    return open_pages(store, optimization_id, browser=browser)
+
+
 @app.command("list")
 def list_(
     status: Annotated[OptimizationStatus | None, typer.Option("--status", help="Only those that are so.")] = None,

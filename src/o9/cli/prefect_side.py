@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import os
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +16,13 @@ from urllib.error import HTTPError
 
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
-    PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_API_KEY,
     PREFECT_API_URL,
     PREFECT_HOME,
+    PREFECT_UI_URL,
 )
-from sqlalchemy.engine import make_url
 
+from o9.aggregator.prefect_server_process import LOGIN
 from o9.model.urls import public_url
 
 REACH_SECONDS = 3.0
@@ -51,22 +53,35 @@ def look_for_servers() -> PrefectServers:
     if configured:
         unheard = _problem(configured)
         problem = f"does not answer ({unheard})" if unheard else _refusal(configured)
-    local = next(((url, file) for url, file in _local_servers(home) if _problem(url) is None), None)
-    return PrefectServers(home, configured and public_url(configured), problem, local)
+    return PrefectServers(home, configured and public_url(configured), problem, _running_local(home))
 
 
 def where_prefect_records() -> str:
-    """Where the flow runs of this machine can be looked at."""
+    """How the flow runs of this machine can be looked at."""
     if configured := configured_server():
         return f"{public_url(configured).removesuffix('/api')} in a browser"
-    url = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    where = str(make_url(url).database) if url.startswith("sqlite") else public_url(url)
-    files = sorted(
-        PREFECT_HOME.value().expanduser().glob("o9/server-*/server.auth"), key=lambda file: file.stat().st_mtime
+    return "`o9 open` shows it in a browser"
+
+
+def pages_at(path: str) -> str | None:
+    """The address of a page of Prefect's UI, for whoever started this; None where no server runs.
+
+    That of the local server is a file that only its owner can read: it holds what the server lets people in by.
+    """
+    if configured := configured_server():
+        return public_url(PREFECT_UI_URL.value() or configured.removesuffix("/api")) + path
+    local = next(
+        ((url, file) for url, file in _local_servers(PREFECT_HOME.value().expanduser()) if not _problem(url)), None
     )
-    # As it comes, Prefect's server answers everybody on the machine; with this it wants what O9's own local one wants.
-    guarded = f'PREFECT_SERVER_API_AUTH_STRING="$(cat {files[-1]})" ' if files else ""
-    return f"{where} (`{guarded}prefect server start` shows it in a browser)"
+    if local is None:
+        return None
+    url, auth_file = local
+    key = base64.b64encode(auth_file.read_bytes()).decode()
+    address = f"{url.removesuffix('/api')}{LOGIN}#{key}|{path}"
+    page = auth_file.with_name("open.html")
+    with open(page, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={html.escape(address)}">')
+    return page.as_uri()
 
 
 def _problem(url: str) -> str | None:
@@ -93,6 +108,10 @@ def _refusal(url: str) -> str | None:
         return "wants another PREFECT_API_AUTH_STRING" if error.code == HTTPStatus.UNAUTHORIZED else None
     except OSError as error:
         return f"does not answer ({getattr(error, 'reason', error)})"
+
+
+def _running_local(home: Path) -> tuple[str, Path] | None:
+    return next(((url, file) for url, file in _local_servers(home) if _problem(url) is None), None)
 
 
 def _local_servers(home: Path) -> Iterator[tuple[str, Path]]:

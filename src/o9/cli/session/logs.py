@@ -74,7 +74,7 @@ def log_through(
     What objectives print is shown, too, behind what `title_of` says of its optimization's id. Prefect's own record of
     the logs, which its UI shows, is not touched. To be called once Prefect is imported.
     prints: False leaves what objectives print to `o9 logs`.
-    prefect_has_pages: False for the local server, which has no UI that its links could lead to.
+    prefect_has_pages: False for the local server, which ends with the command; its links would lead nowhere.
     """
     pass_on(False)
     stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]

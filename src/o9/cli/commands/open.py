@@ -1,0 +1,48 @@
+"""`o9 open`: Prefect's pages in a browser, those of the local server with what it lets its owner in by."""
+
+from __future__ import annotations
+
+import asyncio
+import webbrowser
+
+from o9.aggregator.prefect_server import ensure_prefect_server
+from o9.cli.console import say
+from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli.prefect_side import pages_at
+from o9.model.errors import OptimizationStateError
+
+FLOW_RUN = "/runs/flow-run/"
+
+
+def open_pages(url: str | None, optimization_id: str | None, *, browser: bool) -> int:
+    """Open them, and print the address. Where no server runs, one runs from here on, until Ctrl-C."""
+    path = "/" if optimization_id is None else _page_of(url, optimization_id)
+    if (address := pages_at(path)) is not None:
+        _show(address, browser)
+        return 0
+    asyncio.run(_with_server(path, browser))
+    return 0
+
+
+async def _with_server(path: str, browser: bool) -> None:
+    async with await ensure_prefect_server(say):
+        address = pages_at(path)
+        assert address is not None
+        _show(address, browser)
+        say("Prefect's local server runs until Ctrl-C")
+        await asyncio.Event().wait()
+
+
+def _page_of(url: str | None, optimization_id: str) -> str:
+    with existing_store(url) as store:
+        existing_optimization(store, optimization_id)
+        holding = store.holding(optimization_id)
+    if holding is None or holding.prefect_run_id is None:
+        raise OptimizationStateError(f"{optimization_id} has no flow run yet; `o9 show {optimization_id}` says why")
+    return FLOW_RUN + holding.prefect_run_id
+
+
+def _show(address: str, browser: bool) -> None:
+    print(address, flush=True)
+    if browser and not webbrowser.open(address):
+        say("there is no browser here: open the address above in one")
