@@ -31,6 +31,8 @@ from typing import Any
 import psutil
 from measure import machine, note
 
+from o9.store import queries
+
 TRIES = 9
 DEATHS = 5
 IDLE_SECONDS = 20.0
@@ -102,20 +104,20 @@ async def steering(aggregator: Any) -> None:
         took = []
         for n in range(TRIES):
             name = await aggregator.submit_optimization(new(f"cancel-{kind}-{n}", kind))
-            await until(lambda name=name: store.get(name).status.value == "running")  # type: ignore[misc]
+            await until(lambda name=name: store.read(queries.get, name).status.value == "running")  # type: ignore[misc]
             await asyncio.sleep(0.3)
             began = time.perf_counter()
             await aggregator.cancel_optimization(name)
-            took.append(await until(lambda name=name: store.holding(name).lease_node is None) - began)  # type: ignore[misc]
+            took.append(await until(lambda name=name: store.read(queries.holding, name).lease_node is None) - began)  # type: ignore[misc]
         note(f"cancel to free slot, {'async' if kind == 'waits' else 'sync, in a child process'}", _shown(took))
     first, paused = [], []
     for n in range(TRIES):
         began = time.perf_counter()
         name = await aggregator.submit_optimization(new(f"short-{n}", "short"))
-        first.append(await until(lambda name=name: store.get(name).completed_steps > 0) - began)  # type: ignore[misc]
+        first.append(await until(lambda name=name: store.read(queries.get, name).completed_steps > 0) - began)  # type: ignore[misc]
         began = time.perf_counter()
         await aggregator.pause_optimization(name)
-        paused.append(await until(lambda name=name: store.holding(name).lease_node is None) - began)  # type: ignore[misc]
+        paused.append(await until(lambda name=name: store.read(queries.holding, name).lease_node is None) - began)  # type: ignore[misc]
         await aggregator.cancel_optimization(name)
     note("submit to first committed step of 50 ms", _shown(first))
     note("pause to free slot, steps of 50 ms", _shown(paused))
@@ -135,22 +137,24 @@ async def deaths(aggregator: Any, path: str) -> None:
             nodes = [_victim(path) for _ in range(2)]
             name = f"death-{n}"
             await submit(store, new(name, "short"))
-            await until(lambda name=name: (found := store.get(name)) is not None and found.completed_steps > 3)  # type: ignore[misc]
-            holder = store.holding(name)
+            await until(
+                lambda name=name: (found := store.read(queries.get, name)) is not None and found.completed_steps > 3  # type: ignore[misc]
+            )
+            holder = store.read(queries.holding, name)
             assert holder is not None
             pid = int(str(holder.lease_node).rpartition(":")[2])
             began = time.perf_counter()
             os.kill(pid, signal.SIGKILL)
             took.append(await until(lambda name=name: _attempt_of(store, name) > 1) - began)  # type: ignore[misc]
             store.write(SetIntent(name, Intent.CANCEL, "benchmark"))
-            await until(lambda name=name: store.holding(name).lease_node is None)  # type: ignore[misc, union-attr]
+            await until(lambda name=name: store.read(queries.holding, name).lease_node is None)  # type: ignore[misc, union-attr]
             for node in nodes:
                 _dismiss(node)
     note("kill -9 of a node to the next attempt, same machine", _shown(took))
 
 
 def _attempt_of(store: Any, name: str) -> int:
-    trials = store.transitions(name)
+    trials = store.read(queries.transitions, name)
     return max(int(row["attempt"]) for row in trials if row["to_status"] == "running")
 
 

@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from measure import Pair, Result, compare, heading, note, verdict
 
+from o9.store import queries
+
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
 
@@ -93,7 +95,7 @@ class Both:
         await self.aggregator.submit_optimization(state)
         store, begun = self.aggregator.store, False
         while True:
-            seen = store.get(name)
+            seen = store.read(queries.get, name)
             assert seen is not None
             if seen.completed_steps and not begun:
                 begun = True

@@ -32,6 +32,7 @@ from measure import ROUNDS, Pair, Result, compare, heading, note, verdict
 from o9.api.health import store_health
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.queue.claims import AbandonClaim, Claim, Heartbeat
 from o9.store.queue.policies import SetPolicy
@@ -117,22 +118,34 @@ def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
         store.write(AbandonClaim(taken.optimization_id, taken.fence, "node"))
 
     return {
-        "get": partial(repeated, lambda: store.get(f"optimization-{middle:07d}"), 50),
-        "list, first page of 100": partial(repeated, lambda: store.list(limit=100), 5),
-        "list, by status": partial(repeated, lambda: store.list(limit=100, status=completed), 5),
+        "get": partial(repeated, lambda: store.read(queries.get, f"optimization-{middle:07d}"), 50),
+        "list, first page of 100": partial(repeated, lambda: store.read(queries.page, limit=100), 5),
+        "list, by status": partial(
+            repeated, lambda: store.read(queries.page, queries.Filter(status=completed), limit=100), 5
+        ),
         "list, by status, from the middle": partial(
-            repeated, lambda: store.list(limit=100, status=completed, cursor=cursor), 5
+            repeated, lambda: store.read(queries.page, queries.Filter(status=completed), limit=100, cursor=cursor), 5
         ),
         "list, by type": partial(
-            repeated, lambda: store.list(limit=100, optimization_type=OptimizationType.PARAMETER_TUNING), 5
+            repeated,
+            lambda: store.read(
+                queries.page, queries.Filter(optimization_type=OptimizationType.PARAMETER_TUNING), limit=100
+            ),
+            5,
         ),
-        "list, by a type that is rare": partial(repeated, lambda: store.list(limit=100, optimization_type=RARE), 5),
+        "list, by a type that is rare": partial(
+            repeated, lambda: store.read(queries.page, queries.Filter(optimization_type=RARE), limit=100), 5
+        ),
         # Nothing of this type is running: the page is empty, and to know that must not cost a look at all.
         "list, by status and type that never meet": partial(
-            repeated, lambda: store.list(limit=100, status=OptimizationStatus.RUNNING, optimization_type=NEVER), 5
+            repeated,
+            lambda: store.read(
+                queries.page, queries.Filter(status=OptimizationStatus.RUNNING, optimization_type=NEVER), limit=100
+            ),
+            5,
         ),
-        "list, from the middle": partial(repeated, lambda: store.list(limit=100, cursor=cursor), 5),
-        "global counts": partial(repeated, store.counts, 50),
+        "list, from the middle": partial(repeated, lambda: store.read(queries.page, limit=100, cursor=cursor), 5),
+        "global counts": partial(repeated, partial(store.read, queries.counts), 50),
         "what `/health` reads": partial(repeated, lambda: store_health(store), 20),
         "claim the first of the queue, and give it back": partial(repeated, claimed, 20),
     }

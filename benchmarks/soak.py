@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from o9.store import queries
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import o9_testing  # gives this run its own Prefect home
@@ -73,7 +75,9 @@ async def soak(count: int, folder: Path, every: int) -> list[dict[str, float]]:
     async with OptimizationStateAggregator(AT_ONCE, storage_path=str(folder / "store.db")) as aggregator:
         began, submitted = time.monotonic(), 0
         while True:
-            ended = sum(row["count"] for row in aggregator.store.counts() if row["status"] in o9_testing.ENDED)
+            ended = sum(
+                row["count"] for row in aggregator.store.read(queries.counts) if row["status"] in o9_testing.ENDED
+            )
             while submitted < min(count, ended + IN_QUEUE):
                 kind = "soak_sync" if submitted % 2 else "soak_async"
                 await aggregator.submit_optimization(

@@ -28,6 +28,7 @@ from scale import SMALL, build, repeated
 from o9.health.checker import OptimizationHealthChecker
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import keep_up
+from o9.store import queries
 from o9.store.statistics.families import FAMILY_SERIES
 from o9.store.statistics.rankings import STATE_FIGURES
 from o9.store.statistics.rollups import Key, Sums, keys_of
@@ -116,7 +117,7 @@ def judging(store: Store, loop: asyncio.AbstractEventLoop, one: str) -> dict[str
     """What is measured of one optimization and its family."""
     check = OptimizationHealthChecker(store=store).check_optimization_health
     return {
-        "what was ever tried in a family": partial(repeated, lambda: store.family_trials(FAMILY, one), 5),
+        "what was ever tried in a family": partial(repeated, lambda: store.read(queries.family_trials, FAMILY, one), 5),
         "health check of one": partial(repeated, lambda: loop.run_until_complete(check(one)), 1),
     }
 
@@ -158,7 +159,7 @@ def check(store: Store, count: int, trials: int, loop: asyncio.AbstractEventLoop
     assert told["total_optimizations"] == sum(told["by_priority"].values()) == count
     ended = sum(told["by_status"].get(status, 0) for status in ("completed", "failed", "cancelled", "timeout"))
     assert sum(each["count"] for each in told["ended"]["type"].values()) == ended
-    tried = store.family_trials(FAMILY, ONE)
+    tried = store.read(queries.family_trials, FAMILY, ONE)
     assert (tried.counts, len(tried.returns)) == ({"completed": count * trials}, FAMILY_SERIES)
 
 
@@ -191,7 +192,7 @@ def main() -> None:
             for name, store in (("small", one), ("large", other)):
                 began = time.perf_counter()
                 upkeep = loop.run_until_complete(keep_up(store, datetime.now(UTC)))
-                ended = sum(row["count"] for row in store.endings(upkeep.days[0]))
+                ended = sum(row["count"] for row in store.read(queries.endings, upkeep.days[0]))
                 note(f"compute_statistics, {name}", f"{time.perf_counter() - began:,.2f} s")
                 print(f"{upkeep.windows} windows, {ended:,} ends in {len(upkeep.days)} days, {upkeep.corrected} mended")
     loop.close()

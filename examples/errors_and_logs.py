@@ -9,6 +9,7 @@ import sys
 
 from o9.lifecycle.submission import new_optimization
 from o9.model.logs import JsonFormatter
+from o9.store import queries
 from OptimizationStateAggregator import (
     OptimizationError,
     OptimizationStateAggregator,
@@ -48,7 +49,7 @@ async def main() -> None:
         while (state := await aggregator.get_optimization_status(optimization_id)).completed_at is None:
             await asyncio.sleep(0.1)
         print(f"{state.status.value}: {state.results['trials']}, the best {state.optimized_parameters}")
-        for trial in aggregator.store.trials(optimization_id):
+        for trial in aggregator.store.read(queries.trials, optimization_id):
             if trial.error:
                 print(f"trial {trial.number} at {trial.parameters}: {trial.error.splitlines()[0]}")
 

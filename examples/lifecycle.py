@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from o9.lifecycle.submission import new_optimization
+from o9.store import queries
 from OptimizationStateAggregator import Evaluation, OptimizationStateAggregator, OptimizationStatus, objective
 
 
@@ -81,7 +82,7 @@ async def main() -> None:
         for move in await manager.get_lifecycle_history(optimization_id):
             before = move["from_state"].value if move["from_state"] else "-"
             print(f"{before} -> {move['to_state'].value} ({move['cause']}, attempt {move['attempt']})")
-        trials = aggregator.store.trials(optimization_id)
+        trials = aggregator.store.read(queries.trials, optimization_id)
         print(f"{len(trials)} trials, each once: {[trial.number for trial in trials] == list(range(20))}")
 
         await suspended_and_resumed(aggregator)

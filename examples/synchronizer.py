@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from o9.lifecycle.submission import new_optimization
+from o9.store import queries
 from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatus, objective
 
 
@@ -57,7 +58,7 @@ async def main() -> None:
                 if move["to_state"] is OptimizationStatus.RUNNING
             }
             print(f"completed by attempt {max(ran_on)}, on {len(set(ran_on.values()))} nodes")
-            numbers = [trial.number for trial in other.store.trials(optimization_id)]
+            numbers = [trial.number for trial in other.store.read(queries.trials, optimization_id)]
             print(f"{len(numbers)} trials, each once: {numbers == list(range(100))}")
 
 

@@ -19,6 +19,7 @@ from prefect.states import Cancelled, Completed, Failed
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import Admission, Begin, SetSuspendedRun
 from o9.store.queue.claims import Claimed
 from o9.store.store import Store
@@ -40,7 +41,7 @@ async def wait_for_admission(store: Store, optimization_id: str, flow_run: FlowR
         admission, claimed = await patiently(lambda: store.write_async(begin), optimization_id)
         if claimed is not None:
             return claimed
-        holding = await store.read_async(store.holding, optimization_id)
+        holding = await store.read_async(queries.holding, optimization_id)
         assert holding is not None
         if admission is Admission.ENDED:
             return ended_state(OptimizationStatus(holding.status), f"{admission.value}: {holding.status}")

@@ -24,6 +24,7 @@ from o9.health.check_round_report import markdown, table
 from o9.health.checker import checker_for
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import ENDED
+from o9.store import queries
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,9 @@ async def _show(store: Store, reports: list[OptimizationHealthReport]) -> None:
     """Prefect hears of each report; what has ended has a verdict now, which its result gets."""
     for report in reports:
         await emit_health(store, report)
-        state = await store.read_async(store.get, report.optimization_id)
+        state = await store.read_async(queries.get, report.optimization_id)
         if state is None or state.status not in ENDED:
             continue
-        holding = await store.read_async(store.holding, report.optimization_id)
+        holding = await store.read_async(queries.holding, report.optimization_id)
         if holding is not None and holding.prefect_run_id:
             await show_result(store, report.optimization_id, UUID(holding.prefect_run_id))

@@ -18,6 +18,7 @@ here raises what Prefect raises, or waits for it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
@@ -29,6 +30,7 @@ from prefect.events import emit_event
 from o9.health.kept import kept_verdict
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, OptimizationState, strategy_of
 from o9.model.states import HealthStatus, OptimizationStatus
+from o9.store import queries
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ async def emit_status(
     """That it has come to `status` in `attempt`; None: to the one that it has now. Some statuses have no event."""
     if status is not None and status not in NAMES:
         return
-    found = await store.read_async(_subject, store, optimization_id)
+    found = await asyncio.to_thread(_subject, store, optimization_id)
     if found is None:
         return
     state, run_id, held_attempt, grade = found
@@ -74,7 +76,7 @@ async def emit_status(
 
 async def emit_improved(store: Store, optimization_id: str) -> None:
     """That it has a new best."""
-    found = await store.read_async(_subject, store, optimization_id)
+    found = await asyncio.to_thread(_subject, store, optimization_id)
     if found is not None:
         state, run_id, attempt, _ = found
         what = f"{attempt}/{state.completed_steps}/improved"
@@ -85,7 +87,7 @@ async def emit_health(store: Store, report: OptimizationHealthReport) -> None:
     """What a health report says of the whole; nothing where that is unknown."""
     if report.overall_status is HealthStatus.UNKNOWN:
         return
-    found = await store.read_async(_subject, store, report.optimization_id)
+    found = await asyncio.to_thread(_subject, store, report.optimization_id)
     if found is None:
         return
     state, run_id, _, grade = found
@@ -97,7 +99,7 @@ async def emit_health(store: Store, report: OptimizationHealthReport) -> None:
 async def emit_alert(store: Store, alert: OptimizationAlert) -> None:
     """That it fires, or is resolved."""
     event = "o9.alert.resolved" if alert.resolved else "o9.alert.firing"
-    found = await store.read_async(_subject, store, alert.optimization_id) if alert.optimization_id else None
+    found = await asyncio.to_thread(_subject, store, alert.optimization_id) if alert.optimization_id else None
     state, run_id = (found[0], found[1]) if found is not None else (None, None)
     if state is not None and _is_placebo(state):
         return
@@ -181,7 +183,7 @@ def _last_issue(state: OptimizationState) -> str:
 
 def _subject(store: Store, optimization_id: str) -> tuple[OptimizationState, str | None, int, str | None] | None:
     """The state, its flow run's id, its attempt, and the verdict's grade, where it is judged. Blocks."""
-    state, holding = store.get(optimization_id), store.holding(optimization_id)
+    state, holding = store.read(queries.get, optimization_id), store.read(queries.holding, optimization_id)
     if state is None or holding is None:
         return None
     verdict = kept_verdict(store, state)

@@ -47,6 +47,7 @@ from o9.model.ids import bound
 from o9.model.loops import ErrorBoundary, periodic
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.prefect_runs import SetSuspendedRun
 from o9.store.optimizations.transitions import Cause, Transition
@@ -194,7 +195,7 @@ _END_STATES: dict[Continuation, Callable[[Attempt], State[Any]]] = {
 
 async def _taken_from(attempt: Attempt) -> State[Any]:
     """The end of an attempt that lost its hold: by hand the optimization was ended, or another attempt runs it."""
-    holding = await attempt.read(attempt.store.holding, attempt.claimed.optimization_id)
+    holding = await attempt.read(queries.holding, attempt.claimed.optimization_id)
     assert holding is not None
     status = OptimizationStatus(holding.status)
     if holding.attempt == attempt.claimed.attempt and status in ENDED:
@@ -214,7 +215,7 @@ async def _begin(
         raise OptimizationValidationError("optimization_id", "give one of optimization_id, spec and retry_of")
     store = await asyncio.to_thread(current_store)
     node = await asyncio.to_thread(join_store, store)
-    known = await store.read_async(store.prefect_run, str(flow_run.id))
+    known = await store.read_async(queries.prefect_run, str(flow_run.id))
     if known is not None:
         optimization_id = known["optimization_id"]  # it was suspended, and is back
     elif spec is not None:
@@ -245,7 +246,7 @@ async def _catch_up(attempt: Attempt, run: Run, flow_run: FlowRun) -> None:
     for n, state in enumerate(states):
         observed = observed_state(FLOW, flow_run, state)
         await attempt.write(operation_for(observed, run, Cause.RECONCILER, attempt.node, moves=n > suspended))
-    holding = await attempt.read(attempt.store.holding, name)
+    holding = await attempt.read(queries.holding, name)
     assert holding is not None
     status, running = OptimizationStatus(holding.status), OptimizationStatus.RUNNING
     # The event stream may have been quicker, and have moved nothing while nobody held it.
@@ -266,7 +267,7 @@ async def _hear_intents(attempt: Attempt) -> None:
     store, name = attempt.store, attempt.claimed.optimization_id
 
     async def hear() -> None:
-        holding = await store.read_async(store.holding, name)
+        holding = await store.read_async(queries.holding, name)
         if holding is not None:
             attempt.hear(Intent(holding.intent))
 

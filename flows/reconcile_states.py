@@ -17,6 +17,7 @@ from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.queue.claims import Sweep
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,8 @@ async def reconcile_states() -> dict[str, Any]:
     delivered = await asyncio.to_thread(deliver, store)
     report = await reconcile(store, node, request=control_of(store).request)
     report.delivered = delivered
-    dead = await store.read_async(dead_on_this_host, store)
-    run_out = (await store.read_async(store.leases)).run_out
+    dead = await asyncio.to_thread(dead_on_this_host, store)
+    run_out = (await store.read_async(queries.leases)).run_out
     if run_out:  # a clock that has jumped makes living holders look so; these renew meanwhile
         await asyncio.sleep(settings().lease_seconds / 2)
     report.swept = await store.write_async(Sweep(node, dead, run_out))

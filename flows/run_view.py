@@ -29,6 +29,7 @@ from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class RunView:
             logger.warning("the last progress of %s is not shown in Prefect: %r", self._optimization_id, error)
 
     async def _look(self) -> None:
-        state = await self._store.read_async(self._store.get, self._optimization_id)
+        state = await self._store.read_async(queries.get, self._optimization_id)
         if state is None:
             return
         async with get_client() as client:
@@ -90,7 +91,7 @@ class RunView:
         steps = f"{state.completed_steps} of {state.total_steps or '?'} steps"
         progress = ArtifactCreate(type="progress", data=round(100.0 * state.progress, 1), description=steps)
         await _put(client, progress, self._flow_run.id, self._artifacts)
-        trials = await self._store.read_async(_trials_artifact, self._store, state)
+        trials = await asyncio.to_thread(_trials_artifact, self._store, state)
         if trials is not None:
             await _put(client, trials, self._flow_run.id, self._artifacts)
 
@@ -113,7 +114,7 @@ async def show_result(store: Store, optimization_id: str, flow_run_id: UUID) -> 
     """The result, and the best trials, as artifacts of the flow run, in the place of earlier ones. Raises nothing."""
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            artifacts = await store.read_async(_result_artifacts, store, optimization_id)
+            artifacts = await asyncio.to_thread(_result_artifacts, store, optimization_id)
             if artifacts:
                 async with get_client() as client:
                     known = await _artifacts_of(client, flow_run_id)
@@ -140,7 +141,7 @@ async def _put(client: PrefectClient, artifact: ArtifactCreate, flow_run_id: UUI
 
 def _trials_artifact(store: Store, state: OptimizationState) -> ArtifactCreate | None:
     """Blocks. None where no trial has succeeded."""
-    best = store.best_trials(state.optimization_id, direction_of(state), limit=TRIALS_SHOWN)
+    best = store.read(queries.best_trials, state.optimization_id, direction_of(state), limit=TRIALS_SHOWN)
     if not best:
         return None
     key, table = f"{artifact_key(state)}-trials", json.dumps(trials_table(best))
@@ -149,13 +150,13 @@ def _trials_artifact(store: Store, state: OptimizationState) -> ArtifactCreate |
 
 def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate]:
     """Blocks. Empty where there is nothing to show."""
-    state = store.get(optimization_id)
+    state = store.read(queries.get, optimization_id)
     if state is None or _is_placebo(state):
         return []
     text = result_markdown(
         state,
-        counts=store.trial_counts(optimization_id),
-        failed=store.failed_trials(optimization_id, limit=FAILED_SHOWN),
+        counts=store.read(queries.trial_counts, optimization_id),
+        failed=store.read(queries.failed_trials, optimization_id, limit=FAILED_SHOWN),
         verdict=kept_verdict(store, state),
     )
     result = ArtifactCreate(

@@ -13,7 +13,9 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
 
 from o9.lifecycle.effect import Best
 from o9.lifecycle.streak import Streak
@@ -127,7 +129,7 @@ class Attempt:
             setattr(self.state, name, value)
         return acknowledged
 
-    async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await patiently(lambda: self.store.read_async(query, *args, **kwargs), self.claimed.optimization_id)
 
     def stop_after_step(self) -> None:

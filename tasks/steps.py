@@ -16,6 +16,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
+from sqlalchemy import Connection
 
 from o9.lifecycle.effect import (
     BEST,
@@ -38,6 +39,7 @@ from o9.model.states import Intent, OptimizationStatus, TrialState
 from o9.model.strategy import StepResult
 from o9.model.trial import Trial
 from o9.monitor.resources import Meter
+from o9.store import queries
 from o9.store.optimizations.commit_step import Acknowledged, Amend, CommitStep, CutOff
 from o9.store.optimizations.hold_outs import KeepHoldOut
 from o9.store.optimizations.intents import Requeue
@@ -45,7 +47,6 @@ from o9.store.optimizations.placebos import KeepPlacebo
 from o9.store.optimizations.provenance import RecordProvenance
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.statistics.rankings import BEST_METRICS
-from o9.store.store import Store
 from o9.strategies.baseline import baseline_value
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
@@ -68,8 +69,7 @@ _MIRRORED: dict[str, Any] = {
 async def prepare(optimization_id: str) -> dict[str, Any]:
     """Make the strategy ready to go on behind the last committed step. Returns that step's number, and what follows."""
     attempt = _attempt()
-    store = attempt.store
-    state, ledger, attempt.checkpoint = await attempt.read(_committed_so_far, store, optimization_id)
+    state, ledger, attempt.checkpoint = await attempt.read(_committed_so_far, optimization_id)
     attempt.state = state
     attempt.strategy = create_strategy(state)
     attempt.meter = Meter(attempt.strategy)
@@ -94,7 +94,7 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
                 state.total_steps)  # fmt: skip
     for warning in state.warnings:
         logger.warning("%s", warning)
-    holding = await attempt.read(store.holding, optimization_id)
+    holding = await attempt.read(queries.holding, optimization_id)
     assert holding is not None
     # It may have died between its last step and its end; and what somebody wanted since the claim needs no step.
     done = bool(state.total_steps and state.completed_steps >= state.total_steps)
@@ -140,13 +140,13 @@ async def hold_out(optimization_id: str) -> str:
     Where that fails, the results say why, and the optimization completes without it.
     """
     attempt = _attempt()
-    store, state, strategy, best = attempt.store, attempt.state, attempt.strategy, attempt.best
+    state, strategy, best = attempt.state, attempt.strategy, attempt.best
     assert state is not None
     assert strategy is not None
     assert strategy.kind == "steps"
     if best is None or best.number is None:
         return Continuation.DONE.value
-    trial = await attempt.read(store.trial, optimization_id, best.number)
+    trial = await attempt.read(queries.trial, optimization_id, best.number)
     assert trial is not None
     if trial.hold_out_returns is not None:  # kept before this attempt
         return Continuation.DONE.value
@@ -169,19 +169,18 @@ async def hold_out(optimization_id: str) -> str:
 async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
     """Write the results, and the end that Prefect has no hook for. Raises where none of the trials succeeded."""
     attempt, how = _attempt(), Continuation(following)
-    store = attempt.store
-    counted = await attempt.read(store.trial_counts, optimization_id)
-    state = await attempt.read(_existing, store, optimization_id)
+    counted = await attempt.read(queries.trial_counts, optimization_id)
+    state = await attempt.read(_existing, optimization_id)
     if attempt.strategy is not None and attempt.strategy.kind == "coroutine":
         attempt.best = _reported_best(state)  # it has gone on since the attempt began
     results = _results(attempt, state, counted)
     if attempt.best is not None and attempt.best.number is not None:
-        best = await attempt.read(store.trial, optimization_id, attempt.best.number)
+        best = await attempt.read(queries.trial, optimization_id, attempt.best.number)
         if best is not None and best.metrics:
             results[BEST_METRICS] = best.metrics
     await attempt.write(Amend(optimization_id, {"results": results}, fence=attempt.claimed.fence, ending=True))
     if how is Continuation.DONE and counted and not counted.get(TrialState.COMPLETED.value):
-        first = (await attempt.read(store.trials, optimization_id, limit=1))[0]
+        first = (await attempt.read(queries.trials, optimization_id, limit=1))[0]
         raise OptimizationStrategyError(
             f"none of the {sum(counted.values())} trials succeeded; the first one said: {first.error}"
         )
@@ -194,7 +193,7 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
         await attempt.write(KeepPlacebo(optimization_id, attempt.best.value))
     if how is Continuation.DONE and attempt.guard is not None:
         await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
-    holding = await attempt.read(store.holding, optimization_id)
+    holding = await attempt.read(queries.holding, optimization_id)
     assert holding is not None
     if Intent(holding.intent) in INTENDED:
         attempt.asked_by = holding.intent_by
@@ -339,17 +338,17 @@ def _reported_best(state: OptimizationState) -> Best | None:
 
 
 def _committed_so_far(
-    store: Store, optimization_id: str
+    connection: Connection, optimization_id: str
 ) -> tuple[OptimizationState, list[Trial], dict[str, Any] | None]:
-    """In a thread: the state, the ledger and the checkpoint."""
-    state = _existing(store, optimization_id)
+    """The state, the ledger and the checkpoint."""
+    state = _existing(connection, optimization_id)
     if not state.completed_steps:
         return state, [], None
-    return state, store.trials(optimization_id), store.checkpoint(optimization_id)
+    return state, queries.trials(connection, optimization_id), queries.checkpoint(connection, optimization_id)
 
 
-def _existing(store: Store, optimization_id: str) -> OptimizationState:
-    state = store.get(optimization_id)
+def _existing(connection: Connection, optimization_id: str) -> OptimizationState:
+    state = queries.get(connection, optimization_id)
     if state is None:
         raise OptimizationStrategyError(f"optimization {optimization_id!r} is not in the store any more")
     return state

@@ -25,6 +25,7 @@ from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 import OptimizationStateAggregator as surface
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.store import Store
 from OptimizationStateAggregator import (
     AlertLevel,
@@ -245,7 +246,7 @@ async def submission(world: World) -> None:
     everything = [state.to_dict() | {"grade": ANY} for state in await aggregator.get_all_optimizations()]
     assert (await world.read("/optimizations", {"limit": 1000}))["items"] == everything
     trials = (await world.read("/optimizations/by-python/trials"))["items"]
-    assert trials == [trial.to_dict() for trial in world.store.trials("by-python")]
+    assert trials == [trial.to_dict() for trial in world.store.read(queries.trials, "by-python")]
     assert await aggregator.get_optimization_status("nobody") is None
     assert await world.code("GET", "/optimizations/nobody") == 404
     with pytest.raises(OptimizationError):
@@ -314,7 +315,7 @@ async def over_all(world: World) -> None:
     assert sum(window["count"] for window in trends["windows"]) >= 1
     assert await world.read("/statistics/trends", {"days": 7}) == trends
     ranked = await aggregator.get_optimization_rankings("current_performance", limit=1)
-    best = max(state.current_performance for state in world.store.list().items)
+    best = max(state.current_performance for state in world.store.read(queries.page).items)
     assert [(row["rank"], row["value"]) for row in ranked] == [(1, best)]
     query = {"metric_name": "current_performance", "limit": 1}
     assert (await world.read("/statistics/rankings", query))["items"] == ranked
@@ -500,7 +501,7 @@ async def lifecycle_manager(world: World) -> None:
         reached = {end: await alone.get_lifecycle_state(end) for end in ("complete", "fail", "cancel", "timeout")}
         assert [*reached.values()] == [S.COMPLETED, S.FAILED, S.CANCELLED, S.TIMEOUT]
         assert heard == ["complete", "complete", "fail", "cancel", "timeout"]
-        assert store.get("fail").issues == ["out of prices"]
+        assert store.read(queries.get, "fail").issues == ["out of prices"]
         history = await alone.get_lifecycle_history("complete")
         assert [(entry["from_state"], entry["to_state"]) for entry in history] == [
             (None, S.CREATED), (S.CREATED, S.PAUSED), (S.PAUSED, S.CREATED), (S.CREATED, S.INITIALIZING),

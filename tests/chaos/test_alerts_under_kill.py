@@ -18,6 +18,7 @@ import pytest
 import zygote
 from alerting_node import GROUPS, said
 
+from o9.store import queries
 from o9.store.alerts.outbox import POSSIBLE_DOUBLE
 from o9.store.store import Store
 
@@ -66,7 +67,7 @@ def all_is_told(store: Store, alerts: int) -> bool:
     """Every alert is in the last message of its group, and no message waits."""
     last: dict[str, int] = {}
     before = None
-    while len(last) < GROUPS and (rows := store.alerts.notifications(limit=1000, before=before)):
+    while len(last) < GROUPS and (rows := store.read(queries.notifications, limit=1000, before=before)):
         before = rows[-1]["id"]
         if any(row["status"] == "pending" for row in rows):
             return False
@@ -78,7 +79,7 @@ def all_is_told(store: Store, alerts: int) -> bool:
 def assert_arrived(store: Store, alerts: int, told: list[dict[str, Any]]) -> dict[str, int]:
     tries: dict[tuple[str, int], list[str]] = {}
     before = None
-    while rows := store.alerts.notifications(limit=1000, before=before):
+    while rows := store.read(queries.notifications, limit=1000, before=before):
         before = rows[-1]["id"]
         tries |= {(row["group_key"], row["number"]): [one["outcome"] for one in row["tries"]] for row in rows}
     arrived = Counter((each["group"], each["number"]) for each in told)
@@ -97,7 +98,7 @@ def assert_arrived(store: Store, alerts: int, told: list[dict[str, Any]]) -> dic
     assert {(each["group"], each["number"]) for each in told if each["may_be_double"]} == {
         name for name, count in taken_over.items() if count
     }, "not every message that may be a double says so"
-    counted = {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}
+    counted = {(row["what"], row["name"]): row["count"] for row in store.read(queries.alert_counts)}
     assert counted["received", "warning"] == alerts
     possible = counted.get((POSSIBLE_DOUBLE, "mine"), 0)
     assert possible == sum(taken_over.values())

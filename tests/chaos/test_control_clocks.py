@@ -18,6 +18,7 @@ from control_chaos import Floor, assert_whole, node_of, plan, wait_for
 
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claim
 
@@ -87,9 +88,9 @@ def test_a_jump_in_the_middle_cuts_nothing_off(clocks: Clocks, jump: float) -> N
     for name, steps in (steps_of | {later: 2}).items():
         assert o9_testing.path_of(floor.store, name) == STRAIGHT
         assert_whole(floor.store, name, steps)
-        assert floor.store.holding(name).deaths == 0
+        assert floor.store.read(queries.holding, name).deaths == 0
         assert floor.state(name).execution_time >= 0
-        assert is_off(floor.store.transitions(name)[-1]["at"], jump), "its clock did not jump"
+        assert is_off(floor.store.read(queries.transitions, name)[-1]["at"], jump), "its clock did not jump"
 
 
 @pytest.mark.long
@@ -100,7 +101,7 @@ def test_a_timeout_is_still_one_when_the_clock_goes_back(clocks: Clocks) -> None
     clocks.jump(-HOUR)
     floor.wait_ended(["out of time"])
     assert floor.state("out of time").status == "timeout"
-    assert is_off(floor.store.transitions("out of time")[-1]["at"], -HOUR), "its clock did not jump"
+    assert is_off(floor.store.read(queries.transitions, "out of time")[-1]["at"], -HOUR), "its clock did not jump"
 
 
 @pytest.mark.long
@@ -114,9 +115,9 @@ def test_prefects_clock_jumps_as_well(clocks: Clocks, jump: float) -> None:
     floor.let_go(name, 4)
     floor.wait_ended([name])
     assert o9_testing.path_of(floor.store, name) == STRAIGHT
-    assert floor.store.holding(name).deaths == 0
+    assert floor.store.read(queries.holding, name).deaths == 0
     assert_whole(floor.store, name, 4)
-    states = [row for row in floor.store.prefect_states(name) if row["run_kind"] == "flow"]
+    states = [row for row in floor.store.read(queries.prefect_states, name) if row["run_kind"] == "flow"]
     by_name = {row["state_name"]: row["at"] for row in states}
     assert is_off(by_name["Running"], 0.0)
     assert is_off(by_name["Completed"], jump), "Prefect's clock did not jump"
@@ -147,17 +148,17 @@ def test_leases_do_not_care(tmp_path: Path, jump: float) -> None:
         floor.release(ghost)
         while swept_by != {node_of(wrong), node_of(right)}:
             swept_by.add(swept_from_a_ghost(floor, ghost))
-        assert {name: store.holding(name).lease_node for name in "ab"} == {
+        assert {name: store.read(queries.holding, name).lease_node for name in "ab"} == {
             "a": node_of(wrong), "b": node_of(right),
         }, "it was taken from a node that lived"  # fmt: skip
-        assert is_off(store.transitions("a")[-1]["at"], jump), "its clock was right"
+        assert is_off(store.read(queries.transitions, "a")[-1]["at"], jump), "its clock was right"
         floor.kill(wrong)
         floor.let_all_go()
         floor.wait_ended()
         for name in "ab":
             assert_whole(store, name, 3)
             assert floor.state(name).status == "completed"
-        assert store.holding("b").deaths == 0
+        assert store.read(queries.holding, "b").deaths == 0
         floor.stop(right)
 
 
@@ -169,7 +170,7 @@ def swept_from_a_ghost(floor: Floor, optimization_id: str) -> str:
         floor.store.write(Transition(optimization_id, status, Cause.HOOK, node="ghost", fence=claimed.fence))
     floor.let_leases_run_out("ghost")
     wait_for(lambda: floor.state(optimization_id).status == "created", what="a sweep")
-    return str(floor.store.transitions(optimization_id)[-1]["node"])
+    return str(floor.store.read(queries.transitions, optimization_id)[-1]["node"])
 
 
 def test_the_queue_goes_by_the_clock_of_whoever_queued_it(tmp_path: Path) -> None:

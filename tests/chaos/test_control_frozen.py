@@ -16,6 +16,7 @@ import pytest
 from control_chaos import Floor, assert_whole, node_of, plan, wait_for
 
 from o9.mirror.interpretation import REPLACED
+from o9.store import queries
 
 pytestmark = pytest.mark.slow
 STEPS = 4
@@ -27,11 +28,11 @@ def record(floor: Floor, name: str) -> dict[str, Any]:
     state = floor.state(name)
     return {
         "trials": floor.ledger(name),
-        "metrics": floor.store.metrics(name),
-        "checkpoint": floor.store.checkpoint(name),
-        "transitions": [tuple(row.values()) for row in floor.store.transitions(name)],
+        "metrics": floor.store.read(queries.metrics, name),
+        "checkpoint": floor.store.read(queries.checkpoint, name),
+        "transitions": [tuple(row.values()) for row in floor.store.read(queries.transitions, name)],
         "state": (state.status, state.completed_steps, state.results, state.issues, state.optimized_parameters),
-        "holding": floor.store.holding(name),
+        "holding": floor.store.read(queries.holding, name),
     }
 
 
@@ -69,22 +70,26 @@ def test_the_old_attempt_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
         for name in NAMES:
             assert_whole(store, name, STEPS)
             assert floor.ledger(name) == floor.undisturbed(name)
-            since = store.transitions(name)[len(before[name]["transitions"]) :]
+            since = store.read(queries.transitions, name)[len(before[name]["transitions"]) :]
             assert [row["to_status"] for row in since] == ["completed"]
             # Any node may be the first to hear from Prefect that it has completed.
             assert since[0]["node"] == node_of(other) or since[0]["cause"] in ("event", "reconciler")
-            assert {trial.attempt for trial in store.trials(name)} == {1, 2}
+            assert {trial.attempt for trial in store.read(queries.trials, name)} == {1, 2}
 
         # It lives on, runs what comes next, and ends in good order.
         floor.stop(other)
         floor.submit(plan("next", "quick", 1))
         floor.wait_ended(["next"])
-        assert store.transitions("next")[-1]["node"] == node_of(sleeper)
+        assert store.read(queries.transitions, "next")[-1]["node"] == node_of(sleeper)
         floor.stop(sleeper)
-        assert store.nodes() == []
+        assert store.read(queries.nodes) == []
 
 
 def end_of_first_attempt(floor: Floor, name: str) -> str:
     """Under which name the record has the last state of the first attempt's flow run."""
-    rows = [row for row in floor.store.prefect_states(name) if row["run_kind"] == "flow" and row["attempt"] == 1]
+    rows = [
+        row
+        for row in floor.store.read(queries.prefect_states, name)
+        if row["run_kind"] == "flow" and row["attempt"] == 1
+    ]
     return str(rows[-1]["state_name"])

@@ -27,6 +27,8 @@ from control_chaos import (
 )
 from o9_testing import ledger, path_of
 
+from o9.store import queries
+
 LIMIT, STEPS = 3, 7
 SAMPLERS = ("tpe", "random")
 # Sampler, priority, and how long it has waited when it is submitted: a level is worth ten minutes.
@@ -104,7 +106,7 @@ def at_work(floor: Floor, workers: list[zygote.Process]) -> tuple[zygote.Process
     by_node = {node_of(worker): worker for worker in workers}
     for name, state in floor.states().items():
         if name.startswith("hit") and 2 <= state.completed_steps <= STEPS - 3:
-            holding = floor.store.holding(name)
+            holding = floor.store.read(queries.holding, name)
             assert holding is not None
             if holding.lease_node in by_node:
                 return by_node[holding.lease_node], name
@@ -120,10 +122,10 @@ def assert_record(floor: PostgresFloor, killed: str, before: list[tuple[Any, ...
         assert_whole(floor.store, f"hit-{number}", 2 * STEPS)
         assert ledger(floor.store, f"hit-{number}") == calm[sampler], f"hit-{number}: not the undisturbed one's"
     assert ledger(floor.store, killed)[: len(before)] == before
-    holding = floor.store.holding(killed)
+    holding = floor.store.read(queries.holding, killed)
     assert holding is not None
     assert (holding.deaths, holding.attempt) == (1, 2)
     assert (assert_leases(floor, LIMIT), most_at_work(floor)) == (LIMIT, LIMIT), "the limit was never reached"
     assert assert_order(floor) > len(SAMPLERS) + len(PLANS)
-    assert floor.store.nodes() == []
+    assert floor.store.read(queries.nodes) == []
     assert floor.store.check() == []

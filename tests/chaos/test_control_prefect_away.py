@@ -24,6 +24,7 @@ from prefect.client.orchestration import PrefectClient
 
 from o9.lifecycle.control import control_of
 from o9.mirror.reconciler import Report, reconcile
+from o9.store import queries
 from o9.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -74,7 +75,7 @@ def test_the_record_agrees_with_prefect_after_its_server_was_killed(
         print(report)
         assert (report.errors, report.missing) == (0, [])
         assert recorded_of(floor.store, names) == histories
-        assert floor.store.open_runs() == [], "a run of what has ended is still open"
+        assert floor.store.read(queries.open_runs) == [], "a run of what has ended is still open"
         floor.stop(worker)
 
 
@@ -93,7 +94,7 @@ def recorded_of(store: Store, names: list[str]) -> Histories:
     """By flow run of the lifecycle, the states that the record has."""
     runs: Histories = {}
     for name in names:
-        for row in store.prefect_states(name):
+        for row in store.read(queries.prefect_states, name):
             if row["run_kind"] == "flow":
                 runs.setdefault(row["run_id"], []).append((row["state_id"], row["state_type"], row["state_name"]))
     return {run: sorted(states) for run, states in runs.items()}

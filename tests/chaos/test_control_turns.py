@@ -10,6 +10,8 @@ import o9_testing
 import pytest
 from control_chaos import assert_whole, plan, wait_for
 
+from o9.store import queries
+
 pytestmark = pytest.mark.slow
 STRAIGHT = ["created", "initializing", "running", "completed"]
 
@@ -33,8 +35,8 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
         floor.submit(plan("second", "quick", 3), hold=True)
         with control_chaos.Watcher(floor) as watcher:
             flow = floor.flow("second")
-            wait_for(lambda: store.holding("second").parked_run_id)
-            wait_for(lambda: "Running" in [row["state_name"] for row in store.prefect_states("second")])
+            wait_for(lambda: store.read(queries.holding, "second").parked_run_id)
+            wait_for(lambda: "Running" in [row["state_name"] for row in store.read(queries.prefect_states, "second")])
             assert flow.poll() is None, floor.log()
             assert floor.state("second").status == "created"
             if dies:
@@ -47,7 +49,8 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
         control_chaos.assert_leases(floor, 1)
         if not dies:
             assert "Completed" in flow.communicate(timeout=60)[0]
-            assert {row["run_id"] for row in store.prefect_states("second") if row["run_kind"] == "flow"} == {
-                store.holding("second").prefect_run_id
+            states = store.read(queries.prefect_states, "second")
+            assert {row["run_id"] for row in states if row["run_kind"] == "flow"} == {
+                store.read(queries.holding, "second").prefect_run_id
             }, "another run than the one that waited"  # fmt: skip
         floor.stop(worker)

@@ -14,6 +14,8 @@ import o9_testing
 import pytest
 from control_chaos import KINDS, assert_whole, evaluations_of, has_ended, kill_alive, plan_of, wait_for
 
+from o9.store import queries
+
 pytestmark = pytest.mark.slow
 
 
@@ -64,7 +66,7 @@ def test_an_evaluation_that_is_killed_is_made_once_more(tmp_path: Path) -> None:
         for name in names:
             assert_whole(floor.store, name)
             assert floor.ledger(name) == floor.undisturbed(name)
-            holding = floor.store.holding(name)
+            holding = floor.store.read(queries.holding, name)
             assert holding is not None
             assert (holding.deaths, holding.attempt) == (0, 1)
         floor.stop(worker)

@@ -24,6 +24,7 @@ from contract_steps import assert_counts_are_true, new, trial
 
 from o9.model.settings import Settings
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.core.engine import CHECKPOINT_PAGES
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.transitions import Cause, Create, Transition
@@ -92,28 +93,28 @@ def acknowledgements(said: Path) -> list[dict[str, Any]]:
 
 def assert_all_is_there(store: Store, acknowledged: list[dict[str, Any]]) -> None:
     for key, acks in itertools.groupby(sorted(acknowledged, key=lambda ack: ack["id"]), lambda ack: ack["id"]):
-        statuses = [row["to_status"] for row in store.transitions(key)]
-        values = {t.number: t.value for t in store.trials(key)}
+        statuses = [row["to_status"] for row in store.read(queries.transitions, key)]
+        values = {t.number: t.value for t in store.read(queries.trials, key)}
         for ack in acks:
             if "to" in ack:
                 assert ack["to"] in statuses, ack
             else:
                 assert values.get(ack["step"]) == ack["step"], ack
-                assert store.checkpoint(key, ack["step"]) == {"done": ack["step"] + 1}, ack
+                assert store.read(queries.checkpoint, key, ack["step"]) == {"done": ack["step"] + 1}, ack
 
 
 def assert_nothing_is_half(store: Store) -> None:
     assert_counts_are_true(store)
-    for state in store.list(limit=1000).items:
+    for state in store.read(queries.page, limit=1000).items:
         key, done = state.optimization_id, state.completed_steps
-        assert [t.step for t in store.trials(key)] == list(range(done))
-        assert [row["step"] for row in store.metrics(key)] == list(range(done))
-        assert store.checkpoint(key, done) is None
+        assert [t.step for t in store.read(queries.trials, key)] == list(range(done))
+        assert [row["step"] for row in store.read(queries.metrics, key)] == list(range(done))
+        assert store.read(queries.checkpoint, key, done) is None
         for number in range(done):
-            whole = store.trial(key, number)
+            whole = store.read(queries.trial, key, number)
             assert whole is not None
             assert whole.returns == RETURNS
-        chain = [row["to_status"] for row in store.transitions(key)]
+        chain = [row["to_status"] for row in store.read(queries.transitions, key)]
         assert chain == ["created", "initializing", "running", "completed"][: len(chain)]
         assert chain[-1] == state.status.value
 

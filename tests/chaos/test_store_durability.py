@@ -26,6 +26,7 @@ from contract_steps import assert_counts_are_true, at_work, new, put, status_of,
 
 from o9.model.errors import OptimizationStoreError
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.core.unit import UnitOfWork
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.transitions import Cause, Create, Transition
@@ -68,8 +69,8 @@ def test_kill_9_takes_nothing_that_was_acknowledged(
 def resumed(store_url: str) -> list[str]:
     """What a writer went on with where a killed one had stopped."""
     with Store(store_url) as store:
-        ids = [state.optimization_id for state in store.list(limit=1000).items]
-        return [key for key in ids if len({t.attempt for t in store.trials(key)}) > 1]
+        ids = [state.optimization_id for state in store.read(queries.page, limit=1000).items]
+        return [key for key in ids if len({t.attempt for t in store.read(queries.trials, key)}) > 1]
 
 
 def test_processes_share_one_sqlite_file(nursery: Nursery, new_store_url: str, tmp_path: Path) -> None:
@@ -131,14 +132,14 @@ def test_a_lost_connection_is_replaced(postgres_url: str) -> None:
     """The write that meets it goes on over a new one: nothing was written on the old one yet."""
     with Store(postgres_url) as store:
         put(store, "a")
-        assert store.get("a") is not None
+        assert store.read(queries.get, "a") is not None
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE pid <> pg_backend_pid() AND datname = current_database()"
             )
         put(store, "b")
-        assert store.get("b") is not None
+        assert store.read(queries.get, "b") is not None
 
 
 class Nursery:
@@ -203,22 +204,29 @@ def assert_all_is_there(store: Store, acknowledged: list[dict[str, Any]]) -> Non
     for ack in acknowledged:
         key = ack["id"]
         if ack["did"] == "move":
-            assert ack["to"] in [row["to_status"] for row in store.transitions(key)], ack
+            assert ack["to"] in [row["to_status"] for row in store.read(queries.transitions, key)], ack
         else:
-            assert store.checkpoint(key, ack["step"]) == ack["checkpoint"], ack
-            assert [[t.number, t.value] for t in store.trials(key) if t.step == ack["step"]] == ack["trials"], ack
+            assert store.read(queries.checkpoint, key, ack["step"]) == ack["checkpoint"], ack
+            assert [[t.number, t.value] for t in store.read(queries.trials, key) if t.step == ack["step"]] == ack[
+                "trials"
+            ], ack
 
 
 def assert_nothing_is_half(store: Store) -> None:
     assert_counts_are_true(store)
-    for state in store.list(limit=1000).items:
+    for state in store.read(queries.page, limit=1000).items:
         key, steps = state.optimization_id, range(state.completed_steps)
-        assert [t.step for t in store.trials(key)] == [step for step in steps for _ in range(TRIALS_PER_STEP)]
-        assert all((store.checkpoint(key, step) or {})["done"] == step + 1 for step in steps)
-        assert store.checkpoint(key, len(steps)) is None
-        assert [row["step"] for row in store.metrics(key)] == list(steps)
-        assert all((store.trial(key, t.number) or t).returns == (t.value, -0.0) for t in store.trials(key))
-        chain = store.transitions(key)
+        assert [t.step for t in store.read(queries.trials, key)] == [
+            step for step in steps for _ in range(TRIALS_PER_STEP)
+        ]
+        assert all((store.read(queries.checkpoint, key, step) or {})["done"] == step + 1 for step in steps)
+        assert store.read(queries.checkpoint, key, len(steps)) is None
+        assert [row["step"] for row in store.read(queries.metrics, key)] == list(steps)
+        assert all(
+            (store.read(queries.trial, key, t.number) or t).returns == (t.value, -0.0)
+            for t in store.read(queries.trials, key)
+        )
+        chain = store.read(queries.transitions, key)
         assert chain[-1]["to_status"] == state.status.value
         assert all(a["to_status"] == b["from_status"] for a, b in itertools.pairwise(chain))
 
@@ -250,7 +258,7 @@ async def write(store_url: str, node: str, path: str, enough: int) -> None:
             for status in (S.INITIALIZING, S.RUNNING):
                 await store.write_async(Transition(key, status, Cause.HOOK, fence=fence))
                 say(key, "move", to=status.value)
-            state = store.get(key)
+            state = store.read(queries.get, key)
             assert state is not None
             for step in range(state.completed_steps, STEPS):
                 numbers = range(step * TRIALS_PER_STEP, (step + 1) * TRIALS_PER_STEP)

@@ -14,6 +14,7 @@ from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Output
+from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, NewAlert, RaiseAlerts
 from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, NewNotice, Suppressed
 from o9.store.alerts.rule_state import KeepStandings
@@ -84,7 +85,9 @@ def tell(store: Store) -> None:
     assert fence is not None
     told = [NewNotice("g", number, "default", "firing", "new", at, labels, ["fires"], [], ["log"]) for number in (1, 2)]
     suppressed = [Suppressed("over", "default", "silenced", "s1", at)]
-    store.write(CommitDecisions("alerts", fence, store.last_change(), {"g": (at, '{"n":2}')}, {}, told, suppressed))
+    store.write(
+        CommitDecisions("alerts", fence, store.read(queries.last_change), {"g": (at, '{"n":2}')}, {}, told, suppressed)
+    )
     store.write(BeginTry("log", "node-1", 600.0))
     store.write(EndTry(1, 1, "node-1"))
     store.write(ReleaseLeadership("alerts", fence))

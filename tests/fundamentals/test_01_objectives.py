@@ -12,6 +12,7 @@ from datetime import datetime
 
 from o9_testing import ended, new
 
+from o9.store import queries
 from OptimizationStateAggregator import (
     Evaluation,
     OptimizationPriority,
@@ -108,7 +109,7 @@ async def test_an_evaluation_with_returns() -> None:
         optimization_id = await aggregator.submit_optimization(new(objective="carry", total_steps=2))
         await ended(aggregator, optimization_id)
 
-        first = aggregator.store.trial(optimization_id, 0)
+        first = aggregator.store.read(queries.trial, optimization_id, 0)
         assert first is not None
         assert first.returns is not None
         assert sum(first.returns) == first.value
@@ -149,7 +150,7 @@ async def test_reading_the_trials() -> None:
     async with OptimizationStateAggregator() as aggregator:
         optimization_id = await aggregator.submit_optimization(new(objective="fragile", sampler="grid"))
         state = await ended(aggregator, optimization_id)
-        trials = aggregator.store.trials(optimization_id)
+        trials = aggregator.store.read(queries.trials, optimization_id)
 
     assert [trial.number for trial in trials] == [0, 1, 2, 3, 4, 5]
     [failed] = [trial for trial in trials if trial.value is None]

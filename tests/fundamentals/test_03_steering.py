@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 
+from o9.store import queries
 from o9.store.store import Store
 from OptimizationStateAggregator import (
     OptimizationStateAggregator,
@@ -44,7 +45,7 @@ async def test_pause_and_resume() -> None:
         assert await aggregator.pause_optimization("paused")
         state = await reached(aggregator, "paused", "paused")
         assert 2 <= state.completed_steps < 10
-        assert len(aggregator.store.trials("paused")) == state.completed_steps
+        assert len(aggregator.store.read(queries.trials, "paused")) == state.completed_steps
 
         assert await aggregator.resume_optimization("paused")
         state = await ended(aggregator, "paused")
@@ -90,7 +91,7 @@ async def test_the_record_outlives_the_aggregator(tmp_path: Path) -> None:
         await ended(aggregator, "kept")
 
     with Store(path) as store:
-        state = store.get("kept")
+        state = store.read(queries.get, "kept")
         assert state is not None
         assert state.status is OptimizationStatus.COMPLETED
         assert path_of(store, "kept") == ["created", "initializing", "running", "completed"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from o9_testing import LINE, ended, ledger, new, path_of, reached, until
 
+from o9.store import queries
 from OptimizationStateAggregator import (
     OptimizationConflictError,
     OptimizationError,
@@ -311,16 +312,16 @@ async def test_two_in_one_process_share_a_store_and_its_limit(open_aggregator: O
     moves = sorted(
         (row["at"], {"initializing": 1, "completed": -1}.get(row["to_status"], 0))
         for name in names
-        for row in one.store.transitions(name)
+        for row in one.store.read(queries.transitions, name)
     )
     at_once = most = 0
     for _, change in moves:
         at_once += change
         most = max(most, at_once)
     assert most == 2
-    assert {row["node"] for name in names for row in one.store.transitions(name) if row["cause"] == "claim"} == {
-        node["node_id"] for node in one.store.nodes()
-    }, "both took part"
+    assert {
+        row["node"] for name in names for row in one.store.read(queries.transitions, name) if row["cause"] == "claim"
+    } == {node["node_id"] for node in one.store.read(queries.nodes)}, "both took part"
 
 
 async def test_a_cancel_reaches_the_other_aggregator(

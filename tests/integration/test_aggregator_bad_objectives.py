@@ -12,6 +12,7 @@ import pytest
 from child_objectives import misbehave, spin
 from o9_testing import LINE, ended, new, reached, shell_command, until
 
+from o9.store import queries
 from o9.store.optimizations.transitions import Create
 from o9.store.store import Store
 from OptimizationStateAggregator import (
@@ -89,7 +90,7 @@ async def test_each_bad_answer_fails_its_own_trial_only(aggregator: Optimization
     space = {"how": {"type": "categorical", "choices": [*SAYS, "print", "well"]}}
     await aggregator.submit_optimization(new("a", objective="misbehaves", search_space=space, sampler="grid"))
     state = await ended(aggregator, "a")
-    trials = {trial.parameters["how"]: trial for trial in aggregator.store.trials("a")}
+    trials = {trial.parameters["how"]: trial for trial in aggregator.store.read(queries.trials, "a")}
     assert set(trials) == {*SAYS, "print", "well"}
     for how, says in SAYS.items():
         assert trials[how].state.value == "failed"
@@ -122,7 +123,7 @@ async def test_what_hangs_is_cut_off_when_its_time_is_up(aggregator: Optimizatio
     assert state.status is OptimizationStatus.TIMEOUT
     assert "timeout_seconds" in state.issues[0]
     assert state.execution_time < 10
-    assert [trial.state.value for trial in aggregator.store.trials("a")] == ["cancelled", "cancelled"]
+    assert [trial.state.value for trial in aggregator.store.read(queries.trials, "a")] == ["cancelled", "cancelled"]
     if kind == "sync":
         busy = [
             child for child in psutil.Process().children(recursive=True) if "worker.py" in " ".join(child.cmdline())

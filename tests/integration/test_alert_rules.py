@@ -33,6 +33,7 @@ from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
+from o9.store import queries
 from o9.store.alerts.rule_state import KeepStandings
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.health_reports import KeepReport
@@ -90,7 +91,7 @@ async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Wat
 
 def told(store: Store) -> list[tuple[str, str, bool]]:
     """Each episode: its rule, of what, whether it is over; in the order of these."""
-    rows = [row for row in store.alerts.page(limit=1000) if row["episode"] == row["alert_id"]]
+    rows = [row for row in store.read(queries.alerts, limit=1000) if row["episode"] == row["alert_id"]]
     return sorted(
         (row["metadata"]["rule"], row["optimization_id"] or _subject(row), row["resolved_at"] is not None)
         for row in rows
@@ -116,7 +117,7 @@ def complete(store: Store, name: str, /, value: float = 1.0, failed: int = 0, **
 def commit(store: Store, name: str, claimed: Claimed, value: float = 1.0, failed: int = 0) -> None:
     bad = [trial(1 + n, state=TrialState.FAILED, value=None, error="x") for n in range(failed)]
     improvement = 0.0
-    state = store.get(name)
+    state = store.read(queries.get, name)
     if state is not None and state.baseline_performance:
         improvement = (value - state.baseline_performance) / state.baseline_performance
     best = {"x": 1}
@@ -141,10 +142,10 @@ async def test_what_ends_badly_is_told_once_and_what_ended_before_is_not(
     for _ in range(3):
         await judge.look()
     assert told(store) == [("failed", "a", False), ("timed_out", "slow", False)]
-    (row,) = store.alerts.page(optimization_id="a")
+    (row,) = store.read(queries.alerts, optimization_id="a")
     assert row["message"] == "name has failed: ValueError: no data"
     assert row["metadata"]["labels"] == {"type": "parameter_tuning", "strategy": "default", "error": "ValueError"}
-    assert row["at"] == store.transitions("a")[-1]["at"]
+    assert row["at"] == store.read(queries.transitions, "a")[-1]["at"]
     clock.now += HOUR + timedelta(seconds=1)
     await judge.look()
     assert [over for *_, over in told(store)] == [True, True]
@@ -256,7 +257,7 @@ async def test_a_restart_neither_repeats_nor_loses(store: Store, watch: Watch, c
     clock.now += HOUR
     await watch(rules)
     assert [over for *_, over in told(store)] == [True, True, True]
-    assert store.alerts.rule_standings() == {}
+    assert store.read(queries.rule_standings) == {}
 
 
 @pytest.mark.parametrize("fails_at", [0, 1])
@@ -291,7 +292,7 @@ async def test_a_judge_that_dies_between_telling_and_writing_down(
     await judge.look()
     await watch()
     assert told(store) == [("failed", "a", False), ("failed", "b", False)]
-    assert [row["notifications"] for row in store.alerts.page()] == [1, 1]
+    assert [row["notifications"] for row in store.read(queries.alerts)] == [1, 1]
 
 
 async def test_one_node_judges_and_another_takes_over_when_it_stops(
@@ -313,14 +314,14 @@ async def test_one_node_judges_and_another_takes_over_when_it_stops(
 
 async def test_what_an_old_judge_believes_is_not_written(store: Store, watch: Watch) -> None:
     judge = await watch(node="first")
-    held = store.alerts.leader(RULES)
+    held = store.read(queries.leader, RULES)
     assert held is not None
     assert store.write(AcquireLeadership(RULES, "second", 600.0, ("first",))) == held["fence"] + 1
     with pytest.raises(StaleAttemptError):
         store.write(KeepStandings(RULES, held["fence"], {("a", "b"): "{}"}))
     fail(store, "a")
     await judge.look()
-    assert store.alerts.rule_standings() == {}
+    assert store.read(queries.rule_standings) == {}
 
 
 @pytest.mark.parametrize("database", ["store_url", "postgres_url"])
@@ -331,15 +332,15 @@ def test_standings_read_back(database: str, request: pytest.FixtureRequest) -> N
         kept: dict[tuple[str, str], str | None] = {("慢", "a\x00"): "1", ("r", "b"): "2", ("r", "c"): "3"}
         store.write(KeepStandings(RULES, fence, kept, {"transition": 2**40}))
         store.write(KeepStandings(RULES, fence, {("r", "b"): None, ("r", "c"): "4"}, {"transition": 2**40 + 1}))
-        assert sorted(store.alerts.rule_standings().values()) == ["1", "4"]
-        assert store.alerts.read_up_to() == {"transition": 2**40 + 1}
+        assert sorted(store.read(queries.rule_standings).values()) == ["1", "4"]
+        assert store.read(queries.rule_positions) == {"transition": 2**40 + 1}
 
 
 # Health, house and statistics
 
 
 def report(store: Store, name: str, checks: list[dict[str, Any]], validity: str = "healthy") -> None:
-    state = store.get(name)
+    state = store.read(queries.get, name)
     assert state is not None
     fields = {f"{part}_{what}": value for part in ("validity", "completeness", "security", "performance")
               for what, value in (("status", "healthy"), ("score", 1.0))}  # fmt: skip
@@ -359,7 +360,7 @@ async def test_a_result_that_was_lost_or_void_is_told_once_by_its_grade(
     keep_verdict(store, "a", verdict(grade))
     await judge.look()
     assert told(store) == [(rule, "a", False)]
-    assert f"the headline of {grade.value}" in store.alerts.page()[0]["message"]
+    assert f"the headline of {grade.value}" in store.read(queries.alerts)[0]["message"]
     keep_verdict(store, "a", verdict(Grade.CONFIRMED))
     await judge.look()
     assert told(store) == [(rule, "a", True)]
@@ -368,7 +369,7 @@ async def test_a_result_that_was_lost_or_void_is_told_once_by_its_grade(
 async def test_a_rule_may_ask_for_the_grade_and_the_forecast(store: Store) -> None:
     complete(store, "a")
     keep_verdict(store, "a", verdict(Grade.UNPROVEN))
-    (row,) = store.health_reports_since(0)
+    (row,) = store.read(queries.health_reports_since, 0)
     facts = report_facts(store, row)
     assert facts is not None
     grades = {name: value for name, value in facts.figures.items() if name.startswith("verdict_")}
@@ -391,7 +392,7 @@ async def test_what_reports_say_holds_until_the_next_one(store: Store, watch: Wa
     report(store, "a", [luck, unknown], "critical")
     await judge.look()
     assert told(store) == [("validity_critical", "a", False)]
-    assert store.alerts.page()[0]["message"] == "its result is not to be trusted: luck is enough"
+    assert store.read(queries.alerts)[0]["message"] == "its result is not to be trusted: luck is enough"
     report(store, "a", [luck, ahead, risk], "critical")
     await judge.look()
     assert told(store) == [
@@ -441,13 +442,13 @@ async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock
     put(store, "waits")
     clock.now += HOUR - timedelta(seconds=1)
     await judge.look()
-    assert store.alerts.rule_standings() == {}
+    assert store.read(queries.rule_standings) == {}
     clock.now += timedelta(seconds=2)
     await judge.look()
     clock.now += timedelta(minutes=5)
     await judge.look()
     assert told(store) == [("queue_too_long", "", False)]
-    assert store.alerts.page()[0]["message"] == "1 optimizations wait for a slot, the first of them for 65 min"
+    assert store.read(queries.alerts)[0]["message"] == "1 optimizations wait for a slot, the first of them for 65 min"
 
 
 async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None:
@@ -595,7 +596,7 @@ async def test_a_night_without_a_source_of_data_is_one_message(
     assert (done["notices"], done["sent"]) == (1, 3)
     for entry in await judge._alerts.get_notification_history():
         assert (entry["firing_count"], entry["labels"]) == (20, {"level": "error", "title": "Optimization failed"})
-    assert {row["metadata"]["labels"]["error"] for row in store.alerts.page()} == {"ConnectionError"}
+    assert {row["metadata"]["labels"]["error"] for row in store.read(queries.alerts)} == {"ConnectionError"}
 
 
 async def test_a_failing_optimization_is_one_alert_and_one_line_in_the_log(

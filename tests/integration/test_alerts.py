@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from o9.model.states import AlertLevel
 from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
 from o9.monitor.monitor import alert_of
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
@@ -175,7 +177,7 @@ async def test_that_time_has_passed_mends_nothing_and_nobody_is_told_so(make: Ma
         await system.send_alert(alert(name, title=name))
     await async_wait_until(lambda: len(told) == 2)
     await system.resolve_alert("lapses", ended_by_rule("failed", Why.EXPIRED))
-    await async_wait_until(system.store.alerts.suppressed)
+    await async_wait_until(partial(system.store.read, queries.suppressed))
     await system.resolve_alert("mended", ended_by_rule("failed", Why.FIXED))
 
     await async_wait_until(lambda: ("mended", True) in told)
@@ -396,7 +398,7 @@ async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(
     first = alert("a", timestamp=START)
 
     def episode() -> tuple[Any, ...]:
-        (found,) = system.store.alerts.open_episodes()
+        (found,) = system.store.read(queries.open_episodes)
         return found.alert_id, found.starts_at[11:16], found.last_notified_at[11:16], found.notifications
 
     await system.send_alert(first)
@@ -416,7 +418,7 @@ async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(
     assert episode() == ("a", "09:25", "09:35", 3)
     assert await system.send_alert(alert("a2", timestamp=START + 9 * minute, message="it fell further")) == "a"
     assert episode() == ("a", "09:25", "09:39", 4)
-    assert system.store.alerts.open_episodes()[0].message == "it fell further"
+    assert system.store.read(queries.open_episodes)[0].message == "it fell further"
     await system.resolve_alert("a")
     with pytest.raises(OptimizationConflictError, match=r"'a' was resolved at .*; a new alert needs an id of its own"):
         await system.send_alert(alert("a"))

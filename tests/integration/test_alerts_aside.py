@@ -16,6 +16,7 @@ from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Route, routes_of
 from o9.alerts.pipeline.silences import Silences
 from o9.cli.commands.alerts.list import with_notifications
+from o9.store import queries
 from o9.store.alerts.episodes import ResolveAlert
 
 SECOND = timedelta(seconds=1)
@@ -92,7 +93,7 @@ def after(world: World, seconds: float) -> list[list[str]]:
 
 def held(world: World) -> dict[str, list[str]]:
     """What `o9 alerts list` says of each: why nobody is told of it."""
-    listed = with_notifications(world.store, world.store.alerts.open_episodes())
+    listed = with_notifications(world.store, world.store.read(queries.open_episodes))
     return {each.episode.alert_id: [row["reason"] for row in each.notifications.held] for each in listed}
 
 
@@ -158,14 +159,14 @@ def test_what_is_over_while_it_is_set_aside_is_done_with(
     after(one, 30)
     poison.strong = False
     assert after(one, 4_000) == []
-    assert [each.alert_id for each in one.store.alerts.open_episodes()] == ["b"]
+    assert [each.alert_id for each in one.store.read(queries.open_episodes)] == ["b"]
     one.store.close()
 
 
 def test_rows_that_cannot_be_read_stop_nobody(one: World, caplog: pytest.LogCaptureFixture) -> None:
     tell(one.store, alert("bad", START, "Drawdown"), alert("a", START, "Stalled"), alert("b", START, "Node down"))
     assert len(after(one, 30)) == 3
-    (of_a,) = [key for key, (_, state) in one.store.alerts.groups().items() if "Stalled" in state]
+    (of_a,) = [key for key, (_, state) in one.store.read(queries.alert_groups).items() if "Stalled" in state]
     with one.store._engine.connect() as connection:
         connection.exec_driver_sql("UPDATE alert SET labels = '{' WHERE alert_id = 'bad'")
         connection.exec_driver_sql("UPDATE alert_group SET state = '{}' WHERE group_key = ?", (of_a,))

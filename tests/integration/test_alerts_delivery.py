@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from bad_server import bad_server
 from contract_alerts import telling
 from contract_outbox import decided, notice
+from sqlalchemy import Connection
 
 from o9.alerts.channels.outcome import Failed, Sent
 from o9.alerts.channels.registry import channel_of
@@ -23,8 +24,10 @@ from o9.alerts.pipeline.notice import Notice
 from o9.alerts.service.delivery import Delivery
 from o9.alerts.service.repository import MAY_BE_DOUBLE, notice_in
 from o9.model.errors import StoreUnavailableError
+from o9.store import queries
 from o9.store.alerts.episodes import RaiseAlerts
 from o9.store.alerts.outbox import CommitDecisions, EndTry
+from o9.store.alerts.queries import Episode
 from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
 
@@ -70,14 +73,14 @@ async def deliver(store: Store) -> AsyncIterator[Callable[..., Delivery]]:
 
 async def until_sent(delivery: Delivery, store: Store, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
-        while any(row["status"] == "pending" for row in store.alerts.notifications()):
+        while any(row["status"] == "pending" for row in store.read(queries.notifications)):
             await delivery.look()
             await asyncio.sleep(0.01)
 
 
 def tries_of(store: Store) -> dict[tuple[str, int], list[str]]:
     """By group and number: how each try ended."""
-    rows = store.alerts.notifications(limit=1000)
+    rows = store.read(queries.notifications, limit=1000)
     return {(row["group_key"], row["number"]): [one["error"] or one["outcome"] for one in row["tries"]] for row in rows}
 
 
@@ -108,8 +111,8 @@ async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
     assert {entry["status"] for entry in tried} == {"sent", "pending"}
     # What may have arrived and was sent again is a possible double, and the next message says so.
     doubles = {name for name, tries in told.items() if any("whether it arrived" in error for error in tries)}
-    assert {row["count"] for row in store.alerts.counts() if row["what"] == "possible_double"} == {3}
-    outcomes = [one["outcome"] for row in store.alerts.notifications() for one in row["tries"]]
+    assert {row["count"] for row in store.read(queries.alert_counts) if row["what"] == "possible_double"} == {3}
+    outcomes = [one["outcome"] for row in store.read(queries.notifications) for one in row["tries"]]
     assert sorted(outcomes) == ["failed"] * 3 + ["possible_double"] * 3 + ["sent"] * 6
     assert {name for name in told if f"{MAY_BE_DOUBLE}{name[0]}{name[1]}" in said} == doubles
 
@@ -123,7 +126,7 @@ async def test_what_is_refused_for_good_is_failed_and_the_next_one_goes(
     assert [number for _, number, _ in channel.sent] == [2]
     assert tries_of(store) == {("g", 1): ["HTTP 401 (given up: the channel refused it for good)"], ("g", 2): ["sent"]}
     assert "log (default): given up: HTTP 401" in caplog.text
-    assert {row["status"] for row in store.alerts.notifications()} == {"sent", "failed"}
+    assert {row["status"] for row in store.read(queries.notifications)} == {"sent", "failed"}
 
 
 async def test_a_channel_that_breaks_its_contract_fails_like_any_other(
@@ -152,7 +155,7 @@ async def test_one_that_hangs_holds_up_itself_alone(
             await asyncio.sleep(0.01)
         await delivery.stop()
     released.set()
-    rows = {row["id"]: row for row in store.alerts.notifications() if row["channel"] == "hangs"}
+    rows = {row["id"]: row for row in store.read(queries.notifications) if row["channel"] == "hangs"}
     cut_off = rows[min(rows)]["tries"][0]
     assert cut_off["error"] == "cut off when its node stopped; whether it arrived is unknown"
     # It is another node's to send, at once.
@@ -212,7 +215,7 @@ async def test_nodes_share_the_work_and_take_over_from_the_dead(
         assert {reason for group, _, reason in living.sent if group == "a"} == {f"{MAY_BE_DOUBLE}it fires"}
         assert {reason for group, _, reason in living.sent if group != "a"} == {"it fires"}
         assert tries_of(store)["a", 1] == ["its node one did not say how it ended", "sent"]
-        counts = {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}
+        counts = {(row["what"], row["name"]): row["count"] for row in store.read(queries.alert_counts)}
         assert counts["possible_double", "log"] == 1
         stuck.set()  # it lived after all
         await one.idle()
@@ -324,7 +327,13 @@ async def test_a_function_hears_only_of_the_news_and_of_all_that_it_missed(
         news.append(list(heard))
         heard.clear()
     assert [sorted(set(each)) for each in news] == [["n0", "n1"], ["n2"], names, ["n1"], ["n0", "n2", "n3"]]
-    assert [row["status"] for row in store.alerts.notifications()][::-1] == ["sent", "failed", "sent", "sent", "sent"]
+    assert [row["status"] for row in store.read(queries.notifications)][::-1] == [
+        "sent",
+        "failed",
+        "sent",
+        "sent",
+        "sent",
+    ]
 
 
 async def test_a_throttle_holds_back_what_is_too_much(store: Store, deliver: Callable[..., Delivery]) -> None:
@@ -338,7 +347,7 @@ async def test_a_throttle_holds_back_what_is_too_much(store: Store, deliver: Cal
     assert wait is not None
     assert 0.0 < wait <= 1.0
     await until_sent(delivery, store)
-    begun = sorted(datetime.fromisoformat(row["tries"][0]["started_at"]) for row in store.alerts.notifications())
+    begun = sorted(datetime.fromisoformat(row["tries"][0]["started_at"]) for row in store.read(queries.notifications))
     assert begun[2] - begun[0] >= timedelta(seconds=1)
 
 
@@ -351,7 +360,7 @@ async def test_a_group_of_thousands_is_told_whole(store: Store, deliver: Callabl
     await until_sent(deliver({"log": FunctionChannel("log", heard.append)}), store, 60.0)
     assert [alert.alert_id for alert in heard] == names
     assert {alert.resolved for alert in heard[:2_000]} == {False}
-    (row,) = store.alerts.notifications()
+    (row,) = store.read(queries.notifications)
     assert (len(row["firing"]), row["firing_count"], row["resolved_count"]) == (10, 2_000, 501)
 
 
@@ -371,8 +380,13 @@ async def test_of_a_large_group_only_what_is_shown_is_read_whole(
     told = [notice(1)._replace(**sides), notice(1, "h")._replace(firing=["pruned", *names]), notice(1, "i")]
     decided(lambda: store, [each._replace(channels=("log", "mine")) for each in told])
     read: list[int] = []
-    episodes = store.alerts.episodes
-    monkeypatch.setattr(store.alerts, "episodes", lambda ids: read.append(len(ids)) or episodes(ids))  # type: ignore[func-returns-value]
+    episodes = queries.episodes
+
+    def counted(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
+        read.append(len(ids))
+        return episodes(connection, ids)
+
+    monkeypatch.setattr(queries, "episodes", counted)
     template = "{% for each in alerts %}{{ each.title }} {{ each.figures.n }} {% endfor %}{{ firing }} {{ level }}"
     configuration = load(f"templates: {{body: '{template}'}}")
     sent: dict[str, dict[str, Any]] = {"log": {}, "mine": {}}

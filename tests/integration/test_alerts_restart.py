@@ -17,6 +17,7 @@ from o9.alerts.pipeline.silences import Silence
 from o9.alerts.service.leader import AT_ONCE
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.errors import StoreUnavailableError
+from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, RaiseAlerts, ResolveAlert
 from o9.store.alerts.outbox import CommitDecisions
 from o9.store.core.column_types import moment
@@ -134,10 +135,10 @@ def test_what_its_source_repeats_ends_when_nobody_tells_of_it(one: World) -> Non
     again()
     one.restart()
     assert after(one, 55) == []
-    assert one.store.alerts.firing() == {"warning": 1}
+    assert one.store.read(queries.firing_alerts) == {"warning": 1}
     one.restart()
     assert after(one, 300) == [("default", "resolved", [], ["a"], "resolved")]
-    row = one.store.alerts.get("a")
+    row = one.store.read(queries.alert, "a")
     assert row is not None
     assert (row["resolved_at"], row["resolved_by"]) == (moment(START + 110 * SECOND), "o9:not_repeated")
     again()  # it was only away
@@ -177,7 +178,7 @@ def test_another_configuration_takes_over_what_is_open(one: World, tmp_path: Pat
     after(one, 60)
     one.restart()
     assert after(one, 3600) == []
-    assert len(one.store.alerts.groups()) == 1
+    assert len(one.store.read(queries.alert_groups)) == 1
 
 
 @pytest.mark.slow
@@ -253,4 +254,4 @@ def test_a_leader_that_has_to_go_ends_its_tick_undecided(one: World, monkeypatch
     one.leader.leave()
     one.restart()
     assert len(after(one, 31)) == 1
-    assert one.store.alerts.notifications()[0]["firing_count"] == 3 * AT_ONCE
+    assert one.store.read(queries.notifications)[0]["firing_count"] == 3 * AT_ONCE

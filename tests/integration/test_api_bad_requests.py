@@ -25,6 +25,7 @@ from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationType
 from o9.model.validation import METADATA as KEYS
+from o9.store import queries
 from o9.store.queue.claims import Heartbeat
 from o9.store.store import Store
 
@@ -275,7 +276,7 @@ def filled(store: Store, api: Requests) -> list[str]:
     kinds = {"optimization_type": OptimizationType.RISK_OPTIMIZATION, "priority": OptimizationPriority.HIGH}
     create(store, "Risk_1", name="Größe 100%", **kinds)
     create(store, "risk-2", metadata={"objective": "branin", "strategy": "desk:mine"}, **kinds)
-    return [state.optimization_id for state in store.list().items]
+    return [state.optimization_id for state in store.read(queries.page).items]
 
 
 @pytest.mark.usefixtures("filled")

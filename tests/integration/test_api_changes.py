@@ -13,12 +13,14 @@ from command_line import create, work
 from contract_alerts import telling
 from contract_pruning import assert_counts_of_what_is_there
 from contract_steps import assert_counts_are_true
+from sqlalchemy import Connection
 from store_backend import Requests
 
 from o9.api import changes
 from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.submission import new_optimization, submit
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store import queries
 from o9.store.alerts.episodes import RaiseAlerts
 from o9.store.optimizations.commit_step import Amend
 from o9.store.optimizations.intents import SetIntent
@@ -61,17 +63,20 @@ def test_before_its_first_attempt_all_may_change(api: Requests, store: Store) ->
     assert answer["data"]["priority"] == 4
     assert answer["data"]["metadata"]["sampler"] == "random"
     assert isinstance(answer["data"]["metadata"]["seed"], int)  # drawn, as at a submission
-    assert store.get("a").to_dict() == answer["data"]
-    assert store.holding("a").max_attempts == 9
+    assert store.read(queries.get, "a").to_dict() == answer["data"]
+    assert store.read(queries.holding, "a").max_attempts == 9
     assert_counts_are_true(store)
-    assert store.priorities() == [{"priority": 4, "count": 1}]
+    assert store.read(queries.priorities) == [{"priority": 4, "count": 1}]
     # It is queued where its new priority puts it, and read as what it is now.
     create(store, "b", priority=OptimizationPriority.HIGH)
     claimed = store.write(Claim("node-1", 1, 30.0))
     assert claimed is not None
     assert claimed.optimization_id == "a"
     assert [
-        state.optimization_id for state in store.list(optimization_type=OptimizationType.RISK_OPTIMIZATION).items
+        state.optimization_id
+        for state in store.read(
+            queries.page, queries.Filter(optimization_type=OptimizationType.RISK_OPTIMIZATION)
+        ).items
     ] == ["a"]
 
 
@@ -81,9 +86,9 @@ def test_what_was_read_may_be_sent_back_and_changes_nothing(api: Requests, store
     create(store, "waiting")
     for name in ("done", "waiting"):
         read = api.send(f"/optimizations/{name}")[1]["data"]
-        version = store.holding(name).version
+        version = store.read(queries.holding, name).version
         assert put(api, name, read)[0] == 200
-        assert store.holding(name).version == version
+        assert store.read(queries.holding, name).version == version
 
 
 def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests, store: Store) -> None:
@@ -110,20 +115,20 @@ def test_what_another_has_changed_meanwhile_is_not_lost(
 ) -> None:
     create(store, "a", metadata={"objective": "branin", "seed": 1})
     meanwhile = [Amend("a", {"metadata": {"objective": "branin", "seed": 1, "notes": "of another"}})]
-    read = store.policies
+    read = queries.policies
 
-    def policies() -> Any:  # which are read between the state and the change
+    def policies(connection: Connection) -> Any:  # which are read between the state and the change
         if meanwhile:
             store.write(meanwhile.pop())
-        return read()
+        return read(connection)
 
-    monkeypatch.setattr(store, "policies", policies)
+    monkeypatch.setattr(queries, "policies", policies)
     answer = put(api, "a", {"total_steps": 7})[1]["data"]
     assert (answer["total_steps"], answer["metadata"]["notes"]) == (7, "of another")
     meanwhile.append(Amend("a", {"description": "of another"}))
-    tag = {"If-Match": f'"{store.holding("a").version}"'}
+    tag = {"If-Match": f'"{store.read(queries.holding, "a").version}"'}
     assert api.send("/optimizations/a", "PUT", body=b'{"total_steps": 9}', headers=tag)[0] == 409
-    assert (store.get("a").total_steps, store.get("a").description) == (7, "of another")
+    assert (store.read(queries.get, "a").total_steps, store.read(queries.get, "a").description) == (7, "of another")
 
 
 def test_true_is_another_value_than_one(api: Requests, store: Store) -> None:
@@ -174,10 +179,10 @@ def test_what_may_not_change_is_named_and_nothing_changes(
     work(store, "done", 1, "completed")
     work(store, "running", 1)
     store.write(Claim("node-1", 100, 30.0, "claimed"))
-    before = store.get(name).to_dict() | {"execution_time": 0}
+    before = store.read(queries.get, name).to_dict() | {"execution_time": 0}
     answered, answer = put(api, name, fields)
     assert (answered, field in answer["error"]) == (code, True), answer
-    assert store.get(name).to_dict() | {"execution_time": 0} == before
+    assert store.read(queries.get, name).to_dict() | {"execution_time": 0} == before
 
 
 def test_what_rests_or_has_ended_keeps_what_its_trials_depend_on(api: Requests, store: Store) -> None:
@@ -202,10 +207,10 @@ def test_limits_and_words_of_the_metadata_may_change_later(api: Requests, store:
     for name, end in (("paused", "paused"), ("done", "completed")):
         create(store, name, metadata={"objective": "branin", "seed": 1, "risk_limits": {"drawdown": 0.2}})
         work(store, name, 1, end)
-    asked = store.get("paused").metadata
+    asked = store.read(queries.get, "paused").metadata
     changed = asked | {"risk_limits": {"drawdown": 0.5}, "tags": ["book"], "notes": "as agreed"}
     assert put(api, "paused", {"metadata": changed})[1]["data"]["metadata"] == changed
-    assert store.get("paused").metadata == changed
+    assert store.read(queries.get, "paused").metadata == changed
     assert put(api, "done", {"metadata": asked | {"tags": ["old"]}})[1]["data"]["metadata"]["tags"] == ["old"]
     for name, metadata, key in (
         ("paused", changed | {"seed": 2}, "metadata.seed"),
@@ -227,17 +232,17 @@ def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> 
         assert api.send(f"/optimizations/{name}", "DELETE")[0] == 200
         assert api.send(f"/optimizations/{name}")[0] == 404
         assert api.send(f"/optimizations/{name}", "DELETE")[0] == 404
-        assert (store.trials(name), store.transitions(name)) == ([], [])
+        assert (store.read(queries.trials, name), store.read(queries.transitions, name)) == ([], [])
     assert api.send("/optimizations")[1]["data"]["items"] == []
     statistics = api.send("/statistics")[1]["data"]
     assert (statistics["total_optimizations"], statistics["pruned_optimizations"]) == (0, 3)
     assert statistics["success_rate"] == pytest.approx(1 / 3)  # what was counted stays counted
     assert_counts_of_what_is_there(store)
     # No reader's cursor is ahead of what comes, and the row that is left is shown to no reader.
-    last = store.last_transition()
-    assert store.transitions_since(0) == []
+    last = store.read(queries.last_transition)
+    assert store.read(queries.transitions_since, 0) == []
     create(store, "waiting")
-    assert [row["id"] > last for row in store.transitions_since(0)] == [True]
+    assert [row["id"] > last for row in store.read(queries.transitions_since, 0)] == [True]
 
 
 def test_deleting_takes_the_placebo_runs_along_and_pruning_leaves_them_out_of_sight(
@@ -251,15 +256,15 @@ def test_deleting_takes_the_placebo_runs_along_and_pruning_leaves_them_out_of_si
             store.write(CreatePlacebo(Create(run), name, number))
         work(store, f"{name}-1", 2, "completed")
     assert api.send("/optimizations/deleted", "DELETE")[0] == 200
-    assert [store.get(f"deleted-{number}") for number in (1, 2)] == [None, None]
+    assert [store.read(queries.get, f"deleted-{number}") for number in (1, 2)] == [None, None]
     assert store.write(PruneOne("pruned", sharpe_ratios_of)) is Because.LONG_AGO
     create(store, "pruned")  # the id is free again, and has no placebo runs
-    assert store.placebos("pruned").run_ids == {}
+    assert store.read(queries.placebos, "pruned").run_ids == {}
     assert [each["optimization_id"] for each in api.send("/optimizations")[1]["data"]["items"]] == ["pruned"]
     for number in (1, 2):
         assert api.send(f"/optimizations/pruned-{number}")[0] == 200
         assert api.send(f"/optimizations/pruned-{number}", "DELETE")[0] == 200
-        assert store.get(f"pruned-{number}") is None
+        assert store.read(queries.get, f"pruned-{number}") is None
 
 
 def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store) -> None:
@@ -268,12 +273,12 @@ def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store)
     create(store, "after", metadata={"objective": "branin", "after": ["awaited"]})
     code, answer = api.send("/optimizations/awaited", "DELETE")
     assert (code, "after" in answer["error"]) == (409, True)
-    assert store.get("awaited").status.value == "created"
+    assert store.read(queries.get, "awaited").status.value == "created"
     store.write(RaiseAlerts([telling("fires", optimization_id="alarm")]))
     for query in ("", "?cancel=true"):
         code, answer = api.send(f"/optimizations/alarm{query}", "DELETE")
         assert (code, "resolve" in answer["error"]) == (409, True)
-    assert store.get("alarm").status.value == "created"
+    assert store.read(queries.get, "alarm").status.value == "created"
     work(store, "run", 1, "completed")
     store.write(RegisterRun("run-1", "run", 1))
 
@@ -290,7 +295,7 @@ def test_what_runs_is_not_deleted_unasked(api: Requests, store: Store) -> None:
     create(store, "running")
     work(store, "running", 1)
     assert api.send("/optimizations/running", "DELETE")[0] == 409
-    assert store.holding("running").intent == Intent.RUN.value
+    assert store.read(queries.holding, "running").intent == Intent.RUN.value
     store.write(SetIntent("running", Intent.CANCEL, "ana"))
     assert api.send("/optimizations/running", "DELETE")[0] == 409
     # Nor what begins while the hooks are asked.
@@ -299,7 +304,7 @@ def test_what_runs_is_not_deleted_unasked(api: Requests, store: Store) -> None:
     hooks.register_lifecycle_hook("before_cancelled", lambda name: store.write(Claim("node-1", 100, 30.0, name)))
     code, answer = api.send("/optimizations/waiting", "DELETE")
     assert (code, "cancel=true" in answer["error"]) == (409, True)
-    assert store.holding("waiting").intent == Intent.RUN.value
+    assert store.read(queries.holding, "waiting").intent == Intent.RUN.value
 
 
 def test_a_delete_that_cannot_wait_any_longer_says_what_it_has_done(
@@ -311,7 +316,7 @@ def test_a_delete_that_cannot_wait_any_longer_says_what_it_has_done(
     store.write(RegisterRun("run-1", "a", 1))
     code, answer = api.send("/optimizations/a", "DELETE")
     assert (code, "cancelled" in answer["error"]) == (409, True)
-    assert store.get("a").status.value == "cancelled"
+    assert store.read(queries.get, "a").status.value == "cancelled"
     store.write(CloseRun("run-1"))
     assert api.send("/optimizations/a", "DELETE")[0] == 200
 
@@ -328,4 +333,4 @@ def test_start_leaves_alone_what_a_node_prepares(api: Requests, store: Store) ->
     api.run(manager.initialize_optimization("b"))
     manager.register_lifecycle_hook("before_running", lambda name: store.write(SetIntent(name, Intent.PAUSE, "ana")))
     assert api.send("/optimizations/b/start", "POST")[0] == 409
-    assert store.get("b").status.value == "paused"
+    assert store.read(queries.get, "b").status.value == "paused"

@@ -15,6 +15,7 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
 
@@ -33,7 +34,7 @@ def store(store_url: str) -> Iterator[Store]:
 def end(store: Store, name: str, status: S) -> datetime:
     at_work(store, name)
     store.write(Transition(name, status, Cause.HOOK))
-    completed_at = store.get(name).completed_at
+    completed_at = store.read(queries.get, name).completed_at
     assert completed_at is not None
     return completed_at
 

@@ -26,6 +26,7 @@ from o9.model.errors import OptimizationHealthError, OptimizationStoreError, Opt
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
@@ -70,8 +71,8 @@ async def test_what_runs_and_what_has_ended_is_checked_and_shown(store: Store) -
     told = await state.result()  # type: ignore[misc]
     assert (told["checked"], told["under_way"], told["ended"], told["failures"]) == (3, 1, 2, {})
     assert sum(told["by_status"].values()) == 3
-    assert store.health_due() == []
-    reports = {row["optimization_id"]: row["report"] for row in store.health_reports()}
+    assert store.read(queries.health_due) == []
+    reports = {row["optimization_id"]: row["report"] for row in store.read(queries.health_reports)}
     assert reports.keys() == {"done-1", "done-2", "runs"}
     found = await artifacts(state)
     assert {(key, artifact.type) for key, artifact in found.items()} == {
@@ -85,8 +86,8 @@ async def test_what_runs_and_what_has_ended_is_checked_and_shown(store: Store) -
     assert "1 are under way, 2 have ended" in found["o9-health-summary"].data
     assert found[None].data == 100.0
     for name in ("done-1", "done-2"):  # their best was evaluated once more, in a child process
-        assert "trial 0 has the same value again" in str(store.repetition(name))
-    assert store.repetition("runs") is None
+        assert "trial 0 has the same value again" in str(store.read(queries.repetition, name))
+    assert store.read(queries.repetition, "runs") is None
     again = await check_health()
     assert (again["under_way"], again["ended"]) == (1, 0)
 
@@ -107,7 +108,7 @@ async def test_a_check_that_fails_is_named_and_the_others_are_made(
     told = await state.result()  # type: ignore[misc]
     assert state.is_completed()
     assert (told["checked"], told["failures"]) == (2, {"done-1": "ArithmeticError: no such luck"})
-    assert store.health_due() == ["done-1"]
+    assert store.read(queries.health_due) == ["done-1"]
     words = (await artifacts(state))["o9-health-summary"].data
     assert "## Could not be checked\n\n- **done-1**: ArithmeticError: no such luck" in words
     broken |= {"runs"}
@@ -123,10 +124,10 @@ async def test_the_flow_judges_by_the_rules_that_its_process_has(store: Store) -
     used.register_health_rule(lambda _, report: report.issues.append("mine"))
     used.set_health_threshold("completeness_threshold", 0.0)
     await check_health()
-    for row in store.health_reports():
+    for row in store.read(queries.health_reports):
         assert row["report"]["issues"][-1] == "mine"
     latest = (await used.recent_report("done-1")).timestamp
-    assert [row["times"] for row in store.health_history("done-1")] == [1]
+    assert [row["times"] for row in store.read(queries.health_history, "done-1")] == [1]
     await check_health(limit=1)
     assert (await used.recent_report("done-1")).timestamp == latest
 
@@ -134,7 +135,7 @@ async def test_the_flow_judges_by_the_rules_that_its_process_has(store: Store) -
 async def test_at_most_so_many_and_the_rest_is_left_for_the_next(store: Store) -> None:
     told = await check_health(limit=1)
     assert (told["under_way"], told["ended"], told["more_due"]) == (1, 1, True)
-    assert store.health_due() == ["done-2"]
+    assert store.read(queries.health_due) == ["done-2"]
     for limit in (0, 1000):
         state = await check_health(limit, return_state=True)
         assert state.is_failed()

@@ -18,6 +18,7 @@ from o9.cli.commands.control import who
 from o9.lifecycle.processes import PROCESS, identity
 from o9.lifecycle.submission import new_optimization
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import Adopt
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.queue.claims import Heartbeat
@@ -36,14 +37,14 @@ def filled(o9: O9Command) -> Path:
 
 def status_of(name: str) -> str:
     with Store("optimization_state.db") as store:
-        state = store.get(name)
+        state = store.read(queries.get, name)
     assert state is not None
     return state.status.value
 
 
 def wishes(name: str) -> list[tuple[str, str]]:
     with Store("optimization_state.db") as store:
-        return [(row["intent"], row["by"]) for row in store.intents(name)]
+        return [(row["intent"], row["by"]) for row in store.read(queries.intents, name)]
 
 
 def test_what_runs_is_asked_and_what_rests_is_moved(o9: O9Command, filled: Path) -> None:

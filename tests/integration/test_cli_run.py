@@ -27,6 +27,7 @@ from o9.health.grades import Grade, Reason, Verdict
 from o9.health.verdict_words import GRADES, forecast_sentence, headline
 from o9.model.dates import iso_dates
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.store import Store
 
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
@@ -131,19 +132,19 @@ def begin(*arguments: str) -> zygote.Process:
 
 def statuses() -> dict[str, str]:
     with Store("optimization_state.db") as store:
-        return {state.optimization_id: state.status.value for state in store.list().items}
+        return {state.optimization_id: state.status.value for state in store.read(queries.page).items}
 
 
 def ledger(name: str) -> list[Trial]:
     with Store("optimization_state.db") as store:
-        return store.trials(name)
+        return store.read(queries.trials, name)
 
 
 def steps_of(name: str) -> int:
     if not Path("optimization_state.db").exists():
         return 0
     with Store("optimization_state.db") as store:
-        state = store.get(name)
+        state = store.read(queries.get, name)
     return state.completed_steps if state else 0
 
 
@@ -168,7 +169,7 @@ def test_run_waits_shows_progress_and_says_what_to_type_next(capsys: pytest.Capt
     assert statuses() == {"one": "completed", "two": "completed", "of-others": "created"}
     assert len(ledger("one")) == 3
     with Store("optimization_state.db") as store:
-        assert store.holding("of-others").attempt == 0, "what others have queued was begun"
+        assert store.read(queries.holding, "of-others").attempt == 0, "what others have queued was begun"
     assert main(["logs", "one"]) == 0
     assert capsys.readouterr().out == "".join(f"trial {number}: said by the objective\n" for number in range(3))
     assert main(["logs", "one", "--trial", "2"]) == 0
@@ -250,17 +251,19 @@ def test_what_hangs_fails_or_cannot_be_does_not_end_like_the_rest() -> None:
     assert {trial.state.value for trial in hung} == {"cancelled"}
     assert [len(ledger(name)) for name in ("cut", "doomed", "impatient")] == [8, 12, 2]
     with Store("optimization_state.db") as store:
-        assert store.get("cut").current_performance == best
-        assert store.get("cut").results["best_value"] == best
+        assert store.read(queries.get, "cut").current_performance == best
+        assert store.read(queries.get, "cut").results["best_value"] == best
         for name in ("doomed", "impatient"):
-            assert "the exchange was closed" in store.get(name).issues[-1]
+            assert "the exchange was closed" in store.read(queries.get, name).issues[-1]
         market = np.random.default_rng(1).normal(0.001, 0.01, 250)
-        assert store.get("market").baseline_performance == pytest.approx(market.mean() / market.std() * 252**0.5)
-        assert store.get("over-0").baseline_performance == 0.0
-        counts = store.trial_counts("half")
+        assert store.read(queries.get, "market").baseline_performance == pytest.approx(
+            market.mean() / market.std() * 252**0.5
+        )
+        assert store.read(queries.get, "over-0").baseline_performance == 0.0
+        counts = store.read(queries.trial_counts, "half")
         assert counts.keys() == {"completed", "infeasible"}
         family = ledger("half")[0].family
-        assert store.family_trials(family, "half").counts == {"completed": counts["completed"]}
+        assert store.read(queries.family_trials, family, "half").counts == {"completed": counts["completed"]}
     shown = o9("show", "half")
     assert f"{counts['infeasible']} infeasible" in shown.stdout
     trials = json.loads(o9("trials", "half", "--json").stdout)
@@ -279,11 +282,13 @@ def test_ctrl_c_pauses_and_resume_goes_on_to_the_same_end(capsys: pytest.Capture
     assert "Traceback" not in err
     assert statuses() == {"a": "paused", "b": "paused"}
     with Store("optimization_state.db") as store:
-        assert [row["by"].startswith("Ctrl-C, ") for row in store.intents("a") if row["intent"] == "pause"] == [True]
+        assert [
+            row["by"].startswith("Ctrl-C, ") for row in store.read(queries.intents, "a") if row["intent"] == "pause"
+        ] == [True]
     resumed = o9("run", "--resume", "a", "b")
     assert resumed.returncode == 0, resumed.stderr
     with Store("optimization_state.db") as store:
-        assert [row["by"] for row in store.intents("a")][-1] == who()
+        assert [row["by"] for row in store.read(queries.intents, "a")][-1] == who()
     trials = ledger("a")
     assert [trial.number for trial in trials] == list(range(40))
     assert {trial.attempt for trial in trials} == {1, 2}
@@ -307,7 +312,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing() -> None:
     before = len(ledger("a"))
     assert before >= 40
     with Store("optimization_state.db") as store:
-        assert store.nodes() == [], "it has not said that it left: others would hear of a lost node"
+        assert store.read(queries.nodes) == [], "it has not said that it left: others would hear of a lost node"
     resumed = begin("run", "--resume", "a")
     o9_wait(lambda: steps_of("a") > before // 40, resumed)
     resumed.send_signal(signal.SIGTERM)  # a service that is stopped: nobody will come to resume what it ran
@@ -475,7 +480,7 @@ def test_metrics_and_dates_are_shown_ranked_and_exported(capsys: pytest.CaptureF
     assert ranked[0]["value"] == turnover
     assert "turnover of desk:measured" in printed("rankings", "turnover")
     with Store("optimization_state.db") as store:
-        kept = store.trial("one", best.number)
+        kept = store.read(queries.trial, "one", best.number)
     assert kept is not None
     assert iso_dates(kept.dates or ())[::59] == ("1990-01-02", "1990-03-26")
     printed("report", "one", "-o", "report.html")

@@ -15,6 +15,7 @@ import zygote
 from command_line import O9, create
 
 from o9.cli.commands.serve import interval
+from o9.store import queries
 from o9.store.store import Store
 
 DESK = """
@@ -89,7 +90,7 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_what_runs_to_the_next(
             assert word in served.out(0)
         wait_until(lambda: served.has_said(0, "completed after", KEPT), 90)
         submit(store, "long", total_steps=400)  # from another process
-        wait_until(lambda: (state := store.get("long")) and state.completed_steps >= 2, 60)
+        wait_until(lambda: (state := store.read(queries.get, "long")) and state.completed_steps >= 2, 60)
         second = served.start()  # beside the first: it runs nothing that the first has just run
         wait_until(lambda: served.has_said(1, "next at ", SELDOM), 60)
         assert not any(f"{name}: completed after" in served.said(1) for name in SELDOM)
@@ -101,8 +102,8 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_what_runs_to_the_next(
         assert {line["level"] for line in served.log(0)} == {"INFO"}
         assert [served.said(0).count(f"{name}: completed after") for name in SELDOM] == [1, 1]
 
-        done = store.get("long").completed_steps
-        wait_until(lambda: (state := store.get("long")) and state.completed_steps > done + 1, 60)
+        done = store.read(queries.get, "long").completed_steps
+        wait_until(lambda: (state := store.read(queries.get, "long")) and state.completed_steps > done + 1, 60)
         assert o9_testing.path_of(store, "long")[-3:] == ["created", "initializing", "running"]
         told = [line for line in served.log(1) if line.get("optimization") == "long"]
         assert any(line["message"] == "initializing → running (hook)" for line in told)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from command_line import O9Command, command_in, create, filled_store, work
+from sqlalchemy import Connection
 from verdicts import keep_verdict, verdict
 
 from o9.health.grades import Grade
 from o9.health.verdict_words import forecast_sentence, headline
+from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
@@ -51,7 +53,7 @@ def test_what_was_judged_before_it_moved_on_is_no_verdict_on_it_now(o9: O9Comman
         create(store, "moved")
         fence = work(store, "moved", 2)
         keep_verdict(store, "moved", verdict())
-        store.write(Transition("moved", store.get("done-1").status, Cause.HOOK, fence=fence))
+        store.write(Transition("moved", store.read(queries.get, "done-1").status, Cause.HOOK, fence=fence))
     assert o9("show", "moved", "--json").json()["verdict"] is None
     assert {one["grade"] for one in o9("list", "--json").json()} == {None}
     assert "not judged yet; `o9 health moved` judges it" in o9("show", "moved").out
@@ -59,13 +61,13 @@ def test_what_was_judged_before_it_moved_on_is_no_verdict_on_it_now(o9: O9Comman
 
 def test_a_list_reads_its_verdicts_page_by_page(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    original = Store.health_verdicts
+    original = queries.health_verdicts
 
-    def counted(store: Store, ids: Sequence[str]) -> dict[str, Row]:
+    def counted(connection: Connection, ids: Sequence[str]) -> dict[str, Row]:
         read.append(len(ids))
-        return original(store, ids)
+        return original(connection, ids)
 
-    monkeypatch.setattr(Store, "health_verdicts", counted)
+    monkeypatch.setattr(queries, "health_verdicts", counted)
     with Store("optimization_state.db") as store:
         for number in range(603):
             create(store, f"many-{number}")

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import zygote
 from command_line import O9, O9Command, command_in, create, filled_store
+from sqlalchemy import Connection
 
 from o9.cli.views.history import News
 from o9.model.states import Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
@@ -65,7 +67,7 @@ def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: 
     assert watcher.returncode == 130
     assert err.splitlines()[-1] == "o9: stopped watching; paused-1 itself was not touched"
     with Store(str(filled)) as store:
-        state = store.get("paused-1")
+        state = store.read(queries.get, "paused-1")
     assert state is not None
     assert state.status is OptimizationStatus.PAUSED
 
@@ -108,17 +110,17 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: zyg
 
 def test_what_happens_during_a_look_keeps_its_order(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(str(filled)) as store:
-        news, read = News(store), store.changes
+        news, read = News(store), queries.changes
         happened: list[Any] = []
 
-        def changes(after: int, **more: int) -> Any:
-            rows = read(after, **more)
+        def changes(connection: Connection, after: int, **more: int) -> Any:
+            rows = read(connection, after, **more)
             if not happened:
                 happened.append(store.write(SetIntent("busy-1", Intent.PAUSE, "ann")))
                 store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, "it broke", issue="it broke"))
             return rows
 
-        monkeypatch.setattr(store, "changes", changes)
+        monkeypatch.setattr(queries, "changes", changes)
         assert [event.get("by", event.get("to_status")) for _ in range(3) for event in news.look()] == ["ann", "failed"]
 
 

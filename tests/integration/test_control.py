@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import State, StateType
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.states import Intent
+from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
 from o9.store.store import Store
 from OptimizationStateAggregator import (
@@ -59,7 +60,7 @@ async def control_broken(parameters: dict[str, float]) -> float:
 
 
 async def prefect_state(aggregator: Any, optimization_id: str) -> State[Any]:
-    run_id = aggregator.store.holding(optimization_id).prefect_run_id
+    run_id = aggregator.store.read(queries.holding, optimization_id).prefect_run_id
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as client:
             state = (await client.read_flow_run(run_id)).state
@@ -86,14 +87,16 @@ async def test_what_never_ends_is_cut_off_at_once(
     else:
         with prefect_client_settings(o9_testing.session_server()):
             async with get_client() as client:
-                run_id = store.holding("a").prefect_run_id
+                run_id = store.read(queries.holding, "a").prefect_run_id
                 await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING))
     state = await ended(aggregator, "a", seconds=10)
     assert state.status is S.CANCELLED
-    assert store.holding("a").lease_node is None
-    assert store.holding("a").intent_by == {"python": "python", "another process": "ann"}.get(way, "prefect")
-    assert store.intents("a")[-1]["intent"] == "cancel"
-    trials = store.trials("a")
+    assert store.read(queries.holding, "a").lease_node is None
+    assert store.read(queries.holding, "a").intent_by == {"python": "python", "another process": "ann"}.get(
+        way, "prefect"
+    )
+    assert store.read(queries.intents, "a")[-1]["intent"] == "cancel"
+    trials = store.read(queries.trials, "a")
     assert [trial.state.value for trial in trials] == ["completed", "completed", "cancelled"]
     assert state.current_performance == max(trial.value for trial in trials[:2])
     assert state.optimized_parameters
@@ -124,8 +127,8 @@ async def test_a_pause_outlives_a_restart_of_everything(open_aggregator: Open, a
     await until(first, "paused", lambda state: state.completed_steps >= 3)
     await first.pause_optimization("paused")
     state = await reached(first, "paused", "paused")
-    assert first.store.holding("paused").lease_node is None
-    assert len(first.store.trials("paused")) == state.completed_steps
+    assert first.store.read(queries.holding, "paused").lease_node is None
+    assert len(first.store.read(queries.trials, "paused")) == state.completed_steps
     await async_wait_until(lambda: "paused" not in first._started().dispatcher.running, 20)
     assert (await prefect_state(first, "paused")).name == "Paused"
     await ended(first, "straight")
@@ -136,10 +139,10 @@ async def test_a_pause_outlives_a_restart_of_everything(open_aggregator: Open, a
     assert await second.resume_optimization("paused")
     await ended(second, "paused")
     assert ledger(second.store, "paused") == ledger(second.store, "straight")
-    rows = second.store.intents("paused")
+    rows = second.store.read(queries.intents, "paused")
     assert [(row["intent"], row["by"]) for row in rows] == [("pause", "python"), ("run", "python")]
     assert rows[0]["at"] < rows[1]["at"]
-    ran = second.store.provenance("paused")
+    ran = second.store.read(queries.provenance, "paused")
     assert [one.attempt for one in ran] == [1, 2]
     assert ran[0].code == ran[1].code != ""
 
@@ -203,10 +206,10 @@ async def test_dependencies(aggregator: Any) -> None:
         state = await ended(aggregator, name)
         assert state.status is S.CANCELLED
         assert "it was to run after" in state.issues[0]
-    assert aggregator.store.holding("third").unmet == 2
+    assert aggregator.store.read(queries.holding, "third").unmet == 2
     await aggregator.lifecycle_manager.start_optimization("first")
     third = await ended(aggregator, "third")
-    first, second = (aggregator.store.get(name) for name in ("first", "second"))
+    first, second = (aggregator.store.read(queries.get, name) for name in ("first", "second"))
     assert first.completed_at <= second.started_at
     assert second.completed_at <= third.started_at
     await submit(one("late", after=["first"]))
@@ -225,7 +228,9 @@ async def test_running_it_again_from_a_checkpoint(aggregator: Any) -> None:
         assert (again.metadata["retry_of"], again.metadata["retry_from_step"]) == ("a", step)
         assert again.metadata["seed"] == 5
         assert again.current_performance == (await aggregator.get_optimization_status("a")).current_performance
-        assert {trial.attempt for trial in aggregator.store.trials(name)} == {0}  # none of them is a new try
+        assert {trial.attempt for trial in aggregator.store.read(queries.trials, name)} == {
+            0
+        }  # none of them is a new try
     with pytest.raises(OptimizationValidationError, match="retry_from_step"):
         await aggregator.retry_optimization("a", from_step=9)
 
@@ -378,18 +383,18 @@ async def test_a_node_that_cannot_renew_its_leases_takes_no_work(
         await aggregator.submit_optimization(new("a", objective="control easy", total_steps=1))
         silent = silence(aggregator.store)
         await async_wait_until(lambda: silence(aggregator.store) > silent + 1.0)  # it looks ten times in a second
-        assert aggregator.store.holding("a").attempt == 0
+        assert aggregator.store.read(queries.holding, "a").attempt == 0
         connection.execute("DROP TRIGGER no")
     assert (await ended(aggregator, "a")).status is S.COMPLETED
-    assert aggregator.store.holding("a").attempt == 1
+    assert aggregator.store.read(queries.holding, "a").attempt == 1
     told = [record.levelname for record in caplog.records if record.name == dispatcher]
     assert told == ["ERROR", "WARNING"]
 
 
 def silence(store: Store) -> float:
     """For how many seconds the one node has renewed no lease."""
-    (node,) = store.nodes()
-    return store.leases().at - float(node["heartbeat_at"])
+    (node,) = store.read(queries.nodes)
+    return store.read(queries.leases).at - float(node["heartbeat_at"])
 
 
 async def test_callbacks_come_again_after_any_error(
@@ -398,14 +403,14 @@ async def test_callbacks_come_again_after_any_error(
     """As when descriptors are used up: what reads the record for callbacks goes on behind where it was."""
     told: list[str] = []
     aggregator.coordinator.register_callback("transition", lambda row: told.append(row["to_status"]))
-    faults, read = [OSError(errno.EMFILE, "too many"), ValueError("odd")], aggregator.store.transitions_since
+    faults, read = [OSError(errno.EMFILE, "too many"), ValueError("odd")], queries.transitions_since
 
     def fails_at_first(*given: Any, **more: Any) -> Any:
         if faults:
             raise faults.pop()
         return read(*given, **more)
 
-    monkeypatch.setattr(aggregator.store, "transitions_since", fails_at_first)
+    monkeypatch.setattr(queries, "transitions_since", fails_at_first)
     await async_wait_until(lambda: not faults)
     await aggregator.submit_optimization(new("a", objective="control easy", total_steps=1))
     await ended(aggregator, "a")

@@ -18,6 +18,7 @@ from o9.mirror.ingest import ingest
 from o9.mirror.observed_state import FLOW, ObservedState, Run
 from o9.model.optimization import utc_now
 from o9.model.states import Intent
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
 from OptimizationStateAggregator import (
@@ -113,7 +114,7 @@ async def test_every_door_and_every_verb(
             await prepare(aggregator, what, name)
             called.clear()
             assert await ask(verb, name) == DONE, (door, what, verb)
-            holding = aggregator.store.holding(name)
+            holding = aggregator.store.read(queries.holding, name)
             assert holding is not None
             assert (holding.status, holding.intent) == (status, intent), (door, what, verb)
             # Hooks are code, and live in the process that registered them.
@@ -144,9 +145,9 @@ async def test_a_hook_forbids_at_every_door(
         await aggregator.coordinator.pause_optimization("a")
     for state in ("PAUSED Paused", "CANCELLING Cancelling"):
         await heard(aggregator.store, aggregator.lifecycle_manager.control.request, "a", state)
-    assert aggregator.store.holding("a").intent == "run"
+    assert aggregator.store.read(queries.holding, "a").intent == "run"
     await heard(aggregator.store, control_of(aggregator.store).request, "a", "PAUSED Paused")
-    assert aggregator.store.holding("a").intent == "pause"
+    assert aggregator.store.read(queries.holding, "a").intent == "pause"
 
 
 async def heard(store: Store, request: Callable[[str, Intent, str], Awaitable[Any]], name: str, state: str) -> None:
@@ -190,8 +191,8 @@ async def test_a_call_from_another_event_loop_says_how_to_come_here_and_changes_
                 await call()
 
         await asyncio.to_thread(asyncio.run, elsewhere())
-    holding = aggregator.store.holding("a")
-    assert (holding.intent, aggregator.store.get("b"), aggregator.is_running) == ("run", None, True)
+    holding = aggregator.store.read(queries.holding, "a")
+    assert (holding.intent, aggregator.store.read(queries.get, "b"), aggregator.is_running) == ("run", None, True)
 
     def from_a_thread() -> bool:
         return asyncio.run_coroutine_threadsafe(aggregator.pause_optimization("a"), here).result(30)

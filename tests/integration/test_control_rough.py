@@ -13,6 +13,7 @@ from contract_steps import put
 from o9_testing import LINE, ended, new, reached, until
 
 from o9.model.errors import StoreUnavailableError
+from o9.store import queries
 from o9.store.store import Store
 from OptimizationStateAggregator import OptimizationStatus, objective
 
@@ -42,7 +43,7 @@ async def test_a_hook_that_hangs_delays_its_own_optimization_alone_and_can_be_ca
     assert (await ended(aggregator, "other")).status is S.COMPLETED
     await aggregator.cancel_optimization("slow")
     assert (await ended(aggregator, "slow", seconds=20)).status is S.CANCELLED  # before HOOK_SECONDS are over
-    assert aggregator.store.holding("slow").lease_node is None
+    assert aggregator.store.read(queries.holding, "slow").lease_node is None
 
 
 async def test_a_hook_that_raises_or_exits_silences_no_other(aggregator: Any, async_wait_until: Wait) -> None:
@@ -87,7 +88,7 @@ async def test_an_objective_that_swallows_its_cancellation_is_left_behind(
     await asyncio.wait_for(begun.wait(), 60)
     await aggregator.cancel_optimization("a")
     assert (await ended(aggregator, "a", seconds=5)).status is S.CANCELLED
-    assert [trial.state.value for trial in aggregator.store.trials("a")] == ["cancelled"]
+    assert [trial.state.value for trial in aggregator.store.read(queries.trials, "a")] == ["cancelled"]
     assert (await ended(aggregator, "next")).status is S.COMPLETED
     assert attempt.anything_left_behind()
     let_go.set()
@@ -154,4 +155,4 @@ def test_a_store_that_is_deleted_under_its_writer_is_missed(tmp_path: Path) -> N
             put(store, "b")
         os.rename(tmp_path / "elsewhere.db", path)
         put(store, "b")
-        assert {state.optimization_id for state in store.list().items} == {"a", "b"}
+        assert {state.optimization_id for state in store.read(queries.page).items} == {"a", "b"}

@@ -23,6 +23,7 @@ from prefect.flows import load_flow_from_entrypoint
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.store import Store
 
 FOLDER = Path(__file__).parents[2] / "deployments"
@@ -137,7 +138,7 @@ async def test_a_worker_in_another_folder_runs_what_prefect_yaml_deploys(
     ended = {name: (await client.read_flow_run(each.id)).state_name for name, each in flow_runs.items()}
     assert ended == dict.fromkeys(flow_runs, "Completed"), told
     with Store(str(tmp_path / "store.db")) as store:
-        state = store.get("by-a-worker")
+        state = store.read(queries.get, "by-a-worker")
         assert state is not None
         assert state.status is OptimizationStatus.COMPLETED
 

@@ -27,6 +27,7 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.core.column_types import unpack_returns
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.retry import Retry
@@ -182,9 +183,9 @@ async def test_the_whole_family_counts_and_what_was_taken_over_does_not(health: 
     finished(store, "two", noise(30, seed=2), failed=3)
     finished(store, "other", noise(10, seed=3), family="another")
     store.write(Retry(Create(new("again")), "two", 1))
-    found = store.family_trials("f", "one")
+    found = store.read(queries.family_trials, "f", "one")
     assert (found.counts, len(found.returns), found.complete) == ({"completed": 50, "failed": 8}, 50, True)
-    first = store.trial("one", 0)
+    first = store.read(queries.trial, "one", 0)
     assert first is not None
     assert unpack_returns(found.returns["one", 0]) == first.returns
     await health.check_optimization_health("one")
@@ -195,19 +196,19 @@ def test_families_on_postgresql(postgres_url: str) -> None:
     with Store(postgres_url) as store:
         finished(store, "one", noise(3, days=50), failed=2)
         finished(store, "two", noise(2, days=50))
-        found = store.family_trials("f", "one")
+        found = store.read(queries.family_trials, "f", "one")
         assert (found.counts, len(found.returns), found.complete) == ({"completed": 5, "failed": 2}, 5, True)
         assert list(found.returns) == [("one", 0), ("one", 1), ("one", 2), ("two", 0), ("two", 1)]
-        assert store.family_trials("", "one").counts == {}
+        assert store.read(queries.family_trials, "", "one").counts == {}
 
 
 def test_trials_without_a_family_are_those_of_one_optimization(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         for name in ("one", "two"):
             finished(store, name, noise(3, days=50), family="", failed=1)
-        assert store.family_trials("", "one").counts == {"completed": 3, "failed": 1}
+        assert store.read(queries.family_trials, "", "one").counts == {"completed": 3, "failed": 1}
         monkeypatch.setattr(families, "FAMILY_BYTES", 2 * 50 * 8)
-        bounded = store.family_trials("", "one")
+        bounded = store.read(queries.family_trials, "", "one")
         assert (list(bounded.returns), bounded.complete) == ([("one", 0), ("one", 1)], False)
 
 
@@ -217,11 +218,14 @@ def test_a_family_without_returns_is_not_looked_for_without_an_end(
     monkeypatch.setattr(families, "FAMILY_LOOKED_AT", 8)
     with Store(store_url) as store:
         finished(store, "one", [*[None] * 5, *noise(5, days=50)])
-        found = store.family_trials("f", "one")
+        found = store.read(queries.family_trials, "f", "one")
         assert (list(found.returns), found.complete) == ([("one", 5), ("one", 6), ("one", 7)], False)
         assert found.counts == {"completed": 10}
         monkeypatch.setattr(families, "FAMILY_LOOKED_AT", 10)
-        assert (len(store.family_trials("f", "one").returns), store.family_trials("f", "one").complete) == (5, True)
+        assert (
+            len(store.read(queries.family_trials, "f", "one").returns),
+            store.read(queries.family_trials, "f", "one").complete,
+        ) == (5, True)
 
 
 def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
@@ -229,10 +233,10 @@ def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
 ) -> None:
     with Store(store_url) as store:
         finished(store, "a", noise(2, days=50))
-        state = store.get("a")
+        state = store.read(queries.get, "a")
         assert state is not None
         seen = [replace(state, completed_steps=n, updated_at=state.updated_at + timedelta(seconds=n)) for n in range(9)]
-        monkeypatch.setattr(store, "get", lambda _: seen.pop(0))
+        monkeypatch.setattr(queries, "get", lambda *_: seen.pop(0))
         assert read_facts(store, replace(state, updated_at=state.updated_at - timedelta(seconds=1))).state == (
             replace(state, completed_steps=1, updated_at=state.updated_at + timedelta(seconds=1))
         )
@@ -258,7 +262,7 @@ async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: Op
     await health.check_optimization_health("over the market")
     verdict = verdict_in(await health.get_health_checks("over the market"))
     assert verdict.figures["hold_out_observations"] is None  # no best that changes yet is judged by it
-    assert store.look("over the market", 0) is None
+    assert store.read(queries.look, "over the market", 0) is None
     store.write(Transition("over the market", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
     await health.check_optimization_health("over the market")
     verdict = verdict_in(await health.get_health_checks("over the market"))
@@ -275,7 +279,7 @@ async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
     series = noise(30)
     series[25] = series[25] - series[25].mean() + 0.002
     finished(health.store, "a", series)
-    assert not health.store.family_trials("f", "a").complete
+    assert not health.store.read(queries.family_trials, "f", "a").complete
     await health.check_optimization_health("a")
     figures = verdict_in(await health.get_health_checks("a")).figures
     assert (figures["counted"], figures["kept"]) == (30, 11)
@@ -424,7 +428,7 @@ async def test_reports_outlive_the_process_that_made_them(store_url: str) -> Non
 
         first.register_health_rule(note)
         made = await first.check_optimization_health("a")
-        assert store.health_due() == []
+        assert store.read(queries.health_due) == []
         await first.check_optimization_health("b")
         checks = await first.get_health_checks("a")
     with Store(store_url) as store:
@@ -453,7 +457,7 @@ async def test_a_change_after_the_end_is_judged_anew(health: OptimizationHealthC
     health.store.write(Amend("a", {"target_performance": 5.0}))
     again = await health.recent_report("a")
     assert (again.timestamp > first.timestamp, again.issues == first.issues) == (True, False)
-    assert health.store.health_due() == []
+    assert health.store.read(queries.health_due) == []
 
 
 async def test_a_check_that_fails_leaves_its_part_unknown_and_the_others_judged(
@@ -474,7 +478,7 @@ async def test_a_check_that_fails_leaves_its_part_unknown_and_the_others_judged(
     report = await health.check_optimization_health("a")
     assert {report.overall_status, report.validity_status, report.completeness_status} == {UNKNOWN}
     assert "its record cannot be read" in named(report, "completeness.checking")
-    assert health.store.health_due() == []
+    assert health.store.read(queries.health_due) == []
 
 
 async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggregator: Any) -> None:
@@ -486,7 +490,7 @@ async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggreg
     assert report.completeness_status is HEALTHY, report.issues
     assert report.security_status is HEALTHY
     assert report.validity_status is not UNKNOWN
-    ran = aggregator.store.provenance("a")
+    ran = aggregator.store.read(queries.provenance, "a")
     assert [(one.attempt, one.objective, one.data) for one in ran] == [(1, "health-returns", "")]
     assert ran[0].code == code_fingerprint(_with_returns)
     await aggregator.health_checker.check_optimization_health("a", evaluate=True)

@@ -23,6 +23,7 @@ from o9.model.settings import settings
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.provenance import RecordProvenance
 from o9.store.optimizations.transitions import Cause, Transition
@@ -169,17 +170,17 @@ async def test_it_is_evaluated_once_and_only_when_asked(
     ended(health.store, "plain", 0.75)
     found = await checks(health, "plain", evaluate=False)
     assert "was not evaluated once more yet" in found[REPEATABLE]["words"]
-    assert health.store.repetition("plain") is None
+    assert health.store.read(queries.repetition, "plain") is None
     found = await checks(health, "plain")
     assert found[REPEATABLE]["words"] == "trial 0 has the same value again"
     assert "truncatable=True" in found[LOOK_AHEAD]["remedy"]
-    kept = health.store.repetition("plain")
+    kept = health.store.read(queries.repetition, "plain")
     assert kept is not None
     assert kept.code == code_fingerprint(plain)
     monkeypatch.setattr(again, "_checks", None)  # not called again
     for evaluate in (True, False):
         assert (await checks(health, "plain", evaluate=evaluate))[REPEATABLE]["score"] == 1.0
-    assert health.store.repetition("plain") == kept
+    assert health.store.read(queries.repetition, "plain") == kept
 
 
 async def test_what_has_ended_is_judged_once_and_evaluated_where_that_is_quick(
@@ -195,10 +196,10 @@ async def test_what_has_ended_is_judged_once_and_evaluated_where_that_is_quick(
     first = await judged("tomorrow", 10.0)
     assert (await health.get_verdict("tomorrow")).grade is Grade.VOID
     assert await judged("tomorrow", 10.0) == first
-    assert [row["times"] for row in store.health_history("tomorrow")] == [1]
+    assert [row["times"] for row in store.read(queries.health_history, "tomorrow")] == [1]
     assert await health.get_verdict("plain") is None
     await judged("plain", 0.05)  # a tenth of it is less than its trial took
-    assert store.repetition("plain") is None
+    assert store.read(queries.repetition, "plain") is None
     verdict = await health.get_verdict("plain")
     assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, Reason.NO_RETURNS)
     kept = (await health.check_optimization_health("plain")).timestamp  # by whoever: it is used
@@ -211,7 +212,7 @@ async def test_one_that_runs_is_not_evaluated(health: OptimizationHealthChecker)
     claimed = at_work(health.store, "runs", total_steps=2, metadata={"objective": "again-plain", "search_space": LINE})
     health.store.write(CommitStep("runs", claimed.fence, 0, [Trial(0, 0, TrialState.COMPLETED, {"x": 0.5}, 1.0)], {}))
     assert "when it has ended" in (await checks(health, "runs"))[REPEATABLE]["words"]
-    assert health.store.repetition("runs") is None
+    assert health.store.read(queries.repetition, "runs") is None
 
 
 async def test_another_value_each_time_is_critical_and_no_leak(health: OptimizationHealthChecker) -> None:

@@ -32,6 +32,7 @@ from contract_steps import at_work, put
 from o9.lifecycle.heartbeat import NodeHeartbeat, dead_on_this_host
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
+from o9.store import queries
 from o9.store.optimizations.queries import Holding
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claim, Heartbeat
@@ -108,13 +109,13 @@ def appear(process: subprocess.Popen[str]) -> None:
 
 
 def holding(store: Store, name: str) -> Holding:
-    found = store.holding(name)
+    found = store.read(queries.holding, name)
     assert found is not None
     return found
 
 
 def beat(store: Store, node: str) -> float:
-    return next((float(row["heartbeat_at"]) for row in store.nodes() if row["node_id"] == node), 0.0)
+    return next((float(row["heartbeat_at"]) for row in store.read(queries.nodes) if row["node_id"] == node), 0.0)
 
 
 def beats(store: Store, node: str, seconds: float, wait_until: Wait) -> None:
@@ -190,8 +191,8 @@ def test_a_neighbour_in_another_pid_namespace_is_judged_by_its_lease_alone(
     for node, prefix in (("one", ()), ("two", in_a_pid_namespace())):
         put(store, node)
         appear(start(node, 5.0, prefix=prefix))
-    pids = {row["node_id"]: row["pid"] for row in store.nodes()}
-    assert {row["host"] for row in store.nodes()} == {socket.gethostname()}
+    pids = {row["node_id"]: row["pid"] for row in store.read(queries.nodes)}
+    assert {row["host"] for row in store.read(queries.nodes)} == {socket.gethostname()}
     for node in ("one", "two"):
         beats(store, node, 3.0, wait_until)
     assert dead_on_this_host(store) == ()
@@ -199,7 +200,7 @@ def test_a_neighbour_in_another_pid_namespace_is_judged_by_its_lease_alone(
     assert {holding(store, node).deaths for node in ("one", "two")} == {0}
     os.kill(pids["one"], signal.SIGKILL)
     wait_until(lambda: holding(store, "one").lease_node != "one")
-    seen = store.transitions("one")[-1]
+    seen = store.read(queries.transitions, "one")[-1]
     assert seen["node"] == "two"
     assert holding(store, "one").deaths == 1
 
@@ -226,7 +227,7 @@ def test_a_node_s_name_is_free_again_when_the_lease_of_who_cannot_be_seen_has_ru
     first.wait()
     with_same_name = start("one", 3.0)
     appear(with_same_name)
-    assert [row["node"] for row in store.transitions("one")][-3:] == ["one", "one", "one"]
+    assert [row["node"] for row in store.read(queries.transitions, "one")][-3:] == ["one", "one", "one"]
     assert (holding(store, "one").lease_node, holding(store, "one").deaths) == ("one", 1)
 
 
@@ -261,7 +262,7 @@ def test_what_the_dead_have_left_holds_up_no_renewal(store: Store, wait_until: W
     renewals: set[float] = set()
 
     def renewed_for_long() -> bool:
-        renewals.update(node["heartbeat_at"] for node in store.nodes() if node["node_id"] == "two")
+        renewals.update(node["heartbeat_at"] for node in store.read(queries.nodes) if node["node_id"] == "two")
         return max(renewals) - min(renewals) > 3.0
 
     wait_until(renewed_for_long)
@@ -313,13 +314,13 @@ def test_nobody_is_taken_for_dead_while_nobody_could_renew(store: Store, store_u
         beats(store, nodes[-1], 3.0, wait_until)  # none of them has just been started
         other = all_end.enter_context(contextlib.closing(sqlite3.connect(store_url, isolation_level=None)))
         other.execute("BEGIN IMMEDIATE")
-        silent = store.leases()
-        wait_until(lambda: store.leases().at > silent.at + 4.0)
-        assert set(store.leases().run_out) == set(silent.held), "somebody could renew"
+        silent = store.read(queries.leases)
+        wait_until(lambda: store.read(queries.leases).at > silent.at + 4.0)
+        assert set(store.read(queries.leases).run_out) == set(silent.held), "somebody could renew"
         other.execute("ROLLBACK")
         for node in nodes:
             beats(store, node, 3.0, wait_until)
-        assert {(lease.node, lease.fence) for lease in store.leases().held} == {(node, 1) for node in nodes}
+        assert {(lease.node, lease.fence) for lease in store.read(queries.leases).held} == {(node, 1) for node in nodes}
 
 
 USED_UP = """

@@ -22,6 +22,7 @@ from o9.cli.main import main
 from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.model.dates import iso_dates
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.core.column_types import unpack_returns
 from o9.store.optimizations.pruning import Because, PruneOne
 from o9.store.store import Store
@@ -127,7 +128,7 @@ def o9(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def ledger(name: str) -> list[Trial]:
     with Store("optimization_state.db") as store:
-        found = [store.trial(name, trial.number) for trial in store.trials(name)]
+        found = [store.read(queries.trial, name, trial.number) for trial in store.read(queries.trials, name)]
     return [trial for trial in found if trial is not None]
 
 
@@ -148,7 +149,7 @@ def check_ledger(name: str, before: int) -> None:
         assert trial.returns == tuple(returns_of(trial)[:before])
         assert trial.hold_out_returns == (tuple(returns_of(trial)[before:]) if trial is best else None)
     with Store("optimization_state.db") as store:
-        baseline = store.baseline(name)
+        baseline = store.read(queries.baseline, name)
     assert baseline is not None
     assert baseline.hold_out is not None
     market = np.random.default_rng(5).normal(0.0005, 0.01, 500)
@@ -171,8 +172,8 @@ def test_no_sampler_sees_it_and_the_best_alone_is_evaluated_on_it() -> None:
     )
     assert told.returncode == 3, told.stdout + told.stderr
     with Store("optimization_state.db") as store:
-        ends = {state.optimization_id: state for state in store.list().items}
-        why = {name: store.transitions(name)[-1]["message"] for name in ends}
+        ends = {state.optimization_id: state for state in store.read(queries.page).items}
+        why = {name: store.read(queries.transitions, name)[-1]["message"] for name in ends}
     refused = {"value", "hand"}
     assert {name for name, state in ends.items() if state.status.value == "failed"} == refused, why
     for name in refused:
@@ -237,7 +238,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def verdict_of(name: str) -> dict[str, Any]:
     with Store("optimization_state.db") as store:
-        found: dict[str, Any] = store.health_verdicts([name])[name]["verdict"]
+        found: dict[str, Any] = store.read(queries.health_verdicts, [name])[name]["verdict"]
     return found
 
 

@@ -17,6 +17,7 @@ from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.optimization import OptimizationAlert, utc_now
+from o9.store import queries
 from o9.store.queue.claims import NODE, Heartbeat
 from o9.store.store import Store
 
@@ -41,7 +42,7 @@ async def test_a_silent_node_is_not_lost_before_it_had_time_to_speak(store_url: 
             judge = RuleService(system)
             await judge.use(store, 600.0)
             await judge.look()
-            assert store.alerts.page(limit=10) == []
+            assert store.read(queries.alerts, limit=10) == []
         finally:
             await system.cleanup()
 
@@ -73,7 +74,7 @@ def test_a_lease_that_ran_out_has_a_while_to_be_renewed(store_url: str) -> None:
     with Store(store_url) as store:
         claimed = at_work(store, "held", lease_seconds=-1.0)
         NodeHeartbeat(store, "node", 30.0)._look()
-        holding = store.holding("held")
+        holding = store.read(queries.holding, "held")
         assert holding is not None
         assert holding.fence == claimed.fence
         assert holding.lease_node == "node-1"

@@ -21,6 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.logs import ROOT, JsonFormatter, configure_logging
+from o9.store import queries
 from OptimizationStateAggregator import OptimizationStateAggregator, objective
 
 STRAIGHT = ["created", "initializing", "running", "completed"]
@@ -73,7 +74,7 @@ async def test_prefects_own_database_tells_the_same_story(
 
     def told() -> list[dict[str, Any]]:
         """What hooks and the flow itself tell; of tasks, the event stream adds Pending when it comes to it."""
-        found = aggregator.store.prefect_states("a")
+        found = aggregator.store.read(queries.prefect_states, "a")
         return [row for row in found if row["run_kind"] == "flow" or row["state_name"] != "Pending"]
 
     await async_wait_until(lambda: len(told()) == 3 + 2 * 5, 60.0)
@@ -151,9 +152,9 @@ async def test_every_end_is_prefects_end_too(
         "paused": ("paused", "CANCELLED", "Paused"),
     }
     for name, (status, state_type, state_name) in expected.items():
-        state = aggregator.store.get(name)
+        state = aggregator.store.read(queries.get, name)
         assert state.status.value == status
-        run_id = aggregator.store.holding(name).prefect_run_id
+        run_id = aggregator.store.read(queries.holding, name).prefect_run_id
 
         async def final(run_id: Any = run_id) -> Any:
             run = await prefect.read_flow_run(run_id)
@@ -164,11 +165,11 @@ async def test_every_end_is_prefects_end_too(
         # The last state, which no hook sees for some of these, is in the record as well.
         await async_wait_until(
             lambda name=name, run=run: (
-                str(run.state.id) in {row["state_id"] for row in aggregator.store.prefect_states(name)}
+                str(run.state.id) in {row["state_id"] for row in aggregator.store.read(queries.prefect_states, name)}
             )
         )
-    assert "none of the 2 trials succeeded" in aggregator.store.get("failed").issues[0]
-    assert "no prices" in aggregator.store.get("failed").issues[0]
+    assert "none of the 2 trials succeeded" in aggregator.store.read(queries.get, "failed").issues[0]
+    assert "no prices" in aggregator.store.read(queries.get, "failed").issues[0]
 
 
 async def test_a_run_can_be_stopped_and_taken_up_by_the_next_aggregator(
@@ -186,11 +187,11 @@ async def test_a_run_can_be_stopped_and_taken_up_by_the_next_aggregator(
     await first.submit_optimization(new("b", objective="steady", total_steps=20, seed=3, trials_per_step=2))
     await o9_testing.until(first, "b", lambda state: state.completed_steps >= 2)
     await first.stop()
-    state = first.store.get("b")
+    state = first.store.read(queries.get, "b")
     assert state.status.value == "created"
     assert 2 <= state.completed_steps < 20
-    assert len(first.store.trials("b")) == 2 * state.completed_steps
-    holding = first.store.holding("b")
+    assert len(first.store.read(queries.trials, "b")) == 2 * state.completed_steps
+    holding = first.store.read(queries.holding, "b")
     assert (holding.lease_node, holding.deaths) == (None, 0)
 
     second = await open_aggregator()
@@ -213,8 +214,8 @@ async def test_a_runs_log_in_prefect_holds_o9s_records_and_what_the_objective_pr
     await aggregator.submit_optimization(new("a", objective="talks", total_steps=3))
     await ended(aggregator, "a")
     logging.getLogger("o9.elsewhere").warning("nobody's")
-    flow_run_id = aggregator.store.prefect_states("a")[0]["run_id"]
-    steps = {row["run_id"]: row["run_name"] for row in aggregator.store.prefect_states("a")}
+    flow_run_id = aggregator.store.read(queries.prefect_states, "a")[0]["run_id"]
+    steps = {row["run_id"]: row["run_name"] for row in aggregator.store.read(queries.prefect_states, "a")}
 
     async def logged() -> Any:
         found = await prefect.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
@@ -226,7 +227,7 @@ async def test_a_runs_log_in_prefect_holds_o9s_records_and_what_the_objective_pr
     assert begun.message == "attempt 1 of a test: from step 0 of 3"
     assert steps[str(begun.task_run_id)].startswith("prepare")
     printed = [(log.message, steps[str(log.task_run_id)]) for log in ours if log.name == "o9.objective"]
-    values = [trial.parameters["x"] for trial in aggregator.store.trials("a")]
+    values = [trial.parameters["x"] for trial in aggregator.store.read(queries.trials, "a")]
     assert printed == [(f"trial {n}: I have seen {x}", f"step-{n}") for n, x in enumerate(values)]
     assert not any("nobody's" in log.message for log in ours)
 

@@ -19,6 +19,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.states import Intent
+from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
 from o9.store.store import Store
 
@@ -102,19 +103,21 @@ def test_a_flow_that_prefect_starts_keeps_its_lease_and_is_mirrored(
 ) -> None:
     process = desk(f"spec={spec('a', 'slow', 6)!r}")
     with Store(store_url) as store:
-        wait_until(lambda: (state := store.get("a")) and state.completed_steps, 60)
+        wait_until(lambda: (state := store.read(queries.get, "a")) and state.completed_steps, 60)
         # Somebody looks for leases that ran out, all the time; this one's would within a second.
         wait_until(lambda: sweep(store, "somebody") or process.poll() is not None, 60)
         out, error = process.communicate(timeout=30)
         assert process.returncode == 0, error
         assert out.startswith("Completed")
-        assert store.get("a").status.value == "completed"
-        rows = store.transitions("a")
+        assert store.read(queries.get, "a").status.value == "completed"
+        rows = store.read(queries.transitions, "a")
         assert path_of(store, "a") == STRAIGHT
         assert [row["cause"] for row in rows] == ["submission", "reconciler", "reconciler", "hook"]
-        flow_states = [row["state_name"] for row in store.prefect_states("a") if row["run_kind"] == "flow"]
+        flow_states = [
+            row["state_name"] for row in store.read(queries.prefect_states, "a") if row["run_kind"] == "flow"
+        ]
         assert flow_states == ["Pending", "Running", "Completed"]
-        assert store.nodes() == [], "it takes its leave when its process ends"
+        assert store.read(queries.nodes) == [], "it takes its leave when its process ends"
 
 
 def test_a_submitted_one_by_its_id(desk: Callable[..., zygote.Process], store_url: str) -> None:
@@ -126,13 +129,13 @@ def test_a_submitted_one_by_its_id(desk: Callable[..., zygote.Process], store_ur
         out, error = process.communicate(timeout=60)
         assert out.startswith("Completed"), error
         assert path_of(store, "b") == STRAIGHT
-        assert len(store.trials("b")) == 8
+        assert len(store.read(queries.trials, "b")) == 8
 
         # It has ended: a second run says so, as what it ended, and does nothing.
         out, _ = desk("optimization_id='b'").communicate(timeout=60)
         assert out.startswith("Completed it has ended")
         assert path_of(store, "b") == STRAIGHT
-        assert len(store.trials("b")) == 8
+        assert len(store.read(queries.trials, "b")) == 8
 
 
 def test_a_parameter_may_not_name_any_module(desk: Callable[..., zygote.Process], store_url: str) -> None:
@@ -141,7 +144,7 @@ def test_a_parameter_may_not_name_any_module(desk: Callable[..., zygote.Process]
     assert "metadata.objective" in out
     assert "O9_ALLOWED_IMPORTS" in out
     with Store(store_url) as store:
-        assert store.get("c") is None
+        assert store.read(queries.get, "c") is None
 
 
 def test_a_parameter_reaches_nothing_that_an_allowed_module_merely_imports(
@@ -153,7 +156,7 @@ def test_a_parameter_reaches_nothing_that_an_allowed_module_merely_imports(
     assert out.startswith("Failed")
     assert "metadata.objective" in out
     with Store(store_url) as store:
-        assert store.get("a") is None
+        assert store.read(queries.get, "a") is None
 
 
 def test_one_that_prefect_started_hears_of_a_cancellation(
@@ -161,7 +164,7 @@ def test_one_that_prefect_started_hears_of_a_cancellation(
 ) -> None:
     process = desk(f"spec={spec('d', 'hang', 2)!r}")
     with Store(store_url) as store:
-        wait_until(lambda: (state := store.get("d")) and state.status.value == "running", 60)
+        wait_until(lambda: (state := store.read(queries.get, "d")) and state.status.value == "running", 60)
         store.write(SetIntent("d", Intent.CANCEL, "ann"))
         out, error = process.communicate(timeout=30)
         assert out.startswith("Cancelled"), error
@@ -174,11 +177,11 @@ def test_its_failures_are_failures(desk: Callable[..., zygote.Process], store_ur
     assert out.startswith("Failed")
     assert late.startswith("TimedOut")
     with Store(store_url) as store:
-        state = store.get("e")
+        state = store.read(queries.get, "e")
         assert state is not None
         assert state.status.value == "failed"
         assert "the exchange was closed" in state.issues[0]
-        assert store.get("f").status.value == "timeout"
+        assert store.read(queries.get, "f").status.value == "timeout"
 
 
 def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
@@ -186,7 +189,7 @@ def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
 ) -> None:
     process = desk(f"spec={spec('g', 'hang', 2)!r}", CUT_OFF_AND_STAY="1")
     with Store(store_url) as store:
-        wait_until(lambda: (state := store.get("g")) and state.status.value == "running", 60)
+        wait_until(lambda: (state := store.read(queries.get, "g")) and state.status.value == "running", 60)
         wait_until(lambda: path_of(store, "g") == ["created", "initializing", "running", "created"], 30)
         assert process.poll() is None
-        assert store.holding("g").lease_node is None
+        assert store.read(queries.holding, "g").lease_node is None

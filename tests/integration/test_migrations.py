@@ -22,6 +22,7 @@ from o9.model.errors import OptimizationStoreError
 from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
+from o9.store import queries
 from o9.store.alerts.outbox import BeginTry
 from o9.store.core import engine
 from o9.store.core.base import metadata
@@ -62,39 +63,46 @@ def test_a_store_of_every_schema_opens_and_reads_back(
         assert store.schema() == HEAD
         assert differences(store) == []
         assert store.check() == []
-        statuses = {s.optimization_id: s.status for s in store.list().items}
+        statuses = {s.optimization_id: s.status for s in store.read(queries.page).items}
         assert statuses == {"done": S.COMPLETED, "broken": S.FAILED, "waiting": S.CREATED, "名字-🚀": S.PAUSED}
         assert_counts_are_true(store)
-        done = store.get("done")
+        done = store.read(queries.get, "done")
         assert done is not None
         assert (done.progress, done.completed_steps, done.current_performance) == (1.0, 2, 1.5)
-        assert [row["to_status"] for row in store.transitions("done")] == [
+        assert [row["to_status"] for row in store.read(queries.transitions, "done")] == [
             "created", "initializing", "running", "completed",
         ]  # fmt: skip
-        first, second = store.trials("done")
+        first, second = store.read(queries.trials, "done")
         assert (first.parameters, first.value, first.metrics) == ({"fast": 5, "slow": 50.5}, 1.5, {"turnover": 3.1})
         assert (second.state, second.error) == (TrialState.FAILED, "ZeroDivisionError: division by zero")
-        whole = store.trial("done", 0)
+        whole = store.read(queries.trial, "done", 0)
         assert whole is not None
         assert (whole.returns, whole.periods_per_year) == ((0.01, -0.02, 5e-324), 252.0)
         assert whole.dates == (0.0, 86_400.0, 172_800.0)
-        assert store.outputs("done") == [{"step": 0, "number": 0, "trial": 0, "text": "慢\n", "cut": 3}]
-        assert store.look("done", 0) is not None
+        assert store.read(queries.outputs, "done") == [{"step": 0, "number": 0, "trial": 0, "text": "慢\n", "cut": 3}]
+        assert store.read(queries.look, "done", 0) is not None
         assert whole.hold_out_returns == (0.03, -0.01)
-        assert store.baseline("done") == Baseline(pack_returns((0.0, 0.0, 0.01)), None)
-        assert store.provenance("done") == [Ran(1, "crossover", "c1", "prices-2022", '{"fast":{}}')]
-        tried = store.family_trials("prices-2022", "done")
+        assert store.read(queries.baseline, "done") == Baseline(pack_returns((0.0, 0.0, 0.01)), None)
+        assert store.read(queries.provenance, "done") == [Ran(1, "crossover", "c1", "prices-2022", '{"fast":{}}')]
+        tried = store.read(queries.family_trials, "prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
         assert_alerts_read_back(store)
-        assert {name: row["info"] for name, row in store.gathering().expected.items()} == {"node-2": {"host": "東京"}}
-        published = [(row["optimization_id"], row["node"], row["update"]) for row in store.published(0).changes]
+        assert {name: row["info"] for name, row in store.read(queries.gathering).expected.items()} == {
+            "node-2": {"host": "東京"}
+        }
+        published = [
+            (row["optimization_id"], row["node"], row["update"]) for row in store.read(queries.published, 0).changes
+        ]
         assert published == [("done", "node-1", {"regime": "慢"})]
-        assert store.alerts.rule_standings() == {("slow", "done"): '{"phase":"pending"}'}
-        assert store.alerts.read_up_to() == {"transition": 7}
-        assert store.checkpoint("done") == {"step": 1, "rng": [0.1, 1e308]}
-        assert [(row["name"], row["value"]) for row in store.metrics("done")] == [("best", 1.5), ("best", 1.5)]
-        assert store.prefect_states("done")[0]["run_name"] == "fast-fox"
-        waiting = store.holding("waiting")
+        assert store.read(queries.rule_standings) == {("slow", "done"): '{"phase":"pending"}'}
+        assert store.read(queries.rule_positions) == {"transition": 7}
+        assert store.read(queries.checkpoint, "done") == {"step": 1, "rng": [0.1, 1e308]}
+        assert [(row["name"], row["value"]) for row in store.read(queries.metrics, "done")] == [
+            ("best", 1.5),
+            ("best", 1.5),
+        ]
+        assert store.read(queries.prefect_states, "done")[0]["run_name"] == "fast-fox"
+        waiting = store.read(queries.holding, "waiting")
         assert waiting is not None
         assert (waiting.series, waiting.scheduled_at) == ("nightly", "2026-01-02T03:04:05.000000+00:00")
         claimed = store.write(Claim("node", 1, 60.0))
@@ -109,18 +117,21 @@ def test_a_store_of_every_schema_opens_and_reads_back(
 
 
 def assert_alerts_read_back(store: Store) -> None:
-    over, fires = store.alerts.page()
+    over, fires = store.read(queries.alerts)
     assert (over["alert_id"], over["resolved_at"]) == ("over", "2026-01-01T01:00:00.000000+00:00")
     assert (fires["title"], fires["metadata"], fires["acknowledged_by"]) == (
         "慢",
         {"evidence": {"seconds": 1.5}},
         "ann",
     )
-    assert [one.labels for one in store.alerts.open_episodes()] == ['{"title":"慢"}'] * 2
-    assert store.alerts.silences()[0]["pattern"] == "x"
-    assert [(row["status"], len(row["tries"])) for row in store.alerts.notifications()] == [("pending", 0), ("sent", 1)]
-    assert store.alerts.suppressed(alert_id="over")[0]["by"] == "s1"
-    assert store.alerts.groups() == {"g": (fires["at"], '{"n":2}')}
+    assert [one.labels for one in store.read(queries.open_episodes)] == ['{"title":"慢"}'] * 2
+    assert store.read(queries.silences)[0]["pattern"] == "x"
+    assert [(row["status"], len(row["tries"])) for row in store.read(queries.notifications)] == [
+        ("pending", 0),
+        ("sent", 1),
+    ]
+    assert store.read(queries.suppressed, alert_id="over")[0]["by"] == "s1"
+    assert store.read(queries.alert_groups) == {"g": (fires["at"], '{"n":2}')}
     assert store.write(AcquireLeadership("alerts", "node", 60.0)) == 2
     again = store.write(BeginTry("log", "node", 60.0))
     assert isinstance(again, dict)
@@ -158,7 +169,7 @@ def upgrade():
 def test_an_old_store_is_upgraded_when_it_is_opened(old_store: str) -> None:
     with Store(old_store) as store, store._engine.connect() as connection:
         assert store.schema() == "next"
-        assert [s.optimization_id for s in store.list().items] == ["a"]
+        assert [s.optimization_id for s in store.read(queries.page).items] == ["a"]
         found = connection.execute(text("SELECT optimization_id, mood FROM optimization")).all()
         assert [tuple(row) for row in found] == [("a", None)]
         assert inspect(connection).has_table("weather")
@@ -174,7 +185,7 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store: str) -> Non
         assert "mood" not in {column["name"] for column in inspect(connection).get_columns("optimization")}
         connection.execute(text("DROP TABLE weather"))
     with Store(old_store) as store:
-        assert (store.schema(), len(store.list().items)) == ("next", 1)
+        assert (store.schema(), len(store.read(queries.page).items)) == ("next", 1)
 
 
 def test_a_newer_store_is_refused_and_left_alone(old_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +260,7 @@ def test_processes_open_a_new_store_at_once(database: str, request: pytest.Fixtu
         opener.stdin.flush()
     assert [opener.communicate(timeout=60)[1] for opener in openers] == ["", "", ""]
     with Store(url) as store:
-        assert sorted(s.optimization_id for s in store.list().items) == ["a0", "a1", "a2"]
+        assert sorted(s.optimization_id for s in store.read(queries.page).items) == ["a0", "a1", "a2"]
 
 
 def test_a_new_store_waits_for_who_writes_its_file(new_store_url: str) -> None:

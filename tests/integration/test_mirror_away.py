@@ -25,6 +25,7 @@ from prefect import flow, get_client
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
 from prefect.states import Cancelling, Pending, Running
+from sqlalchemy import Connection
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.blocks.store import release_store, use_store
@@ -32,6 +33,7 @@ from o9.flows.reconcile_states import reconcile_states
 from o9.lifecycle.control import control_of
 from o9.mirror.events import EventListener
 from o9.mirror.spool import deliver
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import RegisterRun
 from o9.store.optimizations.transitions import Create
 from o9.store.queue.claims import Claim, Heartbeat, Leases
@@ -134,7 +136,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def went_through(store: Store, run_id: str) -> list[str]:
-    return [row["state_name"] for row in store.prefect_states(f"run-{run_id}")]
+    return [row["state_name"] for row in store.read(queries.prefect_states, f"run-{run_id}")]
 
 
 def test_a_store_that_is_away_from_the_first_moment(rebalance: Callable[..., Any], spool: Path, tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ async def test_killed_while_the_store_was_away_another_process_delivers(
         assert report["errors"] == 0
         assert files(spool) == []
         assert went_through(store, run_id) == ["Pending", "Running", "AwaitingRetry", "Running"]
-        state = store.get(f"run-{run_id}")
+        state = store.read(queries.get, f"run-{run_id}")
         assert state is not None
         assert state.status.value == "failed"
         assert "its process is gone" in state.issues[0]
@@ -216,20 +218,20 @@ async def test_the_scheduled_flow_gives_the_living_time_to_renew(
     """After a clock has jumped all leases seem to have run out."""
     set_o9(lease_seconds=4)
     with Store(store_url) as store:
-        leases = store.leases
+        leases = queries.leases
 
-        def renewed_after_the_look() -> Leases:
+        def renewed_after_the_look(connection: Connection) -> Leases:
             heartbeat = Heartbeat("alive", "elsewhere", 1, 1.0, 600.0)
             threading.Timer(0.2, lambda: store.write(heartbeat)).start()
-            return leases()
+            return leases(connection)
 
-        monkeypatch.setattr(store, "leases", renewed_after_the_look)
+        monkeypatch.setattr(queries, "leases", renewed_after_the_look)
         for name in ("alive", "dead"):
             store.write(Create(new(name)))
             store.write(Claim(name, 10, -1.0, name))
         report = await reconciled(store)
         assert report["swept"] == ["dead"]
-        assert store.holding("alive").lease_node == "alive"
+        assert store.read(queries.holding, "alive").lease_node == "alive"
 
 
 def test_prefect_finds_the_scheduled_flow_by_its_module() -> None:
@@ -287,12 +289,12 @@ async def test_prefect_s_server_is_killed_and_comes_back(
             flow_run = await client.create_flow_run(somebody_s, state=Pending())
             store.write(RegisterRun(str(flow_run.id), "a", 1))
             await client.set_flow_run_state(flow_run.id, Running())
-            await async_wait_until(lambda: store.get("a").status.value == "running")
+            await async_wait_until(lambda: store.read(queries.get, "a").status.value == "running")
         os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(2.0)
         await asyncio.to_thread(prefect_server)
         await asyncio.wait_for(listener.connected(), 30)
         async with get_client() as client:
             await client.set_flow_run_state(flow_run.id, Cancelling())
-            await async_wait_until(lambda: store.holding("a").intent == "cancel", 20)
+            await async_wait_until(lambda: store.read(queries.holding, "a").intent == "cancel", 20)
         await listener.stop()

@@ -15,6 +15,7 @@ from prefect import flow, get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Paused, Pending, Running, Suspended
+from sqlalchemy import Connection
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.lifecycle.control import control_of
@@ -22,6 +23,8 @@ from o9.mirror.events import EventListener
 from o9.mirror.reconciler import PrefectAwayError, reconcile
 from o9.mirror.run_registry import RUNS
 from o9.model.states import Intent
+from o9.store import queries
+from o9.store.core.unit import Row
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.prefect_runs import Adopt, RegisterRun, SetSuspendedRun
 from o9.store.optimizations.transitions import Create
@@ -87,13 +90,13 @@ async def begun(store: Store, client: PrefectClient, name: str, attempt: int, *s
 
 
 def status(store: Store, name: str) -> str:
-    state = store.get(name)
+    state = store.read(queries.get, name)
     assert state is not None
     return state.status.value
 
 
 def names(store: Store, name: str) -> list[str]:
-    return [row["state_name"] for row in store.prefect_states(name)]
+    return [row["state_name"] for row in store.read(queries.prefect_states, name)]
 
 
 async def reconciled(store: Store, client: PrefectClient, quiet_seconds: float = 0.0) -> Any:
@@ -117,7 +120,7 @@ async def test_a_cancel_in_prefect_is_an_intent(
     await async_wait_until(lambda: status(store, "a") == "running")
     await client.set_flow_run_state(run_id, Cancelling())
     await async_wait_until(lambda: heard == ["a"], WITHIN_SECONDS)
-    (intent,) = store.intents("a")
+    (intent,) = store.read(queries.intents, "a")
     assert (intent["intent"], intent["by"]) == ("cancel", "prefect")
     assert status(store, "a") == "running", "the attempt sees to it"
     await async_wait_until(lambda: names(store, "a") == ["Pending", "Running", "Cancelling"], WITHIN_SECONDS)
@@ -142,7 +145,7 @@ async def test_a_pause_in_prefect_is_an_intent_and_moves_nothing(
     await async_wait_until(lambda: status(store, "a") == "running")
     await client.set_flow_run_state(run_id, state(), force=True)
     await async_wait_until(lambda: heard == ["a"], WITHIN_SECONDS)
-    assert store.intents("a")[0]["intent"] == "pause"
+    assert store.read(queries.intents, "a")[0]["intent"] == "pause"
     assert status(store, "a") == "running"
 
 
@@ -160,7 +163,7 @@ async def test_a_resume_in_prefect_queues_what_is_parked(
     store.write(Transition("a", OptimizationStatus.PAUSED, Cause.PERSON))
     await client.set_flow_run_state(run_id, State(type=StateType.SCHEDULED, name="Resuming"), force=True)
     await async_wait_until(lambda: heard == ["a", "a"], WITHIN_SECONDS)
-    assert [row["intent"] for row in store.intents("a")] == ["pause", "run"]
+    assert [row["intent"] for row in store.read(queries.intents, "a")] == ["pause", "run"]
     assert status(store, "a") == "created"
 
 
@@ -171,8 +174,8 @@ async def test_a_crash_costs_the_attempt_its_life(
     await async_wait_until(lambda: status(store, "a") == "running")
     await client.set_flow_run_state(run_id, Crashed(message="out of memory"), force=True)
     await async_wait_until(lambda: status(store, "a") == "created", WITHIN_SECONDS)
-    assert "out of memory" in store.transitions("a")[-1]["message"]
-    holding = store.holding("a")
+    assert "out of memory" in store.read(queries.transitions, "a")[-1]["message"]
+    holding = store.read(queries.holding, "a")
     assert holding is not None
     assert (holding.deaths, holding.lease_node) == (1, None)
 
@@ -187,7 +190,7 @@ async def test_o9_s_own_rests_are_nobody_s_cancel(
     await async_wait_until(lambda: names(store, "a")[-1] == name, WITHIN_SECONDS)
     assert status(store, "a") == "running"
     assert heard == []
-    assert store.intents("a") == []
+    assert store.read(queries.intents, "a") == []
 
 
 async def test_what_hooks_have_recorded_costs_no_write(
@@ -214,7 +217,13 @@ async def test_a_run_that_nobody_knows_is_asked_for_a_few_times_only(
 ) -> None:
     monkeypatch.setattr("o9.mirror.events.FOREIGN_SECONDS", 1.0)
     asked: list[str] = []
-    store.prefect_run, original = lambda run_id: asked.append(run_id) or original(run_id), store.prefect_run  # type: ignore[method-assign, func-returns-value]
+    prefect_run = queries.prefect_run
+
+    def counted(connection: Connection, run_id: str) -> Row | None:
+        asked.append(run_id)
+        return prefect_run(connection, run_id)
+
+    monkeypatch.setattr(queries, "prefect_run", counted)
     flow_run = await client.create_flow_run(somebody_s, state=Pending())
     await client.set_flow_run_state(flow_run.id, Running(), force=True)
     # Only this run's: the stream begins with what others did in the last minute.
@@ -249,7 +258,7 @@ async def test_the_reconciler_hears_the_same_afterwards(store: Store, client: Pr
     report = await reconciled(store, client)
     assert sorted(report.heard) == ["cancelled", "paused"]
     assert (report.runs, report.closed, report.crashed, report.errors) == (5, 2, 0, 0)
-    after = {name: (status(store, name), [row["intent"] for row in store.intents(name)]) for name in
+    after = {name: (status(store, name), [row["intent"] for row in store.read(queries.intents, name)]) for name in
              ("cancelled", "paused", "crashed", "completed", "history")}  # fmt: skip
     assert after == {
         "cancelled": ("running", ["cancel"]),
@@ -299,7 +308,7 @@ async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Sto
         "alive": "running", "swept": "created", "replaced": "created", "parked": "created", "dropped": "cancelled",
     }  # fmt: skip
     await reconciled(store, client)
-    assert {row["run_id"] for row in store.open_runs()} == {str(alive), str(parked)}
+    assert {row["run_id"] for row in store.read(queries.open_runs)} == {str(alive), str(parked)}
 
 
 async def test_a_watched_flow_that_somebody_cancels_through_o9_is_asked_to_end(
@@ -318,7 +327,7 @@ async def test_a_watched_flow_that_somebody_cancels_through_o9_is_asked_to_end(
     await client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
     await reconciled(store, client)
     assert path_of(store, name) == ["created", "initializing", "running", "cancelled"]
-    assert [row["by"] for row in store.intents(name)] == ["ann"]
+    assert [row["by"] for row in store.read(queries.intents, name)] == ["ann"]
 
 
 async def test_a_run_that_prefect_has_no_more(store: Store, client: PrefectClient) -> None:
@@ -326,7 +335,7 @@ async def test_a_run_that_prefect_has_no_more(store: Store, client: PrefectClien
     await client.delete_flow_run(run_id)
     report = await reconciled(store, client)
     assert report.missing == [str(run_id)]
-    assert store.open_runs() == []
+    assert store.read(queries.open_runs) == []
     assert f"1 that Prefect has no more: {run_id}" in str(report)
 
 

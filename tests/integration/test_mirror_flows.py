@@ -25,6 +25,7 @@ from o9.lifecycle.control import control_of
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import Report, reconcile
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import LostRun
 from o9.store.queue.claims import Sweep
 from o9.store.store import Store
@@ -200,7 +201,7 @@ async def prefect_s(client: PrefectClient, run_id: str, store: Store) -> Histori
         found[str(task_run.id)] = told(await client.read_task_run_states(task_run.id))
     children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
     for subflow in await client.read_flow_runs(flow_run_filter=children):
-        if store.prefect_run(str(subflow.id)) is None:
+        if store.read(queries.prefect_run, str(subflow.id)) is None:
             found |= await prefect_s(client, str(subflow.id), store)
     return found
 
@@ -212,7 +213,7 @@ def told(states: list[Any]) -> list[tuple[str, str, str]]:
 
 def ours(store: Store, run_id: str) -> Histories:
     found: Histories = {}
-    for row in store.prefect_states(f"run-{run_id}"):
+    for row in store.read(queries.prefect_states, f"run-{run_id}"):
         found.setdefault(row["run_id"], []).append((row["state_id"], row["state_type"], row["state_name"]))
     return found
 
@@ -266,16 +267,16 @@ async def test_the_record_is_prefect_s_own(
     # The flows' own states are there already.
     ends = {"outer": "completed", "aouter": "failed", "late": "timeout"}
     for kind, run_id in runs.items():
-        state = store.get(f"run-{run_id}")
+        state = store.read(queries.get, f"run-{run_id}")
         assert state is not None, kind
         assert state.status.value == ends.get(kind, "completed")
         assert path_of(store, f"run-{run_id}") == ["created", "initializing", "running", state.status.value]
-    first = store.get(f"run-{runs['retried']}")
+    first = store.read(queries.get, f"run-{runs['retried']}")
     assert first is not None
     assert (first.optimization_type.value, first.priority.name) == ("risk_optimization", "HIGH")
     assert first.metadata == {"desk": "rates", "strategy": "mirrored"}
     assert first.name.startswith("retried / ")
-    failed = store.get(f"run-{runs['aouter']}")
+    failed = store.read(queries.get, f"run-{runs['aouter']}")
     assert failed is not None
     assert failed.name == "with a failing subflow"
     assert "the inner one" in failed.issues[0]
@@ -299,7 +300,7 @@ async def test_a_run_whose_name_postgresql_cannot_hold_is_one_like_any_other(
     process = desk("mirror_states(mapped.with_options(flow_run_name='a\\0b'))()", O9_STORE_URL=url)
     out, error = await asyncio.to_thread(process.communicate, timeout=90)
     with Store(url) as store:
-        (state,) = store.list().items
+        (state,) = store.read(queries.page).items
         assert state.optimization_id == f"run-{run_ids(out)['mapped']}", error
         assert (state.status.value, state.name) == ("completed", "mapped / a\ufffdb")
         (states,) = ours(store, run_ids(out)["mapped"]).values()
@@ -320,10 +321,10 @@ async def test_one_that_is_killed_has_failed_and_is_dead_in_prefect_too(
     out, _ = desk("killed()").communicate(timeout=90)
     run_id = run_ids(out)["killed"]
     name = f"run-{run_id}"
-    assert store.get(name).status.value == "running"
+    assert store.read(queries.get, name).status.value == "running"
 
     assert store.write(Sweep("test", dead_on_this_host(store))) == [name]
-    state = store.get(name)
+    state = store.read(queries.get, name)
     assert state is not None
     assert state.status.value == "failed"
     assert "its process is gone" in state.issues[0]
@@ -349,12 +350,12 @@ async def test_one_that_lost_its_lease_and_lives_is_left_alone(
     async_wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
     process = desk("asyncio.run(asleep())")
-    await async_wait_until(lambda: store.list().items, 60)
-    name = store.list().items[0].optimization_id
+    await async_wait_until(lambda: store.read(queries.page).items, 60)
+    name = store.read(queries.page).items[0].optimization_id
     run_id = name.removeprefix("run-")
-    await async_wait_until(lambda: store.get(name).status.value == "running")
+    await async_wait_until(lambda: store.read(queries.get, name).status.value == "running")
     assert store.write(LostRun(run_id, name, 1, "test", "nothing was heard of it"))
-    assert store.get(name).issues == ["nothing was heard of it"]
+    assert store.read(queries.get, name).issues == ["nothing was heard of it"]
     assert (await reconciled(store, client)).crashed == 0
     process.kill()
     process.wait()
@@ -389,9 +390,9 @@ async def test_one_that_is_cancelled_in_prefect(
         found = await async_wait_until(deployment, 60)
         run_id = str((await client.create_flow_run_from_deployment(found.id)).id)
         name = f"run-{run_id}"
-        await async_wait_until(lambda: (state := store.get(name)) and state.status.value == "running", 60)
+        await async_wait_until(lambda: (state := store.read(queries.get, name)) and state.status.value == "running", 60)
         await client.set_flow_run_state(UUID(run_id), Cancelling())
-        await async_wait_until(lambda: store.get(name).status.value == "cancelled", 40)
+        await async_wait_until(lambda: store.read(queries.get, name).status.value == "cancelled", 40)
         await all_written(client, run_id)
         assert (await reconciled(store, client)).closed == 1
         assert ours(store, run_id) == await prefect_s(client, run_id, store)

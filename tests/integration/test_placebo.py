@@ -18,6 +18,7 @@ from command_line import O9
 from store_backend import Requests
 
 from o9.cli.main import main
+from o9.store import queries
 from o9.store.store import Store
 
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
@@ -82,11 +83,11 @@ def o9(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def finished(store: Store, name: str) -> list[float]:
-    return store.placebos(name).finished
+    return store.read(queries.placebos, name).finished
 
 
 def best_of(store: Store, name: str) -> float:
-    return max(trial.value or 0.0 for trial in store.trials(name))
+    return max(trial.value or 0.0 for trial in store.read(queries.trials, name))
 
 
 def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +96,7 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
         start_new_session=True, env={**os.environ, "O9_LEASE_SECONDS": "2"},
     )  # fmt: skip
     with Store("optimization_state.db") as store:
-        tried = store.family_trials(store.trials("edge")[0].family, "edge").counts
+        tried = store.read(queries.family_trials, store.read(queries.trials, "edge")[0].family, "edge").counts
         end = time.monotonic() + 60 * o9_testing.PATIENCE
         while len(finished(store, "edge")) < 3:
             assert time.monotonic() < end, "it did not come true in time"
@@ -105,17 +106,17 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
         told = json.loads(o9("placebo", "edge", "--wait", "--json").stdout)
         assert (told["finished"], told["waiting"], told["p_value"]) == (19, 0, 1 / 20)
         assert told["grade"] in ("plausible", "confirmed")
-        runs = store.placebos("edge").run_ids
+        runs = store.read(queries.placebos, "edge").run_ids
         assert (sorted(runs), len(set(runs.values()))) == (list(range(1, 20)), 19)
-        assert all(len(store.trials(name)) == 6 for name in runs.values())
+        assert all(len(store.read(queries.trials, name)) == 6 for name in runs.values())
         assert len({best_of(store, name) for name in runs.values()}) > 15  # each has data and a seed of its own
         assert finished(store, "edge") == [best_of(store, runs[number]) for number in range(1, 20)]
         # Out of everybody's way:
-        assert store.family_trials(store.trials("edge")[0].family, "edge").counts == tried
-        assert {state.optimization_id for state in store.list().items} == {"edge", "none", "blind"}
-        ranked = store.ranked("current_performance", "maximize", 50, largest_first=True)
+        assert store.read(queries.family_trials, store.read(queries.trials, "edge")[0].family, "edge").counts == tried
+        assert {state.optimization_id for state in store.read(queries.page).items} == {"edge", "none", "blind"}
+        ranked = store.read(queries.ranked, "current_performance", "maximize", 50, largest_first=True)
         assert {row["optimization_id"] for row in ranked} == {"edge", "none", "blind"}
-        figures = store.health_verdicts(["edge"])["edge"]["verdict"]["figures"]
+        figures = store.read(queries.health_verdicts, ["edge"])["edge"]["verdict"]["figures"]
         names = ("p_value", "runs", "as_good", "without_result", "requests", "others")
         assert [figures[f"placebo_{name}"] for name in names] == [0.05, 19, 0, 0, 1, 0]
 
@@ -131,7 +132,7 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
     assert main(["placebo", "none", "--runs", "6"]) == 0  # asked again: all count, and it says so
     assert main(["health", "none"]) in (0, 1)
     with Store("optimization_state.db") as store:
-        verdict = store.health_verdicts(["none"])["none"]["verdict"]
+        verdict = store.read(queries.health_verdicts, ["none"])["none"]["verdict"]
     assert [verdict["figures"][f"placebo_{name}"] for name in ("runs", "without_result", "requests")] == [4, 2, 2]
     assert verdict["figures"]["placebo_p_value"] == (3 + sum(value >= own for value in values)) / 7
     assert "in 2 requests" in verdict["words"]
@@ -149,5 +150,5 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
         # From outside its objective may be named only where O9_ALLOWED_IMPORTS says so.
         for name, body, code in (("none", b"{}", 422), ("none", b'{"runs": 0}', 422), ("ghost", b"{}", 404)):
             assert requests.send(f"/optimizations/{name}/placebo", "POST", body=body)[0] == code
-        assert len(store.placebos("none").run_ids) == 6
-        assert store.placebos("blind").run_ids == {}
+        assert len(store.read(queries.placebos, "none").run_ids) == 6
+        assert store.read(queries.placebos, "blind").run_ids == {}

@@ -27,6 +27,7 @@ from o9.flows.membership import leave_store
 from o9.health.checker import OptimizationHealthChecker
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport
 from o9.model.states import AlertLevel, HealthStatus
+from o9.store import queries
 from o9.store.store import Store
 from OptimizationStateAggregator import OptimizationStateAggregator, objective
 
@@ -99,7 +100,7 @@ async def test_a_node_tells_of_optimizations_and_alerts(
         return (mine, alerts) if wanted[0] <= mine.keys() and wanted[1] <= alerts.keys() else None
 
     mine, alerts = await async_wait_until(all_there, 30)
-    holding = aggregator.store.holding("e1")
+    holding = aggregator.store.read(queries.holding, "e1")
     assert holding is not None
     flow_run = f"prefect.flow-run.{holding.prefect_run_id}"
     completed = mine["o9.optimization.completed"]
@@ -174,9 +175,9 @@ async def test_the_sample_automation_pauses_what_is_critical(
             deployment, parameters={"spec": optimization("e3", "long-sent", 500)}
         )
         running = asyncio.create_task(started(flow_run))
-        await async_wait_until(lambda: (state := store.get("e3")) and state.completed_steps, 60)
+        await async_wait_until(lambda: (state := store.read(queries.get, "e3")) and state.completed_steps, 60)
         await check_health()
-        await async_wait_until(lambda: store.get("e3").status.value == "paused", 60)
+        await async_wait_until(lambda: store.read(queries.get, "e3").status.value == "paused", 60)
         with contextlib.suppress(BaseException):
             await running
     assert (await prefect.read_flow_run(flow_run.id)).state_name == "Suspended"
@@ -201,5 +202,5 @@ async def test_the_sample_automation_starts_a_retry(
         retry = await async_wait_until(scheduled, 60)
         (tmp_path / "mended").touch()
         assert (await started(retry)).is_completed()
-    (again,) = [state for state in store.list().items if state.metadata.get("retry_of") == "e4"]
+    (again,) = [state for state in store.read(queries.page).items if state.metadata.get("retry_of") == "e4"]
     assert again.status.value == "completed"

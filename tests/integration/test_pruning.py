@@ -40,6 +40,7 @@ from o9.mirror.removal import remove_flow_runs
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.core.base import metadata
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.prefect_runs import Adopt, CloseRun, RegisterRun
@@ -65,11 +66,13 @@ def test_nothing_of_it_is_left_in_any_table(database: str, request: pytest.Fixtu
             connection.execute(insert(dependency).values(after_id="a", optimization_id="gone before"))
             kept = {name: _count(connection, name, "b") for name in HOLDERS}
             asyncio.run(prune(store, _after(store, "a"), sharpe_ratios_of))
-            assert store.get("a") is None
+            assert store.read(queries.get, "a") is None
             left = {name: count for name in HOLDERS if (count := _count(connection, name, "a"))}
             # The feed says that it is gone; what it said before goes when it is old.
-            assert left == {"change": store.changes(0)[-1]["id"] and left["change"]}
-            assert [row["kind"] for row in store.changes(0) if row["optimization_id"] == "a"][-1] == "pruned"
+            assert left == {"change": store.read(queries.changes, 0)[-1]["id"] and left["change"]}
+            assert [row["kind"] for row in store.read(queries.changes, 0) if row["optimization_id"] == "a"][
+                -1
+            ] == "pruned"
             assert {name: _count(connection, name, "b") for name in HOLDERS} == kept
             assert connection.execute(select(dependency)).all() == []
 
@@ -105,7 +108,7 @@ def _count(connection: Any, table: str, name: str) -> int:
 
 def _after(store: Store, name: str) -> str:
     """A moment behind its end and before everything that came later."""
-    state = store.get(name)
+    state = store.read(queries.get, name)
     assert state is not None
     assert state.completed_at is not None
     return (state.completed_at + timedelta(microseconds=1)).isoformat(timespec="microseconds")
@@ -137,8 +140,8 @@ def test_killed_at_any_instant_the_next_one_goes_on(store_url: str, wait_until: 
             store.write(CommitStep(name, fence, 0, tried, {"rng": 1}))
             store.write(Transition(name, S.COMPLETED, Cause.HOOK))
         at_work(store, "runs")
-        everything = store.family_trials("f", "").counts
-        left = store.counts()
+        everything = store.read(queries.family_trials, "f", "").counts
+        left = store.read(queries.counts)
         for _ in range(3):
             before = _total(store)
             victim = subprocess.Popen([sys.executable, "-W", "error", "-c", PRUNE, store_url])
@@ -146,18 +149,18 @@ def test_killed_at_any_instant_the_next_one_goes_on(store_url: str, wait_until: 
             os.kill(victim.pid, signal.SIGKILL)
             assert victim.wait(10) == -signal.SIGKILL
             assert store.check() == []
-            tried_now = store.family_trials("f", "")
+            tried_now = store.read(queries.family_trials, "f", "")
             assert tried_now.counts == everything == {"completed": 4 * 600 + 36 * 30}
             with sqlite3.connect(store_url) as direct:
                 (there,) = direct.execute("SELECT count(*) FROM trial").fetchone()
             assert tried_now.pruned.count == tried_now.pruned.sharpes == everything["completed"] - there
-            assert sum(sums.count for _, sums in store.totals()) == 40
+            assert sum(sums.count for _, sums in store.read(queries.totals)) == 40
             assert_counts_of_what_is_there(store)
         assert 0 < _total(store) < 41
-        assert store.counts() != left
+        assert store.read(queries.counts) != left
         asyncio.run(prune(store, "9999", sharpe_ratios_of))
-        assert [state.optimization_id for state in store.list().items] == ["runs"]
-        assert store.family_trials("f", "").pruned.count == everything["completed"]
+        assert [state.optimization_id for state in store.read(queries.page).items] == ["runs"]
+        assert store.read(queries.family_trials, "f", "").pruned.count == everything["completed"]
         with sqlite3.connect(store_url) as direct:
             for table in owned():
                 others = f"SELECT count(*) FROM {table.name} WHERE optimization_id <> 'runs'"
@@ -165,7 +168,7 @@ def test_killed_at_any_instant_the_next_one_goes_on(store_url: str, wait_until: 
 
 
 def _total(store: Store) -> int:
-    return sum(row["count"] for row in store.counts())
+    return sum(row["count"] for row in store.read(queries.counts))
 
 
 # The flow
@@ -194,7 +197,7 @@ async def test_the_flow_prunes_and_says_so_in_prefect(used: Store) -> None:
     told = await state.result()  # type: ignore[misc]
     assert state.is_completed()
     assert (told["optimizations"], told["kept"]) == (1, {})
-    assert {one.optimization_id for one in used.list().items} == {"young", "runs"}
+    assert {one.optimization_id for one in used.read(queries.page).items} == {"young", "runs"}
     async with get_client() as client:
         which = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
         found = {artifact.key: artifact for artifact in await client.read_artifacts(artifact_filter=which)}
@@ -217,7 +220,7 @@ async def test_a_number_of_days_that_is_none_fails_the_run(used: Store, days: fl
     assert state.is_failed()
     with pytest.raises(OptimizationValidationError, match="days"):
         await state.result()  # type: ignore[misc]
-    assert len(used.list().items) == 3
+    assert len(used.read(queries.page).items) == 3
 
 
 def test_the_horizon_is_so_many_days_back() -> None:
@@ -246,7 +249,7 @@ async def test_flow_runs_that_o9_created_go_too_and_nobody_else_s(
     for name in ("old", "young"):
         await aggregator.submit_optimization(o9_testing.new(name, objective="branin", seed=7, total_steps=2))
         await o9_testing.ended(aggregator, name)
-    await async_wait_until(lambda: store.open_runs() == [])
+    await async_wait_until(lambda: store.read(queries.open_runs) == [])
     made_old(store, "old")
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as client:
@@ -264,7 +267,7 @@ async def test_flow_runs_that_o9_created_go_too_and_nobody_else_s(
 
             await async_wait_until(no_log_is_left)
             assert await logs_of(client, mine["young"]) != []
-    assert store.pruned_runs() == []
+    assert store.read(queries.pruned_runs) == []
 
 
 async def test_where_prefect_is_away_they_go_the_next_time(used: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -276,11 +279,11 @@ async def test_where_prefect_is_away_they_go_the_next_time(used: Store, caplog: 
         away = {PREFECT_API_URL: f"http://127.0.0.1:{o9_testing.free_port()}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
         with temporary_settings(away):
             assert await remove_flow_runs(used) == 0
-        assert used.pruned_runs() == [str(ours.id)]
+        assert used.read(queries.pruned_runs) == [str(ours.id)]
         assert [record.levelname for record in caplog.records if record.name == "o9.mirror.removal"] == ["WARNING"]
         assert (await prune_history())["flow_runs"] == 1  # also where it deletes nothing else
         assert await there(client, [ours.id]) == set()
-    assert used.pruned_runs() == []
+    assert used.read(queries.pruned_runs) == []
 
 
 def made_old(store: Store, name: str) -> None:
@@ -290,7 +293,7 @@ def made_old(store: Store, name: str) -> None:
 
 
 def run_of(store: Store, name: str) -> UUID:
-    (run_id,) = {row["run_id"] for row in store.prefect_states(name) if row["run_kind"] == "flow"}
+    (run_id,) = {row["run_id"] for row in store.read(queries.prefect_states, name) if row["run_kind"] == "flow"}
     return UUID(run_id)
 
 

@@ -20,6 +20,7 @@ from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.retention import prune
 from o9.model.optimization import OptimizationAlert, utc_now
+from o9.store import queries
 from o9.store.core.base import metadata
 from o9.store.core.column_types import moment
 from o9.store.store import Store
@@ -78,22 +79,22 @@ def test_what_was_told_long_ago_goes_and_its_counts_stay(
     url = request.getfixturevalue(database)
     asyncio.run(fill(url, tmp_path))
     with Store(url) as store:
-        everything, told = counted(store), store.alerts.counts()
+        everything, told = counted(store), store.read(queries.alert_counts)
         assert everything["silence"] == 1
         before = moment(utc_now() + timedelta(hours=1))
-        foreseen = store.alerts.prunable(before)
+        foreseen = store.read(queries.prunable_alerts, before)
         removed = asyncio.run(prune(store, before, sharpe_ratios_of))
         assert (removed.alerts, removed.notices, removed.suppressed, removed.silences) == (
             foreseen.alerts, foreseen.notices, foreseen.suppressed, foreseen.silences,
         )  # fmt: skip
         left = counted(store)
-        assert {row["alert_id"] for row in store.alerts.page()} == {"fires"}
-        assert {row["channel"] for row in store.alerts.notifications()} == {"nobody-has-it"}
+        assert {row["alert_id"] for row in store.read(queries.alerts)} == {"fires"}
+        assert {row["channel"] for row in store.read(queries.notifications)} == {"nobody-has-it"}
         assert left == everything | {
             "alert": 1, "notice": 2, "notification": 2, "notification_try": 0, "alert_decision": 0, "silence": 0,
         }  # fmt: skip
-        assert store.alerts.counts() == told
-        assert vars(store.alerts.prunable(before)) | {"cursor": None} == {
+        assert store.read(queries.alert_counts) == told
+        assert vars(store.read(queries.prunable_alerts, before)) | {"cursor": None} == {
             "alerts": 0, "notices": 0, "suppressed": 0, "silences": 0, "cursor": None,
         }  # fmt: skip
 

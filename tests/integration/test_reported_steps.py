@@ -13,6 +13,7 @@ from prefect import get_client, task
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from o9.aggregator.prefect_server import prefect_client_settings
+from o9.store import queries
 from OptimizationStateAggregator import OptimizationState, OptimizationStateAggregator, OptimizationStatus
 
 S = OptimizationStatus
@@ -38,7 +39,7 @@ async def by_count(optimization: OptimizationState) -> None:
 
 def tasks_of(aggregator: OptimizationStateAggregator, optimization_id: str) -> dict[str, str]:
     """The last state that Prefect said each step's task to be in."""
-    rows = aggregator.store.prefect_states(optimization_id)
+    rows = aggregator.store.read(queries.prefect_states, optimization_id)
     steps = [row for row in rows if row["run_name"].startswith("step-") and row["state_name"] != "Pending"]
     return {row["run_name"]: row["state_name"] for row in steps}
 
@@ -54,7 +55,7 @@ async def test_each_step_is_a_task(
     assert (state.status, state.completed_steps, state.current_performance) == (S.COMPLETED, steps, steps - 1)
     assert tasks_of(aggregator, "a") == {f"step-{number}": "Completed" for number in range(steps)}
 
-    mine = FlowRunFilter(id=FlowRunFilterId(any_=[aggregator.store.holding("a").prefect_run_id]))
+    mine = FlowRunFilter(id=FlowRunFilterId(any_=[aggregator.store.read(queries.holding, "a").prefect_run_id]))
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as prefect:
 

@@ -22,6 +22,7 @@ from o9.blocks.store import store_here
 from o9.flows import run_view
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.membership import leave_store
+from o9.store import queries
 from o9.store.store import Store
 from OptimizationStateAggregator import OptimizationStateAggregator, objective
 
@@ -52,7 +53,7 @@ async def never(parameters: dict[str, float]) -> float:
 
 
 async def run_of(prefect: PrefectClient, store: Store, optimization_id: str) -> FlowRun:
-    holding = store.holding(optimization_id)
+    holding = store.read(queries.holding, optimization_id)
     assert holding is not None
     return await prefect.read_flow_run(UUID(holding.prefect_run_id))
 
@@ -77,7 +78,7 @@ async def test_a_run_of_a_node_has_a_name_tags_and_a_result(
 
     found = await async_wait_until(both, 30)
     assert (found["markdown"].key, found["table"].key) == ("o9-mean-reversion", "o9-mean-reversion-trials")
-    failed = aggregator.store.trial_counts("a")["failed"]
+    failed = aggregator.store.read(queries.trial_counts, "a")["failed"]
     assert f"{failed} failed" in found["markdown"].data
     assert "beyond the line" in found["markdown"].data
     rows = json.loads(found["table"].data)
@@ -98,7 +99,7 @@ async def test_a_run_that_prefect_started_gets_its_name_progress_and_verdict(
     with Store(store_url) as store, store_here(store):
         assert (await optimization_lifecycle(spec=spec, return_state=True)).is_completed()
         flow_run = await run_of(prefect, store, "b")
-        verdict = store.health_report("b")
+        verdict = store.read(queries.health_report, "b")
         leave_store(store)
     assert flow_run.name == "Carry · b"
     assert "strategy:default" in flow_run.tags

@@ -36,6 +36,7 @@ from o9.aggregator.schedules import IN_NODES, Schedule
 from o9.mirror.removal import SCHEDULED_KEPT, SCHEDULED_TAG, UNENDED_KEPT, remove_scheduled_runs
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.store import queries
 
 OFTEN, SELDOM = timedelta(milliseconds=50), timedelta(days=1)
 
@@ -132,7 +133,7 @@ async def test_while_it_takes_longer_than_its_interval_no_other_node_begins_it(
     first = await open_aggregator(schedules=[unhurried])
     await async_wait_until(lambda: RAN == ["unhurried"], 30)
     # However short the interval: a node that has no time to renew its claim for a while still has it.
-    assert first.store.alerts.leader(unhurried.lease)["expires_at"] - time.time() > settings().lease_seconds / 3
+    assert first.store.read(queries.leader, unhurried.lease)["expires_at"] - time.time() > settings().lease_seconds / 3
     await open_aggregator(schedules=[schedule("unhurried", short), schedule("tick", short)])
     await async_wait_until(lambda: RAN.count("tick") >= 4, 30)
     assert RAN.count("unhurried") == 1
@@ -150,7 +151,7 @@ async def test_a_run_that_took_long_puts_the_next_one_off_no_further(
     aggregator = await open_aggregator(schedules=[unhurried])
 
     def claimed_for() -> tuple[str, float]:
-        held = aggregator.store.alerts.leader(unhurried.lease)
+        held = aggregator.store.read(queries.leader, unhurried.lease)
         if held is None:
             return "", 0.0
         return held["node"], held["expires_at"] - datetime.fromisoformat(held["node"].rpartition(" ")[2]).timestamp()

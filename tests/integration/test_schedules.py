@@ -21,6 +21,7 @@ from prefect.exceptions import ObjectNotFound
 
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.store import Store
 
 SERVE = """
@@ -57,9 +58,9 @@ async def test_a_schedule_creates_runs_and_each_is_an_optimization(
                 await client.delete_deployment(deployment.id)
     assert flow_run.auto_scheduled
     with Store(store_url) as store:
-        run = store.prefect_run(str(flow_run.id))
+        run = store.read(queries.prefect_run, str(flow_run.id))
         assert run is not None
-        state = store.get(run["optimization_id"])
+        state = store.read(queries.get, run["optimization_id"])
     assert (state.status, state.completed_steps) == (OptimizationStatus.COMPLETED, 2)
 
 

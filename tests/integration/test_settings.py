@@ -10,6 +10,7 @@ from command_line import O9Command, command_in
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import DEFAULT_STORE, settings
+from o9.store import queries
 from o9.store.store import Store
 from OptimizationStateAggregator import OptimizationStateAggregator
 
@@ -55,7 +56,7 @@ def test_the_store_of_a_command(o9: O9Command, given: Given, sources: tuple[str,
     expected = DEFAULT_STORE if counts == "default" else f"{counts.strip('.')}.db"
     assert {path.name for path in Path().glob("*.db")} == {expected}
     with Store(expected) as store:
-        assert store.get("one") is not None
+        assert store.read(queries.get, "one") is not None
 
 
 @pytest.mark.parametrize(("sources", "counts"), SOURCES)

@@ -12,6 +12,7 @@ import o9_testing
 import pytest
 import zygote
 
+from o9.store import queries
 from o9.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -54,7 +55,7 @@ def test_sigterm_ends_it(tmp_path: Path, wait_until: Callable[..., Any], given: 
             if not (tmp_path / "store.db").exists():
                 return False
             with Store(str(tmp_path / "store.db")) as store:
-                return len([state for state in store.list().items if state.completed_steps > 2]) == 4
+                return len([state for state in store.read(queries.page).items if state.completed_steps > 2]) == 4
 
         wait_until(all_at_work, 60)
         process.send_signal(signal.SIGTERM)

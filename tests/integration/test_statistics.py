@@ -21,6 +21,7 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.flows.compute_statistics import compute_statistics
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
 from OptimizationStateAggregator import objective
@@ -97,7 +98,7 @@ async def test_compute_statistics_mends_and_publishes_in_prefect(aggregator: Any
     assert report["corrected"] == 2
     assert {row["span"] for row in report["corrections"]} == {"hour", "all"}
     assert {row["count"] for row in report["corrections"]} == {-38}
-    assert all(sums.count == 2 for _, sums in store.totals())
+    assert all(sums.count == 2 for _, sums in store.read(queries.totals))
     run_id = state.state_details.flow_run_id
     async with get_client() as client:
         found = await client.read_artifacts(
@@ -125,8 +126,8 @@ async def test_two_at_once_mend_once(aggregator: Any) -> None:
     with sqlite3.connect(store.url) as direct:
         direct.execute("UPDATE rollup SET count = 40, ran = 3")
     await asyncio.gather(compute_statistics(), compute_statistics())
-    assert [(sums.count, sums.ran) for _, sums in store.totals()] == [(1, 1)]
-    assert [row["count"] for row in store.endings()] == [1]
+    assert [(sums.count, sums.ran) for _, sums in store.read(queries.totals)] == [(1, 1)]
+    assert [row["count"] for row in store.read(queries.endings)] == [1]
 
 
 def test_it_is_deployed_by_its_module() -> None:

@@ -20,6 +20,7 @@ from contract_steps import at_work, new, put, record_of, trial
 from sqlalchemy import create_engine
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
+from o9.store import queries
 from o9.store.core import engine
 from o9.store.core.unit import UnitOfWork
 from o9.store.optimizations.commit_step import CommitStep
@@ -41,9 +42,9 @@ def test_a_read_that_fails_half_way_holds_none_behind_it_to_the_past(store_url: 
         with contextlib.closing(sqlite3.connect(store_url)) as connection, connection:
             connection.execute("UPDATE health_report SET report = '{' WHERE optimization_id = 'b'")
         with pytest.raises(ValueError, match="column 2") as kept:
-            store.health_reports()
+            store.read(queries.health_reports)
         put(store, "c")
-        assert (store.get("c") is not None, kept.value is not None) == (True, True)
+        assert (store.read(queries.get, "c") is not None, kept.value is not None) == (True, True)
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_a_full_disk_anywhere(store_url: str) -> None:
                 store.write(step)
             assert record_of(store, "a") == before
         assert store.write(step).completed_steps == 1
-        assert len(store.trials("a")) == 30
+        assert len(store.read(queries.trials, "a")) == 30
 
 
 def test_a_refused_write_holds_no_lock(store_url: str) -> None:
@@ -208,8 +209,8 @@ def test_a_backup(store_url: str, tmp_path: Path) -> None:
                 store.backup(str(tmp_path / path))
         with Store(str(tmp_path / "copy.db")) as copy:
             assert copy.check() == []
-            assert copy.transitions("a") == store.transitions("a")
-            assert copy.get("later") is None
+            assert copy.read(queries.transitions, "a") == store.read(queries.transitions, "a")
+            assert copy.read(queries.get, "later") is None
 
 
 def test_a_store_that_was_deleted_says_so(store_url: str) -> None:
@@ -240,11 +241,11 @@ def fill(store: Store) -> list[str]:
 
 def assert_all_there(store: Store, known: list[str]) -> None:
     for key in known:
-        state = store.get(key)
+        state = store.read(queries.get, key)
         assert state is not None
         assert state.parameters == {"x": "y" * 20_000}
-        assert len(store.transitions(key)) == 1
-    recorded = {s.optimization_id for s in store.list(limit=1000).items}
+        assert len(store.read(queries.transitions, key)) == 1
+    recorded = {s.optimization_id for s in store.read(queries.page, limit=1000).items}
     assert recorded - {"afterwards"} == set(known)
 
 
@@ -288,7 +289,7 @@ def test_more_threads_than_connections(store_url: str) -> None:
         for _ in range(15):
             taken.enter_context(store._engine.connect())
         with pytest.raises(StoreUnavailableError):
-            store.get("a")
+            store.read(queries.get, "a")
         with pytest.raises(StoreUnavailableError):
             put(store, "a")
 

@@ -16,6 +16,7 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.blocks import store as store_block
 from o9.blocks.store import AggregatorStore, current_store, current_url
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.store import Store
 from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStoreError
 
@@ -70,7 +71,7 @@ def test_a_command_writes_to_the_store_that_the_block_names(saved: str, o9: O9Co
     assert o9("submit", "one.yaml").code == 0
     assert o9("pause", "there").code == 0
     with Store(store_url) as store:
-        assert {state.optimization_id: state.status.value for state in store.list().items} == {
+        assert {state.optimization_id: state.status.value for state in store.read(queries.page).items} == {
             "there": "paused", "one": "created",
         }  # fmt: skip
     assert_no_file_of_that_name()
@@ -83,7 +84,7 @@ async def test_an_aggregator_works_on_the_store_that_the_block_names(saved: str,
     async with OptimizationStateAggregator(storage_path=f"block:{saved}") as aggregator:
         assert {state.optimization_id for state in await aggregator.get_all_optimizations()} == {"there", "here"}
     with Store(store_url) as store:
-        assert len(store.trials("here")) == 1
+        assert len(store.read(queries.trials, "here")) == 1
     assert_no_file_of_that_name()
 
 
@@ -94,7 +95,7 @@ def test_a_flow_works_on_the_store_that_the_block_names(
     with prefect_client_settings(o9_testing.session_server()):
         assert current_url() == store_url
         with current_store() as store:
-            assert store.get("there") is not None
+            assert store.read(queries.get, "there") is not None
 
 
 async def test_a_block_that_is_not_there_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

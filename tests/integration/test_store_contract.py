@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from contract_steps import OpenStore, at_work, put, sweep, trial
 from sqlalchemy import event
 
 from o9.model.states import OptimizationStatus, OptimizationType
+from o9.store import queries
 from o9.store.alerts.episodes import LapseAlerts, RaiseAlerts, ResolveAlert
 from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, Suppressed
 from o9.store.optimizations.commit_step import CommitStep
@@ -67,7 +69,7 @@ def test_what_has_no_family_is_not_looked_for_among_all_that_have_none(store_url
     with Store(store_url) as store:
         ran: list[tuple[str, Any]] = []
         with listening(store, ran):
-            store.family_trials("", "a")
+            store.read(queries.family_trials, "", "a")
         with store._engine.connect() as connection:
             for statement, parameters in ran:
                 plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters).all()
@@ -87,52 +89,56 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
     store.write(SetPolicy("default", {"max_concurrent_optimizations": 9}))
     store.write(Heartbeat("node", "host", 1, 1.0, 60.0, {"limit": 9}))
     tell_alerts(store)
-    page = store.list(limit=2)
+    page = store.read(queries.page, limit=2)
     done: dict[str, Callable[[], Any]] = {
-        "get": lambda: store.get("a1"),
-        "page": lambda: store.list(limit=2),
-        "next page": lambda: store.list(limit=2, cursor=page.next_cursor),
-        "page by status": lambda: store.list(limit=2, status=S.CREATED, cursor=page.next_cursor),
-        "page by type": lambda: store.list(limit=2, optimization_type=OptimizationType.PARAMETER_TUNING),
-        "trials": lambda: store.trials("b1", after=3, limit=2),
-        "transitions": lambda: store.transitions("b1"),
-        "checkpoint": lambda: store.checkpoint("b1"),
-        "changes": lambda: store.changes(3, limit=2),
+        "get": lambda: store.read(queries.get, "a1"),
+        "page": lambda: store.read(queries.page, limit=2),
+        "next page": lambda: store.read(queries.page, limit=2, cursor=page.next_cursor),
+        "page by status": lambda: store.read(
+            queries.page, queries.Filter(status=S.CREATED), limit=2, cursor=page.next_cursor
+        ),
+        "page by type": lambda: store.read(
+            queries.page, queries.Filter(optimization_type=OptimizationType.PARAMETER_TUNING), limit=2
+        ),
+        "trials": lambda: store.read(queries.trials, "b1", after=3, limit=2),
+        "transitions": lambda: store.read(queries.transitions, "b1"),
+        "checkpoint": lambda: store.read(queries.checkpoint, "b1"),
+        "changes": lambda: store.read(queries.changes, 3, limit=2),
         "publish": lambda: store.write(Publish("b1", "node", {})),
-        "published": lambda: store.published(3),
-        "nodes and how far they have read": store.gathering,
-        "transitions of all": lambda: store.transitions_since(3, limit=2),
-        "intents": lambda: store.intents("b1"),
-        "suspended": store.suspended,
-        "open runs": lambda: store.open_runs(after="run-0", limit=2),
-        "known states": lambda: store.known_states("b1"),
-        "family": lambda: store.family_trials("f", "b1"),
-        "report": lambda: store.health_report("b1"),
-        "reports of one": lambda: store.health_history("b1", limit=2),
-        "reports of all": lambda: store.health_reports(limit=2, before=("2026", "b1")),
-        "due for a check": lambda: store.health_due(limit=2),
+        "published": lambda: store.read(queries.published, 3),
+        "nodes and how far they have read": partial(store.read, queries.gathering),
+        "transitions of all": lambda: store.read(queries.transitions_since, 3, limit=2),
+        "intents": lambda: store.read(queries.intents, "b1"),
+        "suspended": partial(store.read, queries.suspended),
+        "open runs": lambda: store.read(queries.open_runs, after="run-0", limit=2),
+        "known states": lambda: store.read(queries.known_states, "b1"),
+        "family": lambda: store.read(queries.family_trials, "f", "b1"),
+        "report": lambda: store.read(queries.health_report, "b1"),
+        "reports of one": lambda: store.read(queries.health_history, "b1", limit=2),
+        "reports of all": lambda: store.read(queries.health_reports, limit=2, before=("2026", "b1")),
+        "due for a check": lambda: store.read(queries.health_due, limit=2),
         "claim": lambda: store.write(Claim("node", 9, 60.0)),
         "claim of one, as many as announced": lambda: store.write(Claim("node", None, 60.0, "a2")),
         "an end that others wait for": lambda: store.write(Transition("b0", S.COMPLETED, Cause.HOOK)),
         "heartbeat": lambda: store.write(Heartbeat("node", "host", 1, 1.0, 60.0)),
         "sweep": lambda: sweep(store, "node"),
-        "alerts": lambda: store.alerts.page(limit=2, before=("2026", "a1")),
-        "alerts of one": lambda: store.alerts.page(limit=2, optimization_id="o"),
-        "alerts of a level": lambda: store.alerts.page(limit=2, level="warning"),
-        "open alerts": lambda: store.alerts.open_episodes((1, "a1"), limit=2),
+        "alerts": lambda: store.read(queries.alerts, limit=2, before=("2026", "a1")),
+        "alerts of one": lambda: store.read(queries.alerts, limit=2, optimization_id="o"),
+        "alerts of a level": lambda: store.read(queries.alerts, limit=2, level="warning"),
+        "open alerts": lambda: store.read(queries.open_episodes, (1, "a1"), limit=2),
         "an alert": lambda: store.write(RaiseAlerts([telling("a9"), telling("b9", title="b9")])),
-        "ends": lambda: store.alerts.ends_next(),
+        "ends": lambda: store.read(queries.next_end),
         "lapse": lambda: store.write(LapseAlerts()),
-        "episodes": lambda: store.alerts.episodes(["a1", "a2"]),
+        "episodes": lambda: store.read(queries.episodes, ["a1", "a2"]),
         "resolve": lambda: store.write(ResolveAlert("a9", "ann")),
-        "firing": lambda: store.alerts.firing(),
-        "silences": lambda: store.alerts.silences(),
-        "silences behind a change": lambda: store.alerts.changed_silences(1),
-        "due": lambda: store.alerts.due(["log"]),
+        "firing": lambda: store.read(queries.firing_alerts),
+        "silences": lambda: store.read(queries.silences),
+        "silences behind a change": lambda: store.read(queries.changed_silences, 1),
+        "due": lambda: store.read(queries.due_channels, ["log"]),
         "a try": lambda: store.write(BeginTry("log", "node", 60.0)),
         "its end": lambda: store.write(EndTry(1, 1, "node", "no route", 0.0)),
-        "notifications": lambda: store.alerts.notifications(limit=2, before=9),
-        "untold": lambda: store.alerts.suppressed(limit=2, alert_id="a1"),
+        "notifications": lambda: store.read(queries.notifications, limit=2, before=9),
+        "untold": lambda: store.read(queries.suppressed, limit=2, alert_id="a1"),
         "given up": lambda: store.write(GiveUp("2026", "nobody")),
     }
     plans: dict[str, list[str]] = {}

@@ -22,6 +22,7 @@ from postgres_proxy import PostgresProxy, proxied
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
+from o9.store import queries
 from o9.store.core import postgres
 from o9.store.core.column_types import moment
 from o9.store.core.unit import UnitOfWork
@@ -145,10 +146,10 @@ async def test_a_network_that_swallows_ends_in_an_error(
     monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
     with Store(proxy.url) as store:
         put(store, "a")
-        assert store.get("a") is not None
+        assert store.read(queries.get, "a") is not None
         proxy.swallows = True
         with pytest.raises(StoreUnavailableError):
-            await asyncio.wait_for(store.read_async(store.get, "a"), 15.0 * PATIENCE)
+            await asyncio.wait_for(store.read_async(queries.get, "a"), 15.0 * PATIENCE)
         (told,) = await asyncio.wait_for(record(store, 1.0), 15.0 * PATIENCE)
         assert type(told) is StoreUnavailableError
         proxy.swallows = False

@@ -23,6 +23,7 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.states import Intent, SuspendedFor, TrialState
 from o9.model.strategy import StepResult
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.optimizations.intents import SetIntent, Suspend
 from OptimizationStateAggregator import Evaluation, OptimizationStatus, objective
 
@@ -55,7 +56,7 @@ async def risky(parameters: dict[str, float]) -> Evaluation:
 
 
 def reasons(store: Any, name: str) -> list[tuple[str, str]]:
-    return [(row["intent"], row["by"]) for row in store.intents(name)]
+    return [(row["intent"], row["by"]) for row in store.read(queries.intents, name)]
 
 
 @pytest.mark.parametrize("what", ["memory", "disk"])
@@ -69,11 +70,11 @@ async def test_while_the_machine_is_short_it_rests_and_then_goes_on_as_if_nothin
     set_o9(**{setting: MORE_THAN_THERE_IS})
     state = await reached(aggregator, "a", "suspended")
     assert setting.upper() in state.issues[-1]
-    assert store.holding("a").lease_node is None
+    assert store.read(queries.holding, "a").lease_node is None
     await aggregator.submit_optimization(new("b", objective="suspended slow", total_steps=2, **SEED))
     await asyncio.sleep(1.0)
-    assert (store.get("b").status, store.get("b").completed_steps) == (S.CREATED, 0)
-    assert store.get("a").completed_steps == state.completed_steps
+    assert (store.read(queries.get, "b").status, store.read(queries.get, "b").completed_steps) == (S.CREATED, 0)
+    assert store.read(queries.get, "a").completed_steps == state.completed_steps
 
     set_o9(**{setting: 0})
     for name in ("a", "b"):
@@ -82,7 +83,7 @@ async def test_while_the_machine_is_short_it_rests_and_then_goes_on_as_if_nothin
         "created", "initializing", "running", "suspended", "created", "initializing", "running", "completed",
     ]  # fmt: skip
     assert reasons(store, "a") == [("suspend", f"o9:{what}"), ("run", f"o9:{what}")]
-    assert store.holding("a").deaths == 0
+    assert store.read(queries.holding, "a").deaths == 0
     await aggregator.submit_optimization(new("c", objective="suspended slow", total_steps=30, **SEED))
     await ended(aggregator, "c")
     assert ledger(store, "a") == ledger(store, "c")
@@ -91,7 +92,7 @@ async def test_while_the_machine_is_short_it_rests_and_then_goes_on_as_if_nothin
 
 async def prefect_states(store: Any, name: str) -> set[str]:
     """Of its flow runs."""
-    runs = {row["run_id"] for row in store.prefect_states(name) if row["run_kind"] == "flow"}
+    runs = {row["run_id"] for row in store.read(queries.prefect_states, name) if row["run_kind"] == "flow"}
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as client:
             return {(await client.read_flow_run(run_id)).state.name for run_id in runs}  # type: ignore[misc]
@@ -107,12 +108,12 @@ async def test_a_step_that_does_not_end_is_cut_off_and_evaluated_again(
     await async_wait_until(lambda: (tmp_path / "trial-2").exists())
     set_o9(memory_reserve_mib=MORE_THAN_THERE_IS)
     state = await reached(aggregator, "a", "suspended")
-    assert (state.completed_steps, len(aggregator.store.trials("a"))) == (2, 2)
+    assert (state.completed_steps, len(aggregator.store.read(queries.trials, "a"))) == (2, 2)
     (tmp_path / "hangs").unlink()
     set_o9(memory_reserve_mib=0)
     state = await ended(aggregator, "a")
     assert (state.status, state.completed_steps) == (S.COMPLETED, 4)
-    assert {trial.state.value for trial in aggregator.store.trials("a")} == {"completed"}
+    assert {trial.state.value for trial in aggregator.store.read(queries.trials, "a")} == {"completed"}
 
 
 async def test_one_at_a_time_makes_room_and_the_most_urgent_stays_longest(
@@ -127,8 +128,8 @@ async def test_one_at_a_time_makes_room_and_the_most_urgent_stays_longest(
     set_o9(memory_reserve_mib=MORE_THAN_THERE_IS)
     for name in ("low", "high"):
         await reached(aggregator, name, "suspended")
-    asked = {name: aggregator.store.intents(name)[0]["at"] for name in ("low", "high")}
-    rested = aggregator.store.transitions("low")[-1]["at"]
+    asked = {name: aggregator.store.read(queries.intents, name)[0]["at"] for name in ("low", "high")}
+    rested = aggregator.store.read(queries.transitions, "low")[-1]["at"]
     assert asked["low"] < rested <= asked["high"]
     set_o9(memory_reserve_mib=0)
     for name in ("low", "high"):
@@ -170,7 +171,7 @@ async def test_who_pauses_what_is_suspended_keeps_it_there(open_aggregator: Open
     await aggregator.pause_optimization("a")
     set_o9(memory_reserve_mib=0)
     await asyncio.sleep(1.0)
-    assert aggregator.store.get("a").status is S.SUSPENDED
+    assert aggregator.store.read(queries.get, "a").status is S.SUSPENDED
     await aggregator.resume_optimization("a")
     assert (await ended(aggregator, "a")).status is S.COMPLETED
 

@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Suspended
 
 from o9.aggregator.prefect_server import prefect_client_settings
+from o9.store import queries
 
 pytestmark = pytest.mark.slow
 DESK = """
@@ -109,7 +110,7 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
 
     def is_at(status: str, steps: int = 0) -> Callable[[], bool]:
         def look() -> bool:
-            state = store.get("a")
+            state = store.read(queries.get, "a")
             return state is not None and state.status.value == status and state.completed_steps >= steps
 
         return look
@@ -126,35 +127,37 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
     assert await aggregator.pause_optimization("a")
     await async_wait_until(is_at("paused"), 20)
     await async_wait_until(suspended, 20)
-    assert store.holding("a").lease_node is None
+    assert store.read(queries.holding, "a").lease_node is None
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)  # the runner, and its resource tracker
-    steps = store.get("a").completed_steps
+    steps = store.read(queries.get, "a").completed_steps
     assert 2 <= steps < 14
     assert await aggregator.resume_optimization("a")
     await async_wait_until(is_at("running", steps + 1), 60)
     # By Prefect's own buttons.
     await prefect.set_flow_run_state(run.id, Suspended())
     await async_wait_until(is_at("paused"), 20)
-    assert store.holding("a").intent_by == "prefect"
+    assert store.read(queries.holding, "a").intent_by == "prefect"
     await async_wait_until(suspended, 20)
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
     began = time.monotonic()
     await prefect.resume_flow_run(run.id)
-    await async_wait_until(lambda: store.get("a").status.value != "paused", 20)
+    await async_wait_until(lambda: store.read(queries.get, "a").status.value != "paused", 20)
     assert time.monotonic() - began < 10.0
     await async_wait_until(is_at("completed"), 60)
-    assert store.get("a").completed_steps == 14
-    assert {row["prefect_run_id"] for row in store.transitions("a") if row["prefect_run_id"]} == {str(run.id)}
+    assert store.read(queries.get, "a").completed_steps == 14
+    assert {row["prefect_run_id"] for row in store.read(queries.transitions, "a") if row["prefect_run_id"]} == {
+        str(run.id)
+    }
     assert path_of(store, "a").count("paused") == 2
     # As one that nobody touched.
     await aggregator.submit_optimization(new("b", total_steps=14, **spec("b", "slow", 14)["metadata"]))
     await o9_testing.ended(aggregator, "b")
     assert ledger(store, "a") == ledger(store, "b")
-    ours = [row["state_id"] for row in store.prefect_states("a") if row["run_kind"] == "flow"]
+    ours = [row["state_id"] for row in store.read(queries.prefect_states, "a") if row["run_kind"] == "flow"]
 
     async def all_known() -> bool:
         theirs = [str(state.id) for state in await prefect.read_flow_run_states(run.id)]
-        return {row["state_id"] for row in store.prefect_states("a")} >= set(theirs)
+        return {row["state_id"] for row in store.read(queries.prefect_states, "a")} >= set(theirs)
 
     await async_wait_until(all_known, 20)
     assert len(ours) == len(set(ours))
@@ -179,15 +182,17 @@ async def test_one_that_prefect_starts_waits_its_turn_without_a_process(
         return bool((await prefect.read_flow_run(run.id)).state.name == "Suspended")
 
     await async_wait_until(suspended, 60)
-    state = store.get("second")
+    state = store.read(queries.get, "second")
     assert state is not None
     assert state.status.value == "created"
-    assert store.holding("second").parked_run_id == str(run.id)
+    assert store.read(queries.holding, "second").parked_run_id == str(run.id)
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
     await aggregator.cancel_optimization("first")
     await o9_testing.reached(aggregator, "second", "completed")
-    assert store.transitions("second")[-1]["prefect_run_id"] == str(run.id)
-    assert (await prefect.read_flow_run(UUID(store.transitions("second")[-1]["prefect_run_id"]))).state.is_completed()
+    assert store.read(queries.transitions, "second")[-1]["prefect_run_id"] == str(run.id)
+    assert (
+        await prefect.read_flow_run(UUID(store.read(queries.transitions, "second")[-1]["prefect_run_id"]))
+    ).state.is_completed()
 
 
 async def test_cancelled_in_prefect_the_work_stops(
@@ -200,11 +205,11 @@ async def test_cancelled_in_prefect_the_work_stops(
     aggregator = await open_aggregator(monitoring_interval=0.2)
     store = aggregator.store
     run = await start(spec("c", "endless", 3))
-    await async_wait_until(lambda: (state := store.get("c")) and state.status.value == "running", 60)
+    await async_wait_until(lambda: (state := store.read(queries.get, "c")) and state.status.value == "running", 60)
     began = time.monotonic()
     await prefect.set_flow_run_state(run.id, State(type=StateType.CANCELLING))
-    await async_wait_until(lambda: store.holding("c").intent == "cancel", 10)
+    await async_wait_until(lambda: store.read(queries.holding, "c").intent == "cancel", 10)
     assert time.monotonic() - began < 10.0
-    await async_wait_until(lambda: store.get("c").status.value == "cancelled", 20)
+    await async_wait_until(lambda: store.read(queries.get, "c").status.value == "cancelled", 20)
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
-    assert store.holding("c").lease_node is None
+    assert store.read(queries.holding, "c").lease_node is None

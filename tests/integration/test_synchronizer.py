@@ -17,8 +17,9 @@ import o9_testing
 import pytest
 import zygote
 from o9_testing import new
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
+from o9.store import queries
 from o9.store.optimizations.transitions import Create
 from o9.store.queue.claims import NODE, Heartbeat
 from o9.store.store import Store
@@ -127,10 +128,10 @@ async def test_all_hear_everything_once_and_in_one_order(store: Store, join: Joi
     assert {tuple(told["n"]) for told in updates(heards[0])} == {(k, n) for n in range(rounds) for k in (0, 1)}
     first = next(change for change in heards[1] if isinstance(change, dict))
     assert (first["optimization_id"], first["state"].optimization_id, first["node"]) == ("a", "a", nodes[0].node_id)
-    assert store.get("a").updated_at <= first["at"]
+    assert store.read(queries.get, "a").updated_at <= first["at"]
     told = await nodes[0].get_sync_statistics()
     assert told["sync_stats"] == {"confirmed": 0, "unconfirmed": 0, "broadcasts": rounds, "heard": 2 * rounds}
-    assert store.holding("a").version == 0  # nothing of it was changed
+    assert store.read(queries.holding, "a").version == 0  # nothing of it was changed
 
 
 async def test_a_state_is_synchronized_when_all_have_read_it(store: Store, join: Join, async_wait_until: Wait) -> None:
@@ -186,14 +187,14 @@ async def test_what_could_not_be_told_is_told_when_the_store_is_back(
     store: Store, join: Join, async_wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[Any] = []
-    one, get, failures = await join(heard), store.get, iter(range(3))
+    one, get, failures = await join(heard), queries.get, iter(range(3))
 
-    def fails_three_times(name: str) -> Any:
+    def fails_three_times(connection: Connection, name: str) -> Any:
         if next(failures, None) is not None:
             raise sqlite3.OperationalError("disk I/O error")
-        return get(name)
+        return get(connection, name)
 
-    monkeypatch.setattr(store, "get", fails_three_times)
+    monkeypatch.setattr(queries, "get", fails_three_times)
     for n in range(3):
         await one.broadcast_optimization_update("a", {"n": n})
     await async_wait_until(lambda: updates(heard) == [{"n": n} for n in range(3)])
@@ -214,7 +215,7 @@ async def test_what_is_published_queues_for_a_worker(store_url: str) -> None:
         other.execute("COMMIT")
         assert await asyncio.gather(*calls) == [True] * 5
         assert (await synchronizer.get_sync_statistics())["queue_size"] == 0
-        assert [change["update"]["n"] for change in store.published(0).changes] == list(range(5))
+        assert [change["update"]["n"] for change in store.read(queries.published, 0).changes] == list(range(5))
         await synchronizer.cleanup()
 
 
@@ -268,7 +269,7 @@ async def test_what_is_refused(store: Store, join: Join) -> None:
         with pytest.raises(OptimizationValidationError) as refused:
             AsyncStateSynchronizer(**{field: value})  # type: ignore[arg-type]
         assert refused.value.field == field
-    assert store.published(0).changes == []
+    assert store.read(queries.published, 0).changes == []
 
 
 async def test_before_it_is_started_it_reads_and_publishes_and_sees_nobody_read(store: Store) -> None:
@@ -396,7 +397,7 @@ async def test_two_nodes_on_one_postgresql(tmp_path: Path, postgres_url: str, as
         for node in (one, again):
             node.end_input()
             assert await asyncio.to_thread(node.process.wait, 60) == 0
-        assert store.nodes() == []
+        assert store.read(queries.nodes) == []
 
 
 async def test_aggregators_answer_as_their_synchronizers_do(

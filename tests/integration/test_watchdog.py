@@ -28,6 +28,7 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import AlertLevel, TrialState
+from o9.store import queries
 from o9.store.store import Store
 from o9.strategies.coroutine import run_coroutine
 from o9.strategies.evaluation import Evaluator
@@ -155,7 +156,7 @@ async def test_what_holds_the_loop_for_too_long_raises_an_alert_meanwhile(
     async def holds() -> None:
         deadline = time.thread_time() + 3 * LONG
         while not found and time.thread_time() < deadline:
-            found.extend(store.alerts.page(limit=10))
+            found.extend(store.read(queries.alerts, limit=10))
 
     with Store(store_url) as store:
         watchdog = watchdog_over(asyncio.get_running_loop(), store, "desk-1")

@@ -60,6 +60,7 @@ from o9.model.errors import (
 )
 from o9.model.optimization import OptimizationState
 from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
+from o9.store import queries
 from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.intents import SetIntent
@@ -81,14 +82,14 @@ class StatusContract:
         state.baseline_performance = 1e308
         answer, is_new = store.write(Create(state))
         assert is_new
-        for read in (answer, store.get("名字-🚀"), other.get("名字-🚀")):
+        for read in (answer, store.read(queries.get, "名字-🚀"), other.read(queries.get, "名字-🚀")):
             assert read is not None
             assert read.created_at == created_at
             assert read.created_at.tzinfo is UTC
             assert repr(read.parameters) == repr(state.parameters)
             state.updated_at = read.updated_at
             assert read == state
-        assert store.get("no such one") is None
+        assert store.read(queries.get, "no such one") is None
 
     def test_creating_twice_is_once(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -101,7 +102,7 @@ class StatusContract:
         with refused(OptimizationValidationError, "status"):
             store.write(Create(new("b", status=S.RUNNING)))
         assert record_of(store, "a") == before
-        assert store.get("b") is None
+        assert store.read(queries.get, "b") is None
 
     def test_every_move_of_the_table(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -116,10 +117,10 @@ class StatusContract:
                     assert record_of(store, key) == before
                 elif target in TRANSITIONS[current]:
                     assert store.write(move) is Reason.ALLOWED
-                    last = store.transitions(key)[-1]
+                    last = store.read(queries.transitions, key)[-1]
                     assert (last["from_status"], last["to_status"]) == (current.value, target.value)
                     assert (last["cause"], last["message"], last["node"]) == ("person", "because", "node-1")
-                    assert len(store.transitions(key)) == len(before.transitions) + 1
+                    assert len(store.read(queries.transitions, key)) == len(before.transitions) + 1
                 else:
                     words = sorted(status.value for status in TRANSITIONS[current]) or ["has ended", "new id"]
                     with refused(OptimizationStateError, key, current.value, target.value, *words):
@@ -144,7 +145,7 @@ class StatusContract:
         assert record_of(store, "a") == before
         version = before.holding.version
         store.write(Transition("a", S.PAUSED, Cause.PERSON, fence=claimed.fence, version=version))
-        holding = store.holding("a")
+        holding = store.read(queries.holding, "a")
         assert holding is not None
         assert holding.version == version + 1
         with refused(OptimizationStateError, "version"):  # two who read the same version: one wins
@@ -159,33 +160,33 @@ class StatusContract:
             return Transition(key, S.FAILED, Cause.HOOK, issue="it broke", prefect_state_id="only-once")
 
         store.write(ending("first"))
-        assert other.get("first").issues == ["it broke"]  # type: ignore[union-attr]
-        assert sum(row["count"] for row in other.endings()) == 1
-        before, counts, endings = record_of(store, "second"), store.counts(), store.endings()
+        assert other.read(queries.get, "first").issues == ["it broke"]  # type: ignore[union-attr]
+        assert sum(row["count"] for row in other.read(queries.endings)) == 1
+        before, counts, endings = record_of(store, "second"), store.read(queries.counts), store.read(queries.endings)
         with refused(OptimizationStoreError):  # the transition's own row breaks a rule of the database
             store.write(ending("second"))
         for handle in (store, other):
             assert record_of(handle, "second") == before
-            assert (handle.counts(), handle.endings()) == (counts, endings)
+            assert (handle.read(queries.counts), handle.read(queries.endings)) == (counts, endings)
         assert_counts_are_true(store)
 
     def test_a_life_has_its_moments(self, open_store: OpenStore) -> None:
         store = open_store()
         at_work(store, "a")
-        first = store.get("a")
+        first = store.read(queries.get, "a")
         assert first is not None
         assert first.started_at is not None
         store.write(Transition("a", S.PAUSED, Cause.PERSON))
         store.write(Transition("a", S.RUNNING, Cause.PERSON))
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
-        last = store.get("a")
+        last = store.read(queries.get, "a")
         assert last is not None
         assert last.completed_at is not None
         assert last.started_at == first.started_at <= last.completed_at
         assert last.progress == 1.0
         spent = (last.completed_at - first.started_at).total_seconds()
         assert 0.0 <= last.execution_time <= spent
-        ran = store.endings()[0]
+        ran = store.read(queries.endings)[0]
         assert (ran["count"], ran["duration_sum"], sum(ran["durations"].values())) == (1, last.execution_time, 1)
 
     def test_an_intent_is_recorded_until_the_end(self, open_store: OpenStore) -> None:
@@ -193,7 +194,7 @@ class StatusContract:
         at_work(store, "a")
         for intent in (Intent.PAUSE, Intent.CANCEL):
             assert store.write(SetIntent("a", intent, "ann")) is S.RUNNING
-            holding = store.holding("a")
+            holding = store.read(queries.holding, "a")
             assert holding is not None
             assert (holding.intent, holding.intent_by) == (intent.value, "ann")
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
@@ -215,7 +216,7 @@ class GroupContract:
         transactions = len({id(unit) for unit in units})
         assert len(units) == 100
         assert transactions <= 50, f"{transactions} transactions for 100 writes"
-        assert len(store.list(limit=200).items) == 100
+        assert len(store.read(queries.page, limit=200).items) == 100
 
     def test_a_failing_operation_disturbs_no_neighbour(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -235,8 +236,13 @@ class GroupContract:
             "Acknowledged", "OptimizationStoreError", "ZeroDivisionError", "OptimizationStateError", "Acknowledged",
             "tuple", "OptimizationStateError", "Acknowledged", "OptimizationValidationError",
         ]  # fmt: skip
-        assert [(key, len(store.trials(key))) for key in fences] == [("a", 1), ("b", 0), ("c", 1), ("d", 1)]
-        assert [store.checkpoint(key) for key in fences] == [{"of": "a"}, None, {"of": "c"}, {"of": "d"}]
+        assert [(key, len(store.read(queries.trials, key))) for key in fences] == [
+            ("a", 1),
+            ("b", 0),
+            ("c", 1),
+            ("d", 1),
+        ]
+        assert [store.read(queries.checkpoint, key) for key in fences] == [{"of": "a"}, None, {"of": "c"}, {"of": "d"}]
         assert store.write(step("b", 0)).completed_steps == 1
         assert_counts_are_true(store)
 
@@ -249,10 +255,15 @@ class GroupContract:
         ])  # fmt: skip
         assert [answers[0][1], answers[1][1], answers[2].optimization_id] == [True, False, "a"]
         assert isinstance(answers[-1], OptimizationStateError)
-        state = store.get("a")
+        state = store.read(queries.get, "a")
         assert state is not None
         assert (state.status, state.issues) == (S.FAILED, ["slow", "broke"])
-        assert [row["to_status"] for row in store.transitions("a")] == ["created", "initializing", "running", "failed"]
+        assert [row["to_status"] for row in store.read(queries.transitions, "a")] == [
+            "created",
+            "initializing",
+            "running",
+            "failed",
+        ]
         assert_counts_are_true(store)
 
     def test_the_change_feed_is_in_commit_order(self, open_store: OpenStore) -> None:
@@ -268,11 +279,11 @@ class GroupContract:
         seen: list[int] = []
         while True:
             over = not any(writer.is_alive() for writer in writers)
-            seen += [row["id"] for row in reader.changes(seen[-1] if seen else 0, limit=7)]
-            if over and seen and seen[-1] == reader.last_change():
+            seen += [row["id"] for row in reader.read(queries.changes, seen[-1] if seen else 0, limit=7)]
+            if over and seen and seen[-1] == reader.read(queries.last_change):
                 break
             time.sleep(0.001)  # a reader that spins takes the interpreter from the writers
-        assert seen == [row["id"] for row in reader.changes(0, limit=1000)]
+        assert seen == [row["id"] for row in reader.read(queries.changes, 0, limit=1000)]
         assert len(seen) == 160
 
     def test_a_closed_store_says_so(self, open_store: OpenStore) -> None:
@@ -282,7 +293,7 @@ class GroupContract:
         store.close()
         with refused(OptimizationStoreError, "closed"):
             put(store, "b")
-        assert open_store().get("a") is not None
+        assert open_store().read(queries.get, "a") is not None
 
 
 class ReadingContract:
@@ -294,13 +305,13 @@ class ReadingContract:
         for n in range(25):
             put(store, f"a{n:02}", created_at=same_moment + timedelta(seconds=n // 5))  # five share each moment
         seen: list[str] = []
-        page = store.list(limit=4)
+        page = store.read(queries.page, limit=4)
         while True:
             seen += [state.optimization_id for state in page.items]
             put(store, f"later{len(seen)}")  # newer than all: behind the reader
             if page.next_cursor is None:
                 break
-            page = store.list(limit=4, cursor=page.next_cursor)
+            page = store.read(queries.page, limit=4, cursor=page.next_cursor)
         assert seen == [f"a{n:02}" for n in reversed(range(25))]
 
     def test_pages_filter(self, open_store: OpenStore) -> None:
@@ -312,12 +323,17 @@ class ReadingContract:
                 store.write(Transition(f"a{n}", S.FAILED, Cause.HOOK))
         for status, kind, expected in [(None, risk, 4), (S.FAILED, None, 6), (S.FAILED, risk, 2), (S.PAUSED, None, 0)]:
             found: list[OptimizationState] = []
-            page = store.list(status=status, optimization_type=kind, limit=1)
+            page = store.read(queries.page, queries.Filter(status=status, optimization_type=kind), limit=1)
             while page.items:
                 found += page.items
                 if page.next_cursor is None:
                     break
-                page = store.list(status=status, optimization_type=kind, limit=1, cursor=page.next_cursor)
+                page = store.read(
+                    queries.page,
+                    queries.Filter(status=status, optimization_type=kind),
+                    limit=1,
+                    cursor=page.next_cursor,
+                )
             assert len({state.optimization_id for state in found}) == len(found) == expected
             assert all(status in (None, s.status) and kind in (None, s.optimization_type) for s in found)
 
@@ -325,21 +341,23 @@ class ReadingContract:
         store = open_store()
         put(store, "monday", metadata={"series": "nightly", "scheduled_at": "2026-01-05T02:00:00+02:00"})
         put(store, "other")
-        assert [state.optimization_id for state in store.list(wanted=Filter(series="nightly")).items] == ["monday"]
-        assert store.list(wanted=Filter(series="weekly")).items == []
-        held = store.holding("monday")
+        assert [state.optimization_id for state in store.read(queries.page, wanted=Filter(series="nightly")).items] == [
+            "monday"
+        ]
+        assert store.read(queries.page, wanted=Filter(series="weekly")).items == []
+        held = store.read(queries.holding, "monday")
         assert held is not None
         assert (held.series, held.scheduled_at) == ("nightly", "2026-01-05T00:00:00.000000+00:00")
 
     def test_a_page_refuses_what_is_no_page(self, open_store: OpenStore) -> None:
         store = open_store()
-        assert store.list() == type(store.list())([], None)
+        assert store.read(queries.page) == type(store.read(queries.page))([], None)
         for limit in (0, -1, 1001):
             with refused(OptimizationValidationError, "limit"):
-                store.list(limit=limit)
+                store.read(queries.page, limit=limit)
         for cursor in ("", "x", "{}", "W10=", "🚀", "bnVsbA=="):
             with refused(OptimizationValidationError, "cursor", "next_cursor"):
-                store.list(cursor=cursor)
+                store.read(queries.page, cursor=cursor)
 
     def test_counts_are_true_after_any_sequence(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()

@@ -12,6 +12,7 @@ from contract_steps import OpenStore, refused
 
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
+from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, LapseAlerts, NewAlert, RaiseAlerts, Recorded, ResolveAlert
 from o9.store.alerts.outbox import CommitDecisions, Suppressed
 from o9.store.alerts.pruning import PruneAlerts, PrunedAlerts
@@ -38,8 +39,8 @@ class AlertContract(OutboxContract):
         answers = store.write(RaiseAlerts(told))
         assert answers == [Recorded(each.alert_id, began=True, ended=False) for each in told]
         order = ["newest", "名字-🚀", "b", "oldest"]
-        assert ids(other.alerts.page()) == order
-        whole = store.alerts.get("名字-🚀")
+        assert ids(other.read(queries.alerts)) == order
+        whole = store.read(queries.alert, "名字-🚀")
         assert whole is not None
         for name in ("title", "message", "level", "optimization_id", "at"):
             assert whole[name] == getattr(told[1], name)
@@ -48,17 +49,17 @@ class AlertContract(OutboxContract):
         assert whole["notifications"] == 1
         seen: list[str] = []
         before = None
-        while rows := store.alerts.page(limit=1, before=before):
+        while rows := store.read(queries.alerts, limit=1, before=before):
             seen += ids(rows)
             before = rows[-1]["at"], rows[-1]["alert_id"]
         assert seen == order
-        assert ids(store.alerts.page(level="error")) == ["newest", "oldest"]
-        assert ids(store.alerts.page(optimization_id="other")) == ["b"]
-        assert ids(store.alerts.page(optimization_id="o", level="warning")) == ["名字-🚀"]
-        assert store.alerts.get("ghost") is None
+        assert ids(store.read(queries.alerts, level="error")) == ["newest", "oldest"]
+        assert ids(store.read(queries.alerts, optimization_id="other")) == ["b"]
+        assert ids(store.read(queries.alerts, optimization_id="o", level="warning")) == ["名字-🚀"]
+        assert store.read(queries.alert, "ghost") is None
         for limit in (0, 1001, True):
             with refused(OptimizationValidationError, "limit"):
-                store.alerts.page(limit=limit)
+                store.read(queries.alerts, limit=limit)
 
     def test_one_id_is_one_alert(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -81,13 +82,13 @@ class AlertContract(OutboxContract):
             assert answer.field == "alert_id"
             assert all(word in str(answer) for word in ("'a'", name, "an id of its own"))
             assert isinstance(neighbour, Recorded)
-        assert store.alerts.get("a")["message"] == first.message  # type: ignore[index]
+        assert store.read(queries.alert, "a")["message"] == first.message  # type: ignore[index]
         within = store.write(RaiseAlerts([telling("c", title="c"), telling("c", title="d")]))
         assert [type(answer) for answer in within] == [Recorded, OptimizationConflictError]
         # Told again later, it is the same and still so; told again as it was, nobody told anything.
-        before = store.last_change()
+        before = store.read(queries.last_change)
         store.write(RaiseAlerts([first]))
-        assert store.last_change() == before
+        assert store.read(queries.last_change) == before
         store.write(RaiseAlerts([first._replace(at=at(60))]))
         assert (episode(store, "a").notifications, episode(store, "a").last_notified_at) == (2, at(60))
         # Over, it cannot begin again under its id; who only says it once more hears what became of it.
@@ -109,17 +110,17 @@ class AlertContract(OutboxContract):
         whole = episode(store, "a")
         assert (whole.starts_at, whole.notifications, whole.last_notified_at) == (at(5), 3, at(20))
         assert (whole.message, whole.title) == (telling("c").message, "slow")
-        assert ids(store.alerts.page()) == ["c", "a", "b", "z"]
-        assert store.alerts.firing() == {"warning": 2}
+        assert ids(store.read(queries.alerts)) == ["c", "a", "b", "z"]
+        assert store.read(queries.firing_alerts) == {"warning": 2}
         assert store.write(ResolveAlert("b", "ann"))
         assert not store.write(ResolveAlert("c", "bob"))
         for name in ("a", "b", "c"):
-            row = store.alerts.get(name)
+            row = store.read(queries.alert, name)
             assert row is not None
             assert (row["episode"], row["resolved_by"], row["notifications"]) == ("a", "ann", 3)
-        assert store.alerts.firing() == {"warning": 1}
+        assert store.read(queries.firing_alerts) == {"warning": 1}
         assert store.write(RaiseAlerts([telling("d", 30)])) == [Recorded("d", began=True, ended=False)]
-        assert store.alerts.get("c")["resolved_by"] == "ann"  # type: ignore[index]
+        assert store.read(queries.alert, "c")["resolved_by"] == "ann"  # type: ignore[index]
         assert tally(store) == {("begun", "warning"): 3, ("received", "warning"): 5, ("resolved", "warning"): 1}
         with refused(OptimizationError, "'ghost'", "o9 alerts"):
             store.write(ResolveAlert("ghost", "ann"))
@@ -127,7 +128,7 @@ class AlertContract(OutboxContract):
     def test_an_end_is_taken_as_it_is_said(self, open_store: OpenStore) -> None:
         store = open_store()
         assert store.write(RaiseAlerts([telling("a", ends=30)])) == [Recorded("a", began=True, ended=True)]
-        row = store.alerts.get("a")
+        row = store.read(queries.alert, "a")
         assert row is not None
         assert (row["resolved_at"], row["resolved_by"]) == (at(30), "o9:source")
         future = moment(utc_now() + timedelta(days=1))
@@ -137,9 +138,9 @@ class AlertContract(OutboxContract):
         # What begins behind that end is another episode, though nobody had looked at the clock.
         later = telling("c")._replace(at=moment(utc_now() + timedelta(days=2)))
         assert store.write(RaiseAlerts([later])) == [Recorded("c", began=True, ended=False)]
-        assert store.alerts.get("b")["resolved_at"] == future  # type: ignore[index]
+        assert store.read(queries.alert, "b")["resolved_at"] == future  # type: ignore[index]
         assert store.write(RaiseAlerts([later._replace(ends_at=at(99))])) == [Recorded("c", began=False, ended=True)]
-        assert store.alerts.firing() == {}
+        assert store.read(queries.firing_alerts) == {}
 
     def test_what_its_source_repeats_is_over_when_nobody_tells_of_it(self, open_store: OpenStore) -> None:
         store, now = open_store(), utc_now()
@@ -151,57 +152,57 @@ class AlertContract(OutboxContract):
         store.write(RaiseAlerts([repeated("a", -60), repeated("b", 600), repeated("c", 900)]))
         store.write(RaiseAlerts([telling("d", title="d")]))
         # One that is told with an end that is past is over, and said to be by who told it.
-        assert store.alerts.get("a")["resolved_by"] == "o9:source"  # type: ignore[index]
-        assert store.alerts.ends_next() == moment(now + timedelta(seconds=600))
+        assert store.read(queries.alert, "a")["resolved_by"] == "o9:source"  # type: ignore[index]
+        assert store.read(queries.next_end) == moment(now + timedelta(seconds=600))
         assert store.write(LapseAlerts()) == []
         store.write(RaiseAlerts([repeated("b", 1200)]))
-        assert store.alerts.ends_next() == moment(now + timedelta(seconds=900))
+        assert store.read(queries.next_end) == moment(now + timedelta(seconds=900))
         store.write(RaiseAlerts([telling("b2", title="b")]))  # whose source repeats nothing
         assert episode(store, "b").ends_at is None
         _let_pass(store, "c")
-        after = store.last_change()
+        after = store.read(queries.last_change)
         assert store.write(LapseAlerts()) == ["c"]
-        (over,) = store.alerts.open_episodes((after + 1, ""))
+        (over,) = store.read(queries.open_episodes, (after + 1, ""))
         assert (over.alert_id, over.resolved_at, over.resolved_by) == ("c", at(10), "o9:not_repeated")
         # Its source was only away: it is the same one, and goes on.
         assert store.write(RaiseAlerts([repeated("c", 900)])) == [Recorded("c", began=False, ended=False)]
         assert (episode(store, "c").resolved_at, episode(store, "c").notifications) == (None, 2)
-        assert store.alerts.firing() == {"warning": 3}
+        assert store.read(queries.firing_alerts) == {"warning": 3}
         _let_pass(store, "c")
         assert store.write(RaiseAlerts([repeated("e", 900)._replace(fingerprint="c")])) == [Recorded("e", True, False)]
-        assert store.alerts.get("c")["resolved_by"] == "o9:not_repeated"  # type: ignore[index]
+        assert store.read(queries.alert, "c")["resolved_by"] == "o9:not_repeated"  # type: ignore[index]
 
     def test_whoever_delivers_reads_what_is_behind_its_cursor(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        assert store.alerts.open_episodes() == []
+        assert store.read(queries.open_episodes) == []
         store.write(RaiseAlerts([telling(f"a{n}", title=f"t{n}") for n in range(5)]))
         store.write(RaiseAlerts([telling("b", title="t2"), telling("c", title="c")]))
         seen: list[str] = []
         after = (0, "")
-        while rows := other.alerts.open_episodes(after, limit=2):
+        while rows := other.read(queries.open_episodes, after, limit=2):
             seen += [one.alert_id for one in rows]
             after = rows[-1].changed, rows[-1].alert_id
         assert seen == ["a0", "a1", "a3", "a4", "a2", "c"]
-        assert store.last_change() == after[0]
+        assert store.read(queries.last_change) == after[0]
         store.write(AcknowledgeAlert("a1", "ann"))
         store.write(ResolveAlert("b", "bob"))
-        acknowledged, resolved = other.alerts.open_episodes(after)
+        acknowledged, resolved = other.read(queries.open_episodes, after)
         assert (acknowledged.alert_id, acknowledged.acknowledged_by) == ("a1", "ann")
         assert (resolved.alert_id, resolved.resolved_by, resolved.labels) == ("a2", "bob", '{"title": "t2"}')
-        assert [row["kind"] for row in store.changes(0)] == ["alert"] * 4
+        assert [row["kind"] for row in store.read(queries.changes, 0)] == ["alert"] * 4
 
     def test_somebody_sees_to_it_once(self, open_store: OpenStore) -> None:
         store = open_store()
         store.write(RaiseAlerts([telling("a"), telling("b")]))
         assert store.write(AcknowledgeAlert("b", "ann \0"))
         assert not store.write(AcknowledgeAlert("a", "bob"))
-        assert store.alerts.get("a")["acknowledged_by"] == "ann \ufffd"  # type: ignore[index]
+        assert store.read(queries.alert, "a")["acknowledged_by"] == "ann \ufffd"  # type: ignore[index]
         store.write(ResolveAlert("a", "ann"))
         store.write(RaiseAlerts([telling("c", 5)]))
-        assert store.alerts.get("c")["acknowledged_by"] is None  # type: ignore[index]
+        assert store.read(queries.alert, "c")["acknowledged_by"] is None  # type: ignore[index]
         store.write(ResolveAlert("c", "ann"))
         assert not store.write(AcknowledgeAlert("c", "bob"))
-        assert store.alerts.get("c")["acknowledged_by"] is None  # type: ignore[index]
+        assert store.read(queries.alert, "c")["acknowledged_by"] is None  # type: ignore[index]
         assert tally(store)["acknowledged", "warning"] == 1
 
     def test_any_order_of_batches_keeps_the_rules(self, open_store: OpenStore) -> None:
@@ -251,7 +252,7 @@ class AlertContract(OutboxContract):
         told = [notice(1), notice(2), notice(1, "h")]
         held = [Suppressed("over0", "r", "silenced", "s", at(n)) for n in range(5)]
         close = ["over0", "future"]
-        store.write(CommitDecisions("alerts", fence, store.last_change(), {}, {}, told, held, close))
+        store.write(CommitDecisions("alerts", fence, store.read(queries.last_change), {}, {}, told, held, close))
         store.write(end(begin(store, "one")))
         now = utc_now()
         for name, until in (("past", now - timedelta(1)), ("stands", now + timedelta(9))):
@@ -272,8 +273,8 @@ class AlertContract(OutboxContract):
         assert sum(each.alerts for each in done) == 13 - len(kept)
         assert sum(each.suppressed for each in done) == 5
         assert sum(each.silences for each in done) == 1
-        assert ids(store.alerts.silences(), "silence_id") == ["stands"]
-        assert [(row["group_key"], row["number"]) for row in store.alerts.notifications()] == [("h", 1), ("g", 2)]
+        assert ids(store.read(queries.silences), "silence_id") == ["stands"]
+        assert [(row["group_key"], row["number"]) for row in store.read(queries.notifications)] == [("h", 1), ("g", 2)]
         assert tally(store)["received", "warning"] == 13
         assert store.write(ResolveAlert("fires0", "ann"))
         assert store.write(RaiseAlerts([telling("over0", title="new")])) == [Recorded("over0", began=True, ended=False)]
@@ -284,22 +285,22 @@ class AlertContract(OutboxContract):
         store.write(AddSilence("past", now - 2 * hour, now - hour))
         store.write(AddSilence("later", now + hour, now + 3 * hour, pattern="slow", author="ann \0", comment="维护 🚀"))
         store.write(AddSilence("now", now - hour, now + hour, '{title="slow", level=~"info|warning"}'))
-        first, second = store.alerts.silences()
+        first, second = store.read(queries.silences)
         assert (first["silence_id"], first["matchers"]) == ("now", '{title="slow", level=~"info|warning"}')
         assert (second["silence_id"], second["pattern"], second["author"]) == ("later", "slow", "ann \ufffd")
         assert second["comment"] == "维护 🚀"
-        added = store.last_change()
+        added = store.read(queries.last_change)
         assert store.write(EndSilence("now", "bob"))
         assert not store.write(EndSilence("now", "bob"))
         assert not store.write(EndSilence("past", "bob"))
-        assert ids(store.alerts.silences(), "silence_id") == ["later"]
+        assert ids(store.read(queries.silences), "silence_id") == ["later"]
         with refused(OptimizationConflictError, "silence_id", "'later'"):
             store.write(AddSilence("later", now, now + hour))
         with refused(OptimizationError, "'ghost'", "o9 alerts silence list"):
             store.write(EndSilence("ghost", "bob"))
-        assert [row["kind"] for row in store.changes(0)] == ["silence"] * 4
-        assert ids(store.alerts.changed_silences(0, limit=2), "silence_id") == ["past", "later"]
-        (lifted,) = store.alerts.changed_silences(added)
+        assert [row["kind"] for row in store.read(queries.changes, 0)] == ["silence"] * 4
+        assert ids(store.read(queries.changed_silences, 0, limit=2), "silence_id") == ["past", "later"]
+        (lifted,) = store.read(queries.changed_silences, added)
         assert (lifted["silence_id"], lifted["ended_by"]) == ("now", "bob")
 
 
@@ -331,12 +332,12 @@ def ids(rows: list[dict[str, Any]], name: str = "alert_id") -> list[str]:
 
 
 def episode(store: Store, alert_id: str) -> Episode:
-    return next(one for one in store.alerts.open_episodes() if one.alert_id == alert_id)
+    return next(one for one in store.read(queries.open_episodes) if one.alert_id == alert_id)
 
 
 def all_alerts(store: Store) -> list[dict[str, Any]]:
-    return store.alerts.page(limit=1000)
+    return store.read(queries.alerts, limit=1000)
 
 
 def tally(store: Store) -> dict[tuple[str, str], int]:
-    return {(row["what"], row["name"]): row["count"] for row in store.alerts.counts()}
+    return {(row["what"], row["name"]): row["count"] for row in store.read(queries.alert_counts)}

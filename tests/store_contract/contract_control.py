@@ -21,6 +21,7 @@ from sqlalchemy import select
 
 from o9.model.errors import OptimizationCoordinationError, OptimizationStateError, OptimizationValidationError
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store import queries
 from o9.store.core.column_types import moment
 from o9.store.core.unit import OPTIMIZATION, Operation, UnitOfWork
 from o9.store.optimizations.commit_step import CommitStep
@@ -46,20 +47,20 @@ class IntentContract:
         for wanted in (Intent.RUN, Intent.TIME_OUT):
             with refused(OptimizationStateError, "'a'", "cancel", "final"):
                 store.write(SetIntent("a", wanted, "ann"))
-        asked = other.intents("a")
+        asked = other.read(queries.intents, "a")
         assert [(row["intent"], row["by"]) for row in asked] == [
             ("pause", "ann"),
             ("run", "bob"),
             ("cancel", "z\ufffd"),
         ]
         assert [row["at"] for row in asked] == sorted(row["at"] for row in asked)
-        assert [row["kind"] for row in other.changes(0)].count("intent") == 3
+        assert [row["kind"] for row in other.read(queries.changes, 0)].count("intent") == 3
         store.write(Transition("a", S.CANCELLED, Cause.HOOK))
         before = record_of(store, "a")
         assert store.write(SetIntent("a", Intent.CANCEL, "ann")) is S.CANCELLED  # the end that was asked for came
         with refused(OptimizationStateError, "cancelled", "time out", "o9 retry"):
             store.write(SetIntent("a", Intent.TIME_OUT, "ann"))
-        assert (record_of(store, "a"), store.intents("a")) == (before, asked)
+        assert (record_of(store, "a"), store.read(queries.intents, "a")) == (before, asked)
 
     def test_what_nobody_holds_is_moved_at_once(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -69,10 +70,10 @@ class IntentContract:
         put(store, "a")
         for intent, status in wishes:
             assert store.write(SetIntent("a", intent, "ann")) is status is status_of(store, "a")
-            last = store.transitions("a")[-1]
+            last = store.read(queries.transitions, "a")[-1]
             assert (last["cause"], last["to_status"]) == ("person", status.value)
             assert "ann" in last["message"]
-        assert len(store.intents("a")) == len(wishes)
+        assert len(store.read(queries.intents, "a")) == len(wishes)
 
     def test_what_is_held_back_is_not_queued_before_it_is_started(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -93,7 +94,7 @@ class IntentContract:
             put(store, key)
             store.write(Claim(node, 9, -1.0, key))
         at_work(store, "alive")
-        leases = store.leases()
+        leases = store.read(queries.leases)
         assert {lease.optimization_id for lease in leases.run_out} == {"late", "dead", "lost", "again"}
         assert {(lease.optimization_id, lease.node, lease.fence) for lease in set(leases.held) - {*leases.run_out}} == {
             ("alive", "node-1", 1)
@@ -103,10 +104,10 @@ class IntentContract:
         store.write(Claim("node-5", 9, -1.0, "again"))
         store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))
         assert store.write(Sweep("node-3", run_out=leases.run_out)) == ["lost"]
-        holding = store.holding("late")
+        holding = store.read(queries.holding, "late")
         assert holding is not None
         assert (holding.lease_node, holding.fence) == ("node-1", 1)
-        assert [lease.optimization_id for lease in store.leases().run_out] == ["again"]
+        assert [lease.optimization_id for lease in store.read(queries.leases).run_out] == ["again"]
 
 
 class LimitContract:
@@ -188,12 +189,12 @@ class LimitContract:
         nothing: Any = [1]
         with refused(OptimizationValidationError, "config", "list"):
             store.write(SetPolicy("x", nothing))
-        assert other.policies() == {"x": kept}
+        assert other.read(queries.policies) == {"x": kept}
         store.write(SetPolicy("x", {LIMIT: None, "max_attempts": 5}))
-        assert other.policies() == {"x": {"max_attempts": 5}}
+        assert other.read(queries.policies) == {"x": {"max_attempts": 5}}
         store.write(SetPolicy("x"))
         store.write(SetPolicy("never there"))
-        assert other.policies() == {}
+        assert other.read(queries.policies) == {}
 
     def test_a_full_strategy_blocks_nobody_else(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -237,14 +238,14 @@ class LimitContract:
             assert claimed is not None
             name, fence = claimed.optimization_id, claimed.fence
             order.append(name)
-            assert store.leases().run_out == ()  # by no clock but the database's
+            assert store.read(queries.leases).run_out == ()  # by no clock but the database's
             store.write(At(Heartbeat("node-1", "host", 1, 1.0, 60.0), now - drift))
             # Its clock jumps in the middle of the run.
             for status in (S.INITIALIZING, S.RUNNING):
                 store.write(At(Transition(name, status, Cause.HOOK, fence=fence), now + drift))
             store.write(At(CommitStep(name, fence, 0, [trial(0)], {}), now - drift))
             store.write(At(Transition(name, S.COMPLETED, Cause.HOOK, fence=fence), now - drift))
-            state = store.get(name)
+            state = store.read(queries.get, name)
             assert state is not None
             assert (state.status, state.execution_time) == (S.COMPLETED, 0.0 if drift > timedelta(0) else 7200.0)
         assert order == ["behind", "critical", "low", "ahead"]
@@ -301,11 +302,11 @@ class DependencyContract:
             store.write(SetIntent(named("rests"), Intent.PAUSE, "ann"))
             store.write(Transition(named("a"), end, Cause.HOOK))
             for name, cause in [("b", "a"), ("c", "b"), ("d", "ac"), ("held", "a"), ("rests", "b")]:
-                state = store.get(named(name)) or state
+                state = store.read(queries.get, named(name)) or state
                 assert state.status is S.CANCELLED
                 [issue] = state.issues
                 assert any(f"after {named(other)}, which ended as" in issue for other in cause)
-                last = store.transitions(named(name))[-1]
+                last = store.read(queries.transitions, named(name))[-1]
                 assert (last["cause"], last["message"]) == ("dependency", issue)
             assert status_of(store, named("o")) is S.CREATED
             assert claim_all(store) == [named("o")]
@@ -316,8 +317,11 @@ class DependencyContract:
         chain = [new(f"a{n}", metadata={"after": [f"a{n - 1}"]}) for n in range(1, 1200)]
         await asyncio.gather(*(store.write_async(Create(state)) for state in chain))
         store.write(Transition("a0", S.FAILED, Cause.HOOK))
-        assert [row["count"] for row in sorted(store.counts(), key=lambda row: str(row["status"]))] == [1199, 1]
-        assert "a1198" in store.transitions("a1199")[-1]["message"]
+        assert [row["count"] for row in sorted(store.read(queries.counts), key=lambda row: str(row["status"]))] == [
+            1199,
+            1,
+        ]
+        assert "a1198" in store.read(queries.transitions, "a1199")[-1]["message"]
 
     def test_after_what_has_ended_or_is_unknown(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -327,15 +331,19 @@ class DependencyContract:
         put(store, "ready", metadata={"after": ["good"]})
         put(store, "forsaken", metadata={"after": ["good", "bad"]})
         assert claim_all(store) == ["ready"]
-        state = store.get("forsaken")
+        state = store.read(queries.get, "forsaken")
         assert state is not None
         assert (state.status, state.issues) == (S.CANCELLED, ["it was to run after bad, which ended as failed"])
-        before = store.last_change()
+        before = store.read(queries.last_change)
         with refused(OptimizationValidationError, "metadata.after", "'ghost'", "submit it first"):
             put(store, "lost", metadata={"after": ["good", "ghost"]})
         with refused(OptimizationValidationError, "metadata.after", "'self'"):
             put(store, "self", metadata={"after": ["self"]})
-        assert (store.get("lost"), store.get("self"), store.last_change()) == (None, None, before)
+        assert (store.read(queries.get, "lost"), store.read(queries.get, "self"), store.read(queries.last_change)) == (
+            None,
+            None,
+            before,
+        )
 
     def test_what_it_waits_for_counts_once(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -344,13 +352,13 @@ class DependencyContract:
             store.write(Create(new(name, metadata={"after": others}), hold=name == "held"))
         store.write(SetIntent("rests", Intent.PAUSE, "ann"))
         store.write(SetIntent("over", Intent.CANCEL, "ann"))
-        over = store.transitions("over")
+        over = store.read(queries.transitions, "over")
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
         assert claim_all(store) == ["twice"]
         for name in ("held", "rests"):
             assert store.write(SetIntent(name, Intent.RUN, "ann")) is S.CREATED
         assert claim_all(store) == ["held", "rests"]
-        assert store.transitions("over") == over
+        assert store.read(queries.transitions, "over") == over
 
 
 class ControlContract(IntentContract, LimitContract, DependencyContract, RunContract):

@@ -9,6 +9,7 @@ from contract_steps import OpenStore, refused
 from sqlalchemy import event
 
 from o9.model.errors import StaleAttemptError
+from o9.store import queries
 from o9.store.alerts.channels import KeepChannels, LeaveChannels
 from o9.store.alerts.episodes import NewAlert, RaiseAlerts, ResolveAlert
 from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, NewNotice, Suppressed
@@ -24,7 +25,7 @@ class OutboxContract:
 
     def test_one_node_leads_until_its_lease_runs_out(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        assert store.alerts.leader("alerts") is None
+        assert store.read(queries.leader, "alerts") is None
         assert store.write(AcquireLeadership("alerts", "one", 600.0)) == 1
         assert other.write(AcquireLeadership("alerts", "two", 600.0)) is None
         assert other.write(AcquireLeadership("else", "two", 600.0)) == 1
@@ -33,7 +34,7 @@ class OutboxContract:
         assert store.write(AcquireLeadership("alerts", "one", 600.0)) is None
         assert store.write(AcquireLeadership("alerts", "one", 600.0, dead_nodes=["two"])) == 3
         store.write(ReleaseLeadership("alerts", 2))  # whose lease is gone
-        assert other.alerts.leader("alerts")["node"] == "one"  # type: ignore[index]
+        assert other.read(queries.leader, "alerts")["node"] == "one"  # type: ignore[index]
         store.write(ReleaseLeadership("alerts", 3))
         assert other.write(AcquireLeadership("alerts", "two", 600.0)) == 4
 
@@ -42,7 +43,7 @@ class OutboxContract:
         store.write(AcquireLeadership("alerts", "one", -1.0))
         store.write(AcquireLeadership("alerts", "two", 600.0))
         store.write(RaiseAlerts([_telling("a"), _telling("b"), _telling("c")]))
-        cursor = store.last_change()
+        cursor = store.read(queries.last_change)
         late, whole = (
             CommitDecisions(
                 "alerts", fence, cursor, {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}, {}, [notice(1, channels=("log",))],
@@ -52,25 +53,31 @@ class OutboxContract:
         )  # fmt: skip
         with refused(StaleAttemptError, "alerts", "fence 1", "two", "Nothing was written"):
             store.write(late)
-        assert (store.alerts.groups(), store.alerts.notifications(), store.alerts.suppressed()) == ({}, [], [])
-        assert store.alerts.leader("alerts")["cursor"] == 0  # type: ignore[index]
+        assert (
+            store.read(queries.alert_groups),
+            store.read(queries.notifications),
+            store.read(queries.suppressed),
+        ) == ({}, [], [])
+        assert store.read(queries.leader, "alerts")["cursor"] == 0  # type: ignore[index]
         for _ in range(2):  # its answer was lost on the way
             store.write(whole)
-        assert store.alerts.leader("alerts")["cursor"] == cursor  # type: ignore[index]
-        assert store.alerts.groups() == {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}
-        (told,) = store.alerts.notifications()
+        assert store.read(queries.leader, "alerts")["cursor"] == cursor  # type: ignore[index]
+        assert store.read(queries.alert_groups) == {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}
+        (told,) = store.read(queries.notifications)
         assert (told["number"], told["channel"], told["status"], told["tries"]) == (1, "log", "pending", [])
         assert (told["receiver"], told["kind"], told["reason"]) == ("default", "firing", "it fires")
         assert (told["firing"], told["firing_count"], told["labels"]) == (["a", "b"], 2, {"title": "慢"})
-        assert store.alerts.suppressed(alert_id="a")[0]["by"] == "s1"
-        assert store.alerts.suppressed(alert_id="b") == []
+        assert store.read(queries.suppressed, alert_id="a")[0]["by"] == "s1"
+        assert store.read(queries.suppressed, alert_id="b") == []
         # What fires is not closed, nor what changed since: that has to be read first.
         store.write(ResolveAlert("a", "ann"))
         store.write(CommitDecisions("alerts", 2, cursor, closed=["a", "b"]))
-        assert [one.alert_id for one in store.alerts.open_episodes()] == ["b", "c", "a"]
-        store.write(CommitDecisions("alerts", 2, store.last_change(), {"h": None}, {"g": "2027"}, closed=["a", "b"]))
-        assert [one.alert_id for one in store.alerts.open_episodes()] == ["b", "c"]
-        assert store.alerts.groups() == {"g": ("2027", '{"n": 1}')}
+        assert [one.alert_id for one in store.read(queries.open_episodes)] == ["b", "c", "a"]
+        store.write(
+            CommitDecisions("alerts", 2, store.read(queries.last_change), {"h": None}, {"g": "2027"}, closed=["a", "b"])
+        )
+        assert [one.alert_id for one in store.read(queries.open_episodes)] == ["b", "c"]
+        assert store.read(queries.alert_groups) == {"g": ("2027", '{"n": 1}')}
 
     def test_what_is_sent_keeps_the_first_alerts_in_the_log(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -82,9 +89,9 @@ class OutboxContract:
             row = begin(store, "one", channel=channel)
             assert (row["firing"], row["resolved"]) == (names[:25], names[25:])
             store.write(end(row))
-            first = store.alerts.notifications()[0]
+            first = store.read(queries.notifications)[0]
             assert (len(first["firing"]), first["firing_count"], first["resolved"]) == (shown, 25, names[25:])
-        assert store.alerts.episodes([*names[:3], "ghost"]).keys() == set(names[:3])
+        assert store.read(queries.episodes, [*names[:3], "ghost"]).keys() == set(names[:3])
 
     def test_what_was_known_is_new_to_a_channel_that_was_not_told(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -102,7 +109,7 @@ class OutboxContract:
             assert (row["number"], row["firing"], row["known"], row["firing_count"]) == (2, names, known, 30)
             store.write(end(row))
         store.write(end({"id": 5, "tries": 1, "claimed_by": "one"}))
-        kept = store.alerts.notifications()
+        kept = store.read(queries.notifications)
         assert {(row["known"], tuple(row["firing"])) for row in kept if row["number"] == 2} == {(7, tuple(names[:10]))}
         store.write(end(begin(store, "one")))  # that it flaps
         assert [begin(store, "one", channel=name)["known"] for name in ("log", "mail")] == [30, 30]
@@ -112,10 +119,10 @@ class OutboxContract:
             decided(open_store, [notice(n, group) for n in (1, 2) for group in ("g", "h")]),
             open_store(),
         )
-        assert other.alerts.due(["log", "mail"]) == ["log"]
+        assert other.read(queries.due_channels, ["log", "mail"]) == ["log"]
         first, second = begin(store, "one"), begin(other, "two")
         assert [(row["group_key"], row["number"]) for row in (first, second)] == [("g", 1), ("h", 1)]
-        assert store.alerts.due(["log"]) == []
+        assert store.read(queries.due_channels, ["log"]) == []
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.write(end(first, error="no \0 route", retry_in=600.0))
         assert store.write(BeginTry("log", "one", 600.0)) is None  # what is behind it waits with it
@@ -123,17 +130,17 @@ class OutboxContract:
         third = begin(store, "one")
         assert (third["group_key"], third["number"]) == ("h", 2)
         assert store.write(end(third, error="no such channel"))  # for good
-        told = {(row["group_key"], row["number"]): row for row in other.alerts.notifications()}
+        told = {(row["group_key"], row["number"]): row for row in other.read(queries.notifications)}
         assert {key: row["status"] for key, row in told.items()} == {
             ("g", 1): "pending", ("g", 2): "pending", ("h", 1): "sent", ("h", 2): "failed",
         }  # fmt: skip
         assert [(one["outcome"], one["error"], one["node"]) for one in told["g", 1]["tries"]] == [
             ("failed", "no \ufffd route", "one")
         ]
-        assert [row["id"] for row in store.alerts.notifications(limit=2)] == [4, 3]
-        assert [row["id"] for row in store.alerts.notifications(limit=2, before=3)] == [2, 1]
+        assert [row["id"] for row in store.read(queries.notifications, limit=2)] == [4, 3]
+        assert [row["id"] for row in store.read(queries.notifications, limit=2, before=3)] == [2, 1]
         assert counts(store) == {("sent", "log"): 1, ("failed", "log"): 1}
-        (channel,) = store.alerts.channels()
+        (channel,) = store.read(queries.alert_channels)
         assert channel["error"] == "no such channel"
         assert channel["failing_since"] is not None
         assert channel["last_sent_at"] is not None
@@ -144,7 +151,7 @@ class OutboxContract:
         again = notice(2, channels=("log", "mail"))._replace(kind="repeat")
         store.write(CommitDecisions("alerts", 1, 0, notices=[again, notice(1, "other", ("mail",))]))
         waiting = [
-            (row["channel"], row["number"]) for row in store.alerts.notifications() if row["status"] == "pending"
+            (row["channel"], row["number"]) for row in store.read(queries.notifications) if row["status"] == "pending"
         ]
         assert sorted(waiting) == [("log", 2), ("mail", 1), ("mail", 1)]
 
@@ -158,12 +165,12 @@ class OutboxContract:
         assert order == [(1, 1, False), (1, 2, False), (1, 3, False), (2, 1, False)]
         assert ("possible_double", "log") not in counts(store)
         assert store.write(BeginTry("log", "one", 600.0)) is None
-        assert store.alerts.channels()[0]["failing_since"] is None
+        assert store.read(queries.alert_channels)[0]["failing_since"] is None
 
     def test_a_channel_that_asks_for_peace_is_left_alone(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(1, "g", ("log", "mail")), notice(1, "h")])
         store.write(end(begin(store, "one"), error="429", retry_in=0.0, pause=600.0))
-        assert store.alerts.due(["log", "mail"]) == ["mail"]
+        assert store.read(queries.due_channels, ["log", "mail"]) == ["mail"]
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.write(BeginTry("mail", "one", 600.0)) is not None
 
@@ -176,7 +183,7 @@ class OutboxContract:
         wait = store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 600.0)}))
         assert isinstance(wait, float)
         assert 590.0 < wait <= 600.0
-        assert store.alerts.notifications()[0]["tries"] == []  # that was no try
+        assert store.read(queries.notifications)[0]["tries"] == []  # that was no try
         begin(store, "one")
         assert isinstance(store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 0.0)})), dict)
 
@@ -186,12 +193,13 @@ class OutboxContract:
         again = begin(other, "two")
         assert (again["id"], again["tries"], again["may_be_double"]) == (hung["id"], 2, True)
         assert not store.write(end(hung))  # it lived after all: its own try ends, and nothing else
-        assert [row["status"] for row in store.alerts.notifications()] == ["pending", "pending"]
+        assert [row["status"] for row in store.read(queries.notifications)] == ["pending", "pending"]
         assert other.write(end(again))
         dead = begin(store, "one")
         assert begin(other, "two", dead_nodes=["one"])["may_be_double"]
         told = {
-            row["id"]: [(one["node"], one["outcome"]) for one in row["tries"]] for row in other.alerts.notifications()
+            row["id"]: [(one["node"], one["outcome"]) for one in row["tries"]]
+            for row in other.read(queries.notifications)
         }
         assert told[hung["id"]] == [("one", "sent"), ("two", "sent")]
         assert told[dead["id"]] == [("one", "possible_double"), ("two", None)]
@@ -212,7 +220,7 @@ class OutboxContract:
         decided(lambda: store, [notice(1, "h")])
         given_up = begin(store, "one")
         assert store.write(end(given_up, error="no answer", in_doubt=True))  # and not sent again: no double
-        told = {row["group_key"]: [one["outcome"] for one in row["tries"]] for row in store.alerts.notifications()}
+        told = {row["group_key"]: [one["outcome"] for one in row["tries"]] for row in store.read(queries.notifications)}
         assert told == {"g": ["failed", "possible_double", "failed", "sent"], "h": ["unknown"]}
         assert counts(store) == {("possible_double", "log"): 1, ("sent", "log"): 1, ("failed", "log"): 1}
 
@@ -222,7 +230,8 @@ class OutboxContract:
         assert store.write(GiveUp("2026-01-01", "no node")) == {}
         assert store.write(GiveUp("9999-01-01", "no node")) == {"gone": 2}
         told = {
-            (row["group_key"], row["channel"]): (row["status"], row["error"]) for row in store.alerts.notifications()
+            (row["group_key"], row["channel"]): (row["status"], row["error"])
+            for row in store.read(queries.notifications)
         }
         assert told == {
             ("g", "log"): ("pending", None), ("g", "gone"): ("failed", "no node"), ("h", "gone"): ("failed", "no node"),
@@ -243,18 +252,18 @@ class OutboxContract:
         store, other = decided(open_store, [notice(1)]), open_store()
         store.write(KeepChannels("one", ["log", "mail"], 600.0))
         other.write(KeepChannels("two", ["log", "chat"], 600.0))
-        assert store.alerts.channels_of_nodes() == ["chat", "log", "mail"]
+        assert store.read(queries.sending_channels) == ["chat", "log", "mail"]
         store.write(KeepChannels("one", ["file"], 600.0))
-        assert store.alerts.channels_of_nodes() == ["chat", "file", "log"]
+        assert store.read(queries.sending_channels) == ["chat", "file", "log"]
         other.write(KeepChannels("two", ["chat"], -1.0))
-        assert store.alerts.channels_of_nodes() == ["file"]
+        assert store.read(queries.sending_channels) == ["file"]
         row = begin(store, "one", lease_seconds=-1.0)
         store.write(KeepChannels("one", ["file"], 600.0, sending=[row["id"]]))
-        assert other.alerts.due(["log"]) == []
+        assert other.read(queries.due_channels, ["log"]) == []
         other.write(KeepChannels("two", ["file"], -1.0, sending=[row["id"]]))  # which it does not hold
-        assert other.alerts.due(["log"]) == []
+        assert other.read(queries.due_channels, ["log"]) == []
         store.write(LeaveChannels("one"))
-        assert store.alerts.channels_of_nodes() == []
+        assert store.read(queries.sending_channels) == []
 
     def test_a_thousand_alerts_cost_as_many_statements_as_one(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -293,7 +302,11 @@ def end(row: Row, **how: Any) -> EndTry:
 
 def counts(store: Store) -> dict[tuple[str, str], int]:
     levels = ("received", "begun")
-    return {(row["what"], row["name"]): row["count"] for row in store.alerts.counts() if row["what"] not in levels}
+    return {
+        (row["what"], row["name"]): row["count"]
+        for row in store.read(queries.alert_counts)
+        if row["what"] not in levels
+    }
 
 
 def statements(store: Store, operation: RaiseAlerts) -> int:

@@ -27,6 +27,7 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import Intent, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.alerts.episodes import RaiseAlerts, ResolveAlert
 from o9.store.alerts.outbox import CommitDecisions, Suppressed
 from o9.store.core.column_types import pack_returns, unpack_returns
@@ -55,28 +56,28 @@ class PruningContract:
             store.write(Transition(name, status, Cause.HOOK))
         put(store, "waits")
         before = {name: whole(store, name) for name in ("runs", "waits")}
-        last = store.last_change(), store.last_transition()
-        told = store.prunable(ALL)
+        last = store.read(queries.last_change), store.read(queries.last_transition)
+        told = store.read(queries.prunable, ALL)
         assert told == Outlook({"completed": 1, "failed": 1}, {}, told.first_ended, told.last_ended)
         assert told.first_ended is not None
         assert told.last_ended is not None
         assert told.first_ended < told.last_ended
         assert prune_all(store)[0] == 2
         for name in ("a", "b"):
-            assert other.get(name) is None
-            assert other.holding(name) is None
+            assert other.read(queries.get, name) is None
+            assert other.read(queries.holding, name) is None
             assert whole(other, name) == whole(other, "there never was one")
             with refused(OptimizationError, name, "o9 list"):
                 other.write(Amend(name, {"progress": 0.5}))
         assert {name: whole(other, name) for name in ("runs", "waits")} == before
-        assert [state.optimization_id for state in other.list().items] == ["waits", "runs"]
-        assert (other.prunable(ALL).optimizations, prune_all(other)[0]) == (0, 0)
-        assert other.last_change() > last[0]
-        assert other.last_transition() == last[1]
+        assert [state.optimization_id for state in other.read(queries.page).items] == ["waits", "runs"]
+        assert (other.read(queries.prunable, ALL).optimizations, prune_all(other)[0]) == (0, 0)
+        assert other.read(queries.last_change) > last[0]
+        assert other.read(queries.last_transition) == last[1]
         # The id is free again; nothing of the old one is the new one's.
         put(other, "a")
         assert whole(store, "a")["trials"] == []
-        assert store.transitions("a")[0]["id"] > last[1]
+        assert store.read(queries.transitions, "a")[0]["id"] > last[1]
 
     def test_some_stay_and_why(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -90,17 +91,17 @@ class PruningContract:
         for name in ("first", "open run", "free"):
             store.write(Transition(name, S.CANCELLED, Cause.HOOK))
         store.write(Transition("young", S.FAILED, Cause.HOOK))
-        young = store.get("young")
+        young = store.read(queries.get, "young")
         assert young is not None
         assert young.completed_at is not None
         before = young.completed_at.isoformat(timespec="microseconds")
         kept = {Because.AWAITED: 2, Because.OPEN_RUN: 1}
-        told = store.prunable(before)
+        told = store.read(queries.prunable, before)
         assert (told.by_status, told.kept) == ({"cancelled": 2}, kept)
         done, why = prune_all(store, before)
         assert (done, why) == (2, kept)
         assert prune_all(store) == (0, kept | {Because.MOVED_LAST: 1})  # the young one's end is the newest of all moves
-        assert {state.optimization_id for state in store.list().items} == {
+        assert {state.optimization_id for state in store.read(queries.page).items} == {
             "awaited", "awaited before", "open run", "young", "runs", "waits",
         }  # fmt: skip
         store.write(CloseRun("run-1"))
@@ -109,7 +110,7 @@ class PruningContract:
         # One that others were to run after ends although they are gone.
         store.write(Transition("runs", S.COMPLETED, Cause.HOOK))
         assert prune_all(store) == (1, {Because.MOVED_LAST: 1})
-        assert [state.optimization_id for state in store.list().items] == ["runs"]
+        assert [state.optimization_id for state in store.read(queries.page).items] == ["runs"]
         assert_counts_of_what_is_there(store)
 
     def test_one_whose_alert_fires_stays_until_that_is_over(self, open_store: OpenStore) -> None:
@@ -126,10 +127,12 @@ class PruningContract:
         assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})  # nobody was told of its end yet
         store.write(AcquireLeadership("alerts", "node-1", 600.0))
         suppressed = [Suppressed("mine", "default", "silenced", "s1", "2026-01-01T00:00:00.000000+00:00")]
-        store.write(CommitDecisions("alerts", 1, store.last_change(), suppressed=suppressed, closed=["mine"]))
-        assert store.prunable(ALL).optimizations == 2
+        store.write(
+            CommitDecisions("alerts", 1, store.read(queries.last_change), suppressed=suppressed, closed=["mine"])
+        )
+        assert store.read(queries.prunable, ALL).optimizations == 2
         assert prune_all(store) == (2, {})
-        assert (store.alerts.page(), store.alerts.suppressed(alert_id="mine")) == ([], [])
+        assert (store.read(queries.alerts), store.read(queries.suppressed, alert_id="mine")) == ([], [])
 
     def test_which_flow_runs_were_its_attempts_is_known_until_they_are_forgotten(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -142,18 +145,18 @@ class PruningContract:
             store.write(RegisterRun(f"second run of {name}", name, 2))
             store.write(CloseRun(f"second run of {name}"))
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
-        assert store.pruned_runs() == []
+        assert store.read(queries.pruned_runs) == []
         at_work(store, "runs")
         assert prune_all(store)[0] == 2
         mine = {"run of a", "second run of a"}
-        assert set(other.pruned_runs()) == mine  # neither of what is there nor of what was only watched
-        assert len(other.pruned_runs(limit=1)) == 1
+        assert set(other.read(queries.pruned_runs)) == mine  # neither of what is there nor of what was only watched
+        assert len(other.read(queries.pruned_runs, limit=1)) == 1
         put(other, "a")  # the same id once more: the runs are not its own
-        assert set(other.pruned_runs()) == mine
-        assert [other.prefect_run(run) for run in mine] == [None, None]
+        assert set(other.read(queries.pruned_runs)) == mine
+        assert [other.read(queries.prefect_run, run) for run in mine] == [None, None]
         store.write(ForgetRuns(("run of a", "run of b", "no such run")))
-        assert other.pruned_runs() == ["second run of a"]
-        run = other.prefect_run("run of b")
+        assert other.read(queries.pruned_runs) == ["second run of a"]
+        run = other.read(queries.prefect_run, "run of b")
         assert run is not None
         assert run["optimization_id"] == "b"
 
@@ -171,18 +174,18 @@ class PruningContract:
         store.write(Retry(Create(new("again")), "a", 2))
         store.write(Transition("again", S.CANCELLED, Cause.PERSON))
         at_work(store, "b")
-        before = {name: store.family_trials(name, "").counts for name in ("f", "g")}
+        before = {name: store.read(queries.family_trials, name, "").counts for name in ("f", "g")}
         assert before == {"f": {"completed": 4, "failed": 1}, "g": {"completed": 1}}
         assert prune_all(store)[0] == 2
-        tried = store.family_trials("f", "")
-        assert {name: store.family_trials(name, "").counts for name in ("f", "g")} == before
+        tried = store.read(queries.family_trials, "f", "")
+        assert {name: store.read(queries.family_trials, name, "").counts for name in ("f", "g")} == before
         assert tried.returns == {}
         # What cannot be judged counts, and leaves none.
         assert (tried.pruned.count, tried.pruned.sharpes) == (5, 1)
         rose, fell = plain_sharpe_ratios([pack_returns(rising), pack_returns(falling)])
         assert math.isclose(tried.pruned.sharpe_sum, rose)
         assert math.isclose(tried.pruned.sharpe_square_sum, rose**2)
-        assert math.isclose(store.family_trials("g", "").pruned.sharpe_sum, fell)
+        assert math.isclose(store.read(queries.family_trials, "g", "").pruned.sharpe_sum, fell)
 
     def test_one_that_is_too_large_goes_in_pieces(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -192,28 +195,28 @@ class PruningContract:
             store.write(CommitStep("large", fence, step, trials, {"step": step}))
         store.write(Transition("large", S.COMPLETED, Cause.HOOK))
         at_work(store, "runs")
-        tried = store.family_trials("f", "")
+        tried = store.read(queries.family_trials, "f", "")
         seen: list[int] = []
         cursor: tuple[str, str] | None = ("", "")
         while cursor is not None:
             done = store.write(Prune(ALL, plain_sharpe_ratios, cursor, seconds=0.0))
             cursor = done.cursor
-            left = other.trials("large")
-            now = other.family_trials("f", "")
+            left = other.read(queries.trials, "large")
+            now = other.read(queries.family_trials, "f", "")
             seen.append(len(left))
             assert now.counts == tried.counts == {"completed": 600}
             assert (now.pruned.count, now.pruned.sharpes) == (600 - len(left), 600 - len(left))
             assert_counts_are_true(store) if left else assert_counts_of_what_is_there(store)
             if left and len(left) < 600:
-                state = other.get("large")
+                state = other.read(queries.get, "large")
                 assert state is not None
                 assert state.warnings == [BEING_PRUNED]
-                assert other.health_due() == []
-                assert other.checkpoint("large") is None
+                assert other.read(queries.health_due) == []
+                assert other.read(queries.checkpoint, "large") is None
                 with refused(OptimizationValidationError, "metadata.retry_from_step"):
                     store.write(Retry(Create(new("again")), "large", 1))
         assert seen[:3] == [500, 400, 300]
-        assert store.get("large") is None
+        assert store.read(queries.get, "large") is None
 
     def test_two_at_once_delete_everything_once(self, open_store: OpenStore) -> None:
         stores = open_store(), open_store()
@@ -231,7 +234,7 @@ class PruningContract:
                     cursors[number] = done.cursor
                     deleted += done.optimizations
         assert deleted == 9
-        assert stores[0].family_trials("f", "").counts == {"completed": 9, "failed": 9}
+        assert stores[0].read(queries.family_trials, "f", "").counts == {"completed": 9, "failed": 9}
         assert_counts_of_what_is_there(stores[1])
 
     def test_what_shares_its_transaction_finds_it_gone(self, open_store: OpenStore) -> None:
@@ -250,25 +253,25 @@ class PruningContract:
         at_work(store, "c")
         amended, done, (_, is_new) = together(store, [late, prune, Create(new("a"))])
         assert is_new
-        state = store.get("a")
+        state = store.read(queries.get, "a")
         assert state is not None
         assert (state.status, state.warnings) == (S.CREATED, [])
-        assert [row["to_status"] for row in store.transitions("a")] == ["created"]
+        assert [row["to_status"] for row in store.read(queries.transitions, "a")] == ["created"]
         assert_counts_of_what_is_there(store)
 
     def test_old_changes_go_and_the_newest_stays(self, open_store: OpenStore) -> None:
         store = open_store()
         for number in range(4):
             put(store, f"a{number}")
-        changes = store.changes(0)
+        changes = store.read(queries.changes, 0)
         assert len(changes) == 4
         assert store.write(ForgetChanges(changes[1]["at"])) == 1
         assert store.write(ForgetChanges(ALL, limit=1)) == 1
-        assert [row["id"] for row in store.changes(0)] == [row["id"] for row in changes[2:]]
+        assert [row["id"] for row in store.read(queries.changes, 0)] == [row["id"] for row in changes[2:]]
         assert [store.write(ForgetChanges(ALL)) for _ in range(2)] == [1, 0]
-        assert store.last_change() == changes[-1]["id"]
+        assert store.read(queries.last_change) == changes[-1]["id"]
         put(store, "b")
-        assert [row["optimization_id"] for row in store.changes(changes[-1]["id"])] == ["b"]
+        assert [row["optimization_id"] for row in store.read(queries.changes, changes[-1]["id"])] == ["b"]
 
 
 def live(store: Store, name: str) -> None:
@@ -295,11 +298,11 @@ def whole(store: Store, name: str) -> dict[str, Any]:
     return {
         **vars(record_of(store, name)),
         "last_change": None,
-        "reports": store.health_history(name),
-        "intents": store.intents(name),
-        "recordings": store.recordings(name),
-        "run": store.prefect_run(f"run of {name}"),
-        "returns": store.trial(name, 0),
+        "reports": store.read(queries.health_history, name),
+        "intents": store.read(queries.intents, name),
+        "recordings": store.read(queries.recordings, name),
+        "run": store.read(queries.prefect_run, f"run of {name}"),
+        "returns": store.read(queries.trial, name, 0),
     }
 
 
@@ -315,13 +318,15 @@ def prune_all(store: Store, before: str = ALL) -> tuple[int, dict[Because, int]]
 
 def assert_counts_of_what_is_there(store: Store) -> None:
     """The counts now are a recount's; what ended stays counted, pruned or not."""
-    states = store.list(limit=1000).items
+    states = store.read(queries.page, limit=1000).items
     there = Counter(state.status.value for state in states)
     counted: Counter[str] = Counter()
-    for row in store.counts():
+    for row in store.read(queries.counts):
         counted[row["status"]] += row["count"]
     assert counted == there
-    assert {row["priority"]: row["count"] for row in store.priorities()} == Counter(int(s.priority) for s in states)
+    assert {row["priority"]: row["count"] for row in store.read(queries.priorities)} == Counter(
+        int(s.priority) for s in states
+    )
 
 
 def _failed(number: int) -> Trial:

@@ -13,6 +13,7 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.health_reports import VERDICT_CHECK, KeepReport
 from o9.store.optimizations.transitions import Cause, Transition
@@ -25,35 +26,39 @@ class ReportContract:
     def test_a_report_reads_back_and_what_says_the_same_again_adds_nothing(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         put(store, "a")
-        assert (other.health_report("a"), other.health_history("a"), other.health_reports()) == (None, [], [])
+        assert (
+            other.read(queries.health_report, "a"),
+            other.read(queries.health_history, "a"),
+            other.read(queries.health_reports),
+        ) == (None, [], [])
         first = said("a", issues=["性能 🚀", "a lone \ud800 surrogate, and \0"], validity_score=None)
         keep(store, first, checks=[{"name": "one"}], judged_by="m")
         keep(store, replace(first, timestamp=first.timestamp + timedelta(hours=1)), checks=[{"name": "two"}])
         second = replace(first, timestamp=first.timestamp + timedelta(hours=2), issues=["another"])
-        latest = other.health_report("a")
+        latest = other.read(queries.health_report, "a")
         assert latest is not None
         assert (latest["times"], latest["checks"], latest["judged_by"]) == (2, [{"name": "two"}], "")
         keep(other, second, judged_by="m")
-        latest = store.health_report("a")
+        latest = store.read(queries.health_report, "a")
         assert latest is not None
         assert OptimizationHealthReport.from_dict(latest["report"]) == second
         assert (latest["times"], latest["checks"], latest["judged_by"], latest["status"]) == (1, [], "m", "created")
-        newest, oldest = store.health_history("a")
+        newest, oldest = store.read(queries.health_history, "a")
         assert newest["report"] == latest["report"]
         assert [datetime.fromisoformat(oldest[name]) - first.timestamp for name in ("first_at", "last_at")] == [
             timedelta(0), timedelta(hours=1),
         ]  # fmt: skip
         assert (oldest["times"], oldest["report"]["issues"]) == (2, ["性能 🚀", "a lone ? surrogate, and \0"])
         assert oldest["report"]["validity_score"] is None
-        assert store.health_history("a", limit=1) == [newest]
-        assert store.health_history("a", before=newest["id"]) == [oldest]
+        assert store.read(queries.health_history, "a", limit=1) == [newest]
+        assert store.read(queries.health_history, "a", before=newest["id"]) == [oldest]
         # What is said of an optimization changes nothing of it.
-        assert store.holding("a").version == 0  # type: ignore[union-attr]
+        assert store.read(queries.holding, "a").version == 0  # type: ignore[union-attr]
         with refused(OptimizationError, "'ghost'"):
             store.write(KeepReport(said("ghost"), [], new("ghost")))
         for limit in (0, 1001, True):
             with refused(OptimizationValidationError, "limit"):
-                store.health_reports(limit=limit)
+                store.read(queries.health_reports, limit=limit)
 
     def test_the_newest_of_each_come_page_by_page(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -64,11 +69,11 @@ class ReportContract:
         keep(store, replace(said("a0", issues=["worse"]), timestamp=began + timedelta(seconds=9)))
         seen: list[str] = []
         before = None
-        while rows := store.health_reports(limit=2, before=before):
+        while rows := store.read(queries.health_reports, limit=2, before=before):
             seen += [row["optimization_id"] for row in rows]
             before = rows[-1]["last_at"], rows[-1]["optimization_id"]
         assert seen == ["a0", "a6", "a5", "a4", "a3", "a2", "a1"]
-        assert store.health_reports()[0]["report"]["issues"] == ["worse"]
+        assert store.read(queries.health_reports)[0]["report"]["issues"] == ["worse"]
 
     def test_the_verdicts_of_many_are_read_at_once(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -80,14 +85,14 @@ class ReportContract:
         keep(store, said("b"), checks=checks)
         keep(store, said("b", issues=["newer"]), checks=checks[:1])
         keep(store, said("c"), checks=[{"name": VERDICT_CHECK, "evidence": {}}])
-        found = store.health_verdicts(["a", "b", "c", "d", "ghost"])
+        found = store.read(queries.health_verdicts, ["a", "b", "c", "d", "ghost"])
         assert found == {
             "a": {"status": "created", "verdict": held},
             "b": {"status": "created", "verdict": None},
             "c": {"status": "created", "verdict": None},
         }
-        assert store.health_verdicts([]) == {}
-        assert [row["verdict"] for row in store.health_history("b")] == [None, held]
+        assert store.read(queries.health_verdicts, []) == {}
+        assert [row["verdict"] for row in store.read(queries.health_history, "b")] == [None, held]
 
     def test_every_end_is_due_until_a_report_of_it_was_kept(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -95,22 +100,22 @@ class ReportContract:
             at_work(store, name)
         running = state_of(store, "a")
         keep(store, said("a"), of=running)
-        assert store.health_due() == []
+        assert store.read(queries.health_due) == []
         for name in ("b", "a", "c"):
             store.write(Transition(name, S.COMPLETED, Cause.HOOK))
-        assert store.health_due() == ["b", "a", "c"]
-        assert store.health_due(limit=2) == ["b", "a"]
+        assert store.read(queries.health_due) == ["b", "a", "c"]
+        assert store.read(queries.health_due, limit=2) == ["b", "a"]
         keep(store, said("a"), of=running)  # a check that took its time: it was of how that one was before
-        assert store.health_due() == ["b", "a", "c"]
+        assert store.read(queries.health_due) == ["b", "a", "c"]
         for name in ("a", "b"):
             keep(store, said(name), of=state_of(store, name))
-        assert store.health_due() == ["c"]
-        assert store.health_report("a")["status"] == "completed"  # type: ignore[index]
+        assert store.read(queries.health_due) == ["c"]
+        assert store.read(queries.health_report, "a")["status"] == "completed"  # type: ignore[index]
         store.write(Amend("b", {"results": {"late": 1}}))
-        assert store.health_due() == ["b", "c"]
+        assert store.read(queries.health_due) == ["b", "c"]
         keep(store, said("b"), of=state_of(store, "b"))
         keep(store, said("a"), of=running)  # the older one is the last word now: so that is not the last word
-        assert store.health_due() == ["a", "c"]
+        assert store.read(queries.health_due) == ["a", "c"]
 
     def test_what_is_under_way_comes_with_the_oldest_report_first(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -118,17 +123,17 @@ class ReportContract:
         put(store, "waits")
         store.write(Transition("rests", S.PAUSED, Cause.PERSON))
         store.write(Transition("ended", S.FAILED, Cause.HOOK))
-        assert sorted(store.health_under_way()) == ["new", "rests", "runs"]
+        assert sorted(store.read(queries.health_under_way)) == ["new", "rests", "runs"]
         began = utc_now()
         for seconds, name in enumerate(("rests", "runs", "new")):
             keep(store, replace(said(name), timestamp=began + timedelta(seconds=seconds)), of=state_of(store, name))
-        assert store.health_under_way() == ["runs", "new"]  # what rests is as it was
-        assert store.health_under_way(limit=1) == ["runs"]
+        assert store.read(queries.health_under_way) == ["runs", "new"]  # what rests is as it was
+        assert store.read(queries.health_under_way, limit=1) == ["runs"]
         store.write(Amend("rests", {"warnings": ["a word"]}))
-        assert store.health_under_way() == ["rests", "runs", "new"]
+        assert store.read(queries.health_under_way) == ["rests", "runs", "new"]
         store.write(CommitStep("new", fence["new"], 0, [trial(0)], {}))
         keep(store, replace(said("runs"), timestamp=began + timedelta(seconds=5)), of=state_of(store, "runs"))
-        assert store.health_under_way() == ["rests", "new", "runs"]
+        assert store.read(queries.health_under_way) == ["rests", "new", "runs"]
 
 
 def said(optimization_id: str, **fields: Any) -> OptimizationHealthReport:
@@ -151,6 +156,6 @@ def keep(
 
 
 def state_of(store: Store, optimization_id: str) -> OptimizationState:
-    state = store.get(optimization_id)
+    state = store.read(queries.get, optimization_id)
     assert state is not None
     return state

@@ -23,6 +23,7 @@ from o9.model.errors import (
 )
 from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.core.column_types import moment, pack_returns
 from o9.store.optimizations.commit_step import CommitStep, CutOff
 from o9.store.optimizations.intents import SetIntent
@@ -59,16 +60,16 @@ class RetryContract:
             recorded, is_new = store.write(Retry(Create(new(name, total_steps=8)), "origin", steps))
             assert (is_new, recorded.status, recorded.completed_steps) == (True, S.CREATED, steps)
             assert recorded.progress == steps / 8
-            assert other.checkpoint(name) == ({"rng": [steps - 1, *AWKWARD]} if steps else None)
-            assert [row["step"] for row in other.metrics(name)] == list(range(steps))
-            inherited = other.trials(name)
+            assert other.read(queries.checkpoint, name) == ({"rng": [steps - 1, *AWKWARD]} if steps else None)
+            assert [row["step"] for row in other.read(queries.metrics, name)] == list(range(steps))
+            inherited = other.read(queries.trials, name)
             assert [(t.number, t.attempt) for t in inherited] == [(n, INHERITED) for n in range(2 * steps)]
             for mine in inherited:
-                theirs = other.trial("origin", mine.number)
-                assert bits(other.trial(name, mine.number)) == bits(theirs)
-            for mine, theirs in zip(inherited, other.trials("origin"), strict=False):
+                theirs = other.read(queries.trial, "origin", mine.number)
+                assert bits(other.read(queries.trial, name, mine.number)) == bits(theirs)
+            for mine, theirs in zip(inherited, other.read(queries.trials, "origin"), strict=False):
                 assert repr(dataclasses.replace(mine, attempt=theirs.attempt)) == repr(theirs)
-            assert len(store.transitions(name)) == 1
+            assert len(store.read(queries.transitions, name)) == 1
         assert record_of(store, "origin").trials == before.trials
         assert record_of(store, "origin").state == before.state
 
@@ -82,7 +83,7 @@ class RetryContract:
             number += len(trials)
             store.write(CommitStep("a", claimed.fence, step, trials, {}))
         at_work(store, "b")
-        assert (store.fruitless_steps("a"), store.fruitless_steps("b")) == ({1, 5}, set())
+        assert (store.read(queries.fruitless_steps, "a"), store.read(queries.fruitless_steps, "b")) == ({1, 5}, set())
 
     def test_a_retry_goes_on_as_its_own(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -94,18 +95,22 @@ class RetryContract:
             store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
         before = record_of(store, "again")
         with refused(OptimizationStateError, "step 1", "2 is the next"):  # an inherited step was not committed by it
-            store.write(CommitStep("again", claimed.fence, 1, store.trials("again", after=1), {"rng": [1, *AWKWARD]}))
+            store.write(
+                CommitStep(
+                    "again", claimed.fence, 1, store.read(queries.trials, "again", after=1), {"rng": [1, *AWKWARD]}
+                )
+            )
         assert record_of(store, "again") == before
         store.write(CommitStep("again", claimed.fence, 2, [trial(4, step=2)], {}))
-        assert [t.attempt for t in store.trials("again")] == [INHERITED] * 4 + [1]
-        assert len(store.trials("origin")) == 5
+        assert [t.attempt for t in store.read(queries.trials, "again")] == [INHERITED] * 4 + [1]
+        assert len(store.read(queries.trials, "origin")) == 5
 
     def test_a_retry_is_refused_where_there_is_nothing_to_begin_from(self, open_store: OpenStore) -> None:
         store = open_store()
         finished(store, "origin", steps=2)
         at_work(store, "busy")
         put(store, "waits")
-        before = store.last_change()
+        before = store.read(queries.last_change)
         for steps in (3, 99, -1):
             with refused(OptimizationValidationError, "metadata.retry_from_step", f"step {steps}", "committed 2"):
                 store.write(Retry(Create(new("again")), "origin", steps))
@@ -114,7 +119,7 @@ class RetryContract:
                 store.write(Retry(Create(new("again")), name, 0))
         with refused(OptimizationError, "'ghost'"):
             store.write(Retry(Create(new("again")), "ghost", 0))
-        assert (store.get("again"), store.last_change()) == (None, before)
+        assert (store.read(queries.get, "again"), store.read(queries.last_change)) == (None, before)
 
     def test_the_same_retry_twice_is_once(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -172,41 +177,49 @@ class PrefectRunContract:
             store.write(RegisterRun(f"run-{n}", f"a{n}", 1))
         store.write(RegisterRun("run-3", "a3", 2))  # resumed: the same run is one more attempt
         store.write(Claim("node-1", 9, 60.0, "a3"))
-        known = other.prefect_run("run-3")
+        known = other.read(queries.prefect_run, "run-3")
         assert known is not None
         assert (known["optimization_id"], known["attempt"], known["kind"], known["is_open"]) == ("a3", 2, "attempt", 1)
-        assert other.prefect_run("run-9") is None
+        assert other.read(queries.prefect_run, "run-9") is None
         for run_id in ("run-1", "never known"):
             store.write(CloseRun(run_id))
         seen: list[str] = []
         for _ in range(3):
-            seen += [row["run_id"] for row in other.open_runs(after=seen[-1] if seen else "", limit=3)]
+            seen += [row["run_id"] for row in other.read(queries.open_runs, after=seen[-1] if seen else "", limit=3)]
         assert seen == ["run-0", "run-2", "run-3", "run-4"]
-        found = {row["run_id"]: row for row in other.open_runs()}["run-3"]
+        found = {row["run_id"]: row for row in other.read(queries.open_runs)}["run-3"]
         assert (found["status"], found["lease_node"], found["current_attempt"]) == ("created", "node-1", 1)
         store.write(RegisterRun("run-1", "a1", 2))
-        assert [row["run_id"] for row in other.open_runs(limit=2)] == ["run-0", "run-1"]
+        assert [row["run_id"] for row in other.read(queries.open_runs, limit=2)] == ["run-0", "run-1"]
 
     def test_transitions_and_states_of_all(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        assert (store.last_transition(), store.transitions_since(0)) == (0, [])
+        assert (store.read(queries.last_transition), store.read(queries.transitions_since, 0)) == (0, [])
         for name in ("a", "b"):
             at_work(store, name)
-        rows = other.transitions_since(0)
+        rows = other.read(queries.transitions_since, 0)
         assert [(row["optimization_id"], row["to_status"]) for row in rows] == [
             (name, status) for name in ("a", "b") for status in ("created", "initializing", "running")
         ]
-        assert other.transitions_since(rows[1]["id"], limit=2) == rows[2:4]
-        assert other.transitions_since(other.last_transition()) == []
+        assert other.read(queries.transitions_since, rows[1]["id"], limit=2) == rows[2:4]
+        assert other.read(queries.transitions_since, other.read(queries.last_transition)) == []
         at = datetime(2026, 1, 1, tzinfo=UTC)
         for name, state_id in [("a", "s1"), ("a", "s2"), ("a", "s1"), ("b", "s3")]:
             store.write(RecordPrefectState(name, 1, "task", "r", "n", state_id, "T", "N", "", at, Cause.EVENT))
-        assert [other.known_states(name) for name in ("a", "b", "ghost")] == [{"s1", "s2"}, {"s3"}, set()]
+        assert [other.read(queries.known_states, name) for name in ("a", "b", "ghost")] == [{"s1", "s2"}, {"s3"}, set()]
         many = ["s1", *(f"no-{number}" for number in range(2000))]
-        assert [other.known_states("a", among) for among in (["s2", "s3"], [], many)] == [{"s2"}, set(), {"s1"}]
+        assert [other.read(queries.known_states, "a", among) for among in (["s2", "s3"], [], many)] == [
+            {"s2"},
+            set(),
+            {"s1"},
+        ]
         later = at + timedelta(hours=1)
         store.write(RecordPrefectState("a", 1, "flow", "f", "n", "s4", "T", "N", "", later, Cause.EVENT))
-        assert [other.last_state_at("a", run_id) for run_id in ("r", "f", "ghost")] == [moment(at), moment(later), None]
+        assert [other.read(queries.last_state_at, "a", run_id) for run_id in ("r", "f", "ghost")] == [
+            moment(at),
+            moment(later),
+            None,
+        ]
 
     def test_an_end_that_its_own_node_saw_counts_whatever_the_clock_said(self, open_store: OpenStore) -> None:
         """The clock of Prefect's server was set back an hour while it ran."""
@@ -230,7 +243,7 @@ class PrefectRunContract:
         assert hear("s3", after, Cause.NODE, S.COMPLETED) is Reason.ALLOWED
         assert hear("s3", after, Cause.NODE, S.COMPLETED) is None
         assert status_of(store, "a") is S.COMPLETED
-        assert len(store.prefect_states("a")) == 4
+        assert len(store.read(queries.prefect_states, "a")) == 4
 
     def test_the_end_counts_before_the_word_that_it_ran(self, open_store: OpenStore) -> None:
         """That it runs waits in the spool still, as the store was away when it began."""
@@ -247,9 +260,9 @@ class PrefectRunContract:
         assert hear("s3", Cause.HOOK, S.COMPLETED) is Reason.NOT_IN_TABLE
         assert hear("s3", Cause.NODE, S.COMPLETED) is Reason.ALLOWED
         assert hear("s2", Cause.HOOK, S.RUNNING) is Reason.ENDED
-        moves = store.transitions("a")
+        moves = store.read(queries.transitions, "a")
         assert [move["to_status"] for move in moves] == ["created", "initializing", "running", "completed"]
-        state = store.get("a")
+        state = store.read(queries.get, "a")
         assert state is not None
         began, ended = (datetime.fromisoformat(move["at"]) for move in (moves[1], moves[3]))
         assert (state.started_at, state.execution_time) == (began, (ended - began).total_seconds())
@@ -269,7 +282,7 @@ class PrefectRunContract:
             assert decision is not None
             assert not decision.allowed
             assert status_of(store, "a") is S.CREATED
-        assert store.known_states("a") == {"s1", "s2"}
+        assert store.read(queries.known_states, "a") == {"s1", "s2"}
 
     def test_a_flow_is_adopted_once_and_takes_no_slot(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -309,7 +322,7 @@ class PrefectRunContract:
         for attempt, is_it in [(2, False), (1, True), (1, False)]:
             assert store.write(LostRun("run-crashed", "crashed", attempt, "node-2", "Prefect saw it crash")) is is_it
         for name, words in [("swept", "its process is gone"), ("crashed", "Prefect saw it crash")]:
-            state = store.get(name)
+            state = store.read(queries.get, name)
             assert state is not None
             assert (state.status, words in state.issues[0]) == (S.FAILED, True)
         assert store.write(Claim("node-2", 9, 60.0)) is None
@@ -326,7 +339,7 @@ class PrefectRunContract:
         taken = Claimed("a", claimed.attempt, claimed.fence + 1)
         assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Admission.TAKEN, taken)
         assert other.write(Begin("a", "run-a", "node-3", 60.0)) == (Admission.HELD, None)
-        holding = store.holding("a")
+        holding = store.read(queries.holding, "a")
         assert holding is not None
         assert (holding.lease_node, holding.parked_run_id) == ("node-2", None)
         with refused(StaleAttemptError, str(claimed.fence)):
@@ -339,7 +352,7 @@ class PrefectRunContract:
         assert store.write(HandOver("a", claimed.fence, "run-a", -1.0))
         store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))  # it has given it away: not its to renew
         assert sweep(store, "node-2") == ["a"]
-        holding = store.holding("a")
+        holding = store.read(queries.holding, "a")
         assert holding is not None
         assert (holding.status, holding.deaths, holding.lease_node) == ("created", 0, None)
         again = store.write(Claim("node-2", 1, 60.0))

@@ -22,6 +22,7 @@ from o9.model.states import (
     TrialState,
 )
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.optimizations.queries import Holding
 from o9.store.optimizations.transitions import Cause, Create, Transition
@@ -63,7 +64,7 @@ def at_work(store: Store, optimization_id: str, *, lease_seconds: float = 600.0,
 
 def sweep(store: Store, node: str) -> list[str]:
     """Free what has run out by the database's clock."""
-    return store.write(Sweep(node, run_out=store.leases().run_out))
+    return store.write(Sweep(node, run_out=store.read(queries.leases).run_out))
 
 
 def bring_to(store: Store, optimization_id: str, status: OptimizationStatus) -> None:
@@ -101,29 +102,29 @@ class Everything:
 
 def record_of(store: Store, optimization_id: str) -> Everything:
     """Compare two of them to see that nothing was written in between. What only passes with time is left out."""
-    state = store.get(optimization_id)
+    state = store.read(queries.get, optimization_id)
     if state is not None:
         state.execution_time = 0.0
     return Everything(
         state,
-        store.holding(optimization_id),
-        store.transitions(optimization_id),
-        store.trials(optimization_id),
-        store.checkpoint(optimization_id),
-        store.metrics(optimization_id),
-        store.prefect_states(optimization_id),
-        store.last_change(),
+        store.read(queries.holding, optimization_id),
+        store.read(queries.transitions, optimization_id),
+        store.read(queries.trials, optimization_id),
+        store.read(queries.checkpoint, optimization_id),
+        store.read(queries.metrics, optimization_id),
+        store.read(queries.prefect_states, optimization_id),
+        store.read(queries.last_change),
     )
 
 
 def intent_of(store: Store, optimization_id: str) -> Intent:
-    holding = store.holding(optimization_id)
+    holding = store.read(queries.holding, optimization_id)
     assert holding is not None
     return Intent(holding.intent)
 
 
 def status_of(store: Store, optimization_id: str) -> OptimizationStatus:
-    state = store.get(optimization_id)
+    state = store.read(queries.get, optimization_id)
     assert state is not None
     return state.status
 
@@ -150,13 +151,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
 
 def assert_counts_are_true(store: Store) -> None:
     """The global counts equal a recount of all; every ending is in the rollups once."""
-    states = store.list(limit=1000).items
+    states = store.read(queries.page, limit=1000).items
     recount = Counter((s.optimization_type.value, strategy_of(s.metadata), s.status.value) for s in states)
-    counted = {(row["optimization_type"], row["strategy"], row["status"]): row["count"] for row in store.counts()}
+    counted = {
+        (row["optimization_type"], row["strategy"], row["status"]): row["count"] for row in store.read(queries.counts)
+    }
     assert counted == dict(recount)
     ended = Counter(state.status.value for state in states if state.status in ENDED)
     rolled: Counter[str] = Counter()
-    for row in store.endings():
+    for row in store.read(queries.endings):
         rolled[row["status"]] += row["count"]
     assert rolled == ended
 

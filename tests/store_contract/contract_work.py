@@ -24,6 +24,7 @@ from o9.model.errors import (
     StaleAttemptError,
 )
 from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
+from o9.store import queries
 from o9.store.core.unit import Operation
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.intents import SetIntent
@@ -52,21 +53,23 @@ class LedgerContract:
             cpu_usage=150.5, memory_usage=64.0,
         ))  # fmt: skip
         assert (answer.intent, answer.completed_steps) == (Intent.RUN, 1)
-        state = other.get("a")
+        state = other.read(queries.get, "a")
         assert state is not None
         assert (state.progress, state.completed_steps, state.current_step) == (0.25, 1, "1/4")
         assert (state.current_performance, state.performance_improvement) == (2.5, 0.5)
         assert (state.cpu_usage, state.memory_usage) == (150.5, 64.0)
         assert (state.optimized_parameters, state.metrics) == ({"x": 0}, {"best": 2.5})
-        first, second = other.trials("a")
+        first, second = other.read(queries.trials, "a")
         assert (first.metrics, first.started_at, first.duration_seconds) == ({"turnover": 3.1}, started, 0.25)
         assert (first.family, first.attempt, second.state, second.value) == ("f", 1, TrialState.FAILED, None)
         assert second.error is not None
         assert second.error.startswith("ZeroDivisionError: x")
-        assert other.trial_counts("a") == {"completed": 1, "failed": 1}
-        assert other.checkpoint("a") == {"seen": [1]}
-        assert [(row["name"], row["step"], row["value"]) for row in other.metrics("a")] == [("best", 0, 2.5)]
-        assert other.changes(0)[-1]["kind"] == "step"
+        assert other.read(queries.trial_counts, "a") == {"completed": 1, "failed": 1}
+        assert other.read(queries.checkpoint, "a") == {"seen": [1]}
+        assert [(row["name"], row["step"], row["value"]) for row in other.read(queries.metrics, "a")] == [
+            ("best", 0, 2.5)
+        ]
+        assert other.read(queries.changes, 0)[-1]["kind"] == "step"
 
     def test_steps_come_in_order_and_once(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -78,11 +81,11 @@ class LedgerContract:
                     store.write(CommitStep("a", fence, wrong, [trial(99)], {}))
             assert record_of(store, "a") == before
             store.write(CommitStep("a", fence, step, [trial(step, step=step)], {"at": step}, {"m": step}))
-        assert [store.checkpoint("a", step) for step in (0, 1, 2, 3, None)] == [
+        assert [store.read(queries.checkpoint, "a", step) for step in (0, 1, 2, 3, None)] == [
             {"at": 0}, {"at": 1}, {"at": 2}, None, {"at": 2},
         ]  # fmt: skip
-        assert [t.number for t in store.trials("a", after=0, limit=1)] == [1]
-        assert [row["step"] for row in store.metrics("a", limit=2)] == [1, 2]
+        assert [t.number for t in store.read(queries.trials, "a", after=0, limit=1)] == [1]
+        assert [row["step"] for row in store.read(queries.metrics, "a", limit=2)] == [1, 2]
 
     def test_a_trial_number_is_there_once(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -105,17 +108,17 @@ class LedgerContract:
         returns = (*AWKWARD, -0.0, 0.0, math.inf, -math.inf, math.nan, struct.unpack("<d", b"\1\0\0\0\0\0\xf8\x7f")[0])
         trials.append(trial(len(AWKWARD), value=-0.0, returns=returns, periods_per_year=252.0))
         store.write(CommitStep("a", fence, 0, trials, {"rng": list(AWKWARD), "zero": -0.0}, {"m": 5e-324}))
-        read = other.trials("a")
+        read = other.read(queries.trials, "a")
         assert [bits(t.value) for t in read] == [bits(value) for value in (*AWKWARD, 0.0)]
         assert repr([t.parameters for t in read]) == repr([t.parameters for t in trials])
-        assert repr(other.checkpoint("a")) == repr({"rng": list(AWKWARD), "zero": -0.0})
-        assert other.metrics("a")[0]["value"] == 5e-324
-        last = other.trial("a", len(AWKWARD))
+        assert repr(other.read(queries.checkpoint, "a")) == repr({"rng": list(AWKWARD), "zero": -0.0})
+        assert other.read(queries.metrics, "a")[0]["value"] == 5e-324
+        last = other.read(queries.trial, "a", len(AWKWARD))
         assert last is not None
         assert last.returns is not None
         assert [bits(value) for value in last.returns] == [bits(value) for value in returns]
         assert last.periods_per_year == 252.0
-        assert other.trial("a", 99) is None
+        assert other.read(queries.trial, "a", 99) is None
 
     def test_what_is_no_number_is_no_performance(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -143,7 +146,7 @@ class LedgerContract:
             "progress": 0.5, "current_step": "halb 🚀", "results": {"sharpe": 1.2}, "issues": ["ä"], "cpu_usage": 7,
         }  # fmt: skip
         store.write(Amend("a", changes, fence))
-        state = store.get("a")
+        state = store.read(queries.get, "a")
         assert state is not None
         assert {name: getattr(state, name) for name in changes} == changes
         before = record_of(store, "a")
@@ -184,7 +187,7 @@ class LedgerContract:
         store.write(Transition("a", S.CANCELLED, Cause.PERSON))
         with refused(StaleAttemptError, "cancelled"):
             store.write(CommitStep("a", fence, 0, [trial(0)], {}))
-        assert store.trials("a") == []
+        assert store.read(queries.trials, "a") == []
 
 
 class LeaseContract:
@@ -295,11 +298,11 @@ class LeaseContract:
             store.write(Claim(node, 9, seconds, key))
         store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0, {"version": "1", "🚀": [1]}))
         assert sweep(other, "node-3") == ["lost"]  # what has run out and was not swept is its holder's still
-        seen = other.nodes()[0]
+        seen = other.read(queries.nodes)[0]
         assert [seen[name] for name in ("node_id", "host", "pid")] == ["node-1", "host", 42]
         assert seen["info"] == {"lease_seconds": 600.0, "version": "1", "🚀": [1]}
         assert store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0)) > seen["heartbeat_at"]
-        assert len(other.nodes()) == 1
+        assert len(other.read(queries.nodes)) == 1
 
     def test_the_sweep_frees_what_the_dead_held(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -316,7 +319,7 @@ class LeaseContract:
         assert sorted(sweep(store, "node-2")) == sorted([*wishes, *(f"{key}-unbegun" for key in wishes)])
         for key, (_, status) in wishes.items():
             assert status_of(store, key) is status_of(store, f"{key}-unbegun") is status
-            last = store.transitions(key)[-1]
+            last = store.read(queries.transitions, key)[-1]
             assert (last["cause"], last["node"]) == ("sweeper", "node-2")
             assert "node-1" in last["message"]
         assert status_of(store, "alive") is S.RUNNING
@@ -330,10 +333,10 @@ class LeaseContract:
             assert claimed is not None
             store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=claimed.fence))
             assert sweep(store, "node-2") == ["a"]
-            holding = store.holding("a")
+            holding = store.read(queries.holding, "a")
             assert holding is not None
             assert (holding.deaths, holding.lease_node) == (life, None)
-        state = store.get("a")
+        state = store.read(queries.get, "a")
         assert state is not None
         assert state.status is S.FAILED
         assert "2 lives" in state.issues[0]
@@ -348,8 +351,8 @@ class LeaseContract:
             at_work(store, key)
             store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))
             assert store.write(operation) == [key]
-            assert store.nodes() == []
-            holding = store.holding(key)
+            assert store.read(queries.nodes) == []
+            holding = store.read(queries.holding, key)
             assert holding is not None
             assert (status_of(store, key), holding.deaths, intent_of(store, key)) == (S.CREATED, deaths, Intent.RUN)
             store.write(Transition(key, S.CANCELLED, Cause.PERSON))
@@ -375,7 +378,7 @@ class LeaseContract:
 
         assert reason(hear(1, S.INITIALIZING)) is Reason.ALLOWED
         assert reason(hear(3, S.RUNNING, "running")) is Reason.ALLOWED
-        last = store.transitions("a")[-1]
+        last = store.read(queries.transitions, "a")[-1]
         assert (last["cause"], last["prefect_run_id"], last["prefect_state_id"]) == ("event", "run-1", "running")
         before = record_of(store, "a")
         assert hear(3, S.RUNNING, "running") is None
@@ -387,7 +390,7 @@ class LeaseContract:
         assert reason(hear(6, S.RUNNING)) is Reason.ALREADY_THERE
         assert reason(hear(7, S.COMPLETED)) is Reason.ALLOWED
         assert reason(hear(8, S.RUNNING)) is Reason.ENDED
-        assert len(other.prefect_states("a")) == 8
+        assert len(other.read(queries.prefect_states, "a")) == 8
         with refused(OptimizationError, "'ghost'"):
             store.write(
                 RecordPrefectState("ghost", 1, "flow", "r", "n", "s", "T", "N", "", start, Cause.HOOK, S.RUNNING)

@@ -21,6 +21,7 @@ from o9.alerts.service.leader import Leader
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
+from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, RaiseAlerts, ResolveAlert
 from o9.store.alerts.outbox import BeginTry, EndTry
 from o9.store.alerts.silences import EndSilence
@@ -87,14 +88,14 @@ class World:
 
     def told(self) -> list[tuple[Any, ...]]:
         """The notices, in their order: to whom, what, of which, when, why."""
-        rows = self.store.alerts.notifications(limit=1000)
+        rows = self.store.read(queries.notifications, limit=1000)
         return [
             (row["receiver"], row["kind"], sorted(row["firing"]), sorted(row["resolved"]), row["at"], row["reason"])
             for row in reversed(rows)
         ]
 
     def suppressed(self) -> list[tuple[Any, ...]]:
-        rows = self.store.alerts.suppressed(limit=1000)
+        rows = self.store.read(queries.suppressed, limit=1000)
         return [(row["alert_id"], row["receiver"], row["reason"], row["by"], row["at"]) for row in reversed(rows)]
 
 

@@ -29,6 +29,7 @@ from o9_testing import PATIENCE
 from postgres_proxy import PostgresProxy, proxied
 
 from o9.model.errors import StoreUnavailableError
+from o9.store import queries
 
 LIMIT = 5
 LEASE_SECONDS = 9.0
@@ -68,11 +69,11 @@ def hour(
         assert_completed(states)
         assert {name for name in states if not name.startswith("fresh")} == set(crowd.kind_of)
         crowd.assert_undisturbed()
-        deaths = sum(held.deaths for name in crowd.kind_of if (held := one.store.holding(name)))
+        deaths = sum(held.deaths for name in crowd.kind_of if (held := one.store.read(queries.holding, name)))
         for worker in blows.workers:
             one.wait_ready(worker)
             one.stop(worker)
-        assert one.store.nodes() == []
+        assert one.store.read(queries.nodes) == []
         assert one.store.check() == []
         return {
             "seed": seed, "database": "postgresql" if postgres else "sqlite", "optimizations": len(states),
@@ -166,7 +167,7 @@ class Blows:
         )  # fmt: skip
 
     def _heartbeats(self) -> dict[str, float]:
-        return {node["node_id"]: node["heartbeat_at"] for node in self._floor.store.nodes()}
+        return {node["node_id"]: node["heartbeat_at"] for node in self._floor.store.read(queries.nodes)}
 
     def _assert_no_life_lost(self, blow: str) -> None:
         [(deaths,)] = self._floor.rows("SELECT sum(deaths) FROM optimization")
@@ -180,7 +181,8 @@ class Blows:
         time.sleep(self._chance.uniform(0.0, 2.0))
         worker.send_signal(signal.SIGSTOP)
         node = node_of(worker)
-        held = [name for name in self._floor.states() if self._floor.store.holding(name).lease_node == node]  # type: ignore[union-attr]
+        found = ((name, self._floor.store.read(queries.holding, name)) for name in self._floor.states())
+        held = [name for name, holding in found if holding is not None and holding.lease_node == node]
         self.lives += len(held)
         assert self._floor.kill(worker)
         self.workers[which] = self._aggregator(which)

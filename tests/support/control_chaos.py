@@ -31,6 +31,7 @@ from o9_testing import path_of
 from o9.lifecycle.submission import new_optimization, prepared
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent
+from o9.store import queries
 from o9.store.core import unit
 from o9.store.core.column_types import content_hash, moment
 from o9.store.optimizations.intents import SetIntent
@@ -153,7 +154,7 @@ class Floor:
         found: dict[str, OptimizationState] = {}
         cursor = None
         while True:
-            page = self.store.list(limit=500, cursor=cursor)
+            page = self.store.read(queries.page, limit=500, cursor=cursor)
             found |= {state.optimization_id: state for state in page.items}
             cursor = page.next_cursor
             if cursor is None:
@@ -182,7 +183,7 @@ class Floor:
         wait_for(lambda: self.state(optimization_id).completed_steps == steps)
 
     def state(self, optimization_id: str) -> OptimizationState:
-        state = self.store.get(optimization_id)
+        state = self.store.read(queries.get, optimization_id)
         assert state is not None
         return state
 
@@ -193,7 +194,7 @@ class Floor:
         return sum(state.completed_steps for state in self.states().values())
 
     def ledger(self, optimization_id: str) -> list[ledgers.Row]:
-        return ledgers.rows(self.store.trials(optimization_id))
+        return ledgers.rows(self.store.read(queries.trials, optimization_id))
 
     def undisturbed(self, optimization_id: str) -> list[ledgers.Row]:
         """What its ledger is where nobody disturbs it: by its strategy alone, in this process."""
@@ -342,7 +343,7 @@ def assert_whole(store: Store, optimization_id: str, trials: int | None = None) 
     path = path_of(store, optimization_id)
     assert sum(status in ENDED for status in path) == 1, f"{optimization_id}: {path}"
     assert path[-1] in ENDED, f"{optimization_id}: {path}"
-    rows = store.trials(optimization_id)
+    rows = store.read(queries.trials, optimization_id)
     assert [row.number for row in rows] == list(range(len(rows))), optimization_id
     assert trials is None or len(rows) == trials, f"{optimization_id}: {len(rows)} trials"
     assert [row.attempt for row in rows] == sorted(row.attempt for row in rows), optimization_id

@@ -38,6 +38,7 @@ from control_chaos import (
 from ledgers import Row
 
 from o9.model.states import ACTIVE
+from o9.store import queries
 
 
 def many(folder: Path, *, count: int, kills: int, seed: int, limit: int = 5, seconds: float = 300.0) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def many(folder: Path, *, count: int, kills: int, seed: int, limit: int = 5, sec
         return {
             "seed": seed, "optimizations": count, "kills": one.killed["aggregator"], "seconds": round(took, 1),
             "most leases": leases, "most at work by the transitions": at_work, "claims, all in order": claims,
-            "deaths": sum(h.deaths for name in states if (h := one.store.holding(name))),
+            "deaths": sum(h.deaths for name in states if (h := one.store.read(queries.holding, name))),
         }  # fmt: skip
 
 
@@ -212,7 +213,7 @@ def kills(
                     if not one.kill(process, "flow"):
                         misses += 1
                         continue  # it was done before the blow
-                    if one.store.holding(name).intent == "hold":  # type: ignore[union-attr]  # it had not asked for it yet
+                    if one.store.read(queries.holding, name).intent == "hold":  # type: ignore[union-attr]  # it had not asked for it yet
                         one.release(name)
                 last = targets.pop(0)
             crowd.look()
@@ -225,10 +226,10 @@ def kills(
         assert watcher.bare == set(), "at work without a lease"
         assert watcher.most <= limit
         one.stop(worker)
-        assert one.store.nodes() == []
+        assert one.store.read(queries.nodes) == []
         leases = assert_leases(one, limit)
         assert one.store.check() == []
-        deaths = sum(h.deaths for name in crowd.kind_of if (h := one.store.holding(name)))
+        deaths = sum(h.deaths for name in crowd.kind_of if (h := one.store.read(queries.holding, name)))
         assert deaths or not lives, "nobody died of a kill in the middle"
         assert sum(one.killed.values()) == count
         return {
@@ -314,7 +315,7 @@ def outage(
         if looked_on:
             workers.append(one.aggregator())
             one.wait_ready(workers[1])
-        last = one.store.last_transition()
+        last = one.store.read(queries.last_transition)
         before = {name: one.ledger(name) for name in hit}
         one.let_all_go()
         time.sleep(chance.uniform(0.0, 0.1))
@@ -341,18 +342,21 @@ def outage(
             assert one.ledger(name) == one.undisturbed(name)
         one.submit(plan("fresh", "gated", 1))
         one.wait_ended(["fresh"])
+        moves = one.store.read(queries.transitions_since, last)
         figures = {
             "seed": seed, "away": away_seconds, "lease": lease_seconds, "looked on": looked_on, "at work": at_work,
-            "deaths": {name: one.store.holding(name).deaths for name in hit},  # type: ignore[union-attr]
-            "attempts": {name: one.store.holding(name).attempt for name in hit},  # type: ignore[union-attr]
+            "deaths": {name: one.store.read(queries.holding, name).deaths for name in hit},  # type: ignore[union-attr]
+            "attempts": {name: one.store.read(queries.holding, name).attempt for name in hit},  # type: ignore[union-attr]
             "back to end": round(took, 1), "seconds": round(time.monotonic() - began, 1),
-            "moves since": [(row["optimization_id"], row["to_status"]) for row in one.store.transitions_since(last)],
+            "moves since": [(row["optimization_id"], row["to_status"]) for row in moves],
         }  # fmt: skip
         for worker in workers:
             one.stop(worker)
-        assert one.store.nodes() == []
+        assert one.store.read(queries.nodes) == []
         return figures
 
 
 def heartbeat(floor: Floor, process: zygote.Process) -> float:
-    return next(float(node["heartbeat_at"]) for node in floor.store.nodes() if node["node_id"] == node_of(process))
+    return next(
+        float(node["heartbeat_at"]) for node in floor.store.read(queries.nodes) if node["node_id"] == node_of(process)
+    )

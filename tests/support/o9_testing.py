@@ -32,6 +32,8 @@ import psutil
 import zygote
 from zygote import MARK
 
+from o9.store import queries
+
 # Bounds that tests wait for are those of an idle machine; a busy one takes several times as long.
 PATIENCE = 4.0
 ENDED = {"completed", "failed", "cancelled", "timeout"}
@@ -202,13 +204,13 @@ def ledger(store: Any, optimization_id: str) -> list[tuple[Any, ...]]:
     """What must be the same whenever a seed is: numbers, steps, parameters, values, bit for bit."""
     return [
         (trial.number, trial.step, trial.state.value, repr(trial.parameters), repr(trial.value))
-        for trial in store.trials(optimization_id)
+        for trial in store.read(queries.trials, optimization_id)
     ]
 
 
 def path_of(store: Any, optimization_id: str) -> list[str]:
     """The statuses that an optimization went through; each transition must begin where the last one ended."""
-    rows = store.transitions(optimization_id)
+    rows = store.read(queries.transitions, optimization_id)
     befores, afters = [row["from_status"] for row in rows], [row["to_status"] for row in rows]
     assert befores == [None, *afters[:-1]], "the transitions have a gap"
     return afters

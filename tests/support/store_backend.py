@@ -16,6 +16,7 @@ from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.store import Store
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class StoreBackend:
         return await self.lifecycle_manager.control.placebo(optimization_id, runs, allowed_imports=())
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
-        return await self.store.read_async(self.store.get, optimization_id)
+        return await self.store.read_async(queries.get, optimization_id)
 
     async def prefect_alive(self) -> bool:
         return self.prefect_answers

@@ -8,6 +8,7 @@ from typing import Any
 from o9.health.checks.check import THRESHOLDS, Check, report_of
 from o9.health.grades import VERDICT, Forecast, Grade, Reason, Verdict
 from o9.model.optimization import utc_now
+from o9.store import queries
 from o9.store.optimizations.health_reports import KeepReport
 from o9.store.store import Store
 
@@ -46,7 +47,7 @@ def check_of(made: Verdict) -> Check:
 
 def keep_verdict(store: Store, optimization_id: str, made: Verdict, *others: Check) -> None:
     """A report of how it is now that holds `made`."""
-    state = store.get(optimization_id)
+    state = store.read(queries.get, optimization_id)
     assert state is not None
     checks = [check_of(made), *others]
     report = report_of(optimization_id, utc_now(), checks, THRESHOLDS)

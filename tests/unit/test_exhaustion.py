@@ -16,6 +16,7 @@ from numpy.random import mtrand
 
 from o9.model.exhaustion import is_exhausted
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.queue.claims import AbandonClaim
 from o9.store.store import Store
 
@@ -114,6 +115,6 @@ def test_whether_an_attempt_that_came_to_nothing_costs_a_life(store_url: str, di
     with Store(store_url) as store:
         claimed = at_work(store, "a")
         assert store.write(AbandonClaim("a", claimed.fence, "node-1", died))
-        holding = store.holding("a")
+        holding = store.read(queries.holding, "a")
         assert holding is not None
         assert (holding.status, holding.deaths) == (OptimizationStatus.CREATED.value, int(died))

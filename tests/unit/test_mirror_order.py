@@ -17,6 +17,7 @@ from o9.mirror.observed_state import FLOW, TASK, ObservedState, Run
 from o9.mirror.run_registry import RUNS
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import Adopt
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
@@ -70,13 +71,15 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
             heard = heard[size:]
             if forget:
                 RUNS._recorded.clear()
-        state = store.get(name)
+        state = store.read(queries.get, name)
         assert state is not None
         assert state.status.value == end
-        path = [row["to_status"] for row in store.transitions(name)]
+        path = [row["to_status"] for row in store.read(queries.transitions, name)]
         assert path[:1] + path[-1:] == ["created", end]
         assert all(before != after for before, after in pairwise(path))
-        recorded = [(row["run_id"], row["state_id"], row["state_name"]) for row in store.prefect_states(name)]
+        recorded = [
+            (row["run_id"], row["state_id"], row["state_name"]) for row in store.read(queries.prefect_states, name)
+        ]
         assert recorded == [(observed.run_id, observed.state_id, observed.state_name) for observed in states]
 
     with Store(store_url) as store, asyncio.Runner() as loop:

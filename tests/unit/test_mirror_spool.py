@@ -25,6 +25,7 @@ from o9.mirror.spooling_writer import SpoolingWriter
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import Adopt
 from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
 from o9.store.store import Store
@@ -61,7 +62,7 @@ def state_of(number: int) -> RecordPrefectState:
 
 
 def recorded(store: Store) -> list[str]:
-    return [row["state_id"] for row in store.prefect_states("run-r")]
+    return [row["state_id"] for row in store.read(queries.prefect_states, "run-r")]
 
 
 def test_what_waits_is_delivered_in_order_and_the_file_is_gone(folder: Path, store: Store) -> None:
@@ -71,7 +72,7 @@ def test_what_waits_is_delivered_in_order_and_the_file_is_gone(folder: Path, sto
     assert len(spool) == sum(path.stat().st_size for path in folder.iterdir())
     assert deliver(store) == 0, "its writer lives and delivers it itself"
     assert spool.deliver(store) == 4
-    state = store.get("run-r")
+    state = store.read(queries.get, "run-r")
     assert state is not None
     assert state.status is OptimizationStatus.COMPLETED
     assert state.metadata["desk"] == "Zürich"
@@ -105,7 +106,7 @@ def test_delivered_twice_counts_once(folder: Path, store: Store) -> None:
             spool.append(operation)
         spool.deliver(store)
     assert recorded(store) == ["s0", "s1"]
-    assert len(store.transitions("run-r")) == 3
+    assert len(store.read(queries.transitions, "run-r")) == 3
 
 
 def test_a_store_that_goes_away_in_the_middle_loses_nothing(
@@ -267,7 +268,7 @@ def test_a_write_that_was_interrupted_is_no_refusal(folder: Path, store: Store) 
     spool.append(adoption())
     with Interrupted(store.url) as interrupted:
         assert spool.deliver(interrupted) == 1
-    assert store.get("run-r") is not None
+    assert store.read(queries.get, "run-r") is not None
     assert list(folder.iterdir()) == []
 
 
@@ -397,7 +398,7 @@ def test_at_the_end_a_last_try(folder: Path, store: Store, patience: float) -> N
     other.execute("COMMIT")
     other.close()
     writer.close()
-    assert store.get("run-r") is not None
+    assert store.read(queries.get, "run-r") is not None
 
 
 def test_what_the_operation_itself_raises_reaches_the_caller(folder: Path, store: Store) -> None:

@@ -26,6 +26,7 @@ from o9.model.optimization import (
 )
 from o9.model.states import AlertLevel, HealthStatus, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import JSON_LIMIT_BYTES, validate_changes, validate_new
+from o9.store import queries
 from o9.store.optimizations.transitions import Create
 from o9.store.store import Store
 
@@ -319,7 +320,7 @@ def test_garbage_is_refused_or_kept_as_it_is(store_url: str) -> None:
         if state.optimization_id in accepted:
             state.optimization_id += f"-{len(accepted)}"
         opened.write(Create(state))
-        read = opened.get(state.optimization_id)
+        read = opened.read(queries.get, state.optimization_id)
         assert read is not None
         read.updated_at = state.updated_at
         assert read == state

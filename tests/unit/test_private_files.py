@@ -12,6 +12,7 @@ import pytest
 from command_line import O9Command, command_in, create
 
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ def write_all(
 
     def write() -> dict[str, os.stat_result]:
         with Store("store.db") as store:
-            create(store, f"a{store.last_change()}")
+            create(store, f"a{store.read(queries.last_change)}")
             for arguments in (["db", "backup", "backup.db"], ["report", "-o", "report.html"]):
                 answer = o9(*arguments, "--store", "store.db")
                 assert answer.code == 0, answer.err

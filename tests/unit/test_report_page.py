@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -226,7 +227,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
     checker = OptimizationHealthChecker(store=store)
     await checker.initialize()
     await checker.check_optimization_health("done-1")
-    text = await store.read_async(report_of_all, store)
+    text = await asyncio.to_thread(report_of_all, store)
     page = checked(text)
     has(
         page, "4 optimizations; 1 is created.", "50%", "UNPROVEN", "not judged yet", CHINESE,

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Create, RecordPrefectState, Transition
@@ -141,18 +142,18 @@ class Lives(RuleBasedStateMachine):
     def teardown(self) -> None:
         """What was written on the way is there without gaps; and wherever a life has come to, it can end."""
         for key, model in self.model.items():
-            rows = self.store.transitions(key)
+            rows = self.store.read(queries.transitions, key)
             assert [row["to_status"] for row in rows] == [status.value for status in model.path]
             assert [row["from_status"] for row in rows] == [None, *(row["to_status"] for row in rows[:-1])]
-            assert len(self.store.trials(key)) == model.steps
+            assert len(self.store.read(queries.trials, key)) == model.steps
         for key, model in self.model.items():
             if model.leased:
                 self.store.write(AbandonClaim(key, self.fence(key), "node"))
-            state = self.store.get(key)
+            state = self.store.read(queries.get, key)
             if state is not None and state.status not in ENDED:
                 wish = model.intent if model.intent in FINAL else Intent.CANCEL
                 self.store.write(SetIntent(key, wish, "ann"))
-            state = self.store.get(key)
+            state = self.store.read(queries.get, key)
             assert state is not None
             assert state.status in ENDED
         self.store.close()
@@ -255,7 +256,7 @@ class Lives(RuleBasedStateMachine):
             with pytest.raises(OptimizationStateError):
                 self.store.write(SetIntent(key, intent, "ann"))
             return
-        asked = len(self.store.intents(key))
+        asked = len(self.store.read(queries.intents, key))
         news = model.status not in ENDED and model.intent is not intent
         if news:
             if model.intent is Intent.HOLD:
@@ -264,7 +265,7 @@ class Lives(RuleBasedStateMachine):
         if model.status not in ENDED:
             self.carried_out(key)
         assert self.store.write(SetIntent(key, intent, "ann")) is model.status
-        assert len(self.store.intents(key)) == asked + news
+        assert len(self.store.read(queries.intents, key)) == asked + news
 
     @precondition(lambda self: any(m.leased for m in self.model.values()))
     @rule()
@@ -317,7 +318,7 @@ class Lives(RuleBasedStateMachine):
             assert self.store.write(heard) is None
 
     def fence(self, key: str) -> int:
-        holding = self.store.holding(key)
+        holding = self.store.read(queries.holding, key)
         assert holding is not None
         return holding.fence
 
@@ -355,10 +356,10 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def the_store_knows_what_the_model_knows(self) -> None:
-        states = {state.optimization_id: state for state in self.store.list().items}
+        states = {state.optimization_id: state for state in self.store.read(queries.page).items}
         assert states.keys() == self.model.keys()
         for key, model in self.model.items():
-            state, holding = states[key], self.store.holding(key)
+            state, holding = states[key], self.store.read(queries.holding, key)
             assert holding is not None
             assert (state.status, holding.intent) == (model.status, model.intent.value)
             assert (holding.attempt, holding.deaths) == (model.attempt, model.deaths)
@@ -369,10 +370,10 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_true(self) -> None:
-        counted = {row["status"]: row["count"] for row in self.store.counts()}
+        counted = {row["status"]: row["count"] for row in self.store.read(queries.counts)}
         assert counted == Counter(model.status.value for model in self.model.values())
         ended = Counter(model.status.value for model in self.model.values() if model.status in ENDED)
-        assert {row["status"]: row["count"] for row in self.store.endings()} == ended
+        assert {row["status"]: row["count"] for row in self.store.read(queries.endings)} == ended
 
 
 @cache

@@ -26,6 +26,7 @@ from o9.model.states import OptimizationStatus as S
 from o9.statistics import rows
 from o9.statistics.frames import COLUMNS, MOMENT, OPTIMIZATIONS, TRIALS
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
@@ -64,7 +65,7 @@ def test_a_frame_of_optimizations_is_the_record(store: Store) -> None:
     filled(store)
     found = frame(store, "optimizations")
     assert {name: str(dtype) for name, dtype in found.dtypes.items()} == OPTIMIZATIONS
-    state = store.get("名字-🚀")
+    state = store.read(queries.get, "名字-🚀")
     assert state is not None
     row = found.set_index("optimization_id").loc["名字-🚀"]
     assert (row["name"], row["status"], row["strategy"], row["priority"]) == ("双均线", "completed", "default", 2)

@@ -31,6 +31,7 @@ from o9.model.states import ENDED, Intent, OptimizationPriority, OptimizationTyp
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.summary import global_summary
 from o9.statistics.upkeep import HOURS_SURE, keep_up
+from o9.store import queries
 from o9.store.core import unit
 from o9.store.core.column_types import unpack_returns
 from o9.store.optimizations.commit_step import Amend, CommitStep
@@ -94,7 +95,7 @@ class History:
             self.store.write(Transition(key, status, Cause.HOOK))
 
     def step(self, key: str, number: int, value: float) -> None:
-        holding, state = self.store.holding(key), self.store.get(key)
+        holding, state = self.store.read(queries.holding, key), self.store.read(queries.get, key)
         if holding is not None and state is not None:
             best = {"x": 1} if number % 3 else None
             step = state.completed_steps
@@ -126,7 +127,7 @@ class History:
         self.store.write(SetIntent(key, Intent.CANCEL, "ann"))
 
     def kill(self, key: str, number: int, value: float) -> None:
-        holding = self.store.holding(key)
+        holding = self.store.read(queries.holding, key)
         if number % 2 and holding is not None:
             self.store.write(AbandonClaim(key, holding.fence, "node"))
         else:
@@ -147,12 +148,12 @@ class History:
             name: told for name, told in others.items() if name not in names
         }
         for name in names:
-            assert self.store.get(name) is None
+            assert self.store.read(queries.get, name) is None
             with pytest.raises(OptimizationError, match="there is no optimization"):
                 self.store.write(SetIntent(name, Intent.RUN, "ann"))
 
     def amend(self, key: str, number: int, value: float) -> None:
-        state = self.store.get(key)
+        state = self.store.read(queries.get, key)
         if state is not None and state.status not in ENDED:  # of one that has ended, that is drift; see below
             self.store.write(Amend(key, {"performance_improvement": value, "current_performance": value}))
 
@@ -176,8 +177,8 @@ def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], c
             assert_rollups_are_true(path, history.gone)
             assert_rankings_are_true(path)
             assert_families_are_true(store, history)
-            assert store.priorities() == priorities(path)
-            assert all(not store.differences(span, starts) for span, starts in windows(path))
+            assert store.read(queries.priorities) == priorities(path)
+            assert all(not store.read(queries.differences, span, starts) for span, starts in windows(path))
             drift(path, store, chance)
             days = (history.now - BEGAN).days + 2
             mended = asyncio.run(keep_up(store, history.now, days))
@@ -196,7 +197,11 @@ def test_what_ends_while_it_is_mended_is_counted_once(store_url: str) -> None:
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
         with sqlite3.connect(store_url) as direct:
             direct.execute("UPDATE rollup SET count = 7, durations = '{}'")
-        found = [(span, store.differences(span, starts)) for span, starts in windows(store_url) if span == "hour"]
+        found = [
+            (span, store.read(queries.differences, span, starts))
+            for span, starts in windows(store_url)
+            if span == "hour"
+        ]
         store.write(Transition("b", S.COMPLETED, Cause.HOOK))
         for _, differences in found:
             assert store.write(Correct(tuple(differences))) == 1
@@ -264,7 +269,7 @@ def test_time_in_the_queue_is_what_was_spent_there(store_url: str, monkeypatch: 
             history.now += timedelta(seconds=10_000)
             store.write(Transition("a", S.CREATED, Cause.PERSON))
         store.write(SetIntent("a", Intent.CANCEL, "ann"))
-        ((_, sums),) = store.totals()
+        ((_, sums),) = store.read(queries.totals)
         assert (sums.waited, sums.wait_sum, sums.ran) == (1, 107.0, 0)
         assert quantile(sums.waits, 0.5) == pytest.approx(107.0, rel=0.101)
 
@@ -293,7 +298,7 @@ def test_what_never_measured_anything_has_no_improvement(store_url: str) -> None
     with Store(store_url) as store:
         at_work(store, "none")
         store.write(Transition("none", S.FAILED, Cause.HOOK))
-        ((_, sums),) = store.totals()
+        ((_, sums),) = store.read(queries.totals)
         assert (sums.count, sums.ran, sums.improved) == (1, 1, 0)
         assert [row["metric"] for row in ranking_rows(store_url)] == [
             "completed_steps",
@@ -304,7 +309,7 @@ def test_what_never_measured_anything_has_no_improvement(store_url: str) -> None
 
 def drift(path: str, store: Store, chance: Any) -> None:
     """Amend what has ended, and let hands that know nothing of rollups into the table."""
-    for state in store.list().items:
+    for state in store.read(queries.page).items:
         if state.status in ENDED and chance.random() < 0.5:
             store.write(Amend(state.optimization_id, {"performance_improvement": 77.0, "current_performance": 1.0}))
     with sqlite3.connect(path) as direct:
@@ -380,9 +385,9 @@ def ranking_rows(path: str) -> list[Any]:
 
 def assert_families_are_true(store: Store, history: History) -> None:
     """All that was ever tried is counted, and the Sharpe ratios are there or left behind."""
-    found = store.family_trials("f", "")
+    found = store.read(queries.family_trials, "f", "")
     assert found.counts == dict(history.tried)
-    assert found.pruned.count + sum(len(store.trials(name)) for name in KEYS) == history.tried.total()
+    assert found.pruned.count + sum(len(store.read(queries.trials, name)) for name in KEYS) == history.tried.total()
     assert found.pruned.sharpes + len(found.returns) == len(history.sharpes)
     left = [fmean(returns) / stdev(returns) for returns in map(unpack_returns, found.returns.values())]
     assert found.pruned.sharpe_sum + sum(left) == pytest.approx(sum(history.sharpes))
@@ -392,9 +397,9 @@ def assert_families_are_true(store: Store, history: History) -> None:
 
 def assert_global_statistics_agree(store: Store, pruned: int) -> None:
     """What there is, what was pruned of it, and what has ended add up."""
-    told = global_summary(store.counts(), store.priorities(), store.totals())
+    told = global_summary(store.read(queries.counts), store.read(queries.priorities), store.read(queries.totals))
     assert told["pruned_optimizations"] == pruned
-    assert told["total_optimizations"] == sum(told["by_priority"].values()) == len(store.list().items)
+    assert told["total_optimizations"] == sum(told["by_priority"].values()) == len(store.read(queries.page).items)
     there = sum(told["by_status"].get(status.value, 0) for status in ENDED)
     for by in ("type", "strategy", "priority", "status"):
         assert sum(each["count"] for each in told["ended"][by].values()) == there + pruned

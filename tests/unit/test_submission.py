@@ -13,6 +13,7 @@ from o9.lifecycle.submission import in_order, new_optimization, submit
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 from o9.strategies.registry import register_strategy
@@ -94,7 +95,7 @@ def fields_refused(store: Store, metadata: dict[str, Any], **options: Any) -> li
     state = new_optimization({"optimization_id": "refused", "metadata": metadata})
     with pytest.raises(OptimizationValidationError) as refusal:
         asyncio.run(submit(store, state, **options))
-    assert store.get("refused") is None
+    assert store.read(queries.get, "refused") is None
     return [fault.field for fault in refusal.value.faults]
 
 
@@ -134,7 +135,7 @@ def test_python_refuses_an_unknown_key_at_each_of_its_doors(store: Store) -> Non
         with pytest.raises(OptimizationValidationError) as refusal:
             asyncio.run(door(state))
         assert refusal.value.field == "metadata.smapler"
-    assert store.get("a") is None
+    assert store.read(queries.get, "a") is None
 
 
 def test_a_strategy_may_declare_keys_of_its_own(store: Store) -> None:
@@ -144,7 +145,7 @@ def test_a_strategy_may_declare_keys_of_its_own(store: Store) -> None:
     register_strategy("of-the-desk", of_the_desk, metadata=("desk",))
     metadata = {"strategy": "of-the-desk", "desk": "rates", "notes": {"free": 1}, "tags": ["a"]}
     asyncio.run(submit(store, new_optimization({"optimization_id": "declared", "metadata": metadata}), must_name=True))
-    assert store.get("declared").metadata == metadata
+    assert store.read(queries.get, "declared").metadata == metadata
     assert fields_refused(store, metadata | {"book": 1}) == ["metadata.book"]
     with pytest.raises(OptimizationValidationError):
         register_strategy("of-the-desk", of_the_desk, metadata="desk")
@@ -153,10 +154,10 @@ def test_a_strategy_may_declare_keys_of_its_own(store: Store) -> None:
 def test_what_names_nothing_is_a_demonstration_or_refused(store: Store) -> None:
     assert fields_refused(store, {"seed": 1}, must_name=True) == ["metadata.objective"]
     asyncio.run(submit(store, new_optimization({"optimization_id": "shown"})))
-    assert store.get("shown").metadata["demonstration"] is True
+    assert store.read(queries.get, "shown").metadata["demonstration"] is True
     asyncio.run(submit(store, new_optimization({"optimization_id": "own", "metadata": {"objective": "branin"}})))
-    assert "demonstration" not in store.get("own").metadata
-    found = store.list(wanted=Filter(strategy="demonstration")).items
+    assert "demonstration" not in store.read(queries.get, "own").metadata
+    found = store.read(queries.page, wanted=Filter(strategy="demonstration")).items
     assert [state.optimization_id for state in found] == ["shown"]
     statistics = OptimizationStatistics(store=store)
     told = asyncio.run(statistics.get_global_statistics())

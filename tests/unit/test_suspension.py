@@ -21,6 +21,7 @@ from o9.lifecycle.suspension import (
 from o9.model.errors import OptimizationStateError
 from o9.model.states import Intent, SuspendedFor
 from o9.model.states import OptimizationStatus as S
+from o9.store import queries
 from o9.store.optimizations.intents import GoOn, SetIntent, Suspend
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claim
@@ -133,15 +134,15 @@ def test_what_runs_hears_of_it_and_goes_on_by_itself(store: Store) -> None:
     assert (intent_of(store, "a"), status_of(store, "a")) == (Intent.SUSPEND, S.RUNNING)
     assert not store.write(GoOn("a", MEMORY, "over", "node-2"))  # it is not off yet
     store.write(Transition("a", S.SUSPENDED, Cause.NODE, fence=fence))
-    state = store.get("a")
+    state = store.read(queries.get, "a")
     assert state is not None
     assert state.issues == ["suspended: 99 MiB of memory are free"]
     assert store.write(Claim("node-1", 9, 60.0)) is None
     assert store.write(GoOn("a", MEMORY, "memory is free again", "node-2"))
     assert (intent_of(store, "a"), status_of(store, "a")) == (Intent.RUN, S.CREATED)
-    last = store.transitions("a")[-1]
+    last = store.read(queries.transitions, "a")[-1]
     assert (last["cause"], last["message"], last["node"]) == ("node", "memory is free again", "node-2")
-    assert [(row["intent"], row["by"]) for row in store.intents("a")] == [
+    assert [(row["intent"], row["by"]) for row in store.read(queries.intents, "a")] == [
         ("suspend", "o9:memory"), ("run", "o9:memory"),
     ]  # fmt: skip
     assert store.write(Claim("node-1", 9, 60.0)) is not None
@@ -169,7 +170,7 @@ def test_people_may_resume_it_or_want_it_to_stay_where_it_is(store: Store) -> No
         "resumed": S.CREATED, "stays": S.SUSPENDED, "ends": S.CANCELLED,
     }  # fmt: skip
     assert not any(store.write(GoOn(name, MEMORY, "over", "node-1")) for name in ("resumed", "stays", "ends"))
-    assert store.suspended() == []
+    assert store.read(queries.suspended) == []
     assert store.write(SetIntent("stays", Intent.RUN, "ann")) is S.CREATED
 
 
@@ -181,7 +182,9 @@ def test_what_was_asked_for_while_it_was_taken_off_is_not_forgotten(store: Store
     store.write(suspend("a"))
     store.write(SetIntent("a", wanted, "ann"))
     store.write(Transition("a", S.SUSPENDED, Cause.NODE, fence=fence))
-    assert [(each.state, each.intent, each.by) for each in store.suspended()] == [(store.get("a"), wanted, "ann")]
+    assert [(each.state, each.intent, each.by) for each in store.read(queries.suspended)] == [
+        (store.read(queries.get, "a"), wanted, "ann")
+    ]
     assert store.write(GoOn("a", None, "asked for", "node-1"))
     assert status_of(store, "a") is to
 

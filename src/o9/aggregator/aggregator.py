@@ -45,6 +45,7 @@ from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import AlertLevel
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 from o9.synchronizer.synchronizer import AsyncStateSynchronizer
@@ -211,7 +212,7 @@ class OptimizationStateAggregator(ControlVerbs):
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         """The present state, also after the end; None where there is no such optimization."""
         self._started()
-        return await self.store.read_async(self.store.get, optimization_id)
+        return await self.store.read_async(queries.get, optimization_id)
 
     async def get_all_optimizations(self) -> list[OptimizationState]:
         """All of them, newest first."""

@@ -34,6 +34,7 @@ from o9.model.exhaustion import is_exhausted
 from o9.model.loops import Backoff, ErrorBoundary, cancelled, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import CloseRun, HandOver, RegisterRun, SetSuspendedRun
 from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
@@ -111,7 +112,7 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Prefect's settings must already name a server."""
-        self._cursor = await self._store.read_async(self._store.last_change)
+        self._cursor = await self._store.read_async(queries.last_change)
         await self._connect()
 
     async def reconnect(self) -> None:
@@ -328,7 +329,7 @@ class Dispatcher:
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None
         client = self._client
-        state = await self._store.read_async(self._store.get, claimed.optimization_id)
+        state = await self._store.read_async(queries.get, claimed.optimization_id)
         assert state is not None
         again = f" · attempt {claimed.attempt}" if claimed.attempt > 1 else ""
         refusals = (httpx.HTTPStatusError, httpx.TransportError, PrefectException)
@@ -355,14 +356,14 @@ class Dispatcher:
     async def _hear_intents(self) -> None:
         """Other processes write intents into the store; the change feed names them."""
         if not self._running and not self._asking:
-            self._cursor = await self._store.read_async(self._store.last_change)
+            self._cursor = await self._store.read_async(queries.last_change)
             return
-        for change in await self._store.read_async(self._store.changes, self._cursor):
+        for change in await self._store.read_async(queries.changes, self._cursor):
             self._cursor = change["id"]
             name = change["optimization_id"]
             if change["kind"] not in ("intent", "ended") or not (name in self._running or name in self._asking):
                 continue
-            holding = await self._store.read_async(self._store.holding, name)
+            holding = await self._store.read_async(queries.holding, name)
             if holding is None:
                 continue
             intent = Intent(holding.intent)

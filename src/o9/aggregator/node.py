@@ -27,6 +27,7 @@ from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Node:
     async def _reconcile(self) -> None:
         """Compare with Prefect at the start, from time to time, and when somebody has died."""
         await asyncio.to_thread(deliver, self._store)
-        if await self._store.read_async(self._store.open_runs, limit=1):
+        if await self._store.read_async(queries.open_runs, limit=1):
             logger.debug("%s", await reconcile(self._store, self.name, request=self._control.request))
 
     async def _watch_server(self) -> None:

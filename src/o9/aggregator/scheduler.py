@@ -28,6 +28,7 @@ from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 
@@ -84,7 +85,7 @@ class Scheduler:
         assert schedule.every is not None
         if (going := self._running.get(schedule.name)) is not None:  # it goes on where Prefect's server is replaced
             return await asyncio.shield(going)
-        held = await self._store.read_async(self._store.alerts.leader, schedule.lease)
+        held = await self._store.read_async(queries.leader, schedule.lease)
         due = due_at(schedule, held, utc_now())
         if due > utc_now():
             self._log(schedule, _next(due, runner_of(held), self._node))

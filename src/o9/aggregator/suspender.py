@@ -36,6 +36,7 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import VERBS, Intent, SuspendedFor
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.optimizations.intents import GoOn, Suspend
 from o9.store.store import Store
 
@@ -110,7 +111,7 @@ class Suspender:
         """Once. Raises OptimizationStoreError where the store is away."""
         memory, disk = await asyncio.to_thread(_rooms, self._store)
         self._notice(shortage(memory, disk))
-        mine, resting = await self._store.read_async(self._read, list(self._running()))
+        mine, resting = await asyncio.to_thread(self._read, list(self._running()))
         known = {one.name for one in (*mine, *resting)}
         self._ledgers = {name: ledger for name, ledger in self._ledgers.items() if name in known}
         await self._take_off(mine, memory, disk)
@@ -120,7 +121,7 @@ class Suspender:
         """Once, about what this node runs and what is suspended for a rule."""
         if not self._checker.has_rules:
             return
-        mine, resting = await self._store.read_async(self._read, list(self._running()))
+        mine, resting = await asyncio.to_thread(self._read, list(self._running()))
         asked = [*mine, *(one for one in resting if one.held is SuspendedFor.HEALTH_RULE)]
         for one in asked:
             what = f"asking the health rules about {one.name}"
@@ -162,27 +163,27 @@ class Suspender:
     async def _decided(self, one: _One, memory: Room | None, disk: Room | None) -> Suspension | None:
         broken = ""
         if "risk_limits" in one.state.metadata:
-            broken = await self._store.read_async(self._broken_limits, one.state)
+            broken = await asyncio.to_thread(self._broken_limits, one.state)
         seen = Circumstances(memory, disk, broken, self._rules_say.get(one.name))
         found = decide_suspension(seen, one.held, one.state.memory_usage)
         if found is None:
             return None
-        despite = await self._store.read_async(self._resumed_despite, one.name)
+        despite = await asyncio.to_thread(self._resumed_despite, one.name)
         return decide_suspension(seen, one.held, one.state.memory_usage, despite)
 
     def _read(self, running: list[str]) -> tuple[list[_One], list[_One]]:
         """In a thread: what this node runs, and what is suspended."""
         mine = []
         for name in running:
-            state, holding = self._store.get(name), self._store.holding(name)
+            state, holding = self._store.read(queries.get, name), self._store.read(queries.holding, name)
             if state is not None and holding is not None:  # else it was deleted meanwhile
                 mine.append(_One.of(state, Intent(holding.intent), holding.intent_by))
-        return mine, [_One.of(each.state, each.intent, each.by) for each in self._store.suspended()]
+        return mine, [_One.of(each.state, each.intent, each.by) for each in self._store.read(queries.suspended)]
 
     def _broken_limits(self, state: OptimizationState) -> str:
         """In a thread: which of its risk limits the best trial breaks, in words."""
         known = self._ledgers.setdefault(state.optimization_id, _Ledger())
-        for trial in self._store.trials(state.optimization_id, after=known.after):
+        for trial in self._store.read(queries.trials, state.optimization_id, after=known.after):
             best = best_of([trial], direction_of(state), known.best)
             if best is not known.best:
                 known.best, known.trial = best, trial
@@ -194,7 +195,7 @@ class Suspender:
         """In a thread: for what it was suspended before a person resumed it; a shortage that began later is another."""
         despite: set[SuspendedFor] = set()
         last: SuspendedFor | None = None
-        for row in self._store.intents(optimization_id):
+        for row in self._store.read(queries.intents, optimization_id):
             if row["intent"] == Intent.SUSPEND.value:
                 last = _REASONS.get(row["by"])
             elif row["intent"] == Intent.RUN.value and last is not None and row["by"] not in _REASONS:

@@ -24,6 +24,7 @@ from o9.model.optimization import FIGURES, GIVEN, OptimizationState
 from o9.model.settings import settings
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
 from o9.model.validation import validate_changes, validate_metadata
+from o9.store import queries
 from o9.store.core.column_types import content_hash
 from o9.store.optimizations.pruning import Because, PruneOne
 from o9.store.optimizations.queries import Holding
@@ -105,12 +106,12 @@ async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> Non
     state = await existing(backend, optimization_id)
     if is_at_work(await _holding(store, optimization_id)) and not cancel:
         raise _at_work(state, "delete")
-    if waiting := await store.read_async(store.awaiting, optimization_id):
+    if waiting := await store.read_async(queries.awaiting, optimization_id):
         raise OptimizationStateError(f"to run after it: {', '.join(waiting[:10])}; cancel or delete those first")
-    if await store.read_async(store.has_open_alert, optimization_id):
+    if await store.read_async(queries.has_open_alert, optimization_id):
         raise OptimizationStateError(f"optimization {optimization_id!r} stays: {_WHY_KEPT[Because.OPEN_ALERT]}")
-    for run_id in (await store.read_async(store.placebos, optimization_id)).run_ids.values():
-        if await store.read_async(store.get, run_id) is not None:
+    for run_id in (await store.read_async(queries.placebos, optimization_id)).run_ids.values():
+        if await store.read_async(queries.get, run_id) is not None:
             await delete(backend, run_id, cancel=cancel)
     cancelled = ""
     if state.status not in ENDED:
@@ -131,7 +132,7 @@ def is_at_work(holding: Holding) -> bool:
 
 
 async def _holding(store: Store, optimization_id: str) -> Holding:
-    found = await store.read_async(store.holding, optimization_id)
+    found = await store.read_async(queries.holding, optimization_id)
     if found is None:
         raise OptimizationNotFoundError(f"optimization {optimization_id!r} was deleted meanwhile")
     return found
@@ -211,7 +212,7 @@ def _form(value: Any, *, exact: bool) -> Any:
 async def _settled(store: Store, before: OptimizationState, after: OptimizationState) -> OptimizationState:
     """`after` as a submission of it would be: checked, with what is fixed at submission filled in."""
     strategy = str(after.metadata.get("strategy", "default"))
-    policies = await store.read_async(store.policies)
+    policies = await store.read_async(queries.policies)
     metadata = with_defaults(policies, after.optimization_type.value, strategy, after.metadata)
     new = dataclasses.replace(after, status=OptimizationStatus.CREATED, metadata=metadata, warnings=[])
     settled = prepared(new, settings().allowed_imports, must_name=True, older=before.metadata.keys())

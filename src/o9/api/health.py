@@ -14,6 +14,7 @@ from o9.lifecycle.processes import lives
 from o9.model.settings import settings
 from o9.model.states import HealthStatus
 from o9.model.urls import public_url
+from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.store import Store
 
@@ -43,7 +44,7 @@ class PrefectCheck:
 async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, Any]:
     """`status` with its `issues`; `running`, `store`, `schema`, `prefect`, `nodes` and `channels`."""
     store = backend.store
-    alive, (schema, nodes, channels) = await asyncio.gather(prefect.alive(), store.read_async(store_health, store))
+    alive, (schema, nodes, channels) = await asyncio.gather(prefect.alive(), asyncio.to_thread(store_health, store))
     issues = [
         f"the node {node['node_id']} has no heartbeat since {node['heartbeat_at']}"
         for node in nodes
@@ -75,11 +76,11 @@ async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, An
 
 def store_health(store: Store) -> tuple[str | None, list[Row], list[Row]]:
     """The schema's revision, the nodes and the channels; in a thread."""
-    now = -store.alerts.seconds_left(0.0)
-    tried = {row["channel"]: row for row in store.alerts.channels()}
-    offered = set(store.alerts.channels_of_nodes())
+    now = -store.read(queries.seconds_left, 0.0)
+    tried = {row["channel"]: row for row in store.read(queries.alert_channels)}
+    offered = set(store.read(queries.sending_channels))
     channels = [_channel(name, tried.get(name, {}), name in offered) for name in sorted(tried.keys() | offered)]
-    return store.schema(), [_node(row, now) for row in store.nodes()], channels
+    return store.schema(), [_node(row, now) for row in store.read(queries.nodes)], channels
 
 
 def _channel(name: str, row: Row, offered: bool) -> dict[str, Any]:

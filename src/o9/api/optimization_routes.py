@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,7 @@ from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
 from o9.model.states import OptimizationStatus, TrialState
 from o9.monitor.pages import START, metrics_page
+from o9.store import queries
 from o9.store.core.cursors import read_cursor, write_cursor
 from o9.store.optimizations.outputs import OF_NO_TRIAL
 
@@ -98,15 +100,15 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         `run_by`: the nodes that start it when its turn comes; empty where none runs now.
         """
         state = await backend.submit_request(new_optimization(fields))
-        nodes = await backend.store.read_async(takers, backend.store, state.optimization_id)
+        nodes = await asyncio.to_thread(takers, backend.store, state.optimization_id)
         return success(state.to_dict(), run_by=list(nodes))
 
     @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[JudgedOptimization]])
     async def list_optimizations(asked: Annotated[OptimizationQuery, Query()]) -> JSONResponse:
         """The newest first; all filters that are given hold."""
         store = backend.store
-        found = await store.read_async(store.list, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
-        verdicts = await store.read_async(kept_verdicts, store, found.items)
+        found = await store.read_async(queries.page, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
+        verdicts = await asyncio.to_thread(kept_verdicts, store, found.items)
         items = [state.to_dict() | _grade(verdicts.get(state.optimization_id)) for state in found.items]
         return page(items, found.next_cursor)
 
@@ -114,9 +116,9 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     async def get_optimization(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Its present state, also after its end. The header `ETag` is the version that `If-Match` of a PUT takes."""
         await existing(backend, optimization_id)
-        holding = await backend.store.read_async(backend.store.holding, optimization_id)
+        holding = await backend.store.read_async(queries.holding, optimization_id)
         state = await existing(backend, optimization_id)
-        verdict = await backend.store.read_async(kept_verdict, backend.store, state)
+        verdict = await asyncio.to_thread(kept_verdict, backend.store, state)
         return success(state.to_dict() | _grade(verdict), {"ETag": f'"{holding.version}"'} if holding else None)
 
     @app.put(ONE, response_model=Success[OptimizationState], openapi_extra=body_of(OPTIMIZATION))
@@ -151,7 +153,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         await existing(backend, optimization_id)
         after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else -1
         store = backend.store
-        found = await store.read_async(store.trials, optimization_id, after=after, limit=asked.limit + 1)
+        found = await store.read_async(queries.trials, optimization_id, after=after, limit=asked.limit + 1)
         items = [trial.to_dict() for trial in found[: asked.limit]]
         return page(items, write_cursor(items[-1]["number"]) if len(found) > asked.limit else None)
 
@@ -162,7 +164,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         step, number = read_cursor(asked.cursor, int, 2) if asked.cursor is not None else (-1, OF_NO_TRIAL)
         store, limit = backend.store, asked.limit + 1
         found = await store.read_async(
-            store.outputs, optimization_id, number=asked.trial, after=(step, number), limit=limit
+            queries.outputs, optimization_id, number=asked.trial, after=(step, number), limit=limit
         )
         items = [{name: row[name] for name in LogAnswer.model_fields} for row in found[: asked.limit]]
         last = found[asked.limit - 1] if len(found) > asked.limit else None
@@ -174,7 +176,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         state = await existing(backend, optimization_id)
         step, trial = read_cursor(asked.cursor, int, 2) if asked.cursor is not None else START
         store = backend.store
-        found, following = await store.read_async(metrics_page, store, state, (step, trial), asked.limit)
+        found, following = await asyncio.to_thread(metrics_page, store, state, (step, trial), asked.limit)
         return page([each.to_dict() for each in found], write_cursor(*following) if following else None)
 
     @app.get(f"{ONE}/transitions", response_model=Success[Page[dict[str, Any]]])
@@ -183,7 +185,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         await existing(backend, optimization_id)
         after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else 0
         store = backend.store
-        found = await store.read_async(store.transitions, optimization_id, after=after, limit=asked.limit + 1)
+        found = await store.read_async(queries.transitions, optimization_id, after=after, limit=asked.limit + 1)
         items = found[: asked.limit]
         return page(items, write_cursor(items[-1]["id"]) if len(found) > asked.limit else None)
 
@@ -214,7 +216,7 @@ def _grade(verdict: Verdict | None) -> dict[str, str | None]:
 async def _without_grade(backend: Backend, optimization_id: str, fields: dict[str, Any]) -> dict[str, Any]:
     """What GET answers may be sent back as it was read."""
     state = await existing(backend, optimization_id)
-    verdict = await backend.store.read_async(kept_verdict, backend.store, state)
+    verdict = await asyncio.to_thread(kept_verdict, backend.store, state)
     if fields["grade"] != _grade(verdict)["grade"]:
         raise OptimizationValidationError("grade", "it is what the last health report says; leave it out")
     return {name: value for name, value in fields.items() if name != "grade"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from o9.health.grades import Grade, Verdict, verdict_of
 from o9.health.verdict_words import document
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
+from o9.store import queries
 from o9.store.alerts.queries import PAGE_LIMIT
 from o9.store.core.cursors import read_cursor, write_cursor
 from o9.store.core.unit import Row
@@ -70,7 +72,7 @@ def _add_health(app: FastAPI, backend: Backend) -> None:
         await existing(backend, optimization_id)
         report = await backend.get_optimization_health(optimization_id)
         store = backend.store
-        kept = await store.read_async(store.health_report, optimization_id)
+        kept = await store.read_async(queries.health_report, optimization_id)
         verdict = verdict_of(kept["checks"]) if kept else None
         return success(report.to_dict() | document(verdict) if report else None)
 
@@ -82,7 +84,7 @@ def _add_alerts(app: FastAPI, backend: Backend) -> None:
         store = backend.store
         before = read_cursor(asked.cursor, str, 2) if asked.cursor is not None else None
         found = await store.read_async(
-            store.alerts.page, optimization_id=asked.optimization_id,
+            queries.alerts, optimization_id=asked.optimization_id,
             level=asked.level.value if asked.level else None, limit=min(asked.limit + 1, PAGE_LIMIT),
             before=(before[0], before[1]) if before else None,
         )  # fmt: skip
@@ -118,12 +120,12 @@ def _add_probes(app: FastAPI, backend: Backend) -> None:
         """The aggregator runs, and its store answers; else 503."""
         if not backend.is_running:
             raise OptimizationAPIError("the aggregator is not running: call start() first", 503)
-        await backend.store.read_async(backend.store.schema)
+        await asyncio.to_thread(backend.store.schema)
         return success({"status": "ready"})
 
 
 async def _existing_alert(backend: Backend, alert_id: str) -> Row:
-    row = None if "\0" in alert_id else await backend.store.read_async(backend.store.alerts.get, alert_id)
+    row = None if "\0" in alert_id else await backend.store.read_async(queries.alert, alert_id)
     if row is None:
         raise OptimizationNotFoundError(f"there is no alert {alert_id!r}; GET /alerts lists those that there are")
     return row

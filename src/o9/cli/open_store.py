@@ -13,6 +13,7 @@ from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.urls import public_url
+from o9.store import queries
 from o9.store.core.engine import parse_url
 from o9.store.store import Store
 from o9.text.escape import shown
@@ -79,14 +80,14 @@ def existing_url(given: str | None) -> str:
 
 def existing_optimization(store: Store, optimization_id: str) -> OptimizationState:
     """The state. Raises OptimizationError with near matches among ids and names."""
-    state = store.get(optimization_id)
+    state = store.read(queries.get, optimization_id)
     if state is None:
         raise OptimizationError(unknown_id(store, optimization_id))
     return state
 
 
 def unknown_id(store: Store, optimization_id: str) -> str:
-    newest = store.list(limit=NEAR_AMONG).items
+    newest = store.read(queries.page, limit=NEAR_AMONG).items
     ids = [state.optimization_id for state in newest]
     wanted = optimization_id.casefold()
     likely = [known for known in ids if known.casefold().startswith(wanted)] if wanted else []

@@ -18,6 +18,7 @@ from o9.health.grades import Verdict, verdict_of
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
+from o9.store import queries
 from o9.store.optimizations.health_reports import PAGE_LIMIT
 
 logger = logging.getLogger(__name__)
@@ -66,15 +67,15 @@ async def check_round(
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit < PAGE_LIMIT:
         raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT - 1}")
     store, done = checker.store, Round()
-    running = await store.read_async(store.health_under_way, limit=limit)
-    due = await store.read_async(store.health_due, limit=limit + 1)
+    running = await store.read_async(queries.health_under_way, limit=limit)
+    due = await store.read_async(queries.health_due, limit=limit + 1)
     done.more_due = len(due) > limit
     names = [*running, *due[:limit]]
     for number, name in enumerate(names, start=1):
         report = await _checked(checker, name, done, evaluate=number > len(running))
         if report is not None:
             done.reports.append(report)
-            kept = await store.read_async(store.health_report, name)
+            kept = await store.read_async(queries.health_report, name)
             if kept is not None and (verdict := verdict_of(kept["checks"])) is not None:
                 done.verdicts[name] = verdict
             done.under_way += number <= len(running)

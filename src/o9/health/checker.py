@@ -31,6 +31,7 @@ from o9.model.loops import LEAST_SECONDS
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, HealthStatus
+from o9.store import queries
 from o9.store.core.column_types import moment, to_json
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Row
@@ -102,7 +103,7 @@ class OptimizationHealthChecker(StoreComponent):
                 allowed = settings().allowed_imports
                 await evaluate_again(self.store, state, seconds=self.evaluation_seconds, allowed_imports=allowed)
         async with self._one_at_a_time:
-            judged, checks = await self.store.read_async(_checks, self.store, state)
+            judged, checks = await asyncio.to_thread(_checks, self.store, state)
         measure = self._measure()
         report = report_of(optimization_id, utc_now(), checks, self._thresholds)
         for rule in list(self._rules):
@@ -116,7 +117,7 @@ class OptimizationHealthChecker(StoreComponent):
         Meant no longer: another status, any change after the end, or other thresholds or rules than this checker's.
         """
         state = await self.existing(optimization_id)
-        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        kept = await self.store.read_async(queries.health_report, optimization_id)
         if kept is not None and _is_of(kept, state) and kept["judged_by"] == self._measure():
             report = OptimizationHealthReport.from_dict(kept["report"])
             if (utc_now() - report.timestamp).total_seconds() < self.check_interval:
@@ -132,7 +133,7 @@ class OptimizationHealthChecker(StoreComponent):
         `allowed_imports`: as for `o9.health.reevaluation.evaluate_again`. Raises OptimizationError where there is none.
         """
         state = await self.existing(optimization_id)
-        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        kept = await self.store.read_async(queries.health_report, optimization_id)
         if kept is not None and _is_of(kept, state) and kept["judged_by"] == self._measure():
             return OptimizationHealthReport.from_dict(kept["report"])
         from o9.health.reevaluation import evaluate_again  # brings numpy
@@ -150,7 +151,7 @@ class OptimizationHealthChecker(StoreComponent):
         Raises OptimizationError where there is no such optimization.
         """
         state = await self.existing(optimization_id)
-        return await self.store.read_async(kept_verdict, self.store, state)
+        return await asyncio.to_thread(kept_verdict, self.store, state)
 
     async def get_health_report(self, optimization_id: str) -> OptimizationHealthReport | None:
         """The last report, whoever made it; None where there is none yet.
@@ -158,13 +159,13 @@ class OptimizationHealthChecker(StoreComponent):
         Raises OptimizationError where there is no such optimization.
         """
         await self.existing(optimization_id)
-        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        kept = await self.store.read_async(queries.health_report, optimization_id)
         return OptimizationHealthReport.from_dict(kept["report"]) if kept else None
 
     async def get_health_checks(self, optimization_id: str) -> list[dict[str, Any]]:
         """The checks behind the last report: name, score, unknown, words, remedy, essential, evidence."""
         await self.existing(optimization_id)
-        kept = await self.store.read_async(self.store.health_report, optimization_id)
+        kept = await self.store.read_async(queries.health_report, optimization_id)
         return list(kept["checks"]) if kept else []
 
     async def get_health_history(self, optimization_id: str, limit: int = HISTORY_SHOWN) -> list[dict[str, Any]]:
@@ -173,7 +174,7 @@ class OptimizationHealthChecker(StoreComponent):
         `status` is the one that it had. Raises OptimizationError where there is no such optimization.
         """
         await self.existing(optimization_id)
-        rows = await self.store.read_async(self.store.health_history, optimization_id, limit=limit)
+        rows = await self.store.read_async(queries.health_history, optimization_id, limit=limit)
         return [{name: row[name] for name in ("first_at", "last_at", "times", "status", "report")} for row in rows]
 
     async def get_all_health_reports(self, limit: int | None = None) -> list[OptimizationHealthReport]:
@@ -182,7 +183,7 @@ class OptimizationHealthChecker(StoreComponent):
         before: tuple[str, str] | None = None
         while limit is None or len(reports) < limit:
             page = PAGE_LIMIT if limit is None else min(PAGE_LIMIT, limit - len(reports))
-            rows = await self.store.read_async(self.store.health_reports, limit=page, before=before)
+            rows = await self.store.read_async(queries.health_reports, limit=page, before=before)
             reports += [OptimizationHealthReport.from_dict(row["report"]) for row in rows]
             if len(rows) < page:
                 break
@@ -216,17 +217,17 @@ class OptimizationHealthChecker(StoreComponent):
         return bool(self._rules)
 
     async def _begin(self) -> None:
-        self._told = await self.store.read_async(self.store.last_health_report)
+        self._told = await self.store.read_async(queries.last_health_report)
         interval = max(LEAST_SECONDS, min(self.check_interval, LOOK_SECONDS))
         self._repeat(self._tell_reports, interval, "telling of new health reports")
 
     async def _tell_reports(self) -> None:
         if not any(map(self.has_callbacks, self.events)):
-            self._told = await self.store.read_async(self.store.last_health_report)
+            self._told = await self.store.read_async(queries.last_health_report)
             return
-        for row in await self.store.read_async(self.store.health_reports_since, self._told):
+        for row in await self.store.read_async(queries.health_reports_since, self._told):
             report = OptimizationHealthReport.from_dict(row["report"])
-            earlier = await self.store.read_async(self.store.health_report_before, report.optimization_id, row["id"])
+            earlier = await self.store.read_async(queries.health_report_before, report.optimization_id, row["id"])
             before = OptimizationHealthReport.from_dict(earlier["report"]) if earlier else None
             self._told = row["id"]
             await self.emit("report", report)

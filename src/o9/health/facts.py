@@ -19,6 +19,7 @@ from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.core.column_types import moment, pack_returns
 from o9.store.core.unit import Row
 from o9.store.optimizations.hold_outs import CountLook
@@ -111,16 +112,16 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         trials, best = read_best(store, state)
         if best is not None and state.status not in ENDED:
             best = replace(best, hold_out_returns=None, hold_out_dates=None)
-        metrics = store.metrics(name)
-        transitions = store.transitions(name)
-        after = store.get(name)
+        metrics = store.read(queries.metrics, name)
+        transitions = store.read(queries.transitions, name)
+        after = store.read(queries.get, name)
         if after is None or after.updated_at == state.updated_at:
             break
         before, state = state, after
     else:  # it never holds still: the ledger may be ahead of the state, never behind it
         state = before
-    holding = store.holding(name)
-    ran = store.provenance(name)
+    holding = store.read(queries.holding, name)
+    ran = store.read(queries.provenance, name)
     run_id = holding.prefect_run_id if holding else None
     figures: dict[int, dict[str, float]] = {}
     for row in metrics:
@@ -133,33 +134,33 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
         transitions=transitions,
         steps=frozenset(figures) | frozenset(trial.step for trial in trials),
         holding=holding,
-        prefect_run=store.prefect_run(run_id) if run_id else None,
-        prefect_states=store.prefect_states(name),
+        prefect_run=store.read(queries.prefect_run, run_id) if run_id else None,
+        prefect_states=store.read(queries.prefect_states, name),
         space=search_space_of(state, ran),
         bests=[figures[step][BEST] for step in sorted(figures) if BEST in figures[step]],
         figures=figures,
         ran=ran,
-        repetition=store.repetition(name),
+        repetition=store.read(queries.repetition, name),
         allowed_imports=settings().allowed_imports,
     )
 
 
 def read_best(store: Store, state: OptimizationState) -> tuple[Sequence[Trial], Trial | None]:
     """The trials, without returns, and the best of them with its."""
-    trials = store.trials(state.optimization_id, limit=MOST_TRIALS)
+    trials = store.read(queries.trials, state.optimization_id, limit=MOST_TRIALS)
     found = best_of(trials, direction_of(state))
     if found is None or found.number is None:
         return trials, None
-    return trials, store.trial(state.optimization_id, found.number)
+    return trials, store.read(queries.trial, state.optimization_id, found.number)
 
 
 def _family(store: Store, state: OptimizationState, trials: Sequence[Trial], best: Trial) -> Family:
     name = state.optimization_id
     look = None
     if best.hold_out_returns is not None:
-        look = store.look(name, best.number) or store.write(CountLook(name, best.number))
+        look = store.read(queries.look, name, best.number) or store.write(CountLook(name, best.number))
     family = family_of(
-        best, name, store.family_trials(best.family, name), store.baseline(name),
+        best, name, store.read(queries.family_trials, best.family, name), store.read(queries.baseline, name),
         is_cut=state.metadata.get("hold_out") is not None,
         # Another search may have seen the same series before this one was made.
         looked_at=max(look.at, moment(state.completed_at or state.updated_at)) if look else None,
@@ -186,7 +187,7 @@ def _as_judged_before(family: Family, earlier: Verdict | None) -> Family:
 def _placebo(
     store: Store, state: OptimizationState, trials: Sequence[Trial], best: Trial, family: Family
 ) -> Placebo | None:
-    runs, maximize = store.placebos(state.optimization_id), direction_of(state) == "maximize"
+    runs, maximize = store.read(queries.placebos, state.optimization_id), direction_of(state) == "maximize"
     found = None if best.value is None else placebo_of(best.value, list(runs.values.values()), maximize=maximize)
     if found is None:
         return None

@@ -23,6 +23,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.core.column_types import to_json
 from o9.store.optimizations.provenance import RecordRepetition
 from o9.store.store import Store
@@ -53,10 +54,10 @@ async def evaluate_again(
     """
     if state.status not in ENDED:
         return
-    best = (await store.read_async(read_best, store, state))[1]
+    best = (await asyncio.to_thread(read_best, store, state))[1]
     if best is None or best.duration_seconds > most_seconds_each:
         return
-    kept = await store.read_async(store.repetition, state.optimization_id)
+    kept = await store.read_async(queries.repetition, state.optimization_id)
     try:
         objective, evaluator = await asyncio.to_thread(evaluator_of, state, allowed_imports=allowed_imports)
     except OptimizationError as error:
@@ -73,7 +74,7 @@ async def evaluate_again(
             why = f"one evaluation took {best.duration_seconds:.3g} s, and all of it is given {seconds:.3g} s"
             await _keep(store, state, best, "", _unknown(why))
             return
-        ran = await store.read_async(store.provenance, state.optimization_id)
+        ran = await store.read_async(queries.provenance, state.optimization_id)
         checks = await _checks(objective, evaluator, state, best, _changed(objective, code, best, ran), seconds)
         await _keep(store, state, best, code, checks)
     finally:

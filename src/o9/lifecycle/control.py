@@ -25,6 +25,7 @@ from o9.model.loops import check_loop
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import Intent, OptimizationStatus, Reason
+from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.replace import CancelAtRest
@@ -122,7 +123,7 @@ class Control:
         """The status afterwards. START moves what was initialized by hand to running; else it is the same as RESUME."""
         store = self._store
         if verb is Verb.START:
-            holding = await store.read_async(store.holding, optimization_id)
+            holding = await store.read_async(queries.holding, optimization_id)
             initializing = OptimizationStatus.INITIALIZING.value
             # What a node has a lease on its attempt prepares, and moves by itself.
             if holding is not None and (holding.status, holding.lease_node) == (initializing, None):
@@ -214,7 +215,7 @@ class ControlVerbs(ABC):
     async def submit_placebos(self, optimization_id: str, runs: int = RUNS) -> list[str]:
         """Queue the same search `runs` times on data whose edge was destroyed; returns the ids, by number.
 
-        Those that are there already are not queued again. What came of them: `store.placebos(id)`, and the verdict.
+        Those that are there already are not queued again. What came of them: `queries.placebos`, and the verdict.
         """
         return [state.optimization_id for state in await self.control.placebo(optimization_id, runs)]
 

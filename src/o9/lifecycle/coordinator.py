@@ -15,6 +15,7 @@ from o9.model.component import Registered
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, OptimizationType
+from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.queue.policies import ALL, SetPolicy
 from o9.store.store import Store
@@ -85,14 +86,14 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
 
     async def get_optimization_policies(self) -> dict[str, dict[str, Any]]:
         """All policies by name."""
-        return await self.store.read_async(self.store.policies)
+        return await self.store.read_async(queries.policies)
 
     async def _begin(self) -> None:
-        cursor = await self.store.read_async(self.store.last_transition)
+        cursor = await self.store.read_async(queries.last_transition)
 
         async def look() -> None:
             nonlocal cursor
-            for row in await self.store.read_async(self.store.transitions_since, cursor):
+            for row in await self.store.read_async(queries.transitions_since, cursor):
                 await self._emit_for(row)
                 cursor = row["id"]
 
@@ -102,6 +103,6 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         await self.emit("transition", row)
         event = f"optimization_{row['to_status']}"
         if self.has_callbacks(event):
-            state = await self.store.read_async(self.store.get, row["optimization_id"])
+            state = await self.store.read_async(queries.get, row["optimization_id"])
             if state is not None:
                 await self.emit(event, state)

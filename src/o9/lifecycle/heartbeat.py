@@ -6,6 +6,7 @@ It survives every error; leases that it could not renew in time are lost.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -22,6 +23,7 @@ from o9.lifecycle.lookout import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, Lookout, 
 from o9.lifecycle.processes import PROCESS, identity, lives
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.loops import ErrorBoundary
+from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.queue.claims import Heartbeat, Leases, Leave, Sweep
 from o9.store.store import Store
@@ -115,7 +117,7 @@ class NodeHeartbeat:
     def _is_renewed(self, before: Row) -> bool:
         """Whether a process of this name that cannot be seen from here renews its leases while they last."""
         lasts = _lasts(before)
-        left = before["heartbeat_at"] + lasts - self._store.leases().at
+        left = before["heartbeat_at"] + lasts - self._store.read(queries.leases).at
         until = time.monotonic() + min(max(left, FIRST_PATIENCE_SECONDS), lasts)
         logger.warning(
             "node %s: process %d on %s had this name, and may be alive where this process cannot see it: "
@@ -129,7 +131,7 @@ class NodeHeartbeat:
         return False
 
     def _named(self) -> Row | None:
-        return next((node for node in self._store.nodes() if node["node_id"] == self._node), None)
+        return next((node for node in self._store.read(queries.nodes) if node["node_id"] == self._node), None)
 
     def _run(self) -> None:
         while not self._stop.wait(self._look_seconds):
@@ -139,7 +141,7 @@ class NodeHeartbeat:
     def _look(self) -> None:
         """Renew what is held, when it is time, and then free what the dead held."""
         before = time.monotonic()
-        leases = self._store.leases()
+        leases = self._store.read(queries.leases)
         if jump := self._clock.jumped(leases.at, before, time.monotonic()):
             logger.warning(
                 "node %s: the store's clock has jumped by %+.1f s; leases are renewed, and none is lost by it",
@@ -165,7 +167,7 @@ class NodeHeartbeat:
         return True
 
     def _free_the_dead(self, leases: Leases, now: float) -> None:
-        nodes = self._store.nodes()
+        nodes = self._store.read(queries.nodes)
         dead = _dead(nodes)
         lasting = {node["node_id"]: _lasts(node) for node in nodes}
         run_out = [lease for lease in self._lookout.run_out(leases, lasting, now) if lease.node != self._node]
@@ -190,18 +192,18 @@ class NodeHeartbeat:
 
 def dead_on_this_host(store: Store) -> tuple[str, ...]:
     """Nodes whose process is known to be gone: no need to wait for their leases."""
-    return _dead(store.nodes())
+    return _dead(store.read(queries.nodes))
 
 
 def takers(store: Store, optimization_id: str) -> tuple[str, ...]:
     """The living aggregators that start it when it is queued; nodes of flows that Prefect started do not."""
-    now = store.leases().at
+    now = store.read(queries.leases).at
 
     def is_alive(node: Row) -> bool:
         seen = lives(node)
         return node["heartbeat_at"] + _lasts(node) > now if seen is None else seen
 
-    nodes = [node for node in store.nodes() if takes(node["info"], optimization_id)]
+    nodes = [node for node in store.read(queries.nodes) if takes(node["info"], optimization_id)]
     return tuple(node["node_id"] for node in nodes if is_alive(node))
 
 
@@ -213,7 +215,7 @@ def takes(info: Mapping[str, Any], optimization_id: str | None) -> bool:
 
 async def warn_if_nobody_works(store: Store, optimization_id: str) -> None:
     """For one that was just queued: where nobody is there to run it, that is said at once."""
-    if not await store.read_async(takers, store, optimization_id):
+    if not await asyncio.to_thread(takers, store, optimization_id):
         logger.warning(
             "%s is recorded and waits: no aggregator that takes it runs on %s; start an OptimizationStateAggregator on "
             "it, or `o9 serve`, or `o9 run --resume %s`", optimization_id, store.name, optimization_id,

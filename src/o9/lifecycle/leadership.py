@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from o9.lifecycle.heartbeat import dead_on_this_host
+from o9.store import queries
 from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 
@@ -30,10 +31,10 @@ class Leadership:
         dead: tuple[str, ...] = ()
         if self.fence is None:
             dead = dead_on_this_host(self._store)
-            held = self._store.alerts.leader(self._lease)
+            held = self._store.read(queries.leader, self._lease)
             # Only looked at, so that nodes in waiting write nothing.
             others = held is not None and held["node"] not in (None, node, *dead)
-            if held is not None and others and self._store.alerts.seconds_left(held["expires_at"]) > 0:
+            if held is not None and others and self._store.read(queries.seconds_left, held["expires_at"]) > 0:
                 return False
         began = time.monotonic()
         self.fence = self._store.write(AcquireLeadership(self._lease, node, self._lease_seconds, dead))

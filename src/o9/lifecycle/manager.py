@@ -21,6 +21,7 @@ from o9.lifecycle.control import Control, ControlVerbs
 from o9.model.component import Registered
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 
@@ -75,7 +76,7 @@ class OptimizationLifecycleManager(ControlVerbs, StoreComponent):
 
     async def get_lifecycle_history(self, optimization_id: str) -> list[dict[str, Any]]:
         """Every transition so far: from_state, to_state, timestamp, cause, message, attempt, Prefect's ids."""
-        rows = await self.store.read_async(self.store.transitions, optimization_id)
+        rows = await self.store.read_async(queries.transitions, optimization_id)
         return [
             {
                 "from_state": OptimizationStatus(row["from_status"]) if row["from_status"] else None,

@@ -16,6 +16,7 @@ from o9.model.errors import OptimizationNotFoundError, OptimizationValidationErr
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus
 from o9.model.validation import ID_LIMIT, NAME_LIMIT
+from o9.store import queries
 from o9.store.store import Store
 
 RUNS = 19  # the fewest with which p can be 0.05
@@ -38,17 +39,17 @@ async def submit_placebos(
     """
     if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= MOST_RUNS:
         raise OptimizationValidationError("runs", f"expected a whole number from 1 to {MOST_RUNS:,}, got {runs!r:.60}")
-    origin = await store.read_async(store.get, optimization_id)
+    origin = await store.read_async(queries.get, optimization_id)
     if origin is None:
         raise OptimizationNotFoundError(
             f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
         )
     _check(origin)
-    known = (await store.read_async(store.placebos, optimization_id)).run_ids
+    known = (await store.read_async(queries.placebos, optimization_id)).run_ids
     asked_at = utc_now()
     found: list[OptimizationState] = []
     for number in range(1, runs + 1):
-        state = await store.read_async(store.get, known[number]) if number in known else None
+        state = await store.read_async(queries.get, known[number]) if number in known else None
         if state is None and number not in known:  # one that was pruned has left its value
             run = placebo(origin, number, asked_at)
             state = await submit(store, run, node=node, allowed_imports=allowed_imports, is_placebo=True)

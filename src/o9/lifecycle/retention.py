@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationValidationError
+from o9.store import queries
 from o9.store.alerts.pruning import PruneAlerts
 from o9.store.core.column_types import moment
 from o9.store.core.unit import Operation
@@ -73,7 +74,7 @@ async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress
     and the changes of the feed that are older.
     """
     removed = Removed(before)
-    expected = (await store.read_async(store.prunable, before)).optimizations
+    expected = (await store.read_async(queries.prunable, before)).optimizations
     cursor: tuple[str, str] | None = ("", "")
     while cursor is not None:
         done = await _written(store, Prune(before, sharpe_ratios, cursor), removed)

@@ -6,6 +6,7 @@ optimization's type runs, and `warnings` says so.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +18,7 @@ from o9.model.errors import Faults, OptimizationNotFoundError, OptimizationValid
 from o9.model.optimization import FIGURES, GIVEN, OptimizationState, utc_now
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import unknown_keys, validate_new
+from o9.store import queries
 from o9.store.core.column_types import content_hash
 from o9.store.optimizations.placebos import CreatePlacebo
 from o9.store.optimizations.retry import Retry
@@ -126,10 +128,10 @@ async def submit(
         )
     asked, steps, older = state, 0, frozenset[str]()
     if "retry_of" in state.metadata:
-        state, steps = await store.read_async(_again, store, state)
+        state, steps = await asyncio.to_thread(_again, store, state)
         older = frozenset(state.metadata.keys() - asked.metadata.keys())
     strategy = str(state.metadata.get("strategy", "default"))
-    policies = await store.read_async(store.policies)
+    policies = await store.read_async(queries.policies)
     filled = with_defaults(policies, state.optimization_type.value, strategy, state.metadata)
     new = dataclasses.replace(state, metadata=filled)
     settled = prepared(new, allowed_imports, must_name=must_name, older=older)
@@ -159,7 +161,7 @@ async def retry(
     completed. Raises OptimizationValidationError where there is no such step, OptimizationStateError while it has not
     ended.
     """
-    origin = await store.read_async(store.get, optimization_id)
+    origin = await store.read_async(queries.get, optimization_id)
     if origin is None:
         raise OptimizationNotFoundError(
             f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
@@ -202,7 +204,7 @@ def _awaited(states: Sequence[OptimizationState]) -> list[str]:
 def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, int]:
     """`state` with what its origin had, and behind how many of the origin's steps it begins. In a thread."""
     name = state.metadata["retry_of"]
-    origin = store.get(name)
+    origin = store.read(queries.get, name)
     if origin is None:
         raise OptimizationValidationError("metadata.retry_of", f"there is no optimization {name!r}")
     steps = state.metadata.get("retry_from_step")
@@ -236,9 +238,9 @@ def _worth_keeping(store: Store, origin: OptimizationState) -> int:
 
     None where it left no checkpoint: a coroutine strategy counts steps of its own.
     """
-    if store.checkpoint(origin.optimization_id) is None:
+    if store.read(queries.checkpoint, origin.optimization_id) is None:
         return 0
-    steps, fruitless = origin.completed_steps, store.fruitless_steps(origin.optimization_id)
+    steps, fruitless = origin.completed_steps, store.read(queries.fruitless_steps, origin.optimization_id)
     while steps and steps - 1 in fruitless:
         steps -= 1
     return steps

@@ -30,6 +30,7 @@ from o9.mirror.observed_state import FLOW, ObservedState, Run, observed_in
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
 from o9.model.loops import Backoff, cancelled
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
 
@@ -160,7 +161,7 @@ class EventListener:
     async def _take_now(self, flow_run_id: str, heard: list[ObservedState]) -> bool:
         """Whether they are done with: not while nobody has said yet whose the run is."""
         # Asked again for each batch: an attempt that was suspended and resumed is the next one, on the same run.
-        row = await self._store.read_async(self._store.prefect_run, flow_run_id)
+        row = await self._store.read_async(queries.prefect_run, flow_run_id)
         if row is None:
             return not time.monotonic() < self._foreign_from.get(flow_run_id, inf) < inf
         self._foreign_from[flow_run_id] = inf

@@ -12,6 +12,7 @@ from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import OptimizationError, OptimizationLifecycleError, OptimizationStateError, StaleAttemptError
 from o9.model.states import Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.core.column_types import moment
 from o9.store.optimizations.prefect_runs import LostRun
 from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
@@ -48,7 +49,7 @@ async def ingest(
     if not new:
         return Ingested()
     name = new[0][0].optimization_id
-    known = await store.read_async(store.known_states, name, [observed.state_id for _, observed in new])
+    known = await store.read_async(queries.known_states, name, [observed.state_id for _, observed in new])
     for _, observed in new:
         if observed.state_id in known:
             RUNS.remember(observed.state_id)
@@ -92,7 +93,7 @@ async def _weigh(
     source: Cause,
     request: Request,
 ) -> Ingested:
-    holding = await store.read_async(store.holding, run.optimization_id)
+    holding = await store.read_async(queries.holding, run.optimization_id)
     if holding is None:
         raise OptimizationError(f"there is no optimization {run.optimization_id!r} any more")
     run_status = RunStatus(
@@ -145,5 +146,5 @@ async def _is_newest(
     """Whether nothing later is known of this flow run, from the store or from what was heard together with it."""
     if any(other.run_kind == FLOW and other.run_id == observed.run_id and other.at > observed.at for _, other in heard):
         return False
-    last = await store.read_async(store.last_state_at, run.optimization_id, observed.run_id)
+    last = await store.read_async(queries.last_state_at, run.optimization_id, observed.run_id)
     return last is None or last <= moment(observed.at)

@@ -31,6 +31,7 @@ from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text, public_url
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import CloseRun
 from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import MIRRORED
@@ -100,7 +101,7 @@ async def reconcile(
         raise PrefectAwayError(f"Prefect's server at {where} does not answer, nothing was compared: {why}")
     report, after = Report(), ""
     work = _Work(store, node, request, client, settle_seconds, quiet_seconds, report)
-    while rows := await store.read_async(store.open_runs, after=after, limit=PAGE):
+    while rows := await store.read_async(queries.open_runs, after=after, limit=PAGE):
         after = rows[-1]["run_id"]
         await work.page(rows)
     return report
@@ -163,7 +164,7 @@ class _Work:
     async def _view(self, row: dict[str, Any], flow_run: FlowRun | None, *, fresh: bool) -> RunView:
         """`fresh`: something was recorded since `row` was read."""
         if fresh:
-            holding = await self._store.read_async(self._store.holding, row["optimization_id"])
+            holding = await self._store.read_async(queries.holding, row["optimization_id"])
             assert holding is not None
             row = row | {name: getattr(holding, name) for name in ("status", "intent", "lease_node", "parked_run_id")}
             row["current_attempt"] = holding.attempt
@@ -183,7 +184,7 @@ class _Work:
         if view.prefect_type in TERMINAL or view.leased or state is None:
             return view
         # Only of what looks dead is the rest asked.
-        optimization = await self._store.read_async(self._store.get, row["optimization_id"])
+        optimization = await self._store.read_async(queries.get, row["optimization_id"])
         assert optimization is not None
         quiet = utc_now() - optimization.updated_at >= self._quiet
         lives = mirrored and status in ENDED and await self._holder_lives(row["optimization_id"])
@@ -191,9 +192,9 @@ class _Work:
 
     async def _holder_lives(self, name: str) -> bool:
         """Whether the node that recorded this flow's last move by itself still gives a heartbeat."""
-        moves = await self._store.read_async(self._store.transitions, name)
+        moves = await self._store.read_async(queries.transitions, name)
         holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
-        nodes = await self._store.read_async(self._store.nodes)
+        nodes = await self._store.read_async(queries.nodes)
         # By the database's clock alone: this machine's may be wrong, and a user's flow must not be ended for that.
         newest = max((node["heartbeat_at"] for node in nodes), default=0.0)
         alive = (node for node in nodes if newest - node["heartbeat_at"] <= 2 * settings().lease_seconds)
@@ -203,7 +204,7 @@ class _Work:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
         heard = await self._history(run, FLOW, flow_run, flow_run.id)
         if run.owner == MIRRORED:
-            known = await self._store.read_async(self._store.known_states, run.optimization_id)
+            known = await self._store.read_async(queries.known_states, run.optimization_id)
             heard += await self._of_tasks(run, flow_run.id, known, over)
             if over:  # only now: one that is mirrored itself has said so by now, and its states are its own
                 heard += await self._of_subflows(run, flow_run.id, known)
@@ -228,7 +229,7 @@ class _Work:
         while page := await self._client.read_flow_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
             offset += len(page)
             for subflow in page:
-                if await self._store.read_async(self._store.prefect_run, str(subflow.id)) is None:
+                if await self._store.read_async(queries.prefect_run, str(subflow.id)) is None:
                     heard += await self._history(run, SUBFLOW, subflow, subflow.id)
                     heard += await self._of_tasks(run, subflow.id, known, True)
                     heard += await self._of_subflows(run, subflow.id, known)

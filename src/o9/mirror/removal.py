@@ -29,6 +29,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.exceptions import ObjectNotFound, PrefectException
 
+from o9.store import queries
 from o9.store.optimizations.prefect_runs import ForgetRuns
 from o9.store.store import Store
 
@@ -48,7 +49,7 @@ async def remove_flow_runs(store: Store) -> int:
     removed = 0
     try:
         async with get_client() as client:
-            while run_ids := await store.read_async(store.pruned_runs, limit=PAGE):
+            while run_ids := await store.read_async(queries.pruned_runs, limit=PAGE):
                 removed += await _delete(client, run_ids)
                 await store.write_async(ForgetRuns(tuple(run_ids)))
     except (httpx.HTTPError, PrefectException) as error:

@@ -13,7 +13,6 @@ import logging
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding
 from o9.monitor.running import find_problems, stalled
 from o9.monitor.window import Window, read_news, read_window
+from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
@@ -135,7 +135,7 @@ class OptimizationMonitor(StoreComponent):
 
     async def check(self) -> None:
         """Look once at all that runs and at what was asked for: what the started monitor does all the time."""
-        states = await self.store.read_async(self._running)
+        states = await asyncio.to_thread(self._running)
         running = {state.optimization_id for state in states}
         self._unwanted &= running
         for optimization_id in (self._watches.keys() | self._wanted) - running:
@@ -151,7 +151,7 @@ class OptimizationMonitor(StoreComponent):
 
     async def _look_at(self, states: list[OptimizationState]) -> None:
         async with self._gate:
-            for watch in await self.store.read_async(self._looks, states):
+            for watch in await asyncio.to_thread(self._looks, states):
                 if watch.window.state.optimization_id not in self._unwanted:  # somebody may have stopped it meanwhile
                     self._watches[watch.window.state.optimization_id] = watch
                     await self._tell(watch)
@@ -184,7 +184,7 @@ class OptimizationMonitor(StoreComponent):
             found = stalled(window)
             silent = any(finding.name == "stalled" for finding in known.findings)
             return _Watch(window, others if found is None else [found, *others], known.firing, silent)
-        steps, trials = self._query(read_news, state.optimization_id, state.completed_steps, last_step, last_trial)
+        steps, trials = self.store.read(read_news, state.optimization_id, state.completed_steps, last_step, last_trial)
         window = known.window.after(steps, trials, state)
         return _Watch(window, find_problems(window), known.firing)
 
@@ -216,20 +216,17 @@ class OptimizationMonitor(StoreComponent):
         states: list[OptimizationState] = []
         cursor: str | None = None
         while True:
-            page = self.store.list(status=OptimizationStatus.RUNNING, limit=1000, cursor=cursor)
+            page = self.store.read(
+                queries.page, queries.Filter(status=OptimizationStatus.RUNNING), limit=1000, cursor=cursor
+            )
             states += page.items
             cursor = page.next_cursor
             if cursor is None:
                 return states
 
     def _window(self, state: OptimizationState, shown: int) -> Window:
-        steps, trials = self._query(read_window, state.optimization_id, state.completed_steps, shown)
+        steps, trials = self.store.read(read_window, state.optimization_id, state.completed_steps, shown)
         return Window(state, utc_now(), steps, trials, search_space_of(state))
-
-    def _query(self, query: Callable[..., R], *args: Any) -> R:
-        """The monitor's own queries, run as the store runs its own."""
-        read: Callable[..., R] = self.store._read
-        return read(query, *args)
 
     async def _begin(self) -> None:
         self._repeat(self.check, self.check_interval, "looking at what runs")

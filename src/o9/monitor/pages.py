@@ -19,7 +19,7 @@ def metrics_page(
     store: Store, state: OptimizationState, place: Place, limit: int
 ) -> tuple[list[OptimizationMetrics], Place | None]:
     """Up to `limit` steps from `place` on, oldest first, and where the next page begins. To be called in a thread."""
-    return store._read(_page, state, place, limit)  # the monitor's queries run as the store's own
+    return store.read(_page, state, place, limit)
 
 
 def _page(

@@ -24,6 +24,7 @@ from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.store import Store
 
@@ -69,29 +70,29 @@ class AllFacts:
 
 
 def read_one(store: Store, optimization_id: str) -> OneFacts:
-    state = store.get(optimization_id)
+    state = store.read(queries.get, optimization_id)
     if state is None:
         raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
     facts = read_facts(store, state)
     evidence = _evidence(facts)
-    row = store.queueing(optimization_id)
+    row = store.read(queries.queueing, optimization_id)
     return OneFacts(
         facts=facts,
         checks=checks_of(facts, evidence),
         evidence=evidence,
         verdict=verdict_on(facts, evidence),
         importance=importance(facts.trials[:MOST_TRIALS]),
-        counts=store.trial_counts(optimization_id),
+        counts=store.read(queries.trial_counts, optimization_id),
         waited_seconds=row["waited_seconds"] if row else None,
     )
 
 
 def read_all(store: Store, now: datetime) -> AllFacts:
-    first = store.first_ended()
+    first = store.read(queries.first_ended)
     age = now - _aware(first) if first else SHORTEST_TREND
     summary, trends, rankings = asyncio.run(_statistics(store, min(max(age, SHORTEST_TREND), LONGEST_TREND)))
-    newest = store.list(limit=NEWEST).items
-    reports = {state.optimization_id: store.health_report(state.optimization_id) for state in newest}
+    newest = store.read(queries.page, limit=NEWEST).items
+    reports = {state.optimization_id: store.read(queries.health_report, state.optimization_id) for state in newest}
     judged = {name: row for name, row in reports.items() if row is not None}
     return AllFacts(summary, trends, newest, judged, rankings)
 

@@ -13,6 +13,7 @@ from typing import Any
 from o9.model.optimization import strategy_of, utc_now
 from o9.model.states import OptimizationStatus, OptimizationType, TrialState
 from o9.statistics.frames import TRIALS
+from o9.store import queries
 from o9.store.core.column_types import moment, unpack_returns
 from o9.store.core.unit import Row
 from o9.store.store import Store
@@ -28,7 +29,12 @@ def optimizations(
     def pages() -> Iterator[Row]:
         cursor: str | None = None
         while True:
-            page = store.list(status=status, optimization_type=kind, limit=min(PAGE, limit or PAGE), cursor=cursor)
+            page = store.read(
+                queries.page,
+                queries.Filter(status=status, optimization_type=kind),
+                limit=min(PAGE, limit or PAGE),
+                cursor=cursor,
+            )
             for state in page.items:
                 yield state.to_dict() | {"strategy": strategy_of(state.metadata)}
             cursor = page.next_cursor
@@ -41,7 +47,7 @@ def optimizations(
 def trials(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
     """The ledger, from its beginning."""
     rows = []
-    for trial in store.trials(optimization_id, limit=limit):
+    for trial in store.read(queries.trials, optimization_id, limit=limit):
         fixed: Row = trial.to_dict() | {"optimization_id": optimization_id, "family": trial.family}
         rows.append(
             {name: fixed.get(name) for name in TRIALS}
@@ -53,14 +59,14 @@ def trials(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
 
 def returns(store: Store, optimization_id: str, limit: int | None) -> Iterable[tuple[int | None, str, Sequence[float]]]:
     """Those of the first `limit` completed trials, and what they are measured over."""
-    baseline = store.baseline(optimization_id)
+    baseline = store.read(queries.baseline, optimization_id)
     if baseline is not None:
         yield None, "baseline", unpack_returns(baseline.returns)
         if baseline.hold_out is not None:
             yield None, "baseline_hold_out", unpack_returns(baseline.hold_out)
-    completed = (trial for trial in store.trials(optimization_id) if trial.state is TrialState.COMPLETED)
+    completed = (trial for trial in store.read(queries.trials, optimization_id) if trial.state is TrialState.COMPLETED)
     for known in islice(completed, limit):
-        trial = store.trial(optimization_id, known.number)
+        trial = store.read(queries.trial, optimization_id, known.number)
         if trial is not None and trial.returns is not None:
             yield trial.number, "returns", trial.returns
             if trial.hold_out_returns is not None:
@@ -69,8 +75,8 @@ def returns(store: Store, optimization_id: str, limit: int | None) -> Iterable[t
 
 def metrics(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
     """The last `limit` values, oldest first; `step` is None where one was recorded from outside."""
-    outside = store.recordings(optimization_id, limit=limit)
-    rows = [*store.metrics(optimization_id, limit=limit), *({**row, "step": None} for row in outside)]
+    outside = store.read(queries.recordings, optimization_id, limit=limit)
+    rows = [*store.read(queries.metrics, optimization_id, limit=limit), *({**row, "step": None} for row in outside)]
     rows = [{**row, "optimization_id": optimization_id} for row in rows]
     rows.sort(key=lambda row: str(row["at"]))
     return rows if limit is None else rows[-limit:]
@@ -78,7 +84,7 @@ def metrics(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
 
 def transitions(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
     """The last `limit`, oldest first."""
-    rows = store.transitions(optimization_id)
+    rows = store.read(queries.transitions, optimization_id)
     return list(rows if limit is None else rows[-limit:])
 
 
@@ -88,12 +94,12 @@ def health(store: Store, optimization_id: str | None, limit: int | None) -> list
     def pages() -> Iterator[Row]:
         if optimization_id is not None:
             last: int | None = None
-            while page := store.health_history(optimization_id, limit=PAGE, before=last):
+            while page := store.read(queries.health_history, optimization_id, limit=PAGE, before=last):
                 yield from page
                 last = page[-1]["id"]
             return
         before: tuple[str, str] | None = None
-        while page := store.health_reports(limit=PAGE, before=before):
+        while page := store.read(queries.health_reports, limit=PAGE, before=before):
             yield from page
             before = page[-1]["last_at"], page[-1]["optimization_id"]
 
@@ -117,7 +123,7 @@ def alerts(store: Store, optimization_id: str | None, limit: int | None) -> list
 
     def pages() -> Iterator[Row]:
         before: tuple[str, str] | None = None
-        while page := store.alerts.page(optimization_id=optimization_id, limit=PAGE, before=before):
+        while page := store.read(queries.alerts, optimization_id=optimization_id, limit=PAGE, before=before):
             yield from page
             before = page[-1]["at"], page[-1]["alert_id"]
 

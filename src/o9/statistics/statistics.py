@@ -8,6 +8,7 @@ record, whichever process wrote it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from o9.model.states import OptimizationStatus, OptimizationType
 from o9.statistics import frames, ranking, rows, summary
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.trends import trends, windows_of
+from o9.store import queries
 from o9.store.core.column_types import moment
 from o9.store.core.component import StoreComponent
 from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics, families_of, within
@@ -73,20 +75,20 @@ class OptimizationStatistics(StoreComponent):
         `ended` has them by each; `by_day` the last 30 days; `now` how long those that run have run and those that wait
         have waited. Quantiles are read from histograms: `quantiles` has their relative error. See `summary`.
         """
-        return await self.store.read_async(_global, self.store)
+        return await asyncio.to_thread(_global, self.store)
 
     async def get_optimization_statistics(self, optimization_id: str) -> dict[str, Any]:
         """Trials by state, steps, timing and effect of one optimization; seconds."""
         state = await self.existing(optimization_id)
-        return await self.store.read_async(_of_one, self.store, state)
+        return await asyncio.to_thread(_of_one, self.store, state)
 
     async def get_optimization_history(self, optimization_id: str, limit: int = 1000) -> list[dict[str, Any]]:
         """The last `limit` metric values, oldest first: step (None: recorded from outside), name, value, at."""
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= HISTORY_LIMIT:
             raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {HISTORY_LIMIT}")
         await self.existing(optimization_id)
-        steps = await self.store.read_async(self.store.metrics, optimization_id, limit=limit)
-        recorded = await self.store.read_async(self.store.recordings, optimization_id, limit=limit)
+        steps = await self.store.read_async(queries.metrics, optimization_id, limit=limit)
+        recorded = await self.store.read_async(queries.recordings, optimization_id, limit=limit)
         outside = [{"optimization_id": optimization_id, "step": None, **row} for row in recorded]
         return sorted([*steps, *outside], key=lambda row: str(row["at"]))[-limit:]
 
@@ -113,7 +115,7 @@ class OptimizationStatistics(StoreComponent):
 
         Raises OptimizationValidationError for a range of zero or less. See `o9.statistics.trends`.
         """
-        return await self.store.read_async(_trends, self.store, time_range)
+        return await asyncio.to_thread(_trends, self.store, time_range)
 
     async def get_optimization_rankings(
         self, metric_name: str, limit: int = 10, direction: str | None = None
@@ -128,13 +130,13 @@ class OptimizationStatistics(StoreComponent):
         What objectives measured themselves (`Evaluation.metrics`, of the best trial) is ranked within each family: the
         best `limit` of one, then those of the next; `family` says which.
         """
-        return await self.store.read_async(_rankings, self.store, metric_name, limit, direction)
+        return await asyncio.to_thread(_rankings, self.store, metric_name, limit, direction)
 
     async def get_parameter_importance(self, optimization_id: str) -> dict[str, Any]:
         """Which parameters and pairs explain the values of one optimization's trials (the first 20,000)."""
         await self.existing(optimization_id)
-        trials = await self.store.read_async(self.store.trials, optimization_id, limit=MOST_TRIALS)
-        return {"optimization_id": optimization_id, **await self.store.read_async(importance, trials)}
+        trials = await self.store.read_async(queries.trials, optimization_id, limit=MOST_TRIALS)
+        return {"optimization_id": optimization_id, **await asyncio.to_thread(importance, trials)}
 
     async def frame(
         self,
@@ -188,12 +190,12 @@ class OptimizationStatistics(StoreComponent):
                     found = _ROWS[kind](self.store, optimization_id, limit)
             return frames.frame_of(kind, found)
 
-        return await self.store.read_async(made)
+        return await asyncio.to_thread(made)
 
     async def export(self, path: str | Path, kind: str, optimization_id: str | None = None, **choice: Any) -> Path:
         """Write a `frame` to `….csv` or `….parquet`; returns the path. Parquet needs the extra [parquet]."""
         made = await self.frame(kind, optimization_id, **choice)
-        return await self.store.read_async(frames.write, made, path)
+        return await asyncio.to_thread(frames.write, made, path)
 
     async def _begin(self) -> None:
         self._hour = _hour(self._clock())
@@ -204,7 +206,7 @@ class OptimizationStatistics(StoreComponent):
         hours = [_name(first + timedelta(hours=n)) for n in range((end - first) // timedelta(hours=1))]
         if not hours:
             return
-        rows = await self.store.read_async(self.store.windows, "hour", hours[0], _name(end))
+        rows = await self.store.read_async(queries.windows, "hour", hours[0], _name(end))
         figures, self._hour = summary.by_window(rows), end
         for starts in hours:
             told = figures.get(starts) or summary.window_figures(())
@@ -221,12 +223,14 @@ _ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = {
 
 
 def _global(store: Store) -> dict[str, Any]:
-    now, counts = utc_now(), store.counts()
-    told = summary.global_summary(counts, store.priorities(), store.totals())
+    now, counts = utc_now(), store.read(queries.counts)
+    told = summary.global_summary(counts, store.read(queries.priorities), store.read(queries.totals))
     since = (now - timedelta(days=DAYS_SHOWN - 1)).strftime("%Y-%m-%d")
-    by_day = summary.by_window(store.windows("day", since, "9999"))
+    by_day = summary.by_window(store.read(queries.windows, "day", since, "9999"))
     by_status = told["by_status"]
-    standing = {status: store.standing(status, limit=LOOKED_AT) for status in _NOW if by_status.get(status)}
+    standing = {
+        status: store.read(queries.standing, status, limit=LOOKED_AT) for status in _NOW if by_status.get(status)
+    }
     return told | {
         "by_day": by_day,
         "now": {
@@ -241,7 +245,7 @@ def _global(store: Store) -> dict[str, Any]:
 
 
 def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
-    row = store.queueing(state.optimization_id)
+    row = store.read(queries.queueing, state.optimization_id)
     figures = (
         "completed_steps", "total_steps", "progress", "execution_time", "current_performance", "baseline_performance",
         "target_performance", "performance_improvement",
@@ -249,7 +253,7 @@ def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
     return {
         "optimization_id": state.optimization_id,
         "status": state.status.value,
-        "trials": store.trial_counts(state.optimization_id),
+        "trials": store.read(queries.trial_counts, state.optimization_id),
         **{name: getattr(state, name) for name in figures},
         "seconds_per_step": state.execution_time / state.completed_steps if state.completed_steps else None,
         "waited_seconds": row["waited_seconds"] if row else None,
@@ -260,12 +264,12 @@ def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
 def _trends(store: Store, time_range: timedelta) -> dict[str, Any]:
     now = utc_now()
     windows = windows_of(time_range, now)
-    first = store.first_window(windows.span)
+    first = store.read(queries.first_window, windows.span)
     if first is None:  # what nothing is known of has no windows
         told = trends(replace(windows, starts=()), {})
     else:
         windows = windows_of(time_range, now, first)
-        told = trends(windows, summary.by_window(store.windows(windows.span, windows.starts[0], "9999")))
+        told = trends(windows, summary.by_window(store.read(queries.windows, windows.span, windows.starts[0], "9999")))
     return {"time_range_seconds": time_range.total_seconds(), **told}
 
 
@@ -273,9 +277,9 @@ def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> l
     ranking.check(metric, limit, direction)
     rows: list[dict[str, Any]] = []
     for own in (MAXIMIZE, MINIMIZE):
-        rows += store.ranked(metric, own, limit, largest_first=ranking.largest_first(own, direction))
+        rows += store.read(queries.ranked, metric, own, limit, largest_first=ranking.largest_first(own, direction))
     if not rows and metric not in STATE_FIGURES:
-        recorded = store.ranked_metrics()
+        recorded = store.read(queries.ranked_metrics)
         families = families_of(metric, recorded)
         if not families:
             raise ranking.unknown_metric(metric, recorded)
@@ -285,7 +289,7 @@ def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> l
         return rows
 
     def tied(own: str, value: float) -> int:
-        return store.tied(metric, own, value, ranking.TIES_COUNTED + 1)
+        return store.read(queries.tied, metric, own, value, ranking.TIES_COUNTED + 1)
 
     return ranking.ranked(rows, limit, direction, tied)
 

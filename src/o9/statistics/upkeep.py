@@ -18,6 +18,7 @@ from typing import Any
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.statistics.rankings import RefreshRankings
 from o9.store.statistics.rollups import Correct, Difference, FoldPruned, ForgetHours
 from o9.store.store import Store
@@ -49,12 +50,12 @@ async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progr
     if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
         raise OptimizationValidationError("days", f"{days!r} is not a whole number of days between 1 and {MOST_DAYS}")
     upkeep = Upkeep()
-    first = await store.read_async(store.first_ended)
+    first = await store.read_async(queries.first_ended)
     dates = [(now - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(days - 1, -1, -1)]
     upkeep.days = [day for day in dates if (first is not None and day >= first[:10]) or day in dates[-DAYS:]]
     for number, day in enumerate(upkeep.days):
         by_hour = day >= (now - HOURS_SURE).strftime("%Y-%m-%d")
-        for hour in await store.read_async(store.hours_ended_in, day) if by_hour else ():
+        for hour in await store.read_async(queries.hours_ended_in, day) if by_hour else ():
             await _mend(store, "hour", hour, upkeep)
         await _mend(store, "day", day, upkeep, recount=not by_hour)
         if progress is not None:
@@ -74,7 +75,7 @@ async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progr
 
 async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep, *, recount: bool = False) -> None:
     upkeep.windows += 1
-    found = await store.read_async(store.differences, span, starts, recount=recount)
+    found = await store.read_async(queries.differences, span, starts, recount=recount)
     for begin in range(0, len(found), BATCH):
         some = tuple(found[begin : begin + BATCH])
         upkeep.corrected += await store.write_async(Correct(some))
@@ -93,7 +94,7 @@ def _told(difference: Difference) -> dict[str, Any]:
 
 
 async def _refresh(store: Store) -> int:
-    running = await store.read_async(store.named, OptimizationStatus.RUNNING.value, limit=REFRESHED_LIMIT)
+    running = await store.read_async(queries.named, OptimizationStatus.RUNNING.value, limit=REFRESHED_LIMIT)
     for begin in range(0, len(running), BATCH):
         await store.write_async(RefreshRankings(tuple(running[begin : begin + BATCH])))
     return len(running)

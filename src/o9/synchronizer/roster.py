@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from o9.lifecycle.processes import lives
+from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.store import Store
 from o9.store.synchronization import Gathering
@@ -19,7 +20,7 @@ Node = dict[str, Any]
 
 def gather(store: Store) -> tuple[Gathering, dict[str, bool]]:
     """All nodes, and by id whether its process may live. Reads; for a thread."""
-    found = store.gathering()
+    found = store.read(queries.gathering)
     return found, {row["node_id"]: lives(row) is not False for row in found.running}
 
 

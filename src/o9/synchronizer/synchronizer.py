@@ -24,6 +24,7 @@ from o9.model.errors import OptimizationStoreError, OptimizationSyncError, Optim
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.validation import validate_json, validate_node_id
+from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Row
 from o9.store.store import Store
@@ -93,7 +94,7 @@ class AsyncStateSynchronizer(StoreComponent):
         lag (how many came since), lag_seconds (since how long the first of them waits), expected (the info of one that
         was registered by hand). None: not known, or not so; `read_to` of one that reads no changes.
         """
-        found, may_live = await self.store.read_async(gather, self.store)
+        found, may_live = await asyncio.to_thread(gather, self.store)
         return self._roster.look(found, may_live, time.monotonic(), utc_now())
 
     async def register_node(self, node_id: str, node_info: Mapping[str, Any]) -> bool:
@@ -207,7 +208,7 @@ class AsyncStateSynchronizer(StoreComponent):
             await asyncio.to_thread(heartbeat.start)
             self._heartbeat = heartbeat
         try:
-            self._cursor = await self.store.read_async(self.store.last_change)
+            self._cursor = await self.store.read_async(queries.last_change)
             self._readers = await self._meet()
         except BaseException:
             await self._leave()
@@ -251,7 +252,7 @@ class AsyncStateSynchronizer(StoreComponent):
     async def _read_on(self) -> None:
         """Emit what was published since the last look. What cannot be emitted now is read again."""
         while True:
-            found = await self.store.read_async(self.store.published, self._cursor)
+            found = await self.store.read_async(queries.published, self._cursor)
             for change in found.changes:
                 synced = await self._synced(change)
                 self._cursor = change["id"]

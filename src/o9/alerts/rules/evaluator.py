@@ -31,6 +31,7 @@ from o9.model.errors import OptimizationConflictError, OptimizationError, Optimi
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.alerts.rule_state import KeepStandings
 from o9.store.core.unit import Row
 from o9.store.store import Store
@@ -81,8 +82,8 @@ class RuleEvaluator:
         self._statistics = OptimizationStatistics(store=store)
         self._lease_seconds = lease_seconds
         self._from = {
-            TRANSITIONS: await store.read_async(store.last_transition),
-            REPORTS: await store.read_async(store.last_health_report),
+            TRANSITIONS: await store.read_async(queries.last_transition),
+            REPORTS: await store.read_async(queries.last_health_report),
         }
 
     @property
@@ -161,8 +162,8 @@ class RuleEvaluator:
     def _restore(self) -> list[Turn]:
         store = self._store
         rules = [rule for rule in self._rules if rule.scope not in OWN]
-        self._board = Board.restored(rules, store.alerts.rule_standings())
-        self._positions = store.alerts.read_up_to()
+        self._board = Board.restored(rules, store.read(queries.rule_standings))
+        self._positions = store.read(queries.rule_positions)
         missing = {name: at for name, at in self._from.items() if name not in self._positions}
         if missing:
             assert self._leading.fence is not None
@@ -181,7 +182,7 @@ class RuleEvaluator:
             return
         windows: list[Row] = []
         if any(name.startswith("last_") for name in wanted):
-            windows = await self._store.read_async(self._store.ended_since, rule_facts.first_hour(utc_now()))
+            windows = await self._store.read_async(queries.ended_since, rule_facts.first_hour(utc_now()))
         given = await self._statistics.get_global_statistics()
         self._figures = (time.monotonic(), given, windows)
 
@@ -189,7 +190,7 @@ class RuleEvaluator:
         """In a thread."""
         store, scopes, read = self._store, board.scopes(), _Pass()
         ended = self._read_transitions(board, read)
-        reports = store.health_reports_since(self._positions[REPORTS], limit=PAGE)
+        reports = store.read(queries.health_reports_since, self._positions[REPORTS], limit=PAGE)
         if reports:
             read.take(Scope.REPORT, [made for row in reports if (made := rule_facts.report_facts(store, row))])
             read.positions[REPORTS] = reports[-1]["id"]
@@ -199,31 +200,35 @@ class RuleEvaluator:
         if self._figures is not None:
             _, statistics, windows = self._figures
             if Scope.GLOBAL in scopes:
-                queue = store.queue(limit=rule_facts.QUEUE_COUNTED)
+                queue = store.read(queries.queue, limit=rule_facts.QUEUE_COUNTED)
                 read.take(Scope.GLOBAL, [rule_facts.global_facts(statistics, windows, queue, now)])
             for scope in {Scope.TYPE, Scope.STRATEGY} & scopes:
                 read.take(scope, rule_facts.group_facts(scope, statistics, windows, now))
         if scopes & {Scope.NODE, Scope.SCHEDULE}:
-            self._read_house(read, late, -store.alerts.seconds_left(0.0))
+            self._read_house(read, late, -store.read(queries.seconds_left, 0.0))
         if Scope.CHANNEL in scopes:
             receivers = self._alerts.configuration.receivers.values()
             named = {channel_name(each) for receiver in receivers for each in receiver.channels}
-            known = frozenset(STANDING) | named | set(store.alerts.channels_of_nodes())
-            facts = rule_facts.channel_facts(store.alerts.channels(), known, now)
+            known = frozenset(STANDING) | named | set(store.read(queries.sending_channels))
+            facts = rule_facts.channel_facts(store.read(queries.alert_channels), known, now)
             read.take(Scope.CHANNEL, facts, complete=True)
         return read
 
     def _read_transitions(self, board: Board, read: _Pass) -> list[Facts]:
         """What has died or ended since; answers with the last figures of those that ended."""
         store = self._store
-        rows = store.transitions_since(self._positions[TRANSITIONS], limit=PAGE)
+        rows = store.read(queries.transitions_since, self._positions[TRANSITIONS], limit=PAGE)
         asked, last = board.figures(Scope.END), []
         for row in rows:
             name = row["optimization_id"]
             if rule_facts.died(row):
                 if (death := rule_facts.death_facts(store, row)) is not None:
                     read.take(Scope.DEATH, [death])
-            elif rule_facts.ended(row) and (state := store.get(name)) is not None and not rule_facts.is_placebo(state):
+            elif (
+                rule_facts.ended(row)
+                and (state := store.read(queries.get, name)) is not None
+                and not rule_facts.is_placebo(state)
+            ):
                 if state.status is OptimizationStatus.COMPLETED:
                     read.mend(name, {Scope.DEATH})
                     for before in rule_facts.retried(store, state):
@@ -237,14 +242,14 @@ class RuleEvaluator:
 
     def _read_house(self, read: _Pass, late: Sequence[Facts] | None, database_now: float) -> None:
         certain = time.monotonic() >= self._certain_at
-        nodes = rule_facts.node_facts(self._store.nodes(), database_now, certain=certain)
+        nodes = rule_facts.node_facts(self._store.read(queries.nodes), database_now, certain=certain)
         read.take(Scope.NODE, nodes, complete=True)
         schedules = [self._schedule_facts(*schedule, database_now) for schedule in self._schedules.items()]
         read.take(Scope.SCHEDULE, [*schedules, *(late or ())], complete=late is not None)
 
     def _schedule_facts(self, name: str, lease: str, database_now: float) -> Facts:
         """Late is what was not claimed since this node saw it due."""
-        held, at = self._store.alerts.leader(lease), time.monotonic()
+        held, at = self._store.read(queries.leader, lease), time.monotonic()
         if held is not None and held["expires_at"] > database_now:
             self._due_since.pop(name, None)
             late = 0.0
@@ -255,9 +260,8 @@ class RuleEvaluator:
     async def _notify(self, turns: Iterable[Turn]) -> None:
         """What begins is recorded together; what ends after it, for it may have begun just now."""
         given = list(turns)
-        known = self._store.alerts.get
         news = [turn.alert for turn in given if turn.alert is not None]
-        news = [alert for alert in news if await self._store.read_async(known, alert.alert_id) is None]
+        news = [alert for alert in news if await self._store.read_async(queries.alert, alert.alert_id) is None]
         sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in news), return_exceptions=True)
         for answer in sent:
             if isinstance(answer, BaseException):

@@ -22,6 +22,7 @@ from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
+from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
@@ -61,7 +62,10 @@ def ended(row: Row) -> bool:
 
 def death_facts(store: Store, row: Row) -> Facts | None:
     """None where it was pruned meanwhile, and of a placebo run, which raises no alerts."""
-    state, holding = store.get(row["optimization_id"]), store.holding(row["optimization_id"])
+    state, holding = (
+        store.read(queries.get, row["optimization_id"]),
+        store.read(queries.holding, row["optimization_id"]),
+    )
     if state is None or holding is None or is_placebo(state):
         return None
     figures = {"deaths": float(holding.deaths), "attempt": float(row["attempt"])}
@@ -78,7 +82,7 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
         if "worse_than_usual" in asked:
             figures["worse_than_usual"] = worse_than_usual(state, last_runs(store, state))
         if asked & {"trials", "failed_trials", "failed_share"}:
-            figures |= _trials(store.trial_counts(state.optimization_id))
+            figures |= _trials(store.read(queries.trial_counts, state.optimization_id))
     detail = str(state.issues[-1]) if state.issues and status is not S.COMPLETED else row["message"]
     labels = {"error": error_of(detail)} if status is S.FAILED else {}
     return _of_optimization(state, figures, detail or "no reason is recorded", row["at"], labels)
@@ -86,7 +90,7 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
 
 def running_facts(store: Store) -> list[Facts]:
     """Of the newest RUNNING_LIMIT that run."""
-    running = store.list(status=S.RUNNING, limit=RUNNING_LIMIT).items
+    running = store.read(queries.page, queries.Filter(status=S.RUNNING), limit=RUNNING_LIMIT).items
     return [_of_optimization(state, state_figures(state), "", None) for state in running]
 
 
@@ -123,7 +127,7 @@ def last_runs(store: Store, state: OptimizationState) -> list[float]:
     """What the last LAST_RUNS of the same name, type and direction came to, of the LOOKED_AT that completed last."""
     same = [
         other.current_performance
-        for other in store.list(status=S.COMPLETED, limit=LOOKED_AT).items
+        for other in store.read(queries.page, queries.Filter(status=S.COMPLETED), limit=LOOKED_AT).items
         if other.optimization_id != state.optimization_id
         and (other.name, other.optimization_type, direction_of(other))
         == (state.name, state.optimization_type, direction_of(state))
@@ -140,7 +144,7 @@ def retried(store: Store, state: OptimizationState) -> Iterator[str]:
         if not isinstance(before, str):
             return
         yield before
-        known = store.get(before)
+        known = store.read(queries.get, before)
         if known is None:
             return
         state = known
@@ -148,7 +152,7 @@ def retried(store: Store, state: OptimizationState) -> Iterator[str]:
 
 def report_facts(store: Store, row: Row) -> Facts | None:
     """What a health report says; None where it was pruned meanwhile, and of a placebo run."""
-    state = store.get(row["optimization_id"])
+    state = store.read(queries.get, row["optimization_id"])
     if state is None or is_placebo(state):
         return None
     report, checks = row["report"], row["checks"]
@@ -184,16 +188,16 @@ def report_facts(store: Store, row: Row) -> Facts | None:
 def living(store: Store) -> set[str]:
     """The nodes that have announced themselves, without those of this host whose process is gone."""
     dead = dead_on_this_host(store)
-    return {row["node_id"] for row in store.nodes() if row["node_id"] not in dead}
+    return {row["node_id"] for row in store.read(queries.nodes) if row["node_id"] not in dead}
 
 
 def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
     """What fires of `rules` and says that `node` is dead: each alert's id and rule."""
     found, after = [], (0, "")
-    while page := store.alerts.open_episodes(after, limit=TOLD_PAGE):
+    while page := store.read(queries.open_episodes, after, limit=TOLD_PAGE):
         for episode in page:
             if episode.resolved_at is None and json.loads(episode.labels).get("node") == node:
-                row = store.alerts.get(episode.alert_id)
+                row = store.read(queries.alert, episode.alert_id)
                 rule = "" if row is None else row["metadata"].get("rule", "")
                 if rule in rules:
                     found.append((episode.alert_id, rule))

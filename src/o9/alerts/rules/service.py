@@ -54,7 +54,7 @@ class RuleService:
         Raises OptimizationStoreError.
         """
         rules = {rule.name for rule in self._alerts.configuration.rules if rule.scope is Scope.NODE_DEATH}
-        for name, rule in await self._store.read_async(deaths_notified, self._store, node, rules):
+        for name, rule in await asyncio.to_thread(deaths_notified, self._store, node, rules):
             await self._judge.end(Turn(rule, node, Why.FIXED, ended=name))
 
     async def start(

@@ -30,6 +30,7 @@ from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
+from o9.store import queries
 from o9.store.alerts.channels import KeepChannels, LeaveChannels
 from o9.store.alerts.outbox import BeginTry, EndTry
 from o9.store.core.unit import Row
@@ -85,7 +86,7 @@ class Delivery:
         now = time.monotonic()
         idle = [name for name in self._channels if name not in self._workers and self._not_before.get(name, 0.0) <= now]
         if idle and not self._stopping:
-            for name in await self._store.read_async(self._due, idle):
+            for name in await asyncio.to_thread(self._due, idle):
                 if name not in self._workers:
                     self._workers[name] = asyncio.create_task(self._work(name), name=f"o9-alerts-{name}")
 
@@ -122,15 +123,15 @@ class Delivery:
 
     def _due(self, channels: list[str]) -> list[str]:
         """In a thread."""
-        if not self._store.alerts.pending():
+        if not self._store.read(queries.has_pending_notifications):
             return []
-        return self._store.alerts.due(channels, dead_on_this_host(self._store))
+        return self._store.read(queries.due_channels, channels, dead_on_this_host(self._store))
 
     async def _work(self, name: str) -> None:
         """Send through one channel until nothing is due."""
         try:
             while not self._stopping and (channel := self._channels.get(name)) is not None:
-                dead = await self._store.read_async(dead_on_this_host, self._store)
+                dead = await asyncio.to_thread(dead_on_this_host, self._store)
                 self._began[name] = time.monotonic()
                 begun = await self._store.write_async(
                     BeginTry(name, self._node, self._lease_seconds, dead, self._throttles())
@@ -164,7 +165,7 @@ class Delivery:
         """Whether this is still for this node to send; a process may have been stopped for longer than its lease."""
         if time.monotonic() - self._began[row["channel"]] < self._lease_seconds / 2:
             return True
-        mine = await self._store.read_async(self._store.alerts.claimed_by, row["id"], row["tries"])
+        mine = await self._store.read_async(queries.claimed_by, row["id"], row["tries"])
         if mine != self._node:
             logger.warning("%s: another node took over what this one was about to send", row["channel"])
         return mine == self._node
@@ -172,7 +173,7 @@ class Delivery:
     async def _send(self, channel: Channel, row: Row) -> Sent | Failed | None:
         """None: it is another node's by now."""
         try:
-            notice = await self._store.read_async(self._notice, row, shows_the_first(channel))
+            notice = await asyncio.to_thread(self._notice, row, shows_the_first(channel))
             message = self._messages_of(row["receiver"]).of(notice)
             if not await self._is_mine(row):
                 return None
@@ -189,11 +190,11 @@ class Delivery:
 
     def _notice(self, row: Row, counts: bool) -> Notice:
         """In a thread: a group may be large. counts: of those that are not shown only what is counted is read."""
-        begins, alerts = len(row["firing"]) - row["known"], self._store.alerts
+        begins, read = len(row["firing"]) - row["known"], self._store.read
         names = [*row["firing"][:begins], *row["resolved"], *row["firing"][begins:]]
-        if counts and len(names) > SHOWN and len(shown := alerts.episodes(names[:SHOWN])) == SHOWN:
-            return notice_in(row, shown, alerts.words_of(names[SHOWN:]))
-        return notice_in(row, alerts.episodes(names))
+        if counts and len(names) > SHOWN and len(shown := read(queries.episodes, names[:SHOWN])) == SHOWN:
+            return notice_in(row, shown, read(queries.alert_words, names[SHOWN:]))
+        return notice_in(row, read(queries.episodes, names))
 
     async def _end(self, row: Row, end: EndTry) -> None:
         mine = await asyncio.shield(self._written(end))

@@ -39,6 +39,7 @@ from o9.alerts.service.repository import (
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
+from o9.store import queries
 from o9.store.alerts.episodes import LapseAlerts
 from o9.store.alerts.outbox import CommitDecisions, GiveUp, RecordSuppressed, Suppressed
 from o9.store.alerts.queries import Episode
@@ -164,14 +165,14 @@ class Leader:
 
     def _work(self, now: datetime, *, reconfigure: bool) -> Ticked:
         before: Iterable[str] = ()
-        newest = self._store.last_change()
+        newest = self._store.read(queries.last_change)
         if self._engine is not None and not reconfigure and newest == self._newest and not self._is_due(now):
             return Ticked(True, self._next())
         self._newest, self._worked_at = newest, now
         if self._quarantine.passed(now):
             self._engine = None
         if self._engine is None:
-            self._engine, before = self._restored(now), self._store.alerts.groups()
+            self._engine, before = self._restored(now), self._store.read(queries.alert_groups)
         elif reconfigure:
             snapshot = self._engine.snapshot()
             before = snapshot.groups
@@ -198,7 +199,7 @@ class Leader:
         return min((each for each in moments if each is not None), default=None)
 
     def _ends_next(self) -> datetime | None:
-        ends_at = self._store.alerts.ends_next()
+        ends_at = self._store.read(queries.next_end)
         return None if ends_at is None else datetime.fromisoformat(ends_at)
 
     def _lapse(self) -> None:
@@ -232,7 +233,7 @@ class Leader:
 
     def _take_silences(self) -> None:
         assert self._engine is not None
-        for row in self._store.alerts.changed_silences(self._silence_change):
+        for row in self._store.read(queries.changed_silences, self._silence_change):
             self._silence_change = row["changed"]
             if row["ended_at"] is not None:
                 self._engine.end_silence(row["silence_id"])
@@ -243,7 +244,7 @@ class Leader:
         """Takes new alerts; whether there are more."""
         assert self._engine is not None
         for _ in range(PAGES):
-            episodes = self._store.alerts.open_episodes(self._after, limit=PAGE)
+            episodes = self._store.read(queries.open_episodes, self._after, limit=PAGE)
             if episodes:
                 given = self._as_received(episodes, self._after[0] - 1)
                 for start in range(0, len(given), AT_ONCE):
@@ -288,7 +289,7 @@ class Leader:
         named = self._file.configuration.receivers[notice.receiver].channels
         channels = [self._channel_name(name) for name in named if name != EVERY_CHANNEL]
         if EVERY_CHANNEL in named:
-            channels += [*STANDING, *self._store.alerts.channels_of_nodes()]
+            channels += [*STANDING, *self._store.read(queries.sending_channels)]
         return list(dict.fromkeys(channels))
 
     def _counted_no_more(self, now: datetime) -> list[str]:
@@ -301,7 +302,7 @@ class Leader:
 
     def _restored(self, now: datetime) -> Engine:
         """The engine as it was when its last decision was written."""
-        held = self._store.alerts.leader(LEASE)
+        held = self._store.read(queries.leader, LEASE)
         cursor = held["cursor"] if held is not None else 0
         known = [
             each for each in self._all_open() if each.began <= cursor and not self._quarantine.holds(each.fingerprint)
@@ -324,9 +325,9 @@ class Leader:
                 errors.alerts[fingerprint] = Fault(error, (episodes[-1].alert_id,))
         if errors:
             raise errors
-        rows = sorted(self._store.alerts.silences(), key=lambda row: int(row["changed"]))
+        rows = sorted(self._store.read(queries.silences), key=lambda row: int(row["changed"]))
         silences = [silence for row in rows if (silence := silence_or_none(row)) is not None]
-        groups = groups_in(self._store.alerts.groups(), self._file.configuration, now)
+        groups = groups_in(self._store.read(queries.alert_groups), self._file.configuration, now)
         self._after, self._silence_change, self._written = (cursor + 1, ""), cursor, cursor
         logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
         snapshot = Snapshot(tuple(kept), tuple(silences), groups)
@@ -335,7 +336,7 @@ class Leader:
     def _all_open(self) -> list[Episode]:
         found: list[Episode] = []
         after = (0, "")
-        while episodes := self._store.alerts.open_episodes(after, limit=PAGE):
+        while episodes := self._store.read(queries.open_episodes, after, limit=PAGE):
             if self._leaving:
                 raise _Leaving
             found += episodes

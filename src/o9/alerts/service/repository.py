@@ -23,6 +23,7 @@ from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
+from o9.store import queries
 from o9.store.alerts.episodes import NewAlert
 from o9.store.alerts.outbox import NewNotice, Suppressed
 from o9.store.alerts.queries import Episode
@@ -204,9 +205,9 @@ def history(store: Store, limit: int) -> list[Row]:
     """
     sent = [
         {"at": row["created_at"]} | {name: row[name] for name in _SENT}
-        for row in store.alerts.notifications(limit=limit)
+        for row in store.read(queries.notifications, limit=limit)
     ]
-    reasons = [{**row, "status": "suppressed"} for row in with_codes(store.alerts.suppressed(limit=limit))]
+    reasons = [{**row, "status": "suppressed"} for row in with_codes(store.read(queries.suppressed, limit=limit))]
     return sorted([*sent, *reasons], key=lambda entry: str(entry["at"]), reverse=True)[:limit]
 
 

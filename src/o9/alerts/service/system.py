@@ -34,6 +34,7 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
+from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, Recorded, ResolveAlert
 from o9.store.alerts.silences import EndSilence
 from o9.store.core.component import StoreComponent
@@ -133,7 +134,7 @@ class AlertNotificationSystem(StoreComponent):
         wanted = None if level is None else arguments.level(level).value
         now = utc_now()
         rows = await self.store.read_async(
-            self.store.alerts.page, optimization_id=about, level=wanted, limit=limit, before=arguments.behind(before)
+            queries.alerts, optimization_id=about, level=wanted, limit=limit, before=arguments.behind(before)
         )
         return [alert_of_row(row, now) for row in rows]
 
@@ -219,7 +220,7 @@ class AlertNotificationSystem(StoreComponent):
 
     async def get_silences(self) -> list[dict[str, Any]]:
         """Those that stand now, or will; the one that ends first first."""
-        return await self.store.read_async(self.store.alerts.silences)
+        return await self.store.read_async(queries.silences)
 
     async def get_notification_history(self, limit: int = 100) -> list[dict[str, Any]]:
         """What was sent, and why what was not, newest first; `limit` is 1 to 1000.
@@ -228,7 +229,7 @@ class AlertNotificationSystem(StoreComponent):
         may have arrived, possible_double where it was sent again after that, None while it goes on), or suppressed:
         then with the `alert_id`, the `reason` (a code of `o9.alerts.pipeline.reasons.Reason`), and what it was `by`.
         """
-        return await self.store.read_async(history, self.store, limit)
+        return await asyncio.to_thread(history, self.store, limit)
 
     async def get_alert_statistics(self) -> dict[str, Any]:
         """Counts over all time, and what fires now.
@@ -239,7 +240,7 @@ class AlertNotificationSystem(StoreComponent):
         reason.
         `channels`: how each does. `leader`: the node that decides; None if there is none.
         """
-        return await self.store.read_async(_statistics, self.store)
+        return await asyncio.to_thread(_statistics, self.store)
 
     async def deliver_once(self) -> dict[str, Any]:
         """Decide and send all that is due, then stop: for a schedule, where nothing runs all the time.
@@ -366,7 +367,7 @@ class AlertNotificationSystem(StoreComponent):
 
     async def _emit_ended(self, episodes: list[str]) -> None:
         for name in episodes:
-            row = await self.store.read_async(self.store.alerts.get, name)
+            row = await self.store.read_async(queries.alert, name)
             if row is not None:
                 await self.emit("resolved", alert_of_row(row, utc_now()))
 
@@ -406,17 +407,17 @@ def _statistics(store: Store) -> dict[str, Any]:
         name: {} for name in ("received", "begun", "resolved", "acknowledged", "sent", "failed", "suppressed")
     }
     counted["possible_double"] = {}
-    for row in store.alerts.counts():
+    for row in store.read(queries.alert_counts):
         what = str(row["what"])
         counts = counted.setdefault(_ONCE_COUNTED_AS.get(what, what), {})
         name = reason_code(row["name"]) if counts is counted["suppressed"] else row["name"]
         counts[name] = counts.get(name, 0) + row["count"]
-    held = store.alerts.leader(LEASE)
-    leads = held is not None and held["node"] is not None and store.alerts.seconds_left(held["expires_at"]) > 0
+    held = store.read(queries.leader, LEASE)
+    leads = held is not None and held["node"] is not None and store.read(queries.seconds_left, held["expires_at"]) > 0
     counted["possible_doubles"] = counted.pop("possible_double")
     return {
         **counted,
-        "firing": store.alerts.firing(),
-        "channels": store.alerts.channels(),
+        "firing": store.read(queries.firing_alerts),
+        "channels": store.read(queries.alert_channels),
         "leader": held["node"] if held is not None and leads else None,
     }

@@ -21,6 +21,7 @@ from o9.alerts.service.delivery import Delivery
 from o9.alerts.service.leader import Leader, Ticked
 from o9.model.errors import OptimizationError
 from o9.model.loops import ErrorBoundary
+from o9.store import queries
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Running:
             self._leader.renewed(await self._store.write_async(renewal))
         assert self._configuration is not None
         unknown = self._registry.unknown(self._configuration)
-        elsewhere = await self._store.read_async(self._store.alerts.channels_of_nodes) if unknown else []
+        elsewhere = await self._store.read_async(queries.sending_channels) if unknown else []
         now = time.monotonic()
         self._missing = {each: self._missing.get(each, now) for each in unknown if each not in elsewhere}
         waits = [self._lease_seconds / 3]

@@ -27,6 +27,7 @@ from o9.cli.views.words import command
 from o9.lifecycle.control import Verb, control_of
 from o9.model.errors import OptimizationStateError
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.queries import Holding
 from o9.store.store import Store
 from o9.text.escape import one_line, shown
@@ -163,7 +164,7 @@ def _working(status: OptimizationStatus) -> str:
 
 
 def _ask(store: Store, name: str, verb: Verb, option: str) -> Answer:
-    state, before = store.get(name), store.holding(name)
+    state, before = store.read(queries.get, name), store.read(queries.holding, name)
     if state is None or before is None:
         return Answer(name, verb.value, Outcome.UNKNOWN.value, None, unknown_id(store, name))
     watched = is_watched(state)
@@ -218,7 +219,7 @@ def _after_waiting(asked: Answer, status: OptimizationStatus, so: bool | None, s
 
 
 def _status_of(store: Store, name: str) -> OptimizationStatus:
-    holding = store.holding(name)
+    holding = store.read(queries.holding, name)
     assert holding is not None, "what is recorded stays recorded"
     return OptimizationStatus(holding.status)
 

@@ -25,6 +25,7 @@ from o9.mirror.spool import SUFFIX, refused, spool_folder
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, Settings, settings
 from o9.model.states import ACTIVE
+from o9.store import queries
 from o9.store.core.engine import describe, parse_url, schema_revision, store_error
 from o9.store.migrations import HEAD, REVISIONS
 from o9.store.store import Store
@@ -239,11 +240,11 @@ def _other_schema(name: str, revision: str | None) -> Iterator[Finding]:
 
 def _counted(store: Store) -> str:
     tally: dict[str, int] = {}
-    for row in store.counts():
+    for row in store.read(queries.counts):
         tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
     counts = [f"{count} {status}" for status, count in sorted(tally.items())]
-    if told := sum(row["count"] for row in store.alerts.counts() if row["what"] in ("received", "told")):
-        counts.append(f"{told:,} alerts were received, {sum(store.alerts.firing().values()):,} fire")
+    if told := sum(row["count"] for row in store.read(queries.alert_counts) if row["what"] in ("received", "told")):
+        counts.append(f"{told:,} alerts were received, {sum(store.read(queries.firing_alerts).values()):,} fire")
     return ", ".join(counts) or "nothing in it"
 
 
@@ -254,8 +255,10 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Findi
         yield Finding("store", Level.OK, f"{name}: schema {HEAD}{told}; {_counted(opened)}")
         crew = crew_of(opened)
         for status in ACTIVE:
-            for one in (state.optimization_id for state in opened.list(status=status).items):
-                if problem := nobody_works_on(status, opened.holding(one), crew, one):
+            for one in (
+                state.optimization_id for state in opened.read(queries.page, queries.Filter(status=status)).items
+            ):
+                if problem := nobody_works_on(status, opened.read(queries.holding, one), crew, one):
                     again = command("run --resume", [one], option_for(given))
                     remedy = f"`{again}` goes on behind the last committed step"
                     yield Finding(shown(one), Level.WARNING, f"is {status.value}, but {problem}", remedy)

@@ -20,6 +20,7 @@ from o9.health.grades import Verdict, verdict_of
 from o9.health.verdict_words import document
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import ENDED, HealthStatus
+from o9.store import queries
 from o9.store.store import Store
 
 NEWEST = 10
@@ -55,7 +56,7 @@ def list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
         console, wanted = results(), limit or LIST_LIMIT
         read = limit if as_json else wanted + 1
         reports = asyncio.run(OptimizationHealthChecker(store=store).get_all_health_reports(read))
-        rows = store.health_verdicts([report.optimization_id for report in reports])
+        rows = store.read(queries.health_verdicts, [report.optimization_id for report in reports])
         judged = {name: Verdict.from_dict(row["verdict"]) for name, row in rows.items() if row["verdict"]}
         if as_json:
             write_json([report.to_dict() | document(judged.get(report.optimization_id)) for report in reports])
@@ -65,7 +66,7 @@ def list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
             if len(reports) > wanted:
                 say(f"the newest {wanted}; there are more: --limit N shows them")
             return DONE
-        newest = store.list(limit=min(wanted, NEWEST)).items
+        newest = store.read(queries.page, limit=min(wanted, NEWEST)).items
         if not newest:
             say("none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
             return DONE

@@ -20,6 +20,7 @@ from o9.lifecycle.effect import direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, OptimizationStatus, OptimizationType
 from o9.model.trial import Trial
+from o9.store import queries
 from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 from o9.text.escape import shown
@@ -102,10 +103,10 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
     best, _, _ = _best_and_last(store, state, 0)
     return Record(
         state=state,
-        holding=store.holding(optimization_id),
-        transitions=store.transitions(optimization_id),
-        asked=store.intents(optimization_id),
-        trial_counts=store.trial_counts(optimization_id),
+        holding=store.read(queries.holding, optimization_id),
+        transitions=store.read(queries.transitions, optimization_id),
+        asked=store.read(queries.intents, optimization_id),
+        trial_counts=store.read(queries.trial_counts, optimization_id),
         best=best,
         crew=crew_of(store),
         store=place_of(store),
@@ -137,7 +138,7 @@ def record_document(record: Record) -> dict[str, Any]:
 def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
     """Every trial in the order of numbers, read in pages."""
     after = -1
-    while page := store.trials(optimization_id, after=after, limit=PAGE):
+    while page := store.read(queries.trials, optimization_id, after=after, limit=PAGE):
         yield from page
         after = page[-1].number
 
@@ -152,14 +153,14 @@ def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
     if not active:
         return {}
     crew = crew_of(store)
-    return {name: problem for name in active if (problem := crew.lost(store.holding(name)))}
+    return {name: problem for name in active if (problem := crew.lost(store.read(queries.holding, name)))}
 
 
 def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[tuple[OptimizationState, Verdict | None]]:
     """Each with its verdict, which is read with its page."""
     cursor = None
     while True:
-        page = store.list(wanted=wanted, limit=page_size, cursor=cursor)
+        page = store.read(queries.page, wanted=wanted, limit=page_size, cursor=cursor)
         verdicts = kept_verdicts(store, page.items)
         yield from ((state, verdicts.get(state.optimization_id)) for state in page.items)
         cursor = page.next_cursor

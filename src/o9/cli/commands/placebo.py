@@ -21,6 +21,7 @@ from o9.lifecycle.effect import direction_of
 from o9.lifecycle.placebos import waiting
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent
+from o9.store import queries
 from o9.store.optimizations.placebos import PlaceboRuns
 from o9.store.store import Store
 from o9.text.escape import shown
@@ -40,8 +41,10 @@ def run_placebos(url: str | None, optimization_id: str, runs: int, *, wait: bool
     with existing_store(url) as store:
         origin = existing_optimization(store, optimization_id)
         verdict = asyncio.run(_verdict(store, optimization_id)) if wait and not interrupted else None
-        found = store.placebos(optimization_id)
-        left = waiting([state for name in found.run_ids.values() if (state := store.get(name)) is not None])
+        found = store.read(queries.placebos, optimization_id)
+        left = waiting(
+            [state for name in found.run_ids.values() if (state := store.read(queries.get, name)) is not None]
+        )
     placebo = _placebo(origin, found)
     if as_json:
         write_json(_document(found, placebo, verdict, left))
@@ -56,7 +59,7 @@ def _run(url: str | None, ids: list[str]) -> bool:
 
     async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
         for name in ids:
-            holding = await aggregator.store.read_async(aggregator.store.holding, name)
+            holding = await aggregator.store.read_async(queries.holding, name)
             if holding is not None and holding.intent == Intent.PAUSE.value:
                 await aggregator.resume_optimization(name, who())
         return ids

@@ -21,6 +21,7 @@ from o9.lifecycle.retention import Removed, horizon, prune
 from o9.model.errors import OptimizationError
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.alerts.pruning import PrunedAlerts
 from o9.store.optimizations.pruning import Outlook
 from o9.store.store import Store
@@ -40,7 +41,11 @@ def prune_store(
         raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL gives free space back by itself (autovacuum)")
     before = horizon(days, utc_now(), "--older-than" if older_than is not None else "O9_RETENTION_DAYS")
     with existing_store(url) as store:
-        outlook, alerts, size = store.prunable(before), store.alerts.prunable(before), size_of(path)
+        outlook, alerts, size = (
+            store.read(queries.prunable, before),
+            store.read(queries.prunable_alerts, before),
+            size_of(path),
+        )
         if not as_json:
             (print if dry_run else say)(plan(outlook, alerts, before))
         if (outlook.optimizations or _words_of(alerts)) and not (yes or dry_run):

@@ -17,6 +17,7 @@ from o9.lifecycle.control import control_of
 from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
+from o9.store import queries
 from o9.store.store import Store
 from o9.text.escape import shown
 
@@ -29,7 +30,7 @@ def retry_optimization(
         origin = existing_optimization(store, optimization_id)
         if is_watched(origin):
             raise OptimizationError(f"{optimization_id}: O9 only watched this flow; run it again in Prefect")
-        if new_id is not None and store.get(new_id) is not None:
+        if new_id is not None and store.read(queries.get, new_id) is not None:
             raise OptimizationError(f"there is an optimization {new_id!r} already; give --id another, or leave it out")
         state = asyncio.run(control_of(store).retry(optimization_id, from_step, new_id))
         if as_json:
@@ -44,7 +45,7 @@ def _tell(store: Store, state: OptimizationState, origin: OptimizationState, opt
     begins = f"behind step {steps} of {old}, with its trials" if steps else f"from the beginning, as {old} did"
     if origin.status is not OptimizationStatus.COMPLETED and steps < origin.completed_steps:
         begins += f"; what {old} did after it is tried anew"
-    holding = store.holding(new)
+    holding = store.read(queries.holding, new)
     assert holding is not None, "it was recorded in this moment"
     emit(console, Text(shown(f"{new}: queued; it begins {begins}")))
     emit(console, Text(queue_outlook(new, holding, crew_of(store), option)), Text())

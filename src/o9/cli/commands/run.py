@@ -15,6 +15,7 @@ from o9.lifecycle.control import control_of
 from o9.model.errors import OptimizationError, OptimizationStateError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
+from o9.store import queries
 from o9.store.store import Store
 from o9.strategies.factory import settle
 from o9.text.escape import one_line, shown
@@ -32,7 +33,7 @@ def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int
     async def check(store: Store) -> None:
         # The same id with other content is refused before anything new is recorded.
         for state in states:
-            if store.get(state.optimization_id) is not None:
+            if store.read(queries.get, state.optimization_id) is not None:
                 await control_of(store).submit(state)
 
     return conclude(url, conduct(url, begin, [state.optimization_id for state in states], max_concurrent, check))
@@ -58,7 +59,7 @@ async def submit_all(
 ) -> list[str]:
     """Submit each. One that is recorded already with the same content is not run twice: it goes on where it stands."""
     for state in states:
-        known = aggregator.store.get(state.optimization_id) is not None
+        known = aggregator.store.read(queries.get, state.optimization_id) is not None
         await aggregator.submit_optimization(state)
         if known:
             await _go_on(aggregator, state.optimization_id, display)

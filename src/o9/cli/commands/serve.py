@@ -67,7 +67,7 @@ async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] |
         aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=kept)
         try:
             await aggregator.initialize()
-            news = await aggregator.store.read_async(News, aggregator.store)
+            news = await asyncio.to_thread(News, aggregator.store)
             await unless_asked(aggregator.start(report=logger.info), interrupts.asked)
             node = aggregator.node_name
             interrupts.on_leaving = lambda: take_leave(path, node)
@@ -118,7 +118,7 @@ async def _tell_until_asked(aggregator: OptimizationStateAggregator, news: News,
 async def _tell(aggregator: OptimizationStateAggregator, news: News) -> None:
     """Log what has happened to optimizations since the last look, whichever node did it."""
     try:
-        events = await aggregator.store.read_async(news.look)
+        events = await asyncio.to_thread(news.look)
     except OptimizationError as error:  # the node itself warns of a store that is away, and waits for it
         logger.debug("cannot tell what happened: %s", error)
         return

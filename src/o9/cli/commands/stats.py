@@ -17,6 +17,7 @@ from o9.cli.views.statistics import metrics_view, ranked_by, rankings_view, stat
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.statistics.statistics import OptimizationStatistics
+from o9.store import queries
 from o9.store.statistics.rankings import within
 from o9.store.store import Store
 from o9.text.escape import shown
@@ -71,7 +72,7 @@ def show_rankings(url: str | None, metric: str | None, limit: int, *, as_json: b
 
 
 def _list_metrics(store: Store, *, as_json: bool) -> int:
-    metrics = ranked_by(store.ranked_metrics())
+    metrics = ranked_by(store.read(queries.ranked_metrics))
     if as_json:
         write_json(metrics)
     elif not metrics:

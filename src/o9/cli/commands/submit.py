@@ -15,6 +15,7 @@ from o9.cli.views.words import aligned, command
 from o9.lifecycle.control import control_of
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.queries import Holding
 from o9.store.store import Store
 from o9.text.escape import shown
@@ -24,11 +25,13 @@ def submit_files(paths: Sequence[str], url: str | None, *, hold: bool) -> int:
     states = read_batch(paths)
     option = option_for(url)
     with Store(store_url(url)) as store:
-        known = {state.optimization_id for state in states if store.get(state.optimization_id) is not None}
+        known = {
+            state.optimization_id for state in states if store.read(queries.get, state.optimization_id) is not None
+        }
         asyncio.run(_record(store, states, known, hold))
         ids = [state.optimization_id for state in states]
         crew = crew_of(store)
-        held = {name: holding for name in ids if (holding := store.holding(name)) is not None}
+        held = {name: holding for name in ids if (holding := store.read(queries.holding, name)) is not None}
         where = place_of(store)
     console = results()
     for state in states:

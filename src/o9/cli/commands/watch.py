@@ -20,6 +20,7 @@ from o9.cli.views.optimizations import results_view, summary_view
 from o9.cli.views.words import aligned, command
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.store import Store
 
 IDLE_CHECK_SECONDS = 5.0
@@ -91,7 +92,7 @@ def _watch(store: Store, follower: Follower, option: str) -> None:
 def _events(store: Store, name: str, told: set[tuple[str, int]]) -> list[Event]:
     """What has happened to it that was not `told` yet; it is from now on."""
     fresh = []
-    for event in merged(store.transitions(name), store.intents(name)):
+    for event in merged(store.read(queries.transitions, name), store.read(queries.intents, name)):
         key = ("intent" if "intent" in event else "transition", event["id"])
         if key not in told:
             told.add(key)
@@ -106,7 +107,7 @@ def _hint(store: Store, state: OptimizationState, option: str) -> str:
         return f"it is {state.status.value}; `{command('resume', [state.optimization_id], option)}` queues it again"
     if is_parked(state):
         return f"it is {state.status.value}; {resume}"
-    holding = store.holding(state.optimization_id)
+    holding = store.read(queries.holding, state.optimization_id)
     if holding is not None and holding.intent == Intent.HOLD.value:
         return f"it was not started yet; `{command('start', [state.optimization_id], option)}` queues it"
     problem = nobody_works_on(state.status, holding, crew, state.optimization_id)
@@ -115,6 +116,6 @@ def _hint(store: Store, state: OptimizationState, option: str) -> str:
 
 def _counted(store: Store) -> str:
     tally: dict[str, int] = {}
-    for row in store.counts():
+    for row in store.read(queries.counts):
         tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
     return ", ".join(f"{count} {status}" for status, count in sorted(tally.items())) or "nothing in the record yet"

@@ -12,6 +12,7 @@ from o9.lifecycle.processes import lives
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.store import queries
 from o9.store.optimizations.queries import Holding
 from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
@@ -34,7 +35,7 @@ class Follower:
     def look(self) -> list[OptimizationState]:
         """Read what has changed since the last look; answers with all of them."""
         if self._cursor < 0:
-            self._cursor = self.store.last_change()
+            self._cursor = self.store.read(queries.last_change)
             self._read(self.ids)
         else:
             self._read(self._changed())
@@ -53,14 +54,14 @@ class Follower:
 
     def _changed(self) -> list[str]:
         changed: set[str] = set()
-        while rows := self.store.changes(self._cursor, limit=FEED_PAGE):
+        while rows := self.store.read(queries.changes, self._cursor, limit=FEED_PAGE):
             changed |= {row["optimization_id"] for row in rows}
             self._cursor = rows[-1]["id"]
         return [name for name in self.states if name in changed]
 
     def _read(self, ids: Iterable[str]) -> None:
         for name in ids:
-            if (state := self.store.get(name)) is not None:
+            if (state := self.store.read(queries.get, name)) is not None:
                 self.states[name] = state
 
 
@@ -105,7 +106,7 @@ class Crew:
 def crew_of(store: Store) -> Crew:
     """Who is there now: those whose process is seen to live, though the store may keep it waiting; of the others those
     whose leases have not run out."""
-    oldest, nodes = time.time() - settings().lease_seconds, store.nodes()
+    oldest, nodes = time.time() - settings().lease_seconds, store.read(queries.nodes)
     seen = {node["node_id"]: lives(node) for node in nodes}
     beats = {node["node_id"]: node["heartbeat_at"] for node in nodes}
     alive = frozenset(name for name, living in seen.items() if living or (living is None and beats[name] > oldest))

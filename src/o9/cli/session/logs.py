@@ -20,6 +20,7 @@ from o9.cli.console import emit, results, say, write_json_list
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.model.logs import ROOT, JsonFormatter, configure_logging, ids_of
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.optimizations.outputs import OF_NO_TRIAL
 from o9.store.store import Store
@@ -53,7 +54,7 @@ def print_logs(url: str | None, optimization_id: str, trial: int | None, *, as_j
 
 def _outputs(store: Store, optimization_id: str, trial: int | None) -> Iterator[Row]:
     after = (-1, OF_NO_TRIAL)
-    while page := store.outputs(optimization_id, number=trial, after=after, limit=PAGE):
+    while page := store.read(queries.outputs, optimization_id, number=trial, after=after, limit=PAGE):
         yield from page
         after = (page[-1]["step"], page[-1]["number"])
 

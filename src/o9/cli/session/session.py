@@ -189,7 +189,7 @@ async def _conduct(
         if interrupts.terminated:
             display.say("stopping: what runs gets ten seconds to finish its step, and then waits for its next attempt")
             await aggregator.stop()
-            await aggregator.store.read_async(follower.look)
+            await asyncio.to_thread(follower.look)
         elif interrupted:
             await _pause(aggregator, follower, display, interrupts)
         else:
@@ -220,7 +220,7 @@ async def _follow(
 ) -> None:
     """Until all is at rest; or, unless it is `pausing` already, until Ctrl-C."""
     while True:
-        display.update(await aggregator.store.read_async(follower.look))
+        display.update(await asyncio.to_thread(follower.look))
         if follower.at_rest(pausing=pausing) or (interrupts.asked.is_set() and not pausing):
             return
         if pausing:
@@ -262,7 +262,7 @@ async def _pause(
     aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
 ) -> None:
     display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
-    await aggregator.store.read_async(follower.look)
+    await asyncio.to_thread(follower.look)
     for state in follower.unfinished():
         if not is_parked(state):
             try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from o9.cli.views.words import cause
 from o9.model.states import VERBS, Intent
+from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
 from o9.text.escape import shown
@@ -21,21 +22,21 @@ class News:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._change = store.last_change()
-        self._transition = store.last_transition()
+        self._change = store.read(queries.last_change)
+        self._transition = store.read(queries.last_transition)
 
     def look(self) -> list[Event]:
         intents: Counter[str] = Counter()
         moves = 0
-        while changes := self._store.changes(self._change):
+        while changes := self._store.read(queries.changes, self._change):
             self._change = changes[-1]["id"]
             intents.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
             moves += sum(row["kind"] in ("transition", "ended") for row in changes)
         # As many as the changes name: before a later one there may be an intent that is only read by the next look.
-        transitions = self._store.transitions_since(self._transition, limit=moves) if moves else []
+        transitions = self._store.read(queries.transitions_since, self._transition, limit=moves) if moves else []
         if transitions:
             self._transition = transitions[-1]["id"]
-        asked = [row for name, count in intents.items() for row in self._store.intents(name)[-count:]]
+        asked = [row for name, count in intents.items() for row in self._store.read(queries.intents, name)[-count:]]
         return merged(transitions, asked)
 
 

@@ -54,14 +54,14 @@ class LeaveChannels:
         unit.connection.execute(delete(CHANNEL_NODE).where(CHANNEL_NODE.c.node == self.node))
 
 
-def channels_of_nodes(connection: Connection) -> list[str]:
+def sending_channels(connection: Connection) -> list[str]:
     """Through which channels some living node can send."""
     living = CHANNEL_NODE.c.expires_at > database_time(connection)
     found = select(CHANNEL_NODE.c.channel).distinct().where(living).order_by(CHANNEL_NODE.c.channel)
     return list(connection.execute(found).scalars())
 
 
-def channels(connection: Connection) -> list[Row]:
+def alert_channels(connection: Connection) -> list[Row]:
     """How each channel does."""
     return [dict(row) for row in connection.execute(select(CHANNEL).order_by(CHANNEL.c.channel)).mappings()]
 

@@ -293,13 +293,13 @@ def record_suppressed(unit: UnitOfWork, suppressed: Sequence[Suppressed]) -> Non
     count_events(unit, Counter(("suppressed", each.reason) for each in suppressed))
 
 
-def due(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
+def due_channels(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
     """Those of `channels` through which something is due that is not being sent."""
     now = database_time(connection)
     return [name for name in channels if connection.execute(_due(name, now, dead_nodes)).first()]
 
 
-def pending(connection: Connection) -> bool:
+def has_pending_notifications(connection: Connection) -> bool:
     """Whether anything waits to be sent."""
     waits = select(NOTIFICATION.c.id).where(literally(PENDING, "notification")).limit(1)
     return connection.execute(waits).first() is not None
@@ -311,7 +311,7 @@ def claimed_by(connection: Connection, notification_id: int, number: int) -> str
     return connection.execute(select(NOTIFICATION.c.claimed_by).where(this)).scalar()
 
 
-def groups(connection: Connection) -> dict[str, tuple[str, str]]:
+def alert_groups(connection: Connection) -> dict[str, tuple[str, str]]:
     """What the engine knew of each group when it decided last: when it is looked at next, and its state."""
     return {key: (due_at, state) for key, due_at, state in connection.execute(select(GROUP))}
 

@@ -113,7 +113,7 @@ class PruneAlerts:
         return True
 
 
-def outlook(connection: Connection, before: str) -> PrunedAlerts:
+def prunable_alerts(connection: Connection, before: str) -> PrunedAlerts:
     """What pruning would delete now; looks at each that is older."""
 
     def count(condition: ColumnElement[bool], table: FromClause) -> int:

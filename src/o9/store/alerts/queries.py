@@ -44,17 +44,17 @@ class Episode(NamedTuple):
 
 
 def alert(connection: Connection, alert_id: str) -> Row | None:
-    """One, as `alert_page` has them."""
+    """One, as `alerts` has them."""
     found = connection.execute(_page().where(ALERT.c.alert_id == alert_id)).mappings().first()
     return _decoded(found) if found else None
 
 
-def alert_page(
+def alerts(
     connection: Connection,
-    optimization_id: str | None,
-    level: str | None,
-    limit: int,
-    before: tuple[str, str] | None,
+    optimization_id: str | None = None,
+    level: str | None = None,
+    limit: int = 100,
+    before: tuple[str, str] | None = None,
 ) -> list[Row]:
     """Alerts as they were received, newest first, with the state of the episode that each belongs to.
 
@@ -70,7 +70,7 @@ def alert_page(
     return [_decoded(row) for row in connection.execute(statement).mappings()]
 
 
-def open_episodes(connection: Connection, after: tuple[int, str], limit: int) -> list[Episode]:
+def open_episodes(connection: Connection, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[Episode]:
     """Those behind `after` (`changed`, `alert_id`), in the order of their last change.
 
     From the beginning, (0, ""), these are all that fire and those whose end was not dealt with yet.
@@ -90,7 +90,7 @@ def episodes(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Epis
     return {row[0]: (Episode._make(row[:-1]), json.loads(row[-1])) for row in found}
 
 
-def words_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+def alert_words(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Of these episodes, by id, the newest level and title; what is pruned is left out."""
     wanted, values = among(ALERT.c.alert_id, ids, connection)
     statement = select(ALERT.c.alert_id, _WORDS.c.level, _WORDS.c.title).join_from(
@@ -99,7 +99,7 @@ def words_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str,
     return {row[0]: (row[1], row[2]) for row in connection.execute(statement.where(wanted), values)}
 
 
-def ends_next(connection: Connection) -> str | None:
+def next_end(connection: Connection) -> str | None:
     """When the next episode expires, unless it is repeated before."""
     statement = select(ALERT.c.ends_at).where(literally(ENDING)).order_by(ALERT.c.ends_at).limit(1)
     return connection.execute(statement).scalar()
@@ -110,7 +110,7 @@ def alert_counts(connection: Connection) -> list[Row]:
     return [dict(row) for row in connection.execute(select(ALERT_TALLY)).mappings()]
 
 
-def firing_counts(connection: Connection) -> dict[str, int]:
+def firing_alerts(connection: Connection) -> dict[str, int]:
     """How many episodes fire now, by level; costs what fires."""
     levels = [level.value for level in AlertLevel]
     each = [func.count().filter(ALERT.c.level == level) for level in levels]
@@ -119,7 +119,7 @@ def firing_counts(connection: Connection) -> dict[str, int]:
     return {level: int(count) for level, count in zip(levels, counted, strict=True) if count}
 
 
-def notification_history(connection: Connection, limit: int, before: int | None = None) -> list[Row]:
+def notifications(connection: Connection, limit: int = 100, before: int | None = None) -> list[Row]:
     """Notifications with what they say, newest first, each with its `tries`; `before`: only those behind this id."""
     statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(_checked(limit))
     if before is not None:
@@ -136,7 +136,7 @@ def notification_history(connection: Connection, limit: int, before: int | None 
     return rows
 
 
-def suppressed_history(connection: Connection, limit: int, alert_id: str | None = None) -> list[Row]:
+def suppressed(connection: Connection, limit: int = 100, alert_id: str | None = None) -> list[Row]:
     """Why receivers were not notified, newest first: of one alert, or of all."""
     statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(_checked(limit))
     if alert_id is not None:

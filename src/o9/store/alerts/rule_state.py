@@ -54,10 +54,11 @@ class KeepStandings:
             connection.execute(put.on_conflict_do_update(index_elements=["name"], set_=changed))
 
 
-def standings(connection: Connection) -> dict[tuple[str, str], str]:
-    """All of them; costs what is pending or fires."""
+def rule_standings(connection: Connection) -> dict[tuple[str, str], str]:
+    """By rule and subject; costs what is pending or fires."""
     return {(rule, subject): text for rule, subject, text in connection.execute(select(STANDING))}
 
 
-def positions(connection: Connection) -> dict[str, int]:
+def rule_positions(connection: Connection) -> dict[str, int]:
+    """How far the rules have read, by table."""
     return {name: int(position) for name, position in connection.execute(select(POSITION))}

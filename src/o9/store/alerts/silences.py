@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.store.alerts.episodes import literally, write_change
 from o9.store.core.base import table_of
-from o9.store.core.column_types import free_text, moment
+from o9.store.core.column_types import free_text, moment, now_text
 from o9.store.core.unit import Row, UnitOfWork
 from o9.store.schema import alerts as alert_tables
 from o9.store.schema.alerts import STANDING
@@ -69,15 +69,17 @@ class EndSilence:
         return True
 
 
-def silences(connection: Connection, now: str) -> list[Row]:
+def silences(connection: Connection) -> list[Row]:
     """Those that stand, or will, with the one that ends first first."""
     statement = (
-        select(SILENCE).where(literally(STANDING, "silence"), SILENCE.c.ends_at > now).order_by(SILENCE.c.ends_at)
+        select(SILENCE)
+        .where(literally(STANDING, "silence"), SILENCE.c.ends_at > now_text())
+        .order_by(SILENCE.c.ends_at)
     )
     return [dict(row) for row in connection.execute(statement).mappings()]
 
 
-def changed_silences(connection: Connection, after: int, limit: int) -> list[Row]:
+def changed_silences(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     """Those that were added or lifted behind the change `after`, in that order; a lifted one has `ended_at`."""
     statement = select(SILENCE).where(SILENCE.c.changed > after).order_by(SILENCE.c.changed).limit(limit)
     return [dict(row) for row in connection.execute(statement).mappings()]

@@ -8,6 +8,7 @@ from o9.model.component import Component
 from o9.model.errors import OptimizationError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
+from o9.store import queries
 from o9.store.store import Store
 
 
@@ -33,7 +34,7 @@ class StoreComponent(Component):
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         """The present state, also after the end; None where there is no such optimization."""
-        return await self.store.read_async(self.store.get, optimization_id)
+        return await self.store.read_async(queries.get, optimization_id)
 
     async def existing(self, optimization_id: str) -> OptimizationState:
         """The present state; raises OptimizationNotFoundError where there is none."""
@@ -49,7 +50,7 @@ class StoreComponent(Component):
         states: list[OptimizationState] = []
         cursor: str | None = None
         while True:
-            page = await self.store.read_async(self.store.list, limit=1000, cursor=cursor)
+            page = await self.store.read_async(queries.page, limit=1000, cursor=cursor)
             states += page.items
             cursor = page.next_cursor
             if cursor is None:

@@ -3,7 +3,7 @@
 Contract. The newest report of an optimization is the one that was kept last. One that says what the newest says adds no
 row: that row is then of the newer moment, and has the checks behind it. Every end makes an optimization due for a
 check, and so does every change after it; it is due until a report of how it is now was kept. Reads cost the same at any
-size, but for `under_way`, which looks at all that run or rest.
+size, but for `health_under_way`, which looks at all that run or rest.
 """
 
 from __future__ import annotations
@@ -80,13 +80,15 @@ class KeepReport:
             unit.connection.execute(update(OPTIMIZATION).where(where).values(health_due=due))
 
 
-def latest_report(connection: Connection, optimization_id: str) -> Row | None:
+def health_report(connection: Connection, optimization_id: str) -> Row | None:
     """The newest of one, with its checks; None where nothing was said of it yet."""
     found = connection.execute(_latest(*REPORT.c), {"target": optimization_id}).mappings().first()
     return _decoded(found) if found else None
 
 
-def report_history(connection: Connection, optimization_id: str, limit: int, before: int | None = None) -> list[Row]:
+def health_history(
+    connection: Connection, optimization_id: str, limit: int = 100, before: int | None = None
+) -> list[Row]:
     """What was said of one, newest first: `report`, `verdict`, `first_at`, `last_at`, `times`, `status`, `as_of`.
 
     before: only what comes behind the report with this id.
@@ -96,7 +98,7 @@ def report_history(connection: Connection, optimization_id: str, limit: int, bef
     return _rows(connection, statement if before is None else statement.where(REPORT.c.id < before))
 
 
-def newest_reports(connection: Connection, limit: int, before: tuple[str, str] | None) -> list[Row]:
+def health_reports(connection: Connection, limit: int = 100, before: tuple[str, str] | None = None) -> list[Row]:
     """The newest of each, newest first. `before`: only what comes behind this (`last_at`, `optimization_id`)."""
     statement = select(*_TOLD).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(_checked(limit))
     if before is not None:
@@ -104,19 +106,20 @@ def newest_reports(connection: Connection, limit: int, before: tuple[str, str] |
     return _rows(connection, statement)
 
 
-def reports_since(connection: Connection, after: int, limit: int) -> list[Row]:
+def health_reports_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     """What was newly said of anybody behind the report with the id `after`, in that order, with the checks."""
     wanted = select(*REPORT.c).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(_checked(limit))
     return _rows(connection, wanted)
 
 
-def report_before(connection: Connection, optimization_id: str, report: int) -> Row | None:
+def health_report_before(connection: Connection, optimization_id: str, report: int) -> Row | None:
+    """What was said of one before the report with this id."""
     mine = (REPORT.c.optimization_id == optimization_id) & (REPORT.c.id < report)
     found = _rows(connection, select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(1))
     return found[0] if found else None
 
 
-def latest_verdicts(connection: Connection, optimization_ids: Sequence[str]) -> dict[str, Row]:
+def health_verdicts(connection: Connection, optimization_ids: Sequence[str]) -> dict[str, Row]:
     """Of those that have a report: `verdict` in the newest (JSON; None where it has none), and the `status` judged.
 
     One query for each PAGE_LIMIT ids.
@@ -136,18 +139,18 @@ def verdict_in(checks: Sequence[Mapping[str, Any]]) -> Any:
     return next((check["evidence"].get("verdict") for check in checks if check["name"] == VERDICT_CHECK), None)
 
 
-def last_report(connection: Connection) -> int:
+def last_health_report(connection: Connection) -> int:
     return int(connection.execute(select(func.max(REPORT.c.id))).scalar() or 0)
 
 
-def due(connection: Connection, limit: int) -> list[str]:
+def health_due(connection: Connection, limit: int = 100) -> list[str]:
     """Those that have ended and were not checked since: what ended first comes first."""
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
     found = select(OPTIMIZATION.c.optimization_id).where(_IS_DUE, ~is_placebo()).order_by(*order).limit(_checked(limit))
     return list(connection.execute(found).scalars())
 
 
-def under_way(connection: Connection, limit: int) -> list[str]:
+def health_under_way(connection: Connection, limit: int = 100) -> list[str]:
     """Those that run, and those that rest and have changed since they were checked: the oldest report comes first."""
     mine = REPORT.c.optimization_id == OPTIMIZATION.c.optimization_id
     newest = select(func.max(REPORT.c.id)).where(mine).correlate(OPTIMIZATION).scalar_subquery()

@@ -41,9 +41,13 @@ def keep_output(
 
 
 def outputs(
-    connection: Connection, optimization_id: str, number: int | None, after: tuple[int, int], limit: int
+    connection: Connection,
+    optimization_id: str,
+    number: int | None = None,
+    after: tuple[int, int] = (-1, -1),
+    limit: int = 1000,
 ) -> list[Row]:
-    """By step and number, those behind `after` (step, number); of trial `number` alone, where it is given.
+    """What users' code printed, by step and number, those behind `after` (step, number); `number`: of that trial alone.
 
     `trial` is None where `number` says that it belongs to none.
     """

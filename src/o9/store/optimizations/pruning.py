@@ -264,7 +264,7 @@ class ForgetChanges:
         return int(unit.connection.execute(old).rowcount)
 
 
-def outlook(connection: Connection, before: str) -> Outlook:
+def prunable(connection: Connection, before: str) -> Outlook:
     """What pruning would do now; looks at each that ended before."""
     each = _candidates(before).order_by(None).subquery()
     by = [each.c[name] for name in ("status", "awaited", "open_run", "open_alert", "moved_last")]

@@ -103,7 +103,8 @@ def holding(connection: Connection, optimization_id: str) -> Holding | None:
     return Holding(**row._mapping) if row else None
 
 
-def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> Page:
+def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cursor: str | None = None) -> Page:
+    """One page, newest first; `cursor` is the `next_cursor` of the page before."""
     if not 1 <= limit <= PAGE_LIMIT:
         raise OptimizationValidationError("limit", f"{limit} is not between 1 and {PAGE_LIMIT}")
     created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
@@ -142,7 +143,8 @@ def endings(connection: Connection, since_day: str = "") -> list[Row]:
     return rows
 
 
-def trials(connection: Connection, optimization_id: str, after: int, limit: int | None) -> list[Trial]:
+def trials(connection: Connection, optimization_id: str, after: int = -1, limit: int | None = None) -> list[Trial]:
+    """The ledger in the order of numbers, from the one behind `after`; without returns."""
     statement = (
         select(TRIAL)
         .where(TRIAL.c.optimization_id == optimization_id, TRIAL.c.number > after)
@@ -168,7 +170,9 @@ def failed_trials(connection: Connection, optimization_id: str, limit: int) -> l
     ]
 
 
-def trial_with_returns(connection: Connection, optimization_id: str, number: int) -> Trial | None:
+def trial(connection: Connection, optimization_id: str, number: int) -> Trial | None:
+    """One trial with its returns."""
+
     def one(table: Table) -> Mapping[Any, Any] | None:
         key = (table.c.optimization_id == optimization_id) & (table.c.number == number)
         found = connection.execute(select(table).where(key)).mappings().first()
@@ -196,12 +200,13 @@ def fruitless_steps(connection: Connection, optimization_id: str) -> set[int]:
     return set(connection.scalars(mine.group_by(TRIAL.c.step).having(brought == 0)))
 
 
-def transitions(connection: Connection, optimization_id: str, after: int, limit: int | None) -> list[Row]:
+def transitions(connection: Connection, optimization_id: str, after: int = 0, limit: int | None = None) -> list[Row]:
+    """In their order, those behind the id `after`."""
     where = (TRANSITION.c.optimization_id == optimization_id, TRANSITION.c.id > after)
     return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
-def transitions_since(connection: Connection, after: int, limit: int) -> list[Row]:
+def transitions_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     """Everybody's, in commit order, behind the transition with the id `after`."""
     where = (TRANSITION.c.id > after, TRANSITION.c.optimization_id != PRUNED)
     return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
@@ -242,13 +247,13 @@ def prefect_run(connection: Connection, run_id: str) -> Row | None:
     return found[0] if found else None
 
 
-def pruned_runs(connection: Connection, limit: int) -> list[str]:
+def pruned_runs(connection: Connection, limit: int = 500) -> list[str]:
     """Ids of flow runs that were attempts at what is pruned, and that Prefect may still have."""
     statement = select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.optimization_id == PRUNED).limit(limit)
     return list(connection.execute(statement).scalars())
 
 
-def open_runs(connection: Connection, after: str, limit: int) -> list[Row]:
+def open_runs(connection: Connection, after: str = "", limit: int = 500) -> list[Row]:
     """Runs that Prefect may have more to say of, by id behind `after`, each with what became of its optimization."""
     run, optimization = PREFECT_RUN.c, OPTIMIZATION.c
     statement = (
@@ -264,7 +269,7 @@ def open_runs(connection: Connection, after: str, limit: int) -> list[Row]:
     return _rows(connection, statement)
 
 
-def known_states(connection: Connection, optimization_id: str, among: Collection[str] | None) -> set[str]:
+def known_states(connection: Connection, optimization_id: str, among: Collection[str] | None = None) -> set[str]:
     """The ids of Prefect's states that are recorded of its runs; with `among`, of those alone."""
     query = select(PREFECT_STATE.c.state_id).where(PREFECT_STATE.c.optimization_id == optimization_id)
     if among is None or len(among) > MOST_AMONG:
@@ -285,14 +290,14 @@ def prefect_states(connection: Connection, optimization_id: str) -> list[Row]:
     return _rows(connection, select(PREFECT_STATE).where(where).order_by(PREFECT_STATE.c.at))
 
 
-def metrics(connection: Connection, optimization_id: str, limit: int | None) -> list[Row]:
+def metrics(connection: Connection, optimization_id: str, limit: int | None = None) -> list[Row]:
     """The newest `limit` steps' metrics, oldest first."""
     where = METRIC.c.optimization_id == optimization_id
     statement = select(METRIC).where(where).order_by(METRIC.c.step.desc(), METRIC.c.name).limit(limit)
     return _rows(connection, statement)[::-1]
 
 
-def checkpoint(connection: Connection, optimization_id: str, step: int | None) -> dict[str, Any] | None:
+def checkpoint(connection: Connection, optimization_id: str, step: int | None = None) -> dict[str, Any] | None:
     """The checkpoint that step `step` left; None: the last one's."""
     statement = select(CHECKPOINT.c.data).where(CHECKPOINT.c.optimization_id == optimization_id)
     if step is not None:
@@ -308,7 +313,7 @@ def nodes(connection: Connection) -> list[Row]:
     return rows
 
 
-def changes(connection: Connection, after: int, limit: int) -> list[Row]:
+def changes(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     columns = [CHANGE.c[name] for name in ("id", "optimization_id", "kind", "at")]
     return _rows(connection, select(*columns).where(CHANGE.c.id > after).order_by(CHANGE.c.id).limit(limit))
 

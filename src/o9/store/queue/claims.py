@@ -33,7 +33,7 @@ from o9.store.core.column_types import to_json
 from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Transition, existing, move, refusal
-from o9.store.queue.policies import read_policies, room
+from o9.store.queue.policies import policies, room
 from o9.store.schema import optimizations as tables
 from o9.store.statistics.rollups import write_rollups
 
@@ -115,7 +115,7 @@ class Claim:
         if not waiting:
             return None
         limit = announced_limit(unit, now) if self.limit is None else self.limit
-        has_room = room(read_policies(unit.connection), _held_now(unit), limit)
+        has_room = room(policies(unit.connection), _held_now(unit), limit)
         for _, name, kind, strategy in waiting:
             if has_room(kind, strategy):
                 return self._take(unit, existing(unit, name), now)
@@ -359,7 +359,7 @@ def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool,
     return list(found)
 
 
-def read_leases(connection: Connection) -> Leases:
+def leases(connection: Connection) -> Leases:
     columns = [OPTIMIZATION.c[name] for name in ("optimization_id", "lease_node", "fence", "lease_expires_at")]
     found = connection.execute(select(*columns).where(OPTIMIZATION.c.lease_expires_at.is_not(None)))
     held = tuple(Held(*row) for row in found)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select, update
 from o9.model.errors import StaleAttemptError
 from o9.store.core.base import table_of
 from o9.store.core.unit import Row, UnitOfWork
-from o9.store.queue.claims import database_now
+from o9.store.queue.claims import database_now, database_time
 from o9.store.schema import alerts as alert_tables
 
 LEASE = table_of(alert_tables.Lease)
@@ -67,6 +67,11 @@ def leader(connection: Connection, name: str) -> Row | None:
     """Who holds the lease: `node` (None: nobody), `fence`, `expires_at`, `cursor`; None where nobody ever did."""
     found = connection.execute(select(LEASE).where(LEASE.c.name == name)).mappings().first()
     return dict(found) if found else None
+
+
+def seconds_left(connection: Connection, expires_at: float) -> float:
+    """Until a lease expires, by the database's clock."""
+    return expires_at - database_time(connection)
 
 
 def held(unit: UnitOfWork, name: str, fence: int) -> None:

@@ -71,7 +71,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def read_policies(connection: Connection) -> dict[str, dict[str, Any]]:
+def policies(connection: Connection) -> dict[str, dict[str, Any]]:
     """All policies by name."""
     return {name: json.loads(config) for name, config in connection.execute(select(POLICY.c.name, POLICY.c.config))}
 

@@ -148,7 +148,7 @@ def ranked_metrics(connection: Connection) -> list[str]:
     return list(connection.execute(_METRICS, {"limit": METRICS_LIMIT}).scalars())
 
 
-def recordings(connection: Connection, optimization_id: str, limit: int | None) -> list[Row]:
+def recordings(connection: Connection, optimization_id: str, limit: int | None = None) -> list[Row]:
     """The newest `limit` metrics that were recorded from outside, oldest first: name, value, at."""
     where = RECORDED.c.optimization_id == optimization_id
     columns = (RECORDED.c.name, RECORDED.c.value, RECORDED.c.at)

@@ -36,6 +36,7 @@ from o9.cli.views.alerts import (
 from o9.model.errors import OptimizationError
 from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
+from o9.store import queries
 from o9.store.alerts.queries import PAGE_LIMIT, Episode
 from o9.store.core.column_types import moment
 from o9.store.core.unit import Row
@@ -96,10 +97,10 @@ def show_alert(url: str | None, alert_id: str, *, as_json: bool) -> int:
     """Everything that is known of one."""
     now = utc_now()
     with existing_store(url) as store:
-        row = store.alerts.get(alert_id)
+        row = store.read(queries.alert, alert_id)
         if row is None:
             raise OptimizationError(unknown_alert(store, alert_id))
-        episode, metadata = store.alerts.episodes([row["episode"]])[row["episode"]]
+        episode, metadata = store.read(queries.episodes, [row["episode"]])[row["episode"]]
         labels = json.loads(episode.labels)
         since = min(row["notified_at"], episode.starts_at)
         listed = with_notifications(store, [episode])[0] if over_at(episode, now) is None else Listed(episode)
@@ -108,10 +109,10 @@ def show_alert(url: str | None, alert_id: str, *, as_json: bool) -> int:
             row=row,
             labels=labels,
             metadata=metadata,
-            notices=store.alerts.notices_about(episode.alert_id, labels, since),
-            suppressed=with_codes(store.alerts.suppressed(alert_id=episode.alert_id, limit=PAGE_LIMIT)),
+            notices=store.read(queries.notices_about, episode.alert_id, labels, since),
+            suppressed=with_codes(store.read(queries.suppressed, alert_id=episode.alert_id, limit=PAGE_LIMIT)),
             waits=not _somebody_decides(store),
-            known=bool(episode.optimization_id) and store.get(episode.optimization_id) is not None,
+            known=bool(episode.optimization_id) and store.read(queries.get, episode.optimization_id) is not None,
             store=place_of(store),
             option=option_for(url),
         )
@@ -132,7 +133,7 @@ def show_history(url: str | None, limit: int | None, *, as_json: bool) -> int:
         read = min(PAGE_LIMIT, wanted + 1)
         entries = history(store, read)
         ids = {name for entry in entries for name in _named_in(entry)}
-        titles = {name: each.title for name, (each, _) in store.alerts.episodes(sorted(ids)).items()}
+        titles = {name: each.title for name, (each, _) in store.read(queries.episodes, sorted(ids)).items()}
     if as_json:
         write_json(entries[:wanted])
         return DONE
@@ -148,7 +149,7 @@ def show_history(url: str | None, limit: int | None, *, as_json: bool) -> int:
 
 def show_silences(url: str | None, *, as_json: bool) -> int:
     with existing_store(url) as store:
-        rows = store.alerts.silences()
+        rows = store.read(queries.silences)
         muted = [] if as_json or not rows else fires(store, utc_now(), None, None)
     if as_json:
         write_json(rows)
@@ -165,7 +166,7 @@ def fires(
 ) -> list[Episode]:
     """What fires now, the newest first."""
     found, after = [], (0, "")
-    while page := store.alerts.open_episodes(after, limit=PAGE_LIMIT):
+    while page := store.read(queries.open_episodes, after, limit=PAGE_LIMIT):
         after = page[-1].changed, page[-1].alert_id
         found += [
             each
@@ -191,7 +192,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
     out: dict[str, list[tuple[str, int]]] = {}
     held: dict[str, set[tuple[str, str]]] = {}
     asked = {episode.fingerprint for episode in episodes}
-    for key, (_, text) in store.alerts.groups().items():
+    for key, (_, text) in store.read(queries.alert_groups).items():
         state = json.loads(text)
         for _, names in notified_in(state):
             for name in asked.intersection(names):
@@ -202,9 +203,9 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
     groups = {each for names in out.values() for each in names}
     last = [(key, number - back) for key, number in groups for back in range(LAST_NOTICES)]
     notices: dict[str, list[Row]] = {}
-    for row in store.alerts.last_notices(last):
+    for row in store.read(queries.last_notices, last):
         notices.setdefault(row["group_key"], []).append(row)
-    suppressed = store.alerts.suppressed_of([episode.alert_id for episode in episodes])
+    suppressed = store.read(queries.suppressed_of, [episode.alert_id for episode in episodes])
     listed = []
     for episode in episodes:
         mine = [row for key, _ in out.get(episode.fingerprint, ()) for row in notices.get(key, ())]
@@ -224,7 +225,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
 
 def unknown_alert(store: Store, alert_id: str) -> str:
     """With those that are like it among the newest: by id, title or optimization."""
-    newest = store.alerts.page(limit=NEAR_AMONG)
+    newest = store.read(queries.alerts, limit=NEAR_AMONG)
     ids = [row["alert_id"] for row in newest]
     wanted = alert_id.casefold()
     likely = [each for each in ids if wanted and each.casefold().startswith(wanted)]
@@ -239,16 +240,18 @@ def unknown_alert(store: Store, alert_id: str) -> str:
 def _over(store: Store, now: datetime, level: AlertLevel | None, optimization_id: str | None) -> Iterator[Episode]:
     before = None
     wanted = None if level is None else level.value
-    while page := store.alerts.page(optimization_id=optimization_id, level=wanted, limit=PAGE_LIMIT, before=before):
+    while page := store.read(
+        queries.alerts, optimization_id=optimization_id, level=wanted, limit=PAGE_LIMIT, before=before
+    ):
         before = page[-1]["at"], page[-1]["alert_id"]
         firsts = [row["alert_id"] for row in page if row["alert_id"] == row["episode"]]
-        found = store.alerts.episodes(firsts)
+        found = store.read(queries.episodes, firsts)
         yield from (found[name][0] for name in firsts if name in found and over_at(found[name][0], now) is not None)
 
 
 def _somebody_decides(store: Store) -> bool:
-    held = store.alerts.leader(LEASE)
-    return held is not None and held["node"] is not None and store.alerts.seconds_left(held["expires_at"]) > 0
+    held = store.read(queries.leader, LEASE)
+    return held is not None and held["node"] is not None and store.read(queries.seconds_left, held["expires_at"]) > 0
 
 
 def _waits(notifications: Notifications) -> bool:

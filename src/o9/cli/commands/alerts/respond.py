@@ -28,6 +28,7 @@ from o9.cli.open_store import existing_store, option_for
 from o9.cli.views.words import command
 from o9.model.errors import OptimizationError, OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import utc_now
+from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, ResolveAlert
 from o9.store.alerts.silences import EndSilence
 from o9.store.store import Store
@@ -167,7 +168,7 @@ def fits(alerts: Sequence[Alert]) -> str:
 
 def _labels_seen(store: Store, firing: Iterable[Alert]) -> dict[str, set[str]]:
     """The values of all labels, of what fires and of the newest alerts."""
-    newest = store.alerts.episodes([row["episode"] for row in store.alerts.page(limit=NEAR_AMONG)])
+    newest = store.read(queries.episodes, [row["episode"] for row in store.read(queries.alerts, limit=NEAR_AMONG)])
     seen: dict[str, set[str]] = {}
     for alert in (*firing, *(alert_in(episode) for episode, _ in newest.values())):
         for name, value in alert.labels.items():
@@ -184,7 +185,7 @@ def _of_matchers(error: OptimizationValidationError, matchers: Sequence[str]) ->
 
 
 def _resolved(store: Store, name: str, by: str) -> Answer:
-    if store.alerts.get(name) is None:
+    if store.read(queries.alert, name) is None:
         return Answer(name, Outcome.UNKNOWN.value, unknown_alert(store, name))
     if store.write(ResolveAlert(name, by)):
         return Answer(name, Outcome.DONE.value, f"{name}: resolved; its receivers are notified")
@@ -192,12 +193,12 @@ def _resolved(store: Store, name: str, by: str) -> Answer:
 
 
 def _acknowledged(store: Store, name: str, by: str) -> Answer:
-    if store.alerts.get(name) is None:
+    if store.read(queries.alert, name) is None:
         return Answer(name, Outcome.UNKNOWN.value, unknown_alert(store, name))
     if store.write(AcknowledgeAlert(name, by)):
         text = f"{name}: acknowledged by {by}; it is neither repeated nor escalated"
         return Answer(name, Outcome.DONE.value, text)
-    row = store.alerts.get(name)
+    row = store.read(queries.alert, name)
     if row is None or row["resolved_at"]:
         return _over(store, name)
     at = local_moment(row["acknowledged_at"])
@@ -205,7 +206,7 @@ def _acknowledged(store: Store, name: str, by: str) -> Answer:
 
 
 def _over(store: Store, name: str) -> Answer:
-    row = store.alerts.get(name)
+    row = store.read(queries.alert, name)
     at = f", since {local_moment(row['resolved_at'])}" if row and row["resolved_at"] else ""
     return Answer(name, Outcome.ALREADY.value, f"{name}: over already{at}")
 
@@ -216,7 +217,7 @@ def _expired(store: Store, name: str, by: str) -> Answer:
     except OptimizationStoreError:
         raise
     except OptimizationError:
-        known = [row["silence_id"] for row in store.alerts.silences()]
+        known = [row["silence_id"] for row in store.read(queries.silences)]
         likely = [each for each in known if name and each.startswith(name)] + near(name, known, n=3)
         hint = did_you_mean(likely) or "`o9 alerts silence list` lists them"
         message = f"there is no silence {name!r} in {store.name}; {hint}"

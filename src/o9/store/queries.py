@@ -1,0 +1,98 @@
+"""The questions that a store answers, each with what it costs: `store.read(queries.trials, optimization_id)`."""
+
+# ruff: noqa: F401
+# mypy: implicit-reexport
+
+from o9.store.alerts.channels import alert_channels, sending_channels
+from o9.store.alerts.outbox import alert_groups, claimed_by, due_channels, has_pending_notifications
+from o9.store.alerts.pruning import prunable_alerts
+from o9.store.alerts.queries import (
+    alert,
+    alert_counts,
+    alert_words,
+    alerts,
+    episodes,
+    firing_alerts,
+    last_notices,
+    next_end,
+    notices_about,
+    notifications,
+    open_episodes,
+    suppressed,
+    suppressed_of,
+)
+from o9.store.alerts.rule_state import rule_positions, rule_standings
+from o9.store.alerts.silences import changed_silences, silences
+from o9.store.optimizations.health_reports import (
+    health_due,
+    health_history,
+    health_report,
+    health_report_before,
+    health_reports,
+    health_reports_since,
+    health_under_way,
+    health_verdicts,
+    last_health_report,
+)
+from o9.store.optimizations.hold_outs import look
+from o9.store.optimizations.intents import suspended
+from o9.store.optimizations.outputs import outputs
+from o9.store.optimizations.placebos import placebos
+from o9.store.optimizations.provenance import baseline, provenance, repetition
+from o9.store.optimizations.pruning import prunable
+from o9.store.optimizations.queries import (
+    Filter,
+    Holding,
+    Page,
+    awaiting,
+    best_trials,
+    changes,
+    checkpoint,
+    counts,
+    endings,
+    failed_trials,
+    fruitless_steps,
+    get,
+    has_open_alert,
+    holding,
+    intents,
+    known_states,
+    last_change,
+    last_state_at,
+    last_transition,
+    metrics,
+    nodes,
+    open_runs,
+    page,
+    prefect_run,
+    prefect_states,
+    pruned_runs,
+    transitions,
+    transitions_since,
+    trial,
+    trial_counts,
+    trials,
+)
+from o9.store.queue.claims import leases
+from o9.store.queue.leader_election import leader, seconds_left
+from o9.store.queue.policies import policies
+from o9.store.statistics.families import family_trials
+from o9.store.statistics.queries import (
+    differences,
+    ended_since,
+    first_ended,
+    first_window,
+    hours_ended_in,
+    named,
+    priorities,
+    queue,
+    queueing,
+    ranked,
+    ranked_metrics,
+    recordings,
+    standing,
+    tied,
+    totals,
+    windows,
+)
+from o9.store.synchronization import gathering, published
