@@ -10,6 +10,7 @@ from o9.cli.console import say
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.prefect_side import pages_at
 from o9.model.errors import OptimizationStateError
+from o9.store import queries
 
 FLOW_RUN = "/runs/flow-run/"
 
@@ -36,7 +37,7 @@ async def _with_server(path: str, browser: bool) -> None:
 def _page_of(url: str | None, optimization_id: str) -> str:
     with existing_store(url) as store:
         existing_optimization(store, optimization_id)
-        holding = store.holding(optimization_id)
+        holding = store.read(queries.holding, optimization_id)
     if holding is None or holding.prefect_run_id is None:
         raise OptimizationStateError(f"{optimization_id} has no flow run yet; `o9 show {optimization_id}` says why")
     return FLOW_RUN + holding.prefect_run_id
