@@ -19,8 +19,7 @@ from o9.flows.events import emit_health
 from o9.flows.process import run_begins
 from o9.flows.run_view import show_result
 from o9.flows.scheduled import SCHEDULED, progress_shown
-from o9.health.check_round import LIMIT, check_round
-from o9.health.check_round_report import markdown, table
+from o9.health.check_round import LIMIT, check_round, markdown, table
 from o9.health.checker import checker_for
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import ENDED

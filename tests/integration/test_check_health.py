@@ -18,8 +18,7 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.demo.functions import branin
 from o9.flows.check_health import check_health
 from o9.health import checker as checker_module
-from o9.health.check_round import Round
-from o9.health.check_round_report import markdown
+from o9.health.check_round import Round, markdown
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.facts import read_facts
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError

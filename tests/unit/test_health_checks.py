@@ -92,13 +92,13 @@ def test_a_report_names_what_is_wrong_and_what_is_unknown() -> None:
     report = report_of("a", NOW, checks, THRESHOLDS)
     assert (report.overall_status, report.validity_status, report.completeness_status) == (C, C, U)
     assert report.issues == [
-        "validity.a: half", "completeness.c: unknown: gone",
+        "validity.a: half", "completeness.c: gone",
         "performance: unknown: nothing of its performance can be checked",
     ]  # fmt: skip
     assert report.recommendations == ["validity.a: do this"]
     assert report.to_dict()["performance_score"] is None
     assert checks[2].to_dict() | {"evidence": {}} == {
-        "name": "completeness.c", "score": None, "unknown": "gone", "words": "unknown: gone", "remedy": "",
+        "name": "completeness.c", "score": None, "unknown": "gone", "words": "gone", "remedy": "",
         "essential": False, "evidence": {},
     }  # fmt: skip
     assert checks[0].to_dict()["score"] == 0.5

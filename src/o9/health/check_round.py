@@ -1,20 +1,23 @@
-"""A round of health checks over what needs one: what `check_health` does, without Prefect.
+"""A round of health checks over what needs one, and its report: what `check_health` does, without Prefect.
 
-Contract. One after the other, so that the returns of one family at a time are in memory. What runs, or rests and has
-changed, comes first, then what has ended and was not checked since: the best of these is evaluated once more, where
-this process knows its objective and may run it (`again`). Of each at most `limit`. A check that fails is named and does
-not keep the others from being made; what was pruned meanwhile is passed over.
+Contract. Checks run one after the other, so that only one family's returns are in memory. First comes what runs, or
+rests and has changed; then what has ended and was not checked since, whose best is evaluated once more where this
+process knows its objective and may run it (`reevaluation`). Of each at most `limit`. A check that fails is named and
+does not stop the others; what was pruned meanwhile is skipped.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from o9.health.checker import OptimizationHealthChecker
+from o9.health.checks.check import PARTS
 from o9.health.grades import Verdict, verdict_of
+from o9.health.verdict_words import forecast_sentence, headline
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
@@ -23,6 +26,10 @@ from o9.store.optimizations.health_reports import PAGE_LIMIT
 
 logger = logging.getLogger(__name__)
 LIMIT = 200
+SHOWN = 50  # optimizations, and failures
+ISSUES_SHOWN = 3
+# Of what is unknown, all that is known is good.
+WORST_FIRST = (HealthStatus.CRITICAL, HealthStatus.WARNING, HealthStatus.UNKNOWN, HealthStatus.HEALTHY)
 
 Progress = Callable[[float], Awaitable[None]]
 
@@ -42,7 +49,7 @@ class Round:
     more_due: bool = False
 
     def by_status(self) -> dict[str, int]:
-        """How many reports say so, the worst first."""
+        """How many reports have each status, the worst first."""
         counts = {status.value: 0 for status in WORST_FIRST}
         for report in self.reports:
             counts[report.overall_status.value] += 1
@@ -102,5 +109,73 @@ async def _checked(
         return None
 
 
-# Of what is unknown, all that is known is good.
-WORST_FIRST = (HealthStatus.CRITICAL, HealthStatus.WARNING, HealthStatus.UNKNOWN, HealthStatus.HEALTHY)
+def table(done: Round) -> list[dict[str, Any]]:
+    """One row for each report, the worst first; an unknown score is a dash."""
+    return [
+        {
+            "optimization": report.optimization_id,
+            "result": headline(done.verdicts.get(report.optimization_id)),
+            "overall": report.overall_status.value,
+            **{part: _score(getattr(report, f"{part}_score")) for part in PARTS},
+            "issues": len(report.issues),
+            "first issue": str(report.issues[0]) if report.issues else "",
+        }
+        for report in worst_first(done.reports)
+    ]
+
+
+def markdown(done: Round) -> str:
+    """The same in words, with what could not be checked."""
+    counts = ", ".join(f"{count} {status}" for status, count in done.by_status().items() if count)
+    lines = ["# Health", "", f"**{len(done.reports)}** checked{': ' if counts else ''}{counts}."]
+    lines += ["", f"{done.under_way} are under way, {done.ended} have ended."]
+    if done.more_due:
+        lines += [
+            "",
+            "More have ended and are due for a check: the next runs make it, or one with a larger limit.",
+        ]
+    if done.failures:
+        lines += ["", "## Could not be checked", ""]
+        lines += [f"- **{_plain(name)}**: {_plain(why)}" for name, why in list(done.failures.items())[:SHOWN]]
+        lines += _beyond(len(done.failures))
+    ill = [report for report in worst_first(done.reports) if report.overall_status is not HealthStatus.HEALTHY]
+    if ill:
+        lines += ["", "## The worst first", ""]
+        for report in ill[:SHOWN]:
+            lines += _entry(report, done.verdicts.get(report.optimization_id))
+        lines += _beyond(len(ill))
+    return "\n".join(lines) + "\n"
+
+
+def worst_first(reports: list[OptimizationHealthReport]) -> list[OptimizationHealthReport]:
+    return sorted(reports, key=lambda report: (WORST_FIRST.index(report.overall_status), _weakest(report)))
+
+
+def _entry(report: OptimizationHealthReport, verdict: Verdict | None) -> list[str]:
+    scores = ", ".join(f"{part} {_score(getattr(report, f'{part}_score'))}" for part in PARTS)
+    lines = [f"- **{_plain(report.optimization_id)}** is {report.overall_status.value} ({scores})"]
+    if verdict is not None:
+        result = "; ".join(filter(None, (headline(verdict), forecast_sentence(verdict))))
+        lines.append(f"  - result: {_plain(result)}")
+    lines += [f"  - {_plain(str(issue))}" for issue in report.issues[:ISSUES_SHOWN]]
+    if len(report.issues) > ISSUES_SHOWN:
+        lines.append(f"  - and {len(report.issues) - ISSUES_SHOWN} more")
+    return lines
+
+
+def _beyond(count: int) -> list[str]:
+    return [f"- and {count - SHOWN} more"] if count > SHOWN else []
+
+
+def _weakest(report: OptimizationHealthReport) -> float:
+    known = [score for part in PARTS if (score := getattr(report, f"{part}_score")) is not None]
+    return min(known, default=1.0)
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.2f}"
+
+
+def _plain(text: str) -> str:
+    """Text that others wrote, on one line and never taken for markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))

@@ -3,8 +3,8 @@
 Contract. The checks are pure (`validity`, `completeness`, `security`, `performance`) over what `facts` reads; nothing
 is made up: what cannot be known has the status unknown, no score (None), and its reason among the issues. So has a part
 whose own check failed: the others are judged all the same. Every report is kept in the store, with the checks behind it
-(`o9.store.optimizations.health_reports`), as the custom rules left it. Events follow the record: they tell of every
-report, whichever process made it. For one event loop.
+(`o9.store.optimizations.health_reports`), as the custom rules left it. Events follow the record: every report is
+announced, whichever process made it. For one event loop.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class OptimizationHealthChecker(StoreComponent):
         self._thresholds = dict(THRESHOLDS)
         self._rules: list[Rule] = []
         self._evaluating = asyncio.Lock()
-        self._told = 0  # the last report that events told of
+        self._announced = 0  # the last report of which there were events
         self._one_at_a_time = asyncio.Lock()  # a large family takes seconds of processor time and hundreds of MiB
 
     def use(self, store: Store) -> None:
@@ -112,9 +112,9 @@ class OptimizationHealthChecker(StoreComponent):
         return report
 
     async def recent_report(self, optimization_id: str) -> OptimizationHealthReport:
-        """The last report if it is younger than `check_interval` and still meant, else a new one.
+        """The last report if it is younger than `check_interval` and still valid, else a new one.
 
-        Meant no longer: another status, any change after the end, or other thresholds or rules than this checker's.
+        Invalid: another status, any change after the end, or other thresholds or rules than this checker's.
         """
         state = await self.existing(optimization_id)
         kept = await self.store.read_async(queries.health_report, optimization_id)
@@ -217,19 +217,19 @@ class OptimizationHealthChecker(StoreComponent):
         return bool(self._rules)
 
     async def _begin(self) -> None:
-        self._told = await self.store.read_async(queries.last_health_report)
+        self._announced = await self.store.read_async(queries.last_health_report)
         interval = max(LEAST_SECONDS, min(self.check_interval, LOOK_SECONDS))
-        self._repeat(self._tell_reports, interval, "telling of new health reports")
+        self._repeat(self._announce_reports, interval, "announcing new health reports")
 
-    async def _tell_reports(self) -> None:
+    async def _announce_reports(self) -> None:
         if not any(map(self.has_callbacks, self.events)):
-            self._told = await self.store.read_async(queries.last_health_report)
+            self._announced = await self.store.read_async(queries.last_health_report)
             return
-        for row in await self.store.read_async(queries.health_reports_since, self._told):
+        for row in await self.store.read_async(queries.health_reports_since, self._announced):
             report = OptimizationHealthReport.from_dict(row["report"])
             earlier = await self.store.read_async(queries.health_report_before, report.optimization_id, row["id"])
             before = OptimizationHealthReport.from_dict(earlier["report"]) if earlier else None
-            self._told = row["id"]
+            self._announced = row["id"]
             await self.emit("report", report)
             if _SEVERITY[report.overall_status] > (_SEVERITY[before.overall_status] if before else 0):
                 await self.emit("degraded", report, before)

@@ -2,9 +2,9 @@
 code.
 
 Contract. It runs as its trials ran: in a child process that is cut off in time with all that it started, async
-objectives in the event loop. An import path is followed as far as whoever asks allows it. Once for each best and each
-code: what came of it is kept in the record (`o9.store.optimizations.provenance.Repetition`) and read from there by
-every later check. What cannot be evaluated here is kept with the reason, and tried again the next time.
+objectives in the event loop. An import path is followed as far as the caller allows. It is done once for each best and
+each code: the outcome is kept in the record (`o9.store.optimizations.provenance.Repetition`), from where every later
+check reads it. What cannot be evaluated here is kept with the reason, and tried again the next time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from o9.health.checks.check import Check, unknown
 from o9.health.checks.repeatability import LEAST_RETURNS, LOOK_AHEAD, REPEATABLE, cuts_of, look_ahead, repeatable, same
 from o9.health.facts import read_best
 from o9.model.errors import OptimizationError
+from o9.model.loops import cancelled
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
 from o9.model.states import ENDED, TrialState
@@ -34,7 +35,7 @@ from o9.strategies.registry import Objective
 
 _OPT_IN = (
     "declare @objective(…, truncatable=True), and let the function take `periods`: with it, compute as if the data "
-    "ended with so many returns, and give exactly those"
+    "ended with that many returns, and give exactly those"
 )
 
 
@@ -49,8 +50,8 @@ async def evaluate_again(
     """Evaluate the best of one that has ended once more, unless that was done; takes `seconds` at most.
 
     Nothing is done, and nothing kept, for one that runs, that has no best, or whose best took longer than
-    `most_seconds_each` in its trial. `allowed_imports` None: whoever asks runs code on the spot
-    anyway, and any import path is followed unless O9_ALLOWED_IMPORTS is set.
+    `most_seconds_each` in its trial. `allowed_imports` None: the caller runs code here anyway, and any import path is
+    followed unless O9_ALLOWED_IMPORTS is set.
     """
     if state.status not in ENDED:
         return
@@ -83,7 +84,7 @@ async def evaluate_again(
 
 @dataclass
 class _Found:
-    """What has come so far: of evaluating on all data, and on data that end after so many returns."""
+    """The outcomes so far: on all data, and on data that end after a number of returns."""
 
     whole: list[Outcome] = field(default_factory=list)
     truncated: list[tuple[int, Outcome]] = field(default_factory=list)
@@ -126,7 +127,7 @@ async def _evaluate(
 
 
 async def _in_time(work: Coroutine[Any, Any, None], coming: _Found, seconds: float) -> _Found:
-    """What came while it ran, for so long at most; an async objective that swallows its cancellation is left behind."""
+    """What came within `seconds`; an async objective that swallows its cancellation is left behind."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -134,9 +135,7 @@ async def _in_time(work: Coroutine[Any, Any, None], coming: _Found, seconds: flo
             task.result()
         return _Found([*coming.whole], [*coming.truncated], coming.cuts)
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+        await cancelled(task, seconds=CUT_OFF_SECONDS)
 
 
 def _why_not_cut(whole: list[Outcome]) -> str:
@@ -165,5 +164,5 @@ def _unknown(why: str) -> list[Check]:
 
 
 async def _keep(store: Store, state: OptimizationState, best: Trial, code: str, checks: list[Check]) -> None:
-    told = to_json([check.to_dict() for check in checks])
-    await store.write_async(RecordRepetition(state.optimization_id, best.number, code, told))
+    kept = to_json([check.to_dict() for check in checks])
+    await store.write_async(RecordRepetition(state.optimization_id, best.number, code, kept))

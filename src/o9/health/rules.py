@@ -11,14 +11,13 @@ import asyncio
 import inspect
 import json
 import logging
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from o9.health.checks.check import PARTS
 from o9.model.errors import OptimizationValidationError
+from o9.model.loops import in_daemon_thread
 from o9.model.optimization import OptimizationHealthReport
 
 logger = logging.getLogger(__name__)
@@ -47,9 +46,9 @@ async def apply_rule(
         logger.warning("the health rule %s failed", name, exc_info=error)
         return _failed(report, name, f"it raised {type(error).__name__}: {error}"[:500])
     try:
-        return _taken(mine, report)
+        return _checked(mine, report)
     except (TypeError, ValueError, RecursionError) as error:
-        return _failed(report, name, f"it left a report that is none: {error}"[:500])
+        return _failed(report, name, f"it left an invalid report: {error}"[:500])
 
 
 def name_of(rule: Rule) -> str:
@@ -62,7 +61,7 @@ async def _call(rule: Rule, optimization_id: str, report: OptimizationHealthRepo
         if inspect.iscoroutinefunction(rule):
             await rule(optimization_id, report)
             return None
-        answer = await _in_thread(lambda: rule(optimization_id, report))
+        answer = await asyncio.wrap_future(in_daemon_thread(lambda: rule(optimization_id, report), "o9-health-rule"))
         if inspect.isawaitable(answer):
             await answer
     except asyncio.CancelledError:
@@ -72,37 +71,12 @@ async def _call(rule: Rule, optimization_id: str, report: OptimizationHealthRepo
     return None
 
 
-async def _in_thread(function: Callable[[], Any]) -> Any:
-    """In a daemon thread: one that hangs must keep neither a pool nor the process."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def settle(answer: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_result((answer, error))
-
-    def run() -> None:
-        answer, error = None, None
-        try:
-            answer = function()
-        except BaseException as raised:  # noqa: BLE001 - handed to the caller
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(settle, answer, error)
-
-    threading.Thread(target=run, name="o9-health-rule", daemon=True).start()
-    answer, error = await future
-    if error is not None:
-        raise error
-    return answer
-
-
-def _taken(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> OptimizationHealthReport:
+def _checked(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> OptimizationHealthReport:
     """The rule's report, checked: still of the same optimization, scores 0 to 1 or None, and fit for JSON."""
     mine.optimization_id, mine.timestamp = before.optimization_id, before.timestamp
-    told = mine.to_dict()
+    fields = mine.to_dict()
     for part in PARTS:
-        score = told[f"{part}_score"]
+        score = fields[f"{part}_score"]
         if score is not None and (
             isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1
         ):
@@ -110,19 +84,19 @@ def _taken(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> 
                 f"{part}_score", f"{score!r:.80} is neither a number from 0 to 1 nor None"
             )
     for name in ("issues", "recommendations"):
-        if not isinstance(told[name], list):
-            raise OptimizationValidationError(name, "it is no list")
-        if strange := [one for one in told[name] if not isinstance(one, str)]:
-            raise OptimizationValidationError(name, f"{strange[0]!r:.80} in it is no text")
-    if not isinstance(told["suspend"], str):
-        raise OptimizationValidationError("suspend", f"{told['suspend']!r:.80} is no text that says why")
-    json.dumps(told, allow_nan=False)
-    return OptimizationHealthReport.from_dict(told)
+        if not isinstance(fields[name], list):
+            raise OptimizationValidationError(name, "it is not a list")
+        if strange := [one for one in fields[name] if not isinstance(one, str)]:
+            raise OptimizationValidationError(name, f"{strange[0]!r:.80} in it is not text")
+    if not isinstance(fields["suspend"], str):
+        raise OptimizationValidationError("suspend", f"{fields['suspend']!r:.80} is not text that says why")
+    json.dumps(fields, allow_nan=False)
+    return OptimizationHealthReport.from_dict(fields)
 
 
 def _failed(report: OptimizationHealthReport, name: str, why: str) -> OptimizationHealthReport:
     return replace(
         report,
-        issues=[*report.issues, f"rule {name}: {why}; what it did to this report is left out"],
-        recommendations=[*report.recommendations, f"rule {name}: mend it, or leave it out"],
+        issues=[*report.issues, f"rule {name}: {why}; its changes to this report are undone"],
+        recommendations=[*report.recommendations, f"rule {name}: fix it, or do not register it"],
     )

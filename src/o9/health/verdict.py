@@ -69,7 +69,7 @@ class Evidence:
     over_benchmark: everything is measured over a baseline's returns; else over zero, where the market's own rise counts
         as an edge. beta: how much of the baseline the chosen trial holds, which is taken off.
     over_cash: the baseline has no risk, so that the market's own rise counts as an edge there, too.
-    periods_per_year: to tell annual figures; None tells them per period.
+    periods_per_year: for annual figures; None leaves them per period.
     sharpes: the kept ones' Sharpe ratios per period, over the benchmark where there is one.
     claim: the chosen trial's true annual Sharpe ratio were its edge to live on, from the sample alone.
     variance_ratio: of the trials' mean first autocorrelation (`o9.health.statistics.forecast`).
@@ -292,7 +292,7 @@ def figures_of(found: Findings) -> dict[str, Any]:
     best, split = known(evidence.best), known(evidence.overfitting)
     year = evidence.periods_per_year
     backtest = minimum_backtest_length(_tries(evidence), best.annual_sharpe(year)) if best and year else None
-    told = {
+    figures = {
         "counted": evidence.counted, "kept": evidence.kept, "effective": known(evidence.effective),
         "adaptive": found.searched, "over_baseline": evidence.over_benchmark, "beta": evidence.beta,
         "market_neutral": evidence.market_neutral, "periods_per_year": year,
@@ -320,7 +320,7 @@ def figures_of(found: Findings) -> dict[str, Any]:
         "sharpe": evidence.best, "p_value": evidence.p_value, "hold_out_sharpe": evidence.out_of_sample,
         "deflated": evidence.deflated, "pbo": evidence.overfitting, "forecast": evidence.claim,
     }  # fmt: skip
-    return told | {"unknown": {name: each.reason for name, each in why.items() if isinstance(each, Unknown)}}
+    return figures | {"unknown": {name: each.reason for name, each in why.items() if isinstance(each, Unknown)}}
 
 
 def known(figure: T | Unknown) -> T | None:

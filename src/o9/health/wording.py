@@ -116,27 +116,27 @@ def _family(figures: Figures) -> str:
     p = figures["p_value"]
     if p is None:
         return ""
-    told = f"Without any edge, the best of such a family looks as good with probability {p:.3f}"
+    text = f"Without any edge, the best of such a family looks as good with probability {p:.3f}"
     missing = figures["counted"] - figures["kept"]
     if missing > 0:
         them = "the one trial" if missing == 1 else f"the {missing:,} trials"
         counts = "counts as an independent trial" if missing == 1 else "count as independent trials"
-        told += f"; {them} without comparable returns {counts} without edge"
-        told += f" ({figures['p_value_of_kept']:.3f} without them)"
-    return f"{told}."
+        text += f"; {them} without comparable returns {counts} without edge"
+        text += f" ({figures['p_value_of_kept']:.3f} without them)"
+    return f"{text}."
 
 
 def _hold_out(figures: Figures) -> str:
     if figures["hold_out_sharpe"] is None:
         return ""
-    told = f"Held out: {sharpe(figures, 'hold_out_sharpe')} over {_length(figures)}"
+    text = f"Held out: {sharpe(figures, 'hold_out_sharpe')} over {_length(figures)}"
     if figures["hold_out_above_zero"] is not None:
-        told += f", above zero with probability {figures['hold_out_above_zero']:.3f}"
+        text += f", above zero with probability {figures['hold_out_above_zero']:.3f}"
     if figures["looks"] > 1 or figures["hold_out_seen"]:
-        told += f" (needed: {figures['hold_out_level']:.5g}, because this is look {figures['looks']} at held-out data"
-        told += f", and up to {figures['hold_out_seen']:,} trials have seen them" if figures["hold_out_seen"] else ""
-        told += ")"
-    return f"{told}."
+        text += f" (needed: {figures['hold_out_level']:.5g}, because this is look {figures['looks']} at held-out data"
+        text += f", and up to {figures['hold_out_seen']:,} trials have seen them" if figures["hold_out_seen"] else ""
+        text += ")"
+    return f"{text}."
 
 
 def _seen(_: Figures) -> str:
@@ -153,9 +153,9 @@ def _below(figures: Figures) -> str:
 
 
 def _uncertain(figures: Figures) -> str:
-    told, needed = _hold_out(figures), figures["track_record_needed"]
+    text, needed = _hold_out(figures), figures["track_record_needed"]
     is_first = figures["looks"] == 1 and not figures["hold_out_seen"]
-    return f"{told} Needed: {figures['hold_out_level']:.3f}." if is_first and needed else told
+    return f"{text} Needed: {figures['hold_out_level']:.3f}." if is_first and needed else text
 
 
 def _placebo(figures: Figures) -> str:

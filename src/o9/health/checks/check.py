@@ -54,7 +54,7 @@ class Check:
 def unknown(name: str, why: str | Unknown, remedy: str = "", *, essential: bool = False, **evidence: Any) -> Check:
     """A check that cannot be made."""
     reason = why if isinstance(why, Unknown) else Unknown(why)
-    return Check(name, reason, str(reason), remedy, essential, evidence)
+    return Check(name, reason, reason.reason, remedy, essential, evidence)
 
 
 def part_score(checks: Iterable[Check], part: str) -> float | Unknown:
@@ -78,17 +78,17 @@ def part_status(score: float | Unknown, threshold: float) -> HealthStatus:
 def overall_status(scores: Iterable[float | Unknown]) -> HealthStatus:
     """Of the weakest known score: healthy from 0.9, warning from 0.7, else critical.
 
-    What is good so far as it is known, but not known in all parts, is unknown.
+    Unknown where all known scores are good, but not all are known.
     """
-    told = list(scores)
-    known = [score for score in told if not isinstance(score, Unknown)]
+    scores = list(scores)
+    known = [score for score in scores if not isinstance(score, Unknown)]
     if not known:
         return HealthStatus.UNKNOWN
     if min(known) < WARNING_FROM:
         return HealthStatus.CRITICAL
     if min(known) < HEALTHY_FROM:
         return HealthStatus.WARNING
-    return HealthStatus.HEALTHY if len(known) == len(told) else HealthStatus.UNKNOWN
+    return HealthStatus.HEALTHY if len(known) == len(scores) else HealthStatus.UNKNOWN
 
 
 def report_of(

@@ -9,7 +9,7 @@ from o9.store.queue.claims import MIRRORED
 
 SHOWN = 5
 PREFECT_ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
-_TELL = "keep a copy (`o9 db backup`), run `o9 db check`, and tell O9's makers: this must not happen"
+_BUG = "keep a copy (`o9 db backup`), run `o9 db check`, and report a bug of O9: this must not happen"
 
 
 def completeness(facts: Facts) -> list[Check]:
@@ -28,7 +28,7 @@ def steps(facts: Facts) -> Check:
     missing = [step for step in range(done) if step not in facts.steps]
     if missing:
         words = f"{len(missing)} of {done} steps have neither trials nor figures: {_some(missing)}"
-        return Check(name, 1 - len(missing) / done, words, _TELL, evidence={"missing": missing[:SHOWN], "steps": done})
+        return Check(name, 1 - len(missing) / done, words, _BUG, evidence={"missing": missing[:SHOWN], "steps": done})
     return Check(name, 1.0, f"all {done} steps are there", evidence={"steps": done})
 
 
@@ -42,7 +42,7 @@ def trial_numbers(facts: Facts) -> Check:
     beyond = "" if facts.all_trials else f" (the first {MOST_TRIALS:,} were looked at)"
     if missing:
         words = f"{len(missing)} of {last + 1} trials are not in the ledger: {_some(missing)}{beyond}"
-        return Check(name, _share(missing, last + 1), words, _TELL, evidence={"missing": missing[:SHOWN]})
+        return Check(name, 1 - len(missing) / (last + 1), words, _BUG, evidence={"missing": missing[:SHOWN]})
     return Check(name, 1.0, f"trials 0 to {last} are all there{beyond}", evidence={"trials": len(numbers)})
 
 
@@ -50,7 +50,7 @@ def transitions(facts: Facts) -> Check:
     """Each begins where the last one ended, is allowed, and the last one ended where it is now."""
     name, rows = "completeness.transitions", facts.transitions
     if not rows:
-        return Check(name, 0.0, "no transition is recorded", _TELL, True)
+        return Check(name, 0.0, "no transition is recorded", _BUG, True)
     befores = [row["from_status"] for row in rows]
     afters = [row["to_status"] for row in rows]
     broken = [
@@ -62,7 +62,7 @@ def transitions(facts: Facts) -> Check:
         broken.append(f"the last leads to {afters[-1]}, and it is {facts.state.status.value}")
     if broken:
         words = f"the history has a break: {'; '.join(broken[:SHOWN])}"
-        return Check(name, 0.0, words, _TELL, True, {"broken": broken[:SHOWN]})
+        return Check(name, 0.0, words, _BUG, True, {"broken": broken[:SHOWN]})
     return Check(name, 1.0, f"{len(rows)} transitions, each from where the last one ended", "", True)
 
 
@@ -73,7 +73,7 @@ def results(facts: Facts) -> Check:
     hollow = [trial.number for trial in completed if trial.value is None]
     if hollow:
         words = f"{len(hollow)} completed trials have no value: {_some(hollow)}"
-        return Check(name, 1 - len(hollow) / len(completed), words, _TELL)
+        return Check(name, 1 - len(hollow) / len(completed), words, _BUG)
     if facts.state.status is not OptimizationStatus.COMPLETED:
         return Check(name, 1.0, f"all {len(completed)} completed trials have their values")
     if facts.state.metadata.get("strategy") == MIRRORED:
@@ -84,7 +84,7 @@ def results(facts: Facts) -> Check:
         return Check(name, 0.0, words, "let the strategy report what it found", evidence={"missing": missing})
     if facts.best is not None and facts.all_trials and facts.best.value != facts.state.current_performance:
         words = f"the best trial has {facts.best.value}, the state says {facts.state.current_performance}"
-        return Check(name, 0.0, words, _TELL)
+        return Check(name, 0.0, words, _BUG)
     return Check(name, 1.0, "results and parameters are there")
 
 
@@ -98,19 +98,15 @@ def prefect_state(facts: Facts) -> list[Check]:
         return [unknown(name, "no flow run of Prefect's is recorded")]
     ends = [row for row in facts.prefect_states if row["run_id"] == run["run_id"] and row["state_type"] in PREFECT_ENDS]
     if ends:
-        told = f"Prefect said {ends[-1]['state_name']} of the flow run {run['run_id']}"
-        return [Check(name, 1.0, told, evidence={"run_id": run["run_id"], "state": ends[-1]["state_name"]})]
+        words = f"the flow run {run['run_id']} ended as {ends[-1]['state_name']} in Prefect"
+        return [Check(name, 1.0, words, evidence={"run_id": run["run_id"], "state": ends[-1]["state_name"]})]
     if run["is_open"]:
-        return [unknown(name, "Prefect has not told yet how its flow run ended", "run the flow `reconcile_states`")]
-    return [Check(name, 0.0, f"the last state of the flow run {run['run_id']} was never recorded", _TELL)]
+        return [unknown(name, "how its flow run ended is not recorded yet", "run the flow `reconcile_states`")]
+    return [Check(name, 0.0, f"the last state of the flow run {run['run_id']} was never recorded", _BUG)]
 
 
 def _allowed(before: str | None, after: str) -> bool:
     return before is None or OptimizationStatus(after) in TRANSITIONS[OptimizationStatus(before)]
-
-
-def _share(missing: list[int], of: int) -> float:
-    return 1 - len(missing) / of
 
 
 def _some(numbers: list[int]) -> str:

@@ -39,17 +39,17 @@ def code(facts: Facts) -> Check:
             else f"{facts.ran[-1].objective} has no code to be read"
         )
         return unknown(CODE, why)
-    told = {"attempts": [{"attempt": ran.attempt, "of": ran.objective, "code": ran.code} for ran in known]}
+    evidence = {"attempts": [{"attempt": ran.attempt, "of": ran.objective, "code": ran.code} for ran in known]}
     changes = [(before, after) for before, after in pairwise(known) if before.code != after.code]
     name = known[-1].objective
     if changes:
         between = ", ".join(f"{_attempt(before.attempt)} and {after.attempt}" for before, after in changes)
         words = f"the file of {name} changed between {between}{_trials_before(facts, changes[-1][1].attempt)}"
         remedy = f"see what was changed in between; if it is more than a comment, {_SUBMIT_AGAIN}"
-        return Check(CODE, OTHER_CODE, words, remedy, evidence=told)
+        return Check(CODE, OTHER_CODE, words, remedy, evidence=evidence)
     if len(known) == 1:
-        return Check(CODE, 1.0, f"there was one attempt, with {name} as {known[0].code[:12]}", evidence=told)
-    return Check(CODE, 1.0, f"{name} was {known[0].code[:12]} in all {len(known)} attempts", evidence=told)
+        return Check(CODE, 1.0, f"there was one attempt, with {name} as {known[0].code[:12]}", evidence=evidence)
+    return Check(CODE, 1.0, f"{name} was {known[0].code[:12]} in all {len(known)} attempts", evidence=evidence)
 
 
 def data(facts: Facts) -> Check:
@@ -57,24 +57,24 @@ def data(facts: Facts) -> Check:
     completed = [trial for trial in facts.trials if trial.state is TrialState.COMPLETED]
     families = list(dict.fromkeys(trial.family for trial in completed if trial.family))
     declared = [ran for ran in facts.ran if ran.data]
-    told: dict[str, Any] = {
+    evidence: dict[str, Any] = {
         "attempts": [{"attempt": ran.attempt, "data": ran.data} for ran in declared], "families": families[:5],
     }  # fmt: skip
     if len(families) > 1:
         first = next(trial for trial in completed if trial.family == families[1])
         words = f"its data changed: trial {first.number} ({_attempt(first.attempt)}) is of {families[1]}, those before "
         words += f"it are of {families[0]}"
-        return Check(DATA, OTHER_DATA, words, _SUBMIT_AGAIN, evidence=told)
+        return Check(DATA, OTHER_DATA, words, _SUBMIT_AGAIN, evidence=evidence)
     for before, after in pairwise(declared):
         if before.data != after.data:
             words = f"its data changed between {_attempt(before.attempt)} and {after.attempt}"
             words += _trials_before(facts, after.attempt)
-            return Check(DATA, OTHER_DATA, words, _SUBMIT_AGAIN, evidence=told)
+            return Check(DATA, OTHER_DATA, words, _SUBMIT_AGAIN, evidence=evidence)
     if not declared and not any("@" in family for family in families):
         remedy = "give @objective(…, data=…), or let it answer Evaluation(…, data_fingerprint=…)"
         return unknown(DATA, "its data have no fingerprint", remedy)
     named = declared[-1].data if declared else families[0].partition("@")[2]
-    return Check(DATA, 1.0, f"all its trials are of {named}", evidence=told)
+    return Check(DATA, 1.0, f"all its trials are of {named}", evidence=evidence)
 
 
 def imports(facts: Facts) -> list[Check]:

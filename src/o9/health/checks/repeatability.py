@@ -51,13 +51,12 @@ class Leak:
 
     @property
     def ahead(self) -> int:
-        """At least so many periods before it could know does it know."""
+        """How many periods too early it knows, at least."""
         return self.periods - self.place
 
 
 def cuts_of(periods: int) -> list[int]:
-    """After how many returns the data are to end, ascending: spread so that no rhythm of rebalances is hit again and
-    again, and the same each time."""
+    """After how many returns the data are to end, ascending; always the same, and in no rhythm that rebalances have."""
     places = [EARLIEST_CUT + (1 - EARLIEST_CUT) * (number * _GOLDEN % 1) for number in range(1, CUTS + 1)]
     return sorted({min(max(1, int(place * periods)), periods - 1) for place in places})
 
@@ -110,8 +109,8 @@ def repeatable(best: Trial, outcomes: Sequence[Outcome], changed: str) -> Check:
 def look_ahead(whole: Outcome, truncated: Sequence[tuple[int, Outcome]], asked: int) -> Check:
     """Does it say the same of the past when it does not know what comes after?
 
-    whole: on all data. truncated: on data that end after so many returns, each with what came of it; `asked` is how
-    many there were to be.
+    whole: on all data. truncated: the number of returns after which the data end, and the outcome. asked: how many
+    truncated runs there were to be.
     """
     assert whole.returns is not None
     leaks: list[Leak] = []
@@ -132,7 +131,7 @@ def look_ahead(whole: Outcome, truncated: Sequence[tuple[int, Outcome]], asked: 
         return _leak(whole, leaks, compared)
     if not compared:
         why = wrong[0] if wrong else "none of the truncated runs ended in time"
-        return unknown(LOOK_AHEAD, why, "with `periods`, compute as if the data ended there, and give so many returns")
+        return unknown(LOOK_AHEAD, why, "with `periods`, compute as if the data ended there, and give no more")
     words = f"what it says of the past is the same whether the data end then or later, at {compared} of {asked} days"
     if wrong:
         words += f" ({wrong[0]})"
@@ -152,10 +151,10 @@ def kept(facts: Facts) -> list[Check]:
     return [from_dict(one) for one in json.loads(found.checks)]
 
 
-def from_dict(told: dict[str, object]) -> Check:
+def from_dict(kept: dict[str, object]) -> Check:
     """The inverse of `Check.to_dict`."""
-    fields = {name: told[name] for name in ("name", "words", "remedy", "essential", "evidence")}
-    score = told["score"] if told["unknown"] is None else Unknown(str(told["unknown"]))
+    fields = {name: kept[name] for name in ("name", "words", "remedy", "essential", "evidence")}
+    score = kept["score"] if kept["unknown"] is None else Unknown(str(kept["unknown"]))
     return Check(score=score, **fields)  # type: ignore[arg-type]
 
 

@@ -30,13 +30,13 @@ def speed(facts: Facts) -> Check:
         why = f"the seconds of {len(times)} steps are recorded, at least {2 * SLOWER_STEPS} are needed to compare"
         return unknown(SPEED, why)
     before, now = median(times[:-SLOWER_STEPS]), median(times[-SLOWER_STEPS:])
-    told = {"seconds_before": before, "seconds_now": now, "steps": len(times)}
+    evidence = {"seconds_before": before, "seconds_now": now, "steps": len(times)}
     words = f"a trial takes {now:.3g} s in its last {SLOWER_STEPS} steps, and took {before:.3g} s in those before"
     found = slowdown(times)
     if found is None:
-        return Check(SPEED, 1.0, words, evidence=told)
+        return Check(SPEED, 1.0, words, evidence=evidence)
     remedy = "see whether the machine was busy, the data grow, or the sampler's model does (gp, tpe)"
-    return Check(SPEED, WORSE, f"{words}: {found.now / found.before:.1f} times as long", remedy, evidence=told)
+    return Check(SPEED, WORSE, f"{words}: {found.now / found.before:.1f} times as long", remedy, evidence=evidence)
 
 
 def memory(facts: Facts) -> Check:
@@ -49,16 +49,21 @@ def memory(facts: Facts) -> Check:
         why += "once a second, and what is async runs in a process that others share"
         return unknown(MEMORY_USE, why)
     cpu = [figures[CPU] for figures in _newest(facts) if CPU in figures]
-    told = {"first_mib": readings[0], "last_mib": readings[-1], "most_mib": max(readings), "readings": len(readings)}
+    evidence = {
+        "first_mib": readings[0],
+        "last_mib": readings[-1],
+        "most_mib": max(readings),
+        "readings": len(readings),
+    }
     words = f"the memory of its processes went from {readings[0]:.0f} to {readings[-1]:.0f} MiB"
     words += f", at most {max(readings):.0f}"
     if cpu:
-        told |= {"cpu_percent": median(cpu)}
+        evidence |= {"cpu_percent": median(cpu)}
         words += f"; they used {median(cpu):.0f} % of a core"
     if growth(readings) is None:
-        return Check(MEMORY_USE, 1.0, words, evidence=told)
+        return Check(MEMORY_USE, 1.0, words, evidence=evidence)
     remedy = "look for what the objective keeps from trial to trial (caches, lists, open files)"
-    return Check(MEMORY_USE, WORSE, f"{words}: it grows, and goes on", remedy, evidence=told)
+    return Check(MEMORY_USE, WORSE, f"{words}: it grows, and goes on", remedy, evidence=evidence)
 
 
 def _newest(facts: Facts) -> list[dict[str, float]]:

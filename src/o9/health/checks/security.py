@@ -65,7 +65,7 @@ def within_space(facts: Facts) -> list[Check]:
 def risk_limits(facts: Facts) -> list[Check]:
     """`metadata["risk_limits"]` {"drawdown": 0.2} against the best trial's metric of that name, or `max_` before it.
 
-    Sizes are compared: a drawdown told as -0.25 is 0.25. A limit that the trial says nothing of makes the part unknown.
+    Sizes are compared: a drawdown of -0.25 is 0.25. A limit without such a metric makes the part unknown.
     Left out where no limits are given.
     """
     limits = facts.state.metadata.get("risk_limits")

@@ -2,8 +2,8 @@
 
 Contract. `validity.verdict` is what `o9.health.verdict.judge` says, whole in its evidence, and the part is unknown
 without it. Its score follows from the grade: VOID and LOST are critical, UNPROVEN and PLAUSIBLE are warnings, CONFIRMED
-is healthy; where there was nothing to judge it is unknown. What stands beside it (what lies around the best in its
-search space, what came of evaluating it once more) can only take away.
+is healthy; where there was nothing to judge it is unknown. The other checks (the best's neighbours in its search space,
+evaluating it once more) can only lower the score.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def verdict_on(facts: Facts, evidence: Evidence | Unknown | None = None) -> Verd
 
 def verdict_check(verdict: Verdict) -> Check:
     """The verdict as a check: what every surface reads back with `o9.health.grades.verdict_of`."""
-    words = f"{verdict.grade.value.upper()}: {verdict.headline} {verdict.words}".rstrip()
-    told = {"verdict": verdict.to_dict()}
+    finding = f"{verdict.headline} {verdict.words}".rstrip()
+    evidence = {"verdict": verdict.to_dict()}
     if verdict.score is None:
-        return unknown(VERDICT, f"{verdict.headline} {verdict.words}".rstrip(), verdict.remedy, essential=True, **told)
-    return Check(VERDICT, verdict.score, words, verdict.remedy, True, told)
+        return unknown(VERDICT, finding, verdict.remedy, essential=True, **evidence)
+    words = f"{verdict.grade.value.upper()}: {finding}"
+    return Check(VERDICT, verdict.score, words, verdict.remedy, True, evidence)
 
 
 def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown:
