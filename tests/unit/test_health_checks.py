@@ -365,7 +365,7 @@ def test_memory_that_grows_on_is_a_warning() -> None:
     grown = memory([100.0 + 10 * n for n in range(20)], cpu_percent=[90.0, 110.0])
     assert (grown.score, grown.evidence["last_mib"]) == (0.6, 290.0)
     assert grown.words == (
-        "the memory of its processes went from 100 to 290 MiB, at most 290; they used 100 % of a core: it grows, and "
+        "the memory of its processes went from 100 to 290 MiB, at most 290; they used 100% of a core: it grows, and "
         "goes on"
     )
     assert memory([100.0, 200.0, *[210.0] * 20]).score == 1.0  # it has levelled off

@@ -19,7 +19,7 @@ from o9.health.unknown import Unknown
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.report.charts import search as search_plots
-from o9.report.charts.downsample import change_points, evenly, extremes_kept, significant
+from o9.report.charts.downsample import evenly, extremes_kept, significant
 from o9.report.charts.equity import MOST_POINTS, equity
 from o9.report.charts.figure import Plot, label
 from o9.report.charts.life import by_status, timeline, trend
@@ -83,7 +83,6 @@ def test_numbers_are_rounded_to_what_a_plot_can_show() -> None:
         -6.66667e-10,
         0,
     ]
-    assert change_points([1, 1, 2, 2, 1]) == [0, 2, 4]
 
 
 # History, importance, slices

@@ -33,7 +33,7 @@ def test_each_grade_has_a_word_and_a_mark_of_its_own() -> None:
 
 def test_the_forecast_gives_what_is_expected_claimed_and_held_out() -> None:
     made = verdict()
-    said = "forecast Sharpe ratio 0.41 a year (80 %: \u22120.10 to 0.92); claimed 1.32; held out 0.50"
+    said = "forecast Sharpe ratio 0.41 a year (80%: \u22120.10 to 0.92); claimed 1.32; held out 0.50"
     assert forecast_sentence(made) == said
     alone = forecast_sentence(replace(made, forecast=replace(FORECAST, held_out=None, annual=False)))
     assert alone == said.replace("a year", "a period").replace("held out 0.50", "nothing held out")

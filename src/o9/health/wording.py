@@ -68,16 +68,16 @@ MEASURED = {
     "plausible without an edge": "2 to 5",
 }
 _CONFIRMED = (
-    f"Measured: {MEASURED['confirmed without an edge']} % of families without an edge are CONFIRMED "
-    f"({MEASURED['confirmed without an edge, adaptive']} % after an adaptive search), and "
-    f"{MEASURED['confirmed dead']} % of edges that died after the sample. Of lasting edges of 1.0 / 1.5 / 2.0 a year, "
-    f"{MEASURED['confirmed 1.0 / 1.5 / 2.0 with five years']} % are found with five years held out."
+    f"Measured: {MEASURED['confirmed without an edge']}% of families without an edge are CONFIRMED "
+    f"({MEASURED['confirmed without an edge, adaptive']}% after an adaptive search), and "
+    f"{MEASURED['confirmed dead']}% of edges that died after the sample. Of lasting edges of 1.0 / 1.5 / 2.0 a year, "
+    f"{MEASURED['confirmed 1.0 / 1.5 / 2.0 with five years']}% are found with five years held out."
 )
 ERRORS = {
     Reason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
     Reason.HOLD_OUT_AND_PLACEBO: _CONFIRMED,
-    Reason.FAMILY: f"Measured: of families without an edge, {MEASURED['plausible without an edge']} % pass this test.",
-    Reason.PLACEBO: "By construction at most 5 % of searches without an edge pass this test.",
+    Reason.FAMILY: f"Measured: of families without an edge, {MEASURED['plausible without an edge']}% pass this test.",
+    Reason.PLACEBO: "By construction at most 5% of searches without an edge pass this test.",
 }
 
 
@@ -118,11 +118,12 @@ def _family(figures: Figures) -> str:
         return ""
     text = f"Without any edge, the best of such a family looks as good with probability {p:.3f}"
     missing = figures["counted"] - figures["kept"]
-    if missing > 0:
-        them = "the one trial" if missing == 1 else f"the {missing:,} trials"
-        counts = "counts as an independent trial" if missing == 1 else "count as independent trials"
-        text += f"; {them} without comparable returns {counts} without edge"
-        text += f" ({figures['p_value_of_kept']:.3f} without them)"
+    if missing == 1:
+        text += "; the one trial without comparable returns counts as an independent trial without edge "
+        text += f"({figures['p_value_of_kept']:.3f} without it)"
+    elif missing:
+        text += f"; the {missing:,} trials without comparable returns count as independent trials without edge "
+        text += f"({figures['p_value_of_kept']:.3f} without them)"
     return f"{text}."
 
 

@@ -107,16 +107,16 @@ def _made_of(found: OneFacts) -> list[tuple[str, str]]:
     """What was asked for, and how it was searched."""
     state = found.state
     strategy = strategy_of(state.metadata)
-    told = [("Strategy", strategy)] if strategy not in ("default", "optuna") else []
+    rows = [("Strategy", strategy)] if strategy not in ("default", "optuna") else []
     for title, key in (("Objective", "objective"), ("Sampler", "sampler"), ("Seed", "seed"), ("Retry of", "retry_of")):
         if state.metadata.get(key) is not None:
-            told.append((title, shortened(str(state.metadata[key]), 120)))
-    told.append(("Direction", found.facts.direction))
+            rows.append((title, shortened(str(state.metadata[key]), 120)))
+    rows.append(("Direction", found.facts.direction))
     if found.facts.family is not None and found.facts.family.name:
-        told.append(("Family", shortened(found.facts.family.name, 120)))
+        rows.append(("Family", shortened(found.facts.family.name, 120)))
     if found.waited_seconds is not None:
-        told.append(("Waited", duration(found.waited_seconds)))
-    return told
+        rows.append(("Waited", duration(found.waited_seconds)))
+    return rows
 
 
 def _history_note(found: OneFacts) -> str:
@@ -165,7 +165,7 @@ def _parameters(found: OneFacts) -> list[tuple[str, Any, str]]:
 def _searched(parameter: Parameter) -> str:
     if isinstance(parameter, CategoricalParameter):
         return f"one of {', '.join(value_text(choice) for choice in parameter.choices)}"
-    told = f"{value_text(parameter.low)} to {value_text(parameter.high)}"
+    text = f"{value_text(parameter.low)} to {value_text(parameter.high)}"
     if parameter.log:
-        return f"{told}, logarithmic"
-    return f"{told}, step {value_text(parameter.step)}" if parameter.step not in (None, 1) else told
+        return f"{text}, logarithmic"
+    return f"{text}, step {value_text(parameter.step)}" if parameter.step not in (None, 1) else text

@@ -24,7 +24,7 @@ class CheckRow:
 
     title: str
     value: str
-    told: str
+    finding: str
     remedy: str
 
 
@@ -61,15 +61,11 @@ def scores(checks: Sequence[Check]) -> list[Score]:
 
 def _check_row(check: Check, threshold: float) -> CheckRow:
     title = check.name.partition(".")[2].replace("_", " ")
-    told = "The verdict above." if check.name == VERDICT else _bare(check.words)
+    finding = "The verdict above." if check.name == VERDICT else sentence(check.words)
     if isinstance(check.score, Unknown):
-        return CheckRow(title, "unknown", told, sentence(check.remedy))
+        return CheckRow(title, "unknown", finding, sentence(check.remedy))
     remedy = sentence(check.remedy) if check.score < threshold else ""
-    return CheckRow(title, f"{check.score:.2f}", told, remedy)
-
-
-def _bare(told: str) -> str:
-    return sentence(told.removeprefix("unknown: "))
+    return CheckRow(title, f"{check.score:.2f}", finding, remedy)
 
 
 METRICS_SHOWN = 12
@@ -84,8 +80,8 @@ def performance_figures(
     baseline, target = baseline_of(state), target_of(state)
     if baseline is not None and value is not None:
         gain = state.performance_improvement
-        told = percent(gain, sign=True) if baseline else f"{'+' if gain > 0 else ''}{number(gain)}"
-        figures.append(Figure("Improvement", told, f"on the baseline, {number(baseline)}"))
+        shown = percent(gain, sign=True) if baseline else f"{'+' if gain > 0 else ''}{number(gain)}"
+        figures.append(Figure("Improvement", shown, f"on the baseline, {number(baseline)}"))
     elif baseline is None:
         figures.append(Figure("Improvement", "unknown", "no baseline_performance is given"))
     if target is not None:
@@ -97,8 +93,9 @@ def performance_figures(
     steps = f"{state.completed_steps:,}" + (f" of {state.total_steps:,}" if state.total_steps else "")
     still = "" if state.status in ENDED else ", so far"
     figures.append(Figure("Worked", duration(state.execution_time or None), f"{steps} steps{still}"))
-    own = [Figure(shortened(name, 40), number(metrics[name]), "of the best trial") for name in metrics]
-    return figures + own[:METRICS_SHOWN]
+    for name in list(metrics)[:METRICS_SHOWN]:
+        figures.append(Figure(shortened(name, 40).replace("_", " "), number(metrics[name]), "of the best trial"))
+    return figures
 
 
 def _against(state: OptimizationState, value: float | None) -> str:

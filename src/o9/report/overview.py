@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from o9.health.grades import verdict_of
+from o9.health.grades import Grade, verdict_of
 from o9.health.unknown import Unknown
 from o9.model.optimization import OptimizationState
 from o9.report.charts import life as life_plots
 from o9.report.charts.figure import Plot
 from o9.report.facts import AllFacts
 from o9.report.headline import Figure
-from o9.report.verdict_section import Spoken, spoken
 from o9.statistics.trends import FIGURES
 from o9.store.core.unit import Row
 from o9.text.format import NOTHING, duration, moment, number, percent
@@ -54,10 +53,10 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Newest:
-    """One of the newest; `spoken` is None where it was not judged yet."""
+    """One of the newest; `grade` is None where it was not judged yet."""
 
     state: OptimizationState
-    spoken: Spoken | None
+    grade: Grade | None
     judged: str
     best: str
     improvement: str
@@ -133,13 +132,13 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
         ("Median improvement", "performance_improvement", lambda value: percent(value, sign=True)),
         ("Median wait in the queue", "waiting_seconds", duration),
     ]
-    for title, name, told in spreads:
+    for title, name, in_words in spreads:
         spread = summary[name]
         if spread["median"] is None:
             found.append(Figure(title, "unknown", spread["reason"]))
         else:
-            note = f"nine of ten up to {told(spread['p90'])}; of {spread['count']:,}"
-            found.append(Figure(title, f"≈ {told(spread['median'])}", note))
+            note = f"nine of ten up to {in_words(spread['p90'])}; of {spread['count']:,}"
+            found.append(Figure(title, f"≈ {in_words(spread['median'])}", note))
     return found
 
 
@@ -155,10 +154,10 @@ def _group(by: str, name: str, each: Mapping[str, Any]) -> Group:
 
 
 def _ranking(metric: str, rows: Sequence[Mapping[str, Any]]) -> Ranking:
-    title, told = _RANKINGS[metric]
+    title, in_words = _RANKINGS[metric]
     ranks = [f"{row['rank']}{'=' if row['tied'] > 1 else ''}" for row in rows]
     names = [row["name"] or row["optimization_id"] for row in rows]
-    return Ranking(title, list(zip(ranks, names, [told(row["value"]) for row in rows], strict=True)))
+    return Ranking(title, list(zip(ranks, names, [in_words(row["value"]) for row in rows], strict=True)))
 
 
 def _newest(state: OptimizationState, report: Row | None) -> Newest:
@@ -167,7 +166,7 @@ def _newest(state: OptimizationState, report: Row | None) -> Newest:
     verdict = verdict_of(report["checks"]) if report and report["status"] == state.status.value else None
     return Newest(
         state=state,
-        spoken=spoken(verdict.grade) if verdict else None,
+        grade=verdict.grade if verdict else None,
         judged=moment(report["last_at"]) if report else "",
         best=number(state.current_performance) if reached else NOTHING,
         improvement=percent(state.performance_improvement, sign=True) if gained else NOTHING,
@@ -176,12 +175,12 @@ def _newest(state: OptimizationState, report: Row | None) -> Newest:
 
 def _queue(queue: Mapping[str, Any]) -> list[str]:
     """A sentence for each group that is not empty."""
-    told = []
+    lines = []
     for name, meaning in _QUEUE.items():
         group = queue[name]
         if group["count"]:
             longest = duration(group["longest_seconds"])
-            told.append(f"{meaning}: {group['count']:,}, the longest for {longest}.")
+            lines.append(f"{meaning}: {group['count']:,}, the longest for {longest}.")
     if queue["looked_at"] < queue["of"]:
-        told.append(f"Looked at were the {queue['looked_at']:,} of {queue['of']:,} that were created first.")
-    return told
+        lines.append(f"Only the first {queue['looked_at']:,} of {queue['of']:,} by creation were looked at.")
+    return lines

@@ -18,16 +18,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from o9.health.unknown import Unknown
+from o9.health.verdict_words import GRADES
 from o9.report.charts.figure import STATUS_COLOURS, Plot
 from o9.text.escape import plain, shortened
 from o9.text.format import moment, sentence, value_text
 
 GENERATOR = "O9 report"  # what a file that may be written over has in its head
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_CODE = re.compile("`([^`]+)`")
 _NEGATIVE = re.compile(r"-\d[\d,.]*(e[+-]\d+)?%?")
 
 
@@ -82,6 +84,8 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters |= {each.__name__: each for each in (moment, sentence, shortened, value_text)}
+    environment.filters["with_code"] = _with_code
+    environment.globals["GRADES"] = GRADES
     environment.tests["unknown"] = lambda value: isinstance(value, Unknown)
     return environment
 
@@ -91,6 +95,11 @@ def _shown(value: Any) -> Any:
         return value
     # A real minus lines up with digits and cannot be taken for a hyphen.
     return f"\u2212{value[1:]}" if _NEGATIVE.fullmatch(value) else plain(value)
+
+
+def _with_code(text: str) -> Markup:
+    """What stands between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(plain(text)))))
 
 
 def _text(name: str) -> str:

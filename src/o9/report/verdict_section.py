@@ -14,7 +14,7 @@ from typing import Any
 from o9.health.grades import Forecast, Grade, Verdict
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_HOLD_OUT
-from o9.health.verdict_words import GRADES, forecast_sentence, interval, sharpe, unit
+from o9.health.verdict_words import forecast_sentence, interval, sharpe, unit
 from o9.health.wording import placebo_limits
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
@@ -22,20 +22,10 @@ from o9.text.format import percent, sentence
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A grade as it is shown: a `word` that cannot be misread, what it means, a mark; `tone` is its class of style."""
-
-    word: str
-    meaning: str
-    mark: str
-    tone: str
-
-
-@dataclass(frozen=True)
 class Banner:
     """The grade, the reason, the finding itself, the forecast, how often such a grade is wrong, and what to do."""
 
-    spoken: Spoken
+    grade: Grade
     headline: str
     because: str
     forecast: str
@@ -53,14 +43,9 @@ class Ground:
     decides: bool
 
 
-def spoken(grade: Grade) -> Spoken:
-    said = GRADES[grade]
-    return Spoken(said.word, said.meaning, said.mark, grade.value)
-
-
 def banner(verdict: Verdict) -> Banner:
     return Banner(
-        spoken=spoken(verdict.grade),
+        grade=verdict.grade,
         headline=sentence(verdict.headline),
         because=verdict.words,
         forecast=sentence(forecast_sentence(verdict)),
@@ -113,10 +98,10 @@ def forecast_plot(verdict: Verdict) -> Plot | Unknown:
 
 
 def _point(name: str, at: float, colour: str, found: Forecast) -> dict[str, Any]:
-    told = f"{name}: {sharpe(at)}"
+    text = f"{name}: {sharpe(at)}"
     spread: dict[str, Any] = {}
     if name == "forecast":
-        told += f" ({interval(found)})"
+        text += f" ({interval(found)})"
         spread = {
             "error_x": {
                 "type": "data", "symmetric": False, "array": [significant(found.high - at)],
@@ -126,7 +111,7 @@ def _point(name: str, at: float, colour: str, found: Forecast) -> dict[str, Any]
     return {
         "type": "scatter", "mode": "markers+text", "name": name, "x": [significant(at)], "y": [name],
         "text": [sharpe(at)], "textposition": "top center", "cliponaxis": False,
-        "marker": {"color": colour, "size": 12}, "hovertemplate": f"{told}<extra></extra>",
+        "marker": {"color": colour, "size": 12}, "hovertemplate": f"{text}<extra></extra>",
     } | spread  # fmt: skip
 
 
@@ -201,7 +186,7 @@ def _hold_out(found: _Figures) -> Ground:
         reading += f"; truly above zero with probability {found['hold_out_above_zero']:.3f}, of which "
         reading += f"{found['hold_out_level']:.3f} is asked for"
     if (found["looks"] or 1) > 1:
-        reading += f", since this is look {found['looks']} at held-out data of this family"
+        reading += f", since this is look {found['looks']} at held-out data"
     return Ground("Held out", found.sharpe("hold_out_sharpe"), sentence(reading), True)
 
 
@@ -225,7 +210,7 @@ def _beside(found: _Figures) -> Iterator[Ground]:
         reading += percent(found["probability_of_loss"])
         yield Ground("Probability of backtest overfitting", f"{found['pbo']:.2f}", sentence(reading), False)
     if found["track_record_needed"] is not None and found["observations"] is not None:
-        reading = "until such a Sharpe ratio, were it the only one tried, is told from zero with 95%; there are "
+        reading = "until such a Sharpe ratio, were it the only one tried, differs from zero with 95%; there are "
         reading += found.length(found["observations"])
         yield Ground("Track record needed", found.length(found["track_record_needed"]), sentence(reading), False)
     if found["backtest_years_needed"] is not None and found["observations"] is not None:

@@ -56,5 +56,5 @@ def judge(
         hold_out_returns=out_of_sample.tolist(),
         baseline_returns=equal_weight.tolist(),
         baseline_hold_out_returns=equal_weight_later.tolist(),
-        dates=prices.dates[split.in_sample],
+        dates=prices.dates[split.start : split.end],
     )

@@ -59,7 +59,7 @@ def memory(facts: Facts) -> Check:
     words += f", at most {max(readings):.0f}"
     if cpu:
         evidence |= {"cpu_percent": median(cpu)}
-        words += f"; they used {median(cpu):.0f} % of a core"
+        words += f"; they used {median(cpu):.0f}% of a core"
     if growth(readings) is None:
         return Check(MEMORY_USE, 1.0, words, evidence=evidence)
     remedy = "look for what the objective keeps from trial to trial (caches, lists, open files)"

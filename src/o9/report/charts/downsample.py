@@ -1,12 +1,12 @@
 """What is left of many points so that a page stays light: pure functions, the same answer every time.
 
-Contract. Answers are positions in the order given. Whoever thins says in the page how much was left out.
+Contract. Answers are positions in the order given. The caller says in the page how much was left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,8 +44,3 @@ def evenly(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
     return sorted({round(position) for position in np.linspace(0, count - 1, limit).tolist()})
-
-
-def change_points(values: Sequence[float]) -> list[int]:
-    """Where a line of steps changes, the first position among them."""
-    return [i for i, value in enumerate(values) if i == 0 or value != values[i - 1]]

@@ -187,16 +187,16 @@ def _curve(line: _Line, *, summed: bool) -> _Curve | None:
 
 def _in_words(lines: Sequence[_Line], per_year: float | None, *, summed: bool) -> str:
     """`In sample, 10.0 years: the best turned 1 into 6.41 (+10.2% a year), …; the baseline …. In the hold-out …`"""
-    told = [_phase("In sample", [(line.name, line.inside) for line in lines], per_year, summed=summed)]
+    phases = [_phase("In sample", [(line.name, line.inside) for line in lines], per_year, summed=summed)]
     later = [(line.name, line.outside) for line in lines if line.outside is not None]
     if later:
-        told.append(_phase("In the hold-out", later, per_year, summed=summed))
-    return " ".join(told)
+        phases.append(_phase("In the hold-out", later, per_year, summed=summed))
+    return " ".join(phases)
 
 
 def _phase(when: str, of: Sequence[tuple[str, Floats]], per_year: float | None, *, summed: bool) -> str:
-    told = "; ".join(f"the {name} {_became(series, per_year, summed=summed)}" for name, series in of)
-    return f"{when}, {_long(len(of[0][1]), per_year)}: {told}."
+    text = "; ".join(f"the {name} {_became(series, per_year, summed=summed)}" for name, series in of)
+    return f"{when}, {_long(len(of[0][1]), per_year)}: {text}."
 
 
 def _became(series: Floats, per_year: float | None, *, summed: bool) -> str:
@@ -204,14 +204,14 @@ def _became(series: Floats, per_year: float | None, *, summed: bool) -> str:
     assert level is not None  # the whole, of which it is a part, has one
     end, fall = float(level[-1]), _falls(level, summed=summed)
     if summed:
-        told = f"added up to {brief(end)}"
+        text = f"added up to {brief(end)}"
     else:
-        told = f"turned 1 into {ratio(end)}"
+        text = f"turned 1 into {ratio(end)}"
         if per_year and len(series) >= per_year:
-            told += f" ({percent(end ** (per_year / len(series)) - 1, sign=True)} a year)"
+            text += f" ({percent(end ** (per_year / len(series)) - 1, sign=True)} a year)"
     deepest = brief(-float(fall.min())) if summed else percent(-float(fall.min()))
     below = _long(_longest_below(fall), per_year)
-    return f"{told}, its deepest fall was {deepest}, its longest time below a high {below}"
+    return f"{text}, its deepest fall was {deepest}, its longest time below a high {below}"
 
 
 def _longest_below(fall: Floats) -> int:
@@ -224,9 +224,9 @@ def _long(periods: int, per_year: float | None) -> str:
 
 
 def _how(*, summed: bool, logarithmic: bool, over: str) -> list[str]:
-    told = "added up, since one of them leaves nothing to compound" if summed else "compounded"
+    text = "added up, since one of them leaves nothing to compound" if summed else "compounded"
     where = "" if over == "dates" else f"; drawn over {over} from the start, since the record holds no dates"
-    notes = [f"the returns are {told}{where}"]
+    notes = [f"the returns are {text}{where}"]
     return [*notes, "the scale is logarithmic: equal steps are equal gains"] if logarithmic else notes
 
 
@@ -256,8 +256,8 @@ def _boundary(at: float | str | None) -> dict[str, Any]:
     if at is None:
         return {}
     x, line = at if isinstance(at, str) else significant(at), {"color": GREY, "width": 1, "dash": "dot"}
-    told = {"text": "hold-out", "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 11}}
+    note = {"text": "hold-out", "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 11}}
     return {
         "shapes": [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}],
-        "annotations": [{"x": x, "y": 0.34, "yref": "paper", **told}],
+        "annotations": [{"x": x, "y": 0.34, "yref": "paper", **note}],
     }

@@ -55,11 +55,11 @@ class Plot:
 
 def axis(title: str = "", **more: Any) -> dict[str, Any]:
     """An axis without a box; its colours come from the style sheet."""
-    told: dict[str, Any] = {"automargin": True, "showline": False, "zeroline": False, "ticks": ""}
-    told |= {"exponentformat": "power", "minexponent": 6}
+    found: dict[str, Any] = {"automargin": True, "showline": False, "zeroline": False, "ticks": ""}
+    found |= {"exponentformat": "power", "minexponent": 6}
     if title:
-        told["title"] = {"text": label(title, 80), "standoff": 10}
-    return told | more
+        found["title"] = {"text": label(title, 80), "standoff": 10}
+    return found | more
 
 
 def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str, Any]:

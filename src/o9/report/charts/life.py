@@ -23,7 +23,7 @@ TREND_TITLES = {
     "mean_improvement": "Mean improvement",
 }
 _SHARES = ("success_rate", "mean_improvement")
-_TOLD: dict[str, Callable[[Any], str]] = {
+_IN_WORDS: dict[str, Callable[[Any], str]] = {
     "count": lambda value: f"{count(value, 'optimization')} ended",
     "success_rate": lambda value: f"{percent(value)} completed",
     "mean_duration_seconds": duration,
@@ -95,9 +95,9 @@ def by_status(counts: Mapping[str, int]) -> Plot | Unknown:
     )  # fmt: skip
 
 
-def trend(name: str, told: Mapping[str, Any]) -> Plot | Unknown:
+def trend(name: str, trends: Mapping[str, Any]) -> Plot | Unknown:
     """One figure of `OptimizationStatistics.get_performance_trends()` over its windows, with its slope in words."""
-    windows = [row for row in told["windows"] if row[name] is not None]
+    windows = [row for row in trends["windows"] if row[name] is not None]
     if not windows:
         return Unknown("nothing that tells it has ended in this time")
     starts = [start_of(row["starts"]) for row in windows]
@@ -116,9 +116,9 @@ def trend(name: str, told: Mapping[str, Any]) -> Plot | Unknown:
     if name == "mean_duration_seconds":
         y["ticksuffix"] = " s"
     x = axis(type="date", nticks=4, tickangle=0)
-    slope = told["trends"][name]
+    slope = trends["trends"][name]
     note = f"Its slope is unknown: {slope['reason']}." if slope["slope"] is None else _slope(slope, is_share=is_share)
-    return Plot(_last(name, windows[-1], told["window"]), [data], layout(x, y, margin=_MARGIN), note, "small")
+    return Plot(_last(name, windows[-1], trends["window"]), [data], layout(x, y, margin=_MARGIN), note, "small")
 
 
 def start_of(starts: str) -> str:
@@ -140,9 +140,9 @@ def _spans(
 ) -> dict[str, Any]:
     """The bars of one status; of one that is final, whose time has no end, a mark."""
     colour = STATUS_COLOURS[status]
-    told = [_told(rows[i], moments[i], ends[i], final=status in ENDED) for i in mine]
+    hovers = [_hover(rows[i], moments[i], ends[i], final=status in ENDED) for i in mine]
     common = {
-        "name": status.value, "y": [_lane(rows[i]) for i in mine], "customdata": told,
+        "name": status.value, "y": [_lane(rows[i]) for i in mine], "customdata": hovers,
         "hovertemplate": "%{customdata}<extra></extra>",
     }  # fmt: skip
     if status in ENDED:
@@ -156,7 +156,7 @@ def _spans(
     }  # fmt: skip
 
 
-def _told(row: Mapping[str, Any], begin: datetime, end: datetime, *, final: bool) -> str:
+def _hover(row: Mapping[str, Any], begin: datetime, end: datetime, *, final: bool) -> str:
     lasted = "" if final else f" for {duration((end - begin).total_seconds())}"
     lines = [
         f"<b>{label(row['to_status'])}</b>{lasted}",
@@ -178,7 +178,7 @@ def _millisecond(at: datetime) -> str:
 
 
 def _last(name: str, row: Mapping[str, Any], window: str) -> str:
-    shown = _TOLD[name](row[name])
+    shown = _IN_WORDS[name](row[name])
     which = "the last with any" if row["is_over"] else f"a {window} that is not over"
     return f"{start_of(row['starts'])}, {which}: {shown}."
 

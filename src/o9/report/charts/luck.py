@@ -97,22 +97,23 @@ def deflated_threshold(evidence: Evidence) -> float | Unknown:
 
 
 def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[str, Any]:
-    """A line across the bars, told in the legend, where two that are close do not overlap."""
-    told = f"{name}: {sharpe(at)}"
+    """A line across the bars; its value is in the legend, where two that are close do not overlap."""
+    text = f"{name}: {sharpe(at)}"
     return {
-        "type": "scatter", "mode": "lines", "name": told, "x": [significant(at)] * 2, "y": [0, significant(top * 1.06)],
-        "line": {"color": colour, "width": 2.5, "dash": dash}, "hovertemplate": f"{told}<extra></extra>",
+        "type": "scatter", "mode": "lines", "name": text, "x": [significant(at)] * 2, "y": [0, significant(top * 1.06)],
+        "line": {"color": colour, "width": 2.5, "dash": dash}, "hovertemplate": f"{text}<extra></extra>",
     }  # fmt: skip
 
 
 def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
-    told = f"The Sharpe ratios {unit} of {count(kept, 'trial')} of the whole family, measured over "
+    text = f"The Sharpe ratios {unit} of {count(kept, 'trial')} of the whole family, measured over "
     zero = "zero, where the market's own rise counts as an edge"
-    told += "what each holds of the baseline" if evidence.over_benchmark else zero
+    text += "what each holds of the baseline" if evidence.over_benchmark else zero
     missing = evidence.counted - kept
     if missing:
-        told += f"; {count(missing, 'trial')} more, which count, have no returns over the same periods"
-    return f"{told}."
+        which = "counts, has" if missing == 1 else "count, have"
+        text += f"; {count(missing, 'trial')} more, which {which} no returns over the same periods"
+    return f"{text}."
 
 
 def _bins(count: int, zero_is_an_edge: Floats | None = None) -> Any:
@@ -125,10 +126,10 @@ def _bins(count: int, zero_is_an_edge: Floats | None = None) -> Any:
 
 
 def _bars(counts: ArrayLike, edges: Floats, colours: Sequence[str], what: str, of: str) -> dict[str, Any]:
-    told = [f"{ratio(low)} to {ratio(high)}" for low, high in pairwise(edges.tolist())]
+    spans = [f"{ratio(low)} to {ratio(high)}" for low, high in pairwise(edges.tolist())]
     return {
         "type": "bar", "name": what, "showlegend": False, "marker": {"color": list(colours)},
         "x": all_significant(((edges[:-1] + edges[1:]) / 2).tolist()), "y": np.asarray(counts).tolist(),
-        "width": significant(float(edges[1] - edges[0])) * 0.96, "customdata": told,
+        "width": significant(float(edges[1] - edges[0])) * 0.96, "customdata": spans,
         "hovertemplate": f"{of} %{{customdata}}: %{{y}} {what}<extra></extra>",
     }  # fmt: skip

@@ -86,27 +86,27 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
     )
 
 
-def importance_bars(told: Mapping[str, Any]) -> Plot | Unknown:
+def importance_bars(found: Mapping[str, Any]) -> Plot | Unknown:
     """`o9.statistics.importance.importance(…)` as bars, the most important on top."""
-    if told["parameters"] is None:
-        return Unknown(told["reason"])
-    known = [(name, each) for name, each in told["parameters"].items() if each["importance"] is not None]
-    mute = [f"{plain(name)} ({each['reason']})" for name, each in told["parameters"].items() if "reason" in each]
+    if found["parameters"] is None:
+        return Unknown(found["reason"])
+    known = [(name, each) for name, each in found["parameters"].items() if each["importance"] is not None]
+    mute = [f"{plain(name)} ({each['reason']})" for name, each in found["parameters"].items() if "reason" in each]
     if not known:
-        return Unknown(f"of no parameter can it be told: {', '.join(mute[:MOST_PARAMETERS]) or 'there are none'}")
+        return Unknown(f"it is not known of any parameter: {', '.join(mute[:MOST_PARAMETERS]) or 'there are none'}")
     shown = known[:MOST_PARAMETERS][::-1]
     first, most = known[0]
     finding = (
         f"{plain(first)} explains {percent(most['importance'])} of the differences between "
-        f"{count(told['trials'], 'trial')}, more than any other parameter."
+        f"{count(found['trials'], 'trial')}, more than any other parameter."
         if most["importance"] > 0
-        else f"No parameter explains more of {count(told['trials'], 'trial')} than chance would."
+        else f"No parameter explains more of {count(found['trials'], 'trial')} than chance would."
     )
-    notes = [sentence(told["note"]).rstrip(".")]
-    if pairs := [pair for pair in told["pairs"] or () if pair["interaction"] > 0]:
+    notes = [sentence(found["note"]).rstrip(".")]
+    if pairs := [pair for pair in found["pairs"] or () if pair["interaction"] > 0]:
         one, other = pairs[0]["parameters"]
         notes.append(
-            f"the pair that tells most together beyond each alone: {plain(one)} and {plain(other)} "
+            f"the pair with the largest interaction: {plain(one)} and {plain(other)} "
             f"({percent(pairs[0]['interaction'])})"
         )
     if len(known) > len(shown):
@@ -181,12 +181,12 @@ def _slice(
     at = [trial for trial in having if trial.number == best]
     data.append(_star([trial.parameters[name] for trial in at], [trial.value for trial in at]))
     logarithmic = logarithmic and min(given) > 0
-    told = f"From {brief(min(given))} to {brief(max(given))}"
-    told += f"; the best at {brief(at[0].parameters[name])}." if at else "."
+    text = f"From {brief(min(given))} to {brief(max(given))}"
+    text += f"; the best at {brief(at[0].parameters[name])}." if at else "."
     note = "" if len(shown) == len(having) else f"{len(shown):,} of {len(having):,} trials are drawn, evenly chosen."
-    scale = {"type": "log", "dtick": 1} if logarithmic else {"nticks": 6}
+    scale = {"type": "log", "dtick": 1, "exponentformat": "e"} if logarithmic else {"nticks": 6}
     y = axis(range=all_significant(axis_range))
-    return Plot(told, data, layout(axis(**scale), y, margin=_SMALL_MARGIN), note, "small")
+    return Plot(text, data, layout(axis(**scale), y, margin=_SMALL_MARGIN), note, "small")
 
 
 def _choices(
@@ -213,12 +213,12 @@ def _choices(
     star = _star([trial.value for trial in at], [ticks[chosen.index(_spelled(trial.parameters[name]))] for trial in at])
     sign = -1.0 if direction == "minimize" else 1.0
     middle = max(chosen, key=lambda choice: sign * float(np.median(groups[choice])))
-    told = f"Best median: {value_text(json.loads(middle))} ({count(len(groups[middle]), 'trial')})."
+    text = f"Best median: {value_text(json.loads(middle))} ({count(len(groups[middle]), 'trial')})."
     note = "" if len(chosen) == len(groups) else f"The {len(chosen)} most tried of {len(groups)} choices."
     y = axis(type="category", categoryorder="array", categoryarray=ticks[::-1])
     x = axis(range=all_significant(axis_range), nticks=6)
     height = max(SMALL_HEIGHT, 60 + 22 * len(chosen))
-    return Plot(told, [boxes, star], layout(x, y, margin=_SMALL_MARGIN, height=height), note, "own")
+    return Plot(text, [boxes, star], layout(x, y, margin=_SMALL_MARGIN, height=height), note, "own")
 
 
 _SMALL_MARGIN = {"l": 40, "r": 10, "t": 8, "b": 30}
@@ -294,8 +294,8 @@ def _unlike(names: Sequence[str], limit: int = 28) -> list[str]:
     """Labels of which no two are alike: names that are cut to the same text get their number."""
     labels: list[str] = []
     for name in names:
-        told = label(str(name), limit)
-        labels.append(told if told not in labels else f"{told} ({len(labels) + 1})")
+        text = label(str(name), limit)
+        labels.append(text if text not in labels else f"{text} ({len(labels) + 1})")
     return labels
 
 
