@@ -35,13 +35,13 @@ from o9.alerts.channels.builtin import LogChannel
 from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Failed, Sent, failure_of
 from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
 from o9.alerts.channels.registry import channel_of, standing_channels
-from o9.alerts.channels.threads import Threads
 from o9.alerts.channels.user_channels import BlockChannel, FunctionChannel
 from o9.alerts.messages.render import Messages
 from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
+from o9.user_code.calls import Calls
 
 NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
 ONE, MANY, OVER = samples()["one alert"], samples()["a group of 14"], samples()["resolved"]
@@ -393,12 +393,12 @@ async def test_what_hangs_is_left_behind_and_when_all_places_hang_the_answer_is_
 
     outcome = await send(channel)
     assert isinstance(outcome, Failed)
-    assert outcome.reason.startswith("busy: 4 sends before it hang, the first for ")
+    assert outcome.reason.startswith("busy: 4 calls before it hang, the first for ")
     assert outcome.retry_after == timedelta(seconds=0.05)
     assert len(begun) == 4
 
     gate.set()
-    await async_wait_until(lambda: channel._threads.left_behind == 0)
+    await async_wait_until(lambda: channel._calls.left_behind == 0)
     assert await send(channel) == Sent()
 
 
@@ -407,7 +407,7 @@ async def test_hanging_sends_do_not_hold_the_event_loop(
 ) -> None:
     channels = [FunctionChannel(f"desk-{n}", lambda alert: gate.wait(30), seconds=0.4) for n in range(20)]
     sends = [asyncio.create_task(send(channel)) for channel in channels for _ in range(4)]
-    await async_wait_until(lambda: sum(each.name.startswith("o9-channel-desk") for each in threading.enumerate()) == 80)
+    await async_wait_until(lambda: sum(each.name.startswith("o9-channel desk") for each in threading.enumerate()) == 80)
     assert await longest_gap(0.3) < 0.1
     assert all(isinstance(outcome, Failed) for outcome in await asyncio.gather(*sends))
 
@@ -423,7 +423,7 @@ async def longest_gap(seconds: float) -> float:
 
 
 async def test_calls_wait_for_a_place_and_keep_their_order() -> None:
-    threads, order = Threads("desk", at_once=1), []
+    threads, order = Calls("desk", at_once=1), []
 
     def call(n: int) -> int:
         order.append(n)
@@ -434,7 +434,7 @@ async def test_calls_wait_for_a_place_and_keep_their_order() -> None:
 
 
 async def test_a_caller_that_is_cancelled_leaves_its_call_behind(gate: threading.Event) -> None:
-    threads = Threads("desk")
+    threads = Calls("desk")
     waiting = asyncio.create_task(threads.run(lambda: gate.wait(30), 30))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -446,7 +446,7 @@ async def test_a_caller_that_is_cancelled_leaves_its_call_behind(gate: threading
 def test_a_call_that_returns_when_the_loop_is_gone_disturbs_nobody(
     gate: threading.Event, wait_until: Callable[..., Any]
 ) -> None:
-    threads = Threads("desk")
+    threads = Calls("desk")
     with pytest.raises(Exception, match=r"no answer within 0\.01 s"):
         asyncio.run(threads.run(lambda: gate.wait(30), 0.01))
     gate.set()
@@ -544,10 +544,10 @@ async def test_a_coroutine_that_hangs_is_left_behind_and_then_busy(
     channel = FunctionChannel("desk", hang, seconds=0.02)
     outcomes = await asyncio.gather(*(send(channel) for _ in range(4)))
     assert set(outcomes) == {Failed(f"no answer within 0.02 s{DOUBT}", in_doubt=True)}
-    assert await send(channel) == Failed("busy: 4 sends before it hang", timedelta(seconds=0.02))
+    assert await send(channel) == Failed("busy: 4 calls before it hang", timedelta(seconds=0.02))
     await async_wait_until(lambda: len(swallowed) == 4)
     let_go.set()
-    await async_wait_until(lambda: not channel._hanging)
+    await async_wait_until(lambda: channel._calls.left_behind == 0)
 
 
 async def test_a_coroutine_that_cancels_itself_has_failed() -> None:

@@ -23,9 +23,8 @@ from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType
 from markupsafe import escape
 from pydantic import SecretStr
 
-from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of
+from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of, outcome_of
 from o9.alerts.channels.redaction import Secrets, guarded, host_in, is_host, parts_of, redacted
-from o9.alerts.channels.threads import Threads
 from o9.alerts.messages.markdown import markdown_text
 from o9.alerts.messages.render import TITLE_LIMIT, Form, Message
 from o9.alerts.pipeline.notice import Notice
@@ -34,6 +33,7 @@ from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 from o9.text.cut import size
 from o9.text.escape import chat_line
+from o9.user_code.calls import Calls
 
 SECONDS = 30.0
 READ_SECONDS = 15.0  # for an answer, where the URL has no `rto`; Apprise's 4 s make doubles of what is only slow
@@ -64,7 +64,7 @@ class AppriseChannel:
         self.name = name
         self._url = url if isinstance(url, SecretStr) else SecretStr(url)
         self._seconds = seconds
-        self._threads = Threads(name)
+        self._calls = Calls(f"channel {name}")
         plugin = _plugin(name, self._url.get_secret_value())
         self._host = _host(plugin)
         self._secrets = _secrets(self._url.get_secret_value(), plugin, self._host)
@@ -76,7 +76,7 @@ class AppriseChannel:
         return f"{scheme}://{self._host or '…'}"
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await self._threads.outcome(lambda: self._notify(message), self._seconds)
+        return await outcome_of(self._calls, lambda: self._notify(message), self._seconds)
 
     def _notify(self, message: Message) -> Sent | Failed:
         with guarded(self._secrets):

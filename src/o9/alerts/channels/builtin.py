@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from o9.alerts.channels.outcome import Failed, Sent, failure_of
-from o9.alerts.channels.threads import Threads
+from o9.alerts.channels.outcome import Failed, Sent, failure_of, outcome_of
 from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice
@@ -27,6 +26,7 @@ from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.text.escape import chat_line
 from o9.text.format import moment
+from o9.user_code.calls import Calls
 
 logger = logging.getLogger("o9.alerts")
 SECONDS = 10.0
@@ -100,12 +100,12 @@ class ConsoleChannel:
     ) -> None:
         self._stream = stream or (lambda: sys.stderr)
         self._logged = logged
-        self._threads = Threads(self.name, at_once=1)
+        self._calls = Calls(f"channel {self.name}", at_once=1)
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         if (shown := _shown_here(message)) is None:
             return Sent()
-        return await self._threads.outcome(lambda: _done(self._write, shown), SECONDS)
+        return await outcome_of(self._calls, lambda: _done(self._write, shown), SECONDS)
 
     def _write(self, message: Message) -> None:
         stream = self._stream()
@@ -135,10 +135,10 @@ class FileChannel:
         self._path = Path(path or settings().alerts_log).expanduser()
         self._most_bytes = most_bytes
         self._kept = kept
-        self._threads = Threads(self.name, at_once=1)
+        self._calls = Calls(f"channel {self.name}", at_once=1)
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await self._threads.outcome(lambda: _done(self._write, message), SECONDS)
+        return await outcome_of(self._calls, lambda: _done(self._write, message), SECONDS)
 
     def _write(self, message: Message) -> None:
         entry = f"{moment(message.notice.at)}  {message.title}\n{_indented(message.body())}\n".encode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -21,6 +21,7 @@ from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.notice import Notice
 from o9.text.cut import cut
 from o9.text.escape import chat_line
+from o9.user_code.calls import Busy, Calls, Unanswered
 
 REASON_LIMIT = 300
 UNKNOWN = "; whether it arrived is unknown"
@@ -63,6 +64,21 @@ def failed(
     doubt = UNKNOWN if in_doubt else ""
     said = cut(chat_line(redacted(reason, secrets)), REASON_LIMIT - len(doubt))
     return Failed(f"{said}{doubt}", retry_after, permanent, in_doubt)
+
+
+async def outcome_of(calls: Calls, send: Callable[[], Sent | Failed], seconds: float) -> Sent | Failed:
+    """What `send` answers, or what its not coming back means."""
+    try:
+        outcome: Sent | Failed = await calls.run(send, seconds)
+    except Unanswered as error:
+        return unanswered(error)
+    return outcome
+
+
+def unanswered(error: Unanswered) -> Failed:
+    if isinstance(error, Busy):
+        return failed(f"busy: {error}", retry_after=timedelta(seconds=error.seconds))
+    return failed(str(error), in_doubt=True)
 
 
 def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: datetime) -> Failed:

@@ -13,20 +13,19 @@ import contextlib
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import Secret, SecretStr
 
-from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of
+from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of, outcome_of, unanswered
 from o9.alerts.channels.redaction import Secrets, guarded, host_in, parts_of
-from o9.alerts.channels.threads import AT_ONCE, Busy, LeftBehind, NotBack, Threads
 from o9.alerts.messages.render import Form, Message
 from o9.alerts.pipeline.alert import optimization_alert_of
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.strategies.registry import is_async
-from o9.user_code.watchdog import run_user_code
+from o9.user_code.calls import Calls, Unanswered
 
 SECONDS = 30.0
 TEXT_LIMIT = 20_000  # of a block, which does not say how much it takes
@@ -41,8 +40,7 @@ class FunctionChannel:
         self.name = name
         self._function = function
         self._seconds = seconds
-        self._threads = Threads(name)
-        self._hanging: set[asyncio.Task[Any]] = set()
+        self._calls = Calls(f"channel {name}")
         self._notified: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
@@ -62,41 +60,14 @@ class FunctionChannel:
         return Sent()
 
     async def _notify_of(self, alert: OptimizationAlert) -> Sent | Failed:
+        awaits = is_async(self._function)
         try:
-            if is_async(self._function):
-                answer = await self._awaited(lambda: self._function(alert))
-            else:
-                answer = await self._threads.run(lambda: self._function(alert), self._seconds)
-                if inspect.isawaitable(answer):
-                    answer = await self._awaited(lambda: answer)
-        except NotBack as error:
-            return error.failure
+            answer = await self._calls.run(lambda: self._function(alert), self._seconds, awaits=awaits)
+        except Unanswered as error:
+            return unanswered(error)
         except Exception as error:  # noqa: BLE001 - a user's function: whatever it raises is the answer
             return failure_of(error, now=utc_now())
         return failed("it returned False") if answer is False else Sent()
-
-    async def _awaited(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """In the program's own loop, where what the user's code holds on to lives, too."""
-        if len(self._hanging) >= AT_ONCE:
-            raise Busy(f"{len(self._hanging)} sends before it hang", self._seconds)
-        task = asyncio.ensure_future(run_user_code(f"the channel {self.name!r}", call))
-        try:
-            await asyncio.wait({task}, timeout=self._seconds)
-        finally:
-            if not task.done():
-                task.cancel()
-                self._hanging.add(task)
-                task.add_done_callback(self._returned)
-        if not task.done():
-            raise LeftBehind(self._seconds)
-        if task.cancelled():
-            raise RuntimeError("it cancelled itself")
-        return task.result()
-
-    def _returned(self, task: asyncio.Task[Any]) -> None:
-        self._hanging.discard(task)
-        if not task.cancelled():
-            task.exception()  # it was reported as one that hung
 
     def __repr__(self) -> str:
         return f"<FunctionChannel {self.name!r}>"
@@ -112,11 +83,11 @@ class BlockChannel:
         self._block = block
         self._seconds = seconds
         self._secrets = _secrets_in(block)
-        self._threads = Threads(name)
+        self._calls = Calls(f"channel {name}")
         self._one_at_a_time = threading.Lock()  # `raise_on_failure` is the block's, not the call's
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await self._threads.outcome(lambda: self._notify(message), self._seconds)
+        return await outcome_of(self._calls, lambda: self._notify(message), self._seconds)
 
     def _notify(self, message: Message) -> Sent | Failed:
         raising = getattr(self._block, "raise_on_failure", contextlib.nullcontext)

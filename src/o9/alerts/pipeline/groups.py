@@ -155,21 +155,15 @@ class Group:
             number=state["number"],
             firing=set(state["firing"]),
             at=_moment(state["at"]),
-            notified={name: datetime.fromisoformat(at) for at, names in notified_in(state) for name in names},
+            notified={name: datetime.fromisoformat(at) for at, names in state["notified"] for name in names},
             flapping={name: datetime.fromisoformat(at) for at, names in state["flapping"] for name in names},
             lingering=set(state["lingering"]),
             escalated=set(state["escalated"]),
             escalate_at=_moment(state["escalate_at"]),
             held={name: (reason, by) for reason, by, names in held_in(state) for name in names},
-            receiver=state.get("receiver", route.receiver),
-            audience=state.get("audience", ""),
+            receiver=state["receiver"],
+            audience=state["audience"],
         )
-
-
-def notified_in(state: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Of a stored state: each moment, with the fingerprints that the receiver was notified of then."""
-    found: list[tuple[str, list[str]]] = state["notified"] if "notified" in state else state["told"]
-    return found
 
 
 def held_in(state: Mapping[str, Any]) -> list[tuple[Reason, str, list[str]]]:

@@ -1,6 +1,6 @@
 """Why alerts are sent, held back or over: codes, which programs compare and stores hold, each with its text for people.
 
-`of` also reads the texts that releases before 0.1.0 stored in their place. Pure.
+Pure. What a store or a document holds and this release does not know stands as it is.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ _RULE = "o9:rule:"  # with the rule's name and a Why, in `resolved_by`
 
 
 class _Coded(str, Enum):
-    """A code, its text, and the texts that were stored in its place."""
+    """A code, and its text."""
 
     text: str
-    stored: tuple[str, ...]
 
-    def __new__(cls, code: str, text: str, *stored: str) -> Self:
+    def __new__(cls, code: str, text: str) -> Self:
         made = str.__new__(cls, code)
         made._value_ = code
         made.text = text
-        made.stored = stored
         return made
 
     @classmethod
-    def of(cls, stored: str) -> Self:
-        """By its code, or a text that was stored in its place. Raises ValueError for what is neither."""
+    def of(cls, code: str) -> Self:
+        """By its code. Raises ValueError for what is none."""
         for each in cls:
-            if stored == each.value or stored == each.text or stored in each.stored:
+            if each.value == code:
                 return each
-        raise ValueError(f"{stored!r:.80} is no {cls.__name__}")
+        raise ValueError(f"{code!r:.80} is no {cls.__name__}")
 
 
 class Reason(_Coded):
@@ -42,28 +40,21 @@ class Reason(_Coded):
     # Of one alert: it is suppressed.
     INHIBITED = "inhibited", "inhibited"
     SILENCED = "silenced", "silenced"
-    MUTED = "muted", "muted by a time interval", "mute interval"
-    NOT_ACTIVE = "not_active", "outside active time intervals", "outside active intervals"
+    MUTED = "muted", "muted by a time interval"
+    NOT_ACTIVE = "not_active", "outside active time intervals"
     FLAPPING = "flapping", "flapping"
-    QUARANTINED = "quarantined", "quarantined after an internal error", "set aside, by a mistake of O9's own"
+    QUARANTINED = "quarantined", "quarantined after an internal error"
     DROPPED = "dropped_by_rule", "dropped by a rule"
     # Of one alert: it needs no message any more.
-    NEVER_NOTIFIED = "never_notified", "resolved before anyone was notified", "over before anybody was told"
-    RESOLVED_NOT_SENT = (
-        "resolved_not_sent", "the receiver takes no resolved messages", "the receiver wants no resolved messages",
-    )  # fmt: skip
-    EXPIRED = (
-        "expired", "expired without being resolved", "its time has passed, and nothing says that it was mended",
-    )  # fmt: skip
+    NEVER_NOTIFIED = "never_notified", "resolved before anyone was notified"
+    RESOLVED_NOT_SENT = "resolved_not_sent", "the receiver takes no resolved messages"
+    EXPIRED = "expired", "expired without being resolved"
     NO_CHANNEL = "no_channel", "the receiver has no channel"
-    NOT_ROUTED = (
-        "not_routed", "the configuration no longer routes it to this receiver",
-        "another configuration, by which the receiver hears no more of it",
-    )  # fmt: skip
+    NOT_ROUTED = "not_routed", "the configuration no longer routes it to this receiver"
     # Of a group.
     GROUP_WAIT = "group_wait", "waits for others (group_wait)"
     GROUP_INTERVAL = "group_interval", "waits for group_interval"
-    NOTHING_NEW = "nothing_new", "already notified", "told already"
+    NOTHING_NEW = "nothing_new", "already notified"
     ACKNOWLEDGED = "acknowledged", "acknowledged: no repeats"
     FIRST = "first", "first message of the group"
     NEW_ALERTS = "new_alerts", "new alerts in the group"
@@ -71,7 +62,7 @@ class Reason(_Coded):
     ALL_RESOLVED = "all_resolved", "resolved"
     REPEATED = "repeated", "still firing (repeat_interval)"
     FLAPS = "flaps", "flaps"
-    NOT_ACKNOWLEDGED = "not_acknowledged", "not acknowledged", "nobody acknowledged it"
+    NOT_ACKNOWLEDGED = "not_acknowledged", "not acknowledged"
     # Of a message on its channel.
     THROTTLED = "throttled", "throttled"
     TRIED_AGAIN = "tried_again", "tried again"
@@ -91,13 +82,13 @@ class Why(_Coded):
     UNKNOWN = "unknown", "it is not known whether its condition holds"
     LINGERS = "lingers", "it is clear, and keeps firing for a while"
     CLEAR = "clear", "it is clear"
-    EXPIRED = "expired", Reason.EXPIRED.text, *Reason.EXPIRED.stored
+    EXPIRED = "expired", Reason.EXPIRED.text
     GONE = "gone", "its subject is gone"
     NO_RULE = "no_rule", "the rule was removed"
-    FIXED = "fixed", "it was fixed", "what it was about has been put right"
+    FIXED = "fixed", "it was fixed"
 
 
-_ENDED_BY = {
+_ENDED_BY: dict[str, str] = {
     EndedBy.NOT_REPEATED: "not repeated by its source",
     EndedBy.END_REACHED: "its end was reached",
     EndedBy.SOURCE: "by its source",
@@ -112,9 +103,7 @@ def ended_by_rule(rule: str, why: Why) -> str:
 def is_expired(resolved_by: str | None) -> bool:
     """Whether an alert ended only because time passed: nothing says that its problem is solved."""
     given = resolved_by or ""
-    if given.startswith(_RULE):
-        return given.endswith(f":{Why.EXPIRED.value}")
-    return given.endswith(Why.EXPIRED.stored)
+    return given.startswith(_RULE) and given.endswith(f":{Why.EXPIRED.value}")
 
 
 def ended_by_text(resolved_by: str) -> str:
@@ -122,25 +111,15 @@ def ended_by_text(resolved_by: str) -> str:
     if resolved_by.startswith(_RULE):
         rule, _, why = resolved_by.removeprefix(_RULE).rpartition(":")
         return f"by the rule {rule}: {_text_of(Why, why)}"
-    known = next((each for each in EndedBy if each.value == resolved_by), None)
-    return f"by {resolved_by}" if known is None else _ENDED_BY[known]
+    return _ENDED_BY.get(resolved_by, f"by {resolved_by}")
 
 
-def reason_text(stored: str) -> str:
-    """The text of a reason as a store or a document holds it; as it stands where this release does not know it."""
-    return _text_of(Reason, stored)
+def reason_text(code: str) -> str:
+    return _text_of(Reason, code)
 
 
-def reason_code(stored: str) -> str:
-    """The code of a reason that a store holds."""
+def _text_of(codes: type[_Coded], code: str) -> str:
     try:
-        return str(Reason.of(stored).value)
+        return codes.of(code).text
     except ValueError:
-        return stored
-
-
-def _text_of(codes: type[_Coded], stored: str) -> str:
-    try:
-        return codes.of(stored).text
-    except ValueError:
-        return stored
+        return code

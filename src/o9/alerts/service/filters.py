@@ -1,31 +1,26 @@
 """Users' own rules, called for each alert before it is recorded: only False drops it.
 
-Contract. A rule gets a copy. A plain function works in a thread of its own, a coroutine function in the event loop of
-who sends, where the watchdog looks after it; both for a limited time, and as long as one hangs it is not asked again.
-Senders in several event loops take turns. A rule that fails drops nothing: the error is logged, and the
-alert goes on. Alerts that a rule itself sends are not filtered: it would wait for itself.
+Contract. A rule gets a copy. It works for a limited time, and as long as a call hangs it is not asked again
+(`o9.user_code.calls`). A rule that fails drops nothing: the error is logged, and the alert goes on. Alerts that a rule
+itself sends are not filtered: it would wait for itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from o9.alerts.channels.threads import NotBack, Threads
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.strategies.registry import is_async
-from o9.user_code.watchdog import run_user_code
+from o9.user_code.calls import Calls, Unanswered
 
 logger = logging.getLogger(__name__)
 RULE_SECONDS = 10.0  # for all alerts that arrived together
-TURN_SECONDS = 0.01
 
 Rule = Callable[[OptimizationAlert], Any]
 
@@ -53,7 +48,6 @@ class AlertFilters:
     def __init__(self, seconds: float = RULE_SECONDS) -> None:
         self._seconds = seconds
         self._rules: list[_Filter] = []
-        self._turn = threading.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -66,14 +60,6 @@ class AlertFilters:
 
     async def dropped(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
         """Which of `alerts` are dropped, by their place, and by which rule."""
-        while not self._turn.acquire(blocking=False):  # noqa: ASYNC110 - an Event does not wake other event loops
-            await asyncio.sleep(TURN_SECONDS)
-        try:
-            return await self._asked(alerts)
-        finally:
-            self._turn.release()
-
-    async def _asked(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
         dropped: dict[int, str] = {}
         for rule in self._rules:
             left = [place for place in range(len(alerts)) if place not in dropped]
@@ -88,45 +74,32 @@ class _Filter:
     def __init__(self, rule: Rule) -> None:
         self.name = str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
         self._rule = rule
-        self._threads = Threads(self.name, at_once=1)
-        self._hanging: asyncio.Task[list[Any]] | None = None
+        self._calls = Calls(f"alert rule {self.name}", at_once=1)
         self._troubles = 0
 
     async def ask(self, alerts: Sequence[OptimizationAlert], seconds: float) -> list[Any]:
         """Its answers; None, which drops nothing, if it failed or hangs."""
         copies = [copy.deepcopy(alert) for alert in alerts]
         before = self._troubles
-        if is_async(self._rule):
-            answers = await self._in_the_loop(copies, seconds)
-        else:
-            try:
-                answers = await self._threads.run(lambda: [self._answer(alert) for alert in copies], seconds)
-            except NotBack as error:
-                answers = self._hangs(error, len(copies))
+        answers: list[Any]
+        try:
+            if is_async(self._rule):
+                answers = await self._calls.run(lambda: self._awaited(copies), seconds, awaits=True)
+            else:
+                answers = await self._calls.run(lambda: [self._answer(alert) for alert in copies], seconds)
+        except (Unanswered, RuntimeError) as error:
+            self._trouble(f"hangs ({error}); alerts go on without it, and it is not asked again until it is back")
+            answers = [None] * len(copies)
         if self._troubles == before:
             self._troubles = 0
         return answers
-
-    async def _in_the_loop(self, alerts: Sequence[OptimizationAlert], seconds: float) -> list[Any]:
-        hanging = self._hanging
-        if hanging is not None and not hanging.done() and not hanging.get_loop().is_closed():
-            return self._hangs("a call before it has not come back", len(alerts))
-        task = self._hanging = asyncio.ensure_future(self._awaited(alerts))
-        try:
-            await asyncio.wait({task}, timeout=seconds)
-        finally:
-            if not task.done():
-                task.cancel()
-        if not task.done() or task.cancelled():
-            return self._hangs(f"no answer within {seconds:g} s", len(alerts))
-        return task.result()
 
     async def _awaited(self, alerts: Sequence[OptimizationAlert]) -> list[Any]:
         answers: list[Any] = []
         for alert in alerts:
             try:
                 with _in_a_filter():
-                    answers.append(await run_user_code(f"the alert rule {self.name}", self._rule, alert))
+                    answers.append(await self._rule(alert))
             except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is logged, and drops nothing
                 answers.append(self._failed(error))
         return answers
@@ -141,10 +114,6 @@ class _Filter:
     def _failed(self, error: Exception) -> Any:
         self._trouble(f"failed, and drops nothing: {type(error).__name__}: {error}")
         return None
-
-    def _hangs(self, why: object, alerts: int) -> list[Any]:
-        self._trouble(f"hangs ({why}); alerts go on without it, and it is not asked again until it is back")
-        return [None] * alerts
 
     def _trouble(self, what: str) -> None:
         """Said once, until it is over."""

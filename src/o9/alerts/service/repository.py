@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from o9.alerts.pipeline.flapping import Damping, changes_of, kept
 from o9.alerts.pipeline.groups import Group
 from o9.alerts.pipeline.matchers import parse, written
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.alerts.pipeline.reasons import is_expired, reason_code
+from o9.alerts.pipeline.reasons import is_expired
 from o9.alerts.pipeline.silences import Silence
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
@@ -207,13 +207,8 @@ def history(store: Store, limit: int) -> list[Row]:
         {"at": row["created_at"]} | {name: row[name] for name in _SENT}
         for row in store.read(queries.notifications, limit=limit)
     ]
-    reasons = [{**row, "status": "suppressed"} for row in with_codes(store.read(queries.suppressed, limit=limit))]
+    reasons = [{**row, "status": "suppressed"} for row in store.read(queries.suppressed, limit=limit)]
     return sorted([*sent, *reasons], key=lambda entry: str(entry["at"]), reverse=True)[:limit]
-
-
-def with_codes(rows: Iterable[Row]) -> list[Row]:
-    """Why receivers were not notified, with the reasons' codes."""
-    return [row | {"reason": reason_code(row["reason"])} for row in rows]
 
 
 def add_silence(silence: Silence) -> AddSilence:

@@ -3,8 +3,8 @@
 Contract. An alert that `send_alert` returned for is durable, and is delivered or its record says why not, whatever dies
 meanwhile. Of the nodes that share a store one decides (`o9.alerts.service.leader`), and each sends through the channels
 that it has (`o9.alerts.service.delivery`). Answers come from the record, so they are the same on every node. Nothing is
-sent while no system is started. May be called from any thread and event loop; callbacks and channels run in the loop
-that started it, or opened it, while that runs. Decisions run in a thread, and a hanging send holds up no other.
+sent while no system is started. It belongs to the event loop that opened or started it: what sends or changes raises
+OptimizationError in another one. Decisions run in a thread, and a hanging send holds up no other.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from o9.alerts.channels.registry import ChannelRegistry
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration
-from o9.alerts.pipeline.reasons import reason_code
 from o9.alerts.pipeline.silences import new_silence
 from o9.alerts.service import arguments
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS
@@ -31,6 +30,7 @@ from o9.alerts.service.repository import MESSAGE_LIMIT, add_silence, alert_of_ro
 from o9.alerts.service.worker import Running
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.loops import check_loop
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
@@ -38,10 +38,12 @@ from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, Recorded, ResolveAlert
 from o9.store.alerts.silences import EndSilence
 from o9.store.core.component import StoreComponent
+from o9.store.core.unit import Operation
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 _numbers = itertools.count(1)
+T = TypeVar("T")
 
 
 class AlertNotificationSystem(StoreComponent):
@@ -74,7 +76,7 @@ class AlertNotificationSystem(StoreComponent):
         )
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
         self._owner: asyncio.AbstractEventLoop | None = None  # in which it was opened, or started
-        self._ingests: dict[asyncio.AbstractEventLoop, AlertIngest] = {}
+        self._ingest: AlertIngest | None = None
         self._running: Running | None = None
         self._said_cut = False
         self._emitting: set[asyncio.Task[None]] = set()
@@ -103,7 +105,7 @@ class AlertNotificationSystem(StoreComponent):
         OptimizationValidationError, naming the field, also for one that is said to be resolved in the future;
         OptimizationConflictError for an id that had other content.
         """
-        given = await self._ingest().add(alert, self._timeout(resolve_timeout))
+        given = await self._to_ingest().add(alert, self._timeout(resolve_timeout))
         if given is None:
             return None
         self._heard([(alert, given)])
@@ -114,7 +116,7 @@ class AlertNotificationSystem(StoreComponent):
     ) -> list[str | OptimizationError | None]:
         """The same for many at once, which costs half as much; what is refused is an error in its place."""
         alerts = arguments.alerts(alerts)
-        answers = await self._ingest().add_all(alerts, self._timeout(resolve_timeout))
+        answers = await self._to_ingest().add_all(alerts, self._timeout(resolve_timeout))
         self._heard((alert, given) for alert, given in zip(alerts, answers, strict=True) if isinstance(given, Recorded))
         return [given.episode if isinstance(given, Recorded) else given for given in answers]
 
@@ -140,11 +142,8 @@ class AlertNotificationSystem(StoreComponent):
 
     async def resolve_alert(self, alert_id: str, by: str = "") -> bool:
         """End the episode that it belongs to. False: it was over before. Raises OptimizationError for an unknown id."""
-        ended = await self.store.write_async(
-            ResolveAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by))
-        )
+        ended = await self._write(ResolveAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by)))
         if ended:
-            self._wake()
             self._notify_ended([alert_id])
         return ended
 
@@ -153,11 +152,7 @@ class AlertNotificationSystem(StoreComponent):
 
         Raises OptimizationError for an unknown id.
         """
-        taken = await self.store.write_async(
-            AcknowledgeAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by))
-        )
-        self._wake()
-        return taken
+        return await self._write(AcknowledgeAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by)))
 
     def register_notification_channel(self, name: str, channel: Any) -> Registered:
         """Send through `channel` what goes to `name`, and, where no file says otherwise, everything.
@@ -168,7 +163,7 @@ class AlertNotificationSystem(StoreComponent):
         """
         self._registry.register(name, channel)
         if self._running is not None:
-            self._in_owner(self._running.use_channels)
+            self._running.use_channels()
         return Registered()
 
     def register_alert_rule(self, rule: Rule) -> Registered:
@@ -206,17 +201,12 @@ class AlertNotificationSystem(StoreComponent):
             author=arguments.text("author", author),
             comment=arguments.text("comment", comment),
         )
-        await self.store.write_async(add_silence(silence))
-        self._wake()
+        await self._write(add_silence(silence))
         return silence.silence_id
 
     async def end_silence(self, silence_id: str, by: str = "") -> bool:
         """Lift it before its end. False: it was over. Raises OptimizationError for an unknown id."""
-        lifted = await self.store.write_async(
-            EndSilence(arguments.exact("silence_id", silence_id), arguments.text("by", by))
-        )
-        self._wake()
-        return lifted
+        return await self._write(EndSilence(arguments.exact("silence_id", silence_id), arguments.text("by", by)))
 
     async def get_silences(self) -> list[dict[str, Any]]:
         """Those that stand now, or will; the one that ends first first."""
@@ -265,11 +255,11 @@ class AlertNotificationSystem(StoreComponent):
     async def _open(self) -> None:
         self._file.look()
         await super()._open()
-        self._ingests.clear()  # who sent while it was closed wrote to the former store
+        self._ingest = None  # who sent while it was closed wrote to the former store
         self._owner = asyncio.get_running_loop()
 
     async def _begin(self) -> None:
-        self._owner = asyncio.get_running_loop()
+        self._here()
         self._running = self._made(lambda entry: self._emit_soon("notification", entry))
         await self._running.start()
 
@@ -281,35 +271,39 @@ class AlertNotificationSystem(StoreComponent):
             return
         if running is not None:
             await running.stop()
-        if self._emitting:
-            await self._end_callbacks()
-
-    async def _end_callbacks(self) -> None:
-        here = asyncio.get_running_loop()
-        mine = {task for task in self._emitting if task.get_loop() is here}
-        _, late = await asyncio.wait(mine, timeout=STOP_GRACE_SECONDS) if mine else ((), ())
+        _, late = await asyncio.wait(set(self._emitting), timeout=STOP_GRACE_SECONDS) if self._emitting else ((), ())
         for task in late:
             logger.error("a callback has not come back %g s after the stop; it is cut off", STOP_GRACE_SECONDS)
             task.cancel()
 
     async def _close(self) -> None:
-        if (mine := self._ingests.get(asyncio.get_running_loop())) is not None:
-            await mine.idle()
-        self._ingests.clear()  # what others wait for is written as the store is closed
+        if self._ingest is not None and self._owner is asyncio.get_running_loop():
+            await self._ingest.idle()
+        self._ingest = None
         await super()._close()
 
     def _made(self, tried: Callable[[dict[str, Any]], None]) -> Running:
         lease = settings().lease_seconds
         return Running(self.store, self._node, lease, self._file, self._registry, self._notify_ended, tried)
 
-    def _ingest(self) -> AlertIngest:
-        """That of this event loop: none waits for another."""
+    def _here(self) -> None:
+        """Raises OptimizationError in another event loop than its own, unless that has ended."""
         here = asyncio.get_running_loop()
-        if here not in self._ingests:
-            for gone in [loop for loop in list(self._ingests) if loop.is_closed()]:
-                self._ingests.pop(gone, None)
-            self._ingests[here] = AlertIngest(self.store, self._filters)
-        return self._ingests[here]
+        if here is not self._owner:
+            check_loop(self._owner, type(self).__name__)
+            self._owner, self._ingest = here, None
+
+    def _to_ingest(self) -> AlertIngest:
+        self._here()
+        if self._ingest is None:
+            self._ingest = AlertIngest(self.store, self._filters)
+        return self._ingest
+
+    async def _write(self, command: Operation[T]) -> T:
+        self._here()
+        answer = await self.store.write_async(command)
+        self._wake()
+        return answer
 
     def _timeout(self, given: timedelta | None) -> timedelta | None:
         return arguments.timeout(self._file.configuration.resolve_timeout if given is None else given)
@@ -340,25 +334,7 @@ class AlertNotificationSystem(StoreComponent):
 
     def _wake(self) -> None:
         if self._running is not None:
-            self._in_owner(self._running.wake)
-
-    def _in_owner(self, function: Callable[[], object]) -> bool:
-        """Call it in the event loop that owns this: at once where that is here, else soon. False: it has ended."""
-        owner = self._owner
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if owner is None or owner is here:
-            function()
-            return True
-        if not owner.is_running():
-            return False
-        try:
-            owner.call_soon_threadsafe(function)
-        except RuntimeError:  # closed meanwhile
-            return False
-        return True
+            self._running.wake()
 
     def _notify_ended(self, episodes: Iterable[str]) -> None:
         if self.has_callbacks("resolved"):
@@ -377,14 +353,9 @@ class AlertNotificationSystem(StoreComponent):
 
     def _soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A slow callback holds up nothing else."""
-
-        def begin() -> None:
-            task = asyncio.create_task(work(), name="o9-alerts-callbacks")
-            self._emitting.add(task)
-            task.add_done_callback(self._emitting.discard)
-
-        if not self._in_owner(begin):
-            begin()
+        task = asyncio.create_task(work(), name="o9-alerts-callbacks")
+        self._emitting.add(task)
+        task.add_done_callback(self._emitting.discard)
 
 
 def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotificationSystem:
@@ -398,9 +369,6 @@ def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotifi
 _in_use: WeakKeyDictionary[Store, AlertNotificationSystem] = WeakKeyDictionary()
 
 
-_ONCE_COUNTED_AS = {"told": "received", "untold": "suppressed"}  # before 0.1.0
-
-
 def _statistics(store: Store) -> dict[str, Any]:
     """In a thread."""
     counted: dict[str, dict[str, int]] = {
@@ -408,10 +376,7 @@ def _statistics(store: Store) -> dict[str, Any]:
     }
     counted["possible_double"] = {}
     for row in store.read(queries.alert_counts):
-        what = str(row["what"])
-        counts = counted.setdefault(_ONCE_COUNTED_AS.get(what, what), {})
-        name = reason_code(row["name"]) if counts is counted["suppressed"] else row["name"]
-        counts[name] = counts.get(name, 0) + row["count"]
+        counted.setdefault(str(row["what"]), {})[row["name"]] = row["count"]
     held = store.read(queries.leader, LEASE)
     leads = held is not None and held["node"] is not None and store.read(queries.seconds_left, held["expires_at"]) > 0
     counted["possible_doubles"] = counted.pop("possible_double")

@@ -15,10 +15,10 @@ from typing import Any
 
 from rich.text import Text
 
-from o9.alerts.pipeline.groups import held_in, notified_in
+from o9.alerts.pipeline.groups import held_in
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.service.leader import LEASE
-from o9.alerts.service.repository import history, with_codes
+from o9.alerts.service.repository import history
 from o9.cli.commands.inspect import LIST_LIMIT, PAGE_WIDTH
 from o9.cli.console import emit, results, say, write_json, write_json_list
 from o9.cli.failures import DONE
@@ -110,7 +110,7 @@ def show_alert(url: str | None, alert_id: str, *, as_json: bool) -> int:
             labels=labels,
             metadata=metadata,
             notices=store.read(queries.notices_about, episode.alert_id, labels, since),
-            suppressed=with_codes(store.read(queries.suppressed, alert_id=episode.alert_id, limit=PAGE_LIMIT)),
+            suppressed=store.read(queries.suppressed, alert_id=episode.alert_id, limit=PAGE_LIMIT),
             waits=not _somebody_decides(store),
             known=bool(episode.optimization_id) and store.read(queries.get, episode.optimization_id) is not None,
             store=place_of(store),
@@ -194,7 +194,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
     asked = {episode.fingerprint for episode in episodes}
     for key, (_, text) in store.read(queries.alert_groups).items():
         state = json.loads(text)
-        for _, names in notified_in(state):
+        for _, names in state["notified"]:
             for name in asked.intersection(names):
                 out.setdefault(name, []).append((key, state["number"]))
         for reason, by, names in held_in(state):
@@ -216,7 +216,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
         now_held = held.get(episode.fingerprint, set())
         why = [
             row
-            for row in with_codes(suppressed.get(episode.alert_id, {}).values())
+            for row in suppressed.get(episode.alert_id, {}).values()
             if (row["reason"], row["by"]) in now_held or (row["reason"] == Reason.QUARANTINED.value and not mine)
         ]
         listed.append(Listed(episode, Notifications(tuple(by_receiver.values()), tuple(why))))

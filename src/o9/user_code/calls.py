@@ -1,48 +1,45 @@
-"""Where channels work: in a few daemon threads of their own, each send for a limited time.
+"""Calls of code that may hang: each for a limited time, a few at once; what does not come back is left behind.
 
-Contract. `run` never holds the event loop. A call that does not come back in time is left behind: its thread goes on,
-holds one of the channel's `at_once` places until it returns, and its result is dropped. Where all
-places are held by such calls, `run` raises Busy at once, until one of them returns. A process may end while they hang.
+Contract. `Calls.run` never holds the event loop. A plain function works in a daemon thread of its own, so that a
+process may end while it hangs; a coroutine function in the event loop, where the watchdog looks after it. A call that
+does not come back in time goes on, holds one of the `at_once` places until it returns, and its result is dropped. Where
+all places are held by such calls, `run` raises Busy at once, until one of them returns.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from o9.alerts.channels.outcome import Failed, Sent, failed
+from o9.user_code.watchdog import run_user_code
 
-R = TypeVar("R")
 AT_ONCE = 4
 
 
-class NotBack(Exception):
-    """A call whose result is dropped, or that was not begun. `failure` is what it means for a send."""
-
-    failure: Failed
-
-
-class Busy(NotBack):
-    """Nothing was begun: every place is held by a call that hangs."""
+class Unanswered(Exception):
+    """A call whose result is dropped, or that was not begun. `seconds`: how long it might have taken."""
 
     def __init__(self, why: str, seconds: float) -> None:
         super().__init__(why)
-        self.failure = failed(f"busy: {why}", retry_after=timedelta(seconds=seconds))
+        self.seconds = seconds
 
 
-class LeftBehind(NotBack):
+class Busy(Unanswered):
+    """Nothing was begun: every place is held by a call that hangs."""
+
+
+class TooLong(Unanswered):
     """The call was begun, and did not come back in time."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"no answer within {seconds:g} s")
-        self.failure = failed(f"no answer within {seconds:g} s", in_doubt=True)
+        super().__init__(f"no answer within {seconds:g} s", seconds)
 
 
 @dataclass(eq=False)
@@ -69,8 +66,8 @@ class _Call:
             self.answer.set_exception(error)
 
 
-class Threads:
-    """The places of one channel; may be used from several event loops."""
+class Calls:
+    """`name` says whose, in logs and threads: `channel desk`."""
 
     def __init__(self, name: str, at_once: int = AT_ONCE) -> None:
         self._name = name
@@ -78,15 +75,48 @@ class Threads:
         self._lock = threading.Lock()
         self._waiting: deque[_Call] = deque()
         self._running: set[_Call] = set()
+        self._hanging: set[asyncio.Task[Any]] = set()
 
     @property
     def left_behind(self) -> int:
         """How many calls hang by now."""
         with self._lock:
-            return sum(call.left for call in self._running)
+            return sum(call.left for call in self._running) + len(self._hanging)
 
-    async def run(self, function: Callable[[], R], seconds: float) -> R:
-        """What `function` returns or raises; it waits for its place and works for `seconds` altogether."""
+    async def run(self, function: Callable[[], Any], seconds: float, *, awaits: bool = False) -> Any:
+        """What `function` answers or raises; it waits for its place and works for `seconds` altogether.
+
+        awaits: it is a coroutine function. An awaitable that a plain one answers is awaited, too. Raises Unanswered.
+        """
+        if awaits:
+            return await self._in_the_loop(function, seconds)
+        answer = await self._in_a_thread(function, seconds)
+        return await self._in_the_loop(lambda: answer, seconds) if inspect.isawaitable(answer) else answer
+
+    async def _in_the_loop(self, function: Callable[[], Any], seconds: float) -> Any:
+        self._hanging = {task for task in self._hanging if not task.get_loop().is_closed()}
+        if len(self._hanging) >= self._at_once:
+            raise Busy(f"{len(self._hanging)} calls before it hang", seconds)
+        task = asyncio.ensure_future(run_user_code(f"the {self._name}", function))
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        finally:
+            if not task.done():
+                task.cancel()
+                self._hanging.add(task)
+                task.add_done_callback(self._returned)
+        if not task.done():
+            raise TooLong(seconds)
+        if task.cancelled():
+            raise RuntimeError("it cancelled itself")
+        return task.result()
+
+    def _returned(self, task: asyncio.Task[Any]) -> None:
+        self._hanging.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was reported as one that hung
+
+    async def _in_a_thread(self, function: Callable[[], Any], seconds: float) -> Any:
         loop = asyncio.get_running_loop()
         call = _Call(function, loop, loop.create_future())
         self._enter(call, seconds)
@@ -95,25 +125,17 @@ class Threads:
         finally:
             self._leave(call)
         if not call.answer.cancelled():
-            result: R = call.answer.result()
-            return result
+            return call.answer.result()
         if call.began is None:
             raise Busy(f"no answer to those before it within {seconds:g} s", seconds)
-        raise LeftBehind(seconds)
-
-    async def outcome(self, send: Callable[[], Sent | Failed], seconds: float) -> Sent | Failed:
-        """What `send` answers, or what its not coming back means."""
-        try:
-            return await self.run(send, seconds)
-        except NotBack as error:
-            return error.failure
+        raise TooLong(seconds)
 
     def _enter(self, call: _Call, seconds: float) -> None:
         with self._lock:
             hanging = [each.began for each in self._running if each.left and each.began is not None]
             if len(hanging) >= self._at_once:
                 ago = time.monotonic() - min(hanging)
-                raise Busy(f"{len(hanging)} sends before it hang, the first for {ago:.0f} s", seconds)
+                raise Busy(f"{len(hanging)} calls before it hang, the first for {ago:.0f} s", seconds)
             if len(self._running) < self._at_once:
                 self._start(call)
             else:
@@ -130,7 +152,7 @@ class Threads:
         """With the lock held."""
         call.began = time.monotonic()
         self._running.add(call)
-        threading.Thread(target=self._work, args=(call,), name=f"o9-channel-{self._name}", daemon=True).start()
+        threading.Thread(target=self._work, args=(call,), name=f"o9-{self._name}", daemon=True).start()
 
     def _work(self, call: _Call) -> None:
         result, error = None, None
