@@ -448,7 +448,9 @@ async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock
     clock.now += timedelta(minutes=5)
     await judge.look()
     assert told(store) == [("queue_too_long", "", False)]
-    assert store.read(queries.alerts)[0]["message"] == "1 optimizations wait for a slot, the first of them for 1 h 5 min"
+    assert (
+        store.read(queries.alerts)[0]["message"] == "1 optimizations wait for a slot, the first of them for 1 h 5 min"
+    )
 
 
 async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None:
