@@ -33,7 +33,7 @@ from prefect.states import Cancelled, Failed
 from o9.blocks.store import current_store
 from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
 from o9.flows.membership import join_store
-from o9.flows.process import run_begins, watchdog_over
+from o9.flows.process import run_begins, watchdog_for
 from o9.flows.run_view import RunView, tell_end
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import new_optimization
@@ -112,7 +112,7 @@ async def optimization_lifecycle(
             return begun
         attempt = begun
         hearing = asyncio.create_task(_hear_intents(attempt))
-        watchdog = watchdog_over(asyncio.get_running_loop(), attempt.store, attempt.node)
+        watchdog = watchdog_for(attempt.store, attempt.node)
         watchdog.start()
     name, following, results = attempt.claimed.optimization_id, Continuation.GO_ON, None
     logger.info("optimization %s, attempt %d", name, attempt.claimed.attempt)

@@ -1,6 +1,6 @@
 """What a flow run does to the process that it runs in: each flow of O9 calls `run_begins` first.
 
-Its logs reach Prefect, and SIGTERM goes back to whoever handled it. While it runs a flow, Prefect handles the signal by
+Its logs reach Prefect, and SIGTERM goes back to its handler. While it runs a flow, Prefect handles the signal by
 an error, which is raised in whatever the main thread does then. That is right in a process of the flow's own. A node
 says by `running_beside` that its process is not one; there the signal is Prefect's only for the moment in which its
 server hears that the run begins.
@@ -37,7 +37,7 @@ _handled_before: Any = None
 
 
 def running_beside() -> None:
-    """The flows that the caller's task runs from here on leave SIGTERM to whoever handles it now."""
+    """The flows that the caller's task runs from here on leave SIGTERM to its present handler."""
     global _handled_before
     _beside.set(True)
     keep_engine_off_console(FLOWS)
@@ -53,7 +53,7 @@ def run_begins() -> None:
         signal.signal(signal.SIGTERM, _handled_before)
 
 
-def watchdog_over(loop: asyncio.AbstractEventLoop, store: Store, node: str) -> Watchdog:
+def watchdog_for(store: Store, node: str) -> Watchdog:
     """It also records an alert of what holds the loop, from its own thread: nothing else in this process can."""
     boundary = ErrorBoundary(logger, "recording an alert of what holds the event loop")
 
@@ -77,4 +77,4 @@ def watchdog_over(loop: asyncio.AbstractEventLoop, store: Store, node: str) -> W
         await system_for(store, load_block).send_alert(alert, resolve_timeout=BLOCKED_OVER_AFTER)
 
     # Where the event loop is held for as long as a lease, other nodes take over what is held here.
-    return Watchdog(loop, give_up_seconds=settings().lease_seconds, on_blocked=on_blocked)
+    return Watchdog(give_up_seconds=settings().lease_seconds, on_blocked=on_blocked)

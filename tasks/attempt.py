@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
-from o9.lifecycle.effect import Best
-from o9.lifecycle.streak import Streak
+from o9.lifecycle.effect import Best, Streak
 from o9.mirror.observed_state import Run
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError

@@ -29,8 +29,9 @@ from o9.lifecycle.effect import (
     direction_of,
     improvement,
     is_better,
+    is_hopeless,
+    streak_of,
 )
-from o9.lifecycle.streak import is_hopeless, streak_of
 from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound

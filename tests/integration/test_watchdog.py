@@ -23,7 +23,7 @@ import pytest
 from contract_steps import new, wait_for
 
 from o9.alerts.service.system import AlertNotificationSystem
-from o9.flows.process import watchdog_over
+from o9.flows.process import watchdog_for
 from o9.model.errors import OptimizationStrategyError
 from o9.model.ids import bound
 from o9.model.optimization import OptimizationState
@@ -48,7 +48,7 @@ def system_tells() -> bool:
 
 @pytest.fixture
 async def watchdog() -> AsyncIterator[Watchdog]:
-    one = Watchdog(asyncio.get_running_loop(), WARN, GIVE_UP)
+    one = Watchdog(WARN, GIVE_UP)
     one.start()
     try:
         yield one
@@ -159,7 +159,7 @@ async def test_what_holds_the_loop_for_too_long_raises_an_alert_meanwhile(
             found.extend(store.read(queries.alerts, limit=10))
 
     with Store(store_url) as store:
-        watchdog = watchdog_over(asyncio.get_running_loop(), store, "desk-1")
+        watchdog = watchdog_for(store, "desk-1")
         watchdog.start()
         try:
             with bound(optimization="opt-7"):
@@ -200,8 +200,7 @@ async def test_many_that_hold_it_in_turn_do_not_block_it(watchdog: Watchdog, cap
 @pytest.mark.skipif(not system_tells(), reason="only Linux tells how long a thread has waited for a CPU")
 async def test_a_wait_for_a_cpu_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
     """Users' code that is merely slow, and code that does hold the loop, on a CPU that others keep busy."""
-    loop = asyncio.get_running_loop()
-    watchdog = Watchdog(loop, WARN, GIVE_UP)
+    watchdog = Watchdog(WARN, GIVE_UP)
 
     async def honest() -> float:
         began = time.monotonic()
@@ -223,8 +222,7 @@ async def test_a_wait_for_a_cpu_does_not_count(caplog: pytest.LogCaptureFixture)
 
 
 async def test_it_may_start_and_stop_at_any_time() -> None:
-    loop = asyncio.get_running_loop()
-    watchdog = Watchdog(loop, WARN, GIVE_UP)
+    watchdog = Watchdog(WARN, GIVE_UP)
     watchdog.stop()
     for _ in range(3):
         watchdog.start()
@@ -232,10 +230,12 @@ async def test_it_may_start_and_stop_at_any_time() -> None:
         watchdog.stop()
         watchdog.stop()
     assert not [thread for thread in threading.enumerate() if thread.name == "o9-watchdog"]
-    other = asyncio.new_event_loop()
-    over = Watchdog(other, WARN, GIVE_UP)
-    over.start()
-    other.close()
+    over = Watchdog(WARN, GIVE_UP)
+
+    async def begin() -> None:
+        over.start()
+
+    await asyncio.to_thread(lambda: asyncio.run(begin()))
     await until(lambda: not [thread for thread in threading.enumerate() if thread.name == "o9-watchdog"])
     over.stop()
 
@@ -257,7 +257,7 @@ async def honest():
     return "whole"
 
 async def main():
-    watchdog = Watchdog(asyncio.get_running_loop(), 0.4, 1.2)
+    watchdog = Watchdog(0.4, 1.2)
     watchdog.start()
     print(await run_user_code("this", honest), flush=True)
     watchdog.stop()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.lifecycle.streak import HOPELESS, Streak, is_hopeless, streak_of
+from o9.lifecycle.effect import HOPELESS, Streak, is_hopeless, streak_of
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 

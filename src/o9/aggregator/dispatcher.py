@@ -94,7 +94,7 @@ class Dispatcher:
         self._hindrance = hindrance
         self._held_back = ""
         self._boundary = ErrorBoundary(logger, "starting what waits")
-        self._called: set[str] = set()  # suspended runs that wait in a process of their own, and were told to begin
+        self._called: set[str] = set()  # suspended runs that wait in a process of their own, and were called
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._allowed: deque[Claimed] = deque()
         self._running: dict[str, _Running] = {}

@@ -19,7 +19,7 @@ from o9.aggregator.dispatcher import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
 from o9.aggregator.scheduler import Scheduler
 from o9.aggregator.schedules import Schedule
-from o9.flows.process import watchdog_over
+from o9.flows.process import watchdog_for
 from o9.lifecycle.control import Control
 from o9.lifecycle.heartbeat import ONLY, NodeHeartbeat
 from o9.mirror.events import EventListener
@@ -73,7 +73,7 @@ class Node:
             hindrance=lambda: hindrance() if self._heartbeat.holds else "it cannot renew its leases",
             only=only,
         )
-        self._watchdog = watchdog_over(self._loop, store, self.name)
+        self._watchdog = watchdog_for(store, self.name)
         self._heartbeat = NodeHeartbeat(
             store,
             self.name,
@@ -169,7 +169,7 @@ class Node:
                 return
             server = await ensure_prefect_server(logger.warning)
             try:
-                # At the old address and let in as before, whoever waits for it finds it by himself.
+                # At the old address, with the old string, its clients find it by themselves.
                 if (server.api_url, server.auth_string) != (self._server.api_url, self._server.auth_string):
                     with prefect_client_settings(server):
                         await self.dispatcher.reconnect()

@@ -299,9 +299,9 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
     port = json.loads(state.read_bytes())["port"] if (state := place.folder / process.STATE).exists() else 0
     state.unlink(missing_ok=True)  # what is published must be the new server's
     # -P: the modules beside the script must not stand before the standard library's
-    command = [sys.executable, "-P", process.__file__, "serve", str(place.folder), "--port", str(port)]
+    command = [sys.executable, "-P", process.__file__, "serve", str(place.folder), str(port)]
     if place.database is not None:
-        command += ["--database", str(place.database)]
+        command.append(str(place.database))
     with process.opened(place.folder / process.LOG) as log:
         log.truncate(0)
         server = subprocess.Popen(

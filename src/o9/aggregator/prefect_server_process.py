@@ -5,7 +5,7 @@ The process serves Prefect's own application on a free port of 127.0.0.1 for as 
 - It is the only one that holds `server.lock` of its folder, from its first moment to its death. The kernel takes
   the lock back however it dies, so "is there a server?" is never a guess about process ids.
 - Each user holds `users.lock` shared. Once nobody does, the process takes that lock exclusively, ends itself and keeps
-  the lock until it is dead: whoever arrives meanwhile waits for the lock, and then finds no server instead of a dying
+  the lock until it is dead: a new user waits for the lock meanwhile, and then finds no server instead of a dying
   one.
 - `server.json` says where it listens. The port is bound before anything is imported, so a client may connect at
   once: its first request waits in the socket and is answered in the moment the application is up.
@@ -22,7 +22,6 @@ that no package above it has to be imported first.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import fcntl
 import gc
@@ -145,7 +144,7 @@ def _auth_string(folder: Path, *, same_port: bool) -> str:
     """What each request must carry.
 
     It stays while the port does, so that flow runs under way go on with a server that takes the place of a dead one.
-    With another port there is another string, since whoever listens on the old port now is sent the old one.
+    With another port there is another string, since a process that listens on the old port now is sent the old one.
     """
     if not (same_port and (folder / AUTH).exists()):
         _publish(folder, AUTH, f"o9:{secrets.token_urlsafe(32)}")
@@ -261,9 +260,7 @@ class _DatabaseSetup:
         self._draft = database.with_name(f".{database.name}.o9-setup")
         database.parent.mkdir(parents=True, exist_ok=True)
         self._draft.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__, "set-up", str(self._draft), "--parent", str(os.getpid())]
-        )
+        self._process = subprocess.Popen([sys.executable, "-P", __file__, "set-up", str(self._draft), str(os.getpid())])
 
     def finish(self) -> None:
         """Put the database in place. What cannot be used is dropped: Prefect sets up its own then, only slower."""
@@ -336,27 +333,18 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(arguments: list[str]) -> int:
-    """Run as the server, or as the process that sets up its database."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(dest="command", required=True)
-    server = commands.add_parser("serve")
-    server.add_argument("folder", type=Path)
-    server.add_argument("--database", type=Path)
-    server.add_argument("--port", type=int, default=0)
-    set_up = commands.add_parser("set-up")
-    set_up.add_argument("database", type=Path)
-    set_up.add_argument("--parent", type=int, default=os.getppid())
-    given = parser.parse_args(arguments)
-    if given.command == "serve":
-        return serve(given.folder, given.database, given.port)
-    _end_with(given.parent)
-    set_up_database(given.database)
+def main(command: str, place: str, *more: str) -> int:
+    """Run as the server (`serve FOLDER PORT [DATABASE]`), or set up its database (`set-up DATABASE [PARENT]`)."""
+    if command == "serve":
+        port, *database = more
+        return serve(Path(place), Path(database[0]) if database else None, int(port))
+    _end_with(int(more[0]) if more else os.getppid())
+    set_up_database(Path(place))
     return 0
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
+    status = main(*sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # all is written; waiting for Prefect's threads would only delay the next start

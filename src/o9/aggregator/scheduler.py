@@ -24,7 +24,6 @@ from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
 from o9.blocks.store import store_here
 from o9.flows.process import running_beside
 from o9.mirror.removal import SCHEDULED_TAG, TAG
-from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
@@ -67,17 +66,12 @@ class Scheduler:
         await cancelled(*late, seconds=STOP_GRACE_SECONDS)
 
     async def _keep(self, schedule: Schedule, flow: Flow[..., Any]) -> None:
-        due = utc_now() + schedule.after
+        due, boundary = utc_now() + schedule.after, ErrorBoundary(logger, f"running the schedule {schedule.name}")
         while True:
             if utc_now() >= due:
-                try:
+                due = utc_now() + LOOK
+                with boundary:
                     due = await self._look(schedule, flow)
-                except OptimizationStoreError as error:
-                    logger.warning("%s: the store is away; trying again in %s: %s", schedule.name, LOOK, error)
-                    due = utc_now() + LOOK
-                except Exception:  # whatever it was, the schedule goes on
-                    logger.exception("%s could not be run; trying again in %s", schedule.name, LOOK)
-                    due = utc_now() + LOOK
             await asyncio.sleep(max(0.0, min(due - utc_now(), LOOK).total_seconds()))
 
     async def _look(self, schedule: Schedule, flow: Flow[..., Any]) -> datetime:
@@ -115,9 +109,8 @@ class Scheduler:
         except (asyncio.CancelledError, SystemExit, PrefectSignal) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                await self._store.write_async(
-                    ReleaseLeadership(claim.name, fence)
-                )  # cut off: whoever is next begins it anew
+                # Cut off: the next node begins it anew.
+                await self._store.write_async(ReleaseLeadership(claim.name, fence))
                 raise
             # Prefect lets these through, having recorded the end: the flow exits, or what it awaits was cancelled.
             state = Crashed(message=repr(error))

@@ -61,7 +61,7 @@ def control_of(store: Store) -> Control:
 class Control:
     """Where no process runs what is queued, the log warns of it, unless `warns` is False.
 
-    While `follows_record` answers True, the `after` hooks are called by whoever reads the record.
+    While `follows_record` answers True, the reader of the record calls the `after` hooks.
     """
 
     def __init__(self, component: StoreComponent, *, warns: bool = True) -> None:

@@ -37,7 +37,7 @@ class NodeHeartbeat:
     and a look for the dead every LOOK_SECONDS.
 
     `on_freed` is called, on the thread, when work was freed and waits for somebody. `info` is what the others may know
-    of this node. While `is_stuck` says so, nothing is renewed: what is held goes to whoever can run it. `before_dead`
+    of this node. While `is_stuck` says so, nothing is renewed, and other nodes take what is held. `before_dead`
     is called, on the thread and with their names, before what the dead of this host held is freed: they may have left
     word of its end.
     """

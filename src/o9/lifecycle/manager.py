@@ -50,7 +50,7 @@ class OptimizationLifecycleManager(ControlVerbs, StoreComponent):
         return (await self.control.submit(state, hold=True)).optimization_id
 
     async def initialize_optimization(self, optimization_id: str) -> bool:
-        """By hand, without the queue: whoever calls this runs it himself."""
+        """By hand, without the queue: the caller runs it."""
         await self.control.move(optimization_id, OptimizationStatus.INITIALIZING)
         return True
 

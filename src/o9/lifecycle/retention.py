@@ -40,7 +40,7 @@ class Removed:
     """What was deleted; how many were kept for which reason; and how long the longest transaction took.
 
     That is with the wait for its turn, and at least as long as others had to wait for theirs. flow_runs: in Prefect;
-    whoever prunes without Prefect leaves them to the flow prune_history. scheduled_runs: those of scheduled flows.
+    without Prefect they are left to the flow prune_history. scheduled_runs: those of scheduled flows.
     """
 
     before: str

@@ -73,7 +73,7 @@ def prepared(
 ) -> OptimizationState:
     """A copy of `state` that can run: checked, with what must be fixed at submission filled in.
 
-    `allowed_imports` are the module prefixes that may be named. None: whoever submits runs code on the spot anyway, and
+    `allowed_imports` are the module prefixes that may be named. None: the caller runs code of its own anyway, and
     may name any, unless O9_ALLOWED_IMPORTS is set. `must_name`: it has to name an objective or a strategy, as all that
     comes from a file or a request. `older`: keys of its metadata that were recorded before. Raises
     OptimizationValidationError with all faults, each naming the field and the remedy.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -91,80 +92,66 @@ async def reconcile(
     settle_seconds: how long after its end a mirrored run is taken as whole. quiet_seconds: how long nothing must have
     happened to an optimization before a run of it that nobody holds is taken for dead.
     """
-    if client is None:
-        async with get_client() as own:
-            return await reconcile(
-                store, node, request=request, client=own, settle_seconds=settle_seconds, quiet_seconds=quiet_seconds
-            )  # fmt: skip
-    if (problem := await client.api_healthcheck()) is not None:
-        where, why = public_url(str(client.api_url)), public_text(str(problem))
-        raise PrefectAwayError(f"Prefect's server at {where} does not answer, nothing was compared: {why}")
-    report, after = Report(), ""
-    work = _Work(store, node, request, client, settle_seconds, quiet_seconds, report)
-    while rows := await store.read_async(queries.open_runs, after=after, limit=PAGE):
-        after = rows[-1]["run_id"]
-        await work.page(rows)
-    return report
+    async with nullcontext(client) if client is not None else get_client() as server:
+        if (problem := await server.api_healthcheck()) is not None:
+            where, why = public_url(str(server.api_url)), public_text(str(problem))
+            raise PrefectAwayError(f"Prefect's server at {where} does not answer, nothing was compared: {why}")
+        work, after = _Work(store, node, request, server, settle_seconds, quiet_seconds), ""
+        while rows := await store.read_async(queries.open_runs, after=after, limit=PAGE):
+            after = rows[-1]["run_id"]
+            await work.page(rows)
+    return work.report
 
 
+@dataclass
 class _Work:
-    def __init__(
-        self,
-        store: Store,
-        node: str,
-        request: Request,
-        client: PrefectClient,
-        settle: float,
-        quiet: float,
-        report: Report,
-    ) -> None:
-        self._store = store
-        self._node = node
-        self._request = request
-        self._client = client
-        self._settle = timedelta(seconds=settle)
-        self._quiet = timedelta(seconds=quiet)
-        self._report = report
-        self._turns = asyncio.Semaphore(AT_ONCE)
+    store: Store
+    node: str
+    request: Request
+    client: PrefectClient
+    settle_seconds: float
+    quiet_seconds: float
+    report: Report = field(default_factory=Report)
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def page(self, rows: Sequence[dict[str, Any]]) -> None:
         ids = FlowRunFilterId(any_=[UUID(row["run_id"]) for row in rows])
         try:
-            found = await self._client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids), limit=PAGE)
+            found = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids), limit=PAGE)
         except (httpx.HTTPError, PrefectException) as error:
             raise PrefectAwayError(f"Prefect's server stopped answering: {public_text(str(error))}") from error
         flow_runs = {str(flow_run.id): flow_run for flow_run in found}
         await asyncio.gather(*(self._guarded(row, flow_runs.get(row["run_id"])) for row in rows))
 
     async def _guarded(self, row: dict[str, Any], flow_run: FlowRun | None) -> None:
-        self._report.runs += 1
+        self.report.runs += 1
         try:
             await self._one(row, flow_run)
         except (OptimizationError, httpx.HTTPError, PrefectException):
-            self._report.errors += 1
+            self.report.errors += 1
             logger.exception("could not compare the flow run %s with Prefect", row["run_id"])
 
     async def _one(self, row: dict[str, Any], flow_run: FlowRun | None) -> None:
         run, ingested = Run.of_row(row), Ingested()
         if flow_run is not None:
             ingested = await self._take_missing(run, flow_run)
-            self._report.states += ingested.states
+            self.report.states += ingested.states
             if ingested.intents:
-                self._report.heard.append(run.optimization_id)
+                self.report.heard.append(run.optimization_id)
         decision = decide_run(await self._view(row, flow_run, fresh=ingested.states > 0))
         if decision.because is RunReason.GONE:
-            self._report.missing.append(run.run_id)
+            self.report.missing.append(run.run_id)
         if decision.set_to is not None:
             assert flow_run is not None
             await self._set_in_prefect(run, flow_run, decision)
         if decision.close:
-            await self._store.write_async(CloseRun(run.run_id))
-            self._report.closed += 1
+            await self.store.write_async(CloseRun(run.run_id))
+            self.report.closed += 1
 
     async def _view(self, row: dict[str, Any], flow_run: FlowRun | None, *, fresh: bool) -> RunView:
         """`fresh`: something was recorded since `row` was read."""
         if fresh:
-            holding = await self._store.read_async(queries.holding, row["optimization_id"])
+            holding = await self.store.read_async(queries.holding, row["optimization_id"])
             assert holding is not None
             row = row | {name: getattr(holding, name) for name in ("status", "intent", "lease_node", "parked_run_id")}
             row["current_attempt"] = holding.attempt
@@ -179,22 +166,24 @@ class _Work:
             leased=row["lease_node"] is not None,
             suspended=row["parked_run_id"] == row["run_id"],
             prefect_type=state.type.value if state else None,
-            settled=not mirrored or state is None or utc_now() - state.timestamp >= self._settle,
+            settled=not mirrored
+            or state is None
+            or utc_now() - state.timestamp >= timedelta(seconds=self.settle_seconds),
         )
         if view.prefect_type in TERMINAL or view.leased or state is None:
             return view
         # Only of what looks dead is the rest asked.
-        optimization = await self._store.read_async(queries.get, row["optimization_id"])
+        optimization = await self.store.read_async(queries.get, row["optimization_id"])
         assert optimization is not None
-        quiet = utc_now() - optimization.updated_at >= self._quiet
+        quiet = utc_now() - optimization.updated_at >= timedelta(seconds=self.quiet_seconds)
         lives = mirrored and status in ENDED and await self._holder_lives(row["optimization_id"])
         return RunView(**vars(view) | {"quiet": quiet, "holder_lives": lives})
 
     async def _holder_lives(self, name: str) -> bool:
         """Whether the node that recorded this flow's last move by itself still gives a heartbeat."""
-        moves = await self._store.read_async(queries.transitions, name)
+        moves = await self.store.read_async(queries.transitions, name)
         holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
-        nodes = await self._store.read_async(queries.nodes)
+        nodes = await self.store.read_async(queries.nodes)
         # By the database's clock alone: this machine's may be wrong, and a user's flow must not be ended for that.
         newest = max((node["heartbeat_at"] for node in nodes), default=0.0)
         alive = (node for node in nodes if newest - node["heartbeat_at"] <= 2 * settings().lease_seconds)
@@ -204,11 +193,11 @@ class _Work:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
         heard = await self._history(run, FLOW, flow_run, flow_run.id)
         if run.owner == MIRRORED:
-            known = await self._store.read_async(queries.known_states, run.optimization_id)
+            known = await self.store.read_async(queries.known_states, run.optimization_id)
             heard += await self._of_tasks(run, flow_run.id, known, over)
             if over:  # only now: one that is mirrored itself has said so by now, and its states are its own
                 heard += await self._of_subflows(run, flow_run.id, known)
-        return await ingest(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
+        return await ingest(self.store, self.node, heard, Cause.RECONCILER, request=self.request)
 
     async def _of_tasks(
         self, run: Run, flow_run_id: UUID, known: set[str], over: bool
@@ -216,7 +205,7 @@ class _Work:
         """While the flow runs only tasks whose present state is not known: each history is a request of its own."""
         tasks, offset = [], 0
         mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-        while page := await self._client.read_task_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
+        while page := await self.client.read_task_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
             offset += len(page)
             tasks += [task_run for task_run in page if over or str(task_run.state_id) not in known]
         histories = await asyncio.gather(*(self._history(run, TASK, task_run, task_run.id) for task_run in tasks))
@@ -226,10 +215,10 @@ class _Work:
         heard: list[tuple[Run, ObservedState]] = []
         mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
         offset = 0
-        while page := await self._client.read_flow_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
+        while page := await self.client.read_flow_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
             offset += len(page)
             for subflow in page:
-                if await self._store.read_async(queries.prefect_run, str(subflow.id)) is None:
+                if await self.store.read_async(queries.prefect_run, str(subflow.id)) is None:
                     heard += await self._history(run, SUBFLOW, subflow, subflow.id)
                     heard += await self._of_tasks(run, subflow.id, known, True)
                     heard += await self._of_subflows(run, subflow.id, known)
@@ -238,9 +227,9 @@ class _Work:
     async def _history(self, run: Run, kind: str, of: Any, run_id: UUID) -> list[tuple[Run, ObservedState]]:
         async with self._turns:
             if kind == TASK:
-                states = await self._client.read_task_run_states(run_id)
+                states = await self.client.read_task_run_states(run_id)
             else:
-                states = await self._client.read_flow_run_states(run_id)
+                states = await self.client.read_flow_run_states(run_id)
         return [(run, observed_state(kind, of, state)) for state in states]
 
     async def _set_in_prefect(self, run: Run, flow_run: FlowRun, decision: RunDecision) -> None:
@@ -251,10 +240,10 @@ class _Work:
         else:
             state = (Cancelled if decision.set_to == "CANCELLED" else Crashed)(message=message)
         # One that is only asked to end does it by Prefect's rules; the others are dead, whatever the rules say.
-        await self._client.set_flow_run_state(flow_run.id, state, force=decision.set_to != "CANCELLING")
+        await self.client.set_flow_run_state(flow_run.id, state, force=decision.set_to != "CANCELLING")
         logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, decision.set_to, decision.because.value)
-        self._report.crashed += decision.set_to == "CRASHED"
-        self._report.cancelled += decision.set_to != "CRASHED"
+        self.report.crashed += decision.set_to == "CRASHED"
+        self.report.cancelled += decision.set_to != "CRASHED"
         heard = await self._history(run, FLOW, flow_run, flow_run.id)
-        ingested = await ingest(self._store, self._node, heard, Cause.RECONCILER, request=self._request)
-        self._report.states += ingested.states
+        ingested = await ingest(self.store, self.node, heard, Cause.RECONCILER, request=self.request)
+        self.report.states += ingested.states

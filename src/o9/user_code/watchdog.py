@@ -6,8 +6,8 @@ What users write as a coroutine, a strategy or an async objective, runs in the e
 Contract. Once a second the watchdog asks the loop for a tick. Where none comes for `warn_seconds`, it logs one warning
 with the line that holds the loop, and with the user's code that this line belongs to, where that was awaited through
 `run_user_code`. Where one and the same call holds it for `give_up_seconds`, it logs an error and calls `on_blocked`, in
-its thread and then each minute, and `is_blocked` is true until the loop ticks again: whoever renews this process's
-leases is to stop then. Nothing is interrupted.
+its thread and then each minute, and `is_blocked` is true until the loop ticks again: this process's leases are
+not renewed then. Nothing is interrupted.
 
 What counts is time in which the loop's thread ran or blocked. On Linux, time in which it was ready to run and had no
 CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel reports that
@@ -85,7 +85,7 @@ class Blocked:
     ids: Mapping[str, str]
 
 
-def cpu_seconds(native_id: int | None) -> tuple[float, float]:
+def cpu_seconds(native_id: int) -> tuple[float, float]:
     """How long this thread of the process has run, and waited for a CPU; zeros where the system does not say."""
     try:
         with open(f"/proc/self/task/{native_id}/schedstat") as file:
@@ -96,22 +96,18 @@ def cpu_seconds(native_id: int | None) -> tuple[float, float]:
 
 
 class Watchdog:
-    """Watches `loop` from `start` to `stop`, both of which any thread may call, and a second time, too."""
+    """Watches the event loop that calls `start`, until `stop`, which any thread may call. Second calls do nothing."""
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         warn_seconds: float = 5.0,
         give_up_seconds: float = 30.0,
         on_blocked: Callable[[Blocked], object] = lambda _: None,
     ) -> None:
-        self._loop = loop
         self._warn_seconds = warn_seconds
         self._give_up_seconds = give_up_seconds
         self._on_blocked = on_blocked
         self._tick_seconds = min(TICK_SECONDS, warn_seconds / 4, give_up_seconds / 4)
-        self._loop_thread: int | None = None
-        self._loop_native_id: int | None = None
         self._ticked = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -129,8 +125,8 @@ class Watchdog:
 
     def start(self) -> None:
         if self._thread is None:
-            if _runs_here(self._loop):
-                self._know_thread()
+            self._loop = asyncio.get_running_loop()
+            self._loop_thread, self._loop_native_id = threading.get_ident(), threading.get_native_id()
             self._stop.clear()
             self._thread = threading.Thread(target=self._watch, name="o9-watchdog", daemon=True)
             self._thread.start()
@@ -163,7 +159,7 @@ class Watchdog:
     def _watch_one_tick(self) -> None:
         self._ticked.clear()
         try:
-            self._loop.call_soon_threadsafe(self._tick)
+            self._loop.call_soon_threadsafe(self._ticked.set)
         except RuntimeError:
             return  # the loop is closed
         while not self._waited_for_tick():
@@ -191,19 +187,10 @@ class Watchdog:
         _, own = cpu_seconds(threading.get_native_id())
         return time.monotonic(), ran, queued + own
 
-    def _tick(self) -> None:
-        self._know_thread()
-        self._ticked.set()
-
-    def _know_thread(self) -> None:
-        """Called in the loop's thread."""
-        self._loop_thread, self._loop_native_id = threading.get_ident(), threading.get_native_id()
-
     def _look(self) -> None:
         """The loop has not ticked for one more interval."""
-        thread, now = self._loop_thread, self._held.seconds
-        frame = sys._current_frames().get(thread) if thread is not None else None
-        if thread is None or frame is None or now < min(self._warn_seconds, self._give_up_seconds) / 2:
+        now, frame = self._held.seconds, sys._current_frames().get(self._loop_thread)
+        if frame is None or now < min(self._warn_seconds, self._give_up_seconds) / 2:
             return
         call = _user_call(frame)
         if call is not self._holder:
@@ -226,13 +213,6 @@ class Watchdog:
             self._blocked = Blocked(message, utc_now() - timedelta(seconds=held), ids)
             logger.error("%s (for %.0f s by now)", message, held, extra={"o9": ids})
         self._on_blocked(self._blocked)
-
-
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def _user_call(frame: FrameType | None) -> FrameType | None:

@@ -1,8 +1,8 @@
 """One budget of processors for all that is evaluated in this process, whatever optimization it belongs to.
 
 Contract. `hold` waits for a place, and gives it back. There are as many places as processors that this process may use.
-Who waits is served in turns: the optimization that holds the fewest places first, of equals the one that has waited for
-longest. A child process that only waits (for a network, a lock, a GPU, or for ever) uses no processor: after
+Those that wait are served in turns: the optimization that holds the fewest places first, of equals the one that has
+waited for longest. A child process that only waits (for a network, a lock, a GPU, or for ever) uses no processor: after
 IDLE_SECONDS in which it used less than IDLE_SHARE of one, somebody else gets its place, and it goes on beside. So
 nothing that hangs keeps others from work, and what computes never has more processes than processors, but for those
 moments. Where the system does not tell what a process uses, it keeps its place.
@@ -26,7 +26,7 @@ from o9.workers.pool import processors
 
 IDLE_SECONDS = 0.2
 IDLE_SHARE = 0.5
-LOOK_SECONDS = 0.1  # how often who waits looks for a place that is not used
+LOOK_SECONDS = 0.1  # how often those that wait look for a place that is not used
 
 
 @dataclass(eq=False)

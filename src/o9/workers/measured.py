@@ -60,50 +60,39 @@ class Measured:
         return self.function(parameters, **keywords)
 
     def plain(self, answer: Any, *, periods: int | None = None, whole: bool = False) -> dict[str, Any]:
-        """`answer` as `plain_answer` has it, cut and scored."""
-        return measured(answer, self.measure, periods=periods, whole=whole, cuts=not self.truncatable)
+        """`answer` as `plain_answer` has it, cut and scored. `total`: how many returns before the cut; `scored`:
+        whether the value is a score. `periods`: as many as the objective was called with.
+
+        Raises BadAnswer for a trial that fails, Refused for a run that does.
+        """
+        hold_out, plain = self.measure.hold_out, plain_answer(answer)
+        if hold_out is not None and plain.get("hold_out_returns") is not None:
+            raise Refused(f"{FIELD} is set, and the objective gives hold_out_returns of its own: leave one of them out")
+        if whole:
+            return plain
+        returns = plain.get("returns")
+        if hold_out is not None and periods is not None and returns is not None and len(returns) != periods:
+            raise BadAnswer(
+                f"called with periods={periods} the objective gave {len(returns)} returns; give exactly those"
+            )
+        if hold_out is not None and not self.truncatable:
+            if plain["value"] is not None or returns is None:
+                given = "gives no returns" if returns is None else "gives a value of its own"
+                raise Refused(f"{FIELD} is set, and the objective {given} and cannot be truncated, {_CUT_WHAT}")
+            _cut(plain, hold_out)
+        if plain["value"] is None:
+            plain |= {"value": _score(plain, self.measure), "scored": True}
+        elif self.measure.score:
+            raise Refused(
+                "metadata.score is set, and the objective gives a value of its own: leave metadata.score out, or let "
+                "it give Evaluation(returns=…) without a value"
+            )
+        return plain
 
 
 def measured_of(thing: Any) -> Measured:
     """What was sent: a Measured, or a plain function, which is measured in no special way."""
     return thing if isinstance(thing, Measured) else Measured(thing, Measure())
-
-
-def measured(
-    answer: Any,
-    measure: Measure,
-    *,
-    periods: int | None = None,
-    whole: bool = False,
-    cuts: bool = True,
-) -> dict[str, Any]:
-    """Raises BadAnswer for a trial that fails, Refused for a run that does. `total`: how many returns before the cut;
-    `scored`: whether the value is a score.
-
-    periods: as many as the objective was called with. cuts: it was called with all, and is cut here.
-    """
-    hold_out = measure.hold_out
-    plain = plain_answer(answer)
-    if hold_out is not None and plain.get("hold_out_returns") is not None:
-        raise Refused(f"{FIELD} is set, and the objective gives hold_out_returns of its own: leave one of them out")
-    if whole:
-        return plain
-    returns = plain.get("returns")
-    if hold_out is not None and periods is not None and returns is not None and len(returns) != periods:
-        raise BadAnswer(f"called with periods={periods} the objective gave {len(returns)} returns; give exactly those")
-    if hold_out is not None and cuts:
-        if plain["value"] is not None or returns is None:
-            given = "gives no returns" if returns is None else "gives a value of its own"
-            raise Refused(f"{FIELD} is set, and the objective {given} and cannot be truncated, {_CUT_WHAT}")
-        _cut(plain, hold_out)
-    if plain["value"] is None:
-        plain |= {"value": _score(plain, measure), "scored": True}
-    elif measure.score:
-        raise Refused(
-            "metadata.score is set, and the objective gives a value of its own: leave metadata.score out, or let it "
-            "give Evaluation(returns=…) without a value"
-        )
-    return plain
 
 
 def _cut(plain: dict[str, Any], hold_out: HoldOut) -> None:

@@ -2,8 +2,8 @@
 
 Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the
 pool, which is one for the process and thread-safe. `exchange` either answers or raises ChildDied: with values of JSON
-and bytes, whatever users' code did in the child. One that raises or is cut off leaves the child unusable, and whoever
-leased it kills it. `kill` takes with it everything that the child has started, and returns at once; `process.wait`
+and bytes, whatever users' code did in the child. One that raises or is cut off leaves the child unusable, and its
+holder kills it. `kill` takes with it everything that the child has started, and returns at once; `process.wait`
 returns when all that is gone. No child outlives this process, however that ends. What that holds for on Linux and on
 macOS says `o9.workers.worker`, which does the work.
 """
@@ -63,7 +63,7 @@ class BrokenAnswer(ChildDied):
 
 
 class Child:
-    """One process. `loaded` holds the keys of the functions it has; `context` what it was last told of the parent."""
+    """One process. `loaded` holds the keys of the functions it has; `context` what it last learned of the parent."""
 
     def __init__(self) -> None:
         if not sys.executable:
@@ -96,7 +96,7 @@ class Child:
         self.loaded: set[str] = set()
         self.context: Context | None = None
         self.killed = False
-        self.threads: str | None = None  # for which number of threads its libraries were told to start
+        self.threads: str | None = None  # for which number of threads its libraries are set
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outgoing = memoryview(b"")
@@ -163,7 +163,7 @@ class Child:
             _kill_group(self.process.pid)  # a guardian that somebody killed has left it
 
     def cpu_seconds(self) -> float | None:
-        """What it has used of processors, with all that it started; None where that cannot be told."""
+        """What it has used of processors, with all that it started; None where that is not known."""
         return None if self.killed else cpu_seconds(self.process.pid)
 
     def usable(self) -> bool:

@@ -55,7 +55,7 @@ def without_edge(data: Any, kind: Kind, seed: int) -> Any:
 
 
 def stationary_rows(count: int, block: int, generator: np.random.Generator) -> NDArray[np.intp]:
-    """`count` rows of so many, in blocks of `block` on average, which go on at the beginning behind the end."""
+    """`count` row numbers below `count`, in blocks of `block` on average, which wrap around at the end."""
     starts = generator.integers(0, count, count)
     begins = generator.random(count) < 1.0 / block
     begins[0] = True

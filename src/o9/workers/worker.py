@@ -197,7 +197,7 @@ def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
         if os.getppid() != guardian:
             os._exit(1)
         return
-    # Whoever holds the other ends must see them end with the guarded process.
+    # The holder of the other ends must see them end with the guarded process.
     for descriptor in (requests, replies):
         os.close(descriptor)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -319,7 +319,7 @@ def _line(reply: tuple[Any, ...]) -> bytes:
 
 def _keep_array(value: Any) -> int:
     if not isinstance(value, array):
-        raise TypeError(f"{type(value).__name__} is nothing that a node is told")
+        raise TypeError(f"{type(value).__name__} cannot be sent to a node")
     _arrays.append(value)
     return len(_arrays) - 1
 
