@@ -311,9 +311,9 @@ def test_a_truncatable_objective_takes_periods() -> None:
 
 @pytest.mark.parametrize("name", ["sp500_trend", "sp500_cross_section", "sp500_risk_limits"])
 async def test_the_market_objectives_look_at_nothing_ahead(health: OptimizationHealthChecker, name: str) -> None:
-    from o9.demo.catalogue import load
+    from o9.strategies.registry import resolve_objective
 
-    answer = load(name)({})
+    answer = resolve_objective(name).function({})
     claimed = at_work(health.store, "m", total_steps=1, metadata={"objective": name})
     assert isinstance(answer, Evaluation)
     trial = Trial(0, 0, TrialState.COMPLETED, {}, answer.value, returns=tuple(answer.returns or ()))

@@ -15,7 +15,7 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
 from o9.model.trial import Infeasible, Trial
 from o9.strategies import asking, optuna_strategy, registry
-from o9.strategies.asking import HistoryAsker, RandomAsker, ReplayAsker, make_asker
+from o9.strategies.asking import HistoryAsker, NumberAsker, ReplayAsker, make_asker
 from o9.strategies.factory import settle
 from o9.strategies.plan import SAMPLERS, make_plan
 from o9.strategies.registry import resolve_objective
@@ -172,14 +172,14 @@ def _ledger(asker: Any, count: int) -> Iterator[Trial]:
 def test_the_random_sampler_keeps_no_history() -> None:
     plan = make_plan(make_state(sampler="random"), resolve_objective("uneven"))
     asker = make_asker(plan, 1)
-    assert isinstance(asker, RandomAsker)
+    assert isinstance(asker, NumberAsker)
 
     assert len(list(_ledger(asker, 300))) == 300
     assert not any(hasattr(asker, name) for name in ("_study", "_trials"))
 
 
 @pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
-@pytest.mark.parametrize(("sampler", "kind"), [("tpe", HistoryAsker), ("random", RandomAsker)])
+@pytest.mark.parametrize(("sampler", "kind"), [("tpe", HistoryAsker), ("random", NumberAsker)])
 def test_a_long_ledger_is_taken_up(sampler: str, kind: type, count: int) -> None:
     state = make_state(sampler=sampler)
     plan = make_plan(state, resolve_objective("uneven"))

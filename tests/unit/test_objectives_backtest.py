@@ -15,7 +15,6 @@ from o9.demo.market.figures import (
     calmar_ratio,
     figures,
     maximum_drawdown,
-    sharpe_difference_z,
     sharpe_ratio,
 )
 from o9.demo.market.prices import Floats
@@ -133,17 +132,6 @@ def test_figures_by_hand() -> None:
 def test_figures_that_are_undefined_are_nan() -> None:
     assert math.isnan(sharpe_ratio(np.zeros(10)))
     assert math.isnan(calmar_ratio(np.zeros(10)))
-    assert math.isnan(sharpe_difference_z(np.zeros(10), np.arange(10) / 100))
-
-
-def test_the_z_of_a_sharpe_difference_is_standard_normal_without_one() -> None:
-    generator = np.random.default_rng(3)
-    shared = generator.normal(0.0006, 0.01, (600, 1500))
-    one, other = (shared + generator.normal(0, 0.004, shared.shape) for _ in range(2))
-    z = np.array([sharpe_difference_z(a, b) for a, b in zip(one, other, strict=True)])
-    assert abs(z.mean()) < 0.15
-    assert z.std() == pytest.approx(1.0, abs=0.1)
-    assert sharpe_difference_z(one[0], other[0]) == pytest.approx(-sharpe_difference_z(other[0], one[0]))
 
 
 def test_rolling_windows_equal_the_plain_definition_and_ignore_the_future() -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from o9.demo.catalogue import BUILTIN, load
+from o9.demo.catalogue import BUILTIN
 from o9.demo.demonstration import demo_optimizations, demo_table
 from o9.demo.market.baselines import baseline_figures
 from o9.demo.market.prices import sp500
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Evaluation, Trial
+from o9.strategies.registry import resolve_objective
 
 
 def ledger(state: OptimizationState, *points: dict[str, Any]) -> list[Trial]:
     """Real trials of an optimization's objective."""
     trials = []
     for number, point in enumerate(points):
-        found = load(state.metadata["objective"])(point)
+        found = resolve_objective(state.metadata["objective"]).function(point)
         assert isinstance(found, Evaluation)
         assert found.returns is not None
         trials.append(
@@ -79,7 +80,7 @@ def test_a_row_tells_what_the_trials_measured() -> None:
 
 
 def test_what_the_search_never_saw_and_the_baseline_go_with_every_trial() -> None:
-    found = load("sp500_trend")({"fast": 20})
+    found = resolve_objective("sp500_trend").function({"fast": 20})
     assert isinstance(found, Evaluation)
     for series in (found.returns, found.baseline_returns, found.hold_out_returns, found.baseline_hold_out_returns):
         assert series is not None

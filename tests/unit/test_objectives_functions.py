@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from o9.demo import functions
-from o9.demo.catalogue import BUILTIN, DEMONSTRATIONS, demonstration_warning, load
+from o9.demo.catalogue import BUILTIN, DEMONSTRATIONS, demonstration_warning
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.states import OptimizationType
+from o9.strategies.registry import resolve_objective
 
 HARTMANN_BEST = (0.20168951, 0.15001069, 0.47687397, 0.27533243, 0.31165162, 0.65730053)
 OPTIMA: dict[str, list[dict[str, Any]]] = {
@@ -54,7 +55,7 @@ def test_every_type_has_a_demonstration() -> None:
 @pytest.mark.parametrize("name", list(OPTIMA))
 def test_the_known_optimum_scores_one(name: str) -> None:
     for point in OPTIMA[name]:
-        assert load(name)(point) == pytest.approx(1.0, abs=1e-12)
+        assert resolve_objective(name).function(point) == pytest.approx(1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["branin", "hartmann6", "minimum_variance_hedge", "ackley", "worker_fleet"])
@@ -71,7 +72,7 @@ def test_the_tangency_weights_lie_in_the_search_space_once_scaled() -> None:
 @pytest.mark.parametrize("name", list(OPTIMA))
 def test_nothing_in_the_search_space_scores_higher(name: str) -> None:
     generator = random.Random(7)
-    scores = [load(name)(draw(BUILTIN[name].search_space, generator)) for _ in range(500)]
+    scores = [resolve_objective(name).function(draw(BUILTIN[name].search_space, generator)) for _ in range(500)]
     assert max(scores) <= 1.0 + 1e-12  # type: ignore[type-var, operator]
     assert len(set(scores)) > 50
 
@@ -110,7 +111,7 @@ def test_a_foreign_parameter_is_ignored() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(OptimizationStrategyError, match="branin"):
-        load("brannin")
+        resolve_objective("brannin")
 
 
 def test_the_warning_names_the_objective_and_the_remedy() -> None:

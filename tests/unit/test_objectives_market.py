@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o9.demo.catalogue import BUILTIN, SP500_DATA, load
+from o9.demo.catalogue import BUILTIN, SP500_DATA
 from o9.demo.market import cross_section, portfolio, prices, risk, trend
 from o9.demo.market.backtest import Backtest, backtest, every
 from o9.demo.market.baselines import baseline_figures, baseline_returns
@@ -25,6 +25,7 @@ from o9.demo.market.rolling import rolling_volatility
 from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.trial import Evaluation
+from o9.strategies.registry import resolve_objective
 
 Run = Callable[[Prices], Backtest]
 COST = {"cost_basis_points": 10.0}
@@ -132,7 +133,7 @@ def test_the_value_never_sees_the_holdout(name: str) -> None:
 def test_the_value_is_the_figure_of_the_returns_that_come_with_it() -> None:
     split = split_days(len(sp500().closes))
     for name, figure in (("sp500_trend", sharpe_ratio), ("sp500_risk_limits", calmar_ratio)):
-        found = load(name)({})
+        found = resolve_objective(name).function({})
         assert isinstance(found, Evaluation)
         assert found.returns is not None
         assert len(found.returns) == split.holdout - split.start
@@ -254,7 +255,7 @@ def test_the_whole_search_space_can_be_evaluated_and_fast(name: str) -> None:
     generator, space = random.Random(11), BUILTIN[name].search_space
     lows = {key: axis["choices"][0] if "choices" in axis else axis["low"] for key, axis in space.items()}
     highs = {key: axis["choices"][-1] if "choices" in axis else axis["high"] for key, axis in space.items()}
-    seconds, function = [], load(name)
+    seconds, function = [], resolve_objective(name).function
     function({})
     for point in (lows, highs, *(draw(space, generator) for _ in range(40))):
         begun = time.process_time()
@@ -268,14 +269,17 @@ def test_the_whole_search_space_can_be_evaluated_and_fast(name: str) -> None:
 
 
 def test_a_portfolio_trial_reports_its_refits() -> None:
-    found = load("sp500_portfolio")({"refit_days": 504})
+    found = resolve_objective("sp500_portfolio").function({"refit_days": 504})
     assert isinstance(found, Evaluation)
     assert found.metrics["failed_refits"] == 0.0
     assert found.metrics["annual_volatility"] < baseline_figures(sp500())["equal_weight"]["annual_volatility"]
 
 
 def test_dearer_trading_lowers_the_value() -> None:
-    cheap, usual, dear = (load("sp500_trend")({"cost_basis_points": cost}).value or 0.0 for cost in (0.0, 10.0, 20.0))
+    cheap, usual, dear = (
+        resolve_objective("sp500_trend").function({"cost_basis_points": cost}).value or 0.0
+        for cost in (0.0, 10.0, 20.0)
+    )
     assert cheap > usual > dear
 
 
@@ -293,7 +297,7 @@ def test_dearer_trading_lowers_the_value() -> None:
 )
 def test_a_wrong_parameter_is_named(given: dict[str, Any], field: str) -> None:
     with pytest.raises(OptimizationValidationError) as caught:
-        load("sp500_trend")(given)
+        resolve_objective("sp500_trend").function(given)
     assert caught.value.field == field
 
 

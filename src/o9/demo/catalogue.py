@@ -1,22 +1,17 @@
 """Every objective that O9 brings along, by name: what it optimizes, over which space, and where the code is.
 
-Contract. BUILTIN is data. Reading it imports neither numpy nor skfolio nor the functions; `load` imports one function,
-and only when it is asked to. `DEMONSTRATIONS` names the objective that runs for a type of optimization when a
-submission gives neither an objective nor a search space, and `demonstration_warning` is what its `warnings` then say.
+Contract. BUILTIN is data: reading it imports neither numpy nor skfolio nor the functions. `DEMONSTRATIONS` names the
+objective that runs for a type of optimization when a submission gives neither an objective nor a search space, and
+`demonstration_warning` is what its `warnings` then say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
-from o9.model.errors import OptimizationStrategyError
 from o9.model.states import OptimizationType
-from o9.model.trial import Evaluation
-
-Objective = Callable[[Mapping[str, Any]], float | Evaluation]
 
 DEMONSTRATION_WARNING = (
     "Neither an objective nor a search space was given, so the built-in demonstration objective '{name}' is running: "
@@ -33,9 +28,7 @@ class BuiltinObjective:
     search_space: as `OptimizationState.metadata["search_space"]`.
     description: reads on after "…: ", without a full stop.
     data: the fingerprint of its data (equal to the one its evaluations give), or the name of a closed-form problem.
-    optimum: the best value there is, where that is known; None where it is not.
     total_steps, trials_per_step: used where an optimization gives none.
-    extra: the extra of the distribution that it needs, or None.
     truncatable: takes the keyword `periods`, see `o9.strategies.registry.objective`.
     """
 
@@ -45,21 +38,10 @@ class BuiltinObjective:
     search_space: Mapping[str, Mapping[str, Any]]
     description: str
     data: str
-    optimum: float | None = None
     direction: str = "maximize"
     total_steps: int = 50
     trials_per_step: int = 4
-    extra: str | None = None
     truncatable: bool = False
-
-
-def load(name: str) -> Objective:
-    """The function of the objective `name`. Raises OptimizationStrategyError where BUILTIN has no such name."""
-    if name not in BUILTIN:
-        raise OptimizationStrategyError(f"no built-in objective {name!r}; there are {', '.join(BUILTIN)}")
-    module, _, function = BUILTIN[name].path.partition(":")
-    found: Objective = getattr(import_module(module), function)
-    return found
 
 
 def demonstration_warning(name: str) -> str:
@@ -93,7 +75,6 @@ _DEMONSTRATIONS = (
         search_space={"x": _float(-5.0, 10.0), "y": _float(0.0, 15.0)},
         description="the Branin function as 1 / (1 + f - 0.397887), whose best value 1.0 is known",
         data="branin",
-        optimum=1.0,
     ),
     BuiltinObjective(
         name="hartmann6",
@@ -102,7 +83,6 @@ _DEMONSTRATIONS = (
         search_space={f"x{i}": _float(0.0, 1.0) for i in range(1, 7)},
         description="the six-dimensional Hartmann function as a share of its minimum -3.32237; the best value is 1.0",
         data="hartmann6",
-        optimum=1.0,
     ),
     BuiltinObjective(
         name="tangency_portfolio",
@@ -111,7 +91,6 @@ _DEMONSTRATIONS = (
         search_space={name: _float(0.01, 1.0) for name in ("stocks", "bonds", "credit", "gold", "property")},
         description="the Sharpe ratio of five weights as a share of the highest attainable one, so that 1.0 is best",
         data="tangency_portfolio",
-        optimum=1.0,
     ),
     BuiltinObjective(
         name="minimum_variance_hedge",
@@ -120,7 +99,6 @@ _DEMONSTRATIONS = (
         search_space={"equity": _float(-1.0, 3.0), "rates": _float(-1.0, 3.0)},
         description="the share of the removable variance that two hedges remove, so that 1.0 is best",
         data="minimum_variance_hedge",
-        optimum=1.0,
     ),
     BuiltinObjective(
         name="ackley",
@@ -129,7 +107,6 @@ _DEMONSTRATIONS = (
         search_space={f"x{i}": _float(-5.0, 5.0) for i in range(1, 4)},
         description="the Ackley function as 1 - f / 20, whose best value 1.0 is hidden among many local ones",
         data="ackley",
-        optimum=1.0,
     ),
     BuiltinObjective(
         name="worker_fleet",
@@ -138,7 +115,6 @@ _DEMONSTRATIONS = (
         search_space={"workers": _int(1, 60), "size": _choice("small", "medium", "large")},
         description="the least possible cost of a fleet of workers over the cost of the one tried, so that 1.0 is best",
         data="worker_fleet",
-        optimum=1.0,
     ),
 )
 
@@ -159,7 +135,6 @@ _MARKETS = (
         description="trend following on 20 US stocks by moving-average crossover, net Sharpe ratio in sample",
         data=SP500_DATA,
         trials_per_step=8,
-        extra="quant",
         truncatable=True,
     ),
     BuiltinObjective(
@@ -178,7 +153,6 @@ _MARKETS = (
         description="ranking 20 US stocks by past return and holding the best, net Sharpe ratio in sample",
         data=SP500_DATA,
         trials_per_step=8,
-        extra="quant",
         truncatable=True,
     ),
     BuiltinObjective(
@@ -202,7 +176,6 @@ _MARKETS = (
         data=SP500_DATA,
         total_steps=20,
         trials_per_step=2,
-        extra="quant",
         truncatable=True,
     ),
     BuiltinObjective(
@@ -219,7 +192,6 @@ _MARKETS = (
         description="risk limits on a fixed trend portfolio of 20 US stocks, return over largest drawdown in sample",
         data=SP500_DATA,
         trials_per_step=8,
-        extra="quant",
         truncatable=True,
     ),
 )

@@ -126,20 +126,6 @@ def _times(matrix: list[list[float]], vector: list[float]) -> list[float]:
     return [_dot(row, vector) for row in matrix]
 
 
-def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """x of matrix·x = right for a positive definite matrix, by elimination (no pivoting needed)."""
-    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
-    for i, row in enumerate(rows):
-        for later in rows[i + 1 :]:
-            factor = later[i] / row[i]
-            later[i:] = [x - factor * y for x, y in zip(later[i:], row[i:], strict=True)]
-    solution = [0.0] * len(rows)
-    for i in reversed(range(len(rows))):
-        known = sum(rows[i][j] * solution[j] for j in range(i + 1, len(rows)))
-        solution[i] = (rows[i][-1] - known) / rows[i][i]
-    return solution
-
-
 _HARTMANN_ALPHA = (1.0, 1.2, 3.0, 3.2)
 _HARTMANN_A = (
     (10.0, 3.0, 17.0, 3.5, 1.7, 8.0),
@@ -169,14 +155,20 @@ _COVARIANCE = [
     [rho * a * b for rho, b in zip(row, _VOLATILITY, strict=True)]
     for row, a in zip(_CORRELATION, _VOLATILITY, strict=True)
 ]
-_TANGENCY = _solve(_COVARIANCE, _MU)
+_TANGENCY = [
+    1.9336235662988892,
+    7.166763566011422,
+    0.9106135265570916,
+    0.33655772952112484,
+    0.45321788694507903,
+]  # Σ⁻¹μ
 _MAXIMUM_SHARPE = math.sqrt(_dot(_MU, _TANGENCY))
 TANGENCY_WEIGHTS = {name: weight / sum(_TANGENCY) for name, weight in zip(ASSETS, _TANGENCY, strict=True)}
 
 # Annual covariances: of the two futures (equity index, government bonds), and of each with the book.
 _FUTURES_COVARIANCE = [[0.0324, -0.0012], [-0.0012, 0.0036]]
 _HEDGE_COVARIANCE = [0.0270, 0.0020]
-_BEST_HEDGE = _solve(_FUTURES_COVARIANCE, _HEDGE_COVARIANCE)
+_BEST_HEDGE = [0.8645833333333334, 0.8437500000000001]  # cov(f, f)⁻¹·cov(f, r)
 _REMOVABLE_VARIANCE = _dot(_HEDGE_COVARIANCE, _BEST_HEDGE)
 BEST_HEDGE = {"equity": _BEST_HEDGE[0], "rates": _BEST_HEDGE[1]}
 

@@ -1,10 +1,10 @@
 """What to try next: one class for each way of staying the same after any number of restarts.
 
-Contract. An Asker answers `ask(n)` with the next n parameter sets, in the order of their numbers, and is told their
-values, in the same order, before it is asked again. `resume(ledger)` puts a fresh one where one stands that asked
-and was told the whole ledger: what is asked next is equal bit for bit. It needs the seed and the ledger, nothing
-else: no sampler's state is ever stored, and no pickle is ever loaded from a store. Where a set that is asked again
-is not the one in the ledger, OptimizationStrategyError says so.
+Contract. An Asker answers `ask(n)` with the next n parameter sets, in the order of their numbers; `tell` gives it their
+values, in the same order, before it is asked again. After `resume(ledger)` a fresh one goes on, equal bit for bit, as
+one that asked for the whole ledger and got its values. It needs the seed and the ledger, nothing else: no sampler's
+state is ever stored, and no pickle is ever loaded from a store. Where a set that is asked again is not the one in the
+ledger, OptimizationStrategyError says so.
 
 - By number (random, grid): set n follows from the seed and n alone. Costs the same at any n.
 - By number and history (tpe): a fresh sampler for each set, seeded from the seed and its number, looks at the trials
@@ -44,7 +44,7 @@ _imports = threading.Lock()
 _IMPORTED_LATE = {"cmaes": ("cmaes", "scipy.stats"), "qmc": ("scipy.stats.qmc",), "gp": ("torch", "scipy.stats")}
 # A value; None for a trial that failed. One that is infeasible is the worst there can be: infinite, which every sampler
 # ranks, or clips to what it has seen.
-Told = float | None
+Reported = float | None
 
 
 class Asker(Protocol):
@@ -53,11 +53,11 @@ class Asker(Protocol):
     def ask(self, count: int) -> list[dict[str, Any]]:
         """The next `count` parameter sets; fewer where there are no more."""
 
-    def tell(self, values: Sequence[Told]) -> None:
-        """What became of those asked last."""
+    def tell(self, values: Sequence[Reported]) -> None:
+        """The values of those asked last."""
 
     def resume(self, ledger: Sequence[Trial]) -> None:
-        """Be where one stands that asked and was told all of these. Once, before anything else."""
+        """Go on behind all of these. Once, before anything else."""
 
 
 def make_asker(plan: Plan, seed: int) -> Asker:
@@ -66,9 +66,9 @@ def make_asker(plan: Plan, seed: int) -> Asker:
         _load(plan.sampler)
     match plan.sampler:
         case "grid":
-            return GridAsker(plan.space, plan.direction)
+            return NumberAsker(plan.direction, plan.space.grid_point, plan.space.grid_size())
         case "random":
-            return RandomAsker(plan.space, plan.direction, seed)
+            return NumberAsker(plan.direction, _random_sets(plan.space, seed))
         case "tpe":
             return HistoryAsker(plan.space, plan.direction, lambda number: _sampler("tpe", mix(seed, number)))
         case _:
@@ -115,65 +115,45 @@ def mix(*numbers: int) -> int:
     return int(SeedSequence(numbers).generate_state(1)[0])
 
 
-class GridAsker:
-    """Point n of the grid is trial n. No sampler is needed for that, and no grid is ever held in memory."""
+class NumberAsker:
+    """Set n follows from n alone, by `draw`: nothing is learned, and no set is held in memory. `size`: how many."""
 
-    def __init__(self, space: SearchSpace, direction: Direction) -> None:
+    def __init__(self, direction: Direction, draw: Callable[[int], dict[str, Any]], size: int | None = None) -> None:
         self.direction = direction
-        self._space = space
-        self._size = space.grid_size()
+        self._draw = draw
+        self._size = size
         self._next = 0
 
     def ask(self, count: int) -> list[dict[str, Any]]:
-        numbers = range(self._next, min(self._next + count, self._size))
-        self._next = numbers.stop
-        return [self._space.grid_point(number) for number in numbers]
-
-    def tell(self, values: Sequence[Told]) -> None:
-        """A grid does not learn."""
-
-    def resume(self, ledger: Sequence[Trial]) -> None:
-        before, last = _split(ledger)
-        self._next = len(before)
-        _ask_again(self, last)
-
-
-class RandomAsker:
-    """Optuna's random sampler without a study: it never looks at one, and keeping one costs more than sampling."""
-
-    def __init__(self, space: SearchSpace, direction: Direction, seed: int) -> None:
-        self.direction = direction
-        self._space = space
-        self._distributions = space.distributions()
-        self._sampler: Any = _reseedable_random_sampler()
-        self._seed = seed
-        self._next = 0
-
-    def ask(self, count: int) -> list[dict[str, Any]]:
-        numbers = range(self._next, self._next + count)
+        end = self._next + count
+        numbers = range(self._next, end if self._size is None else min(end, self._size))
         self._next = numbers.stop
         return [self._draw(number) for number in numbers]
 
-    def tell(self, values: Sequence[Told]) -> None:
-        """A random search does not learn."""
+    def tell(self, values: Sequence[Reported]) -> None:
+        """It does not learn."""
 
     def resume(self, ledger: Sequence[Trial]) -> None:
         before, last = _split(ledger)
         self._next = len(before)
         _ask_again(self, last)
 
-    def _draw(self, number: int) -> dict[str, Any]:
-        self._sampler.start_at(mix(self._seed, number))
-        return self._space.from_optuna(
-            {
-                name: self._sampler.sample_independent(None, None, name, distribution)
-                for name, distribution in self._distributions.items()
-            }
+
+def _random_sets(space: SearchSpace, seed: int) -> Callable[[int], dict[str, Any]]:
+    """By Optuna's random sampler without a study: it never looks at one, and keeping one costs more than sampling."""
+    distributions, sampler = space.distributions(), _reseedable_random_sampler()
+
+    def draw(number: int) -> dict[str, Any]:
+        sampler.start_at(mix(seed, number))
+        return space.from_optuna(
+            {name: sampler.sample_independent(None, None, name, each) for name, each in distributions.items()}
         )
+
+    return draw
 
 
 class _StudyAsker:
-    """An Optuna study in memory, asked and told."""
+    """An Optuna study in memory, by ask and tell."""
 
     def __init__(self, space: SearchSpace, direction: Direction) -> None:
         self.direction = direction
@@ -183,11 +163,11 @@ class _StudyAsker:
         self._asked: list[OptunaTrial] = []
 
     def ask(self, count: int) -> list[dict[str, Any]]:
-        # All of a step are asked before the first is told: a sampler that minds running trials sees them.
+        # All of a step are asked before the first is reported: a sampler that minds running trials sees them.
         self._asked = [self._ask_one() for _ in range(count)]
         return [self._space.from_optuna(trial.params) for trial in self._asked]
 
-    def tell(self, values: Sequence[Told]) -> None:
+    def tell(self, values: Sequence[Reported]) -> None:
         from optuna.trial import TrialState as OptunaState
 
         for trial, value in zip(self._asked, values, strict=True):
@@ -226,7 +206,7 @@ class HistoryAsker(_StudyAsker):
 
         for trial in ledger:
             _check_contained(self._space, trial)
-            value = told_of(trial, self.direction)
+            value = reported_value(trial, self.direction)
             self._study.add_trial(
                 create_trial(
                     state=OptunaState.FAIL if value is None else OptunaState.COMPLETE,
@@ -267,11 +247,11 @@ def _ask_again(asker: Asker, trials: Sequence[Trial]) -> None:
                 f"trial {trial.number} of the ledger has the parameters {trial.parameters}, and the same seed now "
                 f"gives {parameters}: the optimization cannot go on as it began"
             )
-    asker.tell([told_of(trial, asker.direction) for trial in trials])
+    asker.tell([reported_value(trial, asker.direction) for trial in trials])
 
 
-def told_of(trial: Trial, direction: Direction) -> Told:
-    """What a sampler is told of a trial."""
+def reported_value(trial: Trial, direction: Direction) -> Reported:
+    """The value that a sampler gets of a trial."""
     if trial.state is TrialState.INFEASIBLE:
         return -math.inf if direction == "maximize" else math.inf
     return trial.value if trial.state is TrialState.COMPLETED else None
@@ -307,7 +287,7 @@ def _sampler(name: str, seed: int) -> BaseSampler:
     raise AssertionError(name)
 
 
-def _reseedable_random_sampler() -> BaseSampler:
+def _reseedable_random_sampler() -> Any:
     from optuna.samplers import RandomSampler
 
     class ReseedableRandomSampler(RandomSampler):

@@ -1,7 +1,7 @@
 """Strategies written as the specification shows them: a coroutine that changes the optimization's attributes.
 
 Contract. The coroutine gets a state of its own. Whenever that has changed, `observe` is awaited with a copy of it, at
-most once an interval, one call at a time, and once more at the end if something is left to tell. Nothing is committed
+most once an interval, one call at a time, and once more at the end if something has changed. Nothing is committed
 here. An exception of the coroutine arrives after the last observation; one of `observe` ends the coroutine. Cancelling
 `run_coroutine` cancels the coroutine, waits for it, but not for one that swallows its cancellation, and observes once
 more.
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError
+from o9.model.loops import cancelled
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
+from o9.strategies.evaluation import CUT_OFF_SECONDS
 from o9.strategies.registry import ResolvedStrategy
 from o9.user_code.watchdog import run_user_code
 from o9.workers.answers import failure_text
 
 logger = logging.getLogger(__name__)
 Observe = Callable[[OptimizationState], Awaitable[None]]
-CUT_OFF_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ async def run_coroutine(
     """Run `function` on a copy of `state`; `observe` what it changes, looking every `interval` seconds."""
     own = copy.deepcopy(state)
     seen = _snapshot(own, name)
-    task = asyncio.ensure_future(_run(function, own, name))
+    task = asyncio.create_task(_run(function, own, name))
     try:
         ended = False
         while not ended:
@@ -74,7 +75,7 @@ async def run_coroutine(
                 await observe(copy.deepcopy(own))
                 seen = now
     except asyncio.CancelledError:
-        await _end(task)
+        await cancelled(task, seconds=CUT_OFF_SECONDS)
         if _snapshot(own, name) != seen:
             try:
                 await observe(copy.deepcopy(own))  # what it had done until then is not to be lost
@@ -82,15 +83,9 @@ async def run_coroutine(
                 logger.warning("the last of what strategy %r assigned is lost: %s", name, error)
         raise
     finally:
-        await _end(task)
+        await cancelled(task, seconds=CUT_OFF_SECONDS)
     task.result()
     return _end_of(own, state.status, name)
-
-
-async def _end(task: asyncio.Future[None]) -> None:
-    if not task.done() and not task.cancelled():
-        task.cancel()
-        await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
 
 
 def _end_of(own: OptimizationState, begun_as: Any, name: str) -> CoroutineEnd:

@@ -22,6 +22,7 @@ from enum import Enum
 from typing import Any
 
 from o9.model.errors import OptimizationStrategyError
+from o9.model.loops import cancelled
 from o9.model.states import TrialState
 from o9.model.trial import Output
 from o9.strategies.registry import Objective
@@ -67,7 +68,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _How:
-    """periods: on data that end with so many returns. whole: nothing is held out. quiet: not as a trial of a step."""
+    """periods: how many returns the data are cut to. whole: nothing is held out. quiet: not as a trial of a step."""
 
     periods: int | None = None
     whole: bool = False
@@ -136,10 +137,7 @@ class Evaluator:
         return [outcomes[number] for number in numbers]
 
     async def evaluate_again(self, number: int, parameters: Mapping[str, Any], periods: int | None = None) -> Outcome:
-        """Trial `number` once more; `periods`: on data that end with so many returns.
-
-        For an objective that is `truncatable`, where there are `periods`.
-        """
+        """Trial `number` once more; with `periods`, on data that end with that many returns (`truncatable` alone)."""
         return await self._evaluate_one(number, parameters, _How(periods or self.periods, quiet=True))
 
     async def evaluate_whole(self, number: int, parameters: Mapping[str, Any]) -> Outcome:
@@ -193,16 +191,14 @@ class Evaluator:
         """What it gives; raises _TooLong. One that swallows its cancellation is left behind."""
         if self._timeout_seconds is None:
             return await calling
-        task = asyncio.ensure_future(calling)
+        task = asyncio.create_task(calling)
         try:
             await asyncio.wait({task}, timeout=self._timeout_seconds)
             if task.done():
                 return task.result()
             raise _TooLong
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
+            await cancelled(task, seconds=CUT_OFF_SECONDS)
 
     def _too_long(self) -> str:
         return f"cut off after {self._timeout_seconds:g} s, its metadata.trial_timeout_seconds"
@@ -286,14 +282,12 @@ def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
 
 async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
     """Run all; the first error, or a cut-off, ends the others before it goes on."""
-    tasks = [asyncio.ensure_future(part) for part in work]
+    tasks = [asyncio.create_task(part) for part in work]
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
         # An async objective that swallows its cancellation must not hold up the cut-off.
-        await asyncio.wait(tasks, timeout=CUT_OFF_SECONDS)
+        await cancelled(*tasks, seconds=CUT_OFF_SECONDS)
 
 
 def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> Outcome:

@@ -27,7 +27,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
 from o9.model.strategy import StepResult
 from o9.model.trial import Trial
-from o9.strategies.asking import Asker, make_asker, told_of
+from o9.strategies.asking import Asker, make_asker, reported_value
 from o9.strategies.evaluation import Evaluator, Outcome
 from o9.strategies.plan import Plan
 from o9.strategies.registry import Objective
@@ -85,7 +85,7 @@ class OptunaStrategy:
         if self._asker is None:
             self._asker = await asyncio.to_thread(self._resume, checkpoint)
         asker = self._asker
-        asked = await self._aside(lambda: asker.ask(self._plan.trials_per_step))
+        asked = await self._off_the_loop(lambda: asker.ask(self._plan.trials_per_step))
         numbers = range(self._trials, self._trials + len(asked))
         began = datetime.now(UTC)
         self._in_flight = [
@@ -94,7 +94,7 @@ class OptunaStrategy:
         ]
         outcomes = await self._evaluate([state.parameters | chosen for chosen in asked], list(numbers))
         trials = [self._trial(planned, outcome) for planned, outcome in zip(self._in_flight, outcomes, strict=True)]
-        asker.tell([told_of(trial, self._plan.direction) for trial in trials])
+        asker.tell([reported_value(trial, self._plan.direction) for trial in trials])
         for trial in trials:
             self._consider(trial)
         self._trials += len(trials)
@@ -312,7 +312,7 @@ class OptunaStrategy:
         if self._best is None or self._best.value is None or sign * trial.value > sign * self._best.value:
             self._best = trial
 
-    async def _aside(self, work: Callable[[], T]) -> T:
+    async def _off_the_loop(self, work: Callable[[], T]) -> T:
         """In a thread where it may take long, so that the event loop goes on."""
         return work() if self._plan.sampler in QUICK_SAMPLERS else await asyncio.to_thread(work)
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from o9.demo.market.arguments import read
 from o9.demo.market.backtest import Backtest, backtest, every
-from o9.demo.market.judge import judge, known
+from o9.demo.market.judge import judge, known, read
 from o9.demo.market.prices import Floats, Prices
 from o9.demo.market.rolling import rolling_volatility
 from o9.demo.market.walk_forward import WARM_UP_DAYS

@@ -39,21 +39,6 @@ def calmar_ratio(returns: Floats) -> float:
     return annual_return(returns) / drawdown if drawdown > 0 else math.nan
 
 
-def sharpe_difference_z(returns: Floats, other: Floats) -> float:
-    """How many standard errors the Sharpe ratio of `returns` lies above that of `other` on the same days.
-
-    Within ±2 the difference is what chance gives. For normal, serially uncorrelated returns: per-period ratios s and o,
-    correlation c, n days, variance of s - o = (2 - 2c + (s² + o² - 2·s·o·c²) / 2) / n. Source: Jobson and Korkie 1981
-    as corrected by Memmel 2003.
-    """
-    s, o = (sharpe_ratio(series) / math.sqrt(PERIODS_PER_YEAR) for series in (returns, other))
-    if not (math.isfinite(s) and math.isfinite(o)):
-        return math.nan
-    correlation = float(np.corrcoef(returns, other)[0, 1])
-    variance = (2 - 2 * correlation + (s * s + o * o - 2 * s * o * correlation**2) / 2) / len(returns)
-    return (s - o) / math.sqrt(variance) if variance > 0 else math.nan
-
-
 def figures(returns: Floats, prefix: str = "") -> dict[str, float]:
     """All of them by name, each name with `prefix` before it."""
     named = (sharpe_ratio, annual_return, annual_volatility, maximum_drawdown, calmar_ratio)
