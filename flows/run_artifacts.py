@@ -15,6 +15,7 @@ from o9.health.verdict_words import markdown as verdict_markdown
 from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.trial import Trial
 from o9.report.headline import performance_figures
+from o9.text.escape import unmarked
 from o9.text.format import number, value_text
 
 PARAMETERS_SHOWN = 12
@@ -63,25 +64,26 @@ def result_markdown(
     failed: the first trials that failed, of as many as `counts` says.
     """
     value = state.current_performance if state.optimized_parameters else None
-    lines = [f"# {_plain(state.name)}", "", f"`{state.optimization_id}` is **{state.status.value}**.", ""]
+    lines = [f"# {unmarked(state.name)}", "", f"`{state.optimization_id}` is **{state.status.value}**.", ""]
     if verdict is not None:
         lines += [verdict_markdown(verdict), ""]
     elif value is not None:
         lines += [f"Not judged yet: `o9 health {state.optimization_id}` judges it.", ""]
     figures = performance_figures(state, value, counts, state.results.get("best_metrics", {}))
     lines += ["| figure | value | |", "| --- | --- | --- |"]
-    lines += [f"| {_plain(each.title)} | **{_plain(each.value)}** | {_plain(each.note)} |" for each in figures]
+    lines += [f"| {unmarked(each.title)} | **{unmarked(each.value)}** | {unmarked(each.note)} |" for each in figures]
     if state.optimized_parameters:
         lines += ["", "## Best parameters", "", "| parameter | value |", "| --- | --- |"]
         lines += [
-            f"| {_plain(name)} | {_plain(value_text(chosen))} |" for name, chosen in state.optimized_parameters.items()
+            f"| {unmarked(name)} | {unmarked(value_text(chosen))} |"
+            for name, chosen in state.optimized_parameters.items()
         ]
     for title, entries in (("Issues", state.issues), ("Warnings", state.warnings)):
         if entries:
-            lines += ["", f"## {title}", "", *(f"- {_plain(str(entry))}" for entry in entries)]
+            lines += ["", f"## {title}", "", *(f"- {unmarked(str(entry))}" for entry in entries)]
     if failed:
         lines += ["", "## Failed trials", ""]
-        lines += [f"- trial {trial.number}: {_plain(_first_line(trial.error))}" for trial in failed]
+        lines += [f"- trial {trial.number}: {unmarked(_first_line(trial.error))}" for trial in failed]
         if (more := counts.get("failed", 0) - len(failed)) > 0:
             lines.append(f"- and {more:,} more: `o9 trials {state.optimization_id}`")
     lines += ["", f"The whole report, with charts: `o9 report {state.optimization_id}`"]
@@ -90,7 +92,3 @@ def result_markdown(
 
 def _first_line(error: str | None) -> str:
     return (error or "no error is kept").partition("\n")[0][:300]
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))

@@ -9,7 +9,6 @@ does not stop the others; what was pruned meanwhile is skipped.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.store import queries
 from o9.store.optimizations.health_reports import PAGE_LIMIT
+from o9.text.escape import unmarked
 
 logger = logging.getLogger(__name__)
 LIMIT = 200
@@ -136,7 +136,7 @@ def markdown(done: Round) -> str:
         ]
     if done.failures:
         lines += ["", "## Could not be checked", ""]
-        lines += [f"- **{_plain(name)}**: {_plain(why)}" for name, why in list(done.failures.items())[:SHOWN]]
+        lines += [f"- **{unmarked(name)}**: {unmarked(why)}" for name, why in list(done.failures.items())[:SHOWN]]
         lines += _beyond(len(done.failures))
     ill = [report for report in worst_first(done.reports) if report.overall_status is not HealthStatus.HEALTHY]
     if ill:
@@ -153,11 +153,11 @@ def worst_first(reports: list[OptimizationHealthReport]) -> list[OptimizationHea
 
 def _entry(report: OptimizationHealthReport, verdict: Verdict | None) -> list[str]:
     scores = ", ".join(f"{part} {_score(getattr(report, f'{part}_score'))}" for part in PARTS)
-    lines = [f"- **{_plain(report.optimization_id)}** is {report.overall_status.value} ({scores})"]
+    lines = [f"- **{unmarked(report.optimization_id)}** is {report.overall_status.value} ({scores})"]
     if verdict is not None:
         result = "; ".join(filter(None, (headline(verdict), forecast_sentence(verdict))))
-        lines.append(f"  - result: {_plain(result)}")
-    lines += [f"  - {_plain(str(issue))}" for issue in report.issues[:ISSUES_SHOWN]]
+        lines.append(f"  - result: {unmarked(result)}")
+    lines += [f"  - {unmarked(str(issue))}" for issue in report.issues[:ISSUES_SHOWN]]
     if len(report.issues) > ISSUES_SHOWN:
         lines.append(f"  - and {len(report.issues) - ISSUES_SHOWN} more")
     return lines
@@ -174,8 +174,3 @@ def _weakest(report: OptimizationHealthReport) -> float:
 
 def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.2f}"
-
-
-def _plain(text: str) -> str:
-    """Text that others wrote, on one line and never taken for markup."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from o9.health.grades import Forecast, Grade, Verdict
+from o9.text.escape import unmarked
+from o9.text.format import sentence
 
 NOT_JUDGED = "not judged yet"
 
@@ -90,15 +92,5 @@ def document(verdict: Verdict | None) -> dict[str, Any]:
 
 def markdown(verdict: Verdict) -> str:
     """One paragraph of Markdown."""
-    below = " ".join(map(_plain, paragraphs(verdict)))
-    return f"**{marked(verdict)}**: {_plain(verdict.headline)}\n\n{below}"
-
-
-def sentence(text: str) -> str:
-    """With a capital first and a stop at the end."""
-    return f"{text[0].upper()}{text[1:]}{'' if text[-1] in '.!?' else '.'}" if text else ""
-
-
-def _plain(text: str) -> str:
-    """Never taken for markup."""
-    return "".join(f"\\{each}" if each in "\\`*_[]<>#|" else each for each in text)
+    below = " ".join(map(unmarked, paragraphs(verdict)))
+    return f"**{marked(verdict)}**: {unmarked(verdict.headline)}\n\n{below}"

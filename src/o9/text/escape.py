@@ -21,6 +21,7 @@ _ENDS_OF_LINES = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # What Slack, Discord and Teams take for a call to people, or a link under another name; a space without width behind
 # its first character undoes it.
 _CALLS = re.compile(r"(?i)@(?=(?:everyone|here|channel|all)\b)|<(?=[@!#&]|/?at\b|[a-z][a-z0-9+.\-]*:)")
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~]")
 _NO_WIDTH = "\u200b"
 
 
@@ -43,6 +44,11 @@ def shortened(text: str, limit: int) -> str:
     """On one line, at most `limit` characters of it. Nothing is escaped."""
     line = one_line(text)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def unmarked(text: str) -> str:
+    """On one line of Markdown, never taken for markup."""
+    return _MARKUP.sub(r"\\\g<0>", one_line(text))
 
 
 def chat_line(text: str) -> str:

@@ -17,14 +17,14 @@ from o9.cli.session.follow import Crew, is_parked, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
 from o9.health.grades import Verdict
-from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs, sentence
+from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import DEMONSTRATION, OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
 from o9.text.escape import shown
-from o9.text.format import duration, local_moment, number, percent, value_text
+from o9.text.format import duration, local_moment, number, percent, sentence, value_text
 
 WIDE = 118  # from here on, everything fits beside each other
 NARROWEST_REST = 40  # what a list needs beside the ids
