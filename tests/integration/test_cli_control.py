@@ -14,7 +14,7 @@ import pytest
 import zygote
 from command_line import O9, O9Command, command_in, create, filled_store, run_without, work
 
-from o9.cli.commands.control import who
+from o9.cli.answers import who
 from o9.lifecycle.processes import PROCESS, identity
 from o9.lifecycle.submission import new_optimization
 from o9.model.states import OptimizationStatus
@@ -103,12 +103,12 @@ def test_json_is_one_array_whatever_happens(o9: O9Command, filled: Path) -> None
     answer = o9("pause", "busy-1", "done-1", "nix", "busy-1", "--json")
     assert answer.code == 1
     rows = answer.json()
-    assert [(row["optimization_id"], row["asked"], row["outcome"], row["status"]) for row in rows] == [
-        ("busy-1", "pause", "asked", "running"),
-        ("done-1", "pause", "refused", "completed"),
-        ("nix", "pause", "unknown", None),
+    assert [(row["id"], row["outcome"], row["status"]) for row in rows] == [
+        ("busy-1", "asked", "running"),
+        ("done-1", "refused", "completed"),
+        ("nix", "unknown", None),
     ]
-    assert set(rows[0]) == {"optimization_id", "asked", "outcome", "status", "message"}
+    assert set(rows[0]) == {"id", "outcome", "status", "message"}
 
 
 @pytest.mark.parametrize("name", ["my id's", '"double" quotes', "横截面 🚀", "-dash", "a;b $(c)", "\u202egnp", "30"])
@@ -120,7 +120,7 @@ def test_awkward_ids(o9: O9Command, name: str) -> None:
         assert (answer.code, answer.err) == (0, "")
         assert "\u202e" not in answer.out
         assert status_of(name) == status
-    assert o9("pause", "--json", "--", name).json()[0]["optimization_id"] == name
+    assert o9("pause", "--json", "--", name).json()[0]["id"] == name
     assert o9("retry", "--id", f"{name} again", "--", name).code == 0
     assert status_of(f"{name} again") == "created"
 
@@ -128,7 +128,9 @@ def test_awkward_ids(o9: O9Command, name: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["pause"], ["pause", "a", "--wait=soon"], ["pause", "a", "--wait", "-1"], ["cancel", "--bogus", "a"],
+        ["pause"], ["pause", "a", "--wait", "--timeout=soon"], ["pause", "a", "--timeout", "5"],
+        ["cancel", "--bogus", "a"],
+        ["pause", "a", "--wait", "--timeout", "-1"], ["resume", "--here", "--wait", "a"],
         ["retry"], ["retry", "a", "b"], ["retry", "a", "--from-step", "-1"], ["retry", "a", "--from-step", "x"],
     ],
 )  # fmt: skip
@@ -149,7 +151,7 @@ def test_a_store_that_is_not_there_is_not_created(o9: O9Command, command: str) -
 
 def test_the_outlook_depends_on_who_is_there(o9: O9Command, filled: Path) -> None:
     told = o9("resume", "paused-1").out
-    assert "nobody runs what is queued now, `o9 run --resume paused-1` does" in told
+    assert "nobody runs what is queued now, `o9 resume --here paused-1` does" in told
     with Store(str(filled)) as store:
         store.write(Heartbeat("here", os.uname().nodename, os.getpid(), 0.0, 30.0))
         store.write(Heartbeat("elsewhere", "another-host", 7, 0.0, 30.0))
@@ -190,7 +192,7 @@ def test_submitting_what_is_recorded_says_how_it_is_and_what_makes_it_go_on(o9: 
         again = o9("submit", "one.yaml").out
         assert told in again
         assert "Nobody runs" not in again
-        assert "o9 run --resume" not in again
+        assert "o9 resume --here" not in again
 
 
 def test_what_is_only_watched_is_not_steered(o9: O9Command) -> None:
@@ -259,12 +261,12 @@ def to(status: OptimizationStatus) -> Callable[[Store], Any]:
 
 def test_waiting_ends_when_the_wish_is_carried_out(o9: O9Command, filled: Path, later: Later) -> None:
     thread = later(to(OptimizationStatus.PAUSED))
-    answer = o9("pause", "busy-1", "paused-1", "--wait", "20")
+    answer = o9("pause", "busy-1", "paused-1", "--wait", "--timeout", "20")
     thread.join()
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines()[-1] == "busy-1: paused"
     thread = later(lambda store: work(store, "busy-1", 0))
-    answer = o9("resume", "busy-1", "--wait=20", "--json")
+    answer = o9("resume", "busy-1", "--wait", "--timeout=20", "--json")
     thread.join()
     assert answer.code == 0
     (row,) = answer.json()
@@ -276,12 +278,12 @@ def test_waiting_ends_when_the_wish_is_carried_out(o9: O9Command, filled: Path, 
 
 def test_waiting_too_long_or_for_what_never_comes_is_code_1(o9: O9Command, filled: Path, later: Later) -> None:
     began = time.monotonic()
-    answer = o9("pause", "busy-1", "--wait", "0.5")
+    answer = o9("pause", "busy-1", "--wait", "--timeout", "0.5")
     assert 0.5 <= time.monotonic() - began < 15.0
     assert (answer.code, "still running after 0.5 s" in answer.err) == (1, True)
     assert o9("resume", "busy-1").code == 0
     thread = later(to(OptimizationStatus.COMPLETED))
-    answer = o9("pause", "busy-1", "--wait", "20", "--json")
+    answer = o9("pause", "busy-1", "--wait", "--timeout", "20", "--json")
     thread.join()
     assert answer.code == 1
     assert answer.json()[0]["outcome"] == "too late"
@@ -309,7 +311,7 @@ def test_retry_begins_where_it_is_told_to(o9: O9Command) -> None:
     answer = o9("retry", "origin", "--id", "second life")
     assert (answer.code, answer.err) == (0, "")
     assert "second life: queued; it begins behind step 2 of origin, with its trials" in answer.out
-    assert "o9 run --resume 'second life'" in answer.out
+    assert "o9 resume --here 'second life'" in answer.out
     assert "Next: o9 watch 'second life'" in answer.out
     assert [trial["step"] for trial in o9("trials", "second life", "--json").json()] == [0, 0, 1, 1]
     state = o9("retry", "origin", "--from-step", "0", "--json").json()

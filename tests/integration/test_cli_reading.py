@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command_line import O9, O9Command, command_in, create, filled_store, run_without
+from command_line import O9, O9Command, command_in, create, filled_store, run_without, work
 from contract_alerts import telling
 
+from o9.cli.main import root
 from o9.lifecycle.processes import PROCESS, identity
 from o9.mirror.spool import Spool
 from o9.model.optimization import OptimizationState
@@ -90,6 +93,72 @@ def test_trials_json_is_the_whole_ledger_in_order(o9: O9Command, filled: Path) -
     assert o9("trials", "waiting-1", "--json").json() == []
 
 
+def test_list_is_filtered_and_sorted(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        create(store, "b-1", name="Beta", metadata={"objective": "desk:edge"}, baseline_performance=1.0)
+        create(store, "a-1", name="alpha", metadata={"objective": "branin"}, baseline_performance=4.0)
+        create(store, "c-1", name="gamma", metadata={"objective": "branin"})
+        work(store, "b-1", 2, "completed")
+        work(store, "a-1", 3, "failed")
+
+    def ids(*arguments: str) -> list[str]:
+        return [one["optimization_id"] for one in o9("list", "--json", *arguments).json()]
+
+    assert ids() == ["c-1", "a-1", "b-1"]
+    assert ids("--name", "ALPH") == ["a-1"]
+    assert ids("--objective", "desk") == ["b-1"]
+    assert ids("--since", "1h") == ["c-1", "a-1", "b-1"]
+    assert ids("--since", "2999-01-31") == []
+    assert ids("--sort", "name") == ["a-1", "b-1", "c-1"]
+    assert ids("--sort", "best") == ["a-1", "b-1", "c-1"]  # what has none comes last
+    assert ids("--sort", "ended", "--limit", "1") == ["a-1"]
+    assert ids("--family", "nobody's") == []
+    assert o9("list", "--since", "soon").code == 2
+    assert o9("list", "--sort", "luck").code == 2
+    assert "none matches" in o9("list", "--status", "paused").err
+
+
+def test_trials_are_sorted_and_printed_as_csv(o9: O9Command, filled: Path) -> None:
+    def numbers(*arguments: str) -> list[int]:
+        return [trial["number"] for trial in o9("trials", "done-1", "--json", *arguments).json()]
+
+    assert numbers("--top", "2") == numbers("--sort", "value", "--limit", "2") == [4, 2]
+    assert numbers("--sort", "value") == [4, 2, 0, 1, 3, 5]
+    assert len(numbers("--sort", "time", "--limit", "3")) == 3
+    heading, *rows = o9("trials", "done-1", "--csv", "--top", "1").out.splitlines()
+    assert {"number", "value", "parameter.x", "metric.turnover"} <= set(heading.split(","))
+    assert [row.split(",")[1] for row in rows] == ["4"]
+    assert o9("trials", "done-1", "--csv", "--json").code == 2
+    assert o9("trials", "done-1", "--top", "2", "--limit", "3").code == 2
+
+
+def test_the_beginning_of_an_id_will_do(o9: O9Command, filled: Path) -> None:
+    with Store(str(filled)) as store:
+        create(store, "done-11")
+        create(store, "done-10")
+    assert o9("show", "bus", "--json").json()["optimization_id"] == "busy-1"
+    assert o9("show", "done-1", "--json").json()["optimization_id"] == "done-1"  # whole, though others begin so
+    ambiguous = o9("show", "done-")
+    assert ambiguous.code == 1
+    assert "begins several ids: done-10, done-11, done-1; type more of it" in ambiguous.err
+    assert o9("pause", "wait", "--json").json()[0]["id"] == "waiting-1"
+
+
+def test_ids_are_completed(filled: Path) -> None:
+    environment = {**os.environ, "_O9_COMPLETE": "complete_bash", "COMP_WORDS": "o9 show pa", "COMP_CWORD": "2"}
+    told = subprocess.run(
+        [sys.executable, *O9], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert told.stdout.split() == ["paused-1"]
+
+
+def test_quiet_leaves_remarks_out_and_keeps_errors(o9: O9Command, filled: Path) -> None:
+    assert o9("list", "--limit", "1").err
+    assert o9("list", "--limit", "1", "--quiet").err == ""
+    assert o9("-q", "list", "--limit", "1").err == ""
+    assert o9("show", "nobody", "-q").err
+
+
 def test_trials_shows_the_last_and_the_best(o9: O9Command, filled: Path) -> None:
     answer = o9("trials", "done-1", "--limit", "1")
     rows = [line for line in answer.out.splitlines()[2:] if line.strip()]
@@ -158,7 +227,7 @@ def test_stores_that_are_none_are_left_as_they_are(o9: O9Command) -> None:
     assert {path: path.read_bytes() for path in Path().glob("*.db")} == before
 
 
-@pytest.mark.parametrize("typed", ["done-2", "DONE-1", "don"])
+@pytest.mark.parametrize("typed", ["done-2", "DONE-1", "don-1"])
 def test_an_unknown_id_gets_suggestions(o9: O9Command, filled: Path, typed: str) -> None:
     for command in ("show", "trials", "watch"):
         answer = o9(command, typed)
@@ -204,13 +273,13 @@ def test_a_setting_that_cannot_be_read_is_named(o9: O9Command, filled: Path, set
 
 def test_debug_shows_the_traceback(o9: O9Command) -> None:
     assert "Traceback" not in o9("list").err
-    answer = o9("list", "--debug")
+    answer = o9("list", "--verbose")
     assert answer.code == 1
     assert "Traceback" in answer.err
     assert answer.err.splitlines()[-1].startswith("o9: the store")
 
 
-# db, doctor, version
+# db, doctor, version and help
 
 
 def test_db_upgrade_check_and_backup(o9: O9Command, filled: Path) -> None:
@@ -319,7 +388,7 @@ def test_doctor_and_show_know_work_whose_process_is_gone(o9: O9Command, filled: 
     answer = o9("doctor")
     assert answer.code == 0
     assert "busy-1" in answer.out
-    assert "o9 run --resume busy-1" in answer.out
+    assert "o9 resume --here busy-1" in answer.out
 
 
 def test_what_a_dead_node_holds_is_not_shown_as_running(o9: O9Command, filled: Path) -> None:
@@ -333,9 +402,9 @@ def test_what_a_dead_node_holds_is_not_shown_as_running(o9: O9Command, filled: P
     answer = o9("list")
     assert "running?" in answer.out
     assert "its node node-1 is gone since " in answer.err
-    assert "o9 run --resume busy-1" in answer.err
+    assert "o9 resume --here busy-1" in answer.err
     assert "running?, its node node-1 is gone since " in o9("show", "busy-1").out
-    assert "Next: o9 run --resume busy-1" in o9("show", "busy-1").out
+    assert "Next: o9 resume --here busy-1" in o9("show", "busy-1").out
 
 
 def test_doctor_says_which_store_counts(o9: O9Command, filled: Path) -> None:
@@ -360,15 +429,37 @@ def test_what_is_suggested_can_be_typed_and_steers_no_terminal(o9: O9Command, na
     if name == escape.shown(name):  # else it shows what cannot be typed
         assert shlex.split(command)[-1] == name
     if name == "-dash":
-        assert "o9 run --resume -- -dash" in suggested
+        assert "o9 resume --here -- -dash" in suggested
 
 
-def test_version(o9: O9Command) -> None:
-    told = o9("version").out
-    assert told.startswith("o9 ")
-    assert (o9("--version").out, o9("--version").code) == (told, 0)
-    assert o9("--help").out.splitlines()[2].startswith("  Optimizations of trading strategies")
-    assert {"o9", "prefect", "python", "skfolio"} <= set(o9("version", "--json").json())
+def test_version_and_help(o9: O9Command) -> None:
+    answer = o9("--version")
+    assert (answer.code, answer.out[:3]) == (0, "o9 ")
+    told = o9("--help").out
+    assert told.splitlines()[2].startswith("  Optimizations of trading strategies")
+    assert [line for line in told.splitlines() if line in ("Run:", "Inspect:", "Judge:", "Operate:")] == [
+        "Run:",
+        "Inspect:",
+        "Judge:",
+        "Operate:",
+    ]
+
+
+def _leaves(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _leaves(command, *path, name)
+        else:
+            yield *path, name
+
+
+@pytest.mark.parametrize("command", list(_leaves(root())), ids=" ".join)
+def test_each_command_has_a_page_of_help_without_types_of_python(o9: O9Command, command: tuple[str, ...]) -> None:
+    answer = o9(*command, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith(f"Usage: o9 {' '.join(command)} [OPTIONS]")
+    assert "--quiet" in answer.out
+    assert not re.search(r"<\w+|\[\[|None", answer.out)
 
 
 # Processes

@@ -1,4 +1,4 @@
-"""`run`, `submit`, `run --resume` and `demo` for real: processes, a Prefect server, Ctrl-C, exit codes, a terminal."""
+"""`run`, `submit`, `resume --here` and `demo` for real: processes, a Prefect server, Ctrl-C, exit codes, a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 import zygote
 from command_line import O9
 
-from o9.cli.commands.control import who
+from o9.cli.answers import who
 from o9.cli.main import main
 from o9.health.grades import Grade, Reason, Verdict
 from o9.health.verdict_words import GRADES, forecast_sentence, headline
@@ -29,6 +29,7 @@ from o9.model.dates import iso_dates
 from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.store import Store
+from o9.text.format import value_text
 
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 OBJECTIVES = """
@@ -277,7 +278,7 @@ def test_ctrl_c_pauses_and_resume_goes_on_to_the_same_end(capsys: pytest.Capture
     os.killpg(running.pid, signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
-    assert "o9 run --resume a b" in out
+    assert "o9 resume --here a b" in out
     assert "pausing" in err
     assert "Traceback" not in err
     assert statuses() == {"a": "paused", "b": "paused"}
@@ -285,14 +286,14 @@ def test_ctrl_c_pauses_and_resume_goes_on_to_the_same_end(capsys: pytest.Capture
         assert [
             row["by"].startswith("Ctrl-C, ") for row in store.read(queries.intents, "a") if row["intent"] == "pause"
         ] == [True]
-    resumed = o9("run", "--resume", "a", "b")
+    resumed = o9("resume", "--here", "a", "b")
     assert resumed.returncode == 0, resumed.stderr
     with Store("optimization_state.db") as store:
         assert [row["by"] for row in store.read(queries.intents, "a")][-1] == who()
     trials = ledger("a")
     assert [trial.number for trial in trials] == list(range(40))
     assert {trial.attempt for trial in trials} == {1, 2}
-    assert main(["run", "--resume", "a"]) == 1
+    assert main(["resume", "--here", "a"]) == 1
     assert "a has ended (completed)" in capsys.readouterr().err
 
 
@@ -308,12 +309,12 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing() -> None:
     _, err = running.communicate(timeout=60)
     assert time.monotonic() - began < 10.0
     assert running.returncode == 130
-    assert "o9 run --resume ID" in err
+    assert "o9 resume --here ID" in err
     before = len(ledger("a"))
     assert before >= 40
     with Store("optimization_state.db") as store:
         assert store.read(queries.nodes) == [], "it has not said that it left: others would hear of a lost node"
-    resumed = begin("run", "--resume", "a")
+    resumed = begin("resume", "--here", "a")
     o9_wait(lambda: steps_of("a") > before // 40, resumed)
     resumed.send_signal(signal.SIGTERM)  # a service that is stopped: nobody will come to resume what it ran
     assert resumed.wait(60) == 130
@@ -351,7 +352,7 @@ def test_submit_records_and_whoever_runs_next_takes_it(capsys: pytest.CaptureFix
     told = capsys.readouterr().out
     assert "Nobody runs" in told
     assert "o9 serve" in told
-    assert "o9 run --resume later" in told
+    assert "o9 resume --here later" in told
     assert statuses() == {"later": "created"}
     assert main(["submit", "batch.yaml"]) == 0
     for command in ("submit", "run"):
@@ -370,12 +371,12 @@ def test_resume_refuses_what_could_only_fail_here(
     assert main(["submit", write(entry("later"))]) == 0
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    told = o9("run", "--resume", "later", "--store", "../optimization_state.db")
+    told = o9("resume", "--here", "later", "--store", "../optimization_state.db")
     assert told.returncode == 1
     assert "later cannot go on from here: metadata.objective" in told.stderr
     monkeypatch.chdir(tmp_path)
     assert statuses() == {"later": "created"}
-    assert main(["run", "--resume", "latr"]) == 1
+    assert main(["resume", "--here", "latr"]) == 1
     assert "did you mean later?" in capsys.readouterr().err
 
 
@@ -471,9 +472,11 @@ def test_metrics_and_dates_are_shown_ranked_and_exported(capsys: pytest.CaptureF
     assert told.returncode == 0, told.stderr
     best = max(ledger("one"), key=lambda trial: trial.value or 0.0)
     turnover = best.metrics["turnover"]
-    assert f"turnover = {turnover:.4g}" in printed("show", "one")
-    assert all(f"turnover={trial.metrics['turnover']:.4g}" in printed("trials", "one") for trial in ledger("one"))
-    assert "metric.turnover" in printed("export", "trials", "one", "-o", "-").splitlines()[0]
+    assert f"turnover={value_text(turnover)}" in printed("show", "one")
+    heading, *rows = printed("trials", "one", "--csv").splitlines()
+    assert "metric.turnover" in heading.split(",")
+    assert len(rows) == len(ledger("one"))
+    assert printed("export", "trials", "one", "-o", "-").splitlines()[0] == heading
     ranked = json.loads(printed("rankings", "turnover", "--json"))
     first = ranked[0]
     assert (first["optimization_id"], first["family"], first["rank"]) == ("one", "desk:measured", 1)

@@ -134,7 +134,7 @@ def test_before_anything_there_is_nothing_to_say(o9: O9Command) -> None:
     assert o9("rankings", "--json").json() == o9("health", "--json").json() == []
     with Store("optimization_state.db") as store:
         create(store, "横截面 🚀")
-    assert "none of them was judged yet; `o9 health '横截面 🚀'` judges one now" in " ".join(o9("health").err.split())
+    assert "none was judged yet; `o9 health '横截面 🚀'` judges one now" in " ".join(o9("health").err.split())
 
 
 @pytest.mark.parametrize(

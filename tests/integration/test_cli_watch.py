@@ -39,7 +39,8 @@ def test_watch_of_an_ended_one_answers_at_once(o9: O9Command, filled: Path) -> N
     assert answer.code == 0
     assert "completed (hook): as told" in answer.err
     assert "done-1" in answer.out
-    assert o9("watch", "done-1", "--json").json()["status"] == "completed"
+    events = [json.loads(line) for line in o9("watch", "done-1", "--json").out.splitlines()]
+    assert [event["to_status"] for event in events] == ["created", "initializing", "running", "completed"]
 
 
 def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
@@ -60,7 +61,7 @@ def test_watch_follows_another_process_to_the_end(filled: Path) -> None:
 def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: Path) -> None:
     watcher = zygote.start([*O9, "watch", "paused-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert watcher.stderr is not None
-    while "o9 run --resume paused-1" not in watcher.stderr.readline():
+    while "o9 resume --here paused-1" not in watcher.stderr.readline():
         assert watcher.poll() is None
     watcher.send_signal(2)
     _, err = watcher.communicate(timeout=20)

@@ -12,7 +12,7 @@ import pytest
 from contract_steps import at_work
 from o9_testing import new
 
-from o9.cli.commands.control import control
+from o9.cli.main import main
 from o9.lifecycle.control import Verb, control_of
 from o9.mirror.ingest import ingest
 from o9.mirror.observed_state import FLOW, ObservedState, Run
@@ -67,7 +67,7 @@ def doors(aggregator: OptimizationStateAggregator, url: str, capsys: pytest.Capt
         return DONE if answer["success"] else int(answer["code"])
 
     async def command_line(verb: Verb, name: str) -> int:
-        await asyncio.to_thread(control, url, [name], verb, wait_seconds=None, as_json=True)
+        await asyncio.to_thread(main, [verb.value, name, "--store", url, "--json"])
         outcome = json.loads(capsys.readouterr().out)[0]["outcome"]
         return {"unknown": UNKNOWN, "refused": REFUSED}.get(outcome, DONE)
 

@@ -92,7 +92,7 @@ def best_of(store: Store, name: str) -> float:
 
 def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     killed = zygote.start(
-        [*O9, "placebo", "edge", "--wait"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [*O9, "placebo", "edge", "--here"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True, env={**os.environ, "O9_LEASE_SECONDS": "2"},
     )  # fmt: skip
     with Store("optimization_state.db") as store:
@@ -103,7 +103,7 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
             time.sleep(0.05)
         os.killpg(killed.pid, signal.SIGKILL)
         killed.wait(30)
-        told = json.loads(o9("placebo", "edge", "--wait", "--json").stdout)
+        told = json.loads(o9("placebo", "edge", "--here", "--json").stdout)
         assert (told["finished"], told["waiting"], told["p_value"]) == (19, 0, 1 / 20)
         assert told["grade"] in ("plausible", "confirmed")
         runs = store.read(queries.placebos, "edge").run_ids
@@ -124,7 +124,7 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
     assert len(json.loads(capsys.readouterr().out)) == 3
     assert main(["list", "--json", "--all"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 22
-    told = json.loads(o9("placebo", "none", "--runs", "4", "--wait", "--json").stdout)
+    told = json.loads(o9("placebo", "none", "--runs", "4", "--here", "--json").stdout)
     with Store("optimization_state.db") as store:
         values, own = finished(store, "none"), best_of(store, "none")
     assert len(values) == 4

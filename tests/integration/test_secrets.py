@@ -55,7 +55,8 @@ THERE: dict[str, Callable[[str], str]] = {
     "a password in the query": lambda url: f"{url}&password={SECRET}",
 }
 COMMANDS = [
-    ["list"], ["list", "--json"], ["list", "--debug"], ["show", "done"], ["show", "done", "--json"], ["trials", "done"],
+    ["list"], ["list", "--json"], ["list", "--verbose"],
+    ["show", "done"], ["show", "done", "--json"], ["trials", "done"],
     ["show", "ghost"], ["health"], ["health", "done"], ["stats"], ["trends"], ["alerts", "list"],
     ["alerts", "silence", "list"], ["submit", "one.yaml"], ["pause", "waiting"], ["resume", "waiting"],
     ["cancel", "waiting", "ghost"], ["retry", "done"], ["db", "upgrade"], ["db", "check"], ["db", "check", "--json"],
@@ -111,7 +112,7 @@ def test_no_error_about_a_store_shows_its_password(
         told += [said(o9("list", url)), said(o9("show", url))]
     set_o9(store_url=url)
     told += [said(o9(*command)) for command in (["list"], ["doctor", "--json"])]
-    run = zygote.run([*O9, "run", "one.yaml", "--debug"])
+    run = zygote.run([*O9, "run", "one.yaml", "--verbose"])
     assert run.returncode == 1
     told += [run.stdout, run.stderr]
     told += [repr(settings()), str(settings()), logged.getvalue()]

@@ -9,11 +9,10 @@ import o9_testing
 import pytest
 import zygote
 from command_line import filled_store
-from typer.main import get_command
 
 from o9.alerts.config.schema import load
 from o9.cli.commands.control import answer_to
-from o9.cli.main import app
+from o9.cli.main import root
 from o9.cli.session.follow import Crew
 from o9.lifecycle.control import Verb
 from o9.mirror import interpretation
@@ -51,8 +50,9 @@ def test_the_readme_begins_with_its_two_commands() -> None:
 def test_the_readme_example_runs_as_file_and_as_program(tmp_path: Path) -> None:
     objective, program = blocks(README, "python")
     specification, _ = blocks(README, "yaml")
-    (tmp_path / "desk.py").write_text(objective, encoding="utf-8")
-    (tmp_path / "crossover.yaml").write_text(specification, encoding="utf-8")
+    run(tmp_path, "-m", "o9.cli.main", "init")
+    assert (tmp_path / "crossover.py").read_text(encoding="utf-8") == objective
+    assert (tmp_path / "crossover.yaml").read_text(encoding="utf-8") == specification
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
 
     told = run(tmp_path, "-m", "o9.cli.main", "run", "crossover.yaml")
@@ -153,7 +153,7 @@ def test_the_guide_s_table_of_commands_is_the_command_line_s() -> None:
     listed = {
         row for cell in re.findall(r"^\| (`o9 .*?) \|", GUIDE, re.MULTILINE) for row in re.findall(r"`o9 (\w+)", cell)
     }
-    there = set(get_command(app).commands)  # type: ignore[attr-defined]
+    there = set(root().commands)
     assert listed == there
     assert set(re.findall(r"o9 (\w+)", " ".join(re.findall(r"`(o9 [^`]*)`", README + GUIDE)))) <= there
 

@@ -16,8 +16,9 @@ from o9.alerts.channels.outcome import Failed
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.service.repository import alert_in
-from o9.cli.commands.alerts.respond import fits, made_silence, moment_of
+from o9.cli.commands.alerts.silence import made_silence, matches
 from o9.cli.commands.alerts.test import Untried, channels_for, remedy
+from o9.cli.options import moment_of
 from o9.cli.views.alert_config import channel_words, configuration_document, configuration_view, interval_words
 from o9.cli.views.alerts import (
     Listed,
@@ -115,7 +116,7 @@ def test_any_alert_fits_any_width_and_keeps_its_id(title: str, width: int) -> No
     told = drawn(alerts_view([listed], width, NOON), width=width)
     assert "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab" in "".join(told.split()) or width < 150
     assert "李雷" in told
-    full = drawn(*alert_view(page(listed, notices=[notice()], suppressed=[suppressed()]), width, NOON), width=width)
+    full = drawn(*alert_view(page(listed, notices=[notice()], suppressed=[suppressed()]), NOON), width=width)
     assert "5f1c2d3e-aaaa-4bbb-8ccc-1234567890ab" in full
     history = [notice() | send() | {"status": "sent"}, suppressed() | {"status": "suppressed"}]
     drawn(history_view(history, {"a-1": title}, width), width=width)
@@ -123,7 +124,7 @@ def test_any_alert_fits_any_width_and_keeps_its_id(title: str, width: int) -> No
         "silence_id": "5f1c2d3eaaaa4bbb8ccc1234567890ab", "matchers": "", "pattern": title, "author": title[:20],
         "comment": title, "starts_at": moment(NOON), "ends_at": moment(NOON + timedelta(days=400)),
     }  # fmt: skip
-    drawn(silences_view([silence], [], width, NOON), width=width)
+    drawn(silences_view([silence], [], NOON), width=width)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_pattern_says_what_it_is_looked_for_in(pattern: str, told: str) -> Non
         "silence_id": "5f1c", "matchers": "", "pattern": pattern, "author": "", "comment": "",
         "starts_at": moment(NOON), "ends_at": moment(NOON),
     }  # fmt: skip
-    assert told in drawn(silences_view([silence], [], 200, NOON), width=200)
+    assert told in drawn(silences_view([silence], [], NOON), width=200)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_the_page_of_an_alert_has_everything() -> None:
         suppressed=[suppressed("acknowledged: no repeats", "ann")],
         known=True,
     )
-    text = words_of(*alert_view(shown, 200, NOON))
+    text = words_of(*alert_view(shown, NOON))
     for told in (
         "critical Drawdown firing it fell by 12 %", "desk = asia", "drawdown = 0.2341", "halve the leverage",
         "https://o9.desk/1", "3 times, last", "unless it is raised again", "by ann", "repeat: still firing",
@@ -237,21 +238,21 @@ def test_the_page_of_an_alert_has_everything() -> None:
 
 def test_what_a_rule_tells_ends_with_the_rule_and_not_in_ten_years() -> None:
     far = episode(ends_at=moment(NOON + timedelta(days=3650)), expected_end=1)
-    text = words_of(*alert_view(page(Listed(far), labels={"title": "Drawdown", "rule": "failed"}), 200, NOON))
+    text = words_of(*alert_view(page(Listed(far), labels={"title": "Drawdown", "rule": "failed"}), NOON))
     assert "ends when its rule says so, or it is resolved" in text
     assert "2036" not in text
 
 
 def test_who_was_not_told_hears_why_and_what_is_guessed_is_said_so() -> None:
-    nobody = words_of(*alert_view(page(Listed(episode()), waits=True), 200, NOON))
+    nobody = words_of(*alert_view(page(Listed(episode()), waits=True), NOON))
     assert "No notification was sent yet; no node delivers alerts now" in nobody
     assert "o9 show opt-1" not in nobody
     many = notice(firing_count=23, by_name=False)
-    assert "among 23 alerts (presumably:" in words_of(*alert_view(page(Listed(episode()), notices=[many]), 200, NOON))
+    assert "among 23 alerts (presumably:" in words_of(*alert_view(page(Listed(episode()), notices=[many]), NOON))
     none = {**notice(), "sends": []}
-    assert "the receiver has no channel" in words_of(*alert_view(page(Listed(episode()), notices=[none]), 200, NOON))
+    assert "the receiver has no channel" in words_of(*alert_view(page(Listed(episode()), notices=[none]), NOON))
     lost = send("pending", tries=[{"number": 1, "started_at": moment(NOON), "outcome": None, "error": None}])
-    text = words_of(*alert_view(page(Listed(episode()), notices=[notice(lost)]), 200, NOON))
+    text = words_of(*alert_view(page(Listed(episode()), notices=[notice(lost)]), NOON))
     assert "try 1: under way, or its node died" in text
 
 
@@ -304,9 +305,9 @@ def test_a_moment_is_the_reader_s_own_unless_it_says_otherwise() -> None:
 
 def test_what_a_silence_fits_is_counted_and_named() -> None:
     alerts = [alert_in(episode(f"a-{n}", title=f"T{n}")) for n in range(5)]
-    assert fits([]) == "no firing alert matches it"
-    assert fits(alerts[:1]) == "it matches one firing alert: T0"
-    assert fits(alerts) == "it matches 5 firing alerts: T0, T1, T2, and 2 more"
+    assert matches([]) == "no firing alert matches it"
+    assert matches(alerts[:1]) == "it matches one firing alert: T0"
+    assert matches(alerts) == "it matches 5 firing alerts: T0, T1, T2, and 2 more"
 
 
 # Configurations
@@ -342,7 +343,7 @@ rules:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_configuration_is_told_without_its_secrets(width: int) -> None:
     configuration = load(FILE)
-    text = drawn(*configuration_view(configuration, width), width=width)
+    text = drawn(*configuration_view(configuration), width=width)
     told = " ".join(text.split())
     for part in (
         "everything else → desk", 'level="critical" → head', "to spare if not acknowledged for 30 m",

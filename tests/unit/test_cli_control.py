@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from o9.cli.commands.control import Outcome, answer_to, carried_out, queue_outlook
+from o9.cli.answers import Outcome
+from o9.cli.commands.control import answer_to, carried_out, queue_outlook
 from o9.cli.commands.submit import submitted_line
-from o9.cli.main import with_wait_spelled_out
 from o9.cli.session.follow import Crew, nobody_works_on
 from o9.cli.views.history import event_line, merged
 from o9.cli.views.words import cause, command
@@ -53,7 +53,7 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
         ("cancel", holding("created", attempt=0), "cancelled", NODE, "done", "cancelled; it had not begun"),
         ("cancel", holding("cancelled", "cancel"), "cancelled", NODE, "already", "cancelled already"),
         ("resume", holding("paused", "pause"), "created", NODE, "asked", "queued again; it starts when a slot is free"),
-        ("resume", holding("paused", "pause"), "created", NOBODY, "asked", "nobody runs what is queued now, `o9 run"),
+        ("resume", holding("paused", "pause"), "created", NOBODY, "asked", "nobody runs what is queued now, `o9 res"),
         ("resume", holding("suspended"), "created", NODE, "asked", "queued again"),
         ("resume", holding(), "running", NODE, "already", "running already"),
         ("resume", holding(), "running", DEAD, "asked", "is gone since"),
@@ -112,7 +112,7 @@ def test_nobody_works_on_what_waits_without_a_node_or_was_held_by_a_dead_one() -
 
 def test_the_outlook_suggests_what_can_be_typed() -> None:
     told = queue_outlook("my id's", holding("created"), NOBODY, " --store 'a b'")
-    assert told.endswith("""`o9 run --resume 'my id'"'"'s' --store 'a b'` does""")
+    assert told.endswith("""`o9 resume --here 'my id'"'"'s' --store 'a b'` does""")
 
 
 @pytest.mark.parametrize(
@@ -129,24 +129,6 @@ def test_submitting_again_says_what_is_true(status: str, intent: str, told: str)
     line = submitted_line(state, holding(status, intent), "", known=True)
     assert told in line
     assert "is recorded already" in line
-
-
-@pytest.mark.parametrize(
-    ("typed", "spelled"),
-    [
-        (["pause", "a", "--wait"], ["pause", "a", "--wait=60"]),
-        (["pause", "--wait", "a"], ["pause", "--wait=60", "a"]),
-        (["pause", "--wait", "5", "a"], ["pause", "--wait", "5", "a"]),
-        (["pause", "--wait", "0.5", "a"], ["pause", "--wait", "0.5", "a"]),
-        (["pause", "--wait=5", "a"], ["pause", "--wait=5", "a"]),
-        (["pause", "--wait", "--json", "a"], ["pause", "--wait=60", "--json", "a"]),
-        (["pause", "--", "--wait"], ["pause", "--", "--wait"]),
-        (["pause", "a", "--wait", "--", "5"], ["pause", "a", "--wait=60", "--", "5"]),
-        ([], []),
-    ],
-)
-def test_wait_may_stand_alone(typed: list[str], spelled: list[str]) -> None:
-    assert with_wait_spelled_out(typed) == spelled
 
 
 @pytest.mark.parametrize(

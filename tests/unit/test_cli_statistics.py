@@ -15,7 +15,7 @@ from verdicts import check_of, verdict
 
 from o9.cli.views.bars import bar, fitted, sparkline
 from o9.cli.views.health import health_line, health_view, reports_view, result_lines
-from o9.cli.views.statistics import metrics_view, ranked_by, rankings_view, statistics_view, trends_view
+from o9.cli.views.statistics import best_view, rankings_view, statistics_view, trends_view
 from o9.health.checks.check import THRESHOLDS, Check, report_of, unknown
 from o9.health.grades import Grade, verdict_of
 from o9.health.verdict_words import forecast_sentence, headline
@@ -279,10 +279,13 @@ def test_values_read_as_what_they_are_and_negative_ones_say_so() -> None:
     assert drawn(*rankings_view("sharpe", [row(1, 0.0)], 60), width=60)
 
 
-def test_the_metrics_that_can_be_ranked_are_listed_o9_s_own_first() -> None:
-    metrics = ranked_by(["alpha", "execution_time", "current_performance"])
-    assert metrics == ["current_performance", "execution_time", "alpha"]
-    assert "execution_time seconds of running" in words_of(metrics_view(metrics))
+def test_the_best_of_each_figure_and_what_else_can_be_ranked() -> None:
+    best = {"current_performance": [row(1, 2.0), row(2, 1.0)], "execution_time": [row(1, 75.0)]}
+    told = words_of(*best_view(best, ["alpha of f@1", "alpha of f@2", "beta"]))
+    first, second = (f"trend-following-20260131-000{rank}" for rank in (1, 2))
+    assert f"current_performance the best value of the objective 1 {first} 2.0000 2 {second} 1.0000" in told
+    assert f"execution_time seconds of running 1 {first} 1 min 15 s" in told
+    assert "Measured by objectives: alpha, beta Next: o9 rankings METRIC" in told
 
 
 # Health

@@ -48,7 +48,7 @@ def drawn(renderable: RenderableType, width: int = 80) -> str:
 
 
 def page(record: Record, width: int = 80) -> str:
-    return "".join(drawn(part, width) for part in record_view(record, width))
+    return "".join(drawn(part, width) for part in record_view(record))
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -75,7 +75,7 @@ RAISED = (
 
 def test_the_best_trial_is_marked_and_shown_even_where_it_is_not_among_the_last() -> None:
     trials = [trial(5, 0.2), trial(6, None, error=RAISED), trial(7, 0.4)]
-    text = drawn(trials_view(state(), trial(1, 0.9), trials, 100), 100)
+    text = drawn(trials_view(trial(1, 0.9), trials), 100)
     lines = [line for line in text.splitlines()[2:] if line.strip()]
     assert [line.split()[1 if line.startswith("★") else 0] for line in lines] == ["1", "5", "6", "7"]
     assert [line for line in lines if line.startswith("★")] == [lines[0]]
@@ -119,7 +119,7 @@ def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_typ
 
 @pytest.mark.parametrize(
     ("status", "command"),
-    [("created", "o9 run --resume"), ("paused", "o9 run --resume"), ("running", "o9 watch"), ("failed", "o9 trials")],
+    [("created", "o9 resume --here"), ("paused", "o9 resume --here"), ("running", "o9 watch"), ("failed", "o9 trials")],
 )
 def test_the_next_command_fits_the_status(status: str, command: str) -> None:
     text = page(Record(state(status=status), option=" --store 'my store.db'"))
@@ -209,6 +209,6 @@ def test_the_demonstration_has_each_result_first_and_its_figures_in_a_table() ->
 
 
 def test_commands_stand_alone_where_their_meaning_does_not_fit() -> None:
-    lines = [("o9 show abc", "the result"), ("o9 list", "everything")]
-    assert words.aligned(lines, 80) == ["Next: o9 show abc   the result", "      o9 list       everything"]
-    assert words.aligned(lines, 20) == ["Next: o9 show abc", "      o9 list"]
+    following = words.Next([("o9 show abc", "the result"), ("o9 list", "everything")])
+    assert drawn(following, 80).splitlines() == ["Next: o9 show abc   the result", "      o9 list       everything"]
+    assert drawn(following, 20).splitlines() == ["Next: o9 show abc", "      o9 list"]

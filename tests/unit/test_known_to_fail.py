@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from o9.cli.commands.doctor_checks import Level, known_to_fail
+from o9.cli.commands.doctor import Level, known_to_fail
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = {needed.name: needed.specifier for needed in map(Requirement, PROJECT["dependencies"])}

@@ -1,8 +1,8 @@
-"""What every command prints with: results to stdout, progress and messages to stderr, JSON.
+"""What every command prints with: results to stdout, remarks to stderr, JSON.
 
-Contract. On a terminal: colours and live redraw, fitted to its width. Elsewhere: plain text without colours, cut or
-wrapped nowhere (unless COLUMNS says how wide), no spaces at the ends of lines. Text that users wrote is never read as
-markup. NO_COLOR and TERM=dumb are respected.
+Contract. What is given as text is made harmless; a `Text` is printed as it is. On a terminal: colours and live redraw,
+fitted to its width. Elsewhere: plain text without colours, cut or wrapped nowhere (unless COLUMNS says how wide), no
+spaces at the ends of lines. Text that users wrote is never read as markup. NO_COLOR and TERM=dumb are respected.
 """
 
 from __future__ import annotations
@@ -19,21 +19,28 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from o9.text.escape import STEERING
+from o9.cli import failures
+from o9.text.escape import STEERING, shown
 
 UNLIMITED_WIDTH = 100_000
+PAGE_WIDTH = 120
 # Escaped, they mean the same to whoever reads JSON, and nothing to a terminal.
 _STEERING = re.compile(f"[{STEERING}]")
 
 
 def results() -> Console:
-    """For what was asked for."""
+    """Stdout, for what was asked for."""
     return _console(sys.stdout)
 
 
 def messages() -> Console:
-    """For progress and remarks."""
+    """Stderr, for progress and remarks."""
     return _console(sys.stderr)
+
+
+def page_width() -> int:
+    """Of stdout, at most PAGE_WIDTH: beyond that, a page of text is hard to read."""
+    return min(results().width, PAGE_WIDTH)
 
 
 def _console(stream: IO[str]) -> Console:
@@ -43,20 +50,34 @@ def _console(stream: IO[str]) -> Console:
     return console
 
 
+def show(*renderables: RenderableType, width: int | None = None) -> None:
+    """Print results, each on a line of its own; `width`: that of the terminal unless given."""
+    console = results()
+    console.width = width or console.width
+    emit(console, *renderables)
+
+
+def say(text: str) -> None:
+    """Print a remark, unless --quiet."""
+    if not failures.quiet:
+        emit(messages(), text)
+
+
+def complain(text: str) -> None:
+    """Print one error of several that a command survives."""
+    emit(messages(), f"o9: {text}")
+
+
 def emit(console: Console, *renderables: RenderableType) -> None:
     """Print each, without trailing spaces where a program reads it."""
-    for renderable in renderables:
+    for each in renderables:
+        renderable = Text(shown(each)) if isinstance(each, str) else each
         if console.is_terminal:
             console.print(renderable)
             continue
         with console.capture() as capture:
             console.print(renderable)
         console.file.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
-
-
-def say(text: str) -> None:
-    """One remark on stderr."""
-    emit(messages(), Text(text))
 
 
 def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:

@@ -12,7 +12,9 @@ from o9.text.escape import one_line, shown
 
 DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 
-debug = False  # set by --debug, which every command has
+# Set by --verbose and --quiet, which every command has.
+verbose = False
+quiet = False
 
 
 class Interrupted(OptimizationError):
@@ -20,12 +22,12 @@ class Interrupted(OptimizationError):
 
 
 def report(error: BaseException) -> int:
-    """Say on stderr what went wrong and return the exit code; with `debug`, the traceback too."""
+    """Say on stderr what went wrong and return the exit code; with `verbose`, the traceback too."""
     # Typer and rich turn a broken pipe into a SystemExit of their own.
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return _leave_broken_pipe()
     message, code = explain(error)
-    if debug and code in (ERROR, NOT_COMPLETED):
+    if verbose and code in (ERROR, NOT_COMPLETED):
         print(public_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     try:
         sys.stdout.flush()
@@ -58,7 +60,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return _usage(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ERROR
-    hint = "" if debug else "; run it again with --debug for the traceback"
+    hint = "" if verbose else "; run it again with --verbose for the traceback"
     return f"unexpected {type(error).__name__}: {one_line(str(error)) or 'no message'}{hint}", ERROR
 
 

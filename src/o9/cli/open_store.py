@@ -1,25 +1,30 @@
-"""Opening the store for a command that only reads: what is not there is never created."""
+"""Opening the store for a command, which never creates it, and finding in it what was typed."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from sqlalchemy import create_engine
 
 from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.urls import public_url
 from o9.store import queries
-from o9.store.core.engine import parse_url
+from o9.store.core.engine import parse_url, schema_revision
+from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 from o9.text.escape import shown
 from o9.text.suggest import did_you_mean, near
 
 NEAR_AMONG = 1000  # how many of the newest ids are searched for one like a mistyped id
+NAMED = 3  # near ids in an error
+SHORTEST_NAME = 3  # letters, by which names are searched
 
 
 def store_url(given: str | None) -> str:
@@ -39,6 +44,16 @@ def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite store; None for another database."""
     parsed = parse_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def revision_of(url: str) -> str | None:
+    """The schema of a store, read without upgrading it."""
+    engine = create_engine(parse_url(url))
+    try:
+        with engine.connect() as connection:
+            return schema_revision(connection)
+    finally:
+        engine.dispose()
 
 
 def size_of(path: Path | None) -> int | None:
@@ -78,19 +93,48 @@ def existing_url(given: str | None) -> str:
     return url
 
 
-def existing_optimization(store: Store, optimization_id: str) -> OptimizationState:
-    """The state. Raises OptimizationError with near matches among ids and names."""
-    state = store.read(queries.get, optimization_id)
+def existing_optimization(store: Store, typed: str) -> OptimizationState:
+    """The optimization with this id, or the only one whose id begins so. Raises OptimizationError with near matches."""
+    state = store.read(queries.get, typed)
     if state is None:
-        raise OptimizationError(unknown_id(store, optimization_id))
+        newest = [*_containing(store, typed), *store.read(queries.page, limit=NEAR_AMONG).items]
+        found = pick(typed, {each.optimization_id: each.name for each in newest}, "optimization", "o9 list", store)
+        state = store.read(queries.get, found)
+        assert state is not None, "it was read in this moment"
     return state
 
 
-def unknown_id(store: Store, optimization_id: str) -> str:
-    newest = store.read(queries.page, limit=NEAR_AMONG).items
-    ids = [state.optimization_id for state in newest]
-    wanted = optimization_id.casefold()
-    likely = [known for known in ids if known.casefold().startswith(wanted)] if wanted else []
-    likely += [state.optimization_id for state in newest if state.name.casefold() == wanted]
-    hint = did_you_mean(likely + near(optimization_id, ids, n=3)) or "`o9 list` shows those that there are"
-    return f"there is no optimization {shown(repr(optimization_id))} in {store.name}; {hint}"
+def existing_ids(store: Store, typed: Iterable[str]) -> list[str]:
+    """The whole ids of `typed`, each once. Raises OptimizationError for the first that is unknown."""
+    return list(dict.fromkeys(existing_optimization(store, each).optimization_id for each in typed))
+
+
+def newest_ids(store: Store, beginning: str, limit: int) -> list[str]:
+    """The newest ids that begin so."""
+    found = _containing(store, beginning) if beginning else store.read(queries.page, limit=limit).items
+    return [each.optimization_id for each in found if each.optimization_id.startswith(beginning)][:limit]
+
+
+def pick(typed: str, known: Mapping[str, str], what: str, listing: str, store: Store) -> str:
+    """The id that was typed, or the only one of the `known` that begins so.
+
+    known: ids, with the names or titles that may have been meant. Raises OptimizationError with what is near.
+    """
+    if typed in known:
+        return typed
+    beginning = [each for each in known if typed and each.startswith(typed)]
+    if len(beginning) == 1:
+        return beginning[0]
+    wanted = typed.casefold()
+    if beginning:
+        some = ", ".join(map(shown, beginning[:NAMED]))
+        more = f", and {len(beginning) - NAMED} more" if len(beginning) > NAMED else ""
+        raise OptimizationError(f"{shown(repr(typed))} begins several ids: {some}{more}; type more of it")
+    likely = [each for each in known if wanted and each.casefold().startswith(wanted)]
+    likely += [each for each, name in known.items() if len(wanted) >= SHORTEST_NAME and wanted in name.casefold()]
+    hint = did_you_mean(likely + near(typed, known, n=NAMED)) or f"`{listing}` shows those that there are"
+    raise OptimizationError(f"there is no {what} {shown(repr(typed))} in {store.name}; {hint}")
+
+
+def _containing(store: Store, text: str) -> list[OptimizationState]:
+    return store.read(queries.page, wanted=Filter(text=text, placebos=True), limit=NEAR_AMONG).items

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from o9.cli import failures
+from o9.model.errors import OptimizationError
+from o9.model.states import OptimizationStatus, OptimizationType
 
-WAIT_SECONDS = 60
 MOST_DAYS = 36_600
-
-
-def _set_debug(value: bool) -> None:
-    if value:
-        failures.debug = True
+IDS_COMPLETED = 100
 
 
 def days_above_zero(value: float | None) -> float | None:
@@ -22,6 +20,37 @@ def days_above_zero(value: float | None) -> float | None:
     if value is not None and not 0 < value <= MOST_DAYS:  # nor NaN
         raise typer.BadParameter(f"{value:g} is not a number of days above 0 and up to {MOST_DAYS}")
     return value
+
+
+def moment_of(text: str) -> datetime:
+    """A moment, in the reader's own time zone unless it says otherwise; the parser of an option."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r:.80} is no moment; write one such as '2026-01-31 18:00', or 2026-01-31T18:00:00+00:00"
+        ) from None
+
+
+def _since(text: str) -> datetime:
+    """A moment, or how long ago that is: 12h, 7d."""
+    if not (ago := re.fullmatch(r"(\d{1,5})([mhd])", text)):
+        return moment_of(text)
+    return datetime.now().astimezone() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def complete_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The newest ids that begin so, for a shell."""
+    from o9.cli.open_store import existing_store, newest_ids
+
+    try:
+        with existing_store(ctx.params.get("store")) as store:
+            return newest_ids(store, incomplete, IDS_COMPLETED)
+    except OptimizationError:  # a shell has no place for its words; the command itself prints them
+        return []
 
 
 StoreUrl = Annotated[
@@ -33,22 +62,31 @@ StoreUrl = Annotated[
         "[env: O9_STORE_URL; default: optimization_state.db]",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Debug = Annotated[bool, typer.Option("--debug", "-v", callback=_set_debug, help="Show debug logs and tracebacks.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="An optimization's id, as `o9 list` shows it.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of optimizations, as `o9 list` shows them.")]
-Wait = Annotated[
-    float | None,
-    typer.Option(
-        "--wait",
-        min=0,
-        metavar="[SECONDS]",
-        help=f"Wait until it is so, {WAIT_SECONDS} seconds unless told; exits 1 if it is not so in time.",
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_ID_HELP = "An id, as `o9 list` shows it, or its beginning."
+Id = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP, autocompletion=complete_ids)]
+OptionalId = Annotated[str | None, typer.Argument(metavar="ID", help=_ID_HELP, autocompletion=complete_ids)]
+Ids = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID", help="Ids, as `o9 list` shows them, or their beginnings.", autocompletion=complete_ids
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", "-n", min=1, max=1_000_000_000, metavar="N", help="At most so many.")
+    int | None, typer.Option("--limit", "-n", min=1, max=1_000_000_000, metavar="N", help="Print N at most.")
 ]
 MaxConcurrent = Annotated[
     int, typer.Option("--max-concurrent", min=1, metavar="N", help="How many optimizations work at once.")
+]
+Status = Annotated[
+    OptimizationStatus | None,
+    typer.Option("--status", metavar="STATUS", help=f"Filter by status: {', '.join(OptimizationStatus)}."),
+]
+Type = Annotated[
+    OptimizationType | None,
+    typer.Option("--type", metavar="TYPE", help=f"Filter by type: {', '.join(OptimizationType)}."),
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option("--since", parser=_since, metavar="TIME", help="Created since then: 12h, 7d, 2026-01-31 18:00."),
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from o9.health.grades import Placebo, Verdict
 from o9.health.kept import kept_verdict
-from o9.health.placebo import placebo_of
+from o9.health.placebo import placebo_of_runs
 from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
@@ -187,13 +187,12 @@ def _as_judged_before(family: Family, earlier: Verdict | None) -> Family:
 def _placebo(
     store: Store, state: OptimizationState, trials: Sequence[Trial], best: Trial, family: Family
 ) -> Placebo | None:
-    runs, maximize = store.read(queries.placebos, state.optimization_id), direction_of(state) == "maximize"
-    found = None if best.value is None else placebo_of(best.value, list(runs.values.values()), maximize=maximize)
+    found = placebo_of_runs(best.value, store.read(queries.placebos, state.optimization_id), direction_of(state))
     if found is None:
         return None
     own = sum(trial.state is not TrialState.INFEASIBLE for trial in trials)
     others = max(0, sum(family.counts.values()) - own)
-    return replace(found, without_result=len(runs.values) - found.runs, requests=runs.requests, others=others)
+    return replace(found, others=others)
 
 
 def family_of(

@@ -9,8 +9,11 @@ those of the placebos are exchangeable, so p is at most u with probability u at 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from o9.health.grades import Placebo
+from o9.lifecycle.effect import Direction
+from o9.store.optimizations.placebos import PlaceboRuns
 
 
 def placebo_of(value: float, placebos: Sequence[float | None], *, maximize: bool) -> Placebo | None:
@@ -24,3 +27,9 @@ def placebo_of(value: float, placebos: Sequence[float | None], *, maximize: bool
     as_good = sum(other >= value if maximize else other <= value for other in known)
     p_value = (1 + as_good + len(placebos) - len(known)) / (len(placebos) + 1)
     return Placebo(p_value, len(known), as_good)
+
+
+def placebo_of_runs(value: float | None, runs: PlaceboRuns, direction: Direction) -> Placebo | None:
+    """The same of the runs that the store has of one; None where nothing was reached."""
+    found = None if value is None else placebo_of(value, list(runs.values.values()), maximize=direction == "maximize")
+    return found and replace(found, without_result=len(runs.values) - found.runs, requests=runs.requests)

@@ -218,7 +218,7 @@ async def warn_if_nobody_works(store: Store, optimization_id: str) -> None:
     if not await asyncio.to_thread(takers, store, optimization_id):
         logger.warning(
             "%s is recorded and waits: no aggregator that takes it runs on %s; start an OptimizationStateAggregator on "
-            "it, or `o9 serve`, or `o9 run --resume %s`", optimization_id, store.name, optimization_id,
+            "it, or `o9 serve`, or `o9 resume --here %s`", optimization_id, store.name, optimization_id,
         )  # fmt: skip
 
 

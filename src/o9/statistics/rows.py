@@ -12,6 +12,7 @@ from typing import Any
 
 from o9.model.optimization import strategy_of, utc_now
 from o9.model.states import OptimizationStatus, OptimizationType, TrialState
+from o9.model.trial import Trial
 from o9.statistics.frames import TRIALS
 from o9.store import queries
 from o9.store.core.column_types import moment, unpack_returns
@@ -46,15 +47,16 @@ def optimizations(
 
 def trials(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
     """The ledger, from its beginning."""
-    rows = []
-    for trial in store.read(queries.trials, optimization_id, limit=limit):
-        fixed: Row = trial.to_dict() | {"optimization_id": optimization_id, "family": trial.family}
-        rows.append(
-            {name: fixed.get(name) for name in TRIALS}
-            | {f"parameter.{name}": value for name, value in trial.parameters.items()}
-            | {f"metric.{name}": value for name, value in trial.metrics.items()}
-        )
-    return rows
+    return [trial(optimization_id, each) for each in store.read(queries.trials, optimization_id, limit=limit)]
+
+
+def trial(optimization_id: str, one: Trial) -> Row:
+    fixed: Row = one.to_dict() | {"optimization_id": optimization_id, "family": one.family}
+    return (
+        {name: fixed.get(name) for name in TRIALS}
+        | {f"parameter.{name}": value for name, value in one.parameters.items()}
+        | {f"metric.{name}": value for name, value in one.metrics.items()}
+    )
 
 
 def returns(store: Store, optimization_id: str, limit: int | None) -> Iterable[tuple[int | None, str, Sequence[float]]]:

@@ -1,77 +1,89 @@
 """`pause`, `resume`, `cancel`, `start`: record what a person wants; whoever runs the optimization carries it out.
 
-Contract. What is at rest is moved at once, by the store; what runs hears of it through the store, in whichever
-process that is. `answer_to` is pure, and says what is true then, never more. Asking for
-what is so already, or was asked for already, is no error. Each id is answered for itself; one that is unknown or
-forbids it makes the exit code 1 and keeps nothing from the others. Nothing here imports Prefect.
+Contract. What is at rest is moved at once, by the store; what runs hears of it through the store, in whichever process
+that is. `answer_to` is pure, and says what is true then, never more. Nothing here imports Prefect, but for
+`resume --here`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
-import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import replace
+from typing import Annotated
 
-from rich.text import Text
+import typer
 
-from o9.cli.console import emit, results, say, write_json
-from o9.cli.failures import DONE, ERROR, Interrupted
-from o9.cli.open_store import existing_store, option_for, unknown_id
+from o9.cli.answers import FINE, Answer, Outcome, conclude, tell, who
+from o9.cli.failures import Interrupted
+from o9.cli.open_store import existing_optimization, existing_store, option_for
+from o9.cli.options import Ids, Json, MaxConcurrent, StoreUrl
 from o9.cli.session.follow import PARKED, POLL_SECONDS, Crew, crew_of, is_watched
 from o9.cli.views.words import command
 from o9.lifecycle.control import Verb, control_of
-from o9.model.errors import OptimizationStateError
+from o9.model.errors import OptimizationError, OptimizationStateError
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.queries import Holding
 from o9.store.store import Store
-from o9.text.escape import one_line, shown
+from o9.text.escape import one_line
 
-
-class Outcome(str, Enum):
-    """What became of it."""
-
-    DONE = "done"
-    ASKED = "asked"
-    ALREADY = "already"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"
-    TOO_LATE = "too late"
-    NOT_IN_TIME = "not in time"
-
-
+WAIT_SECONDS = 60.0
 _BECOMES = {Verb.PAUSE: "paused", Verb.CANCEL: "cancelled"}
-FINE = frozenset({Outcome.DONE, Outcome.ASKED, Outcome.ALREADY})
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for completion; exit 1 where --timeout ends it.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0, metavar="SECONDS", help=f"How long to wait.  [default: {WAIT_SECONDS:g}]"),
+]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One line for one id; the fields are those of `--json`."""
-
-    optimization_id: str
-    asked: str
-    outcome: str
-    status: str | None
-    message: str
+def pause(ids: Ids, wait: Wait = False, timeout: Timeout = None, store: StoreUrl = None, json: Json = False) -> int:
+    return _control(Verb.PAUSE, ids, wait, timeout, store, json)
 
 
-def control(url: str | None, ids: Sequence[str], verb: Verb, *, wait_seconds: float | None, as_json: bool) -> int:
+def resume(
+    ids: Ids,
+    here: Annotated[
+        bool, typer.Option("--here", help="Run them in this process, with progress, until they have ended.")
+    ] = False,
+    max_concurrent: MaxConcurrent = 10,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """They go on behind their last committed step."""
+    if not here:
+        return _control(Verb.RESUME, ids, wait, timeout, store, json)
+    if wait:
+        raise typer.BadParameter("--here waits for their end: leave --wait out")
+    from o9.cli.commands.run import resume_here
+
+    return resume_here(ids, store, max_concurrent, as_json=json)
+
+
+def cancel(ids: Ids, wait: Wait = False, timeout: Timeout = None, store: StoreUrl = None, json: Json = False) -> int:
+    return _control(Verb.CANCEL, ids, wait, timeout, store, json)
+
+
+def start(ids: Ids, wait: Wait = False, timeout: Timeout = None, store: StoreUrl = None, json: Json = False) -> int:
+    return _control(Verb.START, ids, wait, timeout, store, json)
+
+
+def _control(verb: Verb, ids: Sequence[str], wait: bool, timeout: float | None, url: str | None, as_json: bool) -> int:
     """Ask, say what will happen, and wait for it where that is wanted."""
+    if timeout is not None and not wait:
+        raise typer.BadParameter("--timeout is for --wait: give both")
     with existing_store(url) as store:
-        option, answers = option_for(url), []
-        for name in dict.fromkeys(ids):
-            answers.append(_ask(store, name, verb, option))
-            _tell(answers[-1], as_json=as_json)
-        if wait_seconds is not None:
-            answers = _wait(store, answers, verb, wait_seconds, as_json=as_json)
-    if as_json:
-        write_json([asdict(answer) for answer in answers])
-    return DONE if all(Outcome(answer.outcome) in FINE for answer in answers) else ERROR
+        answers = []
+        for typed in dict.fromkeys(ids):
+            answers.append(_ask(store, typed, verb, option_for(url)))
+            tell(answers[-1], as_json=as_json)
+        if wait:
+            seconds = WAIT_SECONDS if timeout is None else timeout
+            answers = _wait(store, answers, verb, seconds, as_json=as_json)
+    return conclude(answers, as_json=as_json)
 
 
 def answer_to(
@@ -126,16 +138,7 @@ def queue_outlook(name: str, holding: Holding, crew: Crew, option: str) -> str:
         when = f"it starts when {others} completed"
     if crew.takers(name):
         return when
-    return f"{when}; nobody runs what is queued now, `{command('run --resume', [name], option)}` does"
-
-
-def who() -> str:
-    """Who asks, for the record."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        user = str(os.getuid())
-    return f"o9, {user}@{socket.gethostname()}"
+    return f"{when}; nobody runs what is queued now, `{command('resume --here', [name], option)}` does"
 
 
 def _at_rest(verb: Verb, before: Holding, status: OptimizationStatus, after: OptimizationStatus) -> tuple[Outcome, str]:
@@ -163,69 +166,66 @@ def _working(status: OptimizationStatus) -> str:
     return "running" if status is OptimizationStatus.RUNNING else "about to start"
 
 
-def _ask(store: Store, name: str, verb: Verb, option: str) -> Answer:
-    state, before = store.read(queries.get, name), store.read(queries.holding, name)
-    if state is None or before is None:
-        return Answer(name, verb.value, Outcome.UNKNOWN.value, None, unknown_id(store, name))
+def _ask(store: Store, typed: str, verb: Verb, option: str) -> Answer:
+    try:
+        state = existing_optimization(store, typed)
+    except OptimizationError as error:
+        return Answer(typed, Outcome.UNKNOWN, str(error))
+    name, before = state.optimization_id, store.read(queries.holding, state.optimization_id)
+    assert before is not None, "it was read in this moment"
     watched = is_watched(state)
     if watched and verb is not Verb.CANCEL:  # that one Prefect can be asked for
         text = f"{name}: O9 only watches this flow; {verb.value} its run {before.prefect_run_id} in Prefect"
-        return Answer(name, verb.value, Outcome.REFUSED.value, before.status, text)
+        return Answer(name, Outcome.REFUSED, text, before.status)
     try:
         after = asyncio.run(control_of(store).carry_out(verb, name, who()))
     except OptimizationStateError as error:
         text = one_line(str(error)).removeprefix(f"optimization {name!r}: ")
-        return Answer(name, verb.value, Outcome.REFUSED.value, _status_of(store, name).value, f"{name}: {text}")
+        return Answer(name, Outcome.REFUSED, f"{name}: {text}", _status_of(store, name).value)
     outcome, text = answer_to(verb, name, before, after, crew_of(store), option, watched=watched)
-    return Answer(name, verb.value, outcome.value, after.value, f"{name}: {text}")
+    return Answer(name, outcome, f"{name}: {text}", after.value)
 
 
 def _wait(store: Store, answers: Sequence[Answer], verb: Verb, seconds: float, *, as_json: bool) -> list[Answer]:
     """Until each that was asked is as wanted, or the time is over."""
     deadline = time.monotonic() + seconds
     done = dict(enumerate(answers))
-    open_ends = [index for index, answer in done.items() if Outcome(answer.outcome) in FINE]
+    waiting = [index for index, answer in done.items() if answer.outcome in FINE]
     try:
-        while open_ends:
+        while waiting:
             in_time = time.monotonic() < deadline
-            for index in list(open_ends):
-                asked = answers[index]
-                status = _status_of(store, asked.optimization_id)
-                so = carried_out(verb, status)
-                if so is False and in_time:
+            for index in list(waiting):
+                status = _status_of(store, answers[index].id)
+                reached = carried_out(verb, status)
+                if reached is False and in_time:
                     continue
-                open_ends.remove(index)
-                done[index] = ended = _after_waiting(asked, status, so, seconds)
-                if ended != asked:
-                    _tell(ended, as_json=as_json)
-            if open_ends:
+                waiting.remove(index)
+                done[index] = _after_waiting(answers[index], verb, status, reached, seconds)
+                if done[index] != answers[index]:
+                    tell(done[index], as_json=as_json)
+            if waiting:
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         raise Interrupted("stopped waiting; what was asked for stays asked for") from None
     return list(done.values())
 
 
-def _after_waiting(asked: Answer, status: OptimizationStatus, so: bool | None, seconds: float) -> Answer:
-    name = asked.optimization_id
-    if so and asked.status == status.value:
-        return asked
-    if so:
-        return Answer(name, asked.asked, Outcome.DONE.value, status.value, f"{name}: {status.value}")
-    if so is None:
-        text = f"{name}: it ended as {status.value} before it could {asked.asked}"
-        return Answer(name, asked.asked, Outcome.TOO_LATE.value, status.value, text)
-    text = f"{name}: still {status.value} after {seconds:g} s; what was asked for stays asked for"
-    return Answer(name, asked.asked, Outcome.NOT_IN_TIME.value, status.value, text)
+def _after_waiting(
+    answer: Answer, verb: Verb, status: OptimizationStatus, reached: bool | None, seconds: float
+) -> Answer:
+    if reached and answer.status == status.value:
+        return answer
+    name = answer.id
+    outcome, text = Outcome.DONE, f"{name}: {status.value}"
+    if reached is None:
+        outcome, text = Outcome.TOO_LATE, f"{name}: it ended as {status.value} before it could {verb.value}"
+    elif not reached:
+        text = f"{name}: still {status.value} after {seconds:g} s; what was asked for stays asked for"
+        outcome = Outcome.NOT_IN_TIME
+    return replace(answer, outcome=outcome, message=text, status=status.value)
 
 
 def _status_of(store: Store, name: str) -> OptimizationStatus:
     holding = store.read(queries.holding, name)
     assert holding is not None, "what is recorded stays recorded"
     return OptimizationStatus(holding.status)
-
-
-def _tell(answer: Answer, *, as_json: bool) -> None:
-    if Outcome(answer.outcome) not in FINE:
-        say(f"o9: {shown(answer.message)}")
-    elif not as_json:
-        emit(results(), Text(shown(answer.message)))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from sqlalchemy import create_engine
+import typer
 from sqlalchemy.exc import DBAPIError
 
 from o9.cli.console import say, write_json
 from o9.cli.failures import DONE, ERROR
-from o9.cli.open_store import existing_store, existing_url
-from o9.store.core.engine import parse_url, schema_revision
+from o9.cli.open_store import existing_store, existing_url, revision_of
+from o9.cli.options import Json, StoreUrl
 
 
-def upgrade_store(url: str | None, *, as_json: bool) -> int:
-    before = _revision(url)
-    with existing_store(url) as store:  # opening brings it up to date
-        after, name = store.schema(), store.name
-    if as_json:
+def upgrade(store: StoreUrl = None, json: Json = False) -> int:
+    try:
+        before = revision_of(existing_url(store))
+    except DBAPIError:  # opening it explains that
+        before = None
+    with existing_store(store) as opened:  # opening brings it up to date
+        after, name = opened.schema(), opened.name
+    if json:
         write_json({"store": name, "before": before, "after": after})
     elif before == after:
         print(f"{name} is at schema {after} already")
@@ -26,10 +30,10 @@ def upgrade_store(url: str | None, *, as_json: bool) -> int:
     return DONE
 
 
-def check_store(url: str | None, *, as_json: bool) -> int:
-    with existing_store(url) as store:
-        findings, name = store.check(), store.name
-    if as_json:
+def check(store: StoreUrl = None, json: Json = False) -> int:
+    with existing_store(store) as opened:
+        findings, name = opened.check(), opened.name
+    if json:
         write_json({"store": name, "findings": findings})
     elif not findings:
         print(f"{name}: ok")
@@ -39,25 +43,17 @@ def check_store(url: str | None, *, as_json: bool) -> int:
     return ERROR if findings else DONE
 
 
-def backup_store(url: str | None, path: Path, *, as_json: bool) -> int:
-    with existing_store(url) as store:
-        store.backup(str(path))
-        name = store.name
+def backup(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    with existing_store(store) as opened:
+        opened.backup(str(path))
+        name = opened.name
     size = path.stat().st_size
-    if as_json:
+    if json:
         write_json({"store": name, "backup": str(path), "bytes": size})
     else:
         print(f"{name} was copied to {path} ({size:,} bytes)")
     return DONE
-
-
-def _revision(url: str | None) -> str | None:
-    """The schema before it is opened; None where that cannot be told, which opening will explain."""
-    engine = create_engine(parse_url(existing_url(url)))
-    try:
-        with engine.connect() as connection:
-            return schema_revision(connection)
-    except DBAPIError:
-        return None
-    finally:
-        engine.dispose()

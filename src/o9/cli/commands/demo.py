@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import RenderableType
 from rich.text import Text
 
 from o9.cli.commands.inspect import read_record
 from o9.cli.commands.run import submit_all
-from o9.cli.console import emit, plain_table, results, say
+from o9.cli.console import plain_table, say, show
 from o9.cli.open_store import existing_store, option_for, place_of
+from o9.cli.options import StoreUrl
 from o9.cli.session.progress import Display
 from o9.cli.session.session import Conducted, conduct, exit_code, what_next
 from o9.cli.versions import install_command
 from o9.cli.views.optimizations import results_view
+from o9.cli.views.words import Next
 from o9.health.verdict_words import sharpe
 from o9.model.errors import OptimizationError
 from o9.report.write import report_of, write
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.demo.demonstration import DemoRow
     from o9.health.grades import Verdict
-    from o9.model.optimization import OptimizationState
 
 LEGEND = (
     "20 large US stocks, daily; Sharpe ratios are annual, net of trading costs. Parameters were chosen in sample alone "
@@ -45,18 +47,24 @@ OTHER_GOALS = {
 }
 
 
-def demonstrate(url: str | None, *, seed: int, small: bool) -> int:
+def demo(
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same trials.")] = 7,
+    small: Annotated[bool, typer.Option("--small", help="A few trials each: seconds instead of a minute.")] = False,
+    store: StoreUrl = None,
+) -> int:
+    """Side by side, each with live progress, then what may be believed of each. Needs the extra [quant]."""
     if find_spec("skfolio") is None:
         raise OptimizationError(f"the demonstration needs skfolio, which brings the prices: {install_command('quant')}")
 
     say("reading 33 years of prices of 20 large US stocks")
-    states = _plan(seed, small)
+    from o9.demo.demonstration import demo_optimizations  # numpy and skfolio
+
+    states = demo_optimizations(seed, small)
 
     async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
         return await submit_all(aggregator, states, display)
 
-    conducted = conduct(url, begin, [state.optimization_id for state in states])
-    return _conclude(url, conducted)
+    return _conclude(store, conduct(store, begin, [state.optimization_id for state in states]))
 
 
 def demo_view(
@@ -90,14 +98,7 @@ def demo_view(
         table.add_row(name, "", _ratio(inside), _ratio(outside), style="dim")
     legend = LEGEND.format(in_sample=days[0], held_out=days[1])
     notes = [OTHER_GOALS[figure] for figure in OTHER_GOALS if any(row.figure == figure for row in rows)]
-    told = [Text(note, style="dim") for note in [legend, *notes]]
-    return [*results, table, Text(), *told]
-
-
-def _plan(seed: int, small: bool) -> list[OptimizationState]:
-    from o9.demo.demonstration import demo_optimizations  # numpy and skfolio
-
-    return demo_optimizations(seed, small)
+    return [*results, table, "", *(Text(note, style="dim") for note in [legend, *notes])]
 
 
 def _conclude(url: str | None, conducted: Conducted) -> int:
@@ -112,15 +113,12 @@ def _conclude(url: str | None, conducted: Conducted) -> int:
         rows = demo_table([record.state for record in records], best, trials)
         where = place_of(store)
         report = "" if conducted.interrupted else _report(store, conducted.ids)
-    console = results()
     verdicts = {record.state.optimization_id: record.verdict for record in records if record.verdict is not None}
-    page = demo_view(rows, results_view(records), verdicts, _periods())
-    emit(console, Text(), *page, Text(), Text(f"The record:       {where}"))
-    emit(console, Text(f"Prefect's record: {where_prefect_records()}"))
-    if report:
-        emit(console, Text(f"The report:       {report}"))
-    emit(console, Text())
-    emit(console, *(Text(line) for line in what_next(records, option, console.width, everything=True)))
+    show("", *demo_view(rows, results_view(records), verdicts, _periods()), "")
+    show(f"The record:       {where}", f"Prefect's record: {where_prefect_records()}")
+    show(*([f"The report:       {report}"] if report else []), "")
+    everything = [(f"o9 list{option}", "everything in the record"), *what_next(records, option)]
+    show(Next(everything))
     return exit_code(records, conducted.interrupted)
 
 

@@ -1,59 +1,301 @@
 """`doctor`: what is installed, reachable and misconfigured, each with a remedy.
 
-Changes nothing. Starts nothing but the local Prefect server, where a block holds the store's URL and none answers.
+Contract. Each check yields findings; none changes anything, or shows a secret. Nothing is started but the local Prefect
+server, where a block holds the store's URL and none answers. A check that fails is a finding, and hides no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
 from functools import partial
+from pathlib import Path
 
 from rich.text import Text
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
 from o9.cli import failures
-from o9.cli.commands import doctor_checks as checks
-from o9.cli.commands.doctor_checks import Finding, Level
-from o9.cli.console import emit, plain_table, results, write_json
+from o9.cli.console import plain_table, show, write_json
+from o9.cli.open_store import option_for, revision_of, size_of, sqlite_path, store_url
+from o9.cli.options import Json, StoreUrl
+from o9.cli.session.follow import counted, crew_of, nobody_works_on
+from o9.cli.versions import EXTRAS, install_command, installed, release_of
+from o9.cli.views.words import command
+from o9.mirror.spool import SUFFIX, refused, spool_folder
+from o9.model.errors import OptimizationValidationError
+from o9.model.settings import STORE_BLOCK, Settings, settings
+from o9.model.states import ACTIVE
+from o9.store import queries
+from o9.store.core.engine import describe, parse_url, store_error
+from o9.store.migrations import HEAD, REVISIONS
+from o9.store.store import Store
+from o9.text.escape import one_line, shortened, shown
+from o9.text.suggest import did_you_mean, near
+
+LOW_DISK_BYTES, VERY_LOW_DISK_BYTES = 2**30, 100 * 2**20
+BROKEN_FASTAPI = (0, 151)  # from here on Prefect 3.8's server does not start
+BROKEN_APPRISE = (2,)  # from here on O9's channels send nothing
+# Before the one, beside the other, Prefect's scheduler fails: "Can't evaluate bulk DML statement".
+SCHEDULING_PREFECT, NEWER_SQLALCHEMY = (3, 9, 1), (2, 1)
+PURPOSES = {
+    "quant": "only `o9 demo` needs it",
+    "postgres": "only a store in PostgreSQL needs it",
+    "gp": "only the sampler gp needs it",
+    "parquet": "only `o9 export --format parquet` needs it",
+}
+
+
+class Level(str, Enum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
-def examine(url: str | None, *, as_json: bool) -> int:
-    findings = list(_findings(url))
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do about it."""
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+def doctor(store: StoreUrl = None, json: Json = False) -> int:
+    """What is installed, reachable and misconfigured. Changes nothing; exits 1 on a problem."""
+    findings = list(_findings(store))
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
-    if as_json:
-        write_json({"ok": not problems, "findings": [asdict(f) | {"level": f.level.value} for f in findings]})
+    if json:
+        write_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]})
         return failures.ERROR if problems else failures.DONE
-    table = plain_table("", "what", "how it is")
+    table = plain_table("", "", "")
     table.show_header = False
     for column in table.columns[:2]:
         column.no_wrap = True
     for finding in findings:
         style = _STYLES[finding.level]
-        told = Text(finding.detail)
+        detail = Text(finding.detail)
         if finding.remedy:
-            told.append(f"\n→ {finding.remedy}", style="dim" if finding.level is Level.OK else style)
-        table.add_row(Text(finding.level.value, style=style), finding.name, told)
-    verdict = f"{problems} problem{'s' if problems > 1 else ''}" if problems else "no problem"
-    emit(results(), table, Text(), Text(verdict))
+            detail.append(f"\n→ {finding.remedy}", style="dim" if finding.level is Level.OK else style)
+        table.add_row(Text(finding.level.value, style=style), finding.name, detail)
+    show(table, "", f"{problems} problem{'s' if problems > 1 else ''}" if problems else "no problem")
     return failures.ERROR if problems else failures.DONE
 
 
 def _findings(url: str | None) -> Iterator[Finding]:
-    looks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "python": checks.python,
-        "packages": checks.packages,
-        "extras": checks.extras,
-        "settings": partial(checks.settings_in_force, url),
-        "store": partial(checks.store, url),
-        "alerts": checks.alerts,
-        "spool": checks.spool,
-        "disk": partial(checks.disk, url),
-        "prefect server": checks.prefect_server,
-    }
-    for name, check in looks.items():
+    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("python", python),
+        ("packages", packages),
+        ("extras", extras),
+        ("settings", partial(settings_in_force, url)),
+        ("store", partial(store_found, url)),
+        ("alerts", alerts),
+        ("spool", spool),
+        ("disk", partial(disk, url)),
+        ("prefect server", prefect_server),
+    )
+    for name, check in checks:
         try:
             yield from check()
         except Exception as error:  # noqa: BLE001 - a check that fails is a finding, and must not hide the others
             yield Finding(name, Level.PROBLEM, failures.explain(error)[0])
+
+
+def python() -> Iterator[Finding]:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    remedy = "" if supported else "use Python 3.11, 3.12 or 3.13"
+    yield Finding("python", _ok(supported), f"{platform.python_version()} ({sys.executable})", remedy)
+
+
+def packages() -> Iterator[Finding]:
+    versions = installed()
+    yield Finding("o9", Level.OK, versions["o9"] or "not installed as a package")
+    for name in ("prefect", "sqlalchemy", "optuna"):
+        remedy = "" if versions[name] else "pip install prefect-o9"
+        yield Finding(name, _ok(versions[name]), versions[name] or "missing", remedy)
+    yield from known_to_fail(versions)
+
+
+def known_to_fail(versions: Mapping[str, str | None]) -> Iterator[Finding]:
+    """What is installed by name, and does not work together; pip keeps it apart unless it is told otherwise."""
+    release = {name: _release(versions[name] or "0") for name in ("prefect", "sqlalchemy", "fastapi", "apprise")}
+    if release["fastapi"] >= BROKEN_FASTAPI:
+        detail = f"{versions['fastapi']} makes Prefect's server crash"
+        yield Finding("fastapi", Level.PROBLEM, detail, "pip install 'fastapi<0.151'")
+    if release["apprise"] >= BROKEN_APPRISE:
+        detail = f"{versions['apprise']} sends no alert"
+        yield Finding("apprise", Level.PROBLEM, detail, "pip install 'apprise<2'")
+    if release["sqlalchemy"] >= NEWER_SQLALCHEMY and (0,) < release["prefect"] < SCHEDULING_PREFECT:
+        detail = f"{versions['sqlalchemy']} keeps Prefect {versions['prefect']} from creating scheduled runs"
+        yield Finding("sqlalchemy", Level.PROBLEM, detail, "pip install 'sqlalchemy<2.1', or 'prefect>=3.9.1'")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
+def extras() -> Iterator[Finding]:
+    for extra, distribution in EXTRAS.items():
+        if version := release_of(distribution):
+            yield Finding(f"extra {extra}", Level.OK, f"{distribution} {version}")
+        else:
+            yield Finding(f"extra {extra}", Level.OK, f"not installed: {PURPOSES[extra]}", install_command(extra))
+
+
+def settings_in_force(given: str | None) -> Iterator[Finding]:
+    known = sorted(f"O9_{name.upper()}" for name in Settings.model_fields)
+    for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
+        remedy = did_you_mean(near(variable, known)) or f"there are {', '.join(known)}"
+        yield Finding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
+    try:
+        in_force = settings()
+    except (OptimizationValidationError, OSError, UnicodeDecodeError) as error:
+        yield Finding("settings", Level.PROBLEM, failures.explain(error)[0])
+        return
+    for name in Settings.model_fields:
+        value = getattr(in_force, name)
+        text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
+        if name == "store_url" and not text.startswith(STORE_BLOCK):
+            text = describe(parse_url(text))  # without its password
+        source = "set" if name in in_force.model_fields_set else "default"
+        if name == "store_url" and given:
+            source += "; --store names another, which counts here"
+        yield Finding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
+
+
+def store_found(given: str | None) -> Iterator[Finding]:
+    url = store_url(given)
+    name, path = describe(parse_url(url)), sqlite_path(url)
+    if path is not None and path.is_dir():
+        yield Finding("store", Level.PROBLEM, f"{path} is a folder", "give the path of a file in it")
+        return
+    if path is not None and (not path.exists() or path.stat().st_size == 0):
+        yield Finding("store", Level.OK, f"{path} is not there yet", "`o9 demo` or `o9 run FILE.yaml` makes it")
+        return
+    try:
+        revision = revision_of(url)
+    except (ModuleNotFoundError, NoSuchModuleError):
+        yield Finding("store", Level.PROBLEM, f"{name} needs a driver", install_command("postgres"))
+    except DBAPIError as error:
+        yield Finding("store", Level.PROBLEM, one_line(str(store_error(error.orig, parse_url(url)))))
+    else:
+        yield from _contents(given, name, path) if revision == HEAD else _other_schema(name, revision)
+
+
+def alerts() -> Iterator[Finding]:
+    """Whether the file that says who is told has faults."""
+    from o9.cli.commands.alerts.config import faults_of  # imports what alerts are decided by
+
+    file = settings().alerts_file
+    if not file:
+        return
+    faults = faults_of(Path(file).expanduser())
+    remedy = f"`o9 alerts config check {shlex.quote(file)}` lists them" if faults else ""
+    count = f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no fault"
+    yield Finding("alerts", _ok(not faults), f"{file} has {count}", remedy)
+
+
+def spool() -> Iterator[Finding]:
+    """What this node could not tell a store, and whether it can keep what it cannot tell."""
+    folder = spool_folder().absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        detail = f"{folder} cannot be written: states of Prefect are lost while the store is away"
+        yield Finding("spool", Level.PROBLEM, shown(detail), "set O9_SPOOL_FOLDER to a folder of yours")
+        return
+    for kept in refused():
+        detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {shortened(kept.reason, 400)}"
+        again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"
+        yield Finding("spool", Level.WARNING, shown(detail), f"`{again}` has it tried again; or delete it")
+
+
+def disk(given: str | None) -> Iterator[Finding]:
+    """Room and rights where the store lies."""
+    path = sqlite_path(store_url(given))
+    if path is None:
+        return
+    folder = (path if path.is_dir() else path.absolute().parent).resolve()
+    if not folder.is_dir():
+        yield Finding("folder", Level.PROBLEM, f"{folder} does not exist", f"mkdir -p {folder}")
+        return
+    free = shutil.disk_usage(folder).free
+    level = Level.PROBLEM if free < VERY_LOW_DISK_BYTES else Level.WARNING if free < LOW_DISK_BYTES else Level.OK
+    remedy = "" if level is Level.OK else "free some space; a full disk stops the record, and loses nothing of it"
+    yield Finding("disk", level, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            yield Finding("folder", Level.OK, f"{folder} is writable")
+    except OSError as error:
+        remedy = "make it writable, or give another store"
+        yield Finding("folder", Level.PROBLEM, f"{folder} is not writable ({error.strerror})", remedy)
+
+
+def prefect_server() -> Iterator[Finding]:
+    from o9.cli.prefect_side import look_for_servers  # imports Prefect
+
+    found = look_for_servers()
+    if found.configured and found.problem:
+        remedy = (
+            "start it (`prefect server start`), correct PREFECT_API_URL and PREFECT_API_AUTH_STRING, or unset the "
+            "first (`prefect config unset PREFECT_API_URL`) to use a local one"
+        )
+        yield Finding("prefect server", Level.PROBLEM, f"{found.configured} {found.problem}", remedy)
+    elif found.configured:
+        yield Finding("prefect server", Level.OK, f"{found.configured} answers")
+    elif found.local:
+        url, file = found.local
+        remedy = f'for Prefect\'s own commands: export PREFECT_API_URL={url} PREFECT_API_AUTH_STRING="$(cat {file})"'
+        yield Finding("prefect server", Level.OK, f"none is configured; the local one answers at {url}", remedy)
+    else:
+        yield Finding("prefect server", Level.OK, "none is configured; a local one starts when it is needed")
+    home = next((folder for folder in (found.home, *found.home.parents) if folder.exists()), found.home)
+    writable = os.access(home, os.W_OK)
+    remedy = "" if writable else "make it writable, or name another in PREFECT_HOME"
+    yield Finding("prefect home", _ok(writable), str(found.home) + ("" if writable else " is not writable"), remedy)
+
+
+def _ok(fine: object) -> Level:
+    return Level.OK if fine else Level.PROBLEM
+
+
+def _other_schema(name: str, revision: str | None) -> Iterator[Finding]:
+    detail = f"{name} is at schema {revision or 'none'}, this release at {HEAD}"
+    if revision is None or revision in REVISIONS:
+        remedy = "`o9 db upgrade`, or whatever opens it next, brings it up to date; `o9 db backup` first is wise"
+        yield Finding("store", Level.WARNING, detail, remedy)
+    else:
+        remedy = "install the newer release that wrote it, or give another store"
+        yield Finding("store", Level.PROBLEM, detail, remedy)
+
+
+def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Finding]:
+    with Store(store_url(given)) as opened:
+        size = size_of(path)
+        space = "" if size is None else f", {size / 2**20:.1f} MiB"
+        contents = [counted(opened)]
+        if received := sum(
+            row["count"] for row in opened.read(queries.alert_counts) if row["what"] in ("received", "told")
+        ):
+            contents.append(
+                f"{received:,} alerts were received, {sum(opened.read(queries.firing_alerts).values()):,} fire"
+            )
+        holds = ", ".join(filter(None, contents)) or "nothing in it"
+        yield Finding("store", Level.OK, f"{name}: schema {HEAD}{space}; {holds}")
+        crew = crew_of(opened)
+        for status in ACTIVE:
+            for state in opened.read(queries.page, queries.Filter(status=status)).items:
+                one = state.optimization_id
+                if problem := nobody_works_on(status, opened.read(queries.holding, one), crew, one):
+                    again = command("resume --here", [one], option_for(given))
+                    remedy = f"`{again}` goes on behind the last committed step"
+                    yield Finding(shown(one), Level.WARNING, f"is {status.value}, but {problem}", remedy)

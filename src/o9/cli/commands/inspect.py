@@ -1,14 +1,22 @@
-"""`list`, `show` and `trials`: read the record, print a page or JSON. Nothing here imports Prefect."""
+"""`list`, `show` and `trials`: read the record, print a page, JSON or CSV. Nothing here imports Prefect."""
 
 from __future__ import annotations
 
+import heapq
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
-from o9.cli.console import emit, results, say, write_json, write_json_list
+import typer
+
+from o9.cli.console import page_width, results, say, write_json, write_json_list
+from o9.cli.console import show as show_
 from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
+from o9.cli.options import Id, Json, Limit, Since, Status, StoreUrl, Type
 from o9.cli.session.follow import crew_of, is_watched
 from o9.cli.views import words
 from o9.cli.views.optimizations import Record, list_view, record_view, trials_view
@@ -16,98 +24,174 @@ from o9.cli.views.words import command
 from o9.health.grades import Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
 from o9.health.verdict_words import document
-from o9.lifecycle.effect import direction_of
+from o9.lifecycle.effect import Direction, direction_of
 from o9.model.optimization import OptimizationState
-from o9.model.states import ACTIVE, OptimizationStatus, OptimizationType
+from o9.model.states import ACTIVE
 from o9.model.trial import Trial
+from o9.statistics import frames, rows
 from o9.store import queries
+from o9.store.core.column_types import moment
 from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
-from o9.text.escape import shown
 
 LIST_LIMIT = 50
 TRIALS_LIMIT = 20
 PAGE = 500
-PAGE_WIDTH = 120  # beyond it, a page of text is hard to read
+Judged = tuple[OptimizationState, Verdict | None]
 
 
-def list_optimizations(
-    url: str | None,
-    status: OptimizationStatus | None,
-    kind: OptimizationType | None,
-    limit: int | None,
-    *,
-    as_json: bool,
-    placebos: bool = False,
+class Sort(str, Enum):
+    """By what `list` sorts."""
+
+    CREATED = "created"
+    ENDED = "ended"
+    NAME = "name"
+    STATUS = "status"
+    BEST = "best"
+    IMPROVEMENT = "improvement"
+    TIME = "time"
+
+
+class TrialSort(str, Enum):
+    """By what `trials` sorts."""
+
+    NUMBER = "number"
+    VALUE = "value"
+    TIME = "time"
+
+
+# The newest, the largest and the alphabetically first come first; what has none comes last.
+_SORTED: dict[Sort, Callable[[OptimizationState], Any]] = {
+    Sort.ENDED: lambda state: -state.completed_at.timestamp() if state.completed_at else None,
+    Sort.NAME: lambda state: state.name.casefold(),
+    Sort.STATUS: lambda state: state.status.value,
+    Sort.BEST: lambda state: _negative(words.best_value(state)),
+    Sort.IMPROVEMENT: lambda state: -state.performance_improvement if words.has_improvement(state) else None,
+    Sort.TIME: lambda state: -state.execution_time or None,
+}
+
+
+def list_(
+    status: Status = None,
+    kind: Type = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="TEXT", help="Filter by part of the name or id.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", metavar="TEXT", help="Filter by part of the objective.")
+    ] = None,
+    family: Annotated[str | None, typer.Option("--family", metavar="FAMILY", help="Filter by family.")] = None,
+    since: Since = None,
+    sort: Annotated[
+        Sort, typer.Option("--sort", metavar="KEY", help=f"Sort by {', '.join(Sort)}.", case_sensitive=False)
+    ] = Sort.CREATED,
+    everything: Annotated[bool, typer.Option("--all", help="Include placebo runs.")] = False,
+    limit: Limit = None,
+    store: StoreUrl = None,
+    json: Json = False,
 ) -> int:
-    with existing_store(url) as store:
-        wanted = limit or LIST_LIMIT
-        fits = Filter(status, kind, placebos=placebos)
-        found = _newest_first(store, fits, PAGE if as_json else min(PAGE, wanted + 1))
-        if as_json:
+    """Newest first; the first 50, unless --limit or --json. Filters add up. `?` behind a status: its node is gone."""
+    wanted = Filter(
+        status, kind, family=family, text=name, created_after=moment(since) if since else None, placebos=everything
+    )
+    filtered = wanted != Filter(placebos=everything) or objective is not None
+    with existing_store(store) as opened:
+        room = limit or LIST_LIMIT
+        whole = json or objective is not None or sort is not Sort.CREATED
+        found = _newest_first(opened, wanted, PAGE if whole else min(PAGE, room + 1))
+        if objective is not None:
+            found = (each for each in found if objective.casefold() in _objective(each[0]).casefold())
+        if sort is not Sort.CREATED:
+            found = _sorted(found, _SORTED[sort])
+        if json:
             write_json_list(state.to_dict() | {"grade": _grade(verdict)} for state, verdict in islice(found, limit))
             return 0
-        judged = list(islice(found, wanted))
-        newest = [state for state, _ in judged]
-        console = results()
-        if not newest:
-            say("none is so" if status or kind else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
+        judged = list(islice(found, room))
+        if not judged:
+            say("none matches" if filtered else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
             return 0
-        lost = _lost(store, newest)
+        states = [state for state, _ in judged]
+        lost = _lost(opened, states)
         verdicts = {state.optimization_id: verdict for state, verdict in judged if verdict is not None}
-        emit(console, list_view(newest, console.width, lost, verdicts))
+        show_(list_view(states, results().width, lost, verdicts))
         if lost:
-            stuck = [state for state in newest if state.optimization_id in lost]
-            ours = [state.optimization_id for state in stuck if not is_watched(state)]
-            again = f"`{command('run --resume', ours, option_for(url))}`, or any aggregator, goes on with what it held"
+            ours = [each.optimization_id for each in states if each.optimization_id in lost and not is_watched(each)]
+            again = (
+                f"`{command('resume --here', ours, option_for(store))}`, or any aggregator, goes on with what it held"
+            )
             fails = "an aggregator, once one runs, records how it ended"
             say(f"?  {'; '.join(dict.fromkeys(lost.values()))}: {again if ours else fails}")
         if next(found, None) is not None:
-            say(f"the newest {wanted}; there are more: --limit N shows them")
+            say(f"the first {room}; there are more: --limit N shows them")
     return 0
 
 
-def show_optimization(url: str | None, optimization_id: str, *, as_json: bool) -> int:
-    with existing_store(url) as store:
-        record = read_record(store, optimization_id, option_for(url))
-        if as_json:
-            write_json(record_document(record))
-        else:
-            console = results()
-            console.width = min(console.width, PAGE_WIDTH)
-            emit(console, *record_view(record, console.width))
+def show(optimization_id: Id, store: StoreUrl = None, json: Json = False) -> int:
+    """What may be believed of the result, then the facts and the history."""
+    with existing_store(store) as opened:
+        record = read_record(opened, optimization_id, option_for(store))
+    if json:
+        write_json(record_document(record))
+    else:
+        show_(*record_view(record), width=page_width())
     return 0
 
 
-def show_trials(url: str | None, optimization_id: str, limit: int | None, *, as_json: bool) -> int:
-    with existing_store(url) as store:
-        state = existing_optimization(store, optimization_id)
-        if as_json:
-            trials = ledger(store, optimization_id) if limit is None else _best_and_last(store, state, limit)[1]
-            write_json_list(trial.to_dict() for trial in trials)
+def trials(
+    optimization_id: Id,
+    sort: Annotated[
+        TrialSort | None,
+        typer.Option("--sort", metavar="KEY", help="Sort by number, value (best first) or time (longest first)."),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="The best N: --sort value --limit N.")
+    ] = None,
+    limit: Limit = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a column for each parameter and metric.")] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """The last 20 trials and the best, unless --limit, --top, --csv or --json."""
+    if csv and json:
+        raise typer.BadParameter("--csv and --json are two formats: give one of them")
+    if top is not None and (limit is not None or sort not in (None, TrialSort.VALUE)):
+        raise typer.BadParameter("--top N is --sort value --limit N: give it alone")
+    sort, limit = (TrialSort.VALUE, top) if top is not None else (sort or TrialSort.NUMBER, limit)
+    with existing_store(store) as opened:
+        state = existing_optimization(opened, optimization_id)
+        counted = Counted(direction_of(state))
+        ledger_read = counted.through(ledger(opened, state.optimization_id))
+        if not (csv or json):
+            limit = limit or TRIALS_LIMIT
+        chosen = ledger_read if limit is None and sort is TrialSort.NUMBER else _chosen(ledger_read, state, sort, limit)
+        if json:
+            write_json_list(trial.to_dict() for trial in chosen)
             return 0
-        best, last, total = _best_and_last(store, state, limit or TRIALS_LIMIT)
-        if not total:
-            say(shown(f"{optimization_id} has no trials yet (it is {state.status.value})"))
-            return 0
-        console = results()
-        emit(console, trials_view(state, best, last, console.width))
-        if total > len(last):
-            say(f"the last {len(last)} of {total} trials and the best (★); --limit N shows more, --json all")
+        listed = list(chosen)
+    if csv:
+        frame = frames.frame_of("trials", [rows.trial(state.optimization_id, trial) for trial in listed])
+        frame.to_csv(sys.stdout, index=False)
+    elif not listed:
+        say(f"{state.optimization_id} has no trials yet (it is {state.status.value})")
+    else:
+        show_(trials_view(counted.best, listed))
+        if counted.total > len(listed):
+            which = {TrialSort.NUMBER: "the last", TrialSort.VALUE: "the best", TrialSort.TIME: "the longest"}[sort]
+            say(f"{which} {len(listed)} of {counted.total} trials (★ is the best); --limit N shows more, --json all")
     return 0
 
 
 def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
     """All that `show` needs, read at once; `option` makes the commands that it suggests read the same store."""
     state = existing_optimization(store, optimization_id)
-    best, _, _ = _best_and_last(store, state, 0)
+    optimization_id = state.optimization_id
     return Record(
         state=state,
         holding=store.read(queries.holding, optimization_id),
         transitions=store.read(queries.transitions, optimization_id),
-        asked=store.read(queries.intents, optimization_id),
+        intents=store.read(queries.intents, optimization_id),
         trial_counts=store.read(queries.trial_counts, optimization_id),
-        best=best,
+        best=_best(store, state),
         crew=crew_of(store),
         store=place_of(store),
         option=option,
@@ -129,7 +213,7 @@ def record_document(record: Record) -> dict[str, Any]:
             "best_trial": record.best.number if record.best else None,
             "trial_counts": record.trial_counts,
             "transitions": record.transitions,
-            "intents": record.asked,
+            "intents": record.intents,
         }
         | document(record.verdict)
     )
@@ -143,10 +227,6 @@ def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
         after = page[-1].number
 
 
-def _grade(verdict: Verdict | None) -> str | None:
-    return verdict.grade.value if verdict else None
-
-
 def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
     """Those of which the record says that they run, and whose node is gone; why it is thought so."""
     active = [state.optimization_id for state in states if state.status in ACTIVE]
@@ -156,7 +236,7 @@ def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
     return {name: problem for name in active if (problem := crew.lost(store.read(queries.holding, name)))}
 
 
-def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[tuple[OptimizationState, Verdict | None]]:
+def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[Judged]:
     """Each with its verdict, which is read with its page."""
     cursor = None
     while True:
@@ -168,13 +248,53 @@ def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[tupl
             return
 
 
-def _best_and_last(store: Store, state: OptimizationState, wanted: int | None) -> tuple[Trial | None, list[Trial], int]:
-    """The best trial, the last `wanted` ones, and how many there are."""
-    direction, total = direction_of(state), 0
+@dataclass
+class Counted:
+    """The best of the trials that have gone `through`, and how many these are."""
+
+    direction: Direction
     best: Trial | None = None
-    last: deque[Trial] = deque(maxlen=wanted)
-    for trial in ledger(store, state.optimization_id):
-        best = words.better(best, trial, direction)
-        last.append(trial)
-        total += 1
-    return best, list(last), total
+    total: int = 0
+
+    def through(self, trials: Iterable[Trial]) -> Iterator[Trial]:
+        for trial in trials:
+            self.best = words.better(self.best, trial, self.direction)
+            self.total += 1
+            yield trial
+
+
+def _best(store: Store, state: OptimizationState) -> Trial | None:
+    counted = Counted(direction_of(state))
+    deque(counted.through(ledger(store, state.optimization_id)), maxlen=0)
+    return counted.best
+
+
+def _chosen(trials: Iterable[Trial], state: OptimizationState, sort: TrialSort, limit: int | None) -> Iterable[Trial]:
+    """At most `limit` of them, in order; a million need no memory."""
+    if sort is TrialSort.NUMBER:
+        return deque(trials, maxlen=limit)
+    sign = -1 if direction_of(state) == "maximize" else 1
+
+    def place(trial: Trial) -> tuple[bool, float]:
+        value = trial.duration_seconds if sort is TrialSort.TIME else trial.value
+        return value is None, 0.0 if value is None else value * (-1 if sort is TrialSort.TIME else sign)
+
+    return sorted(trials, key=place) if limit is None else heapq.nsmallest(limit, trials, key=place)
+
+
+def _sorted(found: Iterable[Judged], key: Callable[[OptimizationState], Any]) -> Iterator[Judged]:
+    keyed = [(key(each[0]), each) for each in found]
+    yield from (each for _, each in sorted((pair for pair in keyed if pair[0] is not None), key=lambda pair: pair[0]))
+    yield from (each for value, each in keyed if value is None)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _objective(state: OptimizationState) -> str:
+    return str(state.metadata.get("objective", ""))
+
+
+def _grade(verdict: Verdict | None) -> str | None:
+    return verdict.grade.value if verdict else None

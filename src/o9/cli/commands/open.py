@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import webbrowser
+from typing import Annotated
+
+import typer
 
 from o9.aggregator.prefect_server import ensure_prefect_server
 from o9.cli.console import say
 from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli.options import OptionalId, StoreUrl
 from o9.cli.prefect_side import pages_at
+from o9.cli.views.words import command
 from o9.model.errors import OptimizationStateError
 from o9.store import queries
 
 FLOW_RUN = "/runs/flow-run/"
 
 
-def open_pages(url: str | None, optimization_id: str | None, *, browser: bool) -> int:
-    """Open them, and print the address. Where no server runs, one runs from here on, until Ctrl-C."""
-    path = "/" if optimization_id is None else _page_of(url, optimization_id)
+def open_(
+    optimization_id: OptionalId = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, beside printing the address.")
+    ] = True,
+    store: StoreUrl = None,
+) -> int:
+    """Those of the flow run of ID; without, the start. The server is the one that Prefect's settings name, else the
+    local one, already let in: the address that is printed is a file that only you can read. Where no local server runs,
+    one runs until Ctrl-C.
+    """
+    path = "/" if optimization_id is None else _page_of(store, optimization_id)
     if (address := pages_at(path)) is not None:
         _show(address, browser)
-        return 0
-    asyncio.run(_with_server(path, browser))
+    else:
+        asyncio.run(_with_server(path, browser))
     return 0
 
 
@@ -36,10 +50,10 @@ async def _with_server(path: str, browser: bool) -> None:
 
 def _page_of(url: str | None, optimization_id: str) -> str:
     with existing_store(url) as store:
-        existing_optimization(store, optimization_id)
-        holding = store.read(queries.holding, optimization_id)
+        name = existing_optimization(store, optimization_id).optimization_id
+        holding = store.read(queries.holding, name)
     if holding is None or holding.prefect_run_id is None:
-        raise OptimizationStateError(f"{optimization_id} has no flow run yet; `o9 show {optimization_id}` says why")
+        raise OptimizationStateError(f"{name} has no flow run yet; `{command('show', [name])}` says why")
     return FLOW_RUN + holding.prefect_run_id
 
 

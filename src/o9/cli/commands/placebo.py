@@ -1,56 +1,68 @@
-"""`placebo`: the same search on data whose edge was destroyed. With `--wait` it runs here, and the p-value is said."""
+"""`placebo`: the same search on data whose edge was destroyed. With `--here` it runs here, and the p-value is said."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.text import Text
+import typer
 
+from o9.cli.answers import who
 from o9.cli.batch import import_from_here
-from o9.cli.commands.control import who
-from o9.cli.console import emit, results, write_json
+from o9.cli.console import show, write_json
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
 from o9.cli.open_store import existing_optimization, existing_store, option_for
-from o9.cli.views.words import aligned, command, result
+from o9.cli.options import Id, Json, StoreUrl
+from o9.cli.views.words import Next, command, result
 from o9.health.grades import Placebo, Verdict
-from o9.health.placebo import placebo_of
+from o9.health.placebo import placebo_of_runs
 from o9.health.verdict import LEAST_PLACEBO_RUNS, PLACEBO_LEVEL
 from o9.lifecycle.control import control_of
 from o9.lifecycle.effect import direction_of
-from o9.lifecycle.placebos import waiting
-from o9.model.optimization import OptimizationState
+from o9.lifecycle.placebos import RUNS, waiting
 from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.placebos import PlaceboRuns
 from o9.store.store import Store
-from o9.text.escape import shown
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.cli.session.progress import Display
 
 
-def run_placebos(url: str | None, optimization_id: str, runs: int, *, wait: bool, as_json: bool) -> int:
-    """Queue those that are not there yet; `wait`: run them here, then judge the optimization once more."""
+def placebo(
+    optimization_id: Id,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, metavar="K", help="How many; p is 1 / (K + 1) at the least.")
+    ] = RUNS,
+    here: Annotated[
+        bool, typer.Option("--here", help="Run them in this process, with progress, then judge the optimization.")
+    ] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Queues it K times, each with a seed of its own, on data that are resampled so that no edge is left in them. How
+    often the best there is at least as good is how often luck alone explains the result, whatever the search does.
+    Asked again, it queues what is missing. The objective has to take its data: @objective(…, data=load).
+    """
     import_from_here()
-    with existing_store(url) as store:
-        existing_optimization(store, optimization_id)
-        queued = waiting(asyncio.run(control_of(store).placebo(optimization_id, runs)))
-    interrupted = _run(url, queued) if wait and queued else False
-    with existing_store(url) as store:
-        origin = existing_optimization(store, optimization_id)
-        verdict = asyncio.run(_verdict(store, optimization_id)) if wait and not interrupted else None
-        found = store.read(queries.placebos, optimization_id)
+    with existing_store(store) as opened:
+        name = existing_optimization(opened, optimization_id).optimization_id
+        queued = waiting(asyncio.run(control_of(opened).placebo(name, runs)))
+    interrupted = _run(store, queued) if here and queued else False
+    with existing_store(store) as opened:
+        origin = existing_optimization(opened, name)
+        verdict = asyncio.run(_verdict(opened, name)) if here and not interrupted else None
+        found = opened.read(queries.placebos, name)
         left = waiting(
-            [state for name in found.run_ids.values() if (state := store.read(queries.get, name)) is not None]
+            [state for each in found.run_ids.values() if (state := opened.read(queries.get, each)) is not None]
         )
-    placebo = _placebo(origin, found)
-    if as_json:
-        write_json(_document(found, placebo, verdict, left))
+    known = placebo_of_runs(origin.current_performance, found, direction_of(origin))
+    if json:
+        write_json(_document(found, known, verdict, left))
     else:
-        _tell(optimization_id, found, placebo, verdict, left, option_for(url))
-    return INTERRUPTED if interrupted else NOT_COMPLETED if wait and left else DONE
+        _print(name, found, known, verdict, left, option_for(store))
+    return INTERRUPTED if interrupted else NOT_COMPLETED if here and left else DONE
 
 
 def _run(url: str | None, ids: list[str]) -> bool:
@@ -75,11 +87,6 @@ async def _verdict(store: Store, optimization_id: str) -> Verdict | None:
     return await checker.get_verdict(optimization_id)
 
 
-def _placebo(origin: OptimizationState, found: PlaceboRuns) -> Placebo | None:
-    maximize = direction_of(origin) == "maximize"
-    return placebo_of(origin.current_performance, list(found.values.values()), maximize=maximize)
-
-
 def _document(found: PlaceboRuns, placebo: Placebo | None, verdict: Verdict | None, left: list[str]) -> dict[str, Any]:
     return {
         "runs": [
@@ -93,25 +100,21 @@ def _document(found: PlaceboRuns, placebo: Placebo | None, verdict: Verdict | No
     }
 
 
-def _tell(
+def _print(
     name: str, found: PlaceboRuns, placebo: Placebo | None, verdict: Verdict | None, left: list[str], option: str
 ) -> None:
-    console = results()
-    all_runs = len(found.run_ids)
+    queued = len(found.run_ids)
     if placebo is None:
-        words = f"{name}: {all_runs} placebo runs, none of which has finished"
+        text = f"{name}: {queued} placebo runs, none of which has finished"
     else:
-        words = f"{name}: of {placebo.runs} placebo runs {placebo.as_good} are at least as good"
-        without = all_runs - placebo.runs
-        words += f", and {without} without a result count as such" if without else ""
-        words += f": p = {placebo.p_value:.3f}"
+        text = f"{name}: of {placebo.runs} placebo runs {placebo.as_good} are at least as good"
+        without = queued - placebo.runs
+        text += f", and {without} without a result count as such" if without else ""
+        text += f": p = {placebo.p_value:.3f}"
         if placebo.runs < LEAST_PLACEBO_RUNS:
-            words += f"; it takes {LEAST_PLACEBO_RUNS} for p to be {PLACEBO_LEVEL}"
-    emit(console, Text(), Text(shown(words)))
-    if verdict is not None:
-        emit(console, result(verdict))
+            text += f"; it takes {LEAST_PLACEBO_RUNS} for p to be {PLACEBO_LEVEL}"
     commands = [(command("show", [name], option), "the result and its history")]
     if left:
-        again = command("placebo", [name], f" --runs {all_runs} --wait{option}")
+        again = command("placebo", [name], f" --runs {queued} --here{option}")
         commands.insert(0, (again, f"runs the {len(left)} that wait, here; so does any node that serves"))
-    emit(console, Text(), *map(Text, aligned(commands, console.width)))
+    show("", text, *([result(verdict)] if verdict else []), "", Next(commands))

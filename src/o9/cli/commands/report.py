@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from o9.cli.console import write_json
 from o9.cli.failures import DONE
-from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli.open_store import existing_ids, existing_store
+from o9.cli.options import Json, StoreUrl, complete_ids
 from o9.report.write import file_name, report_of, report_of_all, write
 
 
-def write_report(url: str | None, ids: Sequence[str], output: Path | None, *, open_it: bool, as_json: bool) -> int:
-    with existing_store(url) as store:
-        wanted = [existing_optimization(store, name).optimization_id for name in dict.fromkeys(ids)]
-        page = report_of(store, wanted) if wanted else report_of_all(store)
+def report(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID", help="Ids of optimizations, or their beginnings; none: all.", autocompletion=complete_ids
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="The file.  [default: here, named by ID]"),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """The verdict in words, health, plots; without ID counts, trends and rankings. It needs no network to be read. An
+    earlier report is written over, no other file is.
+    """
+    with existing_store(store) as opened:
+        wanted = existing_ids(opened, ids or [])
+        page = report_of(opened, wanted) if wanted else report_of_all(opened)
     path = write(page, output or Path(file_name(wanted)))
-    if as_json:
+    if json:
         write_json({"report": str(path), "bytes": path.stat().st_size, "optimizations": wanted})
     else:
         print(path)

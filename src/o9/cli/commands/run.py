@@ -1,13 +1,16 @@
-"""`run` and `run --resume`: work in this process, with progress, until it has ended."""
+"""`run` and `resume --here`: work in this process, with progress, until it has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from o9.cli.answers import who
 from o9.cli.batch import import_from_here, read_batch
-from o9.cli.commands.control import who
-from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli.open_store import existing_ids, existing_optimization, existing_store
+from o9.cli.options import Json, MaxConcurrent, StoreUrl
 from o9.cli.session.progress import Display
 from o9.cli.session.session import conclude, conduct
 from o9.cli.views.words import command
@@ -18,31 +21,39 @@ from o9.model.states import ENDED
 from o9.store import queries
 from o9.store.store import Store
 from o9.strategies.factory import settle
-from o9.text.escape import one_line, shown
+from o9.text.escape import one_line
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
 
+Files = Annotated[list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin.")]
 
-def run_files(paths: Sequence[str], url: str | None, max_concurrent: int) -> int:
-    states = read_batch(paths)
+
+def run(files: Files, max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, json: Json = False) -> int:
+    """Submits it, shows its progress, waits for its end, and says what may be believed of the result. The file holds
+    one optimization or a list of them, with the fields that `o9 show ID --json` prints; `o9 init` writes an example.
+    A first Ctrl-C pauses what runs and says how to go on; a second one leaves at once.
+    """
+    states = read_batch(files)
 
     async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
         return await submit_all(aggregator, states, display)
 
-    async def check(store: Store) -> None:
+    async def check(opened: Store) -> None:
         # The same id with other content is refused before anything new is recorded.
         for state in states:
-            if store.read(queries.get, state.optimization_id) is not None:
-                await control_of(store).submit(state)
+            if opened.read(queries.get, state.optimization_id) is not None:
+                await control_of(opened).submit(state)
 
-    return conclude(url, conduct(url, begin, [state.optimization_id for state in states], max_concurrent, check))
+    ids = [state.optimization_id for state in states]
+    return conclude(store, conduct(store, begin, ids, max_concurrent, check), as_json=json)
 
 
-def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: int) -> int:
-    names = list(dict.fromkeys(ids))
+def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, as_json: bool) -> int:
+    """Go on with optimizations that rest, in this process."""
     import_from_here()
     with existing_store(url) as store:
+        names = existing_ids(store, typed)
         for name in names:
             _check_resumable(existing_optimization(store, name))
 
@@ -51,7 +62,7 @@ def resume_optimizations(ids: Sequence[str], url: str | None, max_concurrent: in
             await _go_on(aggregator, name, display)
         return names
 
-    return conclude(url, conduct(url, begin, names, max_concurrent))
+    return conclude(url, conduct(url, begin, names, max_concurrent), as_json=as_json)
 
 
 async def submit_all(
@@ -72,12 +83,12 @@ async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Di
     assert state is not None
     if state.status in ENDED:
         again = command("retry", [name])
-        display.say(f"{shown(name)} is recorded already ({state.status.value}); `{again}` queues it once more")
+        display.say(f"{name} is recorded already ({state.status.value}); `{again}` queues it once more")
         return
     try:
         await aggregator.resume_optimization(name, who())
     except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
-        display.say(shown(one_line(str(error))))
+        display.say(one_line(str(error)))
 
 
 def _check_resumable(state: OptimizationState) -> None:

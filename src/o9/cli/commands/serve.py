@@ -14,21 +14,18 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
 from o9.cli.batch import import_from_here
-from o9.cli.console import emit, results, say
+from o9.cli.console import complain, results, show
 from o9.cli.failures import DONE, Interrupted
 from o9.cli.open_store import place_of
+from o9.cli.options import MaxConcurrent, StoreUrl
 from o9.cli.session.follow import POLL_SECONDS
-from o9.cli.session.session import storage_path, take_leave, unless_asked
+from o9.cli.session.session import run_loop, storage_path, take_leave, unless_asked
 from o9.cli.session.signals import Interrupts
 from o9.cli.views.history import News, event_text
 from o9.model.errors import OptimizationError
 from o9.model.settings import settings
 from o9.model.urls import public_url
-from o9.tasks.attempt import anything_left_behind
-from o9.text.escape import shown
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -38,22 +35,22 @@ logger = logging.getLogger(__name__)
 FAREWELL = "left at once; what is recorded stays, and the next start goes on with what ran"
 
 
-def serve(url: str | None, max_concurrent: int, schedules: Sequence[Schedule] | None = None) -> int:
-    """Until Ctrl-C or SIGTERM. `schedules`: those of `o9.aggregator.schedules.IN_NODES` unless given."""
+def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None) -> int:
+    """Runs the scheduled flows, and what is submitted from elsewhere, too. Several may serve one store: the limit
+    counts over all of them, and each scheduled run is claimed by one of them, once in its interval. Ctrl-C and SIGTERM
+    end it in good order: what runs then waits for the next start. HTTP listens on O9_API_HOST and O9_API_PORT,
+    127.0.0.1 and 8420 unless set; a second one on the same machine needs another port, or 0 for one that is free.
+    """
     import_from_here()
     with Interrupts(FAREWELL) as interrupts:
-        runner = asyncio.Runner()
         try:
-            runner.run(_serve(storage_path(url), max_concurrent, schedules, interrupts))
+            run_loop(_serve(storage_path(store), max_concurrent, interrupts))
         except Interrupted as error:
-            say(f"o9: {error}")
-        finally:
-            if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
-                runner.close()
+            complain(str(error))
     return DONE
 
 
-async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] | None, interrupts: Interrupts) -> None:
+async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None:
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.aggregator.schedules import IN_NODES
@@ -63,8 +60,7 @@ async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] |
     # Before anything is started for nothing.
     with closing(listen(settings().api_host, settings().api_port)) as listener:
         log_lines()
-        kept = IN_NODES if schedules is None else schedules
-        aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=kept)
+        aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=IN_NODES)
         try:
             await aggregator.initialize()
             news = await asyncio.to_thread(News, aggregator.store)
@@ -72,7 +68,7 @@ async def _serve(path: str, max_concurrent: int, schedules: Sequence[Schedule] |
             node = aggregator.node_name
             interrupts.on_leaving = lambda: take_leave(path, node)
             async with HttpServer(aggregator.api, listener):
-                _announce(aggregator, max_concurrent, kept, url_of(listener))
+                _announce(aggregator, max_concurrent, IN_NODES, url_of(listener))
                 await _tell_until_asked(aggregator, news, interrupts)
             logger.info("stopping: what runs gets ten seconds to finish its step, and then waits for the next start")
             await aggregator.stop()
@@ -103,9 +99,8 @@ def _announce(
         f"Schedules: {kept or 'none'}",
         "Ctrl-C ends it in good order: what runs then waits for the next start.",
     )
-    console = results()
-    emit(console, *(Text(shown(line)) for line in lines))
-    console.file.flush()
+    show(*lines)
+    results().file.flush()
 
 
 async def _tell_until_asked(aggregator: OptimizationStateAggregator, news: News, interrupts: Interrupts) -> None:

@@ -4,48 +4,55 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Annotated
 
-from rich.text import Text
+import typer
 
 from o9.cli.batch import read_batch
-from o9.cli.console import emit, results
+from o9.cli.commands.run import Files
+from o9.cli.console import show, write_json
 from o9.cli.open_store import option_for, place_of, store_url
+from o9.cli.options import Json, StoreUrl
 from o9.cli.session.follow import PARKED, Crew, crew_of
-from o9.cli.views.words import aligned, command
+from o9.cli.views.words import Next, command
 from o9.lifecycle.control import control_of
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.queries import Holding
 from o9.store.store import Store
-from o9.text.escape import shown
 
 
-def submit_files(paths: Sequence[str], url: str | None, *, hold: bool) -> int:
-    states = read_batch(paths)
-    option = option_for(url)
-    with Store(store_url(url)) as store:
+def submit(
+    files: Files,
+    hold: Annotated[bool, typer.Option("--hold", help="Do not queue it before `o9 start`.")] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """The next aggregator that runs on the store takes it, such as `o9 serve`."""
+    states, option = read_batch(files), option_for(store)
+    with Store(store_url(store)) as opened:
         known = {
-            state.optimization_id for state in states if store.read(queries.get, state.optimization_id) is not None
+            state.optimization_id for state in states if opened.read(queries.get, state.optimization_id) is not None
         }
-        asyncio.run(_record(store, states, known, hold))
-        ids = [state.optimization_id for state in states]
-        crew = crew_of(store)
-        held = {name: holding for name in ids if (holding := store.read(queries.holding, name)) is not None}
-        where = place_of(store)
-    console = results()
-    for state in states:
+        recorded = asyncio.run(_record(opened, states, known, hold))
+        held = {state.optimization_id: opened.read(queries.holding, state.optimization_id) for state in recorded}
+        crew, where = crew_of(opened), place_of(opened)
+    if json:
+        write_json([state.to_dict() | {"known": state.optimization_id in known} for state in recorded])
+        return 0
+    holdings = {name: holding for name, holding in held.items() if holding is not None}
+    for state in recorded:
         name = state.optimization_id
-        emit(console, Text(submitted_line(state, held[name], option, known=name in known)))
-    queued = _queued(held)
+        show(submitted_line(state, holdings[name], option, known=name in known))
+    queued = _queued(holdings)
     alone = [name for name in queued if not crew.takers(name)]
-    commands = [(command("run --resume", alone, option), "runs them now, here")] if alone else []
+    commands = [(command("resume --here", alone, option), "runs them now, here")] if alone else []
     commands += [(f"o9 serve{option}", "runs whatever is queued")] if alone else []
-    told = f"Recorded in {where}. {_who_runs(queued, alone, crew)}".rstrip()
-    if waiting := [name for name, holding in held.items() if holding.intent == Intent.HOLD.value]:
+    if waiting := [name for name, holding in holdings.items() if holding.intent == Intent.HOLD.value]:
         commands.append((command("start", waiting, option), "queues what is held back"))
     commands.append((f"o9 list{option}", "shows how they are"))
-    emit(console, Text(), Text(told), *(Text(line) for line in aligned(commands, console.width)))
+    show("", f"Recorded in {where}. {_who_runs(queued, alone, crew)}".rstrip(), Next(commands))
     return 0
 
 
@@ -54,9 +61,9 @@ def _who_runs(queued: Sequence[str], alone: Sequence[str], crew: Crew) -> str:
     if not queued:
         return ""
     if alone:
-        return f"Nobody runs {'them' if len(alone) == len(queued) else shown(', '.join(alone))} now."
+        return f"Nobody runs {'them' if len(alone) == len(queued) else ', '.join(alone)} now."
     nodes = sorted({node for name in queued for node in crew.takers(name)})
-    who = f"{'Node' if len(nodes) == 1 else 'Nodes'} {shown(', '.join(nodes))}"
+    who = f"{'Node' if len(nodes) == 1 else 'Nodes'} {', '.join(nodes)}"
     return f"{who} will run {'it' if len(queued) == 1 else 'them'}."
 
 
@@ -65,7 +72,7 @@ def submitted_line(state: OptimizationState, holding: Holding, option: str, *, k
     name, status = state.optimization_id, OptimizationStatus(holding.status)
     if not known:
         held_back = ", held back" if holding.intent == Intent.HOLD.value else ""
-        return shown(f"{name}  {status.value}{held_back}  {state.name}")
+        return f"{name}  {status.value}{held_back}  {state.name}"
     then = ""
     if holding.intent == Intent.HOLD.value:
         then = f"; `{command('start', [name], option)}` queues it"
@@ -73,13 +80,17 @@ def submitted_line(state: OptimizationState, holding: Holding, option: str, *, k
         then = f"; `{command('retry', [name], option)}` queues it once more"
     elif status in PARKED:
         then = f"; `{command('resume', [name], option)}` queues it again"
-    return shown(f"{name}  {status.value}  is recorded already, and stays as it is{then}")
+    return f"{name}  {status.value}  is recorded already, and stays as it is{then}"
 
 
-async def _record(store: Store, states: Sequence[OptimizationState], known: set[str], hold: bool) -> None:
+async def _record(
+    store: Store, states: Sequence[OptimizationState], known: set[str], hold: bool
+) -> list[OptimizationState]:
     # Those first that are known: the same id with other content is refused before anything new is recorded.
+    found = {}
     for state in sorted(states, key=lambda state: state.optimization_id not in known):
-        await control_of(store).submit(state, hold=hold)
+        found[state.optimization_id] = await control_of(store).submit(state, hold=hold)
+    return [found[state.optimization_id] for state in states]
 
 
 def _queued(held: dict[str, Holding]) -> list[str]:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import time
 
-from rich.text import Text
-
-from o9.cli.commands.inspect import read_record, record_document
-from o9.cli.console import emit, results, say, write_json, write_json_line
+from o9.cli.commands.inspect import read_record
+from o9.cli.console import results, say, show, write_json_line
 from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
 from o9.cli.open_store import existing_optimization, existing_store, option_for
-from o9.cli.session.follow import POLL_SECONDS, Follower, crew_of, is_parked, nobody_works_on
+from o9.cli.options import Json, OptionalId, StoreUrl
+from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, is_parked, nobody_works_on
 from o9.cli.session.progress import Display
 from o9.cli.views.history import Event, News, event_line, merged
 from o9.cli.views.optimizations import results_view, summary_view
-from o9.cli.views.words import aligned, command
+from o9.cli.views.words import Next, command
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
@@ -26,96 +25,87 @@ from o9.store.store import Store
 IDLE_CHECK_SECONDS = 5.0
 
 
-def watch_optimization(url: str | None, optimization_id: str, *, as_json: bool) -> int:
-    """Until it has ended; `as_json` says nothing until then, and prints what `show --json` does."""
-    with existing_store(url) as store:
-        existing_optimization(store, optimization_id)
-        follower = Follower(store, [optimization_id])
+def watch(optimization_id: OptionalId = None, store: StoreUrl = None, json: Json = False) -> int:
+    """Whichever process runs it. With ID what has happened so far comes first; exits 3 if it did not complete. Without,
+    until Ctrl-C. --json prints each event as a document on a line of its own.
+    """
+    with existing_store(store) as opened:
+        if optimization_id is None:
+            return _watch_all(opened, as_json=json)
+        name = existing_optimization(opened, optimization_id).optimization_id
         try:
-            if as_json:
-                while follower.look()[0].status not in ENDED:
-                    time.sleep(POLL_SECONDS)
-            else:
-                _watch(store, follower, option_for(url))
+            state = _watch(opened, name, option_for(store), as_json=json)
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped watching; {optimization_id} itself was not touched") from None
-        record = read_record(store, optimization_id)
-        if as_json:
-            write_json(record_document(record))
-        else:
-            console = results()
-            emit(console, Text(), *results_view([record]), summary_view([record], console.width), Text())
-            shows = (command("show", [optimization_id], option_for(url)), "the result and its history")
-            emit(console, *map(Text, aligned([shows], console.width)))
-    return DONE if record.state.status is OptimizationStatus.COMPLETED else NOT_COMPLETED
+            raise Interrupted(f"stopped watching; {name} itself was not touched") from None
+        if not json:
+            record = read_record(opened, name)
+            show("", *results_view([record]), summary_view([record], results().width), "")
+            show(Next([(command("show", [name], option_for(store)), "the result and its history")]))
+    return DONE if state.status is OptimizationStatus.COMPLETED else NOT_COMPLETED
 
 
-def watch_all(url: str | None, *, as_json: bool) -> int:
-    """What happens from now on, to whichever optimization; until Ctrl-C. As JSON, a document a line."""
-    with existing_store(url) as store:
-        news = News(store)
-        if not as_json:
-            say(f"{_counted(store)}; what changes is shown until Ctrl-C")
-        try:
-            while True:
-                for event in news.look():
-                    if as_json:
-                        write_json_line(event)
-                    else:
-                        emit(results(), Text(event_line(event, of_many=True)))
-                        results().file.flush()
-                time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            raise Interrupted("stopped watching; nothing was touched") from None
-
-
-def _watch(store: Store, follower: Follower, option: str) -> None:
-    told: set[tuple[str, int]] = set()
-    warned, checked = "", 0.0
-    with Display() as display:
+def _watch_all(store: Store, *, as_json: bool) -> int:
+    """What happens from now on, to whichever optimization."""
+    news = News(store)
+    if not as_json:
+        say(f"{counted(store) or 'nothing in the record yet'}; what changes is shown until Ctrl-C")
+    try:
         while True:
-            state = follower.look()[0]
-            for event in _events(store, state.optimization_id, told):
-                display.say(event_line(event))
+            for event in news.look():
+                if as_json:
+                    write_json_line(event)
+                else:
+                    show(event_line(event, of_many=True))
+                    results().file.flush()
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped watching; nothing was touched") from None
+
+
+def _watch(store: Store, name: str, option: str, *, as_json: bool) -> OptimizationState:
+    """Until it has ended; the state then."""
+    known: set[tuple[str, int]] = set()
+    hinted, checked = "", 0.0
+    follower = Follower(store, [name])
+    with Display(silent=as_json) as display:
+        while True:
+            (state,) = follower.look()
+            for event in _unknown_events(store, name, known):
+                if as_json:
+                    write_json_line(event)
+                else:
+                    display.say(event_line(event))
             display.update([state])
             if state.status in ENDED:
-                return
+                return state
             if time.monotonic() - checked > IDLE_CHECK_SECONDS:
-                checked = time.monotonic()
-                hint = _hint(store, state, option)
-                if hint != warned:
-                    warned = hint
+                checked, hint = time.monotonic(), _hint(store, state, option)
+                if hint != hinted:
+                    hinted = hint
                     display.say(hint)
             time.sleep(POLL_SECONDS)
 
 
-def _events(store: Store, name: str, told: set[tuple[str, int]]) -> list[Event]:
-    """What has happened to it that was not `told` yet; it is from now on."""
+def _unknown_events(store: Store, name: str, known: set[tuple[str, int]]) -> list[Event]:
+    """What has happened to it that is not among the `known` yet; it is from now on."""
     fresh = []
     for event in merged(store.read(queries.transitions, name), store.read(queries.intents, name)):
         key = ("intent" if "intent" in event else "transition", event["id"])
-        if key not in told:
-            told.add(key)
+        if key not in known:
+            known.add(key)
             fresh.append(event)
     return fresh
 
 
 def _hint(store: Store, state: OptimizationState, option: str) -> str:
-    resume = f"`{command('run --resume', [state.optimization_id], option)}` goes on with it"
-    crew = crew_of(store)
-    if is_parked(state) and crew.takers(state.optimization_id):
-        return f"it is {state.status.value}; `{command('resume', [state.optimization_id], option)}` queues it again"
+    """Why nothing happens, and what makes it go on; empty where something does."""
+    crew, ids = crew_of(store), [state.optimization_id]
+    here = f"`{command('resume --here', ids, option)}` goes on with it"
     if is_parked(state):
-        return f"it is {state.status.value}; {resume}"
+        queues = f"`{command('resume', ids, option)}` queues it again"
+        return f"it is {state.status.value}; {queues if crew.takers(state.optimization_id) else here}"
     holding = store.read(queries.holding, state.optimization_id)
     if holding is not None and holding.intent == Intent.HOLD.value:
-        return f"it was not started yet; `{command('start', [state.optimization_id], option)}` queues it"
+        return f"it was not started yet; `{command('start', ids, option)}` queues it"
     problem = nobody_works_on(state.status, holding, crew, state.optimization_id)
-    return f"{problem}; {resume}" if problem else ""
-
-
-def _counted(store: Store) -> str:
-    tally: dict[str, int] = {}
-    for row in store.read(queries.counts):
-        tally[row["status"]] = tally.get(row["status"], 0) + row["count"]
-    return ", ".join(f"{count} {status}" for status, count in sorted(tally.items())) or "nothing in the record yet"
+    return f"{problem}; {here}" if problem else ""

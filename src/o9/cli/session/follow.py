@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -63,6 +64,14 @@ class Follower:
         for name in ids:
             if (state := self.store.read(queries.get, name)) is not None:
                 self.states[name] = state
+
+
+def counted(store: Store) -> str:
+    """`3 completed, 1 running`; empty where there is nothing."""
+    counts: Counter[str] = Counter()
+    for row in store.read(queries.counts):
+        counts[row["status"]] += row["count"]
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
 
 
 def is_parked(state: OptimizationState) -> bool:

@@ -8,63 +8,18 @@ from __future__ import annotations
 import copy
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO
 
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from rich.text import Text
 
 from o9.cli import failures
-from o9.cli.console import emit, results, say, write_json_list
-from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli.commands.logs import harmless
 from o9.model.logs import ROOT, JsonFormatter, configure_logging, ids_of
 from o9.model.settings import settings
-from o9.store import queries
-from o9.store.core.unit import Row
-from o9.store.optimizations.outputs import OF_NO_TRIAL
-from o9.store.store import Store
-from o9.text.escape import shortened, shown
+from o9.text.escape import shortened
 from o9.workers.output import LOGGER, pass_on
-
-PAGE = 200
-KEYS = ("step", "trial", "text", "cut")
-
-
-def print_logs(url: str | None, optimization_id: str, trial: int | None, *, as_json: bool) -> int:
-    """`o9 logs`: of one trial as it was printed, of all with the trial before each line."""
-    with existing_store(url) as store:
-        state = existing_optimization(store, optimization_id)
-        found = _outputs(store, optimization_id, trial)
-        if as_json:
-            write_json_list({name: row[name] for name in KEYS} for row in found)
-            return 0
-        nothing = True
-        for row in found:
-            nothing = False
-            whose = "" if trial is not None else f"{_whose(row)}: "
-            emit(results(), *(Text(whose + _harmless(line)) for line in row["text"].splitlines()))
-            if row["cut"]:
-                say(f"{_whose(row)} printed {row['cut']:,} bytes more, which are not kept")
-        if nothing:
-            whose = "it has" if trial is None else f"its trial {trial} has"
-            say(shown(f"{optimization_id} is {state.status.value}; {whose} printed nothing"))
-    return 0
-
-
-def _outputs(store: Store, optimization_id: str, trial: int | None) -> Iterator[Row]:
-    after = (-1, OF_NO_TRIAL)
-    while page := store.read(queries.outputs, optimization_id, number=trial, after=after, limit=PAGE):
-        yield from page
-        after = (page[-1]["step"], page[-1]["number"])
-
-
-def _whose(row: Row) -> str:
-    return f"step {row['step']}" if row["trial"] is None else f"trial {row['trial']}"
-
-
-def _harmless(line: str) -> str:
-    return shown(line.expandtabs())
 
 
 def log_through(
@@ -75,11 +30,11 @@ def log_through(
     What objectives print is shown, too, behind what `title_of` says of its optimization's id. Prefect's own record of
     the logs, which its UI shows, is not touched. To be called once Prefect is imported.
     prints: False leaves what objectives print to `o9 logs`.
-    prefect_has_pages: False for the local server, which ends with the command; its links would lead nowhere.
+    prefect_has_pages: False for the local server, which has no UI that its links could lead to.
     """
     pass_on(False)
     stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]
-    level = "DEBUG" if failures.debug else _asked_for() or "WARNING"
+    level = "DEBUG" if failures.verbose else _asked_for() or "WARNING"
     configure_logging(level, stream=stream)
     for handler in _ours():
         handler.addFilter(_Level(handler.level))
@@ -95,7 +50,7 @@ def log_through(
     for handler in [*prefects, *_ours()]:
         if not isinstance(handler.formatter, JsonFormatter):
             handler.setFormatter(_Printed(handler.formatter or logging.Formatter(), title_of))
-        if not failures.debug:
+        if not failures.verbose:
             handler.setFormatter(_OneLine(handler.formatter or logging.Formatter()))
             handler.addFilter(_is_news)
 
@@ -106,12 +61,12 @@ def log_lines() -> None:
     To be called once Prefect is imported.
     """
     pass_on(False)
-    configure_logging("DEBUG" if failures.debug else None)
+    configure_logging("DEBUG" if failures.verbose else None)
     formatter = _ours()[0].formatter
     for handler in _console_handlers_of_prefect():
         handler.setFormatter(formatter)
-        handler.setLevel("DEBUG" if failures.debug else "WARNING")
-        if not failures.debug:
+        handler.setLevel("DEBUG" if failures.verbose else "WARNING")
+        if not failures.verbose:
             handler.addFilter(_is_news)
 
 
@@ -156,11 +111,11 @@ class _Printed(logging.Formatter):
         if record.name != LOGGER.name:
             return self._inner.format(record)
         title = self._title_of(str(ids_of(record).get("optimization", "")))
-        return _harmless(f"{title}, {record.getMessage()}" if title else record.getMessage())
+        return harmless(f"{title}, {record.getMessage()}" if title else record.getMessage())
 
 
 class _OneLine(logging.Formatter):
-    """As `inner`, with the last line of a traceback in its place, cut to one line; --debug shows it whole."""
+    """As `inner`, with the last line of a traceback in its place, cut to one line; --verbose shows it whole."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from o9.cli import failures
 from o9.cli.console import emit, messages
 from o9.cli.session.time_left import Course, in_words
 from o9.cli.views import words
@@ -97,10 +98,11 @@ def progress_line(state: OptimizationState, left: str = "") -> str:
 
 
 class Display:
-    """Shows what it is given until it is closed. `say` prints a remark that stays."""
+    """Shows what it is given until it is closed, unless `silent` or --quiet. `say` prints a remark that stays."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, silent: bool = False) -> None:
         self.console = console or messages()
+        self._silent = silent or failures.quiet
         self._states: Sequence[OptimizationState] = ()
         self._read_at: dict[str, tuple[OptimizationState, float]] = {}
         self._waiting = ""
@@ -111,7 +113,7 @@ class Display:
         )
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self._silent:
             self._live.start()
         return self
 
@@ -124,7 +126,8 @@ class Display:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        emit(self.console, Text(text))
+        if not self._silent:
+            emit(self.console, text)
 
     def whose(self, optimization_id: str) -> str:
         """What to say before what this one prints: nothing where it is the only one."""

@@ -1,7 +1,7 @@
-"""Running optimizations in this process with progress to look at: what `run`, `run --resume` and `demo` share.
+"""Running optimizations in this process with progress to look at: what `run`, `resume --here` and `demo` share.
 
 Contract. A first Ctrl-C pauses what runs and waits until all of it is at rest; a second one leaves at once, as a
-death of the process would: what was acknowledged stays, and `run --resume` goes on. SIGTERM, from a machine, stops in
+death of the process would: what was acknowledged stays, and `resume --here` goes on. SIGTERM, from a machine, stops in
 good order instead: what runs waits for its next attempt. Prefect is imported here.
 """
 
@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.text import Text
 
+from o9.cli import failures
+from o9.cli.answers import who
 from o9.cli.batch import import_from_here
-from o9.cli.commands.control import who
-from o9.cli.commands.inspect import read_record
-from o9.cli.console import emit, results
+from o9.cli.commands.inspect import read_record, record_document
+from o9.cli.console import results, show, write_json
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted
 from o9.cli.open_store import existing_store, option_for, store_url
 from o9.cli.session.follow import POLL_SECONDS, Follower, is_parked
@@ -28,6 +29,7 @@ from o9.cli.session.progress import Display
 from o9.cli.session.signals import Interrupts
 from o9.cli.views import words
 from o9.cli.views.optimizations import Record, results_view, summary_view
+from o9.cli.views.words import Next
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import utc_now
 from o9.model.settings import DEFAULT_STORE, settings
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     from o9.alerts.pipeline.alert import Alert
     from o9.model.optimization import OptimizationState
 
+T = TypeVar("T")
 EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
-FAREWELL = "left at once; what is recorded stays, and `o9 run --resume ID` goes on with what ran"
+FAREWELL = "left at once; what is recorded stays, and `o9 resume --here ID` goes on with what ran"
 # Submits or resumes, and answers with the ids to follow.
 Begin = Callable[["OptimizationStateAggregator", Display], Awaitable[list[str]]]
 
@@ -73,14 +76,17 @@ def conduct(
     import_from_here()
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
-        runner = asyncio.Runner()
-        try:
-            return runner.run(
-                _conduct(storage_path(url), begin, only, check, max_concurrent, prints, interrupts, display)
-            )
-        finally:
-            if not anything_left_behind():  # to close it is to wait for all that runs in it, for ever then
-                runner.close()
+        return run_loop(_conduct(storage_path(url), begin, only, check, max_concurrent, prints, interrupts, display))
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """As asyncio.run, but leaves without what hangs in the loop: to close it would be to wait for that."""
+    runner = asyncio.Runner()
+    try:
+        return runner.run(main)
+    finally:
+        if not anything_left_behind():
+            runner.close()
 
 
 def storage_path(url: str | None) -> str:
@@ -106,14 +112,15 @@ def take_leave(url: str, node: str) -> None:
         store.write(Leave(node))
 
 
-def conclude(url: str | None, conducted: Conducted) -> int:
+def conclude(url: str | None, conducted: Conducted, *, as_json: bool) -> int:
     """Print how each came out and what to type next; answer with the exit code."""
     with existing_store(url) as store:
         records = [read_record(store, name) for name in conducted.ids]
-    console = results()
-    emit(console, Text(), *results_view(records), summary_view(records, console.width), Text())
-    emit(console, *_what_went_wrong(records))
-    emit(console, *(Text(line) for line in what_next(records, option_for(url), console.width)))
+    if as_json:
+        write_json([record_document(record) for record in records])
+    else:
+        show("", *results_view(records), summary_view(records, results().width), "", *_what_went_wrong(records))
+        show(Next(what_next(records, option_for(url))))
     return exit_code(records, conducted.interrupted)
 
 
@@ -137,19 +144,17 @@ def exit_code(records: Sequence[Record], interrupted: bool) -> int:
     return DONE if completed else NOT_COMPLETED
 
 
-def what_next(records: Sequence[Record], option: str, width: int, *, everything: bool = False) -> list[str]:
-    """The commands to type next; `everything` names those that list and export too."""
-    lines = [(f"o9 list{option}", "everything in the record")] if everything else []
-    rests = [record.state for record in records if record.state.status not in ENDED]
-    if waiting := [state.optimization_id for state in rests]:
-        lines.append((words.command("run --resume", waiting, option), "goes on behind the last committed step"))
+def what_next(records: Sequence[Record], option: str) -> list[tuple[str, str]]:
+    """The commands to type next."""
+    rests = [record.state.optimization_id for record in records if record.state.status not in ENDED]
+    again = [(words.command("resume --here", rests, option), "goes on behind the last committed step")]
     first = [records[0].state.optimization_id]
-    lines.append((words.command("show", first, option), "the result and its history"))
-    lines.append((words.command("trials", first, option), "what was tried"))
-    lines.append((words.command("report", first, option), "the result as an HTML page, with plots"))
-    if everything:
-        lines.append((words.command("trials", first, f"{option} --json"), "the same for a program"))
-    return words.aligned(lines, width)
+    return [
+        *(again if rests else []),
+        (words.command("show", first, option), "the result and its history"),
+        (words.command("trials", first, option), "what was tried"),
+        (words.command("report", first, option), "the result as an HTML page, with plots"),
+    ]
 
 
 async def _conduct(
@@ -170,7 +175,12 @@ async def _conduct(
 
     ours: set[str] = set()
     show_only(_alerts_of(ours, utc_now()))
-    log_through(display.console, display.whose, prints=prints, prefect_has_pages=configured_server() is not None)
+    log_through(
+        display.console,
+        display.whose,
+        prints=prints and not failures.quiet,
+        prefect_has_pages=configured_server() is not None,
+    )
     aggregator = OptimizationStateAggregator(
         max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=(), only=only
     )
@@ -253,7 +263,7 @@ async def _judge(
                 await asyncio.wait({judging})
                 return
             if (error := judging.exception()) is not None:
-                display.say(shown(f"{state.optimization_id} could not be judged: {one_line(str(error))}"))
+                display.say(f"{state.optimization_id} could not be judged: {one_line(str(error))}")
     finally:
         asked.cancel()
 

@@ -29,7 +29,7 @@ from o9.text.format import NOTHING, duration
 ALWAYS = "everything else"
 
 
-def configuration_view(configuration: Configuration, width: int) -> list[RenderableType]:
+def configuration_view(configuration: Configuration) -> list[RenderableType]:
     """The page of `o9 alerts config check`."""
     used = {name for route in configuration.route.walk() for name in (route.receiver, route.escalate_to) if name}
     page: list[RenderableType] = [Text("Routes", style="bold"), _tree(configuration.route)]

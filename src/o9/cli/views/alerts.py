@@ -165,7 +165,7 @@ def why_not(row: Row) -> str:
     return shown(f"{text} ({row['by']})" if row["by"] else text)
 
 
-def alert_view(page: Shown, width: int, now: datetime) -> list[RenderableType]:
+def alert_view(page: Shown, now: datetime) -> list[RenderableType]:
     """The page of `o9 alerts show`."""
     episode = page.listed.episode
     over = _over(episode, now) is not None
@@ -180,7 +180,7 @@ def alert_view(page: Shown, width: int, now: datetime) -> list[RenderableType]:
     if not page.notices and not page.suppressed:
         waits = "; no node delivers alerts now" if page.waits and not over else ""
         out += [Text(f"No notification was sent{' yet' * (not over)}{waits}"), Text()]
-    return [*out, *(Text(line) for line in words.aligned(_next(page, over=over), width))]
+    return [*out, words.Next(_next(page, over=over))]
 
 
 def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) -> Table:
@@ -201,7 +201,7 @@ def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) 
     return table
 
 
-def silences_view(rows: Sequence[Row], firing: Sequence[Episode], width: int, now: datetime) -> Table:
+def silences_view(rows: Sequence[Row], firing: Sequence[Episode], now: datetime) -> Table:
     """The one that ends first first, and how many of the alerts that fire each fits."""
     table = plain_table("id", "what", "from", "until", "matches", "by", right=("matches",))
     for index in (2, 3):

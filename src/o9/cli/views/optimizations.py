@@ -40,7 +40,7 @@ class Record:
     transitions: Sequence[Event] = ()
     trial_counts: Mapping[str, int] = field(default_factory=dict)
     best: Trial | None = None
-    asked: Sequence[Event] = ()
+    intents: Sequence[Event] = ()
     crew: Crew = field(default_factory=Crew)
     store: str = ""
     option: str = ""
@@ -85,21 +85,18 @@ def _name(state: OptimizationState) -> str:
     return f"{state.name} (demonstration)" if strategy_of(state.metadata) == DEMONSTRATION else state.name
 
 
-def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[Trial], width: int) -> Table:
-    """The trials in order, the best marked with a star and put first where it is not among them."""
+def trials_view(best: Trial | None, trials: Sequence[Trial]) -> Table:
+    """The trials as given, the best marked with a star and put first where it is not among them."""
     numbers = ("trial", "step", "value", "time")
     outside = best is not None and all(trial.number != best.number for trial in trials)
     listed = [best, *trials] if best is not None and outside else trials
-    measured = any(trial.metrics for trial in listed)
-    own = ["metrics"] if measured else []
-    table = plain_table("", "trial", "step", "state", "value", "time", "parameters", *own, right=numbers)
-    for heading in table.columns[:6]:
-        heading.no_wrap = True
+    table = plain_table("", "trial", "step", "state", "value", "time", "parameters", right=numbers)
+    for column in table.columns[:6]:
+        column.no_wrap = True
     for trial in listed:
         is_best = best is not None and trial.number == best.number
         told = words.parameters(trial.parameters)
-        if trial.error:
-            told += f"  {shown(words.failure(trial.error))}"
+        told += f"  {shown(words.failure(trial.error))}" if trial.error else ""
         table.add_row(
             "★" if is_best else "",
             str(trial.number),
@@ -108,7 +105,6 @@ def trials_view(state: OptimizationState, best: Trial | None, trials: Sequence[T
             number(trial.value),
             duration(trial.duration_seconds),
             Text(told),
-            *([Text(words.parameters(trial.metrics) if trial.metrics else "")] if measured else []),
             style="bold green" if is_best else _STYLES.get(trial.state, "red"),
             end_section=outside and is_best,
         )
@@ -161,7 +157,7 @@ def results_view(records: Sequence[Record]) -> list[RenderableType]:
     return [*page, Text()]
 
 
-def record_view(record: Record, width: int) -> list[RenderableType]:
+def record_view(record: Record) -> list[RenderableType]:
     """The page of `o9 show`."""
     state = record.state
     page: list[RenderableType] = [Text(words.title(state), style="bold")]
@@ -176,9 +172,8 @@ def record_view(record: Record, width: int) -> list[RenderableType]:
                 Text(),
             ]
     if record.transitions:
-        page += [Text("History", style="bold"), _history(merged(record.transitions, record.asked)), Text()]
-    page += [Text(line) for line in words.aligned(next_commands(record), width)]
-    return page
+        page += [Text("History", style="bold"), _history(merged(record.transitions, record.intents)), Text()]
+    return [*page, words.Next(next_commands(record))]
 
 
 def next_commands(record: Record) -> list[tuple[str, str]]:
@@ -202,12 +197,12 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
     if holding is not None and holding.intent == Intent.HOLD.value:
         return [typed("start", "queues it"), tried]
     if status is OptimizationStatus.CREATED:
-        return [typed("run --resume", "runs it now"), tried]
+        return [typed("resume --here", "runs it now"), tried]
     if is_parked(record.state):
         again = [typed("resume", "queues it again")] if record.crew.takers(record.state.optimization_id) else []
-        return [*again, typed("run --resume", "goes on here, behind the last committed step"), tried]
+        return [*again, typed("resume --here", "goes on here, behind the last committed step"), tried]
     if record.crew.lost(holding):
-        return [typed("run --resume", "goes on behind the last committed step"), tried]
+        return [typed("resume --here", "goes on behind the last committed step"), tried]
     return [typed("watch", "follows it"), typed("pause", "frees its slot behind the step that runs"), tried]
 
 
@@ -236,7 +231,7 @@ def _facts(record: Record) -> Table:
     if state.optimized_parameters:
         row("parameters", "\n".join(f"{shown(n)} = {value_text(v)}" for n, v in state.optimized_parameters.items()))
     if record.best is not None and record.best.metrics:
-        row("metrics", "\n".join(f"{shown(n)} = {value_text(v)}" for n, v in record.best.metrics.items()))
+        row("metrics", words.parameters(record.best.metrics))
     if record.verdict is None and record.trial_counts and state.status in ENDED:
         judge = words.command("health", [state.optimization_id], record.option)
         row("result", f"{NOT_JUDGED}; `{judge}` judges it")

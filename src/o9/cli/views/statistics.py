@@ -19,15 +19,15 @@ from o9.cli.views import words
 from o9.cli.views.bars import bar, fitted, group_size, sparkline
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import DAYS_SHOWN
-from o9.store.statistics.rankings import MAXIMIZE, STATE_FIGURES
+from o9.store.statistics.rankings import MAXIMIZE, metric_of
 from o9.text.escape import shown
 from o9.text.format import brief, duration, number, percent
 
 Figures = Mapping[str, Any]
 GROUPS_SHOWN = 10
-WIDEST_BAR = 30
+BAR_WIDTH, WIDEST_BAR = 12, 30
+ROOM_FOR_NAMES = 100  # in rankings
 WIDE = 80  # from here on, waits and improvements have their columns
-NARROWEST_BAR, NARROWEST_NAME, STATUS_WIDTH, GAP = 6, 12, 12, 2
 _SPREADS = {
     "duration_seconds": "time of running",
     "performance_improvement": "improvement",
@@ -278,45 +278,45 @@ _MEANINGS = {
 
 def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
     """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
-    shape = _SHAPES.get(metric, number)
-    values = [shape(row["value"]) for row in rows]
-    id_width = max(words.width_of(shown(row["optimization_id"])) for row in rows)
-    value_width = max(len("value"), *map(len, values))
-    room = width - len("rank") - id_width - value_width - 3 * GAP  # for the bar, and what else there is room for
-    longest_name = max(words.width_of(shown(row["name"])) for row in rows)
-    name_width = min(longest_name, room - STATUS_WIDTH - NARROWEST_BAR - 2 * GAP)
-    wide = name_width >= min(longest_name, NARROWEST_NAME)
-    room -= name_width + STATUS_WIDTH + 2 * GAP if wide else 0
-    headings = ["rank", "id", *(["name", "status"] if wide else []), "value", ""]
-    bar_width = max(NARROWEST_BAR, min(WIDEST_BAR, room))
-    table = plain_table(*headings, right=("rank", "value"))
+    shape, wide = _SHAPES.get(metric, number), width >= ROOM_FOR_NAMES
+    table = plain_table("rank", "id", *(["name", "status"] if wide else []), "value", "", right=("rank", "value"))
     most = max(abs(row["value"]) for row in rows)
-    for row, value in zip(rows, values, strict=True):
+    for row in rows:
         share = abs(row["value"]) / most if most else 0.0
         table.add_row(
             f"{row['rank']}{'=' if row['tied'] > 1 else ''}",
             Text(shown(row["optimization_id"])),
-            *([Text(shown(row["name"])), words.status(OptimizationStatus(row["status"]))] if wide else []),
-            value,
-            Text(bar(share, bar_width), style="cyan" if row["value"] >= 0 else "red"),
+            *([_name(row), words.status(OptimizationStatus(row["status"]))] if wide else []),
+            shape(row["value"]),
+            Text(bar(share, BAR_WIDTH), style="cyan" if row["value"] >= 0 else "red"),
         )
     for column in table.columns:
-        column.no_wrap = column.header != "id" or room >= NARROWEST_BAR
-        column.overflow = "ellipsis" if column.header == "name" else "fold"
-    if wide:
-        table.columns[2].max_width = name_width
+        column.no_wrap = column.header in ("rank", "status", "value", "")
     title = f"The best {len(rows):,} by {metric}. {_better(rows)}" if len(rows) > 1 else f"By {metric}. {_better(rows)}"
-    notes = [*_ties(rows), *(["Bars are as long as a value is far from 0."] if min(_values(rows)) < 0 else [])]
-    return [
-        Text(shown(title), style="bold"),
-        Text(),
-        table,
-        *([Text(), Text(" ".join(notes), style="dim")] if notes else []),
-    ]
+    below_zero = any(row["value"] < 0 for row in rows)
+    notes = [*_ties(rows), *(["Bars are as long as a value is far from 0."] if below_zero else [])]
+    below: list[RenderableType] = ["", Text(" ".join(notes), style="dim")] if notes else []
+    return [Text(shown(title), style="bold"), "", table, *below]
 
 
-def _values(rows: Sequence[Figures]) -> list[float]:
-    return [row["value"] for row in rows]
+def best_view(best: Mapping[str, Sequence[Figures]], measured: Sequence[str]) -> list[RenderableType]:
+    """The best few by each of O9's own figures, and what objectives measured, which can be asked for."""
+    page: list[RenderableType] = []
+    for metric, rows in best.items():
+        shape = _SHAPES.get(metric, number)
+        table = Table.grid(padding=(0, 2))
+        for justify in ("right", "left", "right"):
+            table.add_column(justify=justify, overflow="fold")
+        for row in rows:
+            table.add_row(f"  {row['rank']}", shown(row["optimization_id"]), shape(row["value"]))
+        page += [Text.assemble((metric, "bold"), (f"  {_MEANINGS[metric]}", "dim")), table, ""]
+    if names := ", ".join(dict.fromkeys(map(metric_of, measured))):
+        page += [Text.assemble(("Measured by objectives: ", "bold"), shown(names)), ""]
+    return [*page, words.Next([("o9 rankings METRIC", "ranks by one of them")])]
+
+
+def _name(row: Figures) -> Text:
+    return Text(shown(row["name"]), no_wrap=True, overflow="ellipsis")
 
 
 def _better(rows: Sequence[Figures]) -> str:
@@ -336,20 +336,6 @@ def _ties(rows: Sequence[Figures]) -> list[str]:
         if more or tied > here[rank]
     ]
     return told or (["= is a rank that several share."] if any(tied > 1 for tied, _ in shared.values()) else [])
-
-
-def metrics_view(metrics: Sequence[str]) -> Table:
-    """What `rankings` can be asked for."""
-    table = plain_table("metric", "what it is")
-    for name in metrics:
-        table.add_row(Text(shown(name)), _MEANINGS.get(name, "recorded by an objective, a strategy or from outside"))
-    return table
-
-
-def ranked_by(recorded: Sequence[str]) -> list[str]:
-    """The metrics that anything is ranked by, O9's own figures first."""
-    own = [name for name in STATE_FIGURES if name in recorded]
-    return [*own, *(name for name in recorded if name not in STATE_FIGURES)]
 
 
 # Words

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from o9.health.grades import Grade, Verdict
@@ -132,9 +134,14 @@ def baseline(state: OptimizationState) -> str:
     return number(baseline_of(state))
 
 
+def has_improvement(state: OptimizationState) -> bool:
+    """Whether there is a best value, and a baseline that it is held against."""
+    return best_value(state) is not None and baseline_of(state) is not None
+
+
 def improvement(state: OptimizationState) -> str:
     """Over the baseline, `+12.3%`; of a baseline of 0 no share, `+0.65`; nothing where there is none, or no value."""
-    if best_value(state) is None or baseline_of(state) is None:
+    if not has_improvement(state):
         return NOTHING
     if not state.baseline_performance:
         return f"{state.performance_improvement:+.4g}"
@@ -146,12 +153,15 @@ def width_of(text: str) -> int:
     return cell_len(text)
 
 
-def aligned(lines: Sequence[tuple[str, str]], width: int, label: str = "Next:") -> list[str]:
+@dataclass(frozen=True)
+class Next:
     """`Next: command   what it does`, one below the other; the commands alone where both do not fit."""
-    commands = max(width_of(command) for command, _ in lines)
-    fits = len(label) + 4 + commands + max(len(meaning) for _, meaning in lines) <= width
-    starts = [label, *[" " * len(label)] * (len(lines) - 1)]
-    return [
-        f"{start} {command}" + (f"{' ' * (commands - width_of(command))}   {meaning}" if fits else "")
-        for start, (command, meaning) in zip(starts, lines, strict=True)
-    ]
+
+    commands: Sequence[tuple[str, str]]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = max(width_of(command) for command, _ in self.commands)
+        fits = len("Next:  ") + wide + 3 + max(len(meaning) for _, meaning in self.commands) <= options.max_width
+        for place, (command, meaning) in enumerate(self.commands):
+            beside = f"{' ' * (wide - width_of(command))}   {meaning}" if fits else ""
+            yield Text(f"{'     ' if place else 'Next:'} {command}{beside}")

@@ -84,6 +84,11 @@ def within(metric: str, family: str) -> str:
     return f"{metric}{_OF}{family}"
 
 
+def metric_of(name: str) -> str:
+    """The metric that is ranked as `name`, without the family."""
+    return name.rpartition(_OF)[0] or name
+
+
 def families_of(metric: str, recorded: Iterable[str]) -> list[str]:
     """In which families `metric` is ranked, of all names that are."""
     return sorted(name.removeprefix(metric + _OF) for name in recorded if name.startswith(metric + _OF))

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -23,38 +24,61 @@ from o9.alerts.pipeline.engine_state import Held
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.simulation import Entry, Script, columns, load_script
 from o9.alerts.pipeline.simulation import simulate as entries_of
-from o9.cli.console import emit, results, say, write_json, write_json_list
+from o9.cli.console import complain, say, show, write_json, write_json_list
 from o9.cli.failures import DONE, ERROR
+from o9.cli.options import Json
 from o9.cli.views.alert_config import configuration_document, configuration_view
 from o9.config import FAULTS_SHOWN, DocumentError, Fault
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.settings import settings
-from o9.text.escape import shown
 from o9.text.format import count
 
 _STYLES = {"→": "bold", "✗": "yellow"}
 
 
-def check_file(path: Path, *, as_json: bool) -> int:
-    found, faults = _read(text_of(path), path)
+def path_of(text: str) -> Path:
+    """The parser of a file's name: an empty text would be the folder that one is in."""
+    if not text.strip():
+        raise typer.BadParameter("no file is named")
+    return Path(text)
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        parser=path_of,
+        metavar="FILE",
+        help="The alerts' configuration.  [env: O9_ALERTS_FILE; default: the built-in one]",
+    ),
+]
+
+
+def check(
+    file: Annotated[Path, typer.Argument(parser=path_of, metavar="FILE", help="The alerts' configuration.")],
+    json: Json = False,
+) -> int:
+    """Each fault (of the first hundred) has its line, its field and the remedy; exits 1 if there is any. Warns of
+    likely mistakes: unknown labels, rules and channels, and routes that no alert reaches.
+    """
+    found, faults = _read(text_of(file), file)
     warnings = _harmless(() if faults or found is None else found.warnings)
     configuration = None if faults or found is None else found.configuration
-    if as_json:
+    if json:
         meant = None if configuration is None else configuration_document(configuration)
         out = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in warnings]}
-        write_json({"file": str(path), "valid": not faults, **out, "configuration": meant})
+        write_json({"file": str(file), "valid": not faults, **out, "configuration": meant})
         return ERROR if faults else DONE
     if configuration is not None:
-        console = results()
-        emit(console, *configuration_view(configuration, console.width))
+        show(*configuration_view(configuration))
         for each in warnings:
-            say(shown(f"{path}:{each.line}: warning: {each.field}: {each.problem}"))
+            complain(f"{file}:{each.line}: warning: {each.field}: {each.problem}")
         return DONE
     for each in faults[:FAULTS_SHOWN]:
         field = f"{each.field}: " if each.field else ""
-        emit(results(), Text(shown(f"{path}:{each.line}: {field}{each.problem}")))
+        show(f"{file}:{each.line}: {field}{each.problem}")
     cut = f"; these are the first {FAULTS_SHOWN}, --json has all" if len(faults) > FAULTS_SHOWN else ""
-    say(shown(f"o9: {path} has {count(len(faults), 'fault')}{cut}"))
+    complain(f"{file} has {count(len(faults), 'fault')}{cut}")
     return ERROR
 
 
@@ -63,24 +87,34 @@ def faults_of(path: Path) -> int:
     return len(_read(_decoded(path, read_within(path)), path)[1])
 
 
-def simulate_file(path: Path, config: Path | None, *, as_json: bool) -> int:
+def simulate(
+    script: Annotated[
+        Path, typer.Argument(parser=path_of, metavar="FILE", help="What happens when: `happens`, a list.")
+    ],
+    config: ConfigFile = None,
+    json: Json = False,
+) -> int:
+    """Prints a timeline of who would be notified of what, and why others would not; sends nothing. An entry of FILE is
+    such as {at: 90s, fires: {title: Drawdown, level: critical}}; besides fires there are resolved, acknowledged,
+    silence and suppress. What cannot happen is refused: an end of an alert that never fired, a time outside the
+    script's.
+    """
     try:
         configuration = configuration_in(config)
-        script = load_script(text_of(path), str(path))
+        played = load_script(text_of(script), str(script))
     except DocumentError as error:
         raise DocumentError(error.source, _harmless(error.faults)) from None
-    entries = entries_of(configuration, script)
-    if as_json:
+    entries = entries_of(configuration, played)
+    if json:
         write_json_list(map(_document, entries))
         return DONE
     source = config or settings().alerts_file
-    console = results()
     found = list(entries)
     if not found:
         say("nothing happens in it; write what does in `happens`")
         return DONE
-    emit(console, _timeline(script, found))
-    say(shown(f"by {source}" if source else "by O9's own configuration; --config FILE takes another") + _summary(found))
+    show(_timeline(played, found))
+    say((f"by {source}" if source else "by O9's own configuration; --config FILE takes another") + _summary(found))
     return DONE
 
 

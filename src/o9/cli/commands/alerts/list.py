@@ -1,4 +1,4 @@
-"""`alerts list`, `show`, `history` and `silences`: read the record of alerts, print a page or JSON.
+"""`alerts list`, `show` and `history`: read the record of alerts, print a page or JSON.
 
 Contract. What is said of an alert comes from the store alone, and so is the same for everybody who shares it. Listing
 costs what fires, showing one what was sent since it began. Nothing here imports Prefect, or the channels.
@@ -6,34 +6,26 @@ costs what fires, showing one what was sent since it began. Nothing here imports
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from json import loads
+from typing import Annotated, Any
 
-from rich.text import Text
+import typer
 
 from o9.alerts.pipeline.groups import held_in
 from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.service import repository
 from o9.alerts.service.leader import LEASE
-from o9.alerts.service.repository import history
-from o9.cli.commands.inspect import LIST_LIMIT, PAGE_WIDTH
-from o9.cli.console import emit, results, say, write_json, write_json_list
+from o9.cli import console
+from o9.cli.commands.inspect import LIST_LIMIT
+from o9.cli.console import page_width, results, say, write_json, write_json_list
 from o9.cli.failures import DONE
-from o9.cli.open_store import existing_store, option_for, place_of
-from o9.cli.views.alerts import (
-    Listed,
-    Notifications,
-    Notified,
-    Shown,
-    alert_view,
-    alerts_view,
-    history_view,
-    silences_view,
-)
-from o9.model.errors import OptimizationError
+from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick, place_of
+from o9.cli.options import Json, Limit, StoreUrl
+from o9.cli.views.alerts import Listed, Notifications, Notified, Shown, alert_view, alerts_view, history_view
 from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 from o9.store import queries
@@ -41,124 +33,121 @@ from o9.store.alerts.queries import PAGE_LIMIT, Episode
 from o9.store.core.column_types import moment
 from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.text.escape import shown
-from o9.text.suggest import did_you_mean, near
 
-NEAR_AMONG = 1_000  # how many of the newest ids are searched for one like a mistyped id
-SHORTEST_HINT = 3  # letters, by which titles are searched
 LAST_NOTICES = 4  # of a group, that are searched for receivers: escalations go to others
 NOBODY_DECIDES = "no node delivers alerts now: new ones wait for `o9 serve`, an aggregator or the flow deliver_alerts"
+_LEVELS = ", ".join(level.value for level in AlertLevel)
 
 
-def list_alerts(
-    url: str | None,
-    level: AlertLevel | None,
-    optimization_id: str | None,
-    limit: int | None,
-    *,
-    everything: bool,
-    resolved: bool,
-    as_json: bool,
+def list_(
+    level: Annotated[
+        AlertLevel | None,
+        typer.Option("--level", case_sensitive=False, metavar="LEVEL", help=f"Filter by level: {_LEVELS}."),
+    ] = None,
+    optimization: Annotated[
+        str | None, typer.Option("--optimization", metavar="ID", help="Filter by optimization.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Include resolved alerts.")] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="List resolved alerts only.")] = False,
+    limit: Limit = None,
+    store: StoreUrl = None,
+    json: Json = False,
 ) -> int:
-    """What fires, the newest first; then, or instead, what is over."""
-    now, wanted = utc_now(), None if as_json else LIST_LIMIT
-    with existing_store(url) as store:
-        firing = [] if resolved else fires(store, now, level, optimization_id)
-        shown_firing = firing[: limit or wanted]
-        over: Iterator[Episode] = iter(())
-        if (everything or resolved) and (limit is None or len(shown_firing) < limit):
-            over = _over(store, now, level, optimization_id)
-        room = None if limit is None else limit - len(shown_firing)
-        listed = with_notifications(store, shown_firing)
-        if as_json:
-            ended = (_document(Listed(episode), now) for episode in islice(over, room))
-            write_json_list([*(_document(each, now) for each in listed), *ended])
+    """Shows who was notified of each, or why not. The newest 50, unless --limit or --json."""
+    if everything and resolved:
+        raise typer.BadParameter("--all includes what --resolved lists: give one of them")
+    now, room = utc_now(), limit or (None if json else LIST_LIMIT)
+    with existing_store(store) as opened:
+        firing = [] if resolved else fires(opened, now, level, optimization)
+        listed = with_notifications(opened, firing[:room])
+        over = _over(opened, now, level, optimization) if everything or resolved else iter(())
+        ended = map(Listed, islice(over, None if room is None else room - len(listed)))
+        if json:
+            write_json_list(_document(each, now) for each in chain(listed, ended))
             return DONE
-        ended_shown = list(islice(over, LIST_LIMIT if room is None else room))
-        more = len(firing) > len(shown_firing) or next(over, None) is not None
-        waits = any(_waits(each.notifications) for each in listed)
-        waits = waits and not _somebody_decides(store)
-    console = results()
-    tables = [alerts_view(part, console.width, now) for part in (listed, list(map(Listed, ended_shown))) if part]
-    for number, table in enumerate(tables):
-        emit(console, *([Text()] if number else []), table)
+        tables = [alerts_view(part, results().width, now) for part in (listed, list(ended)) if part]
+        more = len(firing) > len(listed) or next(over, None) is not None
+        waits = any(_waits(each.notifications) for each in listed) and not _somebody_decides(opened)
+    console.show(*[each for table in tables for each in ("", table)][1:])
     if not tables:
-        what = "no such alert" if level or optimization_id else "nothing"
+        what = "no such alert" if level or optimization else "nothing"
         state = "is over" if resolved else "fires or is over" if everything else "fires; --all shows what is over"
         say(f"{what} {state}")
     if waits:
         say(NOBODY_DECIDES)
     if more:
-        say(f"the newest {len(shown_firing) + len(ended_shown)}; there are more: --limit N shows them")
+        say(f"the newest {room}; there are more: --limit N shows them")
     return DONE
 
 
-def show_alert(url: str | None, alert_id: str, *, as_json: bool) -> int:
-    """Everything that is known of one."""
+def show(
+    alert_id: Annotated[
+        str, typer.Argument(metavar="ID", help="An id, as `o9 alerts list` shows it, or its beginning.")
+    ],
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Everything that is known of it; nothing is cut."""
     now = utc_now()
-    with existing_store(url) as store:
-        row = store.read(queries.alert, alert_id)
-        if row is None:
-            raise OptimizationError(unknown_alert(store, alert_id))
-        episode, metadata = store.read(queries.episodes, [row["episode"]])[row["episode"]]
-        labels = json.loads(episode.labels)
+    with existing_store(store) as opened:
+        row = existing_alert(opened, alert_id)
+        episode, metadata = opened.read(queries.episodes, [row["episode"]])[row["episode"]]
+        labels = loads(episode.labels)
         since = min(row["notified_at"], episode.starts_at)
-        listed = with_notifications(store, [episode])[0] if over_at(episode, now) is None else Listed(episode)
+        listed = with_notifications(opened, [episode])[0] if over_at(episode, now) is None else Listed(episode)
         page = Shown(
             listed=listed,
             row=row,
             labels=labels,
             metadata=metadata,
-            notices=store.read(queries.notices_about, episode.alert_id, labels, since),
-            suppressed=store.read(queries.suppressed, alert_id=episode.alert_id, limit=PAGE_LIMIT),
-            waits=not _somebody_decides(store),
-            known=bool(episode.optimization_id) and store.read(queries.get, episode.optimization_id) is not None,
-            store=place_of(store),
-            option=option_for(url),
+            notices=opened.read(queries.notices_about, episode.alert_id, labels, since),
+            suppressed=opened.read(queries.suppressed, alert_id=episode.alert_id, limit=PAGE_LIMIT),
+            waits=not _somebody_decides(opened),
+            known=bool(episode.optimization_id) and opened.read(queries.get, episode.optimization_id) is not None,
+            store=place_of(opened),
+            option=option_for(store),
         )
-    if as_json:
-        out = {"metadata": metadata, "notices": page.notices, "suppressed": page.suppressed}
-        write_json(_document(listed, now) | out | {"acknowledged_at": row["acknowledged_at"]})
-        return DONE
-    console = results()
-    console.width = min(console.width, PAGE_WIDTH)
-    emit(console, *alert_view(page, console.width, now))
-    return DONE
-
-
-def show_history(url: str | None, limit: int | None, *, as_json: bool) -> int:
-    """What was sent, and what was not and why, newest first."""
-    wanted = limit or (PAGE_LIMIT if as_json else LIST_LIMIT)
-    with existing_store(url) as store:
-        read = min(PAGE_LIMIT, wanted + 1)
-        entries = history(store, read)
-        ids = {name for entry in entries for name in _named_in(entry)}
-        titles = {name: each.title for name, (each, _) in store.read(queries.episodes, sorted(ids)).items()}
-    if as_json:
-        write_json(entries[:wanted])
-        return DONE
-    if not entries:
-        say("no notification was sent yet")
-        return DONE
-    console = results()
-    emit(console, history_view(entries[:wanted], titles, console.width))
-    if len(entries) > wanted:
-        say(f"the newest {wanted}; there are more: --limit N shows them, up to {PAGE_LIMIT}")
-    return DONE
-
-
-def show_silences(url: str | None, *, as_json: bool) -> int:
-    with existing_store(url) as store:
-        rows = store.read(queries.silences)
-        muted = [] if as_json or not rows else fires(store, utc_now(), None, None)
-    if as_json:
-        write_json(rows)
-    elif rows:
-        console = results()
-        emit(console, silences_view(rows, muted, console.width, utc_now()))
+    if json:
+        document = {"metadata": metadata, "notices": page.notices, "suppressed": page.suppressed}
+        write_json(_document(listed, now) | document | {"acknowledged_at": row["acknowledged_at"]})
     else:
-        say("nothing is silenced, and will not be; `o9 alerts silence 'title=\"…\"' --for 2h` does it")
+        console.show(*alert_view(page, now), width=page_width())
     return DONE
+
+
+def history(
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, max=PAGE_LIMIT, metavar="N", help="Print N at most.")
+    ] = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Newest first: the newest 50, or 1000 with --json, unless --limit."""
+    wanted = limit or (PAGE_LIMIT if json else LIST_LIMIT)
+    with existing_store(store) as opened:
+        entries = repository.history(opened, min(PAGE_LIMIT, wanted + 1))
+        ids = {name for entry in entries for name in _named_in(entry)}
+        titles = {name: each.title for name, (each, _) in opened.read(queries.episodes, sorted(ids)).items()}
+    if json:
+        write_json(entries[:wanted])
+    elif not entries:
+        say("no notification was sent yet")
+    else:
+        console.show(history_view(entries[:wanted], titles, results().width))
+        if len(entries) > wanted:
+            say(f"the newest {wanted}; there are more: --limit N shows them, up to {PAGE_LIMIT}")
+    return DONE
+
+
+def existing_alert(store: Store, typed: str) -> Row:
+    """The alert with this id, or the only one of the newest whose id begins so. Raises OptimizationError."""
+    row = store.read(queries.alert, typed)
+    if row is None:
+        newest = store.read(queries.alerts, limit=NEAR_AMONG)
+        known = {each["alert_id"]: f"{each['title']} {each['optimization_id']}" for each in newest}
+        row = store.read(queries.alert, pick(typed, known, "alert", "o9 alerts list --all", store))
+        assert row is not None, "it was read in this moment"
+    return row
 
 
 def fires(
@@ -191,14 +180,14 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
         return []
     out: dict[str, list[tuple[str, int]]] = {}
     held: dict[str, set[tuple[str, str]]] = {}
-    asked = {episode.fingerprint for episode in episodes}
+    wanted = {episode.fingerprint for episode in episodes}
     for key, (_, text) in store.read(queries.alert_groups).items():
-        state = json.loads(text)
-        for _, names in state["notified"]:
-            for name in asked.intersection(names):
+        state = loads(text)
+        for _, names in notified_in(state):
+            for name in wanted.intersection(names):
                 out.setdefault(name, []).append((key, state["number"]))
         for reason, by, names in held_in(state):
-            for name in asked.intersection(names):
+            for name in wanted.intersection(names):
                 held.setdefault(name, set()).add((reason.value, by))
     groups = {each for names in out.values() for each in names}
     last = [(key, number - back) for key, number in groups for back in range(LAST_NOTICES)]
@@ -221,20 +210,6 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
         ]
         listed.append(Listed(episode, Notifications(tuple(by_receiver.values()), tuple(why))))
     return listed
-
-
-def unknown_alert(store: Store, alert_id: str) -> str:
-    """With those that are like it among the newest: by id, title or optimization."""
-    newest = store.read(queries.alerts, limit=NEAR_AMONG)
-    ids = [row["alert_id"] for row in newest]
-    wanted = alert_id.casefold()
-    likely = [each for each in ids if wanted and each.casefold().startswith(wanted)]
-    if len(wanted) >= SHORTEST_HINT:
-        likely += [
-            row["alert_id"] for row in newest if wanted in f"{row['title']}\n{row['optimization_id']}".casefold()
-        ]
-    hint = did_you_mean(likely + near(alert_id, ids, n=3)) or "`o9 alerts list --all` shows them"
-    return f"there is no alert {shown(repr(alert_id))} in {store.name}; {hint}"
 
 
 def _over(store: Store, now: datetime, level: AlertLevel | None, optimization_id: str | None) -> Iterator[Episode]:
@@ -289,7 +264,7 @@ def _document(listed: Listed, now: datetime) -> dict[str, Any]:
         "level": episode.level,
         "title": episode.title,
         "message": episode.message,
-        "labels": json.loads(episode.labels),
+        "labels": loads(episode.labels),
         "starts_at": episode.starts_at,
         "ends_at": episode.ends_at,
         "resolved": over is not None,

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from rich.text import Text
+import typer
 
 from o9.alerts.channels.builtin import FileChannel
 from o9.alerts.channels.outcome import Channel, Failed, Sent
@@ -23,16 +22,16 @@ from o9.alerts.messages.render import Messages
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.cli import failures
-from o9.cli.commands.alerts.config import configuration_in
-from o9.cli.commands.control import who
-from o9.cli.console import emit, results, say, write_json
+from o9.cli.answers import who
+from o9.cli.commands.alerts.config import ConfigFile, configuration_in
+from o9.cli.console import complain, show, write_json
 from o9.cli.failures import DONE, ERROR
+from o9.cli.options import Json
 from o9.model.errors import OptimizationError
 from o9.model.logs import configure_logging
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
-from o9.text.escape import shown
 from o9.text.format import duration
 from o9.text.suggest import did_you_mean, near
 
@@ -54,23 +53,35 @@ class Trial(NamedTuple):
     untried: tuple[Untried, ...] = ()
 
 
-def try_channel(name: str, config: Path | None, *, as_json: bool) -> int:
-    """Exits 1 unless all that can be tried here were sent: a receiver may have several."""
-    configuration = Configuration() if "://" in name and config is None else configuration_in(config)
-    configure_logging("DEBUG" if failures.debug else "INFO")
-    trial = channels_for(name, configuration)
+def send_test(
+    channel: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHANNEL",
+            help="log, console, file, an Apprise URL, block:NAME, or a channel or receiver of the configuration.",
+        ),
+    ],
+    config: ConfigFile = None,
+    json: Json = False,
+) -> int:
+    """Shows whether it was sent; exits 1 if not. Only the host of an address is shown. Of a receiver all channels are
+    tried; one that a program registers is skipped, since it can only be tried there.
+    """
+    configuration = Configuration() if "://" in channel and config is None else configuration_in(config)
+    configure_logging("DEBUG" if failures.verbose else "INFO")
+    trial = channels_for(channel, configuration)
     outcomes = asyncio.run(_send(trial.channels, trial.receiver, configuration))
-    out = [_document(channel, outcome) for channel, outcome in zip(trial.channels, outcomes, strict=True)]
+    out = [_document(tried, outcome) for tried, outcome in zip(trial.channels, outcomes, strict=True)]
     out += [_document_of(each) for each in trial.untried]
-    if as_json:
+    if json:
         write_json(out)
     for each in out:
         if each["outcome"] == LEFT_OUT:
-            say(shown(f"o9: {each['channel']}: left out: {each['reason']}"))
+            complain(f"{each['channel']}: left out: {each['reason']}")
         elif each["outcome"] == "failed":
-            say(shown(f"o9: {each['channel']}: not sent: {'; '.join(filter(None, (each['reason'], each['remedy'])))}"))
-        elif not as_json:
-            emit(results(), Text(shown(f"{each['channel']}: sent")))
+            complain(f"{each['channel']}: not sent: {'; '.join(filter(None, (each['reason'], each['remedy'])))}")
+        elif not json:
+            show(f"{each['channel']}: sent")
     return ERROR if any(each["outcome"] == "failed" for each in out) else DONE
 
 
