@@ -183,7 +183,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
     wanted = {episode.fingerprint for episode in episodes}
     for key, (_, text) in store.read(queries.alert_groups).items():
         state = loads(text)
-        for _, names in notified_in(state):
+        for _, names in state["notified"]:
             for name in wanted.intersection(names):
                 out.setdefault(name, []).append((key, state["number"]))
         for reason, by, names in held_in(state):

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from o9.alerts.config.fields import span_of
 
 from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.fields import span_of
 from o9.alerts.config.schema import OF_O9, likely_label
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
