@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from o9.lifecycle.submission import new_optimization
 from OptimizationStateAggregator import (
     OptimizationState,
     OptimizationStateAggregator,
     StepResult,
     Trial,
     TrialState,
+    new_optimization,
 )
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 
-from o9.lifecycle.submission import new_optimization
 from o9.model.logs import JsonFormatter
 from o9.store import queries
 from OptimizationStateAggregator import (
@@ -15,6 +14,7 @@ from OptimizationStateAggregator import (
     OptimizationStateAggregator,
     OptimizationStateError,
     OptimizationValidationError,
+    new_optimization,
     objective,
 )
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from o9.health.grades import verdict_of
-from o9.lifecycle.submission import new_optimization
 from OptimizationStateAggregator import (
     Evaluation,
     OptimizationHealthReport,
     OptimizationStateAggregator,
+    new_optimization,
     objective,
 )
 

@@ -7,8 +7,7 @@ import asyncio
 import numpy as np
 from numpy.typing import NDArray
 
-from o9.lifecycle.submission import new_optimization
-from OptimizationStateAggregator import Evaluation, OptimizationStateAggregator, objective
+from OptimizationStateAggregator import Evaluation, OptimizationStateAggregator, new_optimization, objective
 
 Floats = NDArray[np.float64]
 

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import asyncio
 
-from o9.lifecycle.submission import new_optimization
 from o9.store import queries
-from OptimizationStateAggregator import Evaluation, OptimizationStateAggregator, OptimizationStatus, objective
+from OptimizationStateAggregator import (
+    Evaluation,
+    OptimizationStateAggregator,
+    OptimizationStatus,
+    new_optimization,
+    objective,
+)
 
 
 @objective("carry", search_space={"weight": {"type": "float", "low": 0.0, "high": 1.0}})

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from o9.lifecycle.submission import new_optimization
-from OptimizationStateAggregator import OptimizationAlert, OptimizationStateAggregator, objective
+from OptimizationStateAggregator import OptimizationAlert, OptimizationStateAggregator, new_optimization, objective
 
 
 @objective("momentum", search_space={"window": {"type": "int", "low": 2, "high": 60}})

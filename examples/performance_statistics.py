@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from o9.lifecycle.submission import new_optimization
-from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatistics, objective
+from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatistics, new_optimization, objective
 
 
 @objective(

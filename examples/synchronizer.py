@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from o9.lifecycle.submission import new_optimization
 from o9.store import queries
-from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatus, objective
+from OptimizationStateAggregator import OptimizationStateAggregator, OptimizationStatus, new_optimization, objective
 
 
 @objective("carry", search_space={"weight": {"type": "float", "low": 0.0, "high": 1.0}})

@@ -36,7 +36,7 @@ from o9.flows.membership import join_store
 from o9.flows.process import run_begins, watchdog_for
 from o9.flows.run_view import RunView, tell_end
 from o9.lifecycle.control import control_of
-from o9.lifecycle.submission import new_optimization
+from o9.lifecycle.submission import requested
 from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED, on_the_way
 from o9.mirror.observed_state import FLOW, Run, observed_state, operation_for
 from o9.mirror.recorder import mirror_flow_state
@@ -219,9 +219,9 @@ async def _begin(
     if known is not None:
         optimization_id = known["optimization_id"]  # it was suspended, and is back
     elif spec is not None:
-        state = new_optimization(spec)
         allowed = settings().allowed_imports
-        await control_of(store).submit(state, allowed_imports=allowed, hold=True, must_name=True)
+        state = requested(spec, allowed)
+        await control_of(store).submit(state, allowed_imports=allowed, hold=True)
         optimization_id = state.optimization_id
     elif retry_of is not None:
         optimization_id = (await control_of(store).retry(retry_of, None, None, hold=True)).optimization_id

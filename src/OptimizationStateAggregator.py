@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         OptimizationMetrics,
         OptimizationState,
     )
+    from o9.model.specification import OptimizationSpec, new_optimization
     from o9.model.states import (
         AlertLevel,
         HealthStatus,
@@ -82,6 +83,7 @@ _HOMES = {
         "OptimizationMetrics",
         "OptimizationState",
     ),
+    "o9.model.specification": ("OptimizationSpec", "new_optimization"),
     "o9.model.states": (
         "AlertLevel",
         "HealthStatus",
@@ -123,6 +125,7 @@ __all__ = [
     "OptimizationMonitor",
     "OptimizationNotFoundError",
     "OptimizationPriority",
+    "OptimizationSpec",
     "OptimizationState",
     "OptimizationStateAggregator",
     "OptimizationStateError",
@@ -137,6 +140,7 @@ __all__ = [
     "StepResult",
     "Trial",
     "TrialState",
+    "new_optimization",
     "objective",
     "register_score",
     "register_strategy",

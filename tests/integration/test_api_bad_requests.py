@@ -23,8 +23,8 @@ from store_backend import Requests
 from o9.api import health
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import OptimizationState
+from o9.model.specification import Metadata
 from o9.model.states import OptimizationPriority, OptimizationType
-from o9.model.validation import METADATA as KEYS
 from o9.store import queries
 from o9.store.queue.claims import Heartbeat
 from o9.store.store import Store
@@ -132,7 +132,7 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-METADATA = st.dictionaries(st.sampled_from([*KEYS]), JSON, max_size=4)
+METADATA = st.dictionaries(st.sampled_from([*Metadata.model_fields]), JSON, max_size=4)
 BODIES = st.one_of(
     st.dictionaries(st.sampled_from([*OptimizationState.__dataclass_fields__]), JSON, max_size=5),
     METADATA.map(lambda metadata: {"metadata": {"objective": "branin"} | metadata}),

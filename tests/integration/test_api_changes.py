@@ -18,7 +18,8 @@ from store_backend import Requests
 
 from o9.api import changes
 from o9.health.statistics.pruned import sharpe_ratios_of
-from o9.lifecycle.submission import new_optimization, submit
+from o9.lifecycle.submission import submit
+from o9.model.specification import new_optimization
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store import queries
 from o9.store.alerts.episodes import RaiseAlerts

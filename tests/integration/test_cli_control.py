@@ -16,7 +16,7 @@ from command_line import O9, O9Command, command_in, create, filled_store, run_wi
 
 from o9.cli.answers import who
 from o9.lifecycle.processes import PROCESS, identity
-from o9.lifecycle.submission import new_optimization
+from o9.model.specification import new_optimization
 from o9.model.states import OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.prefect_runs import Adopt

@@ -12,12 +12,13 @@ import pytest
 from ledgers import GRID, SPACE, make_state, register_objective, rows, run
 
 from o9.model.errors import OptimizationStrategyError
+from o9.model.specification import SAMPLERS
 from o9.model.states import TrialState
 from o9.model.trial import Infeasible, Trial
 from o9.strategies import asking, optuna_strategy, registry
 from o9.strategies.asking import HistoryAsker, NumberAsker, ReplayAsker, make_asker
 from o9.strategies.factory import settle
-from o9.strategies.plan import SAMPLERS, make_plan
+from o9.strategies.plan import make_plan
 from o9.strategies.registry import resolve_objective
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="gp needs PyTorch: pip install 'prefect-o9[gp]'")

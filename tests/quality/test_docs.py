@@ -87,7 +87,7 @@ import pathlib
 
 import mine
 from OptimizationStateAggregator import OptimizationStateAggregator
-from o9.lifecycle.submission import new_optimization
+from OptimizationStateAggregator import new_optimization
 
 
 async def main():

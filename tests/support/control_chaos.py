@@ -28,8 +28,9 @@ import zygote
 from control_scripts import AGGREGATOR, DESK, FLOW, PROBE
 from o9_testing import path_of
 
-from o9.lifecycle.submission import new_optimization, prepared
+from o9.lifecycle.submission import prepared
 from o9.model.optimization import OptimizationState
+from o9.model.specification import new_optimization
 from o9.model.states import Intent
 from o9.store import queries
 from o9.store.core import unit

@@ -37,7 +37,7 @@ class StoreBackend:
         self._health = OptimizationHealthChecker(store=store)
 
     async def submit_request(self, state: OptimizationState) -> OptimizationState:
-        return await self.lifecycle_manager.control.submit(state, allowed_imports=(), must_name=True)
+        return await self.lifecycle_manager.control.submit(state, allowed_imports=())
 
     async def placebo_request(self, optimization_id: str, runs: int) -> list[OptimizationState]:
         return await self.lifecycle_manager.control.placebo(optimization_id, runs, allowed_imports=())

@@ -97,30 +97,37 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "is empty"),
-        ("# nothing\n", "is empty"),
-        ("[]", "an empty list"),
-        ("hello", "a single value"),
-        ("- hello", "entry 1 (line 1): expected a mapping"),
-        ("- {total_steps: 1}\n- {}", "entry 2 (line 2): it is empty"),
+        ("", "holds no optimization"),
+        ("# nothing\n", "holds no optimization"),
+        ("[]", "holds no optimization"),
+        ("hello", "holds no optimization"),
+        ("- hello", "entry 1, line 1: expected a mapping"),
+        ("- {total_steps: 1}\n- {}", "entry 2, line 2: metadata.objective: it is missing"),
         ("a: 1\n---\nb: 2", "2 documents"),
-        ("name: [", "line 2, column 1"),
-        ("name: a\nname: b", "(line 2): 'name' is given twice"),
+        ("name: [", "line 2: not YAML"),
+        ("name: a\nname: b", "line 2: name: it is given twice, first in line 1"),
         ("? [a, b]\n: 1", "has to be text"),
         ("a: &a [*a]", "contains itself"),
-        ("nmae: a", "(line 1): nmae: there is no such field; did you mean name?"),
-        ("name: a\npriority: urgent", "(line 2): priority: 'urgent' is not one of low (1), normal (2), high (3)"),
+        ("nmae: a", "line 1: nmae: there is no such field; did you mean name?"),
+        ("sampler: tpe", "line 1: sampler: there is no such field; it belongs under metadata"),
+        ("progress: 0.5", "line 1: progress: there is no such field; O9 records it"),
+        ("name: a\npriority: urgent", "line 2: priority: 'urgent' is not one of low (1), normal (2), high (3)"),
         ("optimization_type: magic", "parameter_tuning"),
         ("total_steps: -1", "total_steps"),
         ("total_steps: ten", "total_steps"),
         ("metadata: 5", "metadata"),
         ("status: running", "status"),
         ("created_at: yesterday", "ISO 8601"),
+        ("metadata:\n  objective: brainn", "line 2: metadata.objective: there is no objective 'brainn'; did you mean"),
+        ("metadata:\n  objective: branin\n  sampler: magic", "line 3: metadata.sampler"),
         (
-            "metadata:\n  objective: brainn",
-            "(line 2): metadata.objective: there is no objective 'brainn'; did you mean",
+            "metadata:\n  objective: branin\n  hold_out: 0",
+            "line 3: metadata.hold_out: expected a share",
         ),
-        ("metadata:\n  objective: branin\n  sampler: magic", "(line 3): metadata.sampler"),
+        (
+            "metadata:\n  objective: branin\n  placebo: 19",
+            "metadata.placebo: there is no such key; here that is",
+        ),
         ("metadata: {strategy: magic}", "metadata.strategy"),
         ("metadata: {objective: 'nowhere_to_be_found:f'}", "nowhere_to_be_found"),
         ("parameters: {x: .nan}", "parameters"),
@@ -129,7 +136,7 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
         ("name: !!binary aGVsbG8=", "name"),
         (b"name: \xff\xfe\xfa", "batch.yaml"),
         ("name: \0", "batch.yaml"),
-        ("a: " + "[" * 500 + "]" * 500, "nested deeper than 100"),
+        ("a: " + "[" * 500 + "]" * 500, "nested"),
         ("a: " + "[" * 100_000, "batch.yaml"),
         (b"name: " + b"x" * 10_000_000, "larger than"),
         ("x: 1" + "0" * 5000, "batch.yaml"),
@@ -141,7 +148,7 @@ def test_what_cannot_be_submitted_is_refused_by_place(text: str | bytes, told: s
 
 def test_a_field_that_cannot_be_read_hides_no_other_fault() -> None:
     told = refusal("priority: urgent\noptimization_type: x\ntotal_steps: -1\nmetadata: {objective: brain, seed: seven}")
-    assert all(f"(line {line})" in told for line in (1, 2, 3, 4))
+    assert all(f"line {line}:" in told for line in (1, 2, 3, 4))
     assert told.count("priority") == 1
 
 
@@ -162,19 +169,20 @@ def test_all_faults_of_all_entries_are_told_at_once_each_with_its_line() -> None
     direction: up
     total_steps: 3
 """
-    places = [line.partition(" (")[2].split(": ")[:2] for line in refusal(text).split("\n")]
+    places = [line.partition(", line ")[2].split(": ")[:2] for line in refusal(text).split("\n")]
     assert sorted(places) == sorted(
         [line, field]
         for line, field in [
-            ("line 2)", "nmae"), ("line 3)", "total_steps"), ("line 6)", "metadata.dirction"),
-            ("line 7)", "metadata.sede"), ("line 8)", "metadata.pruner"), ("line 12)", "metadata.objektive"),
-            ("line 13)", "metadata.sampler"), ("line 14)", "metadata.direction"), ("line 15)", "metadata.total_steps"),
-            ("line 11)", "metadata.objective"),
+            ("2", "nmae"), ("3", "total_steps"), ("6", "metadata.dirction"),
+            ("7", "metadata.sede"), ("8", "metadata.pruner"), ("12", "metadata.objektive"),
+            ("13", "metadata.sampler"), ("14", "metadata.direction"), ("15", "metadata.total_steps"),
+            ("11", "metadata.objective"),
         ]
     )  # fmt: skip
     assert "did you mean direction?" in refusal(text)
-    both = "metadata: {objective: brainn, sampler: magic, strategy: optuna, sede: 1}"
-    assert [line.split(": ")[1] for line in refusal(both).split("\n")] == ["metadata.sede", "metadata.objective"]
+    both = "metadata: {objective: brainn, sampler: magic, strategy: optuna, sede: 1, score: nowhere, hold_out: 0}"
+    fields = [line.split(": ")[1].removeprefix("metadata.") for line in refusal(both).split("\n")]
+    assert sorted(fields) == ["hold_out", "objective", "sampler", "score", "sede"]
 
 
 def test_a_file_names_what_to_optimize() -> None:
@@ -192,7 +200,7 @@ def test_the_line_is_that_of_the_field_in_its_entry() -> None:
       fast: {type: int, low: 1, high: 9}
       slow: {type: int, low: 9, high: 1}
 """
-    assert refusal(text).startswith("batch.yaml, entry 2 (line 8): metadata.search_space.slow")
+    assert refusal(text).startswith("batch.yaml, entry 2, line 8: metadata.search_space.slow")
 
 
 def test_a_bomb_of_aliases_is_refused_at_once() -> None:
@@ -202,7 +210,7 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
 
 def test_the_same_id_twice_is_refused_before_anything_else() -> None:
     entry = "- {optimization_id: same, metadata: {objective: branin}}\n"
-    assert "entry 2 (line 2): optimization_id: 'same' is in batch.yaml, entry 1 already" in refusal(entry * 2)
+    assert "entry 2, line 2: optimization_id: 'same' is in batch.yaml, entry 1 already" in refusal(entry * 2)
 
 
 def test_a_file_that_is_not_there_is_named() -> None:

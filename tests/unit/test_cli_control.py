@@ -14,7 +14,7 @@ from o9.cli.session.follow import Crew, nobody_works_on
 from o9.cli.views.history import event_line, merged
 from o9.cli.views.words import cause, command
 from o9.lifecycle.control import Verb
-from o9.lifecycle.submission import new_optimization
+from o9.model.specification import new_optimization
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.optimizations.queries import Holding
 from o9.text.escape import shown

@@ -14,10 +14,10 @@ from typing import Any
 from contract_steps import new
 
 from o9.model.provenance import Ran
+from o9.model.search_space import SearchSpace
 from o9.strategies import registry
 from o9.strategies.factory import provenance_of, search_space_of
 from o9.strategies.fingerprints import code_fingerprint
-from o9.strategies.search_space import SearchSpace
 
 SOURCE = """
 import functools

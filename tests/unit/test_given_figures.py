@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from o9.cli.views import words
-from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState, baseline_of, target_of
+from o9.model.specification import new_optimization
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
 from o9.strategies.baseline import baseline_value
@@ -54,6 +54,7 @@ def test_in_python_the_default_of_a_field_is_nothing_that_was_given() -> None:
         now,
     )
     assert (baseline_of(state), words.baseline(state)) == (None, NOTHING)
+    state.metadata = {"objective": "branin"}
     assert baseline_of(new_optimization(state.to_dict())) is None
     with pytest.raises(OptimizationValidationError, match=r"metadata\.given"):
         validate_new(new_optimization({"metadata": {"objective": "branin", "given": ["seed"]}}))

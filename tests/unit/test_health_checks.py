@@ -21,12 +21,12 @@ from o9.health.facts import Facts, family_of
 from o9.health.grades import Grade, Reason, verdict_of
 from o9.health.unknown import Unknown
 from o9.model.provenance import Ran
+from o9.model.search_space import SearchSpace
 from o9.model.states import HealthStatus, OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.core.column_types import pack_returns
 from o9.store.optimizations.queries import Holding
 from o9.store.statistics.families import FamilyTrials, PrunedTrials
-from o9.strategies.search_space import SearchSpace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPACE = SearchSpace.parse({"x": {"type": "float", "low": 0.0, "high": 1.0}})

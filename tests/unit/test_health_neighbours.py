@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from o9.health.checks.neighbours import Neighbourhood, Terrain, distance, neighbourhood
 from o9.health.unknown import Unknown
+from o9.model.search_space import SearchSpace
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.strategies.search_space import SearchSpace
 
 FLAT = SearchSpace.parse(
     {

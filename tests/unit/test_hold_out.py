@@ -11,7 +11,8 @@ import pytest
 
 from o9.model.dates import seconds_of
 from o9.model.errors import OptimizationValidationError
-from o9.workers.hold_out import CutError, parse_hold_out
+from o9.model.hold_out import CutError, parse_hold_out
+from o9.model.specification import read_metadata
 from o9.workers.scores import ScoreError, score_of
 
 RETURNS = [0.02, -0.01, 0.03, -0.02]
@@ -66,7 +67,7 @@ def test_where_it_begins(given: Any, before: int) -> None:
 )
 def test_what_is_no_hold_out_is_refused_by_name(given: Any) -> None:
     with pytest.raises(OptimizationValidationError) as caught:
-        parse_hold_out(given)
+        read_metadata({"hold_out": given})
     assert caught.value.field == "metadata.hold_out"
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from o9.model.optimization import OptimizationState
+from o9.model.search_space import SearchSpace
 from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.monitor.findings import (
@@ -27,7 +28,6 @@ from o9.monitor.findings import (
 )
 from o9.monitor.running import find_problems, memory_growing, slower_than_before, stalled
 from o9.monitor.window import Step, Window
-from o9.strategies.search_space import SearchSpace
 from o9.workers.answers import BadAnswer, plain_answer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from o9.model.errors import OptimizationValidationError
+from o9.model.fields import JSON_LIMIT_BYTES
 from o9.model.optimization import (
     OptimizationAlert,
     OptimizationHealthReport,
@@ -25,7 +26,7 @@ from o9.model.optimization import (
     utc_now,
 )
 from o9.model.states import AlertLevel, HealthStatus, OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.model.validation import JSON_LIMIT_BYTES, validate_changes, validate_new
+from o9.model.validation import validate_changes, validate_new
 from o9.store import queries
 from o9.store.optimizations.transitions import Create
 from o9.store.store import Store
@@ -132,30 +133,30 @@ for _ in range(40):
         ("optimization_id", " a", "begins or ends with a blank"),
         ("optimization_id", "a\nb", "the control character U+000A"),
         ("optimization_id", "x" * 201, "201 characters; at most 200"),
-        ("optimization_id", 7, "expected text, got int (7)"),
+        ("optimization_id", 7, "expected text, got 7"),
         ("name", "a\0b", "the control character U+0000"),
-        ("name", "\ud83d", "half a character (the surrogate U+D83D)"),
+        ("name", "\ud83d", "half a character"),
         ("name", "x" * 501, "501 characters; at most 500"),
-        ("name", None, "expected text, got None"),
+        ("name", None, "expected text, got nothing"),
         ("description", "a\x1b[31m", "the control character U+001B"),
         ("description", "x" * 10_001, "at most 10,000"),
-        ("total_steps", -1, "-1 is not between 0 and 2,147,483,647"),
-        ("total_steps", True, "expected an integer, got bool"),
-        ("total_steps", 5.0, "expected an integer, got float"),
+        ("total_steps", -1, "-1 is not at least 0"),
+        ("total_steps", True, "expected a whole number, got true"),
+        ("total_steps", 5.0, "expected a whole number, got"),
         ("total_steps", np.int64(5), "convert it with .item()"),
-        ("total_steps", 2**31, "is not between"),
+        ("total_steps", 2**31, "is not at most 2,147,483,647"),
         ("completed_steps", 3, "leave it at 0"),
-        ("progress", "half", "expected a number, got str ('half')"),
-        ("progress", 1.5, "1.5 is not between 0.0 and 1.0"),
-        ("progress", True, "expected a number, got bool"),
+        ("progress", "half", "expected a number, got 'half'"),
+        ("progress", 1.5, "1.5 is not at most 1"),
+        ("progress", True, "expected a number, got true"),
         ("baseline_performance", math.nan, "nan is not a finite number"),
         ("target_performance", -math.inf, "-inf is not a finite number"),
         ("baseline_performance", 10**30, "more than 64 bits"),
         ("baseline_performance", np.float32(1), "convert it with .item()"),
-        ("cpu_usage", -1.0, "at least 0.0"),
-        ("metadata", ["strategy"], "expected a dict, got list"),
-        ("metadata", None, "expected a dict, got None"),
-        ("issues", "broken", "expected a list, got str"),
+        ("cpu_usage", -1.0, "at least 0"),
+        ("metadata", ["strategy"], "expected a mapping, got a list"),
+        ("metadata", None, "expected a mapping, got nothing"),
+        ("issues", "broken", "expected a list, got 'broken'"),
         ("metadata", {"x": "y" * JSON_LIMIT_BYTES}, "at most 1,048,576 bytes (1 MiB)"),
         ("metadata", {"x": "名" * 400_000}, "1,200,008 bytes; at most 1,048,576"),
         ("metadata", {"x": "y" * 10_000_000}, "keep large data in a file"),
@@ -192,7 +193,7 @@ def test_what_a_submission_cannot_hold(field: str, value: Any, problem: str) -> 
         ({"x": 2**63}, "x", "more than 64 bits"),
         ({"x": 10**5000}, "x", "an integer of 16,610 bits"),
         ({1: "x"}, "[1]", "the key is int"),
-        ({"a b": {None: "x"}}, "['a b'][None]", "the key is None"),
+        ({"a b": {None: "x"}}, "['a b'][nothing]", "the key is None"),
         ({"x": "a\0"}, "x", "U+0000"),
         ({"x": {"\udfff": 1}}, "x['\\udfff']", "half a character"),
     ],
@@ -209,22 +210,22 @@ def test_values_that_json_cannot_hold_are_found(field: str, value: Any, path: st
     ("key", "value", "problem"),
     [
         ("timeout_seconds", "60", "expected a number"),
-        ("timeout_seconds", 0, "is not between"),
-        ("timeout_seconds", -1.5, "is not between"),
-        ("timeout_seconds", True, "expected a number, got bool"),
-        ("timeout_seconds", 1e12, "is not between"),
-        ("max_attempts", 0, "0 is not between 1 and 1,000,000"),
-        ("max_attempts", 2.0, "expected an integer"),
-        ("max_attempts", None, "expected an integer, got None"),
-        ("trials_per_step", 0, "0 is not between 1 and 10,000"),
-        ("trials_per_step", "4", "expected an integer"),
-        ("seed", -1, "is not between"),
-        ("seed", 1.5, "expected an integer, got float"),
-        ("seed", "random", "expected an integer, got str"),
+        ("timeout_seconds", 0, "is not at least"),
+        ("timeout_seconds", -1.5, "is not at least"),
+        ("timeout_seconds", True, "expected a number, got true"),
+        ("timeout_seconds", 1e12, "is not at most"),
+        ("max_attempts", 0, "0 is not at least 1"),
+        ("max_attempts", 2.0, "expected a whole number"),
+        ("max_attempts", None, "expected a whole number, got nothing"),
+        ("trials_per_step", 0, "0 is not at least 1"),
+        ("trials_per_step", "4", "expected a whole number"),
+        ("seed", -1, "is not at least 0"),
+        ("seed", 1.5, "expected a whole number, got"),
+        ("seed", "random", "expected a whole number, got"),
         ("strategy", "", "it is empty"),
         ("strategy", 5, "expected text"),
         ("strategy", "x" * 201, "at most 200"),
-        ("family", ["a"], "expected text, got list"),
+        ("family", ["a"], "expected text, got a list"),
     ],
 )
 def test_settings_in_the_metadata(key: str, value: Any, problem: str) -> None:
@@ -244,7 +245,10 @@ def test_settings_in_the_metadata(key: str, value: Any, problem: str) -> None:
             "metadata": nested(64),
             "parameters": {"side": ("long", "both"), "x": [None, True, -(2**63), 2**63 - 1]},
         },
-        {"optimization_id": "c", "metadata": {"seed": None, "timeout_seconds": None, "max_attempts": 1, "family": ""}},
+        {
+            "optimization_id": "c",
+            "metadata": {"seed": None, "timeout_seconds": None, "max_attempts": 1},
+        },
         {"optimization_id": "d", "parameters": {"x": np.float64(1.5)}},  # which is a float
     ],
 )

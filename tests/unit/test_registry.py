@@ -349,7 +349,7 @@ def test_a_direction_that_does_not_exist_is_refused() -> None:
 @pytest.mark.slow
 def test_importing_the_room_is_cheap() -> None:
     code = (
-        "import sys, o9.strategies.factory, o9.strategies.registry\n"
+        "import sys, o9.strategies.registry, o9.workers.worker\n"
         "heavy = {'optuna', 'numpy', 'prefect', 'sqlalchemy', 'pydantic', 'pandas', 'scipy', 'torch', 'cmaes'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from o9.health.statistics.evidence import examine
 from o9.health.statistics.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting
 from o9.health.unknown import Unknown
+from o9.model.search_space import SearchSpace
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.report.charts import search as search_plots
@@ -27,7 +28,6 @@ from o9.report.charts.luck import deflated_threshold, rank_logits, sharpe_distri
 from o9.report.charts.search import history, importance_bars, slices
 from o9.report.page import script_json
 from o9.statistics.importance import importance
-from o9.strategies.search_space import SearchSpace
 
 DRAWN_AS_SVG = {"scatter", "bar", "box"}
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from o9.model.errors import OptimizationValidationError
-from o9.strategies.search_space import SearchSpace
+from o9.model.search_space import SearchSpace
 
 INT = {"type": "int", "low": 2, "high": 60}
 FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
@@ -21,7 +21,7 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
     ("raw", "field", "problem"),
     [
         (None, "metadata.search_space", "expected a mapping"),
-        ([INT], "metadata.search_space", "expected a mapping"),
+        ([INT], "metadata.search_space[0].name", "it is missing"),
         ({}, "metadata.search_space", "empty"),
         ({"": INT}, "metadata.search_space", "empty name"),
         ({" ": INT}, "metadata.search_space", "empty name"),
@@ -29,13 +29,13 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
         ({"a\0b": INT}, "metadata.search_space", "no store can hold"),
         ({"\ud800": INT}, "metadata.search_space", "no store can hold"),
         ({"fast": 7}, "metadata.search_space.fast", "expected a mapping"),
-        ({"fast": {}}, "metadata.search_space.fast.type", "None is not one of"),
+        ({"fast": {}}, "metadata.search_space.fast.type", "it is missing"),
         ({"fast": INT | {"type": "integer"}}, "metadata.search_space.fast.type", "'integer' is not one of"),
         ({"fast": INT | {"type": []}}, "metadata.search_space.fast.type", "is not one of"),
-        ({"fast": INT | {"stpe": 2}}, "metadata.search_space.fast.stpe", "there are type, low, high, step, log"),
+        ({"fast": INT | {"stp": 2}}, "metadata.search_space.fast.stp", "did you mean step?"),
         ({"fast": {"type": "int", "low": 1}}, "metadata.search_space.fast.high", "missing"),
         ({"fast": INT | {"low": 61}}, "metadata.search_space.fast.low", "exchange them"),
-        ({"fast": INT | {"low": True}}, "metadata.search_space.fast.low", "whole number, got True (bool)"),
+        ({"fast": INT | {"low": True}}, "metadata.search_space.fast.low", "whole number, got true"),
         ({"fast": INT | {"low": 2.5}}, "metadata.search_space.fast.low", "whole number"),
         ({"fast": INT | {"high": "60"}}, "metadata.search_space.fast.high", "whole number"),
         ({"fast": INT | {"high": 2**60}}, "metadata.search_space.fast.high", "2**53"),
@@ -43,9 +43,9 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
         ({"fast": INT | {"log": 1}}, "metadata.search_space.fast.log", "true or false"),
         ({"fast": INT | {"low": 0, "log": True}}, "metadata.search_space.fast.low", "no logarithm"),
         ({"fast": INT | {"step": 2, "log": True}}, "metadata.search_space.fast.step", "exclude each other"),
-        ({"x": FLOAT | {"low": math.nan}}, "metadata.search_space.x.low", "not finite"),
-        ({"x": FLOAT | {"high": math.inf}}, "metadata.search_space.x.high", "not finite"),
-        ({"x": FLOAT | {"high": 10**400}}, "metadata.search_space.x.high", "not finite"),
+        ({"x": FLOAT | {"low": math.nan}}, "metadata.search_space.x.low", "not a finite number"),
+        ({"x": FLOAT | {"high": math.inf}}, "metadata.search_space.x.high", "not a finite number"),
+        ({"x": FLOAT | {"high": 10**400}}, "metadata.search_space.x.high", "not a finite number"),
         ({"x": FLOAT | {"low": -1.7e308, "high": 1.7e308}}, "metadata.search_space.x.high", "too wide"),
         ({"x": FLOAT | {"low": False}}, "metadata.search_space.x.low", "expected a number"),
         ({"x": FLOAT | {"low": 2}}, "metadata.search_space.x.low", "exchange them"),
@@ -55,13 +55,17 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
         ({"x": FLOAT | {"low": 1.0, "high": 2.0, "log": True, "step": 1.0}}, "metadata.search_space.x.step", "exclude"),
         ({"c": {"type": "categorical"}}, "metadata.search_space.c.choices", "missing"),
         ({"c": {"type": "categorical", "choices": "ab"}}, "metadata.search_space.c.choices", "expected a list"),
-        ({"c": {"type": "categorical", "choices": []}}, "metadata.search_space.c.choices", "empty"),
+        ({"c": {"type": "categorical", "choices": []}}, "metadata.search_space.c.choices", "at least 1"),
         ({"c": {"type": "categorical", "choices": ["a", "b", "a"]}}, "metadata.search_space.c.choices[2]", "twice"),
         ({"c": {"type": "categorical", "choices": [math.nan]}}, "metadata.search_space.c.choices[0]", "JSON cannot"),
         ({"c": {"type": "categorical", "choices": [{1}]}}, "metadata.search_space.c.choices[0]", "JSON cannot hold"),
         ({"c": {"type": "categorical", "choices": [{1: 2}]}}, "metadata.search_space.c.choices[0]", "something else"),
         ({"c": {"type": "categorical", "choices": ["a\0"]}}, "metadata.search_space.c.choices[0]", "no store can hold"),
-        ({"c": {"type": "categorical", "choices": [1], "low": 0}}, "metadata.search_space.c.low", "no such key"),
+        (
+            {"c": {"type": "categorical", "choices": [1], "low": 0}},
+            "metadata.search_space.c.low",
+            "there are",
+        ),
     ],
 )
 def test_a_bad_space_is_refused_by_field_and_remedy(raw: Any, field: str, problem: str) -> None:
@@ -69,6 +73,21 @@ def test_a_bad_space_is_refused_by_field_and_remedy(raw: Any, field: str, proble
         SearchSpace.parse(raw)
     assert caught.value.field == field
     assert problem in caught.value.problem
+
+
+def test_a_list_of_named_parameters_is_the_same_space() -> None:
+    listed = [{"name": "b"} | INT, {"name": "a"} | FLOAT]
+    assert SearchSpace.parse(listed) == SearchSpace.parse({"a": FLOAT, "b": INT})
+    wrong = [*listed, {"name": "a"} | INT, {"name": " "} | INT]
+    with pytest.raises(OptimizationValidationError, match=r"search_space\[2\]\.name: there is another 'a'"):
+        SearchSpace.parse(wrong)
+
+
+def test_all_that_is_wrong_with_a_space_is_known_at_once() -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        SearchSpace.parse({"a": INT | {"low": 99}, "b": {"type": "float", "high": "x"}, "c": {"type": "choice"}})
+    fields = [fault.field.removeprefix("metadata.search_space.") for fault in refused.value.faults]
+    assert fields == ["a.low", "b.low", "b.high", "c.type"]
 
 
 def test_names_in_any_script_and_single_values_are_fine() -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.lifecycle.submission import in_order, new_optimization, submit
+from o9.lifecycle.submission import in_order, requested, submit
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
+from o9.model.specification import new_optimization
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
 from o9.store.optimizations.queries import Filter
@@ -25,7 +26,8 @@ def batch(**after: str) -> list[OptimizationState]:
 
 
 def state(name: str, *after: str) -> OptimizationState:
-    return new_optimization({"optimization_id": name, "metadata": {"after": list(after)} if after else {}})
+    waits = {"after": list(after)} if after else {}
+    return new_optimization({"optimization_id": name, "metadata": {"objective": "branin"} | waits})
 
 
 def names(states: list[OptimizationState]) -> list[str]:
@@ -79,8 +81,9 @@ def test_a_circle_is_named(after: dict[str, str], circle: tuple[str, ...]) -> No
 
 def test_an_id_that_is_there_twice_stays_twice() -> None:
     """Whether both are the same is for the store to say, where the second one is submitted."""
-    twice = [state("b", "a"), state("a"), new_optimization({"optimization_id": "a", "name": "other"})]
-    assert [each.name for each in in_order(twice)] == ["optimization", "other", "optimization"]
+    other = new_optimization({"optimization_id": "a", "metadata": {"objective": "ackley"}})
+    twice = [state("b", "a"), state("a"), other]
+    assert [each.name for each in in_order(twice)] == ["branin", "ackley", "branin"]
 
 
 @pytest.mark.parametrize("after", [3, None, "ab", {"a": 1}, [["a"]], [{}], [None]])
@@ -90,11 +93,12 @@ def test_what_is_no_list_of_ids_is_left_to_the_validation(after: Any) -> None:
     assert names(in_order([odd, state("a")])) == ["x", "a"]
 
 
-def fields_refused(store: Store, metadata: dict[str, Any], **options: Any) -> list[str]:
+def fields_refused(store: Store, metadata: dict[str, Any]) -> list[str]:
     """The fields that a submission with these metadata is refused for; nothing is recorded then."""
-    state = new_optimization({"optimization_id": "refused", "metadata": metadata})
+    state = new_optimization({"optimization_id": "refused", "metadata": {"objective": "branin"}})
+    state.metadata = dict(metadata)
     with pytest.raises(OptimizationValidationError) as refusal:
-        asyncio.run(submit(store, state, **options))
+        asyncio.run(submit(store, state))
     assert store.read(queries.get, "refused") is None
     return [fault.field for fault in refusal.value.faults]
 
@@ -144,7 +148,7 @@ def test_a_strategy_may_declare_keys_of_its_own(store: Store) -> None:
 
     register_strategy("of-the-desk", of_the_desk, metadata=("desk",))
     metadata = {"strategy": "of-the-desk", "desk": "rates", "notes": {"free": 1}, "tags": ["a"]}
-    asyncio.run(submit(store, new_optimization({"optimization_id": "declared", "metadata": metadata}), must_name=True))
+    asyncio.run(submit(store, new_optimization({"optimization_id": "declared", "metadata": metadata})))
     assert store.read(queries.get, "declared").metadata == metadata
     assert fields_refused(store, metadata | {"book": 1}) == ["metadata.book"]
     with pytest.raises(OptimizationValidationError):
@@ -152,8 +156,11 @@ def test_a_strategy_may_declare_keys_of_its_own(store: Store) -> None:
 
 
 def test_what_names_nothing_is_a_demonstration_or_refused(store: Store) -> None:
-    assert fields_refused(store, {"seed": 1}, must_name=True) == ["metadata.objective"]
-    asyncio.run(submit(store, new_optimization({"optimization_id": "shown"})))
+    with pytest.raises(OptimizationValidationError, match=r"^metadata\.objective: it is missing"):
+        requested({"metadata": {"seed": 1}})
+    unnamed = new_optimization({"optimization_id": "shown", "metadata": {"objective": "branin"}})
+    unnamed.metadata = {}
+    asyncio.run(submit(store, unnamed))
     assert store.read(queries.get, "shown").metadata["demonstration"] is True
     asyncio.run(submit(store, new_optimization({"optimization_id": "own", "metadata": {"objective": "branin"}})))
     assert "demonstration" not in store.read(queries.get, "own").metadata

@@ -19,6 +19,7 @@ from starlette.routing import Match
 
 from o9.api.versions import API_VERSION, ROOT, VERSIONS
 from o9.model.errors import (
+    Faults,
     OptimizationAPIError,
     OptimizationConflictError,
     OptimizationLifecycleError,
@@ -28,6 +29,7 @@ from o9.model.errors import (
     OptimizationStrategyError,
     OptimizationValidationError,
 )
+from o9.model.faults import refusal_of
 from o9.model.optimization import utc_now
 
 logger = logging.getLogger(__name__)
@@ -123,15 +125,18 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
 async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
     """What FastAPI found wrong with a query or a body."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where, *path = map(str, first["loc"])
-    # Of a query, what follows the name is Pydantic's own: the type that did not fit.
-    field = (path[0] if where == "query" else ".".join(path)) if path else where
-    if field == "body" and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
-        return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
-    if first["type"] == "extra_forbidden":
-        return refusal(f"{field}: there is no such field or parameter here; /openapi.json lists them", 422)
-    return refusal(f"{field}: {first['msg']}", 422)
+    dependant, faults = request.scope["route"].dependant, Faults()
+    for where, parameters, data in (
+        ("query", dependant.query_params, dict(request.query_params)),
+        ("body", dependant.body_params, error.body),
+    ):
+        details: Any = [each | {"loc": each["loc"][1:]} for each in error.errors() if each["loc"][0] == where]
+        if where == "body" and details and "json" not in request.headers.get("content-type", "") and data is not None:
+            return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
+        if details:
+            for fault in refusal_of(details, parameters[0].field_info.annotation, data).faults:
+                faults.add(OptimizationValidationError(fault.field or where, fault.problem))
+    return refusal(str(faults.refusal()), 422)
 
 
 async def answer_http(request: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,9 @@ from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from o9.api.parameters import refuse_repeated
 from o9.model.errors import OptimizationValidationError
@@ -30,6 +33,16 @@ class ReadRoute(APIRoute):
 class _Request(Request):
     async def json(self) -> Any:
         return parsed(await self.body())
+
+
+class DescribedBy:
+    """A body that the route checks by itself; the OpenAPI document shows it as this model."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self._model.__pydantic_core_schema__)
 
 
 def parsed(body: bytes) -> Any:

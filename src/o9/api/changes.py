@@ -22,8 +22,9 @@ from o9.model.errors import (
 )
 from o9.model.optimization import FIGURES, GIVEN, OptimizationState
 from o9.model.settings import settings
+from o9.model.specification import Role, keys_of, read_metadata, unnamed
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
-from o9.model.validation import validate_changes, validate_metadata
+from o9.model.validation import validate_changes
 from o9.store import queries
 from o9.store.core.column_types import content_hash
 from o9.store.optimizations.pruning import Because, PruneOne
@@ -46,7 +47,7 @@ TRIES = 10  # to change what others change at the same time
 END_SECONDS = 20.0  # what is cancelled has ended by then, and Prefect has said so
 POLL_SECONDS = 0.05
 _ABSENT = object()
-_AT_SUBMISSION = ("after", "retry_of", "retry_from_step", "placebo_of", "placebo_number")
+_AT_SUBMISSION = sorted(keys_of(Role.SUBMISSION))
 _WHY_KEPT = {
     Because.AWAITED: "others are to run after it: cancel or delete those first",
     Because.OPEN_RUN: "Prefect has not said yet how its flow run ended: ask again in a minute",
@@ -165,7 +166,7 @@ def _asked(
     validate_changes({name: getattr(after, name) for name in sorted(REPLACEABLE & fields.keys())})
     old, new = before.metadata, after.metadata
     if old != new:
-        validate_metadata(before.optimization_id, new)
+        read_metadata(new, before.optimization_id)
     for key in _AT_SUBMISSION:
         if old.get(key) != new.get(key):
             raise OptimizationStateError(f"metadata.{key}: it is fixed at submission; delete it, and submit it again")
@@ -215,7 +216,9 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
     policies = await store.read_async(queries.policies)
     metadata = with_defaults(policies, after.optimization_type.value, strategy, after.metadata)
     new = dataclasses.replace(after, status=OptimizationStatus.CREATED, metadata=metadata, warnings=[])
-    settled = prepared(new, settings().allowed_imports, must_name=True, older=before.metadata.keys())
+    if "retry_of" not in metadata and (fault := unnamed(metadata)) is not None:
+        raise fault
+    settled = prepared(new, settings().allowed_imports, older=before.metadata.keys())
     if before.metadata == after.metadata:  # what was filled in at submission looks as if it had been asked for
         settled.warnings = list(dict.fromkeys([*before.warnings, *settled.warnings]))
     return settled

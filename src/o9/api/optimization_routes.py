@@ -14,31 +14,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from o9.api.answers import Page, Success, page, success
 from o9.api.backend import Backend, existing
+from o9.api.bodies import DescribedBy
 from o9.api.changes import change, delete
 from o9.api.parameters import (
-    OPTIMIZATION,
-    SUBMISSION,
     CancelQuery,
     LogQuery,
     NoQuery,
     Omitted,
     OptimizationQuery,
     PageQuery,
-    body_of,
 )
 from o9.api.versions import PREFIX
 from o9.health.grades import Grade, Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
 from o9.lifecycle.heartbeat import takers
-from o9.lifecycle.submission import new_optimization
+from o9.lifecycle.submission import requested
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
+from o9.model.settings import settings
+from o9.model.specification import OptimizationSpec
 from o9.model.states import OptimizationStatus, TrialState
 from o9.monitor.pages import START, metrics_page
 from o9.store import queries
 from o9.store.core.cursors import read_cursor, write_cursor
 from o9.store.optimizations.outputs import OF_NO_TRIAL
 
+Fields = Annotated[dict[str, Any], DescribedBy(OptimizationSpec)]
 ONE = f"{PREFIX}/optimizations/{{optimization_id}}"
 
 
@@ -93,13 +94,13 @@ class Deleted(BaseModel):
 
 
 def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
-    @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState], openapi_extra=body_of(SUBMISSION))
-    async def create_optimization(fields: dict[str, Any], _: Annotated[NoQuery, Query()]) -> JSONResponse:
+    @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState])
+    async def create_optimization(fields: Fields, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Submit one. The same id with the same content once more answers with the first, and creates nothing.
 
         `run_by`: the nodes that start it when its turn comes; empty where none runs now.
         """
-        state = await backend.submit_request(new_optimization(fields))
+        state = await backend.submit_request(requested(fields, settings().allowed_imports))
         nodes = await asyncio.to_thread(takers, backend.store, state.optimization_id)
         return success(state.to_dict(), run_by=list(nodes))
 
@@ -121,10 +122,10 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         verdict = await asyncio.to_thread(kept_verdict, backend.store, state)
         return success(state.to_dict() | _grade(verdict), {"ETag": f'"{holding.version}"'} if holding else None)
 
-    @app.put(ONE, response_model=Success[OptimizationState], openapi_extra=body_of(OPTIMIZATION))
+    @app.put(ONE, response_model=Success[OptimizationState])
     async def update_optimization(
         optimization_id: str,
-        fields: dict[str, Any],
+        fields: Fields,
         asked: Annotated[CancelQuery, Query()],
         if_match: Annotated[str | Omitted, Header()] = None,
     ) -> JSONResponse:

@@ -10,7 +10,7 @@ OptimizationValidationError for fields inside their own. Checks across fields th
 
 from o9.config.document import FAULTS_SHOWN, Document, DocumentError, Fault
 from o9.config.reading import read
-from o9.model.faults import Flag, Number, Text, Typed, Whole, meant, shown, validated
+from o9.model.faults import Flag, Number, Text, Typed, Whole, shown, validated
 
 __all__ = [
     "FAULTS_SHOWN",
@@ -22,7 +22,6 @@ __all__ = [
     "Text",
     "Typed",
     "Whole",
-    "meant",
     "read",
     "shown",
     "validated",

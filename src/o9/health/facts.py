@@ -16,6 +16,7 @@ from o9.health.placebo import placebo_of_runs
 from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
+from o9.model.search_space import SearchSpace
 from o9.model.settings import settings
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
@@ -29,7 +30,6 @@ from o9.store.statistics.families import NOTHING_PRUNED, FamilyTrials, PrunedTri
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
 from o9.strategies.plan import is_adaptive
-from o9.strategies.search_space import SearchSpace
 
 MOST_TRIALS = 50_000  # of one optimization; what comes behind them is not looked at, and the checks say so
 READ_AGAIN = 3

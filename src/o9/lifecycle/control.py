@@ -92,13 +92,10 @@ class Control:
         *,
         hold: bool = False,
         allowed_imports: tuple[str, ...] | None = None,
-        must_name: bool = False,
     ) -> OptimizationState:
         """Record it, durably; returns what was recorded. See `o9.lifecycle.submission.submit`."""
         node = settings().node_id
-        recorded = await submit(
-            self._store, state, node=node, allowed_imports=allowed_imports, hold=hold, must_name=must_name
-        )
+        recorded = await submit(self._store, state, node=node, allowed_imports=allowed_imports, hold=hold)
         return await self._created(recorded, hold=hold)
 
     async def retry(

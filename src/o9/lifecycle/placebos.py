@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
-from o9.lifecycle.submission import new_optimization, submit
+from o9.lifecycle.submission import submit
 from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
+from o9.model.fields import ID_LIMIT, NAME_LIMIT
 from o9.model.optimization import OptimizationState, utc_now
+from o9.model.specification import new_optimization
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus
-from o9.model.validation import ID_LIMIT, NAME_LIMIT
 from o9.store import queries
 from o9.store.store import Store
 

@@ -7,17 +7,18 @@ optimization's type runs, and `warnings` says so.
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
-import secrets
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from itertools import islice
 from typing import Any
 
 from o9.model.errors import Faults, OptimizationNotFoundError, OptimizationValidationError
-from o9.model.optimization import FIGURES, GIVEN, OptimizationState, utc_now
-from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.model.validation import unknown_keys, validate_new
+from o9.model.optimization import GIVEN, OptimizationState
+from o9.model.specification import Role, keys_of, new_optimization, unknown_keys
+from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.validation import validate_new
 from o9.store import queries
 from o9.store.core.column_types import content_hash
 from o9.store.optimizations.placebos import CreatePlacebo
@@ -26,77 +27,80 @@ from o9.store.optimizations.transitions import Create
 from o9.store.queue.policies import with_defaults
 from o9.store.store import Store
 from o9.strategies.factory import settle, strategy_of
-from o9.strategies.registry import StrategyKind
 
-MOST_UNKNOWN = 20  # keys that one error names
 _OF_PLACEBOS = frozenset({"placebo_of", "placebo_number"})
 
 
-def new_optimization(fields: Mapping[str, Any]) -> OptimizationState:
-    """A state from the fields that somebody typed (YAML, a request, a Prefect parameter); the rest gets defaults."""
-    if not isinstance(fields, Mapping):
-        raise OptimizationValidationError("optimization", f"expected fields and values, got {type(fields).__name__}")
-    now = utc_now()
-    metadata = fields.get("metadata")
-    objective = metadata.get("objective") if isinstance(metadata, Mapping) else None
-    defaults: dict[str, Any] = {
-        "optimization_id": f"opt-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-        "name": objective if isinstance(objective, str) and objective else "optimization",
-        "description": "",
-        "optimization_type": OptimizationType.PARAMETER_TUNING,
-        "status": OptimizationStatus.CREATED,
-        "priority": OptimizationPriority.NORMAL,
-        "created_at": now,
-        "updated_at": now,
-    }
-    return OptimizationState.from_dict(defaults | with_given(fields))
+def requested(given: Any, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
+    """The optimization that somebody typed, ready to submit.
 
-
-def with_given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields, with the names of those figures in the metadata that are given as 0.
-
-    What has all fields is a state that was written out, and not typed: there 0.0 says nothing.
+    Raises OptimizationValidationError with all faults: also those that a submission of the rest would find.
     """
-    typed, metadata = dict(fields), fields.get("metadata", {})
-    if typed.keys() >= OptimizationState.__dataclass_fields__.keys() or not isinstance(metadata, Mapping):
-        return typed
-    zeros = [name for name in FIGURES if name in typed and not isinstance(typed[name], bool) and typed[name] == 0]
-    return typed | ({"metadata": {**metadata, GIVEN: zeros}} if zeros and GIVEN not in metadata else {})
+    faults, state = Faults(), None
+    with faults:
+        state = new_optimization(given)
+    if state is None and isinstance(given, Mapping):
+        rest = _without(given, [field for field in faults.fields if not field.startswith("metadata.")])
+        metadata = rest.get("metadata")
+        sound = _without(metadata, faults.fields, "metadata.") if isinstance(metadata, Mapping) else {}
+        try:
+            other = new_optimization(rest | {"metadata": {"objective": ""} | sound})
+            other.metadata = sound  # which may name no objective
+            prepared(other, allowed_imports)
+        except OptimizationValidationError as error:
+            _add_others(faults, error)
+    faults.refuse()
+    assert state is not None
+    return state
 
 
 def prepared(
-    state: OptimizationState,
-    allowed_imports: tuple[str, ...] | None = None,
-    *,
-    must_name: bool = False,
-    older: Collection[str] = (),
+    state: OptimizationState, allowed_imports: tuple[str, ...] | None = None, *, older: Collection[str] = ()
 ) -> OptimizationState:
     """A copy of `state` that can run: checked, with what must be fixed at submission filled in.
 
     `allowed_imports` are the module prefixes that may be named. None: the caller runs code of its own anyway, and
-    may name any, unless O9_ALLOWED_IMPORTS is set. `must_name`: it has to name an objective or a strategy, as all that
-    comes from a file or a request. `older`: keys of its metadata that were recorded before. Raises
+    may name any, unless O9_ALLOWED_IMPORTS is set. `older`: keys of its metadata that were recorded before. Raises
     OptimizationValidationError with all faults, each naming the field and the remedy.
     """
     faults, settled = Faults(), state
     with faults:
         validate_new(state)
     if isinstance(state, OptimizationState) and isinstance(state.metadata, dict):
-        with faults:
-            strategy = strategy_of(state, allowed_imports)
-            for fault in islice(unknown_keys(state.metadata, (*strategy.metadata, *older)), MOST_UNKNOWN):
+        sound = copy.copy(state)
+        sound.metadata = _without(state.metadata, faults.fields, "metadata.")
+        for name in faults.fields:  # what a plan is made of
+            if name in _PLANNED:
+                setattr(sound, name, _PLANNED[name])
+        try:
+            strategy = strategy_of(sound, allowed_imports)
+            for fault in unknown_keys(state.metadata, (*strategy.metadata, *older)):
                 faults.add(fault)
-            names_none = strategy.kind is StrategyKind.OPTUNA and state.metadata.get("objective") is None
-            if must_name and names_none and "retry_of" not in state.metadata:
-                faults.add(
-                    OptimizationValidationError(
-                        "metadata.objective", "it is missing: name what to optimize, or a strategy"
-                    )
-                )
-            if all(field.startswith("metadata.") for field in faults.fields):
-                settled = settle(state, allowed_imports=allowed_imports, strategy=strategy)
+            settled = settle(sound, allowed_imports=allowed_imports, strategy=strategy)
+        except OptimizationValidationError as error:
+            _add_others(faults, error)
     faults.refuse()
     return settled
+
+
+_PLANNED: dict[str, Any] = {"optimization_type": OptimizationType.PARAMETER_TUNING, "total_steps": 0}
+
+
+def _without(values: Mapping[str, Any], wrong: Iterable[str], above: str = "") -> dict[str, Any]:
+    """The values without those that hold a wrong field."""
+    return {key: value for key, value in values.items() if not any(_holds(f"{above}{key}", field) for field in wrong)}
+
+
+def _holds(holder: str, field: str) -> bool:
+    return field == holder or field.startswith((f"{holder}.", f"{holder}["))
+
+
+def _add_others(faults: Faults, error: OptimizationValidationError) -> None:
+    """The faults of what was left when what is wrong was taken out; not of that."""
+    known = {".".join(re.split(r"[.\[]", field)[:2]) for field in faults.fields}
+    for fault in error.faults:
+        if not any(_holds(field, fault.field) for field in known):
+            faults.add(fault)
 
 
 async def submit(
@@ -106,21 +110,20 @@ async def submit(
     node: str = "",
     allowed_imports: tuple[str, ...] | None = None,
     hold: bool = False,
-    must_name: bool = False,
     is_placebo: bool = False,
 ) -> OptimizationState:
     """Record a new optimization, durably; it waits for its turn from then on, or with `hold` for its start.
 
     The same id with the same content answers with the first one. `metadata["after"]` names those that must complete
     first, `metadata["retry_of"]` one that ended and is to run again, from the checkpoint behind its step
-    `metadata["retry_from_step"]`. `must_name`: as in `prepared`. `is_placebo`: a placebo run; only
+    `metadata["retry_from_step"]`. `is_placebo`: a placebo run; only
     `o9.lifecycle.placebos` makes one, so that each repeats the whole search. Raises OptimizationValidationError with
     all faults, and OptimizationConflictError for the same id with other content.
     """
     try:
         validate_new(state)
     except OptimizationValidationError:
-        prepared(state, allowed_imports, must_name=must_name)  # which raises with all that is wrong
+        prepared(state, allowed_imports)  # which raises with all that is wrong
         raise
     if not is_placebo and (given := _OF_PLACEBOS & state.metadata.keys()):
         raise OptimizationValidationError(
@@ -134,7 +137,7 @@ async def submit(
     policies = await store.read_async(queries.policies)
     filled = with_defaults(policies, state.optimization_type.value, strategy, state.metadata)
     new = dataclasses.replace(state, metadata=filled)
-    settled = prepared(new, allowed_imports, must_name=must_name, older=older)
+    settled = prepared(new, allowed_imports, older=older)
     create = Create(settled, node, content_hash(asked), hold)
     if "retry_of" in asked.metadata:
         recorded, _ = await store.write_async(Retry(create, asked.metadata["retry_of"], steps))
@@ -246,16 +249,5 @@ def _worth_keeping(store: Store, origin: OptimizationState) -> int:
     return steps
 
 
-# What the ledger depends on: another value, and what was inherited would not be this search's own.
-_KEPT = (
-    "strategy",
-    "objective",
-    "search_space",
-    "direction",
-    "sampler",
-    "seed",
-    "trials_per_step",
-    "hold_out",
-    "score",
-)
-_OF_THE_FIRST_ALONE = ("after", "retry_of", "retry_from_step")
+_KEPT = sorted(keys_of(Role.SEARCH))
+_OF_THE_FIRST_ALONE = keys_of(Role.SUBMISSION) - keys_of(Role.RECORDED)

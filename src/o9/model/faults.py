@@ -10,22 +10,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Strict, ValidationError
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from o9.model.errors import Faults, OptimizationValidationError
+from o9.text.suggest import hint_of
+
+
+def _no_array(value: Any) -> Any:
+    if hasattr(value, "ndim") and not isinstance(value, float):
+        raise ValueError(f"expected a number, got {kind_of(value)}; {remedy_for(value)}")
+    return value
+
 
 Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), AllowInfNan(False)]
+Number = Annotated[float, Strict(), AllowInfNan(False), BeforeValidator(_no_array)]
 Flag = Annotated[bool, Strict()]
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Typed(BaseModel):
@@ -33,23 +43,41 @@ class Typed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    @classmethod
+    def remedy_of_unknown(cls, name: str) -> str | None:
+        """What to do with a field that there is not; None: the fields that there are are named."""
+        return None
+
 
 def validated(model: type[M], data: Any, *, context: Any = None) -> M:
     """`data` as a `model`. Raises OptimizationValidationError with all faults."""
     try:
         return model.model_validate(data, context=context)
     except ValidationError as error:
-        raise refusal_of(error, model, data) from None
+        raise refusal_of(error.errors(include_url=False), model, data) from None
 
 
-def refusal_of(error: ValidationError, model: type[BaseModel], data: Any) -> OptimizationValidationError:
-    """All that Pydantic found wrong with `data`, of each field once."""
-    details = error.errors(include_url=False)
+def checked(adapter: TypeAdapter[T], value: Any, field: str, model: Any = None) -> T:
+    """What the adapter makes of a field's value. Raises OptimizationValidationError with all that is wrong with it.
+
+    model: what the adapter was made of, where there are models in it.
+    """
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise refusal_of(error.errors(include_url=False), model, value, field) from None
+
+
+def refusal_of(details: Sequence[ErrorDetails], model: Any, data: Any, field: str = "") -> OptimizationValidationError:
+    """All that Pydantic found wrong with `data`, of each field once. `model`: a model, or an annotation of models.
+
+    field: what the data are the value of.
+    """
     paths = [_path_of(each, data) for each in details]
     expected: dict[Path, list[str]] = {}
     for detail, path in zip(details, paths, strict=True):
         if detail["type"] in _EXPECTED:
-            expected.setdefault(path, []).append(_EXPECTED[detail["type"]])
+            expected.setdefault(path, []).append(_EXPECTED[detail["type"]].format_map(detail.get("ctx", {})))
     faults = Faults()
     for detail, path in zip(details, paths, strict=True):
         # Of a union that has an alternative with faults deeper inside, that one was meant.
@@ -57,14 +85,50 @@ def refusal_of(error: ValidationError, model: type[BaseModel], data: Any) -> Opt
         if is_other and any(other[: len(path)] == path and other != path for other in paths):
             continue
         for fault in _faults_of(detail, path, expected.get(path, ()), model):
-            faults.add(fault)
+            faults.add(OptimizationValidationError(joined(field, fault.field), fault.problem))
     return faults.refusal()
+
+
+def joined(field: str, inside: str) -> str:
+    """The path of what is `inside` a field: `metadata` and `after[2]` make `metadata.after[2]`."""
+    return f"{field}{'' if not field or not inside or inside.startswith('[') else '.'}{inside}"
 
 
 def written_path(path: Path) -> str:
     """`metadata.after[2]`; a name that is no identifier stands as it is."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
+
+
+def kind_of(value: Any) -> str:
+    """The type of a Python value in a message."""
+    kind = type(value)
+    if value is None:
+        return "None"
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def remedy_for(value: Any) -> str:
+    """How to turn a Python value into something that JSON can hold."""
+    if hasattr(value, "ndim"):
+        return "convert it with .item()" if value.ndim == 0 else "convert it with .tolist()"
+    for kinds, remedy in _REMEDIES:
+        if isinstance(value, kinds):
+            return remedy
+    if hasattr(value, "isoformat"):
+        return "give text: .isoformat()"
+    if callable(value):
+        return "register it under a name, and give the name"
+    return "give text, numbers, booleans, null, lists and dicts of them"
+
+
+_REMEDIES: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((set, frozenset), "give a list: sorted(…)"),
+    ((bytes, bytearray), "give text: .decode() or .hex()"),
+    ((Decimal, complex), "give a float"),
+    ((PurePath,), "give text: str(…)"),
+    ((Mapping,), "give a dict: dict(…)"),
+)
 
 
 def shown(value: Any) -> str:
@@ -79,37 +143,38 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def meant(name: Any, known: Sequence[str]) -> str:
-    """A remedy for an unknown name, to end a sentence: what was probably meant, else what there is."""
-    near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.7)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}" if known else "there are none"
-
-
 def _faults_of(
-    detail: ErrorDetails, path: Path, expected: Sequence[str], model: type[BaseModel]
+    detail: ErrorDetails, path: Path, expected: Sequence[str], model: Any
 ) -> Iterator[OptimizationValidationError]:
     field, kind, context = written_path(path), detail["type"], detail.get("ctx", {})
-    raised = context.get("error")
+    raised, models = context.get("error"), _models_at(model, path[:-1], detail["loc"])
     if isinstance(raised, OptimizationValidationError):
         for each in raised.faults:
-            inside = each.field if each.field.startswith("[") or not field or not each.field else f".{each.field}"
-            yield OptimizationValidationError(f"{field}{inside}", each.problem)
+            yield OptimizationValidationError(joined(field, each.field), each.problem)
         return
     if isinstance(raised, ValueError):
         problem = str(raised)
     elif kind == "missing":
-        info = _fields_at(model, path[:-1]).get(str(path[-1]))
+        info = next((_fields(each)[path[-1]] for each in models if path[-1] in _fields(each)), None)
         example = info.examples[0] if info is not None and info.examples else None
         problem = "it is missing" + (f"; for example {example}" if example is not None else "")
     elif kind == "extra_forbidden":
-        problem = f"there is no such field; {meant(path[-1], list(_fields_at(model, path[:-1])))}"
+        remedies = (each.remedy_of_unknown(str(path[-1])) for each in models if issubclass(each, Typed))
+        remedy = next(filter(None, remedies), None) or meant(
+            path[-1], [name for each in models for name in _fields(each)]
+        )
+        problem = f"there is no such field; {remedy}"
     elif kind in _EXPECTED:
-        problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {shown(detail['input'])}"
+        remedy = f"; {remedy_for(detail['input'])}" if hasattr(detail["input"], "ndim") else ""
+        problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {shown(detail['input'])}{remedy}"
+    elif kind.startswith("union_tag"):
+        name = str(context["discriminator"]).strip("'")
+        field = joined(field, name)
+        known = re.findall(r"'([^']*)'", context.get("expected_tags", ""))
+        problem = f"{shown(context['tag'])} is not one of {', '.join(known)}" if known else "it is missing"
     elif kind in _CHOICES:
         known = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
-        near = get_close_matches(str(detail["input"]).lower(), known, n=1)
-        remedy = f"; did you mean {near[0]}?" if near else ""
-        problem = f"{shown(detail['input'])} is not one of {', '.join(known)}{remedy}"
+        problem = f"{shown(detail['input'])} is not one of {', '.join(known)}{hint_of(detail['input'], known)}"
     elif kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         problem = f"{shown(detail['input'])} is not {words} {context[name]:,}"
@@ -118,6 +183,8 @@ def _faults_of(
         unit = "characters" if kind.startswith("string") else "items"
         problem = f"{len(detail['input']):,} {unit}; {words} {context[name]:,} {'is' if context[name] == 1 else 'are'}"
         problem += " allowed" if name == "max_length" else " needed"
+    elif kind == "string_unicode":
+        problem = "it holds half a character (a surrogate); take that out"
     elif kind == "finite_number":
         problem = f"{detail['input']} is not a finite number"
     else:
@@ -139,17 +206,22 @@ def _path_of(detail: ErrorDetails, data: Any) -> Path:
     return tuple(path)
 
 
-def _fields_at(model: type[BaseModel], path: Path) -> dict[str, FieldInfo]:
-    """The fields that are known at `path`; of a union, those of all alternatives."""
-    models = [model]
+def _models_at(model: Any, path: Path, location: Path) -> list[type[BaseModel]]:
+    """The models that may stand at `path`: of a union that which Pydantic's own path names, else all alternatives."""
+    models = list(_models_in(model))
     for part in path:
-        fields = [_fields(each).get(part) for each in models if isinstance(part, str)]
-        if any(fields):
-            models = [inner for field in fields if field is not None for inner in _models_in(field.annotation)]
-    return {name: field for each in models for name, field in _fields(each).items()}
+        fields = [_fields(each)[part] for each in models if part in _fields(each)]
+        if fields:
+            models = [inner for field in fields for inner in _models_in(field.annotation)]
+    tagged = [each for each in models if _tags(each) & set(location)]
+    return tagged or models
 
 
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+def _tags(model: type[BaseModel]) -> set[Any]:
+    return {tag for field in _fields(model).values() for tag in get_args(field.annotation)}
+
+
+def _fields(model: type[BaseModel]) -> dict[Any, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -169,6 +241,7 @@ _EXPECTED = {
     **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "a mapping"),
     **dict.fromkeys(("datetime_type", "datetime_parsing", "datetime_from_date_parsing"), "an ISO 8601 datetime"),
     "none_required": "nothing",
+    "is_instance_of": "a member of {class}",
 }
 _CHOICES = ("literal_error", "enum")
 _BOUNDS = {

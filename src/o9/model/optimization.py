@@ -11,9 +11,24 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from o9.model.errors import OptimizationValidationError
+from o9.model.faults import Flag, Text
+from o9.model.fields import (
+    Amount,
+    Count,
+    Description,
+    Figure,
+    Id,
+    JsonList,
+    JsonObject,
+    Moment,
+    Name,
+    Share,
+    StepText,
+    Title,
+)
 from o9.model.states import (
     AlertLevel,
     HealthStatus,
@@ -21,6 +36,7 @@ from o9.model.states import (
     OptimizationStatus,
     OptimizationType,
 )
+from o9.model.strategy import DEMONSTRATION
 
 
 def utc_now() -> datetime:
@@ -75,34 +91,34 @@ class OptimizationState(_Record):
     running. `metadata` says what to optimize: strategy, objective, search_space, direction, sampler, seed, …
     """
 
-    optimization_id: str
-    name: str
-    description: str
+    optimization_id: Id
+    name: Name
+    description: Description
     optimization_type: OptimizationType
     status: OptimizationStatus
     priority: OptimizationPriority
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None = None
-    completed_at: datetime | None = None
-    progress: float = 0.0
-    current_step: str = ""
-    total_steps: int = 0
-    completed_steps: int = 0
-    current_performance: float = 0.0
-    baseline_performance: float = 0.0
-    target_performance: float = 0.0
-    performance_improvement: float = 0.0
-    parameters: dict[str, Any] = field(default_factory=dict)
-    optimized_parameters: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    issues: list[Any] = field(default_factory=list)
-    warnings: list[Any] = field(default_factory=list)
-    cpu_usage: float = 0.0
-    memory_usage: float = 0.0
-    execution_time: float = 0.0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    created_at: Moment
+    updated_at: Moment
+    started_at: Moment | None = None
+    completed_at: Moment | None = None
+    progress: Share = 0.0
+    current_step: StepText = ""
+    total_steps: Count = 0
+    completed_steps: Count = 0
+    current_performance: Figure = 0.0
+    baseline_performance: Figure = 0.0
+    target_performance: Figure = 0.0
+    performance_improvement: Figure = 0.0
+    parameters: JsonObject = field(default_factory=dict)
+    optimized_parameters: JsonObject = field(default_factory=dict)
+    results: JsonObject = field(default_factory=dict)
+    metrics: JsonObject = field(default_factory=dict)
+    issues: JsonList = field(default_factory=list)
+    warnings: JsonList = field(default_factory=list)
+    cpu_usage: Amount = 0.0
+    memory_usage: Amount = 0.0
+    execution_time: Amount = 0.0
+    metadata: JsonObject = field(default_factory=dict)
 
     @classmethod
     def _kinds(cls) -> dict[str, type]:
@@ -131,7 +147,6 @@ def _figure(state: OptimizationState, name: str) -> float | None:
 
 GIVEN = "given"  # the key of the metadata that says which of the two figures below are 0 and are meant
 FIGURES = ("baseline_performance", "target_performance")
-DEMONSTRATION = "demonstration"  # as a key of the metadata, and as the name of a strategy
 _STATE_KINDS: dict[str, type] = {
     "optimization_type": OptimizationType,
     "status": OptimizationStatus,
@@ -173,15 +188,15 @@ class OptimizationMetrics(_Record):
 class OptimizationAlert(_Record):
     """Something that a person should know."""
 
-    alert_id: str
-    optimization_id: str
+    alert_id: Id
+    optimization_id: Id | Literal[""]
     level: AlertLevel
-    title: str
-    message: str
-    timestamp: datetime = field(default_factory=utc_now)
-    resolved: bool = False
-    resolved_at: datetime | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    title: Title
+    message: Text
+    timestamp: Moment = field(default_factory=utc_now)
+    resolved: Flag = False
+    resolved_at: Moment | None = None
+    metadata: JsonObject = field(default_factory=dict)
 
     @classmethod
     def _kinds(cls) -> dict[str, type]:
@@ -219,39 +234,38 @@ class OptimizationHealthReport(_Record):
 def _coerce(name: str, value: Any, kind: type) -> Any:
     if value is None and name.endswith("_at") and name not in {"created_at", "updated_at"}:
         return None
-    if kind is datetime:
-        return _moment(name, value)
-    if isinstance(value, kind):
-        return value
-    return _member(name, value, kind)
+    try:
+        return moment_of(value) if kind is datetime else member(kind, value)
+    except ValueError as error:
+        raise OptimizationValidationError(name, str(error)) from None
 
 
-def _moment(name: str, value: Any) -> datetime:
+def moment_of(value: Any) -> datetime:
+    """A datetime or an ISO 8601 text in UTC. Raises ValueError."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise OptimizationValidationError(
-                name, f"{value!r} is not an ISO 8601 datetime such as 2026-01-31T09:30:00+00:00"
-            ) from None
+            raise ValueError(f"{value!r} is not an ISO 8601 datetime such as 2026-01-31T09:30:00+00:00") from None
     if not isinstance(value, datetime):
-        raise OptimizationValidationError(name, f"expected a datetime, got {type(value).__name__}")
+        raise ValueError(f"expected a datetime, got {type(value).__name__}")
     try:
         return as_utc(value)
     except (OverflowError, ValueError):
-        raise OptimizationValidationError(name, f"{value} cannot be expressed in UTC; give another") from None
+        raise ValueError(f"{value} cannot be expressed in UTC; give another") from None
 
 
-def _member(name: str, value: Any, kind: type) -> Any:
-    """The member of the enum `kind` with this value, or with this name in any case (`high` for HIGH)."""
-    assert issubclass(kind, Enum)
-    for member in kind:
-        by_value = isinstance(value, (str, int, float)) and member.value == value and not isinstance(value, bool)
-        by_name = isinstance(value, str) and member.name == value.strip().upper()
+def member(kind: type[Enum], value: Any) -> Any:
+    """The member of `kind` with this value, or with this name in any case (`high` for HIGH). Raises ValueError."""
+    if isinstance(value, kind):
+        return value
+    for each in kind:
+        by_value = isinstance(value, (str, int, float)) and each.value == value and not isinstance(value, bool)
+        by_name = isinstance(value, str) and each.name == value.strip().upper()
         if by_value or by_name:
-            return member
+            return each
     choices = ", ".join(f"{m.name.lower()} ({m.value})" if isinstance(m.value, int) else str(m.value) for m in kind)
-    raise OptimizationValidationError(name, f"{value!r} is not one of {choices}")
+    raise ValueError(f"{value!r} is not one of {choices}")
 
 
 def _plain(value: Any) -> Any:

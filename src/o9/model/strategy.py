@@ -11,10 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from o9.model.optimization import OptimizationState
 from o9.model.trial import Output, Trial
+
+if TYPE_CHECKING:  # child processes that evaluate objectives import this module, and need no more of it
+    from o9.model.optimization import OptimizationState
+
+BUILT_IN_STRATEGIES = ("default", "optuna")
+DEMONSTRATION = "demonstration"  # as a key of the metadata, and as the name of a strategy
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from statistics import median
 from typing import Any
 
 from o9.lifecycle import robust_statistics
+from o9.model.search_space import CategoricalParameter, Parameter
 from o9.model.states import AlertLevel, TrialState
 from o9.monitor.window import Window
-from o9.strategies.parameters import CategoricalParameter, Parameter
 from o9.workers.answers import NAN
 
 

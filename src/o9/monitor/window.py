@@ -12,14 +12,14 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from o9.lifecycle.effect import BEST, CPU, MEMORY, STEP_SECONDS, TRIALS, Direction, direction_of
+from o9.model.fields import COUNT_LIMIT
 from o9.model.optimization import OptimizationState, utc_now
+from o9.model.search_space import SearchSpace
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
-from o9.model.validation import COUNT_LIMIT
 from o9.store.core.column_types import row_to_trial
 from o9.store.optimizations.commit_step import METRIC
 from o9.store.statistics.families import TRIAL
-from o9.strategies.search_space import SearchSpace
 
 WINDOW_STEPS = 200
 WINDOW_TRIALS = 500

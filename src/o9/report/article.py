@@ -10,6 +10,7 @@ from typing import Any
 from o9.health.checks.validity import unpacked
 from o9.health.unknown import Unknown
 from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.search_space import CategoricalParameter, Parameter
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
 from o9.report.charts import life as life_plots
@@ -26,7 +27,6 @@ from o9.report.headline import (
 )
 from o9.report.verdict_section import Banner, Ground, banner, forecast_plot, grounds
 from o9.store.core.unit import Row
-from o9.strategies.parameters import CategoricalParameter, Parameter
 from o9.text.escape import shortened
 from o9.text.format import NOTHING, count, duration, value_text
 

@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from o9.model.errors import OptimizationStrategyError
+from o9.model.search_space import SearchSpace
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.strategies.plan import Plan
-from o9.strategies.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -16,16 +16,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from o9.demo.catalogue import DEMONSTRATIONS, demonstration_warning
-from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
-from o9.model.optimization import DEMONSTRATION, OptimizationState
+from o9.model.errors import Faults, OptimizationError, OptimizationStrategyError, OptimizationValidationError
+from o9.model.hold_out import HeldOut
+from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
-from o9.model.strategy import StepResult
+from o9.model.search_space import SearchSpace
+from o9.model.specification import Direction, read_metadata
+from o9.model.strategy import DEMONSTRATION, StepResult
 from o9.model.trial import Trial
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.fingerprints import code_fingerprint
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
-from o9.strategies.plan import Plan, make_plan
+from o9.strategies.plan import Plan, check_sampler, make_plan
 from o9.strategies.registry import (
     Objective,
     ResolvedStrategy,
@@ -34,10 +37,8 @@ from o9.strategies.registry import (
     resolve_score,
     resolve_strategy,
 )
-from o9.strategies.search_space import SearchSpace
 from o9.strategies.user_steps import UserSteps, step_count
 from o9.workers.given import Given
-from o9.workers.hold_out import HeldOut
 from o9.workers.measured import Measure
 from o9.workers.pool import processors
 from o9.workers.scores import Score
@@ -100,23 +101,38 @@ def settle(
     its type takes their place, marked by `metadata.demonstration`, and `warnings` says so. No Optuna is imported, no
     process started. `strategy`: its own, where `strategy_of` was asked before.
     """
-    metadata = dict(state.metadata)
+    metadata, faults = dict(state.metadata), Faults()
     warnings = list(state.warnings)
     strategy = strategy or strategy_of(state, allowed_imports)
-    _check_judging(metadata, strategy)
+    _check_judging(metadata, strategy, faults)
     if strategy.kind is StrategyKind.STEPS:
-        step_count(strategy, state)
+        with faults:
+            step_count(strategy, state)
     if strategy.kind is StrategyKind.OPTUNA:
         if metadata.get("objective") is None and metadata.get("search_space") is None:
             metadata |= {"objective": DEMONSTRATIONS[state.optimization_type], DEMONSTRATION: True}
             warnings.append(demonstration_warning(metadata["objective"]))
         if metadata.get("seed") is None:
             metadata["seed"] = secrets.randbits(SEED_BITS)
-        settled = dataclasses.replace(state, metadata=metadata)
-        plan = make_plan(settled, _objective(settled, allowed_imports))
-        metadata["direction"] = plan.direction
-        _score_function(plan, allowed_imports)
+        metadata["direction"] = _direction(dataclasses.replace(state, metadata=metadata), allowed_imports, faults)
+    faults.refuse()
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
+
+
+def _direction(state: OptimizationState, allowed_imports: tuple[str, ...] | None, faults: Faults) -> Direction | None:
+    """That of its plan, if it has one; all that keeps it from having one is added to `faults`."""
+    objective, asked = None, read_metadata(state.metadata)
+    with faults:
+        objective = _objective(state, allowed_imports)
+    with faults:
+        _score_function(asked.score or "", allowed_imports)
+    if objective is not None:
+        with faults:
+            return make_plan(state, objective).direction
+    elif asked.search_space is not None:
+        with faults:
+            check_sampler(asked.sampler, SearchSpace.of(asked.search_space))
+    return None
 
 
 def provenance_of(state: OptimizationState, attempt: int) -> Ran:
@@ -178,31 +194,29 @@ def strategy_of(state: OptimizationState, allowed_imports: tuple[str, ...] | Non
 
 def _objective(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> Objective:
     name = state.metadata.get("objective")
-    if not isinstance(name, str):
-        problem = "missing" if name is None else f"expected a name, got {name!r:.60}"
-        raise OptimizationValidationError(
-            "metadata.objective", f"{problem}; give a registered name or an import path such as package.module:function"
-        )
+    if name is None:
+        remedy = "give a registered name or an import path such as package.module:function"
+        raise OptimizationValidationError("metadata.objective", f"it is missing; {remedy}")
     try:
         return resolve_objective(name, allowed_imports=allowed_imports)
     except OptimizationStrategyError as error:
         raise OptimizationValidationError("metadata.objective", str(error)) from error
 
 
-def _check_judging(metadata: Mapping[str, Any], strategy: ResolvedStrategy) -> None:
+def _check_judging(metadata: Mapping[str, Any], strategy: ResolvedStrategy, faults: Faults) -> None:
     """What says how the result is judged, whatever the strategy is."""
     for name in ("hold_out", "score"):
         if metadata.get(name) is not None and strategy.kind is not StrategyKind.OPTUNA:
-            raise OptimizationValidationError(
-                f"metadata.{name}",
+            problem = (
                 f"strategy {strategy.name!r} evaluates by itself: leave it out, and let its trials have "
-                "hold_out_returns of their own",
+                "hold_out_returns of their own"
             )
+            faults.add(OptimizationValidationError(f"metadata.{name}", problem))
 
 
-def _score_function(plan: Plan, allowed_imports: tuple[str, ...] | None) -> Score | None:
+def _score_function(score: str, allowed_imports: tuple[str, ...] | None) -> Score | None:
     try:
-        return resolve_score(plan.score, allowed_imports=allowed_imports) if plan.score else None
+        return resolve_score(score, allowed_imports=allowed_imports) if score else None
     except OptimizationStrategyError as error:
         raise OptimizationValidationError("metadata.score", str(error)) from error
 
@@ -222,7 +236,7 @@ def _evaluator(objective: Objective, plan: Plan, allowed_imports: tuple[str, ...
         objective,
         workers=min(plan.trials_per_step, limit),
         single_threaded=plan.trials_per_step > 1,
-        measure=Measure(plan.score, _score_function(plan, allowed_imports), plan.hold_out),
+        measure=Measure(plan.score, _score_function(plan.score, allowed_imports), plan.hold_out),
         given=_given(objective, plan),
         timeout_seconds=plan.trial_timeout_seconds,
     )

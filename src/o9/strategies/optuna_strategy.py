@@ -23,6 +23,8 @@ from importlib.metadata import version
 from typing import Any, ClassVar, Literal, TypeVar
 
 from o9.model.errors import OptimizationStrategyError
+from o9.model.hold_out import FIELD as HOLD_OUT
+from o9.model.hold_out import CutError, HeldOut, HoldOut
 from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
 from o9.model.strategy import StepResult
@@ -31,8 +33,6 @@ from o9.strategies.asking import Asker, make_asker, reported_value
 from o9.strategies.evaluation import Evaluator, Outcome
 from o9.strategies.plan import Plan
 from o9.strategies.registry import Objective
-from o9.workers.hold_out import FIELD as HOLD_OUT
-from o9.workers.hold_out import CutError, HeldOut, HoldOut
 from o9.workers.scores import DEFAULT, SCORES
 
 T = TypeVar("T")

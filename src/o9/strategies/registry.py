@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints, is_typeddict
 
 from o9.demo.catalogue import BUILTIN, BuiltinObjective
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
-from o9.model.optimization import DEMONSTRATION
+from o9.model.strategy import BUILT_IN_STRATEGIES, DEMONSTRATION
 from o9.model.trial import fingerprint
 from o9.text.suggest import hint_of
 from o9.user_code.import_paths import ImportPathError, find, module_of
@@ -36,7 +36,6 @@ from o9.workers.scores import SCORES, Score
 OBJECTIVES_GROUP = "o9.objectives"
 STRATEGIES_GROUP = "o9.strategies"
 SCORES_GROUP = "o9.scores"
-BUILT_IN_STRATEGIES = ("default", "optuna")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,6 +66,15 @@ class Objective:
     def takes_data(self) -> bool:
         """Whether the function is called with `data`: it has a parameter of that name, and there are some."""
         return self.data is not None and not isinstance(self.data, str) and _has_parameter(self.function, "data")
+
+    @cached_property
+    def takes(self) -> frozenset[str] | None:
+        """The parameters that its signature names, by a TypedDict; None where it does not say."""
+        try:
+            first = next(iter(inspect.signature(self.function, eval_str=True).parameters.values()), None)
+        except (TypeError, ValueError, NameError):
+            return None
+        return frozenset(get_type_hints(first.annotation)) if first and is_typeddict(first.annotation) else None
 
     @cached_property
     def is_async(self) -> bool:
@@ -167,7 +175,7 @@ def objective(
 def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) -> None:
     """Register a class or an instance with `step()`, or a coroutine function that takes the optimization.
 
-    `metadata`: keys that it reads from the metadata, beside those that O9 knows (`o9.model.validation.METADATA`).
+    `metadata`: keys that it reads from the metadata, beside those that O9 knows (`o9.model.specification.Metadata`).
     """
     _check_name(name, "strategy")
     if name in (*BUILT_IN_STRATEGIES, DEMONSTRATION):

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
+from o9.model.hold_out import HeldOut
 from o9.model.optimization import OptimizationState
 from o9.model.strategy import StepResult
 from o9.model.trial import Trial
 from o9.strategies.registry import ResolvedStrategy
 from o9.user_code.watchdog import run_user_code
 from o9.workers.answers import failure_text
-from o9.workers.hold_out import HeldOut
 from o9.workers.step_results import check_result
 from o9.workers.team import Hosted
 

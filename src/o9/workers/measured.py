@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from o9.model.hold_out import FIELD, CutError, HoldOut
 from o9.workers.answers import BadAnswer, plain_answer
 from o9.workers.given import Given
-from o9.workers.hold_out import FIELD, CutError, HoldOut
 from o9.workers.scores import DEFAULT, Score, ScoreError, score_of
 
 _CUT_WHAT = (

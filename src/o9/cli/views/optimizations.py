@@ -19,8 +19,9 @@ from o9.cli.views.history import Event, intent_text, merged
 from o9.health.grades import Verdict
 from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
-from o9.model.optimization import DEMONSTRATION, OptimizationState, baseline_of, strategy_of, target_of
+from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
+from o9.model.strategy import DEMONSTRATION
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
 from o9.text.escape import shown

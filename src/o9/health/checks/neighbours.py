@@ -18,10 +18,9 @@ from statistics import median
 from typing import Any
 
 from o9.health.unknown import Unknown
+from o9.model.search_space import CategoricalParameter, Parameter, SearchSpace, as_json
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.strategies.parameters import CategoricalParameter, Parameter, as_json
-from o9.strategies.search_space import SearchSpace
 
 # Nearer than this is nearly the same set again: adaptive samplers crowd there, and would call any spike a plateau.
 NEAREST = 0.03

@@ -10,11 +10,11 @@ import numpy as np
 
 from o9.health.unknown import Unknown
 from o9.lifecycle.effect import Direction, is_better
+from o9.model.search_space import SearchSpace
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.report.charts.downsample import all_significant, evenly, extremes_kept, significant
 from o9.report.charts.figure import BLUE, FONT_SIZE, GREY, ORANGE, Plot, axis, label, layout, range_around
-from o9.strategies.search_space import SearchSpace
 from o9.text.escape import plain
 from o9.text.format import brief, count, number, percent, sentence, value_text
 

@@ -8,7 +8,7 @@ import json
 from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.validation import INTEGER_LIMITS
+from o9.model.fields import INTEGER_LIMITS
 
 Place = TypeVar("Place", str, int)
 

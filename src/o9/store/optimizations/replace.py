@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import OptimizationState
+from o9.model.specification import Role, keys_of
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store.core.column_types import state_to_row
 from o9.store.core.unit import Row, UnitOfWork
@@ -18,8 +19,8 @@ from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
 from o9.store.statistics.rollups import TALLY, TALLY_PRIORITY
 
 # Fields by their names; of the metadata its keys, `metadata.seed`.
-WORDS = frozenset({"name", "description", "metadata.tags", "metadata.notes"})
-LATER = WORDS | {"priority", "metadata.risk_limits"}  # until the end
+WORDS = frozenset({"name", "description", *(f"metadata.{key}" for key in keys_of(Role.WORDS))})
+LATER = WORDS | {"priority", *(f"metadata.{key}" for key in keys_of(Role.LATER))}  # until the end
 SEARCH = frozenset({
     "optimization_type", "total_steps", "parameters", "baseline_performance", "target_performance", "metadata",
 })  # fmt: skip

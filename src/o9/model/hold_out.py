@@ -1,6 +1,6 @@
 """`metadata.hold_out`: which of an objective's periods no sampler may see. Pure; runs in child processes too.
 
-Contract. `parse_hold_out` checks what somebody typed and names the field; `HoldOut.before` says how many periods come
+Contract. `parse_hold_out` checks what somebody typed; `HoldOut.before` says how many periods come
 before the cut, and raises CutError, with the remedy, where that cannot be known or leaves too few on one side.
 """
 
@@ -15,7 +15,6 @@ from datetime import date
 from typing import Any
 
 from o9.model.dates import second_of
-from o9.model.errors import OptimizationValidationError
 
 FIELD = "metadata.hold_out"
 LEAST_PERIODS = 10  # on each side of the cut
@@ -84,47 +83,31 @@ class HoldOut:
 
 
 def parse_hold_out(raw: Any) -> HoldOut | None:
-    """None for none. Raises OptimizationValidationError, naming the field."""
-    if raw is None:
-        return None
-    if isinstance(raw, Mapping):
-        if len(raw) != 1 or (key := next(iter(raw))) not in ("share", "date", "years"):
-            raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {dict(raw)!r:.80}")
-        value = raw[key]
-        if key == "share":
-            return _share(value)
-        return _since(value) if key == "date" else _years(value)
-    if isinstance(raw, (str, date)):
-        found = _YEARS.fullmatch(raw.strip()) if isinstance(raw, str) else None
-        return _years(float(found[1])) if found else _since(raw)
-    return _share(raw)
+    """None for none. Raises ValueError with what is allowed."""
+    if raw is None or isinstance(raw, HoldOut):
+        return raw
+    kind, value = "share", raw
+    if isinstance(raw, Mapping) and len(raw) == 1:
+        [(kind, value)] = raw.items()
+    elif isinstance(raw, str) and (years := _YEARS.fullmatch(raw.strip())):
+        kind, value = "years", float(years[1])
+    elif isinstance(raw, (str, date)):
+        kind = "date"
+    if isinstance(value, date):
+        value = value.isoformat()[:10]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "share" and is_number and 0 < value < 1:
+        return HoldOut(share=float(value))
+    if kind == "date" and isinstance(value, str) and _is_day(value):
+        return HoldOut(since=value)
+    if kind == "years" and is_number and 0 < value < math.inf:
+        return HoldOut(years=float(value))
+    remedy = "; to hold out nothing, leave it out" if raw in (0, False, "") else ""
+    raise ValueError(f"{_EXPECTED}; got {raw!r:.80}{remedy}")
 
 
-def _share(value: Any) -> HoldOut:
-    if not _is_number(value) or not 0 < value < 1:
-        raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {value!r:.80}")
-    return HoldOut(share=float(value))
-
-
-def _since(value: Any) -> HoldOut:
-    text = value.isoformat()[:10] if isinstance(value, date) else value
-    if not isinstance(text, str) or _day(text) is None:
-        raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {value!r:.80}")
-    return HoldOut(since=text)
-
-
-def _years(value: Any) -> HoldOut:
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise OptimizationValidationError(FIELD, f"{_EXPECTED}; got {value!r:.80}")
-    return HoldOut(years=float(value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _day(text: str) -> str | None:
+def _is_day(text: str) -> bool:
     try:
-        return date.fromisoformat(text).isoformat() if len(text) == 10 else None
+        return len(text) == 10 and bool(date.fromisoformat(text))
     except ValueError:
-        return None
+        return False

@@ -1,0 +1,380 @@
+"""What may be tried: `metadata.search_space`, read once into typed, immutable parameters.
+
+Contract. `SearchSpace.parse` takes a mapping of names to parameters, or a list of parameters with names. There are
+three types: int, float and categorical. A refusal is an OptimizationValidationError with all faults, each with its
+path. Parameters are kept sorted by name, so that a space means the same whichever order a store or a file gives. Optuna
+never sees a categorical's values, only their index: `1`, `1.0` and `True` stay three choices, and a list or a mapping
+may be one. A float with a step is an index to it as well, so that its values are the decimals as written (0.3, and not
+0.30000000000000004). Optuna is imported only where it samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+
+from o9.model.errors import OptimizationValidationError
+from o9.model.faults import Flag, Number, Text, Typed, Whole, checked, shown
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+FIELD = "metadata.search_space"
+LARGEST_INT = 2**53  # beyond it two neighbouring integers share one float64, in which samplers compute
+LARGEST_RATIO = 1e12  # beyond it float64 cannot tell the points of a step's grid apart reliably
+
+
+class _Named(Typed):
+    name: Text = Field("", description="In a list of parameters; in a mapping the key is the name.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """With every default written out."""
+        return self.model_dump(exclude={"name"})
+
+    @field_validator("name")
+    @classmethod
+    def _storable_name(cls, name: str) -> str:
+        if not storable(name):
+            raise ValueError(f"the name {name!r} has characters that no store can hold")
+        return name
+
+
+class _Range(_Named):
+    """Shared by both types of numbers."""
+
+    def _check_range(self, low: float, high: float, step: float | None, log: bool) -> None:
+        if low > high:
+            raise OptimizationValidationError("low", f"{low!r} is above high, {high!r}; exchange them")
+        if step is not None and step <= 0:
+            raise OptimizationValidationError("step", f"{step!r} is not positive")
+        if log and low <= 0:
+            raise OptimizationValidationError("low", f"{low!r} has no logarithm; give a low above 0 or drop log")
+        if log and step is not None and not (isinstance(low, int) and step == 1):
+            raise OptimizationValidationError("step", "step and log exclude each other; drop one of them")
+
+
+def _in_float64(value: Any) -> Any:
+    if is_int(value) and abs(value) > LARGEST_INT:
+        raise ValueError(f"{shown(value)} is beyond ±2**53, where samplers cannot tell integers apart")
+    return value
+
+
+def _in_floats(value: Any) -> Any:
+    if is_int(value) and abs(value) > 10**308:
+        raise ValueError(f"{shown(value)} is not a finite number")
+    return value
+
+
+Bound = Annotated[Whole, BeforeValidator(_in_float64)]
+Limit = Annotated[Number, BeforeValidator(_in_floats)]
+
+
+class IntParameter(_Range):
+    """An integer from `low` to `high`, both included, `step` apart or on a logarithmic scale."""
+
+    type: Literal["int"]
+    low: Bound
+    high: Bound
+    step: Bound | None = Field(1, description="From one value to the next.")
+    log: Flag = Field(False, description="Sample on a logarithmic scale.")
+
+    @model_validator(mode="after")
+    def _check(self) -> IntParameter:
+        self._check_range(self.low, self.high, self.step, self.log)
+        return self
+
+    def named(self, name: str) -> IntParameter:
+        # Samplers warn of a last step that overshoots; the reachable end is what the space holds.
+        step = self.step or 1
+        high = self.low + (self.high - self.low) // step * step
+        return self.model_copy(update={"name": name, "step": step, "high": high})
+
+    def grid_size(self) -> int:
+        return len(self._grid)
+
+    def grid_value(self, position: int) -> int:
+        return self._grid[position]
+
+    def contains(self, value: Any) -> bool:
+        return is_int(value) and int(value) in self._grid
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import IntDistribution
+
+        return IntDistribution(self.low, self.high, log=self.log, step=self._step)
+
+    def from_optuna(self, value: Any) -> int:
+        return int(value)
+
+    def to_optuna(self, value: Any) -> int:
+        return int(value)
+
+    @property
+    def _step(self) -> int:
+        return self.step or 1
+
+    @property
+    def _grid(self) -> range:
+        return range(self.low, self.high + 1, self._step)
+
+
+class FloatParameter(_Range):
+    """A float from `low` to `high`, both included; on the grid of `step`, or on a logarithmic scale."""
+
+    type: Literal["float"]
+    low: Limit
+    high: Limit
+    step: Limit | None = Field(None, description="From one value to the next; left out, every value counts.")
+    log: Flag = Field(False, description="Sample on a logarithmic scale.")
+
+    @model_validator(mode="after")
+    def _check(self) -> FloatParameter:
+        self._check_range(self.low, self.high, self.step, self.log)
+        if not math.isfinite(self.high - self.low):
+            raise OptimizationValidationError("high", "the range from low to high is too wide for a float")
+        if self.step is not None and max(abs(self.low), abs(self.high)) / self.step > LARGEST_RATIO:
+            raise OptimizationValidationError("step", f"{self.step!r} is too fine beside bounds of this size")
+        return self
+
+    def named(self, name: str) -> FloatParameter:
+        return self.model_copy(update={"name": name})
+
+    def grid_size(self) -> int | None:
+        """How many values it has; None where it has no step and therefore a continuum."""
+        if self.step is None:
+            return 1 if self.low == self.high else None
+        return self._steps + 1
+
+    def grid_value(self, position: int) -> float:
+        if self.step is None:
+            return self.low
+        return float(Decimal(str(self.low)) + position * Decimal(str(self.step)))
+
+    def contains(self, value: Any) -> bool:
+        if not is_number(value) or not self.low <= value <= self.high:
+            return False
+        return self.step is None or self.grid_value(self._position(value)) == value
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if self.step is None:
+            return FloatDistribution(self.low, self.high, log=self.log)
+        return IntDistribution(0, self._steps)
+
+    def from_optuna(self, value: Any) -> float:
+        if self.step is not None:
+            return self.grid_value(int(value))
+        # exp(log(low)) may lie one bit outside.
+        return min(max(float(value), self.low), self.high)
+
+    def to_optuna(self, value: Any) -> float:
+        return float(value) if self.step is None else self._position(value)
+
+    @property
+    def _steps(self) -> int:
+        """Whole steps from low to high, in decimal as written, so that 0.1 goes three times into 0.3."""
+        return int((Decimal(str(self.high)) - Decimal(str(self.low))) // Decimal(str(self.step)))
+
+    def _position(self, value: float) -> int:
+        return round((value - self.low) / (self.step or 1.0))
+
+
+class CategoricalParameter(_Named):
+    """One of `choices`, told apart by how JSON writes them."""
+
+    type: Literal["categorical"]
+    choices: list[Any] = Field(min_length=1, description="Any JSON values.", examples=[["sma", "ema"]])
+
+    @field_validator("choices")
+    @classmethod
+    def _check_choices(cls, choices: list[Any]) -> list[Any]:
+        seen: set[str] = set()
+        for index, choice in enumerate(choices):
+            try:
+                text = as_json(choice)
+                same = json.loads(text) == choice
+            except (TypeError, ValueError, RecursionError) as error:
+                raise OptimizationValidationError(f"[{index}]", f"JSON cannot hold {choice!r:.60}: {error}") from None
+            if not same:
+                raise OptimizationValidationError(f"[{index}]", f"JSON gives {choice!r:.80} back as something else")
+            if text in seen:
+                raise OptimizationValidationError(f"[{index}]", f"{choice!r:.80} is there twice; drop one of them")
+            seen.add(text)
+        return [json.loads(as_json(choice)) for choice in choices]
+
+    def named(self, name: str) -> CategoricalParameter:
+        return self.model_copy(update={"name": name})
+
+    def grid_size(self) -> int:
+        return len(self.choices)
+
+    def grid_value(self, position: int) -> Any:
+        return self.choices[position]
+
+    def contains(self, value: Any) -> bool:
+        try:
+            return as_json(value) in self._positions
+        except (TypeError, ValueError):
+            return False
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(tuple(range(len(self.choices))))
+
+    def from_optuna(self, value: Any) -> Any:
+        return self.choices[int(value)]
+
+    def to_optuna(self, value: Any) -> int:
+        return self._positions[as_json(value)]
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {as_json(choice): index for index, choice in enumerate(self.choices)}
+
+
+Parameter = IntParameter | FloatParameter | CategoricalParameter
+_Parameter = Annotated[Parameter, Field(discriminator="type")]
+
+
+def _check_names(raw: Any) -> Any:
+    """Before the parameters are read: the names of a mapping, or those that a list has in it."""
+    if isinstance(raw, Mapping):
+        for name in raw:
+            if not isinstance(name, str):
+                raise ValueError(f"a parameter's name must be text, got {shown(name)}")
+            if not name.strip():
+                raise ValueError("a parameter has an empty name; give it one")
+            if not storable(name):
+                raise ValueError(f"the name {name!r} has characters that no store can hold")
+    if isinstance(raw, (list, tuple)):
+        seen: set[str] = set()
+        for index, each in enumerate(raw):
+            name = each.get("name") if isinstance(each, Mapping) else None
+            if isinstance(name, str) and (not name.strip() or name in seen):
+                problem = f"there is another {name!r:.80}" if name in seen else "it is empty; give the parameter a name"
+                raise OptimizationValidationError(f"[{index}].name", problem)
+            if isinstance(each, Mapping) and name is None:
+                raise OptimizationValidationError(
+                    f"[{index}].name", "it is missing; in a list each parameter has a name"
+                )
+            seen.add(str(name))
+    if not raw and isinstance(raw, (Mapping, list, tuple)):
+        raise ValueError("it is empty; give at least one parameter to search")
+    return raw
+
+
+SearchSpaceField = Annotated[
+    dict[str, _Parameter] | list[_Parameter],
+    BeforeValidator(_check_names),
+    Field(
+        description="The parameters to search, by name, or as a list of parameters with names.",
+        examples=[{"fast": {"type": "int", "low": 2, "high": 60}}],
+    ),
+]
+_SPACE: TypeAdapter[dict[str, Parameter] | list[Parameter]] = TypeAdapter(SearchSpaceField)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All parameters of one optimization, sorted by name."""
+
+    parameters: tuple[Parameter, ...]
+
+    @classmethod
+    def parse(cls, raw: Any, field: str = FIELD) -> SearchSpace:
+        """Read `metadata.search_space`. Raises OptimizationValidationError with all that is wrong."""
+        return cls.of(checked(_SPACE, raw, field, Parameter))
+
+    @classmethod
+    def of(cls, read: dict[str, Parameter] | list[Parameter]) -> SearchSpace:
+        """What `metadata.search_space` holds, once it is read."""
+        named = read if isinstance(read, dict) else {each.name: each for each in read}
+        return cls(tuple(named[name].named(name) for name in sorted(named)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space with every default written out; `parse` reads it back."""
+        return {parameter.name: parameter.to_dict() for parameter in self.parameters}
+
+    def digest(self) -> str:
+        """A short name for exactly this space: equal spaces, however written, have equal digests."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+    def contains(self, parameters: Mapping[str, Any]) -> bool:
+        """Is this a full set of parameters, each inside its bounds and on its grid?"""
+        return parameters.keys() == set(self.names) and all(
+            parameter.contains(parameters[parameter.name]) for parameter in self.parameters
+        )
+
+    def grid_size(self) -> int:
+        """How many different sets there are. Raises OptimizationValidationError for a float without a step."""
+        return math.prod(self._grid_sizes())
+
+    def grid_point(self, index: int) -> dict[str, Any]:
+        """Set number `index` of the grid, 0 to `grid_size() - 1`; the last parameter by name varies fastest."""
+        point: dict[str, Any] = {}
+        for parameter, size in zip(reversed(self.parameters), reversed(self._grid_sizes()), strict=True):
+            index, position = divmod(index, size)
+            point[parameter.name] = parameter.grid_value(position)
+        return {name: point[name] for name in self.names}
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What Optuna samples from."""
+        return {parameter.name: parameter.distribution() for parameter in self.parameters}
+
+    def from_optuna(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """Optuna's values to ours: plain int and float, and whatever JSON value a choice is."""
+        return {parameter.name: parameter.from_optuna(chosen[parameter.name]) for parameter in self.parameters}
+
+    def to_optuna(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Our values to Optuna's; the inverse of `from_optuna`, for a set that the space contains."""
+        return {parameter.name: parameter.to_optuna(parameters[parameter.name]) for parameter in self.parameters}
+
+    def _grid_sizes(self) -> list[int]:
+        sizes: list[int] = []
+        for parameter in self.parameters:
+            size = parameter.grid_size()
+            if size is None:
+                raise OptimizationValidationError(
+                    f"{FIELD}.{parameter.name}.step",
+                    "the grid sampler needs a step for every float; give one, or take another sampler",
+                )
+            sizes.append(size)
+        return sizes
+
+
+def as_json(value: Any) -> str:
+    """The one way to write `value`. Raises TypeError or ValueError for what JSON, or a store, cannot hold."""
+    text = json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
+    if not storable(text) or "\\u0000" in text:
+        raise ValueError("it has characters that no store can hold (NUL, or half of a surrogate pair)")
+    return text
+
+
+def storable(text: str) -> bool:
+    """Has it no NUL and no half of a surrogate pair?"""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def is_int(value: Any) -> bool:
+    """A whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """An int or a float; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
