@@ -160,10 +160,9 @@ def _faults_of(
         problem = "it is missing" + (f"; for example {example}" if example is not None else "")
     elif kind == "extra_forbidden":
         remedies = (each.remedy_of_unknown(str(path[-1])) for each in models if issubclass(each, Typed))
-        remedy = next(filter(None, remedies), None) or meant(
-            path[-1], [name for each in models for name in _fields(each)]
-        )
-        problem = f"there is no such field; {remedy}"
+        known = dict.fromkeys(name for each in models for name in _fields(each))
+        remedy = next((f"; {each}" for each in remedies if each), None) or suggestion(path[-1], known)
+        problem = f"there is no such field{remedy}"
     elif kind in _EXPECTED:
         remedy = f"; {remedy_for(detail['input'])}" if hasattr(detail["input"], "ndim") else ""
         problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {shown(detail['input'])}{remedy}"

@@ -166,10 +166,10 @@ class Metadata(Typed):
     retry_from_step: Annotated[Count | None, Role.SUBMISSION] = Field(
         None, description="Behind which step of that it begins."
     )
-    series: Annotated[Annotated[Key, Field(max_length=NAME_LIMIT)] | None, Role.SUBMISSION] = Field(
+    series: Annotated[Name, AfterValidator(_not_blank)] | None = Field(
         None, description="Reserved: the recurring optimization that it is a run of."
     )
-    scheduled_at: Annotated[Annotated[Text, AfterValidator(_zoned)] | None, Role.SUBMISSION] = Field(
+    scheduled_at: Annotated[Text, AfterValidator(_zoned)] | None = Field(
         None, description="Reserved: for when that run was scheduled.", examples=["2026-01-31T09:30:00+00:00"]
     )
     tags: Annotated[Any, Role.WORDS] = Field(None, description="Free.")
