@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from o9.model.errors import Faults, OptimizationValidationError
-from o9.text.suggest import hint_of
+from o9.text.suggest import hint_of, suggestion
 
 
 def _no_array(value: Any) -> Any:
@@ -160,8 +160,8 @@ def _faults_of(
         problem = "it is missing" + (f"; for example {example}" if example is not None else "")
     elif kind == "extra_forbidden":
         remedies = (each.remedy_of_unknown(str(path[-1])) for each in models if issubclass(each, Typed))
-        known = dict.fromkeys(name for each in models for name in _fields(each))
-        remedy = next((f"; {each}" for each in remedies if each), None) or suggestion(path[-1], known)
+        names = dict.fromkeys(name for each in models for name in _fields(each))
+        remedy = next((f"; {each}" for each in remedies if each), None) or suggestion(path[-1], names)
         problem = f"there is no such field{remedy}"
     elif kind in _EXPECTED:
         remedy = f"; {remedy_for(detail['input'])}" if hasattr(detail["input"], "ndim") else ""
