@@ -106,7 +106,7 @@ def test_a_body_that_cannot_be_stored_names_its_field(api: Requests) -> None:
         (b'{"progress": Infinity}', 422, "progress"),
         (b'{"name": "a\\u0000"}', 422, "name"),
         (b'{"name": "\\ud800"}', 422, "name"),
-        (b'{"\\ud800": 1}', 422, "no such field"),
+        (b'{"\\ud800": 1}', 422, "half a character"),
         (b'{"total_steps": ' + b"9" * 5_000 + b"}", 400, "body"),
         (b"\xff", 400, "utf-8"),
         (b'{"name": "a", "total_steps": 1, "name": "b"}', 422, "name"),
@@ -115,10 +115,13 @@ def test_a_body_that_cannot_be_stored_names_its_field(api: Requests) -> None:
         (b'{"metadata": {"risk_limits": [0.2]}}', 422, "metadata.risk_limits"),
         (b"[" * 100_000, 400, "body"),
         (nested(200), 422, "name"),
-        (nested(900), 422, "OptimizationState"),
-    ]:
-        answer, told = api.send("/optimizations", "POST", body=body)
-        assert (answer, field in told["error"]) == (code, True), (body[:100], told)
+        (nested(900), 422, "name"),
+    ],
+)
+def test_a_body_that_cannot_be_stored_names_its_field(api: Requests, body: bytes, code: int, field: str) -> None:
+    answer, told = api.send("/optimizations", "POST", body=body)
+    assert answer == code
+    assert field in told["error"]
 
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=8)

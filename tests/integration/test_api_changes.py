@@ -19,6 +19,7 @@ from store_backend import Requests
 from o9.api import changes
 from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.submission import submit
+from o9.model.optimization import OptimizationState
 from o9.model.specification import new_optimization
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store import queries
@@ -92,8 +93,15 @@ def test_what_was_read_may_be_sent_back_and_changes_nothing(api: Requests, store
         assert store.read(queries.holding, name).version == version
 
 
+def unnamed(name: str) -> OptimizationState:
+    """It leaves to O9 what to optimize."""
+    state = new_optimization({"optimization_id": name, "metadata": {"objective": "branin"}})
+    state.metadata = {}
+    return state
+
+
 def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests, store: Store) -> None:
-    asyncio.run(submit(store, new_optimization({"optimization_id": "demo"})))
+    asyncio.run(submit(store, unnamed("demo")))
     warnings = api.send("/optimizations/demo")[1]["data"]["warnings"]
     assert len(warnings) == 1
     assert put(api, "demo", {"total_steps": 4})[1]["data"]["warnings"] == warnings
@@ -253,7 +261,9 @@ def test_deleting_takes_the_placebo_runs_along_and_pruning_leaves_them_out_of_si
         create(store, name)
         work(store, name, 2, "completed")
         for number in (1, 2):
-            run = new_optimization({"optimization_id": f"{name}-{number}", "metadata": {"placebo_of": name}})
+            run = new_optimization(
+                {"optimization_id": f"{name}-{number}", "metadata": {"objective": "branin", "placebo_of": name}}
+            )
             store.write(CreatePlacebo(Create(run), name, number))
         work(store, f"{name}-1", 2, "completed")
     assert api.send("/optimizations/deleted", "DELETE")[0] == 200

@@ -125,7 +125,7 @@ def test_the_outlook_suggests_what_can_be_typed() -> None:
     ],
 )
 def test_submitting_again_says_what_is_true(status: str, intent: str, told: str) -> None:
-    state = new_optimization({"optimization_id": "x"})
+    state = new_optimization({"optimization_id": "x", "metadata": {"objective": "branin"}})
     line = submitted_line(state, holding(status, intent), "", known=True)
     assert told in line
     assert "is recorded already" in line

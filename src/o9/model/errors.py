@@ -42,7 +42,7 @@ class OptimizationValidationError(OptimizationError, ValueError):
     """
 
     def __init__(self, field: str, problem: str, *, others: Sequence[OptimizationValidationError] = ()) -> None:
-        super().__init__("\n".join([f"{field}: {problem}", *map(str, others)]))
+        super().__init__("\n".join([f"{field}: {problem}" if field else problem, *map(str, others)]))
         self.field = field
         self.problem = problem
         self.others = tuple(others)

@@ -155,7 +155,7 @@ def _faults_of(
     if isinstance(raised, ValueError):
         problem = str(raised)
     elif kind == "missing":
-        info = next((_fields(each)[path[-1]] for each in models if path[-1] in _fields(each)), None)
+        info = next((_fields(each)[path[-1]] for each in models if path and path[-1] in _fields(each)), None)
         example = info.examples[0] if info is not None and info.examples else None
         problem = "it is missing" + (f"; for example {example}" if example is not None else "")
     elif kind == "extra_forbidden":
