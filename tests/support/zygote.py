@@ -42,6 +42,8 @@ _NO_MARK = "0" * 32  # its place in the memory that /proc shows as the environme
 _STARTED = (
     "o9.cli.main", "o9.aggregator.aggregator", "o9.aggregator.node", "o9.aggregator.prefect_server",
     "o9.flows.lifecycle", "o9.flows.mirror", "OptimizationStateAggregator", "optuna", "scipy.stats",
+    "o9.cli.commands.run", "o9.health.reevaluation", "o9.health.checks.validity", "o9.report.write", "arch.bootstrap",
+    "anyio._backends._asyncio", "prefect.flow_engine", "prefect.task_engine", "prefect.utilities.visualization",
 )  # fmt: skip
 
 
