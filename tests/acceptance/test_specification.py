@@ -93,6 +93,7 @@ def test_the_best_practices_and_the_custom_strategy(told: str) -> None:
     assert lines[-1] == "未解决告警: 0"
 
 
+@pytest.mark.long  # `test_cli_serve.py` and `test_http.py` are about its parts
 def test_the_two_examples_over_http(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     """The same programs as requests to `o9 serve`, started as a process in an empty folder."""
     out = tmp_path / "out"

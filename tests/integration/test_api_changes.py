@@ -158,40 +158,38 @@ def test_true_is_another_value_than_one(api: Requests, store: Store) -> None:
     assert put(api, "b", {"name": "C", "parameters": {"flag": True, "fee": 1.0}})[0] == 409
 
 
-@pytest.mark.parametrize(
-    ("name", "fields", "code", "field"),
-    [
-        ("waiting", {"name": 5}, 422, "name"),
-        ("waiting", {"bogus": 5}, 422, "bogus"),
-        ("waiting", {"priority": "urgent"}, 422, "priority"),
-        ("waiting", {"optimization_id": "other"}, 422, "optimization_id"),
-        ("waiting", {"status": "running"}, 422, "status"),
-        ("waiting", {"progress": 0.5}, 422, "progress"),
-        ("waiting", {"created_at": "2020-01-01T00:00:00Z"}, 422, "created_at"),
-        ("waiting", {"metadata": {"objective": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
-        ("waiting", {"metadata": {"objective": "branin", "sampler": "moon"}}, 422, "metadata.sampler"),
-        ("waiting", {"metadata": {"objective": "branin", "after": ["done"]}}, 409, "metadata.after"),
-        ("paused", {"total_steps": 9}, 409, "total_steps"),
-        ("paused", {"metadata": {"objective": "branin"}}, 409, "metadata"),
-        ("done", {"priority": "low"}, 409, "priority"),
-        ("done", {"parameters": {"a": 1}}, 409, "parameters"),
-        ("running", {"name": "other"}, 409, "running"),
-        ("claimed", {"name": "other"}, 409, "claimed"),
-    ],
-)
-def test_what_may_not_change_is_named_and_nothing_changes(
-    api: Requests, store: Store, name: str, fields: Any, code: int, field: str
-) -> None:
+MAY_NOT_CHANGE: list[tuple[str, Any, int, str]] = [
+    ("waiting", {"name": 5}, 422, "name"),
+    ("waiting", {"bogus": 5}, 422, "bogus"),
+    ("waiting", {"priority": "urgent"}, 422, "priority"),
+    ("waiting", {"optimization_id": "other"}, 422, "optimization_id"),
+    ("waiting", {"status": "running"}, 422, "status"),
+    ("waiting", {"progress": 0.5}, 422, "progress"),
+    ("waiting", {"created_at": "2020-01-01T00:00:00Z"}, 422, "created_at"),
+    ("waiting", {"metadata": {"objective": "os:getcwd"}}, 422, "O9_ALLOWED_IMPORTS"),
+    ("waiting", {"metadata": {"objective": "branin", "sampler": "moon"}}, 422, "metadata.sampler"),
+    ("waiting", {"metadata": {"objective": "branin", "after": ["done"]}}, 409, "metadata.after"),
+    ("paused", {"total_steps": 9}, 409, "total_steps"),
+    ("paused", {"metadata": {"objective": "branin"}}, 409, "metadata"),
+    ("done", {"priority": "low"}, 409, "priority"),
+    ("done", {"parameters": {"a": 1}}, 409, "parameters"),
+    ("running", {"name": "other"}, 409, "running"),
+    ("claimed", {"name": "other"}, 409, "claimed"),
+]
+
+
+def test_what_may_not_change_is_named_and_nothing_changes(api: Requests, store: Store) -> None:
     for each in ("waiting", "paused", "done", "running", "claimed"):
         create(store, each, metadata={"objective": "branin", "seed": 1})
     work(store, "paused", 1, "paused")
     work(store, "done", 1, "completed")
     work(store, "running", 1)
     store.write(Claim("node-1", 100, 30.0, "claimed"))
-    before = store.read(queries.get, name).to_dict() | {"execution_time": 0}
-    answered, answer = put(api, name, fields)
-    assert (answered, field in answer["error"]) == (code, True), answer
-    assert store.read(queries.get, name).to_dict() | {"execution_time": 0} == before
+    for name, fields, code, field in MAY_NOT_CHANGE:
+        before = store.read(queries.get, name).to_dict() | {"execution_time": 0}
+        answered, answer = put(api, name, fields)
+        assert (answered, field in answer["error"]) == (code, True), (name, fields, answer)
+        assert store.read(queries.get, name).to_dict() | {"execution_time": 0} == before
 
 
 def test_what_rests_or_has_ended_keeps_what_its_trials_depend_on(api: Requests, store: Store) -> None:
