@@ -100,20 +100,11 @@ class Floor:
         return self._start("flow.py", optimization_id, **o9_testing.prefect_environment())
 
     def _start(self, *command: str, **more: str) -> zygote.Process:
-        process: Any
         environment = self.environment | more
         with (self.folder / "log").open("a") as log:
-            if "LD_PRELOAD" in more:
-                process = subprocess.Popen(
-                    [sys.executable, *command], cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log,
-                    text=True,
-                )  # fmt: skip
-            else:
-                process = zygote.start(
-                    list(command), cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log
-                )
+            process = zygote.start(list(command), cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log)
         self.processes.append(process)
-        return process  # type: ignore[no-any-return]
+        return process
 
     def wait_ready(self, process: zygote.Process) -> None:
         if process.pid not in self._ready:

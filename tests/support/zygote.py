@@ -171,7 +171,7 @@ def start(
     }  # fmt: skip
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(_zygote())
+        connection.connect(_zygote(request["env"].get("LD_PRELOAD", "")))
         connection.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))])
         connection.sendall(json.dumps(request).encode() + b"\n")
     finally:
@@ -196,14 +196,15 @@ def run(
 
 
 @functools.cache
-def _zygote() -> str:
-    """The address of this process's zygote, started on the first call."""
+def _zygote(preload: str) -> str:
+    """The address of this process's zygote that has this library, started on the first call."""
     folder = tempfile.TemporaryDirectory(prefix="o9-zygote-")
     address = os.path.join(folder.name, "socket")
     lifeline, theirs = os.pipe()
+    environment = os.environ | {MARK: _NO_MARK, **({"LD_PRELOAD": preload} if preload else {})}
     process = subprocess.Popen(
         [sys.executable, __file__, address, str(lifeline)],
-        env={**os.environ, MARK: _NO_MARK}, pass_fds=[lifeline], stdout=subprocess.PIPE, text=True,
+        env=environment, pass_fds=[lifeline], stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     os.close(lifeline)
     assert process.stdout is not None
@@ -299,6 +300,8 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     before = _python_path()
     os.environ.clear()
     os.environ.update(request["env"])
+    if shift := os.environ.get("CLOCK_SHIFT"):  # see clock_shim.py
+        ctypes.CDLL(None).shift_clock(shift.encode())
     sys.path[:] = [*_python_path(), *(entry for entry in sys.path[1:] if entry not in before)]
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = _writer(1)
