@@ -165,7 +165,7 @@ def start(
             end = number if given is None else given if isinstance(given, int) else given.fileno()
         theirs.append(end)
         ours.append(stream)
-    request = {
+    request: dict[str, Any] = {
         "command": command, "cwd": str(cwd or Path.cwd()), "env": dict(os.environ if env is None else env),
         "new_session": start_new_session,
     }  # fmt: skip
