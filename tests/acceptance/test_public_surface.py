@@ -7,12 +7,9 @@ other. `tests/unit/test_public_names.py` has what needs no aggregator.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import re
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
@@ -20,7 +17,8 @@ import httpx
 import o9_testing
 import pytest
 from http_server import serving
-from o9_testing import LINE, ended, ledger, new, path_of, reached, until
+from o9_testing import ended, ledger, new, path_of, reached, until
+from public_world import COMPONENT, DOORS, LIFE, NAMES, World, soon
 
 import OptimizationStateAggregator as surface
 from o9.model.optimization import utc_now
@@ -31,7 +29,6 @@ from OptimizationStateAggregator import (
     AlertLevel,
     AlertNotificationSystem,
     AsyncStateSynchronizer,
-    Evaluation,
     HealthStatus,
     OptimizationAlert,
     OptimizationAPI,
@@ -43,107 +40,15 @@ from OptimizationStateAggregator import (
     OptimizationLifecycleManager,
     OptimizationMetrics,
     OptimizationMonitor,
-    OptimizationPriority,
     OptimizationState,
     OptimizationStateAggregator,
     OptimizationStateError,
     OptimizationStatistics,
     OptimizationStatus,
     OptimizationSyncError,
-    OptimizationType,
-    objective,
 )
 
 S = OptimizationStatus
-LIFE = "initialize start stop cleanup"
-COMPONENT = f"{LIFE} register_callback"
-SURFACE = {
-    "OptimizationStateAggregator": f"""{LIFE} __aenter__ __aexit__ submit_optimization cancel_optimization
-        pause_optimization resume_optimization get_optimization_status get_all_optimizations get_optimization_metrics
-        get_optimization_health get_global_statistics get_performance_trends get_optimization_rankings send_alert
-        get_alerts handle_api_request register_node sync_optimization_state""",
-    "OptimizationMonitor": f"""{COMPONENT} start_monitoring stop_monitoring get_optimization_status get_monitoring_data
-        get_alerts""",
-    "OptimizationCoordinator": f"""{COMPONENT} submit_optimization cancel_optimization pause_optimization
-        resume_optimization get_optimization_status get_all_optimizations register_strategy set_optimization_policy""",
-    "OptimizationLifecycleManager": f"""{COMPONENT} create_optimization start_optimization initialize_optimization
-        pause_optimization resume_optimization complete_optimization fail_optimization cancel_optimization
-        timeout_optimization get_lifecycle_state get_lifecycle_history register_lifecycle_hook""",
-    "OptimizationStatistics": f"""{COMPONENT} record_optimization_metric get_optimization_statistics
-        get_global_statistics get_optimization_history get_performance_trends get_optimization_rankings""",
-    "OptimizationHealthChecker": f"""{COMPONENT} check_optimization_health get_health_report get_all_health_reports
-        set_health_threshold register_health_rule""",
-    "AsyncStateSynchronizer": f"""{COMPONENT} register_node unregister_node sync_optimization_state
-        broadcast_optimization_update get_sync_statistics""",
-    "AlertNotificationSystem": f"""{COMPONENT} send_alert register_notification_channel register_alert_rule
-        suppress_alert get_notification_history get_alert_statistics""",
-    "OptimizationAPI": f"{COMPONENT} handle_api_request register_api_handler get_api_stats",
-}
-NAMES = [f"{owner}.{name}" for owner, names in SURFACE.items() for name in names.split()]
-IN_PROCESS, HTTP = DOORS = ("in-process", "http")
-
-
-@objective("surface", search_space=LINE)
-async def measured(parameters: dict[str, float]) -> Evaluation:
-    await asyncio.sleep(0.01)
-    return Evaluation(value=parameters["x"], metrics={"turnover": 2.0})
-
-
-@objective("surface troubled", search_space=LINE)
-async def troubled(parameters: dict[str, float]) -> float:
-    await asyncio.sleep(0.05)
-    raise ValueError("no prices")
-
-
-@dataclasses.dataclass
-class World:
-    aggregator: OptimizationStateAggregator
-    http: httpx.AsyncClient
-    folder: Path
-
-    @property
-    def store(self) -> Store:
-        return self.aggregator.store
-
-    def new_store(self, name: str) -> str:
-        path = str(self.folder / f"{name}.db")
-        shutil.copyfile(o9_testing.empty_store(), path)
-        return path
-
-    async def asked(self, door: str, method: str, path: str, data: Any = None) -> Any:
-        """The whole answer to a request by one of the doors."""
-        if door == IN_PROCESS:
-            return await self.aggregator.handle_api_request(path, method, data, client_id="surface")
-        reads = method in ("GET", "DELETE")
-        answer = await self.http.request(
-            method, f"/api/v1{path}", params=data if reads else None, json=None if reads else data
-        )
-        told = answer.json()
-        assert answer.status_code == told.get("code", 200)
-        return told
-
-    async def read(self, path: str, query: Any = None) -> Any:
-        """What GET answers, the same by both doors."""
-        answers = [await self.asked(door, "GET", path, query) for door in DOORS]
-        for answer in answers:
-            assert (answer["success"], answer["api_version"], bool(answer["timestamp"])) == (True, "v1", True), answer
-        assert answers[0]["data"] == answers[1]["data"]
-        return answers[0]["data"]
-
-    async def code(self, method: str, path: str, data: Any = None) -> int:
-        """Why it is refused, the same by both doors."""
-        answers = [await self.asked(door, method, path, data) for door in DOORS]
-        assert answers[0] == answers[1]
-        assert answers[0]["success"] is False
-        return int(answers[0]["code"])
-
-    async def steer(self, door: str, verb: str, name: str) -> None:
-        if door == "python":
-            assert await getattr(self.aggregator, f"{verb}_optimization")(name) is True
-        else:
-            assert (await self.asked(door, "POST", f"/optimizations/{name}/{verb}"))["success"]
-
-
 Check = Callable[[World], Coroutine[Any, Any, None]]
 CHECKS: dict[str, tuple[Check, tuple[str, ...]]] = {}
 
@@ -661,15 +566,6 @@ async def api(world: World) -> None:
     assert [(entry["method"], entry["code"]) for entry in heard] == [("POST", 200)] * 2
 
 
-async def soon(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(o9_testing.PATIENCE * seconds):
-        while True:
-            answer = condition()
-            if await answer if isinstance(answer, Awaitable) else answer:
-                return
-            await asyncio.sleep(0.02)
-
-
 def test_every_name_is_checked_once() -> None:
     covered = [name for _, names in CHECKS.values() for name in names]
     assert sorted(covered) == sorted(NAMES)
@@ -684,58 +580,3 @@ def test_each_name_does_its_work(
 ) -> None:
     set_o9(store_url=store_url)  # of those that open a store by themselves
     work(CHECKS[name][0])
-
-
-# The words
-
-
-MEMBERS: dict[type, str] = {
-    OptimizationStatus: "created initializing running paused completed failed cancelled timeout suspended",
-    OptimizationType: """parameter_tuning strategy_optimization portfolio_optimization risk_optimization
-        performance_optimization system_optimization""",
-    AlertLevel: "info warning error critical",
-    HealthStatus: "healthy warning critical unknown",
-}
-FIELDS: dict[type, str] = {
-    OptimizationState: """optimization_id name description optimization_type status priority created_at updated_at
-        started_at completed_at progress current_step total_steps completed_steps current_performance
-        baseline_performance target_performance performance_improvement parameters optimized_parameters results metrics
-        issues warnings cpu_usage memory_usage execution_time metadata""",
-    OptimizationMetrics: """optimization_id timestamp execution_time cpu_usage memory_usage throughput convergence_rate
-        improvement_rate stability_score accuracy precision recall f1_score profit_improvement risk_reduction
-        efficiency_gain""",
-    OptimizationAlert: "alert_id optimization_id level title message timestamp resolved resolved_at metadata",
-    OptimizationHealthReport: """optimization_id timestamp overall_status validity_status completeness_status
-        security_status performance_status validity_score completeness_score security_score performance_score issues
-        recommendations""",
-}
-ERRORS = "State Coordination Lifecycle Statistics Health API Sync Alert"
-
-
-@pytest.mark.parametrize("kind", MEMBERS)
-def test_the_members_are_those_that_are_stored_and_sent(kind: Any) -> None:
-    assert [member.value for member in kind] == MEMBERS[kind].split()
-    assert all(member.name == member.value.upper() for member in kind)
-
-
-def test_priorities_are_numbers() -> None:
-    assert {each.name: each.value for each in OptimizationPriority} == {"LOW": 1, "NORMAL": 2, "HIGH": 3, "CRITICAL": 4}
-
-
-@pytest.mark.parametrize("kind", FIELDS)
-def test_the_fields_have_their_names(kind: Any) -> None:
-    known = [field.name for field in dataclasses.fields(kind)]
-    assert known[: len(FIELDS[kind].split())] == FIELDS[kind].split()
-
-
-def test_a_state_is_the_same_after_it_was_plain() -> None:
-    state = new("a", parameters={"fast": 3}, metadata={"strategy": "default"})
-    plain = state.to_dict()
-    assert (plain["status"], plain["priority"], plain["optimization_type"]) == ("created", 2, "parameter_tuning")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", plain["created_at"])
-    assert OptimizationState.from_dict(plain) == state
-
-
-def test_the_errors_have_one_root() -> None:
-    for name in ERRORS.split():
-        assert issubclass(getattr(surface, f"Optimization{name}Error"), OptimizationError)

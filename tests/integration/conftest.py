@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import o9_testing
 import pytest
 from alert_servers import HookServer
+from quick_alerts import QUICK
 
 
 @pytest.fixture
@@ -31,6 +34,16 @@ async def open_aggregator(store_url: str) -> AsyncIterator[Callable[..., Awaitab
 @pytest.fixture
 async def aggregator(open_aggregator: Callable[..., Awaitable[Any]]) -> Any:
     return await open_aggregator()
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_o9: Callable[..., None]) -> Path:
+    """O9_ALERTS_FILE, with a configuration that waits for nobody; a lease of a second."""
+    path = tmp_path / "alerts.yaml"
+    path.write_text(QUICK, encoding="utf-8")
+    set_o9(alerts_file=path, lease_seconds=1)
+    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(milliseconds=20))
+    return path
 
 
 @pytest.fixture

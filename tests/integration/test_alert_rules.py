@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import o9_testing
-import psutil
 import pytest
 from contract_steps import at_work, put, sweep, trial
-from o9_testing import LINE, ended, new
-from prefect import get_client
-from prefect.client.schemas.objects import State, StateType
 from sqlalchemy import event, update
 from verdicts import FORECAST, keep_verdict, verdict
 
-from o9.aggregator.late_runs import late_runs
-from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.rules.evaluator import RULES
 from o9.alerts.rules.facts import report_facts
 from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
@@ -28,7 +20,6 @@ from o9.alerts.rules.rules import Facts
 from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
-from o9.lifecycle.processes import PROCESS, identity
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus as S
@@ -41,7 +32,7 @@ from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import NODE, Claim, Claimed, Heartbeat, Leave
 from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
-from OptimizationStateAggregator import OptimizationHealthReport, OptimizationStateAggregator, objective
+from OptimizationStateAggregator import OptimizationHealthReport
 
 HOUR = timedelta(hours=1)
 Watch = Callable[..., Awaitable[RuleService]]
@@ -576,14 +567,6 @@ def is_reading(statement: str) -> bool:
     return statement.lstrip().upper().startswith("SELECT")
 
 
-# With everything
-
-
-@objective("no feed", search_space=LINE)
-async def no_feed(parameters: dict[str, float]) -> float:
-    raise ConnectionError(f"the feed 10.0.0.7:443 does not answer for {parameters['x']}")
-
-
 @pytest.mark.parametrize("minutes", [0, 20])
 async def test_a_night_without_a_source_of_data_is_one_message(
     store: Store, watch: Watch, clock: Clock, minutes: int, caplog: pytest.LogCaptureFixture
@@ -599,71 +582,3 @@ async def test_a_night_without_a_source_of_data_is_one_message(
     for entry in await judge._alerts.get_notification_history():
         assert (entry["firing_count"], entry["labels"]) == (20, {"level": "error", "title": "Optimization failed"})
     assert {row["metadata"]["labels"]["error"] for row in store.read(queries.alerts)} == {"ConnectionError"}
-
-
-async def test_a_failing_optimization_is_one_alert_and_one_line_in_the_log(
-    open_aggregator: Callable[..., Awaitable[OptimizationStateAggregator]],
-    tmp_path: Path,
-    set_o9: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
-    async_wait_until: Callable[..., Awaitable[Any]],
-) -> None:
-    path = tmp_path / "alerts.yaml"
-    path.write_text("route: {receiver: default, group_wait: 1s}", encoding="utf-8")
-    set_o9(alerts_file=path)
-    aggregator = await open_aggregator()
-    caplog.set_level(logging.INFO)
-    await aggregator.submit_optimization(new("one", objective="no feed", total_steps=2, sampler="random"))
-    assert (await ended(aggregator, "one")).status is S.FAILED
-
-    async def sent() -> list[dict[str, Any]]:
-        history = await aggregator.alert_system.get_notification_history()
-        return [entry for entry in history if (entry["status"], entry["channel"]) == ("sent", "log")]
-
-    (entry,) = await async_wait_until(sent, 20)
-    (told_of,) = await aggregator.get_alerts()
-    assert (told_of.optimization_id, told_of.level.value, told_of.metadata["rule"]) == ("one", "error", "failed")
-    assert "ConnectionError: the feed 10.0.0.7:443 does not answer" in told_of.message
-    assert entry["firing"] == [told_of.alert_id]
-    said = [record.getMessage() for record in caplog.records if record.name == "o9.alerts"]
-    assert len([text for text in said if "Optimization failed" in text]) == 1, said
-
-
-async def test_a_node_that_was_killed_is_told_by_the_next_one(
-    open_aggregator: Callable[..., Awaitable[OptimizationStateAggregator]],
-    store_url: str,
-    async_wait_until: Callable[..., Awaitable[Any]],
-) -> None:
-    with Store(store_url) as store:
-        process = psutil.Popen(["sleep", "600"])
-        for name in ("killed", "killed#flows"):
-            about = {PROCESS: identity(process.pid)}
-            store.write(Heartbeat(name, socket.gethostname(), process.pid, process.create_time(), 30.0, about))
-        process.kill()
-        process.wait()
-        await open_aggregator()
-        await async_wait_until(lambda: told(store) == [("node_died", "killed", False)])
-
-
-async def test_runs_that_prefect_waits_for_are_late(clock: Clock) -> None:
-    began = datetime.now(UTC) - 2 * HOUR
-    with prefect_client_settings(o9_testing.session_server()):
-        async with get_client() as client:
-            flow_id = await client.create_flow_from_name("optimization-lifecycle")
-            other_id = await client.create_flow_from_name("of somebody else")
-            names = {flow_id: f"nightly-{flow_id}", other_id: "theirs"}
-            runs = []
-            for flow, name in names.items():
-                deployment_id = await client.create_deployment(flow, name)
-                for at in (began, began + HOUR):
-                    state = State(type=StateType.SCHEDULED, name="Late", state_details={"scheduled_time": at})
-                    runs.append(await client.create_flow_run_from_deployment(deployment_id, state=state))
-            late = await late_runs(clock.now)
-            found = [each for each in late if names[flow_id] in each.labels["schedule"]]
-            for run in runs:
-                await client.delete_flow_run(run.id)
-            after = await late_runs(clock.now)
-    (facts,) = found
-    assert not [each for each in late if "theirs" in each.labels["schedule"]]
-    assert facts.figures["late_seconds"] == pytest.approx(7200, abs=60)
-    assert not [each for each in after if names[flow_id] in each.labels["schedule"]]

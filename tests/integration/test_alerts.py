@@ -13,17 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import o9_testing
 import pytest
 from bad_server import bad_server
-from contract_steps import at_work
+from quick_alerts import QUICK, alert, leader
 
-from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.pipeline.reasons import Why, ended_by_rule
-from o9.alerts.rules.evaluator import RULES, RuleEvaluator
 from o9.alerts.service.system import AlertNotificationSystem
-from o9.blocks.store import store_here
-from o9.flows.deliver_alerts import deliver_alerts
 from o9.model.errors import (
     OptimizationAlertError,
     OptimizationConflictError,
@@ -32,39 +27,14 @@ from o9.model.errors import (
 )
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import AlertLevel
-from o9.model.states import OptimizationStatus as S
-from o9.monitor.findings import Finding
-from o9.monitor.monitor import alert_of
 from o9.store import queries
-from o9.store.optimizations.transitions import Cause, Transition
-from o9.store.queue.leader_election import AcquireLeadership
-from o9.store.store import Store
 
 Wait = Callable[..., Awaitable[Any]]
-QUICK = "route: {receiver: default, group_wait: 0s, group_interval: 100ms, repeat_interval: 1h}\n"
 START = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
-
-
-def alert(alert_id: str, **fields: Any) -> OptimizationAlert:
-    standard: dict[str, Any] = {
-        "optimization_id": "opt-1", "level": "warning", "title": "Drawdown", "message": "it fell",
-        "timestamp": utc_now(),
-    }  # fmt: skip
-    return OptimizationAlert(alert_id=alert_id, **(standard | fields))
 
 
 def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-@pytest.fixture
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_o9: Callable[..., None]) -> Path:
-    """O9_ALERTS_FILE, with a configuration that waits for nobody; a lease of a second."""
-    path = tmp_path / "alerts.yaml"
-    path.write_text(QUICK, encoding="utf-8")
-    set_o9(alerts_file=path, lease_seconds=1)
-    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(milliseconds=20))
-    return path
 
 
 @pytest.fixture
@@ -530,10 +500,6 @@ async def test_one_node_leads_and_the_next_takes_over(make: Make, async_wait_unt
     assert len(told) == 2
 
 
-async def leader(system: AlertNotificationSystem) -> Any:
-    return (await system.get_alert_statistics())["leader"]
-
-
 async def kill(system: AlertNotificationSystem) -> None:
     """As its process would die: nothing is given back."""
     running, system._running = system._running, None
@@ -593,31 +559,10 @@ async def test_a_faulty_file_is_an_error_in_the_beginning(store_url: str, tmp_pa
     path = tmp_path / "alerts.yaml"
     path.write_text("route:\n  receiver: nobody\n", encoding="utf-8")
     system = AlertNotificationSystem(storage_path=store_url, alerts_file=str(path))
-    with pytest.raises(OptimizationAlertError, match=r"(?s)alerts.yaml, line 2"):
+    with pytest.raises(OptimizationAlertError, match=r"alerts\.yaml, line 2: route\.receiver"):
         await system.start()
     with pytest.raises(OptimizationError, match="not open"):
         await system.send_alert(alert("a"))
-
-
-async def test_the_same_on_postgresql(postgres_url: str, quick: Path, async_wait_until: Wait) -> None:
-    told: list[tuple[str, bool]] = []
-    async with AsyncExitStack() as stack:
-        nodes = []
-        for _ in range(2):
-            system = AlertNotificationSystem(
-                {"mine": lambda each: told.append((each.alert_id, each.resolved))}, storage_path=postgres_url
-            )
-            stack.push_async_callback(system.cleanup)
-            await system.start()
-            nodes.append(system)
-        alerts = [alert(f"a{n}", title=f"t{n % 3}", optimization_id=f"opt-{n}") for n in range(30)]
-        await asyncio.gather(*(nodes[n % 2].send_alert(each) for n, each in enumerate(alerts)))
-        await async_wait_until(lambda: set(told) == {(f"a{n}", False) for n in range(30)})
-        await asyncio.gather(*(nodes[n % 2].resolve_alert(f"a{n}") for n in range(30)))
-        await async_wait_until(lambda: {name for name, over in told if over} == {f"a{n}" for n in range(30)})
-        figures = await nodes[0].get_alert_statistics()
-    assert (figures["received"], figures["resolved"], figures["firing"]) == ({"warning": 30}, {"warning": 30}, {})
-    assert figures["possible_doubles"] == {}
 
 
 async def test_a_storm_is_a_handful_of_messages(make: Make, async_wait_until: Wait, quick: Path) -> None:
@@ -649,95 +594,3 @@ async def test_a_storm_is_a_handful_of_messages(make: Make, async_wait_until: Wa
     await async_wait_until(all_told, 60.0)
     assert 10 <= len(told) <= 100  # the more, the longer the storm took
     assert (await system.get_alert_statistics())["firing"] == {"warning": 5_000}
-
-
-async def unfit(*_: Any) -> bool:
-    raise ZeroDivisionError
-
-
-async def test_the_flow_delivers_where_nobody_runs(
-    store_url: str,
-    quick: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    set_o9: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    set_o9(store_url=store_url)
-    source = AlertNotificationSystem(storage_path=store_url)
-    await source.initialize()
-    await source.send_alert(alert("a"))
-    nothing = {"judged": True, "led": True, "notices": 0, "sent": 0, "pending": 0, "failed": 0}
-    one = nothing | {"notices": 1, "sent": 3}  # to the log, the console and the file
-    with prefect_client_settings(o9_testing.session_server()), caplog.at_level(logging.INFO):
-        assert await deliver_alerts() == one
-        assert await deliver_alerts() == nothing
-        assert "[WARNING] Drawdown: opt-1" in caplog.text
-        claimed = at_work(source.store, "opt-2")
-        source.store.write(Transition("opt-2", S.FAILED, Cause.HOOK, fence=claimed.fence, issue="OSError: no prices"))
-        assert await deliver_alerts() == one
-        assert "OSError: no prices" in caplog.text
-        assert await deliver_alerts() == nothing
-        source.store.write(AcquireLeadership(RULES, "an aggregator", 60.0))
-        assert await deliver_alerts() == nothing | {"judged": False}
-        await source.send_alert(alert("b", title="Stalled"))
-        monkeypatch.setattr(RuleEvaluator, "look", unfit)
-        with pytest.raises(ZeroDivisionError):
-            await deliver_alerts()
-        assert "[WARNING] Stalled: opt-1" in caplog.text
-    assert await leader(source) is None
-    await source.cleanup()
-
-
-async def test_an_aggregator_tells_what_its_monitor_finds(
-    open_aggregator: Callable[..., Awaitable[Any]], quick: Path, async_wait_until: Wait
-) -> None:
-    aggregator = await open_aggregator()
-    told: list[tuple[str, bool]] = []
-    aggregator.alert_system.register_notification_channel("mine", lambda each: told.append((each.title, each.resolved)))
-    await aggregator.send_alert(alert("by hand", title="by hand"))
-    await async_wait_until(lambda: told == [("by hand", False)])
-    assert [each.alert_id for each in await aggregator.get_alerts()] == ["by hand"]
-
-    finding = Finding("stalled", AlertLevel.ERROR, "no step for 9 s", "look at its log", {"quiet_seconds": 9.0})
-    found = alert_of("opt-9", finding)
-    await aggregator.monitor.emit("alert", found)
-    await async_wait_until(lambda: ("stalled", False) in told)
-    (kept,) = await aggregator.get_alerts("opt-9")
-    assert (kept.alert_id, kept.metadata) == (found.alert_id, found.metadata | {"rule": "stalled"})
-    await aggregator.monitor.emit("resolved", found)
-    await async_wait_until(lambda: ("stalled", True) in told)
-    await aggregator.cleanup()
-
-
-async def test_the_monitor_says_when_a_finding_is_gone(store_url: str) -> None:
-    from o9.monitor.monitor import OptimizationMonitor
-
-    with Store(store_url) as store:
-        at_work(store, "a")
-        monitor = OptimizationMonitor(store=store)
-        heard: list[tuple[str, bool]] = []
-        for event in monitor.events:
-            monitor.register_callback(event, lambda about, event=event: heard.append((event, about.resolved)))
-        await monitor.start_monitoring("a")
-        watch = monitor._watches["a"]
-        watch.firing["stalled"] = alert_of("a", Finding("stalled", AlertLevel.ERROR, "", ""))
-        await monitor.stop_monitoring("a")
-        assert heard == [("resolved", True)]
-
-
-async def test_the_flow_sends_through_what_the_aggregator_of_its_process_has_registered(
-    store_url: str, quick: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    told: list[str] = []
-    with Store(store_url) as store, caplog.at_level(logging.INFO):
-        system = AlertNotificationSystem({"log": lambda each: told.append(each.alert_id)})
-        system.register_alert_rule(lambda each: each.title != "Drill")
-        system.use(store)
-        await system.initialize()
-        for name, title in (("a", "Drawdown"), ("b", "Drill")):
-            await system.send_alert(alert(name, title=title))
-        with prefect_client_settings(o9_testing.session_server()), store_here(store):
-            assert (await deliver_alerts())["notices"] == 1
-        await system.cleanup()
-    assert told == ["a"]
-    assert "[WARNING] Drawdown" not in caplog.text
