@@ -8,13 +8,11 @@ import chaos_hour
 import control_scenarios
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("timing")]
+# All of it, but one at a time, is in other tests: kills, stops, outages, clocks, locks, full disks, a bad network.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("timing")]
+FORMS = [(8.0, 10), (600.0, 30)]
 
 
-FORMS = [(8.0, 10), pytest.param(600.0, 30, marks=pytest.mark.long)]
-
-
-@pytest.mark.long  # PostgreSQL's is short; locks and full disks of SQLite are in `test_store_bad_input.py`
 @pytest.mark.parametrize(("seconds", "steps"), FORMS)
 def test_on_sqlite(tmp_path: Path, chaos_seed: int, seconds: float, steps: int) -> None:
     print(chaos_hour.hour(tmp_path, seconds=seconds, seed=chaos_seed, steps=steps))

@@ -70,7 +70,7 @@ def is_off(at: str, by: float) -> bool:
     return abs((datetime.fromisoformat(at) - utc_now()).total_seconds() - by) < 300.0
 
 
-@pytest.mark.long  # `test_chaos_hour.py` sets clocks as well
+@pytest.mark.long  # `test_heartbeat.py` sets clocks as well
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["an hour ahead", "an hour back"])
 def test_a_jump_in_the_middle_cuts_nothing_off(clocks: Clocks, jump: float) -> None:
     floor, steps_of = clocks.floor, {f"async {jump}": 4, f"sync {jump}": 4}
@@ -123,7 +123,7 @@ def test_prefects_clock_jumps_as_well(clocks: Clocks, jump: float) -> None:
     assert is_off(by_name["Completed"], jump), "Prefect's clock did not jump"
 
 
-@pytest.mark.long  # `test_chaos_hour.py` lets clocks differ as well
+@pytest.mark.long  # `test_heartbeat.py` sets clocks as well
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["an hour ahead", "an hour behind"])
 def test_leases_do_not_care(tmp_path: Path, jump: float) -> None:
     """Two nodes whose clocks differ by an hour take nothing from each other, until one is dead."""

@@ -68,7 +68,7 @@ class PostgresFloor(Floor):
             connection.execute(PROBE)
 
 
-@pytest.mark.long  # `test_chaos_hour.py` kills nodes on PostgreSQL as well
+@pytest.mark.slow
 def test_one_of_two_nodes_dies(tmp_path: Path, postgres_url: str) -> None:
     o9_testing.session_server()
     with o9_testing.no_process_left() as environment:

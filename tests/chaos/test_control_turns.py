@@ -16,7 +16,10 @@ pytestmark = pytest.mark.slow
 STRAIGHT = ["created", "initializing", "running", "completed"]
 
 
-@pytest.mark.parametrize("dies", [False, True], ids=["it waits", "it dies while it waits"])
+@pytest.mark.parametrize(
+    "dies",
+    [pytest.param(False, id="it waits", marks=pytest.mark.long), pytest.param(True, id="it dies while it waits")],
+)
 def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> None:
     """That its flow run is Running in Prefect says nothing of the optimization, which nobody holds."""
     o9_testing.session_server()
