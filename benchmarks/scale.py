@@ -176,7 +176,7 @@ def claims(store: Store) -> dict[str, Callable[[], float]]:
 
 def _cursor_behind(store: Store, number: int) -> str:
     """A cursor in the middle, had in the way that a caller has one: as the `next_cursor` of a page that ends there."""
-    from o9.store.core.cursors import write_cursor
+    from o9.store.core.reading import write_cursor
 
     at = (BEGAN + timedelta(seconds=number)).isoformat(timespec="microseconds")
     return write_cursor(at, f"optimization-{number:07d}")

@@ -21,8 +21,7 @@ from o9.health.verdict_words import document
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
 from o9.store import queries
-from o9.store.alerts.queries import PAGE_LIMIT
-from o9.store.core.cursors import read_cursor, write_cursor
+from o9.store.core.reading import PAGE_LIMIT, read_cursor, write_cursor
 from o9.store.core.unit import Row
 
 

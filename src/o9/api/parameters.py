@@ -16,7 +16,8 @@ from o9.model.fields import COUNT_LIMIT, NAME_LIMIT
 from o9.model.optimization import as_utc
 from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.core.column_types import moment
-from o9.store.optimizations.queries import PAGE_LIMIT, Filter
+from o9.store.core.reading import PAGE_LIMIT
+from o9.store.optimizations.queries import Filter
 
 # PostgreSQL cannot be asked for a NUL.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LIMIT, pattern="^[^\\x00]*$")]

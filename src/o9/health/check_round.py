@@ -21,7 +21,7 @@ from o9.model.errors import OptimizationHealthError, OptimizationStoreError, Opt
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
 from o9.store import queries
-from o9.store.optimizations.health_reports import PAGE_LIMIT
+from o9.store.core.reading import PAGE_LIMIT
 from o9.text.escape import unmarked
 
 logger = logging.getLogger(__name__)

@@ -34,8 +34,9 @@ from o9.model.states import ENDED, HealthStatus
 from o9.store import queries
 from o9.store.core.column_types import moment, to_json
 from o9.store.core.component import StoreComponent
+from o9.store.core.reading import PAGE_LIMIT
 from o9.store.core.unit import Row
-from o9.store.optimizations.health_reports import PAGE_LIMIT, KeepReport
+from o9.store.optimizations.health_reports import KeepReport
 from o9.store.store import Store
 
 if TYPE_CHECKING:

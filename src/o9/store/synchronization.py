@@ -15,7 +15,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.reading import rows
+from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.queries import CHANGE, last_change, nodes
 from o9.store.optimizations.transitions import existing
 from o9.store.queue.claims import NODE, database_time
@@ -27,7 +28,7 @@ STATE, UPDATE = "state", "update"  # kinds of change
 
 
 @dataclass(frozen=True)
-class Publish:
+class Publish(OnOptimization[int]):
     """Tell all nodes of an optimization: of its state as it is, or of `update`, which JSON can hold.
 
     Answers with the change's id. Raises OptimizationError where there is no such optimization.
@@ -36,10 +37,6 @@ class Publish:
     optimization_id: str
     node: str
     update: Mapping[str, Any] | None = None
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> int:
         existing(unit, self.optimization_id)
@@ -55,41 +52,35 @@ class Publish:
 
 
 @dataclass(frozen=True)
-class ReadNext:
+class ReadNext(Operation[None]):
     """`node` has read all before the change `cursor`; 0: it reads no more."""
 
     node: str
     cursor: int
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.connection.execute(update(NODE).where(NODE.c.node_id == self.node).values(cursor=self.cursor))
 
 
 @dataclass(frozen=True)
-class ExpectNode:
+class ExpectNode(Operation[None]):
     """Keep a node by hand, with what is known of it; again: with what is known now."""
 
     node: str
     info: Mapping[str, Any]
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.upsert(EXPECTED, [{"node_id": self.node, "info": to_json(self.info), "at": unit.now}])
 
 
 @dataclass(frozen=True)
-class ForgetNode:
+class ForgetNode(Operation[bool]):
     """Expect it no more, and drop what it announced. Answers whether there was anything.
 
     Leases that it still holds run out. One that lives announces itself anew.
     """
 
     node: str
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> bool:
         unit.flush()
@@ -136,16 +127,14 @@ def published(connection: Connection, after: int) -> Published:
         .order_by(CHANGE.c.id)
         .limit(PAGE)
     )
-    rows = [dict(row) for row in connection.execute(wanted).mappings()]
-    changes = [row | json.loads(row["data"]) for row in rows]
-    return Published(changes, rows[-1]["id"] if len(rows) == PAGE else last)
+    found = rows(connection, wanted)
+    changes = [row | json.loads(row["data"]) for row in found]
+    return Published(changes, found[-1]["id"] if len(found) == PAGE else last)
 
 
 def gathering(connection: Connection) -> Gathering:
     at, last, running = database_time(connection), last_change(connection), nodes(connection)
-    expected = {row["node_id"]: dict(row) for row in connection.execute(select(EXPECTED)).mappings()}
-    for row in expected.values():
-        row["info"] = json.loads(row["info"])
+    expected = {row["node_id"]: row | {"info": json.loads(row["info"])} for row in rows(connection, select(EXPECTED))}
     since: dict[int, str] = {}
     for cursor in {row["cursor"] for row in running if 0 < row["cursor"] <= last}:
         first = select(CHANGE.c.at).where(CHANGE.c.id >= cursor).order_by(CHANGE.c.id).limit(1)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 
 from o9.store.core.base import table_of
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.reading import rows
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_time
 from o9.store.schema import alerts as alert_tables
 
@@ -18,15 +19,13 @@ NOTIFICATION = table_of(alert_tables.Notification)
 
 
 @dataclass(frozen=True)
-class KeepChannels:
+class KeepChannels(Operation[None]):
     """Say through which channels a living node can send, and keep what it is sending just now."""
 
     node: str
     channels: Sequence[str]
     lease_seconds: float
     sending: Sequence[int] = ()
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
@@ -43,12 +42,10 @@ class KeepChannels:
 
 
 @dataclass(frozen=True)
-class LeaveChannels:
+class LeaveChannels(Operation[None]):
     """A node sends nothing any more."""
 
     node: str
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.connection.execute(delete(CHANNEL_NODE).where(CHANNEL_NODE.c.node == self.node))
@@ -63,7 +60,7 @@ def sending_channels(connection: Connection) -> list[str]:
 
 def alert_channels(connection: Connection) -> list[Row]:
     """How each channel does."""
-    return [dict(row) for row in connection.execute(select(CHANNEL).order_by(CHANNEL.c.channel)).mappings()]
+    return rows(connection, select(CHANNEL).order_by(CHANNEL.c.channel))
 
 
 def note_of_channel(unit: UnitOfWork, channel: str, error: str | None, *, paused_until: float | None = None) -> None:

@@ -35,7 +35,8 @@ from sqlalchemy import (
 from o9.model.errors import OptimizationConflictError, OptimizationNotFoundError
 from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, to_json
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.reading import rows
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.schema import alerts as alert_tables
 from o9.store.schema import optimizations as tables
 from o9.store.schema.alerts import ENDING, FIRING
@@ -90,12 +91,10 @@ class Recorded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RaiseAlerts:
+class RaiseAlerts(Operation[list[Recorded | OptimizationConflictError]]):
     """Record a batch, in its order. Answers for each: what became of it, or why it was refused alone."""
 
     new_alerts: Sequence[NewAlert]
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[Recorded | OptimizationConflictError]:
         batch = _Batch(unit, self.new_alerts)
@@ -105,7 +104,7 @@ class RaiseAlerts:
 
 
 @dataclass(frozen=True)
-class ResolveAlert:
+class ResolveAlert(Operation[bool]):
     """End the episode that this alert belongs to. Answers whether it was still firing.
 
     Raises OptimizationNotFoundError for an unknown alert.
@@ -113,8 +112,6 @@ class ResolveAlert:
 
     alert_id: str
     by: str
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> bool:
         episode = _episode(unit, self.alert_id)
@@ -126,7 +123,7 @@ class ResolveAlert:
 
 
 @dataclass(frozen=True)
-class AcknowledgeAlert:
+class AcknowledgeAlert(Operation[bool]):
     """Acknowledge the episode that this alert belongs to. Answers whether it was firing and not acknowledged before.
 
     Raises OptimizationNotFoundError for an unknown alert.
@@ -134,8 +131,6 @@ class AcknowledgeAlert:
 
     alert_id: str
     by: str
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> bool:
         episode = _episode(unit, self.alert_id)
@@ -147,15 +142,13 @@ class AcknowledgeAlert:
 
 
 @dataclass(frozen=True)
-class LapseAlerts:
+class LapseAlerts(Operation[list[str]]):
     """End the episodes whose end has come. Answers with their ids."""
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         unit.flush()
         wanted = _STATES.where(literally(ENDING), ALERT.c.ends_at <= unit.now)
-        over = [dict(row) for row in unit.connection.execute(wanted).mappings()]
+        over = rows(unit.connection, wanted)
         if over:
             change = write_change(unit, "alert")
             for row in over:

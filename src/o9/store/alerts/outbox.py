@@ -24,7 +24,8 @@ from o9.store.alerts.channels import CHANNEL, note_of_channel
 from o9.store.alerts.episodes import close, count_events, literally
 from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, to_json
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.reading import rows
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_time
 from o9.store.queue.leader_election import LEASE, held
 from o9.store.schema import alerts as alert_tables
@@ -72,7 +73,7 @@ class Suppressed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CommitDecisions:
+class CommitDecisions(Operation[None]):
     """What the engine decided, whole or not at all. Raises StaleAttemptError if another node holds the lease.
 
     cursor: the change up to which it had read. groups: by key, when each is looked at next, and its state as JSON; None
@@ -88,8 +89,6 @@ class CommitDecisions:
     notices: Sequence[NewNotice] = ()
     suppressed: Sequence[Suppressed] = ()
     closed: Sequence[str] = ()
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
@@ -133,19 +132,17 @@ class CommitDecisions:
 
 
 @dataclass(frozen=True)
-class RecordSuppressed:
+class RecordSuppressed(Operation[None]):
     """Why alerts that were not even recorded are not sent."""
 
     suppressed: Sequence[Suppressed]
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         record_suppressed(unit, self.suppressed)
 
 
 @dataclass(frozen=True)
-class BeginTry:
+class BeginTry(Operation[Row | float | None]):
     """Claim what is to be sent next through `channel`.
 
     Answers with it, its notice and `may_be_double`; with None where there is nothing; with the number of seconds to
@@ -158,8 +155,6 @@ class BeginTry:
     lease_seconds: float
     dead_nodes: Sequence[str] = ()
     throttles: Mapping[str, tuple[int, float]] = field(default_factory=dict)
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> Row | float | None:
         unit.flush()
@@ -216,7 +211,7 @@ class BeginTry:
 
 
 @dataclass(frozen=True)
-class EndTry:
+class EndTry(Operation[bool]):
     """How a try ended. Answers False where it had been taken over meanwhile: then only the try itself is written.
 
     error: None where it was sent. in_doubt: it may have arrived all the same. retry_in: seconds until it is tried
@@ -230,8 +225,6 @@ class EndTry:
     retry_in: float | None = None
     pause: float = 0.0
     in_doubt: bool = False
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> bool:
         unit.flush()
@@ -262,7 +255,7 @@ class EndTry:
 
 
 @dataclass(frozen=True)
-class GiveUp:
+class GiveUp(Operation[dict[str, int]]):
     """What was never tried since the ISO moment `before` has failed, and so has what was decided before that and
     was not tried again for an hour, though it was due. Answers how many, by channel.
     """
@@ -270,14 +263,12 @@ class GiveUp:
     before: str
     why: str
 
-    targets: tuple[str, ...] = ()
-
     def apply(self, unit: UnitOfWork) -> dict[str, int]:
         unit.flush()
         left = NOTIFICATION.c.claimed_by.is_(None) & (NOTIFICATION.c.due_at < database_time(unit.connection) - 3600.0)
         untried = (NOTIFICATION.c.created_at < self.before) & or_(NOTIFICATION.c.tries == 0, left)
         wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), untried)
-        found = [dict(row) for row in unit.connection.execute(wanted).mappings()]
+        found = rows(unit.connection, wanted)
         ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
         for row in found:
             unit.connection.execute(update(NOTIFICATION).where(NOTIFICATION.c.id == row["id"]).values(**ended))

@@ -18,7 +18,7 @@ from o9.store.alerts.channels import CHANNEL_NODE
 from o9.store.alerts.episodes import ALERT, STATE_OF, among, literally
 from o9.store.alerts.outbox import DECISION, NOTICE, NOTIFICATION, TRY
 from o9.store.alerts.silences import SILENCE
-from o9.store.core.unit import UnitOfWork
+from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.queue.claims import database_time
 from o9.store.schema.alerts import PENDING
 
@@ -40,15 +40,13 @@ class PrunedAlerts:
 
 
 @dataclass(frozen=True)
-class PruneAlerts:
+class PruneAlerts(Operation[PrunedAlerts]):
     """Delete of what is older than the ISO moment `before`, behind `cursor`, as much as `seconds` allow."""
 
     before: str
     cursor: tuple[str, str] = ("", "")
     seconds: float = SECONDS
     piece: int = field(default=PIECE, repr=False)
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> PrunedAlerts:
         unit.flush()

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, literal, or_, select, tuple_
 
-from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.store.alerts.episodes import ALERT, ALERT_TALLY, CONTENT, STATE_OF, among, literally
 from o9.store.alerts.outbox import DECISION, NOTICE, NOTIFICATION, SHOWN, TRY, notice_row
 from o9.store.core.column_types import to_json
+from o9.store.core.reading import page_size, rows
 from o9.store.core.unit import Row
 from o9.store.schema.alerts import ENDING, FIRING, OPEN
 
-PAGE_LIMIT = 1_000
 NOTICES_LIMIT = 1_000
 _WORDS = ALERT.alias("words")
 
@@ -60,7 +59,7 @@ def alerts(
 
     `before`: only what comes behind this (`at`, `alert_id`).
     """
-    statement = _page().order_by(ALERT.c.at.desc(), ALERT.c.alert_id.desc()).limit(_checked(limit))
+    statement = _page().order_by(ALERT.c.at.desc(), ALERT.c.alert_id.desc()).limit(page_size(limit))
     if optimization_id is not None:
         statement = statement.where(ALERT.c.optimization_id == optimization_id)
     if level is not None:
@@ -107,7 +106,7 @@ def next_end(connection: Connection) -> str | None:
 
 def alert_counts(connection: Connection) -> list[Row]:
     """How often what happened, ever: `what`, `name` (a level, a channel or a reason), `count`."""
-    return [dict(row) for row in connection.execute(select(ALERT_TALLY)).mappings()]
+    return rows(connection, select(ALERT_TALLY))
 
 
 def firing_alerts(connection: Connection) -> dict[str, int]:
@@ -121,27 +120,27 @@ def firing_alerts(connection: Connection) -> dict[str, int]:
 
 def notifications(connection: Connection, limit: int = 100, before: int | None = None) -> list[Row]:
     """Notifications with what they say, newest first, each with its `tries`; `before`: only those behind this id."""
-    statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(_checked(limit))
+    statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(page_size(limit))
     if before is not None:
         statement = statement.where(NOTIFICATION.c.id < before)
-    sends = [dict(row) for row in connection.execute(statement).mappings()]
+    sends = rows(connection, statement)
     named = {(row["group_key"], row["number"]) for row in sends}
     said = select(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(sorted(named)))
     notices = {(row["group_key"], row["number"]): notice_row(row) for row in connection.execute(said).mappings()}
-    rows = [notices[row["group_key"], row["number"]] | row | {"tries": []} for row in sends]
-    by_id = {row["id"]: row for row in rows}
+    found = [notices[row["group_key"], row["number"]] | row | {"tries": []} for row in sends]
+    by_id = {row["id"]: row for row in found}
     tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
-    for found in connection.execute(tries).mappings():
-        by_id[found["notification_id"]]["tries"].append(dict(found))
-    return rows
+    for begun in connection.execute(tries).mappings():
+        by_id[begun["notification_id"]]["tries"].append(dict(begun))
+    return found
 
 
 def suppressed(connection: Connection, limit: int = 100, alert_id: str | None = None) -> list[Row]:
     """Why receivers were not notified, newest first: of one alert, or of all."""
-    statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(_checked(limit))
+    statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(page_size(limit))
     if alert_id is not None:
         statement = statement.where(DECISION.c.alert_id == alert_id)
-    return [dict(row) for row in connection.execute(statement).mappings()]
+    return rows(connection, statement)
 
 
 def last_notices(connection: Connection, names: Iterable[tuple[str, int]]) -> list[Row]:
@@ -185,10 +184,10 @@ def suppressed_of(connection: Connection, alert_ids: Sequence[str]) -> dict[str,
 
 
 def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
-    rows = [notice_row(row) | {"sends": []} for row in connection.execute(statement).mappings()]
-    by_name = {(row["group_key"], row["number"]): row["sends"] for row in rows}
+    found = [notice_row(row) | {"sends": []} for row in connection.execute(statement).mappings()]
+    by_name = {(row["group_key"], row["number"]): row["sends"] for row in found}
     if not by_name:
-        return rows
+        return found
     of_these = tuple_(NOTIFICATION.c.group_key, NOTIFICATION.c.number).in_(sorted(by_name))
     sends = connection.execute(select(NOTIFICATION).where(of_these).order_by(NOTIFICATION.c.id)).mappings()
     by_id: dict[int, list[Row]] = {}
@@ -198,7 +197,7 @@ def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
     tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
     for begun in connection.execute(tries).mappings():
         by_id[begun["notification_id"]].append(dict(begun))
-    return rows
+    return found
 
 
 def _page() -> Select[Any]:
@@ -211,12 +210,6 @@ def _page() -> Select[Any]:
 def _decoded(found: Mapping[Any, Any]) -> Row:
     row = dict(found)
     return row | {name: json.loads(row[name]) for name in ("metadata", "labels") if name in row}
-
-
-def _checked(limit: int) -> int:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
-        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
-    return limit
 
 
 _OF_WORDS = ("optimization_id", "level", "title", "message")

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.leader_election import held
 from o9.store.schema import alert_rules as rule_tables
 
@@ -23,15 +23,13 @@ POSITION = table_of(rule_tables.ReadUpTo)
 
 
 @dataclass(frozen=True)
-class KeepStandings:
+class KeepStandings(Operation[None]):
     """Keep these, by rule and subject; None: forget it. Raises StaleAttemptError where the lease is lost."""
 
     lease: str
     fence: int
     standings: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
     positions: Mapping[str, int] = field(default_factory=dict)
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         held(unit, self.lease, self.fence)

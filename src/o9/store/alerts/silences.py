@@ -14,7 +14,8 @@ from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.store.alerts.episodes import literally, write_change
 from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, moment, now_text
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.reading import rows
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.schema import alerts as alert_tables
 from o9.store.schema.alerts import STANDING
 
@@ -22,7 +23,7 @@ SILENCE = table_of(alert_tables.Silence)
 
 
 @dataclass(frozen=True)
-class AddSilence:
+class AddSilence(Operation[None]):
     """Mute what fits `matchers` (a text in Alertmanager's syntax) or `pattern`, from `starts_at` to `ends_at`."""
 
     silence_id: str
@@ -32,8 +33,6 @@ class AddSilence:
     pattern: str = ""
     author: str = ""
     comment: str = ""
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         known = unit.connection.execute(select(SILENCE.c.silence_id).where(SILENCE.c.silence_id == self.silence_id))
@@ -49,13 +48,11 @@ class AddSilence:
 
 
 @dataclass(frozen=True)
-class EndSilence:
+class EndSilence(Operation[bool]):
     """Lift a silence before its end. Answers whether it still stood; raises OptimizationError where there is none."""
 
     silence_id: str
     by: str
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> bool:
         where = SILENCE.c.silence_id == self.silence_id
@@ -76,10 +73,10 @@ def silences(connection: Connection) -> list[Row]:
         .where(literally(STANDING, "silence"), SILENCE.c.ends_at > now_text())
         .order_by(SILENCE.c.ends_at)
     )
-    return [dict(row) for row in connection.execute(statement).mappings()]
+    return rows(connection, statement)
 
 
 def changed_silences(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     """Those that were added or lifted behind the change `after`, in that order; a lifted one has `ended_at`."""
     statement = select(SILENCE).where(SILENCE.c.changed > after).order_by(SILENCE.c.changed).limit(limit)
-    return [dict(row) for row in connection.execute(statement).mappings()]
+    return rows(connection, statement)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import AutoString, SQLModel
 
@@ -22,6 +22,11 @@ def table_of(model: type[SQLModel]) -> Table:
     table = model.__table__  # type: ignore[attr-defined]
     assert isinstance(table, Table)
     return table
+
+
+def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index of the rows for which `where` holds. A statement uses it where it says `where` in the same words."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 def unbounded_texts() -> None:

@@ -9,17 +9,16 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from o9.model.optimization import OptimizationState, as_utc, utc_now
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 
-JSON_FIELDS = ("parameters", "optimized_parameters", "results", "metrics", "issues", "warnings", "metadata")
-REAL_FIELDS = (
-    "progress", "current_performance", "baseline_performance", "target_performance", "performance_improvement",
-    "cpu_usage", "memory_usage", "execution_time",
-)  # fmt: skip
+STATE_FIELDS = get_type_hints(OptimizationState)  # the columns that hold a state, and what each holds
+JSON_FIELDS = tuple(name for name, kind in STATE_FIELDS.items() if get_origin(kind) in (dict, list))
+REAL_FIELDS = tuple(name for name, kind in STATE_FIELDS.items() if kind is float)
+_MOMENTS = tuple(name for name, kind in STATE_FIELDS.items() if kind in (datetime, datetime | None))
 # What a second submission may differ in and still be the same: what O9 itself changes, and when it was typed.
 _NOT_CONTENT = {
     "status", "created_at", "updated_at", "started_at", "completed_at", "progress", "current_step", "completed_steps",
@@ -70,7 +69,7 @@ def state_to_row(state: OptimizationState) -> dict[str, Any]:
     row = state.to_dict()
     for name in JSON_FIELDS:
         row[name] = to_json(row[name])
-    for name in ("created_at", "updated_at", "started_at", "completed_at"):
+    for name in _MOMENTS:
         value = getattr(state, name)
         row[name] = moment(value) if value is not None else None
     for name in REAL_FIELDS:
@@ -80,7 +79,7 @@ def state_to_row(state: OptimizationState) -> dict[str, Any]:
 
 def row_to_state(row: Mapping[Any, Any]) -> OptimizationState:
     """The state; while it runs, `execution_time` includes the time since it started to run."""
-    data = {name: row[name] for name in OptimizationState.__dataclass_fields__}
+    data = {name: row[name] for name in STATE_FIELDS}
     for name in JSON_FIELDS:
         data[name] = json.loads(data[name])
     state = OptimizationState(**data)

@@ -32,7 +32,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.store.core.engine import begin, busy, describe, store_error, writer_cursor
 from o9.store.core.statements import Statements
-from o9.store.core.unit import Operation, UnitOfWork
+from o9.store.core.unit import Areas, Operation, UnitOfWork
 
 if TYPE_CHECKING:
     from o9.store.core.postgres import Token
@@ -57,11 +57,11 @@ class _Waiting:
 
 
 class GroupCommit:
-    """The one writer of a store in this process. `finish` runs inside each transaction, before its COMMIT."""
+    """The one writer of a store in this process."""
 
-    def __init__(self, engine: Engine, finish: Callable[[UnitOfWork], None]) -> None:
+    def __init__(self, engine: Engine, areas: Areas) -> None:
         self._engine = engine
-        self._finish = finish
+        self._areas = areas
         self._statements = Statements(engine)
         self._queue: deque[_Waiting] = deque()
         self._turn = threading.Lock()
@@ -182,7 +182,7 @@ class GroupCommit:
     ) -> list[Any]:
         driver, committing = connection.connection.driver_connection, False
         try:
-            unit = UnitOfWork(connection, cursor, self._statements)
+            unit = UnitOfWork(connection, cursor, self._statements, self._areas)
             if len(operations) > 1:
                 unit.read_ahead({target for operation in operations for target in operation.targets})
             answers: list[Any] = []
@@ -191,8 +191,7 @@ class GroupCommit:
                     answers.append(operation.apply(unit))
                 except OptimizationError as error:
                     answers.append(error)
-            unit.flush()
-            self._finish(unit)
+            unit.finish()
             committing = True
             cursor.execute("COMMIT")
         except BaseException as error:

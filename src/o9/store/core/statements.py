@@ -19,7 +19,6 @@ from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
 from o9.store.schema import optimizations as tables
 
-_PREFECT_STATE = table_of(tables.PrefectState)
 _OPTIMIZATION = table_of(tables.Optimization)
 # What decisions need; the large texts stay on disk.
 _WORKING = [
@@ -77,9 +76,6 @@ class Statements:
         some = "IN (SELECT value FROM json_each(?))" if sqlite else "= ANY(%s)"
         self.select_some = f"{self._compile(working).sql} WHERE optimization.optimization_id {some}"
         self.as_list: Callable[[list[str]], Any] = to_json if sqlite else list
-        self.known_state = self._compile(
-            select(_PREFECT_STATE.c.state_id).where(_PREFECT_STATE.c.state_id == bindparam("target"))
-        )
 
     def insert(self, table: Table, columns: tuple[str, ...], ignore_known: bool) -> Statement:
         return self._insert(table, columns, " ON CONFLICT DO NOTHING" if ignore_known else "")

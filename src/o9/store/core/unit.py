@@ -5,11 +5,12 @@ A write is an `Operation`: its `apply` decides first and changes afterwards; one
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable, Table
 
-from o9.model.states import ENDED
 from o9.store.core.base import table_of
 from o9.store.core.column_types import now_text
 from o9.store.core.statements import WORKING_NAMES, Statements
@@ -17,39 +18,59 @@ from o9.store.schema import optimizations as tables
 
 Row = dict[str, Any]
 R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
 
 _CHANGE = table_of(tables.Change)
 OPTIMIZATION = table_of(tables.Optimization)
-_ENDED = frozenset(status.value for status in ENDED)
 
 
 class Operation(Protocol[R_co]):
     """One write. `targets` are the optimizations whose rows `apply` reads through `unit.row`."""
 
     @property
-    def targets(self) -> tuple[str, ...]: ...
+    def targets(self) -> tuple[str, ...]:
+        return ()
 
     def apply(self, unit: UnitOfWork) -> R_co:
         """Decide, then change through `unit`; raise before the first change or not at all."""
 
 
+class OnOptimization(Operation[R_co], Protocol[R_co]):
+    """A write that concerns one optimization."""
+
+    optimization_id: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.optimization_id,)
+
+
+@dataclass(frozen=True)
+class Areas:
+    """What the areas of the record do of their own in every unit.
+
+    `changing` may add to the columns of an optimization that are about to change; `finish` writes what was kept in
+    parts of the unit, just before COMMIT.
+    """
+
+    changing: Callable[[UnitOfWork, Row, Row], None]
+    finish: Callable[[UnitOfWork], None]
+
+
 class UnitOfWork:
     """One transaction's rows: read once, changed in memory, written by a few statements at the end."""
 
-    def __init__(self, connection: Connection, cursor: Any, statements: Statements) -> None:
+    def __init__(self, connection: Connection, cursor: Any, statements: Statements, areas: Areas) -> None:
         """`connection` and `cursor` are of one database connection: the cursor is for the hot statements."""
+        self._areas = areas
         self.connection = connection
         self._cursor = cursor
         self.now = now_text()
         self._statements = statements
         self._rows: dict[str, Row | None] = {}
         self._changed: dict[str, Row] = {}
-        self._state_ids: set[str] = set()
         self._inserts: dict[tuple[str, bool], tuple[Table, list[Row]]] = {}
-        self.moves: dict[tuple[str, str, int, str | None, str], int] = {}
-        self.endings: list[tuple[Row, str]] = []
-        self.tried: dict[tuple[str, str], int] = {}  # trials, by family and state
-        self.rested: set[str] = set()  # what is to be ranked anew: stopped running, or was changed after its end
+        self._parts: dict[type, Any] = {}
 
     def read_ahead(self, optimization_ids: set[str]) -> None:
         """Read the rows that will be asked for, in one statement."""
@@ -66,20 +87,17 @@ class UnitOfWork:
             self._rows[optimization_id] = None if found is None else dict(zip(WORKING_NAMES, found, strict=False))
         return self._rows[optimization_id]
 
-    def known_state(self, state_id: str) -> bool:
-        """Whether a Prefect state was recorded before, in this unit or earlier."""
-        if state_id in self._state_ids:
-            return True
-        self._statements.known_state.run(self._cursor, [{"target": state_id}])
-        self._state_ids.add(state_id)
-        return self._cursor.fetchone() is not None
+    def part(self, kind: type[T]) -> T:
+        """What an area keeps of this unit until its end: made when it is first asked for."""
+        if kind not in self._parts:
+            self._parts[kind] = kind()
+        found: T = self._parts[kind]
+        return found
 
     def update(self, row: Row, **changes: Any) -> None:
         """Change columns of the optimization that `row` stands for; its version moves by one for each unit."""
         target = row["optimization_id"]
-        if changes.get("status", row["status"]) in _ENDED:
-            self.rested.add(target)
-            changes["health_due"] = 1
+        self._areas.changing(self, row, changes)
         changed = self._changed.get(target)
         if changed is None:
             changes["version"] = row["version"] + 1
@@ -102,7 +120,6 @@ class UnitOfWork:
         """It was deleted: for what follows in the unit there is no such optimization."""
         self._rows[optimization_id] = None
         self._changed.pop(optimization_id, None)
-        self.rested.discard(optimization_id)
 
     def run(self, statement: Executable, parameters: Row) -> Any:
         """Run a statement of one's own, made once for all units, at the driver's speed. Answers with its cursor."""
@@ -111,6 +128,11 @@ class UnitOfWork:
 
     def change(self, optimization_id: str, kind: str) -> None:
         self.insert(_CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})
+
+    def finish(self) -> None:
+        """Write all that is left to write, before COMMIT."""
+        self.flush()
+        self._areas.finish(self)
 
     def flush(self) -> None:
         """Write what is pending; needed before a statement of one's own reads the tables."""

@@ -18,7 +18,7 @@ from o9.model.trial import Output, Trial
 from o9.model.validation import validate_changes
 from o9.store.core.base import table_of
 from o9.store.core.column_types import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.unit import OnOptimization, Row, UnitOfWork
 from o9.store.optimizations.calendars import keep_calendar
 from o9.store.optimizations.outputs import keep_output
 from o9.store.optimizations.provenance import keep_baseline
@@ -45,7 +45,7 @@ class Acknowledged:
 
 
 @dataclass(frozen=True)
-class CommitStep:
+class CommitStep(OnOptimization[Acknowledged]):
     """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
 
     `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
@@ -69,10 +69,6 @@ class CommitStep:
     memory_usage: float | None = None
     output: Output | None = None
     retry_of: str = ""
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> Acknowledged:
         row = held(unit, self.optimization_id, self.fence)
@@ -146,7 +142,7 @@ class CommitStep:
 
 
 @dataclass(frozen=True)
-class Amend:
+class Amend(OnOptimization[Acknowledged]):
     """Change fields of the state outside a step; never the status. `fence` None: not an attempt, but its owner.
 
     `ending`: an attempt's last words, taken also when its end came from outside a moment ago.
@@ -156,10 +152,6 @@ class Amend:
     changes: Mapping[str, Any]
     fence: int | None = None
     ending: bool = False
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> Acknowledged:
         if self.fence is None:
@@ -181,7 +173,7 @@ class Amend:
 
 
 @dataclass(frozen=True)
-class CutOff:
+class CutOff(OnOptimization[None]):
     """The trials of a step that was cut off for good: the ledger holds every trial ever begun.
 
     `performance`, `improvement` and `optimized_parameters` are given where one of them had finished, and is the best.
@@ -193,10 +185,6 @@ class CutOff:
     performance: float | None = None
     improvement: float | None = None
     optimized_parameters: Mapping[str, Any] | None = None
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         row = held(unit, self.optimization_id, self.fence, ending=True)

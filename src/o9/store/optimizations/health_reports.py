@@ -15,18 +15,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, insert, literal, literal_column, or_, select, tuple_, update
 
-from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, moment, to_json
-from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.core.reading import PAGE_LIMIT, page_size, rows
+from o9.store.core.unit import OPTIMIZATION, Operation, Row, UnitOfWork
 from o9.store.optimizations.placebos import is_placebo
 from o9.store.optimizations.transitions import existing
 from o9.store.schema import optimizations as tables
 
 REPORT = table_of(tables.HealthReportRow)
-PAGE_LIMIT = 1_000
 VERDICT_CHECK = "validity.verdict"  # the check whose evidence holds the verdict, as `o9.health.grades` writes it
 _RUNS = OptimizationStatus.RUNNING.value
 _UNDER_WAY = (_RUNS, OptimizationStatus.PAUSED.value, OptimizationStatus.SUSPENDED.value)
@@ -37,7 +36,7 @@ _IS_DUE = OPTIMIZATION.c.health_due == literal_column("1")
 
 
 @dataclass(frozen=True)
-class KeepReport:
+class KeepReport(Operation[None]):
     """Keep `report` and the `checks` behind it. `of` is the state that was checked, `judged_by` says by which measure.
 
     Raises OptimizationError where there is no such optimization any more.
@@ -94,13 +93,13 @@ def health_history(
     before: only what comes behind the report with this id.
     """
     mine = REPORT.c.optimization_id == optimization_id
-    statement = select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(_checked(limit))
+    statement = select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(page_size(limit))
     return _rows(connection, statement if before is None else statement.where(REPORT.c.id < before))
 
 
 def health_reports(connection: Connection, limit: int = 100, before: tuple[str, str] | None = None) -> list[Row]:
     """The newest of each, newest first. `before`: only what comes behind this (`last_at`, `optimization_id`)."""
-    statement = select(*_TOLD).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(_checked(limit))
+    statement = select(*_TOLD).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(page_size(limit))
     if before is not None:
         statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*map(literal, before)))
     return _rows(connection, statement)
@@ -108,7 +107,7 @@ def health_reports(connection: Connection, limit: int = 100, before: tuple[str, 
 
 def health_reports_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     """What was newly said of anybody behind the report with the id `after`, in that order, with the checks."""
-    wanted = select(*REPORT.c).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(_checked(limit))
+    wanted = select(*REPORT.c).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(page_size(limit))
     return _rows(connection, wanted)
 
 
@@ -146,7 +145,9 @@ def last_health_report(connection: Connection) -> int:
 def health_due(connection: Connection, limit: int = 100) -> list[str]:
     """Those that have ended and were not checked since: what ended first comes first."""
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
-    found = select(OPTIMIZATION.c.optimization_id).where(_IS_DUE, ~is_placebo()).order_by(*order).limit(_checked(limit))
+    found = (
+        select(OPTIMIZATION.c.optimization_id).where(_IS_DUE, ~is_placebo()).order_by(*order).limit(page_size(limit))
+    )
     return list(connection.execute(found).scalars())
 
 
@@ -161,7 +162,7 @@ def health_under_way(connection: Connection, limit: int = 100) -> list[str]:
         .select_from(joined)
         .where(OPTIMIZATION.c.status.in_(_UNDER_WAY), changed, ~is_placebo())
         .order_by(func.coalesce(REPORT.c.last_at, ""), OPTIMIZATION.c.optimization_id)
-        .limit(_checked(limit))
+        .limit(page_size(limit))
     )
     return list(connection.execute(found).scalars())
 
@@ -178,7 +179,7 @@ _TOLD = [
 
 
 def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
-    return [_decoded(row) for row in connection.execute(statement).mappings()]
+    return [_decoded(row) for row in rows(connection, statement)]
 
 
 def _decoded(found: Mapping[Any, Any]) -> Row:
@@ -189,9 +190,3 @@ def _decoded(found: Mapping[Any, Any]) -> Row:
         row["checks"] = json.loads(row["checks"])
         row["verdict"] = verdict_in(row["checks"])
     return row
-
-
-def _checked(limit: int) -> int:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
-        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
-    return limit

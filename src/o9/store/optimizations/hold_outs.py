@@ -19,7 +19,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from o9.store.core.base import table_of
 from o9.store.core.column_types import pack_returns, unpack_returns
-from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.calendars import CALENDAR, keep_calendar
 from o9.store.optimizations.commit_step import held
 from o9.store.schema import statistics as aggregate_tables
@@ -30,7 +30,7 @@ REAL_BYTES = 8  # of one date in a calendar
 
 
 @dataclass(frozen=True)
-class KeepHoldOut:
+class KeepHoldOut(OnOptimization[None]):
     """By the attempt that holds the optimization: `returns` of trial `number`, its baseline's if it has one, and the
     dates of both. It is a look."""
 
@@ -40,10 +40,6 @@ class KeepHoldOut:
     returns: Sequence[float]
     baseline: Sequence[float] | None = None
     dates: Sequence[float] | None = None
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         held(unit, self.optimization_id, self.fence)
@@ -62,13 +58,11 @@ class KeepHoldOut:
 
 
 @dataclass(frozen=True)
-class CountLook:
+class CountLook(Operation["Look | None"]):
     """Somebody judges trial `number` by its hold-out, which came with it."""
 
     optimization_id: str
     number: int
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> Look | None:
         unit.flush()

@@ -26,8 +26,8 @@ from o9.model.states import (
     decide_intent,
 )
 from o9.store.core.base import table_of
-from o9.store.core.column_types import free_text, row_to_state
-from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.core.column_types import STATE_FIELDS, free_text, row_to_state
+from o9.store.core.unit import OPTIMIZATION, OnOptimization, Row, UnitOfWork
 from o9.store.optimizations.transitions import Cause, Transition, append_issue, existing, move
 from o9.store.queue.order import queue_key
 from o9.store.schema import optimizations as tables
@@ -36,7 +36,7 @@ INTENT = table_of(tables.IntentRow)
 
 
 @dataclass(frozen=True)
-class SetIntent:
+class SetIntent(OnOptimization[OptimizationStatus]):
     """Record what a person wants. What is at rest is moved at once; an attempt hears of it with its next commit.
 
     Wanting what is wanted already changes nothing, and neither does asking once more for the end that came.
@@ -45,10 +45,6 @@ class SetIntent:
     optimization_id: str
     intent: Intent
     by: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> OptimizationStatus:
         """The status afterwards. Raises OptimizationStateError once it has ended otherwise, or is about to."""
@@ -73,17 +69,13 @@ class SetIntent:
 
 
 @dataclass(frozen=True)
-class Suspend:
+class Suspend(OnOptimization[bool]):
     """O9 takes off what runs on `node`: its attempt is cut off, and it rests until `GoOn`. `issues` says `why`."""
 
     optimization_id: str
     reason: SuspendedFor
     why: str
     node: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it did: not where it no longer runs there, or somebody wants something else of it."""
@@ -98,17 +90,13 @@ class Suspend:
 
 
 @dataclass(frozen=True)
-class GoOn:
+class GoOn(OnOptimization[bool]):
     """What O9 suspended is queued again: its `reason` is over; or it comes to the end that was asked for meanwhile."""
 
     optimization_id: str
     reason: SuspendedFor | None
     why: str
     node: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it was: not where it is no longer suspended, or somebody wants it to stay where it is."""
@@ -126,7 +114,7 @@ class GoOn:
 
 
 @dataclass(frozen=True)
-class Requeue:
+class Requeue(OnOptimization[None]):
     """An attempt ends unfinished: its optimization is queued again, or comes to the end that was asked for meanwhile.
 
     Else nobody would take up what waits and is not to run.
@@ -137,10 +125,6 @@ class Requeue:
     why: str
     node: str
     prefect_run_id: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         """Raises StaleAttemptError where another attempt holds it."""
@@ -166,7 +150,7 @@ class Suspended:
 
 def suspended(connection: Connection) -> list[Suspended]:
     """All that are suspended, but for those that somebody wants to stay where they are."""
-    columns = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "intent", "intent_by")]
+    columns = [OPTIMIZATION.c[name] for name in (*STATE_FIELDS, "intent", "intent_by")]
     stay = [Intent.PAUSE.value, Intent.HOLD.value]
     found = connection.execute(
         select(*columns).where(

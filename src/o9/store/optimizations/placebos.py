@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, sel
 from o9.model.optimization import OptimizationState
 from o9.store.core.base import table_of
 from o9.store.core.column_types import real
-from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, Operation, UnitOfWork
 from o9.store.schema import statistics as aggregate_tables
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PLACEBO = table_of(aggregate_tables.PlaceboRun)
 
 
 @dataclass(frozen=True)
-class CreatePlacebo:
+class CreatePlacebo(Operation[tuple[OptimizationState, bool]]):
     """Record `create.state` as placebo `number` of `origin_id`."""
 
     create: Create
@@ -45,13 +45,11 @@ class CreatePlacebo:
 
 
 @dataclass(frozen=True)
-class KeepPlacebo:
+class KeepPlacebo(Operation[None]):
     """What the best of the placebo run `run_id` has reached. Its optimization is to be judged anew."""
 
     run_id: str
     value: float
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()

@@ -17,7 +17,7 @@ from o9.model.errors import OptimizationConflictError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationStatus
 from o9.store.core.base import table_of
-from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Create, existing
 from o9.store.queue.claims import MIRRORED, Claim, Claimed, database_now, free
@@ -29,15 +29,13 @@ PRUNED = ""  # the optimization of a run whose own is pruned; the run is still t
 
 
 @dataclass(frozen=True)
-class RegisterRun:
+class RegisterRun(Operation[None]):
     """A flow run of Prefect's is an attempt at an optimization; a resumed run is one more attempt."""
 
     run_id: str
     optimization_id: str
     attempt: int
     kind: str = ATTEMPT
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
@@ -48,12 +46,10 @@ class RegisterRun:
 
 
 @dataclass(frozen=True)
-class CloseRun:
+class CloseRun(Operation[None]):
     """All that Prefect has to say of this run is recorded."""
 
     run_id: str
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
@@ -61,12 +57,10 @@ class CloseRun:
 
 
 @dataclass(frozen=True)
-class ForgetRuns:
+class ForgetRuns(Operation[None]):
     """These runs of pruned optimizations are gone in Prefect, or were never ours to delete there."""
 
     run_ids: tuple[str, ...]
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
@@ -75,7 +69,7 @@ class ForgetRuns:
 
 
 @dataclass(frozen=True)
-class Adopt:
+class Adopt(Operation[Claimed]):
     """Record a flow run that somebody else runs as an optimization, held by `node` from the start.
 
     The same run once more answers as it did the first time, and is held again where nobody held it: it had rested. It
@@ -115,7 +109,7 @@ class Adopt:
 
 
 @dataclass(frozen=True)
-class LostRun:
+class LostRun(OnOptimization[bool]):
     """The process of a flow run is gone, by what Prefect says; nothing happens where it is no longer the attempt."""
 
     run_id: str
@@ -123,10 +117,6 @@ class LostRun:
     attempt: int
     node: str
     evidence: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it was the attempt, and its lease is free now."""
@@ -138,32 +128,24 @@ class LostRun:
 
 
 @dataclass(frozen=True)
-class SetSuspendedRun:
+class SetSuspendedRun(OnOptimization[None]):
     """The next attempt is this run of Prefect's, once it is resumed; None: it is a new run again."""
 
     optimization_id: str
     run_id: str | None
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.update(existing(unit, self.optimization_id), parked_run_id=self.run_id)
 
 
 @dataclass(frozen=True)
-class HandOver:
+class HandOver(OnOptimization[bool]):
     """Give a claim to a suspended run; it has `seconds` to take it up."""
 
     optimization_id: str
     fence: int
     run_id: str
     seconds: float
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether the claim was still there to give."""
@@ -186,7 +168,7 @@ class Admission(str, Enum):
 
 
 @dataclass(frozen=True)
-class Begin:
+class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
     """A flow run that Prefect started wants to be the next attempt: take up what was handed over to it, or claim.
 
     Starting it is asking for it: what was held back or paused is queued again, by `by`. Where it is not its turn yet,
@@ -198,10 +180,6 @@ class Begin:
     node: str
     lease_seconds: float
     by: str = "prefect"
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> tuple[Admission, Claimed | None]:
         row = existing(unit, self.optimization_id)

@@ -15,7 +15,7 @@ from o9.model.provenance import Ran
 from o9.model.trial import Trial
 from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, pack_returns
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.unit import OnOptimization, Row, UnitOfWork
 from o9.store.schema import optimizations as tables
 
 BASELINE = table_of(tables.BaselineReturns)
@@ -42,15 +42,11 @@ class Repetition:
 
 
 @dataclass(frozen=True)
-class RecordProvenance:
+class RecordProvenance(OnOptimization[None]):
     """What the attempt that holds the optimization runs; told once more, it changes nothing."""
 
     optimization_id: str
     ran: Ran
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         ran = self.ran
@@ -59,17 +55,13 @@ class RecordProvenance:
 
 
 @dataclass(frozen=True)
-class RecordRepetition:
+class RecordRepetition(OnOptimization[None]):
     """In the place of the one before it."""
 
     optimization_id: str
     number: int
     code: str
     checks: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         row = {"optimization_id": self.optimization_id, "number": self.number, "code": self.code}

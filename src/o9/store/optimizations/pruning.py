@@ -43,7 +43,7 @@ from sqlalchemy import (
 from o9.model.states import ENDED
 from o9.store.core.base import metadata, table_of
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.commit_step import CHECKPOINT
 from o9.store.optimizations.placebos import release_placebos
 from o9.store.optimizations.prefect_runs import ATTEMPT, PREFECT_RUN, PRUNED
@@ -130,7 +130,7 @@ def decide(facts: Facts, before: str) -> Because:
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(Operation[Pruned]):
     """Delete of what ended before the ISO moment `before`, behind `cursor`, as much as `seconds` allow.
 
     `sharpe_ratios` says what is left behind of the trials' returns.
@@ -140,8 +140,6 @@ class Prune:
     sharpe_ratios: SharpeRatios
     cursor: tuple[str, str] = ("", "")
     seconds: float = SECONDS
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> Pruned:
         deadline = time.monotonic() + self.seconds
@@ -200,7 +198,7 @@ class Prune:
 
 
 @dataclass(frozen=True)
-class PruneOne:
+class PruneOne(OnOptimization[Because | None]):
     """Delete of one that has ended, whenever that was, as much as `seconds` allow.
 
     Answers with LONG_AGO once it is gone, with None where something is left for the next such operation, else with why
@@ -211,10 +209,6 @@ class PruneOne:
     optimization_id: str
     sharpe_ratios: SharpeRatios
     seconds: float = SECONDS
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> Because | None:
         deadline = time.monotonic() + self.seconds
@@ -241,7 +235,7 @@ class PruneOne:
 
 
 @dataclass(frozen=True)
-class ForgetChanges:
+class ForgetChanges(Operation[int]):
     """Delete the oldest changes of the feed, if older than `before`; never the newest. Answers how many.
 
     Whoever reads the feed has long read them; who was away for longer reads the record itself.
@@ -249,8 +243,6 @@ class ForgetChanges:
 
     before: str
     limit: int = CHANGES
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> int:
         unit.flush()

@@ -11,14 +11,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, case, func, literal, literal_column, or_, select, tuple_
 
-from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.store.alerts.episodes import ALERT, STATE_OF
 from o9.store.core.base import table_of
-from o9.store.core.column_types import row_to_state, row_to_trial
-from o9.store.core.cursors import read_cursor, write_cursor
+from o9.store.core.column_types import STATE_FIELDS, row_to_state, row_to_trial
+from o9.store.core.reading import page_size, read_cursor, rows, write_cursor
 from o9.store.core.unit import OPTIMIZATION, Row
 from o9.store.optimizations.calendars import calendar
 from o9.store.optimizations.commit_step import CHECKPOINT, METRIC
@@ -32,7 +31,6 @@ from o9.store.statistics.families import RETURNS, TRIAL
 from o9.store.statistics.rollups import ROLLUP, TALLY
 
 CHANGE = table_of(tables.Change)
-PAGE_LIMIT = 1000
 MOST_AMONG = 1000  # ids that one statement names
 
 
@@ -88,7 +86,7 @@ class Holding:
     scheduled_at: str | None = None
 
 
-_STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*OptimizationState.__dataclass_fields__, "running_since")]
+_STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*STATE_FIELDS, "running_since")]
 _GET = select(*_STATE_COLUMNS).where(OPTIMIZATION.c.optimization_id == bindparam("target"))
 
 
@@ -105,10 +103,8 @@ def holding(connection: Connection, optimization_id: str) -> Holding | None:
 
 def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cursor: str | None = None) -> Page:
     """One page, newest first; `cursor` is the `next_cursor` of the page before."""
-    if not 1 <= limit <= PAGE_LIMIT:
-        raise OptimizationValidationError("limit", f"{limit} is not between 1 and {PAGE_LIMIT}")
     created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
-    statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(limit + 1)
+    statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(page_size(limit) + 1)
     for column in ("status", "optimization_type", "priority", "strategy", "family", "series"):
         value = getattr(wanted, column)
         if value is not None:
@@ -123,24 +119,24 @@ def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cu
     if cursor is not None:
         place = read_cursor(cursor, str, 2)
         statement = statement.where(tuple_(created, name) < tuple_(*map(literal, place)))
-    rows = _rows(connection, statement)
-    last = rows[limit - 1] if len(rows) > limit else None
+    found = rows(connection, statement)
+    last = found[limit - 1] if len(found) > limit else None
     following = write_cursor(last["created_at"], last["optimization_id"]) if last else None
-    return Page([row_to_state(row) for row in rows[:limit]], following)
+    return Page([row_to_state(row) for row in found[:limit]], following)
 
 
 def counts(connection: Connection) -> list[Row]:
     """How many optimizations there are now, by type, strategy and status."""
-    return _rows(connection, select(TALLY).where(TALLY.c.count != 0))
+    return rows(connection, select(TALLY).where(TALLY.c.count != 0))
 
 
 def endings(connection: Connection, since_day: str = "") -> list[Row]:
     """The rollups of what ended on `since_day` (YYYY-MM-DD) or later, by day, histograms decoded."""
     by_day = (ROLLUP.c.span == "day", ROLLUP.c.starts >= since_day, ROLLUP.c.count != 0)
-    rows = _rows(connection, select(ROLLUP).where(*by_day).order_by(ROLLUP.c.starts))
-    for row in rows:
+    found = rows(connection, select(ROLLUP).where(*by_day).order_by(ROLLUP.c.starts))
+    for row in found:
         row |= {name: json.loads(row[name]) for name in ("durations", "improvements", "waits")}
-    return rows
+    return found
 
 
 def trials(connection: Connection, optimization_id: str, after: int = -1, limit: int | None = None) -> list[Trial]:
@@ -151,7 +147,7 @@ def trials(connection: Connection, optimization_id: str, after: int = -1, limit:
         .order_by(TRIAL.c.number)
         .limit(limit)
     )
-    return [row_to_trial(row) for row in _rows(connection, statement)]
+    return [row_to_trial(row) for row in rows(connection, statement)]
 
 
 def best_trials(connection: Connection, optimization_id: str, direction: str, limit: int) -> list[Trial]:
@@ -159,14 +155,14 @@ def best_trials(connection: Connection, optimization_id: str, direction: str, li
     mine = TRIAL.c.optimization_id == optimization_id, TRIAL.c.state == TrialState.COMPLETED.value
     value = TRIAL.c.value.asc() if direction == "minimize" else TRIAL.c.value.desc()
     statement = select(TRIAL).where(*mine, TRIAL.c.value.is_not(None)).order_by(value, TRIAL.c.number).limit(limit)
-    return [row_to_trial(row) for row in _rows(connection, statement)]
+    return [row_to_trial(row) for row in rows(connection, statement)]
 
 
 def failed_trials(connection: Connection, optimization_id: str, limit: int) -> list[Trial]:
     """The first ones, in the order of numbers."""
     mine = TRIAL.c.optimization_id == optimization_id, TRIAL.c.state == TrialState.FAILED.value
     return [
-        row_to_trial(row) for row in _rows(connection, select(TRIAL).where(*mine).order_by(TRIAL.c.number).limit(limit))
+        row_to_trial(row) for row in rows(connection, select(TRIAL).where(*mine).order_by(TRIAL.c.number).limit(limit))
     ]
 
 
@@ -203,13 +199,13 @@ def fruitless_steps(connection: Connection, optimization_id: str) -> set[int]:
 def transitions(connection: Connection, optimization_id: str, after: int = 0, limit: int | None = None) -> list[Row]:
     """In their order, those behind the id `after`."""
     where = (TRANSITION.c.optimization_id == optimization_id, TRANSITION.c.id > after)
-    return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
+    return rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
 def transitions_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     """Everybody's, in commit order, behind the transition with the id `after`."""
     where = (TRANSITION.c.id > after, TRANSITION.c.optimization_id != PRUNED)
-    return _rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
+    return rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
 def last_transition(connection: Connection) -> int:
@@ -238,12 +234,12 @@ def has_open_alert(connection: Connection, optimization_id: str) -> bool:
 def intents(connection: Connection, optimization_id: str) -> list[Row]:
     """What was asked for, by whom and when, oldest first."""
     where = INTENT.c.optimization_id == optimization_id
-    return _rows(connection, select(INTENT).where(where).order_by(INTENT.c.id))
+    return rows(connection, select(INTENT).where(where).order_by(INTENT.c.id))
 
 
 def prefect_run(connection: Connection, run_id: str) -> Row | None:
     known = (PREFECT_RUN.c.run_id == run_id, PREFECT_RUN.c.optimization_id != PRUNED)
-    found = _rows(connection, select(PREFECT_RUN).where(*known))
+    found = rows(connection, select(PREFECT_RUN).where(*known))
     return found[0] if found else None
 
 
@@ -266,7 +262,7 @@ def open_runs(connection: Connection, after: str = "", limit: int = 500) -> list
         .order_by(run.run_id)
         .limit(limit)
     )  # fmt: skip
-    return _rows(connection, statement)
+    return rows(connection, statement)
 
 
 def known_states(connection: Connection, optimization_id: str, among: Collection[str] | None = None) -> set[str]:
@@ -287,14 +283,14 @@ def last_state_at(connection: Connection, optimization_id: str, run_id: str) -> 
 
 def prefect_states(connection: Connection, optimization_id: str) -> list[Row]:
     where = PREFECT_STATE.c.optimization_id == optimization_id
-    return _rows(connection, select(PREFECT_STATE).where(where).order_by(PREFECT_STATE.c.at))
+    return rows(connection, select(PREFECT_STATE).where(where).order_by(PREFECT_STATE.c.at))
 
 
 def metrics(connection: Connection, optimization_id: str, limit: int | None = None) -> list[Row]:
     """The newest `limit` steps' metrics, oldest first."""
     where = METRIC.c.optimization_id == optimization_id
     statement = select(METRIC).where(where).order_by(METRIC.c.step.desc(), METRIC.c.name).limit(limit)
-    return _rows(connection, statement)[::-1]
+    return rows(connection, statement)[::-1]
 
 
 def checkpoint(connection: Connection, optimization_id: str, step: int | None = None) -> dict[str, Any] | None:
@@ -307,20 +303,16 @@ def checkpoint(connection: Connection, optimization_id: str, step: int | None = 
 
 
 def nodes(connection: Connection) -> list[Row]:
-    rows = _rows(connection, select(NODE).order_by(NODE.c.node_id))
-    for row in rows:
+    found = rows(connection, select(NODE).order_by(NODE.c.node_id))
+    for row in found:
         row["info"] = json.loads(row["info"])
-    return rows
+    return found
 
 
 def changes(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     columns = [CHANGE.c[name] for name in ("id", "optimization_id", "kind", "at")]
-    return _rows(connection, select(*columns).where(CHANGE.c.id > after).order_by(CHANGE.c.id).limit(limit))
+    return rows(connection, select(*columns).where(CHANGE.c.id > after).order_by(CHANGE.c.id).limit(limit))
 
 
 def last_change(connection: Connection) -> int:
     return int(connection.execute(select(func.max(CHANGE.c.id))).scalar() or 0)
-
-
-def _rows(connection: Connection, statement: Any) -> list[Row]:
-    return [dict(row) for row in connection.execute(statement).mappings()]

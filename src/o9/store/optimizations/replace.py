@@ -12,7 +12,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.specification import Role, keys_of
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store.core.column_types import state_to_row
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import STATUSES, existing, metadata_columns
 from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
@@ -32,7 +32,7 @@ class ChangedMeanwhile(OptimizationStateError):
 
 
 @dataclass(frozen=True)
-class Replace:
+class Replace(Operation[None]):
     """Give the fields `changed` of an optimization the values that `state` has; the others stay, metadata as a whole.
 
     `content`: the `content_hash` of what was asked for. `version`: the one that `state` was made of. Raises
@@ -84,15 +84,11 @@ class Replace:
 
 
 @dataclass(frozen=True)
-class CancelAtRest:
+class CancelAtRest(OnOptimization[bool]):
     """Cancel what no attempt works on, and none is about to. Answers whether it did."""
 
     optimization_id: str
     by: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> bool:
         if _is_at_work(existing(unit, self.optimization_id)):

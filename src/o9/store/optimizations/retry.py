@@ -15,7 +15,7 @@ from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.core.column_types import row_to_state
-from o9.store.core.unit import OPTIMIZATION, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, Operation, UnitOfWork
 from o9.store.optimizations.calendars import CALENDAR
 from o9.store.optimizations.commit_step import CHECKPOINT, METRIC
 from o9.store.optimizations.provenance import BASELINE, PROVENANCE
@@ -24,7 +24,7 @@ from o9.store.statistics.families import INHERITED, RETURNS, TRIAL
 
 
 @dataclass(frozen=True)
-class Retry:
+class Retry(Operation[tuple[OptimizationState, bool]]):
     """Record `create.state`, with what `origin_id` had committed in its first `steps` steps.
 
     Raises OptimizationStateError where that has not ended, OptimizationValidationError where it has no such step.

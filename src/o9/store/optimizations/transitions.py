@@ -35,7 +35,7 @@ from o9.model.states import (
 )
 from o9.store.core.base import table_of
 from o9.store.core.column_types import content_hash, free_text, moment, row_to_state, state_to_row, to_json
-from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, Row, UnitOfWork
 from o9.store.queue.order import queue_key
 from o9.store.schema import optimizations as tables
 from o9.store.statistics.rollups import count_new, count_transition
@@ -66,7 +66,7 @@ class Cause(str, Enum):
 
 
 @dataclass(frozen=True)
-class Create:
+class Create(Operation[tuple[OptimizationState, bool]]):
     """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
 
     `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since. With
@@ -133,7 +133,7 @@ class Create:
 
 
 @dataclass(frozen=True)
-class Transition:
+class Transition(OnOptimization[Reason]):
     """Move an optimization to another status. Raises OptimizationStateError where the table forbids it.
 
     fence: given by an attempt, None by everybody else. issue: what went wrong, kept in `issues`. Moving to
@@ -151,10 +151,6 @@ class Transition:
     prefect_run_id: str | None = None
     prefect_state_id: str | None = None
     ran_until: str | None = None
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> Reason:
         row = existing(unit, self.optimization_id)
@@ -174,7 +170,7 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class RecordPrefectState:
+class RecordPrefectState(OnOptimization[Decision | None]):
     """Take a state that Prefect reported, once; `to` is what it means for the optimization (None: nothing).
 
     Work that nobody holds is none: states of a run that waits for its turn move nothing. Neither does one older than
@@ -196,15 +192,11 @@ class RecordPrefectState:
     issue: str | None = None
     node: str = ""
 
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
-
     def apply(self, unit: UnitOfWork) -> Decision | None:
         """What was decided about the transition; None where the state was known or means no transition."""
         row = existing(unit, self.optimization_id)  # before the state counts as known in this unit
         seen_end = self.source is Cause.NODE and self.to in ENDED and STATUSES[row["status"]] in ACTIVE
-        if unit.known_state(self.state_id) and not seen_end:
+        if _is_known(unit, self.state_id) and not seen_end:
             return None
         at = moment(self.at)
         known = {name: getattr(self, name) for name in ("state_id", "optimization_id", "attempt", "run_kind", "run_id")}
@@ -249,6 +241,19 @@ def metadata_columns(metadata: Mapping[str, Any]) -> Row:
         "series": metadata.get("series"),
         "scheduled_at": None if scheduled_at is None else moment(datetime.fromisoformat(scheduled_at)),
     }
+
+
+class _KnownStates(set[str]):
+    """Ids of the Prefect states that are recorded, as far as this unit has asked."""
+
+
+def _is_known(unit: UnitOfWork, state_id: str) -> bool:
+    """Whether a Prefect state was recorded before, in this unit or earlier."""
+    known = unit.part(_KnownStates)
+    if state_id in known:
+        return True
+    known.add(state_id)
+    return unit.run(_KNOWN_STATE, {"target": state_id}).fetchone() is not None
 
 
 def existing(unit: UnitOfWork, optimization_id: str) -> Row:
@@ -363,6 +368,7 @@ def _read_state(unit: UnitOfWork, optimization_id: str) -> OptimizationState:
     return row_to_state(dict(found))
 
 
+_KNOWN_STATE = select(PREFECT_STATE.c.state_id).where(PREFECT_STATE.c.state_id == bindparam("target"))
 _WHOLE = select(OPTIMIZATION).where(OPTIMIZATION.c.optimization_id == bindparam("target"))
 _DEFAULTS: Row = {
     column.name: column.default.arg if column.default is not None else None  # type: ignore[attr-defined]

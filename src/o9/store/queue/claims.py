@@ -30,7 +30,7 @@ from o9.model.states import (
 )
 from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Transition, existing, move, refusal
 from o9.store.queue.policies import policies, room
@@ -81,7 +81,7 @@ class Leases:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Operation[Claimed | None]):
     """Take the first of the queue, or the one named, while the limits leave room.
 
     `limit` is how many may be held at once, over all nodes; None: what the living nodes have announced. The limits of
@@ -97,8 +97,6 @@ class Claim:
     lease_seconds: float
     optimization_id: str | None = None
     only: Collection[str] | None = None
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> Claimed | None:
         write_rollups(unit)  # the queue is found by the counts
@@ -174,7 +172,7 @@ def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
 
 
 @dataclass(frozen=True)
-class AbandonClaim:
+class AbandonClaim(OnOptimization[bool]):
     """A claim of this node's came to nothing (no flow run, or one that died): as if the node had, for this one only.
 
     died: whether that costs the optimization a life.
@@ -185,10 +183,6 @@ class AbandonClaim:
     node: str
     died: bool = True
 
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
-
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it still held the optimization."""
         mine = (OPTIMIZATION.c.optimization_id == self.optimization_id) & (OPTIMIZATION.c.fence == self.fence)
@@ -196,17 +190,13 @@ class AbandonClaim:
 
 
 @dataclass(frozen=True)
-class RejectClaim:
+class RejectClaim(OnOptimization[None]):
     """What was claimed is not to start: it is paused, and `issues` says why. A resume tries again."""
 
     optimization_id: str
     fence: int
     node: str
     why: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         row = existing(unit, self.optimization_id)
@@ -220,13 +210,11 @@ class RejectClaim:
 
 
 @dataclass(frozen=True)
-class ReleaseClaims:
+class ReleaseClaims(Operation[list[str]]):
     """Free what `node` holds beside `kept`: claims whose answer it never heard. Answers with their ids."""
 
     node: str
     kept: Sequence[str]
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         strays = (OPTIMIZATION.c.lease_node == self.node) & OPTIMIZATION.c.optimization_id.not_in(self.kept)
@@ -234,7 +222,7 @@ class ReleaseClaims:
 
 
 @dataclass(frozen=True)
-class Heartbeat:
+class Heartbeat(Operation[float]):
     """Say that a node lives, and renew all its leases.
 
     Those that ran out, too, while nobody has swept them: a node that could not reach the store for a while, like
@@ -247,8 +235,6 @@ class Heartbeat:
     process_started: float
     lease_seconds: float
     info: Mapping[str, Any] = field(default_factory=dict)
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> float:
         """The database's time of this heartbeat."""
@@ -267,15 +253,13 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
-class Leave:
+class Leave(Operation[list[str]]):
     """A node ends in good order; what it still held is swept as if its lease had run out.
 
     But for flows that it only watched: how those end, Prefect says, or in the end their leases do.
     """
 
     node: str
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         mine = (OPTIMIZATION.c.lease_node == self.node) & (OPTIMIZATION.c.strategy != MIRRORED)
@@ -285,7 +269,7 @@ class Leave:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Operation[list[str]]):
     """Free what the dead held: all leases of nodes known to be dead, and of `run_out` those not renewed since.
 
     What was at work is queued for its next attempt, or has failed where it had its last one; an intent to cancel or
@@ -295,8 +279,6 @@ class Sweep:
     node: str
     dead_nodes: Sequence[str] = ()
     run_out: Sequence[Held] = ()
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         found = free(unit, OPTIMIZATION.c.lease_node.in_(self.dead_nodes), self.node, died=True)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from o9.model.errors import StaleAttemptError
 from o9.store.core.base import table_of
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_now, database_time
 from o9.store.schema import alerts as alert_tables
 
@@ -21,7 +21,7 @@ LEASE = table_of(alert_tables.Lease)
 
 
 @dataclass(frozen=True)
-class AcquireLeadership:
+class AcquireLeadership(Operation[int | None]):
     """Take the lease called `name`, or keep it; answers with the fence, or None while another node holds it.
 
     `dead_nodes`: those of which it is known without waiting that they hold nothing any more.
@@ -31,8 +31,6 @@ class AcquireLeadership:
     node: str
     lease_seconds: float
     dead_nodes: Sequence[str] = ()
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> int | None:
         now = database_now(unit)
@@ -50,13 +48,11 @@ class AcquireLeadership:
 
 
 @dataclass(frozen=True)
-class ReleaseLeadership:
+class ReleaseLeadership(Operation[None]):
     """Give the lease back, where it is still held with this fence."""
 
     name: str
     fence: int
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         mine = (LEASE.c.name == self.name) & (LEASE.c.fence == self.fence)

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from o9.model.errors import OptimizationValidationError
 from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import UnitOfWork
+from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.schema import optimizations as tables
 
 POLICY = table_of(tables.Policy)
@@ -32,7 +32,7 @@ Policies = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class SetPolicy:
+class SetPolicy(Operation[None]):
     """Put a policy in the place of the one that has its name; an empty config lifts it.
 
     Raises OptimizationValidationError, naming the key.
@@ -40,8 +40,6 @@ class SetPolicy:
 
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
-
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> None:
         if not isinstance(self.name, str) or not self.name.strip():

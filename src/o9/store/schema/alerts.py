@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Text, UniqueConstraint, text
+from sqlalchemy import Column, Index, Text, UniqueConstraint
 from sqlmodel import Field
 
-from o9.store.core.base import SERIAL, Record, unbounded_texts
+from o9.store.core.base import SERIAL, Record, partial_index, unbounded_texts
 
 # What conditions of partial indexes say, statements must say in the same words.
 FIRING = "is_first = 1 AND resolved_at IS NULL"
@@ -30,15 +30,9 @@ class AlertRow(Record, table=True):
         Index("ix_alert_newest", "at", "alert_id"),
         Index("ix_alert_optimization", "optimization_id", "at", "alert_id"),
         Index("ix_alert_level", "level", "at", "alert_id"),
-        Index(
-            "ix_alert_firing",
-            "fingerprint",
-            unique=True,
-            sqlite_where=text(FIRING),
-            postgresql_where=text(FIRING),
-        ),
-        Index("ix_alert_ending", "ends_at", sqlite_where=text(ENDING), postgresql_where=text(ENDING)),
-        Index("ix_alert_open", "changed", "alert_id", sqlite_where=text(OPEN), postgresql_where=text(OPEN)),
+        partial_index("ix_alert_firing", "fingerprint", where=FIRING, unique=True),
+        partial_index("ix_alert_ending", "ends_at", where=ENDING),
+        partial_index("ix_alert_open", "changed", "alert_id", where=OPEN),
     )
 
     alert_id: str = Field(primary_key=True)
@@ -76,7 +70,7 @@ class Silence(Record, table=True):
 
     __tablename__ = "silence"
     __table_args__ = (
-        Index("ix_silence_standing", "ends_at", sqlite_where=text(STANDING), postgresql_where=text(STANDING)),
+        partial_index("ix_silence_standing", "ends_at", where=STANDING),
         Index("ix_silence_changed", "changed"),
     )
 
@@ -144,22 +138,8 @@ class Notification(Record, table=True):
     __tablename__ = "notification"
     __table_args__ = (
         UniqueConstraint("group_key", "number", "channel", name="uq_notification"),
-        Index(
-            "ix_notification_due",
-            "channel",
-            "due_at",
-            "id",
-            sqlite_where=text(PENDING),
-            postgresql_where=text(PENDING),
-        ),
-        Index(
-            "ix_notification_order",
-            "channel",
-            "group_key",
-            "id",
-            sqlite_where=text(PENDING),
-            postgresql_where=text(PENDING),
-        ),
+        partial_index("ix_notification_due", "channel", "due_at", "id", where=PENDING),
+        partial_index("ix_notification_order", "channel", "group_key", "id", where=PENDING),
     )
 
     id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))

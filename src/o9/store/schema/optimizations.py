@@ -7,10 +7,10 @@ are ISO 8601 in UTC with microseconds, which sort as text; leases are seconds of
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, Text, text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, Text
 from sqlmodel import Field
 
-from o9.store.core.base import SERIAL, Record, unbounded_texts
+from o9.store.core.base import SERIAL, Record, partial_index, unbounded_texts
 
 # What waits for a slot; the queue's index and the claim must say it in the same words.
 WAITING = "status = 'created' AND intent = 'run' AND unmet = 0 AND lease_expires_at IS NULL"
@@ -24,44 +24,13 @@ class Optimization(Record, table=True):
         Index("ix_optimization_created", "created_at", "optimization_id"),
         Index("ix_optimization_status", "status", "created_at", "optimization_id"),
         Index("ix_optimization_type", "optimization_type", "created_at", "optimization_id"),
-        Index(
-            "ix_optimization_queue",
-            "optimization_type",
-            "strategy",
-            "queue_key",
-            "optimization_id",
-            sqlite_where=text(WAITING),
-            postgresql_where=text(WAITING),
+        partial_index(
+            "ix_optimization_queue", "optimization_type", "strategy", "queue_key", "optimization_id", where=WAITING
         ),
-        Index(
-            "ix_optimization_lease",
-            "lease_expires_at",
-            "lease_node",
-            sqlite_where=text("lease_expires_at IS NOT NULL"),
-            postgresql_where=text("lease_expires_at IS NOT NULL"),
-        ),
-        Index(
-            "ix_optimization_completed",
-            "completed_at",
-            "optimization_id",
-            sqlite_where=text("completed_at IS NOT NULL"),
-            postgresql_where=text("completed_at IS NOT NULL"),
-        ),
-        Index(
-            "ix_optimization_series",
-            "series",
-            "created_at",
-            "optimization_id",
-            sqlite_where=text("series IS NOT NULL"),
-            postgresql_where=text("series IS NOT NULL"),
-        ),
-        Index(
-            "ix_optimization_health_due",
-            "completed_at",
-            "optimization_id",
-            sqlite_where=text("health_due = 1"),
-            postgresql_where=text("health_due = 1"),
-        ),
+        partial_index("ix_optimization_lease", "lease_expires_at", "lease_node", where="lease_expires_at IS NOT NULL"),
+        partial_index("ix_optimization_completed", "completed_at", "optimization_id", where="completed_at IS NOT NULL"),
+        partial_index("ix_optimization_series", "series", "created_at", "optimization_id", where="series IS NOT NULL"),
+        partial_index("ix_optimization_health_due", "completed_at", "optimization_id", where="health_due = 1"),
     )
 
     optimization_id: str = Field(primary_key=True)
@@ -248,13 +217,7 @@ class HealthReportRow(Record, table=True):
     __tablename__ = "health_report"
     __table_args__ = (
         Index("ix_health_report_optimization", "optimization_id", "id"),
-        Index(
-            "ix_health_report_latest",
-            "last_at",
-            "optimization_id",
-            sqlite_where=text("is_latest = 1"),
-            postgresql_where=text("is_latest = 1"),
-        ),
+        partial_index("ix_health_report_latest", "last_at", "optimization_id", where="is_latest = 1"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True, autoincrement=True))
@@ -317,12 +280,7 @@ class PrefectRun(Record, table=True):
     __tablename__ = "prefect_run"
     __table_args__ = (
         Index("ix_prefect_run_optimization", "optimization_id"),
-        Index(
-            "ix_prefect_run_open",
-            "run_id",
-            sqlite_where=text("is_open = 1"),
-            postgresql_where=text("is_open = 1"),
-        ),
+        partial_index("ix_prefect_run_open", "run_id", where="is_open = 1"),
     )
 
     run_id: str = Field(primary_key=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -72,6 +73,10 @@ class FamilyTrials:
     cut: frozenset[str] = frozenset()
 
 
+class _Tried(Counter[tuple[str, str]]):
+    """How many trials the unit adds, by family and state."""
+
+
 def origin_of(unit: UnitOfWork, optimization_id: str) -> tuple[str, int] | None:
     """What it is a retry of, and behind how many of its steps it began; None where it is none."""
     found = unit.run(_METADATA_OF_A_RETRY, {"target": optimization_id, "mark": '%"retry_of"%'}).fetchone()
@@ -109,20 +114,19 @@ def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
             trial["family"] = family
         if trial["family"] and trial["attempt"] != INHERITED:
             key = trial["family"], trial["state"]
-            unit.tried[key] = unit.tried.get(key, 0) + 1
+            unit.part(_Tried)[key] += 1
     if family != row["family"]:
         unit.update(row, family=family)
 
 
 def write_families(unit: UnitOfWork) -> None:
     """Write what the unit has counted: just before COMMIT."""
-    if unit.tried:
+    if tried := unit.part(_Tried):
         rows = [
-            {"family": family, "state": state, "count": count, **_NO_COUNTS}
-            for (family, state), count in unit.tried.items()
+            {"family": family, "state": state, "count": count, **_NO_COUNTS} for (family, state), count in tried.items()
         ]
         unit.upsert_counts(FAMILY_TALLY, rows)
-        unit.tried = {}
+        tried.clear()
 
 
 def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
@@ -216,7 +220,7 @@ def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
     )  # fmt: skip
     counted = select(TRIAL.c.state, func.count()).where(silent).group_by(TRIAL.c.state)
     for state, count in unit.connection.execute(counted).all():
-        unit.tried[family, state] = unit.tried.get((family, state), 0) + int(count)
+        unit.part(_Tried)[family, state] += int(count)
     unit.connection.execute(update(TRIAL).where(silent).values(family=family))
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, literal_column, or_, select, text
+from sqlalchemy import ColumnElement, Connection, func, literal, literal_column, or_, select, text
 
+from o9.store.core.reading import rows
 from o9.store.core.unit import OPTIMIZATION, Row
 from o9.store.optimizations.transitions import TRANSITION
 from o9.store.queue.claims import MIRRORED
@@ -37,7 +37,7 @@ def windows(connection: Connection, span: str, since: str, before: str) -> list[
     summed = [
         func.sum(ROLLUP.c[name]).label(name) for name in ("count", "ran", "improved", "duration_sum", "improvement_sum")
     ]
-    return _rows(
+    return rows(
         connection,
         select(ROLLUP.c.starts, ROLLUP.c.status, *summed)
         .where(ROLLUP.c.span == span, ROLLUP.c.starts >= since, ROLLUP.c.starts < before, ROLLUP.c.count != 0)
@@ -61,7 +61,7 @@ def first_ended(connection: Connection) -> str | None:
 
 def priorities(connection: Connection) -> list[Row]:
     """How many optimizations there are, by priority."""
-    return _rows(
+    return rows(
         connection, select(TALLY_PRIORITY).where(TALLY_PRIORITY.c.count != 0).order_by(TALLY_PRIORITY.c.priority)
     )
 
@@ -76,7 +76,7 @@ def standing(connection: Connection, status: str, limit: int) -> list[Row]:
         .scalar_subquery()
     )
     columns = [OPTIMIZATION.c[name] for name in ("intent", "unmet", "queue_key", "priority", "lease_expires_at")]
-    return _rows(
+    return rows(
         connection,
         select(*columns, since.label("since"))
         .where(OPTIMIZATION.c.status == status)
@@ -98,13 +98,13 @@ def ended_since(connection: Connection, hour: str) -> list[Row]:
     """What ended in this hour or later, by hour, type, strategy and status."""
     by = [ROLLUP.c[name] for name in ("starts", "optimization_type", "strategy", "status")]
     inside = (ROLLUP.c.span == "hour") & (ROLLUP.c.starts >= hour) & (ROLLUP.c.count != 0)
-    return _rows(connection, select(*by, func.sum(ROLLUP.c["count"]).label("count")).where(inside).group_by(*by))
+    return rows(connection, select(*by, func.sum(ROLLUP.c["count"]).label("count")).where(inside).group_by(*by))
 
 
 def queueing(connection: Connection, optimization_id: str) -> Row | None:
     """How often one was begun, and how long it has waited for that; None where there is no such optimization."""
     columns = (OPTIMIZATION.c.attempt, OPTIMIZATION.c.waited_seconds)
-    found = _rows(connection, select(*columns).where(OPTIMIZATION.c.optimization_id == optimization_id))
+    found = rows(connection, select(*columns).where(OPTIMIZATION.c.optimization_id == optimization_id))
     return found[0] if found else None
 
 
@@ -131,8 +131,8 @@ def ranked(connection: Connection, metric: str, direction: str, limit: int, *, l
     )
     joined = head.join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == head.c.ranked_id)
     columns = [OPTIMIZATION.c[name] for name in _SHOWN]
-    rows = _rows(connection, select(*columns, head.c.value, head.c.direction).select_from(joined))
-    return sorted(rows, key=lambda row: (row["value"], row["optimization_id"]), reverse=largest_first)
+    found = rows(connection, select(*columns, head.c.value, head.c.direction).select_from(joined))
+    return sorted(found, key=lambda row: (row["value"], row["optimization_id"]), reverse=largest_first)
 
 
 def tied(connection: Connection, metric: str, direction: str, value: float, limit: int) -> int:
@@ -152,7 +152,7 @@ def recordings(connection: Connection, optimization_id: str, limit: int | None =
     """The newest `limit` metrics that were recorded from outside, oldest first: name, value, at."""
     where = RECORDED.c.optimization_id == optimization_id
     columns = (RECORDED.c.name, RECORDED.c.value, RECORDED.c.at)
-    return _rows(connection, select(*columns).where(where).order_by(RECORDED.c.id.desc()).limit(limit))[::-1]
+    return rows(connection, select(*columns).where(where).order_by(RECORDED.c.id.desc()).limit(limit))[::-1]
 
 
 def differences(connection: Connection, span: str, starts: str, *, recount: bool = False) -> list[Difference]:
@@ -205,8 +205,8 @@ def _rollups(connection: Connection, which: ColumnElement[bool]) -> list[tuple[K
 
 
 def _rollups_with_corrections(connection: Connection, which: ColumnElement[bool]) -> list[tuple[Key, Sums, int]]:
-    rows = _rows(connection, select(ROLLUP).where(which))
-    return [(Key(*(row[name] for name in Key._fields)), Sums.of(row), row["corrections"]) for row in rows]
+    found = rows(connection, select(ROLLUP).where(which))
+    return [(Key(*(row[name] for name in Key._fields)), Sums.of(row), row["corrections"]) for row in found]
 
 
 def _parts(span: str, starts: str, recount: bool) -> ColumnElement[bool]:
@@ -236,11 +236,11 @@ def _ended_in(connection: Connection, span: str, starts: str) -> Iterator[Row]:
         at, name = after
         behind = or_(order[0] > at, (order[0] == at) & (order[1] > name))
         # The first condition is what the index is entered by.
-        rows = _rows(connection, statement.where(order[0] >= at, behind))
-        yield from rows
-        if len(rows) < BATCH:
+        batch = rows(connection, statement.where(order[0] >= at, behind))
+        yield from batch
+        if len(batch) < BATCH:
             return
-        after = (rows[-1]["completed_at"], rows[-1]["optimization_id"])
+        after = (batch[-1]["completed_at"], batch[-1]["optimization_id"])
 
 
 def _in_window(span: str, starts: str) -> tuple[ColumnElement[bool], ...]:
@@ -256,10 +256,6 @@ def _one_moment(connection: Connection) -> Iterator[None]:
         yield
     finally:
         connection.exec_driver_sql("ROLLBACK")
-
-
-def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
-    return [dict(row) for row in connection.execute(statement).mappings()]
 
 
 _METRICS = text("""

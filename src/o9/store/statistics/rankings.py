@@ -18,7 +18,7 @@ from sqlalchemy import select
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.store.core.base import table_of
 from o9.store.core.column_types import real
-from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
+from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, Row, UnitOfWork
 from o9.store.schema import optimizations as tables
 from o9.store.schema import statistics as aggregate_tables
 
@@ -120,30 +120,22 @@ def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> Sequence[Mapping[
 
 
 @dataclass(frozen=True)
-class RefreshRankings:
+class RefreshRankings(Operation[None]):
     """Rank these once more: they run, and have got further."""
 
     optimization_ids: tuple[str, ...]
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return ()
 
     def apply(self, unit: UnitOfWork) -> None:
         rank(unit, self.optimization_ids)
 
 
 @dataclass(frozen=True)
-class RecordMetrics:
+class RecordMetrics(OnOptimization[None]):
     """Keep what was measured from outside. `at` is an ISO moment in UTC. It moves no status and needs no attempt."""
 
     optimization_id: str
     values: Mapping[str, float]
     at: str
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
         if unit.row(self.optimization_id) is None:

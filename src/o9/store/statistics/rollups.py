@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import delete, select
 
+from o9.model.states import ENDED
 from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import Row, UnitOfWork
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.order import queued_at
 from o9.store.schema import statistics as aggregate_tables
 from o9.store.statistics import rankings
@@ -48,6 +49,7 @@ PRUNED_HOUR, PRUNED_DAY = "pruned hour", "pruned day"  # the sums of what is not
 FOLDED_HOURS = 24
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN, _RESTING = "running", ("paused", "suspended")
+_ENDED = frozenset(status.value for status in ENDED)
 SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
 HISTOGRAMS = ("durations", "improvements", "waits")
 
@@ -142,6 +144,29 @@ class Difference:
     corrections: int
 
 
+class _Counts:
+    """What a unit has to write: moves by type, strategy, priority, from and to; what ended, and as what.
+
+    `rested` is to be ranked anew: it stopped running, or was changed after its end.
+    """
+
+    def __init__(self) -> None:
+        self.moves: Counter[tuple[str, str, int, str | None, str]] = Counter()
+        self.endings: list[tuple[Row, str]] = []
+        self.rested: set[str] = set()
+
+    def clear(self) -> None:
+        for each in (self.moves, self.endings, self.rested):
+            each.clear()
+
+
+def mark_changed(unit: UnitOfWork, row: Row, changes: Row) -> None:
+    """What has ended is ranked and judged anew after each change."""
+    if changes.get("status", row["status"]) in _ENDED:
+        unit.part(_Counts).rested.add(row["optimization_id"])
+        changes["health_due"] = 1
+
+
 def count_new(unit: UnitOfWork, row: Row) -> None:
     _count(unit, row, None, row["status"])
 
@@ -152,9 +177,9 @@ def count_transition(unit: UnitOfWork, row: Row, from_status: str, to_status: st
     if from_status == _CREATED and to_status in _STARTED and row["lease_expires_at"] is not None:
         unit.update(row, waited_seconds=(row["waited_seconds"] or 0.0) + _waited(unit, row))
     if ended:
-        unit.endings.append((row, to_status))
+        unit.part(_Counts).endings.append((row, to_status))
     elif from_status == _RAN and to_status in _RESTING:  # not what is queued again: that runs on soon
-        unit.rested.add(row["optimization_id"])
+        unit.part(_Counts).rested.add(row["optimization_id"])
 
 
 def bucket_of(value: float) -> str:
@@ -199,7 +224,8 @@ def write_rollups(unit: UnitOfWork) -> None:
     """Write the unit's counted moves and endings: just before COMMIT, and before anything reads the counts."""
     by_status: Counter[tuple[str, str, str]] = Counter()
     by_priority: Counter[int] = Counter()
-    for (kind, strategy, priority, from_status, to_status), count in unit.moves.items():
+    counts = unit.part(_Counts)
+    for (kind, strategy, priority, from_status, to_status), count in counts.moves.items():
         by_status[kind, strategy, to_status] += count
         if from_status is not None:
             by_status[kind, strategy, from_status] -= count
@@ -215,15 +241,15 @@ def write_rollups(unit: UnitOfWork) -> None:
     priorities = [{"priority": each, "count": count} for each, count in by_priority.items()]
     if priorities:
         unit.upsert_counts(TALLY_PRIORITY, priorities)
-    ended = {row["optimization_id"]: status for row, status in unit.endings}
-    if ended or unit.rested:
+    ended = {row["optimization_id"]: status for row, status in counts.endings}
+    if ended or counts.rested:
         sums: dict[Key, Sums] = {}
-        for row in rankings.rank(unit, unit.rested | ended.keys()):
+        for row in rankings.rank(unit, counts.rested | ended.keys()):
             if row["optimization_id"] in ended:
                 for key in keys_of(row, ended[row["optimization_id"]]):
                     sums.setdefault(key, Sums()).add_ended(row)
         _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
-    unit.moves, unit.endings, unit.rested = {}, [], set()
+    counts.clear()
     write_families(unit)
 
 
@@ -247,22 +273,20 @@ def count_pruned(unit: UnitOfWork, rows: Iterable[Mapping[Any, Any]]) -> None:
 
 
 @dataclass(frozen=True)
-class Correct:
+class Correct(Operation[int]):
     """Add differences to rollups; one that another correction has reached first is left out. Answers how many were."""
 
     differences: tuple[Difference, ...]
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> int:
         return _add(unit, self.differences, correcting=True)
 
 
 @dataclass(frozen=True)
-class ForgetHours:
+class ForgetHours(Operation[int]):
     """Delete the windows of single hours that began before `before`, `YYYY-MM-DDTHH`. Answers how many."""
 
     before: str
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> int:
         old = delete(ROLLUP).where(ROLLUP.c.span == "hour", ROLLUP.c.starts < self.before)
@@ -270,14 +294,13 @@ class ForgetHours:
 
 
 @dataclass(frozen=True)
-class FoldPruned:
+class FoldPruned(Operation[int]):
     """Add what was pruned of the first hours before `before`, `YYYY-MM-DDTHH`, to that of their days.
 
     Answers how many hours there were; none when all is done.
     """
 
     before: str
-    targets: tuple[str, ...] = ()
 
     def apply(self, unit: UnitOfWork) -> int:
         old = (ROLLUP.c.span == PRUNED_HOUR) & (ROLLUP.c.starts < self.before)
@@ -296,7 +319,7 @@ class FoldPruned:
 
 def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) -> None:
     key = (row["optimization_type"], row["strategy"], int(row["priority"]), from_status, to_status)
-    unit.moves[key] = unit.moves.get(key, 0) + 1
+    unit.part(_Counts).moves[key] += 1
 
 
 def _waited(unit: UnitOfWork, row: Row) -> float:

@@ -29,8 +29,9 @@ from o9.cli.views.alerts import Listed, Notifications, Notified, Shown, alert_vi
 from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 from o9.store import queries
-from o9.store.alerts.queries import PAGE_LIMIT, Episode
+from o9.store.alerts.queries import Episode
 from o9.store.core.column_types import moment
+from o9.store.core.reading import PAGE_LIMIT
 from o9.store.core.unit import Row
 from o9.store.store import Store
 

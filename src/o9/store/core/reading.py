@@ -1,16 +1,33 @@
-"""Where a page of a list ends, as text that a URL can carry: what `next_cursor` is made of."""
+"""Reading: rows as plain dicts, and pages, whose `next_cursor` is text that a URL can carry."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.fields import INTEGER_LIMITS
+from o9.store.core.unit import Row
 
 Place = TypeVar("Place", str, int)
+PAGE_LIMIT = 1_000
+
+
+def rows(connection: Connection, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Row]:
+    """What `statement` finds, with `values` for its parameters."""
+    return [dict(row) for row in connection.execute(statement, values).mappings()]
+
+
+def page_size(limit: int) -> int:
+    """`limit`, if a page may have so many rows. Raises OptimizationValidationError."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
+        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
+    return limit
 
 
 def write_cursor(*place: str | int) -> str:
