@@ -46,7 +46,7 @@ BEGAN = datetime(2026, 3, 30, 22, 0, tzinfo=UTC)
 SUMS = ["count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum"]
 BY = ["optimization_type", "strategy", "priority", "status"]
 KEYS = [f"opt-{number}" for number in range(6)]
-VALUES = st.sampled_from([0.0, -0.0, 1.5, -2.25, 1e-300, 1e12, 0.1])
+VALUES = st.sampled_from([0.0, -0.0, 1.5, -2.25, 1e-300, 1e6, 0.1])
 ACTION = st.tuples(
     st.sampled_from([
         "create", "hold", "claim", "step", "pause", "resume", "end", "kill", "cancel", "amend", "life", "life", "prune",
@@ -355,7 +355,7 @@ def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None,
         waited = [row["waited_seconds"] for row in mine if row["waited_seconds"] is not None]
         steps = sum(row["completed_steps"] for row in mine)
         sums = [len(mine), len(ran), len(improved), len(waited), steps, *map(math.fsum, (ran, improved, waited))]
-        assert [told[key][name] for name in SUMS] == pytest.approx(sums, rel=1e-8, abs=1e-3), key  # the last bits of 1e12
+        assert [told[key][name] for name in SUMS] == pytest.approx(sums, rel=1e-8, abs=1e-6), key
         for name, values in (("durations", ran), ("improvements", improved), ("waits", waited)):
             assert json.loads(told[key][name]) == Counter(map(bucket_of, values)), (key, name)
 
