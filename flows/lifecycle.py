@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from typing import Any
 
@@ -44,7 +45,7 @@ from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
 from o9.model.ids import bound
-from o9.model.loops import ErrorBoundary, periodic
+from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
@@ -103,22 +104,20 @@ async def optimization_lifecycle(
     assert context.flow_run is not None
     flow_run = context.flow_run
     run_begins()
-    live, hearing, watchdog = RUNS.find(flow_run.id), None, None
-    if live is not None:
-        attempt: Attempt = live.work
-    else:
-        begun = await _begin(flow_run, optimization_id, spec, retry_of)
-        if not isinstance(begun, Attempt):
-            return begun
-        attempt = begun
-        hearing = asyncio.create_task(_hear_intents(attempt))
-        watchdog = watchdog_for(attempt.store, attempt.node)
-        watchdog.start()
+    live = RUNS.find(flow_run.id)
+    attempt = live.work if live is not None else await _begin(flow_run, optimization_id, spec, retry_of)
+    if not isinstance(attempt, Attempt):
+        return attempt  # an end state
     name, following, results = attempt.claimed.optimization_id, Continuation.GO_ON, None
     logger.info("optimization %s, attempt %d", name, attempt.claimed.attempt)
     view = RunView(attempt.store, name, flow_run, by_prefect=live is None)
     view.start()
-    with bound(optimization=name, attempt=attempt.claimed.attempt):
+    async with AsyncExitStack() as at_end:
+        at_end.enter_context(bound(optimization=name, attempt=attempt.claimed.attempt))
+        at_end.push_async_callback(view.close)
+        at_end.push_async_callback(attempt.close)
+        if live is None:
+            await at_end.enter_async_context(_looked_after(attempt))
         try:
             prepared = await prepare(name)
             step, following = prepared["step"], Continuation(prepared["following"])
@@ -142,13 +141,6 @@ async def optimization_lifecycle(
             logger.error("%s is queued again, as this process has run out of what it needs: %r", name, error)
             following = Continuation.REQUEUE
             await record_end(attempt, following)
-        finally:
-            if hearing is not None and watchdog is not None:
-                hearing.cancel()
-                await asyncio.wait({hearing})
-                await asyncio.to_thread(watchdog.stop)
-            await attempt.close()
-            await view.close()
     has_hook = following in (Continuation.DONE, Continuation.TIME_OUT)
     if not has_hook and _ends_here(flow_run.id) is not None:
         await tell_end(attempt.store, name, flow_run.id)
@@ -262,8 +254,9 @@ async def _catch_up(attempt: Attempt, run: Run, flow_run: FlowRun) -> None:
 _BEFORE_WORK = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING)
 
 
-async def _hear_intents(attempt: Attempt) -> None:
-    """Cut the attempt off when somebody wants its end: no aggregator listens for a flow that Prefect started."""
+@asynccontextmanager
+async def _looked_after(attempt: Attempt) -> AsyncIterator[None]:
+    """What an aggregator does for its own flows: hear what people want, and watch the event loop."""
     store, name = attempt.store, attempt.claimed.optimization_id
 
     async def hear() -> None:
@@ -271,4 +264,12 @@ async def _hear_intents(attempt: Attempt) -> None:
         if holding is not None:
             attempt.hear(Intent(holding.intent))
 
-    await periodic(hear, HEAR_SECONDS, ErrorBoundary(logger, f"reading what is wanted of {name}"))
+    boundary = ErrorBoundary(logger, f"reading what is wanted of {name}")
+    hearing = asyncio.create_task(periodic(hear, HEAR_SECONDS, boundary))
+    watchdog = watchdog_for(store, attempt.node)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        await cancelled(hearing)
+        await asyncio.to_thread(watchdog.stop)

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from o9.lifecycle.effect import Best, Streak
 from o9.mirror.observed_state import Run
 from o9.mirror.run_registry import RUNS, LiveRun
+from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
 from o9.model.loops import Backoff, retried
 from o9.model.optimization import OptimizationState
@@ -116,7 +117,7 @@ class Attempt:
     def live_run(self, flow_run_id: Any, *, by_prefect: bool = False) -> LiveRun:
         """It is this flow run, whose states are recorded once it is in the registry of runs."""
         run = Run(str(flow_run_id), self.claimed.optimization_id, self.claimed.attempt)
-        return LiveRun(run, self.node, self, self.store, by_prefect)
+        return LiveRun(run, self.node, self, writer_of(self.store), by_prefect)
 
     async def write(self, operation: Operation[T]) -> T:
         """Durably. While the store is away, the attempt waits for it: what was computed is not to be lost."""

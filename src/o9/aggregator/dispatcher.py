@@ -28,7 +28,6 @@ from o9.flows.run_artifacts import run_name, run_tags
 from o9.flows.run_view import show_result
 from o9.mirror.recorder import record_state
 from o9.mirror.run_registry import RUNS, LiveRun
-from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
 from o9.model.exhaustion import is_exhausted
 from o9.model.loops import Backoff, ErrorBoundary, cancelled, periodic, retried
@@ -60,6 +59,7 @@ class _Running:
     task: asyncio.Task[None]
 
 
+@dataclass(eq=False, kw_only=True)
 class Dispatcher:
     """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`.
 
@@ -68,30 +68,18 @@ class Dispatcher:
     says what is against it. `only`: the ids that are claimed; None: all that wait.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        node: str,
-        *,
-        limit: int,
-        lease_seconds: float,
-        interval: float,
-        observe_seconds: float,
-        on_trouble: Callable[[], None],
-        guard: Guard,
-        hindrance: Callable[[], str],
-        only: frozenset[str] | None = None,
-    ) -> None:
-        self._store = store
-        self._only = only
-        self._node = node
-        self._limit = limit
-        self._lease_seconds = lease_seconds
-        self._interval = interval
-        self._observe_seconds = observe_seconds
-        self._on_trouble = on_trouble
-        self._guard = guard
-        self._hindrance = hindrance
+    store: Store
+    node: str
+    limit: int
+    lease_seconds: float
+    interval: float
+    observe_seconds: float
+    on_trouble: Callable[[], None]
+    guard: Guard
+    hindrance: Callable[[], str]
+    only: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
         self._held_back = ""
         self._boundary = ErrorBoundary(logger, "starting what waits")
         self._called: set[str] = set()  # suspended runs that wait in a process of their own, and were called
@@ -112,7 +100,7 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Prefect's settings must already name a server."""
-        self._cursor = await self._store.read_async(queries.last_change)
+        self._cursor = await self.store.read_async(queries.last_change)
         await self._connect()
 
     async def reconnect(self) -> None:
@@ -152,7 +140,7 @@ class Dispatcher:
         self._client = await get_client().__aenter__()
         # A task keeps the settings that were in force where it was created, and so do the flow runs it starts.
         # What was claimed has been given back, and the queue must go on whatever failed.
-        passing = periodic(self._pass, self._interval, self._boundary, at_once=True, wake=self._awake)
+        passing = periodic(self._pass, self.interval, self._boundary, at_once=True, wake=self._awake)
         self._loop_task = asyncio.create_task(passing, name="o9-dispatch")
 
     async def _disconnect(self) -> None:
@@ -165,27 +153,27 @@ class Dispatcher:
 
     async def _pass(self) -> None:
         if self._boundary.error is not None:  # of the pass before
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self.interval)
         try:
             await self._start_waiting()
             await self._hear_intents()
         except Exception as error:
             self._unheard = True
             if not isinstance(error, OptimizationStoreError):
-                self._on_trouble()
+                self.on_trouble()
             raise
 
     async def _start_waiting(self) -> None:
         if self._unheard:
             # A claim may have been written whose answer was lost on its way: nobody runs what it holds.
             kept = (*self._running, *self._asking, *(claimed.optimization_id for claimed in self._allowed))
-            await self._store.write_async(ReleaseClaims(self._node, kept))
+            await self.store.write_async(ReleaseClaims(self.node, kept))
             self._unheard = False
         await self._begin_allowed()
         if not self._may_claim():
             return
-        claim = Claim(self._node, self._limit, self._lease_seconds, only=self._only)
-        while claimed := await self._store.write_async(claim):
+        claim = Claim(self.node, self.limit, self.lease_seconds, only=self.only)
+        while claimed := await self.store.write_async(claim):
             logger.debug("claimed %s", claimed)
             if claimed.parked_run_id is not None:
                 async with self._or_given_back(claimed):
@@ -197,11 +185,11 @@ class Dispatcher:
             await self._begin_allowed()
 
     def _may_claim(self) -> bool:
-        held_back, self._held_back = self._held_back, self._hindrance()
+        held_back, self._held_back = self._held_back, self.hindrance()
         if self._held_back and not held_back:
-            logger.error("node %s starts nothing new: %s", self._node, self._held_back)
+            logger.error("node %s starts nothing new: %s", self.node, self._held_back)
         elif held_back and not self._held_back:
-            logger.warning("node %s starts optimizations again", self._node)
+            logger.warning("node %s starts optimizations again", self.node)
         return not self._held_back
 
     async def _ask(self, claimed: Claimed) -> None:
@@ -209,14 +197,14 @@ class Dispatcher:
         name = claimed.optimization_id
         try:
             for status in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
-                await self._guard(name, status)
+                await self.guard(name, status)
         except asyncio.CancelledError:  # somebody wants it otherwise, or this node stops
             await self._give_back(claimed)
             raise
         except OptimizationError as error:
             logger.warning("%s is paused: %s", name, error)
-            forbid = RejectClaim(name, claimed.fence, self._node, str(error))
-            await patiently(lambda: self._store.write_async(forbid), name)
+            forbid = RejectClaim(name, claimed.fence, self.node, str(error))
+            await patiently(lambda: self.store.write_async(forbid), name)
         else:
             self._allowed.append(claimed)
         finally:
@@ -230,10 +218,7 @@ class Dispatcher:
                 await self._begin(claimed, await self._create_flow_run(claimed))
 
     async def _resume_suspended(self, claimed: Claimed) -> None:
-        """Make the flow run that is suspended in Prefect the attempt; where it is gone, the next attempt is a new run.
-
-        `_client` is asked for anew each time, since Prefect's server may be replaced.
-        """
+        """Make the run that is suspended in Prefect the attempt; where it is gone, the next attempt is a new run."""
         run_id, name = claimed.parked_run_id, claimed.optimization_id
         assert self._client is not None
         assert run_id is not None
@@ -242,7 +227,7 @@ class Dispatcher:
             run = await self._client.read_flow_run(UUID(run_id))
             kind = run.state.type.value if run.state is not None else "PENDING"
             if kind == "PAUSED":
-                await self._store.write_async(HandOver(name, claimed.fence, run_id, RESERVED_SECONDS))
+                await self.store.write_async(HandOver(name, claimed.fence, run_id, RESERVED_SECONDS))
                 await self._client.resume_flow_run(UUID(run_id))
                 logger.info("resumed the flow run %s for %s", run.name, name)
                 return
@@ -253,19 +238,19 @@ class Dispatcher:
         elif kind != "RUNNING" or run_id in self._called:
             # Ended, deleted, or called before without an answer: its process is gone.
             logger.warning("the flow run %s that was to run %s is %s; a new one will", run_id, name, kind.lower())
-            await self._store.write_async(SetSuspendedRun(name, None))
-            await self._store.write_async(AbandonClaim(name, claimed.fence, self._node))
+            await self.store.write_async(SetSuspendedRun(name, None))
+            await self.store.write_async(AbandonClaim(name, claimed.fence, self.node))
             return
         else:
             self._called.add(run_id)
-        await self._store.write_async(HandOver(name, claimed.fence, run_id, seconds))
+        await self.store.write_async(HandOver(name, claimed.fence, run_id, seconds))
 
     async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
-        attempt = Attempt(self._store, claimed, self._node, observe_seconds=self._observe_seconds, guard=self._guard)
+        attempt = Attempt(self.store, claimed, self.node, observe_seconds=self.observe_seconds, guard=self.guard)
         live = attempt.live_run(flow_run.id)
         # Together: one transaction takes both.
-        known = self._store.write_async(RegisterRun(live.run.run_id, claimed.optimization_id, claimed.attempt))
-        await record_state(self._store, live, flow_run, flow_run.state, Cause.CLAIM)
+        known = self.store.write_async(RegisterRun(live.run.run_id, claimed.optimization_id, claimed.attempt))
+        await record_state(self.store, live, flow_run, flow_run.state, Cause.CLAIM)
         await known
         RUNS.begin(live)
         task = asyncio.create_task(self._run(live, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
@@ -283,10 +268,10 @@ class Dispatcher:
             )
             if isinstance(state, State):
                 # Mostly its hook has recorded it; what waits in the spool has not reached the store yet.
-                if writer_of(self._store).is_away or not RUNS.is_recorded(str(state.id)):
-                    await patiently(lambda: record_state(self._store, live, flow_run, state, Cause.NODE), name)
+                if live.writer is None or live.writer.is_away or not RUNS.is_recorded(str(state.id)):
+                    await patiently(lambda: record_state(self.store, live, flow_run, state, Cause.NODE), name)
                 if state.is_final():
-                    await patiently(lambda: self._store.write_async(CloseRun(live.run.run_id)), name)
+                    await patiently(lambda: self.store.write_async(CloseRun(live.run.run_id)), name)
         except Exception as error:  # whatever ended the flow, the optimization must not be stuck
             logger.exception("the flow run of %s ended with an internal error", name)
             if is_exhausted(error):
@@ -307,7 +292,7 @@ class Dispatcher:
 
     def _show_result(self, name: str, flow_run: FlowRun) -> None:
         """Beside everything else: the slot is free already."""
-        showing = asyncio.create_task(show_result(self._store, name, flow_run.id), name=f"o9-result-{name}")
+        showing = asyncio.create_task(show_result(self.store, name, flow_run.id), name=f"o9-result-{name}")
         self._showing.add(showing)
         showing.add_done_callback(self._showing.discard)
 
@@ -321,15 +306,15 @@ class Dispatcher:
 
     async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
         """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
-        lost = AbandonClaim(claimed.optimization_id, claimed.fence, self._node, died)
+        lost = AbandonClaim(claimed.optimization_id, claimed.fence, self.node, died)
         note = ErrorBoundary(logger, f"giving {claimed} back").note
-        pauses = Backoff(self._interval, self._interval)
-        return await retried(lambda: self._store.write_async(lost), Exception, pauses, note)
+        pauses = Backoff(self.interval, self.interval)
+        return await retried(lambda: self.store.write_async(lost), Exception, pauses, note)
 
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None
         client = self._client
-        state = await self._store.read_async(queries.get, claimed.optimization_id)
+        state = await self.store.read_async(queries.get, claimed.optimization_id)
         assert state is not None
         again = f" · attempt {claimed.attempt}" if claimed.attempt > 1 else ""
         refusals = (httpx.HTTPStatusError, httpx.TransportError, PrefectException)
@@ -356,14 +341,14 @@ class Dispatcher:
     async def _hear_intents(self) -> None:
         """Other processes write intents into the store; the change feed names them."""
         if not self._running and not self._asking:
-            self._cursor = await self._store.read_async(queries.last_change)
+            self._cursor = await self.store.read_async(queries.last_change)
             return
-        for change in await self._store.read_async(queries.changes, self._cursor):
+        for change in await self.store.read_async(queries.changes, self._cursor):
             self._cursor = change["id"]
             name = change["optimization_id"]
             if change["kind"] not in ("intent", "ended") or not (name in self._running or name in self._asking):
                 continue
-            holding = await self._store.read_async(queries.holding, name)
+            holding = await self.store.read_async(queries.holding, name)
             if holding is None:
                 continue
             intent = Intent(holding.intent)

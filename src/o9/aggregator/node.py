@@ -62,8 +62,8 @@ class Node:
         self._report_dead = on_dead
         self._loop = asyncio.get_running_loop()
         self.dispatcher = Dispatcher(
-            store,
-            self.name,
+            store=store,
+            node=self.name,
             limit=limit,
             lease_seconds=lease_seconds,
             interval=min(interval, LOOK_SECONDS),

@@ -13,7 +13,6 @@ from typing import Any
 from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, is_own_rest
 from o9.mirror.observed_state import FLOW, TASK, observed_state, operation_for
 from o9.mirror.run_registry import RUNS, LiveRun
-from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationError
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
@@ -66,11 +65,11 @@ async def mirror_task_state(task: Any, task_run: Any, state: Any) -> None:
 
 async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
     live = RUNS.find(flow_run_id)
-    if live is None or live.store is None:
+    if live is None or live.writer is None:
         return
     observed = observed_state(kind, run, state)
     try:
-        await writer_of(live.store).write(operation_for(observed, live.run, Cause.HOOK, live.node))
+        await live.writer.write(operation_for(observed, live.run, Cause.HOOK, live.node))
     except OptimizationError:
         logger.exception("state %s of the %s run %s could not be recorded", state.name, kind, run.id)
     else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from o9.mirror.observed_state import Run
-from o9.store.store import Store
+from o9.mirror.spooling_writer import SpoolingWriter
 
 REMEMBERED_STATES = 20_000
 
@@ -22,7 +22,7 @@ REMEMBERED_STATES = 20_000
 class LiveRun:
     """`work` belongs to the flow: an `o9.tasks.attempt.Attempt`, or what `o9.flows.mirror` knows of a mirrored flow.
 
-    store: where the hooks of `o9.mirror.recorder` record its states, under the name `node`; None: they record none.
+    writer: by which the hooks of `o9.mirror.recorder` record its states, under the name `node`; None: they record none.
     by_prefect: no dispatcher of this process started it. unrecorded: should the process end now, only Prefect knows how
     the run ends.
     """
@@ -30,7 +30,7 @@ class LiveRun:
     run: Run
     node: str
     work: Any
-    store: Store | None = None
+    writer: SpoolingWriter | None = None
     by_prefect: bool = False
     unrecorded: bool = False
 
