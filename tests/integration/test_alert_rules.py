@@ -134,7 +134,7 @@ async def test_what_ends_badly_is_told_once_and_what_ended_before_is_not(
         await judge.look()
     assert told(store) == [("failed", "a", False), ("timed_out", "slow", False)]
     (row,) = store.read(queries.alerts, optimization_id="a")
-    assert row["message"] == "name has failed: ValueError: no data"
+    assert row["message"] == "name failed: ValueError: no data"
     assert row["metadata"]["labels"] == {"type": "parameter_tuning", "strategy": "default", "error": "ValueError"}
     assert row["at"] == store.read(queries.transitions, "a")[-1]["at"]
     clock.now += HOUR + timedelta(seconds=1)
@@ -383,7 +383,7 @@ async def test_what_reports_say_holds_until_the_next_one(store: Store, watch: Wa
     report(store, "a", [luck, unknown], "critical")
     await judge.look()
     assert told(store) == [("validity_critical", "a", False)]
-    assert store.read(queries.alerts)[0]["message"] == "its result is not to be trusted: luck is enough"
+    assert store.read(queries.alerts)[0]["message"] == "its result cannot be trusted: luck is enough"
     report(store, "a", [luck, ahead, risk], "critical")
     await judge.look()
     assert told(store) == [
@@ -408,7 +408,7 @@ async def test_a_node_without_a_sign_of_life_is_lost_one_that_took_leave_is_not(
     store.write(Leave("leaves"))
     await judge.look()
     assert told(store) == []  # this judge has only begun: nobody had time to say that he lives
-    judge._judge._certain_at = 0.0
+    judge._evaluator._certain_at = 0.0
     await judge.look()
     assert told(store) == [("node_lost", "lost", False)]
     beat(store, "lost", 40.0)
@@ -439,9 +439,7 @@ async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock
     clock.now += timedelta(minutes=5)
     await judge.look()
     assert told(store) == [("queue_too_long", "", False)]
-    assert (
-        store.read(queries.alerts)[0]["message"] == "1 optimizations wait for a slot, the first of them for 1 h 5 min"
-    )
+    assert store.read(queries.alerts)[0]["message"] == "1 optimizations wait for a slot, the first for 1 h 5 min"
 
 
 async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None:
@@ -488,7 +486,7 @@ async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch
     assert told(store) == [("all_time", "", False)]
     complete(store, "c", 0.4, name="poor")
     commit(store, "runs", at_work(store, "runs"), 0.3)
-    judge._judge._figures = None  # they are no longer new
+    judge._evaluator._figures = None  # they are no longer new
     await judge.look()
     assert told(store) == [
         ("all_time", "", True), ("low", "c", False), ("rate", "parameter_tuning", False), ("runs_low", "c", False),
@@ -506,7 +504,7 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
         rules = "rules: [" + ", ".join(
             f"{{name: r{n}, when: {name} > 0, scope: {scope.value}}}" for n, name in enumerate(names)
         ) + "]"  # fmt: skip
-        judge = (await watch(rules))._judge
+        judge = (await watch(rules))._evaluator
         assert judge._board is not None
         judge._figures = None
         await judge._read_statistics(judge._board)

@@ -13,7 +13,7 @@ from o9_testing import LINE, ended, new
 from sqlalchemy import event
 
 from o9.model.states import TrialState
-from o9.monitor import running
+from o9.monitor import findings
 from o9.monitor.window import WINDOW_STEPS, WINDOW_TRIALS
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.transitions import Cause, Transition
@@ -146,7 +146,7 @@ async def test_what_runs_is_watched_by_itself_and_alerts_are_told_once(
 async def test_a_stall_is_found_while_nothing_happens_and_ends_with_the_run(
     monitor: OptimizationMonitor, store: Store, async_wait_until: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(findings, "STALL_SECONDS", 0.1)
     fence = at_work(store, "a", total_steps=100).fence
     for step in range(10):
         commit(store, "a", fence, step)
@@ -178,7 +178,7 @@ async def test_one_alert_for_one_finding_and_the_end_resolves_it(monitor: Optimi
 async def test_a_stall_is_told_when_it_is_seen_again(
     monitor: OptimizationMonitor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(findings, "STALL_SECONDS", 0.1)
     fence = at_work(store, "a", total_steps=100).fence
     for step in range(8):
         commit(store, "a", fence, step)

@@ -39,8 +39,8 @@ async def test_a_node_that_is_back_under_its_name_is_not_lost(
             return [(each.title, each.optimization_id) for each in await aggregator.get_alerts()]
 
         await async_wait_until(told)
-        passes = aggregator._rules._judge._last_pass
-        await async_wait_until(lambda: aggregator._rules._judge._last_pass > passes)
+        passes = aggregator._rules._evaluator._last_pass
+        await async_wait_until(lambda: aggregator._rules._evaluator._last_pass > passes)
         assert ("Attempt crashed", "a") in await told()
         assert "Node lost" not in {title for title, _ in await told()}
 

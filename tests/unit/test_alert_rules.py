@@ -203,7 +203,7 @@ def test_what_is_put_right_ends_the_alert() -> None:
     board = Board([OF["failed"], OF["validity_critical"]])
     board.take(Scope.END, [Facts(name, {"failed": 1.0}, {}, name) for name in ("a", "b")], START)
     board.take(Scope.REPORT, [Facts("a", GOOD_REPORT | {"validity_critical": 1.0}, {}, "a")], START)
-    assert [(turn.rule, turn.key, turn.why) for turn in board.mend("a")] == [("failed", "a", Why.FIXED)]
+    assert [(turn.rule, turn.key, turn.why) for turn in board.fix("a")] == [("failed", "a", Why.FIXED)]
     assert set(board.firing()) == {("failed", "b"), ("validity_critical", "a")}
 
 

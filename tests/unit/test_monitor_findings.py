@@ -22,11 +22,14 @@ from o9.monitor.findings import (
     best_at_edge,
     diverging,
     failing_trials,
+    find_problems,
+    memory_growing,
     nan_values,
     oscillating,
     plateaued,
+    slower_than_before,
+    stalled,
 )
-from o9.monitor.running import find_problems, memory_growing, slower_than_before, stalled
 from o9.monitor.window import Step, Window
 from o9.workers.answers import BadAnswer, plain_answer
 

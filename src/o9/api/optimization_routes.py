@@ -34,7 +34,7 @@ from o9.model.optimization import OptimizationMetrics, OptimizationState
 from o9.model.settings import settings
 from o9.model.specification import OptimizationSpec
 from o9.model.states import OptimizationStatus, TrialState
-from o9.monitor.pages import START, metrics_page
+from o9.monitor.figures import START, metrics_page
 from o9.store import queries
 from o9.store.core.reading import read_cursor, write_cursor
 from o9.store.optimizations.outputs import OF_NO_TRIAL

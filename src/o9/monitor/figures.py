@@ -1,4 +1,7 @@
-"""What the monitor shows of a window: a snapshot, and the figures of each step as OptimizationMetrics. Pure."""
+"""What the monitor shows of a window: a snapshot, and the figures of each step as OptimizationMetrics.
+
+Pure, but for `metrics_page`, which reads the steps that it shows: a page costs the same however many steps there are.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from o9.lifecycle.effect import CPU, MEMORY, TRIALS, best_of
-from o9.model.optimization import OptimizationMetrics
+from sqlalchemy import Connection, select
+
+from o9.lifecycle.effect import CPU, MEMORY, STEP_SECONDS, TRIALS, best_of
+from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.monitor.effect import RECENT_STEPS, convergence_rate, effect_of, improvement_rate, stability_score
-from o9.monitor.findings import Finding
+from o9.monitor.findings import Finding, find_problems
 from o9.monitor.progress import progress_of
-from o9.monitor.running import find_problems
-from o9.monitor.window import REPORTED, Step, Window
+from o9.monitor.window import REPORTED, Step, Window, read_steps
+from o9.store.optimizations.commit_step import METRIC
+from o9.store.store import Store
 
+Place = tuple[int, int]  # where a page begins: the number of its first step, and of that step's first trial
+START: Place = (0, 0)
 NOT_MEASURED = (
     "no process of its own was measured: async objectives run in the node's, which others share; children are "
     "measured once a second, their CPU from the second time on"
@@ -108,3 +116,25 @@ def _reported(window: Window, step: Step, trials: Sequence[Trial]) -> dict[str, 
     of_the_best = next((t.metrics for t in trials[first:last] if best is not None and t.number == best.number), {})
     reported = {**of_the_best, **step.figures}
     return {name: reported[name] for name in REPORTED if name in reported}
+
+
+def metrics_page(
+    store: Store, state: OptimizationState, place: Place, limit: int
+) -> tuple[list[OptimizationMetrics], Place | None]:
+    """Up to `limit` steps from `place` on, oldest first, and where the next page begins. To be called in a thread."""
+    return store.read(_page, state, place, limit)
+
+
+def _page(
+    connection: Connection, state: OptimizationState, place: Place, limit: int
+) -> tuple[list[OptimizationMetrics], Place | None]:
+    committed = (METRIC.c.optimization_id == state.optimization_id) & (METRIC.c.name == STEP_SECONDS)
+    statement = select(METRIC.c.step).where(committed, METRIC.c.step >= place[0]).order_by(METRIC.c.step)
+    numbers = connection.execute(statement.limit(limit + 1)).scalars().all()
+    if not numbers:
+        return [], None
+    shown = numbers[:limit]
+    steps, trials, behind = read_steps(connection, state.optimization_id, shown[0], shown[-1], place[1])
+    window = Window(state, utc_now(), steps, trials)
+    page = metrics_of(window, [step for step in steps if step.number >= shown[0]])
+    return page, (numbers[limit], behind) if len(numbers) > limit else None

@@ -1,8 +1,7 @@
 """What is wrong with an optimization that runs, each thing by its name, with its evidence and its remedy.
 
 Pure: a window in, findings out. A finding is named only where its figures are beyond limits that follow from the
-optimization's own past or from chance; where too little is known, nothing is found. `o9.monitor.running` has those
-that are about time and resources.
+optimization's own past or from chance; where too little is known, nothing is found.
 """
 
 from __future__ import annotations
@@ -15,9 +14,13 @@ from statistics import median
 from typing import Any
 
 from o9.lifecycle import robust_statistics
+from o9.lifecycle.effect import MEMORY, TRIALS
+from o9.lifecycle.trend_detection import growth, slowdown
 from o9.model.search_space import CategoricalParameter, Parameter
-from o9.model.states import AlertLevel, TrialState
+from o9.model.states import AlertLevel, OptimizationStatus, TrialState
+from o9.monitor.progress import LEAST_STEPS, RECENT_STEPS, times_between
 from o9.monitor.window import Window
+from o9.text.format import duration, percent
 from o9.workers.answers import NAN
 
 
@@ -33,6 +36,69 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"level": self.level.value}
+
+
+STALL_FACTOR = 5.0
+STALL_DEVIATIONS = 4.0
+STALL_SECONDS = 30.0  # at least: of what is over sooner, nobody need hear
+
+
+def stalled(window: Window) -> Finding | None:
+    """Nothing was written for much longer than its steps take, by the clock from commit to commit.
+
+    The limit is the median of the last RECENT_STEPS of those times, times the larger of STALL_FACTOR and
+    exp(STALL_DEVIATIONS deviations of their logarithms), and at least STALL_SECONDS: the more they vary, the longer it
+    waits.
+    """
+    state = window.state
+    times = [time for time in times_between([step.at for step in window.steps]) if time > 0][-RECENT_STEPS:]
+    if state.status is not OptimizationStatus.RUNNING or len(times) < LEAST_STEPS:
+        return None
+    quiet = (window.now - max(state.updated_at, window.steps[-1].at)).total_seconds()
+    usual = median(times)
+    varied = math.exp(STALL_DEVIATIONS * robust_statistics.deviation([math.log(t) for t in times]))
+    limit = max(STALL_SECONDS, usual * max(STALL_FACTOR, varied))
+    if quiet <= limit:
+        return None
+    return Finding(
+        "stalled",
+        AlertLevel.ERROR,
+        f"no step for {duration(quiet)}, and its steps take {duration(usual)}",
+        "look at its log (`o9 watch ID`) and at what the objective waits for; cancel it, or give a timeout_seconds",
+        {"quiet_seconds": quiet, "limit_seconds": limit, "usual_seconds": usual, "step_times": len(times)},
+    )
+
+
+def memory_growing(window: Window) -> Finding | None:
+    """The memory of its processes rises from reading to reading, and has not levelled off."""
+    found = growth([step.figures[MEMORY] for step in window.steps if MEMORY in step.figures])
+    if found is None:
+        return None
+    return Finding(
+        "memory_growing",
+        AlertLevel.WARNING,
+        f"the memory of its processes grew from {found.first:.0f} to {found.last:.0f} MiB, and goes on",
+        "look for what the objective keeps from trial to trial (caches, lists, open files)",
+        {"first_mib": found.first, "last_mib": found.last, "mib_a_reading": found.slope, "readings": found.readings,
+         "tau": found.tau},
+    )  # fmt: skip
+
+
+def slower_than_before(window: Window) -> Finding | None:
+    """A trial takes twice as long or more in the last steps as in those before, beyond chance."""
+    found = slowdown(
+        [step.seconds / max(1.0, step.figures.get(TRIALS, 1.0)) for step in window.steps if step.seconds is not None]
+    )
+    if found is None:
+        return None
+    return Finding(
+        "slower_than_before",
+        AlertLevel.WARNING,
+        f"a trial takes {duration(found.now)} now, and took {duration(found.before)} before",
+        "see whether the machine is busy with other work, the data grows, or the sampler's model does (gp, tpe)",
+        {"seconds_now": found.now, "seconds_before": found.before, "ratio": found.now / found.before, "z": found.z,
+         "steps_before": found.count},
+    )  # fmt: skip
 
 
 PLATEAU_SHARE = 0.75  # of the window, its newest part
@@ -85,7 +151,7 @@ def diverging(window: Window) -> Finding | None:
     return Finding(
         "diverging",
         AlertLevel.WARNING,
-        f"newer trials are worse: better than an older one in {better:.0%} of all pairs",
+        f"newer trials are worse: better than an older one in {percent(better)} of all pairs",
         "look for drifting data, an objective that keeps state from trial to trial, or a sampler that leaves its best",
         {"trials": len(values), "better_share": better, "z": z, "medians_of_thirds": [sign * one for one in thirds]},
     )
@@ -130,8 +196,8 @@ def failing_trials(window: Window) -> Finding | None:
     return Finding(
         "failing_trials",
         AlertLevel.ERROR if share >= FAILING_BADLY else AlertLevel.WARNING,
-        f"{len(failed)} of the last {len(trials)} trials failed ({share:.0%}); most often: {error}",
-        "mend the objective, or leave what it cannot evaluate out of the search space; `o9 trials ID` shows the errors",
+        f"{len(failed)} of the last {len(trials)} trials failed ({percent(share)}); most often: {error}",
+        "fix the objective, or exclude what it cannot evaluate from the search space; `o9 trials ID` shows the errors",
         {"failed": len(failed), "trials": len(trials), "share": share, "error": error, "times": times},
     )
 
@@ -201,6 +267,14 @@ def _first_line(error: str | None) -> str:
     return (error or "no reason given").split("\n", 1)[0][:200]
 
 
-OF_THE_SEARCH: Sequence[Callable[[Window], Finding | None]] = (
-    failing_trials, nan_values, diverging, oscillating, plateaued, best_at_edge,
+_CHECKS: Sequence[Callable[[Window], Finding | None]] = (
+    stalled, memory_growing, slower_than_before, failing_trials, nan_values, diverging, oscillating, plateaued,
+    best_at_edge,
 )  # fmt: skip
+_WORST_FIRST = (AlertLevel.CRITICAL, AlertLevel.ERROR, AlertLevel.WARNING, AlertLevel.INFO)
+
+
+def find_problems(window: Window) -> list[Finding]:
+    """All that is wrong as far as the window tells, the worst first."""
+    found = [finding for check in _CHECKS if (finding := check(window)) is not None]
+    return sorted(found, key=lambda finding: _WORST_FIRST.index(finding.level))

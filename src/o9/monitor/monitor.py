@@ -20,8 +20,7 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import ENDED, AlertLevel, OptimizationStatus
 from o9.monitor.figures import metrics_of, snapshots
-from o9.monitor.findings import Finding
-from o9.monitor.running import find_problems, stalled
+from o9.monitor.findings import Finding, find_problems, stalled
 from o9.monitor.window import Window, read_news, read_window
 from o9.store import queries
 from o9.store.core.component import StoreComponent
@@ -154,7 +153,7 @@ class OptimizationMonitor(StoreComponent):
             for watch in await asyncio.to_thread(self._looks, states):
                 if watch.window.state.optimization_id not in self._unwanted:  # somebody may have stopped it meanwhile
                     self._watches[watch.window.state.optimization_id] = watch
-                    await self._tell(watch)
+                    await self._notify(watch)
 
     def _looks(self, states: list[OptimizationState]) -> list[_Watch]:
         """In a thread."""
@@ -188,7 +187,7 @@ class OptimizationMonitor(StoreComponent):
         window = known.window.after(steps, trials, state)
         return _Watch(window, find_problems(window), known.firing)
 
-    async def _tell(self, watch: _Watch) -> None:
+    async def _notify(self, watch: _Watch) -> None:
         """Alerts for what is new or of another level, resolutions for what is gone.
 
         A stall is told once it is seen twice in a row: short silences of quick steps come and go.

@@ -85,7 +85,7 @@ class AppriseChannel:
                 complaints = _Complaints(plugin)
                 title, body = _written(plugin, message)
                 kind = NotifyType.SUCCESS if message.over else _KINDS[message.level]
-                if plugin.notify(body=body, title=title, notify_type=kind, body_format=_told_as(plugin)):
+                if plugin.notify(body=body, title=title, notify_type=kind, body_format=_body_format(plugin)):
                     return Sent()
             except Exception as error:  # noqa: BLE001 - a plugin: whatever it raises is the answer
                 return failure_of(error, self._secrets, now=utc_now())
@@ -171,7 +171,7 @@ def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
     return title, message.body(form, limit) or title
 
 
-def _told_as(plugin: NotifyBase) -> NotifyFormat:
+def _body_format(plugin: NotifyBase) -> NotifyFormat:
     """Markdown is passed on as HTML, of which Apprise makes CommonMark: plugins turn that into their service's form."""
     return NotifyFormat.HTML if plugin.notify_format == NotifyFormat.MARKDOWN else plugin.notify_format
 

@@ -33,67 +33,68 @@ def _rule(
 
 
 def _lives() -> Iterator[Rule]:
-    """What becomes of optimizations."""
+    """How optimizations end."""
     yield _rule(
         "failed", "Optimization failed", Scope.END, AlertLevel.ERROR, "failed == 1",
-        "{name} has failed: {detail}",
-        "`o9 show {optimization}` has its course; `o9 retry {optimization}` runs it again",
+        "{name} failed: {detail}",
+        "`o9 show {optimization}` shows what happened; `o9 retry {optimization}` runs it again",
     )  # fmt: skip
     yield _rule(
         "timed_out", "Optimization timed out", Scope.END, AlertLevel.ERROR, "timed_out == 1",
-        "{name} was cut off after {execution_time} of running: {detail}",
-        "give it more timeout_seconds or fewer steps, and run it again with `o9 retry {optimization}`",
+        "{name} exceeded its time limit after running for {execution_time}: {detail}",
+        "raise timeout_seconds or reduce the steps, then run it again with `o9 retry {optimization}`",
     )  # fmt: skip
     yield _rule(
         "crashed", "Attempt crashed", Scope.DEATH, AlertLevel.WARNING, "deaths >= 1",
-        "{name}: {detail}", "look at what killed its process: memory, the machine, a native library of the objective",
+        "{name}: {detail}",
+        "find out what killed the process: memory, the machine, or a native library of the objective",
     )  # fmt: skip
     yield _rule(
         "worse_than_baseline", "Worse than its baseline", Scope.END, AlertLevel.WARNING,
         "completed == 1 and improvement < 0",
-        "{name} ended at {current_performance}, its baseline is {baseline_performance} ({improvement})",
-        "keep what there was before, or search elsewhere",
+        "{name} ended at {current_performance}; its baseline is {baseline_performance} ({improvement})",
+        "keep the baseline, or search elsewhere",
     )  # fmt: skip
     yield _rule(
         "worse_than_usual", "Worse than its own last runs", Scope.END, AlertLevel.WARNING,
         "completed == 1 and worse_than_usual > 3",
         "{name} ended at {current_performance}: worse than all of its last runs, and {worse_than_usual} of their usual "
-        "deviations below the middle of them",
+        "deviations below their median",
         "compare its data and code with those of the run before: `o9 health {optimization}`",
     )  # fmt: skip
     yield _rule(
         "target_missed", "Target missed", Scope.END, AlertLevel.WARNING, "completed == 1 and short_of_target > 0",
-        "{name} ended at {current_performance}, its target is {target_performance}",
-        "try more, widen the search space, or lower the target",
+        "{name} ended at {current_performance}; its target is {target_performance}",
+        "run more trials, widen the search space, or lower the target",
     )  # fmt: skip
     yield _rule(
         "many_failed_trials", "Many trials failed", Scope.END, AlertLevel.WARNING,
         "completed == 1 and failed_share >= 20% and failed_trials >= 5",
         "{failed_trials} of {trials} trials of {name} failed ({failed_share})",
-        "mend the objective, or leave what it cannot evaluate out of the search space",
+        "fix the objective, or exclude what it cannot evaluate from the search space",
     )  # fmt: skip
 
 
 def _health() -> Iterator[Rule]:
-    """What health reports say; each holds until the next report."""
+    """Health reports; each holds until the next report."""
     yield _rule(
         "validity_critical", "Validity critical", Scope.REPORT, AlertLevel.ERROR,
         "completed == 1 and validity_critical == 1 and look_ahead_found == 0 and verdict_void == 0 "
         "and verdict_lost == 0",
-        "its result is not to be trusted: {validity}",
-        "do not trade on it; `o9 health {optimization}` has what that rests on",
+        "its result cannot be trusted: {validity}",
+        "do not trade on it; `o9 health {optimization}` shows the evidence",
     )  # fmt: skip
     yield _rule(
         "verdict_void", "Result void", Scope.REPORT, AlertLevel.WARNING,
         "completed == 1 and verdict_void == 1 and look_ahead_found == 0",
         "the result of {name} is void: {verdict}",
-        "correct the objective and submit it again; `o9 health {optimization}` has what was found",
+        "correct the objective and submit it again; `o9 health {optimization}` shows what was found",
     )  # fmt: skip
     yield _rule(
         "verdict_lost", "Result lost out of sample", Scope.REPORT, AlertLevel.WARNING,
         "completed == 1 and verdict_lost == 1 and look_ahead_found == 0",
         "the result of {name} did not hold on data that the search never saw: {verdict}",
-        "do not trade on it; `o9 health {optimization}` has what that rests on",
+        "do not trade on it; `o9 health {optimization}` shows the evidence",
     )  # fmt: skip
     yield _rule(
         "look_ahead_found", "Look-ahead found", Scope.REPORT, AlertLevel.CRITICAL, "look_ahead_found == 1",
@@ -102,52 +103,52 @@ def _health() -> Iterator[Rule]:
     )  # fmt: skip
     yield _rule(
         "risk_limit_broken", "Risk limit broken", Scope.REPORT, AlertLevel.CRITICAL, "risk_limits_broken >= 1",
-        "its best is outside of its risk limits: {risk}",
+        "its best result breaks its risk limits: {risk}",
         "do not use this result; make the limit part of the objective",
     )  # fmt: skip
 
 
 def _house() -> Iterator[Rule]:
-    """What optimizations need to run, and notifications to arrive."""
+    """The nodes, Prefect, the store and the channels."""
     yield _rule(
         "node_lost", "Node lost", Scope.NODE, AlertLevel.ERROR, "silent_leases > 3",
-        "node {node} on {host} has given no sign of life for {silent_seconds}, and took no leave",
-        "see whether its machine and process live; what it held goes on elsewhere, where an aggregator runs",
+        "no heartbeat from node {node} on {host} for {silent_seconds}; it did not shut down cleanly",
+        "check its machine and process; another running aggregator takes over its optimizations",
         clear="silent_leases < 1",
     )  # fmt: skip
     yield _rule(
         "node_died", "Node lost", Scope.NODE_DEATH, AlertLevel.ERROR, "died == 1",
-        "the process of node {node} on {host} is gone, and took no leave",
-        "look at what killed it; what it held goes on elsewhere, where an aggregator runs",
+        "the process of node {node} on {host} is gone; it did not shut down cleanly",
+        "find out what killed it; another running aggregator takes over its optimizations",
     )  # fmt: skip
     yield _rule(
         "queue_too_long", "Queue too long", Scope.GLOBAL, AlertLevel.WARNING, "longest_wait_seconds > 1h",
-        "{queued} optimizations wait for a slot, the first of them for {longest_wait_seconds}",
-        "run more nodes, raise max_concurrent_optimizations, or give what is urgent a higher priority",
+        "{queued} optimizations wait for a slot, the first for {longest_wait_seconds}",
+        "run more nodes, raise max_concurrent_optimizations, or give urgent ones a higher priority",
         clear="longest_wait_seconds < 30m", lasts=5 * MINUTE,
     )  # fmt: skip
     yield _rule(
         "schedule_missed", "Schedule missed", Scope.SCHEDULE, AlertLevel.WARNING, "late_seconds > 10m",
-        "{schedule} was to run {late_seconds} ago, and has not begun",
-        "see that a worker or an aggregator with schedules runs: `o9 doctor`, and Prefect's page of late runs",
+        "{schedule} is {late_seconds} late",
+        "start a worker, or an aggregator with schedules; see `o9 doctor` and Prefect's page of late runs",
         clear="late_seconds <= 0",
     )  # fmt: skip
     yield _rule(
         "prefect_away", "Prefect away", Scope.THIS_NODE, AlertLevel.ERROR, "prefect_away_seconds > 1m",
-        "node {node} has not reached Prefect's server for {prefect_away_seconds}; what waits is not started",
-        "see that the server runs, and that PREFECT_API_URL is right: `o9 doctor`",
+        "node {node} has not reached Prefect's server for {prefect_away_seconds}, and starts nothing",
+        "check that the server runs and that PREFECT_API_URL is right: `o9 doctor`",
         clear="prefect_away_seconds <= 0",
     )  # fmt: skip
     yield _rule(
         "store_away", "Store was away", Scope.THIS_NODE, AlertLevel.WARNING, "store_away_seconds > 30s",
         "node {node} could not reach the store for {store_away_seconds}: {detail}",
-        "look at the database's log; states that came meanwhile waited in the spool",
+        "look at the database's log; states that arrived meanwhile waited in the spool",
         clear="store_away_seconds <= 0", keep_firing=10 * MINUTE,
     )  # fmt: skip
     yield _rule(
         "channel_failing", "Channel failing", Scope.CHANNEL, AlertLevel.ERROR, "failing_seconds > 5m",
-        "nothing goes through the channel {channel} since {failing_seconds}: {detail}",
-        "mend it, or take it out of its receivers; what is to go there waits",
+        "the channel {channel} has been failing for {failing_seconds}: {detail}",
+        "fix it, or remove it from its receivers; its messages wait",
         clear="failing_seconds <= 0",
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ _CASES = (
         "Trials fail",
         "31 of the last 40 trials failed (78%); most often: ZeroDivisionError: float division by zero",
         {"failed": 31, "trials": 40, "share": 0.775},
-        "mend the objective, or leave what it cannot evaluate out of the search space",
+        "fix the objective, or exclude what it cannot evaluate from the search space",
     ),
     (
         AlertLevel.WARNING,

@@ -147,8 +147,10 @@ class Flush:
         group, now, again = self._group, self._now, self._group.route.repeat_interval
         news = []
         for alert, decision in flapping:
-            told_at = group.flapping.get(alert.fingerprint)
-            if told_at is None or (now >= told_at + again and not self._alerts[alert.fingerprint].acknowledged_by):
+            notified_at = group.flapping.get(alert.fingerprint)
+            if notified_at is None or (
+                now >= notified_at + again and not self._alerts[alert.fingerprint].acknowledged_by
+            ):
                 news.append((alert, decision.by))
         if not news:
             return

@@ -13,10 +13,10 @@ then, and of any label, can never hold. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import re2
 
@@ -120,18 +120,65 @@ def parse(text: str, field: str = "matchers") -> Matchers:
     """The matchers in `text`. Raises OptimizationValidationError that says at which character it goes wrong."""
     if len(text) > TEXT_LIMIT:
         raise OptimizationValidationError(field, f"{len(text):,} characters; at most {TEXT_LIMIT:,} are allowed")
-    tokens = _Tokens(free_text(text), field)
-    braces = tokens.take("{")
+    tokens = [*_tokens(free_text(text), field)][::-1]
+
+    def take(expected: str, *kinds: str) -> _Token:
+        if tokens[-1].kind not in kinds:
+            raise tokens[-1].refused(expected, field)
+        return tokens.pop()
+
+    braces = tokens[-1].kind == "{" and take("", "{")
     matchers: list[Matcher] = []
-    while tokens.kind in ("text", "quoted"):
-        matchers.append(_matcher(tokens))
-        if not tokens.take(","):
+    while tokens[-1].kind in _TEXTS:
+        name = take("a label's name", *_TEXTS)
+        if not name.value:
+            raise OptimizationValidationError(field, f"character {name.place}: a label's name is empty")
+        operator, value = take("one of = != =~ !~", "operator"), take("a value", *_TEXTS)
+        try:
+            matchers.append(Matcher(name.value, cast(Operator, operator.value), value.value))
+        except ValueError as error:
+            problem = f"character {value.place}: {value.value!r:.200} is no regular expression: {error}"
+            raise OptimizationValidationError(field, problem) from None
+        if tokens[-1].kind != ",":
             break
-    if braces and not tokens.take("}"):
-        raise tokens.wrong("a comma or a closing brace" if matchers else "a label's name or a closing brace")
-    if tokens.kind != "end":
-        raise tokens.wrong("a comma or the end" if matchers else "a label's name")
+        take("", ",")
+    if braces:
+        take("a comma or a closing brace" if matchers else "a label's name or a closing brace", "}")
+    take("a comma or the end" if matchers else "a label's name", "end")
     return tuple(matchers)
+
+
+class _Token(NamedTuple):
+    kind: str
+    """`{`, `}`, `,`, operator, text, quoted, other, end."""
+    value: str
+    shown: str
+    place: int
+    """Which character of the text it begins with, from 1."""
+
+    def refused(self, expected: str, field: str) -> OptimizationValidationError:
+        hint = ""
+        if self.shown == "'":
+            hint = "; quotes are double ones"
+        elif self.kind == "text" and expected.startswith("a comma"):
+            hint = "; a value with blanks stands in double quotes"
+        found = "the end" if self.kind == "end" else repr(self.shown[:40])
+        return OptimizationValidationError(field, f"character {self.place}: expected {expected}, found {found}{hint}")
+
+
+def _tokens(text: str, field: str) -> Iterator[_Token]:
+    """The last one is the end."""
+    for found in _TOKEN.finditer(text):
+        kind, shown = str(found.lastgroup), found[found.lastgroup or 0]
+        place = found.start(kind) + 1
+        if shown == '"':
+            raise OptimizationValidationError(field, f"character {place}: the quote is not closed")
+        value = free_text(_ESCAPE.sub(_unescaped, shown[1:-1])) if kind == "quoted" else shown
+        yield _Token(shown if kind == "mark" else kind, value, shown, place)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return _ESCAPED[found[2]] if found[2] else chr(int(found[1], 16))
 
 
 def parse_all(texts: Iterable[str], field: str = "matchers") -> Matchers:
@@ -164,7 +211,12 @@ _ANSWERS_KEPT = 1000
 _WORD = re.compile(r"[\w-]+")
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$\"]")
 _UNQUOTED = re.compile(r"""[^\s{}!=~,\\"'`]+""")
-_OPERATOR = re.compile("=~|!=|!~|=")
+_TEXTS = ("text", "quoted")
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<mark>[{},])|(?P<operator>=~|!=|!~|=)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<text>[^\s{}!=~,\\"'`]+)|"""
+    r"""(?P<other>\S)|(?P<end>\Z))""",
+    re.DOTALL,
+)
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|([ntr"\\]))""")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
@@ -187,87 +239,6 @@ def _test(operator: Operator, value: str, *, any_case: bool = False) -> Callable
     if operator == "=~":
         return matches
     return lambda text: not matches(text)
-
-
-def _matcher(tokens: _Tokens) -> Matcher:
-    name = tokens.text("a label's name")
-    if not name:
-        raise OptimizationValidationError(tokens.field, f"character {tokens.began + 1}: a label's name is empty")
-    operator = tokens.text("one of = != =~ !~", kind="operator")
-    value = tokens.text("a value")
-    try:
-        return Matcher(name, cast(Operator, operator), value)
-    except ValueError as error:
-        raise OptimizationValidationError(
-            tokens.field, f"character {tokens.began + 1}: {value!r:.200} is no regular expression: {error}"
-        ) from None
-
-
-class _Tokens:
-    """The text's parts, one at a time: `kind` and `value` are of the one that is next."""
-
-    def __init__(self, text: str, field: str) -> None:
-        self.field = field
-        self.began = 0
-        """Where the part that was taken last begins."""
-        self._text = text
-        self._next = 0
-        self._end = 0
-        self._advance()
-
-    def take(self, kind: str) -> bool:
-        if self.kind != kind:
-            return False
-        self._advance()
-        return True
-
-    def text(self, expected: str, kind: str = "") -> str:
-        if self.kind != kind if kind else self.kind not in ("text", "quoted"):
-            raise self.wrong(expected)
-        value = self.value
-        self._advance()
-        return value
-
-    def wrong(self, expected: str) -> OptimizationValidationError:
-        found = "the end" if self.kind == "end" else repr(self._text[self._next : max(self._end, self._next + 1)][:40])
-        hint = ""
-        if self._text[self._next : self._next + 1] == "'":
-            hint = "; quotes are double ones"
-        elif self.kind == "text" and expected.startswith("a comma"):
-            hint = "; a value with blanks stands in double quotes"
-        return OptimizationValidationError(
-            self.field, f"character {self._next + 1}: expected {expected}, found {found}{hint}"
-        )
-
-    def _advance(self) -> None:
-        text, at = self._text, self._end
-        while at < len(text) and text[at].isspace():
-            at += 1
-        self.began, self._next, self._end = self._next, at, at
-        self.value = ""
-        if at == len(text):
-            self.kind = "end"
-        elif text[at] in "{},":
-            self.kind, self._end = text[at], at + 1
-        elif found := _OPERATOR.match(text, at):
-            self.kind, self.value, self._end = "operator", found[0], found.end()
-        elif text[at] == '"':
-            self.kind, self.value, self._end = "quoted", *self._quoted(at)
-        elif found := _UNQUOTED.match(text, at):
-            self.kind, self.value, self._end = "text", found[0], found.end()
-        else:
-            self.kind = "reserved"
-
-    def _quoted(self, at: int) -> tuple[str, int]:
-        end = at + 1
-        while end < len(self._text) and self._text[end] != '"':
-            end += 2 if self._text[end] == "\\" else 1
-        if end >= len(self._text):
-            raise OptimizationValidationError(self.field, f"character {at + 1}: the quote is not closed")
-        inside = self._text[at + 1 : end]
-        return free_text(
-            _ESCAPE.sub(lambda found: _ESCAPED[found[2]] if found[2] else chr(int(found[1], 16)), inside)
-        ), end + 1
 
 
 def _quoted(text: str) -> str:

@@ -56,8 +56,8 @@ class _Pass:
     def take(self, scope: Scope, facts: Sequence[Facts], *, complete: bool = False) -> None:
         self.acts.append(lambda board, now: board.take(scope, facts, now, complete=complete))
 
-    def mend(self, optimization_id: str, scopes: Iterable[Scope]) -> None:
-        self.acts.append(lambda board, _: board.mend(optimization_id, scopes))
+    def fix(self, optimization_id: str, scopes: Iterable[Scope]) -> None:
+        self.acts.append(lambda board, _: board.fix(optimization_id, scopes))
 
 
 class RuleEvaluator:
@@ -87,7 +87,7 @@ class RuleEvaluator:
         }
 
     @property
-    def judges(self) -> bool:
+    def evaluates(self) -> bool:
         """Whether it is this one, by what it knows."""
         return self._leading.fence is not None
 
@@ -100,20 +100,20 @@ class RuleEvaluator:
         if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: missing heartbeats mean nothing yet
             self._certain_at = at + self._lease_seconds
         self._use_rules()
-        if judges := await asyncio.to_thread(self._lead, node):
+        if evaluates := await asyncio.to_thread(self._lead, node):
             try:
-                while await self._judge(now, late):
+                while await self._evaluate(now, late):
                     pass
             except StaleAttemptError as error:
                 logger.warning("%s", error)
                 self._leading.release()  # another node has it
                 self._board = None
-                judges = False
+                evaluates = False
             except BaseException:
                 self._board = None  # what it has judged may not be written: the next one goes on from what is
                 raise
         self._last_pass = time.monotonic()
-        return judges
+        return evaluates
 
     async def leave(self) -> None:
         """Let another node evaluate at once."""
@@ -137,7 +137,7 @@ class RuleEvaluator:
             self._board = None
         return leads
 
-    async def _judge(self, now: datetime, late: Sequence[Facts] | None) -> bool:
+    async def _evaluate(self, now: datetime, late: Sequence[Facts] | None) -> bool:
         """Read, evaluate, notify, write down. Whether there is more to read."""
         turns: list[Turn] = []
         if self._board is None:
@@ -230,9 +230,9 @@ class RuleEvaluator:
                 and not rule_facts.is_placebo(state)
             ):
                 if state.status is OptimizationStatus.COMPLETED:
-                    read.mend(name, {Scope.DEATH})
+                    read.fix(name, {Scope.DEATH})
                     for before in rule_facts.retried(store, state):
-                        read.mend(before, INSTANTS)
+                        read.fix(before, INSTANTS)
                 read.take(Scope.END, [rule_facts.end_facts(store, row, asked, state)])
                 last.append(rule_facts.last_facts(state))
         if rows:

@@ -77,7 +77,7 @@ class NodeHealth:
         turns = self._board.take(Scope.THIS_NODE, [Facts(node, figures, {"node": node}, words={"detail": why})], now)
         for name in known_dead:
             if name in living:
-                turns += self._board.mend(name, {Scope.NODE_DEATH})
+                turns += self._board.fix(name, {Scope.NODE_DEATH})
         gone = [name for name in dead if name not in living]
         deaths = [Facts(name, {"died": 1.0}, {"node": name}, words={"host": host}) for name in gone]
         turns += self._board.take(Scope.NODE_DEATH, deaths, now)
@@ -101,14 +101,14 @@ class NodeHealth:
         self,
         prefect_alive: Callable[[], Awaitable[bool]],
         late_runs: Callable[[datetime], Awaitable[list[Facts]]],
-        judges: Callable[[], bool],
+        evaluates: Callable[[], bool],
     ) -> None:
-        """Whether this node reaches Prefect, and, where it judges for all, what Prefect waits for."""
+        """Whether this node reaches Prefect, and, where it evaluates for all, what Prefect waits for."""
         while True:
             began, late = time.monotonic(), None
             try:
                 alive = await prefect_alive()
-                if alive and judges():
+                if alive and evaluates():
                     late = await late_runs(utc_now())
             except Exception as error:  # noqa: BLE001 - Prefect's client, its server or the network: it is away
                 logger.debug("Prefect cannot be asked: %s", error)

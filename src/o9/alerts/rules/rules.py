@@ -210,7 +210,7 @@ class Board:
         for each in facts:
             seen.add(each.key)
             for rule in rules:
-                turns += self._judge(rule, each, now)
+                turns += self._evaluate(rule, each, now)
         if complete:
             names = {rule.name: rule for rule in rules}
             for place in [place for place in self._standings if place[0] in names and place[1] not in seen]:
@@ -227,7 +227,7 @@ class Board:
                 turns += self._put(place, *decide(rule, standing, Reading.CLEAR, now))
         return turns
 
-    def mend(self, key: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
+    def fix(self, key: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
         """What happened to this subject, in these scopes, has been put right."""
         wanted = set(scopes)
         places = [place for place in self._standings if place[1] == key and self._rules[place[0]].scope in wanted]
@@ -242,7 +242,7 @@ class Board:
         changed, self._changed = self._changed, {}
         return {place: None if each is None else each.dump() for place, each in changed.items()}
 
-    def _judge(self, rule: Rule, facts: Facts, now: datetime) -> list[Turn]:
+    def _evaluate(self, rule: Rule, facts: Facts, now: datetime) -> list[Turn]:
         assert rule.when is not None
         place = rule.name, facts.key
         known = self._standings.get(place)

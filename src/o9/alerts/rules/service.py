@@ -37,8 +37,8 @@ class RuleService:
     ) -> None:
         self._alerts = alerts
         self._interval = interval
-        self._judge = RuleEvaluator(alerts, schedules)
-        self._itself = NodeHealth(self._judge.send, self._judge.end, self._living)
+        self._evaluator = RuleEvaluator(alerts, schedules)
+        self._itself = NodeHealth(self._evaluator.send, self._evaluator.end, self._living)
         self._node = ""
         self._rules: tuple[Rule, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
@@ -46,7 +46,7 @@ class RuleService:
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Evaluate what is in `store`; if that never happened, from now on."""
         self._store = store
-        await self._judge.use(store, lease_seconds)
+        await self._evaluator.use(store, lease_seconds)
 
     async def is_back(self, node: str) -> None:
         """This node has joined under its name: alerts that it was found dead are resolved, before any is sent.
@@ -55,7 +55,7 @@ class RuleService:
         """
         rules = {rule.name for rule in self._alerts.configuration.rules if rule.scope is Scope.NODE_DEATH}
         for name, rule in await asyncio.to_thread(deaths_notified, self._store, node, rules):
-            await self._judge.end(Turn(rule, node, Why.FIXED, ended=name))
+            await self._evaluator.end(Turn(rule, node, Why.FIXED, ended=name))
 
     async def start(
         self,
@@ -69,7 +69,7 @@ class RuleService:
         """
         self._node = node
         await self.look()
-        probing = self._itself.keep_probing(prefect_alive, late_runs, lambda: self._judge.judges)
+        probing = self._itself.keep_probing(prefect_alive, late_runs, lambda: self._evaluator.evaluates)
         self._tasks = [
             asyncio.create_task(self._keep_looking(), name="o9-rules"),
             asyncio.create_task(probing, name="o9-rules-prefect"),
@@ -81,7 +81,7 @@ class RuleService:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._tasks = []
-        await self._judge.leave()
+        await self._evaluator.leave()
 
     def node_died(self, names: Iterable[str]) -> None:
         """From any thread, and before `start`, too: these nodes of this host are found dead."""
@@ -94,7 +94,7 @@ class RuleService:
             self._rules = rules
             self._itself.use(rules)
         await self._itself.look(self._node, now)
-        await self._judge.look(self._node, now, self._itself.late)
+        await self._evaluator.look(self._node, now, self._itself.late)
 
     async def _living(self) -> set[str]:
         return await asyncio.to_thread(living, self._store)

@@ -176,7 +176,7 @@ def alert_view(page: Shown, now: datetime) -> list[RenderableType]:
     if page.notices:
         out += [Text("Notified", style="bold"), *(line for row in page.notices for line in _notice(row)), Text()]
     if page.suppressed:
-        out += [Text("Suppressed", style="bold"), _untold(page.suppressed), Text()]
+        out += [Text("Suppressed", style="bold"), _suppressed_table(page.suppressed), Text()]
     if not page.notices and not page.suppressed:
         waits = "; no node delivers alerts now" if page.waits and not over else ""
         out += [Text(f"No notification was sent{' yet' * (not over)}{waits}"), Text()]
@@ -321,7 +321,7 @@ def _send(send: Row) -> Text:
     return text.append(f"{count}{error}")
 
 
-def _untold(rows: Sequence[Row]) -> Table:
+def _suppressed_table(rows: Sequence[Row]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(style="bold")
