@@ -41,7 +41,7 @@ T = TypeVar("T")
 class Typed(BaseModel):
     """The base of models of what people write: unknown fields are faults, and what was read does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
     @classmethod
     def remedy_of_unknown(cls, name: str) -> str | None:
@@ -49,12 +49,12 @@ class Typed(BaseModel):
         return None
 
 
-def validated(model: type[M], data: Any, *, context: Any = None) -> M:
-    """`data` as a `model`. Raises OptimizationValidationError with all faults."""
+def validated(model: type[M], data: Any, *, field: str = "", context: Any = None) -> M:
+    """`data`, the value of `field`, as a `model`. Raises OptimizationValidationError with all faults."""
     try:
         return model.model_validate(data, context=context)
     except ValidationError as error:
-        raise refusal_of(error.errors(include_url=False), model, data) from None
+        raise refusal_of(error.errors(include_url=False), model, data, field) from None
 
 
 def checked(adapter: TypeAdapter[T], value: Any, field: str, model: Any = None) -> T:

@@ -19,7 +19,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.faults import Flag, Number, Text, Typed, Whole, checked, shown
@@ -281,7 +281,9 @@ SearchSpaceField = Annotated[
         examples=[{"fast": {"type": "int", "low": 2, "high": 60}}],
     ),
 ]
-_SPACE: TypeAdapter[dict[str, Parameter] | list[Parameter]] = TypeAdapter(SearchSpaceField)
+_SPACE: TypeAdapter[dict[str, Parameter] | list[Parameter]] = TypeAdapter(
+    SearchSpaceField, config=ConfigDict(defer_build=True)
+)
 
 
 @dataclass(frozen=True)

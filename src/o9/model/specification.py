@@ -16,8 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from datetime import datetime
 from enum import Enum
-from functools import partial
-from itertools import islice
+from functools import cache, partial
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -28,7 +27,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     PlainValidator,
-    TypeAdapter,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     model_validator,
@@ -38,7 +36,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from o9.model.errors import Faults, OptimizationValidationError
-from o9.model.faults import Flag, Number, Text, Typed, Whole, checked, validated
+from o9.model.faults import Flag, Number, Text, Typed, Whole, validated
 from o9.model.fields import (
     COUNT_LIMIT,
     INTEGER_LIMITS,
@@ -186,6 +184,7 @@ class Metadata(Typed):
         return self
 
 
+@cache
 def keys_of(*roles: Role) -> frozenset[str]:
     """The keys of the metadata that have one of these roles."""
     return frozenset(name for name, field in Metadata.model_fields.items() if set(roles) & set(field.metadata))
@@ -195,7 +194,7 @@ def read_metadata(metadata: Mapping[str, Any], optimization_id: str = "") -> Met
     """The known keys. Raises OptimizationValidationError for all values that they cannot have."""
     faults = Faults()
     with faults:
-        read = checked(_METADATA, metadata, "metadata", Metadata)
+        read = validated(Metadata, metadata, field="metadata")
     after = metadata.get("after")
     if isinstance(after, (list, tuple)) and optimization_id in after:
         faults.add(OptimizationValidationError("metadata.after", "it cannot wait for itself; take its own id out"))
@@ -205,9 +204,9 @@ def read_metadata(metadata: Mapping[str, Any], optimization_id: str = "") -> Met
 
 def unknown_keys(metadata: Mapping[str, Any], declared: Collection[str] = ()) -> Iterator[OptimizationValidationError]:
     """A fault for each key that means nothing, of many the first; `declared` are those of a user's strategy."""
-    typed = [*(name for name in Metadata.model_fields if name not in keys_of(Role.RECORDED)), *declared]
-    unknown = (key for key in metadata if key not in Metadata.model_fields and key not in declared)
-    for key in islice(unknown, UNKNOWN_SHOWN):
+    unknown = [key for key in metadata if key not in Metadata.model_fields and key not in declared]
+    typed = [*(Metadata.model_fields.keys() - keys_of(Role.RECORDED)), *declared] if unknown else []
+    for key in unknown[:UNKNOWN_SHOWN]:
         yield OptimizationValidationError(
             f"metadata.{key!s:.60}", f"there is no such key; {_remedy_of_key(str(key), typed)}"
         )
@@ -234,7 +233,6 @@ _ELSEWHERE = {
     "pruner": "nothing: each trial is evaluated whole",
     "placebo": "a command: o9 placebo ID, once it has completed",
 }
-_METADATA = TypeAdapter(Metadata)
 
 
 def unnamed(metadata: Mapping[str, Any]) -> OptimizationValidationError | None:

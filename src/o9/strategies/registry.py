@@ -70,6 +70,8 @@ class Objective:
     @cached_property
     def takes(self) -> frozenset[str] | None:
         """The parameters that its signature names, by a TypedDict; None where it does not say."""
+        if not getattr(self.function, "__annotations__", None):
+            return None
         try:
             first = next(iter(inspect.signature(self.function, eval_str=True).parameters.values()), None)
         except (TypeError, ValueError, NameError):
