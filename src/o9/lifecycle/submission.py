@@ -63,9 +63,9 @@ def prepared(
     may name any, unless O9_ALLOWED_IMPORTS is set. `older`: keys of its metadata that were recorded before. Raises
     OptimizationValidationError with all faults, each naming the field and the remedy.
     """
-    faults, settled = Faults(), state
+    faults, settled, asked = Faults(), state, None
     with faults:
-        validate_new(state)
+        asked = validate_new(state)
     if isinstance(state, OptimizationState) and isinstance(state.metadata, dict):
         sound = copy.copy(state)
         sound.metadata = _without(state.metadata, faults.fields, "metadata.")
@@ -76,7 +76,7 @@ def prepared(
             strategy = strategy_of(sound, allowed_imports)
             for fault in unknown_keys(state.metadata, (*strategy.metadata, *older)):
                 faults.add(fault)
-            settled = settle(sound, allowed_imports=allowed_imports, strategy=strategy)
+            settled = settle(sound, allowed_imports=allowed_imports, strategy=strategy, asked=asked)
         except OptimizationValidationError as error:
             _add_others(faults, error)
     faults.refuse()
@@ -120,11 +120,8 @@ async def submit(
     `o9.lifecycle.placebos` makes one, so that each repeats the whole search. Raises OptimizationValidationError with
     all faults, and OptimizationConflictError for the same id with other content.
     """
-    try:
-        validate_new(state)
-    except OptimizationValidationError:
-        prepared(state, allowed_imports)  # which raises with all that is wrong
-        raise
+    if not isinstance(getattr(state, "metadata", None), dict) or "retry_of" in state.metadata:
+        validate_new(state)  # before its origin is looked for
     if not is_placebo and (given := _OF_PLACEBOS & state.metadata.keys()):
         raise OptimizationValidationError(
             f"metadata.{min(given)}", "placebo runs are queued by `o9 placebo ID` alone; leave it out"
@@ -135,8 +132,9 @@ async def submit(
         older = frozenset(state.metadata.keys() - asked.metadata.keys())
     strategy = str(state.metadata.get("strategy", "default"))
     policies = await store.read_async(queries.policies)
-    filled = with_defaults(policies, state.optimization_type.value, strategy, state.metadata)
-    new = dataclasses.replace(state, metadata=filled)
+    kind = str(getattr(state.optimization_type, "value", ""))
+    new = copy.copy(state)
+    new.metadata = with_defaults(policies, kind, strategy, state.metadata)
     settled = prepared(new, allowed_imports, older=older)
     create = Create(settled, node, content_hash(asked), hold)
     if "retry_of" in asked.metadata:

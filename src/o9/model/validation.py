@@ -17,23 +17,25 @@ from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.faults import checked, validated
 from o9.model.fields import JsonObject, Key
 from o9.model.optimization import OptimizationAlert, OptimizationState
-from o9.model.specification import read_metadata
+from o9.model.specification import Metadata, read_metadata
 from o9.model.states import OptimizationStatus
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
-def validate_new(state: OptimizationState) -> None:
-    """Raise OptimizationValidationError for all that keeps `state` from being submitted, whatever its strategy."""
-    faults = Faults()
+def validate_new(state: OptimizationState) -> Metadata:
+    """Its metadata. Raises OptimizationValidationError for all that keeps it from being submitted by any strategy."""
+    faults, asked = Faults(), None
     with faults:
         _validate_record(OptimizationState, state, "optimization")
     if isinstance(state, OptimizationState):
         _validate_life(state, faults)
         if isinstance(state.metadata, dict):
             with faults:
-                read_metadata(state.metadata, state.optimization_id)
+                asked = read_metadata(state.metadata, state.optimization_id)
     faults.refuse()
+    assert asked is not None
+    return asked
 
 
 def validate_changes(changes: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from o9.model.hold_out import HeldOut
 from o9.model.optimization import OptimizationState
 from o9.model.provenance import Ran
 from o9.model.search_space import SearchSpace
-from o9.model.specification import Direction, read_metadata
+from o9.model.specification import Direction, Metadata, read_metadata
 from o9.model.strategy import DEMONSTRATION, StepResult
 from o9.model.trial import Trial
 from o9.strategies.coroutine import CoroutineAttempt
@@ -93,13 +93,14 @@ def settle(
     *,
     allowed_imports: tuple[str, ...] | None = None,
     strategy: ResolvedStrategy | None = None,
+    asked: Metadata | None = None,
 ) -> OptimizationState:
     """A checked copy with what a submission fixes for good; raises OptimizationValidationError for what can never run.
 
     A seed is drawn where the built-in strategy has none, so that every ledger can be had again; the objective's own
     direction is written down. Where neither an objective nor a search space is given, the demonstration objective of
     its type takes their place, marked by `metadata.demonstration`, and `warnings` says so. No Optuna is imported, no
-    process started. `strategy`: its own, where `strategy_of` was asked before.
+    process started. `strategy`, `asked`: its own, and its metadata, where they are known already.
     """
     metadata, faults = dict(state.metadata), Faults()
     warnings = list(state.warnings)
@@ -114,21 +115,24 @@ def settle(
             warnings.append(demonstration_warning(metadata["objective"]))
         if metadata.get("seed") is None:
             metadata["seed"] = secrets.randbits(SEED_BITS)
-        metadata["direction"] = _direction(dataclasses.replace(state, metadata=metadata), allowed_imports, faults)
+        named = dataclasses.replace(state, metadata=metadata)
+        metadata["direction"] = _direction(named, asked or read_metadata(state.metadata), allowed_imports, faults)
     faults.refuse()
     return dataclasses.replace(state, metadata=metadata, warnings=warnings)
 
 
-def _direction(state: OptimizationState, allowed_imports: tuple[str, ...] | None, faults: Faults) -> Direction | None:
+def _direction(
+    state: OptimizationState, asked: Metadata, allowed_imports: tuple[str, ...] | None, faults: Faults
+) -> Direction | None:
     """That of its plan, if it has one; all that keeps it from having one is added to `faults`."""
-    objective, asked = None, read_metadata(state.metadata)
+    objective = None
     with faults:
         objective = _objective(state, allowed_imports)
     with faults:
         _score_function(asked.score or "", allowed_imports)
     if objective is not None:
         with faults:
-            return make_plan(state, objective).direction
+            return make_plan(state, objective, asked).direction
     elif asked.search_space is not None:
         with faults:
             check_sampler(asked.sampler, SearchSpace.of(asked.search_space))

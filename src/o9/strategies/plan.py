@@ -47,9 +47,9 @@ class Plan:
     trial_timeout_seconds: float | None = None
 
 
-def make_plan(state: OptimizationState, objective: Objective) -> Plan:
-    """Read the state's metadata, with the objective's own defaults beneath."""
-    asked = read_metadata(state.metadata)
+def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | None = None) -> Plan:
+    """Read the state's metadata, with the objective's own defaults beneath. `asked`: where they are read already."""
+    asked = asked or read_metadata(state.metadata)
     given = asked.model_fields_set
     trials_per_step = asked.trials_per_step if "trials_per_step" in given else objective.trials_per_step
     direction = asked.direction
