@@ -22,6 +22,7 @@ from o9.health import rules
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.facts import read_facts
 from o9.health.grades import VERDICT, Grade, Reason, Verdict, verdict_of
+from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus, TrialState
@@ -30,6 +31,7 @@ from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.core.column_types import unpack_returns
 from o9.store.optimizations.commit_step import Amend, CommitStep
+from o9.store.optimizations.placebos import CreatePlacebo, KeepPlacebo
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.statistics import families
@@ -346,6 +348,28 @@ async def test_risk_limits_and_secrets(health: OptimizationHealthChecker) -> Non
     assert not any("hunter2" in text for text in map(str, await health.get_health_checks("a")))
 
 
+async def test_the_placebo_runs_p_value_says_how_often_it_was_asked_for_and_what_it_leaves_out(
+    health: OptimizationHealthChecker,
+) -> None:
+    store = health.store
+    finished(store, "a", noise(20), failed=2)
+    for number, asked_at in ((1, "2026-01-01T00:00:00Z"), (2, "2026-01-01T00:00:00Z"), (3, "2026-01-02T00:00:00Z")):
+        fields = {"optimization_id": f"p{number}", "created_at": asked_at, "metadata": {"placebo_of": "a"}}
+        store.write(CreatePlacebo(Create(new_optimization(fields)), "a", number))
+        store.write(KeepPlacebo(f"p{number}", 100.0 if number == 2 else -100.0))
+    await health.check_optimization_health("a")
+    figures = verdict_in(await health.get_health_checks("a")).figures
+    assert [figures[f"placebo_{name}"] for name in ("p_value", "runs", "as_good", "requests", "others")] == [
+        0.5, 3, 1, 2, 0,
+    ]  # fmt: skip
+    finished(store, "b", noise(5, seed=9))
+    await health.check_optimization_health("a")
+    verdict = verdict_in(await health.get_health_checks("a"))
+    assert verdict.figures["placebo_others"] == 5
+    assert "2 requests" in verdict.words
+    assert "5 trials" in verdict.words
+
+
 async def test_rules_change_reports_and_can_do_no_harm(
     health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +386,9 @@ async def test_rules_change_reports_and_can_do_no_harm(
     def exits(_: str, report: OptimizationHealthReport) -> None:
         raise SystemExit
 
+    async def exits_too(_: str, report: OptimizationHealthReport) -> None:
+        raise SystemExit
+
     def hangs(_: str, report: OptimizationHealthReport) -> None:
         report.issues.clear()
         release.wait(30)
@@ -376,7 +403,7 @@ async def test_rules_change_reports_and_can_do_no_harm(
     def unstorable(_: str, report: Any) -> None:
         report.issues.append(object())
 
-    for rule in (good, raises, exits, hangs, hangs_too, spoils, unstorable):
+    for rule in (good, raises, exits, exits_too, hangs, hangs_too, spoils, unstorable):
         await health.register_health_rule(rule)
     finished(health.store, "a", [None])
     began = time.monotonic()
@@ -386,8 +413,9 @@ async def test_rules_change_reports_and_can_do_no_harm(
     assert "性能严重低于预期 a" in report.issues
     assert report.validity_score is None
     for word, what in (
-        ("raises", "raised KeyError"), ("exits", "raised SystemExit"), ("hangs:", "took over 0.2 s"),
-        ("hangs_too", "took over 0.2 s"), ("spoils", "validity_score"), ("unstorable", "invalid report"),
+        ("raises", "raised KeyError"), ("exits", "SystemExit"), ("exits_too", "sys.exit"),
+        ("hangs:", "took over 0.2 s"), ("hangs_too", "took over 0.2 s"), ("spoils", "validity_score"),
+        ("unstorable", "invalid report"),
     ):  # fmt: skip
         assert any(word in issue and what in issue for issue in report.issues), word
     assert named(report, VERDICT)

@@ -7,18 +7,18 @@ is cancelled. Only an async rule that blocks the loop itself cannot be stopped.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from o9.health.checks.check import PARTS
 from o9.model.errors import OptimizationValidationError
-from o9.model.loops import in_daemon_thread
 from o9.model.optimization import OptimizationHealthReport
+from o9.user_code.calls import Calls, TooLong
 
 logger = logging.getLogger(__name__)
 RULE_SECONDS = 30.0
@@ -32,17 +32,13 @@ async def apply_rule(
     """The report as the rule left it; as it was, with the rule named among its issues, where the rule failed."""
     name = name_of(rule)
     mine = OptimizationHealthReport.from_dict(report.to_dict())
-    call = asyncio.create_task(_call(rule, report.optimization_id, mine), name=f"o9-health-rule-{name}")
+    awaits = inspect.iscoroutinefunction(rule)
+    call = partial(_awaited, rule) if awaits else rule
     try:
-        await asyncio.wait({call}, timeout=seconds)
-    finally:
-        if not call.done():
-            call.cancel()
-    if not call.done():
+        await Calls(f"health rule {name}").run(lambda: call(report.optimization_id, mine), seconds, awaits=awaits)
+    except TooLong:
         return _failed(report, name, f"it took over {seconds:g} s")
-    if call.cancelled():
-        return _failed(report, name, "it was cancelled from within")
-    if (error := call.result()) is not None:
+    except Exception as error:
         logger.warning("the health rule %s failed", name, exc_info=error)
         return _failed(report, name, f"it raised {type(error).__name__}: {error}"[:500])
     try:
@@ -55,20 +51,11 @@ def name_of(rule: Rule) -> str:
     return str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
 
 
-async def _call(rule: Rule, optimization_id: str, report: OptimizationHealthReport) -> BaseException | None:
-    """What the rule raised; also SystemExit, which is not the rule's to decide."""
+async def _awaited(rule: Rule, optimization_id: str, report: OptimizationHealthReport) -> None:
     try:
-        if inspect.iscoroutinefunction(rule):
-            await rule(optimization_id, report)
-            return None
-        answer = await asyncio.wrap_future(in_daemon_thread(lambda: rule(optimization_id, report), "o9-health-rule"))
-        if inspect.isawaitable(answer):
-            await answer
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - a user's rule, named in the report
-        return error
-    return None
+        await rule(optimization_id, report)
+    except SystemExit as error:  # which would go through a task and end the event loop
+        raise RuntimeError("it called sys.exit") from error
 
 
 def _checked(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> OptimizationHealthReport:

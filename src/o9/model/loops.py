@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -90,26 +88,6 @@ async def cancelled(*tasks: asyncio.Task[Any] | None, seconds: float | None = No
         task.cancel()
     if waiting:
         await asyncio.wait(waiting, timeout=seconds)
-
-
-def in_daemon_thread(work: Callable[[], T], name: str) -> Future[T]:
-    """What `work` gives, from a thread of its own: one that hangs keeps neither a pool nor the process.
-
-    Abandon the answer where it takes too long; `asyncio.wrap_future` awaits it.
-    """
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            answer = work()
-        except BaseException as error:  # noqa: BLE001 - the caller gets it
-            future.set_exception(error)
-        else:
-            future.set_result(answer)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return future
 
 
 def check_loop(owner: asyncio.AbstractEventLoop | None, what: str) -> None:

@@ -30,6 +30,7 @@ from o9.text.format import moment, sentence, value_text
 GENERATOR = "O9 report"  # what a file that may be written over has in its head
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _CODE = re.compile("`([^`]+)`")
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|d)\b)")
 _NEGATIVE = re.compile(r"-\d[\d,.]*(e[+-]\d+)?%?")
 
 
@@ -93,8 +94,8 @@ def _environment() -> Environment:
 def _shown(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    # A real minus lines up with digits and cannot be taken for a hyphen.
-    return f"\u2212{value[1:]}" if _NEGATIVE.fullmatch(value) else plain(value)
+    # A real minus lines up with digits and cannot be taken for a hyphen; no line breaks between a number and its unit.
+    return f"\u2212{value[1:]}" if _NEGATIVE.fullmatch(value) else _UNIT.sub("\u00a0", plain(value))
 
 
 def _with_code(text: str) -> Markup:

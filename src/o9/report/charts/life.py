@@ -87,9 +87,9 @@ def by_status(counts: Mapping[str, int]) -> Plot | Unknown:
         f"{count(total, 'optimization')}; {top:,} {'is' if top == 1 else 'are'} {most.value}.",
         [data],
         layout(
-            axis("optimizations", range=[0, significant(top * 1.15)]),
+            axis(range=[0, significant(top * 1.15)], visible=False),  # each bar has its number
             axis(type="category", ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)"),
-            bargap=0.35, height=80 + 28 * len(known),
+            bargap=0.35, height=50 + 28 * len(known),
         ),
         size="own",
     )  # fmt: skip
