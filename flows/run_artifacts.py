@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o9.health.grades import Verdict
-from o9.health.verdict_words import markdown as verdict_markdown
+from o9.health.wording import markdown as verdict_markdown
 from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.trial import Trial
 from o9.report.headline import performance_figures

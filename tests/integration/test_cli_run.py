@@ -24,7 +24,7 @@ from command_line import O9
 from o9.cli.answers import who
 from o9.cli.main import main
 from o9.health.grades import Grade, Reason, Verdict
-from o9.health.verdict_words import GRADES, forecast_sentence, headline
+from o9.health.wording import GRADES, forecast_sentence, headline
 from o9.model.dates import iso_dates
 from o9.model.trial import Trial
 from o9.store import queries

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from command_line import O9, O9Command, command_in, create, filled_store, run_without, work
 
-from o9.health import verdict_words
+from o9.health import wording
 from o9.health.checker import OptimizationHealthChecker
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store.store import Store
@@ -82,7 +82,7 @@ def test_health_judges_now_and_the_exit_code_is_asked_for(o9: O9Command, filled:
         report = asyncio.run(checker.check_optimization_health("done-1")).to_dict()
         checks = asyncio.run(checker.get_health_checks("done-1"))
         verdict = asyncio.run(checker.get_verdict("done-1"))
-    told = report | {"timestamp": None, "checks": checks} | verdict_words.document(verdict)
+    told = report | {"timestamp": None, "checks": checks} | wording.document(verdict)
     assert document | {"timestamp": None} == told
     with Store(str(filled)) as store:
         create(store, "fine", baseline_performance=1.0)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from verdicts import keep_verdict, verdict
 
 from o9.health.grades import Grade
-from o9.health.verdict_words import forecast_sentence, headline
+from o9.health.wording import forecast_sentence, headline
 from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.optimizations.transitions import Cause, Transition

@@ -22,9 +22,9 @@ from o9.health import rules
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.facts import read_facts
 from o9.health.grades import VERDICT, Grade, Reason, Verdict, verdict_of
-from o9.lifecycle.submission import new_optimization
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
+from o9.model.specification import new_optimization
 from o9.model.states import HealthStatus, TrialState
 from o9.model.states import OptimizationStatus as S
 from o9.model.trial import Trial
@@ -354,7 +354,11 @@ async def test_the_placebo_runs_p_value_says_how_often_it_was_asked_for_and_what
     store = health.store
     finished(store, "a", noise(20), failed=2)
     for number, asked_at in ((1, "2026-01-01T00:00:00Z"), (2, "2026-01-01T00:00:00Z"), (3, "2026-01-02T00:00:00Z")):
-        fields = {"optimization_id": f"p{number}", "created_at": asked_at, "metadata": {"placebo_of": "a"}}
+        fields = {
+            "optimization_id": f"p{number}",
+            "created_at": asked_at,
+            "metadata": {"objective": "branin", "placebo_of": "a"},
+        }
         store.write(CreatePlacebo(Create(new_optimization(fields)), "a", number))
         store.write(KeepPlacebo(f"p{number}", 100.0 if number == 2 else -100.0))
     await health.check_optimization_health("a")

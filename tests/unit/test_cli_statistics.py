@@ -18,7 +18,7 @@ from o9.cli.views.health import health_line, health_view, reports_view, result_l
 from o9.cli.views.statistics import best_view, rankings_view, statistics_view, trends_view
 from o9.health.checks.check import THRESHOLDS, Check, report_of, unknown
 from o9.health.grades import Grade, verdict_of
-from o9.health.verdict_words import forecast_sentence, headline
+from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.statistics.summary import by_window, global_summary, queue_for, standing_for

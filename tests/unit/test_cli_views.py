@@ -16,7 +16,7 @@ from o9.cli.session.progress import Display, progress_line, progress_table, visi
 from o9.cli.views import words
 from o9.cli.views.optimizations import Record, list_view, record_view, results_view, summary_view, trials_view
 from o9.demo.demonstration import DemoRow
-from o9.health.verdict_words import forecast_sentence, headline
+from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial

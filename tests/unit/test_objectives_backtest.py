@@ -19,7 +19,7 @@ from o9.demo.market.figures import (
 )
 from o9.demo.market.prices import Floats
 from o9.demo.market.rolling import VOLATILITY_FLOOR, rolling_mean, rolling_volatility
-from o9.demo.market.walk_forward import FOLDS, WARM_UP_DAYS, split_days
+from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
 from o9.model.errors import OptimizationStrategyError
 
 
@@ -146,11 +146,9 @@ def test_rolling_windows_equal_the_plain_definition_and_ignore_the_future() -> N
 
 
 @pytest.mark.parametrize("days", [3300, 8313, 9001])
-def test_folds_cover_the_in_sample_days_without_overlap(days: int) -> None:
+def test_the_days_are_cut_once_into_warm_up_sample_and_hold_out(days: int) -> None:
     split = split_days(days)
-    covered = [day for fold in split.folds for day in range(fold.start, fold.stop)]
-    assert covered == list(range(split.start, split.holdout))
-    assert len(split.folds) == FOLDS
+    assert split.in_sample == slice(split.start, split.holdout)
     assert split.start == WARM_UP_DAYS
     assert split.first_decision == split.start - 1
     assert split.out_of_sample == slice(split.holdout, days)

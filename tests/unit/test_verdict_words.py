@@ -8,7 +8,7 @@ import pytest
 from verdicts import FORECAST, verdict
 
 from o9.health.grades import VERDICT, Grade
-from o9.health.verdict_words import (
+from o9.health.wording import (
     GRADES,
     NOT_JUDGED,
     document,

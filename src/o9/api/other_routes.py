@@ -17,7 +17,7 @@ from o9.api.health import PrefectCheck, system_health
 from o9.api.parameters import AlertQuery, NoQuery, RankingQuery, ResolveBody, TrendQuery
 from o9.api.versions import PREFIX, ROOT, VERSIONS
 from o9.health.grades import Grade, Verdict, verdict_of
-from o9.health.verdict_words import document
+from o9.health.wording import document
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
 from o9.store import queries

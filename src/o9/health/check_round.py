@@ -16,7 +16,7 @@ from typing import Any
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.checks.check import PARTS
 from o9.health.grades import Verdict, verdict_of
-from o9.health.verdict_words import forecast_sentence, headline
+from o9.health.wording import forecast_sentence, headline
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus

@@ -1,19 +1,105 @@
-"""The verdict in words: for each reason a headline, what the figures say, a remedy, how often it is wrong. Pure.
+"""How a verdict reads: the one place that words it for terminals, pages, HTTP, alerts and Prefect. Pure, no numpy.
 
-Contract. Nothing is decided here. Words come from `Verdict.figures` alone, so that they say nothing that the figures do
-not. `ERRORS` states what `benchmarks/verdict.py` measured, and nothing else.
+Contract. Nothing is decided here. Every surface shows `GRADES[grade].word`, the verdict's own headline and words, and
+`forecast_sentence`; where there is no verdict yet, `NOT_JUDGED`. Each reason has a headline, what the figures say, a
+remedy, and how often it is wrong. These words come from `Verdict.figures` alone, so that they say nothing that the
+figures do not. `ERRORS` states what `benchmarks/verdict.py` measured, and nothing else.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from o9.health.grades import Reason
-from o9.health.verdict_words import sharpe as signed
+from o9.health.grades import Forecast, Grade, Reason, Verdict
+from o9.text.escape import unmarked
+from o9.text.format import sentence
 
 Figures = Mapping[str, Any]
+
+NOT_JUDGED = "not judged yet"
+
+
+@dataclass(frozen=True)
+class GradeWords:
+    """`word` cannot be misread; `meaning` is a short sentence; `mark` is one character."""
+
+    word: str
+    meaning: str
+    mark: str
+
+
+GRADES: Mapping[Grade, GradeWords] = {
+    Grade.CONFIRMED: GradeWords("CONFIRMED", "Holds on data that the search never saw", "✓"),
+    Grade.PLAUSIBLE: GradeWords("PLAUSIBLE", "More than luck explains, and not confirmed out of sample", "≈"),
+    Grade.UNPROVEN: GradeWords("UNPROVEN", "Not shown to be more than luck", "?"),
+    Grade.LOST: GradeWords("LOST", "Did not hold on data that the search never saw", "✕"),
+    Grade.VOID: GradeWords("VOID", "The backtest itself is at fault: nothing of it counts", "⊘"),
+}
+
+
+def marked(verdict: Verdict | None) -> str:
+    """`✓ CONFIRMED`"""
+    return f"{GRADES[verdict.grade].mark} {GRADES[verdict.grade].word}" if verdict else NOT_JUDGED
+
+
+def headline(verdict: Verdict | None) -> str:
+    """`✓ CONFIRMED: held out, it earned 0.62 a year`"""
+    return f"{marked(verdict)}: {verdict.headline}" if verdict else NOT_JUDGED
+
+
+def forecast_sentence(verdict: Verdict | None) -> str:
+    """`forecast Sharpe ratio 0.41 a year (80%: -0.10 to 0.92); claimed 1.32; held out 0.50`; "" without one."""
+    found = verdict.forecast if verdict else None
+    if found is None:
+        return ""
+    said = (
+        f"forecast Sharpe ratio {sharpe(found.mean)} {unit(found)} ({interval(found)}); claimed {sharpe(found.claimed)}"
+    )
+    said += f"; held out {sharpe(found.held_out)}" if found.held_out is not None else "; nothing held out"
+    said += "; too high, as the search followed its results" if found.too_high else ""
+    if verdict and verdict.figures.get("over_baseline") is False and not verdict.figures.get("market_neutral"):
+        said += "; the market's own rise included"
+    return said + ("; a crash that no return has shown yet is not in it" if found.hidden_crash else "")
+
+
+def interval(found: Forecast) -> str:
+    """`80%: -0.10 to 0.92`"""
+    return f"80%: {sharpe(found.low)} to {sharpe(found.high)}"
+
+
+def unit(found: Forecast) -> str:
+    return "a year" if found.annual else "a period"
+
+
+def sharpe(value: float, decimals: int = 2) -> str:
+    """With a real minus; none before a zero."""
+    shown = f"{value:.{decimals}f}"
+    return shown.removeprefix("-") if float(shown) == 0 else shown.replace("-", "\u2212")
+
+
+def paragraphs(verdict: Verdict) -> list[str]:
+    """What stands below the headline, in this order: the finding, the forecast, the rule's errors, what to do."""
+    forecast = forecast_sentence(verdict)
+    return [each for each in (verdict.words, sentence(forecast), verdict.errors, _to_do(verdict)) if each]
+
+
+def _to_do(verdict: Verdict) -> str:
+    return f"What to do: {verdict.remedy.rstrip('.')}." if verdict.remedy else ""
+
+
+def document(verdict: Verdict | None) -> dict[str, Any]:
+    """For JSON: `grade`, and the whole `verdict`; both None where there is none."""
+    return {"grade": verdict.grade.value if verdict else None, "verdict": verdict.to_dict() if verdict else None}
+
+
+def markdown(verdict: Verdict) -> str:
+    """One paragraph of Markdown."""
+    below = " ".join(map(unmarked, paragraphs(verdict)))
+    return f"**{marked(verdict)}**: {unmarked(verdict.headline)}\n\n{below}"
+
 
 HEADLINES = {
     Reason.LOOK_AHEAD: "The objective looks ahead",
@@ -96,10 +182,10 @@ def words_of(reason: Reason, figures: Figures) -> str:
     return " ".join(filter(None, (say(figures) for say in _SAID[reason])))
 
 
-def sharpe(figures: Figures, name: str = "sharpe") -> str:
+def _sharpe_of(figures: Figures, name: str = "sharpe") -> str:
     """A Sharpe ratio of the figures, a year where that is known."""
     value, year = figures[name], figures["periods_per_year"]
-    return f"{signed(value, 4)} a period" if year is None else f"{signed(value * math.sqrt(year))} a year"
+    return f"{sharpe(value, 4)} a period" if year is None else f"{sharpe(value * math.sqrt(year))} a year"
 
 
 def _claim(figures: Figures) -> str:
@@ -107,8 +193,8 @@ def _claim(figures: Figures) -> str:
         return ""
     of = "the only trial" if figures["counted"] == 1 else f"the best of {figures['counted']:,} trials"
     if figures["beta"] is None:
-        return f"In sample, {of} has a Sharpe ratio of {sharpe(figures)}."
-    alpha = f"alpha over the baseline {sharpe(figures)} (Sharpe ratio), beta {signed(figures['beta'])}"
+        return f"In sample, {of} has a Sharpe ratio of {_sharpe_of(figures)}."
+    alpha = f"alpha over the baseline {_sharpe_of(figures)} (Sharpe ratio), beta {sharpe(figures['beta'])}"
     return f"In sample, {of} has {alpha}."
 
 
@@ -130,7 +216,7 @@ def _family(figures: Figures) -> str:
 def _hold_out(figures: Figures) -> str:
     if figures["hold_out_sharpe"] is None:
         return ""
-    text = f"Held out: {sharpe(figures, 'hold_out_sharpe')} over {_length(figures)}"
+    text = f"Held out: {_sharpe_of(figures, 'hold_out_sharpe')} over {_length(figures)}"
     if figures["hold_out_above_zero"] is not None:
         text += f", above zero with probability {figures['hold_out_above_zero']:.3f}"
     if figures["looks"] > 1 or figures["hold_out_seen"]:
@@ -145,7 +231,7 @@ def _seen(_: Figures) -> str:
 
 
 def _lost(figures: Figures) -> str:
-    return f"Held out: {sharpe(figures, 'hold_out_sharpe')} over {_length(figures)}."
+    return f"Held out: {_sharpe_of(figures, 'hold_out_sharpe')} over {_length(figures)}."
 
 
 def _below(figures: Figures) -> str:

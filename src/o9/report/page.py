@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from o9.health.unknown import Unknown
-from o9.health.verdict_words import GRADES
+from o9.health.wording import GRADES
 from o9.report.charts.figure import STATUS_COLOURS, Plot
 from o9.text.escape import plain, shortened
 from o9.text.format import moment, sentence, value_text

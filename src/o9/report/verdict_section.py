@@ -1,6 +1,6 @@
 """What may be believed of the best, on top of a report: the banner, the figures that it rests on, the forecast. Pure.
 
-Contract. Nothing is decided here, and nothing is said but what the `Verdict` holds: `o9.health.verdict_words` words the
+Contract. Nothing is decided here, and nothing is said but what the `Verdict` holds: `o9.health.wording` words the
 grade and the forecast, and each row is one of its figures. What is not known says so, with the reason.
 """
 
@@ -14,8 +14,7 @@ from typing import Any
 from o9.health.grades import Forecast, Grade, Verdict
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_HOLD_OUT
-from o9.health.verdict_words import forecast_sentence, interval, sharpe, unit
-from o9.health.wording import placebo_limits
+from o9.health.wording import forecast_sentence, interval, placebo_limits, sharpe, unit
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
 from o9.text.format import percent, sentence

@@ -16,7 +16,7 @@ from typing import Any
 from o9.alerts.rules.metrics import Scope
 from o9.alerts.rules.rules import Facts
 from o9.health.grades import Grade, verdict_of
-from o9.health.verdict_words import NOT_JUDGED
+from o9.health.wording import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of

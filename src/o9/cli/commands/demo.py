@@ -21,7 +21,7 @@ from o9.cli.session.session import Conducted, conduct, exit_code, what_next
 from o9.cli.versions import install_command
 from o9.cli.views.optimizations import results_view
 from o9.cli.views.words import Next
-from o9.health.verdict_words import sharpe
+from o9.health.wording import sharpe
 from o9.model.errors import OptimizationError
 from o9.report.write import report_of, write
 from o9.store.store import Store

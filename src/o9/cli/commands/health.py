@@ -17,7 +17,7 @@ from o9.cli.views.health import health_view, reports_view
 from o9.cli.views.words import Next, command
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.grades import Verdict, verdict_of
-from o9.health.verdict_words import document
+from o9.health.wording import document
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import ENDED, HealthStatus
 from o9.store import queries

@@ -23,7 +23,7 @@ from o9.cli.views.optimizations import Record, list_view, record_view, trials_vi
 from o9.cli.views.words import command
 from o9.health.grades import Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
-from o9.health.verdict_words import document
+from o9.health.wording import document
 from o9.lifecycle.effect import Direction, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE

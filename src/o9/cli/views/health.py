@@ -19,7 +19,7 @@ from o9.cli.views import words
 from o9.cli.views.bars import bar
 from o9.health.checks.check import PARTS
 from o9.health.grades import VERDICT, Verdict, verdict_of
-from o9.health.verdict_words import NOT_JUDGED, paragraphs
+from o9.health.wording import NOT_JUDGED, paragraphs
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import HealthStatus
 from o9.text.escape import shown

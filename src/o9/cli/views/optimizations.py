@@ -17,7 +17,7 @@ from o9.cli.session.follow import Crew, is_parked, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
 from o9.health.grades import Verdict
-from o9.health.verdict_words import NOT_JUDGED, forecast_sentence, paragraphs
+from o9.health.wording import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from o9.health.grades import Grade, Verdict
-from o9.health.verdict_words import GRADES, marked
+from o9.health.wording import GRADES, marked
 from o9.lifecycle.effect import Direction, is_better
 from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import OptimizationStatus

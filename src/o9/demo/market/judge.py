@@ -12,7 +12,7 @@ from typing import Any
 from o9.demo.catalogue import BUILTIN
 from o9.demo.market.backtest import COST_BASIS_POINTS, TRADING_DAYS, Backtest
 from o9.demo.market.baselines import baseline_figures, baseline_returns
-from o9.demo.market.figures import PERIODS_PER_YEAR, figures, sharpe_ratio
+from o9.demo.market.figures import PERIODS_PER_YEAR, figures
 from o9.demo.market.prices import Prices, sp500
 from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
 from o9.model.errors import OptimizationValidationError
@@ -44,7 +44,7 @@ def judge(
     """`value` names the in-sample figure to optimize: `sharpe` or `calmar`.
 
     metrics, all of net returns: the in-sample figures by their names, those of the hold-out with `out_of_sample_`
-    before them, `worst_fold_sharpe`, `turnover` a year (1.0: the capital traded once), and Sharpe ratio, Calmar ratio
+    before them, `turnover` a year (1.0: the capital traded once), and Sharpe ratio, Calmar ratio
     and maximum drawdown of each baseline. A metric that is undefined is left out. The baseline whose returns go with it
     is equal weight; the hold-out's returns have no part in the value. With `periods` the prices end in sample, and the
     Evaluation has no baseline and no hold-out.
@@ -60,7 +60,6 @@ def judge(
     metrics = {
         **chosen,
         "turnover": float(run.turnover[split.in_sample].mean()) * TRADING_DAYS,
-        "worst_fold_sharpe": min(sharpe_ratio(run.net[fold]) for fold in split.folds),
         **figures(out_of_sample, "out_of_sample_"),
         "out_of_sample_turnover": float(run.turnover[split.out_of_sample].mean()) * TRADING_DAYS,
     }

@@ -2,12 +2,11 @@
 
 The days are cut once, for every objective alike, so that all are read against the same baselines:
 
-    | warm-up, 1,009 closes | in sample, cut into 5 folds           | hold-out, the last 30 % of all days |
+    | warm-up, 1,009 closes | in sample                             | hold-out, the last 30 % of all days |
       nothing is earned yet   the value to optimize comes from here   reported beside it, never optimized
 
 - Positions of any day follow from closes up to that day, in sample and in the hold-out alike.
-- The value, and the `returns` by which O9 doubts it, come from the in-sample days and from nothing after them. The
-  folds lie side by side without overlap and cover those days.
+- The value, and the `returns` by which O9 judges it, come from the in-sample days and from nothing after them.
 - The hold-out runs on with the same parameters and positions. Its figures are honest for a parameter set that was
   chosen by its value; choosing by them would make them in-sample figures.
 - Whatever is fitted is refitted as time goes on, each fit from the days before it.
@@ -16,13 +15,10 @@ The days are cut once, for every objective alike, so that all are read against t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-
-import numpy as np
 
 WARM_UP_DAYS = 1_009  # closes: 1,008 returns, four years, the longest lookback of any objective here
 HOLDOUT_SHARE = 0.30
-FOLDS = 5
+LEAST_DAYS = 5 * 252  # in sample
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,6 @@ class Split:
     start: int
     holdout: int
     end: int
-    folds: tuple[slice, ...]
 
     @property
     def in_sample(self) -> slice:
@@ -51,10 +46,10 @@ class Split:
 
 
 def split_days(days: int) -> Split:
-    """The split of `days` daily closes. Raises ValueError where they are too few for the warm-up and a year a fold."""
+    """The split of `days` daily closes. Raises ValueError where they are too few for the warm-up and LEAST_DAYS."""
     holdout = days - int(days * HOLDOUT_SHARE)
-    if holdout - WARM_UP_DAYS < FOLDS * 252:
-        raise ValueError(f"{days} days are too few: the warm-up takes {WARM_UP_DAYS}, and each of {FOLDS} folds a year")
-    edges = np.linspace(WARM_UP_DAYS, holdout, FOLDS + 1).astype(int).tolist()
-    folds = tuple(slice(first, last) for first, last in pairwise(edges))
-    return Split(WARM_UP_DAYS, holdout, days, folds)
+    if holdout - WARM_UP_DAYS < LEAST_DAYS:
+        raise ValueError(
+            f"{days} days are too few: {WARM_UP_DAYS} are for the warm-up, and at least {LEAST_DAYS} in sample"
+        )
+    return Split(WARM_UP_DAYS, holdout, days)

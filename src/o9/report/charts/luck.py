@@ -15,7 +15,7 @@ from o9.health.statistics.moments import Floats
 from o9.health.statistics.overfitting import BacktestOverfitting
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, OVERFITTING_LEVEL, Evidence
-from o9.health.verdict_words import sharpe
+from o9.health.wording import sharpe
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, ORANGE, PURPLE, SKY, Plot, axis, layout, range_around
 from o9.text.format import count, percent, ratio
