@@ -19,7 +19,7 @@ from o9.alerts.service.repository import alert_in
 from o9.cli.commands.alerts.silence import made_silence, matches
 from o9.cli.commands.alerts.test import Untried, channels_for, remedy
 from o9.cli.options import moment_of
-from o9.cli.views.alert_config import channel_words, configuration_document, configuration_view, interval_words
+from o9.cli.views.alert_config import channel_words, configuration_view, interval_words
 from o9.cli.views.alerts import (
     Listed,
     Notifications,
@@ -353,13 +353,9 @@ def test_a_configuration_is_told_without_its_secrets(width: int) -> None:
     ):  # fmt: skip
         assert part in told.replace("│ ", "").replace("  ", " "), part
     assert text.count("(group_wait)") == 1, "a route says what differs"
-    for words in (text, json.dumps(configuration_document(configuration))):
-        assert SECRET not in words
-    document = configuration_document(configuration)
-    assert document["route"]["routes"][0]["group_wait_seconds"] == 5
-    assert document["rules_off"] == ["crashed"]
-    assert [rule["name"] for rule in document["rules"] if not rule["as_built_in"]] == ["failed"]
-    assert configuration_document(Configuration())["rules_off"] == []
+    assert SECRET not in text
+    assert "failed critical, for each end" in told
+    assert "off crashed" in told
 
 
 def test_intervals_are_told_in_words() -> None:

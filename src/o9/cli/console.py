@@ -88,6 +88,17 @@ def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
+def facts_table(facts: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> Table:
+    """A label and what it is, in each row; lines of a text stay lines."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, fact in facts:
+        text = Text("\n".join(map(shown, fact.split("\n")))) if isinstance(fact, str) else fact
+        table.add_row(f"{' ' * indent}{shown(label)}", text)
+    return table
+
+
 def write_json(document: Any) -> None:
     sys.stdout.write(to_json(document, indent=2) + "\n")
 

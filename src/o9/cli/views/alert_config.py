@@ -1,12 +1,11 @@
-"""What a configuration of the alerts means, as a tree for people and as a document for programs. Pure.
+"""What a configuration of the alerts means. Pure.
 
-Contract. Of an address the scheme and the host are shown, never more. A route says only what differs from its parent;
-the document has everything.
+Contract. Of an address the scheme and the host are shown, never more. A route says only what differs from its parent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -18,11 +17,12 @@ from o9.alerts.channels.redaction import redacted
 from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.schema import EVERY_CHANNEL, STANDING, Configuration, Receiver, says_where
 from o9.alerts.pipeline.inhibition import InhibitRule
-from o9.alerts.pipeline.matchers import Matchers, written
+from o9.alerts.pipeline.matchers import Matchers
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.stages import Throttle
 from o9.alerts.pipeline.time_intervals import MONTHS, WEEKDAYS, Range, TimeInterval
 from o9.alerts.rules.rules import Rule
+from o9.cli.console import facts_table
 from o9.text.escape import shown
 from o9.text.format import NOTHING, duration
 
@@ -37,48 +37,16 @@ def configuration_view(configuration: Configuration) -> list[RenderableType]:
     listed = [each for each in receivers if each.name in used or each.name != "default"]
     page += [Text(), Text("Receivers", style="bold"), _receivers(listed, used)]
     if configuration.inhibit_rules:
-        page += [Text(), Text("Inhibitions", style="bold"), _rows(map(_inhibition, configuration.inhibit_rules))]
+        page += [Text(), Text("Inhibitions", style="bold"), _listed(map(_inhibition, configuration.inhibit_rules))]
     if configuration.time_intervals:
         rows = (
             (name, "; or ".join(map(interval_words, each)) or "never")
             for name, each in configuration.time_intervals.items()
         )
-        page += [Text(), Text("Time intervals", style="bold"), _rows(rows)]
-    page += [Text(), Text("Rules", style="bold"), _rows(_rules(configuration.rules))]
-    page += [Text(), Text("For all", style="bold"), _rows(_general(configuration))]
+        page += [Text(), Text("Time intervals", style="bold"), _listed(rows)]
+    page += [Text(), Text("Rules", style="bold"), _listed(_rules(configuration.rules))]
+    page += [Text(), Text("For all", style="bold"), _listed(_general(configuration))]
     return page
-
-
-def configuration_document(configuration: Configuration) -> dict[str, Any]:
-    damping = configuration.flapping
-    return {
-        "route": _route_document(configuration.route),
-        "receivers": [
-            {
-                "name": each.name, "channels": [channel_words(channel) for channel in each.channels],
-                "send_resolved": each.send_resolved, "templates": sorted(each.templates),
-                "throttle": _throttle(each.throttle),
-            }
-            for each in configuration.receivers.values()
-        ],
-        "inhibit_rules": [
-            {
-                "name": each.name, "source": written(each.source), "target": written(each.target),
-                "equal": list(each.equal),
-            }
-            for each in configuration.inhibit_rules
-        ],
-        "time_intervals": {
-            name: [interval_words(interval) for interval in each] for name, each in configuration.time_intervals.items()
-        },
-        "flapping": None if damping is None else _damping_words(configuration),
-        "throttle": _throttle(configuration.throttle),
-        "resolve_timeout_seconds": _seconds(configuration.resolve_timeout),
-        "templates": sorted(configuration.templates),
-        "link": configuration.link,
-        "rules": [_rule_document(rule) for rule in configuration.rules],
-        "rules_off": _switched_off(configuration.rules),
-    }  # fmt: skip
 
 
 def channel_words(channel: str) -> str:
@@ -99,6 +67,10 @@ def interval_words(interval: TimeInterval) -> str:
     zone = str(interval.location) if interval.location else "UTC"
     out = ", ".join(part for part in parts if part)
     return f"{out or 'always'} ({zone})" if out else "always"
+
+
+def _listed(rows: Iterable[tuple[str, str]]) -> Table:
+    return facts_table(rows, indent=2)
 
 
 def _tree(route: Route) -> Tree:
@@ -148,7 +120,7 @@ def _escalation(route: Route) -> str:
 
 
 def _receivers(receivers: Sequence[Receiver], used: set[str]) -> Table:
-    return _rows((each.name, "\n".join(_receiver_words(each, each.name in used))) for each in receivers)
+    return _listed((each.name, "\n".join(_receiver_words(each, each.name in used))) for each in receivers)
 
 
 def _receiver_words(receiver: Receiver, used: bool) -> list[str]:
@@ -180,7 +152,7 @@ def _rules(rules: Sequence[Rule]) -> Iterator[tuple[str, str]]:
     if off := _switched_off(rules):
         yield "off", ", ".join(off)
     same = len(rules) - len(changed)
-    yield "built in", f"{same} of {len(BUILT_IN)} as O9 brings them{'; --json lists them' * (same > 0)}"
+    yield "built in", f"{same} of {len(BUILT_IN)} as O9 brings them"
 
 
 def _rule_words(rule: Rule) -> str:
@@ -196,15 +168,6 @@ def _rule_words(rule: Rule) -> str:
 def _switched_off(rules: Sequence[Rule]) -> list[str]:
     there = {rule.name for rule in rules}
     return [rule.name for rule in BUILT_IN if rule.name not in there]
-
-
-def _rule_document(rule: Rule) -> dict[str, Any]:
-    return {
-        "name": rule.name, "as_built_in": rule in BUILT_IN, "scope": rule.scope.value,
-        "level": rule.level.value if rule.level else None, "when": rule.when.text if rule.when else None,
-        "clear": rule.clear.text if rule.clear else None, "lasts_seconds": _seconds(rule.lasts),
-        "keep_firing_seconds": _seconds(rule.lingers), "title": rule.title, "labels": dict(rule.labels),
-    }  # fmt: skip
 
 
 def _general(configuration: Configuration) -> list[tuple[str, str]]:
@@ -234,31 +197,6 @@ def _throttle_words(throttle: Throttle) -> str:
     return f"at most {throttle.messages:,} message{'s' * (throttle.messages > 1)} in {duration(throttle.every)}"
 
 
-def _throttle(throttle: Throttle | None) -> dict[str, float] | None:
-    return None if throttle is None else {"messages": throttle.messages, "seconds": throttle.every.total_seconds()}
-
-
-def _route_document(route: Route) -> dict[str, Any]:
-    return {
-        "receiver": route.receiver,
-        "matchers": [str(each) for each in route.matchers],
-        "continue": route.continues,
-        "group_by": None if route.group_by is None else list(route.group_by),
-        "group_wait_seconds": _seconds(route.group_wait),
-        "group_interval_seconds": _seconds(route.group_interval),
-        "repeat_interval_seconds": _seconds(route.repeat_interval),
-        "mute_time_intervals": list(route.mute_time_intervals),
-        "active_time_intervals": list(route.active_time_intervals),
-        "escalate_after_seconds": _seconds(route.escalate_after),
-        "escalate_to": route.escalate_to or None,
-        "routes": [_route_document(each) for each in route.routes],
-    }
-
-
-def _seconds(span: Any) -> float | None:
-    return None if span is None else float(span.total_seconds())
-
-
 def _span(each: Range, name: Any) -> str:
     first, last = each
     return str(name(first)) if first == last else f"{name(first)} to {name(last)}"
@@ -266,12 +204,3 @@ def _span(each: Range, name: Any) -> str:
 
 def _clock(minute: int) -> str:
     return f"{minute // 60:02}:{minute % 60:02}"
-
-
-def _rows(rows: Any) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, what in rows:
-        table.add_row(Text(f"  {shown(name)}"), Text("\n".join(map(shown, what.split("\n")))))
-    return table

@@ -8,7 +8,7 @@ Moments are in the reader's own time zone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from rich.text import Text
 from o9.alerts.messages.view import UNTITLED, labelled
 from o9.alerts.pipeline.reasons import ended_by_text, reason_text
 from o9.alerts.service.repository import alert_in, silence_in
-from o9.cli.console import plain_table
+from o9.cli.console import facts_table, plain_table
 from o9.cli.views import words
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
@@ -31,7 +31,7 @@ from o9.text.cut import cut
 from o9.text.escape import shown
 from o9.text.format import duration, figure, local_moment
 
-WIDE = 150  # from here on, everything fits beside each other
+WIDE = 150  # from here on, everything fits beside each other, as in a pipe
 TITLE_SHOWN = 90  # in a list; `show` has it whole
 LABELS_SHOWN = 80
 BY_SHOWN = 13
@@ -172,7 +172,7 @@ def alert_view(page: Shown, now: datetime) -> list[RenderableType]:
     state = Text("resolved", style="green") if over else Text("firing", style=LEVELS[episode.level])
     head = Text.assemble(_level(episode.level), "  ", (_title(episode.title), "bold"), "  ", state)
     out: list[RenderableType] = [head, *[Text(shown(line)) for line in episode.message.splitlines()], Text()]
-    out += [_facts(page, now, over=over), Text()]
+    out += [facts_table(_facts(page, now, over=over)), Text()]
     if page.notices:
         out += [Text("Notified", style="bold"), *(line for row in page.notices for line in _notice(row)), Text()]
     if page.suppressed:
@@ -238,50 +238,41 @@ def fitting(row: Row, firing: Sequence[Episode]) -> str:
     return f"{sum(bool(silence.fits(alert_in(each))) for each in firing):,}"
 
 
-def _facts(page: Shown, now: datetime, *, over: bool) -> Table:
+def _facts(page: Shown, now: datetime, *, over: bool) -> Iterator[tuple[str, str | Text]]:
     episode, row, metadata = page.listed.episode, page.row, page.metadata
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-
-    def fact(label: str, value: str | Text) -> None:
-        table.add_row(label, Text(value) if isinstance(value, str) else value)
-
-    fact("id", shown(episode.alert_id))
+    yield "id", shown(episode.alert_id)
     if row["alert_id"] != episode.alert_id:
-        at = local_moment(row["at"])
-        fact("asked for", shown(f"{row['alert_id']}, received {at}: the same alert"))
+        yield "asked for", f"{shown(row['alert_id'])}, received {local_moment(row['at'])}: the same alert"
     if episode.optimization_id:
-        fact("optimization", shown(episode.optimization_id))
+        yield "optimization", shown(episode.optimization_id)
     extra = {name: value for name, value in page.labels.items() if name not in ("title", "level", "optimization")}
     if extra:
-        fact("labels", "\n".join(shown(f"{name} = {value}") for name, value in sorted(extra.items())))
+        yield "labels", _equations(sorted(extra.items()))
     evidence = metadata.get("evidence")
     if isinstance(evidence, Mapping) and evidence:
-        fact("figures", "\n".join(f"{shown(str(name))} = {shown(figure(each))}" for name, each in evidence.items()))
-    if metadata.get("remedy"):
-        fact("to do", shown(str(metadata["remedy"])))
-    if metadata.get("link"):
-        fact("link", shown(str(metadata["link"])))
-    fact("since", _since(episode, now))
-    if episode.notifications > 1:
-        fact("raised", f"{episode.notifications} times, last {local_moment(episode.last_notified_at)}")
-    else:
-        fact("raised", "once")
+        yield "figures", _equations((str(name), figure(each)) for name, each in evidence.items())
+    for label, key in (("to do", "remedy"), ("link", "link")):
+        if metadata.get(key):
+            yield label, shown(str(metadata[key]))
+    yield "since", _since(episode, now)
+    times = episode.notifications
+    yield "raised", f"{times} times, last {local_moment(episode.last_notified_at)}" if times > 1 else "once"
     if over:
-        fact("ended", _ended(episode, now))
+        yield "ended", _ended(episode, now)
     elif episode.ends_at and page.labels.get("rule"):
-        fact("ends", "when its rule says so, or it is resolved")
+        yield "ends", "when its rule says so, or it is resolved"
     elif episode.ends_at:
         expected = " unless it is raised again" if episode.expected_end else ""
-        fact("ends", local_moment(episode.ends_at) + expected)
+        yield "ends", local_moment(episode.ends_at) + expected
     if episode.acknowledged_by:
-        at = local_moment(row["acknowledged_at"])
-        fact("acknowledged", f"by {shown(episode.acknowledged_by)}, {at}")
+        yield "acknowledged", f"by {shown(episode.acknowledged_by)}, {local_moment(row['acknowledged_at'])}"
     if not over:
-        fact("notified", notifications_text(page.listed.notifications))
-    fact("store", page.store)
-    return table
+        yield "notified", notifications_text(page.listed.notifications)
+    yield "store", page.store
+
+
+def _equations(pairs: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"{shown(name)} = {shown(value)}" for name, value in pairs)
 
 
 def _notice(row: Row) -> Iterator[Padding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.console import plain_table
+from o9.cli.console import facts_table, plain_table
 from o9.cli.session.follow import Crew, is_parked, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
@@ -164,7 +164,7 @@ def record_view(record: Record) -> list[RenderableType]:
     page: list[RenderableType] = [Text(words.title(state), style="bold")]
     if state.description:
         page += [Text(shown(line)) for line in state.description.splitlines()]
-    page += [Text(), *results_view([record]), _facts(record), Text()]
+    page += [Text(), *results_view([record]), facts_table(_facts(record)), Text()]
     for title, entries, style in (("Issues", state.issues, "red"), ("Warnings", state.warnings, "yellow")):
         if entries:
             page += [
@@ -207,41 +207,33 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
     return [typed("watch", "follows it"), typed("pause", "frees its slot behind the step that runs"), tried]
 
 
-def _facts(record: Record) -> Table:
+def _facts(record: Record) -> Iterator[tuple[str, str | Text]]:
     state, holding = record.state, record.holding
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-
-    def row(label: str, value: str | Text) -> None:
-        table.add_row(label, Text(value) if isinstance(value, str) else value)
-
-    row("id", shown(state.optimization_id))
-    row("type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}")
-    row("objective", _objective(state))
-    row("status", _status(state, holding, record.crew))
-    row("progress", f"{percent(state.progress)}, step {words.steps(state)}")
-    row("created", local_moment(state.created_at))
+    yield "id", shown(state.optimization_id)
+    yield "type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}"
+    yield "objective", _objective(state)
+    yield "status", _status(state, holding, record.crew)
+    yield "progress", f"{percent(state.progress)}, step {words.steps(state)}"
+    yield "created", local_moment(state.created_at)
     if state.started_at:
-        row("started", local_moment(state.started_at))
+        yield "started", local_moment(state.started_at)
     if state.completed_at:
-        row("ended", f"{local_moment(state.completed_at)}, after {duration(state.execution_time)} of work")
+        yield "ended", f"{local_moment(state.completed_at)}, after {duration(state.execution_time)} of work"
     elif state.execution_time:
-        row("worked", duration(state.execution_time))
-    row("best", _result(record))
+        yield "worked", duration(state.execution_time)
+    yield "best", _result(record)
     if state.optimized_parameters:
-        row("parameters", "\n".join(f"{shown(n)} = {value_text(v)}" for n, v in state.optimized_parameters.items()))
+        yield "parameters", "\n".join(f"{shown(n)} = {value_text(v)}" for n, v in state.optimized_parameters.items())
     if record.best is not None and record.best.metrics:
-        row("metrics", words.parameters(record.best.metrics))
+        yield "metrics", words.parameters(record.best.metrics)
     if record.verdict is None and record.trial_counts and state.status in ENDED:
         judge = words.command("health", [state.optimization_id], record.option)
-        row("result", f"{NOT_JUDGED}; `{judge}` judges it")
+        yield "result", f"{NOT_JUDGED}; `{judge}` judges it"
     if record.trial_counts:
-        row("trials", words.of_trials(record.trial_counts))
+        yield "trials", words.of_trials(record.trial_counts)
     if holding and holding.prefect_run_id:
-        row("Prefect run", f"{holding.prefect_run_id} (attempt {holding.attempt})")
-    row("store", record.store)
-    return table
+        yield "Prefect run", f"{holding.prefect_run_id} (attempt {holding.attempt})"
+    yield "store", record.store
 
 
 def _objective(state: OptimizationState) -> str:

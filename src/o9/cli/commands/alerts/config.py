@@ -27,7 +27,7 @@ from o9.alerts.pipeline.simulation import simulate as entries_of
 from o9.cli.console import complain, say, show, write_json, write_json_list
 from o9.cli.failures import DONE, ERROR
 from o9.cli.options import Json
-from o9.cli.views.alert_config import configuration_document, configuration_view
+from o9.cli.views.alert_config import configuration_view
 from o9.config import FAULTS_SHOWN, DocumentError, Fault
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.settings import settings
@@ -65,9 +65,8 @@ def check(
     warnings = _harmless(() if faults or found is None else found.warnings)
     configuration = None if faults or found is None else found.configuration
     if json:
-        meant = None if configuration is None else configuration_document(configuration)
-        out = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in warnings]}
-        write_json({"file": str(file), "valid": not faults, **out, "configuration": meant})
+        found_in = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in warnings]}
+        write_json({"file": str(file), "valid": not faults, **found_in})
         return ERROR if faults else DONE
     if configuration is not None:
         show(*configuration_view(configuration))
