@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 import zygote
 from command_line import O9, create
 
-from o9.cli.commands.serve import interval
 from o9.store import queries
 from o9.store.store import Store
 
@@ -110,8 +108,3 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_what_runs_to_the_next(
         second.send_signal(signal.SIGTERM)
         assert second.wait(30) == 0
         assert o9_testing.path_of(store, "long")[-1] == "created"
-
-
-def test_an_interval_reads_in_its_largest_unit() -> None:
-    for seconds, told in ((1, "1 s"), (90, "90 s"), (300, "5 min"), (3600, "1 h"), (86400, "1 d"), (0.5, "0.5 s")):
-        assert interval(timedelta(seconds=seconds)) == told

@@ -122,6 +122,10 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
 
     assert main(["list", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
+    assert main(["stats", "--json"]) == 0
+    statistics = json.loads(capsys.readouterr().out)
+    assert (statistics["total_optimizations"], statistics["placebo_runs"]) == (3, 19)
+    assert sum(statistics["by_status"].values()) == sum(day["count"] for day in statistics["by_day"].values()) == 3
     assert main(["list", "--json", "--all"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 22
     told = json.loads(o9("placebo", "none", "--runs", "4", "--here", "--json").stdout)

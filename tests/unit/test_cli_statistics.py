@@ -98,6 +98,7 @@ def summary(strategies: tuple[str, ...] = ("default",), looked_at: int = 2) -> d
             if count >= 10:
                 key = Key("all", "", "risk_optimization", strategy, 2, status)
                 totals.append((key, sums_of(count, 75.0, 0.1)))
+    counts.append({"optimization_type": "x", "strategy": "placebo", "status": "completed", "count": 19})
     waits = {"intent": "run", "queue_key": NOON.timestamp() - 600.0, "priority": 0, "lease_expires_at": None}
     created = [{"since": "2026-01-31T11:00:00+00:00", **waits, "unmet": n} for n in range(2)][:looked_at]
     priorities = [{"priority": 2, "status": "completed", "count": 103}, {"priority": 4, "status": "x", "count": 1}]
@@ -117,7 +118,7 @@ def summary(strategies: tuple[str, ...] = ("default",), looked_at: int = 2) -> d
 def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
     told = words_of(*statistics_view(summary(), TODAY, width), width=width)
     for figure in (
-        "103 optimizations: 1 at work, 2 waiting",
+        "103 optimizations: 1 at work, 2 waiting; and 19 placebo runs",
         "completed 90 87.4%",
         "Of 100 that ended: 90% completed, 10% failed or timed out, 0% cancelled",
         "risk_optimization 103 100 90%",

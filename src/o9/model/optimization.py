@@ -36,7 +36,7 @@ from o9.model.states import (
     OptimizationStatus,
     OptimizationType,
 )
-from o9.model.strategy import DEMONSTRATION
+from o9.model.strategy import DEMONSTRATION, PLACEBO
 
 
 def utc_now() -> datetime:
@@ -126,7 +126,9 @@ class OptimizationState(_Record):
 
 
 def strategy_of(metadata: Mapping[str, Any]) -> str:
-    """The name under which lists and statistics have it; a demonstration stands apart from what was asked for."""
+    """The name under which lists and statistics have it; a demonstration and placebo runs stand apart."""
+    if "placebo_of" in metadata:
+        return PLACEBO
     return DEMONSTRATION if metadata.get(DEMONSTRATION) is True else str(metadata.get("strategy", "default"))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # child processes that evaluate objectives import this module
 
 BUILT_IN_STRATEGIES = ("default", "optuna")
 DEMONSTRATION = "demonstration"  # as a key of the metadata, and as the name of a strategy
+PLACEBO = "placebo"  # the name of the strategy of placebo runs
 
 
 @dataclass(frozen=True)

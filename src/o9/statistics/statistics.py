@@ -9,6 +9,7 @@ record, whichever process wrote it.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -227,19 +228,17 @@ def _global(store: Store) -> dict[str, Any]:
     told = summary.global_summary(counts, store.read(queries.priorities), store.read(queries.totals))
     since = (now - timedelta(days=DAYS_SHOWN - 1)).strftime("%Y-%m-%d")
     by_day = summary.by_window(store.read(queries.windows, "day", since, "9999"))
-    by_status = told["by_status"]
-    standing = {
-        status: store.read(queries.standing, status, limit=LOOKED_AT) for status in _NOW if by_status.get(status)
-    }
+    by_status: Counter[str] = Counter()  # with placebo runs, which take their turn in the queue
+    for row in counts:
+        by_status[row["status"]] += row["count"]
+    standing = {status: store.read(queries.standing, status, limit=LOOKED_AT) for status in _NOW if by_status[status]}
     return told | {
         "by_day": by_day,
-        "now": {
-            status: summary.standing_for(standing.get(status, ()), by_status.get(status, 0), now) for status in _NOW
-        },
+        "now": {status: summary.standing_for(standing.get(status, ()), by_status[status], now) for status in _NOW},
         "queue": {
             **summary.queue_for(standing.get("created", ()), now),
             "looked_at": len(standing.get("created", ())),
-            "of": by_status.get("created", 0),
+            "of": by_status["created"],
         },
     }
 

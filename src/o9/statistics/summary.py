@@ -13,6 +13,7 @@ from statistics import fmean, median
 from typing import Any
 
 from o9.model.states import OptimizationPriority, OptimizationStatus
+from o9.model.strategy import PLACEBO
 from o9.store.queue.order import queued_at
 from o9.store.statistics.rollups import HISTOGRAMS, RELATIVE_ERROR, SUMS, Key, Sums, bucket_centre, quantiles
 
@@ -36,17 +37,21 @@ def global_summary(
 ) -> dict[str, Any]:
     """Counts of all that there are, and figures of what has ended, all together and by each of `BY`.
 
+    Placebo runs are counted apart, as `placebo_runs`, and nowhere else but by priority.
     What was pruned is among what has ended, in rates, means and quantiles too, and no more among what there is:
     `pruned_optimizations` of it.
 
     counts: `Store.counts()`; priorities: `Store.priorities()`; totals: `Store.totals()`. `success_rate` is completed
     over ended, `failure_rate` failed or timed out over ended; those that people cancelled are the rest.
     """
+    placebo_runs = sum(row["count"] for row in counts if row["strategy"] == PLACEBO)
+    counts = [row for row in counts if row["strategy"] != PLACEBO]
     by_status = _summed(counts, "status")
-    by_key = _grouped(totals)
+    by_key = _grouped(totals := [(key, sums) for key, sums in totals if key.strategy != PLACEBO])
     ended = {status: sums.count for status, sums in by_key["status"].items()}
     return {
         "total_optimizations": sum(by_status.values()),
+        "placebo_runs": placebo_runs,
         "by_status": by_status,
         "by_type": _summed(counts, "optimization_type"),
         "by_strategy": _summed(counts, "strategy"),

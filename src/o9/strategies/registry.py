@@ -26,7 +26,7 @@ from typing import Any, TypeVar, get_type_hints, is_typeddict
 
 from o9.demo.catalogue import BUILTIN, BuiltinObjective
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
-from o9.model.strategy import BUILT_IN_STRATEGIES, DEMONSTRATION
+from o9.model.strategy import BUILT_IN_STRATEGIES, DEMONSTRATION, PLACEBO
 from o9.model.trial import fingerprint
 from o9.text.suggest import hint_of
 from o9.user_code.import_paths import ImportPathError, find, module_of
@@ -180,7 +180,7 @@ def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) ->
     `metadata`: keys that it reads from the metadata, beside those that O9 knows (`o9.model.specification.Metadata`).
     """
     _check_name(name, "strategy")
-    if name in (*BUILT_IN_STRATEGIES, DEMONSTRATION):
+    if name in (*BUILT_IN_STRATEGIES, DEMONSTRATION, PLACEBO):
         raise OptimizationStrategyError(f"strategy {name!r} is built in; register yours under another name")
     if isinstance(metadata, str) or not all(isinstance(key, str) and key for key in metadata):
         raise OptimizationValidationError(

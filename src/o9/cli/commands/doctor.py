@@ -163,6 +163,8 @@ def settings_in_force(given: str | None) -> Iterator[Finding]:
         yield Finding("settings", Level.PROBLEM, failures.explain(error)[0])
         return
     for name in Settings.model_fields:
+        if name != "store_url" and name not in in_force.model_fields_set:
+            continue
         value = getattr(in_force, name)
         text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
         if name == "store_url" and not text.startswith(STORE_BLOCK):
@@ -171,6 +173,7 @@ def settings_in_force(given: str | None) -> Iterator[Finding]:
         if name == "store_url" and given:
             source += "; --store names another, which counts here"
         yield Finding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
+    yield Finding("other settings", Level.OK, "have their defaults")
 
 
 def store_found(given: str | None) -> Iterator[Finding]:

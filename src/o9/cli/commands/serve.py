@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from o9.cli.batch import import_from_here
@@ -26,6 +25,7 @@ from o9.cli.views.history import News, event_text
 from o9.model.errors import OptimizationError
 from o9.model.settings import settings
 from o9.model.urls import public_url
+from o9.text.format import duration
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -78,19 +78,12 @@ async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None
     logger.info("stopped")
 
 
-def interval(every: timedelta) -> str:
-    """`5 min`, `1 h`, `1 d`, `30 s`"""
-    seconds = every.total_seconds()
-    unit, size = next(((u, s) for u, s in (("d", 86400), ("h", 3600), ("min", 60)) if seconds % s == 0), ("s", 1))
-    return f"{seconds / size:g} {unit}"
-
-
 def _announce(
     aggregator: OptimizationStateAggregator, max_concurrent: int, schedules: Sequence[Schedule], url: str
 ) -> None:
     from o9.cli.prefect_side import where_prefect_records
 
-    kept = ", ".join(f"{each.name} (every {interval(each.every)})" for each in schedules if each.every)
+    kept = ", ".join(f"{each.name} (every {duration(each.every)})" for each in schedules if each.every)
     lines = (
         f"Node:      {settings().node_id}, up to {max_concurrent} optimizations at once over all nodes",
         f"Store:     {place_of(aggregator.store)}",

@@ -12,6 +12,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -46,7 +47,7 @@ def progress_table(
     """
     shown = visible(states, max(1, height - 3))
     extra = extra_seconds or {}
-    names = max((words.width_of(words.title(state)) for state in shown), default=0)
+    names = max((cell_len(words.title(state)) for state in shown), default=0)
     steps = max((len(words.steps(state)) for state in shown), default=0)
     fixed = STATUS_WIDTH + steps + VALUE_WIDTH + TIME_WIDTH + 5
     left_width = max((len(text) + 1 for text in (left or {}).values()), default=0)

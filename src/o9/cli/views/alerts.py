@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -128,7 +129,7 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
             table.add_row(_level(episode.level), title, last_lines)
     for column in table.columns:
         column.no_wrap = column.header in ("level", "since")
-    longest = max(words.width_of(shown(each.episode.alert_id)) for each in listed)
+    longest = max(cell_len(shown(each.episode.alert_id)) for each in listed)
     table.columns[-1].no_wrap = wide and longest <= IDS_WIDTH
     return table
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -89,7 +90,7 @@ def reports_view(
 
     verdicts: by id, of those that were judged.
     """
-    ids = max(words.width_of(shown(report.optimization_id)) for report in reports)
+    ids = max(cell_len(shown(report.optimization_id)) for report in reports)
     parts = PARTS if width >= ids + ROOM_FOR_SCORES else ()
     table = plain_table("id", "result", "health", *parts, "judged", right=parts)
     for report in reports:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -21,7 +22,7 @@ from o9.health.wording import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
-from o9.model.strategy import DEMONSTRATION
+from o9.model.strategy import DEMONSTRATION, PLACEBO
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
 from o9.text.escape import shown
@@ -76,7 +77,7 @@ def list_view(
             *([words.grade(verdicts.get(state.optimization_id))] if verdicts else []),
             *([local_moment(state.created_at)] if wide else []),
         )
-    longest = max(words.width_of(shown(state.optimization_id)) for state in states)
+    longest = max(cell_len(shown(state.optimization_id)) for state in states)
     for index, column in enumerate(table.columns):
         column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
     return table
@@ -129,7 +130,7 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
             words.status(state.status),
             *([words.grade(record.verdict)] if judged else []),
             number(words.best_value(state)),
-            *([words.baseline(state)] if wide else []),
+            *([number(baseline_of(state))] if wide else []),
             words.improvement(state),
             words.of_trials(record.trial_counts),
             duration(state.execution_time or None),
@@ -241,6 +242,8 @@ def _objective(state: OptimizationState) -> str:
     parts = [str(state.metadata.get("objective", "the demonstration of its type"))]
     if strategy == DEMONSTRATION:
         parts[0] += " (a demonstration: nothing to optimize was named)"
+    elif strategy == PLACEBO:
+        parts[0] += f" (a placebo run of {state.metadata['placebo_of']})"
     elif strategy not in ("default", "optuna"):
         return f"strategy {strategy}"
     parts.append(str(state.metadata.get("direction", "maximize")))
@@ -280,7 +283,7 @@ def _result(record: Record) -> str:
         return "nothing has succeeded" if state.status in ENDED else "nothing yet"
     parts = [number(value) + (f" in trial {record.best.number}" if record.best else "")]
     if baseline_of(state) is not None:
-        parts.append(f"baseline {words.baseline(state)} (improvement {words.improvement(state)})")
+        parts.append(f"baseline {number(baseline_of(state))} (improvement {words.improvement(state)})")
     if (target := target_of(state)) is not None:
         reached = not is_better(target, value, direction_of(state))
         parts.append(f"target {number(target)} {'reached' if reached else 'not reached'}")

@@ -22,6 +22,7 @@ from o9.statistics.statistics import DAYS_SHOWN
 from o9.store.statistics.rankings import MAXIMIZE, metric_of
 from o9.text.escape import shown
 from o9.text.format import brief, duration, number, percent
+from o9.text.format import count as count_text
 
 Figures = Mapping[str, Any]
 GROUPS_SHOWN = 10
@@ -48,9 +49,10 @@ def statistics_view(told: Figures, today: date, width: int) -> list[RenderableTy
     """The page of `o9 stats`. `today` is the last of the days shown, in UTC."""
     total, by_status = told["total_optimizations"], told["by_status"]
     running, waiting = told["active_optimizations"], by_status.get("created", 0)
+    placebos = f"; and {count_text(told['placebo_runs'], 'placebo run')}" if told["placebo_runs"] else ""
     page: list[RenderableType] = [
         Text(
-            f"{total:,} optimization{'' if total == 1 else 's'}: {running:,} at work, {waiting:,} waiting",
+            f"{count_text(total, 'optimization')}: {running:,} at work, {waiting:,} waiting{placebos}",
             style="bold",
         ),
         Text(),

@@ -20,7 +20,7 @@ from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import OptimizationStatus
 from o9.model.trial import Trial
 from o9.text.escape import one_line, shown
-from o9.text.format import NOTHING, number, percent, value_text
+from o9.text.format import NOTHING, percent, value_text
 
 _LAYERS = re.compile(
     r"^(the flow run (failed|crashed): )?(Flow run encountered an exception: )?(Optimization\w*Error: )?"
@@ -130,10 +130,6 @@ def better(best: Trial | None, other: Trial, direction: Direction) -> Trial | No
     return other if is_better(other.value, best.value, direction) else best
 
 
-def baseline(state: OptimizationState) -> str:
-    return number(baseline_of(state))
-
-
 def has_improvement(state: OptimizationState) -> bool:
     """Whether there is a best value, and a baseline that it is held against."""
     return best_value(state) is not None and baseline_of(state) is not None
@@ -148,11 +144,6 @@ def improvement(state: OptimizationState) -> str:
     return percent(state.performance_improvement, sign=True)
 
 
-def width_of(text: str) -> int:
-    """In terminal cells: a Chinese character or an emoji takes two."""
-    return cell_len(text)
-
-
 @dataclass(frozen=True)
 class Next:
     """`Next: command   what it does`, one below the other; the commands alone where both do not fit."""
@@ -160,8 +151,8 @@ class Next:
     commands: Sequence[tuple[str, str]]
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = max(width_of(command) for command, _ in self.commands)
+        wide = max(cell_len(command) for command, _ in self.commands)
         fits = len("Next:  ") + wide + 3 + max(len(meaning) for _, meaning in self.commands) <= options.max_width
         for place, (command, meaning) in enumerate(self.commands):
-            beside = f"{' ' * (wide - width_of(command))}   {meaning}" if fits else ""
+            beside = f"{' ' * (wide - cell_len(command))}   {meaning}" if fits else ""
             yield Text(f"{'     ' if place else 'Next:'} {command}{beside}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, Connection, func, literal, literal_column, or_, select, text
 
+from o9.model.strategy import PLACEBO
 from o9.store.core.reading import rows
 from o9.store.core.unit import OPTIMIZATION, Row
 from o9.store.optimizations.transitions import TRANSITION
@@ -33,7 +34,10 @@ def totals(connection: Connection) -> list[tuple[Key, Sums]]:
 
 
 def windows(connection: Connection, span: str, since: str, before: str) -> list[Row]:
-    """Counts and sums of what ended in each window of `span` from `since` to before `before`, by status."""
+    """Counts and sums of what ended in each window of `span` from `since` to before `before`, by status.
+
+    Without placebo runs, which say nothing of any strategy.
+    """
     summed = [
         func.sum(ROLLUP.c[name]).label(name) for name in ("count", "ran", "improved", "duration_sum", "improvement_sum")
     ]
@@ -41,6 +45,7 @@ def windows(connection: Connection, span: str, since: str, before: str) -> list[
         connection,
         select(ROLLUP.c.starts, ROLLUP.c.status, *summed)
         .where(ROLLUP.c.span == span, ROLLUP.c.starts >= since, ROLLUP.c.starts < before, ROLLUP.c.count != 0)
+        .where(ROLLUP.c.strategy != PLACEBO)
         .group_by(ROLLUP.c.starts, ROLLUP.c.status)
         .order_by(ROLLUP.c.starts, ROLLUP.c.status),
     )
