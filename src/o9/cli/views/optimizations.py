@@ -29,6 +29,7 @@ from o9.text.escape import shown
 from o9.text.format import duration, local_moment, number, percent, sentence, value_text
 
 WIDE = 118  # from here on, everything fits beside each other
+ROOM_FOR_IMPROVEMENT = 96
 NARROWEST_REST = 40  # what a list needs beside the ids
 MOST_RESULTS = 10  # of which each has its reason; more have their grades in the table
 
@@ -117,11 +118,11 @@ _STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
 
 
 def summary_view(records: Sequence[Record], width: int) -> Table:
-    """How each of a run came out. On a narrow terminal the baseline gives way to the improvement over it."""
-    wide = width >= WIDE
+    """How each of a run came out. On a narrow terminal the baseline gives way, then the improvement; never an id."""
+    wide, improved = width >= WIDE, width >= ROOM_FOR_IMPROVEMENT
     judged = any(record.verdict for record in records)
     headings = ["id", "status", *(["result"] if judged else []), "best", *(["baseline"] if wide else [])]
-    headings += ["improvement", "trials", "time"]
+    headings += [*(["improvement"] if improved else []), "trials", "time"]
     table = plain_table(*headings, right=("best", "baseline", "improvement", "trials", "time"))
     for record in records:
         state = record.state
@@ -131,7 +132,7 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
             *([words.grade(record.verdict)] if judged else []),
             number(words.best_value(state)),
             *([number(baseline_of(state))] if wide else []),
-            words.improvement(state),
+            *([words.improvement(state)] if improved else []),
             words.of_trials(record.trial_counts),
             duration(state.execution_time or None),
         )
