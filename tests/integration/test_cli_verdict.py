@@ -35,9 +35,9 @@ def test_the_commands_that_read_say_one_verdict(o9: O9Command, filled: Path, gra
         keep_verdict(store, "done-1", made)
     listed = {one["optimization_id"]: one["grade"] for one in o9("list", "--json").json()}
     assert listed == {"done-1": grade.value, "busy-1": None, "paused-1": None, "waiting-1": None}
+    shown = o9("show", "done-1", "--json").json()
+    assert (shown["grade"], shown["verdict"]) == (grade.value, made.to_dict())
     for command in (["show", "done-1"], ["watch", "done-1"]):
-        told = o9(*command, "--json").json()
-        assert (told["grade"], told["verdict"]) == (grade.value, made.to_dict())
         text = " ".join(o9(*command).out.split())
         assert headline(made) in text
         assert forecast_sentence(made)[1:] in text

@@ -39,8 +39,9 @@ def test_watch_of_an_ended_one_answers_at_once(o9: O9Command, filled: Path) -> N
     assert answer.code == 0
     assert "completed (hook): as told" in answer.err
     assert "done-1" in answer.out
-    events = [json.loads(line) for line in o9("watch", "done-1", "--json").out.splitlines()]
+    *events, record = [json.loads(line) for line in o9("watch", "done-1", "--json").out.splitlines()]
     assert [event["to_status"] for event in events] == ["created", "initializing", "running", "completed"]
+    assert record == o9("show", "done-1", "--json").json()
 
 
 def test_watch_follows_another_process_to_the_end(filled: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from o9.cli.commands.inspect import read_record
+from o9.cli.commands.inspect import read_record, record_document
 from o9.cli.console import results, say, show, write_json_line
 from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
 from o9.cli.open_store import existing_optimization, existing_store, option_for
@@ -27,7 +27,7 @@ IDLE_CHECK_SECONDS = 5.0
 
 def watch(optimization_id: OptionalId = None, store: StoreUrl = None, json: Json = False) -> int:
     """Whichever process runs it. With ID what has happened so far comes first; exits 3 if it did not complete. Without,
-    until Ctrl-C. --json prints each event as a document on a line of its own.
+    until Ctrl-C. --json prints each event as a document on a line of its own, and in the end what `o9 show` prints.
     """
     with existing_store(store) as opened:
         if optimization_id is None:
@@ -37,8 +37,10 @@ def watch(optimization_id: OptionalId = None, store: StoreUrl = None, json: Json
             state = _watch(opened, name, option_for(store), as_json=json)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped watching; {name} itself was not touched") from None
-        if not json:
-            record = read_record(opened, name)
+        record = read_record(opened, name)
+        if json:
+            write_json_line(record_document(record))
+        else:
             show("", *results_view([record]), summary_view([record], results().width), "")
             show(Next([(command("show", [name], option_for(store)), "the result and its history")]))
     return DONE if state.status is OptimizationStatus.COMPLETED else NOT_COMPLETED
