@@ -23,9 +23,9 @@ from o9.alerts.pipeline.stages import (
     SUPPRESSIONS,
     TRIED_FOR,
     Decision,
-    Facts,
     Failure,
-    Notified,
+    GroupContext,
+    Reported,
     Throttle,
     by_intervals,
     suppressed,
@@ -66,12 +66,12 @@ def facts(
     silences: Sequence[Silence] = (),
     interval: Decision = GOES_ON,
     changes: Sequence[datetime] = (),
-) -> Facts:
+) -> GroupContext:
     inhibitions = Inhibitions(rules)
     for source in (*sources, of):
         inhibitions.put(source, inhibitions.concerning(source.labels), firing=True)
     concerning = {of.fingerprint: inhibitions.concerning(of.labels)}
-    return Facts(
+    return GroupContext(
         inhibitions,
         concerning,
         Silences(silences),
@@ -268,14 +268,14 @@ A, B = alert(name="a"), alert(name="b")
 def test_worth_telling(
     firing: list[Alert], over: list[Alert], told: list[Alert], at: float | None, expected: Reason
 ) -> None:
-    known = Notified(
+    known = Reported(
         {each.fingerprint for each in told}, None if at is None else NOW + seconds(at), seconds(100), True, False
     )
     assert worth_notifying((firing, over), NOW, known).reason is expected
 
 
 def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged_is_not() -> None:
-    known = Notified({A.fingerprint}, NOW - HOUR, HOUR, False, False)
+    known = Reported({A.fingerprint}, NOW - HOUR, HOUR, False, False)
     assert worth_notifying(([], [A]), NOW, known).reason is Reason.NOTHING_NEW
     assert worth_notifying(([A], [B]), NOW, known) == Decision(Reason.REPEATED, "1 h")
     assert worth_notifying(([A], [B]), NOW, replace(known, all_acknowledged=True)).reason is Reason.ACKNOWLEDGED

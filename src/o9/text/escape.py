@@ -53,7 +53,7 @@ def unmarked(text: str) -> str:
 
 def chat_line(text: str) -> str:
     """On one line of a message."""
-    return one_line(_uncalled(_ENDS_OF_LINES.sub(" ", text)))
+    return one_line(_uncalled(_ENDS_OF_LINES.sub(" ", text).replace("\t", " ")))
 
 
 def chat_lines(text: str) -> str:
@@ -67,5 +67,4 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _uncalled(text: str) -> str:
-    text = re.sub("[\t\x0b\x0c\x1c-\x1e]", " ", text)
     return _CALLS.sub(lambda found: found[0] + _NO_WIDTH, shown(text))

@@ -28,7 +28,7 @@ NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
 LABELLED_LIMIT, HEADLINE_LABELLED_LIMIT, VALUE_LIMIT = 160, 60, 40
 FIGURES = 12
 UNTITLED = "Untitled alert"
-# Told apart by their brightness too, and dark enough for white words upon them.
+# Distinguishable by brightness too, and dark enough for white text.
 _COLOURS = {
     AlertLevel.CRITICAL: "#8f1029",
     AlertLevel.ERROR: "#b5451b",
@@ -188,7 +188,7 @@ def labelled(labels: Mapping[str, str], title: str, level: str, optimization: st
 
 
 def _when(begins: datetime, ended: datetime | None, now: datetime) -> str:
-    """Behind the moment at which it began, as its source says; that may be wrong, or to come."""
+    """For how long it has fired, or fired. Its source's clock may be wrong, and its start in the future."""
     if ended is not None:
         return f"over before that, at {moment(ended)}" if ended < begins else f"over after {duration(ended - begins)}"
     if begins - now > CLOCKS_DIFFER:

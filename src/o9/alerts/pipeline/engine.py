@@ -34,7 +34,7 @@ from o9.alerts.pipeline.flush import Flush
 from o9.alerts.pipeline.groups import Group
 from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.quarantine import Fault, InternalErrors, culprits
+from o9.alerts.pipeline.quarantine import Culprit, InternalErrors, culprits
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences
@@ -75,7 +75,7 @@ class Engine:
             try:
                 self._take(given, now)
             except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
-                errors.alerts[given.fingerprint] = Fault(error, (given.alert_id,))
+                errors.alerts[given.fingerprint] = Culprit(error, (given.alert_id,))
         if errors:
             raise errors
 
@@ -180,7 +180,7 @@ class Engine:
             try:
                 engine._remember(each, now)
             except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
-                errors.alerts[each.alert.fingerprint] = Fault(error, (each.alert.alert_id,))
+                errors.alerts[each.alert.fingerprint] = Culprit(error, (each.alert.alert_id,))
         if errors:
             raise errors
         engine.drain()
@@ -346,14 +346,14 @@ class Engine:
         found = culprits(alerts, lambda alert: stages.suppressed(alert, now, self._facts(route, now)), route.receiver)
         errors.alerts |= found
         if not found:
-            errors.groups[group.key] = Fault(error, tuple(alert.alert_id for alert in alerts), route.receiver)
+            errors.groups[group.key] = Culprit(error, tuple(alert.alert_id for alert in alerts), route.receiver)
 
     def _reschedule(self, group: Group) -> None:
         heapq.heappush(self._due, (group.next_at, group.key))
 
-    def _facts(self, route: Route, now: datetime) -> stages.Facts:
+    def _facts(self, route: Route, now: datetime) -> stages.GroupContext:
         interval = stages.by_intervals(route, now, self.configuration.time_intervals)
-        return stages.Facts(
+        return stages.GroupContext(
             self._inhibitions, self._concerning, self._silences, interval, self._changes, self.configuration.flapping
         )
 

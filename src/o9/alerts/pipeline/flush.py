@@ -16,7 +16,7 @@ from o9.alerts.pipeline.engine_state import Held, Known
 from o9.alerts.pipeline.groups import Group
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.pipeline.stages import GOES_ON, Decision, Notified
+from o9.alerts.pipeline.stages import GOES_ON, Decision, Reported
 from o9.text.format import duration
 
 _KINDS = {
@@ -36,7 +36,7 @@ class Flush:
         group: Group,
         now: datetime,
         alerts: Mapping[str, Known],
-        facts: stages.Facts,
+        facts: stages.GroupContext,
         receivers: Mapping[str, Receiver],
     ) -> None:
         self.notices: list[Notice] = []
@@ -121,7 +121,7 @@ class Flush:
         receiver = self._receivers[group.route.receiver]
         known_over = [alert for alert in over if alert.fingerprint in group.notified]
         acknowledged = all(self._alerts[alert.fingerprint].acknowledged_by for alert in firing)
-        given = Notified(group.firing, group.at, group.route.repeat_interval, receiver.send_resolved, acknowledged)
+        given = Reported(group.firing, group.at, group.route.repeat_interval, receiver.send_resolved, acknowledged)
         decision = stages.worth_notifying((firing, known_over), now, given)
         kind = _KINDS.get(decision.reason)
         if not receiver.send_resolved:

@@ -17,7 +17,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Culprit:
     """What was raised, over which episodes; `receiver` is who was to be notified, where that is known."""
 
     error: Exception
@@ -33,8 +33,8 @@ class Fault:
 class InternalErrors(Exception):
     """Alerts, by fingerprint, and groups, by key, over which something was raised."""
 
-    alerts: dict[str, Fault] = field(default_factory=dict)
-    groups: dict[str, Fault] = field(default_factory=dict)
+    alerts: dict[str, Culprit] = field(default_factory=dict)
+    groups: dict[str, Culprit] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.alerts or self.groups)
@@ -43,14 +43,14 @@ class InternalErrors(Exception):
         return "; ".join(fault.words for fault in (*self.alerts.values(), *self.groups.values()))
 
 
-def culprits(alerts: Sequence[Alert], decide: Callable[[Alert], object], receiver: str) -> dict[str, Fault]:
+def culprits(alerts: Sequence[Alert], decide: Callable[[Alert], object], receiver: str) -> dict[str, Culprit]:
     """Those of a group, by fingerprint, over which `decide` raises; none where it does so over several and over all."""
-    found: dict[str, Fault] = {}
+    found: dict[str, Culprit] = {}
     for alert in alerts:
         try:
             decide(alert)
         except Exception as error:  # noqa: BLE001 - the fault is what is asked for
-            found[alert.fingerprint] = Fault(error, (alert.alert_id,), receiver)
+            found[alert.fingerprint] = Culprit(error, (alert.alert_id,), receiver)
     return found if len(found) == 1 or len(found) < len(alerts) else {}
 
 
@@ -68,7 +68,7 @@ class Quarantine:
         self._alerts: dict[str, _Pause] = {}
         self._groups: dict[str, _Pause] = {}
 
-    def put(self, errors: InternalErrors, now: datetime) -> Iterator[tuple[Fault, datetime, bool]]:
+    def put(self, errors: InternalErrors, now: datetime) -> Iterator[tuple[Culprit, datetime, bool]]:
         """Each that is quarantined, until when, and whether for the first time."""
         for pauses, faults in ((self._alerts, errors.alerts), (self._groups, errors.groups)):
             for name, fault in faults.items():

@@ -3,16 +3,16 @@
     start: 2026-01-05 09:00:00+00:00      # optional; it matters where there are time intervals
     until: 2h                             # optional; an hour after the last thing that happens
     happens:
-      - {at: 0s, fires: {title: Drawdown, level: critical, optimization: opt-1}, message: 12 % below the peak}
+      - {at: 0s, fires: {title: Drawdown, level: critical, optimization: opt-1}, message: 12% below the peak}
       - {at: 90s, resolved: {title: Drawdown, level: critical, optimization: opt-1}}
       - {at: 2m, silence: 'level="warning"', for: 1h, author: ana, comment: known}
       - {at: 3m, suppress: 'memory', for: 10m}        # as `suppress_alert`
       - {at: 5m, acknowledged: {title: Drawdown, level: critical, optimization: opt-1}, author: ana}
 
 Each alert has a `title`, and is a warning unless its `level` says otherwise. `fires` may have a `since`, how long it
-has fired already, and a `for`: then it is over after that without a word. What happens at the same moment happens in
+has fired already, and a `for`: then it ends by itself after that. What happens at the same moment happens in
 the order of the file, and before anyone is notified. What cannot happen is refused: the end of something that never
-began, or a time outside the script's. The engine is the one that runs in earnest, over the script's clock. Pure.
+began, or a time outside the script's. It runs the real engine on the script's clock. Pure.
 """
 
 from __future__ import annotations

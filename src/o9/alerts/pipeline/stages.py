@@ -46,7 +46,7 @@ GOES_ON = Decision(Reason.GOES_ON)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class GroupContext:
     """What the decisions on the alerts of one group rest on, beside them and the time."""
 
     inhibitions: Inhibitions
@@ -60,7 +60,7 @@ class Facts:
     damping: Damping | None
 
 
-def inhibited(alert: Alert, now: datetime, known: Facts) -> Decision:
+def inhibited(alert: Alert, now: datetime, known: GroupContext) -> Decision:
     concerning = known.concerning[alert.fingerprint]
     if not concerning.targets:
         return GOES_ON
@@ -68,16 +68,16 @@ def inhibited(alert: Alert, now: datetime, known: Facts) -> Decision:
     return GOES_ON if source is None else Decision(Reason.INHIBITED, source.title or source.fingerprint)
 
 
-def silenced(alert: Alert, now: datetime, known: Facts) -> Decision:
+def silenced(alert: Alert, now: datetime, known: GroupContext) -> Decision:
     silence = known.silences.muting(alert, now)
     return GOES_ON if silence is None else Decision(Reason.SILENCED, silence.silence_id, silence.ends_at)
 
 
-def muted(alert: Alert, now: datetime, known: Facts) -> Decision:
+def muted(alert: Alert, now: datetime, known: GroupContext) -> Decision:
     return known.interval
 
 
-def damped(alert: Alert, now: datetime, known: Facts) -> Decision:
+def damped(alert: Alert, now: datetime, known: GroupContext) -> Decision:
     changes = known.changes.get(alert.fingerprint)
     if known.damping is None or not changes or not flaps(changes, now, known.damping):
         return GOES_ON
@@ -89,7 +89,7 @@ def damped(alert: Alert, now: datetime, known: Facts) -> Decision:
 SUPPRESSIONS = (inhibited, silenced, muted, damped)
 
 
-def suppressed(alert: Alert, now: datetime, known: Facts) -> Decision:
+def suppressed(alert: Alert, now: datetime, known: GroupContext) -> Decision:
     """The first stage that holds the alert back."""
     for stage in SUPPRESSIONS:
         decision = stage(alert, now, known)
@@ -108,7 +108,7 @@ def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> Decis
 
 
 @dataclass(frozen=True, slots=True)
-class Notified:
+class Reported:
     """What a group's receiver was notified of, from the notification log."""
 
     firing: frozenset[str] | set[str]
@@ -121,7 +121,7 @@ class Notified:
     """Whether each firing alert of the group is acknowledged."""
 
 
-def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Notified) -> Decision:
+def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Reported) -> Decision:
     """Of the alerts of a group that fire, and of those that the receiver knows of and that are over."""
     firing, over = group
     if any(alert.fingerprint not in given.firing for alert in firing):
@@ -131,7 +131,7 @@ def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetim
     return worth_repeating(group, now, given)
 
 
-def worth_repeating(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Notified) -> Decision:
+def worth_repeating(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Reported) -> Decision:
     """Of a group in which nothing is new."""
     firing, _ = group
     if not firing or given.at is None or now < given.at + given.repeat_interval:

@@ -22,7 +22,7 @@ from o9.user_code.calls import Calls, Unanswered
 logger = logging.getLogger(__name__)
 RULE_SECONDS = 10.0  # for all alerts that arrived together
 
-Rule = Callable[[OptimizationAlert], Any]
+FilterFunction = Callable[[OptimizationAlert], Any]
 
 
 _filtering: ContextVar[bool] = ContextVar("o9_alert_rule", default=False)
@@ -52,7 +52,7 @@ class AlertFilters:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def add(self, rule: Rule) -> None:
+    def add(self, rule: FilterFunction) -> None:
         """Raises OptimizationValidationError for what cannot be called."""
         if not callable(rule):
             raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called; give a function of one alert")
@@ -71,7 +71,7 @@ class AlertFilters:
 class _Filter:
     """One rule."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: FilterFunction) -> None:
         self.name = str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
         self._rule = rule
         self._calls = Calls(f"alert rule {self.name}", at_once=1)

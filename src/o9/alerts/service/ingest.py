@@ -27,7 +27,7 @@ from o9.store.store import Store
 BATCH = 4_000
 AT_ONCE = 250  # of a list, before whatever else runs in the loop has its turn
 
-Answer = Recorded | OptimizationError | None
+Ingested = Recorded | OptimizationError | None
 """What became of an alert: None where a rule dropped it, an error where it was refused."""
 
 
@@ -36,7 +36,7 @@ class _Parcel(NamedTuple):
 
     alerts: Sequence[OptimizationAlert]
     new_alerts: Sequence[NewAlert]
-    answers: asyncio.Future[Sequence[Answer]]
+    answers: asyncio.Future[Sequence[Ingested]]
 
 
 class AlertIngest:
@@ -58,9 +58,9 @@ class AlertIngest:
             raise answer
         return answer
 
-    async def add_all(self, alerts: Sequence[OptimizationAlert], resolve_timeout: timedelta | None) -> list[Answer]:
+    async def add_all(self, alerts: Sequence[OptimizationAlert], resolve_timeout: timedelta | None) -> list[Ingested]:
         """What became of each, in their order."""
-        answers: list[Answer] = []
+        answers: list[Ingested] = []
         left = iter(alerts)
         while piece := list(islice(left, BATCH)):
             refused: dict[int, OptimizationError] = {}
@@ -84,10 +84,10 @@ class AlertIngest:
 
     def _take(
         self, alerts: Sequence[OptimizationAlert], new_alerts: Sequence[NewAlert]
-    ) -> asyncio.Future[Sequence[Answer]]:
+    ) -> asyncio.Future[Sequence[Ingested]]:
         if is_filtering():
             return self._store.write_async(RaiseAlerts(new_alerts))
-        answers: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
+        answers: asyncio.Future[Sequence[Ingested]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Parcel(alerts, new_alerts, answers))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="o9-alerts-intake")
@@ -112,7 +112,7 @@ class AlertIngest:
                 if not parcel.answers.done():  # else its caller was cancelled
                     parcel.answers.set_result(mine)
 
-    async def _recorded(self, parcels: Sequence[_Parcel]) -> Sequence[Answer]:
+    async def _recorded(self, parcels: Sequence[_Parcel]) -> Sequence[Ingested]:
         new_alerts = [new for parcel in parcels for new in parcel.new_alerts]
         if not self._filters:
             return await self._store.write_async(RaiseAlerts(new_alerts))

@@ -24,7 +24,7 @@ from o9.alerts.pipeline.clock import Clock
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.engine_state import Changes, Kept, Snapshot
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.quarantine import Fault, InternalErrors, Quarantine
+from o9.alerts.pipeline.quarantine import Culprit, InternalErrors, Quarantine
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.stages import TRIED_FOR
 from o9.alerts.service.repository import (
@@ -322,7 +322,7 @@ class Leader:
                     if each.resolved_at is not None
                 ]
             except UNREADABLE as error:
-                errors.alerts[fingerprint] = Fault(error, (episodes[-1].alert_id,))
+                errors.alerts[fingerprint] = Culprit(error, (episodes[-1].alert_id,))
         if errors:
             raise errors
         rows = sorted(self._store.read(queries.silences), key=lambda row: int(row["changed"]))
@@ -353,7 +353,7 @@ class Leader:
             try:
                 alert = alert_in(episode)
             except UNREADABLE as error:
-                errors.alerts[episode.fingerprint] = Fault(error, (episode.alert_id,))
+                errors.alerts[episode.fingerprint] = Culprit(error, (episode.alert_id,))
                 continue
             if episode.resolved_at is not None and episode.began > cursor:
                 given.append(replace(alert, ends_at=None))

@@ -23,7 +23,7 @@ from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline.silences import new_silence
 from o9.alerts.service import arguments
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS
-from o9.alerts.service.filters import AlertFilters, Rule
+from o9.alerts.service.filters import AlertFilters, FilterFunction
 from o9.alerts.service.ingest import AlertIngest
 from o9.alerts.service.leader import LEASE
 from o9.alerts.service.repository import MESSAGE_LIMIT, add_silence, alert_of_row, history
@@ -166,7 +166,7 @@ class AlertNotificationSystem(StoreComponent):
             self._running.use_channels()
         return Registered()
 
-    def register_alert_rule(self, rule: Rule) -> Registered:
+    def register_alert_rule(self, rule: FilterFunction) -> Registered:
         """Ask `rule(alert)`, sync or async, about each alert that this program sends: only False drops it."""
         self._filters.add(rule)
         return Registered()

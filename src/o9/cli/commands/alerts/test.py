@@ -47,7 +47,7 @@ class Untried(NamedTuple):
     failed: bool
 
 
-class Trial(NamedTuple):
+class ChannelTrial(NamedTuple):
     receiver: Receiver
     channels: list[Channel]
     untried: tuple[Untried, ...] = ()
@@ -85,14 +85,14 @@ def send_test(
     return ERROR if any(each["outcome"] == "failed" for each in out) else DONE
 
 
-def channels_for(name: str, configuration: Configuration) -> Trial:
+def channels_for(name: str, configuration: Configuration) -> ChannelTrial:
     """The channels that `name` means, and whose messages they would get. Raises OptimizationError for none."""
     references = _references(configuration)
     if name in references:
         receiver, reference = references[name]
-        return Trial(receiver, [_channel(reference)])
+        return ChannelTrial(receiver, [_channel(reference)])
     if says_where(name):
-        return Trial(Receiver(name="test", channels=(name,)), [_channel(name)])
+        return ChannelTrial(Receiver(name="test", channels=(name,)), [_channel(name)])
     receiver_named = configuration.receivers.get(name)
     if receiver_named is not None:
         return _trial_of(receiver_named)
@@ -104,7 +104,7 @@ def channels_for(name: str, configuration: Configuration) -> Trial:
     )
 
 
-def _trial_of(receiver: Receiver) -> Trial:
+def _trial_of(receiver: Receiver) -> ChannelTrial:
     mine = [each for each in receiver.channels if each != EVERY_CHANNEL]
     if EVERY_CHANNEL in receiver.channels:
         mine += [each for each in STANDING if each not in mine]
@@ -120,7 +120,7 @@ def _trial_of(receiver: Receiver) -> Trial:
             untried.append(Untried(channel_name(each), str(error), says_where(each)))
     if not channels:
         raise OptimizationError("; ".join(each.why for each in untried))
-    return Trial(receiver, channels, tuple(untried))
+    return ChannelTrial(receiver, channels, tuple(untried))
 
 
 def _plain(name: str) -> str:
