@@ -348,7 +348,7 @@ async def test_what_is_resolved_is_over_and_not_to_come(make: Make) -> None:
     for wrong in ({"resolved_at": datetime(9999, 1, 1, tzinfo=UTC)}, {"timestamp": now + timedelta(hours=1)}):
         with pytest.raises(OptimizationValidationError, match=r"resolved_at: it is given as resolved, at .* to come"):
             await system.send_alert(alert("a", resolved=True, **wrong))
-    with pytest.raises(OptimizationValidationError, match="resolved: expected True or False, got "):
+    with pytest.raises(OptimizationValidationError, match="resolved: expected true or false, got "):
         await system.send_alert(alert("a", resolved="no"))
     # A clock that is ahead by a little says the same as one that is right.
     assert await system.send_alert(alert("b", title="b")) == "b"

@@ -38,7 +38,7 @@ class MadeTime:
         self.now = START
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> MadeTime:
-        for name in ("o9.store.core.unit.now_text", "o9.store.alerts.record.now_text"):
+        for name in ("o9.store.core.unit.now_text", "o9.store.alerts.silences.now_text"):
             monkeypatch.setattr(name, lambda: moment(self.now))
         for name in ("o9.alerts.service.leader.utc_now", "o9.alerts.service.repository.utc_now"):
             monkeypatch.setattr(name, lambda: self.now)
