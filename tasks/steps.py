@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import task
@@ -166,6 +166,15 @@ async def hold_out(optimization_id: str) -> str:
     return Continuation.DONE.value
 
 
+def _why_none(counted: Mapping[str, int], first: str) -> str:
+    """Why no trial succeeded. `first`: the error of the first one, or why it was infeasible."""
+    total, infeasible = sum(counted.values()), counted.get(TrialState.INFEASIBLE.value, 0)
+    if infeasible == total:
+        return f"all {total} trials were infeasible, so that there is no best one; the first: {first}"
+    some = f" ({infeasible} were infeasible)" if infeasible else ""
+    return f"none of the {total} trials succeeded{some}; the first one said: {first}"
+
+
 @task(name="finalize", **_MIRRORED)
 async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
     """Write the results, and the end that Prefect has no hook for. Raises where none of the trials succeeded."""
@@ -182,9 +191,7 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
     await attempt.write(Amend(optimization_id, {"results": results}, fence=attempt.claimed.fence, ending=True))
     if how is Continuation.DONE and counted and not counted.get(TrialState.COMPLETED.value):
         first = (await attempt.read(queries.trials, optimization_id, limit=1))[0]
-        raise OptimizationStrategyError(
-            f"none of the {sum(counted.values())} trials succeeded; the first one said: {first.error}"
-        )
+        raise OptimizationStrategyError(_why_none(counted, first.error or "it gave no reason"))
     if how is Continuation.DONE and is_hopeless(attempt.streak, state.metadata):
         raise OptimizationStrategyError(
             f"ended early after {attempt.streak.failures} failed trials in a row; the first of them said: "

@@ -71,6 +71,9 @@ def traded(parameters):
     value = own.mean() / own.std() * 252**0.5
     return Evaluation(value, returns=own, baseline_returns=market, periods_per_year=252)
 
+def never(parameters):
+    raise Infeasible("fast >= slow")
+
 def half(parameters):
     if parameters["x"] > 0:
         raise Infeasible("x > 0")
@@ -212,8 +215,9 @@ def test_what_is_void_is_told_at_once_and_everywhere() -> None:
 
 
 def test_what_does_not_complete_is_code_3_and_says_why_once() -> None:
-    told = o9("run", write(entry("good"), entry("bad", "broken")), O9_LOG_LEVEL="INFO")
+    told = o9("run", write(entry("good"), entry("bad", "broken"), entry("no", "never")), O9_LOG_LEVEL="INFO")
     assert told.returncode == 3
+    assert "no: all 3 trials were infeasible, so that there is no best one; the first: fast >= slow\n" in told.stdout
     assert (
         "bad: none of the 3 trials succeeded; the first one said: ValueError: the exchange was closed\n" in told.stdout
     )

@@ -17,6 +17,7 @@ from o9.cli.session.follow import Crew
 from o9.lifecycle.control import Verb
 from o9.mirror import interpretation
 from o9.model.settings import Settings
+from o9.model.specification import Metadata, Role, keys_of
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus
 from o9.statistics import frames
 from o9.store.optimizations.queries import Holding
@@ -139,6 +140,12 @@ def test_the_guide_lists_every_setting_with_its_default() -> None:
             number = isinstance(field.default, int | float)
             default = "empty" if field.default in ((), "") else f"{field.default:g}" if number else field.default
             assert shown == default
+
+
+def test_the_guide_s_table_of_what_to_optimize_has_the_keys_that_may_be_typed() -> None:
+    rows = GUIDE.partition("## What to optimize")[2].partition("Any other key")[0].splitlines()
+    keys = {key for row in rows if row.startswith("| `") for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert keys == Metadata.model_fields.keys() - keys_of(Role.RECORDED)
 
 
 def test_the_guide_s_table_of_statuses_is_the_code_s() -> None:

@@ -3,21 +3,22 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
 from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.lifecycle.submission import in_order, requested, submit
+from o9.lifecycle.submission import in_order, prepared, requested, submit
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
-from o9.model.specification import new_optimization
+from o9.model.specification import Metadata, OptimizationSpec, Role, keys_of, new_optimization
+from o9.model.states import OptimizationPriority
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
 from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
-from o9.strategies.registry import register_strategy
+from o9.strategies.registry import objective, register_strategy
 
 
 def batch(**after: str) -> list[OptimizationState]:
@@ -171,3 +172,42 @@ def test_what_names_nothing_is_a_demonstration_or_refused(store: Store) -> None:
     assert {name: sum(by.values()) if isinstance(by, dict) else by for name, by in told["by_strategy"].items()} == {
         "demonstration": 1, "default": 1,
     }  # fmt: skip
+
+
+class Averages(TypedDict):
+    fast: int
+    slow: int
+
+
+def averages(parameters: Averages) -> float:
+    return float(parameters["slow"] - parameters["fast"])
+
+
+def test_a_space_has_the_parameters_that_the_objective_names() -> None:
+    objective("averages", data=None)(averages)
+    span = {"type": "int", "low": 2, "high": 60}
+    metadata = {"objective": "averages", "search_space": {"fast": span, "slow": span}}
+    assert prepared(requested({"metadata": metadata})).metadata["search_space"] == metadata["search_space"]
+    metadata["search_space"] = {"fast": span, "slwo": span}
+    with pytest.raises(OptimizationValidationError, match=r"search_space\.slwo: .*did you mean slow\?"):
+        prepared(requested({"metadata": metadata}))
+
+
+def test_a_spec_is_a_model_with_a_schema() -> None:
+    fields = {"name": "carry", "priority": "high", "metadata": {"objective": "branin", "hold_out": 0.3}}
+    spec = OptimizationSpec(**fields)
+    assert spec.to_state().priority is OptimizationPriority.HIGH
+    assert spec.to_state().metadata == fields["metadata"]
+    schema = OptimizationSpec.model_json_schema()
+    assert schema["properties"].keys() == OptimizationSpec.model_fields.keys() - {"created_at", "updated_at"}
+    known = schema["$defs"]["Metadata"]["properties"]
+    assert known.keys() == Metadata.model_fields.keys() - keys_of(Role.RECORDED)
+    assert all(each.get("description") for each in known.values())
+
+
+def test_a_state_that_was_written_out_is_a_spec_again() -> None:
+    state = new_optimization({"metadata": {"objective": "branin"}, "baseline_performance": 0})
+    again = new_optimization(state.to_dict())
+    assert again == state
+    with pytest.raises(OptimizationValidationError, match=r"^progress: there is no such field; O9 records it"):
+        new_optimization(state.to_dict() | {"progress": 0.5})

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from o9.model.optimization import OptimizationState
 
 T = TypeVar("T")
+MOST_CHARACTERS = 400  # of a remark
 EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
 FAREWELL = "left at once; what is recorded stays, and `o9 resume --here ID` goes on with what ran"
 # Submits or resumes, and answers with the ids to follow.
@@ -134,7 +135,9 @@ def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
 
 
 def _remark(state: OptimizationState, text: object, style: str) -> Text:
-    return Text(shown(f"{state.optimization_id}: {shortened(words.cause(str(text)), 400)}"), style=style)
+    whole = one_line(words.cause(str(text)))
+    rest = f" (all of it: {words.command('show', [state.optimization_id])})" if len(whole) > MOST_CHARACTERS else ""
+    return Text(shown(f"{state.optimization_id}: {shortened(whole, MOST_CHARACTERS)}{rest}"), style=style)
 
 
 def exit_code(records: Sequence[Record], interrupted: bool) -> int:

@@ -312,7 +312,7 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
         belated = at_rest(status, intent, claimed=False) if status is OptimizationStatus.CREATED else None
         message = f"asked to {VERBS[intent]} before it began; node {holder} is gone"
         return Transition(row["optimization_id"], belated, cause, message, swept_by) if belated else None
-    evidence = evidence or f"attempt {row['attempt']} {'died' if died else 'ended'} with node {holder}"
+    evidence = evidence or f"its process {'died' if died else 'ended'} with node {holder}"
     issue = None
     if (to_rest := (INTENDED_END | RESTS).get(intent)) is not None:
         to = to_rest
