@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
+from prefect import Flow
 from prefect.utilities.engine import is_prefect_sigterm_handler_installed
 
 from o9.model.loops import ErrorBoundary
@@ -27,20 +28,16 @@ from o9.tasks.run_logs import forward_to_prefect, keep_engine_off_console
 from o9.user_code.watchdog import Blocked, Watchdog
 
 logger = logging.getLogger(__name__)
-FLOWS = frozenset({
-    "optimization-lifecycle", "check-health", "compute-statistics", "deliver-alerts", "prune-history",
-    "reconcile-states",
-})  # fmt: skip
 BLOCKED_OVER_AFTER = timedelta(minutes=5)  # after the last time that the watchdog said so
 _beside: ContextVar[bool] = ContextVar("o9-beside", default=False)
 _handled_before: Any = None
 
 
-def running_beside() -> None:
-    """The flows that the caller's task runs from here on leave SIGTERM to its present handler."""
+def running_beside(flow: Flow[..., Any]) -> None:
+    """The runs of `flow` that the caller's task begins from here on leave SIGTERM to its present handler."""
     global _handled_before
     _beside.set(True)
-    keep_engine_off_console(FLOWS)
+    keep_engine_off_console(flow.name)
     if not is_prefect_sigterm_handler_installed():  # it is, for a moment, where another flow begins
         _handled_before = signal.getsignal(signal.SIGTERM)
 

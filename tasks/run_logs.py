@@ -1,7 +1,7 @@
 """O9's own log records in Prefect's run logs: what is logged inside a flow or task run is shown with that run.
 
-What Prefect's engine says of each run of O9's flows ("Finished in state Completed()") stays in its record, and off the
-console: in a notebook it would bury what matters. O9_LOG_LEVEL=DEBUG, or `o9 -v`, shows it.
+What Prefect's engine says of each run of a node's flows ("Finished in state Completed()") stays in its record, and off
+the console: in a notebook it would bury what matters. O9_LOG_LEVEL=DEBUG, or `o9 -v`, shows it.
 
 Contract. `forward_to_prefect` may be called again and then does nothing. What is logged outside of a run goes nowhere
 near Prefect. Prefect's settings (PREFECT_LOGGING_TO_API_ENABLED and the like) count.
@@ -18,6 +18,7 @@ from o9.model.logs import ROOT
 from o9.model.settings import settings
 
 _NAME = "o9-prefect-run"
+_quiet: set[str] = set()  # names of flows
 
 
 class _RunLogHandler(APILogHandler):
@@ -27,22 +28,19 @@ class _RunLogHandler(APILogHandler):
             super().emit(record)
 
 
-def keep_engine_off_console(flows: frozenset[str]) -> None:
-    """From now on, for the flows of these names. May be called again."""
+def keep_engine_off_console(flow: str) -> None:
+    """From now on, for the flow of this name. May be called again."""
+    _quiet.add(flow)
     if settings().log_level == "DEBUG" or ROOT.isEnabledFor(logging.DEBUG):
         return
     for handler in logging.getLogger().handlers:
         if hasattr(handler, "console") and not any(isinstance(each, _NotOfEngine) for each in handler.filters):
-            handler.addFilter(_NotOfEngine(flows))
+            handler.addFilter(_NotOfEngine())
 
 
 class _NotOfEngine(logging.Filter):
-    def __init__(self, flows: frozenset[str]) -> None:
-        super().__init__()
-        self._flows = flows
-
     def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(record, "flow_name", None) not in self._flows:
+        if getattr(record, "flow_name", None) not in _quiet:
             return True
         return not str(record.msg).startswith(_ENGINE_SAYS)
 

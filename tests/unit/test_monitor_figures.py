@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from o9.lifecycle import robust_statistics
+from o9.lifecycle import trends
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
@@ -250,7 +250,7 @@ def test_metrics_have_what_was_measured_and_nothing_else() -> None:
     later=st.lists(st.integers(0, 9), min_size=2, max_size=30),
 )
 def test_mann_whitney_as_scipy_has_it(earlier: list[int], later: list[int]) -> None:
-    share, z = robust_statistics.larger_later(earlier, later)
+    share, z = trends.larger_later(earlier, later)
     told = stats.mannwhitneyu(later, earlier, method="asymptotic", use_continuity=False)
     assert share == pytest.approx(told.statistic / (len(earlier) * len(later)))
     if len({*earlier, *later}) > 1:
@@ -262,13 +262,13 @@ def test_mann_whitney_as_scipy_has_it(earlier: list[int], later: list[int]) -> N
 @settings(max_examples=50, deadline=None)
 @given(values=st.lists(st.integers(-50, 50), min_size=3, max_size=40))
 def test_slope_spread_and_ranks_as_scipy_has_them(values: list[int]) -> None:
-    assert robust_statistics.slope(values) == pytest.approx(stats.theilslopes(values)[0])
-    assert robust_statistics.spread(values) == pytest.approx(stats.iqr(values))
-    assert list(robust_statistics.ranks(values)) == list(stats.rankdata(values))
+    assert trends.slope(values) == pytest.approx(stats.theilslopes(values)[0])
+    assert trends.spread(values) == pytest.approx(stats.iqr(values))
+    assert list(trends.ranks(values)) == list(stats.rankdata(values))
 
 
 def test_fishers_chance_is_a_chance() -> None:
     """Among random values, one in a hundred is as rhythmic as a chance of 0.01 says (within the simulation's error)."""
     chance = random.Random(2)
-    below = sum(robust_statistics.rhythm([chance.random() for _ in range(64)])[2] < 0.05 for _ in range(2000))
+    below = sum(trends.rhythm([chance.random() for _ in range(64)])[2] < 0.05 for _ in range(2000))
     assert 60 <= below <= 140

@@ -258,7 +258,7 @@ class Dispatcher:
 
     async def _run(self, live: LiveRun, claimed: Claimed, flow_run: FlowRun) -> None:
         name, died = claimed.optimization_id, True
-        running_beside()
+        running_beside(optimization_lifecycle)
         try:
             state = await run_flow_async(
                 optimization_lifecycle,

@@ -98,7 +98,7 @@ class Scheduler:
     async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: AcquireLeadership, fence: int) -> datetime:
         """One flow run; answers with when to look again."""
         began = utc_now()
-        running_beside()
+        running_beside(flow)
         # While a run takes longer than its interval, no other node may begin the next.
         boundary = ErrorBoundary(logger, f"keeping the claim of {claim.name}")
         renew = periodic(lambda: self._store.write_async(claim), claim.lease_seconds / 2, boundary)

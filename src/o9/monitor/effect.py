@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from o9.lifecycle.effect import Direction, improvement
-from o9.lifecycle.robust_statistics import spread
+from o9.lifecycle.trends import spread
 from o9.monitor.window import Window
 
 RECENT_STEPS = 50

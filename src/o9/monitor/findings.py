@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from o9.lifecycle import robust_statistics
+from o9.lifecycle import trends
 from o9.lifecycle.effect import MEMORY, TRIALS
-from o9.lifecycle.trend_detection import growth, slowdown
 from o9.model.search_space import CategoricalParameter, Parameter
 from o9.model.states import AlertLevel, OptimizationStatus, TrialState
 from o9.monitor.progress import LEAST_STEPS, RECENT_STEPS, times_between
@@ -56,7 +55,7 @@ def stalled(window: Window) -> Finding | None:
         return None
     quiet = (window.now - max(state.updated_at, window.steps[-1].at)).total_seconds()
     usual = median(times)
-    varied = math.exp(STALL_DEVIATIONS * robust_statistics.deviation([math.log(t) for t in times]))
+    varied = math.exp(STALL_DEVIATIONS * trends.deviation([math.log(t) for t in times]))
     limit = max(STALL_SECONDS, usual * max(STALL_FACTOR, varied))
     if quiet <= limit:
         return None
@@ -71,7 +70,7 @@ def stalled(window: Window) -> Finding | None:
 
 def memory_growing(window: Window) -> Finding | None:
     """The memory of its processes rises from reading to reading, and has not levelled off."""
-    found = growth([step.figures[MEMORY] for step in window.steps if MEMORY in step.figures])
+    found = trends.growth([step.figures[MEMORY] for step in window.steps if MEMORY in step.figures])
     if found is None:
         return None
     return Finding(
@@ -86,7 +85,7 @@ def memory_growing(window: Window) -> Finding | None:
 
 def slower_than_before(window: Window) -> Finding | None:
     """A trial takes twice as long or more in the last steps as in those before, beyond chance."""
-    found = slowdown(
+    found = trends.slowdown(
         [step.seconds / max(1.0, step.figures.get(TRIALS, 1.0)) for step in window.steps if step.seconds is not None]
     )
     if found is None:
@@ -111,7 +110,7 @@ def plateaued(window: Window) -> Finding | None:
 
     Random search does so one time in four, and always in the end: it is a hint, not a fault.
     """
-    bests, spread = window.bests, robust_statistics.spread(window.values)
+    bests, spread = window.bests, trends.spread(window.values)
     since = int(len(bests) * (1 - PLATEAU_SHARE))
     steps = [step for step in window.steps if step.best is not None][since + 1 :]
     trials = sum(trial.state is TrialState.COMPLETED and trial.step >= steps[0].number for trial in window.trials) \
@@ -143,7 +142,7 @@ def diverging(window: Window) -> Finding | None:
     if window.order_means_nothing or len(values) < LEAST_VALUES:
         return None
     half, third = len(values) // 2, len(values) // 3
-    better, z = robust_statistics.larger_later(values[:half], values[half:])
+    better, z = trends.larger_later(values[:half], values[half:])
     thirds = [median(values[n * third : (n + 1) * third]) for n in range(3)]
     if better > DIVERGING_SHARE or z > -DIVERGING_Z or not thirds[0] > thirds[1] > thirds[2]:
         return None
@@ -166,7 +165,7 @@ def oscillating(window: Window) -> Finding | None:
     values = window.values
     if window.order_means_nothing or len(values) < LEAST_VALUES:
         return None
-    period, share, chance = robust_statistics.rhythm(values)
+    period, share, chance = trends.rhythm(values)
     if chance >= OSCILLATING_CHANCE or share < OSCILLATING_SHARE:
         return None
     return Finding(

@@ -10,7 +10,7 @@ from datetime import datetime
 from statistics import fmean, median, stdev
 from typing import Any
 
-from o9.lifecycle.robust_statistics import without_outliers
+from o9.lifecycle.trends import without_outliers
 from o9.model.states import ACTIVE, ENDED
 from o9.monitor.window import Window
 

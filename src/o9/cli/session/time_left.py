@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
 
-from o9.lifecycle.robust_statistics import without_outliers
+from o9.lifecycle.trends import without_outliers
 from o9.text.format import duration
 
 LEAST_STEPS = 3

@@ -7,7 +7,7 @@ from statistics import median
 from o9.health.checks.check import Check, unknown
 from o9.health.facts import Facts
 from o9.lifecycle.effect import CPU, MEMORY, STEP_SECONDS, TRIALS
-from o9.lifecycle.trend_detection import GROWING_READINGS, SLOWER_STEPS, growth, slowdown
+from o9.lifecycle.trends import GROWING_READINGS, SLOWER_STEPS, growth, slowdown
 
 SPEED, MEMORY_USE = "performance.speed", "performance.memory"
 WORSE = 0.6  # below the threshold: a warning
