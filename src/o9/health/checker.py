@@ -155,7 +155,7 @@ class OptimizationHealthChecker(StoreComponent):
         return await asyncio.to_thread(kept_verdict, self.store, state)
 
     async def get_health_report(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """The last report, whoever made it; None where there is none yet.
+        """The last report, made by any process; None where there is none yet.
 
         Raises OptimizationError where there is no such optimization.
         """

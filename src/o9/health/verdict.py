@@ -192,7 +192,7 @@ class Findings:
 
     @cached_property
     def track_record(self) -> float | None:
-        """Periods until the Sharpe ratio in sample, if it is true, is told from zero with 95%."""
+        """Periods until the Sharpe ratio in sample, if it is true, differs from zero with 95% confidence."""
         best = known(self.evidence.best)
         if best is None:
             return None
@@ -208,7 +208,7 @@ class Findings:
 
     @property
     def is_mute(self) -> bool:
-        """No hold-out, or one over which not even all of the claim could be told from zero."""
+        """No hold-out, or one over which not even all of the claim would differ from zero."""
         if self.hold_out is None:
             return True
         return self.track_record is None or self.hold_out.observations < self.track_record

@@ -196,7 +196,7 @@ def _beside(found: _Figures) -> Iterator[Ground]:
         yield Ground("Deflated Sharpe ratio", "unknown", found.why("deflated"), False)
     else:
         luck = "what" if found["luck"] is None else f"the {found.sharpe('luck')} that"
-        reading = f"the probability that it is truly above {luck} luck gives the best of so many; above "
+        reading = f"the probability that it is truly above {luck} luck gives the best of that many; above "
         reading += f"{DEFLATED_LEVEL:g} is the custom"
         if found["deflated_effective"] is not None:
             reading += f". Counted as independent ones only: {found['deflated_effective']:.3f}"
@@ -213,6 +213,6 @@ def _beside(found: _Figures) -> Iterator[Ground]:
         reading += found.length(found["observations"])
         yield Ground("Track record needed", found.length(found["track_record_needed"]), sentence(reading), False)
     if found["backtest_years_needed"] is not None and found["observations"] is not None:
-        reading = "until the best of so many trials without edge no longer shows such a Sharpe ratio; there are "
+        reading = "until the best of that many trials without edge no longer shows such a Sharpe ratio; there are "
         reading += found.length(found["observations"])
         yield Ground("Backtest needed", f"{found['backtest_years_needed']:,.1f} years", sentence(reading), False)

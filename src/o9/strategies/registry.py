@@ -297,7 +297,7 @@ def _find(
     module = name.partition(":")[0]
     if not import_allowed(module, allowed):
         raise OptimizationStrategyError(
-            f"{what} {name!r} may not be imported; whoever operates O9 can allow it by adding "
+            f"{what} {name!r} may not be imported; the operator of O9 can allow it by adding "
             f"{module.partition('.')[0]!r} to O9_ALLOWED_IMPORTS, or register it by name"
         )
     target, locator = _import(name, what, name, allowed)

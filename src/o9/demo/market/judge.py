@@ -33,7 +33,7 @@ def read(objective: str, parameters: Mapping[str, Any], defaults: Mapping[str, A
 
 
 def known(periods: int | None) -> Prices:
-    """All prices, or those that somebody had when so many in-sample returns could be had."""
+    """All prices, or those of the days until `periods` in-sample returns were there."""
     prices = sp500()
     return prices if periods is None else prices.until(WARM_UP_DAYS + periods)
 
